@@ -1,0 +1,165 @@
+"""What can go wrong, and the exit code each kind of failure ends with (see docs/cli.md)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Exit codes of every qctl command; scripts rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    TIMED_OUT = 4
+    REFUSED = 5
+    UNREACHABLE = 6
+    PARTIAL = 7
+    INTERRUPTED = 130
+
+
+class QctlError(Exception):
+    """An operation failed in a way that the operator can understand.
+
+    Args:
+        what: what happened, one sentence without a full stop.
+        why: the cause, or the evidence for it; may span lines.
+        hint: what to type or change next.
+    """
+
+    exit_status: ExitStatus = ExitStatus.FAILED
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.hint = hint
+
+
+class FailedError(QctlError):
+    """The operation was tried and did not succeed."""
+
+
+class UsageError(QctlError):
+    """The command line is wrong, or an answer is needed that cannot be asked for."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class NotFoundError(QctlError):
+    """No such queue, job, process or scheduler."""
+
+    exit_status = ExitStatus.NOT_FOUND
+
+
+class TimedOutError(QctlError):
+    """The time allowed ran out; what had been changed was put back."""
+
+    exit_status = ExitStatus.TIMED_OUT
+
+
+class RefusedError(QctlError):
+    """Doing this would be unsafe; ``hint`` names the flag that overrides, if there is one."""
+
+    exit_status = ExitStatus.REFUSED
+
+
+class UnreachableError(QctlError):
+    """Redis or the process manager cannot be reached, or not yet used."""
+
+    exit_status = ExitStatus.UNREACHABLE
+
+
+class PartialError(QctlError):
+    """Some of it was done; ``why`` lists the rest."""
+
+    exit_status = ExitStatus.PARTIAL
+
+
+class InterruptedByUserError(QctlError):
+    """Ctrl-C or SIGTERM; what had been changed was put back."""
+
+    exit_status = ExitStatus.INTERRUPTED
+
+
+class ReplyError(QctlError):
+    """Redis answered a command with an error.
+
+    Args:
+        message: the error as Redis sent it, e.g. ``WRONGTYPE Operation against …``.
+        command: the command and its key, for the explanation; never its values.
+    """
+
+    def __init__(self, message: str, *, command: str = "") -> None:
+        self.message = message
+        self.code = message.split(" ", 1)[0]
+        what, hint, self.exit_status = _explain(self.code)
+        super().__init__(
+            f"{what} ({command})" if command else what,
+            why=f"Redis said: {message}",
+            hint=hint,
+        )
+
+
+_EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
+    "NOAUTH": (
+        "Redis asks for a password",
+        "put it into the URL: QCTL_REDIS_URL=redis://:PASSWORD@host:port/0",
+        ExitStatus.UNREACHABLE,
+    ),
+    "WRONGPASS": (
+        "Redis does not accept this user and password",
+        "check the user and the password in the URL",
+        ExitStatus.UNREACHABLE,
+    ),
+    "LOADING": (
+        "Redis is still loading its data from disk",
+        "wait until it has finished, then try again",
+        ExitStatus.UNREACHABLE,
+    ),
+    "BUSY": (
+        "Redis is busy running another client's script",
+        "wait until it has finished, then try again",
+        ExitStatus.UNREACHABLE,
+    ),
+    "MASTERDOWN": (
+        "this Redis is a replica that has lost its master",
+        "connect to the master",
+        ExitStatus.UNREACHABLE,
+    ),
+    "CLUSTERDOWN": (
+        "the Redis cluster is down",
+        "check `redis-cli cluster info`, then try again",
+        ExitStatus.UNREACHABLE,
+    ),
+    "READONLY": (
+        "this Redis is a read-only replica",
+        "connect to the master; `redis-cli info replication` names it",
+        ExitStatus.FAILED,
+    ),
+    "NOPERM": (
+        "this Redis user may not do that",
+        "grant the command or key to the user, or use another user",
+        ExitStatus.FAILED,
+    ),
+    "WRONGTYPE": (
+        "a key has a type that BullMQ never gives it",
+        "look at it with `redis-cli type KEY`: is another program using this prefix?",
+        ExitStatus.FAILED,
+    ),
+    "OOM": (
+        "Redis has no memory left for writes",
+        "free memory or raise maxmemory, then try again",
+        ExitStatus.FAILED,
+    ),
+    "MISCONF": (
+        "Redis refuses writes because it cannot save to disk",
+        "mend its disk (see its log), then try again",
+        ExitStatus.FAILED,
+    ),
+}
+
+
+def _explain(code: str) -> tuple[str, str, ExitStatus]:
+    return _EXPLANATIONS.get(code, ("Redis refused a command", "", ExitStatus.FAILED))

@@ -1,0 +1,134 @@
+"""Sentinel and cluster, through redis-py, behind the same ``Client`` protocol as ``resp.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.cluster
+import redis.exceptions
+import redis.sentinel
+
+from qctl.connect import Address, Arg, Client
+from qctl.errors import ReplyError, UnreachableError
+from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode
+
+
+class RedisPyClient:
+    """Wraps a ``redis.Redis`` or ``redis.cluster.RedisCluster`` with raw replies.
+
+    Args:
+        client: the redis-py client, created with ``encoding_errors="surrogateescape"`` and
+            ``decode_responses=True``.
+        where: how to name the server in an error.
+    """
+
+    def __init__(self, client: Any, where: str) -> None:
+        self._client = client
+        self._where = where
+        # redis-py turns some replies into dicts, booleans and dates; we read the wire's own form.
+        client.response_callbacks.clear()
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:  # noqa: ARG002 - see _OPTIONS
+        with self._errors(str(command[0])):
+            return _plain(self._client.execute_command(*map(encode, command)))
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        with self._errors("a pipeline"):
+            pipe = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*map(encode, command))
+            return [_plain(reply) for reply in pipe.execute(raise_on_error=False)]
+
+    def masters(self) -> Sequence[Client]:
+        if not isinstance(self._client, redis.cluster.RedisCluster):
+            return [self]
+        with self._errors("CLUSTER SLOTS"):
+            nodes = self._client.get_primaries()
+            return [
+                RedisPyClient(self._client.get_redis_connection(node), node.name) for node in nodes
+            ]
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def _errors(self, command: str) -> Iterator[None]:
+        try:
+            yield
+        except redis.exceptions.AuthenticationError as error:
+            raise ReplyError(f"NOAUTH {error}", command="AUTH") from error
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+            raise UnreachableError(
+                f"Redis at {self._where} cannot be reached",
+                why=str(error),
+                hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
+            ) from error
+        except redis.exceptions.ResponseError as error:
+            raise ReplyError(_message(error), command=command) from error
+        except redis.exceptions.RedisError as error:
+            raise UnreachableError(f"Redis at {self._where} failed", why=str(error)) from error
+
+
+# redis-py drops the error code of the classes it knows; put it back.
+_CODES: dict[type[Exception], str] = {
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.OutOfMemoryError: "OOM",
+}
+
+
+def _message(error: Exception) -> str:
+    code = _CODES.get(type(error), "")
+    text = str(error)
+    return text if not code or text.startswith(code) else f"{code} {text}"
+
+
+def _plain(reply: Any) -> Any:
+    if isinstance(reply, bytes):
+        return reply.decode("utf-8", "surrogateescape")
+    if isinstance(reply, list):
+        return [_plain(item) for item in reply]
+    if isinstance(reply, redis.exceptions.ResponseError):
+        return ReplyError(_message(reply))
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def open_client(address: Address) -> Client:
+    """A client for a sentinel or cluster address.
+
+    Raises:
+        UnreachableError: no sentinel or cluster node answers.
+    """
+    options: dict[str, Any] = {
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": REPLY_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "protocol": 2,
+    }
+    if address.tls:
+        options |= {"ssl": True, **address.tls_options}
+    try:
+        if address.mode == "cluster":
+            nodes = [redis.cluster.ClusterNode(host, port) for host, port in address.nodes]
+            cluster = redis.cluster.RedisCluster(startup_nodes=nodes, **options)
+            return RedisPyClient(cluster, str(address))
+        sentinel_options = {k: v for k, v in options.items() if k not in {"username", "password"}}
+        sentinel = redis.sentinel.Sentinel(
+            list(address.nodes), sentinel_kwargs=sentinel_options, **options
+        )
+        master = sentinel.master_for(address.master_name, db=address.db)
+        return RedisPyClient(master, str(address))
+    except redis.exceptions.RedisError as error:
+        raise UnreachableError(
+            f"Redis at {address} cannot be reached",
+            why=str(error),
+            hint="check the nodes in the URL; QCTL_REDIS_URL or --redis names them",
+        ) from error

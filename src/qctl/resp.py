@@ -1,0 +1,190 @@
+"""A small synchronous Redis connection: a socket and hiredis' parser.
+
+Why not redis-py here: ``import redis`` loads asyncio and costs 110-150 ms, more than all the rest of
+``qctl status`` together. One node, one connection, commands in and replies out is all that the
+read path needs; sentinel and cluster go through redis-py (``redis_py.py``), behind the same
+``Client`` protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from qctl.errors import ReplyError, UnreachableError
+
+if TYPE_CHECKING:
+    from qctl.connect import Address, Arg, Client
+
+# Commands sent before their replies are read. Bounds what Redis must buffer for us.
+MAX_PIPELINE = 10_000
+# A reply may take this long, on top of a blocking command's own timeout.
+REPLY_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+_READ_SIZE = 65_536
+
+
+def encode(arg: Arg) -> bytes:
+    """The bytes of one argument; text that came from Redis as bytes goes back unchanged."""
+    if isinstance(arg, bytes):
+        return arg
+    if isinstance(arg, str):
+        try:
+            return arg.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return arg.encode("utf-8", "surrogatepass")
+    return b"%d" % arg
+
+
+def _describe(command: Sequence[Arg]) -> str:
+    """Command and key, for error messages. Values stay out: they may be secrets."""
+    name = str(command[0]).upper()
+    if name in {"AUTH", "EVAL", "EVALSHA", "SCRIPT"} or len(command) == 1:
+        return name
+    return f"{name} {command[1]}"
+
+
+class SocketClient:
+    """One connection to one Redis server. Connects on first use and again after a failure.
+
+    Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
+    unchanged when sent as an argument.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._socket: socket.socket | None = None
+        self._reader = self._new_reader()
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        """One command, its reply.
+
+        Args:
+            command: the words of the command.
+            timeout_s: how long a blocking command may block, in seconds.
+
+        Raises:
+            ReplyError: Redis answered with an error.
+            UnreachableError: no connection, or it broke.
+        """
+        reply = self._exchange([command], timeout_s)[0]
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        """Many commands in one round trip (one per 10,000); errors are returned in their place."""
+        replies: list[Any] = []
+        for start in range(0, len(commands), MAX_PIPELINE):
+            replies += self._exchange(commands[start : start + MAX_PIPELINE], 0.0)
+        return replies
+
+    def masters(self) -> list[Client]:
+        """The nodes that together hold all keys: this one."""
+        return [self]
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # The connection itself
+
+    @staticmethod
+    def _new_reader() -> hiredis.Reader:
+        return hiredis.Reader(encoding="utf-8", errors="surrogateescape")
+
+    def _exchange(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
+        try:
+            sock = self._socket or self._connect()
+            sock.settimeout(REPLY_TIMEOUT_S + timeout_s)
+            sock.sendall(b"".join(hiredis.pack_command(tuple(map(encode, c))) for c in commands))
+            return [self._read(sock, command) for command in commands]
+        except OSError as error:
+            self.close()
+            raise self._unreachable(error) from error
+        except BaseException:
+            # A reply may be half read: this connection cannot be used again.
+            self.close()
+            raise
+
+    def _read(self, sock: socket.socket, command: Sequence[Arg]) -> Any:
+        while (reply := self._reader.gets()) is False:
+            chunk = sock.recv(_READ_SIZE)
+            if not chunk:
+                raise ConnectionResetError("Redis closed the connection")
+            self._reader.feed(chunk)
+        if isinstance(reply, hiredis.ReplyError):
+            return ReplyError(str(reply), command=_describe(command))
+        return reply
+
+    def _connect(self) -> socket.socket:
+        address = self.address
+        self._reader = self._new_reader()
+        if address.unix_path:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(CONNECT_TIMEOUT_S)
+            try:
+                sock.connect(address.unix_path)
+            except OSError:
+                sock.close()
+                raise
+        else:
+            sock = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if address.tls:
+            sock = self._wrap_tls(sock)
+        self._socket = sock
+        try:
+            self._greet(sock)
+        except BaseException:
+            self.close()
+            raise
+        return sock
+
+    def _wrap_tls(self, sock: socket.socket) -> socket.socket:
+        import ssl  # noqa: PLC0415 - 10 ms that only TLS users pay
+
+        options = self.address.tls_options
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        if options.get("ssl_cert_reqs") == "none":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if certificate := options.get("ssl_certfile"):
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+        try:
+            return context.wrap_socket(sock, server_hostname=self.address.host)
+        except OSError:
+            sock.close()
+            raise
+
+    def _greet(self, sock: socket.socket) -> None:
+        commands: list[Sequence[Arg]] = []
+        if self.address.password is not None:
+            user = (self.address.username,) if self.address.username else ()
+            commands.append(("AUTH", *user, self.address.password))
+        if self.address.db:
+            # Not sent for database 0: a user with only @read may not SELECT.
+            commands.append(("SELECT", self.address.db))
+        if not commands:
+            return
+        sock.settimeout(CONNECT_TIMEOUT_S)
+        sock.sendall(b"".join(hiredis.pack_command(tuple(map(encode, c))) for c in commands))
+        for command in commands:
+            reply = self._read(sock, command)
+            if isinstance(reply, ReplyError):
+                raise reply
+
+    def _unreachable(self, error: OSError) -> UnreachableError:
+        reason = error.strerror or str(error) or type(error).__name__
+        return UnreachableError(
+            f"Redis at {self.address} cannot be reached",
+            why=reason[0].upper() + reason[1:],
+            hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
+        )

@@ -1,0 +1,1 @@
+"""The BullMQ format: key names, job records, transitions, events. Nothing else composes a key."""

@@ -1,0 +1,44 @@
+"""Key names of a queue (wire format 2.1), and of what qctl itself keeps about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class QueueKeys:
+    """All key names of one queue.
+
+    Args:
+        prefix: BullMQ's key prefix, ``bull`` by default; may hold any character.
+        name: the queue's name, which has no colon.
+    """
+
+    prefix: str
+    name: str
+
+    def __call__(self, suffix: str) -> str:
+        """The queue's key ``suffix``, e.g. ``wait`` or a job id."""
+        return f"{self.prefix}:{self.name}:{suffix}"
+
+    def lock(self, job_id: str) -> str:
+        return self(f"{job_id}:lock")
+
+    def logs(self, job_id: str) -> str:
+        return self(f"{job_id}:logs")
+
+    def scheduler(self, scheduler_id: str) -> str:
+        return self(f"repeat:{scheduler_id}")
+
+    # qctl's own keys never lie under PFX:Q:, where BullMQ's orphan removal deletes them. A hash tag
+    # in the prefix or the name still keeps them in the queue's slot.
+
+    @property
+    def lease(self) -> str:
+        """Held by the drain that is at work on this queue; expires by itself."""
+        return f"qctl:lease:{self.prefix}:{self.name}"
+
+    @property
+    def pause_note(self) -> str:
+        """Who paused this queue through qctl, when and why; deleted when it is resumed."""
+        return f"qctl:paused:{self.prefix}:{self.name}"
