@@ -1,4 +1,4 @@
-"""Settings: flag > environment > project ``qctl.toml`` > user config > default (see docs/cli.md)."""
+"""Settings: flag > environment > project ``qctl.toml`` > user config > default."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)  # noqa: PLW2901
+        merged[key] = value
     return merged
 
 
@@ -158,11 +160,13 @@ def _targets(table: dict[str, Any]) -> tuple[TargetConfig, ...]:
     for name, entry in table.items():
         process = _text(entry, "process") if isinstance(entry, dict) else None
         queues = entry.get("queues", []) if isinstance(entry, dict) else None
-        if not process or not isinstance(queues, list) or not all(
-            isinstance(queue, str) for queue in queues
+        if (
+            not process
+            or not isinstance(queues, list)
+            or not all(isinstance(queue, str) for queue in queues)
         ):
             raise UsageError(
-                f"config: [targets.{name}] needs process = \"MANAGER:NAME\" and queues = [\"…\"]",
+                f'config: [targets.{name}] needs process = "MANAGER:NAME" and queues = ["…"]',
                 hint="see docs/configuration.md",
             )
         targets.append(TargetConfig(name, process, tuple(queues)))

@@ -20,8 +20,7 @@ class RedisPyClient:
     """Wraps a ``redis.Redis`` or ``redis.cluster.RedisCluster`` with raw replies.
 
     Args:
-        client: the redis-py client, created with ``encoding_errors="surrogateescape"`` and
-            ``decode_responses=True``.
+        client: the redis-py client, created without ``decode_responses``.
         where: how to name the server in an error.
     """
 
@@ -31,15 +30,16 @@ class RedisPyClient:
         # redis-py turns some replies into dicts, booleans and dates; we read the wire's own form.
         client.response_callbacks.clear()
 
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:  # noqa: ARG002 - see _OPTIONS
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:  # noqa: ARG002
+        # No qctl command blocks for longer than the socket's own timeout, so ``timeout_s`` is moot.
         with self._errors(str(command[0])):
-            return _plain(self._client.execute_command(*map(encode, command)))
+            return _plain(self._client.execute_command(*_words(command)))
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         with self._errors("a pipeline"):
             pipe = self._client.pipeline(transaction=False)
             for command in commands:
-                pipe.execute_command(*map(encode, command))
+                pipe.execute_command(*_words(command))
             return [_plain(reply) for reply in pipe.execute(raise_on_error=False)]
 
     def masters(self) -> Sequence[Client]:
@@ -86,6 +86,11 @@ def _message(error: Exception) -> str:
     code = _CODES.get(type(error), "")
     text = str(error)
     return text if not code or text.startswith(code) else f"{code} {text}"
+
+
+def _words(command: Sequence[Arg]) -> tuple[str | bytes, ...]:
+    """The command's name stays text: redis-py's cluster routes scripts by comparing it."""
+    return str(command[0]), *map(encode, command[1:])
 
 
 def _plain(reply: Any) -> Any:

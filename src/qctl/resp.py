@@ -1,7 +1,7 @@
 """A small synchronous Redis connection: a socket and hiredis' parser.
 
-Why not redis-py here: ``import redis`` loads asyncio and costs 110-150 ms, more than all the rest of
-``qctl status`` together. One node, one connection, commands in and replies out is all that the
+Why not redis-py here: ``import redis`` loads asyncio and costs 110-150 ms, more than all the rest
+of ``qctl status`` together. One node, one connection, commands in and replies out is all that the
 read path needs; sentinel and cluster go through redis-py (``redis_py.py``), behind the same
 ``Client`` protocol.
 """
@@ -42,10 +42,13 @@ def encode(arg: Arg) -> bytes:
 
 def _describe(command: Sequence[Arg]) -> str:
     """Command and key, for error messages. Values stay out: they may be secrets."""
-    name = str(command[0]).upper()
-    if name in {"AUTH", "EVAL", "EVALSHA", "SCRIPT"} or len(command) == 1:
-        return name
-    return f"{name} {command[1]}"
+    name, *rest = (encode(arg).decode("utf-8", "replace") for arg in command[:2])
+    hides_key = name in {"AUTH", "EVAL", "EVALSHA", "SCRIPT"}
+    return name if hides_key else " ".join([name, *rest])
+
+
+def _pack(commands: Sequence[Sequence[Arg]]) -> bytes:
+    return b"".join(hiredis.pack_command(tuple(map(encode, c))) for c in commands)  # type: ignore[arg-type]
 
 
 class SocketClient:
@@ -102,7 +105,7 @@ class SocketClient:
         try:
             sock = self._socket or self._connect()
             sock.settimeout(REPLY_TIMEOUT_S + timeout_s)
-            sock.sendall(b"".join(hiredis.pack_command(tuple(map(encode, c))) for c in commands))
+            sock.sendall(_pack(commands))
             return [self._read(sock, command) for command in commands]
         except OSError as error:
             self.close()
@@ -175,7 +178,7 @@ class SocketClient:
         if not commands:
             return
         sock.settimeout(CONNECT_TIMEOUT_S)
-        sock.sendall(b"".join(hiredis.pack_command(tuple(map(encode, c))) for c in commands))
+        sock.sendall(_pack(commands))
         for command in commands:
             reply = self._read(sock, command)
             if isinstance(reply, ReplyError):

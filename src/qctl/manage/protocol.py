@@ -1,0 +1,92 @@
+"""What a process manager offers to the operations above it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedProcess:
+    """One process under a manager: a whitelist of fields, never the manager's own row.
+
+    Args:
+        target: how the operator names it, e.g. ``pm2:worker``; instances of one app share it.
+        key: how the manager names this one process, e.g. PM2's ``pm_id``.
+        name: the app's name.
+        namespace: PM2's namespace; "" where a manager has none.
+        status: the manager's word: ``online``, ``stopped``, ``errored``, ``launching`` …
+        pid: None when it does not run.
+        started_at_ms: when it was started, epoch milliseconds.
+        restarts: how often the manager has restarted it.
+        mode: ``fork`` or ``cluster``.
+        stop_signal: what the manager sends first to stop it.
+        kill_timeout_ms: how long after that it sends SIGKILL.
+        ready_timeout_ms: how long the manager waits for the app to report that it is ready; 0 when
+            it does not wait.
+        script: what it runs; tells two apps of one name apart.
+        error_log: file with its stderr.
+    """
+
+    target: str
+    key: str
+    name: str
+    namespace: str
+    status: str
+    pid: int | None
+    started_at_ms: int | None
+    restarts: int
+    mode: str
+    stop_signal: str
+    kill_timeout_ms: int
+    ready_timeout_ms: int
+    cpu_percent: float | None
+    rss_bytes: int | None
+    script: str = field(default="", repr=False)
+    error_log: Path | None = field(default=None, repr=False)
+
+
+class RestartCall(Protocol):
+    """A restart under way. Its end proves nothing: watch the process itself."""
+
+    def error(self) -> str | None:
+        """Why the manager refused; None while it is at work or when it reported success."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening to it; the manager goes on."""
+        ...
+
+
+class Manager(Protocol):
+    """One process manager on this host."""
+
+    kind: str
+
+    def processes(self) -> Sequence[ManagedProcess]:
+        """All processes it manages.
+
+        Raises:
+            UnreachableError: it does not run, or does not answer. Asking never starts it.
+        """
+        ...
+
+    def find(self, name: str) -> Sequence[ManagedProcess]:
+        """The processes that ``name`` means.
+
+        Raises:
+            NotFoundError: there is none; the message lists those there are.
+            RefusedError: the name means several different apps.
+            UnreachableError: as above.
+        """
+        ...
+
+    def begin_restart(self, process: ManagedProcess) -> RestartCall:
+        """Ask for a restart of this one process, and return at once."""
+        ...
+
+    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
+        """The last lines of its error log; empty when there is none."""
+        ...

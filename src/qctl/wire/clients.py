@@ -1,0 +1,94 @@
+"""Which workers are connected, from CLIENT LIST (wire format 7.1)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerClient:
+    """A worker's blocking connection. A worker that is closing has already left this list.
+
+    Args:
+        queue: the queue it serves.
+        worker_name: the worker's own name, or None.
+        client_id: Redis' number of the connection; later connections have higher ones.
+        address: ``ip:port`` of the worker's end, as Redis sees it.
+        age_s: seconds since it connected.
+        idle_s: seconds since its last command.
+    """
+
+    queue: str
+    worker_name: str | None
+    client_id: int
+    address: str
+    age_s: int
+    idle_s: int
+
+
+def list_workers(
+    client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
+) -> list[WorkerClient] | None:
+    """Workers connected to queues of ``prefix``; None when Redis does not grant CLIENT LIST.
+
+    Args:
+        queues: names known to exist, by which the raw names that the official Python port of
+            BullMQ uses are told from base64.
+        db: the database the queues are in; workers of another one serve other queues.
+    """
+    known = frozenset(queues)
+    workers: dict[tuple[str, int], WorkerClient] = {}
+    try:
+        for node in client.masters():
+            for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).splitlines():
+                worker = _parse(line, prefix, known, db)
+                if worker is not None:
+                    workers[worker.address, worker.client_id] = worker
+    except ReplyError as error:
+        if error.code == "NOPERM":
+            return None
+        raise
+    return list(workers.values())
+
+
+def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
+    """The name that a worker gives its blocking connection."""
+    encoded = base64.b64encode(queue.encode("utf-8", "surrogateescape")).decode()
+    return f"{prefix}:{encoded}" + (f":w:{worker_name}" if worker_name else "")
+
+
+def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClient | None:
+    fields = dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
+    name = fields.get("name", "")
+    if not name.startswith(f"{prefix}:") or fields.get("db") != str(db):
+        return None
+    encoded, _, role = name[len(prefix) + 1 :].partition(":")
+    if role and not role.startswith("w:"):
+        return None
+    queue = _queue_name(encoded, known)
+    if queue is None:
+        return None
+    return WorkerClient(
+        queue=queue,
+        worker_name=role[2:] or None,
+        client_id=int(fields.get("id", 0)),
+        address=fields.get("addr", ""),
+        age_s=int(fields.get("age", 0)),
+        idle_s=int(fields.get("idle", 0)),
+    )
+
+
+def _queue_name(encoded: str, known: frozenset[str]) -> str | None:
+    try:
+        decoded = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        return encoded if encoded in known else None
+    if encoded in known and decoded not in known:
+        return encoded
+    return decoded or None

@@ -1,0 +1,154 @@
+"""The job hash (wire format 3): from Redis' fields to a record, tolerant of every version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.errors import ReplyError
+from qctl.wire.keys import QueueKeys
+
+# The text BullMQ gives a job that was found stalled too often (wire format 5.13).
+STALLED_TOO_OFTEN = "job stalled more than allowable limit"
+LEGACY_MARKER = "0:"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job as its hash says. Times are epoch milliseconds; None means never.
+
+    Args:
+        data: the parsed payload; when it is not JSON, the raw text, and ``data_is_json`` is False.
+        delay_ms: the present delay (0 after promotion), not the one in ``opts``.
+        attempts_made: attempts that ended; ``attempts_started`` counts the starts.
+        attempts_max: runs allowed through failures, at least 1.
+        stalled_count: times found stalled so far.
+        worker: name of the worker that took it last, when that worker has one.
+        deferred_failure: a reason for which the next worker will fail it without running it.
+        scheduler: id of the scheduler that produced it.
+    """
+
+    id: str
+    name: str
+    data: Any
+    data_is_json: bool
+    opts: Mapping[str, Any]
+    timestamp_ms: int | None
+    delay_ms: int
+    priority: int
+    processed_on_ms: int | None
+    finished_on_ms: int | None
+    attempts_made: int
+    attempts_started: int
+    attempts_max: int
+    stalled_count: int
+    worker: str | None
+    progress: Any
+    returnvalue: Any
+    failed_reason: str | None
+    stacktrace: Sequence[str]
+    deferred_failure: str | None
+    scheduler: str | None
+    parent_key: str | None
+
+
+def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
+    """The record in a job hash; a missing or malformed field becomes its default."""
+    data, data_is_json = _json(fields.get("data"), {})
+    opts, _ = _json(fields.get("opts"), {})
+    if not isinstance(opts, dict):
+        opts = {}
+    stacktrace, _ = _json(fields.get("stacktrace"), [])
+    # Bull 3/4 and early BullMQ 5 wrote attemptsMade; readers look at it first (wire format 2.5).
+    made = _int(fields.get("attemptsMade")) or _int(fields.get("atm")) or 0
+    return JobRecord(
+        id=job_id,
+        name=fields.get("name", ""),
+        data=data,
+        data_is_json=data_is_json,
+        opts=opts,
+        timestamp_ms=_int(fields.get("timestamp")),
+        delay_ms=_int(fields.get("delay")) or 0,
+        priority=_int(fields.get("priority")) or 0,
+        processed_on_ms=_int(fields.get("processedOn")),
+        finished_on_ms=_int(fields.get("finishedOn")),
+        attempts_made=made,
+        attempts_started=_int(fields.get("ats")) or 0,
+        attempts_max=max(_int(opts.get("attempts")) or 0, 1),
+        stalled_count=_int(fields.get("stc")) or _int(fields.get("stalledCounter")) or 0,
+        worker=fields.get("pb"),
+        progress=_json(fields.get("progress"), None)[0],
+        returnvalue=_json(fields.get("returnvalue"), None)[0],
+        failed_reason=fields.get("failedReason"),
+        stacktrace=[str(item) for item in stacktrace] if isinstance(stacktrace, list) else [],
+        deferred_failure=fields.get("defa"),
+        scheduler=fields.get("rjk"),
+        parent_key=fields.get("parentKey"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJob:
+    """A job and its lock at the moment of reading; ``lock_ttl_ms`` is None without a lock."""
+
+    record: JobRecord
+    lock_token: str | None
+    lock_ttl_ms: int | None
+
+
+def read_jobs(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[ReadJob | None]:
+    """Jobs with their locks in one round trip; None for an id whose hash does not exist.
+
+    Raises:
+        ReplyError: a job's key holds something else than a hash.
+    """
+    commands: list[tuple[Arg, ...]] = []
+    for job_id in ids:
+        lock = keys.lock(job_id)
+        commands += [("HGETALL", keys(job_id)), ("GET", lock), ("PTTL", lock)]
+    replies = client.pipeline(commands)
+    jobs: list[ReadJob | None] = []
+    for index, job_id in enumerate(ids):
+        flat, token, ttl = (raised(reply) for reply in replies[index * 3 : index * 3 + 3])
+        if not flat:
+            jobs.append(None)
+            continue
+        record = parse_job(job_id, pairs(flat))
+        jobs.append(ReadJob(record, token, ttl if token is not None and ttl >= 0 else None))
+    return jobs
+
+
+def pairs(flat: Sequence[str]) -> dict[str, str]:
+    """``[field, value, field, value …]`` as Redis sends a hash, as a dict."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def raised(reply: Any) -> Any:
+    """A pipeline's reply, raised if it is an error."""
+    if isinstance(reply, ReplyError):
+        raise reply
+    return reply
+
+
+def is_marker(job_id: str) -> bool:
+    """Whether a list entry is a marker of BullMQ 3 or 4 and not a job (wire format 2.5)."""
+    return job_id.startswith(LEGACY_MARKER)
+
+
+def _json(text: str | None, default: Any) -> tuple[Any, bool]:
+    if text is None:
+        return default, True
+    try:
+        return json.loads(text), True
+    except (ValueError, RecursionError):
+        return text, False
+
+
+def _int(value: Any) -> int | None:
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,12 @@
+-- Give a lease back, if it still is the owner's.
+--
+-- KEYS[1] the lease
+-- ARGV[1] the owner
+--
+-- Answers 1 when it was given back.
+
+local held = redis.call("GET", KEYS[1])
+if held and cjson.decode(held).owner == ARGV[1] then
+  return redis.call("DEL", KEYS[1])
+end
+return 0

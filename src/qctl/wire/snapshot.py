@@ -1,0 +1,184 @@
+"""Counts and condition of many queues, in two round trips whatever their number.
+
+The first trip asks for lengths, flags and the active ids; the second for the locks of the active
+ids and the age of the oldest waiting job, whose keys only the first trip can tell. Nothing is
+written, and no script is run: it works for a user who has only ``@read``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.errors import ReplyError
+from qctl.wire.jobs import is_marker
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import Holder, parse_holder
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Jobs by state. ``stalled`` is the part of ``active`` without a lock."""
+
+    waiting: int
+    active: int
+    stalled: int
+    delayed: int
+    prioritized: int
+    waiting_children: int
+    completed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """One queue at one moment.
+
+    Args:
+        format: ``bullmq``, or ``bull`` for a queue of Bull 3/4, which qctl only reads.
+        client_version: of the last Queue object that any process made, e.g. ``6.7.0``.
+        legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
+            they are part of ``counts.waiting``.
+        oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
+        pause_note: who paused it, if qctl did.
+        lease: the drain at work on it now.
+        rate_limited_ms: how long the queue still is rate limited, 0 if it is not.
+    """
+
+    keys: QueueKeys
+    format: str
+    client_version: str | None
+    paused: bool
+    concurrency: int | None
+    counts: Counts
+    legacy_paused: int
+    active_ids: tuple[str, ...]
+    stalled_ids: tuple[str, ...]
+    schedulers: int
+    oldest_waiting_ms: int | None
+    pause_note: Holder | None
+    lease: Holder | None
+    rate_limited_ms: int
+
+    @property
+    def backlog(self) -> int:
+        """Jobs that a worker could take now."""
+        return self.counts.waiting + self.counts.prioritized
+
+
+def read_snapshots(
+    client: Client, queues: Sequence[QueueKeys]
+) -> list[QueueSnapshot | ReplyError | None]:
+    """Snapshots in the order asked for.
+
+    None for a queue that does not exist; an error for one that cannot be read, so that one broken
+    queue does not hide the others.
+    """
+    requests = [_first_trip(keys) for keys in queues]
+    replies = iter(client.pipeline([command for r in requests for command in r.values()]))
+    firsts = [{label: next(replies) for label in request} for request in requests]
+    followups = [_second_trip(*pair) for pair in zip(queues, firsts, strict=True)]
+    commands = [command for followup in followups for command in followup]
+    replies = iter(client.pipeline(commands) if commands else ())
+    return [
+        _snapshot(keys, first, [next(replies) for _ in followup])
+        for keys, first, followup in zip(queues, firsts, followups, strict=True)
+    ]
+
+
+def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
+    return {
+        "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency"),
+        "wait": ("LLEN", keys("wait")),
+        "wait_tail": ("LINDEX", keys("wait"), -1),
+        "paused": ("LLEN", keys("paused")),
+        "paused_tail": ("LINDEX", keys("paused"), -1),
+        "active": ("LRANGE", keys("active"), 0, -1),
+        "delayed": ("ZCARD", keys("delayed")),
+        "prioritized": ("ZCARD", keys("prioritized")),
+        "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
+        "waiting_children": ("ZCARD", keys("waiting-children")),
+        "completed": ("ZCARD", keys("completed")),
+        "failed": ("ZCARD", keys("failed")),
+        "schedulers": ("ZCARD", keys("repeat")),
+        "limiter_ms": ("PTTL", keys("limiter")),
+        "has_meta": ("EXISTS", keys("meta")),
+        "has_id": ("EXISTS", keys("id")),
+        "has_events": ("EXISTS", keys("events")),
+        "has_meta_paused": ("EXISTS", keys("meta-paused")),
+        "pause_note": ("GET", keys.pause_note),
+        "lease": ("GET", keys.lease),
+    }
+
+
+def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]]:
+    if _error(first) is not None:
+        return []
+    return [("EXISTS", keys.lock(job_id)) for job_id in _active(first)] + [
+        ("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)
+    ]
+
+
+def _snapshot(
+    keys: QueueKeys, first: dict[str, Any], second: list[Any]
+) -> QueueSnapshot | ReplyError | None:
+    error = _error(first) or next((r for r in second if isinstance(r, ReplyError)), None)
+    if error is not None:
+        return error
+    active = _active(first)
+    locks, ages = second[: len(active)], second[len(active) :]
+    legacy_paused = first["paused"] - _trailing_marker(first["paused_tail"])
+    waiting = first["wait"] - _trailing_marker(first["wait_tail"]) + legacy_paused
+    stalled = tuple(job_id for job_id, lock in zip(active, locks, strict=True) if not lock)
+    paused, version, concurrency = first["meta"]
+    sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
+    counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
+    # A key that merely ends like a queue's (trap T6) has none of these.
+    if not any(first[label] for label in ("has_meta", "has_id", "has_events", "schedulers")) and (
+        counts == Counts(0, 0, 0, 0, 0, 0, 0, 0)
+    ):
+        return None
+    # Bull 3/4 has no event stream, and a meta hash only while paused (wire format 10.3).
+    is_bull = not first["has_events"] and version is None and bool(first["has_id"])
+    is_bull = is_bull or bool(first["has_meta_paused"])
+    times = [int(age) for age in ages if age is not None and age.isdigit()]
+    return QueueSnapshot(
+        keys=keys,
+        format="bull" if is_bull else "bullmq",
+        client_version=version.partition(":")[2] or version if version else None,
+        paused=paused is not None or bool(first["has_meta_paused"]),
+        concurrency=int(concurrency) if concurrency and concurrency.isdigit() else None,
+        counts=counts,
+        legacy_paused=legacy_paused,
+        active_ids=tuple(active),
+        stalled_ids=stalled,
+        schedulers=first["schedulers"],
+        oldest_waiting_ms=min(times, default=None),
+        pause_note=parse_holder(first["pause_note"]),
+        lease=parse_holder(first["lease"]),
+        rate_limited_ms=max(first["limiter_ms"], 0),
+    )
+
+
+def _error(first: dict[str, Any]) -> ReplyError | None:
+    for label, reply in first.items():
+        # A user whose keys are limited to the prefix cannot see qctl's notes: unknown, no error.
+        if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
+            return reply
+    return None
+
+
+def _active(first: dict[str, Any]) -> list[str]:
+    return [job_id for job_id in first["active"] if not is_marker(job_id)]
+
+
+def _next_up(first: dict[str, Any]) -> list[str]:
+    """The jobs that run next from each place: of the waiting ones, those added first."""
+    tails = (first["wait_tail"], first["paused_tail"])
+    return [t for t in tails if t is not None and not is_marker(t)] + [*first["prioritized_head"]]
+
+
+def _trailing_marker(tail: str | None) -> int:
+    return 1 if tail is not None and is_marker(tail) else 0

@@ -1,0 +1,154 @@
+"""What qctl writes to a queue, each a call of one Lua transition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire import scripts
+from qctl.wire.jobs import STALLED_TOO_OFTEN
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
+
+# Jobs moved by one script call; keeps every call well below 5 ms.
+RESUME_CHUNK = 1000
+RETRY_CHUNK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """``changed`` is False when the queue was paused already; then ``event_id`` is empty."""
+
+    changed: bool
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The outcome of a resume.
+
+    Args:
+        changed: whether the queue was paused before.
+        moved: jobs brought over from BullMQ 5's ``paused`` list.
+        owned: False when the pause belongs to somebody else and nothing was done.
+        event_id: of the ``resumed`` event, or empty.
+    """
+
+    changed: bool
+    moved: int
+    owned: bool
+    event_id: str
+
+
+def _keys(keys: QueueKeys, *suffixes: str) -> list[str]:
+    return [keys(suffix) for suffix in suffixes]
+
+
+def pause(client: Client, keys: QueueKeys, holder: Holder) -> Pause:
+    """Stop workers from taking jobs; running ones go on."""
+    changed, event_id = scripts.run(
+        client,
+        "pause",
+        [*_keys(keys, "meta", "marker", "events"), keys.pause_note],
+        [holder.to_json()],
+    )
+    return Pause(bool(changed), event_id)
+
+
+def resume(client: Client, keys: QueueKeys, *, owner: str = "") -> Resume:
+    """Let workers take jobs again.
+
+    Args:
+        owner: resume only if the pause is this owner's; empty resumes whoever's it is.
+    """
+    names = ("meta", "wait", "paused", "prioritized", "delayed", "marker", "events", "active")
+    script_keys = [*_keys(keys, *names), keys.pause_note]
+    moved = 0
+    while True:
+        left, moved_now, changed, event_id = scripts.run(
+            client, "resume", script_keys, [owner, RESUME_CHUNK]
+        )
+        moved += moved_now
+        if left < 0:
+            return Resume(changed=False, moved=moved, owned=False, event_id="")
+        if left == 0:
+            return Resume(bool(changed), moved, owned=True, event_id=event_id)
+
+
+def retry_stalled(
+    client: Client,
+    keys: QueueKeys,
+    locks: Mapping[str, str],
+    *,
+    count_stall: int | None = None,
+) -> dict[str, str]:
+    """Put active jobs back to run next, each only if its lock is the expected one.
+
+    Args:
+        locks: job id → the lock token seen, ``""`` for a job without a lock.
+        count_stall: None to forget earlier stalls; else the workers' ``maxStalledCount``, and one
+            more stall is counted as BullMQ would.
+
+    Returns:
+        id → ``retried``, ``locked``, ``inactive`` or ``missing`` (see the script).
+    """
+    names = ("meta", "wait", "paused", "prioritized", "active", "marker", "events", "stalled")
+    head: list[Arg] = [keys(""), "" if count_stall is None else count_stall, STALLED_TOO_OFTEN]
+    return _in_chunks(
+        client,
+        "retry_stalled",
+        _keys(keys, *names),
+        head,
+        {job_id: [job_id, lock] for job_id, lock in locks.items()},
+    )
+
+
+def retry_failed(
+    client: Client, keys: QueueKeys, ids: Sequence[str], *, only_reason: str = ""
+) -> dict[str, str]:
+    """Run failed jobs again, next; ``only_reason`` restricts it to one failure text.
+
+    Returns:
+        id → ``retried``, ``inactive`` or ``missing`` (see the script).
+    """
+    names = ("meta", "wait", "paused", "prioritized", "active", "marker", "events", "failed")
+    return _in_chunks(
+        client,
+        "retry_failed",
+        _keys(keys, *names),
+        [keys(""), only_reason],
+        {job_id: [job_id] for job_id in ids},
+    )
+
+
+def _in_chunks(
+    client: Client,
+    script: str,
+    keys: list[str],
+    head: list[Arg],
+    jobs: Mapping[str, list[str]],
+) -> dict[str, str]:
+    answers: dict[str, str] = {}
+    ids = list(jobs)
+    for start in range(0, len(ids), RETRY_CHUNK):
+        chunk = ids[start : start + RETRY_CHUNK]
+        args = [*head, *(arg for job_id in chunk for arg in jobs[job_id])]
+        answers.update(zip(chunk, scripts.run(client, script, keys, args), strict=True))
+    return answers
+
+
+def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None:
+    """Take or renew a queue's lease.
+
+    Returns:
+        None when ``holder`` has it now, else the one who has it.
+    """
+    args: list[Arg] = [holder.to_json(), holder.owner, LEASE_TTL_MS]
+    answer = scripts.run(client, "lease_hold", [keys.lease], args)
+    return parse_holder(answer) if answer else None
+
+
+def free_lease(client: Client, keys: QueueKeys, owner: str) -> None:
+    """Give a lease back, if it still is this owner's."""
+    scripts.run(client, "lease_free", [keys.lease], [owner])
