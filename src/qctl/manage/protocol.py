@@ -27,6 +27,7 @@ class ManagedProcess:
         ready_timeout_ms: how long the manager waits for the app to report that it is ready; 0 when
             it does not wait.
         script: what it runs; tells two apps of one name apart.
+        cwd: the folder it runs in; tells them apart when both run ``npm``.
         error_log: file with its stderr.
     """
 
@@ -45,6 +46,7 @@ class ManagedProcess:
     cpu_percent: float | None
     rss_bytes: int | None
     script: str = field(default="", repr=False)
+    cwd: str = field(default="", repr=False)
     error_log: Path | None = field(default=None, repr=False)
 
 

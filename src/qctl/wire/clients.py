@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
+
+# PFX:<base64>, or with a worker's name behind it; not QueueEvents' PFX:<base64>:qe.
+_WORKER_NAME = re.compile(r".+:[A-Za-z0-9+/]{2,}={0,2}(:w:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,23 @@ def list_workers(
     return list(workers.values())
 
 
+def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, str]]:
+    """Workers that look like BullMQ's but serve another prefix or database.
+
+    Returns:
+        ``(address, "name of the connection (database N)")`` of each.
+    """
+    found = []
+    for node in client.masters():
+        for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).splitlines():
+            fields = _fields(line)
+            name = fields.get("name", "")
+            is_worker = _WORKER_NAME.fullmatch(name) is not None
+            if is_worker and _parse(line, prefix, frozenset(), db) is None:
+                found.append((fields.get("addr", ""), f"{name} (database {fields.get('db')})"))
+    return found
+
+
 def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
     """The name that a worker gives its blocking connection."""
     encoded = base64.b64encode(queue.encode("utf-8", "surrogateescape")).decode()
@@ -64,7 +85,7 @@ def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
 
 
 def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClient | None:
-    fields = dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
+    fields = _fields(line)
     name = fields.get("name", "")
     if not name.startswith(f"{prefix}:") or fields.get("db") != str(db):
         return None
@@ -82,6 +103,10 @@ def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClie
         age_s=int(fields.get("age", 0)),
         idle_s=int(fields.get("idle", 0)),
     )
+
+
+def _fields(line: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in line.split(" ") if "=" in part)
 
 
 def _queue_name(encoded: str, known: frozenset[str]) -> str | None:

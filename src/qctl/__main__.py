@@ -1,0 +1,5 @@
+"""``python -m qctl``."""
+
+from qctl.cli.main import main
+
+main()

@@ -1,0 +1,230 @@
+"""``qctl drain`` and ``qctl restart``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.errors import ExitStatus, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from qctl.ops.plan import DrainPlan
+    from qctl.ops.steps import DrainReport, Step
+
+app = new_app()
+
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", metavar="TARGET", help="Process to restart, for example pm2:worker"),
+]
+Timeout = Annotated[
+    str, typer.Option("--timeout", metavar="D", help="Longest wait for running jobs: 30s, 10m, 2h")
+]
+OnTimeout = Annotated[
+    Literal["abort", "restart"],
+    typer.Option(
+        "--on-timeout",
+        help="Then: put everything back, or restart anyway and bring interrupted jobs back",
+    ),
+]
+Others = Annotated[
+    bool | None,
+    typer.Option(
+        "--include-others/--ignore-others",
+        help="Queues the process serves that were not named: drain them too, or let their jobs be "
+        "interrupted. Without either: refuse",
+        show_default=False,
+    ),
+]
+KeepPaused = Annotated[
+    bool, typer.Option("--keep-paused", help="Leave the queues paused at the end")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing")]
+
+
+@app.command("drain")
+@with_environment
+def drain(
+    env: Environment,
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[QUEUE]...", help="Default: those the target serves"),
+    ] = None,
+    then_restart: Annotated[
+        bool, typer.Option("--then-restart", help="Restart the process once nothing is running")
+    ] = False,
+    target: TargetOption = None,
+    timeout: Timeout = "10m",
+    on_timeout: OnTimeout = "abort",
+    strategy: Annotated[  # noqa: ARG001 - the only one there is; scripts may name it
+        Literal["pause"], typer.Option("--strategy", help="How: pause the queues meanwhile")
+    ] = "pause",
+    include_others: Others = None,
+    keep_paused: KeepPaused = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Let the running jobs finish, then restart the workers if wanted.
+
+    Without --then-restart the queues stay paused, so that what is drained stays drained until
+    `qctl resume`. Whatever goes wrong, a drain puts back what it changed; killed with kill -9, its
+    watchdog does.
+    """
+    if on_timeout == "restart" and not then_restart:
+        raise UsageError("--on-timeout restart needs --then-restart", hint="add --then-restart")
+    _run(
+        env,
+        queues or [],
+        target=target,
+        then_restart=then_restart,
+        timeout=timeout,
+        restart_on_timeout=on_timeout == "restart",
+        include_others=include_others,
+        keep_paused=keep_paused,
+        yes=yes,
+        dry_run=dry_run,
+        verb="drain",
+    )
+
+
+@app.command("restart")
+@with_environment
+def restart(
+    env: Environment,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="For example pm2:worker")],
+    timeout: Timeout = "10m",
+    on_timeout: OnTimeout = "abort",
+    include_others: Others = None,
+    keep_paused: KeepPaused = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Restart a process without interrupting its jobs.
+
+    The same as `qctl drain --then-restart --target TARGET`: the queues are those it serves.
+    """
+    _run(
+        env,
+        [],
+        target=target,
+        then_restart=True,
+        timeout=timeout,
+        restart_on_timeout=on_timeout == "restart",
+        include_others=include_others,
+        keep_paused=keep_paused,
+        yes=yes,
+        dry_run=dry_run,
+        verb="restart",
+    )
+
+
+def _run(
+    env: Environment,
+    queues: list[str],
+    *,
+    target: str | None,
+    then_restart: bool,
+    timeout: str,
+    restart_on_timeout: bool,
+    include_others: bool | None,
+    keep_paused: bool,
+    yes: bool,
+    dry_run: bool,
+    verb: str,
+) -> None:
+    # Late, so that `qctl --help` stays quick.
+    from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.ops.drain import drain as carry_out  # noqa: PLC0415
+    from qctl.ops.drain_state import DrainOptions  # noqa: PLC0415
+    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
+    from qctl.ops.plan import Others as OthersChoice  # noqa: PLC0415
+    from qctl.ops.plan import describe, make_plan  # noqa: PLC0415
+
+    options = DrainOptions(
+        timeout_s=parse_duration_s(timeout, "--timeout"),
+        restart_on_timeout=restart_on_timeout,
+        keep_paused=keep_paused,
+        verb=verb,
+    )
+    others = {
+        None: OthersChoice.REFUSE,
+        True: OthersChoice.INCLUDE,
+        False: OthersChoice.IGNORE,
+    }[include_others]
+    address, client = env.redis()
+    try:
+        plan = make_plan(
+            client,
+            address,
+            env.settings,
+            queues,
+            target=target,
+            then_restart=then_restart,
+            others=others,
+        )
+        planned = describe(plan, client, int(time.time() * 1000))
+        if dry_run:
+            _show(env, [planned], dry_run=True)
+            return
+        _confirm(env, plan, then_restart, yes=yes)
+        with stop_on_signals(env.note) as stop:
+            steps = carry_out(client, address, env.settings, plan, options, stop)
+            with contextlib.closing(steps):  # type: ignore[type-var]
+                report = _show(env, _chain(planned, steps))
+    except RefusedError as error:
+        _emit_refusal(env, queues, target, error)
+        raise
+    if report is not None and report.exit_status != ExitStatus.OK:
+        raise typer.Exit(report.exit_status)
+
+
+def _chain(first: Step, rest: Iterable[Step]) -> Iterator[Step]:
+    yield first
+    yield from rest
+
+
+def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool) -> None:
+    """Ask about what was found rather than named."""
+    if yes or not plan.guessed:
+        return
+    does = "Drain and restart" if then_restart else "Drain the queues of"
+    if not env.confirm(f"{does} {plan.guessed}?"):
+        raise RefusedError("nothing was done", hint="name the queues and the --target")
+
+
+def _show(env: Environment, steps: Iterable[Step], *, dry_run: bool = False) -> DrainReport | None:
+    """Show the steps as they come: lines on stderr, JSON on stdout.
+
+    Returns:
+        the report, if there was one.
+    """
+    from qctl.cli.progress import DrainView  # noqa: PLC0415
+
+    with DrainView(env, dry_run=dry_run) as view:
+        for step in steps:
+            view.show(step)
+    return view.report
+
+
+def _emit_refusal(
+    env: Environment, queues: list[str], target: str | None, error: RefusedError
+) -> None:
+    if env.output == "table":
+        return
+    from qctl.cli.progress import as_record  # noqa: PLC0415
+    from qctl.ops.steps import DrainReport  # noqa: PLC0415
+
+    refusal = DrainReport(
+        outcome="refused",
+        queues=tuple(queues),
+        target=target,
+        error=error.what,
+        exit_status=int(error.exit_status),
+    )
+    env.emit_json(as_record(refusal, with_step=env.output == "ndjson"))

@@ -1,0 +1,174 @@
+"""``qctl jobs``: list, show, logs; the commands that change jobs come from their own modules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.connect import Client
+from qctl.errors import UsageError
+from qctl.ops.fate import detail_with_fate, with_fates
+from qctl.ops.job_logs import follow_logs, read_logs
+from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job
+from qctl.ops.lookup import find_queues
+from qctl.ops.selection import parse_since, parse_where
+from qctl.wire.clients import WorkerClient, list_workers
+from qctl.wire.snapshot import QueueSnapshot
+
+app = new_app("Look at jobs; bring stalled ones back.")
+
+State = Literal[
+    "waiting",
+    "active",
+    "stalled",
+    "delayed",
+    "prioritized",
+    "waiting-children",
+    "completed",
+    "failed",
+]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
+
+
+@app.command("list")
+@with_environment
+def list_command(
+    env: Environment,
+    queue: Queue,
+    *,
+    state: Annotated[State, typer.Option("--state", help="Which jobs")],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Only jobs of this name")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help="Only jobs for which this holds, e.g. 'attempts_made > 2 and data.user.id = 42'",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Only jobs finished (completed, failed) or added since: 30s, 10m, 2h, 3d, a time",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="How many at most")
+    ] = DEFAULT_LIMIT,
+) -> None:
+    """Jobs of one state, the next to run or the newest result first."""
+    test = None if where is None else parse_where(where)
+    start = None if since is None else parse_since(since)
+    _, client = env.redis()
+    snapshot = _snapshot(env, client, queue)
+    jobs = list_jobs(client, snapshot, state, name=name, since=start, where=test, limit=limit)
+    if any(job.state == "stalled" for job in jobs.jobs):
+        jobs = with_fates(
+            client,
+            snapshot.keys,
+            jobs,
+            _workers(env, client, snapshot),
+            max_stalled_count=env.settings.max_stalled_count,
+            paused=snapshot.paused,
+        )
+    if env.output == "json":
+        env.emit_json(jobs)
+        return
+    if env.output == "ndjson":
+        for job in jobs.jobs:
+            env.emit_json(job)
+        return
+    from qctl.output import jobs as look  # noqa: PLC0415 - JSON does not need it
+
+    if jobs.jobs:
+        env.table(*look.table_of(jobs, datetime.now(UTC)))
+    if state == "stalled":
+        for line in look.fate_lines(jobs):
+            env.line(line)
+    filtered = test is not None or start is not None or name is not None
+    if remark := look.summary(jobs, limit=limit, filtered=filtered):
+        env.note(remark)
+
+
+@app.command("show")
+@with_environment
+def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
+    """One job in full."""
+    _, client = env.redis()
+    snapshot = _snapshot(env, client, queue)
+    job = show_job(client, snapshot.keys, job_id)
+    if job.state == "stalled":
+        job = detail_with_fate(
+            client,
+            snapshot.keys,
+            job,
+            _workers(env, client, snapshot),
+            max_stalled_count=env.settings.max_stalled_count,
+            paused=snapshot.paused,
+        )
+    if env.output != "table":
+        env.emit_json(job)
+        return
+    from qctl.output import jobs as look  # noqa: PLC0415 - JSON does not need it
+
+    for line in look.detail_lines(job, datetime.now(UTC)):
+        env.line(line)
+
+
+@app.command("logs")
+@with_environment
+def logs_command(
+    env: Environment,
+    queue: Queue,
+    job_id: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with new rows until the job has finished")
+    ] = False,
+) -> None:
+    """The rows that a job has logged."""
+    if follow and env.output == "json":
+        raise UsageError(
+            "--follow has no end that one JSON object could wait for",
+            hint="use --output ndjson: one object a row",
+        )
+    _, client = env.redis()
+    keys = _snapshot(env, client, queue).keys
+    if not follow and env.output == "json":
+        env.emit_json(read_logs(client, keys, job_id))
+        return
+    rows = follow_logs(client, keys, job_id) if follow else read_logs(client, keys, job_id).logs
+    from qctl.output.text import visible  # noqa: PLC0415 - JSON does not need it
+
+    for row in rows:
+        if env.output == "ndjson":
+            env.emit_json({"row": row})
+        else:
+            env.line(visible(row))
+        if follow:
+            env.streams.stdout.flush()
+
+
+def _snapshot(env: Environment, client: Client, queue: str) -> QueueSnapshot:
+    return find_queues(client, env.settings.prefix, [queue])[0]
+
+
+def _workers(
+    env: Environment, client: Client, snapshot: QueueSnapshot
+) -> list[WorkerClient] | None:
+    address, _ = env.redis()
+    keys = snapshot.keys
+    return list_workers(client, keys.prefix, [keys.name], address.db)
+
+
+if find_spec("qctl.cli.stalled") is not None:
+    app.command("retry-stalled")(import_module("qctl.cli.stalled").retry_stalled)

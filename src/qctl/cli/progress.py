@@ -1,0 +1,111 @@
+"""Shows a drain while it happens: a line a step, and the jobs in the way redrawn in place."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from qctl.cli.frame import Environment
+from qctl.ops.steps import DrainReport, Planned, Step, Waiting
+from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+# Without a terminal to redraw on, how often the same wait is told again, in seconds.
+REPEAT_S = 10.0
+
+
+def as_record(step: Step, *, with_step: bool) -> dict[str, Any]:
+    """A step as JSON has it: its fields, and in a stream of steps its name first."""
+    fields = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}
+    return {"step": step.step, **fields} if with_step else fields
+
+
+class DrainView:
+    """Takes the steps of a drain and shows them in the form the operator asked for."""
+
+    def __init__(self, env: Environment, *, dry_run: bool) -> None:
+        self._env = env
+        self._dry_run = dry_run
+        self._live: Live | None = None
+        self._told: tuple[int, float] = (-1, 0.0)
+        self.report: DrainReport | None = None
+
+    def __enter__(self) -> DrainView:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end_live()
+
+    def show(self, step: Step) -> None:
+        """Show one step."""
+        if isinstance(step, DrainReport):
+            self.report = step
+        if self._env.output == "ndjson":
+            self._env.emit_json(as_record(step, with_step=True))
+        elif self._env.output == "json":
+            self._show_json(step)
+        elif isinstance(step, Waiting):
+            self._show_waiting(step)
+        else:
+            self._end_live()
+            self._show_lines(step)
+
+    def _show_json(self, step: Step) -> None:
+        # One object at the end: the report, or in a dry run the plan.
+        if isinstance(step, DrainReport) or (self._dry_run and isinstance(step, Planned)):
+            self._env.emit_json(as_record(step, with_step=False))
+            if isinstance(step, DrainReport) and step.error:
+                self._env.note(f"error: {step.error}")
+
+    def _show_lines(self, step: Step) -> None:
+        env = self._env
+        if isinstance(step, Planned):
+            suffix = "  (dry run)" if self._dry_run else ""
+            for line in plan_lines(step):
+                env.line(line + suffix) if self._dry_run else env.note(line)
+        elif isinstance(step, DrainReport):
+            for line in report_lines(step):
+                env.line(line)
+            if step.error:
+                env.streams.stdout.flush()
+                env.note(f"error: {step.error}")
+        elif (line_or_none := step_line(step)) is not None:
+            env.note(line_or_none)
+
+    def _show_waiting(self, step: Waiting) -> None:
+        lines = waiting_lines(step)
+        if self._env.animated:
+            from rich.text import Text  # noqa: PLC0415 - only for a terminal
+
+            text = Text("\n".join(lines), overflow="ellipsis", no_wrap=True)
+            self._open_live().update(text, refresh=True)
+            return
+        count, at_s = self._told
+        if len(step.active) != count or step.waited_s - at_s >= REPEAT_S:
+            self._told = (len(step.active), step.waited_s)
+            for line in lines:
+                self._env.note(line)
+
+    def _open_live(self) -> Live:
+        if self._live is None:
+            from rich.live import Live  # noqa: PLC0415
+
+            self._live = Live(
+                console=self._env.err, transient=True, auto_refresh=False, redirect_stdout=False,
+                redirect_stderr=False,
+            )  # fmt: skip
+            self._live.start()
+        return self._live
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

@@ -1,0 +1,43 @@
+"""Ctrl-C, SIGTERM and a lost terminal, as a question that operations ask between two steps.
+
+An exception at a random point could leave a queue half restored; a flag cannot.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether the operator wants to stop.
+
+    Args:
+        say: told once, at the first signal.
+    """
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    told = False
+
+    def stop() -> bool:
+        nonlocal told
+        if received and not told:
+            told = True
+            say(f"{signal.Signals(received[0]).name}: putting everything back …")
+        return bool(received)
+
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

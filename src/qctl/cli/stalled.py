@@ -1,0 +1,95 @@
+"""``qctl jobs retry-stalled``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, with_environment
+from qctl.errors import InterruptedByUserError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from qctl.connect import Client
+    from qctl.ops.stalled import RetryPlan
+
+
+@with_environment
+def retry_stalled(
+    env: Environment,
+    queues: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUEUE]...", help="Default: every queue")
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Also jobs that failed for stalling too often")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the locks of jobs whose worker is gone")
+    ] = False,
+    count_stall: Annotated[
+        bool,
+        typer.Option(
+            "--count-stall", help="Count a stall as BullMQ would; without it stalls are forgotten"
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, write nothing")
+    ] = False,
+) -> None:
+    """Put stalled jobs back to run next, now instead of after the stalled checks.
+
+    A job is stalled when it is active and nobody holds its lock. If a worker of the queue is still
+    connected, such a job may yet be running in it, so qctl asks first.
+    """
+    from qctl.ops.stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
+
+    address, client = env.redis()
+    prefix = env.settings.prefix
+    plan = plan_retry(client, prefix, queues or [], db=address.db, failed=failed)
+    if wait and not dry_run:
+        _await_locks(env, client, plan)
+        plan = plan_retry(client, prefix, queues or [], db=address.db, failed=failed)
+    if not dry_run:
+        _confirm(env, plan, yes=yes)
+    limit = env.settings.max_stalled_count if count_stall else None
+    report = carry_out(client, plan, count_stall=limit, dry_run=dry_run)
+    if env.output != "table":
+        env.emit_json(report)
+        return
+    from qctl.output.stalled import report_lines  # noqa: PLC0415 - not for JSON
+
+    for line in report_lines(report, plan):
+        env.line(line + (" (dry run)" if dry_run else ""))
+
+
+def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
+    from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.ops.stalled import await_locks  # noqa: PLC0415
+
+    told = -1
+    with stop_on_signals(env.note) as stop:
+        for pending in await_locks(client, plan, stop):
+            if len(pending) != told:
+                told = len(pending)
+                longest = max(job.lock_ttl_ms or 0 for job in pending) / 1000
+                env.note(f"waiting for {told} locks of workers that are gone, {longest:.0f} s …")
+        if stop():
+            raise InterruptedByUserError("interrupted", why="nothing was changed")
+
+
+def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
+    if yes or not plan.risky:
+        return
+    from qctl.output.stalled import risk_lines  # noqa: PLC0415
+
+    if not env.interactive:
+        raise UsageError(
+            "these jobs may still be running, and there is nobody to ask",
+            why="\n".join(risk_lines(plan)),
+            hint="look at them with --dry-run, then put them back with --yes",
+        )
+    for line in risk_lines(plan):
+        env.note(line)
+    if not env.confirm("Put them back?"):
+        raise RefusedError("nothing was done", hint="--yes puts them back without asking")

@@ -1,0 +1,126 @@
+"""``qctl status``, ``qctl queues`` and ``qctl workers``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, optional_value, with_environment
+from qctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from qctl.ops.inspect import Inspection
+
+DEFAULT_INTERVAL_S = "2"
+_LEAST_INTERVAL_S = 0.1
+
+app = new_app()
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[QUEUE]...", help="Only these queues", show_default=False),
+]
+Watch = Annotated[
+    str | None,
+    typer.Option(
+        "--watch",
+        metavar="[SECONDS]",
+        help=f"Look again every {DEFAULT_INTERVAL_S} (or SECONDS) seconds until Ctrl-C",
+    ),
+]
+
+
+@app.command("status", cls=optional_value("--watch", DEFAULT_INTERVAL_S))
+@with_environment
+def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
+    """Queues at a glance: jobs by state, pauses, workers, processes.
+
+    WAITING counts what a worker could take, ACTIVE what was taken; STALLED is the part of ACTIVE
+    whose worker is gone. OLDEST is how long the first in line has waited.
+    """
+    if watch is not None:
+        from qctl.cli.watch import watch_status  # noqa: PLC0415 - rarely used
+
+        watch_status(env, names or [], _interval_s(watch))
+        return
+    inspection = look(env, names or [])
+    if env.output == "table":
+        env.streams.stdout.write(picture(env, inspection))
+    else:
+        env.emit_json(inspection.report)
+    for remark in inspection.remarks:
+        env.note(remark)
+    inspection.queues.raise_if_broken()
+
+
+def look(env: Environment, names: list[str]) -> Inspection:
+    """One look at the queues."""
+    from qctl.ops.inspect import inspect_queues  # noqa: PLC0415 - not for --help
+
+    address, client = env.redis()
+    return inspect_queues(client, address, env.settings, names)
+
+
+def picture(env: Environment, inspection: Inspection) -> str:
+    """What it looks like on this terminal."""
+    from qctl.output.status import status_text  # noqa: PLC0415
+
+    return status_text(inspection.report, width=env.width, colour=env.colour())
+
+
+def _interval_s(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = 0.0
+    # Not a plain comparison with the least value alone: that lets nan and inf through.
+    if not _LEAST_INTERVAL_S <= seconds <= 86_400:
+        raise UsageError(
+            f"--watch takes seconds, at least {_LEAST_INTERVAL_S}, not {text!r}",
+            hint="qctl status --watch 5",
+        )
+    return seconds
+
+
+@app.command("queues")
+@with_environment
+def queues(env: Environment) -> None:
+    """Names of the queues that exist."""
+    from qctl.ops.lookup import no_queues  # noqa: PLC0415
+    from qctl.wire.discovery import discover  # noqa: PLC0415
+
+    _, client = env.redis()
+    names = discover(client, env.settings.prefix)
+    if not names:
+        raise no_queues(client, env.settings.prefix)
+    if env.output != "table":
+        env.emit_json({"queues": names})
+        return
+    from qctl.output.text import visible  # noqa: PLC0415
+
+    for name in names:
+        env.line(visible(name))
+
+
+@app.command("workers")
+@with_environment
+def workers(env: Environment, names: Names = None) -> None:
+    """Workers that are connected, and the processes they run in.
+
+    A worker that is closing has left this list although its job may still run.
+    """
+    from qctl.ops.workers import inspect_workers  # noqa: PLC0415
+
+    address, client = env.redis()
+    report, remarks = inspect_workers(client, address, env.settings, names or [])
+    if env.output != "table":
+        env.emit_json(report)
+    elif report.workers:
+        from qctl.output.status import workers_text  # noqa: PLC0415
+
+        env.streams.stdout.write(workers_text(report, width=env.width, colour=env.colour()))
+    else:
+        env.note("no worker is connected")
+    for remark in remarks:
+        env.note(remark)

@@ -1,0 +1,311 @@
+"""PM2: what it runs on this host, and restarts of single processes.
+
+PM2's rows carry each app's whole environment, secrets included. Fields are picked from a row by
+name, and the row is dropped at once: it is never stored, logged or put into an exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qctl.errors import NotFoundError, QctlError, RefusedError, UnreachableError
+from qctl.manage import pm2_socket
+from qctl.manage.protocol import ManagedProcess, RestartCall
+
+# PM2's own defaults; a row has these fields only when the app sets them.
+DEFAULT_KILL_TIMEOUT_MS = 1600
+DEFAULT_LISTEN_TIMEOUT_MS = 3000
+# PM2_KILL_SIGNAL in the daemon's environment can change it; no row and no harmless call shows that.
+DEFAULT_STOP_SIGNAL = "SIGINT"
+_TAIL_BYTES = 64 * 1024
+_MAX_LISTED = 20
+
+
+class Pm2:
+    """The PM2 daemon of one ``PM2_HOME``.
+
+    Args:
+        home: PM2's folder, usually ``~/.pm2``.
+        timeout_s: longest time to wait for an answer.
+    """
+
+    kind = "pm2"
+
+    def __init__(self, home: Path, *, timeout_s: float = 10.0) -> None:
+        self._home = home
+        self._socket = home / "rpc.sock"
+        self._timeout_s = timeout_s
+
+    def processes(self) -> Sequence[ManagedProcess]:
+        """All processes of all apps, by pm_id; PM2's own modules are left out.
+
+        Raises:
+            UnreachableError: PM2 does not run, does not answer or is not understood. Asking never
+                starts a daemon.
+        """
+        processes = [process for row in self._rows() if (process := _process(row))]
+        return sorted(processes, key=lambda process: int(process.key))
+
+    def find(self, name: str) -> Sequence[ManagedProcess]:
+        """All instances of the app ``name``, or the process with this pm_id.
+
+        Unlike PM2's own commands, a name never means a namespace.
+
+        Raises:
+            NotFoundError: there is none; the message lists the targets there are.
+            RefusedError: the name means several apps, or an app and another app's pm_id.
+            UnreachableError: as for ``processes``.
+        """
+        return select(self.processes(), name)
+
+    def begin_restart(self, process: ManagedProcess) -> RestartCall:
+        """Ask PM2 to restart this one process, and return at once.
+
+        PM2 is given the pm_id alone: a name would also match other apps, and any further argument
+        would change the app's settings. A stopped process is started by it.
+
+        Raises:
+            UnreachableError: PM2 does not run or does not take the request.
+        """
+        # The number as such: PM2 looks it up among its keys.
+        request = {"id": int(process.key)}
+        call = pm2_socket.Call(self._socket, "restartProcessId", request, timeout_s=self._timeout_s)
+        return _RpcRestart(call, lambda: self._restart_by_cli(process.key))
+
+    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
+        """The last lines of its error log, at most 64 KiB; empty when there is none to read."""
+        if process.error_log is None or lines <= 0:
+            return ()
+        tail, cut = _tail(process.error_log)
+        # Only "\n": splitlines() would also split at separators inside a message.
+        found = [line.removesuffix("\r") for line in tail.removesuffix("\n").split("\n")]
+        # The first line of a cut tail is a part, unless it is all there is.
+        if cut and len(found) > 1:
+            del found[0]
+        return found[-lines:] if tail else ()
+
+    def _rows(self) -> list[Any]:
+        try:
+            answer = pm2_socket.call(self._socket, "getMonitorData", {}, timeout_s=self._timeout_s)
+        except (pm2_socket.NotUnderstoodError, pm2_socket.UnknownMethodError):
+            answer = []
+        except pm2_socket.RpcError as error:
+            raise UnreachableError(
+                "PM2 does not list its processes", why=f"PM2 said: {error}", hint="see `pm2 logs`"
+            ) from None
+        if answer and isinstance(answer[0], list):
+            return answer[0]
+        self._require_daemon()
+        from qctl.manage import pm2_cli  # noqa: PLC0415 - rarely needed
+
+        return pm2_cli.list_rows(self._home)
+
+    def _restart_by_cli(self, pm_id: str) -> RestartCall:
+        self._require_daemon()
+        from qctl.manage import pm2_cli  # noqa: PLC0415 - rarely needed
+
+        # `pm2 restart 3` prefers an app named "3" to the pm_id 3.
+        if any(process.name == pm_id != process.key for process in self.processes()):
+            raise RefusedError(
+                f"pm_id {pm_id} cannot be restarted",
+                why=f"`pm2 restart {pm_id}` would restart the app that is named {pm_id}",
+                hint="rename that app",
+            )
+        return pm2_cli.CliRestart(self._home, pm_id)
+
+    def _require_daemon(self) -> None:
+        """A ``pm2`` command looks for the daemon on this socket, and starts one if none accepts."""
+        pm2_socket.connect(self._socket, self._timeout_s).close()
+
+
+class _RpcRestart:
+    """A restart asked for over the socket; falls back to the CLI if PM2 has no such method."""
+
+    def __init__(self, call: pm2_socket.Call, fallback: Callable[[], RestartCall]) -> None:
+        self._call = call
+        self._fallback = fallback
+        self._other: RestartCall | None = None
+        self._done = False
+        self._error: str | None = None
+
+    def error(self) -> str | None:
+        """Why PM2 refused; None while it is at work or when it reported success."""
+        if not self._done:
+            self._poll()
+        return self._other.error() if self._other else self._error
+
+    def _poll(self) -> None:
+        try:
+            # The reply holds the app's environment: only look whether there is one.
+            self._done = self._call.poll() is not None
+        except pm2_socket.UnknownMethodError:
+            self._done = True
+            try:
+                self._other = self._fallback()
+            except QctlError as error:
+                self._error = f"{error.what}: {error.why}"
+        except pm2_socket.NotUnderstoodError as error:
+            # It may well be at work: asking a second time would restart twice.
+            self._done, self._error = True, f"PM2's answer is not understood: {error}"
+        except pm2_socket.RpcError as error:
+            self._done, self._error = True, str(error)
+        except UnreachableError as error:
+            self._done, self._error = True, f"{error.what} ({error.why})"
+        if self._done:
+            self._call.close()
+
+    def close(self) -> None:
+        """Stop listening; PM2 goes on."""
+        self._done = True
+        self._call.close()
+        if self._other:
+            self._other.close()
+
+
+def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedProcess]:
+    """Those of ``processes`` that the operator means by ``name``; see ``Pm2.find``."""
+    named = [process for process in processes if process.name == name]
+    by_id = [process for process in processes if process.key == name]
+    if named and by_id and named != by_id:
+        other = by_id[0]
+        raise RefusedError(
+            f"pm2:{name} means two things",
+            why=f"an app is named {name}, and {name} is the pm_id of {other.name}",
+            hint=f"use {other.target} for the pm_id, or pm2:{named[0].key} for the app",
+        )
+    if named:
+        _require_one_app(named, name)
+        return named
+    if by_id:
+        return [replace(by_id[0], target=f"pm2:{name}")]
+    raise _not_found(processes, name)
+
+
+def _require_one_app(named: Sequence[ManagedProcess], name: str) -> None:
+    if len({(process.namespace, process.script, process.cwd) for process in named}) == 1:
+        return
+    lines = [
+        f"pm2:{process.key}: {process.script} in {process.cwd} (namespace {process.namespace})"
+        for process in named
+    ]
+    raise RefusedError(
+        f"{name} is the name of several different apps",
+        why="\n".join(lines),
+        hint=f"name one process by its pm_id: pm2:{named[0].key}",
+    )
+
+
+def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:
+    if not processes:
+        return NotFoundError(
+            f"PM2 has no app named {name}",
+            why="PM2 manages no app at all",
+            hint="start one with `pm2 start`, or set PM2_HOME to the folder of the PM2 meant",
+        )
+    inside = [process for process in processes if process.namespace == name]
+    if inside:
+        return NotFoundError(
+            f"{name} is a namespace of PM2, not an app",
+            why=f"apps in it: {_targets(inside)}",
+            hint=f"name one app: {inside[0].target}",
+        )
+    names = list(dict.fromkeys(process.name for process in processes))
+    close = difflib.get_close_matches(name, names, n=1)
+    return NotFoundError(
+        f"PM2 has no app named {name}",
+        why=f"targets: {_targets(processes)}",
+        hint=f"did you mean pm2:{close[0]}?" if close else "name one of these targets",
+    )
+
+
+def _targets(processes: Sequence[ManagedProcess]) -> str:
+    counts: dict[str, int] = {}
+    for process in processes:
+        counts[process.target] = counts.get(process.target, 0) + 1
+    listed = [
+        f"{target} ({count} process{'' if count == 1 else 'es'})"
+        for target, count in counts.items()
+    ]
+    if len(listed) > _MAX_LISTED:
+        listed[_MAX_LISTED:] = [f"{len(listed) - _MAX_LISTED} more"]
+    return ", ".join(listed)
+
+
+def _process(row: object) -> ManagedProcess | None:
+    """The whitelisted fields of a row; None for a module of PM2 and for what is not a row."""
+    if not isinstance(row, dict):
+        return None
+    env = row.get("pm2_env")
+    env = env if isinstance(env, dict) else {}
+    pm_id = _number(row.get("pm_id", env.get("pm_id")))
+    name = _text(row.get("name")) or _text(env.get("name"))
+    if pm_id is None or not name or env.get("pmx_module"):
+        return None
+    pid = _number(row.get("pid")) or None
+    monit = row.get("monit")
+    monit = monit if pid and isinstance(monit, dict) else {}
+    cpu = monit.get("cpu")
+    log = _text(env.get("pm_err_log_path"))
+    listen_timeout_ms = _number(env.get("listen_timeout")) or DEFAULT_LISTEN_TIMEOUT_MS
+    return ManagedProcess(
+        target=f"pm2:{name}",
+        key=str(pm_id),
+        name=name,
+        namespace=_text(env.get("namespace")) or "default",
+        status=_text(env.get("status")) or "unknown",
+        pid=pid,
+        started_at_ms=_number(env.get("pm_uptime")) if pid else None,
+        restarts=_number(env.get("restart_time")) or 0,
+        mode="cluster" if env.get("exec_mode") == "cluster_mode" else "fork",
+        stop_signal="message" if env.get("shutdown_with_message") else DEFAULT_STOP_SIGNAL,
+        # PM2 takes 0 for unset, too.
+        kill_timeout_ms=_number(env.get("kill_timeout")) or DEFAULT_KILL_TIMEOUT_MS,
+        ready_timeout_ms=listen_timeout_ms if env.get("wait_ready") else 0,
+        cpu_percent=float(cpu) if isinstance(cpu, int | float) else None,
+        rss_bytes=_number(monit.get("memory")),
+        script=_text(env.get("pm_exec_path")),
+        cwd=_text(env.get("pm_cwd")),
+        error_log=Path(log) if log and "\0" not in log else None,
+    )
+
+
+def _tail(path: Path) -> tuple[str, bool]:
+    """The end of a file as text, and whether more stands before it; "" if it cannot be read."""
+    try:
+        # Without blocking: what is set as the log may be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return "", False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return "", False
+        start = max(0, status.st_size - _TAIL_BYTES)
+        tail = os.pread(descriptor, _TAIL_BYTES, start)
+    except OSError:
+        return "", False
+    finally:
+        os.close(descriptor)
+    return tail.decode(errors="replace"), start > 0
+
+
+def _text(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    """A whole number from 0; some versions of PM2 keep numbers as text."""
+    number = None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = int(value)
+    return number if number is not None and number >= 0 else None

@@ -1,0 +1,140 @@
+"""The ``pm2`` command, for a PM2 whose socket answers in a way that we do not know.
+
+It must only be used while a daemon accepts connections: without one, every ``pm2`` command, even
+``jlist``, starts a daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from qctl.errors import UnreachableError
+
+_LIST_TIMEOUT_S = 30.0
+_CLOSE_TIMEOUT_S = 5.0
+_MAX_MESSAGE = 300
+# PM2 colours its errors even into a file.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def list_rows(home: Path) -> list[Any]:
+    """PM2's rows as ``pm2 jlist`` prints them; they hold secrets: pick fields and drop them.
+
+    Raises:
+        UnreachableError: there is no ``pm2`` command, it failed, or its output is not a list.
+    """
+    command = [_executable(), "jlist", "-s"]
+    output = b""
+    why = ""
+    try:
+        result = subprocess.run(
+            command,
+            env=_environment(home),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LIST_TIMEOUT_S,
+            check=False,
+        )
+    # Both are raised anew below: TimeoutExpired holds the output, and with it the secrets.
+    except subprocess.TimeoutExpired:
+        why = f"`pm2 jlist` did not end within {_LIST_TIMEOUT_S:g} s"
+    except OSError as error:
+        why = f"`pm2 jlist`: {error.strerror}"
+    else:
+        output = result.stdout
+        why = f"`pm2 jlist` ended with code {result.returncode}" if result.returncode else ""
+    rows = None if why else _rows(output)
+    if rows is None:
+        raise _not_understood(why or "`pm2 jlist` printed no list")
+    return rows
+
+
+def _rows(output: bytes) -> list[Any] | None:
+    # Banners and notices come first, on lines of their own.
+    for line in reversed(output.splitlines()):
+        if line.startswith(b"["):
+            with contextlib.suppress(ValueError, RecursionError):
+                rows = json.loads(line)
+                if isinstance(rows, list):
+                    return rows
+    return None
+
+
+class CliRestart:
+    """A ``pm2 restart`` under way, as a process of its own; it prints nothing.
+
+    Args:
+        home: PM2's folder.
+        pm_id: the one process to restart.
+
+    Raises:
+        UnreachableError: there is no ``pm2`` command, or it cannot be run.
+    """
+
+    def __init__(self, home: Path, pm_id: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        try:
+            # Its own session: Ctrl-C must not end it before it has passed the request on.
+            self._process = subprocess.Popen(
+                [_executable(), "restart", pm_id],
+                env=_environment(home),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise _not_understood(f"`pm2 restart`: {error.strerror}") from error
+        except BaseException:
+            self._errors.close()
+            raise
+
+    def error(self) -> str | None:
+        """What ``pm2`` said on failing; None while it works, or when it succeeded."""
+        code = self._process.poll()
+        if not code:
+            return None
+        if self._errors.closed:
+            return f"`pm2 restart` ended with code {code}"
+        self._errors.seek(0)
+        text = self._errors.read(64 * 1024).decode(errors="replace")
+        said = text.partition("[PM2][ERROR]")[2].splitlines()
+        message = _COLOUR.sub("", said[0]).strip() if said else ""
+        return message[:_MAX_MESSAGE] or f"`pm2 restart` ended with code {code}"
+
+    def close(self) -> None:
+        """End the command, once it has had time to pass the request on; PM2 goes on."""
+        try:
+            self._process.wait(_CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+
+def _executable() -> str:
+    found = shutil.which("pm2")
+    if found is None:
+        raise _not_understood("and there is no `pm2` command on PATH to ask instead")
+    return found
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "PM2_HOME": str(home)}
+
+
+def _not_understood(why: str) -> UnreachableError:
+    return UnreachableError(
+        "this PM2's answers are not understood",
+        why=why,
+        hint="put the `pm2` of this daemon on PATH; `pm2 --version` 5 to 7 are known",
+    )

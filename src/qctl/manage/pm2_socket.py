@@ -1,0 +1,252 @@
+"""PM2's own socket: the framing, and calls to the daemon that listens on it.
+
+A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, big endian) and the
+payload: ``s:`` and text, ``j:`` and JSON, else raw bytes. A request is ``[j:{"type": "call",
+"method": …, "args": […]}, s:id]``, its reply ``[j:{"args": […]} or j:{"error": …}, s:id]``.
+
+Replies hold the apps' whole environment. Nothing of a reply may reach an exception, not even as
+its context: errors are raised outside the handler that caught their cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from qctl.errors import UnreachableError
+
+_VERSION = 1
+# A row is 10 to 20 KB, so this is room for thousands of apps.
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+_MAX_MESSAGE = 300
+_CHUNK = 256 * 1024
+_ids = itertools.count(1)
+
+
+class RpcError(Exception):
+    """PM2 answered a call with an error; the text is its message, shortened, and nothing else."""
+
+
+class UnknownMethodError(RpcError):
+    """This PM2 does not have the method."""
+
+
+class NotUnderstoodError(Exception):
+    """What came over the socket is not a reply that we know; the text never quotes it."""
+
+
+def encode(*args: object) -> bytes:
+    """A frame of these arguments: text as ``s:``, bytes as they are, all else as JSON."""
+    if len(args) > 15:
+        raise ValueError("a frame holds up to 15 arguments")
+    frame = bytearray([_VERSION << 4 | len(args)])
+    for arg in args:
+        if isinstance(arg, bytes):
+            payload = arg
+        elif isinstance(arg, str):
+            payload = b"s:" + arg.encode()
+        else:
+            payload = b"j:" + json.dumps(arg).encode()
+        frame += struct.pack(">I", len(payload)) + payload
+    return bytes(frame)
+
+
+class Decoder:
+    """Takes bytes as they come and gives back the frames that are complete.
+
+    Args:
+        max_bytes: longest frame to accept.
+    """
+
+    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._buffer = bytearray()
+        self._max_bytes = max_bytes
+
+    def feed(self, data: bytes) -> list[list[bytes]]:
+        """The frames, as payloads, that ``data`` completes.
+
+        Raises:
+            NotUnderstoodError: this is not the protocol, or a frame is longer than allowed.
+        """
+        self._buffer += data
+        frames = []
+        while (frame := self._take()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _take(self) -> list[bytes] | None:
+        # Only the headers are walked until all is there, so partial reads cost next to nothing.
+        if not self._buffer:
+            return None
+        version, argc = self._buffer[0] >> 4, self._buffer[0] & 0x0F
+        if version != _VERSION or argc == 0:
+            raise NotUnderstoodError("this is not PM2's protocol")
+        spans = []
+        offset = 1
+        for _ in range(argc):
+            if offset + 4 > len(self._buffer):
+                return None
+            (length,) = struct.unpack_from(">I", self._buffer, offset)
+            offset += 4
+            if offset + length > self._max_bytes:
+                raise NotUnderstoodError(f"a message of more than {self._max_bytes} bytes")
+            spans.append((offset, offset + length))
+            offset += length
+        if offset > len(self._buffer):
+            return None
+        frame = [bytes(self._buffer[start:end]) for start, end in spans]
+        del self._buffer[:offset]
+        return frame
+
+
+class Call:
+    """One request to the daemon, sent on its own connection; its reply is fetched later.
+
+    Args:
+        path: PM2's ``rpc.sock``. It is only ever connected to; nothing starts a daemon.
+        method: name of the remote method.
+        args: its arguments as JSON values; PM2's methods want at least one, if only ``{}``.
+        timeout_s: longest time for connecting and sending.
+
+    Raises:
+        UnreachableError: no daemon listens there, or we may not connect.
+    """
+
+    def __init__(self, path: Path, method: str, *args: object, timeout_s: float = 5.0) -> None:
+        self._path = path
+        self._method = method
+        self._id = f"qctl-{next(_ids)}"
+        self._decoder = Decoder()
+        self._answer: list[Any] | None = None
+        self._socket = connect(path, timeout_s)
+        request = {"type": "call", "method": method, "args": list(args)}
+        try:
+            self._socket.sendall(encode(request, self._id))
+        except OSError as error:
+            self.close()
+            raise UnreachableError(
+                "PM2 does not take requests", why=f"{path}: {error}", hint=_HINT
+            ) from error
+
+    def poll(self, wait_s: float = 0.0) -> list[Any] | None:
+        """The reply's arguments; None while there is none yet.
+
+        Args:
+            wait_s: longest time to wait for more bytes; 0 does not wait.
+
+        Raises:
+            RpcError: PM2 refused (``UnknownMethodError``: it has no such method).
+            NotUnderstoodError: the reply is not one that we know.
+            UnreachableError: the connection ended without a reply.
+        """
+        if self._answer is not None:
+            return self._answer
+        data, trouble = self._receive(wait_s)
+        if trouble:
+            raise UnreachableError(
+                "PM2 closed the connection without an answer",
+                why=f"{self._path}: {trouble}",
+                hint=_HINT,
+            )
+        for frame in self._decoder.feed(data):
+            if len(frame) == 2 and frame[1] == b"s:" + self._id.encode():
+                self._answer = _reply(frame[0], self._method)
+        return self._answer
+
+    def _receive(self, wait_s: float) -> tuple[bytes, str]:
+        """What has come, and why nothing more will."""
+        self._socket.settimeout(wait_s)
+        try:
+            data = self._socket.recv(_CHUNK)
+        except (BlockingIOError, TimeoutError):
+            return b"", ""
+        except OSError as error:
+            return b"", str(error)
+        return data, "" if data else "end of file"
+
+    def close(self) -> None:
+        """Stop listening; PM2 goes on with what it was asked to do."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def call(path: Path, method: str, *args: object, timeout_s: float = 10.0) -> list[Any]:
+    """Call a method and wait for its reply, for ``timeout_s`` seconds altogether.
+
+    Raises:
+        UnreachableError: no daemon listens there, or it does not answer in time.
+        RpcError: PM2 refused (``UnknownMethodError``: it has no such method).
+        NotUnderstoodError: the reply is not one that we know.
+    """
+    deadline = time.monotonic() + timeout_s
+    request = Call(path, method, *args, timeout_s=timeout_s)
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            answer = request.poll(left)
+            if answer is not None:
+                return answer
+    finally:
+        request.close()
+    raise UnreachableError(
+        f"PM2 does not answer within {timeout_s:g} s",
+        why=f"{path} accepts connections, but no reply to {method} came",
+        hint="see its log, pm2.log in the same folder",
+    )
+
+
+_HINT = (
+    "run `pm2 ls` as the user whose apps these are, or set PM2_HOME to the .pm2 folder of that user"
+)
+
+
+def connect(path: Path, timeout_s: float) -> socket.socket:
+    """A connection to the daemon's socket, for the caller to close.
+
+    Raises:
+        UnreachableError: no daemon listens there, or we may not connect.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        if isinstance(error, FileNotFoundError):
+            what, why = "PM2 does not run here", f"there is no socket {path}"
+        elif isinstance(error, ConnectionRefusedError):
+            what, why = "PM2 does not run here", f"nothing listens on {path}"
+        elif isinstance(error, PermissionError):
+            what, why = "this PM2 belongs to another user", f"{path}: {error.strerror}"
+        else:
+            what, why = "PM2 cannot be reached", f"{path}: {error.strerror or error}"
+        raise UnreachableError(what, why=why, hint=_HINT) from error
+    return connection
+
+
+def _reply(payload: bytes, method: str) -> list[Any]:
+    reply: object = None
+    # The parser's exceptions hold the text they choked on, so none of them may travel on.
+    with contextlib.suppress(ValueError, RecursionError):
+        reply = json.loads(payload[2:]) if payload.startswith(b"j:") else None
+    if isinstance(reply, dict) and reply.get("error") is not None:
+        message = _message(reply["error"])
+        if message == f'method "{method}" does not exist':
+            raise UnknownMethodError(message)
+        raise RpcError(message)
+    args = reply.get("args") if isinstance(reply, dict) else None
+    if not isinstance(args, list):
+        raise NotUnderstoodError(f"the reply to {method} has an unknown form")
+    return args
+
+
+def _message(error: object) -> str:
+    if isinstance(error, dict):
+        error = error.get("msg") or error.get("message")
+    text = error.strip() if isinstance(error, str) else ""
+    return text[:_MAX_MESSAGE] or "PM2 reported an error without saying which"

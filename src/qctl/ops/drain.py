@@ -1,0 +1,223 @@
+"""Drain queues, restart their process, and prove what became of every job.
+
+Pause → wait until nothing but orphans is active → restart → resume → recover the orphans → prove.
+It needs nothing from the worker's code. ``drain`` yields a step for everything it does; the last
+one is the report. Whatever happens on the way, what it paused is resumed: by this process where it
+can, else by its watchdog.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from qctl.config import Settings
+from qctl.connect import Address, Client
+from qctl.errors import ExitStatus, FailedError, QctlError, ReplyError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.drain_end import DrainEnd
+from qctl.ops.drain_state import DrainOptions, DrainState
+from qctl.ops.guard import Guard
+from qctl.ops.ledger import JobKey
+from qctl.ops.plan import DrainPlan
+from qctl.ops.restart import Expectation, Interrupted, Restart
+from qctl.ops.steps import Drained, Paused, Restarting, Step, Waiting
+from qctl.wire.active import read_active
+from qctl.wire.events import last_event_id
+from qctl.wire.notes import this_process
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.transitions import pause
+
+# Events wake the wait at once; this is the net for what they do not tell, such as a lock that runs
+# out.
+POLL_S = 1.0
+
+
+class TimedOut(Exception):  # noqa: N818 - an outcome
+    """Jobs are still running at the end of the time allowed."""
+
+
+def drain(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    plan: DrainPlan,
+    options: DrainOptions,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Step]:
+    """Carry out a plan.
+
+    Args:
+        stop: asked several times a second; when it says True, everything is put back and the
+            report's outcome is ``aborted``.
+
+    Yields:
+        steps, the last of which is a ``DrainReport``.
+
+    Raises:
+        RefusedError: another drain took a queue since the plan was made; nothing was changed.
+        QctlError: the leases could not be taken; nothing was changed.
+    """
+    kept = options.keep_paused or plan.target is None
+    # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
+    holder = this_process(f"{options.verb} --keep-paused" if kept else options.verb)
+    was_paused = {snapshot.keys: snapshot.paused for snapshot in plan.snapshots}
+    guard = Guard(client, settings.redis_url, holder, was_paused)
+    guard.acquire()
+    state = DrainState(client, address, settings, plan, options, holder, stop, guard)
+    end = DrainEnd(state)
+    try:
+        outcome, error = "aborted", None
+        try:
+            yield from _pause(state)
+            yield from _wait_and_restart(state)
+            outcome = "restarted" if plan.target else "drained"
+        except TimedOut:
+            outcome = "timeout"
+        except Interrupted:
+            error = QctlError("interrupted")
+            error.exit_status = ExitStatus.INTERRUPTED
+        except QctlError as failure:
+            error = failure
+        succeeded = outcome in {"restarted", "drained"}
+        yield from end.put_back(keep_paused=kept and succeeded)
+        yield end.report(outcome, error)
+    finally:
+        # Also when the reader of the steps went away in the middle.
+        end.close()
+
+
+def _pause(state: DrainState) -> Iterator[Step]:
+    client = state.client
+    for keys in state.queues:
+        # Before the pause: a queue that is paused already is followed from here.
+        before = last_event_id(client, keys)
+        done = pause(client, keys, state.holder)
+        state.begin(keys, done.event_id or before, changed=done.changed)
+        (snapshot,) = read_snapshots(client, [keys])
+        state.ledger.begin(
+            read_active(client, [keys]),
+            backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
+            at_ms=int(state.cursors[keys].partition("-")[0]),
+        )
+        yield Paused(keys.name, done.changed)
+
+
+def _wait_and_restart(state: DrainState) -> Iterator[Step]:
+    try:
+        yield from _wait(state)
+    except TimedOut:
+        if state.plan.target is None or not state.options.restart_on_timeout:
+            raise
+        state.in_the_way = [job for job in state.active if not job.is_orphan]
+    yield from _restart(state)
+
+
+def _wait(state: DrainState) -> Iterator[Step]:
+    began = time.monotonic()
+    shown: tuple[JobKey, ...] | None = None
+    shown_at = 0.0
+    while True:
+        if state.stop():
+            raise Interrupted
+        is_away = not _look(state)
+        waited_s = time.monotonic() - began
+        blocking = tuple(job.key for job in state.active if not job.is_orphan)
+        if not blocking and not is_away:
+            yield Drained(round(waited_s, 3), state.shown(orphans=True))
+            return
+        if waited_s > state.options.timeout_s:
+            raise TimedOut
+        if blocking != shown or time.monotonic() - shown_at >= POLL_S:
+            shown, shown_at = blocking, time.monotonic()
+            yield Waiting(
+                active=state.shown(orphans=False),
+                orphans=state.shown(orphans=True),
+                waited_s=round(waited_s, 1),
+                redis_away=is_away,
+            )
+        _await_events(state, is_away=is_away)
+
+
+def _look(state: DrainState) -> bool:
+    """See what is active now; False while Redis is away, which a drain sits out."""
+    try:
+        check_still_paused(state)
+        state.active = read_active(state.client, state.queues)
+    except QctlError as error:
+        if error.exit_status != ExitStatus.UNREACHABLE:
+            raise
+        return False
+    return True
+
+
+def _await_events(state: DrainState, *, is_away: bool) -> None:
+    """Return as soon as anything happens to the queues, at the latest when it is time to poll."""
+    deadline = time.monotonic() + POLL_S
+    while time.monotonic() < deadline and not state.stop():
+        if is_away:
+            time.sleep(0.1)
+            continue
+        try:
+            if state.follow(wait=True):
+                return
+        except QctlError as error:
+            if error.exit_status != ExitStatus.UNREACHABLE:
+                raise
+            return
+
+
+def check_still_paused(state: DrainState) -> None:
+    """Make sure that the leases are ours and the queues still paused.
+
+    Raises:
+        RefusedError: another drain has taken a lease.
+        FailedError: somebody resumed a queue.
+    """
+    state.guard.hold()
+    for keys, snapshot in zip(
+        state.queues, read_snapshots(state.client, state.queues), strict=True
+    ):
+        if isinstance(snapshot, ReplyError):
+            raise snapshot
+        if snapshot is None or not snapshot.paused:
+            raise FailedError(
+                f"queue {keys.name} was resumed by somebody else during the drain",
+                why="jobs may have started again, so the drain went no further",
+                hint=f"find out who did, then drain again; now: qctl status {keys.name}",
+            )
+
+
+def _restart(state: DrainState) -> Iterator[Step]:
+    target = state.plan.target
+    if target is None:
+        return
+    for process in target.processes:
+        # The last look before the point of no return.
+        check_still_paused(state)
+        run = Restart(
+            state.client, target.manager, process, _expectation(state, process), state.stop
+        )
+        if state.stop():
+            raise Interrupted
+        if run.old_started_at is not None:
+            state.guard.announce_stop(process, run.old_started_at)
+        yield Restarting(process.target, process.key, process.pid)
+        if process.pid:
+            state.old_pids.append(process.pid)
+        ready = run.run()
+        state.new_pids.append(ready.new_pid)
+        yield ready
+
+
+def _expectation(state: DrainState, process: ManagedProcess) -> Expectation:
+    names = frozenset(keys.name for keys in state.queues)
+    connections = state.plan.connections
+    served = connections.queues_of([process]) if connections else set()
+    return Expectation(
+        # Where addresses could not be matched, every queue must get a new worker.
+        queues=frozenset(served & names) or names,
+        by_address=bool(served),
+        prefix=state.settings.prefix,
+        db=state.address.db,
+    )

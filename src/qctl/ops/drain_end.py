@@ -1,0 +1,252 @@
+"""The end of a drain: resume, bring back jobs without a worker, tell what became of each job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from qctl.errors import ExitStatus, QctlError, ReplyError
+from qctl.ops.drain_state import DrainState
+from qctl.ops.proof import settle, vanished
+from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
+from qctl.wire.active import read_active
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.transitions import resume, retry_stalled
+
+# How long to watch for the first job after the resume: a worker that missed its marker looks again
+# after BullMQ's drainDelay, 5 s.
+FIRST_START_S = 10.0
+
+
+class DrainEnd:
+    """Puts back what a drain has changed, and makes its report."""
+
+    def __init__(self, state: DrainState) -> None:
+        self._state = state
+        self._is_closed = False
+
+    # Putting back
+
+    def put_back(self, *, keep_paused: bool) -> Iterator[Step]:
+        """Resume, and bring back the jobs that lost their worker.
+
+        Never raises: what cannot be put back now is left to the watchdog, and said in a note.
+        """
+        state = self._state
+        try:
+            has_restarted = bool(state.new_pids)
+            if state.in_the_way and state.old_pids:
+                yield from self._put_back_sole()
+            if not keep_paused:
+                yield from self._resume()
+            if has_restarted or state.old_pids:
+                yield from self._recover_orphans()
+                yield from self._await_locks()
+            if has_restarted and not keep_paused:
+                self._await_first_start()
+            state.guard.release()
+            self._is_closed = True
+        except QctlError as error:
+            self._leave_to_watchdog(error)
+
+    def close(self) -> None:
+        """Undo what is left, without a word; for a drain that was cut short."""
+        if self._is_closed:
+            return
+        try:
+            for _ in self._resume():
+                pass
+            self._state.guard.release()
+            self._is_closed = True
+        except QctlError as error:
+            self._leave_to_watchdog(error)
+
+    def _leave_to_watchdog(self, error: QctlError) -> None:
+        state = self._state
+        names = ", ".join(keys.name for keys in sorted(state.paused_here))
+        if names:
+            state.notes.append(
+                f"{names} could not be resumed ({error.what}); the watchdog (pid "
+                f"{state.guard.watchdog_pid}) does it as soon as Redis can be written to again"
+            )
+        state.guard.abandon()
+        self._is_closed = True
+
+    def _resume(self) -> Iterator[Step]:
+        state = self._state
+        # Somebody else may have paused it meanwhile, and means it.
+        state.follow()
+        for keys in sorted(state.paused_here):
+            if keys in state.paused_by_others:
+                state.notes.append(
+                    f"{keys.name} was paused by somebody else meanwhile, so it stays paused"
+                )
+                continue
+            done = resume(state.client, keys, owner=state.holder.owner)
+            state.paused_here.discard(keys)
+            if done.changed:
+                state.resumed_at_ms = int(done.event_id.partition("-")[0])
+                yield Resumed(keys.name, done.moved)
+            else:
+                state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
+        state.ledger.resumed()
+
+    # Jobs that lost their worker
+
+    def _recover_orphans(self) -> Iterator[Step]:
+        """Put jobs without a lock back; whoever had them was restarted or has long been gone."""
+        state = self._state
+        jobs = read_active(state.client, state.queues)
+        for keys in state.queues:
+            orphans = {job.id: "" for job in jobs if job.keys == keys and job.is_orphan}
+            yield from self._put_back_jobs(keys, orphans)
+
+    def _put_back_sole(self) -> Iterator[Step]:
+        """Jobs that were interrupted, of queues whose only workers were restarted: at once.
+
+        Their lock is the one seen before the restart, so nobody else has taken them.
+        """
+        state = self._state
+        for keys in self._sole_queues():
+            locks = {j.id: j.lock_token or "" for j in state.in_the_way if j.keys == keys}
+            yield from self._put_back_jobs(keys, locks, interrupted=True)
+
+    def _await_locks(self) -> Iterator[Step]:
+        """The other interrupted jobs, each when its lock has run out.
+
+        Nothing tells whose lock it is when there are workers elsewhere. A job whose lock is renewed
+        is not interrupted: it is left to the worker that renews it.
+        """
+        state = self._state
+        sole = self._sole_queues()
+        pending = {job.key: job for job in state.in_the_way if job.keys not in sole}
+        while pending and not state.stop():
+            now = {job.key: job for job in read_active(state.client, state.queues)}
+            for key, before in list(pending.items()):
+                job = now.get(key)
+                if job is None or (job.lock_ttl_ms or 0) > (before.lock_ttl_ms or 0):
+                    del pending[key]
+                elif job.is_orphan:
+                    del pending[key]
+                    yield from self._put_back_jobs(key[0], {key[1]: ""}, interrupted=True)
+                else:
+                    pending[key] = job
+            if pending:
+                state.follow(wait=True)
+        for keys, job_id in sorted(pending):
+            state.notes.append(
+                f"job {job_id} of {keys.name} may have been interrupted; when its lock has run "
+                f"out: qctl jobs retry-stalled {keys.name}"
+            )
+
+    def _put_back_jobs(
+        self, keys: QueueKeys, locks: dict[str, str], *, interrupted: bool = False
+    ) -> Iterator[Step]:
+        if not locks:
+            return
+        state = self._state
+        answers = retry_stalled(state.client, keys, locks)
+        done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
+        in_the_way = {job.key for job in state.in_the_way}
+        jobs = [(keys, job_id) for job_id in done]
+        state.ledger.recover(jobs)
+        state.ledger.interrupt(job for job in jobs if interrupted or job in in_the_way)
+        if done:
+            yield Recovered(keys.name, done)
+
+    def _sole_queues(self) -> list[QueueKeys]:
+        """Queues of which every worker belonged to the restarted processes."""
+        state = self._state
+        connections, target = state.plan.connections, state.plan.target
+        if connections is None or target is None or len(state.new_pids) < len(target.processes):
+            return []
+        own = {w.client_id for p in target.processes for w in connections.owned.get(p.key, ())}
+        workers = {
+            keys: {w.client_id for w in connections.workers if w.queue == keys.name}
+            for keys in state.queues
+        }
+        return [keys for keys, ids in workers.items() if ids and ids <= own]
+
+    # Telling
+
+    def _await_first_start(self) -> None:
+        """See a job start after the resume: the proof that work goes on."""
+        state = self._state
+        deadline = time.monotonic() + FIRST_START_S
+        while not state.stop():
+            if any(event.name == "active" for _, event in state.follow(wait=True)):
+                return
+            snapshots = read_snapshots(state.client, state.queues)
+            ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]
+            if not any(s.backlog and not s.rate_limited_ms for s in ready):
+                return
+            if time.monotonic() > deadline:
+                state.notes.append(
+                    f"jobs wait, but none has started within {FIRST_START_S:.0f} s of the resume"
+                )
+                return
+
+    def report(self, outcome: str, error: QctlError | None) -> DrainReport:
+        """What became of every job that was active when the drain began."""
+        state, ledger = self._state, self._state.ledger
+        gone: list[tuple[QueueKeys, str]] = []
+        now_ms = state.resumed_at_ms or state.paused_at_ms or 0
+        try:
+            state.follow()
+            settle(state.client, ledger)
+            gone = vanished(state.client, ledger, state.follow)
+            state.active = read_active(state.client, state.queues)
+            now_ms = self._redis_now_ms()
+        except QctlError as trouble:
+            state.notes.append(f"what became of the jobs could not be read: {trouble.what}")
+        for keys, job_id in gone:
+            state.notes.append(f"job {job_id} of {keys.name} was put back but is in no list now")
+        jobs = ledger.outcomes()
+        results = [job.result for job in jobs]
+        lost = results.count("lost") + len(gone)
+        until_ms = state.resumed_at_ms or now_ms
+        return DrainReport(
+            outcome=outcome,
+            queues=state.plan.names,
+            target=state.plan.target.label if state.plan.target else None,
+            active_at_start=ledger.active_at_start,
+            completed=results.count("completed"),
+            failed=results.count("failed"),
+            retried=results.count("retried"),
+            interrupted=ledger.interrupted,
+            recovered=ledger.recovered,
+            lost=lost,
+            jobs=tuple(jobs),
+            paused_s=max(until_ms - (state.paused_at_ms or until_ms), 0) / 1000,
+            idle_s=ledger.idle_s(now_ms),
+            old_pids=tuple(state.old_pids),
+            new_pids=tuple(state.new_pids),
+            resumed=state.paused_any and not state.paused_here,
+            still_active=state.shown(orphans=False) if outcome == "timeout" else (),
+            notes=tuple(state.notes),
+            error=_text(error),
+            exit_status=_exit_status(outcome, error, lost),
+        )
+
+    def _redis_now_ms(self) -> int:
+        try:
+            seconds, micros = self._state.client.call("TIME")
+        except ReplyError:
+            # Not granted: our own clock, which only matters for a span that is still open.
+            return int(time.time() * 1000)
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _text(error: QctlError | None) -> str | None:
+    if error is None:
+        return None
+    return "\n".join(part for part in (error.what, error.why, error.hint) if part)
+
+
+def _exit_status(outcome: str, error: QctlError | None, lost: int) -> int:
+    if error is not None:
+        return int(error.exit_status)
+    if outcome == "timeout":
+        return int(ExitStatus.TIMED_OUT)
+    return int(ExitStatus.FAILED if lost else ExitStatus.OK)

@@ -1,0 +1,111 @@
+"""What one drain knows while it is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from qctl.config import Settings
+from qctl.connect import Address, Client
+from qctl.ops.guard import Guard
+from qctl.ops.ledger import Ledger
+from qctl.ops.plan import DrainPlan, running_jobs
+from qctl.ops.steps import RunningJob
+from qctl.wire.active import ActiveJob
+from qctl.wire.events import Event, read_events
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import Holder
+
+# The longest time in which a wish to stop goes unheard.
+BLOCK_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOptions:
+    """How to drain.
+
+    Args:
+        timeout_s: the longest wait for active jobs, in seconds.
+        restart_on_timeout: restart anyway when that is over, instead of putting things back.
+        keep_paused: leave the queues paused at the end. A drain without a restart always does: what
+            is drained must not fill up again before the operator has acted.
+        verb: ``drain`` or ``restart``, for the pause note.
+    """
+
+    timeout_s: float = 600.0
+    restart_on_timeout: bool = False
+    keep_paused: bool = False
+    verb: str = "drain"
+
+
+@dataclass(slots=True)
+class DrainState:
+    """One drain under way.
+
+    Args:
+        cursors: the last event seen of each queue.
+        paused_here: queues that this drain paused and that are not resumed yet.
+        paused_by_others: queues that somebody else paused as well, after us.
+        active: the active jobs at the last look.
+        in_the_way: jobs that were running when their process was restarted all the same.
+    """
+
+    client: Client
+    address: Address
+    settings: Settings
+    plan: DrainPlan
+    options: DrainOptions
+    holder: Holder
+    stop: Callable[[], bool]
+    guard: Guard
+    ledger: Ledger = field(default_factory=Ledger)
+    cursors: dict[QueueKeys, str] = field(default_factory=dict)
+    paused_here: set[QueueKeys] = field(default_factory=set)
+    paused_any: bool = False
+    paused_by_others: set[QueueKeys] = field(default_factory=set)
+    paused_at_ms: int | None = None
+    resumed_at_ms: int | None = None
+    active: list[ActiveJob] = field(default_factory=list)
+    in_the_way: list[ActiveJob] = field(default_factory=list)
+    old_pids: list[int] = field(default_factory=list)
+    new_pids: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def queues(self) -> tuple[QueueKeys, ...]:
+        return self.plan.queues
+
+    def begin(self, keys: QueueKeys, cursor: str, *, changed: bool) -> None:
+        """Follow a queue from an event on.
+
+        Args:
+            cursor: id of the event of our pause, or of the last one before.
+            changed: whether we paused it, rather than somebody before us.
+        """
+        self.cursors[keys] = cursor
+        if changed:
+            self.paused_here.add(keys)
+            self.paused_any = True
+            self.paused_at_ms = self.paused_at_ms or int(cursor.partition("-")[0])
+
+    def follow(self, *, wait: bool = False) -> list[tuple[QueueKeys, Event]]:
+        """Take in new events.
+
+        Args:
+            wait: whether to wait for the first one, for at most ``BLOCK_MS``.
+        """
+        events = read_events(self.client, self.cursors, block_ms=BLOCK_MS if wait else 0)
+        self.ledger.follow(events)
+        for keys, event in events:
+            # Our own pause came before the cursor.
+            if event.name == "paused":
+                self.paused_by_others.add(keys)
+            elif event.name == "resumed":
+                self.paused_by_others.discard(keys)
+        return events
+
+    def shown(self, *, orphans: bool) -> tuple[RunningJob, ...]:
+        """The active jobs at the last look, for the operator."""
+        jobs = [job for job in self.active if job.is_orphan is orphans]
+        return running_jobs(jobs, self.plan.durations, int(time.time() * 1000))

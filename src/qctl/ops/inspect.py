@@ -1,0 +1,226 @@
+"""The state of queues and processes: what ``status`` shows.
+
+Reads only, in a fixed number of round trips however many queues there are, and with whatever the
+Redis user is allowed: what it may not see is None.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from qctl.config import Settings
+from qctl.connect import Address, Client
+from qctl.errors import ReplyError
+from qctl.ops.advice import Note, notes
+from qctl.ops.lookup import Queues, queues_named_or_all
+from qctl.wire.clients import WorkerClient, list_workers
+from qctl.wire.snapshot import Counts, QueueSnapshot
+
+if TYPE_CHECKING:
+    from qctl.manage.protocol import ManagedProcess
+
+_PM2_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisInfo:
+    """The server; ``version`` and ``mode`` are None when the user may not call INFO."""
+
+    url: str
+    version: str | None
+    mode: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """One queue.
+
+    Args:
+        client_version: of BullMQ, by the last Queue object made.
+        paused_by: who paused it, if qctl did.
+        oldest_waiting_s: how long the job that has waited longest has done so, in seconds.
+        workers: connected ones; None when Redis does not grant CLIENT LIST.
+        legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
+        rate_limited_s: how long it still is rate limited, in seconds; None when it is not.
+        notes: what deserves attention, with the commands to type.
+    """
+
+    name: str
+    prefix: str
+    format: str
+    client_version: str | None
+    paused: bool
+    paused_by: str | None
+    counts: Counts
+    oldest_waiting_s: float | None
+    schedulers: int
+    workers: int | None
+    paused_at: datetime | None
+    draining: bool
+    legacy_paused: int
+    rate_limited_s: float | None
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """One process under a manager, and the queues whose workers run in it."""
+
+    target: str
+    key: str
+    pid: int | None
+    status: str
+    uptime_s: float | None
+    restarts: int
+    cpu_percent: float | None
+    rss_bytes: int | None
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The JSON of ``qctl status``."""
+
+    redis: RedisInfo
+    queues: tuple[QueueStatus, ...]
+    processes: tuple[ProcessStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A report, the queues behind it (some may be unreadable), and remarks on what failed."""
+
+    report: StatusReport
+    queues: Queues
+    remarks: tuple[str, ...]
+
+
+def inspect_queues(
+    client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
+) -> Inspection:
+    """The named queues, or all under the prefix, with their workers and this host's processes.
+
+    Raises:
+        NotFoundError: a named queue does not exist, or without names the prefix holds none.
+        ReplyError: a named queue cannot be read.
+    """
+    redis = _redis_info(client, address)
+    queues = queues_named_or_all(client, settings.prefix, names)
+    workers = connected_workers(
+        client, settings.prefix, [q.keys.name for q in queues.readable], address.db
+    )
+    per_queue = None if workers is None else Counter(worker.queue for worker in workers)
+    processes, remarks = _processes(settings, workers or [])
+    now_s = time.time()
+    statuses = tuple(
+        _queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
+        for queue in queues.readable
+    )
+    return Inspection(StatusReport(redis, statuses, processes), queues, remarks)
+
+
+def _redis_info(client: Client, address: Address) -> RedisInfo:
+    try:
+        text = str(client.masters()[0].call("INFO", "server"))
+    except ReplyError as error:
+        if error.code != "NOPERM" and not error.message.startswith("ERR unknown command"):
+            raise
+        return RedisInfo(str(address), None, None)
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return RedisInfo(str(address), fields.get("redis_version"), fields.get("redis_mode"))
+
+
+def connected_workers(
+    client: Client, prefix: str, names: Sequence[str], db: int
+) -> list[WorkerClient] | None:
+    """Workers of ``prefix`` (see ``list_workers``); None when Redis does not grant CLIENT LIST."""
+    try:
+        return list_workers(client, prefix, names, db)
+    except ReplyError as error:
+        # Hosted Redis may have renamed CLIENT away.
+        if error.message.startswith("ERR unknown command"):
+            return None
+        raise
+
+
+def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
+    note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
+    return QueueStatus(
+        name=queue.keys.name,
+        prefix=queue.keys.prefix,
+        format=queue.format,
+        client_version=queue.client_version,
+        paused=queue.paused,
+        paused_by=str(note) if note and queue.paused else None,
+        counts=queue.counts,
+        oldest_waiting_s=(
+            None if oldest_ms is None else round(max(now_s - oldest_ms / 1000, 0), 3)
+        ),
+        schedulers=queue.schedulers,
+        workers=workers,
+        paused_at=_moment(note.at_ms) if note and queue.paused else None,
+        draining=queue.lease is not None,
+        legacy_paused=queue.legacy_paused,
+        rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
+        notes=notes(queue, workers),
+    )
+
+
+def _moment(epoch_ms: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None
+
+
+def _processes(
+    settings: Settings, workers: Sequence[WorkerClient]
+) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
+    managed, remarks = managed_processes(settings)
+    if not managed:
+        return (), remarks
+    served: dict[str, set[str]] = {}
+    if workers:
+        from qctl.ops.attribution import serving  # noqa: PLC0415 - loads psutil, 30 ms
+
+        try:
+            served = serving(workers, managed)
+        except Exception as error:
+            # Which process serves what is an extra; whatever the system denies must not hide Redis.
+            remarks += (f"cannot tell which process serves which queue: {error}",)
+    now_s = time.time()
+    return tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed), remarks
+
+
+def managed_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
+    """What PM2 runs on this host, and remarks on why that cannot be told. Never starts PM2."""
+    if not (settings.pm2_home / "rpc.sock").exists():
+        return (), ()
+    try:
+        from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only where PM2 runs
+
+        return Pm2(settings.pm2_home, timeout_s=_PM2_TIMEOUT_S).processes(), ()
+    except Exception as error:
+        # The queues are in Redis: PM2's troubles must not hide them.
+        why = getattr(error, "why", "")
+        return (), (f"no processes shown: {error}" + (f" ({why})" if why else ""),)
+
+
+def _process_status(process: ManagedProcess, queues: set[str], now_s: float) -> ProcessStatus:
+    started = process.started_at_ms if process.pid else None
+    return ProcessStatus(
+        target=process.target,
+        key=process.key,
+        pid=process.pid,
+        status=process.status,
+        uptime_s=None if started is None else round(max(now_s - started / 1000, 0), 3),
+        restarts=process.restarts,
+        cpu_percent=process.cpu_percent,
+        rss_bytes=process.rss_bytes,
+        queues=tuple(sorted(queues)),
+    )

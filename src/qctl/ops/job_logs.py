@@ -1,0 +1,102 @@
+"""The log of a job: the rows its processor wrote with ``job.log()``."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Client
+from qctl.ops.jobs import not_found
+from qctl.wire import lists
+from qctl.wire.keys import QueueKeys
+
+# How much of a log's end is remembered, to go on after BullMQ has cut off its beginning.
+_MEMORY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Rows of a job's log, oldest first; ``total`` counts all that are kept."""
+
+    queue: str
+    id: str
+    total: int
+    logs: tuple[str, ...]
+
+
+def read_logs(
+    client: Client, keys: QueueKeys, job_id: str, *, start: int = 0, limit: int | None = None
+) -> LogPage:
+    """Rows of a job's log.
+
+    Args:
+        start: the first row wanted, from 0; negative counts from the end.
+        limit: how many rows at most.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    where = lists.locate(client, keys, job_id)
+    if not where.fields and not where.log_rows:
+        raise not_found(keys, job_id, where.state)
+    if start < 0:
+        start = max(0, where.log_rows + start)
+    end = -1 if limit is None else start + limit - 1
+    rows = client.call("LRANGE", keys.logs(job_id), start, end) if limit != 0 else []
+    return LogPage(keys.name, job_id, max(where.log_rows, len(rows)), tuple(rows))
+
+
+def follow_logs(
+    client: Client,
+    keys: QueueKeys,
+    job_id: str,
+    *,
+    start: int = 0,
+    poll_s: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[str]:
+    """Rows of a job's log, then new ones as they come, until the job has finished.
+
+    A job that keeps only its last rows (``keepLogs``) may write more of them between two polls
+    than it keeps; those in between are lost, and rows that repeat exactly may be taken for old.
+
+    Args:
+        poll_s: seconds between two looks.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    page = read_logs(client, keys, job_id, start=start)
+    yield from page.logs
+    position = page.total
+    tail = deque(page.logs, _MEMORY)
+    log = keys.logs(job_id)
+    while True:
+        # Asked before the last look, so that no row written before the end is missed.
+        ended = lists.has_ended(client, keys, job_id)
+        # The last row seen is read again, to notice when rows before it have gone.
+        rows = client.call("LRANGE", log, position - bool(tail), -1)
+        if tail and rows[:1] != [tail[-1]]:
+            # Its beginning was cut off, or it was cleared: find where we were.
+            rows = client.call("LRANGE", log, 0, -1)
+            fresh = rows[_overlap(tail, rows) :]
+            position = len(rows)
+        else:
+            fresh = rows[bool(tail) :]
+            position += len(fresh)
+        yield from fresh
+        tail.extend(fresh)
+        if ended:
+            return
+        sleep(poll_s)
+
+
+def _overlap(tail: Sequence[str], rows: Sequence[str]) -> int:
+    """How many of ``rows`` are the end of what was seen: the longest such beginning."""
+    seen = list(tail)
+    for size in range(min(len(seen), len(rows)), 0, -1):
+        if seen[-size:] == list(rows[:size]):
+            return size
+    return 0

@@ -1,0 +1,193 @@
+"""What became of every job that was active when a drain began, and how long nothing ran.
+
+Told from the event stream, beginning with the ``paused`` event that the pause itself wrote, so that
+nothing is missed in between; the jobs' own state fills in what the stream does not say. Times are
+Redis' own (the stream ids), so that clocks do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qctl.wire.active import ActiveJob
+from qctl.wire.events import Event
+from qctl.wire.keys import QueueKeys
+
+JobKey = tuple[QueueKeys, str]
+
+# How a run of a job ended, by the event that tells it.
+_RUN_ENDED = {
+    "completed": "completed",
+    "failed": "failed",
+    "delayed": "retried",
+    "waiting-children": "waiting-children",
+    "removed": "removed",
+}
+_FOR_GOOD = frozenset({"completed", "failed", "removed"})
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """A job that was active, and what became of it.
+
+    Args:
+        result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
+            ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
+            back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
+            (still active without a worker) or ``lost``.
+    """
+
+    queue: str
+    id: str
+    result: str
+
+
+class Ledger:
+    """Follows the jobs of one drain through the event stream."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[JobKey, str | None] = {}
+        self._running: set[JobKey] = set()
+        self._interrupted: set[JobKey] = set()
+        self._recovered: set[JobKey] = set()
+        self._ended_for_good: set[JobKey] = set()
+        self._idle_since_ms: int | None = None
+        self._backlog_since_ms: int | None = None
+        self._longest_idle_ms = 0
+        self._now_ms = 0
+        self._paused = True
+
+    def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
+        """Take note of what is active now.
+
+        Args:
+            jobs: the active jobs right after the pause.
+            backlog: jobs that could run if the queues were not paused.
+            at_ms: Redis' time of the pause.
+        """
+        self._now_ms = max(self._now_ms, at_ms)
+        for job in jobs:
+            self._outcomes.setdefault(job.key, None)
+            if not job.is_orphan:
+                self._running.add(job.key)
+        if backlog:
+            self._backlog_since_ms = at_ms
+        if not self._running:
+            self._idle_since_ms = at_ms
+
+    def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
+        """Take note of events, in order."""
+        for keys, event in events:
+            self._now_ms = max(self._now_ms, event.at_ms)
+            if event.job_id is not None:
+                self._follow_job((keys, event.job_id), event)
+
+    def _follow_job(self, job: JobKey, event: Event) -> None:
+        if event.name == "active":
+            self._started(job, event.at_ms)
+            return
+        if event.name in _FOR_GOOD:
+            self._ended_for_good.add(job)
+        left_active = event.fields.get("prev") == "active"
+        result = _RUN_ENDED.get(event.name)
+        if event.name == "waiting":
+            self._backlog_since_ms = self._backlog_since_ms or event.at_ms
+            result = "retried" if left_active else None
+        if event.name == "stalled" and self._outcomes.get(job) == "retried":
+            # A stalled check, a worker's or ours, says "waiting", then "stalled".
+            self._outcomes[job] = "recovered"
+        if result is None:
+            return
+        if self._paused and left_active:
+            # It was active at the pause, even if it had gone before the list was read.
+            self._outcomes.setdefault(job, None)
+        if job in self._outcomes and self._outcomes[job] is None:
+            self._outcomes[job] = result
+        self._ended(job, event.at_ms)
+
+    def _started(self, job: JobKey, at_ms: int) -> None:
+        self._running.add(job)
+        self._close_idle(at_ms)
+
+    def _ended(self, job: JobKey, at_ms: int) -> None:
+        self._running.discard(job)
+        if not self._running and self._idle_since_ms is None:
+            self._idle_since_ms = at_ms
+
+    def _close_idle(self, at_ms: int) -> None:
+        if self._idle_since_ms is not None and self._backlog_since_ms is not None:
+            since = max(self._idle_since_ms, self._backlog_since_ms)
+            self._longest_idle_ms = max(self._longest_idle_ms, at_ms - since)
+        self._idle_since_ms = None
+
+    def interrupt(self, jobs: Iterable[JobKey]) -> None:
+        """The process of these jobs ended before they did."""
+        for job in jobs:
+            self._interrupted.add(job)
+            self._ended(job, self._now_ms)
+
+    def recover(self, jobs: Iterable[JobKey]) -> None:
+        """These jobs were put back by this drain."""
+        self._recovered.update(jobs)
+
+    def settle(self, job: JobKey, result: str) -> None:
+        """The state of a job told what the stream did not."""
+        self._outcomes[job] = result
+
+    def resumed(self) -> None:
+        """From here on jobs start again; those are not this drain's."""
+        self._paused = False
+
+    @property
+    def unsettled(self) -> list[JobKey]:
+        """Jobs of which the stream has not told the end."""
+        return [job for job, result in self._outcomes.items() if result is None]
+
+    def has_ended(self, job: JobKey) -> bool:
+        """Whether an event said that the job is finished or removed, in this run or a later one."""
+        return job in self._ended_for_good
+
+    @property
+    def active_at_start(self) -> int:
+        return len(self._outcomes)
+
+    @property
+    def recovered(self) -> int:
+        by_others = {job for job, result in self._outcomes.items() if result == "recovered"}
+        return len(self._recovered | by_others)
+
+    @property
+    def interrupted(self) -> int:
+        return len(self._interrupted)
+
+    def outcomes(self) -> list[JobOutcome]:
+        """Every job that was active at the start; one whose end is unknown counts as lost."""
+        rows = []
+        for (keys, job_id), result in self._outcomes.items():
+            job = (keys, job_id)
+            told = result or "lost"
+            if job in self._interrupted:
+                told = "interrupted"
+            elif job in self._recovered:
+                told = "recovered"
+            rows.append(JobOutcome(keys.name, job_id, told))
+        return rows
+
+    def put_back(self) -> list[JobKey]:
+        """Jobs that should be somewhere in the queue now: retried, recovered or interrupted."""
+        again = {"retried", "recovered", "waiting-children"}
+        told = {job for job, result in self._outcomes.items() if result in again}
+        return sorted(told | self._recovered)
+
+    def idle_s(self, until_ms: int) -> float:
+        """The longest time in which nothing ran although jobs waited, in seconds.
+
+        Args:
+            until_ms: Redis' time of the end; closes a span that is still open.
+        """
+        longest = self._longest_idle_ms
+        if self._idle_since_ms is not None and self._backlog_since_ms is not None:
+            since = max(self._idle_since_ms, self._backlog_since_ms)
+            longest = max(longest, until_ms - since)
+        return max(longest, 0) / 1000

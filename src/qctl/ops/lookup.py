@@ -1,0 +1,176 @@
+"""From queue names to queues: every command finds its queues here.
+
+A missing key must not look like an idle queue: a name that does not exist is an error, and so is a
+prefix that holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.config import DEFAULT_PREFIX
+from qctl.connect import Client
+from qctl.errors import NotFoundError, PartialError, ReplyError
+from qctl.wire.discovery import discover, prefixes_in_use
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """What a prefix holds: queues that can be read, and the names of those that cannot with why."""
+
+    readable: tuple[QueueSnapshot, ...]
+    broken: tuple[tuple[str, ReplyError], ...] = ()
+
+    def raise_if_broken(self) -> None:
+        """To be called once the readable ones have been dealt with.
+
+        Raises:
+            PartialError: there are broken ones; it lists them.
+        """
+        if not self.broken:
+            return
+        first = self.broken[0][1]
+        lines = [f"{name!r}: {error.message}" for name, error in self.broken]
+        raise PartialError(
+            f"{len(self.broken)} of {len(self.broken) + len(self.readable)} queues cannot be read",
+            why=_listed(lines, "\n"),
+            hint=first.hint,
+        )
+
+
+def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
+    """The queues with these names, in their order, each once; read directly, without a scan.
+
+    Raises:
+        NotFoundError: one of them does not exist; the message names the nearest ones.
+        ReplyError: one of them cannot be read.
+    """
+    unique = list(dict.fromkeys(names))
+    found = []
+    missing = []
+    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
+    for name, snapshot in zip(unique, snapshots, strict=True):
+        if isinstance(snapshot, ReplyError):
+            raise snapshot
+        if snapshot is None:
+            missing.append(name)
+        else:
+            found.append(snapshot)
+    if missing:
+        raise _no_such_queue(client, prefix, missing)
+    return found
+
+
+def all_queues(client: Client, prefix: str) -> Queues:
+    """Every queue under ``prefix``, by name.
+
+    Raises:
+        NotFoundError: there is none; the message names the prefixes that hold queues.
+    """
+    readable = []
+    broken = []
+    names = discover(client, prefix)
+    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in names]) if names else []
+    for name, snapshot in zip(names, snapshots, strict=True):
+        if isinstance(snapshot, ReplyError):
+            broken.append((name, snapshot))
+        elif snapshot is not None:
+            readable.append(snapshot)
+    if not readable and not broken:
+        raise no_queues(client, prefix)
+    return Queues(tuple(readable), tuple(broken))
+
+
+def queues_named_or_all(client: Client, prefix: str, names: Sequence[str]) -> Queues:
+    """The named queues, or without names every queue.
+
+    Raises:
+        NotFoundError, ReplyError: as ``find_queues`` and ``all_queues``.
+    """
+    if names:
+        return Queues(tuple(find_queues(client, prefix, names)))
+    return all_queues(client, prefix)
+
+
+def no_queues(client: Client, prefix: str) -> NotFoundError:
+    """The error for a prefix that holds no queue."""
+    return _empty_prefix(client, f"no queue exists under the prefix {prefix!r}")
+
+
+def command(prefix: str, verb: str, *words: str) -> str:
+    """A qctl command to show to the operator, quoted for the shell, with the prefix if needed."""
+    options = [] if prefix == DEFAULT_PREFIX else ["--prefix", prefix]
+    return " ".join(["qctl", verb, *map(quoted, (*words, *options))])
+
+
+def quoted(word: str) -> str:
+    """A word as one types it into bash or zsh, control and invisible characters spelled out."""
+    if word.isprintable():
+        from shlex import quote  # noqa: PLC0415 - only where there is something to recommend
+
+        return quote(word)
+    special = {"\\": "\\\\", "'": "\\'"}
+    spelled = "".join(
+        special.get(char, char) if char.isprintable() else _spelled(char) for char in word
+    )
+    return f"$'{spelled}'"
+
+
+def _spelled(char: str) -> str:
+    # The bytes as Redis has them, whatever the locale of the shell is.
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
+    names = ", ".join(repr(name) for name in missing[:_MOST_NAMED])
+    what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
+    try:
+        existing = discover(client, prefix)
+    except ReplyError:
+        # A user who may not SCAN can still be told what is missing.
+        return NotFoundError(what, why=f"under the prefix {prefix!r}")
+    if not existing:
+        return _empty_prefix(client, f"{what}: no queue exists under the prefix {prefix!r}")
+    import difflib  # noqa: PLC0415 - only for a name that is wrong
+
+    near = list(
+        dict.fromkeys(
+            match
+            for name in missing[:_MOST_NAMED]
+            for match in difflib.get_close_matches(name, existing, n=3, cutoff=0.5)
+        )
+    )
+    if near:
+        why = f"the nearest under the prefix {prefix!r}: {_listed([repr(name) for name in near])}"
+        return NotFoundError(what, why=why, hint=command(prefix, "status", near[0]))
+    why = f"the prefix {prefix!r} holds: {_listed([repr(name) for name in existing])}"
+    return NotFoundError(what, why=why, hint=command(prefix, "queues"))
+
+
+def _empty_prefix(client: Client, what: str) -> NotFoundError:
+    try:
+        prefixes = prefixes_in_use(client)
+    except ReplyError:
+        prefixes = []
+    if prefixes:
+        listed = _listed([repr(prefix) for prefix in prefixes])
+        return NotFoundError(
+            what, why=f"prefixes that hold queues: {listed}", hint=f"--prefix {quoted(prefixes[0])}"
+        )
+    return NotFoundError(
+        what,
+        why="this Redis database holds no BullMQ queue at all",
+        hint="check --redis URL: the host, and the database number at its end",
+    )
+
+
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    shown = [*items[:_MOST_NAMED]]
+    if len(items) > _MOST_NAMED:
+        shown.append(f"… and {len(items) - _MOST_NAMED:,} more")
+    return separator.join(shown)

@@ -1,0 +1,122 @@
+"""Pause and resume queues, safely beside BullMQ 5 and 6 clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Client
+from qctl.errors import RefusedError
+from qctl.ops.lookup import find_queues
+from qctl.wire.notes import this_process
+from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.transitions import pause, resume
+
+
+@dataclass(frozen=True, slots=True)
+class PauseResult:
+    """One queue after ``pause`` or ``resume``.
+
+    Args:
+        paused: whether it is paused now.
+        changed: whether this command changed that (or would, in a dry run).
+        active: jobs that were running at the time; a pause lets them go on.
+        moved: jobs brought back from BullMQ 5's paused list by a resume.
+        warnings: hazards that remain.
+    """
+
+    name: str
+    paused: bool
+    changed: bool
+    active: int
+    moved: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def pause_queues(
+    client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False
+) -> list[PauseResult]:
+    """Stop workers from taking jobs of these queues; running jobs go on.
+
+    Raises:
+        NotFoundError: a queue does not exist; then none is paused.
+        RefusedError: one is Bull 3/4's; then none is paused.
+    """
+    snapshots = _writable(find_queues(client, prefix, names))
+    holder = this_process("pause")
+    results = []
+    for snapshot in snapshots:
+        changed = not snapshot.paused
+        if not dry_run:
+            changed = pause(client, snapshot.keys, holder).changed
+        results.append(
+            PauseResult(
+                name=snapshot.keys.name,
+                paused=True,
+                changed=changed,
+                active=snapshot.counts.active,
+                warnings=_pause_warnings(snapshot),
+            )
+        )
+    return results
+
+
+def resume_queues(
+    client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False, force: bool = False
+) -> list[PauseResult]:
+    """Let workers take jobs of these queues again, with every job that a BullMQ 5 pause set aside.
+
+    Args:
+        force: also a queue that a drain is at work on.
+
+    Raises:
+        NotFoundError: a queue does not exist; then none is resumed.
+        RefusedError: one is Bull 3/4's, or being drained; then none is resumed.
+    """
+    snapshots = _writable(find_queues(client, prefix, names))
+    for snapshot in snapshots:
+        if snapshot.lease is not None and not force:
+            raise RefusedError(
+                f"queue {snapshot.keys.name} is being drained",
+                why=f"{snapshot.lease} holds its lease and resumes it when it is done",
+                hint="wait for it, stop it with Ctrl-C, or resume all the same with --force",
+            )
+    results = []
+    for snapshot in snapshots:
+        changed, moved = snapshot.paused, snapshot.legacy_paused
+        if not dry_run:
+            done = resume(client, snapshot.keys)
+            changed, moved = done.changed, done.moved
+        results.append(
+            PauseResult(
+                name=snapshot.keys.name,
+                paused=False,
+                changed=changed,
+                active=snapshot.counts.active,
+                moved=moved,
+            )
+        )
+    return results
+
+
+def _writable(snapshots: list[QueueSnapshot]) -> list[QueueSnapshot]:
+    for snapshot in snapshots:
+        if snapshot.format == "bull":
+            raise RefusedError(
+                f"{snapshot.keys.name} is a queue of Bull 3 or 4",
+                why="qctl reads such queues but never writes to them",
+                hint="use Bull's own queue.pause() and queue.resume()",
+            )
+    return snapshots
+
+
+def _pause_warnings(snapshot: QueueSnapshot) -> tuple[str, ...]:
+    version = snapshot.client_version
+    if version is not None and not version.startswith("5."):
+        return ()
+    name = snapshot.keys.name
+    seen = f"BullMQ {version} was used on it" if version else "its clients' version is unknown"
+    return (
+        f"{name}: {seen}. Resume it with qctl (qctl resume {name}): a BullMQ 5 client that pauses "
+        "or resumes it while jobs are both in wait and in paused loses those in one of them",
+    )

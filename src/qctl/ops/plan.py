@@ -1,0 +1,277 @@
+"""Before a drain writes anything: which queues, which processes, and may it begin at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from qctl.config import Settings
+from qctl.connect import Address, Client
+from qctl.errors import FailedError, RefusedError, ReplyError, UsageError
+from qctl.ops.estimate import Durations, read_durations, remaining_s
+from qctl.ops.lookup import find_queues
+from qctl.ops.steps import Planned, ProcessPlan, RunningJob
+from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
+from qctl.wire.active import ActiveJob, read_active
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot
+
+
+class Others(Enum):
+    """What to do with queues that the process serves but that were not named."""
+
+    REFUSE = "refuse"
+    INCLUDE = "include"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan:
+    """A drain that may begin.
+
+    Args:
+        snapshots: the queues, as they are now.
+        target: what to restart; None for a drain alone.
+        connections: who is connected; None without a target.
+        guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
+    """
+
+    snapshots: tuple[QueueSnapshot, ...]
+    target: Target | None
+    connections: Connections | None
+    durations: Durations
+    guessed: str = ""
+
+    @property
+    def queues(self) -> tuple[QueueKeys, ...]:
+        return tuple(snapshot.keys for snapshot in self.snapshots)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(snapshot.keys.name for snapshot in self.snapshots)
+
+
+def make_plan(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    target: str | None,
+    then_restart: bool,
+    others: Others = Others.REFUSE,
+) -> DrainPlan:
+    """Resolve queues and target and make sure that the drain may begin. Writes nothing.
+
+    Raises:
+        NotFoundError: no such queue or target.
+        RefusedError: the process also serves other queues, a queue is Bull 3/4's, or another
+            drain is at work.
+        FailedError: Redis is not a writable master.
+        UsageError: the queues or the target cannot be told.
+        UnreachableError: Redis or the process manager cannot be reached.
+    """
+    found = open_target(settings, target) if target else None
+    connections = read_connections(client, settings, address.db, found.processes) if found else None
+    guessed = ""
+    if found is None and (then_restart or not names):
+        found, connections = _only_target(client, address, settings, names)
+        guessed = found.label
+    if found is not None and connections is not None:
+        names, was_guessed = _queues_of(found, connections, names, others, then_restart)
+        if was_guessed and guessed:
+            guessed += f" with {', '.join(names)}"
+    snapshots = find_queues(client, settings.prefix, names)
+    _preflight(client, snapshots)
+    return DrainPlan(
+        snapshots=tuple(snapshots),
+        target=found if then_restart else None,
+        connections=connections,
+        durations=read_durations(client, [snapshot.keys for snapshot in snapshots]),
+        guessed=guessed,
+    )
+
+
+def _only_target(
+    client: Client, address: Address, settings: Settings, names: Sequence[str]
+) -> tuple[Target, Connections]:
+    """The one managed app that serves the named queues, or any queue when none is named."""
+    manager = manager_for("pm2", settings)
+    processes = manager.processes()
+    connections = read_connections(client, settings, address.db, processes)
+    labels = {p.target for p in processes if p.key in connections.owned}
+    labels |= {t.process for t in settings.targets if set(t.queues) & set(names)}
+    if names:
+        by_label = {
+            label: connections.queues_of([p for p in processes if p.target == label])
+            for label in labels
+        }
+        wanted = set(names)
+        configured = {t.process for t in settings.targets if set(t.queues) & wanted}
+        labels = {label for label in labels if by_label[label] & wanted} | configured
+    if len(labels) != 1:
+        what = "which process to restart" if names else "which queues to drain"
+        why = (
+            f"several serve them: {', '.join(sorted(labels))}"
+            if labels
+            else "no managed process on this host holds a worker of them"
+        )
+        raise UsageError(f"it is not clear {what}", why=why, hint="name it with --target pm2:NAME")
+    target = open_target(settings, labels.pop())
+    return target, read_connections(client, settings, address.db, target.processes)
+
+
+def _queues_of(
+    target: Target,
+    connections: Connections,
+    names: Sequence[str],
+    others: Others,
+    then_restart: bool,
+) -> tuple[Sequence[str], bool]:
+    """The queues to drain, and whether they were found rather than named."""
+    connected = connections.queues_of(target.processes)
+    serves = connected | set(target.configured)
+    foreign = [name for p in target.processes for name in connections.foreign.get(p.key, ())]
+    if not names:
+        if not serves:
+            raise UsageError(
+                f"it is not clear which queues {target.label} serves",
+                why="none of its processes holds a worker connection that can be matched here",
+                hint=f"name them: qctl drain QUEUE … --target {target.label}",
+            )
+        names, guessed = sorted(serves), True
+    else:
+        guessed = False
+    if not then_restart:
+        return names, guessed
+    _refuse_strangers(target, connected, names)
+    rest = sorted(serves - set(names))
+    if (rest or foreign) and others is Others.REFUSE:
+        raise RefusedError(
+            f"{target.label} also serves {', '.join([*rest, *foreign])}",
+            why="restarting it would interrupt the jobs of those queues",
+            hint="drain them too with --include-others"
+            + (" (those of another prefix or database cannot be)" if foreign else "")
+            + ", or accept that with --ignore-others",
+        )
+    if foreign and others is Others.INCLUDE:
+        raise RefusedError(
+            f"{target.label} also serves {', '.join(foreign)}",
+            why="they are under another prefix or database, which one drain cannot take in",
+            hint="accept that their jobs are interrupted with --ignore-others",
+        )
+    return ([*names, *rest] if others is Others.INCLUDE else names), guessed
+
+
+def _refuse_strangers(target: Target, connected: set[str], names: Iterable[str]) -> None:
+    """A named queue that the process does not serve is most likely a wrong target."""
+    strangers = set(names) - connected - set(target.configured)
+    if connected and strangers:
+        raise RefusedError(
+            f"{target.label} does not serve {', '.join(sorted(strangers))}",
+            why=f"its workers are connected to {', '.join(sorted(connected))}",
+            hint="name another --target, or say that it does in [targets] of qctl.toml",
+        )
+
+
+def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
+    for snapshot in snapshots:
+        name = snapshot.keys.name
+        if snapshot.format == "bull":
+            raise RefusedError(
+                f"{name} is a queue of Bull 3 or 4",
+                why="qctl reads such queues but never writes to them",
+                hint="drain it with Bull's own queue.pause() and queue.whenCurrentJobsFinished()",
+            )
+        if snapshot.lease is not None:
+            raise RefusedError(
+                f"another drain is at work on queue {name}",
+                why=f"{snapshot.lease} holds its lease",
+                hint="wait for it to end; its lease runs out 15 s after it dies",
+            )
+    try:
+        replication = str(client.masters()[0].call("INFO", "replication"))
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
+        return  # The first write tells, and changes nothing when it fails.
+    if "role:slave" in replication:
+        raise FailedError(
+            "this Redis is a replica, so queues cannot be paused here",
+            why="\n".join(
+                line.strip() for line in replication.splitlines() if line.startswith("master_")
+            ),
+            hint="connect to its master with --redis URL",
+        )
+
+
+def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
+    """The plan with the numbers of now, for ``--dry-run`` and before the first step."""
+    jobs = read_active(client, plan.queues)
+    active = running_jobs((j for j in jobs if not j.is_orphan), plan.durations, now_ms)
+    orphans = running_jobs((j for j in jobs if j.is_orphan), plan.durations, now_ms)
+    estimates = [job.estimate_s for job in active]
+    known = [estimate for estimate in estimates if estimate is not None]
+    return Planned(
+        queues=plan.names,
+        already_paused=tuple(s.keys.name for s in plan.snapshots if s.paused),
+        target=plan.target.label if plan.target else None,
+        processes=_process_plans(plan),
+        backlog=sum(snapshot.backlog for snapshot in plan.snapshots),
+        active=active,
+        orphans=orphans,
+        estimate_s=max(known, default=0.0) if len(known) == len(estimates) else None,
+        warnings=tuple(_warnings(plan)),
+    )
+
+
+def _process_plans(plan: DrainPlan) -> tuple[ProcessPlan, ...]:
+    if plan.target is None or plan.connections is None:
+        return ()
+    return tuple(
+        ProcessPlan(
+            target=process.target,
+            key=process.key,
+            pid=process.pid,
+            status=process.status,
+            stop_signal=process.stop_signal,
+            kill_timeout_ms=process.kill_timeout_ms,
+            queues=tuple(sorted(plan.connections.queues_of([process]))),
+        )
+        for process in plan.target.processes
+    )
+
+
+def _warnings(plan: DrainPlan) -> Iterable[str]:
+    for snapshot in plan.snapshots:
+        name = snapshot.keys.name
+        if snapshot.client_version and snapshot.client_version.startswith("5."):
+            yield (
+                f"{name} is used by BullMQ {snapshot.client_version}: let qctl resume it. A "
+                "BullMQ 5 client that resumes it meanwhile would lose the jobs in wait"
+            )
+        if snapshot.paused:
+            yield f"{name} is paused already and stays paused at the end"
+
+
+def running_jobs(
+    jobs: Iterable[ActiveJob], durations: Durations, now_ms: int
+) -> tuple[RunningJob, ...]:
+    """Active jobs as the steps show them, with what they probably still take."""
+    shown = []
+    for job in jobs:
+        elapsed = (now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
+        runtime_s = max(elapsed, 0.0) if elapsed is not None else None
+        shown.append(
+            RunningJob(
+                queue=job.keys.name,
+                id=job.id,
+                name=job.name,
+                runtime_s=round(runtime_s, 1) if runtime_s is not None else None,
+                lock_ttl_ms=job.lock_ttl_ms,
+                worker=job.worker,
+                estimate_s=remaining_s(job, runtime_s, durations),
+            )
+        )
+    return tuple(shown)

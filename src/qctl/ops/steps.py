@@ -1,0 +1,168 @@
+"""The steps of a drain, as it yields them, and the report at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from qctl.ops.ledger import JobOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that is in the way.
+
+    Args:
+        runtime_s: how long it has run.
+        lock_ttl_ms: how long its lock still holds; None without a lock.
+        estimate_s: how long it probably still takes, from recent runs; None when unknown.
+    """
+
+    queue: str
+    id: str
+    name: str | None
+    runtime_s: float | None
+    lock_ttl_ms: int | None
+    worker: str | None
+    estimate_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """A process that will be restarted."""
+
+    target: str
+    key: str
+    pid: int | None
+    status: str
+    stop_signal: str
+    kill_timeout_ms: int
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a drain is going to do, with the numbers of now."""
+
+    step: ClassVar[str] = "plan"
+    queues: tuple[str, ...]
+    already_paused: tuple[str, ...]
+    target: str | None
+    processes: tuple[ProcessPlan, ...]
+    backlog: int
+    active: tuple[RunningJob, ...]
+    orphans: tuple[RunningJob, ...]
+    estimate_s: float | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A queue is paused; ``changed`` is False when it had been already."""
+
+    step: ClassVar[str] = "paused"
+    queue: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The jobs that are still in the way. Repeated when they change, and once a second."""
+
+    step: ClassVar[str] = "waiting"
+    active: tuple[RunningJob, ...]
+    orphans: tuple[RunningJob, ...]
+    waited_s: float
+    redis_away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing but orphans is active."""
+
+    step: ClassVar[str] = "drained"
+    waited_s: float
+    orphans: tuple[RunningJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    """The manager was asked to restart a process."""
+
+    step: ClassVar[str] = "restarting"
+    target: str
+    key: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The new process is proved: old one gone, new one up and its workers connected."""
+
+    step: ClassVar[str] = "ready"
+    target: str
+    key: str
+    old_pid: int | None
+    new_pid: int
+    took_s: float
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A queue runs again; ``moved`` jobs came over from BullMQ 5's paused list."""
+
+    step: ClassVar[str] = "resumed"
+    queue: str
+    moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Jobs without a worker were put back, to run next."""
+
+    step: ClassVar[str] = "recovered"
+    queue: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """The end of a drain (see docs/cli.md).
+
+    Args:
+        outcome: ``drained``, ``restarted``, ``timeout``, ``refused`` or ``aborted``.
+        paused_s: from the first pause to the last resume, by Redis' clock.
+        idle_s: the longest time in which nothing ran although jobs waited.
+        resumed: whether the queues that this drain paused run again.
+        still_active: what still runs, after a timeout.
+        notes: what else the operator should know.
+        error: why it ended early, else None.
+        exit_status: the exit code this outcome stands for.
+    """
+
+    step: ClassVar[str] = "report"
+    outcome: str
+    queues: tuple[str, ...]
+    target: str | None
+    strategy: str = "pause"
+    active_at_start: int = 0
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    interrupted: int = 0
+    recovered: int = 0
+    lost: int = 0
+    jobs: tuple[JobOutcome, ...] = ()
+    paused_s: float = 0.0
+    idle_s: float = 0.0
+    old_pids: tuple[int, ...] = ()
+    new_pids: tuple[int, ...] = ()
+    resumed: bool = False
+    still_active: tuple[RunningJob, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    error: str | None = None
+    exit_status: int = 0
+
+
+Step = Planned | Paused | Waiting | Drained | Restarting | Ready | Resumed | Recovered | DrainReport

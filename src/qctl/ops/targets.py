@@ -1,0 +1,130 @@
+"""From ``MANAGER:NAME`` to the processes it means, and the queues they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.config import Settings
+from qctl.connect import Client
+from qctl.errors import FailedError, NotFoundError, UsageError
+from qctl.manage.protocol import ManagedProcess, Manager
+from qctl.ops.attribution import owners
+from qctl.wire.clients import WorkerClient, list_foreign, list_workers
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Processes to restart, all of one app.
+
+    Args:
+        label: ``pm2:worker``.
+        processes: those that are meant to run; stopped ones are left alone.
+        configured: queues that the config says they serve.
+    """
+
+    label: str
+    manager: Manager
+    processes: tuple[ManagedProcess, ...]
+    configured: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Who is connected to Redis as a worker.
+
+    Args:
+        workers: all workers under this prefix.
+        owned: process key → its workers among them; empty where addresses cannot be matched.
+        foreign: process key → its workers under other prefixes or databases.
+    """
+
+    workers: tuple[WorkerClient, ...]
+    owned: Mapping[str, tuple[WorkerClient, ...]]
+    foreign: Mapping[str, tuple[str, ...]]
+
+    def queues_of(self, processes: Sequence[ManagedProcess]) -> set[str]:
+        """Names of the queues that these processes serve."""
+        return {worker.queue for p in processes for worker in self.owned.get(p.key, ())}
+
+
+def manager_for(kind: str, settings: Settings) -> Manager:
+    """The process manager that a target's first word names.
+
+    Raises:
+        UsageError: qctl does not know that manager.
+    """
+    if kind == "pm2":
+        from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only the manager in use is loaded
+
+        return Pm2(settings.pm2_home)
+    raise UsageError(
+        f"qctl cannot restart processes of {kind!r}",
+        why="it knows pm2",
+        hint="name the target as pm2:NAME; `pm2 ls` shows the names",
+    )
+
+
+def open_target(settings: Settings, text: str) -> Target:
+    """The target that ``text`` means: ``MANAGER:NAME`` or a name from ``[targets.NAME]``.
+
+    Raises:
+        NotFoundError: there is no such target; the message lists those there are.
+        UnreachableError: the manager does not run.
+    """
+    configured = {target.name: target for target in settings.targets}
+    process = configured[text].process if text in configured else text
+    kind, separator, name = process.partition(":")
+    if not separator or not name:
+        known = ", ".join(sorted(configured)) or "none are configured"
+        raise NotFoundError(
+            f"no target {text!r}",
+            why=f"configured targets: {known}",
+            hint="a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
+        )
+    manager = manager_for(kind, settings)
+    found = manager.find(name)
+    running = tuple(p for p in found if p.status not in {"stopped", "stopping"})
+    if not running:
+        raise FailedError(
+            f"{process} is stopped, so there is nothing to drain or restart",
+            hint=f"start it: pm2 start {found[0].key}",
+        )
+    queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
+    return Target(running[0].target, manager, running, tuple(sorted(queues)))
+
+
+def read_connections(
+    client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
+) -> Connections:
+    """Who is connected, and which of them these processes are.
+
+    Raises:
+        FailedError: Redis does not grant CLIENT LIST, without which no restart can be proved.
+    """
+    workers = list_workers(client, settings.prefix, db=db)
+    if workers is None:
+        raise FailedError(
+            "this Redis user may not list clients",
+            why="without it qctl cannot prove that the new workers are connected",
+            hint="grant it: ACL SETUSER … +client|list",
+        )
+    owned: dict[str, list[WorkerClient]] = {}
+    for worker, process in owners(workers, processes):
+        if process is not None:
+            owned.setdefault(process.key, []).append(worker)
+    foreign: dict[str, list[str]] = {}
+    strangers = list_foreign(client, settings.prefix, db)
+    if strangers:
+        from qctl.manage.sockets import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
+
+        key_of = {process.pid: process.key for process in processes}
+        endpoints = local_endpoints([p.pid for p in processes if p.pid])
+        for address, name in strangers:
+            if address in endpoints:
+                foreign.setdefault(key_of[endpoints[address]], []).append(name)
+    return Connections(
+        tuple(workers),
+        {key: tuple(items) for key, items in owned.items()},
+        {key: tuple(items) for key, items in foreign.items()},
+    )

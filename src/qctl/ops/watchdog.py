@@ -1,0 +1,152 @@
+"""A second process that undoes a drain when qctl itself dies.
+
+qctl starts it detached and holds a pipe to it. While the pipe is open it renews the leases. When
+the pipe closes without a goodbye (kill -9, a lost terminal, out of memory) it resumes what this
+drain paused, gives the leases back and ends, and keeps trying while Redis is away. It knows nothing
+that Redis does not: the pause note names the drain that paused a queue, so it can neither resume
+somebody else's pause nor resume twice.
+
+The messages on the pipe are lines of JSON: first a ``Charge``, then ``{"stopping": …}`` before each
+restart, at last ``{"goodbye": true}``. The Redis URL, which may hold a password, goes through the
+pipe and so never shows in a process list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import sys
+import time
+from dataclasses import dataclass
+
+from qctl.connect import Client, connect
+from qctl.errors import ExitStatus, QctlError
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
+from qctl.wire.transitions import free_lease, hold_lease, resume
+
+RENEW_S = LEASE_TTL_MS / 3 / 1000
+# Redis may be away for long; after this time an operator has long taken over.
+GIVE_UP_S = 24 * 3600.0
+READY = b"ready\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What the watchdog answers for.
+
+    Args:
+        url: where Redis is.
+        prefix: the queues' key prefix.
+        leases: queue name → the lease to renew, as JSON.
+    """
+
+    url: str
+    prefix: str
+    leases: dict[str, str]
+
+    def to_line(self) -> bytes:
+        fields = {"url": self.url, "prefix": self.prefix, "leases": self.leases}
+        return json.dumps(fields).encode() + b"\n"
+
+
+class Watchdog:
+    """The watchdog's own side: the loop it runs until the pipe closes, and what it does then."""
+
+    def __init__(self, client: Client, leases: dict[QueueKeys, Holder]) -> None:
+        self._client = client
+        self._leases = leases
+        self._stopping: dict[str, float] | None = None
+
+    def guard(self, pipe: int) -> None:
+        """Renew the leases until the pipe closes; then undo the drain unless it said goodbye.
+
+        Args:
+            pipe: file descriptor to read messages from.
+        """
+        buffer = b""
+        while True:
+            ready, _, _ = select.select([pipe], [], [], RENEW_S)
+            if not ready:
+                self._renew()
+                continue
+            chunk = os.read(pipe, 65_536)
+            if not chunk:
+                break
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if message.get("goodbye"):
+                    return
+                self._stopping = message.get("stopping")
+        self._await_stopped()
+        self.undo()
+
+    def undo(self) -> None:
+        """Resume what the drain paused and give the leases back, as soon as Redis lets us."""
+        deadline = time.monotonic() + GIVE_UP_S
+        pause_s = 0.2
+        pending = dict(self._leases)
+        while pending and time.monotonic() < deadline:
+            for keys, holder in list(pending.items()):
+                try:
+                    resume(self._client, keys, owner=holder.owner)
+                    free_lease(self._client, keys, holder.owner)
+                except QctlError as error:
+                    if not _may_pass(error):
+                        # Trying again is no help; the lease runs out, `status` tells who paused.
+                        del pending[keys]
+                else:
+                    del pending[keys]
+            if pending:
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, 5.0)
+
+    def _renew(self) -> None:
+        for keys, holder in self._leases.items():
+            with contextlib.suppress(QctlError):
+                hold_lease(self._client, keys, holder)
+
+    def _await_stopped(self) -> None:
+        """Let a process that is being stopped end first: it could take one more job if resumed."""
+        if self._stopping is None:
+            return
+        from qctl.manage.sockets import is_running  # noqa: PLC0415 - rarely needed
+
+        pid, started_at = int(self._stopping["pid"]), self._stopping["started_at"]
+        deadline = time.monotonic() + self._stopping["within_s"]
+        while time.monotonic() < deadline and is_running(pid, started_at):
+            time.sleep(0.05)
+
+
+def _may_pass(error: QctlError) -> bool:
+    """Whether the trouble may end by itself: Redis is away, loading, or failing over."""
+    return error.exit_status == ExitStatus.UNREACHABLE or getattr(error, "code", "") in {
+        "READONLY",
+        "OOM",
+        "MISCONF",
+    }
+
+
+def main() -> None:
+    """Entry of the child process: the charge on standard input, ``ready`` on standard output."""
+    # Unbuffered, since what follows on the pipe is read by file descriptor.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
+        charge = json.loads(pipe.readline())
+    _, client = connect(charge["url"])
+    leases = {
+        QueueKeys(charge["prefix"], name): holder
+        for name, text in charge["leases"].items()
+        if (holder := parse_holder(text)) is not None
+    }
+    client.call("PING")
+    os.write(sys.stdout.fileno(), READY)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, sys.stdout.fileno())
+    Watchdog(client, leases).guard(sys.stdin.fileno())
+
+
+if __name__ == "__main__":
+    main()

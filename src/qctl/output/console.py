@@ -1,0 +1,198 @@
+"""Tables that fit the terminal, drawn without rich: it costs a cold start 40 ms, and seconds for
+ten thousand rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from qctl.output.text import cells, count, short_count, shortened, visible
+
+# Where nobody measures the width (a pipe, a file) nothing is cut.
+UNLIMITED_WIDTH = 10_000
+# Below this a name cannot be told from its neighbours.
+_LEAST_TEXT_WIDTH = 12
+
+_STYLES = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "cyan": "36",
+    "bold red": "1;31",
+}
+
+
+def styled(text: str, style: str, *, colour: bool) -> str:
+    """``text`` in a style of this module, or plain when ``colour`` is off."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if colour and style else text
+
+
+class Cell(NamedTuple):
+    """A table cell with a style: bold, dim, red, green, yellow, cyan or bold red."""
+
+    value: str | int | None
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column.
+
+    Args:
+        heading: one word in capitals.
+        right: aligned right, as numbers are.
+        short: the heading where room is scarce.
+        optional: may be left out of a table that is too wide when all its cells are 0 or empty; a
+            line below then says so.
+        keep_end: a text too long is cut in its middle and not at its end, since names often differ
+            only there.
+    """
+
+    heading: str
+    right: bool = False
+    short: str = ""
+    optional: bool = False
+    keep_end: bool = False
+
+
+Value = str | int | None | Cell
+
+
+def table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Value]],
+    *,
+    width: int = UNLIMITED_WIDTH,
+    colour: bool = False,
+) -> str:
+    """A table as text, each line with its line end.
+
+    Texts are made visible here, so callers pass them as they are. Too wide a table first leaves out
+    optional columns that hold nothing and shortens long texts, then shortens counts and headings
+    (``12.3k``), then texts further, and last the gaps.
+
+    Args:
+        rows: one value a column: a text, a count (grouped by thousands), or None (shown as ``-``).
+        width: of the terminal, in cells.
+        colour: whether styles and bold headings are drawn.
+    """
+    draft = _Draft(columns, rows)
+    left_out: list[Column] = []
+    if not draft.fits(width):
+        draft, left_out = draft.without_empty()
+        for short, least, gap in _TIGHTER:
+            draft = draft.tightened(width, short=short, least=least, gap=gap)
+            if draft.fits(width):
+                break
+    lines = list(draft.lines(colour))
+    if left_out:
+        names = ", ".join(column.heading.lower() for column in left_out)
+        lines.append(styled(shortened(f"(none: {names})", width), "dim", colour=colour))
+    return "".join(f"{line}\n" for line in lines)
+
+
+# Short counts?, least width of texts, gap between columns: tried in this order.
+_TIGHTER = (
+    (False, 24, 2),
+    (True, 24, 2),
+    (True, _LEAST_TEXT_WIDTH, 2),
+    (True, _LEAST_TEXT_WIDTH, 1),
+)
+
+
+class _Draft:
+    """A table at one stage of being made to fit."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Value]],
+        *,
+        short: bool = False,
+        gap: int = 2,
+    ) -> None:
+        self.columns = columns
+        self.rows = rows
+        self.gap = gap
+        self.headings = [c.short or c.heading if short else c.heading for c in columns]
+        self.texts = [[_text(value, short=short) for value in row] for row in rows]
+        self.widths = [cells(heading) for heading in self.headings]
+        for row in self.texts:
+            for index, text in enumerate(row):
+                self.widths[index] = max(
+                    self.widths[index], len(text) if text.isascii() else cells(text)
+                )
+
+    @property
+    def total(self) -> int:
+        return sum(self.widths) + self.gap * max(len(self.widths) - 1, 0)
+
+    def fits(self, width: int) -> bool:
+        return self.total <= width
+
+    def without_empty(self) -> tuple[_Draft, list[Column]]:
+        """Without the optional columns that hold nothing, and which these are."""
+        keep = [
+            index
+            for index, column in enumerate(self.columns)
+            if not column.optional or any(not _is_nothing(row[index]) for row in self.rows)
+        ]
+        left_out = [column for index, column in enumerate(self.columns) if index not in keep]
+        rows = [[row[index] for index in keep] for row in self.rows] if left_out else self.rows
+        return _Draft([self.columns[index] for index in keep], rows), left_out
+
+    def tightened(self, width: int, *, short: bool, least: int, gap: int) -> _Draft:
+        """With cells taken from the widest text columns until it fits or they are at ``least``."""
+        draft = _Draft(self.columns, self.rows, short=short, gap=gap)
+        widths = draft.widths
+        while (excess := draft.total - width) > 0:
+            loose = [
+                index
+                for index, column in enumerate(draft.columns)
+                if not column.right and widths[index] > max(least, cells(draft.headings[index]))
+            ]
+            if not loose:
+                break
+            widest = max(loose, key=widths.__getitem__)
+            # Down to the next widest, so that columns become equal before any becomes tiny.
+            next_widest = max((widths[i] for i in loose if widths[i] < widths[widest]), default=0)
+            floor = max(least, cells(draft.headings[widest]), next_widest)
+            widths[widest] = max(min(floor, widths[widest] - 1), widths[widest] - excess)
+        return draft
+
+    def lines(self, colour: bool) -> Iterator[str]:
+        yield self._line(self.headings, ["bold"] * len(self.headings), colour)
+        for row, texts in zip(self.rows, self.texts, strict=True):
+            styles = [value.style if isinstance(value, Cell) else "" for value in row]
+            yield self._line(texts, styles, colour)
+
+    def _line(self, texts: Sequence[str], styles: Sequence[str], colour: bool) -> str:
+        parts = []
+        for column, width, text, style in zip(
+            self.columns, self.widths, texts, styles, strict=True
+        ):
+            shown = text
+            if len(text) > width or not text.isascii():
+                shown = shortened(text, width, keep_end=column.keep_end)
+            padding = " " * (width - cells(shown))
+            drawn = styled(shown, style, colour=colour)
+            parts.append(padding + drawn if column.right else drawn + padding)
+        return (" " * self.gap).join(parts).rstrip(" ")
+
+
+def _text(value: Value, *, short: bool) -> str:
+    if isinstance(value, Cell):
+        value = value.value
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return short_count(value) if short else count(value)
+    return visible(value)
+
+
+def _is_nothing(value: Value) -> bool:
+    return not (value.value if isinstance(value, Cell) else value)

@@ -1,0 +1,155 @@
+"""How a drain looks: its plan, a line a step, the jobs in the way, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from qctl.ops.steps import (
+    Drained,
+    DrainReport,
+    Paused,
+    Planned,
+    Ready,
+    Recovered,
+    Restarting,
+    Resumed,
+    RunningJob,
+    Step,
+    Waiting,
+)
+from qctl.output.text import counted, duration, visible
+
+_MOST_JOBS = 10
+
+
+def plan_lines(plan: Planned) -> Iterator[str]:
+    """What is going to happen, with the numbers of now."""
+    names = ", ".join(visible(name) for name in plan.queues)
+    yield f"queues     {names}"
+    yield (
+        f"running    {counted(len(plan.active), 'job')}"
+        + (f" and {counted(len(plan.orphans), 'orphan')} (no lock)" if plan.orphans else "")
+        + f"; {plan.backlog:,} waiting"
+    )
+    yield from job_lines(plan.active)
+    if plan.active:
+        wait = "unknown: too few recent runs to tell"
+        if plan.estimate_s is not None:
+            wait = f"about {duration(plan.estimate_s)}, by recent runs"
+        yield f"wait       {wait}"
+    for process in plan.processes:
+        serves = ", ".join(visible(q) for q in process.queues) or "unknown"
+        yield (
+            f"restart    {visible(process.target)} id {process.key}, pid {process.pid or '-'}, "
+            f"{process.status}: {process.stop_signal}, SIGKILL after "
+            f"{duration(process.kill_timeout_ms / 1000)}; its queues: {serves}"
+        )
+    for warning in plan.warnings:
+        yield f"note       {visible(warning)}"
+
+
+def job_lines(jobs: Sequence[RunningJob]) -> Iterator[str]:
+    """The jobs in the way, longest running first."""
+    ordered = sorted(jobs, key=lambda job: -(job.runtime_s or 0))
+    for job in ordered[:_MOST_JOBS]:
+        yield f"    {_job(job)}"
+    if len(jobs) > _MOST_JOBS:
+        yield f"    … and {len(jobs) - _MOST_JOBS:,} more"
+
+
+def _job(job: RunningJob) -> str:
+    name = visible(job.name, 30) if job.name is not None else "(no data)"
+    ran = duration(job.runtime_s) if job.runtime_s is not None else "?"
+    parts = [f"{visible(job.queue, 30)} {visible(job.id, 40)}  {name}", f"running {ran}"]
+    if job.estimate_s is not None:
+        parts.append(f"about {duration(job.estimate_s)} to go")
+    if job.lock_ttl_ms is not None:
+        parts.append(f"lock {duration(job.lock_ttl_ms / 1000)}")
+    if job.worker:
+        parts.append(f"worker {visible(job.worker, 30)}")
+    return ", ".join(parts)
+
+
+def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
+    """One line for a step; None for those that have another form."""
+    match step:
+        case Paused():
+            done = "paused" if step.changed else "was paused already"
+            return f"{visible(step.queue)} {done}"
+        case Drained():
+            text = f"drained after {duration(step.waited_s)}: no job is running"
+            if step.orphans:
+                text += f", {counted(len(step.orphans), 'orphan')} will be recovered"
+            return text
+        case Restarting():
+            return f"restarting {visible(step.target)} id {step.key} (pid {step.pid or '-'}) …"
+        case Ready():
+            workers = ", ".join(map(visible, step.workers))
+            return (
+                f"{visible(step.target)} id {step.key} is up: pid {step.old_pid or '-'} is gone, "
+                f"pid {step.new_pid} serves {workers} ({duration(step.took_s)})"
+            )
+        case Resumed():
+            moved = f"; {counted(step.moved, 'job')} brought back" if step.moved else ""
+            return f"{visible(step.queue)} resumed{moved}"
+        case Recovered():
+            ids = ", ".join(visible(job_id, 40) for job_id in step.ids[:_MOST_JOBS])
+            return f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
+        case _:
+            return None
+
+
+def waiting_lines(step: Waiting) -> list[str]:
+    """The jobs that are in the way."""
+    if step.redis_away:
+        return ["Redis does not answer; waiting for it …"]
+    text = f"waiting for {counted(len(step.active), 'job')}, {duration(step.waited_s)} so far"
+    if step.orphans:
+        text += f" (not for {counted(len(step.orphans), 'orphan')})"
+    return [text, *job_lines(step.active)]
+
+
+_HEADLINES = {
+    "drained": "drained: nothing is running",
+    "restarted": "restarted",
+    "timeout": "timed out: jobs were still running, so nothing was restarted",
+    "refused": "refused",
+    "aborted": "aborted",
+}
+
+
+def report_lines(report: DrainReport) -> Iterator[str]:
+    """The proof, headline last."""
+    yield (
+        f"jobs active at the start: {report.active_at_start}: {report.completed} completed, "
+        f"{report.failed} failed, {report.retried} retried, {report.recovered} recovered"
+    )
+    yield f"interrupted: {report.interrupted}   lost: {report.lost}"
+    for job in report.jobs:
+        if job.result not in {"completed", "retried"}:
+            yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}"
+    if report.paused_s:
+        yield (
+            f"paused for {duration(report.paused_s)}; "
+            f"jobs waited while nothing ran for {duration(report.idle_s)} at most"
+        )
+    for note in report.notes:
+        yield f"note: {visible(note)}"
+    if report.still_active:
+        yield "still running:"
+        yield from job_lines(report.still_active)
+    yield _headline(report)
+
+
+def _headline(report: DrainReport) -> str:
+    text = _HEADLINES[report.outcome]
+    queues = ", ".join(map(visible, report.queues))
+    if report.outcome == "restarted":
+        pids = ", ".join(map(str, report.new_pids))
+        text = f"restarted {visible(report.target or '')} (now pid {pids})"
+    if report.resumed:
+        return f"{text}; {queues} running again"
+    if report.outcome in {"drained", "restarted"}:
+        names = " ".join(map(visible, report.queues))
+        return f"{text}; paused still, until: qctl resume {names}"
+    return text

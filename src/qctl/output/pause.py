@@ -1,0 +1,19 @@
+"""How a pause or resume is told."""
+
+from __future__ import annotations
+
+from qctl.ops.pause import PauseResult
+from qctl.output.text import counted, visible
+
+
+def pause_line(result: PauseResult) -> str:
+    """One queue, one line."""
+    name = visible(result.name)
+    if result.paused:
+        if not result.changed:
+            return f"{name} was paused already"
+        running = f"; {counted(result.active, 'job')} still running" if result.active else ""
+        return f"{name} paused{running}"
+    moved = f"; {counted(result.moved, 'job')} brought back from the paused list"
+    done = "resumed" if result.changed else "was not paused"
+    return f"{name} {done}" + (moved if result.moved else "")

@@ -1,0 +1,60 @@
+"""How ``jobs retry-stalled`` is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qctl.ops.stalled import RetryPlan, RetryReport
+from qctl.output.text import counted, visible
+
+_MOST_IDS = 10
+
+
+def _ids(ids: tuple[str, ...]) -> str:
+    shown = ", ".join(visible(job_id, 40) for job_id in ids[:_MOST_IDS])
+    return shown + (f" and {len(ids) - _MOST_IDS:,} more" if len(ids) > _MOST_IDS else "")
+
+
+def risk_lines(plan: RetryPlan) -> Iterator[str]:
+    """Why putting jobs back is a risk here: they may still be running."""
+    for queue in plan.risky:
+        name = visible(queue.keys.name)
+        jobs = counted(len(queue.stalled), "stalled job")
+        ids = _ids(tuple(job.id for job in queue.stalled))
+        workers = (
+            "whether a worker is connected is unknown"
+            if queue.live_workers is None
+            else f"{counted(queue.live_workers, 'worker')} connected"
+        )
+        yield f"{name}: {jobs} ({ids}), {workers}"
+    yield (
+        "A connected worker whose event loop is blocked cannot renew its locks: such a job looks "
+        "stalled, is still running, and would run twice. Its stalled check also brings lost jobs "
+        "back by itself, within about a minute."
+    )
+
+
+def report_lines(report: RetryReport, plan: RetryPlan) -> Iterator[str]:
+    """What was put back, queue by queue."""
+    waiting = {queue.keys.name: queue.waiting_for for queue in plan.queues}
+    quiet = 0
+    for queue in report.queues:
+        name = visible(queue.name)
+        later = waiting.get(queue.name, ())
+        if not queue.retried and not queue.skipped and not later:
+            quiet += 1
+            continue
+        if queue.retried:
+            of_failed = f", {queue.failed} of them failed ones" if queue.failed else ""
+            jobs = counted(len(queue.retried), "job")
+            yield f"{name}: {jobs} put back{of_failed}: {_ids(queue.retried)}"
+        for skipped in queue.skipped:
+            yield f"{name}: {visible(skipped.id, 40)} left alone: {skipped.reason}"
+        if later:
+            ids = _ids(tuple(job.id for job in later))
+            yield (
+                f"{name}: {counted(len(later), 'job')} of workers that are gone still locked "
+                f"({ids}); --wait waits for that"
+            )
+    if quiet:
+        yield f"no stalled jobs in {counted(quiet, 'queue')}"

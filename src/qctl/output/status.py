@@ -1,0 +1,153 @@
+"""How ``status`` and ``workers`` look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qctl.output.console import Cell, Column, Value, styled, table
+from qctl.output.text import short_duration, size, visible
+
+if TYPE_CHECKING:
+    from qctl.ops.inspect import ProcessStatus, QueueStatus, StatusReport
+    from qctl.ops.workers import WorkersReport
+
+_QUEUE_COLUMNS = (
+    Column("QUEUE", keep_end=True),
+    Column("STATE"),
+    Column("WAITING", right=True, short="WAIT"),
+    Column("ACTIVE", right=True, short="ACT"),
+    Column("STALLED", right=True, short="STALL", optional=True),
+    Column("DELAYED", right=True, short="DELAY", optional=True),
+    Column("PRIO", right=True, optional=True),
+    Column("CHILDREN", right=True, short="CHILD", optional=True),
+    Column("COMPLETED", right=True, short="DONE"),
+    Column("FAILED", right=True, short="FAIL"),
+    Column("OLDEST", right=True, short="OLD"),
+    Column("WORKERS", right=True, short="WRK"),
+)
+_PROCESS_COLUMNS = (
+    Column("PROCESS", keep_end=True),
+    Column("ID", right=True),
+    Column("PID", right=True),
+    Column("STATUS"),
+    Column("UPTIME", right=True),
+    Column("RESTARTS", right=True, short="RST"),
+    Column("CPU", right=True),
+    Column("MEMORY", right=True, short="MEM"),
+    Column("QUEUES"),
+)
+_WORKER_COLUMNS = (
+    Column("QUEUE", keep_end=True),
+    Column("WORKER", keep_end=True),
+    Column("ADDRESS", keep_end=True),
+    Column("PID", right=True),
+    Column("PROCESS", keep_end=True),
+    Column("CPU", right=True),
+    Column("MEMORY", right=True, short="MEM"),
+    Column("JOBS", right=True),
+    Column("AGE", right=True),
+)
+
+
+def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
+    """The report as the lines of a terminal ``width`` cells wide."""
+    redis = report.redis
+    about = f"{redis.url}" + (f", Redis {redis.version}" if redis.version else "")
+    if len({queue.prefix for queue in report.queues}) == 1:
+        about += f", prefix {report.queues[0].prefix}"
+    parts = [styled(visible(about), "dim", colour=colour) + "\n"]
+    if report.queues:
+        rows = [_queue_row(queue) for queue in report.queues]
+        parts.append(table(_QUEUE_COLUMNS, rows, width=width, colour=colour))
+        parts += _notes(report.queues, colour)
+    if report.processes:
+        rows = [_process_row(process) for process in report.processes]
+        parts += ["\n", table(_PROCESS_COLUMNS, rows, width=width, colour=colour)]
+    return "".join(parts)
+
+
+def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
+    """The workers as the lines of a terminal ``width`` cells wide."""
+    rows: list[list[Value]] = [
+        [
+            worker.queue,
+            worker.name,
+            worker.address,
+            _plain_number(worker.pid),
+            worker.process,
+            _percent(worker.cpu_percent),
+            _size(worker.rss_bytes),
+            None if worker.jobs is None else len(worker.jobs),
+            short_duration(worker.age_s),
+        ]
+        for worker in report.workers
+    ]
+    return table(_WORKER_COLUMNS, rows, width=width, colour=colour)
+
+
+def _queue_row(queue: QueueStatus) -> list[Value]:
+    counts = queue.counts
+    unserved = queue.workers == 0 and counts.waiting + counts.prioritized > 0
+    oldest = queue.oldest_waiting_s
+    return [
+        Cell(queue.name, "bold"),
+        _state(queue),
+        counts.waiting,
+        counts.active,
+        Cell(counts.stalled, "bold red" if counts.stalled else ""),
+        counts.delayed,
+        counts.prioritized,
+        counts.waiting_children,
+        counts.completed,
+        Cell(counts.failed, "red" if counts.failed else ""),
+        None if oldest is None else short_duration(oldest),
+        Cell("?" if queue.workers is None else queue.workers, "bold red" if unserved else ""),
+    ]
+
+
+def _state(queue: QueueStatus) -> Cell:
+    if queue.draining:
+        return Cell("draining", "cyan")
+    if queue.paused:
+        return Cell("paused", "yellow")
+    return Cell("limited", "yellow") if queue.rate_limited_s else Cell("running", "green")
+
+
+def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:
+    """Remarks below the table; commands stand on lines of their own, to be copied whole."""
+    lines = [""]
+    for queue in queues:
+        for note in queue.notes:
+            name = styled(visible(queue.name), "bold", colour=colour)
+            lines.append(f"{name}: {visible(note.text)}")
+            lines += [f"    {visible(command)}" for command in note.commands]
+    return [f"{line}\n" for line in lines] if len(lines) > 1 else []
+
+
+def _process_row(process: ProcessStatus) -> list[Value]:
+    online = process.status == "online"
+    uptime = process.uptime_s
+    return [
+        Cell(process.target, "bold"),
+        process.key,
+        _plain_number(process.pid),
+        Cell(process.status, "green" if online else "yellow"),
+        None if uptime is None else short_duration(uptime),
+        process.restarts,
+        _percent(process.cpu_percent),
+        _size(process.rss_bytes),
+        ", ".join(process.queues) or None,
+    ]
+
+
+def _plain_number(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0f} %"
+
+
+def _size(number: int | None) -> str | None:
+    return None if number is None else size(number)

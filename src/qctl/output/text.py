@@ -1,0 +1,142 @@
+"""Text for people: untrusted text made visible, durations, counts, times."""
+
+from __future__ import annotations
+
+# Printable for Python, yet drawn as nothing: fillers, joiners and variation selectors.
+_INVISIBLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+    + "".join(map(chr, range(0xE0100, 0xE01F0)))
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+ELLIPSIS = "…"
+
+
+def visible(text: str, max_width: int | None = None) -> str:
+    """``text`` on one line, with everything that a terminal would obey or hide spelled out.
+
+    Control and escape characters, line ends, bidirectional marks, zero-width and unassigned
+    characters, unusual spaces and lone surrogates appear as ``\\n``, ``\\x1b``, ``\\u202e``. A
+    backslash stays single, since paths and patterns are commoner than forgeries of an escape.
+
+    Args:
+        max_width: in terminal cells; a longer text ends in an ellipsis.
+    """
+    if not text.isprintable() or not (text.isascii() or _INVISIBLE.isdisjoint(text)):
+        text = "".join(map(_spelled, text))
+    return text if max_width is None else shortened(text, max_width)
+
+
+def _spelled(char: str) -> str:
+    if char.isprintable() and char not in _INVISIBLE:
+        return char
+    code = ord(char)
+    if char in _SHORT:
+        return _SHORT[char]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shortened(text: str, max_width: int, *, keep_end: bool = False) -> str:
+    """``text`` cut to ``max_width`` cells, an ellipsis in place of what was cut.
+
+    Args:
+        keep_end: cut in the middle, for names that differ only at their end.
+    """
+    if cells(text) <= max_width:
+        return text
+    if max_width < 1:
+        return ""
+    tail = _fitting(text[::-1], (max_width - 1) // 2)[::-1] if keep_end else ""
+    return _fitting(text, max_width - 1 - cells(tail)) + ELLIPSIS + tail
+
+
+def _fitting(text: str, max_width: int) -> str:
+    """The longest start of ``text`` that takes at most ``max_width`` cells."""
+    if text.isascii():
+        return text[:max_width]
+    left = max_width
+    for index, char in enumerate(text):
+        left -= cells(char)
+        if left < 0:
+            return text[:index]
+    return text
+
+
+def cells(text: str) -> int:
+    """Columns that ``text`` takes on a terminal; it must be visible text."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # noqa: PLC0415 - most names are ASCII
+
+    width = 0
+    for char in text:
+        if unicodedata.category(char) in {"Mn", "Me"}:
+            continue
+        width += 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
+    return width
+
+
+def duration(seconds: float) -> str:
+    """A duration in words: ``0.4 s``, ``42 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return _two_units(seconds, (" d", " h", " min", " s"), " ")
+
+
+def short_duration(seconds: float) -> str:
+    """The same for a table cell: ``0s``, ``42s``, ``4m10s``, ``2h5m``, ``3d4h``."""
+    return _two_units(max(seconds, 0), ("d", "h", "m", "s"), "")
+
+
+def _two_units(seconds: float, units: tuple[str, ...], separator: str) -> str:
+    whole = round(seconds)
+    sizes = (86_400, 3_600, 60, 1)
+    for index, size in enumerate(sizes):
+        if whole >= size or size == 1:
+            major, rest = divmod(whole, size)
+            minor = rest // sizes[index + 1] if index < 3 else 0
+            text = f"{major}{units[index]}"
+            return text + (f"{separator}{minor}{units[index + 1]}" if minor else "")
+    raise AssertionError("seconds are the last unit")
+
+
+def count(number: int) -> str:
+    """``12,345``."""
+    return f"{number:,}"
+
+
+def short_count(number: int) -> str:
+    """A count in at most five cells: ``9,999``, ``12.3k``, ``123k``, ``1.2M``."""
+    if abs(number) < 10_000:
+        return f"{number:,}"
+    value = float(number)
+    for unit in "kMGT":
+        value /= 1000
+        if abs(value) < 99.95:
+            return f"{value:.1f}{unit}"
+        if abs(value) < 999.5:
+            return f"{value:.0f}{unit}"
+    return f"{value:.0f}T"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 job``, ``3 jobs``; ``plural`` for nouns that do not just take an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size(number: int) -> str:
+    """Bytes in binary units: ``512 B``, ``1.5 KiB``, ``93 MiB``."""
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            return (
+                f"{value:.1f} {unit}"
+                if 0 < abs(value) < 10 and unit != "B"
+                else (f"{value:.0f} {unit}")
+            )
+        value /= 1024
+    raise AssertionError("TiB is the last unit")

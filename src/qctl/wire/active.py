@@ -1,0 +1,99 @@
+"""The active jobs of queues and their locks: what a drain waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire.jobs import is_marker, raised
+from qctl.wire.keys import QueueKeys
+
+# Jobs whose durations are looked at to estimate how long a running one still takes.
+RECENT_SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A job in ``active``. ``lock_token`` and ``lock_ttl_ms`` are None when it has no lock.
+
+    Args:
+        name: None when the job's hash is gone.
+        started_at_ms: when its present run began, epoch milliseconds.
+        worker: name of the worker that took it, if that worker has one.
+    """
+
+    keys: QueueKeys
+    id: str
+    name: str | None
+    started_at_ms: int | None
+    worker: str | None
+    stalled_count: int
+    scheduler: str | None
+    lock_token: str | None
+    lock_ttl_ms: int | None
+
+    @property
+    def key(self) -> tuple[QueueKeys, str]:
+        return self.keys, self.id
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether nobody holds it: its worker died, or was too busy to renew the lock."""
+        return self.lock_token is None
+
+
+def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
+    """All active jobs of some queues, in two round trips, oldest first within a queue."""
+    lists = client.pipeline([("LRANGE", keys("active"), 0, -1) for keys in queues])
+    ids = [
+        (keys, job_id)
+        for keys, reply in zip(queues, lists, strict=True)
+        for job_id in reversed(raised(reply))
+        if not is_marker(job_id)
+    ]
+    commands: list[tuple[Arg, ...]] = []
+    for keys, job_id in ids:
+        lock = keys.lock(job_id)
+        fields = ("name", "processedOn", "pb", "stc", "rjk")
+        commands += [("HMGET", keys(job_id), *fields), ("GET", lock), ("PTTL", lock)]
+    replies = iter([raised(reply) for reply in client.pipeline(commands)] if commands else ())
+    jobs = []
+    for keys, job_id in ids:
+        (name, started, worker, stalls, scheduler), token, ttl = (
+            next(replies),
+            next(replies),
+            next(replies),
+        )
+        jobs.append(
+            ActiveJob(
+                keys=keys,
+                id=job_id,
+                name=name,
+                started_at_ms=_int(started),
+                worker=worker,
+                stalled_count=_int(stalls) or 0,
+                scheduler=scheduler,
+                lock_token=token,
+                lock_ttl_ms=ttl if token is not None and ttl >= 0 else None,
+            )
+        )
+    return jobs
+
+
+def recent_durations(client: Client, keys: QueueKeys) -> dict[str, list[float]]:
+    """How long the last completed jobs ran, in seconds, by job name; at most 200 jobs."""
+    ids = client.call("ZREVRANGE", keys("completed"), 0, RECENT_SAMPLE - 1)
+    fields = ("name", "processedOn", "finishedOn")
+    rows = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids]) if ids else []
+    durations: dict[str, list[float]] = {}
+    for row in rows:
+        name, started, finished = raised(row)
+        started_ms, finished_ms = _int(started), _int(finished)
+        if name is not None and started_ms is not None and finished_ms is not None:
+            durations.setdefault(name, []).append(max(finished_ms - started_ms, 0) / 1000)
+    return durations
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None

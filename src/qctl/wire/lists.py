@@ -1,0 +1,208 @@
+"""Where a job stands: ids by state in windows, and the state of one job (wire format 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.errors import ReplyError
+from qctl.wire.jobs import is_marker, pairs, raised
+from qctl.wire.keys import QueueKeys
+
+# A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
+DELAY_FACTOR = 4096
+_LISTS = {"active": ("active",), "waiting": ("paused", "wait")}
+_NEWEST_FIRST = frozenset({"completed", "failed"})
+_SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An id in a state's list; ``score`` is None where the list has none."""
+
+    id: str
+    score: float | None = None
+
+
+def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[list[Entry]]:
+    """The jobs of a state, next to run or oldest first, finished ones newest first (4.4).
+
+    A job that moves while this reads may come twice or not at all. Markers of old versions are
+    left out, so that a window may be short or empty before the end.
+
+    Args:
+        state: ``waiting``, ``active`` or the name of a sorted set.
+        size: ids per window, and per round trip.
+    """
+    # A resume moves the legacy ``paused`` list to where ``wait`` is taken from (5.20).
+    for suffix in _LISTS.get(state, ()):
+        yield from _list_windows(client, keys(suffix), size)
+    if state not in _LISTS:
+        yield from _zset_windows(client, keys(state), size, newest_first=state in _NEWEST_FIRST)
+
+
+def _list_windows(client: Client, key: str, size: int) -> Iterator[list[Entry]]:
+    seen = 0
+    while True:
+        ids = client.call("LRANGE", key, -(seen + size), -(seen + 1))
+        yield [Entry(job_id) for job_id in reversed(ids) if not is_marker(job_id)]
+        seen += len(ids)
+        if len(ids) < size:
+            return
+
+
+def _zset_windows(
+    client: Client, key: str, size: int, *, newest_first: bool
+) -> Iterator[list[Entry]]:
+    command = "ZREVRANGE" if newest_first else "ZRANGE"
+    start = 0
+    while True:
+        flat = client.call(command, key, start, start + size - 1, "WITHSCORES")
+        yield [Entry(job_id, float(score)) for job_id, score in pairs(flat).items()]
+        start += size
+        if len(flat) < 2 * size:
+            return
+
+
+def active_ids(client: Client, keys: QueueKeys) -> list[str]:
+    """Ids in ``active``, those fetched first first."""
+    ids = client.call("LRANGE", keys("active"), 0, -1)
+    return [job_id for job_id in reversed(ids) if not is_marker(job_id)]
+
+
+def stalled_ids(client: Client, keys: QueueKeys) -> list[str]:
+    """Ids in ``active`` that have no lock, those fetched first first."""
+    active = active_ids(client, keys)
+    if not active:
+        return []
+    locks = client.pipeline([("EXISTS", keys.lock(job_id)) for job_id in active])
+    lockless = [job_id for job_id, lock in zip(active, locks, strict=True) if not raised(lock)]
+    if not lockless:
+        return []
+    # A job that finished between the two reads lost its lock and left the list; it is fine.
+    still = frozenset(active_ids(client, keys))
+    return [job_id for job_id in lockless if job_id in still]
+
+
+def known_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
+    """Those of the scheduler ids that still exist, as the stalled check decides it (5.13)."""
+    commands: list[tuple[Arg, ...]] = []
+    for scheduler in ids:
+        commands += [("EXISTS", keys.scheduler(scheduler)), ("ZSCORE", keys("repeat"), scheduler)]
+    replies = client.pipeline(commands) if commands else []
+    return frozenset(
+        scheduler
+        for index, scheduler in enumerate(ids)
+        if raised(replies[2 * index]) or raised(replies[2 * index + 1]) is not None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """All that Redis has about one id.
+
+    Args:
+        state: as BullMQ decides it (4.1), or None when the id stands in no list.
+        due_ms: when a delayed job is due, epoch milliseconds.
+        fields: of the job hash; empty when it is gone.
+        children: unfinished, processed, ignored and failed children, in this order.
+        log_rows: rows in the job's log.
+    """
+
+    state: str | None
+    due_ms: int | None
+    fields: Mapping[str, str]
+    lock_token: str | None
+    lock_ttl_ms: int | None
+    children: tuple[int, int, int, int]
+    log_rows: int
+
+
+def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
+    """Read one job and find where it stands, in at most two round trips."""
+    lock = keys.lock(job_id)
+    replies = client.pipeline(
+        [
+            *(("ZSCORE", keys(name), job_id) for name in _SORTED_SETS),
+            ("HGETALL", keys(job_id)),
+            ("GET", lock),
+            ("PTTL", lock),
+            ("SCARD", keys(f"{job_id}:dependencies")),
+            ("HLEN", keys(f"{job_id}:processed")),
+            ("HLEN", keys(f"{job_id}:failed")),
+            ("ZCARD", keys(f"{job_id}:unsuccessful")),
+            ("LLEN", keys.logs(job_id)),
+        ]
+    )
+    scores = dict(zip(_SORTED_SETS, map(raised, replies), strict=False))
+    flat, token, ttl, *sizes = replies[len(_SORTED_SETS) :]
+    state = next((name for name in _SORTED_SETS[:4] if scores[name] is not None), None)
+    if state is None:
+        # Only now: looking through a long list costs Redis time.
+        state = _in_lists(client, keys, job_id)
+    if state is None and scores["waiting-children"] is not None:
+        state = "waiting-children"
+    due = scores["delayed"] if state == "delayed" else None
+    token = raised(token)
+    *children, log_rows = (_size(size) for size in sizes)
+    return Whereabouts(
+        state=state,
+        due_ms=due_ms(float(due)) if due is not None else None,
+        fields=_fields(flat),
+        lock_token=token,
+        lock_ttl_ms=ttl if token is not None and raised(ttl) >= 0 else None,
+        children=(children[0], children[1], children[2], children[3]),
+        log_rows=log_rows,
+    )
+
+
+def due_ms(score: float) -> int | None:
+    """When a delayed job is due, from its score (P8); None for a score that is no time."""
+    try:
+        return int(score) // DELAY_FACTOR
+    except (ValueError, OverflowError):
+        return None
+
+
+def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
+    """Whether the job is finished for good, or gone."""
+    completed, failed, exists = map(
+        raised,
+        client.pipeline(
+            [
+                ("ZSCORE", keys("completed"), job_id),
+                ("ZSCORE", keys("failed"), job_id),
+                ("EXISTS", keys(job_id)),
+            ]
+        ),
+    )
+    return completed is not None or failed is not None or not exists
+
+
+def _fields(flat: Any) -> dict[str, str]:
+    # The key of an "id" such as ``wait`` is a list, and ``meta`` a hash that is no job.
+    if isinstance(flat, ReplyError):
+        if flat.code == "WRONGTYPE":
+            return {}
+        raise flat
+    fields = pairs(flat)
+    return fields if "timestamp" in fields else {}
+
+
+def _size(reply: Any) -> int:
+    return 0 if isinstance(reply, ReplyError) else int(reply)
+
+
+def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
+    places = {"active": "active", "wait": "waiting", "paused": "waiting"}
+    replies = client.pipeline([("LPOS", keys(name), job_id) for name in places])
+    for (name, state), reply in zip(places.items(), replies, strict=True):
+        if isinstance(reply, ReplyError) and "unknown command" in reply.message.lower():
+            # Redis before 6.0.6.
+            if job_id in client.call("LRANGE", keys(name), 0, -1):
+                return state
+        elif raised(reply) is not None:
+            return state
+    return None

@@ -1,0 +1,100 @@
+"""Fixtures for all tests.
+
+Redis: one shared real server, private ones on demand, and an in-process fake. BullMQ and PM2 come
+from ``interop/fixtures.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import fakeredis
+import pytest
+
+from qctl.connect import Arg, Client, connect
+from qctl.redis_py import RedisPyClient
+from tests.interop.fixtures import bullmq, node_bull, node_modules, pm2
+from tests.servers import RedisServer
+
+__all__ = ["bullmq", "node_bull", "node_modules", "pm2"]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One real server for the whole run. Use ``redis_url``, which empties it first."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of the shared server, emptied of keys and scripts."""
+    client = connect(redis_server.url)[1]
+    client.call("FLUSHALL")
+    client.call("SCRIPT", "FLUSH")
+    client.close()
+    return redis_server.url
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Client]:
+    """A connection to the shared server."""
+    with contextlib.closing(connect(redis_url)[1]) as client:
+        yield client
+
+
+@pytest.fixture
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """Starts private servers: ``start_redis("--requirepass", "x")`` → ``RedisServer``."""
+    servers: list[RedisServer] = []
+
+    def start(*args: str, sentinel_of: dict[str, tuple[str, int]] | None = None) -> RedisServer:
+        folder = tmp_path_factory.mktemp("redis")
+        servers.append(RedisServer(folder, *args, sentinel_of=sentinel_of))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+class FakeClient(RedisPyClient):
+    """fakeredis, with answers to the few commands that it does not know."""
+
+    info = "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nprocess_id:1\r\n"
+
+    def __init__(self) -> None:
+        redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+        super().__init__(redis, "fakeredis")
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        match command:
+            case ("INFO", *_):
+                return self.info
+            case ("CLIENT", "LIST", *_):
+                return super().call("CLIENT", "LIST")
+            case ("CONFIG", "GET", *_):
+                return []
+        return super().call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        if any(command[0] in {"INFO", "CLIENT", "CONFIG"} for command in commands):
+            return [self.call(*command) for command in commands]
+        return super().pipeline(commands)
+
+
+@pytest.fixture
+def fake() -> Iterator[Client]:
+    """A Redis inside this process, for tests that need no server; runs the Lua scripts too."""
+    with contextlib.closing(FakeClient()) as client:
+        yield client
+
+
+@pytest.fixture(params=["fakeredis", "redis"])
+def store(request: pytest.FixtureRequest) -> Client:
+    """Each test twice: against the fake and against the real server."""
+    client: Client = request.getfixturevalue("fake" if request.param == "fakeredis" else "client")
+    return client

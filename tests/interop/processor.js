@@ -1,0 +1,44 @@
+"use strict";
+// What the test workers do with a job, driven by its data:
+//   ms           sleep so long
+//   block_ms     hold the event loop for so long first
+//   fail_times   throw in the first n attempts
+//   returns      the return value
+// Each run leaves two rows in the list runs:<queue>, so that a test can count what really ran.
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+function makeProcessor(redis, who) {
+  const record = (job, ev) =>
+    redis.rpush(
+      `runs:${job.queueName}`,
+      JSON.stringify({
+        id: job.id,
+        name: job.name,
+        pid: process.pid,
+        worker: who,
+        ats: job.attemptsStarted,
+        atm: job.attemptsMade,
+        ev,
+        at: Date.now(),
+      }),
+    );
+
+  return async function run(job) {
+    const data = job.data || {};
+    await record(job, "start");
+    if (data.block_ms) {
+      const until = Date.now() + data.block_ms;
+      while (Date.now() < until);
+    }
+    if (data.ms) await sleep(data.ms);
+    if (data.fail_times && job.attemptsMade < data.fail_times) {
+      await record(job, "fail");
+      throw new Error(data.message || `attempt ${job.attemptsMade + 1} failed on purpose`);
+    }
+    await record(job, "end");
+    return data.returns === undefined ? null : data.returns;
+  };
+}
+
+module.exports = { makeProcessor, sleep };

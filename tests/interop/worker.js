@@ -1,0 +1,66 @@
+"use strict";
+// The application that a process manager runs in the tests: BullMQ workers, configured by
+// environment variables.
+//
+//   BULLMQ          5 or 6                         (6)
+//   REDIS_PORT      port on 127.0.0.1              (6379)
+//   QUEUES          queue names, comma separated   (q)
+//   PREFIX          key prefix                     (bull)
+//   CONCURRENCY     jobs at a time for each queue  (1)
+//   WORKER_NAME     the workers' name              (none)
+//   LOCK_MS         lockDuration
+//   STALLED_MS      stalledInterval
+//   HANDLE_SIGINT   1: let running jobs end on SIGINT, then exit
+//   HANDLE_SIGTERM  1: the same on SIGTERM
+//   BOOT_MS         wait so long before the workers start
+//   READY           1: tell the manager "ready" once they have started
+//   CRASH_MS        throw after so long …
+//   CRASH_IF        … only when this file exists
+//   SECRET_TOKEN    not used: something that must never be shown
+
+const fs = require("node:fs");
+const Redis = require("ioredis");
+const { makeProcessor, sleep } = require("./processor");
+
+const env = process.env;
+const { Worker } = require(`bullmq${env.BULLMQ || "6"}`);
+const connection = { host: "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
+
+async function main() {
+  if (env.CRASH_MS && (!env.CRASH_IF || fs.existsSync(env.CRASH_IF))) {
+    setTimeout(() => {
+      throw new Error("crashing on purpose: a setting is missing");
+    }, Number(env.CRASH_MS));
+  }
+  if (env.BOOT_MS) await sleep(Number(env.BOOT_MS));
+  const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
+  redis.on("error", (error) => console.error(error.message));
+  const options = { connection, prefix: env.PREFIX || "bull" };
+  options.concurrency = Number(env.CONCURRENCY || 1);
+  if (env.WORKER_NAME) options.name = env.WORKER_NAME;
+  if (env.LOCK_MS) options.lockDuration = Number(env.LOCK_MS);
+  if (env.STALLED_MS) options.stalledInterval = Number(env.STALLED_MS);
+  const processor = makeProcessor(redis, env.WORKER_NAME || "");
+  const workers = (env.QUEUES || "q").split(",").map((queue) => {
+    const worker = new Worker(queue, processor, options);
+    worker.on("error", (error) => console.error(error.message));
+    return worker;
+  });
+
+  let closing = false;
+  const close = async (signal) => {
+    if (closing) return;
+    closing = true;
+    console.log(`${signal}: closing`);
+    await Promise.all(workers.map((worker) => worker.close()));
+    process.exit(0);
+  };
+  if (env.HANDLE_SIGINT === "1") process.on("SIGINT", close);
+  if (env.HANDLE_SIGTERM === "1") process.on("SIGTERM", close);
+
+  await Promise.all(workers.map((worker) => worker.waitUntilReady()));
+  console.log(`ready ${process.pid}`);
+  if (env.READY === "1" && process.send) process.send("ready");
+}
+
+main();

@@ -1,0 +1,104 @@
+"""What becomes of stalled jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from qctl.connect import Client
+from qctl.ops.fate import detail_with_fate, fate, with_fates
+from qctl.ops.jobs import Job, list_jobs, show_job
+from qctl.wire.clients import WorkerClient
+from qctl.wire.keys import QueueKeys
+from tests.ops.test_jobs import KEYS, add, snapshot
+
+WORKER = WorkerClient("q", "w1", 7, "10.0.0.1:5", 60, 1)
+OTHER = WorkerClient("other", None, 8, "10.0.0.1:6", 60, 1)
+
+
+def stalled(count: int = 0, **fields: object) -> Job:
+    return Job(id="1", name="n", state="stalled", stalled_count=count, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("count", "allowed", "workers", "of_scheduler", "expected"),
+    [
+        (0, 1, [WORKER], False, ("recovered", "1 worker is connected")),
+        (0, 1, [WORKER, WORKER], False, ("recovered", "2 workers are connected")),
+        (1, 1, [WORKER], False, ("fails", "this would be stall 2 of 1 allowed")),
+        (0, 0, [WORKER], False, ("fails", "this would be stall 1 of 0 allowed")),
+        (1, 2, [WORKER], False, ("recovered", "put back")),
+        (5, 1, [WORKER], True, ("recovered", "put back")),
+        (0, 1, [], False, ("none", "no worker is connected: nothing will recover it")),
+        (1, 1, [], False, ("none", "which would fail it for good")),
+        (0, 1, None, False, ("unknown", "CLIENT LIST")),
+        (1, 1, None, False, ("unknown", "stall 2 of 1")),
+    ],
+)
+def test_fates(
+    count: int,
+    allowed: int,
+    workers: list[WorkerClient] | None,
+    of_scheduler: bool,
+    expected: tuple[str, str],
+) -> None:
+    result = fate(
+        stalled(count),
+        workers,
+        keys=KEYS,
+        max_stalled_count=allowed,
+        of_scheduler=of_scheduler,
+    )
+    outcome, says = expected
+    assert result.outcome == outcome
+    assert says in result.text
+
+
+def test_a_paused_queue_recovers_but_does_not_run() -> None:
+    result = fate(stalled(), [WORKER], keys=KEYS, max_stalled_count=1, paused=True)
+    assert result.outcome == "recovered"
+    assert "when the queue is resumed" in result.text
+
+
+def test_the_command_to_type_is_safe_to_paste() -> None:
+    result = fate(stalled(), [], keys=QueueKeys("bull", "a $(reboot)"), max_stalled_count=1)
+    assert "`qctl jobs retry-stalled 'a $(reboot)'`" in result.text
+
+
+def test_nothing_is_left_of_a_job_without_a_record() -> None:
+    result = fate(stalled(missing=True), [WORKER], keys=KEYS, max_stalled_count=1)
+    assert result.outcome == "none"
+    assert "record is gone" in result.text
+
+
+def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
+    add(store, "plain", "active")
+    add(store, "twice", "active", stc=1)
+    add(store, "record", "active", stc=1, rjk="daily")
+    add(store, "legacy", "active", stc=1, rjk="old::::* * * * *")
+    add(store, "ended", "active", stc=1, rjk="gone")
+    store.call("HSET", KEYS.scheduler("daily"), "ic", 1)
+    store.call("ZADD", KEYS("repeat"), 1, "old::::* * * * *")
+    jobs = list_jobs(store, snapshot(store), "stalled")
+    options = {"max_stalled_count": 1, "paused": False}
+    told = with_fates(store, KEYS, jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
+    assert {job.id: job.fate.outcome for job in told.jobs if job.fate} == {
+        "plain": "recovered",
+        "twice": "fails",
+        "record": "recovered",
+        "legacy": "recovered",
+        "ended": "fails",
+    }
+    alone = with_fates(store, KEYS, jobs, [OTHER], **options)  # type: ignore[arg-type]
+    assert {job.fate.outcome for job in alone.jobs if job.fate} == {"none"}
+    one = show_job(store, KEYS, "twice")
+    one = detail_with_fate(store, KEYS, one, None, **options)  # type: ignore[arg-type]
+    assert one.fate is not None
+    assert one.fate.outcome == "unknown"
+
+
+def test_only_stalled_jobs_have_a_fate(store: Client) -> None:
+    add(store, "1", "wait")
+    jobs = list_jobs(store, snapshot(store), "waiting")
+    assert with_fates(store, KEYS, jobs, [], max_stalled_count=1, paused=False) == jobs
+    one = show_job(store, KEYS, "1")
+    assert detail_with_fate(store, KEYS, one, [], max_stalled_count=1, paused=False) is one

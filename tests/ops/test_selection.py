@@ -1,0 +1,242 @@
+"""The language of --where, and --since."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qctl.errors import UsageError
+from qctl.ops.jobs import Job
+from qctl.ops.selection import FIELDS, parse_since, parse_where
+
+JOB = Job(
+    id="12",
+    name="send mail",
+    state="active",
+    data={
+        "user": {"id": 42, "name": "Zoë", "tags": []},
+        "items": [{"sku": "A-1"}, {"sku": "B-2"}],
+        "n": None,
+        "ok": True,
+        "code": "0042",
+        "big": 10**400,
+        "at": "2026-01-31T12:00:00Z",
+    },
+    opts={"attempts": 3, "backoff": {"type": "fixed"}},
+    attempts_made=2,
+    attempts_started=3,
+    attempts_max=3,
+    worker="w:1",
+    runtime_s=75.5,
+    failed_reason='Request Timeout\n"oh"',
+    progress={"done": 5},
+)
+MISSING = Job(id="9", name=None, state="waiting", missing=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("id = 12", True),
+        ("id = '12'", True),
+        ("id == 12", True),
+        ("id = 012", True),
+        ("id = '012'", False),
+        ("id != 12", False),
+        ("id < 13", True),
+        ("name = 'send mail'", True),
+        ('name = "send mail"', True),
+        ("name=send", False),
+        ("name ~ SEND", True),
+        ("name ~ 'd m'", True),
+        ("state = active", True),
+        ("attempts_made >= 2", True),
+        ("attempts_made > 2", False),
+        ("attempts_made < attempts_max", False),
+        ("runtime_s > 75.4", True),
+        ("runtime_s > 7.55e1", False),
+        ("worker = w:1", True),
+        ("error ~ timeout", True),
+        ("error ~ '\"oh\\\"'", True),
+        ("progress.done = 5", True),
+        ("progress ~ done", True),
+        ("data.user.id = 42", True),
+        ("data.user.id = '42'", False),
+        ("data.user.id <= 42.0", True),
+        ("data.user.name ~ zoË", True),
+        ("data.code = 42", True),
+        ("data.code = '0042'", True),
+        ("data.items.0.sku = A-1", True),
+        ("data.items.1.sku ~ b", True),
+        ("data.items.2.sku = null", True),
+        ("data.items.99999999999999999999.sku = null", True),
+        ("data.items.-1.sku = null", True),
+        ("data.user ~ 42", True),
+        ("data.n = null", True),
+        ("data.n != null", False),
+        ("data.none = null", True),
+        ("data.none != 5", True),
+        ("data.none < 5", False),
+        ("data.none >= 5", False),
+        ("data.none ~ x", False),
+        ("data.ok = true", True),
+        ("data.ok != false", True),
+        ("data.ok = 1", False),
+        ("data.ok = 'true'", False),
+        ("data.ok < 5", False),
+        ("data.big > 1e300", True),
+        ("data.big < 5", False),
+        ("data.at >= 2026-01-31", True),
+        ("data.at < '2026-02'", True),
+        ("opts.backoff.type = fixed", True),
+        ("opts.attempts = 3 and priority = 0", True),
+        ("id = 1 or id = 12", True),
+        ("id = 12 and id = 1", False),
+        ("id = 12 or id = 1 and id = 2", True),
+        ("(id = 12 or id = 1) and id = 2", False),
+        ("not id = 1", True),
+        ("not (id = 12)", False),
+        ("not not id = 12", True),
+        ("NOT id = 1 AND NOT id = 2 OR id = 3", True),
+        ("((((id=12))))", True),
+        ("id = 12 and(id = 12)", True),
+    ],
+)
+def test_expressions(text: str, expected: bool) -> None:
+    assert parse_where(text)(JOB) is expected
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_can_be_asked_for(field: str) -> None:
+    assert parse_where(f"{field} ~ ''")(JOB)
+    assert parse_where(f"{field} ~ ''")(MISSING)
+
+
+def test_a_job_without_a_record_has_null_everywhere() -> None:
+    assert parse_where("name = null and data.x = null and opts.y = null")(MISSING)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "problem"),
+    [
+        ("", 1, "a field"),
+        ("   ", 1, "a field"),
+        ("id", 3, "expected one of"),
+        ("id =", 5, "a value"),
+        ("id = ", 5, "a value"),
+        ("id 5", 4, "expected one of"),
+        ("id = 5 x", 8, "quotation marks"),
+        ("id = 5)", 7, "no '('"),
+        ("(id = 5", 1, "not closed"),
+        ("(id = 5 x", 9, "')'"),
+        ("idd = 5", 1, "did you mean id"),
+        ("foo = 5", 1, "no such field"),
+        ("data = 5", 1, "data.user.id"),
+        ("data..x = 5", 1, "no such field"),
+        ("data. = 5", 1, "no such field"),
+        ("state.x = 5", 1, "no such field"),
+        ("id = 'x", 6, "quotation mark"),
+        ("id = 5 and", 11, "a field"),
+        ("and = 5", 1, "a field"),
+        ("id < true", 6, "cannot be compared"),
+        ("id = = 5", 6, "a value"),
+        ("id ! 5", 4, "expected one of"),
+        ("(" * 60 + "id=1" + ")" * 60, 51, "levels"),
+        ("not " * 5000 + "id=1", 201, "levels"),
+    ],
+)
+def test_errors_point_at_the_column(text: str, column: int, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_where(text)
+    assert caught.value.what.startswith(f"--where, column {column}: ")
+    assert problem in caught.value.what
+    line, caret, *_ = caught.value.why.split("\n")
+    assert caret.strip() == "^"
+    assert len(caret) <= len(line) + 1
+
+
+def test_an_error_in_a_long_expression_shows_its_surroundings() -> None:
+    text = "id = 1 or " * 100 + "idd = 5"
+    with pytest.raises(UsageError) as caught:
+        parse_where(text)
+    line, caret, *_ = caught.value.why.split("\n")
+    assert line[len(caret) - 1 :].startswith("idd")
+    assert len(line) < 80
+
+
+def test_many_alternatives_are_no_depth() -> None:
+    assert parse_where(" or ".join(["id = 1"] * 5000 + ["id = 12"]))(JOB)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["a", "b", "0"]), inner),
+    max_leaves=10,
+)
+WORDS = "data.a data.a.0.b opts.b and or not ( ) = != < <= > >= ~ 5 -1.5e3 true null word"
+PIECES = [*FIELDS, *WORDS.split(), "'x y'", '"q\\""', "1" * 5000, "1e999"]
+pieces = st.sampled_from(PIECES)
+
+
+@given(st.lists(pieces | st.text(max_size=5), max_size=12).map(" ".join), json_values)
+def test_any_text_is_an_expression_or_a_usage_error(text: str, data: Any) -> None:
+    try:
+        test = parse_where(text)
+    except UsageError:
+        return
+    assert test(Job(id="1", name="n", state="failed", data=data)) in {True, False}
+
+
+@given(
+    json_values,
+    st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "~"]),
+    st.sampled_from(["5", "x", "'5'", "1e999", "-0", "true", "null"]),
+)
+def test_any_data_can_be_compared(data: Any, op: str, value: str) -> None:
+    try:
+        test = parse_where(f"data.a {op} {value}")
+    except UsageError:
+        return
+    assert test(Job(id="1", name="n", state="failed", data={"a": data})) in {True, False}
+
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [
+        ("30s", timedelta(seconds=30)),
+        ("10m", timedelta(minutes=10)),
+        ("2h", timedelta(hours=2)),
+        ("1.5h", timedelta(minutes=90)),
+        (" 3d ", timedelta(days=3)),
+        ("0s", timedelta()),
+        ("2026-01-31T11:00:00Z", timedelta(hours=1)),
+        ("2026-01-31T11:00:00+01:00", timedelta(hours=2)),
+    ],
+)
+def test_since(text: str, ago: timedelta) -> None:
+    assert parse_since(text, NOW) == NOW - ago
+
+
+def test_since_without_an_offset_is_local_time() -> None:
+    naive = datetime(2026, 1, 31, 11)
+    assert parse_since("2026-01-31T11:00", NOW) == naive.astimezone(UTC)
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "10x", "999999999d", "yesterday", "٣d"])
+def test_since_refuses_the_rest(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_since(text, NOW)
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[0-9.]{0,12}[smhd]"))
+def test_since_never_crashes(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        assert parse_since(text, NOW).tzinfo is not None

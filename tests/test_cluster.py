@@ -1,0 +1,286 @@
+"""Redis Cluster and Sentinel: real nodes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.errors import ReplyError, UnreachableError
+from qctl.wire.clients import client_name, list_workers
+from qctl.wire.discovery import discover, prefixes_in_use
+from qctl.wire.events import last_event_id, read_events
+from qctl.wire.jobs import read_jobs
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.transitions import (
+    free_lease,
+    hold_lease,
+    pause,
+    resume,
+    retry_failed,
+    retry_stalled,
+)
+from tests.servers import RedisServer, free_port, wait_until
+from tests.wire.build import CLASS, events, holder, is_paused, put, row, scores
+
+SLOTS = 16_384
+NODES = 3
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    """A cluster of three masters."""
+    servers = [
+        RedisServer(
+            tmp_path_factory.mktemp("node"),
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "5000"),
+        ).start()
+        for _ in range(NODES)
+    ]
+    try:
+        form_cluster(servers)
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def form_cluster(servers: list[RedisServer]) -> None:
+    with contextlib.ExitStack() as stack:
+        admins = [
+            stack.enter_context(contextlib.closing(connect(server.url)[1])) for server in servers
+        ]
+        for number, admin in enumerate(admins):
+            slots = range(SLOTS * number // NODES, SLOTS * (number + 1) // NODES)
+            admin.call("CLUSTER", "ADDSLOTS", *slots)
+            admin.call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in servers[1:]:
+            admins[0].call("CLUSTER", "MEET", "127.0.0.1", server.port)
+
+        def agreed() -> bool:
+            infos = [admin.call("CLUSTER", "INFO") for admin in admins]
+            return all(
+                "cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info
+                for info in infos
+            )
+
+        wait_until(agreed, "the cluster to form", timeout_s=30)
+
+
+@dataclass
+class Cluster:
+    client: Client
+    nodes: list[RedisServer]
+
+
+@pytest.fixture
+def cluster(nodes: list[RedisServer]) -> Iterator[Cluster]:
+    """An empty cluster, entered by its second node."""
+    with contextlib.closing(connect(f"redis+cluster://127.0.0.1:{nodes[1].port}")[1]) as client:
+        for master in client.masters():
+            master.call("FLUSHALL")
+        yield Cluster(client, nodes)
+
+
+# In one slot, and all over the cluster.
+TAGGED = [QueueKeys("{bull}", f"q{n}") for n in range(3)]
+SPREAD = [QueueKeys("bull", f"{{q{n}}}") for n in range(20)]
+
+
+def test_all_masters_are_known(cluster: Cluster) -> None:
+    ports = {master.call("CONFIG", "GET", "port")[1] for master in cluster.client.masters()}
+    assert ports == {str(node.port) for node in cluster.nodes}
+
+
+def test_queues_are_found_on_every_node(cluster: Cluster) -> None:
+    for keys in [*TAGGED, *SPREAD]:
+        put(cluster.client, "1", keys=keys)
+    sizes = [master.call("DBSIZE") for master in cluster.client.masters()]
+    assert all(sizes), "the keys should be spread over all nodes"
+    assert discover(cluster.client, "{bull}") == [keys.name for keys in TAGGED]
+    assert discover(cluster.client, "bull") == sorted(keys.name for keys in SPREAD)
+    assert prefixes_in_use(cluster.client) == ["bull", "{bull}"]
+
+
+def test_snapshots_of_queues_on_several_nodes(cluster: Cluster) -> None:
+    for number, keys in enumerate(SPREAD):
+        for n in range(number + 1):
+            put(cluster.client, f"w{n}", keys=keys)
+        put(cluster.client, "a", "active", keys=keys, lock="t:1" if number % 2 else "")
+    found = read_snapshots(cluster.client, [*SPREAD, QueueKeys("bull", "{none}")])
+    assert found.pop() is None
+    for number, snapshot in enumerate(found):
+        assert isinstance(snapshot, QueueSnapshot)
+        assert snapshot.keys == SPREAD[number]
+        assert snapshot.counts.waiting == number + 1
+        assert snapshot.counts.stalled == (number + 1) % 2
+
+
+def test_one_broken_queue_does_not_hide_the_others(cluster: Cluster) -> None:
+    good, bad = SPREAD[:2]
+    put(cluster.client, "a", keys=good)
+    cluster.client.call("SET", bad("wait"), "text")
+    fine, broken = read_snapshots(cluster.client, [good, bad])
+    assert isinstance(fine, QueueSnapshot)
+    assert isinstance(broken, ReplyError)
+    assert broken.code == "WRONGTYPE"
+
+
+@pytest.mark.parametrize("keys", [TAGGED[0], SPREAD[0]], ids=["prefix", "name"])
+def test_pause_and_resume(cluster: Cluster, keys: QueueKeys) -> None:
+    client = cluster.client
+    put(client, "a", keys=keys)
+    client.call("RPUSH", keys("paused"), "old")
+    assert pause(client, keys, holder("me")).changed
+    assert is_paused(client, keys)
+    assert not resume(client, keys, owner="you").owned
+    outcome = resume(client, keys, owner="me")
+    assert (outcome.changed, outcome.moved) == (True, 1)
+    assert row(client, "wait", keys) == ["a", "old"]
+    assert [event["event"] for event in events(client, keys)] == ["paused", "resumed"]
+
+
+@pytest.mark.parametrize("keys", [TAGGED[0], SPREAD[0]], ids=["prefix", "name"])
+def test_retry(cluster: Cluster, keys: QueueKeys) -> None:
+    client = cluster.client
+    put(client, "a", "active", keys=keys)
+    put(client, "p", "active", keys=keys, priority=2)
+    put(client, "held", "active", keys=keys, lock="t:1")
+    put(client, "f", "failed", keys=keys, score=5, failedReason="boom")
+    answers = retry_stalled(client, keys, {"a": "", "p": "", "held": ""})
+    assert answers == {"a": "retried", "p": "retried", "held": "locked"}
+    assert retry_failed(client, keys, ["f"]) == {"f": "retried"}
+    assert row(client, "wait", keys) == ["a", "f"]
+    assert scores(client, "prioritized", keys) == {"p": str(2 * CLASS)}
+    assert [job and job.record.id for job in read_jobs(client, keys, ["a", "none"])] == ["a", None]
+
+
+def test_scripts_load_on_each_node(cluster: Cluster) -> None:
+    for master in cluster.client.masters():
+        master.call("SCRIPT", "FLUSH")
+    for keys in SPREAD:
+        assert hold_lease(cluster.client, keys, holder("me")) is None
+        assert hold_lease(cluster.client, keys, holder("you")) == holder("me")
+        free_lease(cluster.client, keys, "me")
+        assert cluster.client.call("EXISTS", keys.lease) == 0
+
+
+def test_events_of_one_slot(cluster: Cluster) -> None:
+    first, second = TAGGED[:2]
+    put(cluster.client, "a", keys=first)
+    put(cluster.client, "a", keys=second)
+    cursors = {keys: last_event_id(cluster.client, keys) for keys in (first, second)}
+    pause(cluster.client, first, holder("me"))
+    pause(cluster.client, second, holder("me"))
+    found = read_events(cluster.client, cursors, block_ms=1000)
+    assert sorted((keys.name, event.name) for keys, event in found) == [
+        ("q0", "paused"),
+        ("q1", "paused"),
+    ]
+
+
+def test_events_of_queues_on_several_nodes(cluster: Cluster) -> None:
+    cursors = {keys: last_event_id(cluster.client, keys) for keys in SPREAD}
+    for keys in SPREAD:
+        pause(cluster.client, keys, holder("me"))
+    found = read_events(cluster.client, cursors)
+    assert {keys for keys, _ in found} == set(SPREAD)
+    assert read_events(cluster.client, cursors) == []
+
+
+def test_workers_on_every_node(cluster: Cluster) -> None:
+    with contextlib.ExitStack() as stack:
+        for number, node in enumerate(cluster.nodes):
+            worker = stack.enter_context(contextlib.closing(connect(node.url)[1]))
+            worker.call("CLIENT", "SETNAME", client_name("{bull}", f"q{number}", "w"))
+        found = list_workers(cluster.client, "{bull}")
+    assert found is not None
+    assert sorted(worker.queue for worker in found) == ["q0", "q1", "q2"]
+
+
+def test_keys_of_different_slots_are_refused_with_a_reason(cluster: Cluster) -> None:
+    # A prefix without a hash tag: BullMQ itself does not work here either.
+    keys = QueueKeys("plain", "q")
+    with pytest.raises(ReplyError) as caught:
+        pause(cluster.client, keys, holder("me"))
+    assert "slot" in caught.value.why.lower()
+
+
+def test_no_node_answers() -> None:
+    with pytest.raises(UnreachableError):
+        connect(f"redis+cluster://:s3cretive@127.0.0.1:{free_port()}")
+
+
+# Sentinel
+
+
+@pytest.fixture
+def sentinel(start_redis: Callable[..., RedisServer]) -> tuple[RedisServer, RedisServer]:
+    """(master, sentinel); the master is known as "main"."""
+    master = start_redis()
+    watcher = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
+    return master, watcher
+
+
+def test_the_master_is_found_through_a_sentinel(
+    sentinel: tuple[RedisServer, RedisServer],
+) -> None:
+    master, watcher = sentinel
+    keys = QueueKeys("bull", "q")
+    url = f"redis+sentinel://127.0.0.1:{watcher.port}/main/0"
+    with contextlib.closing(connect(url)[1]) as client:
+        put(client, "a", keys=keys)
+        put(client, "s", "active", keys=keys)
+        assert client.call("CONFIG", "GET", "port")[1] == str(master.port)
+        assert discover(client, "bull") == ["q"]
+        assert pause(client, keys, holder("me")).changed
+        (found,) = read_snapshots(client, [keys])
+        assert isinstance(found, QueueSnapshot)
+        assert (found.paused, found.counts.waiting, found.counts.stalled) == (True, 1, 1)
+        assert retry_stalled(client, keys, {"s": ""}) == {"s": "retried"}
+        assert resume(client, keys).changed
+        assert list_workers(client, "bull") == []
+        cursors = {keys: "0-0"}
+        assert [event.name for _, event in read_events(client, cursors)][0] == "paused"
+        assert read_events(client, cursors, block_ms=10) == []
+
+
+def test_a_sentinel_url_with_a_database(sentinel: tuple[RedisServer, RedisServer]) -> None:
+    master, watcher = sentinel
+    url = f"redis+sentinel://127.0.0.1:{watcher.port}/main/2"
+    with contextlib.closing(connect(url)[1]) as client:
+        client.call("SET", "k", "v")
+    with contextlib.closing(connect(master.url_for(db=2))[1]) as client:
+        assert client.call("GET", "k") == "v"
+
+
+def test_a_master_that_the_sentinel_does_not_know(
+    sentinel: tuple[RedisServer, RedisServer],
+) -> None:
+    url = f"redis+sentinel://127.0.0.1:{sentinel[1].port}/other"
+    with contextlib.closing(connect(url)[1]) as client, pytest.raises(UnreachableError) as caught:
+        client.call("PING")
+    assert "other" in caught.value.why
+
+
+def test_no_sentinel_answers() -> None:
+    url = f"redis+sentinel://:s3cretive@127.0.0.1:{free_port()}/main"
+    with contextlib.closing(connect(url)[1]) as client, pytest.raises(UnreachableError) as caught:
+        client.call("PING")
+    assert "s3cretive" not in f"{caught.value.what} {caught.value.why}"
+
+
+def test_a_sentinel_master_with_a_password(start_redis: Callable[..., RedisServer]) -> None:
+    master = start_redis("--requirepass", "s3cretive")
+    watcher = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
+    url = f"redis+sentinel://:s3cretive@127.0.0.1:{watcher.port}/main"
+    with contextlib.closing(connect(url)[1]) as client:
+        assert client.call("PING") == "PONG"
+    wrong = f"redis+sentinel://:wrong@127.0.0.1:{watcher.port}/main"
+    with contextlib.closing(connect(wrong)[1]) as client, pytest.raises(ReplyError) as caught:
+        client.call("PING")
+    assert caught.value.code in {"NOAUTH", "WRONGPASS"}

@@ -1,0 +1,57 @@
+"""How the Lua transitions are loaded."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+from qctl.wire import scripts
+
+NAMES = sorted(
+    item.name.removesuffix(".lua")
+    for item in (files("qctl.wire") / "lua").iterdir()
+    if item.name.endswith(".lua")
+)
+
+
+def test_there_are_scripts() -> None:
+    assert {"pause", "resume", "retry_stalled", "retry_failed"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_compiles_and_says_what_it_does(name: str, client: Client) -> None:
+    text = scripts.source(name)
+    assert "@include" not in text
+    assert client.call("SCRIPT", "LOAD", text)
+    header = text.split("\n\n", 1)[0]
+    assert header.startswith("-- ")
+    assert "KEYS[1]" in header
+    assert "Answers" in header
+
+
+def test_a_script_is_sent_once(client: Client) -> None:
+    client.call("CONFIG", "RESETSTAT")
+    for _ in range(3):
+        scripts.run(client, "lease_free", ["lease"], ["me"])
+    stats = client.call("INFO", "commandstats")
+    calls = {
+        line.split(":")[0].removeprefix("cmdstat_"): line for line in stats.splitlines()[1:] if line
+    }
+    assert "calls=1," in calls["eval"]
+    assert "calls=3," in calls["evalsha"]
+
+
+def test_it_survives_a_script_flush(store: Client) -> None:
+    scripts.run(store, "lease_free", ["lease"], ["me"])
+    store.call("SCRIPT", "FLUSH")
+    assert scripts.run(store, "lease_free", ["lease"], ["me"]) == 0
+
+
+def test_a_failing_script_is_an_error(store: Client) -> None:
+    store.call("LPUSH", "lease", "x")
+    with pytest.raises(ReplyError) as caught:
+        scripts.run(store, "lease_free", ["lease"], ["me"])
+    assert "WRONGTYPE" in caught.value.message
