@@ -14,7 +14,7 @@ SRC = Path(__file__).parent.parent / "src/qctl"
 FILES = sorted(SRC.rglob("*.py"))
 MAX_LINES = 400
 
-GROUND = {"errors", "config", "connect", "resp", "redis_py"}
+GROUND = {"errors", "config", "connect", "resp", "redis_py", "cluster"}
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "wire": 1,
@@ -26,8 +26,8 @@ FLOORS = {
 }
 # Rooms on lower floors that are closed to a room all the same.
 CLOSED = {
-    "manage": {"wire", "connect", "resp", "redis_py"},
-    "output": {"connect", "resp", "redis_py", "manage"},
+    "manage": {"wire", "connect", "resp", "redis_py", "cluster"},
+    "output": {"connect", "resp", "redis_py", "cluster", "manage"},
 }
 # Rooms that have no floor: the package itself and `python -m qctl`.
 DOORS = {"__init__", "__main__"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from qctl.cluster import key_slot
 from qctl.connect import Client, connect
 from qctl.errors import ReplyError, UnreachableError
 from qctl.wire.clients import client_name, list_workers
@@ -211,8 +212,66 @@ def test_keys_of_different_slots_are_refused_with_a_reason(cluster: Cluster) -> 
 
 
 def test_no_node_answers() -> None:
-    with pytest.raises(UnreachableError):
-        connect(f"redis+cluster://:s3cretive@127.0.0.1:{free_port()}")
+    url = f"redis+cluster://:s3cretive@127.0.0.1:{free_port()},127.0.0.1:{free_port()}"
+    with contextlib.closing(connect(url)[1]) as client, pytest.raises(UnreachableError) as caught:
+        client.call("PING")
+    assert "s3cretive" not in f"{caught.value.what} {caught.value.why}"
+
+
+def test_a_server_that_is_no_cluster(redis_url: str) -> None:
+    url = redis_url.replace("redis://", "redis+cluster://").removesuffix("/0")
+    with contextlib.closing(connect(url)[1]) as client, pytest.raises(ReplyError) as caught:
+        client.call("PING")
+    assert "cluster support disabled" in caught.value.why
+
+
+@pytest.mark.parametrize("key", ["a", "{bull}:q:wait", "x{}y", "{}", "{", "a}b{c}d{e}", "{ü}", ""])
+def test_slots_are_those_of_redis(cluster: Cluster, key: str) -> None:
+    assert key_slot(key.encode()) == cluster.client.call("CLUSTER", "KEYSLOT", key)
+
+
+def test_a_slot_on_its_way_to_another_node(cluster: Cluster) -> None:
+    keys = TAGGED[0]
+    slot = key_slot(b"bull")
+    put(cluster.client, "a", keys=keys)
+    with contextlib.ExitStack() as stack:
+        admins = [
+            stack.enter_context(contextlib.closing(connect(node.url)[1])) for node in cluster.nodes
+        ]
+        ids = [admin.call("CLUSTER", "MYID") for admin in admins]
+        source = slot * NODES // SLOTS
+        target = (source + 1) % NODES
+        admins[target].call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        admins[source].call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        try:
+            moving = [keys("wait"), keys("meta"), keys("a")]
+            port = cluster.nodes[target].port
+            migrate = ("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *moving)
+            admins[source].call(*migrate)
+            # ASK: the keys are there, the slot is not yet.
+            assert row(cluster.client, "wait", keys) == ["a"]
+            assert cluster.client.pipeline([("LLEN", keys("wait")), ("PING",)]) == [1, "PONG"]
+            for admin in (admins[target], admins[source]):
+                admin.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+            # MOVED: the map that the client holds is old.
+            assert pause(cluster.client, keys, holder("me")).changed
+            assert row(cluster.client, "wait", keys) == ["a"]
+        finally:
+            client = admins[target]
+            client.call("FLUSHALL")
+            for admin in admins:
+                admin.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+            wait_until(
+                lambda: all(slot_owner(admin, slot) == ids[source] for admin in admins),
+                "the slot to be back",
+            )
+
+
+def slot_owner(admin: Client, slot: int) -> str:
+    for first, last, master, *_ in admin.call("CLUSTER", "SLOTS"):
+        if first <= slot <= last:
+            return str(master[2])
+    return ""
 
 
 # Sentinel
@@ -245,7 +304,8 @@ def test_the_master_is_found_through_a_sentinel(
         assert resume(client, keys).changed
         assert list_workers(client, "bull") == []
         cursors = {keys: "0-0"}
-        assert [event.name for _, event in read_events(client, cursors)][0] == "paused"
+        names = [event.name for _, event in read_events(client, cursors)]
+        assert names == ["paused", "waiting", "stalled", "resumed"]
         assert read_events(client, cursors, block_ms=10) == []
 
 

@@ -1,4 +1,4 @@
-"""Sentinel and cluster, through redis-py, behind the same ``Client`` protocol as ``resp.py``."""
+"""Sentinel, through redis-py, behind the same ``Client`` protocol as ``resp.py``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-import redis.cluster
 import redis.exceptions
 import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from qctl.cluster import ClusterClient
 from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode
 
 
 class RedisPyClient:
-    """Wraps a ``redis.Redis`` or ``redis.cluster.RedisCluster`` with raw replies.
+    """Wraps a ``redis.Redis`` with raw replies.
 
     Args:
         client: the redis-py client, created without ``decode_responses``.
@@ -43,13 +45,7 @@ class RedisPyClient:
             return [_plain(reply) for reply in pipe.execute(raise_on_error=False)]
 
     def masters(self) -> Sequence[Client]:
-        if not isinstance(self._client, redis.cluster.RedisCluster):
-            return [self]
-        with self._errors("CLUSTER SLOTS"):
-            nodes = self._client.get_primaries()
-            return [
-                RedisPyClient(self._client.get_redis_connection(node), node.name) for node in nodes
-            ]
+        return [self]
 
     def close(self) -> None:
         self._client.close()
@@ -89,7 +85,7 @@ def _message(error: Exception) -> str:
 
 
 def _words(command: Sequence[Arg]) -> tuple[str | bytes, ...]:
-    """The command's name stays text: redis-py's cluster routes scripts by comparing it."""
+    """The command's name stays text: redis-py looks some of them up by it."""
     return str(command[0]), *map(encode, command[1:])
 
 
@@ -106,34 +102,28 @@ def _plain(reply: Any) -> Any:
 
 
 def open_client(address: Address) -> Client:
-    """A client for a sentinel or cluster address.
+    """A client for a cluster, or for the master that sentinels name.
 
-    Raises:
-        UnreachableError: no sentinel or cluster node answers.
+    Nothing is sent before the first command.
     """
+    if address.mode == "cluster":
+        return ClusterClient(address)
     options: dict[str, Any] = {
-        "username": address.username,
-        "password": address.password,
         "socket_timeout": REPLY_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "protocol": 2,
+        # Whoever calls decides whether to try again.
+        "retry": Retry(NoBackoff(), 1),
     }
     if address.tls:
         options |= {"ssl": True, **address.tls_options}
-    try:
-        if address.mode == "cluster":
-            nodes = [redis.cluster.ClusterNode(host, port) for host, port in address.nodes]
-            cluster = redis.cluster.RedisCluster(startup_nodes=nodes, **options)
-            return RedisPyClient(cluster, str(address))
-        sentinel_options = {k: v for k, v in options.items() if k not in {"username", "password"}}
-        sentinel = redis.sentinel.Sentinel(
-            list(address.nodes), sentinel_kwargs=sentinel_options, **options
-        )
-        master = sentinel.master_for(address.master_name, db=address.db)
-        return RedisPyClient(master, str(address))
-    except redis.exceptions.RedisError as error:
-        raise UnreachableError(
-            f"Redis at {address} cannot be reached",
-            why=str(error),
-            hint="check the nodes in the URL; QCTL_REDIS_URL or --redis names them",
-        ) from error
+    sentinel = redis.sentinel.Sentinel(
+        list(address.nodes),
+        # The sentinels themselves are asked without a password.
+        sentinel_kwargs=options,
+        username=address.username,
+        password=address.password,
+        **options,
+    )
+    master = sentinel.master_for(address.master_name, db=address.db)
+    return RedisPyClient(master, str(address))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import traceback
@@ -165,8 +166,13 @@ def test_a_command_that_cannot_be_run(pm2_command: Script, short_home: Path) -> 
         assert "No such file" in caught.value.why
 
 
-def restartable(home: Path, name: str) -> Pm2:
-    (home / "rows.json").write_text(f'[{{"pm_id": 3, "name": "{name}", "pm2_env": {{}}}}]')
+def restartable(home: Path, name: str, namespace: str = "default") -> Pm2:
+    """A PM2 with our process, pm_id 3, and one of another name."""
+    rows = [
+        {"pm_id": 3, "name": "worker", "pm2_env": {}},
+        {"pm_id": 4, "name": name, "pm2_env": {"namespace": namespace}},
+    ]
+    (home / "rows.json").write_text(json.dumps(rows))
     return Pm2(home)
 
 
@@ -178,7 +184,7 @@ def test_a_restart_that_this_pm2_does_not_know_asks_the_command(
 ) -> None:
     home = fake_daemon(unknown_method)
     pm2_command(SCRIPT)
-    manager = restartable(home, "worker")
+    manager = restartable(home, "api")
     call = manager.begin_restart(manager.processes()[0])
 
     def done() -> bool:
@@ -190,13 +196,16 @@ def test_a_restart_that_this_pm2_does_not_know_asks_the_command(
     assert (home / "did").read_text() == "restart 3\n"
 
 
+@pytest.mark.parametrize(("name", "namespace"), [("3", "default"), ("api", "3")])
 def test_the_command_is_not_asked_for_a_number_that_is_a_name(
-    pm2_command: Script, fake_daemon: Start
+    pm2_command: Script, fake_daemon: Start, name: str, namespace: str
 ) -> None:
     home = fake_daemon(unknown_method)
     pm2_command(SCRIPT)
-    manager = restartable(home, "3")
+    manager = restartable(home, name, namespace)
     call = manager.begin_restart(manager.processes()[0])
-    assert "cannot be restarted" in wait_until(call.error, "the fallback to be refused")
+    message = wait_until(call.error, "the fallback to be refused")
     call.close()
+    assert "cannot be restarted" in message
+    assert f"pm2:{name}" in message
     assert not (home / "did").exists()

@@ -8,7 +8,9 @@ silent: there is no place for a message in the middle of a command line being ty
 Only small modules of the standard library are imported here, since each costs every TAB its time.
 KIND is ``queues``, ``targets`` or ``contexts``.
 """
-# ruff: noqa: PTH - pathlib costs 4 ms
+
+# pathlib costs 4 ms.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH113, PTH116, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ FRESH_S = 10.0
 _LEAST_PAUSE = 30
 # Only the very first TAB, when nothing is known yet, waits for an answer, and not for long.
 FIRST_WAIT_S = 0.25
+_KEPT_S = 30 * 86_400
 # What influences the names beside the config files.
 _VARIABLES = ("QCTL_REDIS_URL", "REDIS_URL", "QCTL_PREFIX", "QCTL_CONTEXT", "PM2_HOME", "HOME")
 
@@ -147,6 +150,7 @@ def refresh(path: str) -> None:
         lines += [f"{kind}\t{name}\n" for name in sorted(set(found)) if name.isprintable()]
     took = time.monotonic() - began
     _replace(path, f"{took:.3f}\n" + "".join(lines))
+    _forget_old(os.path.dirname(path))
 
 
 def _sources() -> Iterable[tuple[str, Iterable[str]]]:
@@ -197,6 +201,14 @@ def _replace(path: str, text: str) -> None:
     except BaseException:
         os.unlink(draft)
         raise
+
+
+def _forget_old(folder: str) -> None:
+    """Every change of a config file begins a new cache file; remove those of long ago."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.stat().st_mtime < time.time() - _KEPT_S:
+                os.unlink(entry.path)
 
 
 def _run_refresher(path: str) -> None:

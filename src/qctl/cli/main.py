@@ -211,6 +211,11 @@ def _forget_stdout() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    if sys.argv[1:2] == ["__complete"]:
+        from qctl.cli.complete import main as complete  # noqa: PLC0415
+
+        complete(sys.argv[2:])
+        sys.exit()
     if _completes(os.environ):
         from typer import completion  # noqa: PLC0415
 

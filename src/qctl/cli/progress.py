@@ -89,9 +89,10 @@ class DrainView:
             self._open_live().update(text, refresh=True)
             return
         count, at_s = self._told
-        if len(step.active) != count or step.waited_s - at_s >= REPEAT_S:
-            self._told = (len(step.active), step.waited_s)
-            for line in lines:
+        is_due = count < 0 or step.waited_s - at_s >= REPEAT_S
+        if is_due or len(step.active) != count:
+            self._told = (len(step.active), step.waited_s if is_due else at_s)
+            for line in lines if is_due else lines[:1]:
                 self._env.note(line)
 
     def _open_live(self) -> Live:

@@ -111,12 +111,13 @@ class Pm2:
         self._require_daemon()
         from qctl.manage import pm2_cli  # noqa: PLC0415 - rarely needed
 
-        # `pm2 restart 3` prefers an app named "3" to the pm_id 3.
-        if any(process.name == pm_id != process.key for process in self.processes()):
+        # `pm2 restart 3` means an app or a namespace named "3" before it means the pm_id 3.
+        named = [p for p in self.processes() if pm_id in {p.name, p.namespace} and p.key != pm_id]
+        if named:
             raise RefusedError(
                 f"pm_id {pm_id} cannot be restarted",
-                why=f"`pm2 restart {pm_id}` would restart the app that is named {pm_id}",
-                hint="rename that app",
+                why=f"`pm2 restart {pm_id}` would restart {_targets(named)} by name or namespace",
+                hint="rename that app or namespace",
             )
         return pm2_cli.CliRestart(self._home, pm_id)
 

@@ -1,0 +1,200 @@
+# bash completion for qctl. Made by `qctl completion bash`; changes here will be lost.
+
+_qctl_table() {
+  _qctl_found=()
+  case $1 in
+    'commands:') _qctl_found=() ;;
+    'options:') _qctl_found=('--version' '--help') ;;
+    'argument: 0') _qctl_found=('status' 'queues' 'workers' 'jobs' 'pause' 'resume' 'drain' 'restart' 'completion') ;;
+    'commands:status') _qctl_found=() ;;
+    'options:status') _qctl_found=('--watch' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:status +') _qctl_found=('@queues') ;;
+    'value:status --context') _qctl_found=('@contexts') ;;
+    'value:status --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:queues') _qctl_found=() ;;
+    'options:queues') _qctl_found=('--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:queues --context') _qctl_found=('@contexts') ;;
+    'value:queues --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:workers') _qctl_found=() ;;
+    'options:workers') _qctl_found=('--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:workers +') _qctl_found=('@queues') ;;
+    'value:workers --context') _qctl_found=('@contexts') ;;
+    'value:workers --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:jobs') _qctl_found=() ;;
+    'options:jobs') _qctl_found=('--help') ;;
+    'argument:jobs 0') _qctl_found=('list' 'show' 'logs' 'retry-stalled') ;;
+    'commands:jobs list') _qctl_found=() ;;
+    'options:jobs list') _qctl_found=('--state' '--name' '--where' '--since' '--limit' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:jobs list 0') _qctl_found=('@queues') ;;
+    'value:jobs list --state') _qctl_found=('waiting' 'active' 'stalled' 'delayed' 'prioritized' 'waiting-children' 'completed' 'failed') ;;
+    'value:jobs list --context') _qctl_found=('@contexts') ;;
+    'value:jobs list --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:jobs show') _qctl_found=() ;;
+    'options:jobs show') _qctl_found=('--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:jobs show 0') _qctl_found=('@queues') ;;
+    'value:jobs show --context') _qctl_found=('@contexts') ;;
+    'value:jobs show --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:jobs logs') _qctl_found=() ;;
+    'options:jobs logs') _qctl_found=('--follow' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:jobs logs 0') _qctl_found=('@queues') ;;
+    'value:jobs logs --context') _qctl_found=('@contexts') ;;
+    'value:jobs logs --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:jobs retry-stalled') _qctl_found=() ;;
+    'options:jobs retry-stalled') _qctl_found=('--failed' '--wait' '--count-stall' '--yes' '--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:jobs retry-stalled +') _qctl_found=('@queues') ;;
+    'value:jobs retry-stalled --context') _qctl_found=('@contexts') ;;
+    'value:jobs retry-stalled --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:pause') _qctl_found=() ;;
+    'options:pause') _qctl_found=('--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:pause +') _qctl_found=('@queues') ;;
+    'value:pause --context') _qctl_found=('@contexts') ;;
+    'value:pause --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:resume') _qctl_found=() ;;
+    'options:resume') _qctl_found=('--force' '--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:resume +') _qctl_found=('@queues') ;;
+    'value:resume --context') _qctl_found=('@contexts') ;;
+    'value:resume --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:drain') _qctl_found=() ;;
+    'options:drain') _qctl_found=('--then-restart' '--target' '--timeout' '--on-timeout' '--strategy' '--include-others' '--ignore-others' '--keep-paused' '--yes' '--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:drain +') _qctl_found=('@queues') ;;
+    'value:drain --target') _qctl_found=('@targets') ;;
+    'value:drain --on-timeout') _qctl_found=('abort' 'restart') ;;
+    'value:drain --strategy') _qctl_found=('pause') ;;
+    'value:drain --context') _qctl_found=('@contexts') ;;
+    'value:drain --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:restart') _qctl_found=() ;;
+    'options:restart') _qctl_found=('--timeout' '--on-timeout' '--include-others' '--ignore-others' '--keep-paused' '--yes' '--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:restart 0') _qctl_found=('@targets') ;;
+    'value:restart --on-timeout') _qctl_found=('abort' 'restart') ;;
+    'value:restart --context') _qctl_found=('@contexts') ;;
+    'value:restart --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:completion') _qctl_found=() ;;
+    'options:completion') _qctl_found=('--help') ;;
+    'argument:completion 0') _qctl_found=('bash' 'zsh' 'fish') ;;
+    *) return 1 ;;
+  esac
+}
+
+_qctl_takes_value() {
+  case $1 in
+    --context | --limit | --name | --on-timeout | --output | --prefix | --redis | --since | --state | --strategy | --target | --timeout | --where) return 0 ;;
+  esac
+  return 1
+}
+
+# Remembers a connection option that is typed already, if it needs no expansion by the shell.
+_qctl_setting() {
+  local value=$2
+  case $value in
+    \"*\" | \'*\') value=${value:1:${#value}-2} ;;
+  esac
+  case $value in
+    *[\$\`\\\"\']*) return ;;
+  esac
+  case $1 in
+    --redis) _qctl_redis=$value ;;
+    --prefix) _qctl_prefix=$value ;;
+    --context) _qctl_context=$value ;;
+  esac
+}
+
+_qctl_names() {
+  [[ -n $_qctl_redis ]] && local -x QCTL_REDIS_URL=$_qctl_redis
+  [[ -n $_qctl_prefix ]] && local -x QCTL_PREFIX=$_qctl_prefix
+  [[ -n $_qctl_context ]] && local -x QCTL_CONTEXT=$_qctl_context
+  command "$1" __complete "$2" "$3" 2>/dev/null </dev/null
+}
+
+# Adds a candidate, quoted for where the cursor is.
+_qctl_add() {
+  local item=$1
+  [[ $item == "$cur"* ]] || return
+  case $quote in
+    \') [[ $item == *\'* ]] && return ;;
+    \") [[ $item == *[\"\$\`\\!]* ]] && return ;;
+    *)
+      # Readline replaces only what stands behind the last of its word breaks.
+      item=${item#"$head"}
+      printf -v item %q "$item"
+      ;;
+  esac
+  COMPREPLY+=("$item")
+}
+
+_qctl() {
+  local IFS=$' \t\n' rest=${COMP_LINE:0:COMP_POINT} cur='' quote='' head='' option='' key=''
+  local where='' gap word item i count=0 n=0 ended=''
+  local _qctl_redis='' _qctl_prefix='' _qctl_context=''
+  local -a words=() _qctl_found=()
+  COMPREPLY=()
+
+  # Bash splits words at : and = too; join what is not separated by a space.
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    gap=${rest%%[![:space:]]*}
+    rest=${rest#"$gap"}
+    word=${COMP_WORDS[i]}
+    ((i == COMP_CWORD)) && word=$rest
+    rest=${rest#"$word"}
+    if [[ $i == 0 || -n $gap ]]; then
+      words[n]=$word
+      n=$((n + 1))
+    else
+      words[n - 1]+=$word
+    fi
+  done
+  cur=${words[n - 1]}
+
+  for ((i = 1; i < n - 1; i++)); do
+    word=${words[i]}
+    if [[ -z $ended && $word == -- ]]; then
+      ended=1
+    elif [[ -z $ended && $word == --*=* ]]; then
+      _qctl_setting "${word%%=*}" "${word#*=}"
+    elif [[ -z $ended && $word == -?* ]]; then
+      if _qctl_takes_value "$word"; then
+        i=$((i + 1))
+        if ((i == n - 1)); then
+          option=$word
+        else
+          _qctl_setting "$word" "${words[i]}"
+        fi
+      fi
+    elif ((count == 0)) && _qctl_table "commands:${where:+$where }$word"; then
+      where="${where:+$where }$word"
+    else
+      count=$((count + 1))
+    fi
+  done
+
+  if [[ -z $option && -z $ended && $cur == --*=* ]]; then
+    option=${cur%%=*}
+    cur=${cur#*=}
+  fi
+  case $cur in
+    \'*) quote=\' cur=${cur:1} ;;
+    \"*) quote=\" cur=${cur:1} ;;
+    *) cur=${cur//\\/} ;;
+  esac
+  if [[ -n $option ]]; then
+    key="value:$where $option"
+  elif [[ -z $ended && -z $quote && $cur == -* ]]; then
+    key="options:$where"
+  else
+    key="argument:$where $count"
+    _qctl_table "$key" || key="argument:$where +"
+  fi
+  [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && head=${cur%"${cur##*:}"}
+  _qctl_table "$key"
+  local -a found=("${_qctl_found[@]}")
+  for word in "${found[@]}"; do
+    if [[ $word == @* ]]; then
+      while IFS= read -r item; do
+        _qctl_add "$item"
+      done < <(_qctl_names "${words[0]}" "${word:1}" "$cur")
+    else
+      _qctl_add "$word"
+    fi
+  done
+}
+
+complete -F _qctl qctl

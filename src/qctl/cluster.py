@@ -1,0 +1,195 @@
+"""Redis Cluster: one plain connection to each master, commands sent where their key lives.
+
+Small on purpose. qctl uses few commands, each with its first key in a known place, and wants raw
+replies and per-command errors from pipelines; redis-py's cluster offers neither.
+"""
+
+from __future__ import annotations
+
+import binascii
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from qctl.connect import Address, Arg, Client
+from qctl.errors import ReplyError, UnreachableError
+from qctl.resp import SocketClient, encode
+
+SLOTS = 16_384
+# A key can move while we look for it, but not for ever.
+MAX_REDIRECTS = 8
+RETRY_PAUSE_S = 0.05
+# How often streams of several nodes are looked at, where Redis itself could wait for one node only.
+POLL_S = 0.02
+_Node = tuple[str, int]
+_KEYLESS = frozenset(
+    "ACL CLIENT CLUSTER COMMAND CONFIG DBSIZE ECHO FLUSHALL INFO PING ROLE SCAN SCRIPT TIME".split()
+)
+_KEY_IS_SECOND = frozenset({"MEMORY", "OBJECT", "XINFO"})
+
+
+def key_slot(key: bytes) -> int:
+    """The slot of a key; of ``a{tag}b`` only ``tag`` counts."""
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1) if start >= 0 else -1
+    return binascii.crc_hqx(key[start + 1 : end] if end > start + 1 else key, 0) % SLOTS
+
+
+def _first_key(command: Sequence[Arg]) -> bytes | None:
+    name = str(command[0]).upper()
+    if name in _KEYLESS or len(command) < 2:
+        return None
+    if name in {"EVAL", "EVALSHA"}:
+        return encode(command[3]) if int(command[2]) else None
+    if name in _KEY_IS_SECOND:
+        return encode(command[2]) if len(command) > 2 else None
+    if name == "XREAD":
+        return encode(command[[str(word).upper() for word in command].index("STREAMS") + 1])
+    return encode(command[1])
+
+
+class ClusterClient:
+    """A cluster as one ``Client``. Finds its nodes on first use and again when they change.
+
+    A command without a key goes to one of the masters; ask ``masters()`` to reach them all. A
+    command that failed with its connection is not sent again: it may have been done.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._clients: dict[_Node, SocketClient] = {}
+        self._owners: dict[int, _Node] = {}
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        """One command, its reply; raises like ``SocketClient.call``."""
+        if str(command[0]).upper() == "XREAD":
+            return self._read_streams(command, timeout_s)
+        reply = self.pipeline([command])[0]
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        """Many commands, in one round trip a node; errors are returned in their place."""
+        replies: list[Any] = [None] * len(commands)
+        pending = list(range(len(commands)))
+        for _ in range(MAX_REDIRECTS):
+            again: list[int] = []
+            for node, indices in self._by_node(commands, pending).items():
+                batch = [commands[index] for index in indices]
+                for index, reply in zip(indices, self._send(node, batch), strict=True):
+                    replies[index] = self._follow_ask(commands[index], reply)
+                    if _is_temporary(replies[index]):
+                        again.append(index)
+            if not again:
+                break
+            pending = again
+            self._owners.clear()
+            time.sleep(RETRY_PAUSE_S)
+        return replies
+
+    def masters(self) -> Sequence[Client]:
+        """A connection to each master that owns slots."""
+        self._owners.clear()
+        return [self._client(node) for node in sorted(set(self._slot_owners().values()))]
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+        self._owners.clear()
+
+    # Where things are
+
+    def _by_node(
+        self, commands: Sequence[Sequence[Arg]], indices: Sequence[int]
+    ) -> dict[_Node, list[int]]:
+        owners = self._slot_owners()
+        anyone = next(iter(owners.values()))
+        groups: dict[_Node, list[int]] = {}
+        for index in indices:
+            key = _first_key(commands[index])
+            # A slot without an owner: any node answers that the cluster is down.
+            node = anyone if key is None else owners.get(key_slot(key), anyone)
+            groups.setdefault(node, []).append(index)
+        return groups
+
+    def _slot_owners(self) -> dict[int, _Node]:
+        if not self._owners:
+            self._owners = self._ask_slots()
+        return self._owners
+
+    def _ask_slots(self) -> dict[int, _Node]:
+        failure: UnreachableError | None = None
+        for node in dict.fromkeys([*self.address.nodes, *self._clients]):
+            try:
+                ranges = self._client(node).call("CLUSTER", "SLOTS")
+            except UnreachableError as error:
+                failure = failure or error
+                continue
+            owners: dict[int, _Node] = {}
+            for first, last, master, *_ in ranges:
+                # A node that does not know its own address leaves it out.
+                owner = (master[0] or node[0], int(master[1]))
+                owners |= dict.fromkeys(range(first, last + 1), owner)
+            if owners:
+                return owners
+        raise failure or UnreachableError(
+            f"the Redis cluster at {self.address} has no slots",
+            why="no node of it owns any",
+            hint="check `redis-cli cluster slots`",
+        )
+
+    def _client(self, node: _Node) -> SocketClient:
+        if node not in self._clients:
+            host, port = node
+            address = replace(self.address, mode="standalone", host=host, port=port, nodes=())
+            self._clients[node] = SocketClient(address)
+        return self._clients[node]
+
+    def _send(self, node: _Node, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        try:
+            return self._client(node).pipeline(commands)
+        except UnreachableError:
+            # Its replica may have taken over by the next command.
+            self._owners.clear()
+            raise
+
+    def _follow_ask(self, command: Sequence[Arg], reply: Any) -> Any:
+        """The reply of the node that is just taking over the key's slot, if the first names one."""
+        if not isinstance(reply, ReplyError) or reply.code != "ASK":
+            return reply
+        host, _, port = reply.message.split()[2].rpartition(":")
+        return self._send((host or self.address.host, int(port)), [("ASKING",), command])[1]
+
+    # Streams
+
+    def _read_streams(self, command: Sequence[Arg], timeout_s: float) -> list[Any] | None:
+        """XREAD of streams anywhere, as one XREAD a stream."""
+        words = [str(word).upper() for word in command]
+        start = words.index("STREAMS") + 1
+        options = list(command[1 : start - 1])
+        if "BLOCK" in words[:start]:
+            at = words.index("BLOCK") - 1
+            del options[at : at + 2]
+        middle = start + (len(command) - start) // 2
+        reads = [
+            ("XREAD", *options, "STREAMS", key, last_id)
+            for key, last_id in zip(command[start:middle], command[middle:], strict=True)
+        ]
+        deadline = time.monotonic() + timeout_s
+        while True:
+            replies = self.pipeline(reads)
+            for reply in replies:
+                if isinstance(reply, ReplyError):
+                    raise reply
+            found = [stream for reply in replies for stream in reply or ()]
+            if found or time.monotonic() >= deadline:
+                return found or None
+            time.sleep(POLL_S)
+
+
+def _is_temporary(reply: Any) -> bool:
+    """Whether the cluster is changing, so that the command was not done and is worth repeating."""
+    return isinstance(reply, ReplyError) and reply.code in {"MOVED", "TRYAGAIN"}
