@@ -116,19 +116,20 @@ _qctl_add() {
       # Readline replaces only what stands behind the last of its word breaks.
       item=${item#"$head"}
       printf -v item %q "$item"
+      item=$lead$item
       ;;
   esac
   COMPREPLY+=("$item")
 }
 
 _qctl() {
-  local IFS=$' \t\n' rest=${COMP_LINE:0:COMP_POINT} cur='' quote='' head='' option='' key=''
-  local where='' gap word item i count=0 n=0 ended=''
+  local IFS=$' \t\n' rest=${COMP_LINE:0:COMP_POINT} cur='' quote='' head='' lead='' option=''
+  local key='' where='' breaks='' gap word item i count=0 n=0 ended=''
   local _qctl_redis='' _qctl_prefix='' _qctl_context=''
   local -a words=() _qctl_found=()
   COMPREPLY=()
 
-  # Bash splits words at : and = too; join what is not separated by a space.
+  # Bash splits words at :, = and @ too; join what is not separated by a space.
   for ((i = 0; i <= COMP_CWORD; i++)); do
     gap=${rest%%[![:space:]]*}
     rest=${rest#"$gap"}
@@ -169,6 +170,7 @@ _qctl() {
   if [[ -z $option && -z $ended && $cur == --*=* ]]; then
     option=${cur%%=*}
     cur=${cur#*=}
+    [[ $COMP_WORDBREAKS == *=* ]] || lead="$option="
   fi
   case $cur in
     \'*) quote=\' cur=${cur:1} ;;
@@ -183,7 +185,13 @@ _qctl() {
     key="argument:$where $count"
     _qctl_table "$key" || key="argument:$where +"
   fi
-  [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]] && head=${cur%"${cur##*:}"}
+  for item in : =; do
+    [[ $COMP_WORDBREAKS == *$item* ]] && breaks+=$item
+  done
+  [[ -n $breaks ]] && head=${cur%"${cur##*[$breaks]}"}
+  # An @ belongs to what is replaced.
+  word=${cur#"$head"}
+  [[ $COMP_WORDBREAKS == *@* && $word == *@* ]] && head+=${word%@*}
   _qctl_table "$key"
   local -a found=("${_qctl_found[@]}")
   for word in "${found[@]}"; do

@@ -15,10 +15,10 @@ import pytest
 
 from qctl.connect import Arg, Client, connect
 from qctl.redis_py import RedisPyClient
-from tests.interop.fixtures import bullmq, node_bull, node_modules, pm2
+from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
 from tests.servers import RedisServer
 
-__all__ = ["bullmq", "node_bull", "node_modules", "pm2"]
+__all__ = ["bullmq", "idle_bulls", "node_bull", "node_modules", "pm2"]
 
 
 @pytest.fixture(scope="session")

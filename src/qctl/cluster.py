@@ -24,7 +24,10 @@ RETRY_PAUSE_S = 0.05
 POLL_S = 0.02
 _Node = tuple[str, int]
 _KEYLESS = frozenset(
-    "ACL CLIENT CLUSTER COMMAND CONFIG DBSIZE ECHO FLUSHALL INFO PING ROLE SCAN SCRIPT TIME".split()
+    (
+        *("ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "FLUSHALL", "INFO"),
+        *("PING", "ROLE", "SCAN", "SCRIPT", "TIME"),
+    )
 )
 _KEY_IS_SECOND = frozenset({"MEMORY", "OBJECT", "XINFO"})
 

@@ -5,7 +5,7 @@
 
 const readline = require("node:readline");
 const Redis = require("ioredis");
-const { makeProcessor } = require("./processor");
+const { makeProcessor, running } = require("./processor");
 
 const [version, port] = process.argv.slice(2);
 const { Queue, Worker, QueueEvents, FlowProducer } = require(`bullmq${version}`);
@@ -34,7 +34,10 @@ async function eventsOf(name, prefix = "bull") {
   const key = `${prefix}:${name}`;
   if (!listeners.has(key)) {
     const seen = [];
-    const events = new QueueEvents(name, { connection, prefix });
+    // From where the stream is now: "$" would be where it is at the first read, some time later.
+    const [last] = await redis.xrevrange(`${key}:events`, "+", "-", "COUNT", 1);
+    const options = { connection, prefix, lastEventId: last ? last[0] : "0-0" };
+    const events = new QueueEvents(name, options);
     events.on("error", note(`events ${key}`));
     const emit = events.emit.bind(events);
     events.emit = (event, ...args) => {
@@ -120,11 +123,14 @@ const ops = {
   async problems() {
     return problems;
   },
-  async end() {
+  // Close everything, for the next test; answers how many jobs are still in hand.
+  async reset() {
+    const listening = [...listeners.values()].map(({ events }) => events);
     await Promise.all([...workers.values()].map((worker) => worker.close(true)));
-    const rest = [...queues.values(), ...flows.values()].map((item) => item.close());
-    await Promise.all([...rest, ...[...listeners.values()].map(({ events }) => events.close())]);
-    redis.disconnect();
+    await Promise.all([...queues.values(), ...flows.values(), ...listening].map((x) => x.close()));
+    for (const map of [workers, queues, flows, listeners]) map.clear();
+    problems.length = 0;
+    return running.size;
   },
 };
 
@@ -138,6 +144,5 @@ lines.on("line", async (line) => {
     answer = { seq, error: String((error && error.message) || error) };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
-  if (op === "end") process.exit(0);
 });
 lines.on("close", () => process.exit(0));

@@ -241,20 +241,17 @@ class NodeBull:
 
     # Its end
 
+    def reset(self) -> bool:
+        """Close all queues and workers in it; whether it is as good as new afterwards."""
+        with contextlib.suppress(NodeError, pytest.fail.Exception):
+            return self._process.poll() is None and self.send("reset", 10) == 0
+        return False
+
     def kill(self) -> None:
         """SIGKILL: its workers die with their jobs in hand."""
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGKILL)
         self._reap()
-
-    def close(self) -> None:
-        """Close everything in it and end it."""
-        if self._process.poll() is None:
-            with contextlib.suppress(Exception, pytest.fail.Exception):
-                self.send("end", 10)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
-        self.kill()
 
     def _reap(self) -> None:
         self._process.wait(10)

@@ -6,6 +6,8 @@
 //   returns      the return value
 // Each run leaves two rows in the list runs:<queue>, so that a test can count what really ran.
 
+// Jobs in hand, in this process.
+const running = new Set();
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function makeProcessor(redis, who) {
@@ -24,7 +26,7 @@ function makeProcessor(redis, who) {
       }),
     );
 
-  return async function run(job) {
+  async function run(job) {
     const data = job.data || {};
     await record(job, "start");
     if (data.block_ms) {
@@ -38,7 +40,16 @@ function makeProcessor(redis, who) {
     }
     await record(job, "end");
     return data.returns === undefined ? null : data.returns;
+  }
+
+  return async function processor(job) {
+    running.add(job);
+    try {
+      return await run(job);
+    } finally {
+      running.delete(job);
+    }
   };
 }
 
-module.exports = { makeProcessor, sleep };
+module.exports = { makeProcessor, running, sleep };

@@ -241,10 +241,17 @@ def test_a_daemon_that_ends_during_a_restart(real_pm2: RealPm2) -> None:
     try:
         wait_until(lambda: only(manager, "stubborn").status == "stopping", "the stop to begin")
         os.kill(int((real_pm2.home / "pm2.pid").read_text()), 9)
-        message = wait_until(call.error, "the restart to be given up")
-        assert "closed the connection" in message
-        with pytest.raises(UnreachableError, match="does not run"):
-            manager.processes()
+
+        def is_gone() -> bool:
+            # A lost answer is no refusal: PM2 may have been at work.
+            assert call.error() is None
+            try:
+                manager.processes()
+            except UnreachableError as error:
+                return "does not run" in error.what
+            return False
+
+        wait_until(is_gone, "PM2 to be gone")
     finally:
         call.close()
         # Nobody else ends it now.
@@ -294,8 +301,10 @@ def test_a_restart_that_is_answered_with_junk_is_not_asked_for_twice(fake_daemon
     home = fake_daemon(serve)
     (process,) = processes(row(0, "worker"))
     call = Pm2(home).begin_restart(process)
-    message = wait_until(call.error, "the junk to arrive")
-    assert "not understood" in message
-    assert call.error() == message
+    wait_until(lambda: bool(asked), "the restart to be asked for")
+    for _ in range(20):
+        # Not a refusal: it may well be at work.
+        assert call.error() is None
+        time.sleep(0.01)
     call.close()
     assert len(asked) == 1

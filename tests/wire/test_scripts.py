@@ -35,7 +35,7 @@ def test_every_script_compiles_and_says_what_it_does(name: str, client: Client) 
 def test_a_script_is_sent_once(client: Client) -> None:
     client.call("CONFIG", "RESETSTAT")
     for _ in range(3):
-        scripts.run(client, "lease_free", ["lease"], ["me"])
+        scripts.run(client, "disown", ["lease"], ["me"])
     stats = client.call("INFO", "commandstats")
     calls = {
         line.split(":")[0].removeprefix("cmdstat_"): line for line in stats.splitlines()[1:] if line
@@ -45,13 +45,13 @@ def test_a_script_is_sent_once(client: Client) -> None:
 
 
 def test_it_survives_a_script_flush(store: Client) -> None:
-    scripts.run(store, "lease_free", ["lease"], ["me"])
+    scripts.run(store, "disown", ["lease"], ["me"])
     store.call("SCRIPT", "FLUSH")
-    assert scripts.run(store, "lease_free", ["lease"], ["me"]) == 0
+    assert scripts.run(store, "disown", ["lease"], ["me"]) == 0
 
 
 def test_a_failing_script_is_an_error(store: Client) -> None:
     store.call("LPUSH", "lease", "x")
     with pytest.raises(ReplyError) as caught:
-        scripts.run(store, "lease_free", ["lease"], ["me"])
+        scripts.run(store, "disown", ["lease"], ["me"])
     assert "WRONGTYPE" in caught.value.message

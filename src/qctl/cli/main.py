@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("drain", "Restart a process without interrupting its jobs."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 
 
 class CommandGroup(TyperGroup):
@@ -158,7 +158,9 @@ def _invoke(arguments: Sequence[str], streams: Streams) -> int:
 
 def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
     ctx = getattr(error, "ctx", None)
-    path = ctx.command_path if ctx else "qctl"
+    # Some errors come without their context; the command stands first on the command line.
+    spoken = " ".join(word for word in arguments[:1] if word in COMMANDS)
+    path = ctx.command_path if ctx else f"qctl {spoken}".rstrip()
     what = error.format_message().rstrip(".")
     hint = f"{path} --help"
     if isinstance(error, click_errors.NoSuchOption):

@@ -152,13 +152,12 @@ class _RpcRestart:
                 self._other = self._fallback()
             except QctlError as error:
                 self._error = f"{error.what}: {error.why}"
-        except pm2_socket.NotUnderstoodError as error:
-            # It may well be at work: asking a second time would restart twice.
-            self._done, self._error = True, f"PM2's answer is not understood: {error}"
+        except (pm2_socket.NotUnderstoodError, UnreachableError):
+            # No refusal: it may well be at work, and asking a second time would restart twice. The
+            # caller watches the process, and so notices when PM2 is gone.
+            self._done = True
         except pm2_socket.RpcError as error:
             self._done, self._error = True, str(error)
-        except UnreachableError as error:
-            self._done, self._error = True, f"{error.what} ({error.why})"
         if self._done:
             self._call.close()
 

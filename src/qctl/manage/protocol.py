@@ -54,7 +54,9 @@ class RestartCall(Protocol):
     """A restart under way. Its end proves nothing: watch the process itself."""
 
     def error(self) -> str | None:
-        """Why the manager refused; None while it is at work or when it reported success."""
+        """Why the manager refused; None while it is at work, when it reported success, and when
+        its answer was lost, after which only the process itself can tell.
+        """
         ...
 
     def close(self) -> None:

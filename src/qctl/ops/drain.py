@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ExitStatus, FailedError, QctlError, ReplyError
-from qctl.manage.protocol import ManagedProcess
+from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState
 from qctl.ops.guard import Guard
@@ -192,9 +192,11 @@ def _restart(state: DrainState) -> Iterator[Step]:
     target = state.plan.target
     if target is None:
         return
-    for process in target.processes:
-        # The last look before the point of no return.
+    for planned in target.processes:
+        # The last look before the point of no return. The process may be another by now: a crash
+        # during the wait, or somebody's own restart.
         check_still_paused(state)
+        process = _as_it_is_now(target.manager, planned)
         run = Restart(
             state.client, target.manager, process, _expectation(state, process), state.stop
         )
@@ -210,14 +212,26 @@ def _restart(state: DrainState) -> Iterator[Step]:
         yield ready
 
 
+def _as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
+    for process in manager.processes():
+        if process.key == planned.key:
+            return process
+    raise FailedError(
+        f"{planned.target} (id {planned.key}) is no longer under its manager",
+        why="somebody deleted it during the drain",
+        hint="start it again, for example pm2 start ecosystem.config.js",
+    )
+
+
 def _expectation(state: DrainState, process: ManagedProcess) -> Expectation:
     names = frozenset(keys.name for keys in state.queues)
-    connections = state.plan.connections
+    connections, target = state.plan.connections, state.plan.target
+    by_address = bool(connections and target and connections.queues_of(target.processes))
     served = connections.queues_of([process]) if connections else set()
     return Expectation(
         # Where addresses could not be matched, every queue must get a new worker.
-        queues=frozenset(served & names) or names,
-        by_address=bool(served),
+        queues=frozenset(served & names) if by_address else names,
+        by_address=by_address,
         prefix=state.settings.prefix,
         db=state.address.db,
     )

@@ -9,6 +9,7 @@ from qctl.errors import ExitStatus, QctlError, ReplyError
 from qctl.ops.drain_state import DrainState
 from qctl.ops.proof import settle, vanished
 from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
+from qctl.ops.watchdog import may_pass
 from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -65,11 +66,13 @@ class DrainEnd:
     def _leave_to_watchdog(self, error: QctlError) -> None:
         state = self._state
         names = ", ".join(keys.name for keys in sorted(state.paused_here))
-        if names:
+        if names and may_pass(error):
             state.notes.append(
                 f"{names} could not be resumed ({error.what}); the watchdog (pid "
                 f"{state.guard.watchdog_pid}) does it as soon as Redis can be written to again"
             )
+        elif names:
+            state.notes.append(f"{names} could not be resumed ({error.what}): qctl resume {names}")
         state.guard.abandon()
         self._is_closed = True
 
@@ -78,17 +81,18 @@ class DrainEnd:
         # Somebody else may have paused it meanwhile, and means it.
         state.follow()
         for keys in sorted(state.paused_here):
-            if keys in state.paused_by_others:
-                state.notes.append(
-                    f"{keys.name} was paused by somebody else meanwhile, so it stays paused"
-                )
-                continue
             done = resume(state.client, keys, owner=state.holder.owner)
-            state.paused_here.discard(keys)
             if done.changed:
+                state.paused_here.discard(keys)
                 state.resumed_at_ms = int(done.event_id.partition("-")[0])
                 yield Resumed(keys.name, done.moved)
+            elif keys in state.paused_by_others:
+                state.notes.append(
+                    f"{keys.name} was paused by somebody else meanwhile, so it stays paused; when "
+                    f"they are done: qctl resume {keys.name}"
+                )
             else:
+                state.paused_here.discard(keys)
                 state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
         state.ledger.resumed()
 

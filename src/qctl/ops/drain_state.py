@@ -16,6 +16,7 @@ from qctl.wire.active import ActiveJob
 from qctl.wire.events import Event, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
+from qctl.wire.transitions import disown_pause
 
 # The longest time in which a wish to stop goes unheard.
 BLOCK_MS = 200
@@ -98,9 +99,10 @@ class DrainState:
         events = read_events(self.client, self.cursors, block_ms=BLOCK_MS if wait else 0)
         self.ledger.follow(events)
         for keys, event in events:
-            # Our own pause came before the cursor.
+            # Our own pause came before the cursor. In Redis, so that the watchdog knows it too.
             if event.name == "paused":
                 self.paused_by_others.add(keys)
+                disown_pause(self.client, keys, self.holder.owner)
             elif event.name == "resumed":
                 self.paused_by_others.discard(keys)
         return events

@@ -48,7 +48,7 @@ def pause_queues(
     for snapshot in snapshots:
         changed = not snapshot.paused
         if not dry_run:
-            changed = pause(client, snapshot.keys, holder).changed
+            changed = pause(client, snapshot.keys, holder, claim=True).changed
         results.append(
             PauseResult(
                 name=snapshot.keys.name,

@@ -252,7 +252,11 @@ def _warnings(plan: DrainPlan) -> Iterable[str]:
                 "BullMQ 5 client that resumes it meanwhile would lose the jobs in wait"
             )
         if snapshot.paused:
-            yield f"{name} is paused already and stays paused at the end"
+            by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+            yield (
+                f"{name} is paused already{by} and stays paused at the end; when that is no "
+                f"longer wanted: qctl resume {name}"
+            )
 
 
 def running_jobs(

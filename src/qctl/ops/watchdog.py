@@ -95,7 +95,7 @@ class Watchdog:
                     resume(self._client, keys, owner=holder.owner)
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
-                    if not _may_pass(error):
+                    if not may_pass(error):
                         # Trying again is no help; the lease runs out, `status` tells who paused.
                         del pending[keys]
                 else:
@@ -121,7 +121,7 @@ class Watchdog:
             time.sleep(0.05)
 
 
-def _may_pass(error: QctlError) -> bool:
+def may_pass(error: QctlError) -> bool:
     """Whether the trouble may end by itself: Redis is away, loading, or failing over."""
     return error.exit_status == ExitStatus.UNREACHABLE or getattr(error, "code", "") in {
         "READONLY",

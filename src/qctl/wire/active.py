@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Arg, Client
-from qctl.wire.jobs import is_marker, raised
+from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 
 # Jobs whose durations are looked at to estimate how long a running one still takes.
@@ -53,26 +53,30 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
         if not is_marker(job_id)
     ]
     commands: list[tuple[Arg, ...]] = []
+    fields = ("name", "processedOn", "pb", "stc", "rjk")
     for keys, job_id in ids:
         lock = keys.lock(job_id)
-        fields = ("name", "processedOn", "pb", "stc", "rjk")
-        commands += [("HMGET", keys(job_id), *fields), ("GET", lock), ("PTTL", lock)]
-    replies = iter([raised(reply) for reply in client.pipeline(commands)] if commands else ())
+        commands += [
+            ("HMGET", keys(job_id), *fields),
+            ("HLEN", keys(job_id)),
+            ("GET", lock),
+            ("PTTL", lock),
+        ]
+    replies = iter(client.pipeline(commands) if commands else ())
     jobs = []
     for keys, job_id in ids:
-        (name, started, worker, stalls, scheduler), token, ttl = (
-            next(replies),
-            next(replies),
-            next(replies),
-        )
+        name, started, worker, stalls, scheduler = typed(next(replies), [None] * len(fields))
+        exists = typed(next(replies), 0)
+        # Whatever stands at the lock's key, it keeps the job from being taken for an orphan.
+        token, ttl = typed(next(replies), ""), raised(next(replies))
         jobs.append(
             ActiveJob(
                 keys=keys,
                 id=job_id,
-                name=name,
-                started_at_ms=_int(started),
+                name=(name or "") if exists else None,
+                started_at_ms=number(started),
                 worker=worker,
-                stalled_count=_int(stalls) or 0,
+                stalled_count=number(stalls) or 0,
                 scheduler=scheduler,
                 lock_token=token,
                 lock_ttl_ms=ttl if token is not None and ttl >= 0 else None,
@@ -88,12 +92,8 @@ def recent_durations(client: Client, keys: QueueKeys) -> dict[str, list[float]]:
     rows = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids]) if ids else []
     durations: dict[str, list[float]] = {}
     for row in rows:
-        name, started, finished = raised(row)
-        started_ms, finished_ms = _int(started), _int(finished)
+        name, started, finished = typed(row, (None, None, None))
+        started_ms, finished_ms = number(started), number(finished)
         if name is not None and started_ms is not None and finished_ms is not None:
             durations.setdefault(name, []).append(max(finished_ms - started_ms, 0) / 1000)
     return durations
-
-
-def _int(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

@@ -14,6 +14,8 @@ from qctl.wire.keys import QueueKeys
 # The text BullMQ gives a job that was found stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 LEGACY_MARKER = "0:"
+# Beyond this JavaScript cannot count (wire format 3): such a number was never meant as one.
+_LARGEST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +65,27 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
         opts = {}
     stacktrace, _ = _json(fields.get("stacktrace"), [])
     # Bull 3/4 and early BullMQ 5 wrote attemptsMade; readers look at it first (wire format 2.5).
-    made = _int(fields.get("attemptsMade")) or _int(fields.get("atm")) or 0
+    made = number(fields.get("attemptsMade")) or number(fields.get("atm")) or 0
     return JobRecord(
         id=job_id,
         name=fields.get("name", ""),
         data=data,
         data_is_json=data_is_json,
         opts=opts,
-        timestamp_ms=_int(fields.get("timestamp")),
-        delay_ms=_int(fields.get("delay")) or 0,
-        priority=_int(fields.get("priority")) or 0,
-        processed_on_ms=_int(fields.get("processedOn")),
-        finished_on_ms=_int(fields.get("finishedOn")),
+        timestamp_ms=number(fields.get("timestamp")),
+        delay_ms=number(fields.get("delay")) or 0,
+        priority=number(fields.get("priority")) or 0,
+        processed_on_ms=number(fields.get("processedOn")),
+        finished_on_ms=number(fields.get("finishedOn")),
         attempts_made=made,
-        attempts_started=_int(fields.get("ats")) or 0,
-        attempts_max=max(_int(opts.get("attempts")) or 0, 1),
-        stalled_count=_int(fields.get("stc")) or _int(fields.get("stalledCounter")) or 0,
+        attempts_started=number(fields.get("ats")) or 0,
+        attempts_max=max(number(opts.get("attempts")) or 0, 1),
+        stalled_count=number(fields.get("stc")) or number(fields.get("stalledCounter")) or 0,
         worker=fields.get("pb"),
         progress=_json(fields.get("progress"), None)[0],
         returnvalue=_json(fields.get("returnvalue"), None)[0],
         failed_reason=fields.get("failedReason"),
-        stacktrace=[str(item) for item in stacktrace] if isinstance(stacktrace, list) else [],
+        stacktrace=_texts(stacktrace),
         deferred_failure=fields.get("defa"),
         scheduler=fields.get("rjk"),
         parent_key=fields.get("parentKey"),
@@ -100,11 +102,7 @@ class ReadJob:
 
 
 def read_jobs(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[ReadJob | None]:
-    """Jobs with their locks in one round trip; None for an id whose hash does not exist.
-
-    Raises:
-        ReplyError: a job's key holds something else than a hash.
-    """
+    """Jobs with their locks in one round trip; None for an id whose hash does not exist."""
     commands: list[tuple[Arg, ...]] = []
     for job_id in ids:
         lock = keys.lock(job_id)
@@ -112,7 +110,8 @@ def read_jobs(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[ReadJ
     replies = client.pipeline(commands)
     jobs: list[ReadJob | None] = []
     for index, job_id in enumerate(ids):
-        flat, token, ttl = (raised(reply) for reply in replies[index * 3 : index * 3 + 3])
+        flat, token, ttl = replies[index * 3 : index * 3 + 3]
+        flat, token, ttl = typed(flat, []), typed(token, ""), raised(ttl)
         if not flat:
             jobs.append(None)
             continue
@@ -133,6 +132,16 @@ def raised(reply: Any) -> Any:
     return reply
 
 
+def typed(reply: Any, other: Any) -> Any:
+    """A pipeline's reply, or ``other`` if the key is of another type than the command reads.
+
+    An id may be the name of another key, such as ``wait``; one such must not hide all other jobs.
+    """
+    if isinstance(reply, ReplyError) and reply.code == "WRONGTYPE":
+        return other
+    return raised(reply)
+
+
 def is_marker(job_id: str) -> bool:
     """Whether a list entry is a marker of BullMQ 3 or 4 and not a job (wire format 2.5)."""
     return job_id.startswith(LEGACY_MARKER)
@@ -142,13 +151,26 @@ def _json(text: str | None, default: Any) -> tuple[Any, bool]:
     if text is None:
         return default, True
     try:
-        return json.loads(text), True
+        return json.loads(text, parse_constant=_refuse), True
     except (ValueError, RecursionError):
         return text, False
 
 
-def _int(value: Any) -> int | None:
+def _refuse(constant: str) -> Any:
+    # Python would read NaN and Infinity; to BullMQ they are no JSON.
+    raise ValueError(constant)
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        return []
+    return [item if isinstance(item, str) else json.dumps(item) for item in value]
+
+
+def number(value: Any) -> int | None:
+    """A count or a time in a field; None for a missing, malformed or absurd one."""
     try:
-        return int(float(value))
+        whole = int(float(value))
     except (TypeError, ValueError, OverflowError):
         return None
+    return whole if abs(whole) <= _LARGEST else None

@@ -13,7 +13,7 @@ from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker
+from qctl.wire.jobs import is_marker, number
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder, parse_holder
 
@@ -124,7 +124,9 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any]
 ) -> QueueSnapshot | ReplyError | None:
-    error = _error(first) or next((r for r in second if isinstance(r, ReplyError)), None)
+    # A waiting id may be the name of another key, such as ``wait``: then it has no age.
+    errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
+    error = _error(first) or next(errors, None)
     if error is not None:
         return error
     active = _active(first)
@@ -143,13 +145,13 @@ def _snapshot(
     # Bull 3/4 has no event stream, and a meta hash only while paused (wire format 10.3).
     is_bull = not first["has_events"] and version is None and bool(first["has_id"])
     is_bull = is_bull or bool(first["has_meta_paused"])
-    times = [int(age) for age in ages if age is not None and age.isdigit()]
+    times = [time for time in map(number, ages) if time is not None and time >= 0]
     return QueueSnapshot(
         keys=keys,
         format="bull" if is_bull else "bullmq",
         client_version=version.partition(":")[2] or version if version else None,
         paused=paused is not None or bool(first["has_meta_paused"]),
-        concurrency=int(concurrency) if concurrency and concurrency.isdigit() else None,
+        concurrency=number(concurrency),
         counts=counts,
         legacy_paused=legacy_paused,
         active_ids=tuple(active),

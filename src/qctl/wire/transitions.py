@@ -45,13 +45,18 @@ def _keys(keys: QueueKeys, *suffixes: str) -> list[str]:
     return [keys(suffix) for suffix in suffixes]
 
 
-def pause(client: Client, keys: QueueKeys, holder: Holder) -> Pause:
-    """Stop workers from taking jobs; running ones go on."""
+def pause(client: Client, keys: QueueKeys, holder: Holder, *, claim: bool = False) -> Pause:
+    """Stop workers from taking jobs; running ones go on.
+
+    Args:
+        claim: make it ours also when a drain has paused it for the time being, so that the queue
+            stays paused when that drain ends.
+    """
     changed, event_id = scripts.run(
         client,
         "pause",
         [*_keys(keys, "meta", "marker", "events"), keys.pause_note],
-        [holder.to_json()],
+        [holder.to_json(), "claim" if claim else ""],
     )
     return Pause(bool(changed), event_id)
 
@@ -151,4 +156,9 @@ def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None
 
 def free_lease(client: Client, keys: QueueKeys, owner: str) -> None:
     """Give a lease back, if it still is this owner's."""
-    scripts.run(client, "lease_free", [keys.lease], [owner])
+    scripts.run(client, "disown", [keys.lease], [owner])
+
+
+def disown_pause(client: Client, keys: QueueKeys, owner: str) -> None:
+    """Let a pause no longer be this owner's: somebody else wants the queue paused as well."""
+    scripts.run(client, "disown", [keys.pause_note], [owner])

@@ -4,12 +4,20 @@
 --
 -- KEYS[1] meta   KEYS[2] marker   KEYS[3] events   KEYS[4] qctl's pause note
 -- ARGV[1] the note: who pauses, as JSON
+-- ARGV[2] "claim" to make it ours also when a drain has paused it for the time being; else ""
 --
--- Answers {1, id of the event} when this call paused it, {0, ""} when it was paused already; then
--- nothing is written.
+-- Answers {1, id of the event} when this call paused or claimed it, {0, ""} when it was paused
+-- already; then nothing is written.
 --@include events
 
-if redis.call("HEXISTS", KEYS[1], "paused") == 1 then
+local function is_for_the_time_being()
+  local note = redis.call("GET", KEYS[4])
+  local verb = note and cjson.decode(note).verb
+  return verb == "drain" or verb == "restart"
+end
+
+if redis.call("HEXISTS", KEYS[1], "paused") == 1
+    and not (ARGV[2] == "claim" and is_for_the_time_being()) then
   return {0, ""}
 end
 redis.call("HSET", KEYS[1], "paused", "1")

@@ -1,9 +1,9 @@
--- Give a lease back, if it still is the owner's.
+-- Delete a lease or a pause note, if it still is the owner's.
 --
--- KEYS[1] the lease
+-- KEYS[1] the lease or note
 -- ARGV[1] the owner
 --
--- Answers 1 when it was given back.
+-- Answers 1 when it was deleted.
 
 local held = redis.call("GET", KEYS[1])
 if held and cjson.decode(held).owner == ARGV[1] then

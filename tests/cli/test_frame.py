@@ -1,0 +1,411 @@
+"""The frame: options, environment variables, errors and exit codes, lazy loading."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import pytest
+import typer
+
+from qctl.cli import main
+from qctl.cli.frame import (
+    COMMON_FLAGS,
+    Environment,
+    Streams,
+    make_environment,
+    new_app,
+    optional_value,
+    with_environment,
+)
+from qctl.errors import (
+    ExitStatus,
+    FailedError,
+    NotFoundError,
+    PartialError,
+    QctlError,
+    RefusedError,
+    TimedOutError,
+    UnreachableError,
+    UsageError,
+)
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str, stdin: str = "", terminal: bool = False, **environ: str) -> Ran:
+    """One command in this process, with streams and an environment of its own."""
+    streams = Streams(
+        stdin=io.StringIO(stdin),
+        stdout=io.StringIO(),
+        stderr=io.StringIO(),
+        stdin_is_terminal=terminal,
+        stdout_is_terminal=terminal,
+        stderr_is_terminal=terminal,
+        width=80,
+        environ={"XDG_CONFIG_HOME": "/nonexistent", **environ},
+    )
+    code = main.run(arguments, streams)
+    return Ran(code, streams.stdout.getvalue(), streams.stderr.getvalue())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """A command ``probe`` that does whatever the test puts under "do", and notes what it got."""
+    box: dict[str, object] = {}
+    app = new_app()
+
+    @app.command("probe", cls=optional_value("--watch", "2"))
+    @with_environment
+    def probe_command(
+        env: Environment,
+        names: Annotated[list[str] | None, typer.Argument()] = None,
+        watch: Annotated[str | None, typer.Option("--watch")] = None,
+    ) -> None:
+        """A probe."""
+        box.update(env=env, names=names or [], watch=watch)
+        do = box.get("do")
+        if callable(do):
+            do(env)
+
+    module = ModuleType("qctl.cli.probe")
+    module.app = app  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "qctl.cli.probe", module)
+    module.__spec__ = find_spec("qctl.cli.frame")
+    monkeypatch.setitem(main.COMMANDS, "probe", ("probe", "A probe."))
+    return box
+
+
+def env_of(probe: dict[str, object]) -> Environment:
+    env = probe["env"]
+    assert isinstance(env, Environment)
+    return env
+
+
+# Options
+
+
+def test_options_after_the_command_win_over_the_environment(probe: dict[str, object]) -> None:
+    variables = {"QCTL_REDIS_URL": "redis://env:1/0", "QCTL_PREFIX": "env", "QCTL_OUTPUT": "ndjson"}
+    assert run("probe", **variables).code == 0
+    env = env_of(probe)
+    assert (env.settings.redis_url, env.settings.prefix, env.output) == (
+        *("redis://env:1/0", "env", "ndjson"),
+    )
+    flags = ["--redis", "redis://flag:1/0", "a", "--prefix", "flag", "--output", "table", "b"]
+    assert run("probe", *flags, **variables).code == 0
+    env = env_of(probe)
+    assert (env.settings.redis_url, env.settings.prefix, env.output) == (
+        *("redis://flag:1/0", "flag", "table"),
+    )
+    assert probe["names"] == ["a", "b"]
+
+
+def test_redis_url_is_the_second_choice(probe: dict[str, object]) -> None:
+    run("probe", REDIS_URL="redis://second:1/0")
+    assert env_of(probe).settings.redis_url == "redis://second:1/0"
+    run("probe", REDIS_URL="redis://second:1/0", QCTL_REDIS_URL="redis://first:1/0")
+    assert env_of(probe).settings.redis_url == "redis://first:1/0"
+
+
+def test_json_is_short_for_output_json(probe: dict[str, object]) -> None:
+    run("probe", "--json")
+    assert env_of(probe).output == "json"
+    ran = run("probe", "--json", "--output", "ndjson")
+    assert ran.code == ExitStatus.USAGE
+    assert "contradict" in ran.err
+
+
+def test_a_wrong_output_in_the_environment_is_named(probe: dict[str, object]) -> None:
+    ran = run("probe", QCTL_OUTPUT="yaml")
+    assert ran.code == ExitStatus.USAGE
+    assert "QCTL_OUTPUT" in ran.err
+    assert "table, json, ndjson" in ran.err
+
+
+def test_every_command_has_the_common_options() -> None:
+    for name, (module, _) in main.COMMANDS.items():
+        if find_spec(f"qctl.cli.{module}") is None:
+            continue
+        command = main.load_command(name)
+        assert command is not None
+        for leaf in getattr(command, "commands", {name: command}).values():
+            flags = {flag for parameter in leaf.params for flag in parameter.opts}
+            if name != "completion":
+                assert set(COMMON_FLAGS) <= flags, leaf.name
+
+
+@pytest.mark.parametrize(
+    ("words", "watch", "names"),
+    [
+        (["--watch"], "2", []),
+        (["--watch", "5"], "5", []),
+        (["--watch=5"], "5", []),
+        (["--watch", "0.5", "q"], "0.5", ["q"]),
+        (["--watch", "q"], "2", ["q"]),
+        (["q", "--watch"], "2", ["q"]),
+        (["--watch", "--json"], "2", []),
+        (["--", "--watch"], None, ["--watch"]),
+        ([], None, []),
+    ],
+)
+def test_a_value_may_be_left_out(
+    probe: dict[str, object], words: list[str], watch: str | None, names: list[str]
+) -> None:
+    assert run("probe", *words).code == 0
+    assert (probe["watch"], probe["names"]) == (watch, names)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FailedError, 1),
+        (UsageError, 2),
+        (NotFoundError, 3),
+        (TimedOutError, 4),
+        (RefusedError, 5),
+        (UnreachableError, 6),
+        (PartialError, 7),
+    ],
+)
+def test_errors_become_words_and_exit_codes(
+    probe: dict[str, object], error: type[QctlError], code: int
+) -> None:
+    def fail(_: Environment) -> None:
+        raise error("it failed", why="this\nand that", hint="qctl other")
+
+    probe["do"] = fail
+    ran = run("probe", "--json")
+    assert ran.code == code
+    assert ran.out == ""
+    assert ran.err == "error: it failed\nthis\nand that\ntry: qctl other\n"
+
+
+def test_errors_show_untrusted_text_harmlessly_and_hide_passwords(probe: dict[str, object]) -> None:
+    def fail(_: Environment) -> None:
+        raise ValueError("bad \x1b[2J at redis://user:s3cret@p@host:1/0")
+
+    probe["do"] = fail
+    ran = run("probe")
+    assert ran.code == 1
+    assert ran.err.startswith(
+        "error: unexpected: ValueError: bad \\x1b[2J at redis://user:***@host:1/0\n"
+    )
+    assert "s3cret" not in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.err.endswith("try: again with --debug\n")
+
+
+def test_a_traceback_only_with_debug(probe: dict[str, object]) -> None:
+    def fail(_: Environment) -> None:
+        raise ValueError("redis://user:s3cret@host:1/0")
+
+    probe["do"] = fail
+    for ran in (run("probe", "--debug"), run("probe", QCTL_DEBUG="1")):
+        assert "Traceback" in ran.err
+        assert "s3cret" not in ran.err
+        assert "again with --debug" not in ran.err
+    assert "Traceback" not in run("probe", QCTL_DEBUG="0").err
+
+
+def test_ctrl_c_is_130(probe: dict[str, object]) -> None:
+    def interrupt(_: Environment) -> None:
+        raise KeyboardInterrupt
+
+    probe["do"] = interrupt
+    ran = run("probe")
+    assert ran.code == ExitStatus.INTERRUPTED
+    assert "interrupted" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        (["statsu"], "qctl has no command 'statsu'", "try: qctl status"),
+        (["xyzzy"], "qctl has no command 'xyzzy'", "try: qctl --help"),
+        (["status", "--prefx", "x"], "qctl status has no option --prefx", "qctl status --prefix"),
+        (["status", "--redis"], "option '--redis' requires an argument", "qctl status --help"),
+        (["status", "--output", "xml"], "'xml' is not one of", "qctl status --help"),
+        (["--redis", "x", "status"], "qctl has no option --redis", "--redis after the command"),
+    ],
+)
+def test_wrong_words_are_exit_2_with_a_suggestion(words: list[str], what: str, hint: str) -> None:
+    ran = run(*words)
+    assert ran.code == ExitStatus.USAGE
+    first, *_, last = ran.err.splitlines()
+    assert what in first
+    assert hint in last
+    assert ran.out == ""
+
+
+def test_no_command_at_all_shows_the_help_and_is_exit_2() -> None:
+    ran = run()
+    assert ran.code == ExitStatus.USAGE
+    assert "Usage: qctl" in ran.err
+
+
+# Help
+
+
+def test_help_lines_are_those_of_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help").code == 0
+    shown = capsys.readouterr().out
+    for name, (module, line) in main.COMMANDS.items():
+        if find_spec(f"qctl.cli.{module}") is None:
+            assert f"  {name} " not in shown
+            continue
+        command = main.load_command(name)
+        assert command is not None
+        assert (command.help or "").splitlines()[0] == line, name
+        assert line in shown
+
+
+def test_help_is_plain_and_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status", "--help").code == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "QCTL_REDIS_URL" in shown
+    assert run("--version").code == 0
+    assert capsys.readouterr().out.startswith("qctl ")
+
+
+# Questions, colours, widths
+
+
+def streams(*, terminal: bool, stdin: str = "", **environ: str) -> Streams:
+    return Streams(
+        *(io.StringIO(stdin), io.StringIO(), io.StringIO()),
+        *([terminal] * 3),
+        width=72,
+        environ={"XDG_CONFIG_HOME": "/nonexistent", **environ},
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "yes"), [("y\n", True), ("YES\n", True), ("\n", False), ("no\n", False), ("", False)]
+)
+def test_a_question_is_asked_on_stderr(answer: str, yes: bool) -> None:
+    env = make_environment(streams(terminal=True, stdin=answer))
+    assert env.confirm("Restart\x1b it?") is yes
+    assert env.streams.stderr.getvalue() == "Restart\\x1b it? [y/N] "  # type: ignore[attr-defined]
+    assert env.streams.stdout.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_question_without_anybody_to_ask_names_the_flag() -> None:
+    for env in (
+        make_environment(streams(terminal=False, stdin="y\n")),
+        make_environment(streams(terminal=True, stdin="y\n"), as_json=True),
+        make_environment(replace(streams(terminal=True), stdin_is_terminal=False)),
+    ):
+        assert not env.interactive
+        with pytest.raises(UsageError) as caught:
+            env.confirm("Restart it?", flag="--force")
+        assert caught.value.exit_status == 2
+        assert "--force" in caught.value.hint
+
+
+def test_colour_only_where_it_is_wanted() -> None:
+    assert make_environment(streams(terminal=True)).colour()
+    assert not make_environment(streams(terminal=True), no_color=True).colour()
+    assert not make_environment(streams(terminal=True, NO_COLOR="1")).colour()
+    assert make_environment(streams(terminal=True, NO_COLOR="")).colour()
+    assert not make_environment(streams(terminal=True, TERM="dumb")).colour()
+    assert not make_environment(streams(terminal=False)).colour()
+    env = make_environment(replace(streams(terminal=True), stdout_is_terminal=False))
+    assert env.colour(env.streams.stderr)
+    assert not env.colour()
+
+
+def test_the_width_is_the_terminals_or_unlimited() -> None:
+    assert make_environment(streams(terminal=True)).width == 72
+    assert make_environment(streams(terminal=False)).width > 1000
+
+
+def test_rich_consoles_obey_no_markup() -> None:
+    env = make_environment(streams(terminal=False))
+    env.out.print("[bold]x[/bold] :smile: 123")
+    assert env.streams.stdout.getvalue() == "[bold]x[/bold] :smile: 123\n"  # type: ignore[attr-defined]
+
+
+def test_notes_go_to_stderr_with_control_characters_visible() -> None:
+    env = make_environment(streams(terminal=True))
+    env.note("a\x1b[31mb\nc")
+    assert env.streams.stderr.getvalue() == "a\\x1b[31mb\nc\n"  # type: ignore[attr-defined]
+
+
+# The real program
+
+
+def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "XDG_CONFIG_HOME": "/nonexistent", "PM2_HOME": "/nonexistent"}
+    return subprocess.run(
+        [sys.executable, "-m", "qctl", *arguments],
+        env=environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain",
+             "qctl.manage.pm2", "qctl.cli.jobs")  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])
+def test_status_imports_only_what_it_needs(
+    redis_url: str, client: object, arguments: list[str]
+) -> None:
+    client.call("HSET", "bull:q:meta", "version", "bullmq:6.7.0")  # type: ignore[attr-defined]
+    code = (
+        "import json, sys\n"
+        "from qctl.cli.frame import Streams\n"
+        "from qctl.cli.main import run\n"
+        f"code = run({[*arguments, '--redis', redis_url]!r}, Streams.standard())\n"
+        "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PM2_HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    code_and_modules = json.loads(done.stderr.splitlines()[-1])
+    assert code_and_modules[0] == 0
+    assert not set(FORBIDDEN) & set(code_and_modules[1])
+
+
+def test_a_reader_that_goes_away_is_no_traceback(redis_url: str, client: object) -> None:
+    client.pipeline([("HSET", f"bull:q{n}:meta", "v", "1") for n in range(3000)])  # type: ignore[attr-defined]
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m qctl queues --redis {redis_url} | head -1"],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "XDG_CONFIG_HOME": "/nonexistent"},
+    )  # fmt: skip
+    assert done.stdout == "q0\n"
+    assert done.stderr == ""
+
+
+def test_closed_streams_are_no_crash(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m qctl --version >&- 2>&- <&-; echo $? > {tmp_path}/code"
+    subprocess.run(["sh", "-c", script], timeout=60, check=True)
+    assert (tmp_path / "code").read_text().strip() in {"0", "1"}
+
+
+def test_redis_down_is_exit_6_and_names_no_password() -> None:
+    done = qctl("status", "--redis", "redis://u:s3cret@127.0.0.1:1/0")
+    assert done.returncode == ExitStatus.UNREACHABLE
+    assert "127.0.0.1:1" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout

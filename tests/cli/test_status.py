@@ -1,0 +1,229 @@
+"""``status``, ``queues`` and ``workers`` as a script and an operator see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.wire.clients import client_name
+from tests.cli.test_frame import Ran, run
+
+HOSTILE = "ev\x1b[31mil\n\u202e[bold]"
+
+
+@pytest.fixture
+def url(redis_url: str, client: Client) -> str:
+    """A server with two queues: ``email`` with jobs and a worker's pause, and a hostile name."""
+    now_ms = int(time.time() * 1000)
+    client.pipeline(
+        [
+            ("HSET", "bull:email:meta", "version", "bullmq:6.7.0", "paused", "1"),
+            ("XADD", "bull:email:events", "*", "event", "x"),
+            ("RPUSH", "bull:email:wait", "2", "1"),
+            ("HSET", "bull:email:1", "timestamp", now_ms - 60_000),
+            ("RPUSH", "bull:email:active", "3", "4"),
+            ("SET", "bull:email:3:lock", "t"),
+            ("ZADD", "bull:email:prioritized", "1", "5"),
+            ("HSET", f"bull:{HOSTILE}:meta", "version", "bullmq:5.0.0"),
+        ]
+    )
+    return redis_url
+
+
+def status(url: str, *words: str, **environ: str) -> Ran:
+    return run("status", "--redis", url, *words, PM2_HOME="/nonexistent", **environ)
+
+
+def test_json_has_the_shape_of_the_contract(url: str) -> None:
+    ran = status(url, "email", "--json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    assert ran.out.count("\n") == 1
+    assert list(report) == ["redis", "queues", "processes"]
+    assert report["redis"]["url"] == url
+    assert re.match(r"\d+\.\d+", report["redis"]["version"])
+    assert report["redis"]["mode"] == "standalone"
+    (queue,) = report["queues"]
+    assert list(queue)[:10] == [
+        *("name", "prefix", "format", "client_version", "paused", "paused_by", "counts"),
+        *("oldest_waiting_s", "schedulers", "workers"),
+    ]
+    assert queue["counts"] == {
+        "waiting": 2,
+        "active": 2,
+        "stalled": 1,
+        "delayed": 0,
+        "prioritized": 1,
+        "waiting_children": 0,
+        "completed": 0,
+        "failed": 0,
+    }
+    assert (queue["client_version"], queue["paused"], queue["paused_by"]) == ("6.7.0", True, None)
+    assert 59 <= queue["oldest_waiting_s"] <= 120
+    assert queue["workers"] == 0
+    assert report["processes"] == []
+
+
+def test_the_table_shows_hostile_names_harmlessly(url: str) -> None:
+    ran = status(url)
+    assert ran.code == 0
+    assert "\x1b" not in ran.out
+    assert "\u202e" not in ran.out
+    assert "ev\\x1b[31mil\\n\\u202e[bold]" in ran.out
+    assert "    qctl resume email\n" in ran.out
+
+
+def test_named_queues_come_in_their_order_and_once(url: str) -> None:
+    ran = status(url, HOSTILE, "email", "email", "--json")
+    assert [queue["name"] for queue in json.loads(ran.out)["queues"]] == [HOSTILE, "email"]
+
+
+def test_a_missing_queue_is_exit_3_with_the_nearest_name(url: str) -> None:
+    ran = status(url, "email", "emial", "--json")
+    assert (ran.code, ran.out) == (3, "")
+    assert "no queue is called 'emial'" in ran.err
+    assert ran.err.endswith("try: qctl status email\n")
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "email"], ["queues"]])
+def test_a_prefix_that_holds_nothing_is_exit_3_and_names_those_that_do(
+    url: str, words: list[str]
+) -> None:
+    ran = run(*words, "--redis", url, "--prefix", "bullmq", PM2_HOME="/nonexistent")
+    assert (ran.code, ran.out) == (3, "")
+    assert "'bull'" in ran.err
+    assert ran.err.endswith("try: --prefix bull\n")
+
+
+def test_an_empty_database_is_exit_3(redis_url: str) -> None:
+    ran = status(redis_url)
+    assert ran.code == 3
+    assert "holds no BullMQ queue at all" in ran.err
+
+
+def test_a_broken_queue_does_not_hide_the_others(url: str, client: Client) -> None:
+    client.call("SET", "bull:broken:meta", "text")
+    ran = status(url, "--json")
+    assert ran.code == 7
+    assert [queue["name"] for queue in json.loads(ran.out)["queues"]] == ["email", HOSTILE]
+    assert "'broken': WRONGTYPE" in ran.err
+    named = status(url, "broken")
+    assert (named.code, named.out) == (1, "")
+    assert "bull:broken:meta" in named.err
+
+
+def test_pm2_trouble_is_a_remark(url: str, tmp_path: object) -> None:
+    (tmp_path / "rpc.sock").write_text("no socket")  # type: ignore[operator]
+    ran = run("status", "--redis", url, "--json", PM2_HOME=str(tmp_path))
+    assert ran.code == 0
+    assert json.loads(ran.out)["processes"] == []
+    assert "no processes shown" in ran.err
+
+
+def test_queues(url: str) -> None:
+    assert run("queues", "--redis", url).out == "email\nev\\x1b[31mil\\n\\u202e[bold]\n"
+    ran = run("queues", "--redis", url, "--json")
+    assert json.loads(ran.out) == {"queues": ["email", HOSTILE]}
+
+
+def test_workers(url: str, client: Client) -> None:
+    connections = [connect(url)[1] for _ in range(4)]
+    names = [("email", "w1"), ("email", None), ("email", None), (HOSTILE, "x")]
+    for connection, (queue, name) in zip(connections, names, strict=True):
+        connection.call("CLIENT", "SETNAME", client_name("bull", queue, name))
+    client.call("HSET", "bull:email:3", "pb", "w1", "name", "j")
+    ran = run("workers", "email", "--redis", url, "--json", PM2_HOME="/nonexistent")
+    rows = json.loads(ran.out)["workers"]
+    assert [(row["queue"], row["name"], row["jobs"]) for row in rows] == [
+        ("email", None, None),
+        ("email", None, None),
+        ("email", "w1", ["3"]),
+    ]
+    everywhere = run("workers", "--redis", url, PM2_HOME="/nonexistent")
+    assert len(everywhere.out.splitlines()) == 5
+    assert run("workers", "nix", "--redis", url).code == 3
+    shown = json.loads(status(url, "--json").out)["queues"]
+    assert [queue["workers"] for queue in shown] == [3, 1]
+    for connection in connections:
+        connection.close()
+
+
+def test_no_workers_is_said(url: str) -> None:
+    ran = run("workers", "--redis", url, PM2_HOME="/nonexistent")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no worker is connected\n")
+
+
+# Watching
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_watching_needs_a_terminal_or_lines(url: str, words: list[str]) -> None:
+    ran = status(url, "--watch", *words)
+    assert ran.code == 2
+    assert "--output ndjson" in ran.err
+
+
+@pytest.mark.parametrize("interval", ["0", "0.01", "1e9", "5x", "99999999"])
+def test_a_strange_interval_is_refused(url: str, interval: str) -> None:
+    ran = status(url, "--watch", interval, "--output", "ndjson")
+    assert ran.code == 2
+    assert repr(interval) in ran.err
+
+
+def test_watching_prints_a_line_per_look_until_ctrl_c(url: str) -> None:
+    words = [sys.executable, "-m", "qctl", "status", "--watch", "0.1", "--output", "ndjson"]
+    process = subprocess.Popen(
+        [*words, "--redis", url],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PM2_HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"},
+    )
+    assert process.stdout is not None
+    lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    process.stdout.close()
+    assert [len(line["queues"]) for line in lines] == [2, 2, 2]
+
+
+def test_watching_redraws_on_a_terminal_until_ctrl_c(url: str) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover - the child
+        environ = {**os.environ, "PM2_HOME": "/nonexistent", "TERM": "xterm", "COLUMNS": "80"}
+        words = [sys.executable, "-m", "qctl", "status", "--watch", "0.2", "--redis", url]
+        os.execve(sys.executable, words, environ)  # noqa: S606
+    shown = _read_until(terminal, lambda text: text.count("Ctrl-C to leave") >= 2)
+    os.kill(pid, signal.SIGINT)
+    _read_until(terminal, lambda _: False)
+    _, result = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(result) == 0
+    assert "ev\\x1b[31mil" in shown
+    # Rich moves the cursor up to draw over the frame before.
+    assert "\x1b[1A" in shown
+
+
+def _read_until(terminal: int, enough: object, timeout_s: float = 20.0) -> str:
+    text = ""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and not enough(text):  # type: ignore[operator]
+        if not select.select([terminal], [], [], 0.2)[0]:
+            continue
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        text += chunk.decode("utf-8", "replace")
+    return text

@@ -1,0 +1,331 @@
+"""The state of queues: what is read, with how much, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qctl.config import Settings
+from qctl.connect import Address, Arg, Client, connect
+from qctl.errors import FailedError, NotFoundError, PartialError, ReplyError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops import attribution, inspect
+from qctl.ops.inspect import Inspection, QueueStatus, inspect_queues
+from qctl.ops.lookup import all_queues, find_queues, quoted
+from qctl.ops.workers import inspect_workers
+from qctl.wire.clients import WorkerClient, client_name
+from qctl.wire.notes import this_process
+from tests.servers import RedisServer
+
+SETTINGS = Settings(pm2_home=Path("/nonexistent"))
+ADDRESS = Address()
+
+
+class Counting:
+    """A client that counts its round trips."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.trips: list[str] = []
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.trips.append(str(command[0]))
+        return self._client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        self.trips.append("pipeline")
+        return self._client.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def make_queue(client: Client, name: str, prefix: str = "bull", **jobs: int) -> None:
+    """A queue with so many jobs ``waiting=…, active=…, stalled=…, legacy_paused=…``."""
+    key = f"{prefix}:{name}"
+    client.call("HSET", f"{key}:meta", "version", "bullmq:6.7.0")
+    client.call("XADD", f"{key}:events", "*", "event", "x")
+    lists = {"waiting": "wait", "active": "active", "stalled": "active", "legacy_paused": "paused"}
+    for state, number in jobs.items():
+        for index in range(number):
+            job_id = f"{state}-{index}"
+            client.call("LPUSH", f"{key}:{lists[state]}", job_id)
+            client.call("HSET", f"{key}:{job_id}", "timestamp", int(time.time() * 1000))
+            if state == "active":
+                client.call("SET", f"{key}:{job_id}:lock", "token")
+
+
+def look(client: Client, *names: str, settings: Settings = SETTINGS) -> Inspection:
+    return inspect_queues(client, ADDRESS, settings, names)
+
+
+def one(client: Client, name: str = "q") -> QueueStatus:
+    return look(client, name).report.queues[0]
+
+
+def remarks(client: Client) -> list[tuple[str, tuple[str, ...]]]:
+    return [(note.text, note.commands) for note in one(client).notes]
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_round_trips_do_not_grow_with_the_queues(fake: Client, number: int) -> None:
+    for index in range(number):
+        make_queue(fake, f"q{index}", waiting=1, active=1)
+    counting = Counting(fake)
+    assert len(look(counting).report.queues) == number
+    assert counting.trips == ["INFO", "SCAN", "pipeline", "pipeline", "CLIENT"]
+
+
+def test_named_queues_are_read_without_a_scan(fake: Client) -> None:
+    make_queue(fake, "q", waiting=1)
+    counting = Counting(fake)
+    look(counting, "q")
+    assert "SCAN" not in counting.trips
+
+
+# What the user may not see
+
+
+def test_a_user_who_may_only_read_sees_everything_but_the_workers(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis()
+    admin = connect(server.url)[1]
+    admin.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read")
+    make_queue(admin, "q", waiting=2, stalled=1)
+    address, client = connect(server.url_for("reader", "pw"))
+    report = inspect_queues(client, address, SETTINGS).report
+    assert (report.redis.version, report.redis.mode) == (None, None)
+    assert "pw" not in report.redis.url
+    assert report.queues[0].workers is None
+    assert report.queues[0].counts.waiting == 2
+    assert "no worker" not in " ".join(note.text for note in report.queues[0].notes)
+    with pytest.raises(FailedError, match="who is connected") as caught:
+        inspect_workers(client, address, SETTINGS)
+    assert "client|list" in caught.value.hint
+    client.close()
+    admin.close()
+
+
+# Notes
+
+
+def test_a_healthy_queue_has_no_notes(client: Client) -> None:
+    make_queue(client, "q", active=1)
+    assert one(client).notes == ()
+
+
+def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_url: str) -> None:
+    make_queue(client, "q", stalled=2)
+    commands = ("qctl jobs list q --state stalled", "qctl jobs retry-stalled q")
+    assert remarks(client) == [("2 jobs have stalled, and no worker is there to notice", commands)]
+    worker = connect(redis_url)[1]
+    worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
+    assert remarks(client) == [
+        ("2 jobs have stalled; workers notice that within a minute or two", commands)
+    ]
+    worker.close()
+
+
+def test_waiting_jobs_without_a_worker(client: Client) -> None:
+    make_queue(client, "q", waiting=1)
+    assert remarks(client) == [("1 job waits, and no worker is connected", ())]
+
+
+def test_jobs_that_nobody_reads(client: Client) -> None:
+    make_queue(client, "q", legacy_paused=3)
+    status = one(client)
+    assert (status.counts.waiting, status.legacy_paused) == (3, 3)
+    text, commands = remarks(client)[0]
+    assert "3 jobs are in BullMQ 5's list of paused jobs" in text
+    assert commands == ("qctl resume q",)
+    client.call("HSET", "bull:q:meta", "paused", "1")
+    assert not any("BullMQ 5's list" in text for text, _ in remarks(client))
+
+
+@pytest.mark.parametrize(
+    ("verb", "text"),
+    [("pause", "paused by {}"), ("drain", "left paused by {}, which no longer runs")],
+)
+def test_who_paused_it(client: Client, verb: str, text: str) -> None:
+    make_queue(client, "q")
+    client.call("HSET", "bull:q:meta", "paused", "1")
+    assert remarks(client) == [("paused, and not through qctl", ("qctl resume q",))]
+    assert one(client).paused_by is None
+    holder = this_process(verb)
+    client.call("SET", "qctl:paused:bull:q", holder.to_json())
+    status = one(client)
+    assert status.paused_by == str(holder)
+    assert status.paused_at is not None
+    assert abs(status.paused_at.timestamp() * 1000 - holder.at_ms) < 1
+    assert remarks(client) == [(text.format(holder), ("qctl resume q",))]
+
+
+def test_a_drain_at_work_is_not_an_abandoned_one(client: Client) -> None:
+    make_queue(client, "q")
+    client.call("HSET", "bull:q:meta", "paused", "1")
+    holder = this_process("drain")
+    for key in ("paused", "lease"):
+        client.call("SET", f"qctl:{key}:bull:q", holder.to_json())
+    assert one(client).draining
+    assert remarks(client) == [(f"{holder} is at work on it now", ())]
+
+
+def test_a_note_left_from_an_earlier_pause_is_not_shown(client: Client) -> None:
+    make_queue(client, "q")
+    client.call("SET", "qctl:paused:bull:q", this_process("drain").to_json())
+    assert (one(client).paused_by, one(client).notes) == (None, ())
+
+
+def test_a_time_out_of_range_in_a_note_is_no_crash(client: Client) -> None:
+    make_queue(client, "q")
+    client.call("HSET", "bull:q:meta", "paused", "1")
+    note = json.loads(this_process("pause").to_json()) | {"at_ms": 10**30}
+    client.call("SET", "qctl:paused:bull:q", json.dumps(note))
+    assert one(client).paused_at is None
+
+
+def test_rate_limits_and_old_formats(client: Client) -> None:
+    make_queue(client, "q")
+    client.call("SET", "bull:q:limiter", 5, "PX", 60_000)
+    assert 50 < (one(client).rate_limited_s or 0) <= 60
+    assert remarks(client)[0][0].startswith("rate limited for another ")
+    client.call("SET", "bull:old:id", 7)
+    client.call("RPUSH", "bull:old:wait", "1")
+    status = one(client, "old")
+    assert status.format == "bull"
+    assert [note.text for note in status.notes] == [
+        "a queue of Bull 3 or 4: qctl reads it and never changes it"
+    ]
+
+
+def test_commands_name_a_prefix_that_is_not_the_default(client: Client) -> None:
+    make_queue(client, "a b", "my prefix")
+    client.call("HSET", "my prefix:a b:meta", "paused", "1")
+    settings = Settings(prefix="my prefix", pm2_home=Path("/nonexistent"))
+    (note,) = look(client, settings=settings).report.queues[0].notes
+    assert note.commands == ("qctl resume 'a b' --prefix 'my prefix'",)
+
+
+# Processes
+
+
+PROCESS = ManagedProcess(
+    *("pm2:w", "0", "w", "default", "online", 4711, 1_000, 3, "fork", "SIGINT", 1600, 3000),
+    *(12.5, 1024),
+)
+
+
+def test_processes_are_joined_with_the_workers_they_hold(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mine(workers: Sequence[WorkerClient], processes: Sequence[ManagedProcess]) -> Any:
+        return {processes[0].key: {worker.queue for worker in workers}}
+
+    monkeypatch.setattr(inspect, "managed_processes", lambda _: ([PROCESS], ()))
+    monkeypatch.setattr(attribution, "serving", mine)
+    make_queue(client, "q")
+    assert look(client).report.processes[0].queues == ()
+    worker = connect(redis_url)[1]
+    worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
+    (process,) = look(client).report.processes
+    worker.close()
+    assert (process.target, process.key, process.pid) == ("pm2:w", "0", 4711)
+    assert (process.restarts, process.cpu_percent, process.rss_bytes) == (3, 12.5, 1024)
+    assert process.queues == ("q",)
+    assert process.uptime_s is not None
+    assert process.uptime_s > 1e9
+
+
+def test_trouble_with_attribution_is_a_remark(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> Any:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(inspect, "managed_processes", lambda _: ([PROCESS], ()))
+    monkeypatch.setattr(attribution, "serving", denied)
+    make_queue(client, "q")
+    worker = connect(redis_url)[1]
+    worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
+    inspection = look(client)
+    worker.close()
+    assert inspection.report.processes[0].queues == ()
+    assert "not yours" in inspection.remarks[0]
+
+
+# Lookup
+
+
+def test_lookup_names_the_nearest(store: Client) -> None:
+    for name in ("email", "emails", "video"):
+        make_queue(store, name)
+    with pytest.raises(NotFoundError) as caught:
+        find_queues(store, "bull", ["video", "emial"])
+    assert "'emial'" in caught.value.what
+    assert "'video'" not in caught.value.what
+    assert "'email'" in caught.value.why
+    assert caught.value.hint == "qctl status email"
+    with pytest.raises(NotFoundError) as caught:
+        find_queues(store, "bull", ["xyzzy", "q2"])
+    assert "'xyzzy', 'q2'" in caught.value.what
+    assert caught.value.hint == "qctl queues"
+
+
+def test_lookup_names_prefixes_in_use(store: Client) -> None:
+    make_queue(store, "q", "other prefix")
+    for attempt in (lambda: find_queues(store, "bull", ["q"]), lambda: all_queues(store, "bull")):
+        with pytest.raises(NotFoundError) as caught:
+            attempt()
+        assert "'other prefix'" in caught.value.why
+        assert caught.value.hint == "--prefix 'other prefix'"
+
+
+def test_a_broken_queue_among_all_is_collected_and_a_named_one_raised(client: Client) -> None:
+    make_queue(client, "good")
+    client.call("SET", "bull:bad:meta", "text")
+    queues = all_queues(client, "bull")
+    assert [queue.keys.name for queue in queues.readable] == ["good"]
+    with pytest.raises(PartialError, match="1 of 2 queues") as caught:
+        queues.raise_if_broken()
+    assert "'bad': WRONGTYPE" in caught.value.why
+    with pytest.raises(ReplyError, match="bull:bad:meta"):
+        find_queues(client, "bull", ["good", "bad"])
+    all_queues_without_it = find_queues(client, "bull", ["good", "good"])
+    assert len(all_queues_without_it) == 1
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=20))
+def test_a_quoted_word_is_printable(word: str) -> None:
+    assert quoted(word).isprintable()
+    if word.isprintable():
+        assert shlex.split(quoted(word)) == [word]
+
+
+@pytest.mark.parametrize(
+    "word", ["plain", "a b", "it's", "a\nb", "\x1b[31m'\\", "\u202eä\x07", "\udcff", "$(x)`y`"]
+)
+def test_bash_reads_a_quoted_word_back(word: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted(word)}"],
+        capture_output=True,
+        check=True,
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+    )
+    assert done.stdout == word.encode("utf-8", "surrogateescape")
