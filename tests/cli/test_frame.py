@@ -17,7 +17,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from qctl.cli import main
+from qctl.cli import program
 from qctl.cli.frame import (
     COMMON_FLAGS,
     Environment,
@@ -59,7 +59,7 @@ def run(*arguments: str, stdin: str = "", terminal: bool = False, **environ: str
         width=80,
         environ={"XDG_CONFIG_HOME": "/nonexistent", **environ},
     )
-    code = main.run(arguments, streams)
+    code = program.run(arguments, streams)
     return Ran(code, streams.stdout.getvalue(), streams.stderr.getvalue())  # type: ignore[attr-defined]
 
 
@@ -86,7 +86,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     module.app = app  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "qctl.cli.probe", module)
     module.__spec__ = find_spec("qctl.cli.frame")
-    monkeypatch.setitem(main.COMMANDS, "probe", ("probe", "A probe."))
+    monkeypatch.setitem(program.COMMANDS, "probe", ("probe", "A probe."))
     return box
 
 
@@ -138,10 +138,10 @@ def test_a_wrong_output_in_the_environment_is_named(probe: dict[str, object]) ->
 
 
 def test_every_command_has_the_common_options() -> None:
-    for name, (module, _) in main.COMMANDS.items():
+    for name, (module, _) in program.COMMANDS.items():
         if find_spec(f"qctl.cli.{module}") is None:
             continue
-        command = main.load_command(name)
+        command = program.load_command(name)
         assert command is not None
         for leaf in getattr(command, "commands", {name: command}).values():
             flags = {flag for parameter in leaf.params for flag in parameter.opts}
@@ -267,11 +267,11 @@ def test_no_command_at_all_shows_the_help_and_is_exit_2() -> None:
 def test_help_lines_are_those_of_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help").code == 0
     shown = capsys.readouterr().out
-    for name, (module, line) in main.COMMANDS.items():
+    for name, (module, line) in program.COMMANDS.items():
         if find_spec(f"qctl.cli.{module}") is None:
             assert f"  {name} " not in shown
             continue
-        command = main.load_command(name)
+        command = program.load_command(name)
         assert command is not None
         assert (command.help or "").splitlines()[0] == line, name
         assert line in shown
@@ -373,7 +373,7 @@ def test_status_imports_only_what_it_needs(
     code = (
         "import json, sys\n"
         "from qctl.cli.frame import Streams\n"
-        "from qctl.cli.main import run\n"
+        "from qctl.cli.program import run\n"
         f"code = run({[*arguments, '--redis', redis_url]!r}, Streams.standard())\n"
         "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)\n"
     )
@@ -385,6 +385,16 @@ def test_status_imports_only_what_it_needs(
     code_and_modules = json.loads(done.stderr.splitlines()[-1])
     assert code_and_modules[0] == 0
     assert not set(FORBIDDEN) & set(code_and_modules[1])
+
+
+def test_tab_in_a_shell_does_not_wait_for_typer() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['qctl', '__complete', 'nothing', '']\n"
+        "from qctl.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    assert 'typer' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
 def test_a_reader_that_goes_away_is_no_traceback(redis_url: str, client: object) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -216,20 +216,18 @@ class Lab:
         pm2: a PM2 daemon without apps.
         server: the Redis that all of it uses.
         folder: qctl's working folder.
-        bulls: starts BullMQ clients.
+        url: of that Redis, if it needs a password.
     """
 
-    def __init__(
-        self, pm2: Pm2, server: RedisServer, folder: Path, bulls: Callable[..., NodeBull]
-    ) -> None:
+    def __init__(self, pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> None:
         self.pm2 = pm2
         self.server = server
         self.folder = folder
-        self.url = server.url
-        self._bulls = bulls
+        self.url = url or server.url
+        self._bulls: list[NodeBull] = []
+        self._shared_bulls: dict[int, NodeBull] = {}
         self._running: list[Running] = []
         self._producers: list[Producer] = []
-        self._queues: set[str] = set()
 
     @cached_property
     def client(self) -> Client:
@@ -291,7 +289,14 @@ class Lab:
         )
 
     def bull(self, version: int = 6, *, fresh: bool = False) -> NodeBull:
-        return self._bulls(version, fresh=fresh, port=self.server.port)
+        """A BullMQ client; the same one each time unless ``fresh``."""
+        if version not in self._shared_bulls or fresh:
+            log = self.folder / f"bull-{len(self._bulls)}.log"
+            self._bulls.append(NodeBull(version, self.server.port, log))
+            if fresh:
+                return self._bulls[-1]
+            self._shared_bulls[version] = self._bulls[-1]
+        return self._shared_bulls[version]
 
     def producer(self, queue: str = "q", *, version: int = 6, **env: object) -> Producer:
         """Start producer.js; see there for ``env``."""
@@ -418,6 +423,8 @@ class Lab:
             running.close()
         for producer in self._producers:
             producer.stop()
+        for bull in self._bulls:
+            bull.close()
         if self.pm2.rows():
             self.pm2.delete("all")
         self.client.close()
@@ -444,17 +451,30 @@ def lab_pm2(node_modules: str) -> Iterator[Pm2]:
         manager.kill()
 
 
-@pytest.fixture
-def lab(
-    lab_pm2: Pm2,
-    redis_server: RedisServer,
-    redis_url: str,
-    tmp_path: Path,
-    node_bull: Callable[..., NodeBull],
-) -> Iterator[Lab]:
-    """A lab on the shared Redis."""
-    lab = Lab(lab_pm2, redis_server, tmp_path, node_bull)
+@contextlib.contextmanager
+def open_lab(pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> Iterator[Lab]:
+    """A lab on any Redis; closes all that was started in it."""
+    lab = Lab(pm2, server, folder, url)
     try:
         yield lab
     finally:
         lab.close()
+
+
+@pytest.fixture
+def lab(
+    lab_pm2: Pm2, redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> Iterator[Lab]:
+    """A lab on the shared Redis."""
+    with open_lab(lab_pm2, redis_server, tmp_path) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shared_lab(
+    lab_pm2: Pm2, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """A lab for all tests of a module, which must leave it as they found it."""
+    with open_lab(lab_pm2, redis_server, tmp_path_factory.mktemp("lab")) as lab:
+        lab.client.call("FLUSHALL")
+        yield lab

@@ -25,7 +25,6 @@ class Case:
     cluster: bool = False
     mix: bool = False
     scheduler: bool = False
-    job_ms: int = 150
     env: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -38,11 +37,11 @@ CASES = {
         6, 5, mix=True, scheduler=True, env=GRACEFUL, options={"kill_timeout": 10_000}
     ),
     "v5-fork-5-mix": Case(5, 5, mix=True, scheduler=True, env={"WORKER_NAME": "mixer"}),
-    "v6-fork-3": Case(6, 5, instances=3, mix=True, job_ms=250),
+    "v6-fork-3": Case(6, 5, instances=3, mix=True),
     "v5-fork-3": Case(5, 1, instances=3, env=GRACEFUL),
     "v6-cluster-3": Case(6, 1, instances=3, cluster=True, scheduler=True),
     "v5-cluster-3-graceful-5-mix": Case(
-        5, 5, instances=3, cluster=True, mix=True, env=GRACEFUL, job_ms=250
+        5, 5, instances=3, cluster=True, mix=True, env=GRACEFUL
     ),
     "v6-cluster-ready": Case(
         6, 5, cluster=True, mix=True,
@@ -65,13 +64,13 @@ def test_a_drain_under_load_loses_nothing_and_repeats_nothing(lab: Lab, case: Ca
     if case.scheduler:
         template = {"name": "tick", "data": {"ms": 30}, "opts": {}}
         lab.bull(case.version).queue("q", "upsertJobScheduler", "tick", {"every": 400}, template)
-    producer = lab.producer(
-        version=case.version, EVERY_MS=25, JOB_MS=case.job_ms, MIX=int(case.mix)
-    )
-    producer.wait_ids(20)
+    producer = lab.producer(version=case.version, EVERY_MS=80, JOB_MS=40, MIX=int(case.mix))
+    producer.wait_ids(8)
+    long = lab.add(*[700] * case.concurrency * case.instances, version=case.version)
+    lab.wait_started(*long)
 
     done = lab.qctl("drain", "q", "--then-restart", "--target", "pm2:app", "--json")
-    added = producer.stop()
+    added = [*long, *producer.stop()]
 
     assert done.code == 0, done.err
     report = done.json

@@ -1,230 +1,29 @@
-"""The ``qctl`` program: finds the command, and turns every failure into words and an exit code.
-
-Commands are named here and loaded only when used: what ``qctl status`` does not need, it does not
-import (docs/start-up.md).
-"""
+"""The console script. It is small because TAB in a shell runs it too, and must not wait for Typer."""
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
-# Typer's own copy of click; typer is pinned below the version that might move it.
-from typer import _click as click
-from typer._click import exceptions as click_errors
-from typer.core import TyperGroup
-from typer.main import get_command
-
-from qctl import __version__
-from qctl.cli.frame import COMMON_FLAGS, Streams, wants_debug
-from qctl.errors import ExitStatus, QctlError, UsageError
-
-# Name → module and help line, in the order of `qctl --help`. A test holds that each line is the
-# first of the command's own help.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
-    "queues": ("status", "Names of the queues that exist."),
-    "workers": ("status", "Workers that are connected, and the processes they run in."),
-    "jobs": ("jobs", "Look at jobs; bring stalled ones back."),
-    "pause": ("pause", "Stop workers from taking jobs; running ones go on."),
-    "resume": ("pause", "Let workers take jobs again."),
-    "drain": ("drain", "Let the running jobs finish, then restart the workers if wanted."),
-    "restart": ("drain", "Restart a process without interrupting its jobs."),
-    "completion": ("completion", "Completion of commands and queue names for your shell."),
-}
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
-
-
-class CommandGroup(TyperGroup):
-    """Commands loaded on use, with a suggestion for a name that does not exist."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return [name for name, (module, _) in COMMANDS.items() if find_spec(_module(module))]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if rows := [(name, COMMANDS[name][1]) for name in self.list_commands(ctx)]:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
-
-
-def _module(name: str) -> str:
-    return f"qctl.cli.{name}"
-
-
-def load_command(name: str) -> click.Command | None:
-    """A command of ``COMMANDS``; None when its module is not there.
-
-    A module's app holds either the one group of that name, or several commands of which only this
-    one is built.
-    """
-    module = _module(COMMANDS[name][0])
-    if find_spec(module) is None:
-        return None
-    app: typer.Typer = import_module(module).app
-    chosen = [info for info in app.registered_commands if info.name == name]
-    if chosen:
-        single = typer.Typer(
-            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-        )
-        single.registered_commands = chosen
-        single.info.context_settings = app.info.context_settings
-        return get_command(single)
-    command = get_command(app)
-    command.name = name
-    return command
-
-
-def build() -> CommandGroup:
-    """The whole command line, its commands not yet loaded."""
-    version = typer.core.TyperOption(
-        param_decls=["--version"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_print_version,
-        help="Print the version.",
-    )
-    return CommandGroup(
-        name="qctl",
-        help="Operate BullMQ job queues: inspect, drain, restart workers, lose nothing.",
-        epilog="Every command explains itself: qctl COMMAND --help",
-        params=[version],
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-
-
-def _print_version(ctx: click.Context, _: Any, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        typer.echo(f"qctl {__version__}")
-        ctx.exit()
-
-
-def run(arguments: Sequence[str], streams: Streams) -> int:
-    """One command, start to end. The only place where exceptions become exit codes.
-
-    Returns:
-        the exit code (docs/cli.md).
-    """
-    debug = wants_debug(streams.environ) or "--debug" in arguments
-    try:
-        code = _invoke(arguments, streams)
-        streams.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-        return ExitStatus.FAILED
-    except QctlError as error:
-        code = _report(error, streams)
-    except KeyboardInterrupt:
-        _write_lines(streams, ["", "interrupted"])
-        return ExitStatus.INTERRUPTED
-    except Exception as error:
-        if debug:
-            import traceback  # noqa: PLC0415
-
-            _write_lines(streams, traceback.format_exc().splitlines())
-        text = f"unexpected: {type(error).__name__}: {error}"
-        code = _report(QctlError(text, hint="" if debug else "again with --debug"), streams)
-    return code
-
-
-def _invoke(arguments: Sequence[str], streams: Streams) -> int:
-    group = build()
-    try:
-        with group.make_context("qctl", list(arguments), obj=streams) as ctx:
-            group.invoke(ctx)
-    except click_errors.Exit as error:
-        return error.exit_code
-    except click_errors.Abort:
-        raise KeyboardInterrupt from None
-    except click_errors.NoArgsIsHelpError as error:
-        streams.stderr.write(error.format_message() + "\n")
-        return ExitStatus.USAGE
-    except click_errors.ClickException as error:
-        raise _usage_error(error, arguments) from error
-    return ExitStatus.OK
-
-
-def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
-    ctx = getattr(error, "ctx", None)
-    # Some errors come without their context; the command stands first on the command line.
-    spoken = " ".join(word for word in arguments[:1] if word in COMMANDS)
-    path = ctx.command_path if ctx else f"qctl {spoken}".rstrip()
-    what = error.format_message().rstrip(".")
-    hint = f"{path} --help"
-    if isinstance(error, click_errors.NoSuchOption):
-        what = f"{path} has no option {error.option_name}"
-        if error.possibilities:
-            hint = f"{path} {error.possibilities[0]}"
-        elif ctx and not ctx.parent and error.option_name in COMMON_FLAGS:
-            hint = f"{error.option_name} after the command, as in qctl status {error.option_name}"
-    elif what.startswith("No such command") and ctx:
-        name = next((word for word in arguments if repr(word) in what), "")
-        what = f"{path} has no command {name!r}"
-        near = _nearest(name, ctx.command.list_commands(ctx))
-        hint = f"{path} {near}" if near else hint
-    return UsageError(what[:1].lower() + what[1:], hint=hint)
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    return next(iter(get_close_matches(name, names, n=1, cutoff=0.5)), "")
-
-
-def _report(error: QctlError, streams: Streams) -> int:
-    """What happened, why, and last the line that matters most: what to type next."""
-    lines = [f"error: {error.what}", *error.why.splitlines()]
-    if error.hint:
-        lines.append(f"try: {error.hint}")
-    _write_lines(streams, lines)
-    return error.exit_status
-
-
-def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
-    from qctl.output.text import visible  # noqa: PLC0415
-
-    try:
-        # What is on stdout belongs before the error, also where both are one terminal.
-        streams.stdout.flush()
-        for line in lines:
-            streams.stderr.write(visible(_PASSWORD.sub(r"\1***@", line)) + "\n")
-        streams.stderr.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-
-
-def _forget_stdout() -> None:
-    """Nobody reads any more: keep the interpreter from complaining about it while it exits."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
+if TYPE_CHECKING:
+    from qctl.cli.program import CommandGroup
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """``qctl``: everything it does with the words after its name."""
     if sys.argv[1:2] == ["__complete"]:
         from qctl.cli.complete import main as complete  # noqa: PLC0415
 
         complete(sys.argv[2:])
         sys.exit()
-    if _completes(os.environ):
-        from typer import completion  # noqa: PLC0415
+    from qctl.cli.frame import Streams  # noqa: PLC0415
+    from qctl.cli.program import run  # noqa: PLC0415
 
-        completion.completion_init()  # type: ignore[attr-defined]
-        build().main(prog_name="qctl")
     sys.exit(run(sys.argv[1:], Streams.standard()))
 
 
-def _completes(environ: Mapping[str, str]) -> bool:
-    return bool(environ.get("_QCTL_COMPLETE"))
+def build() -> CommandGroup:
+    """The whole command line, its commands not yet loaded."""
+    from qctl.cli import program  # noqa: PLC0415
+
+    return program.build()

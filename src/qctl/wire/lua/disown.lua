@@ -4,9 +4,9 @@
 -- ARGV[1] the owner
 --
 -- Answers 1 when it was deleted.
+--@include notes
 
-local held = redis.call("GET", KEYS[1])
-if held and cjson.decode(held).owner == ARGV[1] then
+if holder_at(KEYS[1]).owner == ARGV[1] then
   return redis.call("DEL", KEYS[1])
 end
 return 0

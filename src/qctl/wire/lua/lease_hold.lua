@@ -4,10 +4,11 @@
 -- ARGV[1] the holder as JSON   ARGV[2] its owner   ARGV[3] time to live, ms
 --
 -- Answers "" when it is held now, else the present holder's JSON.
+--@include notes
 
-local held = redis.call("GET", KEYS[1])
-if held and cjson.decode(held).owner ~= ARGV[2] then
-  return held
+local owner = holder_at(KEYS[1]).owner
+if type(owner) == "string" and owner ~= ARGV[2] then
+  return redis.call("GET", KEYS[1])
 end
 redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[3])
 return ""

@@ -9,10 +9,10 @@
 -- Answers {1, id of the event} when this call paused or claimed it, {0, ""} when it was paused
 -- already; then nothing is written.
 --@include events
+--@include notes
 
 local function is_for_the_time_being()
-  local note = redis.call("GET", KEYS[4])
-  local verb = note and cjson.decode(note).verb
+  local verb = holder_at(KEYS[4]).verb
   return verb == "drain" or verb == "restart"
 end
 
@@ -20,6 +20,8 @@ if redis.call("HEXISTS", KEYS[1], "paused") == 1
     and not (ARGV[2] == "claim" and is_for_the_time_being()) then
   return {0, ""}
 end
+-- A key of a wrong type fails here, before anything is written.
+redis.call("XLEN", KEYS[3])
 redis.call("HSET", KEYS[1], "paused", "1")
 redis.call("DEL", KEYS[2])
 redis.call("SET", KEYS[4], ARGV[1])

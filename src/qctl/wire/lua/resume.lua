@@ -14,14 +14,16 @@
 -- {-1, 0, 0, ""} when the pause is not the owner's, and then nothing is written.
 --@include markers
 --@include events
+--@include notes
 
-local note = redis.call("GET", KEYS[9])
-if ARGV[1] ~= "" then
-  local held = note and cjson.decode(note)
-  if not held or held.owner ~= ARGV[1] then
-    return {-1, 0, 0, ""}
-  end
+if ARGV[1] ~= "" and holder_at(KEYS[9]).owner ~= ARGV[1] then
+  return {-1, 0, 0, ""}
 end
+-- A key of a wrong type fails here, before anything is written.
+redis.call("ZCARD", KEYS[5])
+redis.call("ZCARD", KEYS[6])
+redis.call("XLEN", KEYS[7])
+redis.call("LLEN", KEYS[8])
 
 local ids = redis.call("LRANGE", KEYS[3], 0, tonumber(ARGV[2]) - 1)
 if #ids > 0 then
@@ -34,9 +36,7 @@ if left > 0 then
 end
 
 local was_paused = redis.call("HDEL", KEYS[1], "paused")
-if note then
-  redis.call("DEL", KEYS[9])
-end
+redis.call("DEL", KEYS[9])
 if not is_blocked(KEYS[1], KEYS[8]) then
   if redis.call("EXISTS", KEYS[2], KEYS[4]) > 0 then
     mark_base(KEYS[6])

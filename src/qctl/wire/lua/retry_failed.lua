@@ -11,27 +11,29 @@
 --@include markers
 --@include events
 --@include enqueue
+--@include jobs
 
 local base, only_reason = ARGV[1], ARGV[2]
 
--- A child of a living parent counts as unfinished again.
+-- A child of a living parent counts as unfinished again. The parent's keys may be anything; the job
+-- has left failed already, so the script must not fail here.
 local function rejoin_parent(job_key)
   local parent_key = redis.call("HGET", job_key, "parentKey")
   if not parent_key or redis.call("EXISTS", parent_key) == 0 then
     return
   end
-  if redis.call("ZREM", parent_key .. ":unsuccessful", job_key) == 1
-      or redis.call("HDEL", parent_key .. ":failed", job_key) == 1 then
-    redis.call("SADD", parent_key .. ":dependencies", job_key)
+  if redis.pcall("ZREM", parent_key .. ":unsuccessful", job_key) == 1
+      or redis.pcall("HDEL", parent_key .. ":failed", job_key) == 1 then
+    redis.pcall("SADD", parent_key .. ":dependencies", job_key)
   end
 end
 
 local function retry(id)
   local job_key = base .. id
-  local fields = redis.call("HMGET", job_key, "failedReason", "priority")
-  if redis.call("EXISTS", job_key) == 0 then
+  if not is_job(job_key) then
     return "missing"
   end
+  local fields = redis.call("HMGET", job_key, "failedReason", "priority")
   if only_reason ~= "" and fields[1] ~= only_reason then
     return "inactive"
   end
@@ -44,6 +46,15 @@ local function retry(id)
   emit(KEYS[7], KEYS[1], "event", "waiting", "jobId", id, "prev", "failed")
   return "retried"
 end
+
+-- A key of a wrong type fails here, before anything is written.
+for _, i in ipairs({2, 3, 5}) do
+  redis.call("LLEN", KEYS[i])
+end
+redis.call("ZCARD", KEYS[4])
+redis.call("ZCARD", KEYS[6])
+redis.call("XLEN", KEYS[7])
+redis.call("ZCARD", KEYS[8])
 
 local answers = {}
 for i = 3, #ARGV do

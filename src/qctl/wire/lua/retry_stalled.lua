@@ -15,11 +15,17 @@
 --@include markers
 --@include events
 --@include enqueue
+--@include jobs
 
 local base, max_stalled, stall_text = ARGV[1], ARGV[2], ARGV[3]
 
 local function count_stall(job_key)
-  local stalls = redis.call("HINCRBY", job_key, "stc", 1)
+  local stalls = redis.pcall("HINCRBY", job_key, "stc", 1)
+  if type(stalls) ~= "number" then
+    -- It was no number; the job has left active already, so the script must not fail here.
+    stalls = 1
+    redis.call("HSET", job_key, "stc", stalls)
+  end
   if stalls <= tonumber(max_stalled) then
     return
   end
@@ -42,10 +48,11 @@ end
 local function retry(id, expected_lock)
   local job_key = base .. id
   local lock_key = job_key .. ":lock"
-  if (redis.call("GET", lock_key) or "") ~= expected_lock then
+  -- Not equal either when something else than a text stands there.
+  if (redis.pcall("GET", lock_key) or "") ~= expected_lock then
     return "locked"
   end
-  if redis.call("EXISTS", job_key) == 0 then
+  if not is_job(job_key) then
     return "missing"
   end
   if redis.call("LREM", KEYS[5], 1, id) == 0 then
@@ -64,6 +71,16 @@ local function retry(id, expected_lock)
   emit(KEYS[7], KEYS[1], "event", "stalled", "jobId", id)
   return "retried"
 end
+
+-- A key of a wrong type fails here, before anything is written.
+for _, i in ipairs({2, 3, 5}) do
+  redis.call("LLEN", KEYS[i])
+end
+redis.call("ZCARD", KEYS[4])
+redis.call("ZCARD", KEYS[6])
+redis.call("XLEN", KEYS[7])
+redis.call("SCARD", KEYS[8])
+redis.call("ZCARD", base .. "repeat")
 
 local answers = {}
 for i = 4, #ARGV, 2 do

@@ -1,0 +1,6 @@
+-- Job hashes. An id may be the name of another key of the queue, such as "wait": that is no job.
+
+local function is_job(job_key)
+  local fields = redis.pcall("HLEN", job_key)
+  return type(fields) == "number" and fields > 0
+end

@@ -1,0 +1,12 @@
+-- Pause notes and leases (wire/notes.py).
+
+-- The holder in a note or lease, as a table; an empty one when there is none, or when what is there
+-- is not qctl's own: then it is nobody's.
+local function holder_at(key)
+  local text = redis.pcall("GET", key)
+  if type(text) ~= "string" then
+    return {}
+  end
+  local is_json, holder = pcall(cjson.decode, text)
+  return is_json and type(holder) == "table" and holder or {}
+end
