@@ -96,16 +96,20 @@ def parse_url(url: str) -> Address:
         )
     try:
         return _parse(url, scheme, mode)
-    except ValueError as error:
+    except ValueError:
+        # Without its cause, whose text may hold a part of the password.
         raise UsageError(
             "the Redis URL cannot be understood",
             why="a port or database in it is not a number in range, or a bracket is missing",
             hint=f"for example --redis {DEFAULT_URL}; special characters in a password need %XX",
-        ) from error
+        ) from None
 
 
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
+    if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
+        # A password with a bare /, ? or #, which would be shown as the host and port.
+        raise ValueError("@ behind the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")

@@ -92,9 +92,11 @@ class ReplyError(QctlError):
     """
 
     def __init__(self, message: str, *, command: str = "") -> None:
+        # What follows is the command's values, the password after AUTH among them.
+        message = message.partition(", with args beginning with")[0]
         self.message = message
         self.code = message.split(" ", 1)[0]
-        what, hint, self.exit_status = _explain(self.code)
+        what, hint, self.exit_status = _explain(message, self.code)
         super().__init__(
             f"{what} ({command})" if command else what,
             why=f"Redis said: {message}",
@@ -133,6 +135,21 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         "check `redis-cli cluster info`, then try again",
         ExitStatus.UNREACHABLE,
     ),
+    "MOVED": (
+        "this Redis is one node of a cluster",
+        "name the cluster: --redis redis+cluster://HOST:PORT",
+        ExitStatus.USAGE,
+    ),
+    "DENIED": (
+        "this Redis takes connections from its own host only",
+        "run qctl there, or give that Redis a password",
+        ExitStatus.UNREACHABLE,
+    ),
+    "NOREPLICAS": (
+        "Redis refuses writes because too few replicas are connected",
+        "check its replicas (`redis-cli info replication`), then try again",
+        ExitStatus.FAILED,
+    ),
     "READONLY": (
         "this Redis is a read-only replica",
         "connect to the master; `redis-cli info replication` names it",
@@ -161,5 +178,46 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
 }
 
 
-def _explain(code: str) -> tuple[str, str, ExitStatus]:
-    return _EXPLANATIONS.get(code, ("Redis refused a command", "", ExitStatus.FAILED))
+# Errors that have no code of their own, by a part of their text.
+_EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
+    "DB index is out of range": (
+        "this Redis has no database of that number",
+        "correct the number at the end of the URL; `redis-cli config get databases` tells how many",
+        ExitStatus.USAGE,
+    ),
+    "invalid DB index": (
+        "this Redis has no database of that number",
+        "correct the number at the end of the URL; `redis-cli config get databases` tells how many",
+        ExitStatus.USAGE,
+    ),
+    "SELECT is not allowed in cluster mode": (
+        "a Redis cluster has only database 0",
+        "remove the number from the URL",
+        ExitStatus.USAGE,
+    ),
+    "without any password configured": (
+        "this Redis has no password, but the URL has one",
+        "remove the password from the URL, or check the host and port",
+        ExitStatus.UNREACHABLE,
+    ),
+    "max number of clients reached": (
+        "Redis takes no more connections",
+        "close some, or raise its maxclients, then try again",
+        ExitStatus.UNREACHABLE,
+    ),
+    "unknown command": (
+        "this Redis does not know a command that qctl needs",
+        "see whether redis.conf renames it (rename-command); qctl needs it under its own name",
+        ExitStatus.FAILED,
+    ),
+}
+
+
+def _explain(message: str, code: str) -> tuple[str, str, ExitStatus]:
+    if code in _EXPLANATIONS:
+        return _EXPLANATIONS[code]
+    for part, explanation in _EXPLANATIONS_BY_TEXT.items():
+        if part in message:
+            return explanation
+    hint = "look at Redis' own log; `redis-cli ping` tells whether it is well"
+    return ("Redis refused a command", hint, ExitStatus.FAILED)

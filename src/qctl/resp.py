@@ -107,9 +107,13 @@ class SocketClient:
             sock.settimeout(REPLY_TIMEOUT_S + timeout_s)
             sock.sendall(_pack(commands))
             return [self._read(sock, command) for command in commands]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # Python raises the latter for a host name that no DNS can hold.
             self.close()
             raise self._unreachable(error) from error
+        except hiredis.ProtocolError as error:
+            self.close()
+            raise self._no_redis() from error
         except BaseException:
             # A reply may be half read: this connection cannot be used again.
             self.close()
@@ -183,9 +187,19 @@ class SocketClient:
             reply = self._read(sock, command)
             if isinstance(reply, ReplyError):
                 raise reply
+            if reply != "OK":
+                raise self._no_redis()
 
-    def _unreachable(self, error: OSError) -> UnreachableError:
-        reason = error.strerror or str(error) or type(error).__name__
+    def _no_redis(self) -> UnreachableError:
+        return UnreachableError(
+            f"what answers at {self.address} is not a Redis",
+            why="its answer is not in Redis' protocol",
+            hint="check the host and port in --redis URL or QCTL_REDIS_URL; "
+            "a Redis with TLS needs rediss://",
+        )
+
+    def _unreachable(self, error: OSError | UnicodeError) -> UnreachableError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return UnreachableError(
             f"Redis at {self.address} cannot be reached",
             why=reason[0].upper() + reason[1:],

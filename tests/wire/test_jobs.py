@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.connect import Client
-from qctl.errors import ReplyError
 from qctl.wire.jobs import is_marker, parse_job, read_jobs
 from tests.wire.build import Q, put
 
@@ -125,11 +124,15 @@ def test_reading_jobs_with_their_locks(store: Client) -> None:
     assert read_jobs(store, Q, []) == []
 
 
-def test_a_key_that_is_no_hash_is_an_error_with_a_reason(store: Client) -> None:
+def test_an_id_whose_key_is_no_hash_has_no_record_and_hides_no_other(store: Client) -> None:
+    put(store, "b")
     store.call("SET", Q("a"), "text")
-    with pytest.raises(ReplyError) as caught:
-        read_jobs(store, Q, ["a"])
-    assert caught.value.code == "WRONGTYPE"
+    store.call("RPUSH", Q.lock("b"), "no lock of BullMQ's")
+    a, wait, b = read_jobs(store, Q, ["a", "wait", "b"])
+    assert a is None
+    assert wait is None
+    assert b is not None
+    assert (b.record.id, b.lock_token) == ("b", "")
 
 
 def test_bytes_that_are_no_text_survive(store: Client) -> None:

@@ -51,7 +51,8 @@ def test_it_survives_a_script_flush(store: Client) -> None:
 
 
 def test_a_failing_script_is_an_error(store: Client) -> None:
-    store.call("LPUSH", "lease", "x")
+    store.call("LPUSH", "events", "x")
     with pytest.raises(ReplyError) as caught:
-        scripts.run(store, "disown", ["lease"], ["me"])
+        scripts.run(store, "pause", ["meta", "marker", "events", "note"], ["{}", ""])
     assert "WRONGTYPE" in caught.value.message
+    assert not store.call("EXISTS", "meta", "note")

@@ -42,7 +42,7 @@ def completion(
 def script(shell: str) -> str:
     """The completion script for ``bash``, ``zsh`` or ``fish``."""
     from qctl.cli import completion_scripts  # noqa: PLC0415 - not for --help
-    from qctl.cli.main import build  # noqa: PLC0415 - it loads this module
+    from qctl.cli.program import build  # noqa: PLC0415 - it loads this module
 
     table: Table = {}
     valued: set[str] = set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,7 +13,6 @@ from qctl.errors import ExitStatus, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.plan import DrainPlan
-    from qctl.ops.steps import DrainReport, Step
 
 app = new_app()
 
@@ -139,6 +137,7 @@ def _run(
     verb: str,
 ) -> None:
     # Late, so that `qctl --help` stays quick.
+    from qctl.cli.progress import DrainView  # noqa: PLC0415
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.drain import drain as carry_out  # noqa: PLC0415
     from qctl.ops.drain_state import DrainOptions  # noqa: PLC0415
@@ -168,25 +167,21 @@ def _run(
             then_restart=then_restart,
             others=others,
         )
-        planned = describe(plan, client, int(time.time() * 1000))
-        if dry_run:
-            _show(env, [planned], dry_run=True)
-            return
-        _confirm(env, plan, then_restart, yes=yes)
-        with stop_on_signals(env.note) as stop:
-            steps = carry_out(client, address, env.settings, plan, options, stop)
-            with contextlib.closing(steps):  # type: ignore[type-var]
-                report = _show(env, _chain(planned, steps))
+        with DrainView(env, dry_run=dry_run) as view:
+            view.show(describe(plan, client, int(time.time() * 1000)))
+            if dry_run:
+                return
+            _confirm(env, plan, then_restart, yes=yes)
+            with stop_on_signals(env.note) as stop:
+                steps = carry_out(client, address, env.settings, plan, options, stop)
+                with contextlib.closing(steps):
+                    for step in steps:
+                        view.show(step)
     except RefusedError as error:
         _emit_refusal(env, queues, target, error)
         raise
-    if report is not None and report.exit_status != ExitStatus.OK:
-        raise typer.Exit(report.exit_status)
-
-
-def _chain(first: Step, rest: Iterable[Step]) -> Iterator[Step]:
-    yield first
-    yield from rest
+    if view.report is not None and view.report.exit_status != ExitStatus.OK:
+        raise typer.Exit(view.report.exit_status)
 
 
 def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool) -> None:
@@ -196,20 +191,6 @@ def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool
     does = "Drain and restart" if then_restart else "Drain the queues of"
     if not env.confirm(f"{does} {plan.guessed}?"):
         raise RefusedError("nothing was done", hint="name the queues and the --target")
-
-
-def _show(env: Environment, steps: Iterable[Step], *, dry_run: bool = False) -> DrainReport | None:
-    """Show the steps as they come: lines on stderr, JSON on stdout.
-
-    Returns:
-        the report, if there was one.
-    """
-    from qctl.cli.progress import DrainView  # noqa: PLC0415
-
-    with DrainView(env, dry_run=dry_run) as view:
-        for step in steps:
-            view.show(step)
-    return view.report
 
 
 def _emit_refusal(

@@ -200,7 +200,7 @@ class Environment:
         """Print a remark on stderr; control characters in it are made visible."""
         from qctl.output.text import visible  # noqa: PLC0415
 
-        for line in text.splitlines() or [""]:
+        for line in text.split("\n"):
             self.streams.stderr.write(visible(line) + "\n")
         self.streams.stderr.flush()
 

@@ -91,7 +91,7 @@ def list_command(
     from qctl.output import jobs as look  # noqa: PLC0415 - JSON does not need it
 
     if jobs.jobs:
-        env.table(*look.table_of(jobs, datetime.now(UTC)))
+        env.table(*look.table_of(jobs, datetime.now(UTC), env.width))
     if state == "stalled":
         for line in look.fate_lines(jobs):
             env.line(line)

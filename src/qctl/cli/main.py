@@ -1,12 +1,9 @@
-"""The console script. It is small because TAB in a shell runs it too, and must not wait for Typer."""
+"""The console script: small, because TAB in a shell runs it too and must not wait for Typer."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from qctl.cli.program import CommandGroup
+from typing import NoReturn
 
 
 def main() -> NoReturn:
@@ -20,10 +17,3 @@ def main() -> NoReturn:
     from qctl.cli.program import run  # noqa: PLC0415
 
     sys.exit(run(sys.argv[1:], Streams.standard()))
-
-
-def build() -> CommandGroup:
-    """The whole command line, its commands not yet loaded."""
-    from qctl.cli import program  # noqa: PLC0415
-
-    return program.build()

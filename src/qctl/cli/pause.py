@@ -57,8 +57,9 @@ def _show(env: Environment, results: Sequence[PauseResult], *, dry_run: bool) ->
         env.emit_json({"queues": results, "dry_run": dry_run})
         return
     from qctl.output.pause import pause_line  # noqa: PLC0415 - not for JSON
+    from qctl.output.text import visible  # noqa: PLC0415
 
     for result in results:
         env.line(pause_line(result) + (" (dry run)" if dry_run else ""))
         for warning in result.warnings:
-            env.note(f"note: {warning}")
+            env.note(f"note: {visible(warning)}")

@@ -124,15 +124,15 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
         _forget_stdout()
         return ExitStatus.FAILED
     except QctlError as error:
+        if debug:
+            _write_traceback(streams)
         code = _report(error, streams)
     except KeyboardInterrupt:
         _write_lines(streams, ["", "interrupted"])
         return ExitStatus.INTERRUPTED
     except Exception as error:
         if debug:
-            import traceback  # noqa: PLC0415
-
-            _write_lines(streams, traceback.format_exc().splitlines())
+            _write_traceback(streams)
         text = f"unexpected: {type(error).__name__}: {error}"
         code = _report(QctlError(text, hint="" if debug else "again with --debug"), streams)
     return code
@@ -184,11 +184,17 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 def _report(error: QctlError, streams: Streams) -> int:
     """What happened, why, and last the line that matters most: what to type next."""
-    lines = [f"error: {error.what}", *error.why.splitlines()]
+    lines = [f"error: {error.what}", *(error.why.split("\n") if error.why else ())]
     if error.hint:
         lines.append(f"try: {error.hint}")
     _write_lines(streams, lines)
     return error.exit_status
+
+
+def _write_traceback(streams: Streams) -> None:
+    import traceback  # noqa: PLC0415 - rarely needed
+
+    _write_lines(streams, traceback.format_exc().rstrip("\n").split("\n"))
 
 
 def _write_lines(streams: Streams, lines: Sequence[str]) -> None:

@@ -56,11 +56,12 @@ def retry_stalled(
     report = carry_out(client, plan, count_stall=limit, dry_run=dry_run)
     if env.output != "table":
         env.emit_json(report)
-        return
-    from qctl.output.stalled import report_lines  # noqa: PLC0415 - not for JSON
+    else:
+        from qctl.output.stalled import report_lines  # noqa: PLC0415 - not for JSON
 
-    for line in report_lines(report, plan):
-        env.line(line + (" (dry run)" if dry_run else ""))
+        for line in report_lines(report, plan):
+            env.line(line + (" (dry run)" if dry_run else ""))
+    plan.found.raise_if_broken()
 
 
 def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:

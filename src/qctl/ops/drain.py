@@ -9,7 +9,7 @@ can, else by its watchdog.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
@@ -19,6 +19,7 @@ from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState
 from qctl.ops.guard import Guard
 from qctl.ops.ledger import JobKey
+from qctl.ops.lookup import command
 from qctl.ops.plan import DrainPlan
 from qctl.ops.restart import Expectation, Interrupted, Restart
 from qctl.ops.steps import Drained, Paused, Restarting, Step, Waiting
@@ -44,7 +45,7 @@ def drain(
     plan: DrainPlan,
     options: DrainOptions,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Carry out a plan.
 
     Args:
@@ -184,7 +185,8 @@ def check_still_paused(state: DrainState) -> None:
             raise FailedError(
                 f"queue {keys.name} was resumed by somebody else during the drain",
                 why="jobs may have started again, so the drain went no further",
-                hint=f"find out who did, then drain again; now: qctl status {keys.name}",
+                hint="find out who did, then drain again; now: "
+                + command(keys.prefix, "status", keys.name),
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from qctl.errors import ExitStatus, QctlError, ReplyError
 from qctl.ops.drain_state import DrainState
+from qctl.ops.lookup import command
 from qctl.ops.proof import settle, vanished
 from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
 from qctl.ops.watchdog import may_pass
@@ -72,7 +73,9 @@ class DrainEnd:
                 f"{state.guard.watchdog_pid}) does it as soon as Redis can be written to again"
             )
         elif names:
-            state.notes.append(f"{names} could not be resumed ({error.what}): qctl resume {names}")
+            queues = sorted(state.paused_here)
+            remedy = command(queues[0].prefix, "resume", *(keys.name for keys in queues))
+            state.notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
         state.guard.abandon()
         self._is_closed = True
 
@@ -89,7 +92,7 @@ class DrainEnd:
             elif keys in state.paused_by_others:
                 state.notes.append(
                     f"{keys.name} was paused by somebody else meanwhile, so it stays paused; when "
-                    f"they are done: qctl resume {keys.name}"
+                    f"they are done: {command(keys.prefix, 'resume', keys.name)}"
                 )
             else:
                 state.paused_here.discard(keys)
@@ -204,6 +207,8 @@ class DrainEnd:
             now_ms = self._redis_now_ms()
         except QctlError as trouble:
             state.notes.append(f"what became of the jobs could not be read: {trouble.what}")
+        for pid in state.old_pids[len(state.new_pids) :]:
+            state.notes.append(f"pid {pid} was told to stop; its successor has not been proved")
         for keys, job_id in gone:
             state.notes.append(f"job {job_id} of {keys.name} was put back but is in no list now")
         jobs = ledger.outcomes()

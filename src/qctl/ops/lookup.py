@@ -17,6 +17,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 _MOST_NAMED = 10
+# Those that the commands which are recommended have.
+_OPTIONS = frozenset({"--state", "--prefix"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,11 @@ def no_queues(client: Client, prefix: str) -> NotFoundError:
 def command(prefix: str, verb: str, *words: str) -> str:
     """A qctl command to show to the operator, quoted for the shell, with the prefix if needed."""
     options = [] if prefix == DEFAULT_PREFIX else ["--prefix", prefix]
-    return " ".join(["qctl", verb, *map(quoted, (*words, *options))])
+    # Names that would be taken for options come last, after a ``--``.
+    dashed = [word for word in words if word.startswith("-") and word not in _OPTIONS]
+    plain = [word for word in words if word not in dashed]
+    ordered = [*plain, *options, *(["--", *dashed] if dashed else [])]
+    return " ".join(["qctl", verb, *map(quoted, ordered)])
 
 
 def quoted(word: str) -> str:

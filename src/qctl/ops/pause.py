@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.lookup import find_queues
+from qctl.ops.lookup import command, find_queues
 from qctl.wire.notes import this_process
 from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.transitions import pause, resume
@@ -116,7 +116,8 @@ def _pause_warnings(snapshot: QueueSnapshot) -> tuple[str, ...]:
         return ()
     name = snapshot.keys.name
     seen = f"BullMQ {version} was used on it" if version else "its clients' version is unknown"
+    remedy = command(snapshot.keys.prefix, "resume", name)
     return (
-        f"{name}: {seen}. Resume it with qctl (qctl resume {name}): a BullMQ 5 client that pauses "
-        "or resumes it while jobs are both in wait and in paused loses those in one of them",
+        f"{name}: {seen}. Resume it with qctl ({remedy}): a BullMQ 5 client that pauses or resumes "
+        "it while jobs are both in wait and in paused loses those in one of them",
     )

@@ -10,7 +10,7 @@ from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError
 from qctl.ops.estimate import Durations, read_durations, remaining_s
-from qctl.ops.lookup import find_queues
+from qctl.ops.lookup import command, find_queues
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
 from qctl.wire.active import ActiveJob, read_active
@@ -255,7 +255,7 @@ def _warnings(plan: DrainPlan) -> Iterable[str]:
             by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
             yield (
                 f"{name} is paused already{by} and stays paused at the end; when that is no "
-                f"longer wanted: qctl resume {name}"
+                f"longer wanted: {command(snapshot.keys.prefix, 'resume', name)}"
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.lookup import all_queues, find_queues
+from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.failed import failed_with
@@ -85,9 +85,14 @@ class QueueToRetry:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """All queues with something to put back or to wait for, and those without."""
+    """All queues with something to put back or to wait for, and those without.
+
+    Args:
+        found: the queues that were looked at; some may be unreadable.
+    """
 
     queues: tuple[QueueToRetry, ...] = field(default=())
+    found: Queues = field(default=Queues(()))
 
     @property
     def risky(self) -> tuple[QueueToRetry, ...]:
@@ -111,7 +116,8 @@ def plan_retry(
         NotFoundError: a queue does not exist.
         RefusedError: a named queue is Bull 3/4's.
     """
-    snapshots = _bullmq_only(client, prefix, names)
+    found = queues_named_or_all(client, prefix, names)
+    snapshots = _bullmq_only(found, names)
     workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
     jobs = read_active(client, [snapshot.keys for snapshot in snapshots])
     queues = []
@@ -124,25 +130,26 @@ def plan_retry(
                 keys=keys,
                 stalled=tuple(job for job in own if job.is_orphan),
                 waiting_for=tuple(job for job in own if _worker_is_gone(job, here)),
-                failed_ids=tuple(failed_with(client, keys, STALLED_TOO_OFTEN)) if failed else (),
+                failed_ids=_failed_ids(client, keys) if failed else (),
                 live_workers=None if here is None else len(here),
             )
         )
-    return RetryPlan(tuple(queues))
+    return RetryPlan(tuple(queues), found)
 
 
-def _bullmq_only(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
-    if not names:
-        found = all_queues(client, prefix)
-        return [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
-    snapshots = find_queues(client, prefix, names)
-    for snapshot in snapshots:
+def _failed_ids(client: Client, keys: QueueKeys) -> tuple[str, ...]:
+    """Those that failed for stalling, the longest ago first."""
+    return tuple(reversed([*failed_with(client, keys, STALLED_TOO_OFTEN)]))
+
+
+def _bullmq_only(found: Queues, names: Sequence[str]) -> list[QueueSnapshot]:
+    for snapshot in found.readable if names else ():
         if snapshot.format == "bull":
             raise RefusedError(
                 f"{snapshot.keys.name} is a queue of Bull 3 or 4",
                 why="qctl reads such queues but never writes to them",
             )
-    return snapshots
+    return [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
 
 
 def _worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import FailedError
+from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.lookup import find_queues
@@ -120,9 +120,12 @@ def _jobs_in_hand(
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [key for key, number in counts.items() if key[1] and number == 1]
     jobs: dict[tuple[str, str | None], list[str]] = {key: [] for key in unique}
-    queues = sorted({queue for queue, _ in unique})
-    if queues:
-        for job in read_active(client, [QueueKeys(prefix, queue) for queue in queues]):
-            if (job.keys.name, job.worker) in jobs:
-                jobs[job.keys.name, job.worker].append(job.id)
+    try:
+        active = read_active(client, [QueueKeys(prefix, q) for q in sorted({q for q, _ in unique})])
+    except ReplyError:
+        # What they have in hand is an extra; a broken queue must not hide the workers.
+        return {}
+    for job in active:
+        if (job.keys.name, job.worker) in jobs:
+            jobs[job.keys.name, job.worker].append(job.id)
     return {key: tuple(ids) for key, ids in jobs.items()}

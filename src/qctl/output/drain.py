@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qctl.ops.lookup import quoted
 from qctl.ops.steps import (
     Drained,
     DrainReport,
@@ -150,6 +151,6 @@ def _headline(report: DrainReport) -> str:
     if report.resumed:
         return f"{text}; {queues} running again"
     if report.outcome in {"drained", "restarted"}:
-        names = " ".join(map(visible, report.queues))
+        names = " ".join(visible(quoted(name)) for name in report.queues)
         return f"{text}; paused still, until: qctl resume {names}"
     return text

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from qctl.ops.jobs import Job, JobDetail, JobList
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import iso_time
-from qctl.output.text import counted, short_duration, visible
+from qctl.output.text import cells, counted, short_duration, visible
 
 # Characters of an untrusted text that a table looks at; JSON output has it complete.
 _CELL_TEXT = 300
 _BLOCK_LINES = 40
 _BLOCK_TEXT = 4000
 _LINE_TEXT = 500
+# To what console.table shortens a text, if it must.
+LEAST_TEXT_WIDTH = 12
 _STACKTRACES = 3
 _IDS_NAMED = 5
 
@@ -28,15 +30,53 @@ class _Field:
     value: Callable[[Job, datetime], Value]
 
 
-def table_of(jobs: JobList, now: datetime) -> tuple[Sequence[Column], Sequence[Sequence[Value]]]:
+def table_of(
+    jobs: JobList, now: datetime, width: int
+) -> tuple[Sequence[Column], Sequence[Sequence[Value]]]:
     """Columns and rows for ``console.table``.
+
+    An id is of use only in full, so other texts are shortened first; where that is not enough,
+    the worker is left out.
 
     Args:
         now: what ages are counted to.
+        width: of the terminal, in cells.
     """
-    fields = [_FIELDS[name] for name in ("id", "name", *_BY_STATE[jobs.state].split())]
+    names = ["id", "name", *_BY_STATE[jobs.state].split()]
+    columns, rows = _columns_and_rows(names, jobs, now)
+    if _least_width(columns, rows) > width and "worker" in names:
+        names.remove("worker")
+        narrow = _columns_and_rows(names, jobs, now)
+        if _least_width(*narrow) <= width:
+            columns, rows = narrow
+    if _least_width(columns, rows) <= width:
+        # What is aligned right is not shortened.
+        columns[0] = replace(columns[0], right=True)
+    return columns, rows
+
+
+def _columns_and_rows(
+    names: Sequence[str], jobs: JobList, now: datetime
+) -> tuple[list[Column], list[list[Value]]]:
+    fields = [_FIELDS[name] for name in names]
     rows = [[field.value(job, now) for field in fields] for job in jobs.jobs]
     return [field.column for field in fields], rows
+
+
+def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> int:
+    """Cells that the table needs when all texts but the ids are as short as can be."""
+    total = len(columns) - 1
+    for index, column in enumerate(columns):
+        widths = [_cells_of(row[index]) for row in rows]
+        longest = max([len(column.short or column.heading), *widths])
+        shrinks = index > 0 and not column.right
+        total += min(longest, LEAST_TEXT_WIDTH) if shrinks else longest
+    return total
+
+
+def _cells_of(value: Value) -> int:
+    text = value.value if isinstance(value, Cell) else value
+    return cells(visible("-" if text is None else str(text)))
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
@@ -78,7 +118,7 @@ def _cut(text: str | None) -> str | None:
 
 
 def _name(job: Job, _: datetime) -> Value:
-    return Cell("(record missing)", "red") if job.missing else _cut(job.name)
+    return Cell("(missing)", "red") if job.missing else _cut(job.name)
 
 
 def _since(moment: datetime | None, now: datetime) -> Value:
@@ -102,7 +142,7 @@ def _attempts(job: Job, _: datetime) -> Value:
 
 def _lock(job: Job, _: datetime) -> Value:
     if job.state == "stalled":
-        return Cell("none: stalled", "red")
+        return Cell("none", "red")
     return None if job.lock_ttl_ms is None else short_duration(job.lock_ttl_ms / 1000)
 
 
@@ -111,9 +151,9 @@ def _stalls(job: Job, _: datetime) -> Value:
 
 
 _FATES = {
-    "recovered": Cell("recovered soon", "green"),
-    "fails": Cell("will fail", "red"),
-    "none": Cell("not recovered", "yellow"),
+    "recovered": Cell("recovered", "green"),
+    "fails": Cell("fails", "red"),
+    "none": Cell("stays", "yellow"),
     "unknown": Cell("unknown", "dim"),
 }
 
@@ -130,7 +170,7 @@ _FIELDS = {
     "ended": _Field(Column("ENDED", right=True), lambda job, now: _since(job.finished_at, now)),
     "running": _Field(Column("RUNNING", right=True), _took),
     "took": _Field(Column("TOOK", right=True), _took),
-    "attempts": _Field(Column("ATTEMPTS", right=True), _attempts),
+    "attempts": _Field(Column("ATTEMPTS", right=True, short="TRIES"), _attempts),
     "stalls": _Field(Column("STALLS", right=True), _stalls),
     "priority": _Field(Column("PRIORITY", right=True), lambda job, _: job.priority),
     "worker": _Field(Column("WORKER", optional=True), lambda job, _: _cut(job.worker)),
@@ -146,7 +186,7 @@ _BY_STATE = {
     "prioritized": "priority age attempts reason",
     "waiting-children": "age attempts",
     "completed": "ended took attempts worker",
-    "failed": "ended attempts worker reason",
+    "failed": "ended attempts reason",
 }
 
 

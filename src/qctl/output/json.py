@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -20,9 +20,9 @@ def dumps(result: Any) -> str:
     """
     try:
         return json.dumps(result, default=_plain, allow_nan=False)
-    except ValueError:
-        # Python reads NaN and Infinity in a payload, but they are not JSON.
-        return json.dumps(_finite(result), default=_plain, allow_nan=False)
+    except (ValueError, RecursionError):
+        # Python reads numbers such as 1e400 as infinite, and nesting that it then cannot write.
+        return "".join(_slowly(result))
 
 
 def iso_time(moment: datetime) -> str:
@@ -46,13 +46,38 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return _finite(_plain(value))
-    return value
+class _Literal(str):
+    """A piece of the JSON itself, not a text to be quoted."""
+
+    __slots__ = ()
+
+
+def _slowly(result: Any) -> Iterator[str]:
+    """The pieces of the JSON, however deep it is; numbers that JSON does not have become null."""
+    todo = [result]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, _Literal):
+            yield value
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield "null"
+        elif value is None or isinstance(value, (str, int, float)):
+            yield json.dumps(value)
+        elif isinstance(value, (list, tuple)):
+            todo += reversed(_joined("[", [[item] for item in value], "]"))
+        elif isinstance(value, Mapping):
+            items = [[_Literal(f"{_key(key)}: "), item] for key, item in value.items()]
+            todo += reversed(_joined("{", items, "}"))
+        else:
+            todo.append(_plain(value))
+
+
+def _joined(start: str, items: Sequence[Sequence[Any]], end: str) -> list[Any]:
+    pieces: list[Any] = [_Literal(start)]
+    for index, item in enumerate(items):
+        pieces += [_Literal(", "), *item] if index else item
+    return [*pieces, _Literal(end)]
+
+
+def _key(key: Any) -> str:
+    return json.dumps(key if isinstance(key, str) else json.dumps(key))

@@ -50,7 +50,7 @@ def list_workers(
     workers: dict[tuple[str, int], WorkerClient] = {}
     try:
         for node in client.masters():
-            for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).splitlines():
+            for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).split("\n"):
                 worker = _parse(line, prefix, known, db)
                 if worker is not None:
                     workers[worker.address, worker.client_id] = worker
@@ -69,7 +69,7 @@ def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, st
     """
     found = []
     for node in client.masters():
-        for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).splitlines():
+        for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).split("\n"):
             fields = _fields(line)
             name = fields.get("name", "")
             is_worker = _WORKER_NAME.fullmatch(name) is not None

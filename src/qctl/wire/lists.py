@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker, pairs, raised
+from qctl.wire.jobs import is_marker, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
 
 # A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
@@ -145,12 +145,12 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     if state is None and scores["waiting-children"] is not None:
         state = "waiting-children"
     due = scores["delayed"] if state == "delayed" else None
-    token = raised(token)
+    token = typed(token, "")
     *children, log_rows = (_size(size) for size in sizes)
     return Whereabouts(
         state=state,
         due_ms=due_ms(float(due)) if due is not None else None,
-        fields=_fields(flat),
+        fields=_fields(flat, state),
         lock_token=token,
         lock_ttl_ms=ttl if token is not None and raised(ttl) >= 0 else None,
         children=(children[0], children[1], children[2], children[3]),
@@ -181,14 +181,15 @@ def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
     return completed is not None or failed is not None or not exists
 
 
-def _fields(flat: Any) -> dict[str, str]:
+def _fields(flat: Any, state: str | None) -> dict[str, str]:
     # The key of an "id" such as ``wait`` is a list, and ``meta`` a hash that is no job.
     if isinstance(flat, ReplyError):
         if flat.code == "WRONGTYPE":
             return {}
         raise flat
     fields = pairs(flat)
-    return fields if "timestamp" in fields else {}
+    # An id in a list is what a worker would take, however little its hash has.
+    return fields if state is not None or "timestamp" in fields else {}
 
 
 def _size(reply: Any) -> int:

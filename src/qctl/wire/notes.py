@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 import time
-import uuid
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,7 +33,8 @@ class Holder:
     was_paused: bool = False
 
     def __str__(self) -> str:
-        return f"qctl {self.verb} of {self.user}@{self.host} (pid {self.pid})"
+        verb, user, host = map(_one_line, (self.verb, self.user, self.host))
+        return f"qctl {verb} of {user}@{host} (pid {self.pid})"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -47,6 +45,11 @@ class Holder:
 
 def this_process(verb: str) -> Holder:
     """This run of qctl."""
+    # Late: reading notes, which every status does, needs none of them.
+    import getpass  # noqa: PLC0415
+    import socket  # noqa: PLC0415
+    import uuid  # noqa: PLC0415
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -62,10 +65,37 @@ def this_process(verb: str) -> Holder:
 
 
 def parse_holder(text: Any) -> Holder | None:
-    """The holder in a note or lease; None for a missing or foreign value."""
+    """The holder in a note or lease; None for a missing value or one that is not qctl's.
+
+    Fields that another version of qctl has added are ignored, those that it lacks are empty: whose
+    the note or lease is must not depend on them.
+    """
     if not isinstance(text, str):
         return None
     try:
-        return Holder(**json.loads(text))
-    except (ValueError, TypeError):
+        found = json.loads(text)
+    except (ValueError, RecursionError):
         return None
+    if not isinstance(found, dict) or not isinstance(found.get("owner"), str):
+        return None
+    return Holder(
+        owner=found["owner"],
+        verb=_text(found.get("verb")),
+        user=_text(found.get("user")),
+        host=_text(found.get("host")),
+        pid=_whole(found.get("pid")),
+        at_ms=_whole(found.get("at_ms")),
+        was_paused=found.get("was_paused") is True,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "?"
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else repr(text)

@@ -91,7 +91,8 @@ def retry_stalled(
     """Put active jobs back to run next, each only if its lock is the expected one.
 
     Args:
-        locks: job id → the lock token seen, ``""`` for a job without a lock.
+        locks: job id → the lock token seen, ``""`` for a job without a lock; in the order in which
+            the jobs shall run.
         count_stall: None to forget earlier stalls; else the workers' ``maxStalledCount``, and one
             more stall is counted as BullMQ would.
 
@@ -112,7 +113,11 @@ def retry_stalled(
 def retry_failed(
     client: Client, keys: QueueKeys, ids: Sequence[str], *, only_reason: str = ""
 ) -> dict[str, str]:
-    """Run failed jobs again, next; ``only_reason`` restricts it to one failure text.
+    """Run failed jobs again, next.
+
+    Args:
+        ids: in the order in which the jobs shall run.
+        only_reason: restricts it to jobs that failed with this text; empty for any.
 
     Returns:
         id → ``retried``, ``inactive`` or ``missing`` (see the script).
@@ -134,13 +139,14 @@ def _in_chunks(
     head: list[Arg],
     jobs: Mapping[str, list[str]],
 ) -> dict[str, str]:
+    # What is put at the tail of wait last runs first.
+    ids = [*jobs][::-1]
     answers: dict[str, str] = {}
-    ids = list(jobs)
     for start in range(0, len(ids), RETRY_CHUNK):
         chunk = ids[start : start + RETRY_CHUNK]
         args = [*head, *(arg for job_id in chunk for arg in jobs[job_id])]
         answers.update(zip(chunk, scripts.run(client, script, keys, args), strict=True))
-    return answers
+    return {job_id: answers[job_id] for job_id in jobs}
 
 
 def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None:
