@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ def main() -> NoReturn:
 
         complete(sys.argv[2:])
         sys.exit()
+    # The same as Ctrl-C wherever nothing more careful is in force.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from qctl.cli.frame import Streams  # noqa: PLC0415
     from qctl.cli.program import run  # noqa: PLC0415
 

@@ -52,12 +52,27 @@ def read_events(
         cursors: the last event id seen of each queue; updated in place.
         block_ms: how long to wait for the first event, in milliseconds; 0 does not wait.
     """
-    if not cursors:
-        return []
-    by_key = {keys("events"): keys for keys in cursors}
+    groups: dict[str, list[QueueKeys]] = {}
+    for keys in cursors:
+        groups.setdefault(_slot_tag(keys), []).append(keys)
+    events = []
+    for group in groups.values():
+        found = _read_group(client, group, cursors, block_ms // len(groups))
+        events += found
+        if found:
+            # There is news: do not wait in the groups that follow.
+            block_ms = 0
+    return events
+
+
+def _read_group(
+    client: Client, queues: list[QueueKeys], cursors: dict[QueueKeys, str], block_ms: int
+) -> list[tuple[QueueKeys, Event]]:
+    by_key = {keys("events"): keys for keys in queues}
     block = ("BLOCK", block_ms) if block_ms > 0 else ()
     reply = client.call(
-        *("XREAD", "COUNT", READ_COUNT, *block, "STREAMS", *by_key, *cursors.values()),
+        *("XREAD", "COUNT", READ_COUNT, *block, "STREAMS", *by_key),
+        *(cursors[keys] for keys in queues),
         timeout_s=block_ms / 1000,
     )
     events = []
@@ -68,6 +83,16 @@ def read_events(
             cursors[keys] = event.id
             events.append((keys, event))
     return events
+
+
+def _slot_tag(keys: QueueKeys) -> str:
+    """What a cluster places the queue's keys by, if they have a hash tag (wire format 2.3).
+
+    One XREAD may only name keys of one slot; where there is no cluster and no tag, all are alike.
+    """
+    _, brace, rest = keys("").partition("{")
+    tag, closed, _ = rest.partition("}")
+    return tag if brace and closed else ""
 
 
 def _event(entry_id: str, flat: Sequence[str] | None) -> Event:
