@@ -89,6 +89,12 @@ def test_urls(url: str, expected: Address, shown: str) -> None:
         "redis://:s3cretive@h/zero",
         "redis://:s3cretive@[::1",
         "redis+sentinel://:s3cretive@h:1",
+        # Characters that should have been written as %XX.
+        "redis://:s3cretive/x@h",
+        "redis://:12#s3cretive@h/0",
+        "redis://ann:12?s3cretive@h",
+        "redis+cluster://:12/s3cretive@h:1",
+        "redis+sentinel://ann:12#s3cretive@h:1/m",
     ],
 )
 def test_urls_that_are_none(url: str) -> None:
@@ -98,6 +104,9 @@ def test_urls_that_are_none(url: str) -> None:
     assert error.exit_status == ExitStatus.USAGE
     assert error.hint
     assert "s3cretive" not in f"{error.what} {error.why} {error.hint}"
+    # Nor with --debug, where the causes are shown as well.
+    shown = "".join(traceback.format_exception(error))
+    assert "s3cretive" not in shown
 
 
 @given(

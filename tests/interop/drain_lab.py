@@ -419,15 +419,20 @@ class Lab:
         )
 
     def close(self) -> None:
-        for running in self._running:
-            running.close()
-        for producer in self._producers:
-            producer.stop()
-        for bull in self._bulls:
-            bull.close()
+        """End everything, each even if another could not be ended."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.client.close)
+            last_first.callback(self._delete_apps)
+            for bull in self._bulls:
+                last_first.callback(bull.kill)
+            for producer in self._producers:
+                last_first.callback(producer.stop)
+            for running in self._running:
+                last_first.callback(running.close)
+
+    def _delete_apps(self) -> None:
         if self.pm2.rows():
             self.pm2.delete("all")
-        self.client.close()
 
 
 def write_config(folder: Path, text: str) -> None:

@@ -212,7 +212,9 @@ def test_markers_of_old_versions_are_no_jobs(store: Client) -> None:
     store.call("RPUSH", KEYS("wait"), "0:0")
     add(store, "2", "active")
     store.call("RPUSH", KEYS("active"), "0:1700000000000")
+    store.call("LPUSH", KEYS("wait"), "0:1700000000000")
     assert ids(store, "waiting") == ["1"]
+    assert list_jobs(store, snapshot(store), "waiting").total == 1
     assert ids(store, "active") == ["2"]
     assert ids(store, "stalled") == ["2"]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from qctl.connect import Client
 from qctl.wire.notes import LEASE_TTL_MS, parse_holder, this_process
-from qctl.wire.transitions import free_lease, hold_lease
-from tests.wire.build import Q, holder
+from qctl.wire.transitions import disown_pause, free_lease, hold_lease, pause, resume
+from tests.wire.build import Q, holder, is_paused, put
 
 
 def test_the_first_takes_it_and_the_second_is_told_who_has_it(store: Client) -> None:
@@ -44,6 +48,34 @@ def test_leases_of_two_queues_are_independent(store: Client) -> None:
     other = type(Q)("bull", "other")
     assert hold_lease(store, Q, holder("first")) is None
     assert hold_lease(store, other, holder("second")) is None
+
+
+def test_a_lease_of_a_newer_qctl_is_respected(store: Client) -> None:
+    text = json.dumps({**json.loads(holder("first").to_json()), "colour": "blue"})
+    store.call("SET", Q.lease, text, "PX", 5000)
+    assert hold_lease(store, Q, holder("second")) == holder("first")
+    free_lease(store, Q, "second")
+    assert store.call("GET", Q.lease) == text
+
+
+@pytest.mark.parametrize("text", ["", "text", "[1]", "7", "null", '{"owner":7}', "[" * 2000])
+def test_a_lease_that_nobody_can_have_is_taken(store: Client, text: str) -> None:
+    store.call("SET", Q.lease, text)
+    free_lease(store, Q, "me")
+    assert store.call("GET", Q.lease) == text
+    assert hold_lease(store, Q, holder("me")) is None
+    assert parse_holder(store.call("GET", Q.lease)) == holder("me")
+
+
+def test_a_pause_that_somebody_else_wants_too(store: Client) -> None:
+    put(store, "a")
+    pause(store, Q, holder("first"))
+    disown_pause(store, Q, "second")
+    assert parse_holder(store.call("GET", Q.pause_note)) == holder("first")
+    disown_pause(store, Q, "first")
+    assert not resume(store, Q, owner="first").owned
+    assert is_paused(store)
+    assert resume(store, Q).changed
 
 
 def test_every_run_is_an_owner_of_its_own() -> None:

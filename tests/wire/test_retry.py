@@ -157,7 +157,8 @@ def test_many_jobs_in_chunks(store: Client) -> None:
     answers = retry_stalled(store, Q, dict.fromkeys([*ids, "held"], ""))
     assert answers == {**dict.fromkeys(ids, "retried"), "held": "locked"}
     assert row(store, "active") == ["held"]
-    assert sorted(row(store, "wait")) == sorted(ids)
+    # The first named runs first: it is at the tail.
+    assert row(store, "wait") == ids[::-1]
     assert exponents(store) == []
 
 
@@ -246,6 +247,13 @@ def test_a_child_of_a_vanished_parent_writes_nothing_about_it(store: Client) -> 
     store.call("ZADD", f"{Q('gone')}:unsuccessful", 1, Q("a"))
     retry_failed(store, Q, ["a"])
     assert store.call("EXISTS", f"{Q('gone')}:dependencies") == 0
+
+
+def test_failed_jobs_run_in_the_order_in_which_they_are_named(store: Client) -> None:
+    put(store, "w")
+    ids = [put_failed(store, str(n)) for n in range(RETRY_CHUNK + 3)]
+    assert list(retry_failed(store, Q, ids)) == ids
+    assert row(store, "wait") == ["w", *ids[::-1]]
 
 
 def test_failed_jobs_while_paused(store: Client) -> None:

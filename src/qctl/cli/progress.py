@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from qctl.cli.frame import Environment
 from qctl.ops.steps import DrainReport, Planned, Step, Waiting
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
-from qctl.output.text import visible
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -64,7 +63,7 @@ class DrainView:
         if isinstance(step, DrainReport) or (self._dry_run and isinstance(step, Planned)):
             self._env.emit_json(as_record(step, with_step=False))
             if isinstance(step, DrainReport) and step.error:
-                self._env.note(f"error: {visible(step.error)}")
+                self._env.note(f"error: {step.error}")
 
     def _show_lines(self, step: Step) -> None:
         env = self._env
@@ -77,7 +76,7 @@ class DrainView:
                 env.line(line)
             if step.error:
                 env.streams.stdout.flush()
-                env.note(f"error: {visible(step.error)}")
+                env.note(f"error: {step.error}")
         elif (line_or_none := step_line(step)) is not None:
             env.note(line_or_none)
 

@@ -250,7 +250,9 @@ class DrainEnd:
 def _text(error: QctlError | None) -> str | None:
     if error is None:
         return None
-    return "\n".join(part for part in (error.what, error.why, error.hint) if part)
+    # A queue's name may hold line ends, which must not pass for lines of ours.
+    what = error.what.replace("\n", "\\n")
+    return "\n".join(part for part in (what, error.why, error.hint) if part)
 
 
 def _exit_status(outcome: str, error: QctlError | None, lost: int) -> int:

@@ -170,30 +170,32 @@ def list_jobs(
     if state not in STATES:
         raise UsageError(f"no state {state!r}", why=f"states: {', '.join(STATES)}")
     keys = snapshot.keys
-    stalled = lists.stalled_ids(client, keys) if state == "stalled" else []
     unfiltered = name is None and since is None and where is None
     size = max(1, min(limit, CHUNK)) if unfiltered else CHUNK
-    chunks = _chunks(stalled, size) if stalled or state == "stalled" else None
+    if state == "stalled":
+        stalled = lists.stalled_ids(client, keys)
+        total = len(stalled)
+        chunks = _chunks(stalled, size)
+    else:
+        total = getattr(snapshot.counts, state.replace("-", "_"))
+        chunks = lists.windows(client, keys, state, size)
     jobs: dict[str, Job] = {}
-    for entries in chunks or lists.windows(client, keys, state, size):
-        for job in _read(client, keys, state, entries):
-            if since is not None and _before(job, state, since):
-                if state in FINISHED:  # Newest first: all that follow are older.
-                    return _list(snapshot, state, jobs, len(stalled))
-                continue
-            matches = (name is None or job.name == name) and (where is None or where(job))
-            # An id may have moved along since the chunk before.
-            if matches and job.id not in jobs and len(jobs) < limit:
-                jobs[job.id] = job
-        if len(jobs) >= limit:
-            break
-    return _list(snapshot, state, jobs, len(stalled))
-
-
-def _list(snapshot: QueueSnapshot, state: str, jobs: Mapping[str, Job], stalled: int) -> JobList:
-    count = getattr(snapshot.counts, state.replace("-", "_"))
-    total = stalled if state == "stalled" else count
-    return JobList(snapshot.keys.name, state, max(total, len(jobs)), tuple(jobs.values()))
+    for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
+        if since is not None and _before(job, state, since):
+            if state in FINISHED:  # Newest first: all that follow are older.
+                break
+            continue
+        matches = (name is None or job.name == name) and (where is None or where(job))
+        # An id may have moved along since the chunk before.
+        if matches and job.id not in jobs:
+            jobs[job.id] = job
+            if len(jobs) >= limit:
+                break
+    else:
+        if unfiltered:
+            # All of them were seen; the count may have been taken earlier, or hold a marker.
+            total = len(jobs)
+    return JobList(keys.name, state, max(total, len(jobs)), tuple(jobs.values()))
 
 
 def _chunks(ids: Sequence[str], size: int) -> Iterator[list[Entry]]:

@@ -72,6 +72,9 @@ def make_plan(
         UsageError: the queues or the target cannot be told.
         UnreachableError: Redis or the process manager cannot be reached.
     """
+    if names:
+        # First, so that a misspelt queue is not taken for one that the process does not serve.
+        find_queues(client, settings.prefix, names)
     found = open_target(settings, target) if target else None
     connections = read_connections(client, settings, address.db, found.processes) if found else None
     guessed = ""

@@ -1,0 +1,153 @@
+"""kill -9 at every step of a drain: its watchdog puts everything back within seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.interop import drain_lab
+from tests.interop.drain_lab import PUT_RIGHT_S, Lab, is_alive, kill
+from tests.servers import wait_until
+
+lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
+
+DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+
+
+@pytest.mark.parametrize(
+    ("step", "version"),
+    [
+        ("paused", 6),
+        ("waiting", 5),
+        ("drained", 6),
+        ("restarting", 6),
+        ("restarting", 5),
+        ("ready", 6),
+        ("resumed", 5),
+    ],
+)
+def test_a_killed_drain_is_undone(lab: Lab, step: str, version: int) -> None:
+    lab.app(version=version)
+    first = lab.add(800, version=version)
+    producer = lab.producer(version=version, EVERY_MS=60, JOB_MS=30)
+    lab.wait_started(*first)
+    drain = lab.steps(*DRAIN)
+    drain.await_step("paused")
+    watchdog = drain.watchdog_pid
+
+    drain.await_step(step)
+    drain.kill()
+    wait_until(
+        lambda: lab.put_right(watchdog, "q"),
+        f"the drain to be undone: {lab.traces()}",
+        timeout_s=PUT_RIGHT_S,
+    )
+
+    # A restart that was under way goes on without us; the next drain waits for its end.
+    lab.pm2.wait_online("app")
+    lab.wait_workers()
+    again = lab.qctl(*DRAIN, "--json")
+    added = [*first, *producer.stop()]
+    assert again.code == 0, again.err
+    assert (again.json["interrupted"], again.json["lost"]) == (0, 0)
+    lab.prove(added)
+
+
+def test_a_killed_plain_drain_is_undone_too(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(1500, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps("drain", "q")
+    drain.await_step("waiting")
+    watchdog = drain.watchdog_pid
+    drain.kill()
+    wait_until(lambda: lab.put_right(watchdog, "q"), "the pause to go", timeout_s=PUT_RIGHT_S)
+    lab.prove(added)
+
+
+def test_a_killed_watchdog_is_replaced(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(3500, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    first = drain.watchdog_pid
+    kill(first)
+    second = wait_until(
+        lambda: drain.watchdog_pid if drain.watchdog_pid != first else 0, "another watchdog"
+    )
+    # And the new one is as good as the old one.
+    drain.kill()
+    wait_until(lambda: lab.put_right(second, "q"), "the pause to go", timeout_s=PUT_RIGHT_S)
+    lab.prove(added)
+
+
+def test_a_drain_whose_watchdog_was_killed_ends_well(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(2500, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    kill(drain.watchdog_pid)
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert done.report["outcome"] == "restarted"
+    lab.prove(added)
+
+
+def test_when_both_are_killed_status_tells_who_it_was_and_resume_cures(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(1200, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    watchdog = drain.watchdog_pid
+    # Not the other way round, in which the watchdog may have time to undo the drain.
+    kill(watchdog)
+    pid = drain.pid
+    drain.kill()
+    assert lab.is_paused()
+
+    # The lease runs out by itself; here it is helped along.
+    lease = lab.keys().lease
+    left_ms = lab.client.call("PTTL", lease)
+    assert 0 < left_ms <= 15_000
+    held = lab.qctl("drain", "q")
+    assert held.code == 5
+    assert str(pid) in held.err
+    lab.client.call("PEXPIRE", lease, 1)
+    wait_until(lambda: not lab.client.call("EXISTS", lease), "the lease to run out")
+
+    status = lab.qctl("status", "q", "--json").json["queues"][0]
+    assert status["paused"] is True
+    assert str(pid) in status["paused_by"]
+    told = lab.qctl("status", "q")
+    assert "left paused" in told.out + told.err
+    assert "qctl resume q" in told.out + told.err
+    assert lab.qctl("resume", "q").code == 0
+    lab.prove(added)
+
+
+def test_the_watchdog_lets_a_process_end_that_is_being_stopped(lab: Lab) -> None:
+    """Resumed too early, the queue would lose one more job to the process that PM2 is stopping."""
+    # It ignores SIGINT while it closes, which takes the whole kill timeout: its job never ends.
+    lab.app(HANDLE_SIGINT=1, options={"kill_timeout": 2500}, concurrency=2)
+    stuck = lab.add(60_000)
+    lab.wait_started(*stuck)
+    old = lab.pm2.pid("app")
+    drain = lab.steps(*DRAIN, "--timeout", "1s", "--on-timeout", "restart")
+    drain.await_step("paused")
+    watchdog = drain.watchdog_pid
+    added = lab.add(10, 10)
+    drain.await_step("restarting")
+    drain.kill()
+    seen_paused = True
+    while is_alive(old):
+        # Read in this order: paused after it was alive.
+        seen_paused = lab.is_paused() and seen_paused
+        if not is_alive(old):
+            break
+        assert seen_paused
+    wait_until(lambda: lab.put_right(watchdog, "q"), "the pause to go", timeout_s=PUT_RIGHT_S)
+    lab.wait_completed(added)
+    assert {row["pid"] for job in added for row in lab.rows(job)} == {lab.pm2.pid("app")}
