@@ -151,6 +151,10 @@ def connect(url: str) -> tuple[Address, Client]:
         from qctl.resp import SocketClient  # noqa: PLC0415 - only the client in use is loaded
 
         return address, SocketClient(address)
+    if address.mode == "cluster":
+        from qctl.cluster import ClusterClient  # noqa: PLC0415
+
+        return address, ClusterClient(address)
     from qctl.redis_py import open_client  # noqa: PLC0415 - redis-py costs 110 ms
 
     return address, open_client(address)

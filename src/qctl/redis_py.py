@@ -12,7 +12,6 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from qctl.cluster import ClusterClient
 from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode
@@ -102,12 +101,7 @@ def _plain(reply: Any) -> Any:
 
 
 def open_client(address: Address) -> Client:
-    """A client for a cluster, or for the master that sentinels name.
-
-    Nothing is sent before the first command.
-    """
-    if address.mode == "cluster":
-        return ClusterClient(address)
+    """A client for the master that sentinels name. Nothing is sent before the first command."""
     options: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,

@@ -32,7 +32,7 @@ from tests.interop.pm2 import Pm2
 from tests.servers import RedisServer, wait_until
 
 # In the environment of every app; must never come out of any qctl.
-SECRET = "do-not-show-hunter2"
+SECRET = "do-not-show-hunter2"  # noqa: S105 - a test value
 STATES = {
     "LPOS": ("wait", "paused", "active"),
     "ZSCORE": ("prioritized", "delayed", "completed", "failed", "waiting-children"),
@@ -379,9 +379,7 @@ class Lab:
 
         wait_until(lambda: not missing(), f"jobs to complete; {len(ids)} were added", timeout_s=30)
 
-    def prove(
-        self, added: Sequence[str], queue: str = "q", *, again: Sequence[str] = ()
-    ) -> None:
+    def prove(self, added: Sequence[str], queue: str = "q", *, again: Sequence[str] = ()) -> None:
         """Nothing was lost and nothing ran twice; the queue runs and qctl has left no trace.
 
         Args:
@@ -467,9 +465,7 @@ def open_lab(pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> Iter
 
 
 @pytest.fixture
-def lab(
-    lab_pm2: Pm2, redis_server: RedisServer, redis_url: str, tmp_path: Path
-) -> Iterator[Lab]:
+def lab(lab_pm2: Pm2, redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Iterator[Lab]:
     """A lab on the shared Redis."""
     with open_lab(lab_pm2, redis_server, tmp_path) as lab:
         yield lab

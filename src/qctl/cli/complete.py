@@ -28,7 +28,7 @@ FRESH_S = 10.0
 # Reading takes one pass over all keys of Redis; at most this part of the time is spent on it.
 _LEAST_PAUSE = 30
 # Only the very first TAB, when nothing is known yet, waits for an answer, and not for long.
-FIRST_WAIT_S = 0.25
+FIRST_WAIT_S = 0.05
 _KEPT_S = 30 * 86_400
 # What influences the names beside the config files.
 _VARIABLES = ("QCTL_REDIS_URL", "REDIS_URL", "QCTL_PREFIX", "QCTL_CONTEXT", "PM2_HOME", "HOME")

@@ -160,7 +160,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
     # Some errors come without their context; the command stands first on the command line.
     spoken = " ".join(word for word in arguments[:1] if word in COMMANDS)
     path = ctx.command_path if ctx else f"qctl {spoken}".rstrip()
-    what = error.format_message().rstrip(".")
+    what = " ".join(error.format_message().split()).rstrip(".")
     hint = f"{path} --help"
     if isinstance(error, click_errors.NoSuchOption):
         what = f"{path} has no option {error.option_name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class Guard:
         self._holder = holder
         self._leases = {keys: holder.with_was_paused(paused) for keys, paused in was_paused.items()}
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self._pipe: int | None = None
 
     def acquire(self) -> None:
         """Take every lease and start the watchdog; on failure nothing is held.
@@ -89,18 +91,16 @@ class Guard:
         for keys in self._leases:
             free_lease(self._client, keys, self._holder.owner)
         self._tell({"goodbye": True})
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._watchdog.stdin.close()
+        self._close_pipe()
+        if self._watchdog is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._watchdog.wait(timeout=5)
             self._watchdog = None
 
     def abandon(self) -> None:
         """Leave the rest to the watchdog, which goes on when qctl has ended."""
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._watchdog.stdin.close()
+        self._close_pipe()
+        if self._watchdog is not None:
             # It outlives us on purpose; without this, Popen would complain that it still runs.
             self._watchdog.returncode = 0
             self._watchdog = None
@@ -111,29 +111,38 @@ class Guard:
                 free_lease(self._client, keys, self._holder.owner)
 
     def _start_watchdog(self) -> None:
+        self._close_pipe()
+        first = next(iter(self._leases))
+        leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
+        charge = Charge(self._url, first.prefix, leases).to_line()
+        reader, writer = os.pipe()
+        self._pipe = writer
+        # Into the pipe before there is a reader: if qctl is killed right after the start, the
+        # watchdog already knows what to do. What does not fit follows.
+        os.set_blocking(writer, False)
+        written = os.write(writer, charge)
+        os.set_blocking(writer, True)
         self._watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "qctl.ops.watchdog"],
-            stdin=subprocess.PIPE,
+            stdin=reader,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
         )
-        first = next(iter(self._leases))
-        leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
-        assert self._watchdog.stdin is not None  # noqa: S101 - it is a pipe, for the type checker
-        assert self._watchdog.stdout is not None  # noqa: S101
+        os.close(reader)
         with contextlib.suppress(BrokenPipeError):
-            self._watchdog.stdin.write(Charge(self._url, first.prefix, leases).to_line())
-            self._watchdog.stdin.flush()
+            while written < len(charge):
+                written += os.write(writer, charge[written:])
+        assert self._watchdog.stdout is not None  # noqa: S101 - it is a pipe
         ready, _, _ = select.select([self._watchdog.stdout], [], [], WATCHDOG_START_S)
         answer = self._watchdog.stdout.readline() if ready else b""
         self._watchdog.stdout.close()
         if answer != READY:
             self._watchdog.kill()
             self._watchdog.wait()
-            self._watchdog.stdin.close()
             self._watchdog = None
+            self._close_pipe()
             raise FailedError(
                 "the watchdog process did not start, so nothing was paused",
                 why="without it a killed qctl would leave the queues paused",
@@ -141,9 +150,13 @@ class Guard:
             )
 
     def _tell(self, message: dict[str, object]) -> None:
-        if self._watchdog is None or self._watchdog.stdin is None:
+        if self._pipe is None:
             return
         # A watchdog that died is noticed and replaced in hold().
         with contextlib.suppress(BrokenPipeError):
-            self._watchdog.stdin.write(json.dumps(message).encode() + b"\n")
-            self._watchdog.stdin.flush()
+            os.write(self._pipe, json.dumps(message).encode() + b"\n")
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
