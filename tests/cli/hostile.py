@@ -177,9 +177,27 @@ def assert_no_secret(result: Result, *secrets: str) -> None:
 def dump(client: Client) -> dict[str, Any]:
     """Every key of the database with its content; two that are equal mean that nothing changed."""
     keys = client.call("KEYS", "*")
-    commands = [(name, key) for key in keys for name in ("DUMP", "EXPIRETIME")]
-    replies = iter(client.pipeline(commands) if commands else ())
-    return {key: (next(replies), next(replies)) for key in keys}
+    types = client.pipeline([("TYPE", key) for key in keys]) if keys else []
+    content = {}
+    for key, kind in zip(keys, types, strict=True):
+        has_expiry = client.call("PTTL", key) >= 0
+        # Not DUMP: two reads of one hash can come in a different order.
+        rows = client.call(*(word if word != "KEY" else key for word in _WHOLE[kind]))
+        if kind == "hash":
+            rows = sorted(zip(rows[::2], rows[1::2], strict=True))
+        content[key] = (kind, sorted(rows) if kind == "set" else rows, has_expiry)
+    return content
+
+
+# The command that reads all of a key, by its type.
+_WHOLE: dict[str, tuple[Word | int, ...]] = {
+    "string": ("GET", "KEY"),
+    "list": ("LRANGE", "KEY", 0, -1),
+    "hash": ("HGETALL", "KEY"),
+    "set": ("SMEMBERS", "KEY"),
+    "zset": ("ZRANGE", "KEY", 0, -1, "WITHSCORES"),
+    "stream": ("XRANGE", "KEY", "-", "+"),
+}
 
 
 def raw(word: Word) -> bytes:

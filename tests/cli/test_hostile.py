@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_a_user_who_may_only_read_sees_all_but_what_is_unknown(
         assert_explained(workers, 1, "may not see who is connected", "+client|list")
 
 
+@pytest.fixture
+def deep_stack() -> Iterator[None]:
+    """Room for the nesting that qctl, with fewer frames below it than pytest has, can read."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(5 * limit)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("deep_stack")
 def test_every_id_and_payload_is_in_the_json(qctl: Qctl, client: Client) -> None:
     ids = evil_queue(client, QUEUE)
     commands = [
