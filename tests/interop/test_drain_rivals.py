@@ -1,0 +1,155 @@
+"""Somebody else pauses, resumes or drains the same queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.interop import drain_lab
+from tests.interop.drain_lab import Lab
+
+lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
+
+DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+
+
+@pytest.mark.parametrize("who", ["qctl", 5, 6])
+def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -> None:
+    version = who if isinstance(who, int) else 6
+    lab.app(version=version)
+    first = lab.add(800, version=version)
+    lab.wait_started(*first)
+    if who == "qctl":
+        assert lab.qctl("pause", "q").code == 0
+    else:
+        lab.bull(version).pause("q")
+    # BullMQ 5 adds to another list while it is paused.
+    added = [*first, *lab.add(10, 10, version=version)]
+    by = lab.qctl("status", "q", "--json").json["queues"][0]["paused_by"]
+    traces = lab.traces()
+
+    done = lab.steps(*DRAIN).finish()
+    assert done.code == 0, done.err
+    assert done.steps[0]["already_paused"] == ["q"]
+    assert any("stays paused" in text for text in done.steps[0]["warnings"])
+    assert "resumed" not in done.step_names
+    assert (done.report["outcome"], done.report["resumed"]) == ("restarted", False)
+    assert done.report["lost"] == 0
+    assert lab.is_paused()
+    assert lab.traces() == traces
+    after = lab.qctl("status", "q", "--json").json["queues"][0]
+    assert (after["paused"], after["paused_by"]) == (True, by)
+    assert lab.rows(added[1]) == []
+    assert lab.qctl("resume", "q").code == 0
+    lab.prove(added)
+
+
+@pytest.mark.parametrize("who", ["qctl", 5, 6])
+def test_a_queue_paused_by_another_during_the_drain_stays_paused(lab: Lab, who: str | int) -> None:
+    version = who if isinstance(who, int) else 6
+    lab.app(version=version)
+    added = lab.add(1500, 10, version=version)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    if who == "qctl":
+        assert lab.qctl("pause", "q").code == 0
+    else:
+        lab.bull(version).pause("q")
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert (done.report["outcome"], done.report["resumed"]) == ("restarted", False)
+    assert any("paused by somebody else" in note for note in done.report["notes"])
+    assert lab.is_paused()
+    assert lab.traces() == (["qctl:paused:bull:q"] if who == "qctl" else [])
+    assert lab.qctl("resume", "q").code == 0
+    lab.prove(added)
+
+
+def test_a_drain_of_a_queue_that_another_resumes_goes_no_further(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(2000, 10)
+    lab.wait_started(added[0])
+    pid = lab.pm2.pid("app")
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    lab.bull().resume("q")
+    done = drain.finish()
+    assert done.code == 1
+    assert done.report["outcome"] == "aborted"
+    assert "resumed by somebody else" in done.report["error"]
+    assert done.report["old_pids"] == []
+    assert "restarting" not in done.step_names
+    lab.prove_tidy("q")
+    assert lab.pm2.pid("app") == pid
+    lab.prove(added)
+
+
+def test_qctl_resume_keeps_off_unless_forced(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(3000, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    refused = lab.qctl("resume", "q")
+    assert refused.code == 5
+    assert f"pid {drain.pid}" in refused.err
+    assert "--force" in refused.err
+    assert lab.is_paused()
+    assert lab.qctl("resume", "q", "--force").code == 0
+    done = drain.finish()
+    assert (done.code, done.report["outcome"]) == (1, "aborted")
+    lab.prove(added)
+
+
+def test_a_second_drain_keeps_off(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(2500, 10)
+    lab.wait_started(added[0])
+    first = lab.steps(*DRAIN)
+    first.await_step("waiting")
+    second = lab.qctl(*DRAIN, "--json")
+    assert second.code == 5
+    assert second.json["outcome"] == "refused"
+    assert f"pid {first.pid}" in second.err
+    restart = lab.qctl("restart", "pm2:app")
+    assert restart.code == 5
+    assert f"pid {first.pid}" in restart.err
+    assert lab.is_paused()
+    done = first.finish()
+    assert done.code == 0, done.err
+    assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
+    lab.prove(added)
+
+
+def test_two_queues_of_one_process_are_drained_together(lab: Lab) -> None:
+    lab.app(queues="a,b")
+    a = lab.add(900, 10, queue="a")
+    b = lab.add(1400, 10, queue="b")
+    lab.wait_started(a[0], queue="a")
+    lab.wait_started(b[0], queue="b")
+    done = lab.steps(
+        "drain", "a", "--then-restart", "--target", "pm2:app", "--include-others"
+    ).finish()
+    assert done.code == 0, done.err
+    assert done.report["queues"] == ["a", "b"]
+    results = {(job["queue"], job["id"]): job["result"] for job in done.report["jobs"]}
+    assert results == {("a", a[0]): "completed", ("b", b[0]): "completed"}
+    lab.prove(a, "a")
+    lab.prove(b, "b")
+
+
+def test_ignoring_the_other_queue_drains_one_alone(lab: Lab) -> None:
+    lab.app(queues="a,b")
+    a = lab.add(600, 10, queue="a")
+    b = lab.add(10, queue="b")
+    lab.wait_started(a[0], queue="a")
+    lab.wait_completed(b, queue="b")
+    drain = lab.steps("drain", "a", "--then-restart", "--target", "pm2:app", "--ignore-others")
+    drain.await_step("paused", queue="a")
+    assert not lab.is_paused("b")
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert done.report["queues"] == ["a"]
+    lab.prove(a, "a")
+    lab.prove(b, "b")
