@@ -311,6 +311,11 @@ class Lab:
         jobs = [{"name": "job", "data": {"ms": each}, "opts": {}} for each in ms]
         return self.bull(version).add_bulk(queue, jobs)
 
+    def bring_redis_back(self) -> None:
+        """Start the Redis that was stopped, and forget the old connection to it."""
+        self.server.start()
+        self.client.close()
+
     # qctl
 
     def start(self, *args: str, env: Mapping[str, str] = {}) -> Running:

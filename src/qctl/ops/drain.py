@@ -121,14 +121,16 @@ def _wait(state: DrainState) -> Iterator[Step]:
     while True:
         if state.stop():
             raise Interrupted
-        is_away = not _look(state)
+        trouble = _look(state)
+        is_away = trouble is not None
         waited_s = time.monotonic() - began
         blocking = tuple(job.key for job in state.active if not job.is_orphan)
         if not blocking and not is_away:
             yield Drained(round(waited_s, 3), state.shown(orphans=True))
             return
         if waited_s > state.options.timeout_s:
-            raise TimedOut
+            # What still runs is not known then, and nothing can be put back.
+            raise TimedOut if trouble is None else trouble
         if blocking != shown or time.monotonic() - shown_at >= POLL_S:
             shown, shown_at = blocking, time.monotonic()
             yield Waiting(
@@ -140,16 +142,16 @@ def _wait(state: DrainState) -> Iterator[Step]:
         _await_events(state, is_away=is_away)
 
 
-def _look(state: DrainState) -> bool:
-    """See what is active now; False while Redis is away, which a drain sits out."""
+def _look(state: DrainState) -> QctlError | None:
+    """See what is active now; the trouble while Redis is away, which a drain sits out."""
     try:
         check_still_paused(state)
         state.active = read_active(state.client, state.queues)
     except QctlError as error:
         if error.exit_status != ExitStatus.UNREACHABLE:
             raise
-        return False
-    return True
+        return error
+    return None
 
 
 def _await_events(state: DrainState, *, is_away: bool) -> None:

@@ -27,6 +27,7 @@ class DrainEnd:
     def __init__(self, state: DrainState) -> None:
         self._state = state
         self._is_closed = False
+        self._trouble: QctlError | None = None
 
     # Putting back
 
@@ -66,6 +67,7 @@ class DrainEnd:
 
     def _leave_to_watchdog(self, error: QctlError) -> None:
         state = self._state
+        self._trouble = error
         names = ", ".join(keys.name for keys in sorted(state.paused_here))
         if names and may_pass(error):
             state.notes.append(
@@ -207,6 +209,8 @@ class DrainEnd:
             now_ms = self._redis_now_ms()
         except QctlError as trouble:
             state.notes.append(f"what became of the jobs could not be read: {trouble.what}")
+            for job in ledger.unsettled:
+                ledger.settle(job, "unknown")
         for pid in state.old_pids[len(state.new_pids) :]:
             state.notes.append(f"pid {pid} was told to stop; its successor has not been proved")
         for keys, job_id in gone:
@@ -215,6 +219,8 @@ class DrainEnd:
         results = [job.result for job in jobs]
         lost = results.count("lost") + len(gone)
         until_ms = state.resumed_at_ms or now_ms
+        # What could not be put back must not pass for a success.
+        error = error or self._trouble
         return DrainReport(
             outcome=outcome,
             queues=state.plan.names,

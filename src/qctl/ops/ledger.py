@@ -35,7 +35,7 @@ class JobOutcome:
         result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
             ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
             back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
-            (still active without a worker) or ``lost``.
+            (still active without a worker), ``unknown`` (nobody could look) or ``lost``.
     """
 
     queue: str

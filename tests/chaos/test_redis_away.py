@@ -1,0 +1,95 @@
+"""Redis goes away in the middle of a drain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop import drain_lab
+from tests.interop.drain_lab import Lab, is_alive, open_lab
+from tests.interop.pm2 import Pm2
+from tests.servers import RedisServer, wait_until
+
+lab_pm2 = drain_lab.lab_pm2
+
+DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+
+
+@pytest.fixture
+def own_lab(lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Path) -> Iterator[Lab]:
+    """A lab on a Redis of its own that keeps its data over a restart."""
+    with open_lab(lab_pm2, start_redis("--appendonly", "yes"), tmp_path) as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_it_comes_back_and_the_drain_goes_on(own_lab: Lab, end: str) -> None:
+    lab = own_lab
+    lab.app()
+    added = lab.add(2500, 10, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    getattr(lab.server, end)()
+    drain.await_step("waiting", redis_away=True)
+    lab.bring_redis_back()
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
+    assert (done.report["interrupted"], done.report["lost"]) == (0, 0)
+    lab.prove(added)
+
+
+def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) -> None:
+    lab = own_lab
+    lab.app()
+    added = lab.add(2000, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN, "--timeout", "3s")
+    drain.await_step("waiting")
+    watchdog = drain.watchdog_pid
+    lab.server.stop()
+    done = drain.finish()
+    report = done.report
+    # Not "timed out; state was restored": it was not.
+    assert done.code == 6, done.err
+    assert report["resumed"] is False
+    assert str(lab.server.port) in report["error"]
+    assert any(f"watchdog (pid {watchdog})" in note for note in report["notes"])
+    # Nobody could look, which is not the same as having looked in vain.
+    assert report["lost"] == 0
+    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "unknown"}]
+    assert is_alive(watchdog)
+
+    lab.bring_redis_back()
+    wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    lab.prove(added)
+
+
+def test_both_are_gone_and_the_watchdog_still_resumes(own_lab: Lab) -> None:
+    lab = own_lab
+    lab.app()
+    added = lab.add(2000, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    watchdog = drain.watchdog_pid
+    lab.server.kill()
+    drain.kill()
+    lab.bring_redis_back()
+    wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    lab.prove(added)
+
+
+def test_it_goes_away_before_anything_was_done(own_lab: Lab) -> None:
+    lab = own_lab
+    lab.app()
+    lab.add(1)
+    lab.server.stop()
+    done = lab.qctl(*DRAIN)
+    assert done.code == 6
+    assert "cannot be reached" in done.err
+    lab.bring_redis_back()
+    lab.prove_tidy("q")

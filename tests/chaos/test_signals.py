@@ -1,0 +1,104 @@
+"""Ctrl-C, SIGTERM, a lost terminal, a reader that goes away: the drain puts everything back."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.interop import drain_lab
+from tests.interop.drain_lab import PUT_RIGHT_S, Lab
+from tests.servers import wait_until
+
+lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
+
+DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_during_the_wait(lab: Lab, number: signal.Signals) -> None:
+    lab.app()
+    added = lab.add(2500, 10)
+    lab.wait_started(added[0])
+    pid = lab.pm2.pid("app")
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    drain.signal(number)
+    done = drain.finish()
+    assert done.code == 130, done.err
+    report = done.report
+    assert (report["outcome"], report["resumed"]) == ("aborted", True)
+    assert (report["interrupted"], report["lost"]) == (0, 0)
+    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "running"}]
+    assert report["old_pids"] == []
+    assert f"{number.name}: putting everything back" in done.err
+    lab.prove_tidy("q")
+    assert lab.pm2.pid("app") == pid
+    lab.prove(added)
+
+
+@pytest.mark.parametrize(
+    ("number", "graceful"), [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)]
+)
+def test_during_the_restart(lab: Lab, number: signal.Signals, graceful: bool) -> None:
+    lab.app(HANDLE_SIGINT=int(graceful), BOOT_MS=800)
+    added = lab.add(600, 10, 10)
+    lab.wait_started(added[0])
+    old = lab.pm2.pid("app")
+    drain = lab.steps(*DRAIN)
+    drain.await_step("restarting")
+    drain.signal(number)
+    done = drain.finish()
+    assert done.code == 130, done.err
+    report = done.report
+    assert (report["outcome"], report["resumed"]) == ("aborted", True)
+    assert (report["interrupted"], report["lost"]) == (0, 0)
+    assert report["old_pids"] == [old]
+    assert any(str(old) in note for note in report["notes"])
+    lab.prove_tidy("q")
+    # PM2 goes on with what it was asked to do.
+    lab.wait_workers()
+    lab.prove(added)
+    assert {row["pid"] for row in lab.rows(added[1])} == {lab.pm2.pid("app")}
+
+
+def test_a_second_signal_does_not_hurt(lab: Lab) -> None:
+    lab.app()
+    added = lab.add(2000, 10)
+    lab.wait_started(added[0])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    for _ in range(3):
+        drain.signal(signal.SIGINT)
+    assert drain.finish().code == 130
+    lab.prove(added)
+
+
+@pytest.mark.parametrize("output", ["ndjson", "table"])
+def test_a_reader_that_goes_away(lab: Lab, output: str) -> None:
+    """As with ``qctl drain … | head -1``."""
+    lab.app()
+    added = lab.add(1800, 10)
+    lab.wait_started(added[0])
+    drain = subprocess.Popen(
+        [sys.executable, "-m", "qctl", *DRAIN, "--output", output],
+        env=lab.env, cwd=lab.folder, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert drain.stdout is not None
+    assert drain.stderr is not None
+    try:
+        (drain.stdout if output == "ndjson" else drain.stderr).readline()
+        drain.stdout.close()
+        drain.stderr.close()
+        assert drain.wait(60) != 0
+    finally:
+        drain.kill()
+        drain.wait(10)
+    wait_until(
+        lambda: not lab.is_paused() and not lab.traces(), "the pause to go", timeout_s=PUT_RIGHT_S
+    )
+    lab.prove(added)

@@ -1,0 +1,74 @@
+"""Passwords and the apps' environment stay hidden while a drain runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.interop import drain_lab
+from tests.interop.drain_lab import SECRET, Lab, open_lab
+from tests.interop.pm2 import Pm2
+from tests.servers import RedisServer
+
+lab_pm2 = drain_lab.lab_pm2
+
+PASSWORD = "open-sesame-42"  # noqa: S105 - a test value
+DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+
+
+@pytest.fixture
+def locked_lab(
+    lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> Iterator[Lab]:
+    """A Redis in which the apps need no password, and qctl does."""
+    rules = ("ops", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+    server = start_redis("--user", *rules)
+    with open_lab(lab_pm2, server, tmp_path, server.url_for("ops", PASSWORD)) as lab:
+        yield lab
+
+
+def command_lines() -> str:
+    """Those of all processes, but for the server's own, to which this test gave the password."""
+    lines = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if words and "redis-server" not in words[0]:
+            lines.append(" ".join(words))
+    return "\n".join(lines)
+
+
+def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
+    lab = locked_lab
+    lab.app()
+    added = lab.add(1500, 10)
+    lab.wait_started(added[0])
+    shown = [lab.qctl("status", "--json"), lab.qctl(*DRAIN, "--dry-run"), lab.qctl("workers")]
+    drain = lab.steps(*DRAIN, "--debug")
+    drain.await_step("waiting")
+    running = command_lines()
+    assert "-m qctl drain q" in running
+    assert "qctl.ops.watchdog" in running
+    assert PASSWORD not in running
+    assert SECRET not in running
+    shown += [lab.qctl(*DRAIN), lab.qctl("resume", "q"), drain.finish()]
+    assert shown[-1].code == 0, shown[-1].err
+    kept = "".join(str(lab.client.call("GET", key)) for key in lab.traces())
+    lab.prove(added)
+
+    # Wrong passwords are secrets too.
+    wrong = lab.server.url_for("ops", PASSWORD + "x")
+    failing = lab.qctl(*DRAIN, "--debug", env={"QCTL_REDIS_URL": wrong})
+    assert failing.code == 6
+    lab.server.stop()
+    away = lab.qctl(*DRAIN, "--debug")
+    assert away.code == 6
+    lab.bring_redis_back()
+    for done in [*shown, failing, away]:
+        assert PASSWORD not in done.out + done.err
+    assert PASSWORD not in kept
