@@ -100,7 +100,8 @@ def parse_url(url: str) -> Address:
         # Without its cause, whose text may hold a part of the password.
         raise UsageError(
             "the Redis URL cannot be understood",
-            why="a port or database in it is not a number in range, or a bracket is missing",
+            why="a port or database in it is not a number in range, a bracket is missing, or a "
+            "character in it needs %XX",
             hint=f"for example --redis {DEFAULT_URL}; special characters in a password need %XX",
         ) from None
 
@@ -125,7 +126,9 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
     path = [unquote(part) for part in parts.path.split("/") if part]
     if mode == "standalone":
         db = int(path[0]) if path else int(query.get("db", 0))
-        return Address(host=parts.hostname or "localhost", port=parts.port or 6379, db=db, **common)
+        return Address(
+            host=parts.hostname or "localhost", port=_port(parts.port, 6379), db=db, **common
+        )
     nodes = tuple(_host_port(item, _DEFAULT_PORTS.get(mode, 6379)) for item in hosts.split(","))
     if mode == "cluster":
         return Address(nodes=nodes, host=nodes[0][0], port=nodes[0][1], **common)
@@ -141,7 +144,13 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
 
 def _host_port(item: str, default: int) -> tuple[str, int]:
     parts = urlsplit(f"//{item}")
-    return parts.hostname or "localhost", parts.port or default
+    return parts.hostname or "localhost", _port(parts.port, default)
+
+
+def _port(port: int | None, default: int) -> int:
+    if port == 0:
+        raise ValueError("port 0")
+    return default if port is None else port
 
 
 def connect(url: str) -> tuple[Address, Client]:

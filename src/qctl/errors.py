@@ -97,6 +97,9 @@ class ReplyError(QctlError):
         self.message = message
         self.code = message.split(" ", 1)[0]
         what, hint, self.exit_status = _explain(message, self.code)
+        if command == "AUTH" and self.exit_status == ExitStatus.FAILED:
+            # Whatever the reason, nothing can be done without it.
+            self.exit_status = ExitStatus.UNREACHABLE
         super().__init__(
             f"{what} ({command})" if command else what,
             why=f"Redis said: {message}",
@@ -157,7 +160,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     ),
     "NOPERM": (
         "this Redis user may not do that",
-        "grant the command or key to the user, or use another user",
+        "grant the command or key (qctl's own are ~qctl:*) to the user, or use another user",
         ExitStatus.FAILED,
     ),
     "WRONGTYPE": (
@@ -180,6 +183,11 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
 
 # Errors that have no code of their own, by a part of their text.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
+    "unknown command 'SENTINEL'": (
+        "what answers is a Redis and no sentinel",
+        "name the sentinels (port 26379 as a rule), or use redis://HOST:PORT/DB",
+        ExitStatus.UNREACHABLE,
+    ),
     "DB index is out of range": (
         "this Redis has no database of that number",
         "correct the number at the end of the URL; `redis-cli config get databases` tells how many",
@@ -198,6 +206,11 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "without any password configured": (
         "this Redis has no password, but the URL has one",
         "remove the password from the URL, or check the host and port",
+        ExitStatus.UNREACHABLE,
+    ),
+    "invalid password": (
+        "Redis does not accept this password",
+        "check the password in the URL",
         ExitStatus.UNREACHABLE,
     ),
     "max number of clients reached": (

@@ -54,7 +54,15 @@ class RedisPyClient:
         try:
             yield
         except redis.exceptions.AuthenticationError as error:
-            raise ReplyError(f"NOAUTH {error}", command="AUTH") from error
+            raise ReplyError(f"NOAUTH {error}", command="AUTH") from None
+        except redis.sentinel.MasterNotFoundError as error:
+            # The rest of its text, and the error itself, show the connections with all settings.
+            found_none = str(error).partition(" : ")[0]
+            raise UnreachableError(
+                f"no sentinel names the master of {self._where}",
+                why=f"{found_none}: no sentinel answers, or none that does knows it",
+                hint="check the sentinels' addresses and the master's name in the URL",
+            ) from None
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
             raise UnreachableError(
                 f"Redis at {self._where} cannot be reached",
@@ -62,7 +70,8 @@ class RedisPyClient:
                 hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
             ) from error
         except redis.exceptions.ResponseError as error:
-            raise ReplyError(_message(error), command=command) from error
+            # Without its cause, whose text may repeat the values of the command.
+            raise ReplyError(_message(error), command=command) from None
         except redis.exceptions.RedisError as error:
             raise UnreachableError(f"Redis at {self._where} failed", why=str(error)) from error
 

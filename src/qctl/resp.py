@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from qctl.errors import ReplyError, UnreachableError
+from qctl.errors import ReplyError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
+    import ssl
+
     from qctl.connect import Address, Arg, Client
 
 # Commands sent before their replies are read. Bounds what Redis must buffer for us.
@@ -49,6 +51,11 @@ def _describe(command: Sequence[Arg]) -> str:
 
 def _pack(commands: Sequence[Sequence[Arg]]) -> bytes:
     return b"".join(hiredis.pack_command(tuple(map(encode, c))) for c in commands)  # type: ignore[arg-type]
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return reason[0].upper() + reason[1:]
 
 
 class SocketClient:
@@ -126,7 +133,11 @@ class SocketClient:
                 raise ConnectionResetError("Redis closed the connection")
             self._reader.feed(chunk)
         if isinstance(reply, hiredis.ReplyError):
-            return ReplyError(str(reply), command=_describe(command))
+            message = str(reply)
+            if self.address.password:
+                # What answers may be no Redis, and may repeat what it was sent.
+                message = message.replace(self.address.password, "***")
+            return ReplyError(message, command=_describe(command))
         return reply
 
     def _connect(self) -> socket.socket:
@@ -156,20 +167,39 @@ class SocketClient:
         return sock
 
     def _wrap_tls(self, sock: socket.socket) -> socket.socket:
+        try:
+            context = self._tls_context()
+            return context.wrap_socket(sock, server_hostname=self.address.host)
+        except OSError as error:
+            sock.close()
+            raise UnreachableError(
+                f"no TLS connection to Redis at {self.address}",
+                why=_reason(error),
+                hint="for a Redis without TLS the URL begins with redis://; for a certificate of "
+                "your own, add ?ssl_ca_certs=FILE",
+            ) from error
+        except BaseException:
+            sock.close()
+            raise
+
+    def _tls_context(self) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 - 10 ms that only TLS users pay
 
         options = self.address.tls_options
-        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-        if options.get("ssl_cert_reqs") == "none":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if certificate := options.get("ssl_certfile"):
-            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
         try:
-            return context.wrap_socket(sock, server_hostname=self.address.host)
-        except OSError:
-            sock.close()
-            raise
+            context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+            if options.get("ssl_cert_reqs") == "none":
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if certificate := options.get("ssl_certfile"):
+                context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+        except OSError as error:
+            raise UsageError(
+                "a certificate file that the Redis URL names cannot be read",
+                why=_reason(error),
+                hint="check ssl_ca_certs, ssl_certfile and ssl_keyfile in the URL",
+            ) from error
+        return context
 
     def _greet(self, sock: socket.socket) -> None:
         commands: list[Sequence[Arg]] = []
@@ -199,9 +229,8 @@ class SocketClient:
         )
 
     def _unreachable(self, error: OSError | UnicodeError) -> UnreachableError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return UnreachableError(
             f"Redis at {self.address} cannot be reached",
-            why=reason[0].upper() + reason[1:],
+            why=_reason(error),
             hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
         )

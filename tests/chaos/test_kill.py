@@ -28,7 +28,7 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 )
 def test_a_killed_drain_is_undone(lab: Lab, step: str, version: int) -> None:
     lab.app(version=version)
-    first = lab.add(800, version=version)
+    first = lab.add(2000, version=version)
     producer = lab.producer(version=version, EVERY_MS=60, JOB_MS=30)
     lab.wait_started(*first)
     drain = lab.steps(*DRAIN)

@@ -45,10 +45,12 @@ def test_during_the_wait(lab: Lab, number: signal.Signals) -> None:
 )
 def test_during_the_restart(lab: Lab, number: signal.Signals, graceful: bool) -> None:
     lab.app(HANDLE_SIGINT=int(graceful), BOOT_MS=800)
-    added = lab.add(600, 10, 10)
-    lab.wait_started(added[0])
+    first = lab.add(600)
+    lab.wait_started(*first)
     old = lab.pm2.pid("app")
     drain = lab.steps(*DRAIN)
+    drain.await_step("paused")
+    later = lab.add(10, 10)
     drain.await_step("restarting")
     drain.signal(number)
     done = drain.finish()
@@ -61,8 +63,9 @@ def test_during_the_restart(lab: Lab, number: signal.Signals, graceful: bool) ->
     lab.prove_tidy("q")
     # PM2 goes on with what it was asked to do.
     lab.wait_workers()
-    lab.prove(added)
-    assert {row["pid"] for row in lab.rows(added[1])} == {lab.pm2.pid("app")}
+    lab.prove([*first, *later])
+    # The process that was being stopped has taken none of them.
+    assert {row["pid"] for job in later for row in lab.rows(job)} == {lab.pm2.pid("app")}
 
 
 def test_a_second_signal_does_not_hurt(lab: Lab) -> None:

@@ -289,7 +289,7 @@ def evil_queue(client: Client, queue: Word) -> dict[str, list[bytes]]:
     # An active job without a lock is both.
     ids["active"] += ids["stalled"]
     for where in ("wait", "active"):
-        client.call("LPUSH", key(queue, where), "0:123")
+        client.call("RPUSH", key(queue, where), "0:123")
     return ids
 
 

@@ -66,7 +66,7 @@ def test_a_drain_under_load_loses_nothing_and_repeats_nothing(lab: Lab, case: Ca
         lab.bull(case.version).queue("q", "upsertJobScheduler", "tick", {"every": 400}, template)
     producer = lab.producer(version=case.version, EVERY_MS=80, JOB_MS=40, MIX=int(case.mix))
     producer.wait_ids(8)
-    long = lab.add(*[700] * case.concurrency * case.instances, version=case.version)
+    long = lab.add(*[1500] * case.concurrency * case.instances, version=case.version)
     lab.wait_started(*long)
 
     done = lab.qctl("drain", "q", "--then-restart", "--target", "pm2:app", "--json")
@@ -101,7 +101,7 @@ def test_a_drain_under_load_loses_nothing_and_repeats_nothing(lab: Lab, case: Ca
 
 def test_the_steps_come_in_their_order_and_the_report_last(lab: Lab) -> None:
     lab.app()
-    (first, second) = lab.add(1000, 10)
+    (first, second) = lab.add(2000, 10)
     lab.wait_started(first)
     done = lab.steps("drain", "q", "--then-restart", "--target", "pm2:app").finish()
     assert done.code == 0, done.err
@@ -147,11 +147,11 @@ def test_one_process_of_three_by_its_pm_id(lab: Lab) -> None:
 def test_a_failing_and_a_retrying_job_are_told_apart(lab: Lab) -> None:
     lab.app(concurrency=3)
     jobs: list[dict[str, Any]] = [
-        {"name": "ok", "data": {"ms": 900}, "opts": {}},
-        {"name": "bad", "data": {"ms": 900, "fail_times": 9}, "opts": {"attempts": 1}},
+        {"name": "ok", "data": {"ms": 1800}, "opts": {}},
+        {"name": "bad", "data": {"ms": 1800, "fail_times": 9}, "opts": {"attempts": 1}},
         {
             "name": "flaky",
-            "data": {"ms": 900, "fail_times": 1},
+            "data": {"ms": 1800, "fail_times": 1},
             "opts": {"attempts": 3, "backoff": {"type": "fixed", "delay": 100}},
         },
     ]
@@ -168,7 +168,7 @@ def test_a_failing_and_a_retrying_job_are_told_apart(lab: Lab) -> None:
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_plain_drain_leaves_the_queue_drained_and_paused(lab: Lab, version: int) -> None:
     lab.app(version=version)
-    added = lab.add(600, 10, 10, version=version)
+    added = lab.add(1800, 10, 10, version=version)
     lab.wait_started(added[0])
     done = lab.qctl("drain", "q", "--json")
     assert done.code == 0, done.err
@@ -203,7 +203,7 @@ def test_keep_paused_restarts_and_leaves_the_queue_paused(lab: Lab) -> None:
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(lab: Lab) -> None:
     lab.app()
-    added = lab.add(1500, 10)
+    added = lab.add(3500, 10)
     lab.wait_started(added[0])
     before = lab.dump()
     pids = [row.pid for row in lab.pm2.rows("app")]

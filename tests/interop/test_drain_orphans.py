@@ -27,7 +27,7 @@ def kill_app(lab: Lab) -> int:
 
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_job_whose_lock_runs_out_during_the_wait(lab: Lab, version: int) -> None:
-    lab.app(version=version, LOCK_MS=2500, **QUIET)
+    lab.app(version=version, LOCK_MS=4000, **QUIET)
     orphan, other = lab.add(1000, 10, version=version)
     lab.wait_started(orphan)
     kill_app(lab)
@@ -62,7 +62,7 @@ def test_orphans_of_a_worker_that_is_long_gone(lab: Lab) -> None:
     locks = [lab.keys().lock(job_id) for job_id in orphans]
     wait_until(lambda: not lab.client.call("EXISTS", *locks), "the locks to run out")
     lab.app(concurrency=2, **QUIET)
-    added = lab.add(500)
+    added = lab.add(2000)
     lab.wait_started(*added)
 
     done = lab.qctl(*DRAIN, "--json")
@@ -77,7 +77,7 @@ def test_orphans_of_a_worker_that_is_long_gone(lab: Lab) -> None:
 
 def test_a_worker_that_dies_during_the_wait(lab: Lab) -> None:
     lab.app(LOCK_MS=2000, **QUIET)
-    added = lab.add(1500, 10)
+    added = lab.add(2500, 10)
     lab.wait_started(added[0])
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")

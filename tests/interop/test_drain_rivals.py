@@ -48,7 +48,7 @@ def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -
 def test_a_queue_paused_by_another_during_the_drain_stays_paused(lab: Lab, who: str | int) -> None:
     version = who if isinstance(who, int) else 6
     lab.app(version=version)
-    added = lab.add(1500, 10, version=version)
+    added = lab.add(2000, 10, version=version)
     lab.wait_started(added[0])
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
@@ -124,8 +124,8 @@ def test_a_second_drain_keeps_off(lab: Lab) -> None:
 
 def test_two_queues_of_one_process_are_drained_together(lab: Lab) -> None:
     lab.app(queues="a,b")
-    a = lab.add(900, 10, queue="a")
-    b = lab.add(1400, 10, queue="b")
+    a = lab.add(2000, 10, queue="a")
+    b = lab.add(2400, 10, queue="b")
     lab.wait_started(a[0], queue="a")
     lab.wait_started(b[0], queue="b")
     done = lab.steps(

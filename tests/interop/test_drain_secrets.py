@@ -46,9 +46,10 @@ def command_lines() -> str:
 def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
     lab = locked_lab
     lab.app()
-    added = lab.add(1500, 10)
-    lab.wait_started(added[0])
+    lab.prove(lab.add(1))
     shown = [lab.qctl("status", "--json"), lab.qctl(*DRAIN, "--dry-run"), lab.qctl("workers")]
+    added = lab.add(3000, 10)
+    lab.wait_started(added[0])
     drain = lab.steps(*DRAIN, "--debug")
     drain.await_step("waiting")
     running = command_lines()

@@ -36,7 +36,7 @@ def test_a_timeout_puts_everything_back(lab: Lab, then_restart: bool) -> None:
 
 def test_the_operator_is_told_what_still_runs(lab: Lab) -> None:
     lab.app(WORKER_NAME="porter")
-    added = lab.add(3000)
+    added = lab.add(3500)
     lab.wait_started(*added)
     done = lab.qctl(*DRAIN)
     assert done.code == 4
@@ -50,7 +50,7 @@ def test_the_operator_is_told_what_still_runs(lab: Lab) -> None:
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> None:
     lab.app(version=version, concurrency=2)
-    cut = lab.add(2500, 2500, version=version)
+    cut = lab.add(3500, 3500, version=version)
     lab.wait_started(*cut)
     more = lab.add(10, version=version)
     done = lab.steps(*DRAIN, "--on-timeout", "restart").finish()
@@ -73,7 +73,7 @@ def test_another_workers_job_is_left_alone(lab: Lab) -> None:
     lab.app(LOCK_MS=2000, STALLED_MS=600_000)
     outside = lab.bull(fresh=True)
     outside.start_worker("q", lockDuration=2000, stalledInterval=600_000)
-    jobs = lab.add(4000, 4000)
+    jobs = lab.add(5000, 5000)
     lab.wait_started(*jobs)
     pid = lab.pm2.pid("app")
     (cut,) = [job_id for job_id in jobs if lab.rows(job_id)[0]["pid"] == pid]
@@ -95,7 +95,7 @@ def test_another_workers_job_is_left_alone(lab: Lab) -> None:
 
 def test_a_graceful_app_ends_its_jobs_after_the_timeout(lab: Lab) -> None:
     lab.app(HANDLE_SIGINT=1, options={"kill_timeout": 10_000})
-    added = lab.add(2500, 10)
+    added = lab.add(3500, 10)
     lab.wait_started(added[0])
     done = lab.qctl(*DRAIN, "--on-timeout", "restart", "--json")
     assert done.code == 0, done.err

@@ -1,0 +1,196 @@
+"""``drain`` and ``restart`` as typed: options, questions, forms of output; PM2 is not needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qctl.connect import Client
+from qctl.errors import NotFoundError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops import plan, targets
+from qctl.wire.clients import WorkerClient
+from qctl.wire.transitions import hold_lease
+from tests.cli.test_frame import Ran, run
+from tests.wire.build import Q, holder, is_paused, put, row
+
+Typed = Callable[..., Ran]
+
+
+@pytest.fixture
+def qctl(redis_url: str, client: Client) -> Typed:
+    """Runs a command on a server with one queue ``q`` that has a waiting job and no worker."""
+    put(client, "1")
+
+    def typed(*words: str, stdin: str = "", terminal: bool = False, **environ: str) -> Ran:
+        environ = {"QCTL_REDIS_URL": redis_url, "PM2_HOME": "/nonexistent", **environ}
+        return run(*words, stdin=stdin, terminal=terminal, **environ)
+
+    return typed
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manager with one app that serves q."""
+    process = ManagedProcess(
+        target="pm2:app", key="0", name="app", namespace="default", status="online", pid=4_000_000,
+        started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGINT", kill_timeout_ms=1600,
+        ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
+    )  # fmt: skip
+    worker = WorkerClient("q", None, 9, "127.0.0.1:9", 1, 1)
+
+    class Manager:
+        kind = "pm2"
+
+        def processes(self) -> list[ManagedProcess]:
+            return [process]
+
+        def find(self, name: str) -> list[ManagedProcess]:
+            if name != "app":
+                raise NotFoundError(f"PM2 has no app named {name}")
+            return [process]
+
+    connections = targets.Connections((worker,), {"0": (worker,)}, {})
+    for module in (plan, targets):
+        monkeypatch.setattr(module, "manager_for", lambda *_: Manager())
+    monkeypatch.setattr(plan, "read_connections", lambda *_: connections)
+
+
+def test_a_drain_tells_its_steps_on_stderr_and_the_proof_on_stdout(
+    qctl: Typed, client: Client
+) -> None:
+    ran = qctl("drain", "q")
+    assert ran.code == 0
+    jobs, losses, times, headline = ran.out.splitlines()
+    assert jobs == "jobs active at the start: 0: 0 completed, 0 failed, 0 retried, 0 recovered"
+    assert losses == "interrupted: 0   lost: 0"
+    assert times.startswith("paused for ")
+    assert headline == "drained: nothing is running; paused still, until: qctl resume q"
+    assert "q paused" in ran.err
+    assert "drained after" in ran.err
+    assert is_paused(client)
+    assert row(client, "wait") == ["1"]
+
+
+def test_json_is_one_object_with_the_fields_of_the_contract(qctl: Typed) -> None:
+    ran = qctl("drain", "q", "--json")
+    assert ran.code == 0
+    assert ran.err == ""
+    report = json.loads(ran.out)
+    assert list(report)[:17] == [
+        *("outcome", "queues", "target", "strategy", "active_at_start", "completed", "failed"),
+        *("retried", "interrupted", "recovered", "lost", "jobs", "paused_s", "idle_s"),
+        *("old_pids", "new_pids", "resumed"),
+    ]
+    assert (report["outcome"], report["target"], report["strategy"]) == ("drained", None, "pause")
+    assert "step" not in report
+
+
+def test_ndjson_has_a_line_a_step_and_the_report_last(qctl: Typed) -> None:
+    ran = qctl("drain", "q", "--output", "ndjson")
+    steps = [json.loads(line)["step"] for line in ran.out.splitlines()]
+    assert steps == ["plan", "paused", "drained", "report"]
+    assert all(line.startswith('{"step"') for line in ran.out.splitlines())
+
+
+def test_an_idle_queue_that_was_paused_already(qctl: Typed, client: Client) -> None:
+    assert qctl("pause", "q").code == 0
+    ran = qctl("drain", "q")
+    assert ran.code == 0
+    assert "q was paused already" in ran.err
+    assert is_paused(client)
+
+
+def test_a_dry_run_writes_nothing(qctl: Typed, client: Client, app: None) -> None:
+    for words in (["drain", "q"], ["drain", "q", "--then-restart", "--target", "pm2:app"]):
+        ran = qctl(*words, "--dry-run")
+        assert ran.code == 0
+        assert all(line.endswith("  (dry run)") for line in ran.out.splitlines())
+    assert "pm2:app id 0, pid 4000000, online: SIGINT, SIGKILL after 1.6 s" in ran.out
+    assert not is_paused(client)
+    assert client.call("KEYS", "qctl:*") == []
+
+
+def test_a_dry_run_of_restart_needs_no_yes(qctl: Typed, app: None) -> None:
+    ran = qctl("restart", "pm2:app", "--dry-run", "--json")
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert (told["queues"], told["target"]) == (["q"], "pm2:app")
+
+
+@pytest.mark.parametrize("output", ["json", "ndjson"])
+def test_a_refusal_is_an_object_too(qctl: Typed, client: Client, output: str) -> None:
+    hold_lease(client, Q, holder("them", "drain"))
+    ran = qctl("drain", "q", "--output", output)
+    assert ran.code == 5
+    report = json.loads(ran.out.splitlines()[-1])
+    assert (report["outcome"], report["queues"]) == ("refused", ["q"])
+    assert report["error"] == "another drain is at work on queue q"
+    assert report.get("step") == ("report" if output == "ndjson" else None)
+    assert "pid 42" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["drain", "q", "--on-timeout", "restart"], "--then-restart"),
+        (["drain", "q", "--timeout", "soon"], "--timeout"),
+        (["drain", "q", "--strategy", "magic"], "magic"),
+        (["drain", "q", "--on-timeout", "panic"], "panic"),
+        (["restart"], "TARGET"),
+        (["restart", "pm2:a", "pm2:b"], "pm2:b"),
+    ],
+)
+def test_wrong_usage(qctl: Typed, client: Client, words: list[str], says: str) -> None:
+    ran = qctl(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in ran.err
+    assert not is_paused(client)
+
+
+def test_a_guess_is_asked_about(qctl: Typed, client: Client, app: None) -> None:
+    words = ("drain", "q", "--then-restart")
+    nobody = qctl(*words)
+    assert nobody.code == 2
+    assert "Drain and restart pm2:app?" in nobody.err
+    assert nobody.err.rstrip().endswith("--yes")
+    for answer in ("n\n", "\n", "", "yess\n"):
+        no = qctl(*words, stdin=answer, terminal=True)
+        assert no.code == 5
+        assert "nothing was done" in no.err
+    assert not is_paused(client)
+    assert client.call("KEYS", "qctl:*") == []
+
+
+def test_queues_that_were_found_are_named_in_the_question(
+    qctl: Typed, client: Client, app: None
+) -> None:
+    ran = qctl("drain", "--then-restart", stdin="n\n", terminal=True)
+    assert ran.code == 5
+    assert "Drain and restart pm2:app with q?" in ran.err
+
+
+def test_what_was_named_is_not_asked_about(qctl: Typed, app: None, client: Client) -> None:
+    ran = qctl("drain", "q", "--target", "pm2:app", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["queues"] == ["q"]
+    # A target without --then-restart only says whose queues: nothing is restarted.
+    assert json.loads(ran.out)["outcome"] == "drained"
+    assert is_paused(client)
+
+
+def test_a_target_from_the_config(
+    qctl: Typed, app: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[targets.ingest]\nprocess = "pm2:app"\nqueues = ["q"]\n'
+    (tmp_path / "qctl.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    ran = qctl("drain", "--then-restart", "--target", "ingest", "--dry-run", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["target"] == "pm2:app"
+    missing = qctl("drain", "q", "--target", "injest")
+    assert missing.code == 3
+    assert "ingest" in missing.err

@@ -1,0 +1,97 @@
+"""``pause`` and ``resume`` as typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qctl.connect import Client
+from qctl.wire.keys import QueueKeys
+from tests.cli.test_frame import Ran, run
+from tests.wire.build import Q, is_paused, put
+
+
+@pytest.fixture(autouse=True)
+def queues(client: Client) -> None:
+    put(client, "1", "active", lock="t")
+    put(client, "2", keys=QueueKeys("bull", "other"))
+    put(client, "3", keys=QueueKeys("my", "q"))
+
+
+def typed(redis_url: str, *words: str) -> Ran:
+    return run(*words, QCTL_REDIS_URL=redis_url)
+
+
+def test_a_line_a_queue(redis_url: str, client: Client) -> None:
+    ran = typed(redis_url, "pause", "q", "other")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == ["q paused; 1 job still running", "other paused"]
+    assert typed(redis_url, "pause", "q").out == "q was paused already\n"
+    ran = typed(redis_url, "resume", "q", "other")
+    assert ran.out.splitlines() == ["q resumed", "other resumed"]
+    assert typed(redis_url, "resume", "q").out == "q was not paused\n"
+    assert not is_paused(client)
+
+
+def test_json(redis_url: str) -> None:
+    ran = typed(redis_url, "pause", "q", "--json")
+    assert json.loads(ran.out) == {
+        "queues": [
+            {"name": "q", "paused": True, "changed": True, "active": 1, "moved": 0, "warnings": []}
+        ],
+        "dry_run": False,
+    }
+    ran = typed(redis_url, "resume", "q", "--json", "--dry-run")
+    assert json.loads(ran.out)["dry_run"] is True
+    assert json.loads(ran.out)["queues"][0]["paused"] is False
+
+
+def test_a_dry_run_says_the_same_lines(redis_url: str, client: Client) -> None:
+    ran = typed(redis_url, "pause", "q", "--dry-run")
+    assert ran.out == "q paused; 1 job still running (dry run)\n"
+    assert not is_paused(client)
+
+
+def test_moved_jobs_are_told(redis_url: str, client: Client) -> None:
+    client.call("HSET", Q("meta"), "paused", "1")
+    put(client, "9", "paused")
+    ran = typed(redis_url, "resume", "q")
+    assert ran.out == "q resumed; 1 job brought back from the paused list\n"
+
+
+def test_the_hazard_of_bullmq_5_is_told_on_stderr(redis_url: str, client: Client) -> None:
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    ran = typed(redis_url, "pause", "q")
+    assert ran.out == "q paused; 1 job still running\n"
+    assert ran.err.startswith("note: q: BullMQ 5.81.5")
+    assert "qctl resume q" in ran.err
+
+
+def test_another_prefix(redis_url: str, client: Client) -> None:
+    assert typed(redis_url, "pause", "q", "--prefix", "my").code == 0
+    assert is_paused(client, QueueKeys("my", "q"))
+    assert not is_paused(client)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_queue_that_does_not_exist(redis_url: str, client: Client, verb: str) -> None:
+    ran = typed(redis_url, verb, "q", "othre")
+    assert (ran.code, ran.out) == (3, "")
+    assert "'other'" in ran.err
+    assert not is_paused(client)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_without_a_queue(redis_url: str, verb: str) -> None:
+    ran = typed(redis_url, verb)
+    assert ran.code == 2
+    assert "QUEUE" in ran.err
+
+
+def test_who_paused_is_told_by_status(redis_url: str) -> None:
+    typed(redis_url, "pause", "q")
+    ran = run("status", "q", "--json", QCTL_REDIS_URL=redis_url, PM2_HOME="/nonexistent")
+    (queue,) = json.loads(ran.out)["queues"]
+    assert queue["paused"] is True
+    assert queue["paused_by"].startswith("qctl pause of ")

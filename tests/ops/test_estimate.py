@@ -1,0 +1,46 @@
+"""How long a running job still takes: the median of what those that ran as long still took."""
+
+from __future__ import annotations
+
+import pytest
+
+from qctl.connect import Client
+from qctl.ops.estimate import read_durations, remaining_s
+from qctl.wire.active import ActiveJob
+from tests.wire.build import Q, put
+
+
+def job(name: str | None = "mail") -> ActiveJob:
+    return ActiveJob(Q, "1", name, 0, None, 0, None, "t", 1)
+
+
+@pytest.mark.parametrize(
+    ("runs", "elapsed", "expected"),
+    [
+        ([1, 2, 9], 0.0, 2.0),
+        # Those of 1 s and 2 s are out: this one has run for longer already.
+        ([1, 2, 9, 13], 3.0, 8.0),
+        ([1, 2], 2.0, 0.0),
+        ([1, 2], 2.1, None),
+        ([], 0.0, None),
+        ([5], None, None),
+    ],
+)
+def test_the_formula(runs: list[float], elapsed: float | None, expected: float | None) -> None:
+    assert remaining_s(job(), elapsed, {Q: {"mail": runs}}) == expected
+
+
+def test_only_runs_of_the_same_name_tell(fake: Client) -> None:
+    put(fake, "1", "completed", name="mail", processedOn=1000, finishedOn=4000)
+    put(fake, "2", "completed", name="film", processedOn=1000, finishedOn=90_000)
+    put(fake, "3", "completed", name="mail", processedOn=1000)
+    durations = read_durations(fake, [Q])
+    assert durations == {Q: {"mail": [3.0], "film": [89.0]}}
+    assert remaining_s(job(), 1.0, durations) == 2.0
+    assert remaining_s(job("other"), 1.0, durations) is None
+    assert remaining_s(job(None), 1.0, durations) is None
+
+
+def test_a_broken_record_stops_no_drain(fake: Client) -> None:
+    fake.call("SET", Q("completed"), "text")
+    assert read_durations(fake, [Q]) == {Q: {}}

@@ -1,0 +1,188 @@
+"""What the event stream tells about the jobs of a drain."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qctl.ops.ledger import Ledger
+from qctl.wire.active import ActiveJob
+from qctl.wire.events import Event
+from tests.wire.build import Q
+
+RESULTS = {
+    *("completed", "failed", "retried", "waiting-children", "removed", "recovered"),
+    *("interrupted", "running", "orphaned", "unknown", "lost"),
+}
+
+
+def active(job_id: str, *, lock: str | None = "t") -> ActiveJob:
+    return ActiveJob(Q, job_id, "job", 0, None, 0, None, lock, 30_000 if lock else None)
+
+
+def event(at_ms: int, name: str, job_id: str, **fields: str) -> tuple[object, Event]:
+    return Q, Event(f"{at_ms}-0", name, {"jobId": job_id, **fields})
+
+
+def ledger(*jobs: ActiveJob, backlog: int = 0, at_ms: int = 1000) -> Ledger:
+    begun = Ledger()
+    begun.begin(jobs, backlog=backlog, at_ms=at_ms)
+    return begun
+
+
+def results(of: Ledger) -> dict[str, str]:
+    return {job.id: job.result for job in of.outcomes()}
+
+
+def test_each_end_of_a_run_has_its_name() -> None:
+    told = ledger(*map(active, "abcdefg"))
+    told.follow(
+        [
+            event(1001, "completed", "a", prev="active", returnvalue="null"),
+            event(1002, "failed", "b", prev="active", failedReason="x"),
+            event(1003, "delayed", "c", delay="99"),
+            event(1004, "waiting", "d", prev="active"),
+            event(1005, "waiting-children", "e", prev="active"),
+            event(1006, "removed", "f", prev="active"),
+        ]
+    )
+    assert results(told) == {
+        "a": "completed", "b": "failed", "c": "retried", "d": "retried",
+        "e": "waiting-children", "f": "removed", "g": "lost",
+    }  # fmt: skip
+    assert told.unsettled == [(Q, "g")]
+    assert told.active_at_start == 7
+
+
+def test_only_the_first_end_counts() -> None:
+    told = ledger(active("a"))
+    told.follow([event(1001, "failed", "a", prev="active"), event(1002, "waiting", "a")])
+    told.follow([event(1003, "active", "a", prev="waiting"), event(1004, "completed", "a")])
+    assert results(told) == {"a": "failed"}
+
+
+def test_a_job_that_left_active_before_it_was_listed() -> None:
+    told = ledger()
+    told.follow([event(1001, "completed", "a", prev="active")])
+    assert results(told) == {"a": "completed"}
+
+
+def test_jobs_that_start_after_the_resume_are_not_this_drains() -> None:
+    told = ledger(active("a"))
+    told.follow([event(1001, "completed", "a", prev="active")])
+    told.resumed()
+    told.follow([event(2000, "active", "b", prev="waiting")])
+    told.follow([event(2001, "completed", "b", prev="active")])
+    assert results(told) == {"a": "completed"}
+
+
+def test_a_stalled_check_of_a_worker_is_a_recovery() -> None:
+    told = ledger(active("a", lock=None))
+    told.follow([event(1001, "waiting", "a", prev="active"), event(1001, "stalled", "a")])
+    assert results(told) == {"a": "recovered"}
+    assert told.recovered == 1
+
+
+def test_an_interrupted_job_is_counted_as_such_and_as_recovered() -> None:
+    told = ledger(active("a"), active("b", lock=None))
+    told.recover([(Q, "a"), (Q, "b")])
+    told.interrupt([(Q, "a")])
+    assert results(told) == {"a": "interrupted", "b": "recovered"}
+    assert (told.interrupted, told.recovered) == (1, 2)
+    assert told.put_back() == [(Q, "a"), (Q, "b")]
+
+
+def test_what_the_stream_does_not_say_is_settled_by_the_state() -> None:
+    told = ledger(active("a"))
+    told.settle((Q, "a"), "running")
+    assert results(told) == {"a": "running"}
+    assert told.unsettled == []
+
+
+def test_a_finished_job_has_ended_whatever_came_before() -> None:
+    told = ledger(active("a"))
+    told.follow([event(1001, "waiting", "a", prev="active")])
+    assert not told.has_ended((Q, "a"))
+    told.follow([event(1002, "active", "a"), event(1003, "completed", "a", prev="active")])
+    assert told.has_ended((Q, "a"))
+    assert results(told) == {"a": "retried"}
+
+
+def test_idle_is_the_time_without_a_run_while_jobs_wait() -> None:
+    told = ledger(active("a"), backlog=2)
+    told.follow([event(3000, "completed", "a", prev="active")])
+    told.resumed()
+    told.follow([event(3700, "active", "b")])
+    assert told.idle_s(9000) == 0.7
+
+
+def test_nothing_waits_so_nothing_is_idle() -> None:
+    told = ledger(active("a"))
+    told.follow([event(3000, "completed", "a", prev="active")])
+    assert told.idle_s(9000) == 0
+    told.follow([event(8000, "waiting", "b")])
+    assert told.idle_s(9000) == 1
+
+
+def test_idle_from_the_pause_on_when_nothing_runs() -> None:
+    told = ledger(active("orphan", lock=None), backlog=1)
+    assert told.idle_s(2500) == 1.5
+
+
+def test_the_longest_of_several_spans() -> None:
+    told = ledger(active("a"), backlog=3)
+    told.follow([event(2000, "completed", "a", prev="active"), event(2900, "active", "b")])
+    told.follow([event(3000, "completed", "b", prev="active"), event(3100, "active", "c")])
+    assert told.idle_s(3200) == 0.9
+
+
+IDS = st.sampled_from("abcd")
+HAPPENINGS = st.tuples(
+    st.sampled_from(
+        [
+            *("active", "waiting", "delayed", "completed", "failed", "removed", "stalled"),
+            *("waiting-children", "resumed", "interrupt", "recover", "settle", "progress"),
+        ]
+    ),
+    IDS,
+    st.booleans(),
+    st.integers(0, 500),
+)
+
+
+@given(
+    st.dictionaries(IDS, st.booleans(), max_size=4),
+    st.integers(0, 2),
+    st.lists(HAPPENINGS, max_size=30),
+)
+def test_the_counts_agree_whatever_happens(
+    jobs: dict[str, bool], backlog: int, happenings: list[tuple[str, str, bool, int]]
+) -> None:
+    told = ledger(*(active(i, lock="t" if has else None) for i, has in jobs.items()),
+                  backlog=backlog)  # fmt: skip
+    now = 1000
+    for name, job_id, left_active, later in happenings:
+        now += later
+        if name == "resumed":
+            told.resumed()
+        elif name == "interrupt":
+            told.interrupt(job for job in [(Q, job_id)] if job in told.unsettled)
+        elif name == "recover":
+            told.recover(job for job in [(Q, job_id)] if job in told.unsettled)
+        elif name == "settle":
+            for job in told.unsettled:
+                told.settle(job, "running")
+        else:
+            told.follow([event(now, name, job_id, **({"prev": "active"} if left_active else {}))])
+    rows = told.outcomes()
+    counts = Counter(row.result for row in rows)
+    assert set(counts) <= RESULTS
+    # Each job once, and no job of the start has dropped out.
+    assert len({(row.queue, row.id) for row in rows}) == len(rows) == told.active_at_start
+    assert set(jobs) <= {row.id for row in rows}
+    assert counts["interrupted"] == told.interrupted
+    assert counts["recovered"] <= told.recovered <= len(rows)
+    assert counts["lost"] == len([j for j in told.unsettled if results(told)[j[1]] == "lost"])
+    assert 0 <= told.idle_s(now) <= (now - 1000) / 1000
