@@ -7,6 +7,7 @@ from ``interop/fixtures.py``.
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,16 @@ from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, 
 from tests.servers import RedisServer
 
 __all__ = ["bullmq", "idle_bulls", "node_bull", "node_modules", "pm2"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals() -> None:
+    """Let the commands under test hear signals, however the test run itself was started.
+
+    A run in the background of a script, or under nohup, passes ignored signals on to all below it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,7 @@ class Running:
         )  # fmt: skip
         self._out: list[str] = []
         self._err: list[str] = []
+        self._watchdogs: set[int] = set()
         self._threads = [
             threading.Thread(target=self._read, args=pair, daemon=True)
             for pair in ((self._process.stdout, self._out), (self._process.stderr, self._err))
@@ -133,7 +134,9 @@ class Running:
             pids = [c.pid for c in children if "qctl.ops.watchdog" in " ".join(_cmdline(c))]
             return pids[0] if pids else 0
 
-        return wait_until(find, "qctl to have a watchdog")
+        pid = wait_until(find, "qctl to have a watchdog")
+        self._watchdogs.add(pid)
+        return pid
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -159,7 +162,16 @@ class Running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
         self.kill()
+        self._end_watchdogs()
         assert SECRET not in "".join(self._out + self._err)
+
+    def _end_watchdogs(self) -> None:
+        """When a test has failed, one may be left that waits for a Redis which never comes back."""
+        for pid in filter(is_alive, self._watchdogs):
+            process = psutil.Process(pid)
+            # A pid that was used again belongs to somebody else.
+            if "qctl.ops.watchdog" in " ".join(_cmdline(process)):
+                process.kill()
 
     def _join(self) -> None:
         for thread in self._threads:

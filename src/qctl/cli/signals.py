@@ -18,6 +18,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether the operator wants to stop.
 
+    A signal that was ignored when qctl was started stays ignored: that is what ``nohup`` is for.
+
     Args:
         say: told once, at the first signal.
     """
@@ -35,7 +37,8 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
             say(f"{signal.Signals(received[0]).name}: putting everything back …")
         return bool(received)
 
-    before: dict[int, Any] = {number: signal.signal(number, note) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in heard}
     try:
         yield stop
     finally:
