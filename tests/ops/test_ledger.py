@@ -186,3 +186,23 @@ def test_the_counts_agree_whatever_happens(
     assert counts["recovered"] <= told.recovered <= len(rows)
     assert counts["lost"] == len([j for j in told.unsettled if results(told)[j[1]] == "lost"])
     assert 0 <= told.idle_s(now) <= (now - 1000) / 1000
+
+
+def test_a_job_of_any_queue_means_that_there_is_work() -> None:
+    told = ledger(backlog=3, at_ms=1000)
+    told.begin([active("1")], backlog=0, at_ms=1010)
+    told.follow([event(3000, "completed", "1", prev="active")])
+    assert told.idle_s(3500) == 0.5
+
+
+def test_the_backlog_of_the_first_queue_counts_from_there() -> None:
+    told = ledger(backlog=1, at_ms=1000)
+    told.begin([], backlog=1, at_ms=1500)
+    assert told.idle_s(2000) == 1.0
+
+
+def test_nothing_is_idle_after_the_resume() -> None:
+    told = ledger(backlog=1, at_ms=1000)
+    told.resumed()
+    told.follow([event(1400, "active", "2"), event(1500, "completed", "2", prev="active")])
+    assert told.idle_s(9000) == 0.4

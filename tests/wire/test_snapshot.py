@@ -9,8 +9,9 @@ import pytest
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
+from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts, QueueSnapshot, read_snapshots
+from qctl.wire.snapshot import Counts, QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.transitions import hold_lease, pause
 from tests.wire.build import CLASS, Q, holder, put
 
@@ -184,3 +185,39 @@ def test_a_queue_of_bull(store: Client) -> None:
 
 def test_no_queues_no_trips(store: Client) -> None:
     assert read_snapshots(store, []) == []
+
+
+class Finishing(Counting):
+    """Between the first trip and the second, a worker finishes the job ``a``."""
+
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        replies = super().pipeline(commands)
+        if self.trips == 1:
+            self.client.call("LREM", Q("active"), 1, "a")
+            self.client.call("DEL", Q.lock("a"))
+        return replies
+
+
+def test_a_job_that_finishes_meanwhile_has_not_stalled(store: Client) -> None:
+    put(store, "s", "active")
+    put(store, "a", "active")
+    store.call("SET", Q.lock("a"), "token")
+    (found,) = read_snapshots(Finishing(store), [Q])
+    assert isinstance(found, QueueSnapshot)
+    assert found.stalled_ids == ("s",)
+    assert (found.counts.active, found.counts.stalled) == (2, 1)
+
+
+def test_nor_is_it_an_orphan(store: Client) -> None:
+    put(store, "s", "active")
+    put(store, "a", "active")
+    store.call("SET", Q.lock("a"), "token")
+    counting = Finishing(store)
+    assert [(job.id, job.is_orphan) for job in read_active(counting, [Q])] == [("s", True)]
+    assert counting.trips == 2
+
+
+def test_paused_or_not(store: Client) -> None:
+    other = QueueKeys("bull", "other")
+    pause(store, Q, holder("me"))
+    assert are_paused(store, [Q, other]) == [True, False]

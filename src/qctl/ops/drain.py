@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, FailedError, QctlError, ReplyError
+from qctl.errors import ExitStatus, FailedError, QctlError
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState
@@ -24,9 +24,10 @@ from qctl.ops.plan import DrainPlan
 from qctl.ops.restart import Expectation, Interrupted, Restart
 from qctl.ops.steps import Drained, Paused, Restarting, Step, Waiting
 from qctl.wire.active import read_active
-from qctl.wire.events import last_event_id
+from qctl.wire.events import Event, last_event_id
+from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.transitions import pause
 
 # Events wake the wait at once; this is the net for what they do not tell, such as a lock that runs
@@ -139,7 +140,7 @@ def _wait(state: DrainState) -> Iterator[Step]:
                 waited_s=round(waited_s, 1),
                 redis_away=is_away,
             )
-        _await_events(state, is_away=is_away)
+        _await_news(state, frozenset(blocking), is_away=is_away)
 
 
 def _look(state: DrainState) -> QctlError | None:
@@ -154,20 +155,30 @@ def _look(state: DrainState) -> QctlError | None:
     return None
 
 
-def _await_events(state: DrainState, *, is_away: bool) -> None:
-    """Return as soon as anything happens to the queues, at the latest when it is time to poll."""
+def _await_news(state: DrainState, blocking: frozenset[JobKey], *, is_away: bool) -> None:
+    """Return as soon as a job in the way moves or a pause changes, at the latest for the next poll.
+
+    What producers add meanwhile is no news: on a busy queue it would make a look of every event.
+    """
     deadline = time.monotonic() + POLL_S
     while time.monotonic() < deadline and not state.stop():
         if is_away:
             time.sleep(0.1)
             continue
         try:
-            if state.follow(wait=True):
-                return
+            events = state.follow(wait=True)
         except QctlError as error:
             if error.exit_status != ExitStatus.UNREACHABLE:
                 raise
             return
+        if any(_is_news(keys, event, blocking) for keys, event in events):
+            return
+
+
+def _is_news(keys: QueueKeys, event: Event, blocking: frozenset[JobKey]) -> bool:
+    if event.name in {"paused", "resumed"}:
+        return True
+    return event.name != "progress" and (keys, event.job_id) in blocking
 
 
 def check_still_paused(state: DrainState) -> None:
@@ -178,12 +189,8 @@ def check_still_paused(state: DrainState) -> None:
         FailedError: somebody resumed a queue.
     """
     state.guard.hold()
-    for keys, snapshot in zip(
-        state.queues, read_snapshots(state.client, state.queues), strict=True
-    ):
-        if isinstance(snapshot, ReplyError):
-            raise snapshot
-        if snapshot is None or not snapshot.paused:
+    for keys, paused in zip(state.queues, are_paused(state.client, state.queues), strict=True):
+        if not paused:
             raise FailedError(
                 f"queue {keys.name} was resumed by somebody else during the drain",
                 why="jobs may have started again, so the drain went no further",

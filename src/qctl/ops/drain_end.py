@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from qctl.errors import ExitStatus, QctlError, ReplyError
-from qctl.ops.drain_state import DrainState
+from qctl.ops.drain_state import BLOCK_MS, DrainState
 from qctl.ops.lookup import command
 from qctl.ops.proof import settle, vanished
 from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
@@ -129,12 +129,15 @@ class DrainEnd:
         """
         state = self._state
         sole = self._sole_queues()
-        pending = {job.key: job for job in state.in_the_way if job.keys not in sole}
+        keys_left = {job.key for job in state.in_the_way if job.keys not in sole}
+        # Compared from here on: until it ended, the old process may have renewed them once more.
+        active = read_active(state.client, state.queues) if keys_left else []
+        pending = {job.key: job for job in active if job.key in keys_left}
         while pending and not state.stop():
             now = {job.key: job for job in read_active(state.client, state.queues)}
             for key, before in list(pending.items()):
                 job = now.get(key)
-                if job is None or (job.lock_ttl_ms or 0) > (before.lock_ttl_ms or 0):
+                if job is None or job.was_renewed_since(before):
                     del pending[key]
                 elif job.is_orphan:
                     del pending[key]
@@ -142,11 +145,13 @@ class DrainEnd:
                 else:
                     pending[key] = job
             if pending:
-                state.follow(wait=True)
+                state.follow()
+                # By the clock: the queue runs again, and its events come without end.
+                time.sleep(BLOCK_MS / 1000)
         for keys, job_id in sorted(pending):
             state.notes.append(
                 f"job {job_id} of {keys.name} may have been interrupted; when its lock has run "
-                f"out: qctl jobs retry-stalled {keys.name}"
+                f"out: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
             )
 
     def _put_back_jobs(

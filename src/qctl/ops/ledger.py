@@ -71,10 +71,10 @@ class Ledger:
             self._outcomes.setdefault(job.key, None)
             if not job.is_orphan:
                 self._running.add(job.key)
+        # Called once a queue: a job of any of them means that there is work.
         if backlog:
-            self._backlog_since_ms = at_ms
-        if not self._running:
-            self._idle_since_ms = at_ms
+            self._backlog_since_ms = self._backlog_since_ms or at_ms
+        self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
 
     def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
         """Take note of events, in order."""
@@ -112,7 +112,8 @@ class Ledger:
 
     def _ended(self, job: JobKey, at_ms: int) -> None:
         self._running.discard(job)
-        if not self._running and self._idle_since_ms is None:
+        # After the resume nobody tells whether jobs still wait, so nothing is measured.
+        if self._paused and not self._running and self._idle_since_ms is None:
             self._idle_since_ms = at_ms
 
     def _close_idle(self, at_ms: int) -> None:

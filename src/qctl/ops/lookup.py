@@ -6,12 +6,12 @@ prefix that holds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.config import DEFAULT_PREFIX
 from qctl.connect import Client
-from qctl.errors import NotFoundError, PartialError, ReplyError
+from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.wire.discovery import discover, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -97,6 +97,21 @@ def queues_named_or_all(client: Client, prefix: str, names: Sequence[str]) -> Qu
     if names:
         return Queues(tuple(find_queues(client, prefix, names)))
     return all_queues(client, prefix)
+
+
+def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> None:
+    """To be called before anything is written.
+
+    Raises:
+        RefusedError: one of the queues is Bull 3/4's; ``hint`` says what to do instead.
+    """
+    for snapshot in snapshots:
+        if snapshot.format == "bull":
+            raise RefusedError(
+                f"{snapshot.keys.name} is a queue of Bull 3 or 4",
+                why="qctl reads such queues but never writes to them",
+                hint=hint,
+            )
 
 
 def no_queues(client: Client, prefix: str) -> NotFoundError:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qctl.connect import Client
-from qctl.errors import RefusedError
-from qctl.ops.lookup import Queues, queues_named_or_all
+from qctl.ops.lookup import Queues, queues_named_or_all, require_bullmq
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.failed import failed_with
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.transitions import retry_failed, retry_stalled
 
 POLL_S = 0.2
@@ -117,7 +115,9 @@ def plan_retry(
         RefusedError: a named queue is Bull 3/4's.
     """
     found = queues_named_or_all(client, prefix, names)
-    snapshots = _bullmq_only(found, names)
+    if names:
+        require_bullmq(found.readable)
+    snapshots = [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
     workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
     jobs = read_active(client, [snapshot.keys for snapshot in snapshots])
     queues = []
@@ -140,16 +140,6 @@ def plan_retry(
 def _failed_ids(client: Client, keys: QueueKeys) -> tuple[str, ...]:
     """Those that failed for stalling, the longest ago first."""
     return tuple(reversed([*failed_with(client, keys, STALLED_TOO_OFTEN)]))
-
-
-def _bullmq_only(found: Queues, names: Sequence[str]) -> list[QueueSnapshot]:
-    for snapshot in found.readable if names else ():
-        if snapshot.format == "bull":
-            raise RefusedError(
-                f"{snapshot.keys.name} is a queue of Bull 3 or 4",
-                why="qctl reads such queues but never writes to them",
-            )
-    return [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
 
 
 def _worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
@@ -183,14 +173,10 @@ def await_locks(
         now = {job.key: job for job in read_active(client, queues)}
         for key, before in list(pending.items()):
             job = now.get(key)
-            if job is None or job.is_orphan or _was_renewed(before, job):
+            if job is None or job.is_orphan or job.was_renewed_since(before):
                 del pending[key]
             else:
                 pending[key] = job
-
-
-def _was_renewed(before: ActiveJob, now: ActiveJob) -> bool:
-    return (now.lock_ttl_ms or 0) > (before.lock_ttl_ms or 0)
 
 
 def carry_out(

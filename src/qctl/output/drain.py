@@ -80,7 +80,7 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
         case Drained():
             text = f"drained after {duration(step.waited_s)}: no job is running"
             if step.orphans:
-                text += f", {counted(len(step.orphans), 'orphan')} will be recovered"
+                text += f"; {counted(len(step.orphans), 'orphan')} without a worker left aside"
             return text
         case Restarting():
             return f"restarting {visible(step.target)} id {step.key} (pid {step.pid or '-'}) …"

@@ -42,10 +42,18 @@ class ActiveJob:
         """Whether nobody holds it: its worker died, or was too busy to renew the lock."""
         return self.lock_token is None
 
+    def was_renewed_since(self, earlier: ActiveJob) -> bool:
+        """Whether its lock was renewed since an earlier look: then a living worker has it."""
+        return (self.lock_ttl_ms or 0) > (earlier.lock_ttl_ms or 0)
+
 
 def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
-    """All active jobs of some queues, in two round trips, oldest first within a queue."""
-    lists = client.pipeline([("LRANGE", keys("active"), 0, -1) for keys in queues])
+    """All active jobs of some queues, in two round trips, oldest first within a queue.
+
+    The list is read once more behind the locks: a job that finished between the two has no lock
+    either, but has left the list, and is left out.
+    """
+    lists = client.pipeline(_lists_of(queues))
     ids = [
         (keys, job_id)
         for keys, reply in zip(queues, lists, strict=True)
@@ -62,6 +70,8 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
             ("GET", lock),
             ("PTTL", lock),
         ]
+    busy = sorted({keys for keys, _ in ids})
+    commands += _lists_of(busy)
     replies = iter(client.pipeline(commands) if commands else ())
     jobs = []
     for keys, job_id in ids:
@@ -82,7 +92,16 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
                 lock_ttl_ms=ttl if token is not None and ttl >= 0 else None,
             )
         )
-    return jobs
+    still_there = {
+        (keys, job_id)
+        for keys, reply in zip(busy, replies, strict=True)
+        for job_id in raised(reply)
+    }
+    return [job for job in jobs if not job.is_orphan or job.key in still_there]
+
+
+def _lists_of(queues: Sequence[QueueKeys]) -> list[tuple[Arg, ...]]:
+    return [("LRANGE", keys("active"), 0, -1) for keys in queues]
 
 
 def recent_durations(client: Client, keys: QueueKeys) -> dict[str, list[float]]:

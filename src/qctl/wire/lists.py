@@ -77,13 +77,16 @@ def stalled_ids(client: Client, keys: QueueKeys) -> list[str]:
     active = active_ids(client, keys)
     if not active:
         return []
-    locks = client.pipeline([("EXISTS", keys.lock(job_id)) for job_id in active])
-    lockless = [job_id for job_id, lock in zip(active, locks, strict=True) if not raised(lock)]
-    if not lockless:
-        return []
-    # A job that finished between the two reads lost its lock and left the list; it is fine.
-    still = frozenset(active_ids(client, keys))
-    return [job_id for job_id in lockless if job_id in still]
+    # The list once more behind the locks: a job that finished between the two has no lock either,
+    # but has left the list; it is fine.
+    locks = [("EXISTS", keys.lock(job_id)) for job_id in active]
+    *found, still_there = client.pipeline([*locks, ("LRANGE", keys("active"), 0, -1)])
+    there = frozenset(raised(still_there))
+    return [
+        job_id
+        for job_id, lock in zip(active, found, strict=True)
+        if not raised(lock) and job_id in there
+    ]
 
 
 def known_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:

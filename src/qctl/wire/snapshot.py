@@ -1,8 +1,10 @@
 """Counts and condition of many queues, in two round trips whatever their number.
 
 The first trip asks for lengths, flags and the active ids; the second for the locks of the active
-ids and the age of the oldest waiting job, whose keys only the first trip can tell. Nothing is
-written, and no script is run: it works for a user who has only ``@read``.
+ids and the age of the oldest waiting job, whose keys only the first trip can tell. Behind the locks
+it reads the active ids once more: a job that finished in between has no lock either, but has left
+the list, and has not stalled. Nothing is written, and no script is run: it works for a user who has
+only ``@read``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker, number
+from qctl.wire.jobs import is_marker, number, raised
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder, parse_holder
 
@@ -88,6 +90,12 @@ def read_snapshots(
     ]
 
 
+def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:
+    """Whether each of some BullMQ queues is paused, in one round trip."""
+    replies = client.pipeline([("HEXISTS", keys("meta"), "paused") for keys in queues])
+    return [bool(raised(reply)) for reply in replies]
+
+
 def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
     return {
         "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency"),
@@ -116,9 +124,12 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
 def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]]:
     if _error(first) is not None:
         return []
-    return [("EXISTS", keys.lock(job_id)) for job_id in _active(first)] + [
+    locks: list[tuple[Arg, ...]] = [("EXISTS", keys.lock(job_id)) for job_id in _active(first)]
+    ages: list[tuple[Arg, ...]] = [
         ("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)
     ]
+    again: list[tuple[Arg, ...]] = [("LRANGE", keys("active"), 0, -1)] if locks else []
+    return [*locks, *again, *ages]
 
 
 def _snapshot(
@@ -130,10 +141,14 @@ def _snapshot(
     if error is not None:
         return error
     active = _active(first)
-    locks, ages = second[: len(active)], second[len(active) :]
+    locks, rest = second[: len(active)], iter(second[len(active) :])
+    there = frozenset(next(rest)) if active else frozenset()
+    ages = list(rest)
     legacy_paused = first["paused"] - _trailing_marker(first["paused_tail"])
     waiting = first["wait"] - _trailing_marker(first["wait_tail"]) + legacy_paused
-    stalled = tuple(job_id for job_id, lock in zip(active, locks, strict=True) if not lock)
+    stalled = tuple(
+        job_id for job_id, lock in zip(active, locks, strict=True) if not lock and job_id in there
+    )
     paused, version, concurrency = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))

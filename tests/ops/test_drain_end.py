@@ -1,0 +1,44 @@
+"""Jobs whose process was restarted with them in hand, on a queue that others serve as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from qctl.connect import Client
+from qctl.ops.drain_end import DrainEnd
+from qctl.ops.drain_state import DrainState
+from qctl.ops.steps import Recovered
+from qctl.wire.active import read_active
+from tests.wire.build import Q, put
+
+
+def end_of(client: Client, in_the_way: list[Any]) -> DrainEnd:
+    """The end of a drain of ``Q``; nothing but these jobs matters here."""
+    plan: Any = SimpleNamespace(queues=(Q,), connections=None, target=None)
+    nothing: Any = None
+    state = DrainState(
+        client, nothing, nothing, plan, nothing, nothing, lambda: False, guard=nothing
+    )
+    state.in_the_way = in_the_way
+    return DrainEnd(state)
+
+
+def test_a_last_renewal_by_the_old_process_is_no_sign_of_life(client: Client) -> None:
+    put(client, "1", "active")
+    client.call("SET", Q.lock("1"), "old:1", "PX", 500)
+    (job,) = read_active(client, [Q])
+    # Before the restart it had less left: its process renewed it once more while it was stopped.
+    steps = list(end_of(client, [replace(job, lock_ttl_ms=100)])._await_locks())
+    assert steps == [Recovered("q", ("1",))]
+    assert client.call("LRANGE", Q("wait"), 0, -1) == ["1"]
+
+
+def test_a_job_that_left_meanwhile_is_left_alone(client: Client) -> None:
+    put(client, "1", "active")
+    client.call("SET", Q.lock("1"), "old:1", "PX", 500)
+    jobs = read_active(client, [Q])
+    client.call("DEL", Q("active"))
+    assert list(end_of(client, jobs)._await_locks()) == []
+    assert client.call("LLEN", Q("wait")) == 0
