@@ -15,11 +15,16 @@ def owners(
 
     A worker on another host, in a container, behind a proxy or NAT, or on a unix socket has none.
     """
+    holders = by_address(processes)
+    return [(worker, holders.get(worker.address)) for worker in workers]
+
+
+def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]:
+    """The address of each connection, as CLIENT LIST has it, that one of the processes holds."""
     from qctl.manage.sockets import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
 
     by_pid = {process.pid: process for process in processes if process.pid}
-    endpoints = local_endpoints(list(by_pid))
-    return [(worker, by_pid.get(endpoints.get(worker.address, -1))) for worker in workers]
+    return {address: by_pid[pid] for address, pid in local_endpoints(list(by_pid)).items()}
 
 
 def serving(

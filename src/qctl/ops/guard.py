@@ -21,6 +21,15 @@ from qctl.wire.transitions import free_lease, hold_lease
 WATCHDOG_START_S = 15.0
 
 
+def drain_at_work(keys: QueueKeys, holder: Holder) -> RefusedError:
+    """The refusal to drain a queue whose lease somebody else holds."""
+    return RefusedError(
+        f"another drain is at work on queue {keys.name}",
+        why=f"{holder} holds its lease",
+        hint="wait for it to end; its lease runs out 15 s after it dies",
+    )
+
+
 class Guard:
     """Holds the leases of one drain.
 
@@ -64,11 +73,7 @@ class Guard:
         for keys, lease in self._leases.items():
             other = hold_lease(self._client, keys, lease)
             if other is not None:
-                raise RefusedError(
-                    f"another drain is at work on queue {keys.name}",
-                    why=f"{other} holds its lease",
-                    hint="wait for it to end; its lease runs out 15 s after it dies",
-                )
+                raise drain_at_work(keys, other)
         if self._watchdog is not None and self._watchdog.poll() is not None:
             self._start_watchdog()
 

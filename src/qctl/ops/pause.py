@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.lookup import command, find_queues
+from qctl.ops.lookup import command, find_queues, require_bullmq
 from qctl.wire.notes import this_process
 from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.transitions import pause, resume
+
+_BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ def pause_queues(
         NotFoundError: a queue does not exist; then none is paused.
         RefusedError: one is Bull 3/4's; then none is paused.
     """
-    snapshots = _writable(find_queues(client, prefix, names))
+    snapshots = find_queues(client, prefix, names)
+    require_bullmq(snapshots, hint=_BULL_HINT)
     holder = this_process("pause")
     results = []
     for snapshot in snapshots:
@@ -73,7 +76,8 @@ def resume_queues(
         NotFoundError: a queue does not exist; then none is resumed.
         RefusedError: one is Bull 3/4's, or being drained; then none is resumed.
     """
-    snapshots = _writable(find_queues(client, prefix, names))
+    snapshots = find_queues(client, prefix, names)
+    require_bullmq(snapshots, hint=_BULL_HINT)
     for snapshot in snapshots:
         if snapshot.lease is not None and not force:
             raise RefusedError(
@@ -97,17 +101,6 @@ def resume_queues(
             )
         )
     return results
-
-
-def _writable(snapshots: list[QueueSnapshot]) -> list[QueueSnapshot]:
-    for snapshot in snapshots:
-        if snapshot.format == "bull":
-            raise RefusedError(
-                f"{snapshot.keys.name} is a queue of Bull 3 or 4",
-                why="qctl reads such queues but never writes to them",
-                hint="use Bull's own queue.pause() and queue.resume()",
-            )
-    return snapshots
 
 
 def _pause_warnings(snapshot: QueueSnapshot) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError
 from qctl.ops.estimate import Durations, read_durations, remaining_s
-from qctl.ops.lookup import command, find_queues
+from qctl.ops.guard import drain_at_work
+from qctl.ops.lookup import command, find_queues, require_bullmq
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
 from qctl.wire.active import ActiveJob, read_active
@@ -103,16 +104,12 @@ def _only_target(
     manager = manager_for("pm2", settings)
     processes = manager.processes()
     connections = read_connections(client, settings, address.db, processes)
-    labels = {p.target for p in processes if p.key in connections.owned}
-    labels |= {t.process for t in settings.targets if set(t.queues) & set(names)}
-    if names:
-        by_label = {
-            label: connections.queues_of([p for p in processes if p.target == label])
-            for label in labels
-        }
-        wanted = set(names)
-        configured = {t.process for t in settings.targets if set(t.queues) & wanted}
-        labels = {label for label in labels if by_label[label] & wanted} | configured
+    wanted = set(names)
+    labels = {t.process for t in settings.targets if wanted & set(t.queues)}
+    for process in processes:
+        served = connections.queues_of([process])
+        if served & wanted or (served and not wanted):
+            labels.add(process.target)
     if len(labels) != 1:
         what = "which process to restart" if names else "which queues to drain"
         why = (
@@ -121,8 +118,7 @@ def _only_target(
             else "no managed process on this host holds a worker of them"
         )
         raise UsageError(f"it is not clear {what}", why=why, hint="name it with --target pm2:NAME")
-    target = open_target(settings, labels.pop())
-    return target, read_connections(client, settings, address.db, target.processes)
+    return open_target(settings, labels.pop()), connections
 
 
 def _queues_of(
@@ -179,20 +175,13 @@ def _refuse_strangers(target: Target, connected: set[str], names: Iterable[str])
 
 
 def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
+    require_bullmq(
+        snapshots,
+        hint="drain it with Bull's own queue.pause() and queue.whenCurrentJobsFinished()",
+    )
     for snapshot in snapshots:
-        name = snapshot.keys.name
-        if snapshot.format == "bull":
-            raise RefusedError(
-                f"{name} is a queue of Bull 3 or 4",
-                why="qctl reads such queues but never writes to them",
-                hint="drain it with Bull's own queue.pause() and queue.whenCurrentJobsFinished()",
-            )
         if snapshot.lease is not None:
-            raise RefusedError(
-                f"another drain is at work on queue {name}",
-                why=f"{snapshot.lease} holds its lease",
-                hint="wait for it to end; its lease runs out 15 s after it dies",
-            )
+            raise drain_at_work(snapshot.keys, snapshot.lease)
     try:
         replication = str(client.masters()[0].call("INFO", "replication"))
     except ReplyError as error:

@@ -9,7 +9,7 @@ from qctl.config import Settings
 from qctl.connect import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
-from qctl.ops.attribution import owners
+from qctl.ops.attribution import by_address
 from qctl.wire.clients import WorkerClient, list_foreign, list_workers
 
 
@@ -109,20 +109,15 @@ def read_connections(
             why="without it qctl cannot prove that the new workers are connected",
             hint="grant it: ACL SETUSER … +client|list",
         )
+    holders = by_address(processes)
     owned: dict[str, list[WorkerClient]] = {}
-    for worker, process in owners(workers, processes):
-        if process is not None:
-            owned.setdefault(process.key, []).append(worker)
+    for worker in workers:
+        if worker.address in holders:
+            owned.setdefault(holders[worker.address].key, []).append(worker)
     foreign: dict[str, list[str]] = {}
-    strangers = list_foreign(client, settings.prefix, db)
-    if strangers:
-        from qctl.manage.sockets import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
-
-        key_of = {process.pid: process.key for process in processes}
-        endpoints = local_endpoints([p.pid for p in processes if p.pid])
-        for address, name in strangers:
-            if address in endpoints:
-                foreign.setdefault(key_of[endpoints[address]], []).append(name)
+    for address, name in list_foreign(client, settings.prefix, db):
+        if address in holders:
+            foreign.setdefault(holders[address].key, []).append(name)
     return Connections(
         tuple(workers),
         {key: tuple(items) for key, items in owned.items()},

@@ -47,13 +47,7 @@ local function retry(id)
   return "retried"
 end
 
--- A key of a wrong type fails here, before anything is written.
-for _, i in ipairs({2, 3, 5}) do
-  redis.call("LLEN", KEYS[i])
-end
-redis.call("ZCARD", KEYS[4])
-redis.call("ZCARD", KEYS[6])
-redis.call("XLEN", KEYS[7])
+require_types()
 redis.call("ZCARD", KEYS[8])
 
 local answers = {}

@@ -12,3 +12,14 @@ local function enqueue_next(meta_key, wait_key, paused_key, prioritized_key, id,
     redis.call("RPUSH", wait_key, id)
   end
 end
+
+-- A key of a wrong type fails here, before anything is written. For scripts whose KEYS[2] to KEYS[7]
+-- are wait, paused, prioritized, active, marker and events.
+local function require_types()
+  for _, i in ipairs({2, 3, 5}) do
+    redis.call("LLEN", KEYS[i])
+  end
+  redis.call("ZCARD", KEYS[4])
+  redis.call("ZCARD", KEYS[6])
+  redis.call("XLEN", KEYS[7])
+end
