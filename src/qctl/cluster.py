@@ -97,6 +97,11 @@ class ClusterClient:
         self._owners.clear()
         return [self._client(node) for node in sorted(set(self._slot_owners().values()))]
 
+    def node_of(self, key: str) -> tuple[str, int]:
+        """Host and port of the master that holds a key."""
+        owners = self._slot_owners()
+        return owners.get(key_slot(encode(key)), next(iter(owners.values())))
+
     def close(self) -> None:
         for client in self._clients.values():
             client.close()

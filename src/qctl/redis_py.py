@@ -111,6 +111,29 @@ def _plain(reply: Any) -> Any:
 
 def open_client(address: Address) -> Client:
     """A client for the master that sentinels name. Nothing is sent before the first command."""
+    master = _sentinel(address).master_for(address.master_name, db=address.db)
+    return RedisPyClient(master, str(address))
+
+
+def find_master(address: Address) -> tuple[str, int]:
+    """Host and port of the master that sentinels name.
+
+    Raises:
+        UnreachableError: no sentinel answers, or none knows it.
+    """
+    try:
+        host, port = _sentinel(address).discover_master(address.master_name)
+    except redis.exceptions.RedisError as error:
+        found_none = str(error).partition(" : ")[0]
+        raise UnreachableError(
+            f"no sentinel names the master of {address}",
+            why=found_none,
+            hint="check the sentinels' addresses and the master's name in the URL",
+        ) from None
+    return str(host), int(port)
+
+
+def _sentinel(address: Address) -> Any:
     options: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -120,7 +143,7 @@ def open_client(address: Address) -> Client:
     }
     if address.tls:
         options |= {"ssl": True, **address.tls_options}
-    sentinel = redis.sentinel.Sentinel(
+    return redis.sentinel.Sentinel(
         list(address.nodes),
         # The sentinels themselves are asked without a password.
         sentinel_kwargs=options,
@@ -128,5 +151,3 @@ def open_client(address: Address) -> Client:
         password=address.password,
         **options,
     )
-    master = sentinel.master_for(address.master_name, db=address.db)
-    return RedisPyClient(master, str(address))

@@ -168,7 +168,7 @@ class SocketClient:
 
     def _wrap_tls(self, sock: socket.socket) -> socket.socket:
         try:
-            context = self._tls_context()
+            context = tls_context(self.address)
             return context.wrap_socket(sock, server_hostname=self.address.host)
         except OSError as error:
             sock.close()
@@ -181,25 +181,6 @@ class SocketClient:
         except BaseException:
             sock.close()
             raise
-
-    def _tls_context(self) -> ssl.SSLContext:
-        import ssl  # noqa: PLC0415 - 10 ms that only TLS users pay
-
-        options = self.address.tls_options
-        try:
-            context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-            if options.get("ssl_cert_reqs") == "none":
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if certificate := options.get("ssl_certfile"):
-                context.load_cert_chain(certificate, options.get("ssl_keyfile"))
-        except OSError as error:
-            raise UsageError(
-                "a certificate file that the Redis URL names cannot be read",
-                why=_reason(error),
-                hint="check ssl_ca_certs, ssl_certfile and ssl_keyfile in the URL",
-            ) from error
-        return context
 
     def _greet(self, sock: socket.socket) -> None:
         commands: list[Sequence[Arg]] = []
@@ -234,3 +215,28 @@ class SocketClient:
             why=_reason(error),
             hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
         )
+
+
+def tls_context(address: Address) -> ssl.SSLContext:
+    """The TLS settings of an address.
+
+    Raises:
+        UsageError: a certificate file cannot be read.
+    """
+    import ssl  # noqa: PLC0415 - 10 ms that only TLS users pay
+
+    options = address.tls_options
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        if options.get("ssl_cert_reqs") == "none":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if certificate := options.get("ssl_certfile"):
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+    except OSError as error:
+        raise UsageError(
+            "a certificate file that the Redis URL names cannot be read",
+            why=_reason(error),
+            hint="check ssl_ca_certs, ssl_certfile and ssl_keyfile in the URL",
+        ) from error
+    return context

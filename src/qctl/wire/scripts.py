@@ -1,12 +1,14 @@
 """Loads the Lua transitions beside this file and runs them.
 
-A script may hold lines ``--@include name``, which are replaced by ``lua/lib/name.lua``.
+A script or a part may hold lines ``--@include name``, which are replaced by ``lua/lib/name.lua``; a
+part that is included twice is there once.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,22 +19,39 @@ from qctl.errors import ReplyError
 _INCLUDE = "--@include "
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """A transition with its keys and arguments, ready to be sent over any connection."""
+
+    name: str
+    keys: tuple[str, ...]
+    args: tuple[Arg, ...]
+
+
 @cache
 def source(name: str) -> str:
     """The text of ``lua/<name>.lua`` with its includes in place."""
     folder = files("qctl.wire") / "lua"
-    lines = []
-    for line in (folder / f"{name}.lua").read_text(encoding="utf-8").splitlines():
-        if line.startswith(_INCLUDE):
-            part = folder / "lib" / f"{line.removeprefix(_INCLUDE).strip()}.lua"
-            lines += part.read_text(encoding="utf-8").splitlines()
-        else:
-            lines.append(line)
+    lines: list[str] = []
+    included: set[str] = set()
+
+    def read(file: str) -> None:
+        for line in (folder / file).read_text(encoding="utf-8").splitlines():
+            if not line.startswith(_INCLUDE):
+                lines.append(line)
+                continue
+            part = f"lib/{line.removeprefix(_INCLUDE).strip()}.lua"
+            if part not in included:
+                included.add(part)
+                read(part)
+
+    read(f"{name}.lua")
     return "\n".join(lines) + "\n"
 
 
 @cache
-def _sha(name: str) -> str:
+def sha(name: str) -> str:
+    """The name under which Redis knows the script once it has seen it."""
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -43,7 +62,7 @@ def run(client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
         ReplyError: the script failed, or the user may not run scripts.
     """
     try:
-        return client.call("EVALSHA", _sha(name), len(keys), *keys, *args)
+        return client.call("EVALSHA", sha(name), len(keys), *keys, *args)
     except ReplyError as error:
         if error.code != "NOSCRIPT":
             raise

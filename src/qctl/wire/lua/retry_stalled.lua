@@ -16,27 +16,9 @@
 --@include events
 --@include enqueue
 --@include jobs
+--@include stall
 
 local base, max_stalled, stall_text = ARGV[1], ARGV[2], ARGV[3]
-
-local function count_stall(job_key)
-  local stalls = redis.pcall("HINCRBY", job_key, "stc", 1)
-  if type(stalls) ~= "number" then
-    -- It was no number; the job has left active already, so the script must not fail here.
-    stalls = 1
-    redis.call("HSET", job_key, "stc", stalls)
-  end
-  if stalls <= tonumber(max_stalled) then
-    return
-  end
-  -- Iterations of a living scheduler never fail for stalling.
-  local scheduler = redis.call("HGET", job_key, "rjk")
-  if scheduler and (redis.call("EXISTS", base .. "repeat:" .. scheduler) == 1
-      or redis.call("ZSCORE", base .. "repeat", scheduler)) then
-    return
-  end
-  redis.call("HSET", job_key, "defa", stall_text)
-end
 
 local function forget_stalls(job_key)
   redis.call("HDEL", job_key, "stc")
@@ -63,7 +45,7 @@ local function retry(id, expected_lock)
   if max_stalled == "" then
     forget_stalls(job_key)
   else
-    count_stall(job_key)
+    count_stall(base, job_key, tonumber(max_stalled), stall_text)
   end
   local priority = tonumber(redis.call("HGET", job_key, "priority") or "0") or 0
   enqueue_next(KEYS[1], KEYS[2], KEYS[3], KEYS[4], id, priority)

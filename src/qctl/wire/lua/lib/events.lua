@@ -1,10 +1,18 @@
 -- The event stream, capped as the queue asks (wire format 8; primitive P1).
 
-local function emit(events_key, meta_key, ...)
-  local max_len = redis.call("HGET", meta_key, "opts.maxLenEvents") or ""
-  -- A cap that is none must not make the script fail after its writes.
-  if not string.match(max_len, "^%d+$") or #max_len > 15 then
-    max_len = "10000"
+-- How many events the queue keeps, as text (P1). Written down where it is missing, as BullMQ does.
+local function max_events(meta_key)
+  local max_len = redis.call("HGET", meta_key, "opts.maxLenEvents")
+  if not max_len then
+    redis.call("HSET", meta_key, "opts.maxLenEvents", "10000")
   end
-  return redis.call("XADD", events_key, "MAXLEN", "~", max_len, "*", ...)
+  -- A cap that is none must not make the script fail after its writes.
+  if not max_len or not string.match(max_len, "^%d+$") or #max_len > 15 then
+    return "10000"
+  end
+  return max_len
+end
+
+local function emit(events_key, meta_key, ...)
+  return redis.call("XADD", events_key, "MAXLEN", "~", max_events(meta_key), "*", ...)
 end

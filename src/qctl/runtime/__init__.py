@@ -1,0 +1,1 @@
+"""The bundled runtime: take jobs, run them, settle them; and make new ones."""

@@ -1,0 +1,250 @@
+"""A job in a worker's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
+
+from qctl.runtime.policy import JobPolicy, policy_of
+from qctl.wire import working
+from qctl.wire.jobs import number, pairs
+from qctl.wire.keys import QueueKeys
+from qctl.wire.scripts import ScriptCall
+
+T = TypeVar("T")
+
+
+class Link(Protocol):
+    """How a job reaches Redis."""
+
+    keys: QueueKeys
+
+    async def run_call(self, call: ScriptCall) -> Any: ...
+
+    async def command(self, *command: str | int) -> Any: ...
+
+
+def to_json(value: Any) -> str:
+    """``value`` as the JSON that BullMQ reads.
+
+    Raises:
+        TypeError, ValueError: it has no form in JSON.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # Half a character, which UTF-8 cannot hold and JSON can.
+            text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+class Job:
+    """A job that this worker runs; given to ``async def`` handlers.
+
+    Attributes:
+        id: the job's id.
+        name: its name.
+        queue: its queue's name.
+        token: the lock token by which it is ours.
+        attempts_made: attempts that ended before this one.
+        attempts_started: starts, this one included.
+        lost_lock: the lock could not be renewed, and another worker may have the job now: what this
+            run returns will not be stored.
+    """
+
+    __slots__ = (
+        "_data",
+        "_fields",
+        "_link",
+        "attempts_made",
+        "id",
+        "is_ending",
+        "lost_lock",
+        "name",
+        "policy",
+        "renewed_at",
+        "started_at",
+        "task",
+        "token",
+    )
+
+    def __init__(self, job_id: str, flat: list[str], token: str, link: Link, now: float) -> None:
+        self._fields = fields = pairs(flat)
+        self._link = link
+        self._data: Any = _UNREAD
+        self.id = job_id
+        self.name = fields.get("name", "")
+        self.token = token
+        self.policy: JobPolicy = policy_of(fields.get("opts", ""))
+        made = fields.get("attemptsMade") or fields.get("atm")
+        self.attempts_made = int(made) if made and made.isdecimal() else 0
+        self.lost_lock = False
+        # Its handler has ended, and what became of it is being written.
+        self.is_ending = False
+        # Of the event loop's clock.
+        self.started_at = self.renewed_at = now
+        self.task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.queue} {self.id} {self.name!r}>"
+
+    @property
+    def queue(self) -> str:
+        return self._link.keys.name
+
+    @property
+    def data(self) -> Any:
+        """The payload; when it is not JSON, the raw text."""
+        if self._data is _UNREAD:
+            text = self._fields.get("data", "{}")
+            try:
+                self._data = json.loads(text)
+            except ValueError:
+                self._data = text
+        return self._data
+
+    @property
+    def opts(self) -> Mapping[str, Any]:
+        """The options it was added with, in BullMQ's short form (wire format 3.2)."""
+        try:
+            opts = json.loads(self._fields.get("opts", "{}"))
+        except ValueError:
+            return {}
+        return opts if isinstance(opts, dict) else {}
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The job's hash as it was when this worker took it (wire format 3.1)."""
+        return self._fields
+
+    @property
+    def attempts_started(self) -> int:
+        return (number(self._fields.get("ats")) or 0) + 1
+
+    @property
+    def attempts_max(self) -> int:
+        """Runs allowed through failures, at least 1."""
+        return max(self.policy.attempts, 1)
+
+    @property
+    def stalled_count(self) -> int:
+        return number(self._fields.get("stc")) or 0
+
+    @property
+    def priority(self) -> int:
+        return number(self._fields.get("priority")) or 0
+
+    @property
+    def added_at_ms(self) -> int | None:
+        return number(self._fields.get("timestamp"))
+
+    @property
+    def scheduler(self) -> str | None:
+        """Id of the scheduler that produced it."""
+        return self._fields.get("rjk")
+
+    @property
+    def progress(self) -> Any:
+        """What an earlier run reported, or this one."""
+        try:
+            return json.loads(self._fields.get("progress", "0"))
+        except ValueError:
+            return None
+
+    @property
+    def parent(self) -> Mapping[str, Any] | None:
+        """``{"id": …, "queueKey": …}`` of the flow's parent, or None."""
+        try:
+            parent = json.loads(self._fields.get("parent", "null"))
+        except ValueError:
+            return None
+        return parent if isinstance(parent, dict) else None
+
+    @property
+    def as_parent(self) -> Mapping[str, str]:
+        """What ``Queue.add(parent=…)`` wants, to add a child to this job."""
+        keys = self._link.keys
+        return {"id": self.id, "queue": f"{keys.prefix}:{keys.name}"}
+
+    async def update_progress(self, value: Any) -> None:
+        """Tell how far it is: a number, or anything that JSON can hold."""
+        text = to_json(value)
+        self._fields["progress"] = text
+        await self._update("progress", text)
+
+    async def update_data(self, data: Any) -> None:
+        """Replace the payload, for this and later runs."""
+        text = to_json(data)
+        await self._update("data", text)
+        self._data = data
+
+    async def log(self, row: str) -> int:
+        """Add a row to the job's log; answers how many rows it has."""
+        return int(await self._update("log", row, self.policy.keep_logs))
+
+    async def children_values(self) -> dict[str, Any]:
+        """What the finished children returned, by their full key."""
+        flat = await self._link.command("HGETALL", self._link.keys(f"{self.id}:processed"))
+        return {key: json.loads(value) for key, value in pairs(flat).items()}
+
+    async def ignored_failures(self) -> dict[str, str]:
+        """Why children failed whose failure does not count, by their full key."""
+        return pairs(await self._link.command("HGETALL", self._link.keys(f"{self.id}:failed")))
+
+    async def _update(self, what: str, value: str, keep: int | None = None) -> Any:
+        call = working.update_job(self._link.keys, self.id, what, value, keep)
+        answer = await self._link.run_call(call)
+        if answer == working.MISSING:
+            raise LookupError(f"job {self.id} of {self.queue} no longer exists")
+        return answer
+
+
+class SyncJob:
+    """A job as plain ``def`` handlers see it: the same, with methods that block.
+
+    Everything else is the ``Job``'s own; see there.
+    """
+
+    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        self._job = job
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._job, name)
+
+    def __repr__(self) -> str:
+        return repr(self._job)
+
+    def update_progress(self, value: Any) -> None:
+        """See ``Job.update_progress``."""
+        self._wait(self._job.update_progress(value))
+
+    def update_data(self, data: Any) -> None:
+        """See ``Job.update_data``."""
+        self._wait(self._job.update_data(data))
+
+    def log(self, row: str) -> int:
+        """See ``Job.log``."""
+        return self._wait(self._job.log(row))
+
+    def children_values(self) -> dict[str, Any]:
+        """See ``Job.children_values``."""
+        return self._wait(self._job.children_values())
+
+    def ignored_failures(self) -> dict[str, str]:
+        """See ``Job.ignored_failures``."""
+        return self._wait(self._job.ignored_failures())
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class _Unread:
+    """The payload has not been looked at yet."""
+
+
+_UNREAD = _Unread()

@@ -1,0 +1,79 @@
+"""Waits for markers while a worker has room and found nothing to fetch (wire format 7.2, 7.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from qctl.connect import Address
+from qctl.errors import QctlError
+from qctl.runtime.connection import AsyncConnection
+from qctl.wire import working
+
+if TYPE_CHECKING:
+    from qctl.runtime.engine import Engine
+
+LONGEST_BLOCK_S = 10.0
+# Redis before 7.0.8 does not block for less.
+SHORTEST_BLOCK_S = 0.002
+RECONNECT_S = (0.05, 3.0)
+
+
+class Listener:
+    """The blocking connection of an engine; its name is how others see the worker."""
+
+    def __init__(self, engine: Engine, address: Address, client_name: str) -> None:
+        self._engine = engine
+        self.connection = AsyncConnection(
+            address, key=engine.keys(""), name=client_name, patience_s=LONGEST_BLOCK_S
+        )
+        self._wanted = asyncio.Event()
+        self._due_ms = 0
+
+    def listen(self, due_ms: int) -> None:
+        """Begin to wait.
+
+        Args:
+            due_ms: when the next delayed job is due, epoch ms; 0 for none.
+        """
+        self._due_ms = due_ms
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Wait whenever there is reason to, until cancelled."""
+        pause_s, most_s = RECONNECT_S
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._await_marker()
+            except QctlError as error:
+                self._engine.log.warning("cannot wait for jobs", why=error.why or error.what)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, most_s)
+            else:
+                pause_s = RECONNECT_S[0]
+            self._engine.may_be_more()
+
+    async def _await_marker(self) -> None:
+        engine = self._engine
+        while engine.is_drained and not engine.is_limited:
+            timeout_s = engine.options.drain_delay_s
+            if self._due_ms:
+                left_s = self._due_ms / 1000 - time.time()
+                if left_s <= 0:
+                    return
+                timeout_s = min(max(left_s, SHORTEST_BLOCK_S), LONGEST_BLOCK_S)
+            popped = await self.connection.call(*working.await_marker(engine.keys, timeout_s))
+            if popped is None:
+                return
+            _, member, score = popped
+            if not engine.has_room:
+                # Not for us after all.
+                await self.connection.call(*working.put_marker(engine.keys, member, score))
+                return
+            due_ms = int(float(score))
+            if not due_ms:
+                return
+            self._due_ms = min(due_ms, self._due_ms or due_ms)

@@ -1,0 +1,104 @@
+"""Structured log lines: a message and its fields, as ``key=value`` or as JSON.
+
+They go through Python's ``logging`` (loggers ``qctl.worker``, ``qctl.master``), so that an app's
+own configuration holds; ``configure`` is for ``qctl worker run`` and for apps that have none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+FORMATS = ("text", "json")
+_FIELDS = "qctl_fields"
+
+
+class Log:
+    """A logger whose lines all carry some fields.
+
+    Args:
+        area: the logger is ``qctl.<area>``.
+        fields: on every line.
+    """
+
+    def __init__(self, area: str, **fields: Any) -> None:
+        self._logger = logging.getLogger(f"qctl.{area}")
+        self._fields = fields
+
+    def debug(self, message: str, **fields: Any) -> None:
+        self._write(logging.DEBUG, message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        self._write(logging.INFO, message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        self._write(logging.WARNING, message, fields)
+
+    def error(self, message: str, *, exc_info: bool = False, **fields: Any) -> None:
+        self._write(logging.ERROR, message, fields, exc_info=exc_info)
+
+    def _write(
+        self, level: int, message: str, fields: dict[str, Any], *, exc_info: bool = False
+    ) -> None:
+        if self._logger.isEnabledFor(level):
+            extra = {_FIELDS: {**self._fields, **fields}}
+            self._logger.log(level, message, extra=extra, exc_info=exc_info)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01 WARNING stalled jobs brought back queue=emails jobs=1,2``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        fields = getattr(record, _FIELDS, {})
+        words = [clock, record.levelname, one_line(record.getMessage())]
+        words += [f"{key}={_word(value)}" for key, value in fields.items()]
+        line = " ".join(words)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``at``, ``level``, ``logger``, ``message`` and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        row = {
+            "at": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, _FIELDS, {}),
+        }
+        if record.exc_info:
+            row["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(row, default=str)
+
+
+def configure(style: str = "text", level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send qctl's log lines to ``stream`` (stderr unless given).
+
+    Args:
+        style: ``text`` or ``json``.
+        level: of Python's ``logging``.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logger = logging.getLogger("qctl")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def one_line(text: str) -> str:
+    """Text from elsewhere with its control characters made visible: one line stays one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _word(value: Any) -> str:
+    text = one_line(str(value))
+    return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text

@@ -1,0 +1,53 @@
+"""How a worker works: the options of ``Worker``, checked once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qctl.errors import UsageError
+from qctl.runtime.policy import KEEP_ALL, CustomBackoff
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most ``jobs`` starts per ``per_s`` seconds, over all workers of the queue that say so."""
+
+    jobs: int
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """See ``Worker`` for what each means; times in seconds unless the name says otherwise."""
+
+    concurrency: int = 1
+    name: str = ""
+    lock_ttl_s: float = 30.0
+    stalled_interval_s: float = 30.0
+    max_stalled_count: int = 1
+    max_started_attempts: int | None = None
+    drain_delay_s: float = 5.0
+    rate_limit: RateLimit | None = None
+    keep_completed: str = KEEP_ALL
+    keep_failed: str = KEEP_ALL
+    metrics_minutes: int | None = None
+    blocked_after_s: float = 5.0
+    backoffs: Mapping[str, CustomBackoff] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "lock_ttl_s", "stalled_interval_s", "drain_delay_s"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.rate_limit and (self.rate_limit.jobs <= 0 or self.rate_limit.per_s <= 0):
+            raise UsageError("a rate limit needs jobs and per_s above 0")
+
+
+def default_name() -> str:
+    """A worker name that no other worker has: ``host-pid-n``."""
+    return f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"

@@ -1,0 +1,136 @@
+"""What a job's options say of its end: attempts, backoff, what to keep (wire format 3.2, 7.5)."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from qctl.wire.jobs import number
+
+# (attempts made including this one, the error) → delay in seconds; below 0 fails the job.
+CustomBackoff = Callable[[int, BaseException], float]
+KEEP_ALL = "-1||"
+
+
+class UnknownBackoffError(Exception):
+    """The job names a backoff that the worker does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPolicy:
+    """The part of a job's ``opts`` that a worker acts on.
+
+    Args:
+        attempts: runs allowed through failures; 0 and 1 both mean one.
+        backoff_kind: ``fixed``, ``exponential`` or the name of a custom one; "" for none.
+        backoff_ms: its delay in ms.
+        jitter: 0 to 1, the share of the delay that is left to chance.
+        keep_completed: keep rule ``count|age s|limit``; None leaves it to the worker.
+        keep_failed: the same for a job that failed.
+        stack_traces: how many stack traces are kept; None for all.
+        lifo: it runs next when it is retried.
+        keep_logs: rows of its log that are kept; None for all.
+    """
+
+    attempts: int
+    backoff_kind: str
+    backoff_ms: float
+    jitter: float
+    keep_completed: str | None
+    keep_failed: str | None
+    stack_traces: int | None
+    lifo: bool
+    keep_logs: int | None
+
+
+@lru_cache(maxsize=4096)
+def policy_of(opts_json: str) -> JobPolicy:
+    """The policy in a job's ``opts``; what is malformed there counts as not given.
+
+    Most jobs of a queue have the same options, hence the cache.
+    """
+    try:
+        opts = json.loads(opts_json)
+    except ValueError:
+        opts = {}
+    if not isinstance(opts, dict):
+        opts = {}
+    backoff = opts.get("backoff")
+    if not isinstance(backoff, dict):
+        # A bare number means fixed.
+        backoff = {"type": "fixed", "delay": backoff} if backoff else {}
+    return JobPolicy(
+        attempts=number(opts.get("attempts")) or 0,
+        backoff_kind=str(backoff.get("type") or ""),
+        backoff_ms=_positive(backoff.get("delay")),
+        jitter=min(_positive(backoff.get("jitter")), 1.0),
+        keep_completed=keep_rule(opts.get("removeOnComplete")),
+        keep_failed=keep_rule(opts.get("removeOnFail")),
+        stack_traces=number(opts.get("stackTraceLimit")),
+        lifo=bool(opts.get("lifo")),
+        keep_logs=number(opts.get("kl")),
+    )
+
+
+def keep_rule(option: Any) -> str | None:
+    """``removeOnComplete`` or ``removeOnFail`` as the scripts read it; None when not given."""
+    if option is None:
+        return None
+    if isinstance(option, bool):
+        return "0||" if option else KEEP_ALL
+    if isinstance(option, Mapping):
+        count = number(option.get("count"))
+        age, limit = _positive(option.get("age")), number(option.get("limit"))
+        limit_text = str(limit) if limit and limit > 0 else ""
+        return (
+            f"{-1 if count is None else count}|{age:g}|{limit_text}"
+            if age
+            else (f"{-1 if count is None else count}||")
+        )
+    count = number(option)
+    return None if count is None else f"{count}||"
+
+
+def backoff_s(
+    policy: JobPolicy,
+    attempts_made: int,
+    error: BaseException,
+    custom: Mapping[str, CustomBackoff],
+) -> float:
+    """How long to wait before the next attempt, in seconds; below 0 to fail instead.
+
+    Args:
+        attempts_made: this one included, from 1.
+        custom: the worker's own backoffs by name.
+
+    Raises:
+        UnknownBackoffError: neither BullMQ nor the worker has one of that name.
+
+    Formulas: wire format 7.5.
+    """
+    kind, jitter = policy.backoff_kind, policy.jitter
+    if kind in custom:
+        return custom[kind](attempts_made, error)
+    if kind == "exponential":
+        most = float(round(2.0 ** min(attempts_made - 1, 60) * policy.backoff_ms))
+    elif kind in {"fixed", ""}:
+        most = policy.backoff_ms
+    else:
+        known = ", ".join(["fixed", "exponential", *custom])
+        raise UnknownBackoffError(f"unknown backoff {kind!r}; this worker has: {known}")
+    if jitter:
+        most = math.floor(random.random() * most * jitter + most * (1 - jitter))  # noqa: S311
+    return most / 1000
+
+
+def _positive(value: Any) -> float:
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return found if 0 < found < math.inf else 0.0

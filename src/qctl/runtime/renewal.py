@@ -1,0 +1,102 @@
+"""Renews locks from a thread of its own with a connection of its own.
+
+Whatever an app does on the event loop, its jobs keep their locks, unless it holds the interpreter's
+own lock without a pause. The same thread notices a loop that is blocked, and says by which job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from qctl.connect import Client, connect
+from qctl.errors import QctlError
+from qctl.runtime.engine import Engine
+from qctl.wire import scripts, working
+
+LOOK_S = 0.5
+
+
+class Renewer(threading.Thread):
+    """Keeps the locks of an engine's jobs.
+
+    Args:
+        redis_url: for the connection of this thread.
+        loop: the engine's; watched for being blocked.
+    """
+
+    def __init__(self, engine: Engine, redis_url: str, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(name=f"renew {engine.keys.name}", daemon=True)
+        self._engine = engine
+        self._redis_url = redis_url
+        self._loop = loop
+        self._stop_wanted = threading.Event()
+        # Wire format 7.4: looked at twice within the time after which a lock is renewed.
+        self._renew_after_s = engine.options.lock_ttl_s / 4
+        self._every_s = min(LOOK_S, self._renew_after_s / 2)
+        self._client: Client | None = None
+        self._beat_at = time.monotonic()
+        self._has_told = False
+        self._is_away = False
+
+    def stop(self) -> None:
+        """End the thread; its last call may still be under way."""
+        self._stop_wanted.set()
+
+    def run(self) -> None:
+        while not self._stop_wanted.wait(self._every_s):
+            self._watch_loop()
+            try:
+                self._renew()
+            except QctlError as error:
+                if not self._is_away:
+                    self._engine.log.error("locks cannot be renewed", why=error.why or error.what)
+                self._is_away = True
+            else:
+                self._is_away = False
+        if self._client is not None:
+            self._client.close()
+
+    def _renew(self) -> None:
+        engine = self._engine
+        now = time.monotonic()
+        # One step of the interpreter, so no job comes or goes meanwhile.
+        jobs = list(engine.in_hand.values())
+        due = [job for job in jobs if now - job.renewed_at >= self._renew_after_s]
+        for start in range(0, len(due), working.MAX_BATCH):
+            chunk = due[start : start + working.MAX_BATCH]
+            pairs = [(job.id, job.token) for job in chunk]
+            call = working.renew(engine.keys, round(engine.options.lock_ttl_s * 1000), pairs)
+            if self._client is None:
+                self._client = connect(self._redis_url)[1]
+            lost = set(scripts.run(self._client, call.name, call.keys, call.args))
+            for job in chunk:
+                job.renewed_at = now
+                # It may have been settled while we asked.
+                if job.id in lost and not job.lost_lock and engine.in_hand.get(job.id) is job:
+                    job.lost_lock = True
+                    engine.log.error(
+                        "lock lost: another worker may run the job now", job=job.id, name=job.name
+                    )
+
+    def _watch_loop(self) -> None:
+        def beat() -> None:
+            self._beat_at = time.monotonic()
+
+        blocked_s = time.monotonic() - self._beat_at
+        if blocked_s < self._engine.options.blocked_after_s:
+            self._has_told = False
+        elif not self._has_told:
+            self._has_told = True
+            task = asyncio.current_task(self._loop)
+            jobs = [job for job in list(self._engine.in_hand.values()) if job.task is task]
+            fields = {"job": jobs[0].id, "name": jobs[0].name} if jobs and task else {}
+            self._engine.log.warning(
+                "the event loop is blocked", for_s=round(blocked_s, 1), **fields
+            )
+        try:
+            self._loop.call_soon_threadsafe(beat)
+        except RuntimeError:
+            # The loop has ended.
+            self._stop_wanted.set()

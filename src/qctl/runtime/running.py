@@ -1,0 +1,287 @@
+"""Runs jobs and turns every end of a run into what is written about it (wire format 7.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import traceback
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+from qctl.errors import QctlError
+from qctl.runtime.engine import Engine
+from qctl.runtime.job import Job, to_json
+from qctl.runtime.outcomes import (
+    JobTimeoutError,
+    RateLimited,
+    RetryLater,
+    UnrecoverableError,
+    WaitForChildren,
+)
+from qctl.runtime.policy import UnknownBackoffError, backoff_s
+from qctl.runtime.tasks import Call, TaskSpec
+from qctl.wire import working
+from qctl.wire.scripts import ScriptCall
+
+
+class NextIteration(Protocol):
+    """Makes a scheduler's next iteration when one of its jobs is fetched (wire format 6.4)."""
+
+    def __call__(
+        self, keys: Any, job_id: str, fields: Mapping[str, str], now_ms: int
+    ) -> ScriptCall | None: ...
+
+
+class JobRunner:
+    """Runs the jobs of one engine.
+
+    Args:
+        calls: by job name, the task and its handler inside the middleware; None: other names.
+        next_iteration: see there.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        calls: Mapping[str | None, tuple[TaskSpec, Call]],
+        next_iteration: NextIteration,
+    ) -> None:
+        self._engine = engine
+        self._calls = calls
+        self._other = calls.get(None)
+        self._next_iteration = next_iteration
+        self._most_starts = engine.options.max_started_attempts
+        self._loop = asyncio.get_running_loop()
+        self.failed_count = 0
+        self._is_ending = False
+
+    def start(self, job: Job) -> None:
+        """Run a job that was just fetched, in a task of its own."""
+        found = self._calls.get(job.name, self._other)
+        fields = job.fields
+        if (
+            found is None
+            or "defa" in fields
+            or "rjk" in fields
+            or self._most_starts is not None
+            or found[0].timeout_s is not None
+        ):
+            job.task = self._loop.create_task(self._run_specially(job, found))
+        else:
+            job.task = self._loop.create_task(self._run(job, found[1]))
+
+    def refused(self, job: Job, code: int) -> None:
+        """The job's result was refused because of its children: it fails instead."""
+        text = f"cannot complete: {working.CODE_TEXTS[code]}"
+        error: Exception = RuntimeError(text)
+        if code == working.FAILED_CHILDREN:
+            error = UnrecoverableError(text)
+        job.task = self._loop.create_task(self._ended(job, error))
+
+    def cancel_all(self) -> list[Job]:
+        """Cancel what runs on the loop; those jobs are given back. Answers the jobs in hand."""
+        self._is_ending = True
+        jobs = list(self._engine.in_hand.values())
+        for job in jobs:
+            if job.task is not None and not job.is_ending:
+                job.task.cancel()
+        return jobs
+
+    # One run
+
+    async def _run(self, job: Job, call: Call) -> None:
+        try:
+            value = await call(job)
+            text = "null" if value is None else to_json(value)
+        except BaseException as error:
+            await self._ended(job, error)
+        else:
+            self._engine.complete(job, text)
+
+    async def _run_specially(self, job: Job, found: tuple[TaskSpec, Call] | None) -> None:
+        """A run that needs more than the handler's call."""
+        if job.scheduler is not None:
+            await self._schedule_next(job)
+        if reason := job.fields.get("defa"):
+            await self._ended(job, UnrecoverableError(reason), ran=False)
+        elif self._most_starts is not None and job.attempts_started > self._most_starts:
+            error = UnrecoverableError("job started more than allowable limit")
+            await self._ended(job, error, ran=False)
+        elif found is None:
+            names = ", ".join(sorted(name for name in self._calls if name)) or "none"
+            error = UnrecoverableError(f"no task is named {job.name!r}; this worker has: {names}")
+            await self._ended(job, error, ran=False)
+        else:
+            await self._run(job, lambda job: self._in_time(job, *found))
+
+    async def _in_time(self, job: Job, spec: TaskSpec, call: Call) -> Any:
+        if spec.timeout_s is None:
+            return await call(job)
+        try:
+            async with asyncio.timeout(spec.timeout_s) as timer:
+                return await _awaited(call(job))
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise JobTimeoutError(f"timed out after {spec.timeout_s:g} s") from None
+
+    async def _schedule_next(self, job: Job) -> None:
+        engine = self._engine
+        try:
+            call = self._next_iteration(engine.keys, job.id, job.fields, _now_ms())
+            if call is not None:
+                await engine.run_call(call)
+        except Exception as error:
+            engine.log.error(
+                "the scheduler's next job could not be made", scheduler=job.scheduler,
+                job=job.id, why=error,
+            )  # fmt: skip
+
+    # Its end
+
+    async def _ended(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
+        job.is_ending = True
+        try:
+            await self._write_end(job, error, ran=ran)
+        except QctlError as trouble:
+            # The lock runs out, and the stalled check brings the job back.
+            self._engine.log.error(
+                "the job's end was not stored", job=job.id, name=job.name, why=trouble.what
+            )
+        finally:
+            self._engine.released(job)
+
+    async def _write_end(self, job: Job, error: BaseException, *, ran: bool) -> None:
+        engine = self._engine
+        match error:
+            case asyncio.CancelledError() if self._is_ending:
+                await self._give_back(job)
+            case RateLimited():
+                await engine.command(*working.stop_queue(engine.keys, _ms(error.delay_s)))
+                await self._give_back(job)
+                engine.hold_fetching(error.delay_s)
+            case RetryLater(counted=False) if error.delay_s <= 0:
+                await self._give_back(job)
+            case RetryLater(counted=False):
+                await self._retry(job, error.delay_s, counted=False)
+            case WaitForChildren():
+                await self._wait_for_children(job)
+            case _:
+                await self._fail_or_retry(job, error, ran=ran)
+
+    async def _wait_for_children(self, job: Job) -> None:
+        engine = self._engine
+        code = await engine.run_call(
+            working.wait_children(engine.keys, job.id, job.token, _now_ms())
+        )
+        if code == 1:
+            # None is pending any more: it can go on.
+            await self._give_back(job)
+        elif code == working.FAILED_CHILDREN:
+            text = f"cannot go on: {working.CODE_TEXTS[code]}"
+            await self._fail_or_retry(job, UnrecoverableError(text), ran=True)
+        else:
+            self._check(job, code)
+
+    async def _fail_or_retry(self, job: Job, error: BaseException, *, ran: bool) -> None:
+        engine = self._engine
+        delay_s = self._delay_before_retry(job, error)
+        reason, traces = describe(error), _stack_traces(job, error, ran=ran)
+        if delay_s is not None:
+            engine.log.info(
+                "job failed, runs again", job=job.id, name=job.name, in_s=delay_s,
+                attempt=job.attempts_made + 1, why=reason,
+            )  # fmt: skip
+            await self._retry(job, delay_s, counted=True, reason=reason, stacktrace=traces)
+            return
+        self.failed_count += 1
+        engine.log.warning(
+            "job failed", job=job.id, name=job.name, attempt=job.attempts_made + 1, why=reason
+        )
+        call = working.fail(
+            engine.keys, job.id, job.token, _now_ms(),
+            reason=reason, stacktrace=traces, attempts=job.policy.attempts,
+            keep=job.policy.keep_failed or engine.options.keep_failed,
+            metrics_minutes=engine.options.metrics_minutes,
+        )  # fmt: skip
+        self._check(job, await engine.run_call(call))
+
+    def _delay_before_retry(self, job: Job, error: BaseException) -> float | None:
+        """In seconds; None when it has failed for good."""
+        # By name too: an app may have an UnrecoverableError of another package.
+        if isinstance(error, UnrecoverableError) or type(error).__name__ == "UnrecoverableError":
+            return None
+        if job.attempts_made + 1 >= job.policy.attempts:
+            return None
+        if self._most_starts is not None and job.attempts_started >= self._most_starts:
+            return None
+        if isinstance(error, RetryLater):
+            return error.delay_s
+        try:
+            delay_s = backoff_s(
+                job.policy, job.attempts_made + 1, error, self._engine.options.backoffs
+            )
+        except Exception as trouble:
+            if not isinstance(trouble, UnknownBackoffError):
+                self._engine.log.error("backoff function failed", job=job.id, why=trouble)
+            error.add_note(f"no retry: {describe(trouble)}")
+            return None
+        return None if delay_s < 0 else delay_s
+
+    async def _retry(self, job: Job, delay_s: float, *, counted: bool, **failure: str) -> None:
+        engine = self._engine
+        call = working.retry(
+            engine.keys, job.id, job.token, _now_ms(),
+            delay_ms=_ms(delay_s), counted=counted, lifo=job.policy.lifo, **failure,
+        )  # fmt: skip
+        self._check(job, await engine.run_call(call))
+
+    async def _give_back(self, job: Job) -> None:
+        engine = self._engine
+        _, codes = await engine.run_call(working.give_back(engine.keys, [(job.id, job.token)]))
+        self._check(job, codes[0])
+
+    def _check(self, job: Job, code: int) -> None:
+        if code != 0:
+            why = working.CODE_TEXTS.get(code, str(code))
+            self._engine.log.error("job's end not stored", job=job.id, name=job.name, why=why)
+
+
+def describe(error: BaseException) -> str:
+    """What ``failedReason`` says: the error's text, or its kind where that says more."""
+    text = str(error)
+    if not text or isinstance(error, LookupError):
+        kind = type(error).__name__
+        text = f"{kind}: {text}" if text else kind
+    for note in getattr(error, "__notes__", ()):
+        text += f" ({note})"
+    return text
+
+
+def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
+    """The job's stack traces with this one, as a JSON array."""
+    try:
+        traces = json.loads(job.fields.get("stacktrace", "[]"))
+    except ValueError:
+        traces = []
+    if not isinstance(traces, list):
+        traces = []
+    text = "".join(traceback.format_exception(error)) if ran else f"{type(error).__name__}: {error}"
+    traces.append(text.rstrip("\n"))
+    most = job.policy.stack_traces
+    if most is not None:
+        traces = traces[-most:] if most > 0 else []
+    return to_json(traces)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _ms(delay_s: float) -> int:
+    return max(round(delay_s * 1000), 0)

@@ -1,0 +1,109 @@
+"""Which function runs which job: registration, middleware, sync and async handlers alike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from qctl.errors import UsageError
+from qctl.runtime.job import Job, SyncJob
+
+Call = Callable[[Job], Awaitable[Any]]
+# The onion around every job: middleware(job, call_next) → what call_next(job) returned.
+Middleware = Callable[[Job, Call], Awaitable[Any]]
+Handler = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A registered handler.
+
+    Args:
+        name: the job name it takes; None for every other name.
+        handler: the user's function.
+        kind: ``async`` (on the loop), ``thread`` or ``process`` (in a child that can be killed).
+        timeout_s: a run longer than this is cancelled, and the attempt has failed; None for no
+            limit. A function in a thread cannot be cancelled: its job fails, the thread goes on.
+        kill_after_s: for ``process``: a run longer than this is killed.
+    """
+
+    name: str | None
+    handler: Handler
+    kind: str
+    timeout_s: float | None = None
+    kill_after_s: float | None = None
+
+
+class Tasks:
+    """The handlers of one worker, by job name."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str | None, TaskSpec] = {}
+
+    def add(self, spec: TaskSpec) -> None:
+        """Register a handler.
+
+        Raises:
+            UsageError: the name has a handler already, or the options do not fit the kind.
+        """
+        if spec.name in self._specs:
+            name = "every other name" if spec.name is None else repr(spec.name)
+            raise UsageError(f"there are two tasks for {name}", hint="rename one of them")
+        if spec.kill_after_s is not None and spec.kind != "process":
+            raise UsageError("kill_after_s needs isolate=True", hint="add isolate=True")
+        if spec.kind == "process" and inspect.iscoroutinefunction(spec.handler):
+            raise UsageError("an isolated task is a plain def, not an async def")
+        self._specs[spec.name] = spec
+
+    @property
+    def names(self) -> list[str]:
+        """The job names that have a handler of their own."""
+        return sorted(name for name in self._specs if name is not None)
+
+    @property
+    def takes_every_name(self) -> bool:
+        return None in self._specs
+
+    @property
+    def specs(self) -> Sequence[TaskSpec]:
+        return tuple(self._specs.values())
+
+    def build(
+        self, middleware: Sequence[Middleware], caller: Callable[[TaskSpec], Call]
+    ) -> dict[str | None, tuple[TaskSpec, Call]]:
+        """Each handler with the middleware around it.
+
+        Args:
+            caller: makes the innermost call of a handler.
+        """
+        return {name: (spec, wrap(caller(spec), middleware)) for name, spec in self._specs.items()}
+
+
+def wrap(call: Call, middleware: Sequence[Middleware]) -> Call:
+    """``call`` inside the layers of ``middleware``, the first of which is the outermost."""
+    for layer in reversed(middleware):
+        call = partial(_through, layer, call)
+    return call
+
+
+def _through(layer: Middleware, call: Call, job: Job) -> Awaitable[Any]:
+    return layer(job, call)
+
+
+def in_thread(handler: Handler, executor: Executor) -> Call:
+    """A plain function as an awaitable one: it runs in a thread, with the caller's context."""
+
+    async def call(job: Job) -> Any:
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        return await loop.run_in_executor(
+            executor, partial(context.run, handler, SyncJob(job, loop))
+        )
+
+    return call

@@ -1,0 +1,66 @@
+-- Add jobs to one queue, in the order given. Wire format 5.1-5.3 and 5.5.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] now, epoch ms   ARGV[2] how many sets of options follow, then for each set six:
+--   opts as JSON, timestamp ms or "" for now, delay ms, priority, "1" to run next (lifo) or "",
+--   and what only some jobs have: "" or JSON {id, parent_key, parent, dedup}
+-- then for each job three: number of its set, name, data as JSON; at most 250 jobs
+--
+-- Answers for each job its id, or the id of the job that stands for it, or -5 (no such parent) or -7
+-- (it has another parent): then nothing was added.
+--@include adding
+
+local base, now_text = KEYS[1], ARGV[1]
+local now, events = tonumber(now_text), base .. "events"
+local set_count = tonumber(ARGV[2])
+local sets = {}
+for i = 1, set_count do
+  local at = 3 + (i - 1) * 6
+  local set = {opts = ARGV[at], delay = ARGV[at + 2], priority = ARGV[at + 3],
+    lifo = ARGV[at + 4] == "1", rest = ARGV[at + 5]}
+  set.timestamp = ARGV[at + 1] ~= "" and ARGV[at + 1] or now_text
+  -- Such a job needs nothing but its place at the head of wait.
+  set.is_plain = set.delay == "0" and set.priority == "0" and not set.lifo and set.rest == ""
+  sets[tostring(i)] = set
+end
+
+-- Plain jobs that follow each other share one counter, push and marker.
+local function add_plain(from, to, ids)
+  local count = (to - from) / 3 + 1
+  local number = redis.call("INCRBY", base .. "id", count) - count
+  local fresh = {}
+  for at = from, to, 3 do
+    number = number + 1
+    local id, name, set = string.format("%.0f", number), ARGV[at + 1], sets[ARGV[at]]
+    redis.call("HSET", base .. id, "name", name, "data", ARGV[at + 2], "opts", set.opts,
+      "timestamp", set.timestamp, "delay", "0", "priority", "0")
+    redis.call("XADD", events, "*", "event", "added", "jobId", id, "name", name)
+    redis.call("XADD", events, "*", "event", "waiting", "jobId", id)
+    fresh[#fresh + 1] = id
+    ids[#ids + 1] = id
+  end
+  redis.call("LPUSH", target_list(base), unpack(fresh))
+  redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
+  wake(base)
+end
+
+local answers = {}
+local at = 3 + set_count * 6
+while at <= #ARGV do
+  local set = sets[ARGV[at]]
+  if set.is_plain then
+    local last = at
+    while last + 3 <= #ARGV and sets[ARGV[last + 3]].is_plain do
+      last = last + 3
+    end
+    add_plain(at, last, answers)
+    at = last + 3
+  else
+    local job = with_rest({name = ARGV[at + 1], data = ARGV[at + 2], opts = set.opts,
+      timestamp = set.timestamp, delay = set.delay, priority = set.priority, lifo = set.lifo},
+      set.rest)
+    answers[#answers + 1] = add_job(base, job, now, false)
+    at = at + 3
+  end
+end
+return answers

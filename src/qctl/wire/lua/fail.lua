@@ -1,0 +1,21 @@
+-- A job has failed for good. Wire format 5.8; without the fetch, which the worker's next step brings.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] now, epoch ms         ARGV[2] job id          ARGV[3] lock token
+-- ARGV[4] failed reason         ARGV[5] stack traces, JSON array
+-- ARGV[6] attempts allowed      ARGV[7] keep rule "count|age s|limit"
+-- ARGV[8] most metrics minutes, or ""
+--
+-- Answers 0, or why it was not done (codes of wire format 5).
+--@include settle
+
+local base, now = KEYS[1], tonumber(ARGV[1])
+local job = {id = ARGV[2], token = ARGV[3], value = ARGV[4], stacktrace = ARGV[5],
+  attempts = tonumber(ARGV[6]), keep = parse_keep(ARGV[7])}
+settle(base, now, "failed", {job}, tonumber(ARGV[8]))
+if job.code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
+    base .. "prioritized", base .. "delayed") == 0
+    and redis.call("HEXISTS", base .. "meta", "paused") == 0 then
+  emit(base .. "events", base .. "meta", "event", "drained")
+end
+return job.code

@@ -1,0 +1,76 @@
+-- Adds one job (wire format 5.1 and 5.3).
+--@include store
+--@include dedup_adding
+
+-- Codes that stand for an id (wire format 5).
+local NO_PARENT, OTHER_PARENT = -5, -7
+
+-- The job exists: only its parent may change. in_flow: the flow itself releases its parents, once
+-- all of its nodes are there.
+local function add_existing(base, job, now, in_flow)
+  local job_key = base .. job.id
+  if job.parent_key then
+    local old = redis.call("HGET", job_key, "parentKey")
+    if old and old ~= job.parent_key and redis.call("EXISTS", old) == 1 then
+      if in_flow then
+        redis.call("HSET", job.parent_key, "flowAttachmentFailed", 1)
+      end
+      return OTHER_PARENT
+    end
+    redis.call("HSET", job_key, "parentKey", job.parent_key, "parent", job.parent)
+    if redis.call("ZSCORE", base .. "completed", job.id) then
+      redis.call("HSET", job.parent_key .. ":processed", job_key,
+        redis.call("HGET", job_key, "returnvalue") or "null")
+      if not in_flow then
+        release_parent_if_done(parent_of(job.parent_key, job.parent), now)
+      end
+    else
+      redis.call("SADD", job.parent_key .. ":dependencies", job_key)
+    end
+  end
+  emit(base .. "events", base .. "meta", "event", "duplicated", "jobId", job.id)
+  return job.id
+end
+
+-- What only some jobs have, from the JSON {id, parent_key, parent, dedup} or "".
+local function with_rest(job, rest)
+  if rest ~= "" then
+    for field, value in pairs(cjson.decode(rest)) do
+      job[field] = value
+    end
+  end
+  return job
+end
+
+-- job: as lib/store.lua takes it, without an id unless it has one of its own; lifo; dedup (see
+-- lib/dedup_adding.lua); has_children: it waits for them.
+-- Answers the id of the job that is there now, or one of the codes.
+local function add_job(base, job, now, in_flow)
+  if job.parent_key and redis.call("EXISTS", job.parent_key) == 0 then
+    return NO_PARENT
+  end
+  local counter = redis.call("INCR", base .. "id")
+  local has_own_id = job.id ~= nil
+  job.id = job.id or string.format("%.0f", counter)
+  if has_own_id and redis.call("EXISTS", base .. job.id) == 1 then
+    return add_existing(base, job, now, in_flow)
+  end
+  if job.dedup then
+    job.deid = job.dedup.id
+    local standing = deduplicate(base, job)
+    if standing then
+      return standing
+    end
+  end
+  store_job(base, job)
+  if job.has_children then
+    redis.call("ZADD", base .. "waiting-children", job.timestamp, job.id)
+    emit(base .. "events", base .. "meta", "event", "waiting-children", "jobId", job.id)
+  else
+    enqueue_stored(base, job, job.lifo)
+  end
+  if job.parent_key then
+    redis.call("SADD", job.parent_key .. ":dependencies", base .. job.id)
+  end
+  return job.id
+end

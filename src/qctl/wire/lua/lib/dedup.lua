@@ -1,0 +1,44 @@
+-- What a deduplicated job leaves when it ends (wire format 5.5, release; 5.8 steps 7 and 8).
+--@include store
+
+-- The id is free again, unless a throttle's time still runs.
+local function release_dedup(base, id, dedup_id)
+  local key = base .. "de:" .. dedup_id
+  local ttl = redis.call("PTTL", key)
+  if ttl == 0 or (ttl == -1 and redis.call("GET", key) == id) then
+    redis.call("DEL", key)
+  end
+end
+
+-- The last job that was added with keepLastIfActive while this one ran is made now.
+local function store_kept(base, dedup_id, now)
+  local kept_key = base .. "dn:" .. dedup_id
+  local fields = redis.call("HGETALL", kept_key)
+  if #fields == 0 then
+    return
+  end
+  local kept = {}
+  for i = 1, #fields, 2 do
+    kept[fields[i]] = fields[i + 1]
+  end
+  local is_json, opts = pcall(cjson.decode, kept.opts or "{}")
+  opts = is_json and type(opts) == "table" and opts or {}
+  local counter = redis.call("INCR", base .. "id")
+  local function whole(value)
+    return string.format("%.0f", tonumber(value) or 0)
+  end
+  local job = {
+    id = kept.jid or string.format("%.0f", counter),
+    name = kept.name or "", data = kept.data or "{}", opts = kept.opts or "{}",
+    timestamp = string.format("%.0f", now), delay = whole(opts.delay),
+    priority = whole(opts.priority), parent_key = kept.pk, parent = kept.pd, rjk = kept.rjk,
+    deid = dedup_id,
+  }
+  redis.call("SET", base .. "de:" .. dedup_id, job.id)
+  store_job(base, job)
+  enqueue_stored(base, job, opts.lifo)
+  if kept.pdk then
+    redis.call("SADD", kept.pdk, base .. job.id)
+  end
+  redis.call("DEL", kept_key)
+end

@@ -1,0 +1,76 @@
+-- What becomes of a new job whose deduplication id is taken (wire format 5.5).
+--@include keep
+
+-- The last add while the owner runs is kept until the owner ends (store_kept).
+local function keep_next(base, job, owner)
+  local kept_key = base .. "dn:" .. job.dedup.id
+  local fields = {"name", job.name, "data", job.data, "opts", job.opts, "jid", job.id}
+  for field, value in pairs({pk = job.parent_key, pd = job.parent, rjk = job.rjk,
+      pdk = job.parent_key and job.parent_key .. ":dependencies"}) do
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+  end
+  redis.call("DEL", kept_key)
+  redis.call("HSET", kept_key, unpack(fields))
+  redis.call("PERSIST", base .. "de:" .. job.dedup.id)
+end
+
+-- job.dedup: {id =, ttl = ms as text or nil, extend, replace, keep_last, reschedule = true or nil}.
+-- Answers the id of the job that stands for this one, or nil when this one is to be stored.
+local function deduplicate(base, job)
+  local dedup = job.dedup
+  local key = base .. "de:" .. dedup.id
+  local owner = redis.call("GET", key)
+
+  local function own(id)
+    if dedup.ttl and not dedup.keep_last then
+      redis.call("SET", key, id, "PX", dedup.ttl)
+    else
+      redis.call("SET", key, id)
+    end
+  end
+  local function tell(survivor, dropped)
+    emit(base .. "events", base .. "meta", "event", "deduplicated", "jobId", survivor,
+      "deduplicationId", dedup.id, "deduplicatedJobId", dropped)
+  end
+
+  if not owner then
+    own(job.id)
+    return nil
+  end
+  if dedup.replace and redis.call("ZREM", base .. "delayed", owner) == 1 then
+    delete_job_keys(base .. owner)
+    redis.call("XADD", base .. "events", "*", "event", "removed", "jobId", owner,
+      "prev", "delayed")
+    tell(job.id, owner)
+    redis.call("DEL", base .. "dn:" .. dedup.id)
+    if dedup.ttl and not dedup.extend and not dedup.keep_last then
+      redis.call("SET", key, job.id, "KEEPTTL")
+    else
+      own(job.id)
+    end
+    return nil
+  end
+  -- The owner vanished without a trace, by hand or by eviction: its id must not block for ever.
+  if redis.call("EXISTS", base .. owner) == 0 and redis.call("PTTL", key) == -1 then
+    redis.call("DEL", key, base .. "dn:" .. dedup.id)
+    own(job.id)
+    return nil
+  end
+  if dedup.keep_last and redis.call("LPOS", base .. "active", owner) then
+    keep_next(base, job, owner)
+    tell(owner, job.id)
+  elseif not dedup.replace then
+    if dedup.ttl and dedup.extend then
+      own(owner)
+    end
+    tell(owner, job.id)
+  end
+  if dedup.reschedule and not dedup.replace and redis.call("ZSCORE", base .. "delayed", owner) then
+    redis.call("HSET", base .. owner, "delay", job.delay)
+    local due = place_delayed(base, owner, tonumber(job.timestamp), tonumber(job.delay))
+    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", owner, "delay", due)
+    mark_delayed(base .. "marker", base .. "delayed")
+  end
+  return owner
+end

@@ -1,0 +1,127 @@
+-- Takes jobs from wait and prioritized into active, many at once (wire format 5.6).
+--@include placing
+
+-- How many may start now, at most wanted: {number, "", 0}; {0, reason, ms} when none may, with reason
+-- "blocked" (paused, or as many run as the queue allows) or "limited" (for that many ms).
+local function allowance(base, wanted, limiter_max)
+  local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
+  local most = tonumber(meta[3] or "") or limiter_max
+  local limit_ms = tonumber(meta[4] or "")
+  if most then
+    local used = tonumber(redis.call("GET", base .. "limiter") or "0") or 0
+    if used >= most then
+      local ttl = redis.call("PTTL", base .. "limiter")
+      if ttl > 0 then
+        return {0, "limited", ttl}
+      end
+      if ttl == 0 then
+        redis.call("DEL", base .. "limiter")
+      end
+      -- Without a TTL it limits nobody.
+      used = 0
+    end
+    wanted = math.min(wanted, most - used)
+  end
+  if meta[1] then
+    return {0, "blocked", 0}
+  end
+  local concurrency = tonumber(meta[2] or "")
+  if concurrency then
+    wanted = math.min(wanted, concurrency - redis.call("LLEN", base .. "active"))
+    if wanted <= 0 then
+      return {0, "blocked", 0}
+    end
+  end
+  return {wanted, "", 0, most, limit_ms}
+end
+
+-- Moves ids to active; the entries "0:…" of old BullMQ versions are dropped.
+local function take_ids(base, wanted)
+  local ids = {}
+  local popped = redis.call("RPOP", base .. "wait", wanted)
+  for _, id in ipairs(popped or {}) do
+    if string.sub(id, 1, 2) ~= "0:" then
+      ids[#ids + 1] = id
+    end
+  end
+  if #ids < wanted then
+    local first = redis.call("ZPOPMIN", base .. "prioritized", wanted - #ids)
+    for i = 1, #first, 2 do
+      ids[#ids + 1] = first[i]
+    end
+    if #first == 0 then
+      redis.call("DEL", base .. "pc")
+    end
+  end
+  if #ids > 0 then
+    redis.call("LPUSH", base .. "active", unpack(ids))
+  end
+  return ids
+end
+
+-- Answers the job's fields as they were before, or nil for an id without a hash, which leaves.
+local function activate(base, id, now_text, token, lock_ms, worker_name)
+  local job_key = base .. id
+  local fields = redis.call("HGETALL", job_key)
+  if #fields == 0 then
+    redis.call("LREM", base .. "active", 1, id)
+    return nil
+  end
+  local starts, has_failed = 1, false
+  for i = 1, #fields, 2 do
+    if fields[i] == "ats" then
+      starts = (tonumber(fields[i + 1]) or 0) + 1
+    elseif fields[i] == "defa" then
+      has_failed = true
+    end
+  end
+  redis.call("SET", job_key .. ":lock", token, "PX", lock_ms)
+  redis.call("XADD", base .. "events", "*", "event", "active", "jobId", id, "prev", "waiting")
+  if worker_name == "" then
+    redis.call("HSET", job_key, "processedOn", now_text, "ats", starts)
+  else
+    redis.call("HSET", job_key, "processedOn", now_text, "ats", starts, "pb", worker_name)
+  end
+  return fields, has_failed
+end
+
+-- Fetches at most wanted jobs. limiter_max and limiter_ms: the worker's own rate limit, or nil.
+-- Answers {jobs, reason, ms}: jobs is {id, fields, id, fields, …}; reason is "" when as many came as
+-- were wanted, else "blocked", "limited" (for ms), "delayed" (the next job is due at ms) or "empty".
+local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms)
+  promote_due(base, now)
+  local may = allowance(base, wanted, limiter_max)
+  if may[1] == 0 then
+    return {{}, may[2], may[3]}
+  end
+  local most, now_text = may[4], string.format("%.0f", now)
+  local jobs, counted = {}, 0
+  local ids = take_ids(base, may[1])
+  for _, id in ipairs(ids) do
+    local fields, has_failed = activate(base, id, now_text, token, lock_ms, worker_name)
+    if fields then
+      jobs[#jobs + 1] = id
+      jobs[#jobs + 1] = fields
+      counted = counted + (has_failed and 0 or 1)
+    end
+  end
+  if most and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
+    local window = math.floor(math.abs(limiter_ms or may[5] or 0))
+    redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
+  end
+  if #ids > 0 then
+    mark_base(base .. "marker")
+  end
+  if #ids == wanted then
+    return {jobs, "", 0}
+  end
+  if #ids == may[1] then
+    -- A limit stopped it; another call tells which.
+    return {jobs, "more", 0}
+  end
+  local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")
+  if next_up[2] then
+    return {jobs, "delayed", string.format("%.0f", math.floor(tonumber(next_up[2]) / 4096))}
+  end
+  return {jobs, "empty", 0}
+end

@@ -1,0 +1,39 @@
+-- Finished jobs beyond what shall be kept (wire format 5.8 step 11; primitives P16, P17).
+--@include parents
+
+-- Removed by one call at most; what is left over goes with later calls.
+local MOST_REMOVED = 1000
+
+-- P16. The lock is not among them: it belongs to whoever holds it.
+local function delete_job_keys(job_key)
+  redis.call("DEL", job_key, job_key .. ":logs", job_key .. ":dependencies",
+    job_key .. ":processed", job_key .. ":failed", job_key .. ":unsuccessful")
+end
+
+local function remove_finished(base, set, ids)
+  for _, id in ipairs(ids) do
+    detach_from_parent(base .. id)
+    delete_job_keys(base .. id)
+  end
+  if #ids > 0 then
+    redis.call("ZREM", set, unpack(ids))
+  end
+end
+
+-- keep: {count =, age =, limit =}; count below 0 keeps all, age (seconds) and limit may be nil.
+local function trim_finished(base, kind, now, keep)
+  local set = base .. kind
+  if keep.age then
+    local until_ms = string.format("%.0f", now - keep.age * 1000)
+    local most = math.min(keep.limit or MOST_REMOVED, MOST_REMOVED)
+    remove_finished(base, set,
+      redis.call("ZREVRANGEBYSCORE", set, until_ms, "-inf", "LIMIT", 0, most))
+  end
+  if keep.count > 0 then
+    local excess = redis.call("ZCARD", set) - keep.count
+    if excess > 0 then
+      local last = math.min(excess, MOST_REMOVED) - 1
+      remove_finished(base, set, redis.call("ZRANGE", set, 0, last))
+    end
+  end
+end

@@ -1,0 +1,20 @@
+-- One job's way out of active, other than its end (primitive P11 and the removal from active).
+
+-- Answers 0 when the job has left, else why not (codes of wire format 5): -1 no hash, -2 no lock,
+-- -6 another's lock, -3 not in active. A lock that was ours is gone in any case.
+local function leave_active_alone(base, id, token)
+  if redis.call("EXISTS", base .. id) == 0 then
+    return -1
+  end
+  local lock_key = base .. id .. ":lock"
+  local held = redis.call("GET", lock_key)
+  if held ~= token then
+    return held and -6 or -2
+  end
+  redis.call("DEL", lock_key)
+  redis.call("SREM", base .. "stalled", id)
+  if redis.call("LREM", base .. "active", -1, id) == 0 then
+    return -3
+  end
+  return 0
+end

@@ -1,0 +1,118 @@
+-- A flow's parent and what its children's ends do to it (primitives P13-P15; wire format 5.8 step 9).
+--@include placing
+
+-- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, flags …}; nil for
+-- none. The JSON tells queue and id apart even where the id has colons.
+local function parent_of(parent_key, parent_json)
+  if not parent_key or parent_key == "" then
+    return nil
+  end
+  local is_json, parent = pcall(cjson.decode, parent_json or "")
+  if not is_json or type(parent) ~= "table" then
+    parent = {}
+  end
+  if type(parent.queueKey) == "string" and type(parent.id) == "string" then
+    parent.base = parent.queueKey .. ":"
+  else
+    local queue_key, id = string.match(parent_key, "^(.*):([^:]*)$")
+    parent.base, parent.id = (queue_key or "") .. ":", id or parent_key
+  end
+  parent.key = parent_key
+  return parent
+end
+
+-- The table of P13: where a parent goes that waits for its children no longer.
+local function place_parent(parent, now)
+  local base, id = parent.base, parent.id
+  local fields = redis.call("HMGET", parent.key, "priority", "delay")
+  local priority, delay = tonumber(fields[1] or "0") or 0, tonumber(fields[2] or "0") or 0
+  if delay > 0 then
+    local due = string.format("%.0f", now + delay)
+    redis.call("ZADD", base .. "delayed", string.format("%.0f", (now + delay) * 4096), id)
+    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", id, "delay", due)
+    mark_delayed(base .. "marker", base .. "delayed")
+    return
+  end
+  if priority == 0 then
+    place_waiting(base, id, "RPUSH")
+  else
+    place_prioritized(base, id, priority)
+  end
+  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id,
+    "prev", "waiting-children")
+end
+
+-- P13.
+local function release_parent(parent, now)
+  if redis.call("EXISTS", parent.key) == 1
+      and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
+    place_parent(parent, now)
+  end
+end
+
+-- P14.
+local function release_parent_if_done(parent, now)
+  if redis.call("SCARD", parent.key .. ":dependencies") == 0 then
+    release_parent(parent, now)
+  end
+end
+
+-- P17 (a), soft: a removed child no longer holds its parent up.
+local function detach_from_parent(job_key)
+  local fields = redis.call("HMGET", job_key, "parentKey", "parent")
+  local parent = parent_of(fields[1], fields[2])
+  if not parent or redis.call("EXISTS", parent.key) == 0 then
+    return
+  end
+  local dependencies = parent.key .. ":dependencies"
+  if redis.call("SREM", dependencies, job_key) == 1 and redis.call("SCARD", dependencies) == 0
+      and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
+    place_waiting(parent.base, parent.id, "RPUSH")
+    emit(parent.base .. "events", parent.base .. "meta", "event", "waiting", "jobId", parent.id,
+      "prev", "waiting-children")
+  end
+end
+
+local function child_completed(parent, child_key, value, now)
+  if redis.call("SREM", parent.key .. ":dependencies", child_key) == 1 then
+    redis.call("HSET", parent.key .. ":processed", child_key, value)
+    release_parent_if_done(parent, now)
+  end
+end
+
+-- The parent fails with its child: it is pulled out of where it waits, for a worker to fail it.
+local function fail_with_child(parent, child_key, now)
+  redis.call("ZADD", parent.key .. ":unsuccessful", string.format("%.0f", now), child_key)
+  if redis.call("EXISTS", parent.key) == 0 then
+    return
+  end
+  local reason = "child " .. child_key .. " failed"
+  if redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
+    redis.call("HSET", parent.key, "defa", reason)
+    place_parent(parent, now)
+  elseif redis.call("ZREM", parent.base .. "delayed", parent.id) == 1 then
+    redis.call("HSET", parent.key, "delay", 0, "defa", reason)
+    place_parent(parent, now)
+  elseif not redis.call("ZSCORE", parent.base .. "failed", parent.id) then
+    redis.call("HSET", parent.key, "defa", reason)
+  end
+end
+
+-- Without any of the four policies the child stays a dependency, and the parent waits for its retry.
+local function child_failed(parent, child_key, reason, now)
+  if not (parent.fpof or parent.cpof or parent.idof or parent.rdof)
+      or redis.call("SREM", parent.key .. ":dependencies", child_key) == 0 then
+    return
+  end
+  if parent.fpof then
+    fail_with_child(parent, child_key, now)
+  elseif parent.cpof then
+    redis.call("HSET", parent.key .. ":failed", child_key, reason)
+    release_parent(parent, now)
+  elseif parent.idof then
+    release_parent_if_done(parent, now)
+    redis.call("HSET", parent.key .. ":failed", child_key, reason)
+  else
+    release_parent_if_done(parent, now)
+  end
+end

@@ -1,0 +1,39 @@
+-- Puts a job's hash down and its id where it belongs (primitive P18; wire format 5.1 step 8).
+--@include placing
+
+-- job: {id =, name =, data =, opts =, timestamp =, delay =, priority =} as text, and optional
+-- parent_key, parent, rjk, deid.
+local function store_job(base, job)
+  local fields = {"name", job.name, "data", job.data, "opts", job.opts,
+    "timestamp", job.timestamp, "delay", job.delay, "priority", job.priority}
+  local function optional(field, value)
+    if value and value ~= "" then
+      fields[#fields + 1] = field
+      fields[#fields + 1] = value
+    end
+  end
+  optional("parentKey", job.parent_key)
+  optional("parent", job.parent)
+  optional("rjk", job.rjk)
+  optional("deid", job.deid)
+  redis.call("HSET", base .. job.id, unpack(fields))
+  redis.call("XADD", base .. "events", "*", "event", "added", "jobId", job.id, "name", job.name)
+end
+
+-- A stored job that waits for nothing but its time and turn; lifo: true to run next.
+local function enqueue_stored(base, job, lifo)
+  local delay, priority = tonumber(job.delay), tonumber(job.priority)
+  local events, meta = base .. "events", base .. "meta"
+  if delay > 0 then
+    local due = place_delayed(base, job.id, tonumber(job.timestamp), delay)
+    emit(events, meta, "event", "delayed", "jobId", job.id, "delay", due)
+    mark_delayed(base .. "marker", base .. "delayed")
+    return
+  end
+  if priority ~= 0 then
+    place_prioritized(base, job.id, priority)
+  else
+    place_waiting(base, job.id, lifo and "RPUSH" or "LPUSH")
+  end
+  emit(events, meta, "event", "waiting", "jobId", job.id)
+end

@@ -1,0 +1,43 @@
+-- The stalled check: what was marked last time, was not renewed and has no lock goes back; what is
+-- active now is marked for the next time. Wire format 5.13.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] now, epoch ms   ARGV[2] interval between checks, ms   ARGV[3] most stalls a job may have
+-- ARGV[4] text of the stall failure
+--
+-- Answers {ids that went back, 1 if ids were left for the next check else 0}; {{}, -1} when another
+-- worker has checked lately. At most 1000 marked ids are looked at in a call.
+--@include placing
+--@include jobs
+--@include stall
+
+local base = KEYS[1]
+if not redis.call("SET", base .. "stalled-check", ARGV[1], "PX", ARGV[2], "NX") then
+  return {{}, -1}
+end
+redis.call("XTRIM", base .. "events", "MAXLEN", "~", max_events(base .. "meta"))
+local stalled = {}
+local marked = redis.call("SPOP", base .. "stalled", 1000)
+for _, id in ipairs(marked) do
+  if string.sub(id, 1, 2) == "0:" then
+    redis.call("LREM", base .. "active", 1, id)
+  elseif redis.call("EXISTS", base .. id .. ":lock") == 0
+      and redis.call("LREM", base .. "active", 1, id) == 1 then
+    if is_job(base .. id) then
+      count_stall(base, base .. id, tonumber(ARGV[3]), ARGV[4])
+      redis.call("RPUSH", target_list(base), id)
+      emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "active")
+      emit(base .. "events", base .. "meta", "event", "stalled", "jobId", id)
+      stalled[#stalled + 1] = id
+    end
+  end
+end
+if #stalled > 0 then
+  wake(base)
+end
+local left = redis.call("SCARD", base .. "stalled")
+local active = redis.call("LRANGE", base .. "active", 0, -1)
+for i = 1, #active, 1000 do
+  redis.call("SADD", base .. "stalled", unpack(active, i, math.min(i + 999, #active)))
+end
+return {stalled, left > 0 and 1 or 0}

@@ -1,0 +1,28 @@
+-- A job's progress, data or log, while it runs or at any other time. Wire format 5.22.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] job id   ARGV[2] "progress", "data" or "log"
+-- ARGV[3] the value: JSON, or the log's row   ARGV[4] rows of the log to keep, "" for all
+--
+-- Answers 0, for a log its rows; -1 when there is no such job.
+--@include events
+
+local base, id, what = KEYS[1], ARGV[1], ARGV[2]
+local job_key = base .. id
+if redis.call("EXISTS", job_key) == 0 then
+  return -1
+end
+if what == "log" then
+  local rows = redis.call("RPUSH", job_key .. ":logs", ARGV[3])
+  local most = tonumber(ARGV[4])
+  if most then
+    redis.call("LTRIM", job_key .. ":logs", string.format("%.0f", -most), -1)
+    rows = math.min(rows, most)
+  end
+  return rows
+end
+redis.call("HSET", job_key, what, ARGV[3])
+if what == "progress" then
+  emit(base .. "events", base .. "meta", "event", "progress", "jobId", id, "data", ARGV[3])
+end
+return 0

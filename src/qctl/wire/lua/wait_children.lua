@@ -1,0 +1,28 @@
+-- A job waits for its children, if any is pending. Wire format 5.11.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] now, epoch ms   ARGV[2] job id   ARGV[3] lock token
+--
+-- Answers 0 when it waits now, 1 when no child is pending and nothing was changed, else why it was
+-- not done (codes of wire format 5; -9: a child has failed and the job shall fail with it).
+--@include events
+--@include leave
+
+local base, id = KEYS[1], ARGV[2]
+local job_key = base .. id
+if redis.call("EXISTS", job_key) == 0 then
+  return -1
+end
+if redis.call("ZCARD", job_key .. ":unsuccessful") ~= 0 then
+  return -9
+end
+if redis.call("SCARD", job_key .. ":dependencies") == 0 then
+  return 1
+end
+local code = leave_active_alone(base, id, ARGV[3])
+if code ~= 0 then
+  return code
+end
+redis.call("ZADD", base .. "waiting-children", ARGV[1], id)
+emit(base .. "events", base .. "meta", "event", "waiting-children", "jobId", id, "prev", "active")
+return 0
