@@ -14,7 +14,7 @@ SRC = Path(__file__).parent.parent / "src/qctl"
 FILES = sorted(SRC.rglob("*.py"))
 MAX_LINES = 400
 
-GROUND = {"errors", "config", "connect", "resp", "redis_py", "cluster"}
+GROUND = {"errors", "config", "connect", "resp", "redis_py", "cluster", "embedded"}
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "wire": 1,
@@ -26,8 +26,8 @@ FLOORS = {
 }
 # Rooms on lower floors that are closed to a room all the same.
 CLOSED = {
-    "manage": {"wire", "connect", "resp", "redis_py", "cluster"},
-    "output": {"connect", "resp", "redis_py", "cluster", "manage"},
+    "manage": {"wire", "connect", "resp", "redis_py", "cluster", "embedded"},
+    "output": {"connect", "resp", "redis_py", "cluster", "embedded", "manage"},
 }
 # Rooms that have no floor: the package itself and `python -m qctl`.
 DOORS = {"__init__", "__main__"}
@@ -194,7 +194,10 @@ def test_only_wire_composes_keys() -> None:
     assert not found, "\n".join(found)
 
 
-HEAVY = {"asyncio", "redis", "textual", "pydantic", "qctl.runtime", "qctl.redis_py"}
+HEAVY = {
+    *("asyncio", "redis", "textual", "pydantic"),
+    *("qctl.runtime", "qctl.redis_py", "qctl.embedded"),
+}
 IMPORT_CHECK = """
 import sys
 before = set(sys.modules)

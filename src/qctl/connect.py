@@ -8,6 +8,8 @@ URL                                            server
 ``unix:///path/to/redis.sock[?db=N]``          one server over a unix socket
 ``redis+sentinel://h1:p1,h2:p2/master[/db]``   the master that sentinels name
 ``redis+cluster://host:port``                  a cluster, from any of its nodes
+``embedded:``                                  a temporary one, for this client alone
+``embedded:PATH``                              one in a folder, started unless it runs
 =============================================  ==================================
 
 TLS takes ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_cert_reqs=none`` as query
@@ -17,7 +19,7 @@ parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -26,6 +28,8 @@ from qctl.errors import UsageError
 Arg = str | bytes | int
 
 DEFAULT_URL = "redis://localhost:6379/0"
+# What the URL of a server of our own begins with; see ``qctl.embedded``.
+EMBEDDED = "embedded:"
 _DEFAULT_PORTS = {"sentinel": 26379}
 _SCHEMES = {
     "redis": "standalone",
@@ -52,7 +56,7 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is. ``str()`` of it is a URL without the password."""
+    """Where a Redis is. ``str()`` of it is a URL without the password, ``url`` has it."""
 
     mode: str = "standalone"
     host: str = "localhost"
@@ -65,6 +69,7 @@ class Address:
     tls_options: dict[str, str] = field(default_factory=dict, repr=False)
     nodes: tuple[tuple[str, int], ...] = ()
     master_name: str = ""
+    url: str = field(default="", repr=False, compare=False)
 
     def __str__(self) -> str:
         user = f"{self.username}@" if self.username else ""
@@ -91,11 +96,11 @@ def parse_url(url: str) -> Address:
     if not separator or mode is None:
         raise UsageError(
             "the Redis URL is not one that qctl knows",
-            why=f"it must start with one of: {', '.join(f'{s}://' for s in _SCHEMES)}",
+            why=f"it must start with one of: {', '.join(f'{s}://' for s in _SCHEMES)}, {EMBEDDED}",
             hint=f"for example --redis {DEFAULT_URL}",
         )
     try:
-        return _parse(url, scheme, mode)
+        return replace(_parse(url, scheme, mode), url=url)
     except ValueError:
         # Without its cause, whose text may hold a part of the password.
         raise UsageError(
@@ -153,8 +158,21 @@ def _port(port: int | None, default: int) -> int:
     return default if port is None else port
 
 
-def connect(url: str) -> tuple[Address, Client]:
-    """A client for ``url``. Nothing is sent before the first command."""
+def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
+    """A client for ``url``. Nothing is sent before the first command.
+
+    Args:
+        start: whether an embedded server may be started. It has answered when this returns, and
+            the address names its socket, so that others can reach it by ``address.url``.
+
+    Raises:
+        UsageError: the URL cannot be understood.
+        UnreachableError: an embedded server does not run and does not, or may not, start.
+    """
+    if url.startswith(EMBEDDED):
+        from qctl.embedded import open_embedded  # noqa: PLC0415 - rarely used
+
+        return open_embedded(url, start=start)
     address = parse_url(url)
     if address.mode == "standalone":
         from qctl.resp import SocketClient  # noqa: PLC0415 - only the client in use is loaded

@@ -72,6 +72,9 @@ def cache_path(environ: Mapping[str, str], folder: str) -> str:
     import hashlib  # noqa: PLC0415 - the refresher is told the path
 
     parts = [_without_password(environ.get(name, "")) for name in _VARIABLES]
+    if any(part.startswith("embedded:") for part in parts):
+        # Its path may be relative.
+        parts.append(folder)
     config = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     parts += _version(os.path.join(config, "qctl", "config.toml"))
     while True:
@@ -176,7 +179,8 @@ def _queues(url: str, prefix: str) -> Iterable[str]:
     from qctl.connect import connect  # noqa: PLC0415
     from qctl.wire.discovery import discover  # noqa: PLC0415
 
-    _, client = connect(url)
+    # TAB must not start a Redis either.
+    _, client = connect(url, start=False)
     try:
         yield from discover(client, prefix)
     finally:

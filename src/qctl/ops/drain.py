@@ -1,7 +1,8 @@
 """Drain queues, restart their process, and prove what became of every job.
 
 Pause → wait until nothing but orphans is active → restart → resume → recover the orphans → prove.
-It needs nothing from the worker's code. ``drain`` yields a step for everything it does; the last
+It needs nothing from the worker's code. Or, as a roll, see there: one process after another, while
+the queues go on. ``drain`` yields a step for everything it does; the last
 one is the report. Whatever happens on the way, what it paused is resumed: by this process where it
 can, else by its watchdog.
 """
@@ -14,14 +15,14 @@ from collections.abc import Callable, Generator, Iterator
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ExitStatus, FailedError, QctlError
-from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.drain_end import DrainEnd
-from qctl.ops.drain_state import DrainOptions, DrainState
+from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
 from qctl.ops.guard import Guard
 from qctl.ops.ledger import JobKey
 from qctl.ops.lookup import command
 from qctl.ops.plan import DrainPlan
-from qctl.ops.restart import Expectation, Interrupted, Restart
+from qctl.ops.restart import Interrupted, Restart, as_it_is_now
+from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, Paused, Restarting, Step, Waiting
 from qctl.wire.active import read_active
 from qctl.wire.events import Event, last_event_id
@@ -33,10 +34,6 @@ from qctl.wire.transitions import pause
 # Events wake the wait at once; this is the net for what they do not tell, such as a lock that runs
 # out.
 POLL_S = 1.0
-
-
-class TimedOut(Exception):  # noqa: N818 - an outcome
-    """Jobs are still running at the end of the time allowed."""
 
 
 def drain(
@@ -64,15 +61,18 @@ def drain(
     # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
     holder = this_process(f"{options.verb} --keep-paused" if kept else options.verb)
     was_paused = {snapshot.keys: snapshot.paused for snapshot in plan.snapshots}
-    guard = Guard(client, settings.redis_url, holder, was_paused)
+    guard = Guard(client, address.url, holder, was_paused)
     guard.acquire()
     state = DrainState(client, address, settings, plan, options, holder, stop, guard)
     end = DrainEnd(state)
     try:
         outcome, error = "aborted", None
         try:
-            yield from _pause(state)
-            yield from _wait_and_restart(state)
+            if plan.strategy == "roll":
+                yield from Roll(state, end).run()
+            else:
+                yield from _pause(state)
+                yield from _wait_and_restart(state)
             outcome = "restarted" if plan.target else "drained"
         except TimedOut:
             outcome = "timeout"
@@ -207,10 +207,9 @@ def _restart(state: DrainState) -> Iterator[Step]:
         # The last look before the point of no return. The process may be another by now: a crash
         # during the wait, or somebody's own restart.
         check_still_paused(state)
-        process = _as_it_is_now(target.manager, planned)
-        run = Restart(
-            state.client, target.manager, process, _expectation(state, process), state.stop
-        )
+        process = as_it_is_now(target.manager, planned)
+        expected = state.expectation(process, state.plan.connections)
+        run = Restart(state.client, target.manager, process, expected, state.stop)
         if state.stop():
             raise Interrupted
         if run.old_started_at is not None:
@@ -221,28 +220,3 @@ def _restart(state: DrainState) -> Iterator[Step]:
         ready = run.run()
         state.new_pids.append(ready.new_pid)
         yield ready
-
-
-def _as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
-    for process in manager.processes():
-        if process.key == planned.key:
-            return process
-    raise FailedError(
-        f"{planned.target} (id {planned.key}) is no longer under its manager",
-        why="somebody deleted it during the drain",
-        hint="start it again, for example pm2 start ecosystem.config.js",
-    )
-
-
-def _expectation(state: DrainState, process: ManagedProcess) -> Expectation:
-    names = frozenset(keys.name for keys in state.queues)
-    connections, target = state.plan.connections, state.plan.target
-    by_address = bool(connections and target and connections.queues_of(target.processes))
-    served = connections.queues_of([process]) if connections else set()
-    return Expectation(
-        # Where addresses could not be matched, every queue must get a new worker.
-        queues=frozenset(served & names) if by_address else names,
-        by_address=by_address,
-        prefix=state.settings.prefix,
-        db=state.address.db,
-    )

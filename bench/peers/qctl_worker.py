@@ -1,0 +1,41 @@
+"""A qctl worker that runs COUNT jobs of queue "bench" and says how long that took.
+
+Usage: python qctl_worker.py PORT CONCURRENCY COUNT SLEEP_MS
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+from qctl import Worker
+
+port, concurrency, count, sleep_ms = map(int, sys.argv[1:])
+worker = Worker("bench", concurrency=concurrency, redis_url=f"redis://127.0.0.1:{port}/0")
+
+if sleep_ms:
+
+    @worker.task()
+    async def rest(_: object) -> None:
+        await asyncio.sleep(sleep_ms / 1000)
+
+else:
+
+    @worker.task()
+    async def nothing(_: object) -> None:
+        return None
+
+
+async def main() -> None:
+    began, cpu = time.perf_counter(), time.process_time()
+    await worker.start()
+    # Not before the last job is in Redis' completed set.
+    await worker.wait_drained()
+    print(
+        json.dumps({"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}),
+        flush=True,
+    )
+    await worker.stop()
+
+
+asyncio.run(main())

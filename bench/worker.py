@@ -1,0 +1,187 @@
+"""Jobs a second of qctl's worker beside BullMQ's, on one Redis, in turn.
+
+    python bench/worker.py [--rounds 5] [--jobs 20000] [--sleep-ms 0] [--without-python-bullmq]
+
+Every run: a private Redis is emptied, filled with jobs (in the form that BullMQ's own producer
+gives them), and one worker takes them all; each peer is a process of its own, and they take turns,
+so that a slow moment of the machine hits all of them alike. Printed are medians: jobs a second, and
+the CPU time that a job cost the worker and Redis. The ratios are medians of the rounds' ratios.
+
+Node needs the packages of the interop tests (any of those tests installs them); BullMQ's Python
+port is installed into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from qctl.connect import Client, connect
+from qctl.wire.keys import QueueKeys
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "bench/peers"
+NODE_MODULES = ROOT / "tests/interop/node_modules"
+KEYS = QueueKeys("bull", "bench")
+Row = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--sleep-ms", type=int, default=0, help="what a handler awaits")
+    parser.add_argument("--concurrency", type=int, nargs="*", default=[1, 10, 100])
+    parser.add_argument("--without-python-bullmq", action="store_true")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="qb-", dir="/tmp"))
+    redis, port = start_redis(folder)
+    try:
+        client = connect(f"redis://127.0.0.1:{port}/0")[1]
+        python = None if options.without_python_bullmq else install_python_bullmq(folder)
+        for concurrency in options.concurrency:
+            peers = commands(port, concurrency, python, two=options.sleep_ms == 0)
+            report(concurrency, options, run_rounds(client, peers, options, concurrency))
+        client.close()
+    finally:
+        redis.terminate()
+        redis.wait(10)
+        shutil.rmtree(folder)
+
+
+def commands(
+    port: int, concurrency: int, python: str | None, *, two: bool
+) -> dict[str, tuple[list[str], int]]:
+    """Peer → its command without count and sleep, and how many processes share the jobs."""
+    ours = [sys.executable, str(PEERS / "qctl_worker.py"), str(port), str(concurrency)]
+    peers = {
+        "BullMQ 6 (Node)": (
+            ["node", str(PEERS / "bullmq_worker.js"), str(port), str(concurrency)], 1,
+        ),
+        "qctl": (ours, 1),
+    }  # fmt: skip
+    if two:
+        peers["qctl, 2 processes"] = (ours, 2)
+    if python:
+        script = str(PEERS / "python_bullmq_worker.py")
+        peers["bullmq (Python)"] = ([python, script, str(port), str(concurrency)], 1)
+    return peers
+
+
+def run_rounds(
+    client: Client,
+    peers: dict[str, tuple[list[str], int]],
+    options: argparse.Namespace,
+    concurrency: int,
+) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {name: [] for name in peers}
+    for _ in range(options.rounds):
+        for name, (command, processes) in peers.items():
+            jobs = options.jobs if concurrency > 1 else options.jobs // 5
+            if "Python" in name:
+                # A tenth as fast: as many jobs would take the whole time.
+                jobs = min(jobs, max(jobs // 10, 500))
+            rows[name].append(run(client, command, processes, jobs, options.sleep_ms))
+    return rows
+
+
+def run(client: Client, command: Sequence[str], processes: int, jobs: int, sleep_ms: int) -> Row:
+    fill(client, jobs)
+    redis_cpu = cpu_of_redis(client)
+    # Several processes share the jobs and end when the queue is empty, so the count is for one.
+    running = [
+        subprocess.Popen(
+            [*command, str(jobs), str(sleep_ms)],
+            env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(processes)
+    ]  # fmt: skip
+    told = [json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in running]
+    done = int(client.call("ZCARD", KEYS("completed")))
+    if done != jobs:
+        raise SystemExit(f"{command}: {done} of {jobs} jobs completed")
+    seconds = max(row["seconds"] for row in told)
+    return {
+        "rate": jobs / seconds,
+        "worker_us": sum(row["cpu_s"] for row in told) / jobs * 1e6,
+        "redis_us": (cpu_of_redis(client) - redis_cpu) / jobs * 1e6,
+    }
+
+
+def report(concurrency: int, options: argparse.Namespace, rows: dict[str, list[Row]]) -> None:
+    handler = f"await {options.sleep_ms} ms" if options.sleep_ms else "no-op"
+    print(f"\nconcurrency {concurrency}, handlers: {handler}; medians of {options.rounds} rounds")
+    print(f"{'':20} {'jobs/s':>8} {'worker µs/job':>14} {'Redis µs/job':>13} {'qctl is':>8}")
+    for name, runs in rows.items():
+        rate, worker, redis = (
+            statistics.median(row[key] for row in runs) for key in ("rate", "worker_us", "redis_us")
+        )
+        ratio = statistics.median(
+            ours["rate"] / theirs["rate"] for ours, theirs in zip(rows["qctl"], runs, strict=True)
+        )
+        print(f"{name:20} {rate:8,.0f} {worker:14.1f} {redis:13.1f} {ratio:7.1f}x")
+    if options.sleep_ms:
+        print(f"ideal: {concurrency / options.sleep_ms * 1000:,.0f} jobs/s")
+
+
+def fill(client: Client, jobs: int) -> None:
+    """Jobs as BullMQ adds them, without their events."""
+    client.call("FLUSHALL")
+    client.call("HSET", KEYS("meta"), "opts.maxLenEvents", "10000", "version", "bullmq:6.7.0")
+    now_ms = int(time.time() * 1000)
+    for start in range(1, jobs + 1, 1000):
+        ids = [str(number) for number in range(start, min(start + 1000, jobs + 1))]
+        fields = ("name", "noop", "opts", '{"attempts":0}', "timestamp", now_ms)
+        more = ("delay", 0, "priority", 0)
+        commands = [("HSET", KEYS(i), *fields, *more, "data", f'{{"n":{i}}}') for i in ids]
+        client.pipeline([*commands, ("LPUSH", KEYS("wait"), *ids)])
+
+
+def cpu_of_redis(client: Client) -> float:
+    """CPU seconds of Redis' main thread, which runs all commands."""
+    rows = dict(line.split(":", 1) for line in client.call("INFO", "cpu").split() if ":" in line)
+    return float(rows["used_cpu_user_main_thread"]) + float(rows["used_cpu_sys_main_thread"])
+
+
+def start_redis(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    sys.path.insert(0, str(ROOT))
+    from tests.servers import free_port  # noqa: PLC0415 - only a checkout has the tests
+
+    port = free_port()
+    process = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _ in range(500):
+        try:
+            connect(f"redis://127.0.0.1:{port}/0")[1].call("PING")
+        except Exception:
+            time.sleep(0.01)
+            continue
+        return process, port
+    raise SystemExit("redis-server did not start")
+
+
+def install_python_bullmq(folder: Path) -> str | None:
+    venv = folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    python = str(venv / "bin/python")
+    done = subprocess.run([python, "-m", "pip", "install", "-q", "bullmq"], check=False)
+    if done.returncode:
+        print("BullMQ's Python port could not be installed: left out")
+        return None
+    return python
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""fakeredis behind a unix socket, for machines without a redis-server. Its data end with it.
+
+fakeredis' own TCP server closes a connection after every error it answers, and knows no INFO,
+which BullMQ asks for first; so this is a small one over fakeredis' client. What concerns
+connections (INFO and CLIENT) is answered here, the rest by fakeredis.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socketserver
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import fakeredis  # type: ignore[import-untyped,unused-ignore]
+import hiredis
+
+from qctl.errors import QctlError, ReplyError
+from qctl.redis_py import RedisPyClient
+
+# The Redis that fakeredis imitates.
+_REDIS_VERSION = "7.0.0"
+_REFUSED = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "HELLO"}
+_READ_SIZE = 65_536
+
+
+class StandIn:
+    """The server, in threads of this process.
+
+    Args:
+        socket: the path that it listens on.
+    """
+
+    kind = "fakeredis"
+
+    def __init__(self, socket: Path) -> None:
+        self.pid = os.getpid()
+        socket.unlink(missing_ok=True)
+        self._server = _Server(str(socket))
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def alive(self) -> bool:
+        return True
+
+    def describe(self, _: str) -> str:
+        return f"fakeredis {version('fakeredis')} (in memory only, no redis-server on PATH)"
+
+    def stop(self, signal_number: int) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        if signal_number == signal.SIGTERM:
+            Path(str(self._server.server_address)).unlink(missing_ok=True)
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, path: str) -> None:
+        self.data = fakeredis.FakeServer()
+        self.ids = itertools.count(1)
+        self.received = 0
+        self.connections: dict[int, _Connection] = {}
+        super().__init__(path, _Connection)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: _Server
+
+    def setup(self) -> None:
+        self.id = next(self.server.ids)
+        self.name = ""
+        self.db = 0
+        self.began = self.active = time.monotonic()
+        redis = fakeredis.FakeRedis(
+            server=self.server.data, protocol=2, single_connection_client=True
+        )
+        self.client = RedisPyClient(redis, "fakeredis")
+        self.server.received += 1
+        self.server.connections[self.id] = self
+
+    def handle(self) -> None:
+        reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
+        try:
+            while chunk := self.request.recv(_READ_SIZE):
+                reader.feed(chunk)
+                replies = bytearray()
+                while (command := reader.gets()) is not False:
+                    replies += encode_reply(self._answer([str(word) for word in command]))
+                self.request.sendall(replies)
+        except (OSError, hiredis.ProtocolError):
+            return
+
+    def finish(self) -> None:
+        del self.server.connections[self.id]
+        self.client.close()
+
+    def _answer(self, words: list[str]) -> Any:
+        self.active = time.monotonic()
+        name = words[0].upper()
+        if name in _REFUSED:
+            return ReplyError(f"ERR unknown command '{name}'")
+        try:
+            if name == "INFO":
+                return self._info()
+            if name == "CLIENT":
+                return self._client_command(words[1:])
+            if name == "SHUTDOWN":
+                os.kill(os.getpid(), signal.SIGTERM)
+                return "OK"
+            reply = self.client.call(name, *words[1:])
+        except ReplyError as error:
+            return error
+        except QctlError as error:
+            return ReplyError(f"ERR {error.what}: {error.why}")
+        if name == "SELECT":
+            self.db = int(words[1])
+        return reply
+
+    def _info(self) -> str:
+        fields = {
+            "redis_version": _REDIS_VERSION,
+            "redis_mode": "standalone",
+            "process_id": os.getpid(),
+            "connected_clients": len(self.server.connections),
+            "total_connections_received": self.server.received,
+            "maxmemory_policy": "noeviction",
+            "loading": 0,
+        }
+        return "".join(f"{key}:{value}\r\n" for key, value in fields.items())
+
+    def _client_command(self, words: list[str]) -> Any:
+        match [words[0].upper() if words else "", *words[1:]]:
+            case ["SETNAME", name]:
+                self.name = name
+                return "OK"
+            case ["GETNAME"]:
+                return self.name
+            case ["ID"]:
+                return self.id
+            case ["SETINFO", *_]:
+                return "OK"
+            case ["LIST", *_]:
+                return "".join(each.line() for each in list(self.server.connections.values()))
+        return ReplyError("ERR unknown subcommand of CLIENT")
+
+    def line(self) -> str:
+        """This connection as CLIENT LIST has it."""
+        now = time.monotonic()
+        return (
+            f"id={self.id} addr={self.server.server_address!s}:0 name={self.name}"
+            f" age={now - self.began:.0f} idle={now - self.active:.0f} flags=N db={self.db}\n"
+        )
+
+
+def encode_reply(value: Any) -> bytes:
+    """A reply in Redis' protocol, version 2."""
+    if value is None:
+        return b"$-1\r\n"
+    if isinstance(value, ReplyError):
+        return b"-%s\r\n" % value.message.replace("\r\n", " ").encode("utf-8", "surrogateescape")
+    if isinstance(value, int):
+        return b":%d\r\n" % value
+    if isinstance(value, list):
+        return b"*%d\r\n" % len(value) + b"".join(map(encode_reply, value))
+    data = str(value).encode("utf-8", "surrogateescape")
+    return b"$%d\r\n%s\r\n" % (len(data), data)
