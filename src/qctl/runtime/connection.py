@@ -8,6 +8,7 @@ that a worker's step pays one write and one read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -176,6 +177,8 @@ class AsyncConnection:
         """Close for good; calls that still wait fail."""
         self._is_closed = True
         self.drop(ConnectionAbortedError("closed here"))
+        # The loop itself closes the socket, in its next turn.
+        await asyncio.sleep(0)
 
     # Called by the link
 
@@ -237,10 +240,12 @@ class AsyncConnection:
             greetings.append(("AUTH", *user, address.password))
         if address.db:
             greetings.append(("SELECT", address.db))
-        if self._name:
-            greetings.append(("CLIENT", "SETNAME", self._name))
         for greeting in greetings:
             _raised(await self._future(greeting))
+        if self._name:
+            # Some services refuse CLIENT: then others do not see us, and all else is well.
+            with contextlib.suppress(ReplyError):
+                await self._future(("CLIENT", "SETNAME", self._name))
 
     def _future(self, command: Sequence[Arg]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -246,7 +246,8 @@ class Engine:
             number = rules.get(rule)
             if number is None:
                 number = rules[rule] = len(rules) + 1
-            jobs += (job.id, job.token, value, number)
+            made = job.attempts_made + 1
+            jobs += (job.id, job.token, value, number, made, job.fields.get("deid", ""))
         self._fetches += not settling
         self._steps += 1
         self._free -= wanted
@@ -300,8 +301,8 @@ class Engine:
             self.hold_fetching(ms / 1000)
         else:
             self.is_drained = True
-            if self._free > 0:
-                self.listener.listen(ms)
+            # Also without room now: a job that ends by other ways than a step fetches nothing.
+            self.listener.listen(ms)
             self._note_change()
 
     def _fetch_again(self) -> None:

@@ -11,6 +11,7 @@ from qctl.runtime.policy import JobPolicy, policy_of
 from qctl.wire import working
 from qctl.wire.jobs import number, pairs
 from qctl.wire.keys import QueueKeys
+from qctl.wire.options import Parent
 from qctl.wire.scripts import ScriptCall
 
 T = TypeVar("T")
@@ -97,6 +98,15 @@ class Job:
         return self._link.keys.name
 
     @property
+    def keys(self) -> QueueKeys:
+        return self._link.keys
+
+    @property
+    def link(self) -> Link:
+        """How it reaches Redis."""
+        return self._link
+
+    @property
     def data(self) -> Any:
         """The payload; when it is not JSON, the raw text."""
         if self._data is _UNREAD:
@@ -165,10 +175,9 @@ class Job:
         return parent if isinstance(parent, dict) else None
 
     @property
-    def as_parent(self) -> Mapping[str, str]:
+    def as_parent(self) -> Parent:
         """What ``Queue.add(parent=…)`` wants, to add a child to this job."""
-        keys = self._link.keys
-        return {"id": self.id, "queue": f"{keys.prefix}:{keys.name}"}
+        return Parent(self.id, self.queue)
 
     async def update_progress(self, value: Any) -> None:
         """Tell how far it is: a number, or anything that JSON can hold."""
@@ -188,12 +197,12 @@ class Job:
 
     async def children_values(self) -> dict[str, Any]:
         """What the finished children returned, by their full key."""
-        flat = await self._link.command("HGETALL", self._link.keys(f"{self.id}:processed"))
+        flat = await self._link.command("HGETALL", self._link.keys.processed(self.id))
         return {key: json.loads(value) for key, value in pairs(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
         """Why children failed whose failure does not count, by their full key."""
-        return pairs(await self._link.command("HGETALL", self._link.keys(f"{self.id}:failed")))
+        return pairs(await self._link.command("HGETALL", self._link.keys.ignored_failures(self.id)))
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:
         call = working.update_job(self._link.keys, self.id, what, value, keep)
@@ -238,6 +247,11 @@ class SyncJob:
     def ignored_failures(self) -> dict[str, str]:
         """See ``Job.ignored_failures``."""
         return self._wait(self._job.ignored_failures())
+
+    def send(self, kind: str, value: Any) -> Any:
+        """What a child process asks of Redis: ``run_call`` of a call, or ``command`` of words."""
+        link = self._job.link
+        return self._wait(link.run_call(value) if kind == "run_call" else link.command(*value))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -25,8 +25,9 @@ class Listener:
 
     def __init__(self, engine: Engine, address: Address, client_name: str) -> None:
         self._engine = engine
+        patience_s = max(LONGEST_BLOCK_S, engine.options.drain_delay_s)
         self.connection = AsyncConnection(
-            address, key=engine.keys(""), name=client_name, patience_s=LONGEST_BLOCK_S
+            address, key=engine.keys(""), name=client_name, patience_s=patience_s
         )
         self._wanted = asyncio.Event()
         self._due_ms = 0

@@ -44,6 +44,9 @@ class WorkerOptions:
         for name in ("concurrency", "lock_ttl_s", "stalled_interval_s", "drain_delay_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not all("!" <= character <= "~" for character in self.name):
+            # Redis takes no other as the name of a connection.
+            raise UsageError(f"a worker's name is printable ASCII without blanks, not {self.name!r}")
         if self.rate_limit and (self.rate_limit.jobs <= 0 or self.rate_limit.per_s <= 0):
             raise UsageError("a rate limit needs jobs and per_s above 0")
 

@@ -65,7 +65,7 @@ class JobRunner:
             or "defa" in fields
             or "rjk" in fields
             or self._most_starts is not None
-            or found[0].timeout_s is not None
+            or (found[0].timeout_s is not None and found[0].kind != "process")
         ):
             job.task = self._loop.create_task(self._run_specially(job, found))
         else:
@@ -116,7 +116,8 @@ class JobRunner:
             await self._run(job, lambda job: self._in_time(job, *found))
 
     async def _in_time(self, job: Job, spec: TaskSpec, call: Call) -> Any:
-        if spec.timeout_s is None:
+        if spec.timeout_s is None or spec.kind == "process":
+            # A child process keeps its own time.
             return await call(job)
         try:
             async with asyncio.timeout(spec.timeout_s) as timer:
@@ -202,6 +203,7 @@ class JobRunner:
         call = working.fail(
             engine.keys, job.id, job.token, _now_ms(),
             reason=reason, stacktrace=traces, attempts=job.policy.attempts,
+            attempts_made=job.attempts_made + 1, dedup_id=job.fields.get("deid", ""),
             keep=job.policy.keep_failed or engine.options.keep_failed,
             metrics_minutes=engine.options.metrics_minutes,
         )  # fmt: skip

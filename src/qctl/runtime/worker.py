@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from qctl.config import load_settings
+from qctl.config import Settings, load_settings
 from qctl.connect import parse_url
 from qctl.errors import QctlError, UsageError
 from qctl.runtime.engine import Engine
+from qctl.runtime.isolated import IsolatedPool
 from qctl.runtime.options import RateLimit, WorkerOptions, default_name
 from qctl.runtime.policy import KEEP_ALL, CustomBackoff, keep_rule
 from qctl.runtime.renewal import Renewer
@@ -36,6 +37,7 @@ class WorkerState:
         owner: what all its lock tokens begin with, up to a colon.
         busy: jobs in hand.
         quiet: it takes no more jobs.
+        limited: a rate limit keeps it from fetching.
         completed, failed: jobs that ended here.
         since_fetch_s: seconds since Redis last answered a fetch; None before the first answer.
     """
@@ -47,6 +49,7 @@ class WorkerState:
     concurrency: int
     busy: int
     quiet: bool
+    limited: bool
     completed: int
     failed: int
     since_fetch_s: float | None
@@ -138,6 +141,7 @@ class Worker:
         self._runner: JobRunner | None = None
         self._renewer: Renewer | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._children: IsolatedPool | None = None
         self._hurry = asyncio.Event()
 
     # Registration
@@ -176,8 +180,24 @@ class Worker:
 
     # Life
 
-    async def start(self) -> None:
+    @property
+    def options(self) -> WorkerOptions:
+        """How it works."""
+        return self._options
+
+    def settings(self) -> Settings:
+        """Where its Redis and its queue are.
+
+        Raises:
+            UsageError, NotFoundError: as for ``load_settings``.
+        """
+        return load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
+
+    async def start(self, *, owner: str = "") -> None:
         """Connect and begin to take jobs, on the running event loop.
+
+        Args:
+            owner: what all its lock tokens shall begin with; never used before. Made if not given.
 
         Raises:
             UsageError: it has no task.
@@ -189,15 +209,16 @@ class Worker:
             raise UsageError(
                 f"the worker of {self.queue} has no task", hint="add one: @worker.task()"
             )
-        settings = load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
+        settings = self.settings()
         loop = asyncio.get_running_loop()
         options = self._options
         if not options.name:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
         name = client_name(keys.prefix, keys.name, options.name)
-        self._engine = engine = Engine(keys, parse_url(settings.redis_url), options, name)
+        self._engine = engine = Engine(keys, parse_url(settings.redis_url), options, name, owner)
         self._threads = ThreadPoolExecutor(options.concurrency, thread_name_prefix=self.queue)
+        self._children = IsolatedPool(self._threads)
         calls = self._tasks.build(self._middleware, self._caller)
         self._runner = JobRunner(engine, calls, next_iteration_call)
         self._renewer = Renewer(engine, settings.redis_url, loop)
@@ -212,7 +233,9 @@ class Worker:
     def _caller(self, spec: TaskSpec) -> Call:
         if spec.kind == "async":
             return spec.handler
-        assert self._threads is not None  # noqa: S101
+        assert self._threads is not None and self._children is not None  # noqa: S101, PT018
+        if spec.kind == "process":
+            return self._children.caller(spec)
         return in_thread(spec.handler, self._threads)
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
@@ -253,6 +276,7 @@ class Worker:
             concurrency=engine.options.concurrency,
             busy=len(engine.in_hand),
             quiet=engine.is_stopping,
+            limited=engine.is_limited,
             completed=engine.completed_count,
             failed=runner.failed_count,
             since_fetch_s=since,
@@ -304,6 +328,8 @@ class Worker:
             self._renewer.stop()
         if self._engine is not None:
             await self._engine.close()
+        if self._children is not None:
+            self._children.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

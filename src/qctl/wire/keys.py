@@ -27,6 +27,14 @@ class QueueKeys:
     def logs(self, job_id: str) -> str:
         return self(f"{job_id}:logs")
 
+    def processed(self, job_id: str) -> str:
+        """What the job's finished children returned."""
+        return self(f"{job_id}:processed")
+
+    def ignored_failures(self, job_id: str) -> str:
+        """Why children of the job failed whose failure does not count."""
+        return self(f"{job_id}:failed")
+
     def scheduler(self, scheduler_id: str) -> str:
         return self(f"repeat:{scheduler_id}")
 
@@ -42,3 +50,17 @@ class QueueKeys:
     def pause_note(self) -> str:
         """Who paused this queue through qctl, when and why; deleted when it is resumed."""
         return f"qctl:paused:{self.prefix}:{self.name}"
+
+
+def worker_heartbeat(owner: str) -> str:
+    """A hash about one of qctl's own workers; expires soon after its last beat.
+
+    Args:
+        owner: what all the worker's lock tokens begin with.
+    """
+    return f"qctl:worker:{owner}"
+
+
+def worker_index(prefix: str) -> str:
+    """A sorted set: owners of the workers under a prefix, by their last beat in epoch ms."""
+    return f"qctl:workers:{prefix}"

@@ -68,12 +68,22 @@ def fail(
     reason: str,
     stacktrace: str,
     attempts: int,
+    attempts_made: int,
     keep: str,
     metrics_minutes: int | None,
+    dedup_id: str = "",
 ) -> ScriptCall:
-    """The job has failed for good. ``stacktrace`` is a JSON array, ``keep`` a keep rule."""
+    """The job has failed for good.
+
+    Args:
+        stacktrace: JSON array.
+        attempts: how many it may make; ``attempts_made``: with this one.
+        keep: a keep rule.
+        dedup_id: its deduplication id, or "".
+    """
     metrics = "" if metrics_minutes is None else metrics_minutes
-    args = (now_ms, job_id, token, reason, stacktrace, attempts, keep, metrics)
+    made = (attempts_made, dedup_id)
+    args = (now_ms, job_id, token, reason, stacktrace, attempts, keep, metrics, *made)
     return ScriptCall("fail", (keys(""),), args)
 
 

@@ -14,15 +14,17 @@
 
 local now_text = ARGV[1]
 local now = tonumber(now_text)
-local answers, parents = {}, {}
+local answers, parents, is_known = {}, {}, {}
 for i, base in ipairs(KEYS) do
   local at = 2 + (i - 1) * 10
   local job = with_rest({id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2],
     opts = ARGV[at + 3], timestamp = ARGV[at + 4] ~= "" and ARGV[at + 4] or now_text,
     delay = ARGV[at + 5], priority = ARGV[at + 6], lifo = ARGV[at + 7] == "1",
     has_children = ARGV[at + 8] == "1"}, ARGV[at + 9])
-  if job.has_children then
-    parents[#parents + 1] = {base = base, id = job.id, key = base .. job.id}
+  local key = base .. job.id
+  if job.has_children and not is_known[key] then
+    is_known[key] = true
+    parents[#parents + 1] = {base = base, id = job.id, key = key}
   end
   answers[i] = add_job(base, job, now, true)
 end

@@ -5,13 +5,15 @@
 -- ARGV[4] failed reason         ARGV[5] stack traces, JSON array
 -- ARGV[6] attempts allowed      ARGV[7] keep rule "count|age s|limit"
 -- ARGV[8] most metrics minutes, or ""
+-- ARGV[9] attempts made with this one    ARGV[10] deduplication id, or ""
 --
 -- Answers 0, or why it was not done (codes of wire format 5).
 --@include settle
 
 local base, now = KEYS[1], tonumber(ARGV[1])
 local job = {id = ARGV[2], token = ARGV[3], value = ARGV[4], stacktrace = ARGV[5],
-  attempts = tonumber(ARGV[6]), keep = parse_keep(ARGV[7])}
+  attempts = tonumber(ARGV[6]), keep = parse_keep(ARGV[7]), attempts_made = ARGV[9],
+  dedup_id = ARGV[10]}
 settle(base, now, "failed", {job}, tonumber(ARGV[8]))
 if job.code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
     base .. "prioritized", base .. "delayed") == 0

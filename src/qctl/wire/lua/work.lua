@@ -6,7 +6,8 @@
 -- ARGV[5] worker name, or ""             ARGV[6] worker rate limit: jobs, or ""
 -- ARGV[7] and its window in ms, or ""    ARGV[8] most metrics minutes, or ""
 -- ARGV[9] number of keep rules k, then k rules "count|age s|limit" for completed jobs
--- then for each completed job, at most 250: id, token, return value as JSON, number of its keep rule
+-- then for each completed job, at most 250: id, token, return value as JSON, number of its keep rule,
+-- attempts made with this one, deduplication id or ""
 --
 -- Answers {codes, jobs, reason, ms}: a code for each job that did not complete as position, code,
 -- position, code … (positions from 1); then what lib/fetch.lua answers.
@@ -19,9 +20,10 @@ for i = 1, tonumber(ARGV[9]) do
   rules[i] = parse_keep(ARGV[9 + i])
 end
 local completed = {}
-for i = 10 + #rules, #ARGV, 4 do
+for i = 10 + #rules, #ARGV, 6 do
   completed[#completed + 1] = {id = ARGV[i], token = ARGV[i + 1], value = ARGV[i + 2],
-    keep = rules[tonumber(ARGV[i + 3])]}
+    keep = rules[tonumber(ARGV[i + 3])], attempts_made = ARGV[i + 4], dedup_id = ARGV[i + 5],
+    key = false, code = nil}
 end
 
 local codes = {}

@@ -60,7 +60,7 @@ local function take_ids(base, wanted)
 end
 
 -- Answers the job's fields as they were before, or nil for an id without a hash, which leaves.
-local function activate(base, id, now_text, token, lock_ms, worker_name)
+local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   local job_key = base .. id
   local fields = redis.call("HGETALL", job_key)
   if #fields == 0 then
@@ -76,7 +76,7 @@ local function activate(base, id, now_text, token, lock_ms, worker_name)
     end
   end
   redis.call("SET", job_key .. ":lock", token, "PX", lock_ms)
-  redis.call("XADD", base .. "events", "*", "event", "active", "jobId", id, "prev", "waiting")
+  redis.call("XADD", events, "*", "event", "active", "jobId", id, "prev", "waiting")
   if worker_name == "" then
     redis.call("HSET", job_key, "processedOn", now_text, "ats", starts)
   else
@@ -95,10 +95,11 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     return {{}, may[2], may[3]}
   end
   local most, now_text = may[4], string.format("%.0f", now)
-  local jobs, counted = {}, 0
+  local jobs, counted, events = {}, 0, base .. "events"
   local ids = take_ids(base, may[1])
   for _, id in ipairs(ids) do
-    local fields, has_failed = activate(base, id, now_text, token, lock_ms, worker_name)
+    local fields, has_failed = activate(base, events, id, now_text, token, lock_ms,
+      worker_name)
     if fields then
       jobs[#jobs + 1] = id
       jobs[#jobs + 1] = fields

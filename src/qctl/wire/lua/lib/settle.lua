@@ -1,5 +1,5 @@
 -- Ends jobs, a whole batch in as few commands as it takes (wire format 5.8 without the fetch). The
--- common job costs three: a look at its fields, its new fields, its event; everything else is done
+-- common job costs three: whether it has a parent, its new fields, its event; everything else is done
 -- once for the batch, or only for the jobs that need it.
 --@include parents
 --@include dedup
@@ -9,12 +9,29 @@
 local STALE = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
   failed_children = -9}
 
--- Jobs of the batch with children, which must not complete before them.
-local function check_children(base, jobs)
+-- Jobs that have no hash any more.
+local function check_existence(base, jobs)
   local keys = {}
+  for i, job in ipairs(jobs) do
+    job.key = base .. job.id
+    keys[i] = job.key
+  end
+  if redis.call("EXISTS", unpack(keys)) == #keys then
+    return
+  end
   for _, job in ipairs(jobs) do
-    keys[#keys + 1] = base .. job.id .. ":dependencies"
-    keys[#keys + 1] = base .. job.id .. ":unsuccessful"
+    if redis.call("EXISTS", job.key) == 0 then
+      job.code = STALE.missing
+    end
+  end
+end
+
+-- Jobs of the batch with children, which must not complete before them.
+local function check_children(jobs)
+  local keys = {}
+  for i, job in ipairs(jobs) do
+    keys[2 * i - 1] = job.key .. ":dependencies"
+    keys[2 * i] = job.key .. ":unsuccessful"
   end
   if redis.call("EXISTS", unpack(keys)) == 0 then
     return
@@ -34,7 +51,7 @@ end
 local function unlock(base, jobs)
   local lock_keys, ids = {}, {}
   for i, job in ipairs(jobs) do
-    lock_keys[i] = base .. job.id .. ":lock"
+    lock_keys[i] = job.key .. ":lock"
   end
   local tokens = redis.call("MGET", unpack(lock_keys))
   local held = {}
@@ -86,68 +103,67 @@ local function leave_active(base, jobs)
 end
 
 -- One job that has left active: dedup, parent, its own fields, its event.
-local function end_job(base, now, now_text, kind, field, job, finished)
-  local job_key = base .. job.id
-  local events = base .. "events"
-  local attempts_made = (tonumber(job.attempts_made) or 0) + 1
-  if job.dedup_id then
+local function end_job(base, events, now, now_text, kind, field, job)
+  local job_key = job.key
+  if job.dedup_id ~= "" then
     release_dedup(base, job.id, job.dedup_id)
     store_kept(base, job.dedup_id, now)
   end
-  local parent = parent_of(job.parent_key, job.parent_key and redis.call("HGET", job_key, "parent"))
+  -- Looked up now: a flow may have adopted the job while it ran.
+  local parent_key = redis.call("HGET", job_key, "parentKey")
+  local parent = parent_key and parent_of(parent_key, redis.call("HGET", job_key, "parent"))
   if parent and kind == "completed" then
     child_completed(parent, job_key, job.value, now)
   elseif parent then
     child_failed(parent, job_key, job.value, now)
   end
   if job.keep.count == 0 then
-    delete_job_keys(job_key)
     if parent then
       detach_from_parent(job_key)
     end
+    delete_job_keys(job_key)
   else
-    redis.call("HSET", job_key, field, job.value, "finishedOn", now_text, "atm", attempts_made)
+    redis.call("HSET", job_key, field, job.value, "finishedOn", now_text, "atm", job.attempts_made)
     if kind == "failed" then
       redis.call("HSET", job_key, "stacktrace", job.stacktrace)
       redis.call("HDEL", job_key, "defa")
     end
-    finished[#finished + 1] = now_text
-    finished[#finished + 1] = job.id
   end
   redis.call("XADD", events, "*", "event", kind, "jobId", job.id, field, job.value,
     "prev", "active")
-  if kind == "failed" and attempts_made >= job.attempts then
+  if kind == "failed" and tonumber(job.attempts_made) >= job.attempts then
     redis.call("XADD", events, "*", "event", "retries-exhausted", "jobId", job.id,
-      "attemptsMade", attempts_made)
+      "attemptsMade", job.attempts_made)
   end
 end
 
--- kind: "completed" or "failed". jobs: at most 250 of {id =, token =, value =, keep =}, with attempts
--- and stacktrace for failed ones. Each gets a code: 0 when it ended, else why it did not (wire format 5).
+-- kind: "completed" or "failed". jobs: at most 250 of {id =, token =, value =, keep =, dedup_id = or "",
+-- attempts_made = with this one}, with attempts and stacktrace for failed ones. Each gets a code: 0
+-- when it ended, else why it did not (wire format 5).
 local function settle(base, now, kind, jobs, max_metrics)
   local field = kind == "completed" and "returnvalue" or "failedReason"
-  for _, job in ipairs(jobs) do
-    local fields = redis.call("HMGET", base .. job.id, "name", "atm", "parentKey", "deid")
-    if not fields[1] and redis.call("EXISTS", base .. job.id) == 0 then
-      job.code = STALE.missing
-    end
-    job.attempts_made, job.parent_key, job.dedup_id = fields[2], fields[3], fields[4]
-  end
+  local events = base .. "events"
+  check_existence(base, jobs)
   if kind == "completed" then
-    check_children(base, jobs)
+    check_children(jobs)
   end
   unlock(base, jobs)
   leave_active(base, jobs)
-  redis.call("XTRIM", base .. "events", "MAXLEN", "~", max_events(base .. "meta"))
+  redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
   local now_text = string.format("%.0f", now)
   local finished, trims, count = {}, {}, 0
   for _, job in ipairs(jobs) do
     if not job.code then
       job.code = 0
       count = count + 1
-      end_job(base, now, now_text, kind, field, job, finished)
-      if job.keep.count > 0 or (job.keep.age and job.keep.count ~= 0) then
-        trims[job.keep] = true
+      end_job(base, events, now, now_text, kind, field, job)
+      local keep = job.keep
+      if keep.count ~= 0 then
+        finished[#finished + 1] = now_text
+        finished[#finished + 1] = job.id
+        if keep.count > 0 or keep.age then
+          trims[keep] = true
+        end
       end
     end
   end

@@ -1,0 +1,104 @@
+"""A master in the background: ``python -m qctl.runtime.background NAME``, and how it is started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from qctl.config import state_home
+from qctl.errors import QctlError
+from qctl.manage.sockets import started_at
+from qctl.manage.state import Folder, MasterState
+from qctl.runtime import control, logs
+from qctl.runtime.master import Master, MasterOptions
+
+_VARIABLE = "QCTL_WORKER_MASTER"
+MOST_LOG_BYTES = 10_000_000
+_LOOK_AT_LOG_S = 10.0
+
+
+def launch(
+    folder: Folder, options: MasterOptions, environ: Mapping[str, str], lock: int
+) -> subprocess.Popen[bytes]:
+    """Start a master that outlives us; it writes its state before it listens.
+
+    Args:
+        environ: the whole environment of the master; the URL and prefix of Redis are in it.
+        lock: the folder's, which the master then holds.
+    """
+    descriptor = os.open(folder.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    with contextlib.closing(os.fdopen(descriptor, "ab")) as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "qctl.runtime.background", folder.name],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**environ, _VARIABLE: json.dumps(asdict(options)), "PYTHONUNBUFFERED": "1"},
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+
+
+def main() -> None:
+    """Be the master that the environment describes."""
+    row = json.loads(os.environ.pop(_VARIABLE))
+    health = tuple(row["health"]) if row["health"] else None
+    options = MasterOptions(**{**row, "apps": tuple(row["apps"]), "health": health})
+    logs.configure(options.log_format)
+    folder = Folder(state_home(os.environ), options.name)
+    try:
+        asyncio.run(_run(folder, options))
+    except QctlError as error:
+        print(f"error: {error.what}", *filter(None, (error.why,)), sep="\n", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    finally:
+        folder.socket.unlink(missing_ok=True)
+
+
+async def _run(folder: Folder, options: MasterOptions) -> None:
+    master = Master(options, os.environ)
+    folder.write(
+        MasterState(
+            name=options.name,
+            pid=os.getpid(),
+            started_at_s=started_at(os.getpid()) or 0.0,
+            apps=options.apps,
+            cwd=str(Path.cwd()),
+            processes=options.processes,
+            grace_s=options.grace_s,
+        )
+    )
+    server = await control.serve(master, folder.socket)
+    trimming = asyncio.create_task(_trim(folder.log))
+    try:
+        await master.run()
+    finally:
+        trimming.cancel()
+        server.close()
+
+
+async def _trim(log: Path) -> None:
+    """Keep the log below a size, and one older log.
+
+    It is copied and cut, not renamed: many processes have it open, all of them to append.
+    """
+    while True:
+        await asyncio.sleep(_LOOK_AT_LOG_S)
+        with contextlib.suppress(OSError):
+            if log.stat().st_size > MOST_LOG_BYTES:
+                older = log.with_name("log.1")
+                older.touch(mode=0o600)
+                shutil.copyfile(log, older)
+                os.truncate(log, 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Answers what is asked of a master over its control socket (``qctl.manage.state``).
+
+Requests: ``{"do": "state"}``, ``{"do": "replace", "slot": N or null}``, answered when that has
+ended, and ``{"do": "stop"}``, a second time to hurry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qctl.runtime.master import Master
+from qctl.runtime.slots import NotReadyError, Slot
+
+_READ_TIMEOUT_S = 5.0
+
+
+async def serve(master: Master, path: Path) -> asyncio.Server:
+    """Listen until closed; whoever may enter the folder may ask."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, TimeoutError):
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                request = json.loads(await reader.readline())
+            handler = _HANDLERS.get(request.get("do"))
+            reply = await handler(master, request) if handler else {"error": "unknown request"}
+            writer.write(json.dumps(reply).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    path.unlink(missing_ok=True)
+    return await asyncio.start_unix_server(answer, path)
+
+
+def state_of(master: Master) -> dict[str, Any]:
+    """What a master says of itself."""
+    current = {slot.current for slot in master.slots}
+    return {
+        "pid": os.getpid(),
+        "started_at_ms": master.started_at_ms,
+        "ready": not master.why_not_ready(),
+        "stopping": master.is_stopping,
+        "grace_s": master.options.grace_s,
+        "slots": [_slot_row(slot) for slot in master.slots],
+        "leaving": [child.pid for child in master.children - current if child.left.is_set()],
+    }
+
+
+def _slot_row(slot: Slot) -> dict[str, Any]:
+    child = slot.current
+    status = "launching"
+    if child is not None and child.left.is_set():
+        status = "stopping"
+    elif slot.is_ready:
+        status = "online"
+    return {
+        "slot": slot.number,
+        "status": status,
+        "pid": child.pid if child else None,
+        "started_at_ms": child.started_at_ms if child else None,
+        "restarts": slot.restarts,
+        "busy": child.state.busy if child else 0,
+        "done": child.state.done if child else 0,
+        "rss_bytes": (child.state.rss_bytes or None) if child else None,
+        "queues": sorted({held.queue for held in child.held}) if child else [],
+    }
+
+
+async def _state(master: Master, _: dict[str, Any]) -> dict[str, Any]:
+    return state_of(master)
+
+
+async def _replace(master: Master, request: dict[str, Any]) -> dict[str, Any]:
+    number = request.get("slot")
+    slots = [slot for slot in master.slots if number in {None, slot.number}]
+    if not slots:
+        return {"error": f"there is no process {number}"}
+    try:
+        done = await master.replace(slots, "asked to")
+    except NotReadyError as error:
+        return {"error": error.what, "words": error.words}
+    return {"replaced": [asdict(row) for row in done]}
+
+
+async def _stop(master: Master, _: dict[str, Any]) -> dict[str, Any]:
+    master.stop()
+    return {"stopping": True}
+
+
+_HANDLERS: dict[Any, Callable[[Master, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+    "state": _state,
+    "replace": _replace,
+    "stop": _stop,
+}

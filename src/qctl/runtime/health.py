@@ -1,0 +1,65 @@
+"""``/livez`` and ``/readyz`` over HTTP, for Kubernetes, Docker and load balancers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+
+from qctl.errors import FailedError
+
+_TIMEOUT_S = 5.0
+_MOST_HEADERS = 100
+
+
+async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> asyncio.Server:
+    """Answer on a port until closed.
+
+    Args:
+        why_not_ready: asked for each /readyz; "" when ready.
+
+    Raises:
+        FailedError: the port cannot be had.
+    """
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, TimeoutError):
+            async with asyncio.timeout(_TIMEOUT_S):
+                words = (await reader.readline()).split()
+                for _ in range(_MOST_HEADERS):
+                    if not (await reader.readline()).strip():
+                        break
+                writer.write(_response(words, why_not_ready))
+                await writer.drain()
+        writer.close()
+
+    try:
+        return await asyncio.start_server(answer, host, port)
+    except OSError as error:
+        raise FailedError(
+            f"the health port {host}:{port} cannot be used",
+            why=error.strerror or str(error),
+            hint="name another one: --health-port PORT",
+        ) from None
+
+
+def _response(words: list[bytes], why_not_ready: Callable[[], str]) -> bytes:
+    path = words[1].partition(b"?")[0] if len(words) == 3 else b""
+    body: dict[str, object]
+    if not words or words[0] not in {b"GET", b"HEAD"}:
+        status, body = "405 Method Not Allowed", {"error": "GET only"}
+    elif path == b"/livez":
+        status, body = "200 OK", {"live": True}
+    elif path == b"/readyz":
+        why = why_not_ready()
+        status = "503 Service Unavailable" if why else "200 OK"
+        body = {"ready": not why, "why": why or None}
+    else:
+        status, body = "404 Not Found", {"error": "there are /livez and /readyz"}
+    text = json.dumps(body).encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (b"" if words[:1] == [b"HEAD"] else text)

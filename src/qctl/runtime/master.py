@@ -1,0 +1,364 @@
+"""The master: keeps processes with workers running, replaces them, and ends them.
+
+It loads nothing of the app: what the app does wrong happens in a child, and every child has the
+code of the moment at which it was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qctl.errors import QctlError
+from qctl.runtime import health
+from qctl.runtime.logs import Log
+from qctl.runtime.messages import SILENT_AFTER_S, Orders
+from qctl.runtime.process import ChildProcess
+from qctl.runtime.readiness import Notifier
+from qctl.runtime.recover import recover
+from qctl.runtime.slots import NotReadyError, Slot
+
+# After the end of a child's grace, for it to cancel, give back and go; then it is killed. A child
+# ends itself somewhat later, should there be no master any more.
+SEE_OFF_S = 6.0
+# At the end, for jobs of processes that have died to be put back.
+LAST_LOOK_S = 6.0
+# After a replacement that failed, until a process beyond its limits is replaced again.
+RETRY_LIMITS_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class MasterOptions:
+    """What a master runs, and how.
+
+    Args:
+        apps: ``module:attribute`` each.
+        grace_s: how long running jobs may take at a stop; 0 for ever.
+        max_jobs, max_rss_bytes: a process beyond them is replaced; None for no limit.
+        reload: replace when files of the app change.
+        health: host and port for /livez and /readyz.
+        name: of a master in the background; "" for one in front.
+    """
+
+    apps: tuple[str, ...]
+    processes: int = 1
+    grace_s: float = 30.0
+    max_jobs: int | None = None
+    max_rss_bytes: int | None = None
+    reload: bool = False
+    health: tuple[str, int] | None = None
+    log_format: str = "text"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A process that was replaced; ``old_pid`` is None when there was none."""
+
+    slot: int
+    old_pid: int | None
+    new_pid: int
+
+
+class Master:
+    """Runs until it is told to stop.
+
+    Args:
+        environ: of this process; the children get it without what is meant for the master alone,
+            and find their Redis in it.
+    """
+
+    def __init__(self, options: MasterOptions, environ: Mapping[str, str]) -> None:
+        self.options = options
+        self.log = Log("master")
+        self.children: set[ChildProcess] = set()
+        self.slots = [
+            Slot(number, self._launch, self._retire, self._nothing_works, self.log)
+            for number in range(options.processes)
+        ]
+        self.started_at_ms = int(time.time() * 1000)
+        rest = dict(environ)
+        self._notifier = Notifier(rest, self.stop)
+        self._environ = rest
+        self._cwd = _logical_cwd(environ)
+        self._had_terminal = _has_terminal()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._replacing = asyncio.Lock()
+        self._waiting_for_all = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._recoveries: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def run(self) -> None:
+        """Until a signal, or ``stop``.
+
+        Raises:
+            NotReadyError: a crash loop; what still ran has been stopped.
+            FailedError: the health port cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._notifier.listen()
+        server = None
+        if self.options.health:
+            server = await health.serve(*self.options.health, self.why_not_ready)
+        self.log.info("master started", pid=os.getpid(), processes=len(self.slots))
+        keepers = [asyncio.create_task(slot.keep()) for slot in self.slots]
+        self._spawn(self._tell_ready())
+        if self._notifier.watchdog_every_s:
+            self._spawn(self._tell_alive(self._notifier.watchdog_every_s))
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait({stop, *keepers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                task.result()
+        finally:
+            for task in (stop, *keepers):
+                task.cancel()
+            await self._end()
+            if server is not None:
+                server.close()
+
+    def stop(self) -> None:
+        """Stop; asked a second time, give the jobs back without waiting for their end."""
+        if not self.is_stopping:
+            self._stop.set()
+        elif not self._hurry.is_set():
+            self.log.warning("giving jobs back now")
+            self._hurry.set()
+            for child in self.children:
+                child.hurry()
+
+    async def replace(self, slots: Sequence[Slot], why: str) -> list[Replaced]:
+        """Replace the processes of slots, one after the other, without a gap.
+
+        Raises:
+            NotReadyError: a new one did not get ready; it and those not yet replaced stay.
+        """
+        done: list[Replaced] = []
+        async with self._replacing:
+            for slot in slots:
+                if self.is_stopping:
+                    raise NotReadyError("the master is stopping", [])
+                self.log.info("replacing", slot=slot.number, why=why)
+                try:
+                    old, new = await slot.replace()
+                except NotReadyError as error:
+                    if not self.is_stopping:
+                        words = " | ".join(error.words[-3:])
+                        self.log.error(
+                            "not replaced, the old one stays", slot=slot.number, why=words
+                        )
+                    raise
+                self.log.info("replaced", slot=slot.number, old_pid=old, new_pid=new)
+                done.append(Replaced(slot.number, old, new))
+        return done
+
+    def why_not_ready(self) -> str:
+        """What keeps the workers from taking jobs; "" when all do."""
+        if self.is_stopping:
+            return "stopping"
+        now = time.monotonic()
+        for slot in self.slots:
+            child = slot.current
+            if child is None or not slot.is_ready:
+                return f"process {slot.number} is not ready"
+            if now - child.heard_at > SILENT_AFTER_S:
+                return f"process {slot.number} (pid {child.pid}) is stuck"
+            if child.state.late:
+                return f"no fetch from {child.state.late} has succeeded lately (pid {child.pid})"
+        return ""
+
+    # Children
+
+    async def _launch(self, slot: int) -> ChildProcess:
+        options = self.options
+        orders = Orders(
+            apps=options.apps,
+            grace_s=options.grace_s,
+            log_format=options.log_format,
+            channel=-1,
+            stderr=-1,
+            process=f"qctl:{options.name}" if options.name else "",
+            # All have the same files.
+            watch=options.reload and slot == 0,
+        )
+        child = await ChildProcess.start(slot, orders, self._environ, self._cwd)
+        child.on_state = self._look_at_limits
+        child.on_changed = self._on_changed
+        self.children.add(child)
+        self._spawn(self._attend(child))
+        if self.is_stopping:
+            self._retire(child)
+        return child
+
+    async def _attend(self, child: ChildProcess) -> None:
+        await child.ended.wait()
+        self.children.discard(child)
+        if child.held and not child.ended_well:
+            # What was killed at the end of its grace is given back, the rest counts as a stall.
+            self.log.warning("putting its jobs back", pid=child.pid, why=child.how_it_ended)
+            task = asyncio.create_task(
+                recover(
+                    child.pid,
+                    child.held,
+                    self.log,
+                    counted=not child.was_killed,
+                    is_stopping=lambda: self.is_stopping,
+                )
+            )
+            self._recoveries.add(task)
+            task.add_done_callback(self._recoveries.discard)
+
+    def _retire(self, child: ChildProcess) -> None:
+        child.stop()
+        if self._hurry.is_set():
+            child.hurry()
+        self._spawn(self._see_off(child))
+
+    async def _see_off(self, child: ChildProcess) -> None:
+        """Kill a child that does not leave in time: one whose event loop is blocked cannot."""
+        grace_s = self.options.grace_s
+        patience_s = grace_s + SEE_OFF_S if grace_s else None
+        waits = [asyncio.create_task(e.wait()) for e in (child.ended, self._hurry)]
+        await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self._hurry.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SEE_OFF_S):
+                    await child.ended.wait()
+        if not child.ended.is_set():
+            self.log.error("process does not leave, killing it", pid=child.pid)
+            child.kill()
+
+    def _nothing_works(self) -> bool:
+        return not any(slot.is_ready for slot in self.slots)
+
+    # Reasons to replace
+
+    def _on_hangup(self) -> None:
+        if self._had_terminal and not _has_terminal():
+            # Nobody asked for new processes: the terminal is gone.
+            self.stop()
+        else:
+            self._replace_all("SIGHUP")
+
+    def _on_changed(self, files: Sequence[str]) -> None:
+        self._replace_all(f"changed: {', '.join(files)}")
+
+    def _replace_all(self, why: str) -> None:
+        # One that has not begun yet will see the code of now.
+        if self._waiting_for_all < 2:
+            self._spawn(self._try_replace_all(why))
+
+    async def _try_replace_all(self, why: str) -> None:
+        self._waiting_for_all += 1
+        self._notifier.reloading()
+        try:
+            await self.replace(self.slots, why)
+        except NotReadyError:
+            pass
+        finally:
+            self._waiting_for_all -= 1
+            self._notifier.reloaded()
+
+    def _look_at_limits(self, child: ChildProcess) -> None:
+        options, state, slot = self.options, child.state, self.slots[child.slot]
+        why = ""
+        if options.max_jobs is not None and state.done >= options.max_jobs:
+            why = f"{state.done} jobs done"
+        if options.max_rss_bytes is not None and state.rss_bytes > options.max_rss_bytes:
+            why = f"{state.rss_bytes // 1_000_000} MB in use"
+        if why and slot.current is child and not child.is_due and not self.is_stopping:
+            child.is_due = True
+            self._spawn(self._replace_one(slot, child, why))
+
+    async def _replace_one(self, slot: Slot, child: ChildProcess, why: str) -> None:
+        try:
+            if slot.current is child:
+                await self.replace([slot], why)
+        except NotReadyError:
+            await asyncio.sleep(RETRY_LIMITS_S)
+            child.is_due = False
+
+    # Whoever started us
+
+    async def _tell_ready(self) -> None:
+        while self.why_not_ready():
+            await asyncio.sleep(0.02)
+        self.log.info("ready", pids=",".join(str(s.current.pid) for s in self.slots if s.current))
+        self._notifier.ready()
+
+    async def _tell_alive(self, every_s: float) -> None:
+        while True:
+            self._notifier.alive()
+            await asyncio.sleep(every_s)
+
+    # The end
+
+    async def _end(self) -> None:
+        self._stop.set()
+        self._notifier.stopping()
+        in_hand = sum(child.state.busy for child in self.children)
+        grace = f"{self.options.grace_s:g}s" if self.options.grace_s else "for ever"
+        self.log.info("stopping", processes=len(self.children), jobs=in_hand, grace=grace)
+        for child in list(self.children):
+            self._retire(child)
+        while self.children:
+            await asyncio.wait([asyncio.create_task(c.ended.wait()) for c in self.children])
+            # For those who wait for the same.
+            await asyncio.sleep(0)
+        if self._recoveries:
+            _, late = await asyncio.wait(self._recoveries, timeout=LAST_LOOK_S)
+            if late:
+                self.log.error("jobs not put back: the stalled check will find them")
+        for task in (*self._tasks, *self._recoveries):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.log.info("master stopped")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            why = error.what if isinstance(error, QctlError) else repr(error)
+            self.log.error("unexpected", why=why)
+
+
+def _logical_cwd(environ: Mapping[str, str]) -> Path:
+    """The working folder by the name it was entered by.
+
+    Where that is a symlink which a deployment moves on, new processes are to follow it.
+    """
+    here = Path.cwd()
+    named = Path(environ.get("PWD") or ".")
+    try:
+        return named if named.is_absolute() and named.samefile(here) else here
+    except OSError:
+        return here
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

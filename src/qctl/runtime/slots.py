@@ -1,0 +1,147 @@
+"""A slot: the place of one process. Whatever dies in it is started again; it can be replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from qctl.errors import FailedError
+from qctl.runtime.logs import Log
+from qctl.runtime.process import ChildProcess
+
+READY_TIMEOUT_S = 60.0
+# Deaths before it was ready, in a row, that make a crash loop.
+MOST_CRASHES = 5
+PAUSES_S = (0.1, 30.0)
+# A process that lived so long did not die of its start.
+STEADY_S = 60.0
+
+
+class NotReadyError(FailedError):
+    """A process ended before it took a job.
+
+    Args:
+        words: its last ones.
+    """
+
+    def __init__(self, what: str, words: list[str]) -> None:
+        super().__init__(what, why="\n".join(f"    {row}" for row in words))
+        self.words = words
+
+
+class Slot:
+    """One process and those that follow it.
+
+    Args:
+        number: from 0.
+        launch: starts a process for a slot.
+        retire: lets a process finish its jobs and leave.
+        is_needed: whether this slot's crash loop leaves nothing that works.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        launch: Callable[[int], Awaitable[ChildProcess]],
+        retire: Callable[[ChildProcess], None],
+        is_needed: Callable[[], bool],
+        log: Log,
+    ) -> None:
+        self.number = number
+        self.current: ChildProcess | None = None
+        self.restarts = 0
+        self.was_ready = False
+        self._launch = launch
+        self._retire = retire
+        self._is_needed = is_needed
+        self._log = log
+        self._pause_s = PAUSES_S[0]
+
+    @property
+    def is_ready(self) -> bool:
+        child = self.current
+        return child is not None and child.ready.is_set() and not child.left.is_set()
+
+    async def keep(self) -> None:
+        """Keep a process running, until cancelled.
+
+        Raises:
+            NotReadyError: it is a crash loop.
+        """
+        crashes = 0
+        while True:
+            child = self.current or await self._start()
+            if child is None or not await child.wait_ready(READY_TIMEOUT_S):
+                if child is not None and self.current is not child:
+                    continue
+                self.current = None
+                # While Redis is away nothing can start; what has worked will work again.
+                is_away = child is not None and child.reason == "unreachable"
+                crashes += not (is_away and self.was_ready)
+                self._not_started(child, crashes)
+                await self._rest()
+                continue
+            crashes, self.was_ready = 0, True
+            await child.left.wait()
+            if self.current is not child:
+                continue
+            self.current = None
+            self.restarts += 1
+            if time.monotonic() - child.ready_at > STEADY_S:
+                self._pause_s = PAUSES_S[0]
+            how = child.how_it_ended if child.ended.is_set() else "it was told to"
+            self._log.warning("process leaves, another follows", pid=child.pid, why=how)
+            if not child.ended.is_set():
+                self._retire(child)
+            await self._rest()
+
+    async def replace(self) -> tuple[int | None, int]:
+        """Start another process, and when it takes jobs let the present one leave.
+
+        Returns:
+            the pids of the old one (None if there was none) and of the new one.
+
+        Raises:
+            NotReadyError: the new one did not get ready; the old one stays.
+        """
+        try:
+            new = await self._launch(self.number)
+        except OSError as error:
+            raise NotReadyError("a new process cannot be started", [str(error)]) from None
+        if not await new.wait_ready(READY_TIMEOUT_S):
+            raise NotReadyError("the new process died before it was ready", new.last_words())
+        old, self.current = self.current, new
+        self.restarts += 1
+        self.was_ready = True
+        if old is not None:
+            self._retire(old)
+        return (old.pid if old else None), new.pid
+
+    async def _start(self) -> ChildProcess | None:
+        try:
+            child = await self._launch(self.number)
+        except OSError as error:
+            self._log.error("a process cannot be started", why=str(error))
+            return None
+        if self.current is not None:
+            # A replacement was quicker.
+            self._retire(child)
+            return self.current
+        self.current = child
+        return child
+
+    def _not_started(self, child: ChildProcess | None, crashes: int) -> None:
+        words = child.last_words() if child else ["it cannot be started"]
+        if crashes >= MOST_CRASHES and self._is_needed():
+            raise NotReadyError(
+                f"{crashes} processes in a row died before they were ready; the last one said", words
+            )
+        if child is not None and not child.ended.is_set():
+            self._retire(child)
+        pid = child.pid if child else None
+        self._log.error("process died before it was ready", pid=pid, why=words[-1])
+
+    async def _rest(self) -> None:
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSES_S[1])
+        await asyncio.sleep(pause_s)

@@ -1,0 +1,216 @@
+"""Adding jobs and flows: from what the caller says to script calls, and from their answers to ids.
+
+Nothing is sent here, so that one producer can do it over a socket and another on an event loop. All
+checks are made before the first call exists: a wrong job among thousands leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg
+from qctl.errors import NotFoundError, PartialError, QctlError, RefusedError, UsageError
+from qctl.wire.encoding import OptionSet, encode_data, encode_name, option_set
+from qctl.wire.keys import QueueKeys
+from qctl.wire.options import JobOptions, Parent
+from qctl.wire.scripts import ScriptCall
+
+# Jobs added by one call: some 2 ms of Redis' time.
+CHUNK = 200
+_NO_PARENT = -5
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob(JobOptions):
+    """A job to be added.
+
+    Args:
+        name: tells the worker what to do.
+        data: its payload, anything that is JSON; None is ``{}``.
+    """
+
+    name: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowJob(JobOptions):
+    """A job to be added together with others that it waits for.
+
+    Args:
+        name: tells the worker what to do.
+        queue: the queue it goes to; all queues of a flow have one prefix.
+        data: its payload, anything that is JSON; None is ``{}``.
+        children: the jobs it waits for.
+    """
+
+    name: str
+    queue: str
+    data: Any = None
+    children: Sequence[FlowJob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddedJob:
+    """A node of a flow as it was added.
+
+    Args:
+        attached: False for a job that existed and has another parent: its new parent waits for
+            ever (wire format T18).
+    """
+
+    id: str
+    name: str
+    queue: str
+    attached: bool
+    children: tuple[AddedJob, ...]
+
+
+def check_queue_name(name: str) -> None:
+    """A queue's name is part of its keys.
+
+    Raises:
+        UsageError: it is empty or has a colon.
+    """
+    if not isinstance(name, str) or not name or ":" in name:
+        raise UsageError(f"a queue cannot be named {name!r}", why="it needs a name without a colon")
+
+
+def add_calls(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> list[ScriptCall]:
+    """The calls that add ``jobs`` in this order, some hundred by each.
+
+    Raises:
+        UsageError: one of the jobs is wrong.
+    """
+    return [
+        _add_call(keys, jobs[start : start + CHUNK], now_ms) for start in range(0, len(jobs), CHUNK)
+    ]
+
+
+def _add_call(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> ScriptCall:
+    prefix = keys.prefix
+    sets: list[OptionSet] = []
+    # By identity: equal options are one object, as a rule.
+    numbers: dict[int, str] = {}
+    rows: list[Arg] = []
+    for job in jobs:
+        found = option_set(job, prefix)
+        number = numbers.get(id(found))
+        if number is None:
+            sets.append(found)
+            number = numbers[id(found)] = str(len(sets))
+        rows += (number, encode_name(job.name), encode_data(job.data))
+    head: list[Arg] = [now_ms, len(sets)]
+    for found in sets:
+        head += (
+            found.opts, found.timestamp, found.delay, found.priority, found.lifo, found.rest,
+        )  # fmt: skip
+    return ScriptCall("add", (keys(""),), (*head, *rows))
+
+
+def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[str | int]]) -> list[str]:
+    """The ids in the answers to ``add_calls``.
+
+    Raises:
+        NotFoundError, RefusedError: the only job was not added; see ``refusal``.
+        PartialError: some of many were not.
+    """
+    ids = [answer for chunk in answers for answer in chunk]
+    failures = [
+        refusal(code, job) for job, code in zip(jobs, ids, strict=True) if isinstance(code, int)
+    ]
+    if failures and len(jobs) == 1:
+        raise failures[0]
+    if failures:
+        raise PartialError(
+            f"{len(failures)} of {len(jobs)} jobs were not added",
+            why="\n".join(f"{error.what}: {error.why}" for error in failures[:10]),
+        )
+    return [str(job_id) for job_id in ids]
+
+
+def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
+    """Why the scripts did not add a job."""
+    parent = f"{job.parent.id} in {job.parent.queue}" if job.parent else "none"
+    if code == _NO_PARENT:
+        return NotFoundError(f"job {job.name!r} was not added", why=f"no parent job {parent}")
+    return RefusedError(
+        f"job {job.job_id} was not given a new parent",
+        why=f"it exists and has another parent than {parent}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FlowNode:
+    """A job of a flow with the id that it will have; ``children`` are positions in the flow."""
+
+    id: str
+    job: FlowJob
+    children: range
+
+
+def flow_nodes(root: FlowJob) -> list[FlowNode]:
+    """The nodes of a tree, a parent before its children, level by level, as BullMQ adds them.
+
+    Raises:
+        UsageError: a node below the root names a parent itself, or one with children has a
+            deduplication.
+    """
+    jobs, nodes = [root], []
+    for job in jobs:
+        check_queue_name(job.queue)
+        if job.children and job.dedup is not None:
+            raise UsageError("a job with children cannot be deduplicated")
+        if any(child.parent is not None for child in job.children):
+            raise UsageError("only the root of a flow may name a parent of its own")
+        node_id = job.job_id or str(uuid.uuid4())
+        nodes.append(FlowNode(node_id, job, range(len(jobs), len(jobs) + len(job.children))))
+        parent = Parent(node_id, job.queue)
+        jobs += [dataclasses.replace(child, parent=parent) for child in job.children]
+    return nodes
+
+
+def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall:
+    """The call that adds the nodes of ``flow_nodes``.
+
+    Raises:
+        UsageError: one of them is wrong.
+    """
+    keys: list[str] = []
+    args: list[Arg] = [now_ms]
+    for node in nodes:
+        job = node.job
+        found = option_set(job, prefix)
+        keys.append(QueueKeys(prefix, job.queue)(""))
+        args += (
+            node.id, encode_name(job.name), encode_data(job.data), found.opts, found.timestamp,
+            found.delay, found.priority, found.lifo, "1" if job.children else "", found.rest,
+        )  # fmt: skip
+    return ScriptCall("add_flow", tuple(keys), tuple(args))
+
+
+def added_flow(nodes: Sequence[FlowNode], answers: Sequence[str | int]) -> AddedJob:
+    """The tree with its ids, from the answers to ``flow_call``.
+
+    Raises:
+        NotFoundError, RefusedError: the root was not added.
+    """
+    if isinstance(answers[0], int):
+        raise refusal(answers[0], nodes[0].job)
+
+    def added(index: int) -> AddedJob:
+        node, answer = nodes[index], answers[index]
+        is_attached = not isinstance(answer, int)
+        return AddedJob(
+            id=str(answer) if is_attached else node.id,
+            name=node.job.name,
+            queue=node.job.queue,
+            attached=is_attached,
+            children=tuple(map(added, node.children)),
+        )
+
+    return added(0)

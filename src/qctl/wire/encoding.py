@@ -1,0 +1,285 @@
+"""A job's data and options as BullMQ stores them (wire format 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from qctl.errors import UsageError
+from qctl.wire.options import Backoff, Dedup, Duration, JobOptions, Keep, OnFailure
+
+MAX_PRIORITY = 2**21 - 1
+# Beyond this JavaScript cannot count.
+MAX_INTEGER = 2**53
+# Ids that would be a key of the queue itself (wire format 2.1).
+_RESERVED_IDS = frozenset(
+    re.findall(
+        r"\S+",
+        "id meta wait paused active prioritized delayed waiting-children completed failed stalled "
+        "stalled-check marker events pc limiter repeat priority delay",
+    )
+)
+_BACKOFF_TEXT = re.compile(r"([^:]+):(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+_POLICY_NAMES = {
+    OnFailure.FAIL_PARENT: "fpof",
+    OnFailure.CONTINUE_PARENT: "cpof",
+    OnFailure.IGNORE_DEPENDENCY: "idof",
+    OnFailure.REMOVE_DEPENDENCY: "rdof",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSet:
+    """Options as the scripts take them; ``rest`` is "" for a job without anything special."""
+
+    opts: str
+    timestamp: str
+    delay: str
+    priority: str
+    lifo: str
+    rest: str
+
+
+def encode_json(value: Any, what: str) -> str:
+    """Compact JSON.
+
+    Raises:
+        UsageError: ``value`` is not JSON; ``what`` says whose it is.
+    """
+    try:
+        text = _ENCODER.encode(value)
+        # A lone surrogate is no text in UTF-8; as an escape it is JSON.
+        return text if text.isascii() else _escape_surrogates(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{what} is not JSON", why=str(error)) from None
+
+
+def encode_data(data: Any) -> str:
+    """A job's data; None is ``{}``, as an absent payload is to BullMQ."""
+    return "{}" if data is None else encode_json(data, "the job's data")
+
+
+def _escape_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text
+
+
+def duration_ms(value: Duration, what: str) -> int:
+    """Whole milliseconds.
+
+    Raises:
+        UsageError: it is no duration, or a negative one.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise UsageError(f"{what} must be a number of seconds or a timedelta, not {value!r}")
+    if not math.isfinite(seconds) or seconds < 0 or seconds * 1000 > MAX_INTEGER:
+        raise UsageError(f"{what} must be 0 s or more, not {value!r}")
+    return round(seconds * 1000)
+
+
+def parse_backoff(value: Backoff | str) -> Backoff:
+    """``"exponential:60s"`` as a ``Backoff``; units are ms, s, m and h.
+
+    Raises:
+        UsageError: the text has another form.
+    """
+    if isinstance(value, Backoff):
+        return value
+    found = _BACKOFF_TEXT.fullmatch(value)
+    if not found:
+        raise UsageError(
+            f"a backoff of {value!r} is not understood",
+            hint='for example backoff="exponential:60s", "fixed:500ms" or Backoff(…)',
+        )
+    return Backoff(found[1], float(found[2]) * _UNIT_S[found[3]])
+
+
+def check_job_id(job_id: str) -> None:
+    """The rules of wire format 3.3, and no id that is one of the queue's own keys.
+
+    Raises:
+        UsageError: the id breaks one.
+    """
+    if not isinstance(job_id, str):
+        raise UsageError(f"a job id must be a text, not {job_id!r}")
+    why = ""
+    if re.fullmatch(r"0|-?[1-9][0-9]*", job_id) and abs(int(job_id)) <= MAX_INTEGER:
+        why = "whole numbers are the ids that jobs get by themselves"
+    elif job_id.startswith("0:") or (":" in job_id and job_id.count(":") != 2):
+        why = "colons separate the parts of a key"
+    elif job_id in _RESERVED_IDS:
+        why = "the queue itself has a key of this name"
+    if why:
+        raise UsageError(f"a job cannot have the id {job_id!r}", why=why)
+
+
+_FIELDS = tuple(field.name for field in fields(JobOptions))
+_values = attrgetter(*_FIELDS)
+
+
+def option_set(options: JobOptions, prefix: str) -> OptionSet:
+    """The encoded options; those that are equal are encoded once.
+
+    Raises:
+        UsageError: an option is wrong, or two that cannot go together.
+    """
+    if options.extra is not None or options.job_id:
+        # The one cannot be hashed, the others would only fill the cache.
+        return _encode(prefix, *_values(options))
+    return _encode_cached(prefix, *_values(options))
+
+
+def _encode(prefix: str, *values: Any) -> OptionSet:
+    o = JobOptions(**dict(zip(_FIELDS, values, strict=True)))
+    if o.job_id:
+        check_job_id(o.job_id)
+    delay_ms = 0 if o.delay is None else duration_ms(o.delay, "delay")
+    priority = integer(o.priority, "priority", MAX_PRIORITY) or 0
+    opts: dict[str, Any] = {"attempts": integer(o.attempts, "attempts") or 0}
+    given = {
+        "delay": o.delay if o.delay is None else delay_ms,
+        "priority": o.priority,
+        "backoff": None if o.backoff is None else _backoff(parse_backoff(o.backoff)),
+        "jobId": o.job_id or None,
+        "lifo": o.lifo or None,
+        "removeOnComplete": _keep(o.remove_on_complete, "remove_on_complete"),
+        "removeOnFail": _keep(o.remove_on_fail, "remove_on_fail"),
+        "timestamp": integer(o.timestamp_ms, "timestamp_ms"),
+        "kl": integer(o.keep_logs, "keep_logs"),
+        "stackTraceLimit": integer(o.stack_trace_limit, "stack_trace_limit"),
+    }
+    opts |= {name: value for name, value in given.items() if value is not None}
+    rest: dict[str, Any] = {"id": o.job_id} if o.job_id else {}
+    policy = {} if o.on_failure is None else {_policy(o.on_failure): True}
+    opts |= policy
+    if o.parent is not None:
+        queue_key = f"{prefix}:{o.parent.queue}"
+        opts["parent"] = {"id": o.parent.id, "queue": queue_key}
+        parent = {"id": o.parent.id, "queueKey": queue_key} | policy
+        rest["parent_key"] = f"{queue_key}:{o.parent.id}"
+        rest["parent"] = encode_json(parent, "parent")
+    if o.dedup is not None:
+        if o.parent is not None:
+            raise UsageError("a job with a parent cannot be deduplicated")
+        opts["de"], rest["dedup"] = _dedup(o.dedup)
+    if o.extra:
+        if taken := sorted(set(o.extra) & _OWN_NAMES):
+            raise UsageError(
+                f"extra cannot hold {', '.join(taken)}", hint="these have arguments of their own"
+            )
+        opts |= o.extra
+    return OptionSet(
+        encode_json(opts, "an option"),
+        "" if o.timestamp_ms is None else str(o.timestamp_ms),
+        str(delay_ms),
+        str(priority),
+        "1" if o.lifo else "",
+        encode_json(rest, "an option") if rest else "",
+    )
+
+
+# Typed, since True and 1 are equal and mean different things.
+_encode_cached = lru_cache(maxsize=512, typed=True)(_encode)
+
+_OWN_NAMES = frozenset(
+    re.findall(
+        r"\S+",
+        "attempts delay priority backoff jobId lifo timestamp stackTraceLimit removeOnComplete "
+        "removeOnFail kl keepLogs parent de deduplication debounce fpof cpof idof rdof "
+        "failParentOnFailure continueParentOnFailure ignoreDependencyOnFailure "
+        "removeDependencyOnFailure repeat repeatJobKey prevMillis",
+    )
+)
+
+
+def encode_name(name: str) -> str:
+    """A job's name.
+
+    Raises:
+        UsageError: it is no text.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"a job's name must be a text, not {name!r}")
+    return name
+
+
+def integer(value: int | None, what: str, most: int = MAX_INTEGER) -> int | None:
+    """A whole number from 0 to ``most``, or None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise UsageError(f"{what} must be a whole number from 0 to {most}, not {value!r}")
+    return value
+
+
+def _backoff(backoff: Backoff) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": backoff.kind}
+    if backoff.delay_s is not None:
+        found["delay"] = duration_ms(backoff.delay_s, "the delay of backoff")
+    if backoff.jitter is not None:
+        if not 0 <= backoff.jitter <= 1:
+            raise UsageError(f"jitter must be between 0 and 1, not {backoff.jitter!r}")
+        found["jitter"] = backoff.jitter
+    return found
+
+
+def _keep(value: bool | int | Keep | None, what: str) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return integer(value, what)
+    found = {
+        "count": integer(value.count, f"{what}.count"),
+        "age": integer(value.age_s, f"{what}.age_s"),
+        "limit": integer(value.limit, f"{what}.limit"),
+    }
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _policy(value: OnFailure | str) -> str:
+    try:
+        return _POLICY_NAMES[OnFailure(value)]
+    except ValueError:
+        raise UsageError(
+            f"on_failure must be one of {', '.join(OnFailure)}, not {value!r}"
+        ) from None
+
+
+def _dedup(dedup: Dedup) -> tuple[dict[str, Any], dict[str, Any]]:
+    """For the stored options, and for the scripts."""
+    if not dedup.id:
+        raise UsageError("a deduplication needs an id")
+    ttl_ms = None if dedup.ttl_s is None else duration_ms(dedup.ttl_s, "ttl_s")
+    flags = {
+        "extend": dedup.extend,
+        "replace": dedup.replace,
+        "keepLastIfActive": dedup.keep_last_if_active,
+        "reschedule": dedup.reschedule,
+    }
+    stored: dict[str, Any] = {"id": dedup.id}
+    if ttl_ms is not None:
+        stored["ttl"] = ttl_ms
+    stored |= {name: True for name, is_set in flags.items() if is_set}
+    script = dict(stored)
+    if keeps := script.pop("keepLastIfActive", None):
+        script["keep_last"] = keeps
+    script.pop("ttl", None)
+    if ttl_ms:
+        script["ttl"] = str(ttl_ms)
+    return stored, script

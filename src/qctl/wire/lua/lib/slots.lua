@@ -1,0 +1,47 @@
+-- When a scheduler runs next, and the job of that run (wire format 6.2, 6.5).
+--@include store
+
+-- All times in ms; prev: the run before, or nil; start: or nil. Answers the time and the phase within
+-- the grid of every. Runs that were missed are skipped.
+local function next_slot(prev, every, now, offset, start)
+  local slot
+  if prev then
+    slot = prev + every
+    if slot < now then
+      slot = math.floor(now / every) * every + offset
+      slot = slot <= now and slot + every or slot
+    end
+  elseif start then
+    slot = math.max(start, now)
+  elseif offset > 0 then
+    slot = math.floor(now / every) * every + offset
+    slot = slot <= now and slot + every or slot
+  else
+    slot = now
+  end
+  slot = math.floor(slot)
+  return slot, offset ~= 0 and math.floor(offset) or slot - math.floor(slot / every) * every
+end
+
+local function iteration_id(scheduler_id, slot)
+  return "repeat:" .. scheduler_id .. ":" .. string.format("%.0f", slot)
+end
+
+-- opts: JSON without its last brace, to which is added what depends on the time; the caller's keys
+-- must not be among it. is_cron: such jobs also name their time. Answers id and delay in ms, as text.
+local function store_iteration(base, scheduler_id, slot, now, name, data, opts, priority, lifo, is_cron)
+  local id, slot_text = iteration_id(scheduler_id, slot), string.format("%.0f", slot)
+  local now_text = string.format("%.0f", now)
+  local delay = string.format("%.0f", math.max(slot - now, 0))
+  local timed = ',"jobId":' .. cjson.encode(id) .. ',"delay":' .. delay
+    .. ',"timestamp":' .. now_text
+  if is_cron then
+    timed = timed .. ',"prevMillis":' .. slot_text
+  end
+  local job = {id = id, name = name, data = data, opts = opts .. timed .. "}",
+    timestamp = now_text, delay = delay, priority = priority, rjk = scheduler_id}
+  redis.call("INCR", base .. "id")
+  store_job(base, job)
+  enqueue_stored(base, job, lifo)
+  return id, delay
+end

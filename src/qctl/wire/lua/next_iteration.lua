@@ -1,0 +1,46 @@
+-- Make a scheduler's next iteration, when a worker has fetched the present one. Wire format 6.4. An
+-- older iteration, which was retried or had stalled, makes none: there is only one pending.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] scheduler id   ARGV[2] id of the fetched job   ARGV[3] now, epoch ms
+-- ARGV[4] interval ms as the job has it, or "" for a cron pattern
+-- ARGV[5] the pattern's next time, epoch ms, or ""   ARGV[6] offset ms as the job has it
+-- ARGV[7] priority   ARGV[8] "1" to run next (lifo) or ""
+-- ARGV[9] the new iteration's opts as JSON without its last brace
+--
+-- Answers the new iteration's id; "" when there is none to be made.
+--@include slots
+
+local base, sid, now = KEYS[1], ARGV[1], tonumber(ARGV[3])
+local schedule, record = base .. "repeat", base .. "repeat:" .. sid
+local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
+if not prev or ARGV[2] ~= iteration_id(sid, prev) then
+  return ""
+end
+local known = redis.call("HMGET", record, "name", "data", "every", "startDate", "offset", "ic")
+local slot, every = tonumber(ARGV[5]), tonumber(known[3] or "") or tonumber(ARGV[4])
+if not slot then
+  if not every or every < 1 then
+    return ""
+  end
+  slot = next_slot(prev, every, now, tonumber(known[5] or "") or tonumber(ARGV[6]) or 0,
+    tonumber(known[4] or ""))
+end
+local id = iteration_id(sid, slot)
+if redis.call("EXISTS", base .. id) == 1 then
+  emit(base .. "events", base .. "meta", "event", "duplicated", "jobId", id)
+  return ""
+end
+local name, data = known[1] or redis.call("HGET", base .. ARGV[2], "name") or sid, known[2]
+if not data and not known[6] then
+  -- A repeatable of old versions keeps its data in the job alone.
+  data = redis.call("HGET", base .. ARGV[2], "data")
+  if data then
+    redis.call("HSET", record, "data", data)
+  end
+end
+redis.call("ZADD", schedule, string.format("%.0f", slot), sid)
+redis.call("HINCRBY", record, "ic", 1)
+store_iteration(base, sid, slot, now, name, data or "{}", ARGV[9], ARGV[7], ARGV[8] == "1",
+  ARGV[5] ~= "")
+return id

@@ -1,0 +1,23 @@
+-- Remove a scheduler and its pending iteration if that is delayed. Wire format 6.6. An iteration
+-- that waits already stays and runs.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] scheduler id
+--
+-- Answers 1 when there was one, else 0.
+--@include slots
+--@include keep
+
+local base, sid = KEYS[1], ARGV[1]
+local prev = tonumber(redis.call("ZSCORE", base .. "repeat", sid) or "")
+if not prev then
+  return 0
+end
+local id = iteration_id(sid, prev)
+if redis.call("ZREM", base .. "delayed", id) == 1 then
+  delete_job_keys(base .. id)
+  redis.call("XADD", base .. "events", "*", "event", "removed", "jobId", id, "prev", "delayed")
+end
+redis.call("ZREM", base .. "repeat", sid)
+redis.call("DEL", base .. "repeat:" .. sid)
+return 1

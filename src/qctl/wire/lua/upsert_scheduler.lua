@@ -1,0 +1,91 @@
+-- Make a scheduler, or change it together with its pending iteration. Wire format 6.3. Unlike BullMQ
+-- 6 it finds that iteration in a paused queue as well, so there never are two.
+--
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
+-- ARGV[1] scheduler id   ARGV[2] now, epoch ms   ARGV[3] interval ms, or "" for a cron pattern
+-- ARGV[4] the pattern's next time, epoch ms, or ""   ARGV[5] offset ms or ""
+-- ARGV[6] start, epoch ms, or ""   ARGV[7] the jobs' name   ARGV[8] their data as JSON
+-- ARGV[9] their priority   ARGV[10] "1" to run next (lifo) or ""
+-- ARGV[11] the iteration's opts as JSON without its last brace
+-- ARGV[12] … the other fields of the scheduler's record, name and value in turn
+--
+-- Answers {job id, delay in ms}, or -10 (that iteration exists and runs) or -11 (the next 32 are
+-- all taken): then nothing was changed.
+--@include slots
+--@include keep
+
+local base, sid, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local every, start = tonumber(ARGV[3]), tonumber(ARGV[6])
+local schedule, record = base .. "repeat", base .. "repeat:" .. sid
+local old = redis.call("HMGET", record, "every", "offset", "ic")
+local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
+
+-- P17 for the pending iteration, which has no parent, children or deduplication. Answers from where
+-- it can be taken; what is active stays.
+local function place_of_pending(id)
+  if redis.call("EXISTS", base .. id) == 0 then
+    return nil
+  end
+  for _, set in ipairs({"delayed", "prioritized"}) do
+    if redis.call("ZSCORE", base .. set, id) then
+      return set, "ZREM"
+    end
+  end
+  for _, list in ipairs({"wait", "paused"}) do
+    if redis.call("LPOS", base .. list, id) then
+      return list, "LREM"
+    end
+  end
+  return nil
+end
+
+local slot, offset = tonumber(ARGV[4]), 0
+if every then
+  local known = tonumber(old[1] or "") == every and prev or nil
+  slot, offset = next_slot(known, every, now, tonumber(ARGV[5]) or 0, start)
+end
+local pending = prev and iteration_id(sid, prev)
+local place, remove
+if pending then
+  place, remove = place_of_pending(pending)
+end
+if place and every and tonumber(old[1] or "") == every then
+  slot = prev
+end
+
+local function is_taken(id)
+  return id ~= (place and pending) and redis.call("EXISTS", base .. id) == 1
+end
+local tries = 1
+while is_taken(iteration_id(sid, slot)) do
+  if not every then
+    return -10
+  end
+  slot, tries = slot + every, tries + 1
+  if tries > 32 then
+    return -11
+  end
+end
+
+if place then
+  if remove == "ZREM" then
+    redis.call("ZREM", base .. place, pending)
+  else
+    redis.call("LREM", base .. place, 1, pending)
+  end
+  delete_job_keys(base .. pending)
+end
+if ARGV[5] ~= "" then
+  offset = ARGV[5]
+elseif place and old[2] then
+  offset = old[2]
+end
+redis.call("ZADD", schedule, string.format("%.0f", slot), sid)
+redis.call("DEL", record)
+redis.call("HSET", record, "name", ARGV[7], "offset", string.format("%.0f", tonumber(offset) or 0),
+  "ic", old[3] or 1)
+for i = 12, #ARGV, 2 do
+  redis.call("HSET", record, ARGV[i], ARGV[i + 1])
+end
+return {store_iteration(base, sid, slot, now, ARGV[7], ARGV[8], ARGV[11], ARGV[9],
+  ARGV[10] == "1", not every)}

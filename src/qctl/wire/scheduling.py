@@ -1,0 +1,294 @@
+"""Job schedulers: jobs made at an interval or by a cron pattern (wire format 6).
+
+Nothing is sent here. A scheduler lives in its pending job: the worker that fetches it makes the
+next one (``next_iteration_call``), so that Python and Node hand one scheduler to each other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from qctl.connect import Arg
+from qctl.errors import FailedError, RefusedError, UsageError
+from qctl.wire.cron import next_time_ms
+from qctl.wire.encoding import (
+    MAX_INTEGER,
+    duration_ms,
+    encode_data,
+    encode_json,
+    encode_name,
+    integer,
+    option_set,
+)
+from qctl.wire.jobs import number, pairs
+from qctl.wire.keys import QueueKeys
+from qctl.wire.options import Duration, JobOptions
+from qctl.wire.scripts import ScriptCall
+
+# A key of repeatable jobs of old versions: name:id:endDate:tz:suffix (wire format 6.6).
+_LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
+_RUNS = -10
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a scheduler makes jobs: by ``cron`` or by ``every``.
+
+    Args:
+        cron: five fields, or six with seconds first.
+        every: an interval, in seconds or as a ``timedelta``.
+        tz: the time zone of ``cron``; None for that of whoever makes the next job.
+        limit: at most so many jobs.
+        start: no job before; epoch ms or a ``datetime`` (a naive one is local time).
+        end: no job after; the same.
+        offset: of the jobs within the grid of ``every``, in seconds.
+        immediately: the first job of ``cron`` at once.
+    """
+
+    cron: str | None = None
+    every: Duration | None = None
+    tz: str | None = None
+    limit: int | None = None
+    start: int | datetime | None = None
+    end: int | datetime | None = None
+    offset: Duration | None = None
+    immediately: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """A scheduler as Redis has it. Times are epoch milliseconds.
+
+    Args:
+        next_ms: when its pending job is due, or was.
+        iterations: jobs made so far.
+        opts: the jobs' options as stored.
+    """
+
+    id: str
+    name: str
+    next_ms: int
+    iterations: int
+    cron: str | None
+    every_ms: int | None
+    tz: str | None
+    offset_ms: int
+    limit: int | None
+    start_ms: int | None
+    end_ms: int | None
+    data: Any
+    opts: Mapping[str, Any]
+
+
+def upsert_call(
+    keys: QueueKeys,
+    scheduler_id: str,
+    schedule: Schedule,
+    name: str | None,
+    data: Any,
+    options: JobOptions,
+    now_ms: int,
+) -> ScriptCall:
+    """The call that makes or changes a scheduler.
+
+    Raises:
+        UsageError: the schedule or the jobs' options are wrong.
+    """
+    if not scheduler_id or _LEGACY_KEY.fullmatch(scheduler_id):
+        raise UsageError(f"a scheduler cannot have the id {scheduler_id!r}")
+    record, repeat, next_ms = _schedule(schedule, now_ms)
+    template, priority = _template(options, keys.prefix)
+    job_name = encode_name(scheduler_id if name is None else name)
+    json_data = encode_data(data)
+    if json_data != "{}":
+        record["data"] = json_data
+    if template:
+        record["opts"] = encode_json(template, "an option")
+    opts = template | {"repeat": repeat | {"count": 1}, "repeatJobKey": scheduler_id}
+    args: list[Arg] = [
+        scheduler_id, now_ms, record.get("every", ""), "" if next_ms is None else next_ms,
+        repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data, priority,
+        "1" if options.lifo else "",
+        encode_json(opts, "an option")[:-1],
+    ]  # fmt: skip
+    for field, value in record.items():
+        args += (field, value)
+    return ScriptCall("upsert_scheduler", (keys(""),), tuple(args))
+
+
+def upserted_id(scheduler_id: str, answer: Any) -> str:
+    """The pending job's id, from the answer to ``upsert_call``.
+
+    Raises:
+        RefusedError: the job that would be made exists and runs.
+        FailedError: all of the next times are taken by other jobs.
+    """
+    if answer == _RUNS:
+        raise RefusedError(
+            f"scheduler {scheduler_id} was not changed",
+            why="its job of the next time exists already, and is no longer waiting",
+        )
+    if isinstance(answer, int):
+        raise FailedError(
+            f"scheduler {scheduler_id} was not changed",
+            why="its jobs of the next 32 times exist already",
+        )
+    return str(answer[0])
+
+
+def remove_call(keys: QueueKeys, scheduler_id: str) -> ScriptCall:
+    """The call that removes a scheduler; it answers 0 when there is none."""
+    return ScriptCall("remove_scheduler", (keys(""),), (scheduler_id,))
+
+
+def next_iteration_call(
+    keys: QueueKeys, job_id: str, fields: Mapping[str, str], now_ms: int
+) -> ScriptCall | None:
+    """What a worker runs when it has fetched a job with ``rjk``; None when its schedule has ended.
+
+    Args:
+        fields: the fetched job's hash.
+
+    Raises:
+        UsageError: the job's pattern or time zone is not known here.
+    """
+    scheduler_id = fields.get("rjk", "")
+    opts = _object(fields.get("opts"))
+    repeat = _mapping(opts.get("repeat"))
+    if not scheduler_id or not repeat or _LEGACY_KEY.fullmatch(scheduler_id):
+        return None
+    count = (number(repeat.get("count")) or 0) + 1
+    limit, end = number(repeat.get("limit")), number(repeat.get("endDate"))
+    if (limit is not None and count > limit) or (end is not None and now_ms > end):
+        return None
+    next_ms = None
+    if pattern := repeat.get("pattern"):
+        base_ms = max(now_ms, number(opts.get("prevMillis")) or 0)
+        next_ms = next_time_ms(str(pattern), repeat.get("tz"), base_ms)
+        if next_ms is None or (end is not None and next_ms > end):
+            return None
+    timed = {"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"}
+    renewed = {"attempts": 0} | {key: opts[key] for key in opts if key not in timed}
+    if isinstance(backoff := renewed.get("backoff"), int | float):
+        renewed["backoff"] = {"type": "fixed", "delay": backoff}
+    renewed["repeat"] = {key: repeat[key] for key in repeat if key != "immediately"}
+    renewed["repeat"]["count"] = count
+    renewed["repeatJobKey"] = scheduler_id
+    every = number(repeat.get("every"))
+    args = (
+        scheduler_id, job_id, now_ms, "" if every is None else every,
+        "" if next_ms is None else next_ms, number(repeat.get("offset")) or 0,
+        number(opts.get("priority")) or 0, "1" if opts.get("lifo") else "",
+        encode_json(renewed, "an option")[:-1],
+    )  # fmt: skip
+    return ScriptCall("next_iteration", (keys(""),), args)
+
+
+def list_command(keys: QueueKeys) -> tuple[Arg, ...]:
+    """The command that names all schedulers."""
+    return ("ZRANGE", keys("repeat"), 0, -1, "WITHSCORES")
+
+
+def record_commands(keys: QueueKeys, listed: Sequence[str]) -> list[tuple[Arg, ...]]:
+    """The commands that read the records of those named."""
+    return [("HGETALL", keys.scheduler(scheduler_id)) for scheduler_id in listed[::2]]
+
+
+def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
+    """The schedulers, soonest first; what has no record or is no scheduler is left out."""
+    found = []
+    for (scheduler_id, score), flat in zip(pairs(listed).items(), records, strict=True):
+        fields = pairs(flat) if isinstance(flat, list) else {}
+        if "ic" not in fields:
+            continue
+        found.append(
+            Scheduler(
+                id=scheduler_id,
+                name=fields.get("name", scheduler_id),
+                next_ms=number(score) or 0,
+                iterations=number(fields["ic"]) or 0,
+                cron=fields.get("pattern"),
+                every_ms=number(fields.get("every")),
+                tz=fields.get("tz"),
+                offset_ms=number(fields.get("offset")) or 0,
+                limit=number(fields.get("limit")),
+                start_ms=number(fields.get("startDate")),
+                end_ms=number(fields.get("endDate")),
+                data=json.loads(fields.get("data", "{}")),
+                opts=_object(fields.get("opts")),
+            )
+        )
+    return found
+
+
+def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], int | None]:
+    """Fields for the record, ``opts.repeat``, and the next time of a pattern."""
+    if (schedule.cron is None) == (schedule.every is None):
+        raise UsageError("a scheduler needs either cron or every")
+    if schedule.immediately and schedule.start is not None:
+        raise UsageError("immediately and start cannot go together")
+    if schedule.cron is None and schedule.tz is not None:
+        raise UsageError("tz goes with cron")
+    start_ms, end_ms = _epoch_ms(schedule.start, "start"), _epoch_ms(schedule.end, "end")
+    if end_ms is not None and end_ms <= max(now_ms, start_ms or 0):
+        raise UsageError("end must be later than now and than start")
+    if schedule.limit == 0:
+        raise UsageError("limit must be 1 or more")
+    every_ms = None if schedule.every is None else duration_ms(schedule.every, "every")
+    if every_ms == 0:
+        raise UsageError("every must be 1 ms or more")
+    offset = None if schedule.offset is None else duration_ms(schedule.offset, "offset")
+    next_ms = None
+    if schedule.cron is not None:
+        after_ms = max(now_ms, start_ms or 0)
+        next_ms = next_time_ms(schedule.cron, schedule.tz, after_ms)
+        if next_ms is None or (end_ms is not None and next_ms > end_ms):
+            raise UsageError(f"the pattern {schedule.cron!r} is never due before the end")
+        if schedule.immediately:
+            next_ms = now_ms
+    repeat = {
+        "pattern": schedule.cron,
+        "every": every_ms,
+        "tz": schedule.tz,
+        "limit": integer(schedule.limit, "limit", MAX_INTEGER),
+        "startDate": start_ms,
+        "endDate": end_ms,
+        "offset": offset,
+    }
+    repeat = {field: value for field, value in repeat.items() if value is not None}
+    record = {field: str(value) for field, value in repeat.items() if field != "offset"}
+    return record, repeat, next_ms
+
+
+def _epoch_ms(value: int | datetime | None, what: str) -> int | None:
+    if isinstance(value, datetime):
+        return round(value.timestamp() * 1000)
+    return integer(value, what, MAX_INTEGER)
+
+
+def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
+    for name in ("delay", "job_id", "dedup", "timestamp_ms", "parent"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"{name} is not an option of a scheduler's jobs")
+    encoded = option_set(options, prefix)
+    template = _object(encoded.opts)
+    if options.attempts is None:
+        # Left open, as BullMQ's records do.
+        del template["attempts"]
+    return template, encoded.priority
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        return _mapping(json.loads(text or "{}"))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

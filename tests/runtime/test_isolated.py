@@ -1,0 +1,153 @@
+"""Handlers in child processes: results, failures, deaths, and the two kinds of timeouts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from qctl import Queue, UnrecoverableError, Worker
+from qctl.connect import Client
+from qctl.errors import UsageError
+from qctl.runtime.job import SyncJob
+from qctl.wire.jobs import pairs
+from qctl.wire.keys import QueueKeys
+from tests.servers import wait_until
+
+KEYS = QueueKeys("bull", "isolated")
+
+
+def answer(job: SyncJob) -> dict[str, Any]:
+    job.update_progress(50)
+    job.log("half way")
+    return {"pid": os.getpid(), "data": job.data, "attempt": job.attempts_started}
+
+
+def die(_: SyncJob) -> None:
+    os._exit(7)
+
+
+def spin(_: SyncJob) -> None:
+    while True:
+        pass
+
+
+def rest(_: SyncJob) -> None:
+    time.sleep(60)
+
+
+def refuse(_: SyncJob) -> None:
+    raise UnrecoverableError("never again")
+
+
+class Odd(Exception):
+    """Cannot be unpickled: it needs two arguments."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def raise_odd(_: SyncJob) -> None:
+    raise Odd("very ", "odd")
+
+
+def worker(redis_url: str, **options: Any) -> Worker:
+    found = Worker("isolated", redis_url=redis_url, concurrency=2, **options)
+    for handler in (answer, die, refuse, raise_odd):
+        found.task(handler.__name__, isolate=True)(handler)
+    found.task("spin", isolate=True, kill_after_s=0.3)(spin)
+    found.task("rest", isolate=True, timeout_s=0.3)(rest)
+    return found
+
+
+def run(redis_url: str, client: Client, name: str, **options: Any) -> dict[str, str]:
+    """Run one job; its hash afterwards."""
+
+    async def main() -> None:
+        running = worker(redis_url)
+        await running.start()
+        await running.wait_drained()
+        await running.stop()
+
+    with Queue("isolated", redis_url=redis_url) as queue:
+        job_id = queue.add(name, {"n": 7}, **options)
+    asyncio.run(main())
+    return pairs(client.call("HGETALL", KEYS(job_id)))
+
+
+def test_it_runs_elsewhere_and_reaches_redis(redis_url: str, client: Client) -> None:
+    job = run(redis_url, client, "answer")
+    value = json.loads(job["returnvalue"])
+    assert value.pop("pid") != os.getpid()
+    assert value == {"data": {"n": 7}, "attempt": 1}
+    assert job["progress"] == "50"
+    assert client.call("LRANGE", KEYS.logs("1"), 0, -1) == ["half way"]
+
+
+def test_a_death_fails_the_attempt(redis_url: str, client: Client) -> None:
+    job = run(redis_url, client, "die", attempts=2)
+    assert job["failedReason"] == "the job's process ended: exit code 7"
+    assert (job["atm"], job["ats"]) == ("2", "2")
+
+
+def test_what_never_ends_is_killed(redis_url: str, client: Client) -> None:
+    assert run(redis_url, client, "spin")["failedReason"] == "killed after 0.3 s"
+
+
+def test_a_soft_timeout_is_raised_in_the_handler(redis_url: str, client: Client) -> None:
+    job = run(redis_url, client, "rest")
+    assert job["failedReason"] == "timed out after 0.3 s"
+    assert "time.sleep(60)" in job["stacktrace"]
+
+
+def test_exceptions_keep_their_kind(redis_url: str, client: Client) -> None:
+    job = run(redis_url, client, "refuse", attempts=5)
+    assert job["failedReason"] == "never again"
+    assert job["ats"] == "1"
+    assert "in refuse" in job["stacktrace"]
+
+
+def test_an_exception_that_cannot_travel_is_told(redis_url: str, client: Client) -> None:
+    assert run(redis_url, client, "raise_odd")["failedReason"] == "Odd: very odd"
+
+
+def test_a_stop_gives_the_job_back_and_leaves_no_process(redis_url: str, client: Client) -> None:
+    async def main() -> None:
+        running = worker(redis_url)
+        await running.start()
+        with Queue("isolated", redis_url=redis_url) as queue:
+            queue.add("rest")
+        loop = asyncio.get_running_loop()
+        children = await loop.run_in_executor(None, wait_until, isolated_children, "a child")
+        await running.stop(grace_s=0.05)
+        gone, _ = psutil.wait_procs(children, timeout=5)
+        assert len(gone) == len(children)
+
+    asyncio.run(main())
+    assert client.call("LRANGE", KEYS("wait"), 0, -1) == ["1"]
+    assert not client.call("EXISTS", KEYS("active"), KEYS.lock("1"))
+    assert "atm" not in pairs(client.call("HGETALL", KEYS("1")))
+
+
+def isolated_children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def test_options_that_do_not_fit() -> None:
+    worker = Worker("isolated")
+    with pytest.raises(UsageError, match="kill_after_s needs isolate"):
+        worker.task("x", kill_after_s=1)(rest)
+
+    async def handler(_: object) -> None: ...
+
+    with pytest.raises(UsageError, match="plain def"):
+        worker.task("y", isolate=True)(handler)
