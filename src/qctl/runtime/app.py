@@ -9,23 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import UsageError
+from qctl.runtime.messages import check_app
 from qctl.runtime.worker import Worker
-
-
-def check_spec(spec: str) -> None:
-    """See that an app is named in the right form; nothing is imported.
-
-    Raises:
-        UsageError: it is not.
-    """
-    module, separator, attribute = spec.partition(":")
-    parts = [*module.split("."), *attribute.split(".")]
-    if not separator or not all(part.isidentifier() for part in parts):
-        raise UsageError(
-            f"{spec!r} does not name an app",
-            why="an app is MODULE:ATTRIBUTE, where the attribute is a Worker or a list of them",
-            hint="for example app:worker for `worker = Worker(…)` in app.py",
-        )
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:
@@ -40,7 +25,7 @@ def load_workers(specs: Sequence[str]) -> list[Worker]:
         sys.path.insert(0, here)
     workers: dict[int, Worker] = {}
     for spec in specs:
-        check_spec(spec)
+        check_app(spec)
         for worker in _workers_of(spec):
             workers[id(worker)] = worker
     return list(workers.values())

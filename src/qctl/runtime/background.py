@@ -9,12 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from qctl.config import state_home
-from qctl.errors import QctlError
+from qctl.errors import FailedError, QctlError, TimedOutError
+from qctl.manage.qctl import tail
 from qctl.manage.sockets import started_at
 from qctl.manage.state import Folder, MasterState
 from qctl.runtime import control, logs
@@ -23,17 +25,75 @@ from qctl.runtime.master import Master, MasterOptions
 _VARIABLE = "QCTL_WORKER_MASTER"
 MOST_LOG_BYTES = 10_000_000
 _LOOK_AT_LOG_S = 10.0
+_POLL_S = 0.03
+_LAST_LINES = 15
 
 
-def launch(
-    folder: Folder, options: MasterOptions, environ: Mapping[str, str], lock: int
-) -> subprocess.Popen[bytes]:
-    """Start a master that outlives us; it writes its state before it listens.
+def run_in_background(
+    folder: Folder,
+    options: MasterOptions,
+    environ: Mapping[str, str],
+    lock: int,
+    timeout_s: float,
+) -> tuple[int, list[int]]:
+    """Start a master that outlives us, and wait until its processes take jobs.
 
     Args:
+        folder: made already.
         environ: the whole environment of the master; the URL and prefix of Redis are in it.
         lock: the folder's, which the master then holds.
+        timeout_s: how long to wait; then it is stopped again.
+
+    Returns:
+        its pid, and those of its processes.
+
+    Raises:
+        FailedError: it did not start; its last words are told.
+        TimedOutError: it did not get ready.
     """
+    before = folder.log.stat().st_size if folder.log.exists() else 0
+    master = _launch(folder, options, environ, lock)
+    deadline = time.monotonic() + timeout_s
+    pids: list[int] | None = None
+    try:
+        while (pids := _pids_if_ready(folder, master.pid)) is None and master.poll() is None:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_S)
+    finally:
+        timed_out = not pids and master.poll() is None
+        if timed_out:
+            # What was not there before is not left behind half started.
+            master.terminate()
+            master.wait()
+    if pids:
+        return master.pid, pids
+    words = "\n".join(f"    {row}" for row in tail(folder.log, _LAST_LINES, before)[0])
+    if timed_out:
+        raise TimedOutError(
+            f"qctl:{folder.name} was not ready within {timeout_s:g} s",
+            why=f"it was stopped again; its last words:\n{words}",
+            hint=f"qctl worker logs {folder.name}",
+        )
+    raise FailedError(
+        f"qctl:{folder.name} did not start",
+        why=f"its last words:\n{words}",
+        hint="mend the app; `qctl worker run` tries it in front",
+    )
+
+
+def _pids_if_ready(folder: Folder, pid: int) -> list[int] | None:
+    try:
+        answer = folder.ask({"do": "state"})
+    except QctlError:
+        return None
+    is_it = answer["pid"] == pid and answer["ready"]
+    return [row["pid"] for row in answer["slots"]] if is_it else None
+
+
+def _launch(
+    folder: Folder, options: MasterOptions, environ: Mapping[str, str], lock: int
+) -> subprocess.Popen[bytes]:
     descriptor = os.open(folder.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     with contextlib.closing(os.fdopen(descriptor, "ab")) as log:
         return subprocess.Popen(

@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from qctl.connect import Address
-from qctl.errors import QctlError, ReplyError, UnreachableError
+from qctl.connect import Address, Arg
+from qctl.errors import QctlError, UnreachableError
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.job import Job
 from qctl.runtime.listener import Listener
 from qctl.runtime.logs import Log
 from qctl.runtime.options import WorkerOptions
-from qctl.runtime.reclaim import reclaim
+from qctl.runtime.reconnect import RECONNECT_S, Recovery
 from qctl.runtime.stalled import check_stalled
 from qctl.wire import working
 from qctl.wire.keys import QueueKeys
@@ -31,7 +31,6 @@ from qctl.wire.scripts import ScriptCall, source
 
 STEPS_IN_FLIGHT = 2
 MOST_LIMIT_WAIT_S = 30.0
-RECONNECT_S = (0.05, 3.0)
 
 Completed = tuple[Job, str]
 
@@ -92,10 +91,8 @@ class Engine:
         self.is_drained = False
         self._limited: asyncio.TimerHandle | None = None
         self._kick_is_due = False
-        self._unknown: set[str] = set()
-        self._is_suspect = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._reconnecting: asyncio.Task[None] | None = None
+        self._recovery = Recovery(self)
         self._changed = asyncio.Event()
         self._runner: Runner
 
@@ -135,7 +132,7 @@ class Engine:
 
     async def wait_drained(self) -> None:
         """Until a fetch has found nothing while no job was in hand."""
-        while self.in_hand or self._steps or self._settled or not self.is_drained:
+        while self.in_hand or self._steps or self._settled or not self.is_drained or self._limited:
             self._changed.clear()
             await self._changed.wait()
 
@@ -155,8 +152,7 @@ class Engine:
     async def close(self) -> None:
         """End the connections. What is still in hand is left to the stalled check."""
         self.stop_fetching()
-        if self._reconnecting is not None:
-            self._reconnecting.cancel()
+        self._recovery.cancel()
         if self._limited is not None:
             self._limited.cancel()
         for task in self._tasks:
@@ -169,6 +165,7 @@ class Engine:
 
     def complete(self, job: Job, value: str) -> None:
         """The job's handler has returned ``value`` (JSON); the next step settles it."""
+        job.is_ending = True
         self._settled.append((job, value))
         self._free += 1
         if not self._kick_is_due:
@@ -186,6 +183,8 @@ class Engine:
         """The job has ended in another way than by ``complete``: its place is free."""
         self.forget(job)
         self._free += 1
+        # As a step of a completed job would: see whether there is another one.
+        self.is_drained = False
         self._kick()
 
     def hold_fetching(self, for_s: float) -> None:
@@ -204,7 +203,7 @@ class Engine:
         """
         return await self._persist(lambda: self.connection.run_call(call))
 
-    async def command(self, *command: str | int) -> Any:
+    async def command(self, *command: Arg) -> Any:
         """The same for one command."""
         return await self._persist(lambda: self.connection.call(*command))
 
@@ -276,7 +275,7 @@ class Engine:
         self.completed_count += len(batch) - len(codes) // 2
         for position, code in zip(codes[::2], codes[1::2], strict=True):
             self._not_settled(batch[position - 1][0], code)
-        self._unknown.clear()
+        self._recovery.succeeded()
         now = self._loop.time()
         self._free += wanted - len(fetched) // 2
         if wanted:
@@ -301,8 +300,8 @@ class Engine:
             self.hold_fetching(ms / 1000)
         else:
             self.is_drained = True
-            # Also without room now: a job that ends by other ways than a step fetches nothing.
-            self.listener.listen(ms)
+            if self._free > 0:
+                self.listener.listen(ms)
             self._note_change()
 
     def _fetch_again(self) -> None:
@@ -331,7 +330,7 @@ class Engine:
             self.in_hand[job.id] = job
             self._free -= 1
             self._runner.refused(job, code)
-        elif job.id in self._unknown and code in {working.MISSING, working.NO_LOCK}:
+        elif self._recovery.has_settled(job, code):
             self.log.info("settled before the connection broke", job=job.id)
         else:
             why = working.CODE_TEXTS.get(code, str(code))
@@ -359,40 +358,12 @@ class Engine:
     def _note_change(self) -> None:
         self._changed.set()
 
-    # Trouble
-
     def _step_failed(self, batch: list[Completed], error: Exception) -> None:
         self._settled.extendleft(reversed(batch))
-        if isinstance(error, UnreachableError):
-            # Whether Redis has done the step is unknown: it may have settled the batch, and it may
-            # have given us jobs that we have never heard of.
-            self._unknown.update(job.id for job, _ in batch)
-            self._is_suspect = True
-        elif isinstance(error, ReplyError) and error.code != "NOSCRIPT":
-            self.log.error("step refused", why=str(error))
-        if self._reconnecting is None and not self.connection.is_closed:
-            self._reconnecting = self._loop.create_task(self._reconnect())
+        self._recovery.begin([job for job, _ in batch], error)
 
-    async def _reconnect(self) -> None:
-        pause_s, most_s = RECONNECT_S
-        is_away = False
-        while True:
-            try:
-                await self.connection.call("SCRIPT", "LOAD", source("work"))
-                if self._is_suspect:
-                    known = {job.token for job in self.in_hand.values()}
-                    await reclaim(self.connection, self.keys, self.owner, known, self.log)
-                    self._is_suspect = False
-                break
-            except QctlError as error:
-                if not is_away:
-                    is_away = True
-                    self.log.warning("Redis is away", why=error.why or error.what)
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, most_s)
-        if is_away:
-            self.log.info("Redis is back")
-        self._reconnecting = None
+    def recovered(self) -> None:
+        """Redis takes steps again."""
         self.is_drained = False
         self._kick()
 

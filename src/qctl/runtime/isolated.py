@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from qctl.connect import Arg
 from qctl.runtime.job import Job, SyncJob
 from qctl.runtime.outcomes import JobTimeoutError
 from qctl.runtime.tasks import Call, Handler, TaskSpec
@@ -180,7 +181,7 @@ class _Link:
     async def run_call(self, call: ScriptCall) -> Any:
         return self._ask("run_call", call)
 
-    async def command(self, *command: str | int) -> Any:
+    async def command(self, *command: Arg) -> Any:
         return self._ask("command", command)
 
     def _ask(self, kind: str, value: Any) -> Any:

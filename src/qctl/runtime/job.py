@@ -7,6 +7,7 @@ import json
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
+from qctl.connect import Arg
 from qctl.runtime.policy import JobPolicy, policy_of
 from qctl.wire import working
 from qctl.wire.jobs import number, pairs
@@ -24,7 +25,7 @@ class Link(Protocol):
 
     async def run_call(self, call: ScriptCall) -> Any: ...
 
-    async def command(self, *command: str | int) -> Any: ...
+    async def command(self, *command: Arg) -> Any: ...
 
 
 def to_json(value: Any) -> str:

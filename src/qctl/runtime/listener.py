@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qctl.connect import Address
 from qctl.errors import QctlError
 from qctl.runtime.connection import AsyncConnection
+from qctl.runtime.reconnect import RECONNECT_S
 from qctl.wire import working
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 LONGEST_BLOCK_S = 10.0
 # Redis before 7.0.8 does not block for less.
 SHORTEST_BLOCK_S = 0.002
-RECONNECT_S = (0.05, 3.0)
 
 
 class Listener:

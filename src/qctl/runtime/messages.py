@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from qctl.errors import UsageError
+
 # How the master hands a child its orders; taken out of the environment before the app is loaded.
 ORDERS_VARIABLE = "QCTL_WORKER_ORDERS"
 STATE_EVERY_S = 1.0
@@ -80,6 +82,22 @@ class ChildState:
     done: int = 0
     rss_bytes: int = 0
     late: str = ""
+
+
+def check_app(spec: str) -> None:
+    """See that an app is named in the right form; nothing is imported.
+
+    Raises:
+        UsageError: it is not.
+    """
+    module, separator, attribute = spec.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise UsageError(
+            f"{spec!r} does not name an app",
+            why="an app is MODULE:ATTRIBUTE, where the attribute is a Worker or a list of them",
+            hint="for example app:worker for `worker = Worker(…)` in app.py",
+        )
 
 
 def line(kind: str, **fields: Any) -> bytes:

@@ -46,7 +46,9 @@ class WorkerOptions:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
         if not all("!" <= character <= "~" for character in self.name):
             # Redis takes no other as the name of a connection.
-            raise UsageError(f"a worker's name is printable ASCII without blanks, not {self.name!r}")
+            raise UsageError(
+                f"a worker's name is printable ASCII without blanks, not {self.name!r}"
+            )
         if self.rate_limit and (self.rate_limit.jobs <= 0 or self.rate_limit.per_s <= 0):
             raise UsageError("a rate limit needs jobs and per_s above 0")
 

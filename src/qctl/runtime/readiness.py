@@ -1,4 +1,4 @@
-"""Tells whoever started us that we are ready: PM2 (``wait_ready``) and systemd (``Type=notify``)."""
+"""Tells PM2 (``wait_ready``) and systemd (``Type=notify``) that we are ready."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 
-from qctl.connect import Client, connect
+from qctl.connect import Client
 from qctl.errors import QctlError
 from qctl.runtime.engine import Engine
 from qctl.wire import scripts, working
@@ -22,20 +22,19 @@ class Renewer(threading.Thread):
     """Keeps the locks of an engine's jobs.
 
     Args:
-        redis_url: for the connection of this thread.
+        client: this thread's own; closed at its end.
         loop: the engine's; watched for being blocked.
     """
 
-    def __init__(self, engine: Engine, redis_url: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: Engine, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(name=f"renew {engine.keys.name}", daemon=True)
         self._engine = engine
-        self._redis_url = redis_url
+        self._client = client
         self._loop = loop
         self._stop_wanted = threading.Event()
         # Wire format 7.4: looked at twice within the time after which a lock is renewed.
         self._renew_after_s = engine.options.lock_ttl_s / 4
         self._every_s = min(LOOK_S, self._renew_after_s / 2)
-        self._client: Client | None = None
         self._beat_at = time.monotonic()
         self._has_told = False
         self._is_away = False
@@ -55,8 +54,7 @@ class Renewer(threading.Thread):
                 self._is_away = True
             else:
                 self._is_away = False
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
 
     def _renew(self) -> None:
         engine = self._engine
@@ -68,13 +66,11 @@ class Renewer(threading.Thread):
             chunk = due[start : start + working.MAX_BATCH]
             pairs = [(job.id, job.token) for job in chunk]
             call = working.renew(engine.keys, round(engine.options.lock_ttl_s * 1000), pairs)
-            if self._client is None:
-                self._client = connect(self._redis_url)[1]
             lost = set(scripts.run(self._client, call.name, call.keys, call.args))
             for job in chunk:
                 job.renewed_at = now
-                # It may have been settled while we asked.
-                if job.id in lost and not job.lost_lock and engine.in_hand.get(job.id) is job:
+                # One that is ending may have been settled while we asked.
+                if job.id in lost and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
                     engine.log.error(
                         "lock lost: another worker may run the job now", job=job.id, name=job.name

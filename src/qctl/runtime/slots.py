@@ -135,12 +135,13 @@ class Slot:
         words = child.last_words() if child else ["it cannot be started"]
         if crashes >= MOST_CRASHES and self._is_needed():
             raise NotReadyError(
-                f"{crashes} processes in a row died before they were ready; the last one said", words
+                f"{crashes} processes in a row died before they were ready; the last one said",
+                words,
             )
         if child is not None and not child.ended.is_set():
             self._retire(child)
         pid = child.pid if child else None
-        self._log.error("process died before it was ready", pid=pid, why=words[-1])
+        self._log.error("process died before it was ready", pid=pid, why=" | ".join(words[-2:]))
 
     async def _rest(self) -> None:
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSES_S[1])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from qctl.config import Settings, load_settings
-from qctl.connect import parse_url
+from qctl.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime.engine import Engine
 from qctl.runtime.isolated import IsolatedPool
@@ -53,6 +53,7 @@ class WorkerState:
     completed: int
     failed: int
     since_fetch_s: float | None
+
 
 GRACE_S = 30.0
 # After the grace, for cancelled handlers to clean up.
@@ -216,12 +217,14 @@ class Worker:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
         name = client_name(keys.prefix, keys.name, options.name)
-        self._engine = engine = Engine(keys, parse_url(settings.redis_url), options, name, owner)
+        # For the renewals; an embedded Redis lives as long as this client.
+        address, client = connect(settings.redis_url)
+        self._engine = engine = Engine(keys, address, options, name, owner)
         self._threads = ThreadPoolExecutor(options.concurrency, thread_name_prefix=self.queue)
         self._children = IsolatedPool(self._threads)
         calls = self._tasks.build(self._middleware, self._caller)
         self._runner = JobRunner(engine, calls, next_iteration_call)
-        self._renewer = Renewer(engine, settings.redis_url, loop)
+        self._renewer = Renewer(engine, client, loop)
         self._renewer.start()
         try:
             await engine.open(self._runner)
