@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.cluster import key_slot
 from qctl.connect import Client, connect
 from qctl.errors import ReplyError, UnreachableError
@@ -344,3 +346,40 @@ def test_a_sentinel_master_with_a_password(start_redis: Callable[..., RedisServe
     with contextlib.closing(connect(wrong)[1]) as client, pytest.raises(ReplyError) as caught:
         client.call("PING")
     assert caught.value.code in {"NOAUTH", "WRONGPASS"}
+
+
+async def run_jobs(url: str, prefix: str, jobs: int) -> list[str]:
+    """Add jobs, half of them by each kind of producer, and run them; the ids that ran."""
+    ran: list[str] = []
+    worker = Worker("work", redis_url=url, prefix=prefix, concurrency=5)
+
+    @worker.task()
+    async def note(job: Job) -> None:
+        await job.update_progress(1)
+        ran.append(job.id)
+
+    with Queue("work", redis_url=url, prefix=prefix) as queue:
+        for _ in range(jobs // 2):
+            queue.add("x")
+    async with AsyncQueue("work", redis_url=url, prefix=prefix) as queue:
+        for _ in range(jobs // 2):
+            await queue.add("x")
+    await worker.start()
+    await worker.wait_drained()
+    await worker.stop()
+    return ran
+
+
+def test_a_worker_on_a_cluster(cluster: Cluster) -> None:
+    url = f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
+    # Prefixes whose queues lie on different nodes.
+    for prefix in ("{a}", "{b}", "{c}"):
+        assert len(set(asyncio.run(run_jobs(url, prefix, 20)))) == 20
+        assert cluster.client.call("ZCARD", QueueKeys(prefix, "work")("completed")) == 20
+    slots = {key_slot(f"{{{tag}}}".encode()) * NODES // SLOTS for tag in "abc"}
+    assert len(slots) > 1
+
+
+def test_a_worker_through_a_sentinel(sentinel: tuple[RedisServer, RedisServer]) -> None:
+    url = f"redis+sentinel://127.0.0.1:{sentinel[1].port}/main/0"
+    assert len(set(asyncio.run(run_jobs(url, "bull", 20)))) == 20

@@ -12,24 +12,42 @@ if TYPE_CHECKING:
     from qctl.runtime.outcomes import RateLimited, RetryLater, UnrecoverableError, WaitForChildren
     from qctl.runtime.queue import AsyncQueue, Queue
     from qctl.runtime.worker import Worker
+    from qctl.wire.adding import AddedJob, FlowJob, NewJob
+    from qctl.wire.options import Backoff, Dedup, Keep, OnFailure, Parent
 
 # The command line must not pay for the runtime: each name is loaded when it is first used.
 _MODULES = {
-    "AsyncQueue": "queue",
-    "Job": "job",
-    "Queue": "queue",
-    "RateLimit": "options",
-    "RateLimited": "outcomes",
-    "RetryLater": "outcomes",
-    "SyncJob": "job",
-    "UnrecoverableError": "outcomes",
-    "WaitForChildren": "outcomes",
-    "Worker": "worker",
+    "AddedJob": "wire.adding",
+    "AsyncQueue": "runtime.queue",
+    "Backoff": "wire.options",
+    "Dedup": "wire.options",
+    "FlowJob": "wire.adding",
+    "Job": "runtime.job",
+    "Keep": "wire.options",
+    "NewJob": "wire.adding",
+    "OnFailure": "wire.options",
+    "Parent": "wire.options",
+    "Queue": "runtime.queue",
+    "RateLimit": "runtime.options",
+    "RateLimited": "runtime.outcomes",
+    "RetryLater": "runtime.outcomes",
+    "SyncJob": "runtime.job",
+    "UnrecoverableError": "runtime.outcomes",
+    "WaitForChildren": "runtime.outcomes",
+    "Worker": "runtime.worker",
 }
 
 __all__ = [
+    "AddedJob",
     "AsyncQueue",
+    "Backoff",
+    "Dedup",
+    "FlowJob",
     "Job",
+    "Keep",
+    "NewJob",
+    "OnFailure",
+    "Parent",
     "Queue",
     "RateLimit",
     "RateLimited",
@@ -47,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in _MODULES:
         raise AttributeError(f"module 'qctl' has no attribute {name!r}")
-    return getattr(import_module(f"qctl.runtime.{_MODULES[name]}"), name)
+    return getattr(import_module(f"qctl.{_MODULES[name]}"), name)

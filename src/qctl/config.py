@@ -34,6 +34,7 @@ class Settings:
         prefix: BullMQ's key prefix.
         max_stalled_count: the workers' ``maxStalledCount``: a job that stalls more often fails.
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
+        state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
         contexts: names of the contexts that the config files define.
     """
@@ -42,6 +43,7 @@ class Settings:
     prefix: str = DEFAULT_PREFIX
     max_stalled_count: int = DEFAULT_MAX_STALLED_COUNT
     pm2_home: Path = Path("~/.pm2")
+    state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
 
@@ -84,6 +86,7 @@ def load_settings(
         prefix=prefix or env.get("QCTL_PREFIX") or _text(redis, "prefix") or DEFAULT_PREFIX,
         max_stalled_count=_count(limit),
         pm2_home=Path(pm2_home).expanduser(),
+        state_home=state_home(env),
         targets=_targets(_table(config, "targets")),
         contexts=tuple(sorted(contexts)),
     )
@@ -93,6 +96,12 @@ def user_config_path(env: Mapping[str, str]) -> Path:
     """``$XDG_CONFIG_HOME/qctl/config.toml``, with the usual default for the variable."""
     base = env.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "qctl" / "config.toml"
+
+
+def state_home(env: Mapping[str, str]) -> Path:
+    """``$XDG_STATE_HOME/qctl``, with the usual default for the variable."""
+    base = env.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "qctl"
 
 
 def _project_config(folder: Path) -> Path | None:

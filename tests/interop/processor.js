@@ -4,11 +4,21 @@
 //   block_ms     hold the event loop for so long first
 //   fail_times   throw in the first n attempts
 //   returns      the return value
+//   steps        [name, value] pairs, done first: see STEPS
 // Each run leaves two rows in the list runs:<queue>, so that a test can count what really ran.
 
 // Jobs in hand, in this process.
 const running = new Set();
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+const STEPS = {
+  progress: (job, value) => job.updateProgress(value),
+  log: (job, row) => job.log(row),
+  data: (job, value) => job.updateData(value),
+  unrecoverable: (_, text) => {
+    throw Object.assign(new Error(text), { name: "UnrecoverableError" });
+  },
+};
 
 function makeProcessor(redis, who) {
   const record = (job, ev) =>
@@ -29,6 +39,7 @@ function makeProcessor(redis, who) {
   async function run(job) {
     const data = job.data || {};
     await record(job, "start");
+    for (const [step, value] of data.steps || []) await STEPS[step](job, value);
     if (data.block_ms) {
       const until = Date.now() + data.block_ms;
       while (Date.now() < until);

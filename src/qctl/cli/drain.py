@@ -12,6 +12,7 @@ from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.errors import ExitStatus, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from qctl.ops.drain_state import DrainOptions
     from qctl.ops.plan import DrainPlan
 
 app = new_app()
@@ -39,6 +40,15 @@ Others = Annotated[
         show_default=False,
     ),
 ]
+Strategy = Annotated[
+    Literal["pause", "roll"] | None,
+    typer.Option(
+        "--strategy",
+        help="How: pause the queues meanwhile, or roll: one process after another, no pause. "
+        "Default: roll for qctl: targets, else pause",
+        show_default=False,
+    ),
+]
 KeepPaused = Annotated[
     bool, typer.Option("--keep-paused", help="Leave the queues paused at the end")
 ]
@@ -60,9 +70,7 @@ def drain(
     target: TargetOption = None,
     timeout: Timeout = "10m",
     on_timeout: OnTimeout = "abort",
-    strategy: Annotated[  # noqa: ARG001 - the only one there is; scripts may name it
-        Literal["pause"], typer.Option("--strategy", help="How: pause the queues meanwhile")
-    ] = "pause",
+    strategy: Strategy = None,
     include_others: Others = None,
     keep_paused: KeepPaused = False,
     yes: Yes = False,
@@ -76,6 +84,8 @@ def drain(
     """
     if on_timeout == "restart" and not then_restart:
         raise UsageError("--on-timeout restart needs --then-restart", hint="add --then-restart")
+    if strategy == "roll" and not then_restart:
+        raise UsageError("--strategy roll needs --then-restart", hint="add --then-restart")
     _run(
         env,
         queues or [],
@@ -83,6 +93,7 @@ def drain(
         then_restart=then_restart,
         timeout=timeout,
         restart_on_timeout=on_timeout == "restart",
+        strategy=strategy,
         include_others=include_others,
         keep_paused=keep_paused,
         yes=yes,
@@ -98,6 +109,7 @@ def restart(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="For example pm2:worker")],
     timeout: Timeout = "10m",
     on_timeout: OnTimeout = "abort",
+    strategy: Strategy = None,
     include_others: Others = None,
     keep_paused: KeepPaused = False,
     yes: Yes = False,
@@ -114,6 +126,7 @@ def restart(
         then_restart=True,
         timeout=timeout,
         restart_on_timeout=on_timeout == "restart",
+        strategy=strategy,
         include_others=include_others,
         keep_paused=keep_paused,
         yes=yes,
@@ -130,6 +143,7 @@ def _run(
     then_restart: bool,
     timeout: str,
     restart_on_timeout: bool,
+    strategy: str | None,
     include_others: bool | None,
     keep_paused: bool,
     yes: bool,
@@ -140,12 +154,12 @@ def _run(
     from qctl.cli.progress import DrainView  # noqa: PLC0415
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.drain import drain as carry_out  # noqa: PLC0415
-    from qctl.ops.drain_state import DrainOptions  # noqa: PLC0415
+    from qctl.ops.drain_state import DrainOptions as Options  # noqa: PLC0415
     from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.plan import Others as OthersChoice  # noqa: PLC0415
     from qctl.ops.plan import describe, make_plan  # noqa: PLC0415
 
-    options = DrainOptions(
+    options = Options(
         timeout_s=parse_duration_s(timeout, "--timeout"),
         restart_on_timeout=restart_on_timeout,
         keep_paused=keep_paused,
@@ -166,7 +180,10 @@ def _run(
             target=target,
             then_restart=then_restart,
             others=others,
+            strategy=strategy,
         )
+        if plan.strategy == "roll":
+            _require_roll_options(options)
         with DrainView(env, dry_run=dry_run) as view:
             view.show(describe(plan, client, int(time.time() * 1000)))
             if dry_run:
@@ -178,10 +195,24 @@ def _run(
                     for step in steps:
                         view.show(step)
     except RefusedError as error:
-        _emit_refusal(env, queues, target, error)
+        _emit_refusal(env, queues, target, strategy, error)
         raise
     if view.report is not None and view.report.exit_status != ExitStatus.OK:
         raise typer.Exit(view.report.exit_status)
+
+
+def _require_roll_options(options: DrainOptions) -> None:
+    """A roll neither pauses nor kills, so what is about either has no meaning."""
+    for is_given, option in (
+        (options.restart_on_timeout, "--on-timeout restart"),
+        (options.keep_paused, "--keep-paused"),
+    ):
+        if is_given:
+            raise UsageError(
+                f"{option} does not go with a roll",
+                why="a roll pauses no queue and kills no process",
+                hint="leave it out, or add --strategy pause",
+            )
 
 
 def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool) -> None:
@@ -194,7 +225,11 @@ def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool
 
 
 def _emit_refusal(
-    env: Environment, queues: list[str], target: str | None, error: RefusedError
+    env: Environment,
+    queues: list[str],
+    target: str | None,
+    strategy: str | None,
+    error: RefusedError,
 ) -> None:
     if env.output == "table":
         return
@@ -205,6 +240,7 @@ def _emit_refusal(
         outcome="refused",
         queues=tuple(queues),
         target=target,
+        strategy=strategy or "pause",
         error=error.what,
         exit_status=int(error.exit_status),
     )

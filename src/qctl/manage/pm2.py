@@ -79,6 +79,22 @@ class Pm2:
         call = pm2_socket.Call(self._socket, "restartProcessId", request, timeout_s=self._timeout_s)
         return _RpcRestart(call, lambda: self._restart_by_cli(process.key))
 
+    def begin_exit(self, process: ManagedProcess) -> RestartCall:
+        """Have PM2 send this one process SIGINT, and return at once.
+
+        Unlike a restart's, this signal is followed by no SIGKILL, and changes no setting of the
+        app, so there is none to put back. PM2 starts the process again when it has left, unless the
+        app says otherwise (``autorestart``, ``stop_exit_codes``); then its status is ``stopped``.
+        Only the process itself gets the signal, not its children.
+
+        Raises:
+            UnreachableError: PM2 does not run or does not take the request.
+        """
+        request = {"process_id": int(process.key), "signal": DEFAULT_STOP_SIGNAL}
+        method = "sendSignalToProcessId"
+        call = pm2_socket.Call(self._socket, method, request, timeout_s=self._timeout_s)
+        return _RpcRestart(call, _no_signals)
+
     def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
         """The last lines of its error log, at most 64 KiB; empty when there is none to read."""
         if process.error_log is None or lines <= 0:
@@ -124,6 +140,12 @@ class Pm2:
     def _require_daemon(self) -> None:
         """A ``pm2`` command looks for the daemon on this socket, and starts one if none accepts."""
         pm2_socket.connect(self._socket, self._timeout_s).close()
+
+
+def _no_signals() -> RestartCall:
+    raise UnreachableError(
+        "this PM2 cannot send signals", why="it has no such method", hint="--strategy pause"
+    )
 
 
 class _RpcRestart:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +93,16 @@ class Manager(Protocol):
 
     def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
         """The last lines of its error log; empty when there is none."""
+        ...
+
+
+@runtime_checkable
+class Signaller(Protocol):
+    """A manager whose restart kills after a time limit, and that can ask without one."""
+
+    def begin_exit(self, process: ManagedProcess) -> RestartCall:
+        """Send this one process its stop signal, and return at once.
+
+        Nothing is killed: it leaves when its jobs have ended, and the manager starts it again.
+        """
         ...

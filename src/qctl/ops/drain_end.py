@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from qctl.errors import ExitStatus, QctlError, ReplyError
+from qctl.errors import ExitStatus, QctlError
 from qctl.ops.drain_state import BLOCK_MS, DrainState
 from qctl.ops.lookup import command
 from qctl.ops.proof import settle, vanished
@@ -32,7 +32,7 @@ class DrainEnd:
     # Putting back
 
     def put_back(self, *, keep_paused: bool) -> Iterator[Step]:
-        """Resume, and bring back the jobs that lost their worker.
+        """Resume, and bring back the jobs that lost their worker; a roll has done that itself.
 
         Never raises: what cannot be put back now is left to the watchdog, and said in a note.
         """
@@ -43,7 +43,7 @@ class DrainEnd:
                 yield from self._put_back_sole()
             if not keep_paused:
                 yield from self._resume()
-            if has_restarted or state.old_pids:
+            if state.old_pids and state.plan.strategy != "roll":
                 yield from self._recover_orphans()
                 yield from self._await_locks()
             if has_restarted and not keep_paused:
@@ -109,7 +109,7 @@ class DrainEnd:
         jobs = read_active(state.client, state.queues)
         for keys in state.queues:
             orphans = {job.id: "" for job in jobs if job.keys == keys and job.is_orphan}
-            yield from self._put_back_jobs(keys, orphans)
+            yield from self.put_back_jobs(keys, orphans)
 
     def _put_back_sole(self) -> Iterator[Step]:
         """Jobs that were interrupted, of queues whose only workers were restarted: at once.
@@ -119,7 +119,7 @@ class DrainEnd:
         state = self._state
         for keys in self._sole_queues():
             locks = {j.id: j.lock_token or "" for j in state.in_the_way if j.keys == keys}
-            yield from self._put_back_jobs(keys, locks, interrupted=True)
+            yield from self.put_back_jobs(keys, locks, interrupted=True)
 
     def _await_locks(self) -> Iterator[Step]:
         """The other interrupted jobs, each when its lock has run out.
@@ -141,7 +141,7 @@ class DrainEnd:
                     del pending[key]
                 elif job.is_orphan:
                     del pending[key]
-                    yield from self._put_back_jobs(key[0], {key[1]: ""}, interrupted=True)
+                    yield from self.put_back_jobs(key[0], {key[1]: ""}, interrupted=True)
                 else:
                     pending[key] = job
             if pending:
@@ -154,9 +154,15 @@ class DrainEnd:
                 f"out: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
             )
 
-    def _put_back_jobs(
+    def put_back_jobs(
         self, keys: QueueKeys, locks: dict[str, str], *, interrupted: bool = False
     ) -> Iterator[Step]:
+        """Put jobs of a queue back, to run next.
+
+        Args:
+            locks: id → the lock that the job must still have; "" for none.
+            interrupted: whether their process ended before they did.
+        """
         if not locks:
             return
         state = self._state
@@ -185,7 +191,7 @@ class DrainEnd:
     # Telling
 
     def _await_first_start(self) -> None:
-        """See a job start after the resume: the proof that work goes on."""
+        """See a job start after the end: the proof that work goes on."""
         state = self._state
         deadline = time.monotonic() + FIRST_START_S
         while not state.stop():
@@ -196,9 +202,7 @@ class DrainEnd:
             if not any(s.backlog and not s.rate_limited_ms for s in ready):
                 return
             if time.monotonic() > deadline:
-                state.notes.append(
-                    f"jobs wait, but none has started within {FIRST_START_S:.0f} s of the resume"
-                )
+                state.notes.append(f"jobs wait, but none has started within {FIRST_START_S:.0f} s")
                 return
 
     def report(self, outcome: str, error: QctlError | None) -> DrainReport:
@@ -207,11 +211,15 @@ class DrainEnd:
         gone: list[tuple[QueueKeys, str]] = []
         now_ms = state.resumed_at_ms or state.paused_at_ms or 0
         try:
-            state.follow()
+            state.catch_up()
             settle(state.client, ledger)
-            gone = vanished(state.client, ledger, state.follow)
-            state.active = read_active(state.client, state.queues)
-            now_ms = self._redis_now_ms()
+            # One that ran on and was removed once it had completed has told so by now.
+            state.catch_up()
+            gone = vanished(state.client, ledger, state.catch_up)
+            active = read_active(state.client, state.queues)
+            held = state.held
+            state.active = [j for j in active if held is None or j.lock_token in held]
+            now_ms = state.redis_now_ms()
         except QctlError as trouble:
             state.notes.append(f"what became of the jobs could not be read: {trouble.what}")
             for job in ledger.unsettled:
@@ -230,6 +238,7 @@ class DrainEnd:
             outcome=outcome,
             queues=state.plan.names,
             target=state.plan.target.label if state.plan.target else None,
+            strategy=state.plan.strategy,
             active_at_start=ledger.active_at_start,
             completed=results.count("completed"),
             failed=results.count("failed"),
@@ -248,14 +257,6 @@ class DrainEnd:
             error=_text(error),
             exit_status=_exit_status(outcome, error, lost),
         )
-
-    def _redis_now_ms(self) -> int:
-        try:
-            seconds, micros = self._state.client.call("TIME")
-        except ReplyError:
-            # Not granted: our own clock, which only matters for a span that is still open.
-            return int(time.time() * 1000)
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _text(error: QctlError | None) -> str | None:

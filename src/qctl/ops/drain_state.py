@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
+from qctl.errors import ReplyError
+from qctl.manage.protocol import ManagedProcess
 from qctl.ops.guard import Guard
 from qctl.ops.ledger import Ledger
 from qctl.ops.plan import DrainPlan, running_jobs
+from qctl.ops.restart import Expectation
 from qctl.ops.steps import RunningJob
+from qctl.ops.targets import Connections
 from qctl.wire.active import ActiveJob
-from qctl.wire.events import Event, read_events
+from qctl.wire.events import Event, last_event_id, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.transitions import disown_pause
@@ -22,12 +26,16 @@ from qctl.wire.transitions import disown_pause
 BLOCK_MS = 200
 
 
+class TimedOut(Exception):  # noqa: N818 - an outcome
+    """Jobs are still running at the end of the time allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class DrainOptions:
     """How to drain.
 
     Args:
-        timeout_s: the longest wait for active jobs, in seconds.
+        timeout_s: the longest wait for active jobs, in seconds; in a roll, for those of a process.
         restart_on_timeout: restart anyway when that is over, instead of putting things back.
         keep_paused: leave the queues paused at the end. A drain without a restart always does: what
             is drained must not fill up again before the operator has acted.
@@ -50,6 +58,7 @@ class DrainState:
         paused_by_others: queues that somebody else paused as well, after us.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
+        held: lock tokens of the jobs that a roll waited for when its time was up.
     """
 
     client: Client
@@ -69,6 +78,7 @@ class DrainState:
     resumed_at_ms: int | None = None
     active: list[ActiveJob] = field(default_factory=list)
     in_the_way: list[ActiveJob] = field(default_factory=list)
+    held: frozenset[str | None] | None = None
     old_pids: list[int] = field(default_factory=list)
     new_pids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -107,7 +117,48 @@ class DrainState:
                 self.paused_by_others.discard(keys)
         return events
 
+    def catch_up(self) -> None:
+        """Take in all events up to now, however many there are."""
+        goals = {keys: _order(last_event_id(self.client, keys)) for keys in self.cursors}
+        while any(_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
+            if not self.follow():
+                return
+
+    def expectation(self, process: ManagedProcess, connections: Connections | None) -> Expectation:
+        """What the successor of a process must show.
+
+        Args:
+            connections: who is connected, the process included.
+        """
+        names = frozenset(keys.name for keys in self.queues)
+        plan = self.plan
+        by_address = bool(
+            plan.connections and plan.target and plan.connections.queues_of(plan.target.processes)
+        )
+        served = connections.queues_of([process]) if connections else set()
+        return Expectation(
+            # Where addresses could not be matched, every queue must get a new worker.
+            queues=frozenset(served & names) if by_address else names,
+            by_address=by_address,
+            prefix=self.settings.prefix,
+            db=self.address.db,
+        )
+
+    def redis_now_ms(self) -> int:
+        """Redis' time, in epoch milliseconds."""
+        try:
+            seconds, micros = self.client.call("TIME")
+        except ReplyError:
+            # Not granted: our own clock, which only matters for a span that is still open.
+            return int(time.time() * 1000)
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def shown(self, *, orphans: bool) -> tuple[RunningJob, ...]:
         """The active jobs at the last look, for the operator."""
         jobs = [job for job in self.active if job.is_orphan is orphans]
         return running_jobs(jobs, self.plan.durations, int(time.time() * 1000))
+
+
+def _order(event_id: str) -> tuple[int, int]:
+    at_ms, _, number = event_id.partition("-")
+    return int(at_ms), int(number or 0)

@@ -198,7 +198,19 @@ def _processes(
 
 
 def managed_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
-    """What PM2 runs on this host, and remarks on why that cannot be told. Never starts PM2."""
+    """What PM2 and qctl run on this host, and remarks on why that cannot be told.
+
+    Never starts PM2.
+    """
+    processes, remarks = _pm2_processes(settings)
+    if not (settings.state_home / "workers").exists():
+        return processes, remarks
+    from qctl.manage.qctl import Qctl  # noqa: PLC0415 - only where there are some
+
+    return [*processes, *Qctl(settings.state_home).processes()], remarks
+
+
+def _pm2_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
     if not (settings.pm2_home / "rpc.sock").exists():
         return (), ()
     try:

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qctl.connect import Client
-from qctl.errors import NotFoundError, UsageError
+from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.lookup import command
-from qctl.wire import lists
+from qctl.wire import heartbeats, lists
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
@@ -115,6 +115,15 @@ class Children:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeldBy:
+    """The process of qctl's own worker that has a job; ``process`` is its target, if any."""
+
+    host: str
+    pid: int
+    process: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetail(Job):
     """One job in full.
@@ -123,6 +132,7 @@ class JobDetail(Job):
         data_is_json: False when ``data`` is raw text that is not JSON.
         delay_ms: the present delay.
         lock_token: what the worker that has it identifies itself by.
+        held_by: where that worker runs, if it is one of qctl's own.
         deferred_failure: a reason for which the next worker will fail it without running it.
         log_rows: rows that ``jobs logs`` shows.
     """
@@ -137,6 +147,7 @@ class JobDetail(Job):
     deduplication_id: str | None = None
     deferred_failure: str | None = None
     lock_token: str | None = None
+    held_by: HeldBy | None = None
     log_rows: int = 0
 
 
@@ -319,8 +330,19 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
         deduplication_id=where.fields.get("deid"),
         deferred_failure=record.deferred_failure,
         lock_token=where.lock_token,
+        held_by=_held_by(client, where.lock_token),
         log_rows=where.log_rows,
     )
+
+
+def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
+    owner = heartbeats.owner_of(lock_token)
+    try:
+        found = heartbeats.read(client, [owner]).get(owner)
+    except ReplyError:
+        # Whoever may see the queue need not be allowed to see qctl's keys.
+        return None
+    return HeldBy(found.host, found.pid, found.process or None) if found else None
 
 
 def _parent(keys: QueueKeys, parent_key: str | None) -> Parent | None:

@@ -12,6 +12,7 @@ from qctl.errors import FailedError, RefusedError, ReplyError, UsageError
 from qctl.ops.estimate import Durations, read_durations, remaining_s
 from qctl.ops.guard import drain_at_work
 from qctl.ops.lookup import command, find_queues, require_bullmq
+from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
 from qctl.wire.active import ActiveJob, read_active
@@ -36,6 +37,7 @@ class DrainPlan:
         target: what to restart; None for a drain alone.
         connections: who is connected; None without a target.
         guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
+        strategy: ``pause`` the queues meanwhile, or ``roll``: one process after another.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -43,6 +45,7 @@ class DrainPlan:
     connections: Connections | None
     durations: Durations
     guessed: str = ""
+    strategy: str = "pause"
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -62,13 +65,18 @@ def make_plan(
     target: str | None,
     then_restart: bool,
     others: Others = Others.REFUSE,
+    strategy: str | None = None,
 ) -> DrainPlan:
     """Resolve queues and target and make sure that the drain may begin. Writes nothing.
 
+    Args:
+        strategy: ``pause`` or ``roll``; None means ``roll`` for processes of qctl's own, which it
+            replaces without a gap, and ``pause`` for others.
+
     Raises:
         NotFoundError: no such queue or target.
-        RefusedError: the process also serves other queues, a queue is Bull 3/4's, or another
-            drain is at work.
+        RefusedError: the process also serves other queues, a queue is Bull 3/4's, another drain
+            is at work, or the target cannot be rolled.
         FailedError: Redis is not a writable master.
         UsageError: the queues or the target cannot be told.
         UnreachableError: Redis or the process manager cannot be reached.
@@ -86,6 +94,10 @@ def make_plan(
         names, was_guessed = _queues_of(found, connections, names, others, then_restart)
         if was_guessed and guessed:
             guessed += f" with {', '.join(names)}"
+    if found is not None and then_restart and connections is not None:
+        strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
+        if strategy == "roll":
+            require_rollable(found, connections)
     snapshots = find_queues(client, settings.prefix, names)
     _preflight(client, snapshots)
     return DrainPlan(
@@ -94,6 +106,7 @@ def make_plan(
         connections=connections,
         durations=read_durations(client, [snapshot.keys for snapshot in snapshots]),
         guessed=guessed,
+        strategy=strategy or "pause",
     )
 
 
@@ -215,6 +228,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
         orphans=orphans,
         estimate_s=max(known, default=0.0) if len(known) == len(estimates) else None,
         warnings=tuple(_warnings(plan)),
+        strategy=plan.strategy,
     )
 
 

@@ -23,6 +23,11 @@ SETTLE_S = 1.0
 # On top of the manager's own timeouts, for the new process to boot and connect.
 BOOT_S = 60.0
 POLL_S = 0.05
+# By the manager's kind: what shows a process, its log, and starts it again.
+_REMEDIES = {
+    "pm2": ("pm2 describe {key}", "pm2 logs {key}", "pm2 restart {key}"),
+    "qctl": ("qctl worker list", "qctl worker logs {name}", "qctl worker restart {name}"),
+}
 # New processes that may die before it is called a crash loop.
 MAX_CRASHES = 2
 
@@ -48,6 +53,22 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The operator wants to stop; the process that was being stopped has ended."""
 
 
+def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
+    """The process, which may be another by now: a crash, or somebody's own restart.
+
+    Raises:
+        FailedError: its manager has it no more.
+    """
+    for process in manager.processes():
+        if process.key == planned.key:
+            return process
+    raise FailedError(
+        f"{planned.target} (id {planned.key}) is no longer under its manager",
+        why="somebody deleted it during the drain",
+        hint="start it again as it was started before",
+    )
+
+
 class Restart:
     """One process, one restart.
 
@@ -57,6 +78,7 @@ class Restart:
         process: what is restarted, as it was before.
         expected: what to wait for.
         stop: asked often; True means that the operator wants to stop.
+        rest: passes the time between two looks; returns after about ``POLL_S``.
     """
 
     def __init__(
@@ -66,6 +88,7 @@ class Restart:
         process: ManagedProcess,
         expected: Expectation,
         stop: Callable[[], bool],
+        rest: Callable[[], object] = lambda: time.sleep(POLL_S),
     ) -> None:
         from qctl.manage.sockets import is_running, started_at  # noqa: PLC0415 - psutil costs 30 ms
 
@@ -74,6 +97,7 @@ class Restart:
         self._process = process
         self._expected = expected
         self._stop = stop
+        self._rest = rest
         self._is_running = is_running
         self.old_started_at = started_at(process.pid) if process.pid else None
         self._last_client_id = max((w.client_id for w in self._workers()), default=0)
@@ -88,16 +112,7 @@ class Restart:
         began = time.monotonic()
         with contextlib.closing(self._manager.begin_restart(self._process)) as call:
             self.await_old_gone(call)
-            new = self._await_ready(call)
-        assert new.pid is not None  # noqa: S101 - online processes have one
-        return Ready(
-            target=self._process.target,
-            key=self._process.key,
-            old_pid=self._process.pid,
-            new_pid=new.pid,
-            took_s=round(time.monotonic() - began, 3),
-            workers=tuple(sorted(self._expected.queues)),
-        )
+            return self.await_ready(call, began)
 
     def old_is_gone(self) -> bool:
         """Whether the old process has ended; a reused pid does not fool it."""
@@ -110,18 +125,39 @@ class Restart:
         """
         deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
         while not self.old_is_gone():
-            self._raise_refusal(call)
+            self.raise_refusal(call)
             if time.monotonic() > deadline:
                 raise FailedError(
                     f"{self._label} did not stop",
                     why=f"pid {self._process.pid} still runs after its kill timeout",
-                    hint=f"look at it: pm2 describe {self._process.key}",
+                    hint=f"look at it: {self._remedy(0)}",
                 )
-            time.sleep(POLL_S)
+            self._rest()
         if self._stop():
             raise Interrupted
 
-    def _await_ready(self, call: RestartCall) -> ManagedProcess:
+    def await_ready(self, call: RestartCall, began: float) -> Ready:
+        """Wait until the new process is proved.
+
+        Args:
+            began: when the restart did, by the monotonic clock.
+
+        Raises:
+            FailedError: the manager refused, the new process keeps dying, or it does not get ready.
+            Interrupted: ``stop`` said so.
+        """
+        new = self._await_new(call)
+        assert new.pid is not None  # noqa: S101 - online processes have one
+        return Ready(
+            target=self._process.target,
+            key=self._process.key,
+            old_pid=self._process.pid,
+            new_pid=new.pid,
+            took_s=round(time.monotonic() - began, 3),
+            workers=tuple(sorted(self._expected.queues)),
+        )
+
+    def _await_new(self, call: RestartCall) -> ManagedProcess:
         process = self._process
         deadline = time.monotonic() + process.ready_timeout_ms / 1000 + BOOT_S
         new_pid, up_since, crashes = None, time.monotonic(), 0
@@ -129,13 +165,13 @@ class Restart:
         while time.monotonic() < deadline:
             if self._stop():
                 raise Interrupted
-            self._raise_refusal(call)
-            now = self._row()
+            self.raise_refusal(call)
+            now = self.row()
             if now is None:
                 raise FailedError(
                     f"{self._label} is no longer under its manager",
                     why="somebody deleted it during the restart",
-                    hint="start it again, for example pm2 start ecosystem.config.js",
+                    hint="start it again as it was started before",
                 )
             if now.status == "errored":
                 raise self._crash_loop(now)
@@ -148,11 +184,11 @@ class Restart:
                 missing = self._missing(new_pid)
                 if not missing and time.monotonic() - up_since >= SETTLE_S:
                     return now
-            time.sleep(POLL_S)
+            self._rest()
         raise FailedError(
             f"{self._label} was restarted but is not ready",
             why=self._with_last_words(missing),
-            hint=f"look at it: pm2 logs {process.key}",
+            hint=f"look at it: {self._remedy(1)}",
         )
 
     def _missing(self, new_pid: int) -> str:
@@ -174,28 +210,34 @@ class Restart:
             or ()
         )
 
-    def _row(self) -> ManagedProcess | None:
+    def row(self) -> ManagedProcess | None:
+        """The process as its manager has it now; None when it has it no more."""
         return next((p for p in self._manager.processes() if p.key == self._process.key), None)
 
-    def _raise_refusal(self, call: RestartCall) -> None:
+    def raise_refusal(self, call: RestartCall) -> None:
+        """Raise a FailedError if the manager has refused."""
         reason = call.error()
         if reason is not None:
             raise FailedError(
                 f"the process manager refused to restart {self._label}",
                 why=reason,
-                hint=f"look at it: pm2 describe {self._process.key}",
+                hint=f"look at it: {self._remedy(0)}",
             )
 
     def _crash_loop(self, now: ManagedProcess) -> QctlError:
         return FailedError(
             f"{self._label} keeps crashing after the restart",
             why=self._with_last_words(f"its status is {now.status}"),
-            hint=f"mend the app, then pm2 restart {self._process.key}",
+            hint=f"mend the app, then {self._remedy(2)}",
         )
 
     def _with_last_words(self, reason: str) -> str:
         words = _indented(self._manager.last_words(self._process))
         return f"{reason}; its last words:\n{words}" if words else reason
+
+    def _remedy(self, which: int) -> str:
+        remedies = _REMEDIES.get(self._manager.kind, _REMEDIES["pm2"])
+        return remedies[which].format(key=self._process.key, name=self._process.name)
 
     @property
     def _label(self) -> str:

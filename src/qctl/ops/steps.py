@@ -54,6 +54,7 @@ class Planned:
     orphans: tuple[RunningJob, ...]
     estimate_s: float | None
     warnings: tuple[str, ...]
+    strategy: str = "pause"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class DrainReport:
 
     Args:
         outcome: ``drained``, ``restarted``, ``timeout``, ``refused`` or ``aborted``.
+        strategy: ``pause`` or ``roll``. After a roll ``jobs``, and the counts of their results, are
+            of more than the jobs that were active at the start: see ``RollLedger``.
         paused_s: from the first pause to the last resume, by Redis' clock.
         idle_s: the longest time in which nothing ran although jobs waited.
         resumed: whether the queues that this drain paused run again.

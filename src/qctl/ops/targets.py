@@ -58,10 +58,14 @@ def manager_for(kind: str, settings: Settings) -> Manager:
         from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only the manager in use is loaded
 
         return Pm2(settings.pm2_home)
+    if kind == "qctl":
+        from qctl.manage.qctl import Qctl  # noqa: PLC0415
+
+        return Qctl(settings.state_home)
     raise UsageError(
         f"qctl cannot restart processes of {kind!r}",
-        why="it knows pm2",
-        hint="name the target as pm2:NAME; `pm2 ls` shows the names",
+        why="it knows pm2 and qctl",
+        hint="name the target as pm2:NAME (see `pm2 ls`) or qctl:NAME (see `qctl worker list`)",
     )
 
 

@@ -1,10 +1,16 @@
-"""Connected workers and the processes they run in: what ``workers`` shows."""
+"""Workers and the processes they run in: what ``workers`` shows.
+
+Who is connected is in CLIENT LIST; qctl's own workers tell more of themselves by heartbeats.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
@@ -12,33 +18,43 @@ from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.lookup import find_queues
+from qctl.wire import heartbeats
 from qctl.wire.clients import WorkerClient
 from qctl.wire.discovery import discover
+from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One connected worker.
+    """One worker.
 
     Args:
         name: the worker's own name, or None.
-        address: ``ip:port`` of its end of the connection.
-        process: target of the managed process that it runs in, e.g. ``pm2:worker``; ``pid``,
-            ``cpu_percent`` and ``rss_bytes`` are that process's.
-        jobs: ids of the active jobs it has; None when its name does not tell it from the others.
+        address: ``ip:port`` of its end of the connection; None for a worker of qctl's own that is
+            not in CLIENT LIST: it is leaving and finishes its jobs, or has died within seconds.
+        pid: of the managed process that it runs in, else of its own where it tells that.
+        process: target of the managed process that it runs in, e.g. ``pm2:worker``;
+            ``cpu_percent`` is that process's, and so is ``rss_bytes`` unless the worker tells.
+        jobs: ids of the active jobs it has; None when they cannot be told from the others'.
         age_s: seconds since it connected.
+        host, started_at, quiet, jobs_done: what only qctl's own workers tell: where and since when
+            they run, whether they take no more jobs, how many have ended there.
     """
 
     queue: str
     name: str | None
-    address: str
+    address: str | None
     pid: int | None
     process: str | None
     cpu_percent: float | None
     rss_bytes: int | None
     jobs: tuple[str, ...] | None
     age_s: int
+    host: str | None = None
+    started_at: datetime | None = None
+    quiet: bool | None = None
+    jobs_done: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,11 @@ def inspect_workers(
     prefix = settings.prefix
     wanted = {queue.keys.name for queue in find_queues(client, prefix, names)} if names else set()
     known = sorted(wanted) or discover(client, prefix)
+    beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
+    remarks: tuple[str, ...] = ()
     workers = connected_workers(client, prefix, known, address.db)
+    if workers is None and beats:
+        workers, remarks = [], ("only qctl's own workers: this Redis user may not list clients",)
     if workers is None:
         raise FailedError(
             "this Redis user may not see who is connected",
@@ -70,14 +90,46 @@ def inspect_workers(
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))
-    managed, remarks = managed_processes(settings)
-    holders, more_remarks = _holders(workers, managed)
-    in_hand = _jobs_in_hand(client, prefix, workers)
-    rows = [
-        _worker_status(w, holders.get(w.client_id), in_hand.get((w.queue, w.worker_name)))
-        for w in workers
-    ]
-    return WorkersReport(tuple(rows)), remarks + more_remarks
+    managed, more_remarks = managed_processes(settings)
+    holders, yet_more = _holders(workers, managed)
+    told, silent = _matched(workers, beats)
+    in_hand, by_owner = _jobs_in_hand(client, prefix, workers, beats)
+    rows = []
+    for worker in workers:
+        beat = told.get(worker.client_id)
+        jobs = by_owner.get(beat.owner) if beat else in_hand.get((worker.queue, worker.worker_name))
+        rows.append(_worker_status(worker, holders.get(worker.client_id), beat, jobs))
+    rows += [_unconnected(beat, by_owner.get(beat.owner)) for beat in silent]
+    rows.sort(key=lambda row: (row.queue, row.name or ""))
+    return WorkersReport(tuple(rows)), remarks + more_remarks + yet_more
+
+
+def _heartbeats(client: Client, prefix: str) -> list[Heartbeat]:
+    try:
+        return heartbeats.read_all(client, prefix)
+    except ReplyError:
+        # An extra; whoever may see the queues need not be allowed to see qctl's keys.
+        return []
+
+
+def _matched(
+    workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
+) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
+    """Heartbeats by the client id of their worker, and those of workers not in CLIENT LIST.
+
+    Their names are unique unless an app gives one to several; then nothing is guessed.
+    """
+    by_name: dict[tuple[str, str | None], list[Heartbeat]] = {}
+    for beat in beats:
+        by_name.setdefault((beat.queue, beat.name), []).append(beat)
+    counts = Counter((worker.queue, worker.worker_name) for worker in workers)
+    told = {
+        worker.client_id: found[0]
+        for worker in workers
+        if counts[worker.queue, worker.worker_name] == 1
+        and len(found := by_name.get((worker.queue, worker.worker_name), [])) == 1
+    }
+    return told, [beat for beat in beats if not counts[beat.queue, beat.name]]
 
 
 def _holders(
@@ -96,9 +148,12 @@ def _holders(
 
 
 def _worker_status(
-    worker: WorkerClient, process: ManagedProcess | None, jobs: tuple[str, ...] | None
+    worker: WorkerClient,
+    process: ManagedProcess | None,
+    beat: Heartbeat | None,
+    jobs: tuple[str, ...] | None,
 ) -> WorkerStatus:
-    return WorkerStatus(
+    row = WorkerStatus(
         queue=worker.queue,
         name=worker.worker_name,
         address=worker.address,
@@ -109,23 +164,53 @@ def _worker_status(
         jobs=jobs,
         age_s=worker.age_s,
     )
+    return replace(row, **_told(beat, row)) if beat else row
+
+
+def _unconnected(beat: Heartbeat, jobs: tuple[str, ...] | None) -> WorkerStatus:
+    age_s = max(int(time.time() - beat.started_ms / 1000), 0)
+    row = WorkerStatus(beat.queue, beat.name, None, None, None, None, None, jobs, age_s)
+    return replace(row, **_told(beat, row))
+
+
+def _told(beat: Heartbeat, row: WorkerStatus) -> dict[str, Any]:
+    """What a worker tells of itself, where nobody else knows better."""
+    return {
+        "pid": row.pid or beat.pid,
+        "process": row.process or beat.process or None,
+        "rss_bytes": beat.rss_bytes or row.rss_bytes,
+        "host": beat.host,
+        "started_at": datetime.fromtimestamp(beat.started_ms / 1000, UTC),
+        "quiet": beat.quiet,
+        "jobs_done": beat.completed + beat.failed,
+    }
 
 
 def _jobs_in_hand(
-    client: Client, prefix: str, workers: Sequence[WorkerClient]
-) -> dict[tuple[str, str | None], tuple[str, ...]]:
-    """Active job ids by queue and worker name, for names that one worker of the queue alone has."""
+    client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
+) -> tuple[dict[tuple[str, str | None], tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """Active job ids by queue and worker name, for names that one worker of the queue alone has;
+    and by the owner of the lock, for workers that tell it.
+    """
     from qctl.wire.active import read_active  # noqa: PLC0415
 
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [key for key, number in counts.items() if key[1] and number == 1]
     jobs: dict[tuple[str, str | None], list[str]] = {key: [] for key in unique}
+    owned: dict[str, list[str]] = {beat.owner: [] for beat in beats}
+    queues = {queue for queue, _ in unique} | {beat.queue for beat in beats}
     try:
-        active = read_active(client, [QueueKeys(prefix, q) for q in sorted({q for q, _ in unique})])
+        active = read_active(client, [QueueKeys(prefix, queue) for queue in sorted(queues)])
     except ReplyError:
         # What they have in hand is an extra; a broken queue must not hide the workers.
-        return {}
+        return {}, {}
     for job in active:
         if (job.keys.name, job.worker) in jobs:
             jobs[job.keys.name, job.worker].append(job.id)
-    return {key: tuple(ids) for key, ids in jobs.items()}
+        owner = heartbeats.owner_of(job.lock_token)
+        if owner in owned:
+            owned[owner].append(job.id)
+    return (
+        {key: tuple(ids) for key, ids in jobs.items()},
+        {owner: tuple(ids) for owner, ids in owned.items()},
+    )

@@ -38,12 +38,21 @@ def plan_lines(plan: Planned) -> Iterator[str]:
         if plan.estimate_s is not None:
             wait = f"about {duration(plan.estimate_s)}, by recent runs"
         yield f"wait       {wait}"
+    rolls = plan.strategy == "roll"
+    if rolls:
+        yield "roll       one process after another, each once its own jobs have ended; no pause"
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
+        limit = duration(process.kill_timeout_ms / 1000)
+        if not rolls:
+            then = f"SIGKILL after {limit}"
+        elif process.target.startswith("qctl:"):
+            then = f"jobs longer than {limit} are given back"
+        else:
+            then = "no SIGKILL"
         yield (
             f"restart    {visible(process.target)} id {process.key}, pid {process.pid or '-'}, "
-            f"{process.status}: {process.stop_signal}, SIGKILL after "
-            f"{duration(process.kill_timeout_ms / 1000)}; its queues: {serves}"
+            f"{process.status}: {process.stop_signal}, {then}; its queues: {serves}"
         )
     for warning in plan.warnings:
         yield f"note       {visible(warning)}"
@@ -121,15 +130,20 @@ _HEADLINES = {
 
 def report_lines(report: DrainReport) -> Iterator[str]:
     """The proof, headline last."""
+    more = f", {len(report.jobs)} followed" if report.strategy == "roll" else ""
     yield (
-        f"jobs active at the start: {report.active_at_start}: {report.completed} completed, "
+        f"jobs active at the start: {report.active_at_start}{more}: {report.completed} completed, "
         f"{report.failed} failed, {report.retried} retried, {report.recovered} recovered"
     )
     yield f"interrupted: {report.interrupted}   lost: {report.lost}"
+    # After a roll the queues go on, and so do jobs.
+    unharmed = {"completed", "retried"} | ({"running"} if report.strategy == "roll" else set())
     for job in report.jobs:
-        if job.result not in {"completed", "retried"}:
+        if job.result not in unharmed:
             yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}"
-    if report.paused_s:
+    if report.strategy == "roll":
+        yield f"not paused; jobs waited while nothing ran for {duration(report.idle_s)} at most"
+    elif report.paused_s:
         yield (
             f"paused for {duration(report.paused_s)}; "
             f"jobs waited while nothing ran for {duration(report.idle_s)} at most"
@@ -148,9 +162,19 @@ def _headline(report: DrainReport) -> str:
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
+    if report.strategy == "roll":
+        if report.outcome == "timeout":
+            return f"timed out: {_of(report)} replaced; nothing was killed"
+        return text
     if report.resumed:
         return f"{text}; {queues} running again"
     if report.outcome in {"drained", "restarted"}:
         names = " ".join(visible(quoted(name)) for name in report.queues)
         return f"{text}; paused still, until: qctl resume {names}"
     return text
+
+
+def _of(report: DrainReport) -> str:
+    """How far a roll came."""
+    done, told = len(report.new_pids), len(report.old_pids)
+    return f"{counted(done, 'process', 'processes')} of {told} that were told to leave"

@@ -226,6 +226,9 @@ def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
     yield "stalls", str(job.stalled_count) if job.stalled_count else None
     yield "priority", str(job.priority) if job.priority else None
     yield "worker", job.worker
+    if job.held_by is not None:
+        of = f", {job.held_by.process}" if job.held_by.process else ""
+        yield "process", f"pid {job.held_by.pid} on {job.held_by.host}{of}"
     if job.lock_token is not None:
         left = "" if job.lock_ttl_ms is None else f", {job.lock_ttl_ms / 1000:.1f} s left"
         yield "lock", f"{job.lock_token}{left}"

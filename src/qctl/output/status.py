@@ -73,7 +73,7 @@ def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
         [
             worker.queue,
             worker.name,
-            worker.address,
+            worker.address or Cell("(leaving)", "yellow"),
             _plain_number(worker.pid),
             worker.process,
             _percent(worker.cpu_percent),

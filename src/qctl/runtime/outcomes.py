@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class UnrecoverableError(Exception):
     """The job has failed, and another attempt would not help."""
@@ -17,7 +19,7 @@ class RetryLater(Exception):  # noqa: N818 - a wish, not an error
     """
 
     def __init__(self, delay_s: float = 0.0, *, counted: bool = False) -> None:
-        super().__init__(f"again in {delay_s:g} s")
+        super().__init__(f"again in {_finite(delay_s):g} s")
         self.delay_s = delay_s
         self.counted = counted
 
@@ -32,7 +34,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
     """
 
     def __init__(self, delay_s: float) -> None:
-        super().__init__(f"rate limited for {delay_s:g} s")
+        super().__init__(f"rate limited for {_finite(delay_s):g} s")
         self.delay_s = delay_s
 
 
@@ -42,3 +44,9 @@ class WaitForChildren(Exception):  # noqa: N818 - a wish, not an error
 
 class JobTimeoutError(Exception):
     """The job ran longer than its task allows."""
+
+
+def _finite(delay_s: float) -> float:
+    if not math.isfinite(delay_s):
+        raise ValueError(f"a delay of {delay_s} s is no delay")
+    return delay_s

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from qctl.wire.jobs import number
+from qctl.wire.options import Keep
 
 # (attempts made including this one, the error) → delay in seconds; below 0 fails the job.
 CustomBackoff = Callable[[int, BaseException], float]
@@ -78,20 +79,20 @@ def policy_of(opts_json: str) -> JobPolicy:
 
 
 def keep_rule(option: Any) -> str | None:
-    """``removeOnComplete`` or ``removeOnFail`` as the scripts read it; None when not given."""
+    """``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as the scripts read it; None for none."""
     if option is None:
         return None
     if isinstance(option, bool):
         return "0||" if option else KEEP_ALL
+    if isinstance(option, Keep):
+        option = {"count": option.count, "age": option.age_s, "limit": option.limit}
     if isinstance(option, Mapping):
-        count = number(option.get("count"))
-        age, limit = _positive(option.get("age")), number(option.get("limit"))
-        limit_text = str(limit) if limit and limit > 0 else ""
-        return (
-            f"{-1 if count is None else count}|{age:g}|{limit_text}"
-            if age
-            else (f"{-1 if count is None else count}||")
-        )
+        count, limit = number(option.get("count")), number(option.get("limit"))
+        age = _positive(option.get("age"))
+        # No exponents: the scripts read digits.
+        age_text = f"{age:.3f}".rstrip("0").rstrip(".") if age else ""
+        limit_text = str(limit) if age_text and limit and limit > 0 else ""
+        return f"{-1 if count is None else count}|{age_text}|{limit_text}"
     count = number(option)
     return None if count is None else f"{count}||"
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Self, Unpack
 
 from qctl.config import load_settings
-from qctl.connect import Arg, Client, connect, parse_url
+from qctl.connect import Arg, Client, connect
 from qctl.errors import ReplyError
 from qctl.runtime.connection import AsyncConnection
 from qctl.wire import adding, scheduling, scripts
@@ -227,9 +227,9 @@ class AsyncQueue(_Producer):
     ) -> None:
         super().__init__(name, redis_url, prefix)
         self._owns_connection = connection is None
-        self._connection = connection or AsyncConnection(
-            parse_url(self._redis_url), key=self.keys("")
-        )
+        # Sends nothing; an embedded Redis lives as long as this client.
+        address, self._client = connect(self._redis_url)
+        self._connection = connection or AsyncConnection(address, key=self.keys(""))
 
     async def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
         """Add a job; see ``Queue.add``."""
@@ -281,6 +281,7 @@ class AsyncQueue(_Producer):
         """Close the connection, if it is the queue's own."""
         if self._owns_connection:
             await self._connection.close()
+        self._client.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -75,6 +75,8 @@ async def recover(
     """
     is_away = False
     for pause_s in LOOKS_S:
+        if pause_s > 1 and is_stopping():
+            break
         await asyncio.sleep(pause_s)
         for held in workers:
             while True:

@@ -145,10 +145,11 @@ class JobRunner:
         job.is_ending = True
         try:
             await self._write_end(job, error, ran=ran)
-        except QctlError as trouble:
+        except Exception as trouble:
             # The lock runs out, and the stalled check brings the job back.
+            why = trouble.what if isinstance(trouble, QctlError) else describe(trouble)
             self._engine.log.error(
-                "the job's end was not stored", job=job.id, name=job.name, why=trouble.what
+                "the job's end was not stored", job=job.id, name=job.name, why=why
             )
         finally:
             self._engine.released(job)
@@ -221,9 +222,10 @@ class JobRunner:
         if isinstance(error, RetryLater):
             return error.delay_s
         try:
-            delay_s = backoff_s(
-                job.policy, job.attempts_made + 1, error, self._engine.options.backoffs
+            delay_s = float(
+                backoff_s(job.policy, job.attempts_made + 1, error, self._engine.options.backoffs)
             )
+            _ms(delay_s)
         except Exception as trouble:
             if not isinstance(trouble, UnknownBackoffError):
                 self._engine.log.error("backoff function failed", job=job.id, why=trouble)
@@ -252,7 +254,11 @@ class JobRunner:
 
 def describe(error: BaseException) -> str:
     """What ``failedReason`` says: the error's text, or its kind where that says more."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:
+        # An app's own class, with a mistake in its __str__.
+        text = ""
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__
         text = f"{kind}: {text}" if text else kind

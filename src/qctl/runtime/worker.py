@@ -24,6 +24,7 @@ from qctl.runtime.running import JobRunner
 from qctl.runtime.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
 from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
+from qctl.wire.options import Keep
 
 H = TypeVar("H", bound=Handler)
 
@@ -84,8 +85,8 @@ class Worker:
         stalled_interval_s: how often jobs of workers that are gone are looked for.
         max_stalled_count: a job that stalls more often fails.
         max_started_attempts: a job that is started more often fails; None for no limit.
-        remove_on_complete, remove_on_fail: for jobs that say nothing themselves, in BullMQ's form:
-            True, a number to keep, or ``{"count": …, "age": seconds, "limit": …}``.
+        remove_on_complete, remove_on_fail: for jobs that say nothing themselves: True, a number to
+            keep, or ``Keep(…)``.
         metrics_minutes: minutes of BullMQ metrics to keep; None for none.
         blocked_after_s: an event loop that does not turn for so long is reported.
 
@@ -109,8 +110,8 @@ class Worker:
         max_stalled_count: int = 1,
         max_started_attempts: int | None = None,
         drain_delay_s: float = 5.0,
-        remove_on_complete: bool | int | Mapping[str, Any] | None = None,
-        remove_on_fail: bool | int | Mapping[str, Any] | None = None,
+        remove_on_complete: bool | int | Keep | None = None,
+        remove_on_fail: bool | int | Keep | None = None,
         metrics_minutes: int | None = None,
         blocked_after_s: float = 5.0,
     ) -> None:
@@ -194,11 +195,12 @@ class Worker:
         """
         return load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
 
-    async def start(self, *, owner: str = "") -> None:
+    async def start(self, *, owner: str = "", redis_url: str = "") -> None:
         """Connect and begin to take jobs, on the running event loop.
 
         Args:
             owner: what all its lock tokens shall begin with; never used before. Made if not given.
+            redis_url: use this Redis instead of the worker's own.
 
         Raises:
             UsageError: it has no task.
@@ -210,6 +212,8 @@ class Worker:
             raise UsageError(
                 f"the worker of {self.queue} has no task", hint="add one: @worker.task()"
             )
+        # Anew, for the loop that it runs on this time.
+        self._hurry = asyncio.Event()
         settings = self.settings()
         loop = asyncio.get_running_loop()
         options = self._options
@@ -218,7 +222,7 @@ class Worker:
         keys = QueueKeys(settings.prefix, self.queue)
         name = client_name(keys.prefix, keys.name, options.name)
         # For the renewals; an embedded Redis lives as long as this client.
-        address, client = connect(settings.redis_url)
+        address, client = connect(redis_url or settings.redis_url)
         self._engine = engine = Engine(keys, address, options, name, owner)
         self._threads = ThreadPoolExecutor(options.concurrency, thread_name_prefix=self.queue)
         self._children = IsolatedPool(self._threads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import JobOptions, Parent
 from qctl.wire.scripts import ScriptCall
 
-# Jobs added by one call: some 2 ms of Redis' time.
+# Jobs added by one call, and characters of data after which it takes no more: some 2 ms of Redis'
+# time, and no more than it buffers gladly.
 CHUNK = 200
+CHUNK_CHARS = 500_000
 _NO_PARENT = -5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewJob(JobOptions):
     """A job to be added.
 
@@ -37,7 +39,7 @@ class NewJob(JobOptions):
     data: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlowJob(JobOptions):
     """A job to be added together with others that it waits for.
 
@@ -86,24 +88,36 @@ def add_calls(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> list[Scri
     Raises:
         UsageError: one of the jobs is wrong.
     """
-    return [
-        _add_call(keys, jobs[start : start + CHUNK], now_ms) for start in range(0, len(jobs), CHUNK)
-    ]
+    encoded = [encode_data(job.data) for job in jobs]
+    return [_add_call(keys, jobs[part], encoded[part], now_ms) for part in _parts(encoded)]
 
 
-def _add_call(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> ScriptCall:
+def _parts(encoded: Sequence[str]) -> Iterator[slice]:
+    start = size = 0
+    for index, data in enumerate(encoded):
+        if index - start == CHUNK or size > CHUNK_CHARS:
+            yield slice(start, index)
+            start, size = index, 0
+        size += len(data)
+    if start < len(encoded):
+        yield slice(start, len(encoded))
+
+
+def _add_call(
+    keys: QueueKeys, jobs: Sequence[NewJob], encoded: Sequence[str], now_ms: int
+) -> ScriptCall:
     prefix = keys.prefix
     sets: list[OptionSet] = []
     # By identity: equal options are one object, as a rule.
     numbers: dict[int, str] = {}
     rows: list[Arg] = []
-    for job in jobs:
+    for job, data in zip(jobs, encoded, strict=True):
         found = option_set(job, prefix)
         number = numbers.get(id(found))
         if number is None:
             sets.append(found)
             number = numbers[id(found)] = str(len(sets))
-        rows += (number, encode_name(job.name), encode_data(job.data))
+        rows += (number, encode_name(job.name), data)
     head: list[Arg] = [now_ms, len(sets)]
     for found in sets:
         head += (

@@ -79,7 +79,8 @@ class Parent:
     queue: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that makes a job four times as expensive to build, and bulk adds build many.
+@dataclass(slots=True, kw_only=True)
 class JobOptions:
     """What may be said about a job besides its name and data.
 

@@ -1,8 +1,9 @@
 -- Takes jobs from wait and prioritized into active, many at once (wire format 5.6).
 --@include placing
 
--- How many may start now, at most wanted: {number, "", 0}; {0, reason, ms} when none may, with reason
--- "blocked" (paused, or as many run as the queue allows) or "limited" (for that many ms).
+-- How many may start now, at most wanted: {number, reason, 0, …} with what stops more, {0, reason, ms}
+-- when none may. Reasons: "blocked" (paused, or as many run as the queue allows), "limited" (for that
+-- many ms) or "".
 local function allowance(base, wanted, limiter_max)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local most = tonumber(meta[3] or "") or limiter_max
@@ -26,13 +27,17 @@ local function allowance(base, wanted, limiter_max)
     return {0, "blocked", 0}
   end
   local concurrency = tonumber(meta[2] or "")
+  local reason = ""
   if concurrency then
-    wanted = math.min(wanted, concurrency - redis.call("LLEN", base .. "active"))
-    if wanted <= 0 then
+    local room = concurrency - redis.call("LLEN", base .. "active")
+    if room <= 0 then
       return {0, "blocked", 0}
     end
+    if room <= wanted then
+      wanted, reason = room, "blocked"
+    end
   end
-  return {wanted, "", 0, most, limit_ms}
+  return {wanted, reason, 0, most, limit_ms}
 end
 
 -- Moves ids to active; the entries "0:…" of old BullMQ versions are dropped.
@@ -117,8 +122,8 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     return {jobs, "", 0}
   end
   if #ids == may[1] then
-    -- A limit stopped it; another call tells which.
-    return {jobs, "more", 0}
+    -- A limit stopped it: the queue's concurrency, or else a rate of which another call tells how long.
+    return {jobs, may[2] == "blocked" and "blocked" or "more", 0}
   end
   local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")
   if next_up[2] then

@@ -1,0 +1,54 @@
+"""``qctl demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.errors import ExitStatus
+
+app = new_app()
+
+
+@app.command("demo")
+@with_environment
+def demo(
+    env: Environment,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Leave it running, and tell how to explore and how to end it"),
+    ] = False,
+) -> None:
+    """See a worker restarted under load, and the proof that nothing was lost.
+
+    Takes half a minute. The demo has a Redis of its own, whatever --redis and the environment
+    name, and leaves nothing behind.
+    """
+    # Late, so that `qctl --help` stays quick.
+    from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.demo.stage import Stage  # noqa: PLC0415
+    from qctl.demo.story import tell  # noqa: PLC0415
+
+    is_table = env.output == "table"
+
+    def say(text: str) -> None:
+        stream = env.streams.stdout if is_table else env.streams.stderr
+        stream.write(text + "\n")
+        stream.flush()
+
+    environ = dict(env.streams.environ)
+    if env.no_color:
+        environ["NO_COLOR"] = "1"
+    with (
+        stop_on_signals(env.note) as stop,
+        Stage(
+            say, stop, environ, prefix=env.settings.prefix, keep=keep, to_stderr=not is_table
+        ) as stage,
+    ):
+        proof = tell(stage, keep=keep)
+    if not is_table:
+        env.emit_json(proof)
+    if not proof.holds:
+        raise typer.Exit(ExitStatus.FAILED)

@@ -1,0 +1,128 @@
+"""The options that ``qctl worker run`` and ``qctl worker start`` share."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qctl.cli.frame import Environment
+from qctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from qctl.runtime.master import MasterOptions
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", re.ASCII | re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
+
+Apps = Annotated[
+    list[str],
+    typer.Argument(metavar="APP...", help="MODULE:ATTRIBUTE of a Worker, or of a list of them"),
+]
+Processes = Annotated[
+    int, typer.Option("--processes", metavar="N", min=1, max=1000, help="How many to run")
+]
+Grace = Annotated[
+    str,
+    typer.Option(
+        "--grace", metavar="D", help="How long running jobs may take at a stop; 0 for ever"
+    ),
+]
+MaxJobs = Annotated[
+    int | None,
+    typer.Option("--max-jobs", metavar="N", min=1, help="Replace a process after so many jobs"),
+]
+MaxRss = Annotated[
+    str | None,
+    typer.Option("--max-rss", metavar="SIZE", help="Replace a process that uses more: 500MB"),
+]
+Reload = Annotated[
+    bool, typer.Option("--reload", help="Replace when files of the app change (for development)")
+]
+HealthPort = Annotated[
+    str | None,
+    typer.Option(
+        "--health-port",
+        metavar="[HOST:]PORT",
+        help="Serve /livez and /readyz; on 127.0.0.1 unless a host is named",
+    ),
+]
+LogFormat = Annotated[
+    Literal["text", "json"], typer.Option("--log-format", help="Form of the log lines")
+]
+
+
+def make_options(
+    apps: list[str],
+    processes: int,
+    grace: str,
+    max_jobs: int | None,
+    max_rss: str | None,
+    reload: bool,
+    health_port: str | None,
+    log_format: str,
+    name: str = "",
+) -> MasterOptions:
+    """What the command line says about a master.
+
+    Raises:
+        UsageError: a part of it is malformed.
+    """
+    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
+    from qctl.runtime.master import MasterOptions  # noqa: PLC0415
+    from qctl.runtime.messages import check_app  # noqa: PLC0415
+
+    for spec in apps:
+        check_app(spec)
+    return MasterOptions(
+        apps=tuple(apps),
+        processes=processes,
+        grace_s=parse_duration_s(grace, "--grace"),
+        max_jobs=max_jobs,
+        max_rss_bytes=None if max_rss is None else parse_size(max_rss),
+        reload=reload,
+        health=None if health_port is None else parse_endpoint(health_port),
+        log_format=log_format,
+        name=name,
+    )
+
+
+def parse_size(text: str) -> int:
+    """``500MB``, ``1.5 GiB`` or plain bytes, in bytes.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = 0
+    if match:
+        base = 1024 if match[3] else 1000
+        size = round(float(match[1]) * base ** _POWERS[match[2].lower()])
+    if not size:
+        raise UsageError(f"--max-rss {text!r} is no size", hint="--max-rss 500MB")
+    return size
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """``[HOST:]PORT``.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UsageError(
+            f"--health-port {text!r} is no port",
+            hint="--health-port 8080, or 0.0.0.0:8080 where others must reach it",
+        )
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def worker_environ(env: Environment) -> dict[str, str]:
+    """The environment of a master and its processes, in which they find their Redis: on a command
+    line others would see its password.
+    """
+    address, _ = env.redis()
+    rest = {k: v for k, v in env.streams.environ.items() if k != "QCTL_CONTEXT"}
+    return {**rest, "QCTL_REDIS_URL": address.url, "QCTL_PREFIX": env.settings.prefix}

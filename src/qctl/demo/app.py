@@ -1,0 +1,92 @@
+"""The demo's worker: an app as yours might be, with a middleware that writes every run down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from qctl.demo.record import RECORD_FILE, write
+from qctl.runtime.job import Job, SyncJob
+from qctl.runtime.tasks import Call
+from qctl.runtime.worker import Worker
+
+QUEUE = "emails"
+CONCURRENCY = 4
+# In the environment of everything that a demo starts: its folder, by which it finds them all.
+FOLDER_VARIABLE = "QCTL_DEMO"
+# And the process to end with.
+OWNER_VARIABLE = "QCTL_DEMO_PID"
+_LOOK_S = 1.0
+
+worker = Worker(QUEUE, concurrency=CONCURRENCY, remove_on_complete=5000)
+
+
+@worker.use
+async def write_down(job: Job, call_next: Call) -> Any:
+    """The record that the proof is made from; Redis has no part in it."""
+    file = Path(os.environ[FOLDER_VARIABLE]) / RECORD_FILE
+    write(file, "start", job.id, job.name, job.attempts_made)
+    try:
+        result = await call_next(job)
+    except Exception:
+        write(file, "fail", job.id, job.name, job.attempts_made)
+        raise
+    write(file, "end", job.id, job.name, job.attempts_made)
+    return result
+
+
+@worker.task("welcome")
+async def welcome(job: Job) -> dict[str, Any]:
+    """On the event loop."""
+    await asyncio.sleep(job.data["seconds"] / 2)
+    await job.update_progress(50)
+    await asyncio.sleep(job.data["seconds"] / 2)
+    return {"sent": True}
+
+
+@worker.task("newsletter")
+def newsletter(job: SyncJob) -> None:
+    """A plain function: in a thread."""
+    time.sleep(job.data["seconds"])
+
+
+@worker.task("sync")
+async def sync(job: Job) -> None:
+    """Fails the first time."""
+    await asyncio.sleep(job.data["seconds"])
+    if job.attempts_made == 0:
+        raise ConnectionError("the CRM does not answer")
+
+
+@worker.task("reminder")
+async def reminder(job: Job) -> None:
+    await asyncio.sleep(job.data["seconds"])
+
+
+@worker.task("report")
+async def report(_: Job) -> None:
+    """What the scheduler adds."""
+    await asyncio.sleep(0.1)
+
+
+def _end_with(owner: int, master: int) -> None:
+    """Stop the master once the demo is gone, even if that was killed."""
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(owner, 0)
+            time.sleep(_LOOK_S)
+    # With its Redis gone there is nothing to finish for: two signals, so that it does not wait.
+    with suppress(ProcessLookupError):
+        os.kill(master, signal.SIGTERM)
+        time.sleep(_LOOK_S)
+        os.kill(master, signal.SIGTERM)
+
+
+if owner := os.environ.get(OWNER_VARIABLE):
+    threading.Thread(target=_end_with, args=(int(owner), os.getppid()), daemon=True).start()

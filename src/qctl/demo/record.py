@@ -1,0 +1,168 @@
+"""What the handlers write down themselves, in a file, and what it proves.
+
+Redis has no part in it: a queue that counted wrongly could not hide it here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+RECORD_FILE = "runs.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One start of a job.
+
+    Args:
+        attempt: attempts that had ended before.
+        pid: the process it ran in.
+        at_s: when it began, epoch seconds.
+        outcome: ``end``, ``fail``, or None while it runs and when it was cut off.
+    """
+
+    job_id: str
+    name: str
+    attempt: int
+    pid: int
+    at_s: float
+    outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What became of the jobs.
+
+    Args:
+        added: jobs that the producer added.
+        ended: those of them that ran to their end, once.
+        retried: those of them that failed once, as they should, and ended the second time.
+        scheduled: jobs that the scheduler made and that ran to their end, once.
+        killed: runs that the kill cut off and that began again.
+        interrupted: runs that anything else cut off.
+        lost: ids of jobs that never ended.
+        wrong: ids of jobs that ran otherwise than they should, e.g. twice.
+        completed: what Redis has as completed; it must be as many as ended.
+        left: jobs that Redis has in any other state.
+    """
+
+    added: int
+    ended: int
+    retried: int
+    scheduled: int
+    killed: int
+    interrupted: int
+    lost: tuple[str, ...]
+    wrong: tuple[str, ...]
+    completed: int
+    left: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether every job ended, and nothing but the kill cost anything."""
+        bad = self.interrupted or self.lost or self.wrong or self.left
+        total = self.ended + self.scheduled
+        return not bad and self.added == self.ended > 0 and self.completed == total
+
+
+def write(file: Path, event: str, job_id: str, name: str, attempt: int) -> None:
+    """Add a row: ``start``, ``end`` or ``fail``. Without the file nothing is written."""
+    row = [event, job_id, name, attempt, os.getpid(), time.time()]
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        # Nobody wants to know any more.
+        return
+    try:
+        # One call: a kill leaves whole rows, and two processes do not mix theirs.
+        os.write(descriptor, json.dumps(row).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def read(file: Path) -> list[Run]:
+    """All runs so far, in the order of their starts."""
+    runs: list[Run] = []
+    open_runs: dict[tuple[str, int, int], int] = {}
+    # The last row may be half there.
+    for line in file.read_text().rpartition("\n")[0].splitlines():
+        event, job_id, name, attempt, pid, at_s = json.loads(line)
+        key = (job_id, attempt, pid)
+        if event == "start":
+            open_runs[key] = len(runs)
+            runs.append(Run(job_id, name, attempt, pid, at_s))
+        else:
+            index = open_runs.pop(key, None)
+            if index is not None:
+                runs[index] = replace(runs[index], outcome=event)
+    return runs
+
+
+def in_hand(runs: Iterable[Run]) -> dict[int, list[Run]]:
+    """Runs that have not ended, by process."""
+    found: dict[int, list[Run]] = {}
+    for run in runs:
+        if run.outcome is None:
+            found.setdefault(run.pid, []).append(run)
+    return found
+
+
+def judge(
+    runs: Sequence[Run],
+    added: Mapping[str, int],
+    *,
+    scheduled_name: str,
+    killed_pid: int,
+    completed: int,
+    left: int,
+) -> Proof:
+    """Compare what ran with what was added.
+
+    Args:
+        added: id → runs that the job should take, all but the last of which fail.
+        scheduled_name: of the jobs that no producer added; they take one run.
+        killed_pid: the process that was killed.
+        completed, left: see ``Proof``.
+    """
+    by_job: dict[str, list[Run]] = {job_id: [] for job_id in added}
+    for run in runs:
+        by_job.setdefault(run.job_id, []).append(run)
+    cut: Counter[bool] = Counter()
+    tally: Counter[str] = Counter()
+    lost: list[str] = []
+    wrong: list[str] = []
+    for job_id, mine in by_job.items():
+        # A start that counted as no attempt was cut off, and the same attempt began again.
+        last = {run.attempt: index for index, run in enumerate(mine)}
+        counted = [run for index, run in enumerate(mine) if last[run.attempt] == index]
+        repeated = [run for index, run in enumerate(mine) if last[run.attempt] != index]
+        cut.update(run.pid == killed_pid for run in repeated)
+        outcomes = [(run.attempt, run.outcome) for run in counted]
+        is_scheduled = job_id not in added and mine[0].name == scheduled_name
+        needs = 1 if is_scheduled else added.get(job_id, 0)
+        if outcomes == [(n, "fail" if n < needs - 1 else "end") for n in range(needs)]:
+            tally["scheduled" if is_scheduled else "ended"] += 1
+            tally["retried"] += needs > 1
+        elif not any(run.outcome == "end" for run in mine):
+            lost.append(job_id)
+            cut[False] += any(run.outcome is None for run in counted)
+        else:
+            wrong.append(job_id)
+    return Proof(
+        added=len(added),
+        ended=tally["ended"],
+        retried=tally["retried"],
+        scheduled=tally["scheduled"],
+        killed=cut[True],
+        interrupted=cut[False],
+        lost=tuple(lost),
+        wrong=tuple(wrong),
+        completed=completed,
+        left=left,
+    )

@@ -1,0 +1,227 @@
+"""What ``qctl demo`` shows: a kill and a restart of the same worker under the same load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import textwrap
+import time
+from collections.abc import Sequence
+
+from qctl.demo import record
+from qctl.demo.app import CONCURRENCY, QUEUE
+from qctl.demo.producer import DELAY_S, EVERY_S, RETRY_S, SCHEDULER, Producer
+from qctl.demo.record import Proof, Run
+from qctl.demo.stage import Stage
+from qctl.errors import FailedError
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+NAME = "demo"
+PROCESSES = 2
+_START = f"worker start {NAME} qctl.demo.app:worker --processes {PROCESSES}"
+_DRAIN = f"drain --then-restart --target qctl:{NAME} --yes"
+# From here on there is something to see.
+_JOBS_BEFORE_STATUS = 24
+# What a kill should hit.
+_JOBS_IN_HAND = 3
+_WIDTH = 80
+
+
+def tell(stage: Stage, *, keep: bool) -> Proof:
+    """The whole demo, on a stage that stands.
+
+    Args:
+        keep: leave the worker running, with schedulers that add jobs.
+
+    Raises:
+        FailedError: a command failed, or something did not happen in time.
+        InterruptedByUserError: the operator wants to stop.
+    """
+    story = _Story(stage)
+    with contextlib.closing(story.producer):
+        proof = story.tell()
+        if keep and proof.holds:
+            story.producer.hand_over()
+    if keep and proof.holds:
+        for line in ("", *farewell(stage)):
+            stage.say(line)
+    return proof
+
+
+class _Story:
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._keys = QueueKeys(stage.prefix, QUEUE)
+        self._file = stage.folder / record.RECORD_FILE
+        self._file.touch()
+        self._killed_pid = 0
+        self.producer = Producer(stage.redis_url, stage.prefix)
+
+    def tell(self) -> Proof:
+        stage = self._stage
+        self._say(f"Redis: {stage.redis}, for this demo alone")
+        self._head(
+            f"1. A worker: {PROCESSES} processes, {CONCURRENCY} jobs at a time in each. "
+            f"A producer adds {1 / EVERY_S:g} jobs a second, of 0.3 to 1 s; some fail once and are "
+            f"retried after {RETRY_S:g} s, some have a low priority, some wait {DELAY_S:g} s, and "
+            "a scheduler adds one each second."
+        )
+        stage.qctl(_START)
+        self.producer.start()
+        stage.wait(self._is_warm, "jobs to run in both processes")
+        self._say("")
+        stage.qctl("status")
+        self._kill()
+        self._head("3. What a restart by qctl costs, under the same load.")
+        stage.wait(self._is_busy, "the worker to be busy again")
+        stage.qctl(_DRAIN)
+        stage.wait(self._is_busy, "the new processes to be busy")
+        self._head(
+            "4. The proof: what each handler wrote down itself, in a file, beside what the "
+            "producer has added. The producer stops, the last jobs end …"
+        )
+        proof = self._prove()
+        for line in proof_lines(proof):
+            self._say(line)
+        return proof
+
+    def _kill(self) -> None:
+        stage = self._stage
+        self._head("2. What a plain kill costs.")
+        hit = stage.wait(self._fullest, f"a process with {_JOBS_IN_HAND} jobs in hand")
+        self._killed_pid = pid = hit[0].pid
+        self._say(f"$ kill -9 {pid}")
+        os.kill(pid, signal.SIGKILL)
+        killed_at_s = time.time()
+        stage.wait(self._all_began_again, "the jobs of the killed process to run again")
+        cut = self._cut()
+        back_s = max(self._began_again(run) for run in cut) - killed_at_s
+        wasted_s = sum(killed_at_s - run.at_s for run in cut)
+        self._say(
+            f"{len(cut)} jobs interrupted ({', '.join(run.job_id for run in cut)}): "
+            f"{wasted_s:.1f} s of work lost, to be done again from the start. The worker's master "
+            f"put them back at once: {back_s:.2f} s later all of them ran again. Without it they "
+            "would have stayed `active` for 30 to 90 s, and with no other worker for ever."
+        )
+
+    def _prove(self) -> Proof:
+        self.producer.finish()
+        with contextlib.suppress(FailedError):
+            # If it does not come to that, the proof says what is missing.
+            self._stage.wait(self._is_idle, "the last jobs to end")
+        counts = self._snapshot().counts
+        proof = record.judge(
+            self._runs(),
+            self.producer.added,
+            scheduled_name=SCHEDULER,
+            killed_pid=self._killed_pid,
+            completed=counts.completed,
+            left=self._snapshot().backlog + counts.active + counts.failed,
+        )
+        # The handlers see that nobody wants to know any more.
+        self._file.unlink()
+        return proof
+
+    # Looking
+
+    def _runs(self) -> list[Run]:
+        return record.read(self._file)
+
+    def _snapshot(self) -> QueueSnapshot:
+        (snapshot,) = read_snapshots(self._stage.client, [self._keys])
+        if not isinstance(snapshot, QueueSnapshot):
+            raise FailedError(f"the queue {QUEUE} cannot be read", why=str(snapshot))
+        return snapshot
+
+    def _is_idle(self) -> bool:
+        snapshot = self._snapshot()
+        return snapshot.backlog + snapshot.counts.active == 0
+
+    def _is_busy(self) -> bool:
+        """Whether as many processes as there should be have jobs in hand."""
+        self.producer.check()
+        busy = [runs for pid, runs in self._in_hand().items() if len(runs) > 1]
+        return len(busy) >= PROCESSES
+
+    def _is_warm(self) -> bool:
+        return len(self.producer.added) >= _JOBS_BEFORE_STATUS and self._is_busy()
+
+    def _in_hand(self) -> dict[int, list[Run]]:
+        found = record.in_hand(self._runs())
+        found.pop(self._killed_pid, None)
+        return found
+
+    def _fullest(self) -> list[Run]:
+        self.producer.check()
+        runs = max(self._in_hand().values(), key=len, default=[])
+        return runs if len(runs) >= _JOBS_IN_HAND else []
+
+    def _cut(self) -> list[Run]:
+        return record.in_hand(self._runs()).get(self._killed_pid, [])
+
+    def _began_again(self, cut: Run) -> float:
+        """When, or 0 if it has not yet."""
+        for run in self._runs():
+            if run.job_id == cut.job_id and run.pid != cut.pid and run.at_s > cut.at_s:
+                return run.at_s
+        return 0.0
+
+    def _all_began_again(self) -> bool:
+        return all(self._began_again(run) for run in self._cut())
+
+    # Showing
+
+    def _head(self, text: str) -> None:
+        self._say("")
+        self._say(text)
+        self._say("")
+
+    def _say(self, text: str) -> None:
+        # Never more than a screen is wide, also where there is no screen.
+        for line in textwrap.wrap(text, _WIDTH, break_long_words=False) or [""]:
+            self._stage.say(line)
+
+
+def proof_lines(proof: Proof) -> Sequence[str]:
+    """The proof for people."""
+    rows = [
+        ("jobs added", proof.added, ""),
+        ("ran to their end", proof.ended, "each once"),
+        ("  failed once and retried", proof.retried, "as they should"),
+        ("by the scheduler", proof.scheduled, "each once"),
+        ("interrupted by the kill", proof.killed, "began again"),
+        ("interrupted by the restart", proof.interrupted, ""),
+        ("lost", len(proof.lost), _some(proof.lost)),
+        ("ran otherwise than they should", len(proof.wrong), _some(proof.wrong)),
+        ("completed, says Redis", proof.completed, f"{proof.left} in any other state"),
+    ]
+    lines = [f"{what:<31} {count:>4}  {remark}".rstrip() for what, count, remark in rows]
+    verdict = "PROVED" if proof.holds else "NOT PROVED"
+    end = "the restart interrupted nothing and lost nothing" if proof.holds else "see above"
+    return [*lines, "", f"{verdict}: {end}"]
+
+
+def farewell(stage: Stage) -> Sequence[str]:
+    """How to look at what is left, and how to end it."""
+    return [
+        "It goes on: the worker, a Redis, and schedulers that add jobs. To look around:",
+        "",
+        f"  export QCTL_REDIS_URL=embedded:{stage.redis_folder}",
+        f"  export XDG_STATE_HOME={stage.folder} QCTL_PREFIX={stage.prefix}",
+        "  qctl status --watch",
+        "  qctl workers",
+        f"  qctl jobs list {QUEUE} --state completed",
+        f"  qctl worker logs {NAME} --follow",
+        f"  qctl restart qctl:{NAME}",
+        "",
+        "To end it:",
+        "",
+        f"  qctl worker stop {NAME}",
+        f"  rm -r {stage.folder}",
+    ]
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")

@@ -1,0 +1,270 @@
+"""The replacement of one process in a roll, and the look at what it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from qctl.errors import ExitStatus, QctlError
+from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
+from qctl.ops.drain_state import DrainState, TimedOut
+from qctl.ops.ledger import JobKey
+from qctl.ops.restart import POLL_S, Interrupted, Restart, as_it_is_now
+from qctl.ops.roll_ledger import RollLedger
+from qctl.ops.steps import Restarting, Step, Waiting
+from qctl.ops.targets import Connections, Target, read_connections
+from qctl.wire.active import ActiveJob, read_active
+from qctl.wire.events import READ_COUNT
+
+# How often the jobs in hand are looked at.
+LOOK_S = 1.0
+# A manager starts a process that has left within moments; if not, it is asked to.
+STOPPED_S = 2.0
+# On top of a lock's own time, for it to be renewed or to run out.
+LOCK_GRACE_S = 5.0
+# How long Redis may be away when a process has just left.
+AWAY_S = 60.0
+
+
+class Turn:
+    """The replacement of one process.
+
+    Args:
+        planned: the process as it was when the plan was made.
+    """
+
+    def __init__(
+        self, state: DrainState, ledger: RollLedger, target: Target, planned: ManagedProcess
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._target = target
+        self._planned = planned
+        # Jobs that the process left behind; None for those that are in the queue again.
+        self.harmed: dict[JobKey, ActiveJob | None] = {}
+        self.outlasted_grace = False
+        self._orphans: set[JobKey] = set()
+        self._own_names: frozenset[str] = frozenset()
+
+    def run(self) -> Iterator[Step]:
+        """Replace the process and find out whether it left jobs behind; see ``harmed``."""
+        state, manager = self._state, self._target.manager
+        state.guard.hold()
+        self._rest()
+        if state.stop():
+            raise Interrupted
+        process = as_it_is_now(manager, self._planned)
+        connections = read_connections(state.client, state.settings, state.address.db, [process])
+        self._own_names = _names(connections, process)
+        self._orphans = {j.key for j in read_active(state.client, state.queues) if j.is_orphan}
+        self._ledger.stalls()
+        run = Restart(
+            state.client,
+            manager,
+            process,
+            state.expectation(process, connections),
+            state.stop,
+            self._rest,
+        )
+        yield Restarting(process.target, process.key, process.pid)
+        if process.pid:
+            state.old_pids.append(process.pid)
+        began = time.monotonic()
+        with contextlib.closing(_begin_leaving(manager, process)) as call:
+            yield from self._await_old_gone(run, call)
+            hands = self._look_at_hands()
+            self._find_given_back(process, time.monotonic() - began)
+            self._start_if_stopped(run, process)
+            ready = run.await_ready(call, began)
+        state.new_pids.append(ready.new_pid)
+        yield ready
+        yield from self._find_harmed(hands)
+
+    def _rest(self) -> None:
+        """Take in events for a moment: they may come fast, and the stream keeps only so many."""
+        until = time.monotonic() + POLL_S
+        try:
+            while len(self._state.follow()) >= READ_COUNT and time.monotonic() < until:
+                pass
+        except QctlError as error:
+            if error.exit_status != ExitStatus.UNREACHABLE:
+                raise
+        time.sleep(max(until - time.monotonic(), 0))
+
+    # Leaving
+
+    def _await_old_gone(self, run: Restart, call: RestartCall) -> Iterator[Step]:
+        state = self._state
+        began, looked_at = time.monotonic(), 0.0
+        held: frozenset[str | None] | None = None
+        while not run.old_is_gone():
+            run.raise_refusal(call)
+            if state.stop():
+                raise Interrupted
+            waited_s = time.monotonic() - began
+            is_late = waited_s > state.options.timeout_s
+            if is_late or time.monotonic() - looked_at >= LOOK_S:
+                looked_at = time.monotonic()
+                is_away = not self._look(held)
+                if not is_away:
+                    held = frozenset(job.lock_token for job in state.active)
+                if is_late:
+                    state.held = held
+                    raise TimedOut
+                yield Waiting(
+                    active=state.shown(orphans=False),
+                    orphans=state.shown(orphans=True),
+                    waited_s=round(waited_s, 1),
+                    redis_away=is_away,
+                )
+            self._rest()
+
+    def _look(self, held: frozenset[str | None] | None) -> bool:
+        """See which jobs the process may still have; False while Redis is away.
+
+        By the names of its workers, if it has names of its own; else those that have been running
+        since the first look.
+        """
+        state = self._state
+        try:
+            state.guard.hold()
+            jobs = [job for job in read_active(state.client, state.queues) if not job.is_orphan]
+        except QctlError as error:
+            if error.exit_status != ExitStatus.UNREACHABLE:
+                raise
+            return False
+        if self._own_names:
+            state.active = [job for job in jobs if job.worker in self._own_names]
+            self._ledger.note(job.key for job in state.active)
+        else:
+            state.active = [job for job in jobs if held is None or job.lock_token in held]
+        return True
+
+    def _start_if_stopped(self, run: Restart, process: ManagedProcess) -> None:
+        """Start a process that its manager lets be when it has left, as PM2 without autorestart."""
+        until = time.monotonic() + STOPPED_S
+        while (row := run.row()) is not None and row.status == "stopped":
+            if time.monotonic() > until:
+                with contextlib.closing(self._target.manager.begin_restart(process)) as call:
+                    while (now := run.row()) is not None and now.status == "stopped":
+                        run.raise_refusal(call)
+                        if time.monotonic() > until + AWAY_S:
+                            return
+                        self._rest()
+                return
+            self._rest()
+
+    # What it left behind
+
+    def _look_at_hands(self) -> list[ActiveJob]:
+        """The jobs that are active now that the process has gone: if it left any, they are here."""
+        state = self._state
+        until = time.monotonic() + AWAY_S
+        while True:
+            try:
+                state.catch_up()
+                jobs = read_active(state.client, state.queues)
+            except QctlError as error:
+                if error.exit_status != ExitStatus.UNREACHABLE or time.monotonic() > until:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
+                return jobs
+
+    def _find_given_back(self, process: ManagedProcess, took_s: float) -> None:
+        """Find the jobs that qctl's own worker gave back at the end of its grace.
+
+        They look like failed attempts that are tried again at once; but they were in hand at the
+        last look, and it left when its grace was over.
+        """
+        if isinstance(self._target.manager, Signaller) or not self._own_names:
+            return
+        if took_s < process.kill_timeout_ms / 1000:
+            return
+        for job in self._state.active:
+            if self._ledger.went_back(job.key):
+                self.outlasted_grace = True
+                self.harmed[job.key] = None
+
+    def _find_harmed(self, hands: list[ActiveJob]) -> Iterator[Step]:
+        """Find those of the jobs in hand that nobody has any more; see ``harmed``.
+
+        A job is in good hands when it ends, when its lock is renewed, or when the worker that
+        holds its lock does either with another job. It was left behind when its lock runs out.
+        """
+        state = self._state
+        pending: dict[JobKey, ActiveJob] = {}
+        for job in hands:
+            if job.is_orphan:
+                if job.key not in self._orphans:
+                    self.harmed[job.key] = job
+            elif not self._own_names or job.worker in self._own_names:
+                pending[job.key] = job
+        tokens = {job.lock_token for job in hands}
+        longest_ms = max((job.lock_ttl_ms or 0 for job in pending.values()), default=0)
+        until = time.monotonic() + longest_ms / 1000 + LOCK_GRACE_S
+        began = told_at = time.monotonic()
+        while pending and time.monotonic() < until:
+            if state.stop():
+                raise Interrupted
+            now = {job.key: job for job in read_active(state.client, state.queues)}
+            self._sort(pending, now, tokens)
+            if pending and time.monotonic() - told_at >= LOOK_S:
+                told_at = time.monotonic()
+                state.active = list(pending.values())
+                yield Waiting(
+                    active=state.shown(orphans=False),
+                    orphans=(),
+                    waited_s=round(told_at - began, 1),
+                )
+            if pending:
+                self._rest()
+        for keys, job_id in sorted(pending):
+            state.notes.append(f"whether job {job_id} of {keys.name} still runs could not be told")
+        state.catch_up()
+        for key in self._ledger.stalls() - self._orphans:
+            self.harmed[key] = None
+
+    def _sort(
+        self,
+        pending: dict[JobKey, ActiveJob],
+        now: dict[JobKey, ActiveJob],
+        tokens: set[str | None],
+    ) -> None:
+        """Take the jobs out of ``pending`` of which it can be told by now whether they live on."""
+        # What was taken since the process left, or renewed, is held by a living worker.
+        alive = {_owner(job) for job in now.values() if job.lock_token not in tokens}
+        for key, before in pending.items():
+            job = now.get(key)
+            if job is not None and job.was_renewed_since(before):
+                alive.add(_owner(job))
+        for key, before in list(pending.items()):
+            job = now.get(key)
+            if job is None or job.lock_token not in {None, before.lock_token}:
+                del pending[key]
+            elif job.is_orphan:
+                del pending[key]
+                self.harmed[key] = job
+            elif _owner(job) in alive - {""}:
+                del pending[key]
+            else:
+                pending[key] = job
+
+
+def _begin_leaving(manager: Manager, process: ManagedProcess) -> RestartCall:
+    if isinstance(manager, Signaller) and process.pid:
+        return manager.begin_exit(process)
+    return manager.begin_restart(process)
+
+
+def _names(connections: Connections, process: ManagedProcess) -> frozenset[str]:
+    """The names that its workers write to their jobs; none unless every one of them has a name."""
+    names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
+    return frozenset(name for name in names if name) if all(names) else frozenset()
+
+
+def _owner(job: ActiveJob) -> str:
+    """What all lock tokens of one worker begin with; "" for a token of another form."""
+    return (job.lock_token or "").rpartition(":")[0]

@@ -1,0 +1,238 @@
+"""For an app's own tests: run workers over their queues until nothing is left to do.
+
+    from qctl.testing import run_until_idle
+
+    def test_welcome():
+        (outcome,) = run_until_idle(worker, [("welcome", {"user": 7})])
+        assert outcome.returnvalue == {"sent": True}
+
+Redis is fakeredis, in this process. The worker is the real one, with its scripts, locks and retries.
+Delays and backoffs are not waited for: when only delayed jobs are left, they come nearer until the
+first of them is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from qctl.connect import Client, connect
+from qctl.errors import TimedOutError, UsageError
+from qctl.runtime.queue import Queue
+from qctl.runtime.worker import Worker
+from qctl.wire.adding import NewJob
+from qctl.wire.jobs import pairs
+from qctl.wire.keys import QueueKeys
+
+TIMEOUT_S = 10.0
+_LOOK_S = 0.005
+# For what still runs when the time is over.
+_GRACE_S = 0.1
+# Scores of delayed jobs: the time in ms, times 4096 (wire format P8).
+_SCORE_MS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job.
+
+    Args:
+        state: ``completed``, ``failed``, ``waiting-children``, ``delayed`` (a scheduler's next job),
+            or ``removed`` (by ``remove_on_complete`` or ``remove_on_fail``).
+        returnvalue: what its handler returned, as it came through JSON.
+        failed_reason: of the last failure; kept when a later attempt completed.
+        attempts: runs that counted.
+        starts: all runs, those that were given back included.
+        logs: the rows of its log.
+        fields: its hash (wire format 3.1).
+    """
+
+    id: str
+    name: str
+    data: Any
+    state: str
+    returnvalue: Any
+    failed_reason: str | None
+    attempts: int
+    starts: int
+    progress: Any
+    logs: tuple[str, ...]
+    fields: dict[str, str]
+
+
+def run_until_idle(
+    worker: Worker,
+    jobs: Sequence[tuple[str, Any] | NewJob],
+    *,
+    timeout_s: float = TIMEOUT_S,
+) -> list[Outcome]:
+    """Add jobs, run the worker until nothing is left to do, and tell what became of each.
+
+    Args:
+        worker: with its tasks; its Redis is not touched.
+        jobs: ``(name, data)``, or ``NewJob(name, data, attempts=3, …)`` with options.
+        timeout_s: in seconds of real time.
+
+    Raises:
+        TimedOutError: it was not idle in time.
+    """
+    with FakeQueues() as fake:
+        queue = fake.queue(worker.queue, prefix=worker.settings().prefix)
+        rows = [job if isinstance(job, NewJob) else NewJob(*job) for job in jobs]
+        ids = queue.add_bulk(rows)
+        fake.run(worker, timeout_s=timeout_s)
+        return [fake.outcome(queue, job_id) for job_id in ids]
+
+
+class FakeQueues:
+    """Queues on a fakeredis of their own.
+
+        with FakeQueues() as fake:
+            emails = fake.queue("emails")
+            job_id = emails.add("welcome", {"user": 7}, delay=3600)
+            fake.run(worker)
+            assert fake.outcome(emails, job_id).state == "completed"
+
+    Attributes:
+        url: of the fakeredis, for whatever else shall use it while the block lasts.
+        client: a connection to it.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.client: Client
+        self._ends = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            from qctl.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis is an extra
+        except ImportError as error:
+            raise UsageError(
+                "qctl.testing needs fakeredis", why=str(error), hint="pip install 'qctl[testing]'"
+            ) from error
+        folder = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="qctl-"))
+        server = StandIn(Path(folder) / "redis.sock")
+        self._ends.callback(server.stop, signal.SIGTERM)
+        self.url = f"unix://{folder}/redis.sock"
+        self.client = self._ends.enter_context(contextlib.closing(connect(self.url)[1]))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+
+    def queue(self, name: str, *, prefix: str | None = None) -> Queue:
+        """A producer for a queue here."""
+        return self._ends.enter_context(Queue(name, redis_url=self.url, prefix=prefix))
+
+    def run(self, *workers: Worker, timeout_s: float = TIMEOUT_S) -> None:
+        """Run workers, until none of their queues has anything left to do.
+
+        Not waited for: the next jobs of schedulers, and what is in a paused queue. A rate limit is
+        waited for in real time.
+
+        Raises:
+            TimedOutError: they were not idle in ``timeout_s`` seconds of real time.
+            UsageError: called on a running event loop; see ``arun``.
+        """
+        asyncio.run(self.arun(*workers, timeout_s=timeout_s))
+
+    async def arun(self, *workers: Worker, timeout_s: float = TIMEOUT_S) -> None:
+        """``run`` for tests that have an event loop."""
+        async with contextlib.AsyncExitStack() as running:
+            for worker in workers:
+                await worker.start(redis_url=self.url)
+                running.push_async_callback(worker.stop, _GRACE_S)
+            queues = [QueueKeys(worker.settings().prefix, worker.queue) for worker in workers]
+            deadline = time.monotonic() + timeout_s
+            while not all([self._is_idle(worker, keys) for worker, keys in _both(workers, queues)]):
+                if time.monotonic() > deadline:
+                    left = "; ".join(map(self._describe, queues))
+                    raise TimedOutError(f"not idle within {timeout_s:g} s", why=left)
+                await asyncio.sleep(_LOOK_S)
+
+    def outcome(self, queue: Queue, job_id: str) -> Outcome:
+        """What became of a job."""
+        keys, call = queue.keys, self.client.call
+        fields = pairs(call("HGETALL", keys(job_id)))
+        states = ("completed", "failed", "delayed", "waiting-children", "prioritized")
+        found = [state for state in states if call("ZSCORE", keys(state), job_id)]
+        waits = "waiting" if job_id in call("LRANGE", keys("wait"), 0, -1) else "removed"
+        return Outcome(
+            id=job_id,
+            name=fields.get("name", ""),
+            data=_json(fields.get("data")),
+            state=found[0] if found else waits,
+            returnvalue=_json(fields.get("returnvalue")),
+            failed_reason=fields.get("failedReason"),
+            attempts=int(fields.get("atm", 0)),
+            starts=int(fields.get("ats", 0)),
+            progress=_json(fields.get("progress")),
+            logs=tuple(call("LRANGE", keys.logs(job_id), 0, -1)),
+            fields=fields,
+        )
+
+    def outcomes(self, queue: Queue) -> list[Outcome]:
+        """Of all jobs that the queue has kept, those that ended first before the others."""
+        ids: list[str] = []
+        for state in ("completed", "failed"):
+            scored = self.client.call("ZRANGE", queue.keys(state), 0, -1, "WITHSCORES")
+            ids += scored[::2]
+        return [self.outcome(queue, job_id) for job_id in ids]
+
+    def _is_idle(self, worker: Worker, keys: QueueKeys) -> bool:
+        """Whether nothing is left to do; otherwise delayed jobs come nearer, when only they are."""
+        call = self.client.call
+        if worker.state().busy or call("EXISTS", keys("active")):
+            return False
+        if not call("HEXISTS", keys("meta"), "paused"):
+            if call("EXISTS", keys("wait"), keys("prioritized")):
+                return False
+            return not self._bring_nearer(keys)
+        return True
+
+    def _bring_nearer(self, keys: QueueKeys) -> bool:
+        """Move the delayed jobs, all by the same time, so that the first is due; False if none."""
+        call = self.client.call
+        flat = call("ZRANGE", keys("delayed"), 0, -1, "WITHSCORES")
+        scores = {
+            job_id: int(float(score))
+            for job_id, score in zip(flat[::2], flat[1::2], strict=True)
+            if not call("HEXISTS", keys(job_id), "rjk")
+        }
+        if not scores:
+            return False
+        ahead = max(min(scores.values()) - int(time.time() * 1000) * _SCORE_MS, 0)
+        for job_id, score in scores.items():
+            call("ZADD", keys("delayed"), score - ahead, job_id)
+        call("ZADD", keys("marker"), 0, "0")
+        return True
+
+    def _describe(self, keys: QueueKeys) -> str:
+        call = self.client.call
+        counts = {
+            "waiting": call("LLEN", keys("wait")) + call("ZCARD", keys("prioritized")),
+            "active": call("LLEN", keys("active")),
+            "delayed": call("ZCARD", keys("delayed")),
+        }
+        return f"{keys.name}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _both(workers: Sequence[Worker], queues: Sequence[QueueKeys]) -> zip[tuple[Worker, QueueKeys]]:
+    return zip(workers, queues, strict=True)
+
+
+def _json(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,93 @@
+"""A roll over the instances of a PM2 app: no pause, and still nothing is interrupted."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.interop import drain_lab
+from tests.interop.drain_lab import Lab, is_alive
+from tests.interop.node import runs
+
+lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
+
+ROLL = ("restart", "pm2:app", "--strategy", "roll")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "options"),
+    [(True, {}), (False, {"autorestart": False})],
+    ids=["cluster", "fork-no-autorestart"],
+)
+def test_a_roll_under_load(lab: Lab, cluster: bool, options: dict[str, object]) -> None:
+    lab.app(instances=2, cluster=cluster, concurrency=4, HANDLE_SIGINT=1, options=options)
+    before = sorted(row.pid for row in lab.pm2.rows("app"))
+    producer = lab.producer(EVERY_MS=60, JOB_MS=200)
+    producer.wait_ids(5)
+    # Longer than PM2's kill timeout.
+    long = lab.add(2500, 2500)
+    lab.wait_started(*long)
+    done = lab.qctl(*ROLL, "--json")
+    added = [*long, *producer.stop()]
+
+    assert done.code == 0, done.err
+    report = done.json
+    assert (report["outcome"], report["strategy"]) == ("restarted", "roll")
+    assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
+    assert report["paused_s"] == 0
+    assert report["idle_s"] < 1
+    assert report["active_at_start"] >= 2
+    assert {job["result"] for job in report["jobs"]} <= {"completed", "running"}
+    assert set(long) <= {job["id"] for job in report["jobs"]}
+    after = sorted(row.pid for row in lab.pm2.rows("app"))
+    assert sorted(report["old_pids"]) == before
+    assert sorted(report["new_pids"]) == after
+    assert not any(map(is_alive, before))
+    lab.prove(added)
+    assert {row["pid"] for row in runs(lab.client, "q")} == {*before, *after}
+
+
+def test_an_app_that_does_not_handle_the_signal_ends_the_roll(lab: Lab) -> None:
+    lab.app(instances=2, LOCK_MS=1500)
+    before = {row.pid for row in lab.pm2.rows("app")}
+    jobs = lab.add(3500, 3500)
+    lab.wait_started(*jobs)
+    done = lab.qctl(*ROLL, "--json")
+
+    assert done.code == 1
+    report = done.json
+    assert report["outcome"] == "aborted"
+    assert (report["interrupted"], report["recovered"], report["lost"]) == (1, 1, 0)
+    assert "left 1 job behind" in report["error"]
+    assert "--strategy pause" in report["error"]
+    # Only the first was restarted.
+    assert len(before & {row.pid for row in lab.pm2.rows("app")}) == 1
+    again = [job["id"] for job in report["jobs"] if job["result"] == "interrupted"]
+    lab.prove(jobs, again=again)
+
+
+def test_when_the_time_is_up_nothing_is_killed(lab: Lab) -> None:
+    lab.app(instances=2, HANDLE_SIGINT=1)
+    jobs = lab.add(3000, 3000)
+    lab.wait_started(*jobs)
+    done = lab.qctl(*ROLL, "--timeout", "1s", "--json")
+    assert done.code == 4
+    report = done.json
+    assert report["outcome"] == "timeout"
+    assert report["new_pids"] == []
+    assert len(report["old_pids"]) == 1
+    assert {job["id"] for job in report["still_active"]} <= set(jobs)
+    assert report["still_active"]
+    lab.prove(jobs)
+
+
+def test_one_process_alone_is_refused(lab: Lab) -> None:
+    lab.app(HANDLE_SIGINT=1)
+    lab.add(1)
+    before = lab.pm2.rows("app")
+    done = lab.qctl(*ROLL, "--json")
+    assert done.code == 5
+    assert "one process only" in done.err
+    assert "--strategy pause" in done.err
+    assert lab.pm2.rows("app") == before
+    lab.prove_tidy("q")

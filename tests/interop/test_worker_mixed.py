@@ -1,0 +1,70 @@
+"""Workers of BullMQ 5, BullMQ 6 and qctl on one queue: every job runs once, none is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from qctl import Queue
+from qctl.connect import Client
+from qctl.wire.adding import NewJob
+from qctl.wire.jobs import pairs
+from tests.interop import py_worker as py
+from tests.interop.node import runs
+from tests.interop.test_worker import Q, settled
+
+py_worker = py.py_worker
+JOBS = 20_000
+
+
+def options(number: int) -> dict[str, Any]:
+    """Most jobs are plain, as in life; some are not."""
+    match number % 40:
+        case 0:
+            return {"priority": number % 7 + 1}
+        case 1:
+            return {"delay": number % 300 / 1000}
+        case 2:
+            return {"lifo": True}
+        case 3:
+            return {"data": {"fail_times": 1}, "attempts": 2}
+        case 4:
+            return {"data": {"fail_times": 2}, "attempts": 3, "backoff": "exponential:10ms"}
+        case 5:
+            return {"data": {"fail_times": 9}, "attempts": 2}
+        case _:
+            return {}
+
+
+def test_mixed_workers_share_a_queue(
+    node_bull: Any, py_worker: py.Starter, client: Client, redis_url: str
+) -> None:
+    five, six = node_bull(5), node_bull(6)
+    five.start_worker("q", concurrency=20, name="five")
+    six.start_worker("q", concurrency=20, name="six")
+    py_worker(concurrency=20, name="a")
+    py_worker(concurrency=50, name="b")
+    with Queue("q", redis_url=redis_url) as queue:
+        for start in range(0, JOBS // 2, 1000):
+            queue.add_bulk([NewJob("j", **options(n)) for n in range(start, start + 1000)])
+            rows = [{"name": "j", "data": {"returns": n}} for n in range(1000)]
+            six.queue("q", "addBulk", rows)
+    settled(client, JOBS, timeout_s=60)
+
+    assert client.call("EXISTS", *map(Q, ("wait", "active", "delayed", "prioritized"))) == 0
+    assert client.call("ZCARD", Q("failed")) == JOBS // 2 // 40
+    rows = runs(client, "q")
+    starts = Counter(row["id"] for row in rows if row["ev"] == "start")
+    ends = Counter(row["id"] for row in rows if row["ev"] == "end")
+    assert len(starts) == JOBS
+    assert set(ends.values()) == {1}
+    assert len(ends) == client.call("ZCARD", Q("completed"))
+    # A job was started as often as it says: once, and once more after each failure.
+    states = client.pipeline([("HMGET", Q(job_id), "ats", "atm", "stc") for job_id in starts])
+    for job_id, (ats, atm, stc) in zip(starts, states, strict=True):
+        assert (int(ats), int(atm), stc) == (starts[job_id], starts[job_id], None)
+    by_worker = Counter(row["worker"] for row in rows if row["ev"] == "start")
+    assert set(by_worker) == {"five", "six", "a", "b"}
+    assert min(by_worker.values()) > JOBS / 100, by_worker
+    assert not [key for key in client.call("KEYS", "bull:q:*:lock")]
+    assert pairs(client.call("HGETALL", Q("meta"))).keys() == {"opts.maxLenEvents", "version"}

@@ -1,0 +1,76 @@
+"""A TCP proxy before Redis, on the test's own event loop, that loses what it is told to lose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from qctl.wire.scripts import sha
+
+STEP = sha("work").encode()
+
+
+class LossyProxy:
+    """Forwards to a Redis on 127.0.0.1.
+
+    Args:
+        port: Redis' port.
+        lose: what becomes of the worker's steps, by their number from 1: of ``"reply"`` Redis does
+            the step and its reply is dropped, ``"request"`` never arrives; the connection breaks.
+
+    Attributes:
+        steps: how many there were.
+    """
+
+    def __init__(self, port: int, lose: Mapping[int, str]) -> None:
+        self._redis_port = port
+        self._lose = lose
+        self.steps = 0
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._server.close()
+
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        redis, to_redis = await asyncio.open_connection("127.0.0.1", self._redis_port)
+        loses_reply = False
+
+        async def requests() -> None:
+            nonlocal loses_reply
+            while data := await client.read(1 << 20):
+                if STEP in data:
+                    self.steps += 1
+                    what = self._lose.get(self.steps)
+                    if what == "request":
+                        return
+                    loses_reply = loses_reply or what == "reply"
+                to_redis.write(data)
+
+        async def replies() -> None:
+            while data := await redis.read(1 << 20):
+                if loses_reply:
+                    return
+                to_client.write(data)
+
+        ways = [asyncio.ensure_future(requests()), asyncio.ensure_future(replies())]
+        with contextlib.suppress(OSError):
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        to_client.transport.abort()
+        to_redis.transport.abort()
