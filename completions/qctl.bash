@@ -5,7 +5,7 @@ _qctl_table() {
   case $1 in
     'commands:') _qctl_found=() ;;
     'options:') _qctl_found=('--version' '--help') ;;
-    'argument: 0') _qctl_found=('status' 'queues' 'workers' 'jobs' 'pause' 'resume' 'drain' 'restart' 'completion') ;;
+    'argument: 0') _qctl_found=('status' 'queues' 'workers' 'jobs' 'pause' 'resume' 'drain' 'restart' 'worker' 'demo' 'completion') ;;
     'commands:status') _qctl_found=() ;;
     'options:status') _qctl_found=('--watch' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:status +') _qctl_found=('@queues') ;;
@@ -59,15 +59,49 @@ _qctl_table() {
     'argument:drain +') _qctl_found=('@queues') ;;
     'value:drain --target') _qctl_found=('@targets') ;;
     'value:drain --on-timeout') _qctl_found=('abort' 'restart') ;;
-    'value:drain --strategy') _qctl_found=('pause') ;;
+    'value:drain --strategy') _qctl_found=('pause' 'roll') ;;
     'value:drain --context') _qctl_found=('@contexts') ;;
     'value:drain --output') _qctl_found=('table' 'json' 'ndjson') ;;
     'commands:restart') _qctl_found=() ;;
-    'options:restart') _qctl_found=('--timeout' '--on-timeout' '--include-others' '--ignore-others' '--keep-paused' '--yes' '--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'options:restart') _qctl_found=('--timeout' '--on-timeout' '--strategy' '--include-others' '--ignore-others' '--keep-paused' '--yes' '--dry-run' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:restart 0') _qctl_found=('@targets') ;;
     'value:restart --on-timeout') _qctl_found=('abort' 'restart') ;;
+    'value:restart --strategy') _qctl_found=('pause' 'roll') ;;
     'value:restart --context') _qctl_found=('@contexts') ;;
     'value:restart --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:worker') _qctl_found=() ;;
+    'options:worker') _qctl_found=('--help') ;;
+    'argument:worker 0') _qctl_found=('run' 'start' 'stop' 'restart' 'list' 'logs') ;;
+    'commands:worker run') _qctl_found=() ;;
+    'options:worker run') _qctl_found=('--processes' '--grace' '--max-jobs' '--max-rss' '--reload' '--health-port' '--log-format' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:worker run --log-format') _qctl_found=('text' 'json') ;;
+    'value:worker run --context') _qctl_found=('@contexts') ;;
+    'value:worker run --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:worker start') _qctl_found=() ;;
+    'options:worker start') _qctl_found=('--processes' '--grace' '--max-jobs' '--max-rss' '--reload' '--health-port' '--log-format' '--timeout' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:worker start --log-format') _qctl_found=('text' 'json') ;;
+    'value:worker start --context') _qctl_found=('@contexts') ;;
+    'value:worker start --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:worker stop') _qctl_found=() ;;
+    'options:worker stop') _qctl_found=('--timeout' '--now' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:worker stop --context') _qctl_found=('@contexts') ;;
+    'value:worker stop --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:worker restart') _qctl_found=() ;;
+    'options:worker restart') _qctl_found=('--timeout' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:worker restart --context') _qctl_found=('@contexts') ;;
+    'value:worker restart --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:worker list') _qctl_found=() ;;
+    'options:worker list') _qctl_found=('--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:worker list --context') _qctl_found=('@contexts') ;;
+    'value:worker list --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:worker logs') _qctl_found=() ;;
+    'options:worker logs') _qctl_found=('--lines' '--follow' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:worker logs --context') _qctl_found=('@contexts') ;;
+    'value:worker logs --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:demo') _qctl_found=() ;;
+    'options:demo') _qctl_found=('--keep' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'value:demo --context') _qctl_found=('@contexts') ;;
+    'value:demo --output') _qctl_found=('table' 'json' 'ndjson') ;;
     'commands:completion') _qctl_found=() ;;
     'options:completion') _qctl_found=('--help') ;;
     'argument:completion 0') _qctl_found=('bash' 'zsh' 'fish') ;;
@@ -77,7 +111,7 @@ _qctl_table() {
 
 _qctl_takes_value() {
   case $1 in
-    --context | --limit | --name | --on-timeout | --output | --prefix | --redis | --since | --state | --strategy | --target | --timeout | --where) return 0 ;;
+    --context | --grace | --limit | --lines | --log-format | --max-jobs | --max-rss | --name | --on-timeout | --output | --prefix | --processes | --redis | --since | --state | --strategy | --target | --timeout | --where) return 0 ;;
   esac
   return 1
 }

@@ -18,6 +18,8 @@ function __qctl_table
                 'resume	Let workers take jobs again' \
                 'drain	Let the running jobs finish, then restart the workers if wanted' \
                 'restart	Restart a process without interrupting its jobs' \
+                'worker	Run BullMQ workers written in Python, in front or in the background' \
+                'demo	Watch a restart under load, and the proof that nothing was lost' \
                 'completion	Completion of commands and queue names for your shell'
         case 'commands:status'
             true
@@ -267,7 +269,7 @@ function __qctl_table
                 '--target	Process to restart, for example pm2:worker' \
                 '--timeout	Longest wait for running jobs: 30s, 10m, 2h' \
                 '--on-timeout	Then: put everything back, or restart anyway and bring interrupted jobs back' \
-                '--strategy	How: pause the queues meanwhile' \
+                '--strategy	How: pause the queues meanwhile, or roll: one process after another, no pause. Default: roll for qctl: targets, else pause' \
                 '--include-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--ignore-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--keep-paused	Leave the queues paused at the end' \
@@ -293,7 +295,8 @@ function __qctl_table
                 'restart'
         case 'value:drain --strategy'
             printf '%s\n' \
-                'pause'
+                'pause' \
+                'roll'
         case 'value:drain --context'
             printf '%s\n' \
                 '@contexts'
@@ -308,6 +311,7 @@ function __qctl_table
             printf '%s\n' \
                 '--timeout	Longest wait for running jobs: 30s, 10m, 2h' \
                 '--on-timeout	Then: put everything back, or restart anyway and bring interrupted jobs back' \
+                '--strategy	How: pause the queues meanwhile, or roll: one process after another, no pause. Default: roll for qctl: targets, else pause' \
                 '--include-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--ignore-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--keep-paused	Leave the queues paused at the end' \
@@ -328,10 +332,196 @@ function __qctl_table
             printf '%s\n' \
                 'abort' \
                 'restart'
+        case 'value:restart --strategy'
+            printf '%s\n' \
+                'pause' \
+                'roll'
         case 'value:restart --context'
             printf '%s\n' \
                 '@contexts'
         case 'value:restart --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:worker'
+            true
+        case 'options:worker'
+            printf '%s\n' \
+                '--help	Show this message and exit'
+        case 'argument:worker 0'
+            printf '%s\n' \
+                'run	Run workers until SIGTERM or Ctrl-C' \
+                'start	Run workers in the background, as the target qctl:NAME' \
+                'stop	Let running jobs finish, then end the workers' \
+                'restart	Replace its processes without a gap: with new code, for example' \
+                'list	Workers in the background, running and stopped' \
+                'logs	What a worker in the background and its processes have printed'
+        case 'commands:worker run'
+            true
+        case 'options:worker run'
+            printf '%s\n' \
+                '--processes	How many to run' \
+                '--grace	How long running jobs may take at a stop; 0 for ever' \
+                '--max-jobs	Replace a process after so many jobs' \
+                '--max-rss	Replace a process that uses more: 500MB' \
+                '--reload	Replace when files of the app change (for development)' \
+                '--health-port	Serve /livez and /readyz; on 127.0.0.1 unless a host is named' \
+                '--log-format	Form of the log lines' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:worker run --log-format'
+            printf '%s\n' \
+                'text' \
+                'json'
+        case 'value:worker run --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:worker run --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:worker start'
+            true
+        case 'options:worker start'
+            printf '%s\n' \
+                '--processes	How many to run' \
+                '--grace	How long running jobs may take at a stop; 0 for ever' \
+                '--max-jobs	Replace a process after so many jobs' \
+                '--max-rss	Replace a process that uses more: 500MB' \
+                '--reload	Replace when files of the app change (for development)' \
+                '--health-port	Serve /livez and /readyz; on 127.0.0.1 unless a host is named' \
+                '--log-format	Form of the log lines' \
+                '--timeout	Longest wait until it is ready' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:worker start --log-format'
+            printf '%s\n' \
+                'text' \
+                'json'
+        case 'value:worker start --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:worker start --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:worker stop'
+            true
+        case 'options:worker stop'
+            printf '%s\n' \
+                '--timeout	Longest wait; default: its grace and 20 s' \
+                '--now	Give running jobs back instead of letting them finish' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:worker stop --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:worker stop --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:worker restart'
+            true
+        case 'options:worker restart'
+            printf '%s\n' \
+                '--timeout	Longest wait for the new processes' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:worker restart --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:worker restart --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:worker list'
+            true
+        case 'options:worker list'
+            printf '%s\n' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:worker list --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:worker list --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:worker logs'
+            true
+        case 'options:worker logs'
+            printf '%s\n' \
+                '--lines	How many of the last ones' \
+                '--follow	Go on with new lines until Ctrl-C' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:worker logs --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:worker logs --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:demo'
+            true
+        case 'options:demo'
+            printf '%s\n' \
+                '--keep	Leave it running, and tell how to explore and how to end it' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:demo --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:demo --output'
             printf '%s\n' \
                 'table' \
                 'json' \
@@ -352,7 +542,7 @@ function __qctl_table
 end
 
 function __qctl_takes_value
-    contains -- $argv[1] --context --limit --name --on-timeout --output --prefix --redis --since --state --strategy --target --timeout --where
+    contains -- $argv[1] --context --grace --limit --lines --log-format --max-jobs --max-rss --name --on-timeout --output --prefix --processes --redis --since --state --strategy --target --timeout --where
 end
 
 function __qctl_complete

@@ -6,9 +6,9 @@
         (outcome,) = run_until_idle(worker, [("welcome", {"user": 7})])
         assert outcome.returnvalue == {"sent": True}
 
-Redis is fakeredis, in this process. The worker is the real one, with its scripts, locks and retries.
-Delays and backoffs are not waited for: when only delayed jobs are left, they come nearer until the
-first of them is due.
+Redis is fakeredis, in this process; the worker is the real one, with its scripts, locks and
+retries. Delays and backoffs are not waited for: when only delayed jobs are left, they come nearer
+until the first of them is due.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Outcome:
     """What became of a job.
 
     Args:
-        state: ``completed``, ``failed``, ``waiting-children``, ``delayed`` (a scheduler's next job),
-            or ``removed`` (by ``remove_on_complete`` or ``remove_on_fail``).
+        state: ``completed``, ``failed``, ``waiting-children``, ``delayed`` (a scheduler's next
+            job), ``waiting`` (its queue is paused), or ``removed`` (by ``remove_on_complete`` or
+            ``remove_on_fail``).
         returnvalue: what its handler returned, as it came through JSON.
         failed_reason: of the last failure; kept when a later attempt completed.
         attempts: runs that counted.
@@ -152,7 +153,7 @@ class FakeQueues:
                 running.push_async_callback(worker.stop, _GRACE_S)
             queues = [QueueKeys(worker.settings().prefix, worker.queue) for worker in workers]
             deadline = time.monotonic() + timeout_s
-            while not all([self._is_idle(worker, keys) for worker, keys in _both(workers, queues)]):
+            while not all(map(self._is_idle, workers, queues)):
                 if time.monotonic() > deadline:
                     left = "; ".join(map(self._describe, queues))
                     raise TimedOutError(f"not idle within {timeout_s:g} s", why=left)
@@ -223,10 +224,6 @@ class FakeQueues:
             "delayed": call("ZCARD", keys("delayed")),
         }
         return f"{keys.name}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _both(workers: Sequence[Worker], queues: Sequence[QueueKeys]) -> zip[tuple[Worker, QueueKeys]]:
-    return zip(workers, queues, strict=True)
 
 
 def _json(text: str | None) -> Any:

@@ -12,6 +12,7 @@ const running = new Set();
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const STEPS = {
+  sleep: (_, ms) => sleep(ms),
   progress: (job, value) => job.updateProgress(value),
   log: (job, row) => job.log(row),
   data: (job, value) => job.updateData(value),

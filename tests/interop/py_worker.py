@@ -1,4 +1,4 @@
-"""qctl workers for tests: each on an event loop in a thread of its own, driven by its jobs' data."""
+"""qctl workers for tests, each on an event loop in a thread of its own, driven by the jobs' data."""
 
 from __future__ import annotations
 
@@ -100,6 +100,8 @@ def scripted(rows: Client, who: str = "qctl") -> Callable[[Job], Coroutine[Any, 
 
 async def _do(job: Job, step: str, value: Any) -> None:
     match step:
+        case "sleep":
+            await asyncio.sleep(value / 1000)
         case "progress":
             await job.update_progress(value)
         case "log":

@@ -387,9 +387,7 @@ def test_a_worker_without_tasks_does_not_start(redis_url: str) -> None:
         asyncio.run(Worker("q", redis_url=redis_url).start())
 
 
-def test_two_queues_in_one_process(
-    bullmq: NodeBull, py_worker: py.Starter, client: Client
-) -> None:
+def test_two_queues_in_one_process(bullmq: NodeBull, py_worker: py.Starter, client: Client) -> None:
     py_worker()
     py_worker(queue="other", prefix="theirs")
     first, second = bullmq.add("q"), bullmq.add("other", prefix="theirs")

@@ -97,7 +97,7 @@ def test_what_a_failed_child_does_to_its_parent(
     state = POLICIES[policy]
     wait_until(lambda: bullmq.state("parents", "top") == state, f"the parent to be {state}")
     if policy == "failParentOnFailure":
-        with pytest.raises(NodeError, match="^child bull:children:bad failed$"):
+        with pytest.raises(NodeError, match=r"^child bull:children:bad failed$"):
             bullmq.wait_finished("parents", "top")
         assert runs(client, "parents") == []
         unsuccessful = client.call("ZRANGE", PARENTS("top:unsuccessful"), 0, -1)
@@ -112,9 +112,7 @@ def test_what_a_failed_child_does_to_its_parent(
         assert bullmq.wait_finished("parents", "top") == "done"
 
 
-def test_a_failure_goes_up_through_three_levels(
-    bullmq: NodeBull, py_worker: py.Starter
-) -> None:
+def test_a_failure_goes_up_through_three_levels(bullmq: NodeBull, py_worker: py.Starter) -> None:
     fpof = {"failParentOnFailure": True}
     middle = {**child("middle", **fpof), "queueName": "middles"}
     middle["children"] = [child("low", {"fail_times": 1}, **fpof)]
@@ -199,9 +197,7 @@ def test_children_that_node_adds_to_a_running_job(
     assert bullmq.wait_finished("parents", job_id) == "after"
 
 
-def test_a_job_that_waits_for_nothing_runs_again(
-    bullmq: NodeBull, py_worker: py.Starter
-) -> None:
+def test_a_job_that_waits_for_nothing_runs_again(bullmq: NodeBull, py_worker: py.Starter) -> None:
     async def handler(job: Job) -> int:
         if job.attempts_started == 1:
             raise WaitForChildren

@@ -17,23 +17,15 @@ py_worker = py.py_worker
 JOBS = 20_000
 
 
-def options(number: int) -> dict[str, Any]:
-    """Most jobs are plain, as in life; some are not."""
-    match number % 40:
-        case 0:
-            return {"priority": number % 7 + 1}
-        case 1:
-            return {"delay": number % 300 / 1000}
-        case 2:
-            return {"lifo": True}
-        case 3:
-            return {"data": {"fail_times": 1}, "attempts": 2}
-        case 4:
-            return {"data": {"fail_times": 2}, "attempts": 3, "backoff": "exponential:10ms"}
-        case 5:
-            return {"data": {"fail_times": 9}, "attempts": 2}
-        case _:
-            return {}
+# Most jobs are plain, as in life; some are not.
+SPECIAL: dict[int, dict[str, Any]] = {
+    0: {"priority": 3},
+    1: {"delay": 0.3},
+    2: {"lifo": True},
+    3: {"data": {"fail_times": 1}, "attempts": 2},
+    4: {"data": {"fail_times": 2}, "attempts": 3, "backoff": "exponential:10ms"},
+    5: {"data": {"fail_times": 9}, "attempts": 2},
+}
 
 
 def test_mixed_workers_share_a_queue(
@@ -46,7 +38,8 @@ def test_mixed_workers_share_a_queue(
     py_worker(concurrency=50, name="b")
     with Queue("q", redis_url=redis_url) as queue:
         for start in range(0, JOBS // 2, 1000):
-            queue.add_bulk([NewJob("j", **options(n)) for n in range(start, start + 1000)])
+            jobs = [NewJob("j", **SPECIAL.get(n % 40, {})) for n in range(start, start + 1000)]
+            queue.add_bulk(jobs)
             rows = [{"name": "j", "data": {"returns": n}} for n in range(1000)]
             six.queue("q", "addBulk", rows)
     settled(client, JOBS, timeout_s=60)
@@ -66,5 +59,5 @@ def test_mixed_workers_share_a_queue(
     by_worker = Counter(row["worker"] for row in rows if row["ev"] == "start")
     assert set(by_worker) == {"five", "six", "a", "b"}
     assert min(by_worker.values()) > JOBS / 100, by_worker
-    assert not [key for key in client.call("KEYS", "bull:q:*:lock")]
+    assert client.call("KEYS", "bull:q:*:lock") == []
     assert pairs(client.call("HGETALL", Q("meta"))).keys() == {"opts.maxLenEvents", "version"}

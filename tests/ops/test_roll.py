@@ -152,11 +152,11 @@ def roll(redis_url: str, **options: Any) -> tuple[list[Step], DrainReport]:
     try:
         plan = make_plan(client, address, settings, [], target="qctl:app", then_restart=True)
         steps = list(drain(client, address, settings, plan, DrainOptions(**options)))
+        assert client.call("KEYS", "qctl:*") == []
     finally:
         client.close()
     report = steps[-1]
     assert isinstance(report, DrainReport)
-    assert client.call("KEYS", "qctl:*") == []
     return steps, report
 
 

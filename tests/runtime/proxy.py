@@ -67,10 +67,13 @@ class LossyProxy:
                 to_client.write(data)
 
         ways = [asyncio.ensure_future(requests()), asyncio.ensure_future(replies())]
-        with contextlib.suppress(OSError):
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        to_client.transport.abort()
-        to_redis.transport.abort()
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            to_client.transport.abort()
+            to_redis.transport.abort()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*ways, return_exceptions=True)

@@ -47,7 +47,9 @@ def test_a_line_of_json() -> None:
 
 
 @pytest.mark.parametrize("style", logs.FORMATS)
-@pytest.mark.parametrize("hostile", ["two\nlines", "\x1b[31mred", "\r", "\u2028", "\u202e", "\ud800"])
+@pytest.mark.parametrize(
+    "hostile", ["two\nlines", "\x1b[31mred", "\r", "\u2028", "\u202e", "\ud800"]
+)
 def test_what_others_wrote_stays_on_one_line(style: str, hostile: str) -> None:
     line = written(style, f"message {hostile}", field=hostile)
     assert line.count("\n") == 1
@@ -68,10 +70,10 @@ def test_a_traceback_comes_along(style: str) -> None:
     stream = io.StringIO()
     logs.configure(style, stream=stream)
     try:
-        raise ValueError("inner")
+        int("inner")
     except ValueError:
         Log("worker").error("trouble", exc_info=True)
-    assert "ValueError: inner" in stream.getvalue()
+    assert "ValueError: invalid literal" in stream.getvalue()
     if style == "json":
         assert "Traceback" in json.loads(stream.getvalue())["traceback"]
 

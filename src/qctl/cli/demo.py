@@ -21,9 +21,9 @@ def demo(
         typer.Option("--keep", help="Leave it running, and tell how to explore and how to end it"),
     ] = False,
 ) -> None:
-    """See a worker restarted under load, and the proof that nothing was lost.
+    """Watch a restart under load, and the proof that nothing was lost.
 
-    Takes half a minute. The demo has a Redis of its own, whatever --redis and the environment
+    It takes a quarter of a minute, has a Redis of its own whatever --redis and the environment
     name, and leaves nothing behind.
     """
     # Late, so that `qctl --help` stays quick.

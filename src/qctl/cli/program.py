@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drain": ("drain", "Let the running jobs finish, then restart the workers if wanted."),
     "restart": ("drain", "Restart a process without interrupting its jobs."),
     "worker": ("worker", "Run BullMQ workers written in Python, in front or in the background."),
-    "demo": ("demo", "See a worker restarted under load, and the proof that nothing was lost."),
+    "demo": ("demo", "Watch a restart under load, and the proof that nothing was lost."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")

@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 from qctl.connect import Address, Arg
@@ -223,6 +224,11 @@ class Engine:
     def _kick(self) -> None:
         """Send as many steps as are useful now."""
         self._kick_is_due = False
+        if self._recovery.is_under_way:
+            return
+        if not self.connection.is_open:
+            self._recovery.begin([], None)
+            return
         while self._steps < STEPS_IN_FLIGHT and self.connection.is_open:
             settling = min(len(self._settled), self._most)
             wanted = 0
@@ -237,16 +243,17 @@ class Engine:
     def _send_step(self, settling: int, wanted: int) -> None:
         pop = self._settled.popleft
         batch = [pop() for _ in range(settling)]
-        rules: dict[str, int] = {}
+        # What several jobs have in common goes once: as a rule there is one group, or two.
+        groups: dict[tuple[str, str, int, str], int] = {}
         jobs: list[Any] = []
         default = self.options.keep_completed
         for job, value in batch:
             rule = job.policy.keep_completed or default
-            number = rules.get(rule)
+            group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
+            number = groups.get(group)
             if number is None:
-                number = rules[rule] = len(rules) + 1
-            made = job.attempts_made + 1
-            jobs += (job.id, job.token, value, number, made, job.fields.get("deid", ""))
+                number = groups[group] = len(groups) + 1
+            jobs += (job.id, value, number)
         self._fetches += not settling
         self._steps += 1
         self._free -= wanted
@@ -255,7 +262,7 @@ class Engine:
         self.connection.send(
             (
                 *self._head, int(time.time() * 1000), token, self._step.lock_ms, wanted,
-                *self._options, len(rules), *rules, *jobs,
+                *self._options, len(groups), *chain.from_iterable(groups), *jobs,
             ),
             partial(self._on_step, batch, wanted, token),
         )  # fmt: skip
@@ -275,7 +282,7 @@ class Engine:
         self.completed_count += len(batch) - len(codes) // 2
         for position, code in zip(codes[::2], codes[1::2], strict=True):
             self._not_settled(batch[position - 1][0], code)
-        self._recovery.succeeded()
+        self._recovery.succeeded(batch)
         now = self._loop.time()
         self._free += wanted - len(fetched) // 2
         if wanted:

@@ -79,7 +79,7 @@ def policy_of(opts_json: str) -> JobPolicy:
 
 
 def keep_rule(option: Any) -> str | None:
-    """``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as the scripts read it; None for none."""
+    """``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as scripts read it; None for none."""
     if option is None:
         return None
     if isinstance(option, bool):

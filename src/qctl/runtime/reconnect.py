@@ -34,27 +34,32 @@ class Recovery:
         self._is_suspect = False
         self._refusals = 0
         self._task: asyncio.Task[None] | None = None
+        # No step may be sent meanwhile: what it fetched would pass for the jobs of a lost reply.
+        self.is_under_way = False
 
-    def begin(self, jobs: Sequence[Job], error: Exception) -> None:
-        """A step failed.
+    def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:
+        """A step failed, or the connection broke while none was under way.
 
         Args:
             jobs: those that it was to settle.
+            error: the step's.
         """
         engine = self._engine
         if isinstance(error, UnreachableError):
             self._unknown.update(job.id for job in jobs)
             self._is_suspect = True
-        elif not isinstance(error, ReplyError) or error.code != "NOSCRIPT":
+        elif error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
             if not self._refusals:
                 engine.log.error("Redis refuses the worker's steps", why=str(error))
             self._refusals += 1
-        if self._task is None and not engine.connection.is_closed:
+        if not self.is_under_way and not engine.connection.is_closed:
+            self.is_under_way = True
             self._task = asyncio.get_running_loop().create_task(self._recover())
 
-    def succeeded(self) -> None:
-        """A step went well."""
-        self._unknown.clear()
+    def succeeded(self, batch: Sequence[tuple[Job, str]]) -> None:
+        """A step went well that was to settle ``batch``."""
+        if self._unknown:
+            self._unknown.difference_update(job.id for job, _ in batch)
         self._refusals = 0
 
     def has_settled(self, job: Job, code: int) -> bool:
@@ -87,7 +92,7 @@ class Recovery:
             pause_s = min(pause_s * 2, most_s)
         if is_away:
             engine.log.info("Redis is back")
-        self._task = None
+        self.is_under_way = False
         engine.recovered()
 
     async def _reclaim(self, known: Collection[str]) -> None:

@@ -11,13 +11,12 @@
 --@include settle
 
 local base, now = KEYS[1], tonumber(ARGV[1])
-local job = {id = ARGV[2], token = ARGV[3], value = ARGV[4], stacktrace = ARGV[5],
-  attempts = tonumber(ARGV[6]), keep = parse_keep(ARGV[7]), attempts_made = ARGV[9],
-  dedup_id = ARGV[10]}
-settle(base, now, "failed", {job}, tonumber(ARGV[8]))
-if job.code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
+local group = {token = ARGV[3], stacktrace = ARGV[5], attempts = tonumber(ARGV[6]),
+  keep = parse_keep(ARGV[7]), attempts_made = ARGV[9], dedup_id = ARGV[10]}
+local code = settle(base, now, "failed", {ARGV[2]}, {ARGV[4]}, {group}, tonumber(ARGV[8]))[1]
+if code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
     base .. "prioritized", base .. "delayed") == 0
     and redis.call("HEXISTS", base .. "meta", "paused") == 0 then
   emit(base .. "events", base .. "meta", "event", "drained")
 end
-return job.code
+return code

@@ -5,9 +5,9 @@
 -- ARGV[3] lock TTL, ms                   ARGV[4] most jobs to fetch, 0 to 250
 -- ARGV[5] worker name, or ""             ARGV[6] worker rate limit: jobs, or ""
 -- ARGV[7] and its window in ms, or ""    ARGV[8] most metrics minutes, or ""
--- ARGV[9] number of keep rules k, then k rules "count|age s|limit" for completed jobs
--- then for each completed job, at most 250: id, token, return value as JSON, number of its keep rule,
--- attempts made with this one, deduplication id or ""
+-- ARGV[9] number of groups k of completed jobs that have the same: then k times lock token, keep rule
+-- "count|age s|limit", attempts made with this one, deduplication id or ""
+-- then for each completed job, at most 250: id, return value as JSON, number of its group
 --
 -- Answers {codes, jobs, reason, ms}: a code for each job that did not complete as position, code,
 -- position, code … (positions from 1); then what lib/fetch.lua answers.
@@ -15,24 +15,24 @@
 --@include fetch
 
 local base, now = KEYS[1], tonumber(ARGV[1])
-local rules = {}
+local kinds, first = {}, 10
 for i = 1, tonumber(ARGV[9]) do
-  rules[i] = parse_keep(ARGV[9 + i])
+  kinds[tostring(i)] = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]),
+    attempts_made = ARGV[first + 2], dedup_id = ARGV[first + 3]}
+  first = first + 4
 end
-local completed = {}
-for i = 10 + #rules, #ARGV, 6 do
-  completed[#completed + 1] = {id = ARGV[i], token = ARGV[i + 1], value = ARGV[i + 2],
-    keep = rules[tonumber(ARGV[i + 3])], attempts_made = ARGV[i + 4], dedup_id = ARGV[i + 5],
-    key = false, code = nil}
+local ids, values, groups, count = {}, {}, {}, 0
+for i = first, #ARGV, 3 do
+  count = count + 1
+  ids[count], values[count], groups[count] = ARGV[i], ARGV[i + 1], kinds[ARGV[i + 2]]
 end
 
 local codes = {}
-if #completed > 0 then
-  settle(base, now, "completed", completed, tonumber(ARGV[8]))
-  for i, job in ipairs(completed) do
-    if job.code ~= 0 then
+if count > 0 then
+  for i, code in ipairs(settle(base, now, "completed", ids, values, groups, tonumber(ARGV[8]))) do
+    if code ~= 0 then
       codes[#codes + 1] = i
-      codes[#codes + 1] = job.code
+      codes[#codes + 1] = code
     end
   end
 end
@@ -44,7 +44,7 @@ if wanted > 0 then
     tonumber(ARGV[7]))
 end
 local is_idle = wanted == 0 or fetched[2] == "empty"
-if #completed > 0 and is_idle and #fetched[1] == 0
+if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base .. "events", base .. "meta", "event", "drained")
 end

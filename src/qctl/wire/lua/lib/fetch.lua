@@ -72,15 +72,16 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
     redis.call("LREM", base .. "active", 1, id)
     return nil
   end
-  local starts, has_failed = 1, false
+  -- As text: numbers are costly to hand to Redis.
+  local starts, has_failed = "1", false
   for i = 1, #fields, 2 do
     if fields[i] == "ats" then
-      starts = (tonumber(fields[i + 1]) or 0) + 1
+      starts = string.format("%.0f", (tonumber(fields[i + 1]) or 0) + 1)
     elseif fields[i] == "defa" then
       has_failed = true
     end
   end
-  redis.call("SET", job_key .. ":lock", token, "PX", lock_ms)
+  redis.call("PSETEX", job_key .. ":lock", lock_ms, token)
   redis.call("XADD", events, "*", "event", "active", "jobId", id, "prev", "waiting")
   if worker_name == "" then
     redis.call("HSET", job_key, "processedOn", now_text, "ats", starts)

@@ -9,59 +9,58 @@
 local STALE = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
   failed_children = -9}
 
+-- A batch is arrays side by side, which cost Redis less than a table a job:
+-- ids, values, groups (what several jobs have in common: {token =, keep =, attempts_made =, dedup_id =},
+-- with attempts and stacktrace for failed ones), keys (of the jobs' hashes), codes (false while a job
+-- is sound).
+
 -- Jobs that have no hash any more.
-local function check_existence(base, jobs)
-  local keys = {}
-  for i, job in ipairs(jobs) do
-    job.key = base .. job.id
-    keys[i] = job.key
-  end
-  if redis.call("EXISTS", unpack(keys)) == #keys then
+local function check_existence(batch)
+  if redis.call("EXISTS", unpack(batch.keys)) == #batch.keys then
     return
   end
-  for _, job in ipairs(jobs) do
-    if redis.call("EXISTS", job.key) == 0 then
-      job.code = STALE.missing
+  for i, key in ipairs(batch.keys) do
+    if redis.call("EXISTS", key) == 0 then
+      batch.codes[i] = STALE.missing
     end
   end
 end
 
--- Jobs of the batch with children, which must not complete before them.
-local function check_children(jobs)
+-- Jobs with children, which must not complete before them.
+local function check_children(batch)
   local keys = {}
-  for i, job in ipairs(jobs) do
-    keys[2 * i - 1] = job.key .. ":dependencies"
-    keys[2 * i] = job.key .. ":unsuccessful"
+  for i, key in ipairs(batch.keys) do
+    keys[2 * i - 1] = key .. ":dependencies"
+    keys[2 * i] = key .. ":unsuccessful"
   end
   if redis.call("EXISTS", unpack(keys)) == 0 then
     return
   end
-  for i, job in ipairs(jobs) do
-    if job.code then
+  for i = 1, #batch.keys do
+    if batch.codes[i] then
       -- It has no hash, and so no children.
     elseif redis.call("EXISTS", keys[2 * i - 1]) == 1 then
-      job.code = STALE.children
+      batch.codes[i] = STALE.children
     elseif redis.call("EXISTS", keys[2 * i]) == 1 then
-      job.code = STALE.failed_children
+      batch.codes[i] = STALE.failed_children
     end
   end
 end
 
 -- P11 for all that are still sound.
-local function unlock(base, jobs)
-  local lock_keys, ids = {}, {}
-  for i, job in ipairs(jobs) do
-    lock_keys[i] = job.key .. ":lock"
+local function unlock(base, batch)
+  local locks, held, ids = {}, {}, {}
+  for i, key in ipairs(batch.keys) do
+    locks[i] = key .. ":lock"
   end
-  local tokens = redis.call("MGET", unpack(lock_keys))
-  local held = {}
-  for i, job in ipairs(jobs) do
-    if not job.code then
-      if tokens[i] == job.token then
-        held[#held + 1] = lock_keys[i]
-        ids[#ids + 1] = job.id
+  local tokens = redis.call("MGET", unpack(locks))
+  for i, lock in ipairs(locks) do
+    if not batch.codes[i] then
+      if tokens[i] == batch.groups[i].token then
+        held[#held + 1] = lock
+        ids[#ids + 1] = batch.ids[i]
       else
-        job.code = tokens[i] and STALE.other_lock or STALE.no_lock
+        batch.codes[i] = tokens[i] and STALE.other_lock or STALE.no_lock
       end
     end
   end
@@ -72,12 +71,12 @@ local function unlock(base, jobs)
 end
 
 -- The oldest of active are at its tail, and as a rule the jobs that end are those.
-local function leave_active(base, jobs)
+local function leave_active(base, batch)
   local active = base .. "active"
   local leaving, count = {}, 0
-  for _, job in ipairs(jobs) do
-    if not job.code then
-      leaving[job.id] = true
+  for i, id in ipairs(batch.ids) do
+    if not batch.codes[i] then
+      leaving[id] = true
       count = count + 1
     end
   end
@@ -95,79 +94,81 @@ local function leave_active(base, jobs)
       return
     end
   end
-  for _, job in ipairs(jobs) do
-    if not job.code and redis.call("LREM", active, -1, job.id) == 0 then
-      job.code = STALE.not_active
+  for i, id in ipairs(batch.ids) do
+    if not batch.codes[i] and redis.call("LREM", active, -1, id) == 0 then
+      batch.codes[i] = STALE.not_active
     end
   end
 end
 
 -- One job that has left active: dedup, parent, its own fields, its event.
-local function end_job(base, events, now, now_text, kind, field, job)
-  local job_key = job.key
-  if job.dedup_id ~= "" then
-    release_dedup(base, job.id, job.dedup_id)
-    store_kept(base, job.dedup_id, now)
+local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
+  if group.dedup_id ~= "" then
+    release_dedup(base, id, group.dedup_id)
+    store_kept(base, group.dedup_id, now)
   end
   -- Looked up now: a flow may have adopted the job while it ran.
-  local parent_key = redis.call("HGET", job_key, "parentKey")
-  local parent = parent_key and parent_of(parent_key, redis.call("HGET", job_key, "parent"))
+  local parent_key = redis.call("HGET", key, "parentKey")
+  local parent = parent_key and parent_of(parent_key, redis.call("HGET", key, "parent"))
   if parent and kind == "completed" then
-    child_completed(parent, job_key, job.value, now)
+    child_completed(parent, key, value, now)
   elseif parent then
-    child_failed(parent, job_key, job.value, now)
+    child_failed(parent, key, value, now)
   end
-  if job.keep.count == 0 then
+  if group.keep.count == 0 then
     if parent then
-      detach_from_parent(job_key)
+      detach_from_parent(key)
     end
-    delete_job_keys(job_key)
+    delete_job_keys(key)
   else
-    redis.call("HSET", job_key, field, job.value, "finishedOn", now_text, "atm", job.attempts_made)
+    redis.call("HSET", key, field, value, "finishedOn", now_text, "atm", group.attempts_made)
     if kind == "failed" then
-      redis.call("HSET", job_key, "stacktrace", job.stacktrace)
-      redis.call("HDEL", job_key, "defa")
+      redis.call("HSET", key, "stacktrace", group.stacktrace)
+      redis.call("HDEL", key, "defa")
     end
   end
-  redis.call("XADD", events, "*", "event", kind, "jobId", job.id, field, job.value,
-    "prev", "active")
-  if kind == "failed" and tonumber(job.attempts_made) >= job.attempts then
-    redis.call("XADD", events, "*", "event", "retries-exhausted", "jobId", job.id,
-      "attemptsMade", job.attempts_made)
+  redis.call("XADD", events, "*", "event", kind, "jobId", id, field, value, "prev", "active")
+  if kind == "failed" and tonumber(group.attempts_made) >= group.attempts then
+    redis.call("XADD", events, "*", "event", "retries-exhausted", "jobId", id,
+      "attemptsMade", group.attempts_made)
   end
 end
 
--- kind: "completed" or "failed". jobs: at most 250 of {id =, token =, value =, keep =, dedup_id = or "",
--- attempts_made = with this one}, with attempts and stacktrace for failed ones. Each gets a code: 0
--- when it ended, else why it did not (wire format 5).
-local function settle(base, now, kind, jobs, max_metrics)
+-- kind: "completed" or "failed". Answers a code for each of at most 250 jobs: 0 when it ended, else
+-- why it did not (wire format 5).
+local function settle(base, now, kind, ids, values, groups, max_metrics)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"
-  check_existence(base, jobs)
-  if kind == "completed" then
-    check_children(jobs)
+  local keys, codes = {}, {}
+  for i, id in ipairs(ids) do
+    keys[i], codes[i] = base .. id, false
   end
-  unlock(base, jobs)
-  leave_active(base, jobs)
+  local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
+  check_existence(batch)
+  if kind == "completed" then
+    check_children(batch)
+  end
+  unlock(base, batch)
+  leave_active(base, batch)
   redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
   local now_text = string.format("%.0f", now)
-  local finished, trims, count = {}, {}, 0
-  for _, job in ipairs(jobs) do
-    if not job.code then
-      job.code = 0
+  local finished, last, trims, count = {}, 0, {}, 0
+  for i, id in ipairs(ids) do
+    if not codes[i] then
+      codes[i] = 0
       count = count + 1
-      end_job(base, events, now, now_text, kind, field, job)
-      local keep = job.keep
+      end_job(base, events, now, now_text, kind, field, id, keys[i], values[i], groups[i])
+      local keep = groups[i].keep
       if keep.count ~= 0 then
-        finished[#finished + 1] = now_text
-        finished[#finished + 1] = job.id
+        finished[last + 1], finished[last + 2] = now_text, id
+        last = last + 2
         if keep.count > 0 or keep.age then
           trims[keep] = true
         end
       end
     end
   end
-  if #finished > 0 then
+  if last > 0 then
     redis.call("ZADD", base .. kind, unpack(finished))
   end
   for keep in pairs(trims) do
@@ -176,6 +177,7 @@ local function settle(base, now, kind, jobs, max_metrics)
   if count > 0 and max_metrics then
     count_metrics(base, kind, now, count, max_metrics)
   end
+  return codes
 end
 
 -- "count|age|limit" as qctl sends it, e.g. "-1||".
