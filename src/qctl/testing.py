@@ -191,30 +191,29 @@ class FakeQueues:
     def _is_idle(self, worker: Worker, keys: QueueKeys) -> bool:
         """Whether nothing is left to do; otherwise delayed jobs come nearer, when only they are."""
         call = self.client.call
-        if worker.state().busy or call("EXISTS", keys("active")):
+        if worker.state().busy:
             return False
-        if not call("HEXISTS", keys("meta"), "paused"):
-            if call("EXISTS", keys("wait"), keys("prioritized")):
-                return False
-            return not self._bring_nearer(keys)
-        return True
+        if call("HEXISTS", keys("meta"), "paused"):
+            return not call("EXISTS", keys("active"))
+        # In this order: between the two a job may move from the first to the second, not back.
+        delayed = self._delayed(keys)
+        if call("EXISTS", keys("wait"), keys("prioritized"), keys("active")):
+            return False
+        if delayed:
+            ahead = max(min(delayed.values()) - int(time.time() * 1000) * _SCORE_MS, 0)
+            for job_id, score in delayed.items():
+                call("ZADD", keys("delayed"), "XX", score - ahead, job_id)
+            call("ZADD", keys("marker"), 0, "0")
+        return not delayed
 
-    def _bring_nearer(self, keys: QueueKeys) -> bool:
-        """Move the delayed jobs, all by the same time, so that the first is due; False if none."""
-        call = self.client.call
-        flat = call("ZRANGE", keys("delayed"), 0, -1, "WITHSCORES")
-        scores = {
+    def _delayed(self, keys: QueueKeys) -> dict[str, int]:
+        """Scores of the delayed jobs, but for the next ones of schedulers."""
+        flat = self.client.call("ZRANGE", keys("delayed"), 0, -1, "WITHSCORES")
+        return {
             job_id: int(float(score))
             for job_id, score in zip(flat[::2], flat[1::2], strict=True)
-            if not call("HEXISTS", keys(job_id), "rjk")
+            if not self.client.call("HEXISTS", keys(job_id), "rjk")
         }
-        if not scores:
-            return False
-        ahead = max(min(scores.values()) - int(time.time() * 1000) * _SCORE_MS, 0)
-        for job_id, score in scores.items():
-            call("ZADD", keys("delayed"), score - ahead, job_id)
-        call("ZADD", keys("marker"), 0, "0")
-        return True
 
     def _describe(self, keys: QueueKeys) -> str:
         call = self.client.call

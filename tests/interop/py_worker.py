@@ -1,4 +1,4 @@
-"""qctl workers for tests, each on an event loop in a thread of its own, driven by the jobs' data."""
+"""qctl workers for tests, each on an event loop in its own thread, driven by its jobs' data."""
 
 from __future__ import annotations
 

@@ -220,8 +220,8 @@ def events(rows: list[dict[str, str]], *, timed: bool) -> Any:
 def releases_last(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Releases of parents behind what else the same call wrote.
 
-    A parent may be released because a child of it is removed to make room for the job that has just
-    ended. BullMQ removes before it writes that job's event, qctl when all jobs of a call have ended.
+    A parent may be released because a child of it is removed to make room for a job that has just
+    ended. BullMQ removes before it writes that job's event, qctl when all jobs of a call are done.
     """
     ordered: list[dict[str, str]] = []
     releases: list[dict[str, str]] = []

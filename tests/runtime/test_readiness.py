@@ -67,7 +67,7 @@ def test_pm2_and_systemd_are_told(master_lab: MasterLab) -> None:
     # None of that is for the app's processes.
     (pid,) = master.pids
     names = psutil.Process(pid).environ().keys()
-    assert not names & {"NODE_CHANNEL_FD", "NOTIFY_SOCKET", "WATCHDOG_USEC", "QCTL_WORKER_ORDERS"}
+    assert not names & {"NODE_CHANNEL_FD", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
 
     systemd.heard.clear()
     master.signal(signal.SIGHUP)
@@ -103,7 +103,7 @@ def test_a_watchdog_for_another_process_is_not_ours() -> None:
 
 def get(port: int, path: str) -> tuple[int, dict[str, object]]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -78,6 +78,8 @@ class AsyncConnection:
         self._opening = asyncio.Lock()
         self._check: asyncio.TimerHandle | None = None
         self._is_closed = False
+        # Redis' number of a connection that has a name; 0 when it cannot be told.
+        self.client_id = 0
 
     @property
     def is_open(self) -> bool:
@@ -246,6 +248,7 @@ class AsyncConnection:
             # Some services refuse CLIENT: then others do not see us, and all else is well.
             with contextlib.suppress(ReplyError):
                 await self._future(("CLIENT", "SETNAME", self._name))
+                self.client_id = int(await self._future(("CLIENT", "ID")))
 
     def _future(self, command: Sequence[Arg]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

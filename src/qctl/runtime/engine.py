@@ -93,6 +93,7 @@ class Engine:
         self._limited: asyncio.TimerHandle | None = None
         self._kick_is_due = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._leaving: asyncio.Task[None] | None = None
         self._recovery = Recovery(self)
         self._changed = asyncio.Event()
         self._runner: Runner
@@ -109,9 +110,8 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         await self.connection.open()
         await self.connection.call("SCRIPT", "LOAD", source("work"))
-        await self.listener.connection.open()
+        await self.listener.open()
         self._tasks = [
-            self._loop.create_task(self.listener.run(), name=f"listen {self.keys.name}"),
             self._loop.create_task(check_stalled(self), name=f"stalled {self.keys.name}"),
         ]
         self._kick()
@@ -123,6 +123,7 @@ class Engine:
         self.is_stopping = True
         for task in self._tasks:
             task.cancel()
+        self._leaving = self._loop.create_task(self.listener.leave())
         self._note_change()
 
     async def wait_idle(self) -> None:
@@ -159,7 +160,8 @@ class Engine:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await self.listener.connection.close()
+        if self._leaving is not None:
+            await self._leaving
         await self.connection.close()
 
     # What the runner says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 LONGEST_BLOCK_S = 10.0
 # Redis before 7.0.8 does not block for less.
 SHORTEST_BLOCK_S = 0.002
+# How long Redis may take to let go of a worker that leaves.
+LEAVE_S = 0.2
 
 
 class Listener:
@@ -31,6 +34,16 @@ class Listener:
         )
         self._wanted = asyncio.Event()
         self._due_ms = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, and wait for markers whenever there is reason to.
+
+        Raises:
+            UnreachableError, ReplyError: Redis cannot be reached, or does not let us in.
+        """
+        await self.connection.open()
+        self._task = asyncio.create_task(self._run(), name=f"listen {self._engine.keys.name}")
 
     def listen(self, due_ms: int) -> None:
         """Begin to wait.
@@ -41,10 +54,33 @@ class Listener:
         self._due_ms = due_ms
         self._wanted.set()
 
-    async def run(self) -> None:
-        """Wait whenever there is reason to, until cancelled."""
+    async def leave(self) -> None:
+        """Stop waiting and disconnect, once the engine is stopping.
+
+        Merely to disconnect would not do: until Redis notices, it may give us a marker, and wake
+        nobody else for the job that the marker stands for.
+        """
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._wanted.set()
+        with contextlib.suppress(QctlError):
+            if self.connection.client_id:
+                command = working.unblock(self.connection.client_id)
+                await self._engine.connection.call(*command)
+        await asyncio.wait([task], timeout=LEAVE_S)
+        if not task.done():
+            # It may not use CLIENT, or the answer is on its way still.
+            task.cancel()
+            await self.connection.close()
+            await asyncio.sleep(LEAVE_S)
+            with contextlib.suppress(QctlError):
+                await self._engine.connection.call(*working.put_marker(self._engine.keys, "0", "0"))
+        await self.connection.close()
+
+    async def _run(self) -> None:
         pause_s, most_s = RECONNECT_S
-        while True:
+        while not self._engine.is_stopping:
             await self._wanted.wait()
             self._wanted.clear()
             try:
@@ -59,7 +95,7 @@ class Listener:
 
     async def _await_marker(self) -> None:
         engine = self._engine
-        while engine.is_drained and not engine.is_limited:
+        while engine.is_drained and not engine.is_limited and not engine.is_stopping:
             timeout_s = engine.options.drain_delay_s
             if self._due_ms:
                 left_s = self._due_ms / 1000 - time.time()
@@ -70,7 +106,7 @@ class Listener:
             if popped is None:
                 return
             _, member, score = popped
-            if not engine.has_room:
+            if not engine.has_room or engine.is_stopping:
                 # Not for us after all.
                 await self.connection.call(*working.put_marker(engine.keys, member, score))
                 return

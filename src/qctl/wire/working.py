@@ -147,6 +147,11 @@ def await_marker(keys: QueueKeys, timeout_s: float) -> tuple[Arg, ...]:
     return ("BZPOPMIN", keys("marker"), f"{timeout_s:.3f}")
 
 
+def unblock(client_id: int) -> tuple[Arg, ...]:
+    """The command that ends another connection's wait for a marker."""
+    return ("CLIENT", "UNBLOCK", client_id)
+
+
 def put_marker(keys: QueueKeys, member: str, score: str) -> tuple[Arg, ...]:
     """The command that leaves a marker to another worker."""
     return ("ZADD", keys("marker"), score, member)
