@@ -1,5 +1,5 @@
-"""The same jobs, run by a BullMQ 6 worker under one prefix and by a qctl worker under another, leave
-the same keys.
+"""The same jobs, run by a BullMQ 6 worker under one prefix and by a qctl worker under another:
+they leave the same keys.
 
 What may differ, and is taken out before the comparison: points in time and what is counted by the
 minute, ids in the event stream, the text of stack traces (not their number), the worker's name in
@@ -34,7 +34,9 @@ from tests.servers import wait_until
 TIMES = {"timestamp", "processedOn", "finishedOn", "prevTS", "prevCount"}
 BY_TIME = {"completed", "failed", "waiting-children", "delayed"}
 OWN_WORDS = {
-    "cannot complete: it has pending children": r"Job \S+ has pending dependencies\. moveToFinished",
+    "cannot complete: it has pending children": (
+        r"Job \S+ has pending dependencies\. moveToFinished"
+    ),
     "cannot complete: it has failed children": (
         r"Cannot complete job \S+ because it has at least one failed child\. moveToFinished"
     ),
@@ -218,8 +220,8 @@ def events(rows: list[dict[str, str]], *, timed: bool) -> Any:
 def releases_last(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Releases of parents behind what else the same call wrote.
 
-    A parent may be released because a child of it is removed to make room for the job that has just
-    ended. BullMQ removes before it writes that job's event; qctl when all jobs of a call have ended.
+    A parent may be released because a child of it is removed to make room for a job that has just
+    ended. BullMQ removes before it writes that job's event, qctl when all jobs of a call are done.
     """
     ordered: list[dict[str, str]] = []
     releases: list[dict[str, str]] = []

@@ -235,11 +235,16 @@ PROCESS = ManagedProcess(
 def test_processes_are_joined_with_the_workers_they_hold(
     client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mine(workers: Sequence[WorkerClient], processes: Sequence[ManagedProcess]) -> Any:
-        return {processes[0].key: {worker.queue for worker in workers}}
+    def mine(
+        _client: Client,
+        _prefix: str,
+        workers: Sequence[WorkerClient],
+        processes: Sequence[ManagedProcess],
+    ) -> dict[int, ManagedProcess]:
+        return {worker.client_id: processes[0] for worker in workers}
 
     monkeypatch.setattr(inspect, "managed_processes", lambda _: ([PROCESS], ()))
-    monkeypatch.setattr(attribution, "serving", mine)
+    monkeypatch.setattr(attribution, "holders", mine)
     make_queue(client, "q")
     assert look(client).report.processes[0].queues == ()
     worker = connect(redis_url)[1]
@@ -260,7 +265,7 @@ def test_trouble_with_attribution_is_a_remark(
         raise PermissionError("not yours")
 
     monkeypatch.setattr(inspect, "managed_processes", lambda _: ([PROCESS], ()))
-    monkeypatch.setattr(attribution, "serving", denied)
+    monkeypatch.setattr(attribution, "holders", denied)
     make_queue(client, "q")
     worker = connect(redis_url)[1]
     worker.call("CLIENT", "SETNAME", client_name("bull", "q"))

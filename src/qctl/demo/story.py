@@ -21,7 +21,7 @@ from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 NAME = "demo"
 PROCESSES = 2
 _START = f"worker start {NAME} qctl.demo.app:worker --processes {PROCESSES}"
-_DRAIN = f"drain {QUEUE} --then-restart --target qctl:{NAME} --yes"
+_DRAIN = f"drain --then-restart --target qctl:{NAME} --yes"
 # From here on there is something to see.
 _JOBS_BEFORE_STATUS = 24
 # What a kill should hit.

@@ -1,22 +1,56 @@
-"""Which managed process serves which queue: CLIENT LIST → address → process → manager."""
+"""Which managed process holds which worker: by its connection's address, else by its own word."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Sequence
 
+from qctl.connect import Client
+from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
+from qctl.wire import heartbeats
 from qctl.wire.clients import WorkerClient
 
 
-def owners(
-    workers: Iterable[WorkerClient], processes: Sequence[ManagedProcess]
-) -> list[tuple[WorkerClient, ManagedProcess | None]]:
-    """Each worker with the managed process (or one of its children) that holds its connection.
+def holders(
+    client: Client,
+    prefix: str,
+    workers: Sequence[WorkerClient],
+    processes: Sequence[ManagedProcess],
+) -> dict[int, ManagedProcess]:
+    """Client id of a worker's connection → the process that holds it, or whose child does.
 
-    A worker on another host, in a container, behind a proxy or NAT, or on a unix socket has none.
+    A worker on another host, in a container, behind a proxy or NAT is not matched. Nor is one on a
+    unix socket, unless it is one of qctl's own, which tell where they run.
     """
-    holders = by_address(processes)
-    return [(worker, holders.get(worker.address)) for worker in workers]
+    addresses = by_address(processes)
+    found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}
+    rest = [worker for worker in workers if worker.client_id not in found]
+    ours = {p.pid: p for p in processes if p.pid and p.target.startswith("qctl:")}
+    if rest and ours:
+        names = _named(client, prefix, ours)
+        for worker in rest:
+            process = names.get((worker.queue, worker.worker_name))
+            if process is not None:
+                found[worker.client_id] = process
+    return found
+
+
+def _named(
+    client: Client, prefix: str, processes: dict[int, ManagedProcess]
+) -> dict[tuple[str, str | None], ManagedProcess]:
+    """Queue and name of qctl's own workers → the process in which they say they run."""
+    host = socket.gethostname()
+    try:
+        beats = heartbeats.read_all(client, prefix)
+    except ReplyError:
+        # Who may see the queues need not be allowed to see qctl's keys.
+        return {}
+    return {
+        (beat.queue, beat.name): processes[beat.pid]
+        for beat in beats
+        if beat.host == host and beat.pid in processes
+    }
 
 
 def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]:
@@ -27,12 +61,13 @@ def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]
     return {address: by_pid[pid] for address, pid in local_endpoints(list(by_pid)).items()}
 
 
-def serving(
-    workers: Iterable[WorkerClient], processes: Sequence[ManagedProcess]
+def queues_served(
+    workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
 ) -> dict[str, set[str]]:
     """Process key → names of the queues whose workers it holds; only processes that hold one."""
     served: dict[str, set[str]] = {}
-    for worker, process in owners(workers, processes):
+    for worker in workers:
+        process = holders.get(worker.client_id)
         if process is not None:
             served.setdefault(process.key, set()).add(worker.queue)
     return served

@@ -115,7 +115,7 @@ def inspect_queues(
         client, settings.prefix, [q.keys.name for q in queues.readable], address.db
     )
     per_queue = None if workers is None else Counter(worker.queue for worker in workers)
-    processes, remarks = _processes(settings, workers or [])
+    processes, remarks = _processes(client, settings, workers or [])
     now_s = time.time()
     statuses = tuple(
         _queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
@@ -179,17 +179,17 @@ def _moment(epoch_ms: int) -> datetime | None:
 
 
 def _processes(
-    settings: Settings, workers: Sequence[WorkerClient]
+    client: Client, settings: Settings, workers: Sequence[WorkerClient]
 ) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
     managed, remarks = managed_processes(settings)
     if not managed:
         return (), remarks
     served: dict[str, set[str]] = {}
     if workers:
-        from qctl.ops.attribution import serving  # noqa: PLC0415 - loads psutil, 30 ms
+        from qctl.ops.attribution import holders, queues_served  # noqa: PLC0415 - psutil, 30 ms
 
         try:
-            served = serving(workers, managed)
+            served = queues_served(workers, holders(client, settings.prefix, workers, managed))
         except Exception as error:
             # Which process serves what is an extra; whatever the system denies must not hide Redis.
             remarks += (f"cannot tell which process serves which queue: {error}",)

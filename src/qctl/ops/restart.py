@@ -181,7 +181,7 @@ class Restart:
             if crashes >= MAX_CRASHES:
                 raise self._crash_loop(now)
             if new_pid is not None and now.status == "online":
-                missing = self._missing(new_pid)
+                missing = self._missing(now)
                 if not missing and time.monotonic() - up_since >= SETTLE_S:
                     return now
             self._rest()
@@ -191,14 +191,14 @@ class Restart:
             hint=f"look at it: {self._remedy(1)}",
         )
 
-    def _missing(self, new_pid: int) -> str:
+    def _missing(self, new: ManagedProcess) -> str:
         """What still lacks; empty when every queue has its new worker."""
         fresh = [w for w in self._workers() if w.client_id > self._last_client_id]
         if self._expected.by_address and fresh:
-            from qctl.manage.sockets import local_endpoints  # noqa: PLC0415
+            from qctl.ops.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
-            mine = local_endpoints([new_pid])
-            fresh = [worker for worker in fresh if worker.address in mine]
+            mine = holders(self._client, self._expected.prefix, fresh, [new])
+            fresh = [worker for worker in fresh if worker.client_id in mine]
         absent = self._expected.queues - {worker.queue for worker in fresh}
         return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
 

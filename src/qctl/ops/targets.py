@@ -9,7 +9,7 @@ from qctl.config import Settings
 from qctl.connect import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
-from qctl.ops.attribution import by_address
+from qctl.ops.attribution import by_address, holders
 from qctl.wire.clients import WorkerClient, list_foreign, list_workers
 
 
@@ -113,15 +113,16 @@ def read_connections(
             why="without it qctl cannot prove that the new workers are connected",
             hint="grant it: ACL SETUSER … +client|list",
         )
-    holders = by_address(processes)
+    found = holders(client, settings.prefix, workers, processes)
     owned: dict[str, list[WorkerClient]] = {}
     for worker in workers:
-        if worker.address in holders:
-            owned.setdefault(holders[worker.address].key, []).append(worker)
+        if worker.client_id in found:
+            owned.setdefault(found[worker.client_id].key, []).append(worker)
     foreign: dict[str, list[str]] = {}
+    addresses = by_address(processes)
     for address, name in list_foreign(client, settings.prefix, db):
-        if address in holders:
-            foreign.setdefault(holders[address].key, []).append(name)
+        if address in addresses:
+            foreign.setdefault(addresses[address].key, []).append(name)
     return Connections(
         tuple(workers),
         {key: tuple(items) for key, items in owned.items()},

@@ -91,7 +91,7 @@ def inspect_workers(
         workers = [worker for worker in workers if worker.queue in wanted]
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))
     managed, more_remarks = managed_processes(settings)
-    holders, yet_more = _holders(workers, managed)
+    holders, yet_more = _holders(client, prefix, workers, managed)
     told, silent = _matched(workers, beats)
     in_hand, by_owner = _jobs_in_hand(client, prefix, workers, beats)
     rows = []
@@ -133,15 +133,18 @@ def _matched(
 
 
 def _holders(
-    workers: Sequence[WorkerClient], managed: Sequence[ManagedProcess]
-) -> tuple[dict[int, ManagedProcess | None], tuple[str, ...]]:
+    client: Client,
+    prefix: str,
+    workers: Sequence[WorkerClient],
+    managed: Sequence[ManagedProcess],
+) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
     """The managed process by the client id of the worker that it holds, and remarks."""
     if not workers or not managed:
         return {}, ()
-    from qctl.ops.attribution import owners  # noqa: PLC0415 - loads psutil, 30 ms
+    from qctl.ops.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
     try:
-        return {worker.client_id: process for worker, process in owners(workers, managed)}, ()
+        return holders(client, prefix, workers, managed), ()
     except Exception as error:
         # Which process holds what is an extra; what the system denies must not hide the workers.
         return {}, (f"cannot tell which process holds which worker: {error}",)
