@@ -18,7 +18,7 @@ function __qctl_table
                 'resume	Let workers take jobs again' \
                 'drain	Let the running jobs finish, then restart the workers if wanted' \
                 'restart	Restart a process without interrupting its jobs' \
-                'worker	Run BullMQ workers written in Python, in front or in the background' \
+                'worker	Run workers in Python, in front or in the background' \
                 'demo	Watch a restart under load, and the proof that nothing was lost' \
                 'completion	Completion of commands and queue names for your shell'
         case 'commands:status'

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
+from qctl.runtime.slots import MOST_CRASHES
 from qctl.wire.heartbeats import read_all
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import MasterLab
-from tests.servers import wait_until
+from tests.servers import RedisServer, wait_until
 
 master_lab = labs.master_lab
 
 
 def test_jobs_of_a_killed_process_go_back_at_once(master_lab: MasterLab) -> None:
     master = master_lab.run()
-    ids = master_lab.add(3, s=2)
+    ids = master_lab.add(3, s=1)
     master_lab.wait_started(*ids)
     (pid,) = master.pids
     os.kill(pid, signal.SIGKILL)
@@ -48,9 +51,9 @@ def test_kills_at_random_moments_lose_nothing(master_lab: MasterLab) -> None:
     master = master_lab.run("--processes", "2")
     ids: list[str] = []
     kills = 0
-    for _ in range(6):
-        ids += master_lab.add(300)
-        done = len(ids) - rng.randrange(50, 250)
+    for _ in range(4):
+        ids += master_lab.add(200, s=0.01)
+        done = len(ids) - rng.randrange(50, 150)
         wait_until(lambda: len(master_lab.ids("completed")) > done, "some to be completed")  # noqa: B023
         os.kill(rng.choice(wait_until(lambda: master.pids, "a process")), signal.SIGKILL)
         kills += 1
@@ -68,3 +71,28 @@ def test_kills_at_random_moments_lose_nothing(master_lab: MasterLab) -> None:
     # No process has more than its concurrency in hand.
     assert sum(master_lab.counts().values()) - len(ids) <= kills * 4
     master.stop()
+
+
+def test_a_process_that_dies_while_redis_is_away(
+    start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+    lab = MasterLab(tmp_path, server.url)
+    try:
+        master = lab.run("--processes", "2")
+        ids = lab.add(8, s=1)
+        lab.wait_started(*ids)
+        server.stop()
+        for pid in master.pids:
+            os.kill(pid, signal.SIGKILL)
+        master.wait_log("its jobs are not yet put back", 2)
+        # More often than makes a crash loop: what has worked will work again.
+        master.wait_log("process died before it was ready", MOST_CRASHES + 1)
+        assert master.process.poll() is None
+        server.start()
+        master.wait_log("its jobs were put back", 2)
+        lab.wait_completed(ids)
+        assert set(lab.counts().values()) == {2}
+        master.stop()
+    finally:
+        lab.close()

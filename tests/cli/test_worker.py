@@ -116,7 +116,7 @@ def test_logs_are_followed_and_cut(master_lab: MasterLab) -> None:
     lab = master_lab
     assert lab.qctl("worker", "start", "w", "app:worker").returncode == 0
     follower = subprocess.Popen(
-        [*QCTL, "worker", "logs", "w", "--lines", "0", "--follow"],
+        [*QCTL, "worker", "logs", "w", "--lines", "1", "--follow"],
         cwd=lab.folder,
         env=lab.environ,
         stdout=subprocess.PIPE,
@@ -125,6 +125,7 @@ def test_logs_are_followed_and_cut(master_lab: MasterLab) -> None:
     assert follower.stdout is not None
     try:
         log = folder(lab, "w") / "log"
+        assert "INFO" in follower.stdout.readline()
         with log.open("ab") as file:
             file.write(b"x\x1b[31m\n")
         assert follower.stdout.readline() == "x\\x1b[31m\n"

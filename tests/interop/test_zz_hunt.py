@@ -2,8 +2,9 @@
 they leave the same keys.
 
 What may differ, and is taken out before the comparison: points in time and what is counted by the
-minute, ids in the event stream, the text of stack traces (not their number), the worker's name in
-``pb`` (qctl's always have one), and the words of the two failures that the worker itself finds.
+minute, the marker (a qctl worker that stops may leave one, which wakes another for nothing), ids in
+the event stream, the text of stack traces (not their number), the worker's name in ``pb`` (qctl's
+always have one), and the words of the two failures that the worker itself finds.
 
 With delays in play the order of different jobs depends on the clock; then the events are compared
 job by job, and ``drained``, which depends on it too, is left out. So they are where a parent may go
@@ -190,7 +191,7 @@ def dump(client: Client, prefix: str, *, timed: bool) -> dict[str, Any]:
                 continue
             case _:
                 value = client.call("GET", key)
-        if suffix.startswith("metrics:") and suffix.endswith(":data"):
+        if suffix == "marker" or (suffix.startswith("metrics:") and suffix.endswith(":data")):
             continue
         text = json.dumps(value).replace(f"{prefix}:", "P:")
         for ours, theirs in OWN_WORDS.items():

@@ -12,7 +12,7 @@ import pytest
 
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.manage.protocol import Manager
-from qctl.manage.qctl import Qctl, refusal, tail
+from qctl.manage.qctl import Qctl, more, refusal, tail
 from qctl.manage.sockets import started_at
 from qctl.manage.state import Folder, MasterState, check_name, names
 from tests.runtime import master_lab as labs
@@ -166,7 +166,28 @@ def test_tails(tmp_path: Path) -> None:
     rows, end = tail(log, 2)
     assert (rows, end) == (["19998", "19999"], log.stat().st_size)
     # What is cut off by the limit is no line.
-    assert all(len(row) == 5 for row in tail(log, 100_000)[0])
+    rows = tail(log, 100_000)[0]
+    assert rows == [str(n) for n in range(20_000 - len(rows), 20_000)]
+    assert 9_000 < len(rows) < 20_000
     with log.open("a") as file:
         file.write("new\nhalf")
     assert tail(log, 10, end) == (["new", "half"], end + 8)
+    assert tail(log, 0) == ([], end + 8)
+
+
+def test_a_log_is_followed_by_complete_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert more(log, 0) == ([], 0)
+    log.write_text("one\ntwo\nha")
+    assert more(log, 0) == (["one", "two"], 8)
+    assert more(log, 8) == ([], 8)
+    with log.open("a") as file:
+        file.write("lf\n\n")
+    assert more(log, 8) == (["half", ""], 14)
+    # Cut, and written anew.
+    log.write_text("new\n")
+    assert more(log, 14) == (["new"], 4)
+    # A line without an end does not hold it up for ever.
+    log.write_text("x" * 2_000_000)
+    rows, end = more(log, 0)
+    assert (len(rows), end) == (1, 1024 * 1024)

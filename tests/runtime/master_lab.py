@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,19 @@ class MasterLab:
         draft.replace(self.folder / "app.py")
 
     def run(
-        self, *words: str, ready: bool = True, pass_fds: Sequence[int] = (), **environ: str
+        self,
+        *words: str,
+        ready: bool = True,
+        pass_fds: Sequence[int] = (),
+        before: Callable[[], object] | None = None,
+        **environ: str,
     ) -> RunningMaster:
-        """``qctl worker run app:worker …``; waits until it is ready."""
-        master = RunningMaster(self, words, pass_fds, environ)
+        """``qctl worker run app:worker …``; waits until it is ready.
+
+        Args:
+            before: called in the new process.
+        """
+        master = RunningMaster(self, words, pass_fds, before, environ)
         self._masters.append(master)
         if ready:
             master.wait_log("ready")
@@ -149,7 +158,12 @@ class RunningMaster:
     """A master in front, started by ``MasterLab.run``."""
 
     def __init__(
-        self, lab: MasterLab, words: Sequence[str], pass_fds: Sequence[int], environ: dict[str, str]
+        self,
+        lab: MasterLab,
+        words: Sequence[str],
+        pass_fds: Sequence[int],
+        before: Callable[[], object] | None,
+        environ: dict[str, str],
     ) -> None:
         self._log = lab.folder / f"log-{len(lab._masters)}"
         with self._log.open("wb") as log:
@@ -160,6 +174,7 @@ class RunningMaster:
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 pass_fds=pass_fds,
+                preexec_fn=before,  # noqa: PLW1509 - the tests have no threads
                 # Signals for it are not for us.
                 start_new_session=True,
             )

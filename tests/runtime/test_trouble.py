@@ -175,6 +175,44 @@ def test_a_redis_that_refuses_is_asked_again_but_not_in_a_frenzy(
     assert len(refusals) == 1
 
 
+def test_an_end_that_redis_refuses_for_a_time_is_stored_later(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis()
+    add(server.url, 2, names=("fail", "later"))
+    go_on = asyncio.Event()
+    worker = Worker("q", redis_url=server.url, concurrency=2, stalled_interval_s=120)
+
+    @worker.task("fail")
+    async def fail(_: Job) -> None:
+        await go_on.wait()
+        raise RuntimeError("as told")
+
+    @worker.task("later")
+    async def later(job: Job) -> int:
+        await go_on.wait()
+        if job.attempts_started == 1:
+            raise RetryLater(0.01)
+        return 1
+
+    async def main() -> None:
+        client = connect(server.url)[1]
+        await worker.start()
+        while worker.state().busy < 2:
+            await asyncio.sleep(0.01)
+        client.call("REPLICAOF", "127.0.0.1", free_port())
+        go_on.set()
+        await asyncio.sleep(0.3)
+        client.call("REPLICAOF", "NO", "ONE")
+        await all_ended(client, 2)
+        await worker.stop()
+        assert client.call("HGET", Q("1"), "failedReason") == "as told"
+        assert client.call("HGET", Q("2"), "ats") == "2"
+        client.close()
+
+    asyncio.run(main())
+
+
 def test_forgotten_scripts_are_told_again(redis_url: str, client: Client) -> None:
     async def main() -> None:
         counting = Counting(redis_url, concurrency=5)

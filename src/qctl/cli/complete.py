@@ -10,7 +10,7 @@ KIND is ``queues``, ``targets`` or ``contexts``.
 """
 
 # pathlib costs 4 ms.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH113, PTH116, PTH118, PTH120, PTH123
+# ruff: noqa: PTH103, PTH105, PTH108, PTH109, PTH111, PTH113, PTH116, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from qctl.config import Settings
+
 KINDS = ("queues", "targets", "contexts")
 FRESH_S = 10.0
 # Reading takes one pass over all keys of Redis; at most this part of the time is spent on it.
@@ -31,7 +33,10 @@ _LEAST_PAUSE = 30
 FIRST_WAIT_S = 0.05
 _KEPT_S = 30 * 86_400
 # What influences the names beside the config files.
-_VARIABLES = ("QCTL_REDIS_URL", "REDIS_URL", "QCTL_PREFIX", "QCTL_CONTEXT", "PM2_HOME", "HOME")
+_VARIABLES = (
+    *("QCTL_REDIS_URL", "REDIS_URL", "QCTL_PREFIX", "QCTL_CONTEXT", "PM2_HOME", "HOME"),
+    "XDG_STATE_HOME",
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -171,7 +176,7 @@ def _sources() -> Iterable[tuple[str, Iterable[str]]]:
         yield "contexts", load_settings(environ=environ).contexts
         return
     yield "contexts", settings.contexts
-    yield "targets", _targets(settings.pm2_home, [target.name for target in settings.targets])
+    yield "targets", _targets(settings)
     yield "queues", _queues(settings.redis_url, settings.prefix)
 
 
@@ -187,15 +192,16 @@ def _queues(url: str, prefix: str) -> Iterable[str]:
         client.close()
 
 
-def _targets(pm2_home: os.PathLike[str], configured: Sequence[str]) -> Iterable[str]:
-    yield from configured
-    # Without the socket PM2 does not run, and TAB must not start it.
-    if os.path.exists(os.path.join(pm2_home, "rpc.sock")):
-        from pathlib import Path  # noqa: PLC0415
+def _targets(settings: Settings) -> Iterable[str]:
+    from qctl.manage.state import names  # noqa: PLC0415
 
+    yield from (target.name for target in settings.targets)
+    yield from (f"qctl:{name}" for name in names(settings.state_home))
+    # Without the socket PM2 does not run, and TAB must not start it.
+    if (settings.pm2_home / "rpc.sock").exists():
         from qctl.manage.pm2 import Pm2  # noqa: PLC0415
 
-        for process in Pm2(Path(pm2_home)).processes():
+        for process in Pm2(settings.pm2_home).processes():
             yield process.target
 
 

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("pause", "Let workers take jobs again."),
     "drain": ("drain", "Let the running jobs finish, then restart the workers if wanted."),
     "restart": ("drain", "Restart a process without interrupting its jobs."),
-    "worker": ("worker", "Run BullMQ workers written in Python, in front or in the background."),
+    "worker": ("worker", "Run workers in Python, in front or in the background."),
     "demo": ("demo", "Watch a restart under load, and the proof that nothing was lost."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }

@@ -25,9 +25,10 @@ from qctl.errors import FailedError, NotFoundError, QctlError, TimedOutError, Us
 if TYPE_CHECKING:
     from qctl.manage.state import Folder, MasterState
 
-app = new_app("Run BullMQ workers written in Python, in front or in the background.")
+app = new_app("Run workers in Python, in front or in the background.")
 
 _POLL_S = 0.05
+_FOLLOW_S = 0.2
 # After the grace of a stop, for a master to see its processes off.
 _STOP_MARGIN_S = 20.0
 
@@ -236,24 +237,19 @@ def logs(
     ] = False,
 ) -> None:
     """What a worker in the background and its processes have printed."""
-    from qctl.manage.qctl import Qctl, tail  # noqa: PLC0415
+    from qctl.manage.qctl import Qctl, more, tail  # noqa: PLC0415
     from qctl.manage.state import Folder  # noqa: PLC0415
 
     folder = Folder(env.settings.state_home, name)
     if not folder.log.exists():
         raise Qctl(env.settings.state_home).not_running(name)
     rows, end = tail(folder.log, lines)
-    _print_lines(env, rows if lines else [])
+    _print_lines(env, rows)
     while follow:
-        time.sleep(0.2)
-        try:
-            size = folder.log.stat().st_size
-        except OSError:
-            continue
-        if size != end:
-            # A log that has become shorter was cut; it begins anew.
-            rows, end = tail(folder.log, size, end if size > end else 0)
-            _print_lines(env, rows)
+        rows, end = more(folder.log, end)
+        _print_lines(env, rows)
+        if not rows:
+            time.sleep(_FOLLOW_S)
 
 
 def _print_lines(env: Environment, rows: list[str]) -> None:

@@ -19,6 +19,7 @@ _FOR_EVER_MS = 86_400_000
 # What a master allows a new process to get ready.
 READY_TIMEOUT_MS = 60_000
 _TAIL_BYTES = 64 * 1024
+_CHUNK = 1024 * 1024
 
 
 class Qctl:
@@ -79,7 +80,7 @@ class Qctl:
 
     def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
         """The last lines of the log of its master; empty when there is none."""
-        if process.error_log is None or lines <= 0:
+        if process.error_log is None:
             return ()
         return tail(process.error_log, lines)[0]
 
@@ -144,6 +145,8 @@ def refusal(answer: dict[str, Any]) -> str | None:
 
 def tail(path: Path, lines: int, start: int = 0) -> tuple[list[str], int]:
     """The last lines of a log behind byte ``start``, at most 64 KiB, and where it ends."""
+    if lines <= 0:
+        return [], path.stat().st_size if path.exists() else start
     try:
         with path.open("rb") as file:
             end = file.seek(0, 2)
@@ -156,6 +159,24 @@ def tail(path: Path, lines: int, start: int = 0) -> tuple[list[str], int]:
     if first > start and len(rows) > 1:
         del rows[0]
     return rows[-lines:], end
+
+
+def more(path: Path, start: int) -> tuple[list[str], int]:
+    """The complete lines behind byte ``start``, some at a time, and where they end.
+
+    A log that has become shorter was cut; it is read from its beginning.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) < start:
+                start = 0
+            file.seek(start)
+            data = file.read(_CHUNK)
+    except OSError:
+        return [], start
+    complete = data if len(data) == _CHUNK and b"\n" not in data else data[: data.rfind(b"\n") + 1]
+    text = complete.decode(errors="replace").removesuffix("\n")
+    return (text.split("\n") if complete else []), start + len(complete)
 
 
 def _process(

@@ -24,7 +24,7 @@ from qctl.runtime.master import Master, MasterOptions
 
 _VARIABLE = "QCTL_WORKER_MASTER"
 MOST_LOG_BYTES = 10_000_000
-_LOOK_AT_LOG_S = 10.0
+_LOOK_AT_LOG_S = 2.0
 _POLL_S = 0.03
 _LAST_LINES = 15
 

@@ -127,8 +127,10 @@ class Child:
         telling.cancel()
         if self._heart is not None:
             await asyncio.to_thread(self._heart.stop)
+        # What Redis did not take back while it was away is left to the master.
+        is_clean = not any(worker.state().busy for worker in self._workers)
         # Here, since the loop's own end waits for threads.
-        _leave(0)
+        _leave(0 if is_clean else 1)
 
     async def _start(self) -> None:
         held = []

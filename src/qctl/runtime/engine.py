@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from qctl.connect import Address, Arg
-from qctl.errors import QctlError, UnreachableError
+from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.job import Job
 from qctl.runtime.listener import Listener
@@ -32,6 +32,10 @@ from qctl.wire.scripts import ScriptCall, source
 
 STEPS_IN_FLIGHT = 2
 MOST_LIMIT_WAIT_S = 30.0
+# What Redis answers while it starts, is a replica, or is short of something.
+PASSING = frozenset(
+    ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF")
+)
 
 Completed = tuple[Job, str]
 
@@ -72,6 +76,8 @@ class Engine:
         # Every job that is ours, from its fetch until Redis says that it is settled.
         self.in_hand: dict[str, Job] = {}
         self.completed_count = 0
+        # How often a call was made once more, as it was unknown whether Redis had done it.
+        self.resent = 0
         self.last_fetch_at = 0.0
         self.is_stopping = False
         limit = options.rate_limit
@@ -201,7 +207,7 @@ class Engine:
         """A transition of a job in hand. While Redis is away it is tried again and again.
 
         Raises:
-            ReplyError: the script failed.
+            ReplyError: the script failed, and would fail again.
             UnreachableError: this engine is closed.
         """
         return await self._persist(lambda: self.connection.run_call(call))
@@ -215,9 +221,11 @@ class Engine:
         while True:
             try:
                 return await send()
-            except UnreachableError:
-                if self.connection.is_closed:
+            except (UnreachableError, ReplyError) as error:
+                is_passing = isinstance(error, UnreachableError) or error.code in PASSING
+                if self.connection.is_closed or not is_passing:
                     raise
+                self.resent += 1
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, most_s)
 

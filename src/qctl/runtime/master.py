@@ -27,7 +27,7 @@ from qctl.runtime.slots import NotReadyError, Slot
 
 # After the end of a child's grace, for it to cancel, give back and go; then it is killed. A child
 # ends itself somewhat later, should there be no master any more.
-SEE_OFF_S = 6.0
+SEE_OFF_S = 5.0
 # At the end, for jobs of processes that have died to be put back.
 LAST_LOOK_S = 6.0
 # After a replacement that failed, until a process beyond its limits is replaced again.
@@ -108,9 +108,15 @@ class Master:
             FailedError: the health port cannot be had.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        handlers = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self._on_hangup,
+        }
+        for number, handler in handlers.items():
+            # Ignored from the start by nohup, or by a shell that put us in the background.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, handler)
         self._notifier.listen()
         server = None
         if self.options.health:
@@ -209,15 +215,15 @@ class Master:
         await child.ended.wait()
         self.children.discard(child)
         if child.held and not child.ended_well:
-            # What was killed at the end of its grace is given back, the rest counts as a stall.
+            # What is left at the end of a grace is given back, the rest counts as a stall.
             self.log.warning("putting its jobs back", pid=child.pid, why=child.how_it_ended)
             task = asyncio.create_task(
                 recover(
                     child.pid,
                     child.held,
                     self.log,
-                    counted=not child.was_killed,
-                    is_stopping=lambda: self.is_stopping,
+                    counted=not child.was_leaving,
+                    stopping=self._stop,
                 )
             )
             self._recoveries.add(task)

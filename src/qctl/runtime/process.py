@@ -20,6 +20,7 @@ _LAST_LINES = 10
 # After its end, for what it has written to be read.
 _DRAIN_S = 0.5
 _CHUNK = 65_536
+_MOST_LINE = 16_000_000
 
 
 class ChildProcess:
@@ -99,7 +100,7 @@ class ChildProcess:
         child.pid = process.pid
         os.set_blocking(read_end, False)
         asyncio.get_running_loop().add_reader(read_end, child._hear_stderr, read_end)
-        reader, child._writer = await asyncio.open_connection(sock=ours)
+        reader, child._writer = await asyncio.open_connection(sock=ours, limit=_MOST_LINE)
         child._tasks = [
             asyncio.create_task(child._hear(reader)),
             asyncio.create_task(child._await_end(process)),
@@ -119,6 +120,11 @@ class ChildProcess:
             self._tail += f"\nit was not ready within {timeout_s:g} s".encode()
             await self.ended.wait()
         return False
+
+    @property
+    def was_leaving(self) -> bool:
+        """Whether its end is one that was wanted, however it came."""
+        return self.was_killed or self._said_leaving
 
     @property
     def ended_well(self) -> bool:

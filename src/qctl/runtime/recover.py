@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from qctl.connect import connect
 from qctl.errors import QctlError
@@ -17,6 +17,7 @@ from qctl.wire.transitions import retry_stalled
 
 # Seconds before each look: a dead process's last command may still be on its way into Redis.
 LOOKS_S = (0.0, 0.25, 1.0, 3.0)
+_HASTY_LOOK_S = 0.25
 _RETRY_S = 1.0
 
 
@@ -66,18 +67,16 @@ async def recover(
     log: Log,
     *,
     counted: bool,
-    is_stopping: Callable[[], bool],
+    stopping: asyncio.Event,
 ) -> None:
     """Put back the jobs of a process's workers; look again a few times.
 
-    While Redis is away it is tried again, until ``is_stopping`` says so; then the stalled check of
-    some other worker brings the jobs back.
+    Once it is ``stopping`` the looks follow fast. While Redis is away it is tried again until then,
+    after which the stalled check of some other worker brings the jobs back.
     """
     is_away = False
     for pause_s in LOOKS_S:
-        if pause_s > 1 and is_stopping():
-            break
-        await asyncio.sleep(pause_s)
+        await _rest(pause_s, stopping)
         for held in workers:
             while True:
                 try:
@@ -87,11 +86,20 @@ async def recover(
                         why = error.why or error.what
                         log.error("its jobs are not yet put back", pid=pid, why=why)
                     is_away = True
-                    if is_stopping():
+                    if stopping.is_set():
                         return
-                    await asyncio.sleep(_RETRY_S)
+                    await _rest(_RETRY_S, stopping)
                     continue
                 if ids:
                     jobs = ",".join(ids)
                     log.warning("its jobs were put back", pid=pid, queue=held.queue, jobs=jobs)
                 break
+
+
+async def _rest(seconds: float, stopping: asyncio.Event) -> None:
+    """Sleep; hardly, once we are stopping."""
+    hasty_s = min(seconds, _HASTY_LOOK_S)
+    await asyncio.sleep(hasty_s)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds - hasty_s):
+            await stopping.wait()

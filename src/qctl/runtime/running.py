@@ -174,6 +174,7 @@ class JobRunner:
 
     async def _wait_for_children(self, job: Job) -> None:
         engine = self._engine
+        resent = engine.resent
         code = await engine.run_call(
             working.wait_children(engine.keys, job.id, job.token, _now_ms())
         )
@@ -184,7 +185,7 @@ class JobRunner:
             text = f"cannot go on: {working.CODE_TEXTS[code]}"
             await self._fail_or_retry(job, UnrecoverableError(text), ran=True)
         else:
-            self._check(job, code)
+            self._check(job, code, resent)
 
     async def _fail_or_retry(self, job: Job, error: BaseException, *, ran: bool) -> None:
         engine = self._engine
@@ -208,7 +209,8 @@ class JobRunner:
             keep=job.policy.keep_failed or engine.options.keep_failed,
             metrics_minutes=engine.options.metrics_minutes,
         )  # fmt: skip
-        self._check(job, await engine.run_call(call))
+        resent = engine.resent
+        self._check(job, await engine.run_call(call), resent)
 
     def _delay_before_retry(self, job: Job, error: BaseException) -> float | None:
         """In seconds; None when it has failed for good."""
@@ -239,17 +241,25 @@ class JobRunner:
             engine.keys, job.id, job.token, _now_ms(),
             delay_ms=_ms(delay_s), counted=counted, lifo=job.policy.lifo, **failure,
         )  # fmt: skip
-        self._check(job, await engine.run_call(call))
+        resent = engine.resent
+        self._check(job, await engine.run_call(call), resent)
 
     async def _give_back(self, job: Job) -> None:
         engine = self._engine
+        resent = engine.resent
         _, codes = await engine.run_call(working.give_back(engine.keys, [(job.id, job.token)]))
-        self._check(job, codes[0])
+        self._check(job, codes[0], resent)
 
-    def _check(self, job: Job, code: int) -> None:
-        if code != 0:
+    def _check(self, job: Job, code: int, resent: int) -> None:
+        """Report an end that Redis did not take; ``resent``: the engine's before the call."""
+        engine = self._engine
+        if code in {working.MISSING, working.NO_LOCK, working.OTHER_LOCK} and (
+            engine.resent != resent
+        ):
+            engine.log.info("stored before the connection broke, as it seems", job=job.id)
+        elif code != 0:
             why = working.CODE_TEXTS.get(code, str(code))
-            self._engine.log.error("job's end not stored", job=job.id, name=job.name, why=why)
+            engine.log.error("job's end not stored", job=job.id, name=job.name, why=why)
 
 
 def describe(error: BaseException) -> str:

@@ -91,10 +91,11 @@ class Slot:
             if time.monotonic() - child.ready_at > STEADY_S:
                 self._pause_s = PAUSES_S[0]
             how = child.how_it_ended if child.ended.is_set() else "it was told to"
-            self._log.warning("process leaves, another follows", pid=child.pid, why=how)
             if not child.ended.is_set():
                 self._retire(child)
             await self._rest()
+            # Only now: a signal to the whole group may reach it before it reaches us.
+            self._log.warning("process has left, another follows", pid=child.pid, why=how)
 
     async def replace(self) -> tuple[int | None, int]:
         """Start another process, and when it takes jobs let the present one leave.
