@@ -38,7 +38,7 @@ def test_a_life_in_the_background(master_lab: MasterLab) -> None:
     again = lab.qctl("worker", "start", "w", "app:worker")
     assert (again.returncode, "qctl:w runs already" in again.stderr) == (1, True)
 
-    (long,) = lab.add(1, s=2)
+    (long,) = lab.add(1, s=6)
     lab.wait_started(long)
     (listed,) = json.loads(lab.qctl("worker", "list", "--json").stdout)["workers"]
     assert (listed["name"], listed["status"], listed["pid"]) == ("w", "online", first["pid"])

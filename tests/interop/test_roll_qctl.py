@@ -127,18 +127,16 @@ def test_code_that_does_not_start_changes_nothing(lab: MasterLab, load: Load) ->
     assert lab.counts() == dict.fromkeys(added, 1)
 
 
-def test_jobs_that_outlast_the_grace_are_told(lab: MasterLab) -> None:
-    start(lab, "--grace", "2s")
+def test_jobs_may_take_longer_than_the_grace(lab: MasterLab) -> None:
+    start(lab, "--grace", "0.5s")
     # Both processes have some.
-    jobs = [lab.queue.add("job", {"s": 8}) for _ in range(16)]
+    jobs = [lab.queue.add("job", {"s": 3}) for _ in range(16)]
     lab.wait_started(*jobs)
     done = lab.qctl("restart", "qctl:app", "--json")
     report = json.loads(done.stdout)
-    assert done.returncode == 1
-    assert report["outcome"] == "aborted"
-    assert report["interrupted"] == 8
-    assert report["lost"] == 0
-    assert "longer than its grace of 2 s" in report["error"]
+    assert done.returncode == 0
+    assert (report["completed"], report["interrupted"], report["lost"]) == (16, 0, 0)
+    assert lab.counts() == dict.fromkeys(jobs, 1)
 
 
 def test_when_the_time_is_up_it_stops_and_the_old_process_goes_on(lab: MasterLab) -> None:

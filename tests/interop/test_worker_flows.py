@@ -162,7 +162,8 @@ def test_a_job_waits_for_children_that_it_adds(
             if values:
                 return sum(values.values())
             for number in (1, 2):
-                queue.add("child", {"returns": number}, parent=job.as_parent)
+                # Long enough for the parent to be waiting before they end.
+                queue.add("child", {"returns": number, "ms": 200}, parent=job.as_parent)
             raise WaitForChildren
 
         py_worker(handler, queue="parents")
@@ -193,7 +194,7 @@ def test_children_that_node_adds_to_a_running_job(
     job_id = bullmq.add("parents")
     parent = {"id": job_id, "queue": "bull:parents"}
     wait_until(lambda: client.call("LLEN", PARENTS("active")), "the parent to run")
-    bullmq.add("children", {"ms": 30, "returns": 5}, parent=parent)
+    bullmq.add("children", {"ms": 200, "returns": 5}, parent=parent)
     assert bullmq.wait_finished("parents", job_id) == "after"
 
 

@@ -43,6 +43,21 @@ def connected(lab: MasterLab) -> bool:
     return ":w:" in str(lab.client.call("CLIENT", "LIST"))
 
 
+def test_a_stop_bounds_what_a_replacement_does_not(master_lab: MasterLab) -> None:
+    master = master_lab.run("--grace", "0.3s")
+    (job,) = master_lab.add(s=60)
+    master_lab.wait_started(job)
+    master.signal(signal.SIGHUP)
+    master.wait_log("replaced")
+    # Its grace is over by far, and it still has its time.
+    (quick,) = master_lab.add(s=0.6)
+    master_lab.wait_completed([quick])
+    assert master_lab.ids("active") == [job]
+    master.signal()
+    assert master.wait_end() == 0
+    assert master_lab.ids("wait") == [job]
+
+
 def test_at_the_end_of_the_grace_jobs_go_back(master_lab: MasterLab) -> None:
     master = master_lab.run("--grace", "0.3s")
     (cancelled,) = master_lab.add(1, s=60)

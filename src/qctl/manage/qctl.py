@@ -182,7 +182,6 @@ def more(path: Path, start: int) -> tuple[list[str], int]:
 def _process(
     folder: Folder, state: MasterState | None, answer: dict[str, Any], row: dict[str, Any]
 ) -> ManagedProcess:
-    grace_ms = round(float(answer.get("grace_s", 0)) * 1000)
     return ManagedProcess(
         target=f"qctl:{folder.name}",
         key=f"{folder.name}/{row['slot']}",
@@ -194,7 +193,8 @@ def _process(
         restarts=row["restarts"],
         mode="fork",
         stop_signal="SIGTERM",
-        kill_timeout_ms=grace_ms or _FOR_EVER_MS,
+        # One that is replaced may take its time; its grace is for a stop.
+        kill_timeout_ms=_FOR_EVER_MS,
         ready_timeout_ms=READY_TIMEOUT_MS,
         cpu_percent=None,
         rss_bytes=row["rss_bytes"],

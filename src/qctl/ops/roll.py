@@ -108,12 +108,6 @@ def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedE
             "down before",
             hint="--strategy pause needs nothing from the app",
         )
-    if turn.outlasted_grace:
-        return FailedError(
-            what,
-            why=f"they ran for longer than its grace of {process.kill_timeout_ms / 1000:g} s",
-            hint="start it with a longer --grace; they are in the queue again",
-        )
     return FailedError(
         what, why="it ended before its jobs did", hint=f"see qctl worker logs {process.name}"
     )

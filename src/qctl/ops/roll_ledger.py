@@ -42,10 +42,6 @@ class RollLedger(Ledger):
         for job in jobs:
             self._outcomes.setdefault(job, None)
 
-    def went_back(self, job: JobKey) -> bool:
-        """Whether a followed job left ``active`` for the queue, with or without having failed."""
-        return self._outcomes.get(job) == "retried"
-
     def stalls(self) -> set[JobKey]:
         """Jobs that a stalled check took from a worker since the last call."""
         taken, self._stalls = self._stalls, set()

@@ -43,7 +43,6 @@ class Turn:
         self._planned = planned
         # Jobs that the process left behind; None for those that are in the queue again.
         self.harmed: dict[JobKey, ActiveJob | None] = {}
-        self.outlasted_grace = False
         self._orphans: set[JobKey] = set()
         self._own_names: frozenset[str] = frozenset()
 
@@ -74,7 +73,6 @@ class Turn:
         with contextlib.closing(_begin_leaving(manager, process)) as call:
             yield from self._await_old_gone(run, call)
             hands = self._look_at_hands()
-            self._find_given_back(process, time.monotonic() - began)
             self._start_if_stopped(run, process)
             ready = run.await_ready(call, began)
         state.new_pids.append(ready.new_pid)
@@ -172,21 +170,6 @@ class Turn:
             else:
                 self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
                 return jobs
-
-    def _find_given_back(self, process: ManagedProcess, took_s: float) -> None:
-        """Find the jobs that qctl's own worker gave back at the end of its grace.
-
-        They look like failed attempts that are tried again at once; but they were in hand at the
-        last look, and it left when its grace was over.
-        """
-        if isinstance(self._target.manager, Signaller) or not self._own_names:
-            return
-        if took_s < process.kill_timeout_ms / 1000:
-            return
-        for job in self._state.active:
-            if self._ledger.went_back(job.key):
-                self.outlasted_grace = True
-                self.harmed[job.key] = None
 
     def _find_harmed(self, hands: list[ActiveJob]) -> Iterator[Step]:
         """Find those of the jobs in hand that nobody has any more; see ``harmed``.

@@ -47,7 +47,7 @@ def plan_lines(plan: Planned) -> Iterator[str]:
         if not rolls:
             then = f"SIGKILL after {limit}"
         elif process.target.startswith("qctl:"):
-            then = f"jobs longer than {limit} are given back"
+            then = "however long its jobs take"
         else:
             then = "no SIGKILL"
         yield (

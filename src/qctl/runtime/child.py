@@ -105,6 +105,7 @@ class Child:
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         self._heart: Heart | None = None
+        self._grace_s = orders.grace_s
 
     async def live(self) -> None:
         """Start the workers, serve until told to stop, stop."""
@@ -120,10 +121,9 @@ class Child:
         _say(self._channel, line("leaving"))
         if self._heart is not None:
             self._loop.call_later(0.1, self._heart.beat_now)
-        grace_s = self._orders.grace_s
-        if grace_s:
-            self._end_after(grace_s + STUCK_S)
-        await asyncio.gather(*(worker.stop(grace_s) for worker in self._workers))
+        if self._grace_s:
+            self._end_after(self._grace_s + STUCK_S)
+        await asyncio.gather(*(worker.stop(self._grace_s) for worker in self._workers))
         telling.cancel()
         if self._heart is not None:
             await asyncio.to_thread(self._heart.stop)
@@ -196,18 +196,30 @@ class Child:
         call: Any = self._loop.call_soon_threadsafe
         with contextlib.suppress(OSError, RuntimeError), self._channel.makefile("rb") as lines:
             for data in lines:
-                kind = parse(data).get("kind")
+                message = parse(data)
+                kind = message.get("kind")
                 if kind in {"stop", "hurry"}:
-                    call(self._stop.set)
+                    call(self._leave, bool(message.get("for_ever")))
                 if kind == "hurry":
                     self._end_after(STUCK_S)
                     for worker in self._workers:
                         call(worker.hurry)
         # The master is gone, or has closed the line because we are leaving.
         with contextlib.suppress(RuntimeError):
-            call(self._stop.set)
+            call(self._leave, False)
         if self._orders.grace_s:
             self._end_after(self._orders.grace_s + STUCK_S)
+
+    def _leave(self, for_ever: bool) -> None:
+        """Begin to stop; or, for one that was replaced and may take its time, that time is over."""
+        if not self._stop.is_set():
+            self._grace_s = 0.0 if for_ever else self._orders.grace_s
+            self._stop.set()
+        elif not for_ever and not self._grace_s and self._orders.grace_s:
+            self._grace_s = self._orders.grace_s
+            self._end_after(self._grace_s + STUCK_S)
+            for worker in self._workers:
+                self._loop.call_later(self._grace_s, worker.hurry)
 
     def _end_after(self, seconds: float) -> None:
         timer = threading.Timer(seconds, os._exit, (1,))

@@ -147,9 +147,13 @@ class ChildProcess:
         words = [row for row in text.splitlines() if row.strip()][-_LAST_LINES:]
         return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
 
-    def stop(self) -> None:
-        """Let it finish its jobs and leave."""
-        self._say(line("stop"))
+    def stop(self, *, for_ever: bool = False) -> None:
+        """Let it finish its jobs and leave.
+
+        Args:
+            for_ever: however long they take, and not only for its grace.
+        """
+        self._say(line("stop", for_ever=for_ever))
         if not self.ready.is_set():
             self._signal(signal.SIGTERM)
         self.left.set()

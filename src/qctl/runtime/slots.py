@@ -116,7 +116,8 @@ class Slot:
         self.restarts += 1
         self.was_ready = True
         if old is not None:
-            self._retire(old)
+            # Others take jobs, so its own may take as long as they will.
+            old.stop(for_ever=True)
         return (old.pid if old else None), new.pid
 
     async def _start(self) -> ChildProcess | None:
