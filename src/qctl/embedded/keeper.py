@@ -141,7 +141,7 @@ def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> 
         raise UnreachableError(
             "there is no Redis here that qctl could start",
             why="neither redis-server nor valkey-server is on PATH",
-            hint="apt install redis-server, brew install redis, or pip install 'fakeredis[lua]'",
+            hint="apt install redis-server, brew install redis, or pip install 'qctl[demo]'",
         )
     if any(folder.glob("appendonly*")):
         raise UnreachableError(
