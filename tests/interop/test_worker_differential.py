@@ -7,9 +7,7 @@ the event stream, the text of stack traces (not their number), the worker's name
 always have one), and the words of the two failures that the worker itself finds.
 
 With delays in play the order of different jobs depends on the clock; then the events are compared
-job by job, and ``drained``, which depends on it too, is left out. So they are where a parent may go
-on before all of its children have ended: its completion is refused, and while qctl writes that down
-the job that the same call fetched runs already.
+job by job, and ``drained``, which depends on it too, is left out.
 """
 
 from __future__ import annotations
@@ -108,7 +106,7 @@ def flows(draw: st.DrawFn, mode: str, depth: int = 2) -> dict[str, Any]:
         "name": "node", "queueName": draw(st.sampled_from(QUEUES)) if depth < 2 else "q",
         "data": draw(payloads()), "opts": draw(options(mode)),
     }  # fmt: skip
-    allowed = [policy for policy in policies if mode == "early" or policy != CONTINUE]
+    allowed = [policy for policy in policies if mode != "times" or policy != CONTINUE]
     if depth < 2 and (policy := draw(st.sampled_from(allowed))):
         node["opts"][policy] = True
     if depth and (depth == 2 or draw(st.booleans())):
@@ -121,8 +119,8 @@ def flows(draw: st.DrawFn, mode: str, depth: int = 2) -> dict[str, Any]:
     return node
 
 
-# What is in play besides the rest: keeping by count, points in time, parents that go on early.
-MODES = ("counts", "times", "early")
+# What is in play besides the rest: counts to keep and parents that go on early, or points in time.
+MODES = ("counts", "times")
 
 
 def some_jobs(mode: str) -> st.SearchStrategy[tuple[str, list[dict[str, Any]]]]:

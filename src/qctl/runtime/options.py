@@ -55,4 +55,6 @@ class WorkerOptions:
 
 def default_name() -> str:
     """A worker name that no other worker has: ``host-pid-n``."""
-    return f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+    # Redis takes nothing else in the name of a connection.
+    host = "".join(c if "!" <= c <= "~" else "-" for c in socket.gethostname())
+    return f"{host}-{os.getpid()}-{next(_numbers)}"

@@ -27,23 +27,27 @@ for i = first, #ARGV, 3 do
   ids[count], values[count], groups[count] = ARGV[i], ARGV[i + 1], kinds[ARGV[i + 2]]
 end
 
-local codes = {}
+local codes, refused = {}, 0
 if count > 0 then
   for i, code in ipairs(settle(base, now, "completed", ids, values, groups, tonumber(ARGV[8]))) do
     if code ~= 0 then
       codes[#codes + 1] = i
       codes[#codes + 1] = code
+      if code == STALE.children or code == STALE.failed_children then
+        refused = refused + 1
+      end
     end
   end
 end
 
-local wanted = tonumber(ARGV[4])
+-- A job that is refused because of its children keeps its place until it has failed.
+local wanted = tonumber(ARGV[4]) - refused
 local fetched = {{}, "", 0}
 if wanted > 0 then
   fetched = fetch(base, now, ARGV[2], ARGV[3], wanted, ARGV[5], tonumber(ARGV[6]),
     tonumber(ARGV[7]))
 end
-local is_idle = wanted == 0 or fetched[2] == "empty"
+local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base .. "events", base .. "meta", "event", "drained")
