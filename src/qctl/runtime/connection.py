@@ -12,7 +12,7 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -34,11 +34,12 @@ class _Link(asyncio.Protocol):
         self.owner: AsyncConnection | None = owner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        # Not checked at run time: uvloop's transports are of another class.
+        both_ways = cast("asyncio.Transport", transport)
         if self.owner is None:
-            transport.abort()
+            both_ways.abort()
         else:
-            self.owner.attach(self, transport)
+            self.owner.attach(self, both_ways)
 
     def data_received(self, data: bytes) -> None:
         if self.owner is not None:
