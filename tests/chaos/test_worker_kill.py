@@ -73,6 +73,26 @@ def test_kills_at_random_moments_lose_nothing(master_lab: MasterLab) -> None:
     master.stop()
 
 
+def test_masters_killed_at_random_moments_lose_nothing(master_lab: MasterLab) -> None:
+    rng = random.Random(11)
+    ids: list[str] = []
+    for _ in range(4):
+        master = master_lab.run("--processes", "2")
+        pids = master.pids
+        ids += master_lab.add(300, s=0.01)
+        done = len(ids) - rng.randrange(50, 250)
+        wait_until(lambda: len(master_lab.ids("completed")) > done, "some to be completed")  # noqa: B023
+        os.kill(master.process.pid, signal.SIGKILL)
+        wait_until(lambda: all(map(labs.is_gone, pids)), "the processes to leave")  # noqa: B023
+    master = master_lab.run("--processes", "2")
+    master_lab.wait_completed(ids)
+    assert sorted(master_lab.ids("completed"), key=int) == sorted(ids, key=int)
+    assert (master_lab.ids("wait"), master_lab.ids("active")) == ([], [])
+    # The processes themselves were not killed, so nothing was started twice.
+    assert set(master_lab.counts().values()) == {1}
+    master.stop()
+
+
 def test_a_process_that_dies_while_redis_is_away(
     start_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:

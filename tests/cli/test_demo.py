@@ -144,8 +144,8 @@ def test_the_whole(home: Home) -> None:
 def test_cut_off(home: Home, mark: str, tell: Callable[[subprocess.Popen[str]], None]) -> None:
     demo = home.demo()
     before = read_to(demo, mark)
-    # It, Redis and its keeper at least.
-    assert len(home.processes()) >= 3
+    # It and Redis' keeper at least; Redis itself overwrites the environment that it shows.
+    assert len(home.processes()) >= 2
     tell(demo)
     after, _ = demo.communicate(timeout=30)
     assert demo.returncode == 130, before + after

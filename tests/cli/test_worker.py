@@ -23,7 +23,7 @@ master_lab = labs.master_lab
 
 
 def folder(lab: MasterLab, name: str) -> Path:
-    return lab.folder / "state" / "qctl" / "workers" / name
+    return lab.state_home / "qctl" / "workers" / name
 
 
 def test_a_life_in_the_background(master_lab: MasterLab) -> None:

@@ -158,7 +158,9 @@ def test_an_unknown_name_says_which_there_are(bullmq: NodeBull, py_worker: py.St
     assert bullmq.wait_finished("q", bullmq.add("q", job="known")) is None
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), b"bytes"], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, float("nan"), b"bytes"], ids=["object", "set", "nan", "bytes"]
+)
 def test_a_result_that_is_no_json_fails_the_job(
     node_bull: Any, py_worker: py.Starter, value: Any
 ) -> None:

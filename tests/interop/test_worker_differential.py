@@ -41,7 +41,7 @@ OWN_WORDS = {
     ),
 }
 QUEUES = ("children", "q")
-TRIES = 3
+TRIES = 8
 _numbers = itertools.count()
 
 keep = [None, True, False, 0, 1, {"count": 2}, {"age": 3600}]

@@ -24,9 +24,9 @@ master_lab = labs.master_lab
 
 def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     lab = master_lab
-    manager: Manager = Qctl(lab.folder / "state" / "qctl")
+    manager: Manager = Qctl(lab.state_home / "qctl")
     assert manager.processes() == []
-    words = ("start", "w", "app:worker", "--processes", "2", "--grace", "7s")
+    words = ("start", "w", "app:worker", "--processes", "2")
     assert lab.qctl("worker", *words).returncode == 0
     old = manager.processes()
     assert manager.find("w") == old
@@ -35,7 +35,7 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     assert (second.target, second.pid) == ("qctl:w/1", old[1].pid)
     one = old[0]
     assert (one.target, one.status, one.stop_signal, one.mode, one.kill_timeout_ms) == (
-        *("qctl:w", "online", "SIGTERM", "fork", 7000),
+        *("qctl:w", "online", "SIGTERM", "fork", 86_400_000),
     )
     assert (one.restarts, one.script, one.cwd) == (0, "app:worker", str(lab.folder))
     assert one.pid is not None

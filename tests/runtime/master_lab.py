@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +57,7 @@ class MasterLab:
     """One app in a folder of its own, and the masters that run it.
 
     Args:
-        folder: where app.py is and the masters run; ``state`` below it is XDG_STATE_HOME.
+        folder: where app.py is and the masters run.
     """
 
     def __init__(self, folder: Path, redis_url: str) -> None:
@@ -63,10 +65,12 @@ class MasterLab:
         self.redis_url = redis_url
         self.client: Client = connect(redis_url)[1]
         self.queue = Queue("q", redis_url=redis_url)
+        # A socket's path must be short, and pytest's folders are not.
+        self.state_home = Path(tempfile.mkdtemp(prefix="qw-", dir="/tmp"))
         self.environ = {
             **os.environ,
             "QCTL_REDIS_URL": redis_url,
-            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_STATE_HOME": str(self.state_home),
             "XDG_CONFIG_HOME": str(folder),
             "PM2_HOME": str(folder),
             "PWD": str(folder),
@@ -148,8 +152,9 @@ class MasterLab:
         for master in self._masters:
             master.end()
         with contextlib.suppress(OSError):
-            for path in (self.folder / "state" / "qctl" / "workers").iterdir():
+            for path in (self.state_home / "qctl" / "workers").iterdir():
                 end_tree(json.loads((path / "state.json").read_text())["pid"])
+        shutil.rmtree(self.state_home)
         self.queue.close()
         self.client.close()
 

@@ -106,20 +106,23 @@ class _Connection(socketserver.BaseRequestHandler):
         if name in _REFUSED:
             return ReplyError(f"ERR unknown command '{name}'")
         try:
-            if name == "INFO":
-                return self._info()
-            if name == "CLIENT":
-                return self._client_command(words[1:])
-            if name == "SHUTDOWN":
-                os.kill(os.getpid(), signal.SIGTERM)
-                return "OK"
-            reply = self.client.call(name, *words[1:])
+            return self._run(name, words[1:])
         except ReplyError as error:
             return error
         except QctlError as error:
             return ReplyError(f"ERR {error.what}: {error.why}")
+
+    def _run(self, name: str, words: list[str]) -> Any:
+        if name == "INFO":
+            return self._info()
+        if name == "CLIENT":
+            return self._client_command(words)
+        if name == "SHUTDOWN":
+            os.kill(os.getpid(), signal.SIGTERM)
+            return "OK"
+        reply = self.client.call(name, *words)
         if name == "SELECT":
-            self.db = int(words[1])
+            self.db = int(words[0])
         return reply
 
     def _info(self) -> str:
