@@ -83,3 +83,4 @@ def test_an_app_that_configures_logging_itself_gets_the_fields(
 ) -> None:
     Log("worker", queue="q").error("message", job="1")
     assert vars(caplog.records[0])["qctl_fields"] == {"queue": "q", "job": "1"}
+    assert caplog.records[0].getMessage() == "message queue=q job=1"

@@ -1,7 +1,8 @@
 """Structured log lines: a message and its fields, as ``key=value`` or as JSON.
 
 They go through Python's ``logging`` (loggers ``qctl.worker``, ``qctl.master``), so that an app's
-own configuration holds; ``configure`` is for ``qctl worker run`` and for apps that have none.
+own configuration holds; ``configure`` is for ``qctl worker run`` and for apps that have none. Other
+formatters show the fields as part of the message, and find them in ``record.qctl_fields``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 
 FORMATS = ("text", "json")
 _FIELDS = "qctl_fields"
+_MESSAGE = "qctl_message"
 
 
 class Log:
@@ -44,8 +46,10 @@ class Log:
         self, level: int, message: str, fields: dict[str, Any], *, exc_info: bool = False
     ) -> None:
         if self._logger.isEnabledFor(level):
-            extra = {_FIELDS: {**self._fields, **fields}}
-            self._logger.log(level, message, extra=extra, exc_info=exc_info)
+            all_fields = {**self._fields, **fields}
+            words = [one_line(message), *(f"{k}={_word(v)}" for k, v in all_fields.items())]
+            extra = {_FIELDS: all_fields, _MESSAGE: message}
+            self._logger.log(level, "%s", " ".join(words), extra=extra, exc_info=exc_info)
 
 
 class TextFormatter(logging.Formatter):
@@ -53,10 +57,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        fields = getattr(record, _FIELDS, {})
-        words = [clock, record.levelname, one_line(record.getMessage())]
-        words += [f"{key}={_word(value)}" for key, value in fields.items()]
-        line = " ".join(words)
+        line = f"{clock} {record.levelname} {one_line(record.getMessage())}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -71,7 +72,7 @@ class JsonFormatter(logging.Formatter):
             "at": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": getattr(record, _MESSAGE, record.getMessage()),
             **getattr(record, _FIELDS, {}),
         }
         if record.exc_info:

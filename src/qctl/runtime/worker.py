@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from qctl.config import Settings, load_settings
 from qctl.connect import connect
 from qctl.errors import QctlError, UsageError
+from qctl.runtime import logs
 from qctl.runtime.engine import Engine
 from qctl.runtime.isolated import IsolatedPool
 from qctl.runtime.options import RateLimit, WorkerOptions, default_name
@@ -299,6 +301,9 @@ class Worker:
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
         """Run until SIGTERM or SIGINT, then ``stop``; a second signal ends the grace."""
+        if not logging.getLogger("qctl").hasHandlers():
+            # Nobody has said where they go.
+            logs.configure()
         asyncio.run(self._run(grace_s))
 
     async def _run(self, grace_s: float) -> None:
