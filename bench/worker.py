@@ -14,6 +14,7 @@ port is installed into a temporary folder.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
@@ -132,6 +133,22 @@ def report(concurrency: int, options: argparse.Namespace, rows: dict[str, list[R
         print(f"{name:20} {rate:8,.0f} {worker:14.1f} {redis:13.1f} {ratio:7.1f}x")
     if options.sleep_ms:
         print(f"ideal: {concurrency / options.sleep_ms * 1000:,.0f} jobs/s")
+        bare = asyncio.run(bare_sleeps(concurrency, options.sleep_ms / 1000))
+        print(f"bound: {bare:,.0f} a second is what asyncio's own timers let through with no queue")
+
+
+async def bare_sleeps(concurrency: int, sleep_s: float) -> float:
+    """How many sleeps a second as many tasks make that do nothing else."""
+    done, began = 0, time.perf_counter()
+
+    async def sleep_on() -> None:
+        nonlocal done
+        while time.perf_counter() - began < 2:
+            await asyncio.sleep(sleep_s)
+            done += 1
+
+    await asyncio.gather(*(sleep_on() for _ in range(concurrency)))
+    return done / (time.perf_counter() - began)
 
 
 def fill(client: Client, jobs: int) -> None:
