@@ -269,6 +269,62 @@ def test_a_slot_on_its_way_to_another_node(cluster: Cluster) -> None:
             )
 
 
+def test_a_worker_follows_a_slot_that_moves(cluster: Cluster) -> None:
+    url = f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
+    keys = QueueKeys("{moving}", "work")
+    slot = key_slot(b"moving")
+    worker = Worker("work", redis_url=url, prefix=keys.prefix, drain_delay_s=0.5)
+    ran: list[str] = []
+
+    @worker.task()
+    async def note(job: Job) -> None:
+        ran.append(job.id)
+
+    async def add_and_wait() -> None:
+        async with AsyncQueue("work", redis_url=url, prefix=keys.prefix) as queue:
+            job_id = await queue.add("x")
+        async with asyncio.timeout(20):
+            while job_id not in ran:
+                await asyncio.sleep(0.01)
+
+    async def main(move: Callable[[], None]) -> None:
+        await worker.start()
+        await add_and_wait()
+        await worker.wait_drained()
+        move()
+        await add_and_wait()
+        await worker.stop()
+
+    with contextlib.ExitStack() as stack:
+        admins = [
+            stack.enter_context(contextlib.closing(connect(node.url)[1])) for node in cluster.nodes
+        ]
+        names = [admin.call("CLUSTER", "MYID") for admin in admins]
+        source = slot * NODES // SLOTS
+        target = (source + 1) % NODES
+
+        def move() -> None:
+            admins[target].call("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+            admins[source].call("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+            moving = admins[source].call("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+            port = cluster.nodes[target].port
+            admins[source].call("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *moving)
+            for admin in (admins[target], admins[source]):
+                admin.call("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+
+        try:
+            asyncio.run(main(move))
+        finally:
+            admins[target].call("FLUSHALL")
+            for admin in admins:
+                admin.call("CLUSTER", "SETSLOT", slot, "NODE", names[source])
+            wait_until(
+                lambda: all(slot_owner(admin, slot) == names[source] for admin in admins),
+                "the slot to be back",
+            )
+    assert len(ran) == 2
+
+
 def slot_owner(admin: Client, slot: int) -> str:
     for first, last, master, *_ in admin.call("CLUSTER", "SLOTS"):
         if first <= slot <= last:

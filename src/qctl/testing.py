@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import tempfile
 import time
@@ -29,7 +28,7 @@ from qctl.errors import TimedOutError, UsageError
 from qctl.runtime.queue import Queue
 from qctl.runtime.worker import Worker
 from qctl.wire.adding import NewJob
-from qctl.wire.jobs import pairs
+from qctl.wire.jobs import pairs, read_json
 from qctl.wire.keys import QueueKeys
 
 TIMEOUT_S = 10.0
@@ -169,13 +168,13 @@ class FakeQueues:
         return Outcome(
             id=job_id,
             name=fields.get("name", ""),
-            data=_json(fields.get("data")),
+            data=read_json(fields.get("data"), None)[0],
             state=found[0] if found else waits,
-            returnvalue=_json(fields.get("returnvalue")),
+            returnvalue=read_json(fields.get("returnvalue"), None)[0],
             failed_reason=fields.get("failedReason"),
             attempts=int(fields.get("atm", 0)),
             starts=int(fields.get("ats", 0)),
-            progress=_json(fields.get("progress")),
+            progress=read_json(fields.get("progress"), None)[0],
             logs=tuple(call("LRANGE", keys.logs(job_id), 0, -1)),
             fields=fields,
         )
@@ -223,12 +222,3 @@ class FakeQueues:
             "delayed": call("ZCARD", keys("delayed")),
         }
         return f"{keys.name}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _json(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -170,7 +170,7 @@ def test_a_result_that_is_no_json_fails_the_job(
         return value
 
     py_worker(handler)
-    with pytest.raises(NodeError, match="JSON"):
+    with pytest.raises(NodeError, match=r"what the task returned is not JSON: .+JSON"):
         bull.wait_finished("q", bull.add("q"))
 
 

@@ -133,8 +133,7 @@ class MasterLab:
 
     def ids(self, state: str) -> list[str]:
         """Ids in a list or sorted set of the queue."""
-        kind = self.client.call("TYPE", Q(state))
-        command = "ZRANGE" if kind == "zset" else "LRANGE"
+        command = "LRANGE" if state in {"wait", "paused", "active"} else "ZRANGE"
         return list(self.client.call(command, Q(state), 0, -1))
 
     def job(self, job_id: str) -> dict[str, str]:

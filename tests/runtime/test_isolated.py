@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
 import pytest
 
-from qctl import Queue, UnrecoverableError, Worker
+from qctl import AsyncQueue, Queue, UnrecoverableError, Worker
 from qctl.connect import Client
 from qctl.errors import UsageError
 from qctl.runtime.job import SyncJob
@@ -46,6 +47,20 @@ def refuse(_: SyncJob) -> None:
     raise UnrecoverableError("never again")
 
 
+def chat(job: SyncJob) -> None:
+    while True:
+        job.update_progress(1)
+
+
+def slow(job: SyncJob) -> None:
+    job.update_progress("slow")
+    time.sleep(0.5)
+
+
+def cut(_: SyncJob) -> None:
+    raise ConnectionError("the handler's own")
+
+
 class Odd(Exception):  # noqa: N818 - its name is in the text
     """Cannot be unpickled: it needs two arguments."""
 
@@ -59,10 +74,11 @@ def raise_odd(_: SyncJob) -> None:
 
 def worker(redis_url: str, **options: Any) -> Worker:
     found = Worker("isolated", redis_url=redis_url, concurrency=2, **options)
-    for handler in (answer, die, refuse, raise_odd):
+    for handler in (answer, die, refuse, raise_odd, cut, slow):
         found.task(handler.__name__, isolate=True)(handler)
     found.task("spin", isolate=True, kill_after_s=0.3)(spin)
     found.task("rest", isolate=True, timeout_s=0.3)(rest)
+    found.task("chat", isolate=True, timeout_s=0.1)(chat)
     return found
 
 
@@ -115,6 +131,77 @@ def test_exceptions_keep_their_kind(redis_url: str, client: Client) -> None:
 
 def test_an_exception_that_cannot_travel_is_told(redis_url: str, client: Client) -> None:
     assert run(redis_url, client, "raise_odd")["failedReason"] == "Odd: very odd"
+
+
+def test_an_error_of_the_connections_kind_is_the_handlers_own(
+    redis_url: str, client: Client
+) -> None:
+    assert run(redis_url, client, "cut")["failedReason"] == "the handler's own"
+
+
+def run_one_by_one(
+    redis_url: str, client: Client, names: Sequence[str], between: Callable[[], object]
+) -> list[str]:
+    """Run jobs in one child after another; the state of each."""
+
+    async def main() -> list[str]:
+        running = worker(redis_url)
+        await running.start()
+        states = []
+        async with AsyncQueue("isolated", redis_url=redis_url) as queue:
+            for name in names:
+                job_id = await queue.add(name)
+                async with asyncio.timeout(20):
+                    while not (state := end_of(client, job_id)):
+                        await asyncio.sleep(0.01)
+                states.append(state)
+                between()
+        await running.stop()
+        return states
+
+    return asyncio.run(main())
+
+
+def end_of(client: Client, job_id: str) -> str:
+    ended = (s for s in ("completed", "failed") if client.call("ZSCORE", KEYS(s), job_id))
+    return next(ended, "")
+
+
+def test_a_timeout_in_the_middle_of_a_call_does_not_harm_the_next_job(
+    redis_url: str, client: Client
+) -> None:
+    states = run_one_by_one(redis_url, client, ["chat", "answer"] * 4, lambda: None)
+    assert states == ["failed", "completed"] * 4
+
+
+def test_a_child_that_died_while_idle_costs_no_attempt(redis_url: str, client: Client) -> None:
+    def kill_children() -> None:
+        for child in isolated_children():
+            child.kill()
+            child.wait(5)
+
+    assert run_one_by_one(redis_url, client, ["answer"] * 3, kill_children) == ["completed"] * 3
+
+
+def test_a_sigterm_to_the_whole_group_is_not_for_the_job(redis_url: str, client: Client) -> None:
+    async def main() -> None:
+        running = worker(redis_url)
+        await running.start()
+        async with AsyncQueue("isolated", redis_url=redis_url) as queue:
+            job_id = await queue.add("slow")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, wait_until, lambda: is_slow(client, job_id), "it to run")
+        for child in isolated_children():
+            child.terminate()
+        await running.wait_drained()
+        await running.stop()
+        assert end_of(client, job_id) == "completed"
+
+    asyncio.run(main())
+
+
+def is_slow(client: Client, job_id: str) -> bool:
+    return bool(client.call("HGET", KEYS(job_id), "progress") == '"slow"')
 
 
 def test_a_stop_gives_the_job_back_and_leaves_no_process(redis_url: str, client: Client) -> None:

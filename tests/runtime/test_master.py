@@ -39,8 +39,12 @@ def test_a_stop_lets_jobs_finish_and_takes_no_more(master_lab: MasterLab) -> Non
     assert all(map(labs.is_gone, pids))
 
 
+def workers_connected(lab: MasterLab) -> int:
+    return str(lab.client.call("CLIENT", "LIST")).count(":w:")
+
+
 def connected(lab: MasterLab) -> bool:
-    return ":w:" in str(lab.client.call("CLIENT", "LIST"))
+    return workers_connected(lab) > 0
 
 
 def test_a_stop_bounds_what_a_replacement_does_not(master_lab: MasterLab) -> None:
@@ -108,7 +112,8 @@ def test_hup_replaces_without_a_gap(master_lab: MasterLab) -> None:
     while len(master.rows("replaced")) < 2:
         ids += master_lab.add(1, s=0.01)
         time.sleep(0.01)
-    # The old ones may still be at work; the new ones are all that there is for new jobs.
+    # The old ones may still be at work; once they have heard of it they take no new jobs.
+    wait_until(lambda: workers_connected(master_lab) == 2, "the old ones to have heard")
     ids += (after := master_lab.add(5, s=0.01))
     master_lab.wait_completed(ids)
     wait_until(lambda: not set(old) & set(master.pids), "the old processes to leave")

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from qctl import Worker
 from qctl.errors import UsageError
 from qctl.runtime.job import Job
 from qctl.runtime.tasks import Call, Tasks, TaskSpec, in_thread, wrap
+from qctl.runtime.threads import Threads
 
 
 class NoLink:
@@ -76,9 +76,10 @@ def test_a_plain_function_runs_in_a_thread_with_the_callers_context() -> None:
         trace.set(f"trace of {job.id}")
         return await call_next(job)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="pool") as threads:
-        call = wrap(in_thread(handler, threads), [tracing])
-        found = asyncio.run(call(a_job()))
+    threads = Threads("pool")
+    call = wrap(in_thread(handler, threads), [tracing])
+    found = asyncio.run(call(a_job()))
+    threads.close()
     assert found == ("trace of 1", "pool_0", [1])
 
 

@@ -25,6 +25,8 @@ from qctl.wire.scripts import ScriptCall, sha, source
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.
 Callback = Callable[[Any], None]
 _CHECK_S = 1.0
+# A server that answers so is not, or no longer, the one that holds the queue.
+_ELSEWHERE = frozenset(("READONLY", "MOVED", "MASTERDOWN", "CLUSTERDOWN"))
 
 
 class _Link(asyncio.Protocol):
@@ -54,7 +56,8 @@ class AsyncConnection:
     """One connection to the Redis server that holds a queue.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. Connects on first
-    use and again after a failure.
+    use and again after a failure, a failover or a move of the queue's slot, each time to the server
+    that sentinels or the cluster name then.
 
     Args:
         address: where Redis is.
@@ -73,6 +76,7 @@ class AsyncConnection:
         self._patience_s = REPLY_TIMEOUT_S + patience_s
         self._link: _Link | None = None
         self._transport: asyncio.Transport | None = None
+        self._is_let_in = False
         self._reader = hiredis.Reader()
         self._waiting: deque[Callback] = deque()
         self._heard_at = 0.0
@@ -84,7 +88,8 @@ class AsyncConnection:
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None
+        """Whether commands may be sent: it is connected, let in, and in its database."""
+        return self._is_let_in
 
     @property
     def is_closed(self) -> bool:
@@ -105,10 +110,11 @@ class AsyncConnection:
             ReplyError: Redis does not let us in.
         """
         async with self._opening:
-            if self._transport is None and not self._is_closed:
+            if not self._is_let_in and not self._is_closed:
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         await self._connect()
+                    self._is_let_in = self._transport is not None
                 except (OSError, TimeoutError, UnicodeError) as error:
                     self.drop(error)
                     raise self._unreachable(error) from error
@@ -200,19 +206,24 @@ class AsyncConnection:
     def receive(self, data: bytes) -> None:
         """Hand the replies in ``data`` to those who wait for them."""
         self._heard_at = asyncio.get_running_loop().time()
-        reader = self._reader
+        reader, elsewhere = self._reader, None
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
                 if isinstance(reply, hiredis.ReplyError):
                     reply = ReplyError(self._without_password(str(reply)))
+                    if reply.code in _ELSEWHERE:
+                        elsewhere = reply
                 self._waiting.popleft()(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.drop(ConnectionError(f"no Redis protocol: {error}"))
+        if elsewhere is not None and reader is self._reader:
+            self.drop(ConnectionError(elsewhere.message))
 
     def drop(self, error: BaseException) -> None:
         """Give the connection up; whoever waits for a reply is told."""
         transport, self._transport = self._transport, None
+        self._is_let_in = False
         if self._link is not None:
             self._link.owner = None
             self._link = None
@@ -230,13 +241,17 @@ class AsyncConnection:
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         address = await locate(self.address, self._key)
-        if address.unix_path:
-            await loop.create_unix_connection(lambda: _Link(self), address.unix_path)
-        else:
-            context = tls_context(address) if address.tls else None
-            await loop.create_connection(
-                lambda: _Link(self), address.host, address.port, ssl=context
-            )
+        link = _Link(self)
+        try:
+            if address.unix_path:
+                await loop.create_unix_connection(lambda: link, address.unix_path)
+            else:
+                context = tls_context(address) if address.tls else None
+                await loop.create_connection(lambda: link, address.host, address.port, ssl=context)
+        except BaseException:
+            # What still comes of it is not wanted any more.
+            link.owner = None
+            raise
         greetings: list[tuple[Arg, ...]] = []
         if address.password is not None:
             user = (address.username,) if address.username else ()

@@ -24,7 +24,7 @@ from qctl.runtime.job import Job
 from qctl.runtime.listener import Listener
 from qctl.runtime.logs import Log
 from qctl.runtime.options import WorkerOptions
-from qctl.runtime.reconnect import RECONNECT_S, Recovery
+from qctl.runtime.reconnect import RECONNECT_S, Recovery, is_passing_error
 from qctl.runtime.stalled import check_stalled
 from qctl.wire import working
 from qctl.wire.keys import QueueKeys
@@ -32,10 +32,6 @@ from qctl.wire.scripts import ScriptCall, source
 
 STEPS_IN_FLIGHT = 2
 MOST_LIMIT_WAIT_S = 30.0
-# What Redis answers while it starts, is a replica, or is short of something.
-PASSING = frozenset(
-    ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF")
-)
 
 Completed = tuple[Job, str]
 
@@ -160,7 +156,7 @@ class Engine:
     async def close(self) -> None:
         """End the connections. What is still in hand is left to the stalled check."""
         self.stop_fetching()
-        self._recovery.cancel()
+        await self._recovery.close()
         if self._limited is not None:
             self._limited.cancel()
         for task in self._tasks:
@@ -197,11 +193,14 @@ class Engine:
         self._kick()
 
     def hold_fetching(self, for_s: float) -> None:
-        """Fetch nothing for a time (a rate limit)."""
+        """Fetch nothing for a time (a rate limit), at most half a minute; the longest holds."""
         self.is_drained = True
+        until = self._loop.time() + min(for_s, MOST_LIMIT_WAIT_S)
         if self._limited is not None:
+            if self._limited.when() >= until:
+                return
             self._limited.cancel()
-        self._limited = self._loop.call_later(min(for_s, MOST_LIMIT_WAIT_S), self._fetch_again)
+        self._limited = self._loop.call_at(until, self._fetch_again)
 
     async def run_call(self, call: ScriptCall) -> Any:
         """A transition of a job in hand. While Redis is away it is tried again and again.
@@ -219,10 +218,14 @@ class Engine:
     async def _persist(self, send: Callable[[], Any]) -> Any:
         pause_s, most_s = RECONNECT_S
         while True:
+            is_let_in = False
             try:
+                await self.connection.open()
+                is_let_in = True
                 return await send()
             except (UnreachableError, ReplyError) as error:
-                is_passing = isinstance(error, UnreachableError) or error.code in PASSING
+                # Whatever keeps us out now let us in before.
+                is_passing = not is_let_in or is_passing_error(error)
                 if self.connection.is_closed or not is_passing:
                     raise
                 self.resent += 1
@@ -292,10 +295,13 @@ class Engine:
         self.completed_count += len(batch) - len(codes) // 2
         for position, code in zip(codes[::2], codes[1::2], strict=True):
             self._not_settled(batch[position - 1][0], code)
-        self._recovery.succeeded(batch)
         now = self._loop.time()
         self._free += wanted - len(fetched) // 2
-        if wanted:
+        if reason == "failed":
+            self._recovery.begin([], ReplyError(ms))
+        else:
+            self._recovery.succeeded(batch)
+        if wanted and reason != "failed":
             self.last_fetch_at = now
             self._note_reason(reason, int(ms))
         if fetched and self.is_stopping:
@@ -341,16 +347,17 @@ class Engine:
             self.is_drained = False
             self._kick()
 
-    def _not_settled(self, job: Job, code: int) -> None:
+    def _not_settled(self, job: Job, code: int | str) -> None:
         if code in {working.PENDING_CHILDREN, working.FAILED_CHILDREN}:
             # Still active and ours: it fails, and takes its place again until it has.
             self.in_hand[job.id] = job
             self._free -= 1
-            self._runner.refused(job, code)
+            self._runner.refused(job, int(code))
         elif self._recovery.has_settled(job, code):
+            self.completed_count += 1
             self.log.info("settled before the connection broke", job=job.id)
         else:
-            why = working.CODE_TEXTS.get(code, str(code))
+            why = working.why_not(code)
             self.log.error("result not stored", job=job.id, name=job.name, why=why)
 
     def _return_unstarted(self, jobs: list[Job]) -> None:
@@ -378,6 +385,7 @@ class Engine:
     def _step_failed(self, batch: list[Completed], error: Exception) -> None:
         self._settled.extendleft(reversed(batch))
         self._recovery.begin([job for job, _ in batch], error)
+        self._note_change()
 
     def recovered(self) -> None:
         """Redis takes steps again."""

@@ -7,6 +7,7 @@ renewed by the parent; what the job writes (progress, logs) goes over the parent
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -15,8 +16,8 @@ import signal
 import threading
 import traceback
 from collections.abc import Coroutine
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from qctl.connect import Arg
 from qctl.runtime.job import Job, SyncJob
 from qctl.runtime.outcomes import JobTimeoutError
 from qctl.runtime.tasks import Call, Handler, TaskSpec
+from qctl.runtime.threads import Threads
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 
@@ -35,6 +37,10 @@ _context = multiprocessing.get_context("spawn")
 
 class ChildDiedError(Exception):
     """The process of an isolated job ended before the job did."""
+
+
+class NeverRanError(Exception):
+    """The process had ended before it was given the job."""
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - not raised: it is the cause of what is
@@ -60,54 +66,89 @@ class IsolatedPool:
     """Children for the isolated jobs of one worker; started when they are needed.
 
     Args:
-        executor: threads that wait for the children, as many as jobs run at a time.
+        threads: that wait for the children.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
+        # Else the interpreter's end waits for children that do not hear a SIGTERM.
+        atexit.register(self.close)
 
     def caller(self, spec: TaskSpec) -> Call:
         """A handler as an awaitable call. Cancelling it kills the child."""
 
         async def call(job: Job) -> Any:
             loop = asyncio.get_running_loop()
-            child = self._idle.pop() if self._idle else None
-            if child is None:
-                child = await loop.run_in_executor(self._executor, _Child)
-                self._all.add(child)
             task = _Task(
                 spec.handler, spec.timeout_s, job.keys, job.id, job.token, dict(job.fields)
             )
-            waiting = loop.run_in_executor(self._executor, child.run, task, SyncJob(job, loop))
-            try:
-                async with asyncio.timeout(spec.kill_after_s) as timer:
-                    # Shielded: the thread must see its child's end before it is free again.
-                    return await asyncio.shield(waiting)
-            except (TimeoutError, asyncio.CancelledError) as error:
-                if waiting.done():
-                    raise
-                child.kill()
-                await asyncio.wait([waiting])
-                # What the killed child's thread raised is no news.
-                waiting.exception()
-                if isinstance(error, TimeoutError) and timer.expired():
-                    raise JobTimeoutError(f"killed after {spec.kill_after_s:g} s") from None
-                raise
-            finally:
-                if child.is_usable:
-                    self._idle.append(child)
-                else:
-                    self._all.discard(child)
+            while True:
+                child = await self._take()
+                try:
+                    return await self._run_in(child, task, SyncJob(job, loop), spec.kill_after_s)
+                except NeverRanError:
+                    # It had died while it was idle: that is no attempt of this job.
+                    continue
 
         return call
 
+    async def _run_in(
+        self, child: _Child, task: _Task, job: SyncJob, kill_after_s: float | None
+    ) -> Any:
+        waiting = self._threads.run(partial(child.run, task, job))
+        try:
+            async with asyncio.timeout(kill_after_s) as timer:
+                # Shielded: the thread must see its child's end before it is free again.
+                return await asyncio.shield(waiting)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if waiting.done():
+                raise
+            child.kill()
+            await asyncio.wait([waiting])
+            # What the killed child's thread raised is no news.
+            waiting.exception()
+            if isinstance(error, TimeoutError) and timer.expired():
+                raise JobTimeoutError(f"killed after {kill_after_s:g} s") from None
+            raise
+        finally:
+            self._put_back(child)
+
+    async def _take(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+            self._all.discard(child)
+        starting = self._threads.run(self._start)
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Another job will need it.
+            starting.add_done_callback(
+                lambda done: None if done.exception() else self._put_back(done.result())
+            )
+            raise
+
+    def _start(self) -> _Child:
+        child = _Child()
+        self._all.add(child)
+        return child
+
+    def _put_back(self, child: _Child) -> None:
+        if child.is_usable:
+            self._idle.append(child)
+        else:
+            self._all.discard(child)
+
     def close(self) -> None:
         """End all children at once."""
-        for child in self._all:
+        atexit.unregister(self.close)
+        children = list(self._all)
+        for child in children:
             child.kill()
-        for child in self._all:
+        for child in children:
             child.join()
 
 
@@ -121,25 +162,41 @@ class _Child:
         )
         self._process.start()
         theirs.close()
+        self._has_run = False
         self.is_usable = True
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
     def run(self, task: _Task, job: SyncJob) -> Any:
-        """Run one job and serve what it asks for, until it ends. Blocks."""
+        """Run one job and serve what it asks for, until it ends. Blocks.
+
+        Raises:
+            NeverRanError: the child had died since its last job.
+            ChildDiedError: it died with this one.
+        """
         try:
             self._pipe.send(task)
-            while True:
-                kind, value = self._pipe.recv()
-                if kind == "done":
-                    return value
-                if kind == "failed":
-                    raise _revived(*value)
-                self._pipe.send(self._answer(job, kind, value))
+        except OSError:
+            self.kill()
+            if self._has_run:
+                raise NeverRanError from None
+        self._has_run = True
+        try:
+            while (message := self._pipe.recv())[0] not in {"done", "failed"}:
+                self._pipe.send(self._answer(job, *message))
         except (EOFError, OSError) as error:
             self.kill()
             self._process.join(5)
             code = self._process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             raise ChildDiedError(f"the job's process ended: {how}") from error
+        kind, value = message
+        if kind == "failed":
+            # Out here: it may be an OSError of the handler's own.
+            raise _revived(*value)
+        return value
 
     @staticmethod
     def _answer(job: SyncJob, kind: str, value: Any) -> tuple[str, Any]:
@@ -177,6 +234,8 @@ class _Link:
     def __init__(self, keys: QueueKeys, pipe: Connection) -> None:
         self.keys = keys
         self._pipe = pipe
+        self._is_asking = False
+        self._timeout: JobTimeoutError | None = None
 
     async def run_call(self, call: ScriptCall) -> Any:
         return self._ask("run_call", call)
@@ -185,11 +244,24 @@ class _Link:
         return self._ask("command", command)
 
     def _ask(self, kind: str, value: Any) -> Any:
-        self._pipe.send((kind, value))
-        outcome, answer = self._pipe.recv()
+        self._is_asking = True
+        try:
+            self._pipe.send((kind, value))
+            outcome, answer = self._pipe.recv()
+        finally:
+            self._is_asking = False
+        if self._timeout is not None:
+            raise self._timeout
         if outcome == "error":
             raise RuntimeError(answer)
         return answer
+
+    def time_out(self, error: JobTimeoutError) -> None:
+        """The job's time is over: raise, as soon as nothing is half said in the pipe."""
+        if self._is_asking:
+            self._timeout = error
+        else:
+            raise error
 
 
 class IsolatedJob(SyncJob):
@@ -209,8 +281,10 @@ class IsolatedJob(SyncJob):
 
 def _child_main(pipe: Connection) -> None:
     # Ctrl-C reaches the whole terminal; the parent decides what becomes of its children.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Nor does a SIGTERM to the whole group, as of systemd, mean the job. Heard by a function, since
+    # what the handler starts would inherit that a signal is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _hear_nothing)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -220,12 +294,17 @@ def _child_main(pipe: Connection) -> None:
         pipe.send(_run(task, pipe))
 
 
+def _hear_nothing(*_: Any) -> None: ...
+
+
 def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
     flat = [text for pair in task.fields.items() for text in pair]
-    job = Job(task.job_id, flat, task.token, _Link(task.keys, pipe), 0.0)
+    link = _Link(task.keys, pipe)
+    job = Job(task.job_id, flat, task.token, link, 0.0)
     try:
         if task.timeout_s is not None:
-            signal.signal(signal.SIGALRM, _raise_timeout(task.timeout_s))
+            late = JobTimeoutError(f"timed out after {task.timeout_s:g} s")
+            signal.signal(signal.SIGALRM, lambda *_: link.time_out(late))
             signal.setitimer(signal.ITIMER_REAL, task.timeout_s)
         try:
             value = task.handler(IsolatedJob(job))
@@ -235,13 +314,6 @@ def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
     except BaseException as error:
         return "failed", (_pickled(error), type(error).__name__, str(error), traceback.format_exc())
     return "done", value
-
-
-def _raise_timeout(timeout_s: float) -> Any:
-    def on_alarm(*_: Any) -> None:
-        raise JobTimeoutError(f"timed out after {timeout_s:g} s")
-
-    return on_alarm
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from qctl.connect import Arg
 from qctl.runtime.policy import JobPolicy, policy_of
 from qctl.wire import working
-from qctl.wire.jobs import number, pairs
+from qctl.wire.encoding import encode_json
+from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Parent
 from qctl.wire.scripts import ScriptCall
@@ -26,22 +26,6 @@ class Link(Protocol):
     async def run_call(self, call: ScriptCall) -> Any: ...
 
     async def command(self, *command: Arg) -> Any: ...
-
-
-def to_json(value: Any) -> str:
-    """``value`` as the JSON that BullMQ reads.
-
-    Raises:
-        TypeError, ValueError: it has no form in JSON.
-    """
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # Half a character, which UTF-8 cannot hold and JSON can.
-            text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text
 
 
 class Job:
@@ -83,7 +67,7 @@ class Job:
         self.token = token
         self.policy: JobPolicy = policy_of(fields.get("opts", ""))
         made = fields.get("attemptsMade") or fields.get("atm")
-        self.attempts_made = int(made) if made and made.isdecimal() else 0
+        self.attempts_made = (number(made) or 0) if made else 0
         self.lost_lock = False
         # Its handler has ended, and what became of it is being written.
         self.is_ending = False
@@ -111,20 +95,13 @@ class Job:
     def data(self) -> Any:
         """The payload; when it is not JSON, the raw text."""
         if self._data is _UNREAD:
-            text = self._fields.get("data", "{}")
-            try:
-                self._data = json.loads(text)
-            except ValueError:
-                self._data = text
+            self._data, _ = read_json(self._fields.get("data"), {})
         return self._data
 
     @property
     def opts(self) -> Mapping[str, Any]:
         """The options it was added with, in BullMQ's short form (wire format 3.2)."""
-        try:
-            opts = json.loads(self._fields.get("opts", "{}"))
-        except ValueError:
-            return {}
+        opts, _ = read_json(self._fields.get("opts"), {})
         return opts if isinstance(opts, dict) else {}
 
     @property
@@ -161,18 +138,13 @@ class Job:
     @property
     def progress(self) -> Any:
         """What an earlier run reported, or this one."""
-        try:
-            return json.loads(self._fields.get("progress", "0"))
-        except ValueError:
-            return None
+        value, is_json = read_json(self._fields.get("progress"), 0)
+        return value if is_json else None
 
     @property
     def parent(self) -> Mapping[str, Any] | None:
         """``{"id": …, "queueKey": …}`` of the flow's parent, or None."""
-        try:
-            parent = json.loads(self._fields.get("parent", "null"))
-        except ValueError:
-            return None
+        parent, _ = read_json(self._fields.get("parent"), None)
         return parent if isinstance(parent, dict) else None
 
     @property
@@ -181,14 +153,22 @@ class Job:
         return Parent(self.id, self.queue)
 
     async def update_progress(self, value: Any) -> None:
-        """Tell how far it is: a number, or anything that JSON can hold."""
-        text = to_json(value)
+        """Tell how far it is: a number, or anything that JSON can hold.
+
+        Raises:
+            UsageError: it is not JSON.
+        """
+        text = encode_json(value, "the progress")
         self._fields["progress"] = text
         await self._update("progress", text)
 
     async def update_data(self, data: Any) -> None:
-        """Replace the payload, for this and later runs."""
-        text = to_json(data)
+        """Replace the payload, for this and later runs.
+
+        Raises:
+            UsageError: it is not JSON.
+        """
+        text = encode_json(data, "the job's data")
         await self._update("data", text)
         self._data = data
 
@@ -199,7 +179,7 @@ class Job:
     async def children_values(self) -> dict[str, Any]:
         """What the finished children returned, by their full key."""
         flat = await self._link.command("HGETALL", self._link.keys.processed(self.id))
-        return {key: json.loads(value) for key, value in pairs(flat).items()}
+        return {key: read_json(value, None)[0] for key, value in pairs(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
         """Why children failed whose failure does not count, by their full key."""

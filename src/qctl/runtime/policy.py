@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from qctl.wire.jobs import number
+from qctl.wire.jobs import number, read_json
 from qctl.wire.options import Keep
 
 # (attempts made including this one, the error) → delay in seconds; below 0 fails the job.
@@ -55,10 +54,7 @@ def policy_of(opts_json: str) -> JobPolicy:
 
     Most jobs of a queue have the same options, hence the cache.
     """
-    try:
-        opts = json.loads(opts_json)
-    except ValueError:
-        opts = {}
+    opts, _ = read_json(opts_json, {})
     if not isinstance(opts, dict):
         opts = {}
     backoff = opts.get("backoff")
@@ -132,6 +128,6 @@ def backoff_s(
 def _positive(value: Any) -> float:
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
     return found if 0 < found < math.inf else 0.0

@@ -17,15 +17,29 @@ if TYPE_CHECKING:
 
 # First and longest pause between attempts, in seconds.
 RECONNECT_S = (0.05, 3.0)
+# What Redis answers while it starts, is a replica, moves the queue, or is short of something.
+PASSING = frozenset(
+    (
+        *("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"),
+        *("BUSY", "OOM", "MISCONF", "NOREPLICAS"),
+    )
+)
+
+
+def is_passing_error(error: QctlError) -> bool:
+    """Whether the same command may well succeed a little later."""
+    return isinstance(error, UnreachableError) or (
+        isinstance(error, ReplyError) and error.code in PASSING
+    )
 
 
 class Recovery:
     """Brings an engine's connection back.
 
-    A connection that breaks leaves it unknown whether Redis has done the steps under way. It may
-    have settled their jobs, which then cannot be settled again; and it may have fetched jobs for us
-    that we have never heard of: those are active under a token of ours, nobody runs them, and they
-    are given back here.
+    A connection that breaks, or a step that ends in an error, leaves it unknown how much of the
+    steps under way Redis has done. It may have settled their jobs, which then cannot be settled
+    again; and it may have fetched jobs for us that we have never heard of: those are active under a
+    token of ours, nobody runs them, and they are given back here.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -34,6 +48,7 @@ class Recovery:
         self._is_suspect = False
         self._refusals = 0
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
         # No step may be sent meanwhile: what it fetched would pass for the jobs of a lost reply.
         self.is_under_way = False
 
@@ -45,14 +60,14 @@ class Recovery:
             error: the step's.
         """
         engine = self._engine
-        if isinstance(error, UnreachableError):
+        if error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
             self._unknown.update(job.id for job in jobs)
             self._is_suspect = True
-        elif error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
-            if not self._refusals:
-                engine.log.error("Redis refuses the worker's steps", why=str(error))
-            self._refusals += 1
-        if not self.is_under_way and not engine.connection.is_closed:
+            if not isinstance(error, UnreachableError):
+                if not self._refusals:
+                    engine.log.error("Redis refuses the worker's steps", why=str(error))
+                self._refusals += 1
+        if not self.is_under_way and not self._is_closed:
             self.is_under_way = True
             self._task = asyncio.get_running_loop().create_task(self._recover())
 
@@ -62,13 +77,16 @@ class Recovery:
             self._unknown.difference_update(job.id for job, _ in batch)
         self._refusals = 0
 
-    def has_settled(self, job: Job, code: int) -> bool:
+    def has_settled(self, job: Job, code: int | str) -> bool:
         """Whether a job that could not be settled had been settled by the step before."""
         return job.id in self._unknown and code in {working.MISSING, working.NO_LOCK}
 
-    def cancel(self) -> None:
+    async def close(self) -> None:
+        """Give up, for good."""
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def _recover(self) -> None:
         engine = self._engine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import traceback
 from collections.abc import Awaitable, Mapping
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 
 from qctl.errors import QctlError
 from qctl.runtime.engine import Engine
-from qctl.runtime.job import Job, to_json
+from qctl.runtime.job import Job
 from qctl.runtime.outcomes import (
     JobTimeoutError,
     RateLimited,
@@ -22,6 +21,8 @@ from qctl.runtime.outcomes import (
 from qctl.runtime.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.tasks import Call, TaskSpec
 from qctl.wire import working
+from qctl.wire.encoding import encode_json
+from qctl.wire.jobs import read_json
 from qctl.wire.scripts import ScriptCall
 
 
@@ -83,7 +84,8 @@ class JobRunner:
         """Cancel what runs on the loop; those jobs are given back. Answers the jobs in hand."""
         self._is_ending = True
         jobs = list(self._engine.in_hand.values())
-        for job in jobs:
+        # Each goes back to run next, so the last to go back runs first.
+        for job in reversed(jobs):
             if job.task is not None and not job.is_ending:
                 job.task.cancel()
         return jobs
@@ -93,7 +95,7 @@ class JobRunner:
     async def _run(self, job: Job, call: Call) -> None:
         try:
             value = await call(job)
-            text = "null" if value is None else to_json(value)
+            text = "null" if value is None else encode_json(value, "what the task returned")
         except BaseException as error:
             await self._ended(job, error)
         else:
@@ -161,8 +163,8 @@ class JobRunner:
                 await self._give_back(job)
             case RateLimited():
                 await engine.command(*working.stop_queue(engine.keys, _ms(error.delay_s)))
-                await self._give_back(job)
                 engine.hold_fetching(error.delay_s)
+                await self._give_back(job)
             case RetryLater(counted=False) if error.delay_s <= 0:
                 await self._give_back(job)
             case RetryLater(counted=False):
@@ -250,15 +252,15 @@ class JobRunner:
         _, codes = await engine.run_call(working.give_back(engine.keys, [(job.id, job.token)]))
         self._check(job, codes[0], resent)
 
-    def _check(self, job: Job, code: int, resent: int) -> None:
+    def _check(self, job: Job, code: int | str, resent: int) -> None:
         """Report an end that Redis did not take; ``resent``: the engine's before the call."""
         engine = self._engine
         if code in {working.MISSING, working.NO_LOCK, working.OTHER_LOCK} and (
             engine.resent != resent
         ):
-            engine.log.info("stored before the connection broke, as it seems", job=job.id)
+            engine.log.info("its end was stored before, or its lock has run out", job=job.id)
         elif code != 0:
-            why = working.CODE_TEXTS.get(code, str(code))
+            why = working.why_not(code)
             engine.log.error("job's end not stored", job=job.id, name=job.name, why=why)
 
 
@@ -272,6 +274,8 @@ def describe(error: BaseException) -> str:
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__
         text = f"{kind}: {text}" if text else kind
+    if isinstance(error, QctlError) and error.why:
+        text = f"{text}: {error.why}"
     for note in getattr(error, "__notes__", ()):
         text += f" ({note})"
     return text
@@ -279,10 +283,7 @@ def describe(error: BaseException) -> str:
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
     """The job's stack traces with this one, as a JSON array."""
-    try:
-        traces = json.loads(job.fields.get("stacktrace", "[]"))
-    except ValueError:
-        traces = []
+    traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []
     text = "".join(traceback.format_exception(error)) if ran else f"{type(error).__name__}: {error}"
@@ -290,7 +291,7 @@ def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
     most = job.policy.stack_traces
     if most is not None:
         traces = traces[-most:] if most > 0 else []
-    return to_json(traces)
+    return encode_json(traces, "the stack traces")
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

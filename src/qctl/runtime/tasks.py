@@ -6,13 +6,13 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from qctl.errors import UsageError
 from qctl.runtime.job import Job, SyncJob
+from qctl.runtime.threads import Threads
 
 Call = Callable[[Job], Awaitable[Any]]
 # The onion around every job: middleware(job, call_next) → what call_next(job) returned.
@@ -96,14 +96,12 @@ def _through(layer: Middleware, call: Call, job: Job) -> Awaitable[Any]:
     return layer(job, call)
 
 
-def in_thread(handler: Handler, executor: Executor) -> Call:
+def in_thread(handler: Handler, threads: Threads) -> Call:
     """A plain function as an awaitable one: it runs in a thread, with the caller's context."""
 
     async def call(job: Job) -> Any:
-        loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
-        return await loop.run_in_executor(
-            executor, partial(context.run, handler, SyncJob(job, loop))
-        )
+        own = SyncJob(job, asyncio.get_running_loop())
+        return await threads.run(partial(context.run, handler, own))
 
     return call

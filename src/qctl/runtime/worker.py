@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from qctl.runtime.policy import KEEP_ALL, CustomBackoff, keep_rule
 from qctl.runtime.renewal import Renewer
 from qctl.runtime.running import JobRunner
 from qctl.runtime.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
+from qctl.runtime.threads import Threads
 from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep
@@ -144,7 +144,7 @@ class Worker:
         self._engine: Engine | None = None
         self._runner: JobRunner | None = None
         self._renewer: Renewer | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._children: IsolatedPool | None = None
         self._hurry = asyncio.Event()
 
@@ -205,7 +205,7 @@ class Worker:
             redis_url: use this Redis instead of the worker's own.
 
         Raises:
-            UsageError: it has no task.
+            UsageError: it has no task, or it works already.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses.
         """
         from qctl.wire.scheduling import next_iteration_call  # noqa: PLC0415
@@ -214,6 +214,8 @@ class Worker:
             raise UsageError(
                 f"the worker of {self.queue} has no task", hint="add one: @worker.task()"
             )
+        if self._engine is not None and not self._engine.is_stopping:
+            raise UsageError(f"the worker of {self.queue} works already", hint="await stop() first")
         # Anew, for the loop that it runs on this time.
         self._hurry = asyncio.Event()
         settings = self.settings()
@@ -226,7 +228,7 @@ class Worker:
         # For the renewals; an embedded Redis lives as long as this client.
         address, client = connect(redis_url or settings.redis_url)
         self._engine = engine = Engine(keys, address, options, name, owner)
-        self._threads = ThreadPoolExecutor(options.concurrency, thread_name_prefix=self.queue)
+        self._threads = Threads(self.queue)
         self._children = IsolatedPool(self._threads)
         calls = self._tasks.build(self._middleware, self._caller)
         self._runner = JobRunner(engine, calls, next_iteration_call)
@@ -343,7 +345,7 @@ class Worker:
         if self._children is not None:
             self._children.close()
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
 
 
 async def _within(awaitable: Any, timeout_s: float) -> bool:

@@ -59,11 +59,11 @@ class JobRecord:
 
 def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
     """The record in a job hash; a missing or malformed field becomes its default."""
-    data, data_is_json = _json(fields.get("data"), {})
-    opts, _ = _json(fields.get("opts"), {})
+    data, data_is_json = read_json(fields.get("data"), {})
+    opts, _ = read_json(fields.get("opts"), {})
     if not isinstance(opts, dict):
         opts = {}
-    stacktrace, _ = _json(fields.get("stacktrace"), [])
+    stacktrace, _ = read_json(fields.get("stacktrace"), [])
     # Bull 3/4 and early BullMQ 5 wrote attemptsMade; readers look at it first (wire format 2.5).
     made = number(fields.get("attemptsMade")) or number(fields.get("atm")) or 0
     return JobRecord(
@@ -82,8 +82,8 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
         attempts_max=max(number(opts.get("attempts")) or 0, 1),
         stalled_count=number(fields.get("stc")) or number(fields.get("stalledCounter")) or 0,
         worker=fields.get("pb"),
-        progress=_json(fields.get("progress"), None)[0],
-        returnvalue=_json(fields.get("returnvalue"), None)[0],
+        progress=read_json(fields.get("progress"), None)[0],
+        returnvalue=read_json(fields.get("returnvalue"), None)[0],
         failed_reason=fields.get("failedReason"),
         stacktrace=_texts(stacktrace),
         deferred_failure=fields.get("defa"),
@@ -147,7 +147,12 @@ def is_marker(job_id: str) -> bool:
     return job_id.startswith(LEGACY_MARKER)
 
 
-def _json(text: str | None, default: Any) -> tuple[Any, bool]:
+def read_json(text: str | None, default: Any) -> tuple[Any, bool]:
+    """A field's value and whether it is JSON, as BullMQ understands it; else the raw text.
+
+    Args:
+        default: for a field that is not there.
+    """
     if text is None:
         return default, True
     try:

@@ -6,7 +6,6 @@ next one (``next_iteration_call``), so that Python and Node hand one scheduler t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from qctl.wire.encoding import (
     integer,
     option_set,
 )
-from qctl.wire.jobs import number, pairs
+from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobOptions
 from qctl.wire.scripts import ScriptCall
@@ -219,7 +218,7 @@ def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]
                 limit=number(fields.get("limit")),
                 start_ms=number(fields.get("startDate")),
                 end_ms=number(fields.get("endDate")),
-                data=json.loads(fields.get("data", "{}")),
+                data=read_json(fields.get("data"), {})[0],
                 opts=_object(fields.get("opts")),
             )
         )
@@ -284,10 +283,7 @@ def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
 
 
 def _object(text: str | None) -> dict[str, Any]:
-    try:
-        return _mapping(json.loads(text or "{}"))
-    except (ValueError, RecursionError):
-        return {}
+    return _mapping(read_json(text, {})[0])
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -31,6 +31,11 @@ CODE_TEXTS = {
 }
 
 
+def why_not(code: int | str) -> str:
+    """Why a script did not do a thing with a job, from its answer: a code, or an error's text."""
+    return CODE_TEXTS.get(code, str(code)) if isinstance(code, int) else code
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """The unchanging part of a worker's step (``work.lua``).

@@ -7,7 +7,7 @@
 -- ARGV[8] most metrics minutes, or ""
 -- ARGV[9] attempts made with this one    ARGV[10] deduplication id, or ""
 --
--- Answers 0, or why it was not done (codes of wire format 5).
+-- Answers 0, or why it was not done (codes of wire format 5, or an error's text).
 --@include settle
 
 local base, now = KEYS[1], tonumber(ARGV[1])

@@ -9,8 +9,9 @@
 -- "count|age s|limit", attempts made with this one, deduplication id or ""
 -- then for each completed job, at most 250: id, return value as JSON, number of its group
 --
--- Answers {codes, jobs, reason, ms}: a code for each job that did not complete as position, code,
--- position, code … (positions from 1); then what lib/fetch.lua answers.
+-- Answers {codes, jobs, reason, ms}: a code or an error's text for each job that did not complete as
+-- position, code, position, code … (positions from 1); then what lib/fetch.lua answers. When jobs were
+-- settled and the fetch failed: {codes, {}, "failed", the error's text}.
 --@include settle
 --@include fetch
 
@@ -44,8 +45,17 @@ end
 local wanted = tonumber(ARGV[4]) - refused
 local fetched = {{}, "", 0}
 if wanted > 0 then
-  fetched = fetch(base, now, ARGV[2], ARGV[3], wanted, ARGV[5], tonumber(ARGV[6]),
+  local is_done
+  is_done, fetched = pcall(fetch, base, now, ARGV[2], ARGV[3], wanted, ARGV[5], tonumber(ARGV[6]),
     tonumber(ARGV[7]))
+  if not is_done then
+    local text = type(fetched) == "table" and fetched.err or tostring(fetched)
+    if count == 0 then
+      return redis.error_reply(text)
+    end
+    -- What was settled is settled all the same.
+    fetched = {{}, "failed", text}
+  end
 end
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0

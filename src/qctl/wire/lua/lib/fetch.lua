@@ -21,7 +21,8 @@ local function allowance(base, wanted, limiter_max)
       -- Without a TTL it limits nobody.
       used = 0
     end
-    wanted = math.min(wanted, most - used)
+    -- A limit of 0, or of a fraction, lets one job through in each window, as BullMQ's does.
+    wanted = math.min(wanted, math.max(math.floor(most) - used, 1))
   end
   if meta[1] then
     return {0, "blocked", 0}
@@ -64,11 +65,11 @@ local function take_ids(base, wanted)
   return ids
 end
 
--- Answers the job's fields as they were before, or nil for an id without a hash, which leaves.
+-- Answers the job's fields as they were before, or nil for an id that is no job, which leaves.
 local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   local job_key = base .. id
-  local fields = redis.call("HGETALL", job_key)
-  if #fields == 0 then
+  local fields = redis.pcall("HGETALL", job_key)
+  if fields.err or #fields == 0 then
     redis.call("LREM", base .. "active", 1, id)
     return nil
   end

@@ -12,7 +12,8 @@ end
 
 local function remove_finished(base, set, ids)
   for _, id in ipairs(ids) do
-    detach_from_parent(base .. id)
+    -- A parent that is none must not keep its children for ever, nor the others of this call.
+    pcall(detach_from_parent, base .. id)
     delete_job_keys(base .. id)
   end
   if #ids > 0 then

@@ -1,6 +1,7 @@
 -- Where a job waits for its turn, by the queue's base ("bull:q:"); primitives P4, P5, P7-P10, P12.
 --@include markers
 --@include events
+--@include jobs
 
 -- The list for jobs that are ready. While a queue is paused the way BullMQ 5 does it, with its jobs in
 -- the paused list, that list is the place: a BullMQ 5 resume renames it over wait.
@@ -48,7 +49,7 @@ local function place_delayed(base, id, start, delay)
   return string.format("%.0f", due)
 end
 
--- P12: delayed jobs that are due go where they run, at most 1000 a call.
+-- P12: delayed jobs that are due go where they run, at most 1000 a call. An id without a job is dropped.
 local function promote_due(base, now)
   local ids = redis.call("ZRANGEBYSCORE", base .. "delayed", 0,
     string.format("%.0f", (now + 1) * 4096 - 1), "LIMIT", 0, 1000)
@@ -58,14 +59,16 @@ local function promote_due(base, now)
   redis.call("ZREM", base .. "delayed", unpack(ids))
   local target = target_list(base)
   for _, id in ipairs(ids) do
-    local priority = tonumber(redis.call("HGET", base .. id, "priority") or "0") or 0
-    if priority == 0 then
-      redis.call("LPUSH", target, id)
-    else
-      place_prioritized(base, id, priority)
+    if is_job(base .. id) then
+      local priority = tonumber(redis.call("HGET", base .. id, "priority") or "0") or 0
+      if priority == 0 then
+        redis.call("LPUSH", target, id)
+      else
+        place_prioritized(base, id, priority)
+      end
+      emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "delayed")
+      redis.call("HSET", base .. id, "delay", 0)
     end
-    emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "delayed")
-    redis.call("HSET", base .. id, "delay", 0)
   end
   wake(base)
 end

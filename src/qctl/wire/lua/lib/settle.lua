@@ -101,7 +101,8 @@ local function leave_active(base, batch)
   end
 end
 
--- One job that has left active: dedup, parent, its own fields, its event.
+-- One job that has left active: dedup, parent, its own fields, its event. What is wrong with one job,
+-- such as a parent's key of another type, must not be the end of the others: see settle.
 local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
   if group.dedup_id ~= "" then
     release_dedup(base, id, group.dedup_id)
@@ -135,7 +136,8 @@ local function end_job(base, events, now, now_text, kind, field, id, key, value,
 end
 
 -- kind: "completed" or "failed". Answers a code for each of at most 250 jobs: 0 when it ended, else
--- why it did not (wire format 5).
+-- why it did not (wire format 5). The text of an error stands for a job that could not be ended: it is
+-- active again, without a lock, for the stalled check to bring back.
 local function settle(base, now, kind, ids, values, groups, max_metrics)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"
@@ -144,20 +146,30 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
     keys[i], codes[i] = base .. id, false
   end
   local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
+  -- Keys of another type fail here, before anything is written.
+  redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
+  redis.call("ZCARD", base .. kind)
   check_existence(batch)
   if kind == "completed" then
     check_children(batch)
   end
   unlock(base, batch)
   leave_active(base, batch)
-  redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
   local now_text = string.format("%.0f", now)
   local finished, last, trims, count = {}, 0, {}, 0
   for i, id in ipairs(ids) do
-    if not codes[i] then
+    local is_done, problem = not codes[i], nil
+    if is_done then
+      is_done, problem = pcall(end_job, base, events, now, now_text, kind, field, id, keys[i],
+        values[i], groups[i])
       codes[i] = 0
+      if not is_done then
+        codes[i] = type(problem) == "table" and problem.err or tostring(problem)
+        redis.call("LPUSH", base .. "active", id)
+      end
+    end
+    if is_done then
       count = count + 1
-      end_job(base, events, now, now_text, kind, field, id, keys[i], values[i], groups[i])
       local keep = groups[i].keep
       if keep.count ~= 0 then
         finished[last + 1], finished[last + 2] = now_text, id

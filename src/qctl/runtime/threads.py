@@ -1,0 +1,84 @@
+"""Threads for handlers that block.
+
+Why not ``concurrent.futures``: a function in a thread cannot be stopped, so one that hangs would
+keep its place in a pool for ever, and jobs behind it would wait, or time out, without having run;
+and the interpreter would wait for it at its end. Here every call gets a thread at once (how many
+calls there are is the worker's concurrency), and threads that hang are left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Box = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
+
+
+class Threads:
+    """Runs blocking calls beside the event loop. Threads are used again when their call has ended.
+
+    Args:
+        name: what the threads' names begin with.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._names = (f"{name}_{number}" for number in itertools.count())
+        # Appended to from the threads: a deque's methods are safe there.
+        self._idle: deque[_Box] = deque()
+        self._is_closed = False
+
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """What ``call`` returns or raises. Cancelling the future does not stop the call."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            box = self._idle.pop()
+        except IndexError:
+            box = queue.SimpleQueue()
+            name = next(self._names)
+            threading.Thread(target=self._work, args=(box,), name=name, daemon=True).start()
+        box.put((call, future))
+        return future
+
+    def close(self) -> None:
+        """Let idle threads end, and the others with their call."""
+        self._is_closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().put(None)
+
+    def _work(self, box: _Box) -> None:
+        while (item := box.get()) is not None:
+            call, future = item
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = call()
+            except StopIteration as stop:
+                # No future can hold one.
+                error = RuntimeError("the function raised StopIteration")
+                error.__cause__ = stop
+            except BaseException as raised:
+                error = raised
+            self._idle.append(box)
+            # The loop may have ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                future.get_loop().call_soon_threadsafe(_deliver, future, result, error)
+            del call, future, item, result, error
+            if self._is_closed:
+                self.close()
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
