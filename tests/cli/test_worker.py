@@ -17,7 +17,7 @@ from qctl.errors import UsageError
 from qctl.runtime.background import MOST_LOG_BYTES
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import QCTL, MasterLab
-from tests.servers import wait_until
+from tests.servers import free_port, wait_until
 
 master_lab = labs.master_lab
 
@@ -97,6 +97,57 @@ def test_code_that_does_not_start(master_lab: MasterLab) -> None:
     assert "those not yet replaced stay" in refused.stderr
     lab.wait_completed(lab.add(3))
     assert lab.qctl("worker", "stop", "w").returncode == 0
+
+
+def test_without_redis_nothing_starts_and_the_exit_code_says_so(master_lab: MasterLab) -> None:
+    lab = master_lab
+    nowhere = {"QCTL_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    for words in (("run", "app:worker"), ("start", "w", "app:worker")):
+        done = lab.qctl("worker", *words, **nowhere)
+        assert done.returncode == 6, done.stderr
+        assert "cannot be reached" in done.stderr
+        assert "putting its jobs back" not in done.stderr
+        assert "not yet put back" not in done.stderr
+    assert "check that Redis runs" in done.stderr
+
+
+def test_what_did_not_start_leaves_no_trace(master_lab: MasterLab) -> None:
+    lab = master_lab
+    assert lab.qctl("worker", "start", "w", "nosuch:worker").returncode == 1
+    assert json.loads(lab.qctl("worker", "list", "--json").stdout) == {"workers": []}
+    assert lab.qctl("worker", "start", "w", "app:worker", "--processes", "2").returncode == 0
+    assert lab.qctl("worker", "stop", "w").returncode == 0
+    assert lab.qctl("worker", "start", "w", "nosuch:worker").returncode == 1
+    hint = lab.qctl("worker", "restart", "w").stderr
+    assert "qctl worker start w app:worker --processes 2\n" in hint
+
+
+def test_a_state_that_cannot_be_read_hides_no_other(master_lab: MasterLab) -> None:
+    lab = master_lab
+    assert lab.qctl("worker", "start", "w", "app:worker").returncode == 0
+    broken = folder(lab, "zz")
+    broken.mkdir()
+    (broken / "state.json").touch()
+    done = lab.qctl("worker", "list", "--json")
+    rows = json.loads(done.stdout)["workers"]
+    assert [(row["name"], row["status"]) for row in rows] == [("w", "online"), ("zz", "unknown")]
+    assert "qctl:zz" in lab.qctl("worker", "list").stdout
+    assert lab.qctl("worker", "stop", "w").returncode == 0
+
+
+def test_one_that_is_stopping_says_so(master_lab: MasterLab) -> None:
+    lab = master_lab
+    assert lab.qctl("worker", "start", "w", "app:worker").returncode == 0
+    (job_id,) = lab.add(1, s=60)
+    lab.wait_started(job_id)
+    assert lab.qctl("worker", "stop", "w", "--timeout", "50ms").returncode == 4
+    again = lab.qctl("worker", "start", "w", "app:worker")
+    assert "qctl:w is still stopping" in again.stderr
+    assert "pm2" not in (restarted := lab.qctl("restart", "qctl:w")).stderr
+    assert "qctl:w is stopping" in restarted.stderr
+    assert "last words" not in (replaced := lab.qctl("worker", "restart", "w")).stderr
+    assert "the master is stopping" in replaced.stderr
+    assert lab.qctl("worker", "stop", "w", "--now").returncode == 0
 
 
 def test_a_stop_that_takes_too_long_can_be_hurried(master_lab: MasterLab) -> None:

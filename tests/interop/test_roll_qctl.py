@@ -122,6 +122,8 @@ def test_code_that_does_not_start_changes_nothing(lab: MasterLab, load: Load) ->
     report = json.loads(done.stdout)
     assert (report["outcome"], report["interrupted"], report["lost"]) == ("aborted", 0, 0)
     assert "a module is missing" in report["error"]
+    # The old ones were told nothing.
+    assert (report["old_pids"], report["notes"]) == ([], [])
     assert pids(lab) == before
     lab.wait_completed(added)
     assert lab.counts() == dict.fromkeys(added, 1)

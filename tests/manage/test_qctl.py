@@ -6,8 +6,10 @@ import json
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qctl.errors import NotFoundError, UnreachableError, UsageError
@@ -40,7 +42,7 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     assert (one.restarts, one.script, one.cwd) == (0, "app:worker", str(lab.folder))
     assert one.pid is not None
     assert one.started_at_ms is not None
-    assert abs((started_at(one.pid) or 0) - one.started_at_ms / 1000) < 2
+    assert abs(psutil.Process(one.pid).create_time() - one.started_at_ms / 1000) < 2
 
     call = manager.begin_restart(one)
     wait_until(lambda: manager.find("w")[0].pid != one.pid, "the replacement")
@@ -68,7 +70,7 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     assert lab.qctl("worker", "stop", "w").returncode == 0
     with pytest.raises(NotFoundError, match="qctl:w is stopped") as caught:
         manager.find("w")
-    assert caught.value.hint == "start it: qctl worker start w app:worker"
+    assert caught.value.hint == "start it: qctl worker start w app:worker --processes 2"
     with pytest.raises(UnreachableError):
         manager.begin_restart(one)
     assert manager.processes() == []
@@ -77,14 +79,15 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
 def make(home: Path, name: str = "w", **changes: object) -> Folder:
     found = Folder(home, name)
     found.make()
-    row = {"pid": os.getpid(), "started_at_s": started_at(os.getpid()) or 0.0, **changes}
+    birth_s = started_at(os.getpid()) or 0.0
+    row = {"pid": os.getpid(), "birth_s": birth_s, "started_at_s": time.time(), **changes}
     found.write(MasterState(name, apps=("a:b",), cwd="/", processes=1, grace_s=0.0, **row))  # type: ignore[arg-type]
     return found
 
 
 def test_a_pid_that_came_round_again_is_not_the_master(tmp_path: Path) -> None:
     assert make(tmp_path, "now").running()
-    assert make(tmp_path, "then", started_at_s=1.0).running() is None
+    assert make(tmp_path, "then", birth_s=-9.0).running() is None
     assert names(tmp_path) == ["now", "then"]
 
 

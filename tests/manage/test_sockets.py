@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_a_pid_used_again_is_another_process(spawn: Spawn) -> None:
     assert not is_running(process.pid, start - 60)
     # The clock was set a little meanwhile.
     assert is_running(process.pid, start + 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is only the clock's time")
+def test_a_start_does_not_move_with_the_clock(spawn: Spawn) -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    start = started_at(spawn("sleep", "600").pid)
+    assert start is not None
+    # Ticks of 10 ms, in seconds since the boot.
+    assert before - 0.1 < start < time.clock_gettime(time.CLOCK_BOOTTIME) + 0.1
 
 
 def test_a_zombie_is_gone(spawn: Spawn) -> None:

@@ -150,9 +150,9 @@ class MasterLab:
     def close(self) -> None:
         for master in self._masters:
             master.end()
-        with contextlib.suppress(OSError):
-            for path in (self.state_home / "qctl" / "workers").iterdir():
-                end_tree(json.loads((path / "state.json").read_text())["pid"])
+        for path in (self.state_home / "qctl" / "workers").glob("*/state.json"):
+            with contextlib.suppress(ValueError):
+                end_tree(json.loads(path.read_text())["pid"])
         shutil.rmtree(self.state_home)
         self.queue.close()
         self.client.close()

@@ -20,7 +20,7 @@ from qctl.cli.worker_options import (
     make_options,
     worker_environ,
 )
-from qctl.errors import FailedError, NotFoundError, QctlError, TimedOutError, UsageError
+from qctl.errors import FailedError, QctlError, TimedOutError, UsageError
 
 if TYPE_CHECKING:
     from qctl.manage.state import Folder, MasterState
@@ -104,9 +104,12 @@ def start(
     folder.make()
     lock = folder.try_lock()
     if lock is None:
+        is_stopping = _answer_of(folder).get("stopping")
         raise FailedError(
-            f"qctl:{name} runs already",
-            hint=f"replace its processes: qctl worker restart {name}",
+            f"qctl:{name} is still stopping" if is_stopping else f"qctl:{name} runs already",
+            hint="qctl worker list shows when it has ended"
+            if is_stopping
+            else f"replace its processes: qctl worker restart {name}",
         )
     pid, pids = run_in_background(folder, options, environ, lock, timeout_s)
     if env.output == "table":
@@ -149,7 +152,7 @@ def stop(
     if now:
         folder.ask({"do": "stop"})
     deadline = None if limit_s is None else time.monotonic() + limit_s
-    while is_running(state.pid, state.started_at_s):
+    while is_running(state.pid, state.birth_s):
         if deadline is not None and time.monotonic() > deadline:
             raise TimedOutError(
                 f"qctl:{name} is still stopping after {limit_s:g} s",
@@ -195,8 +198,8 @@ def restart(
         what, _, words = error.partition("\n")
         raise FailedError(
             f"qctl:{name}: {what}",
-            why="\n".join(filter(None, ("those not yet replaced stay; its last words:", words))),
-            hint=f"mend the app, then qctl worker restart {name}",
+            why=f"those not yet replaced stay; its last words:\n{words}" if words else "",
+            hint=f"mend the app, then qctl worker restart {name}" if words else "qctl worker list",
         )
     rows = answer["replaced"]
     if env.output == "table":
@@ -274,35 +277,38 @@ def _processes_text(pids: list[int]) -> str:
 
 def _describe(folder: Folder) -> dict[str, Any]:
     """One master for ``list``; what does not answer is shown as what is known of it."""
-    state = folder.read()
-    if state is None:
-        raise NotFoundError(f"the state of qctl:{folder.name} cannot be read")
-    running = folder.running()
-    answer: dict[str, Any] = {}
-    if running is not None:
-        try:
-            answer = folder.ask({"do": "state"})
-        except QctlError:
-            answer = {"stuck": True}
-    return _row(state, answer, is_running=running is not None)
+    state, running = folder.read(), folder.running()
+    answer = _answer_of(folder) if running is not None else {}
+    return _row(folder.name, state, answer, is_running=running is not None)
 
 
-def _row(state: MasterState, answer: dict[str, Any], *, is_running: bool) -> dict[str, Any]:
+def _answer_of(folder: Folder) -> dict[str, Any]:
+    try:
+        return folder.ask({"do": "state"})
+    except QctlError:
+        return {"stuck": True}
+
+
+def _row(
+    name: str, state: MasterState | None, answer: dict[str, Any], *, is_running: bool
+) -> dict[str, Any]:
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    status = "stopped"
+    # One that cannot be read is no reason to hide the others.
+    status = "unknown" if state is None else "stopped"
     if is_running:
         status = "online" if answer.get("ready") else "launching"
         status = "stopping" if answer.get("stopping") else status
         status = "stuck" if answer.get("stuck") else status
+    started_at = datetime.fromtimestamp(state.started_at_s, UTC) if state and is_running else None
     return {
-        "name": state.name,
-        "target": f"qctl:{state.name}",
+        "name": name,
+        "target": f"qctl:{name}",
         "status": status,
-        "pid": state.pid if is_running else None,
-        "started_at": datetime.fromtimestamp(state.started_at_s, UTC) if is_running else None,
-        "apps": state.apps,
-        "cwd": state.cwd,
+        "pid": state.pid if state and is_running else None,
+        "started_at": started_at,
+        "apps": state.apps if state else [],
+        "cwd": state.cwd if state else None,
         "processes": answer.get("slots", []),
         "leaving": answer.get("leaving", []),
     }

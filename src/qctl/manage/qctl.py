@@ -94,10 +94,11 @@ class Qctl:
             return NotFoundError(
                 f"there is no worker qctl:{name}", why=why, hint="qctl worker list"
             )
+        several = f" --processes {state.processes}" if state.processes > 1 else ""
         return NotFoundError(
             f"qctl:{name} is stopped",
             why=why,
-            hint=f"start it: qctl worker start {name} {' '.join(state.apps)}",
+            hint=f"start it: qctl worker start {name} {' '.join(state.apps)}{several}",
         )
 
     def _of(self, name: str) -> list[ManagedProcess]:

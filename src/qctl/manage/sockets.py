@@ -6,16 +6,36 @@ psutil is imported inside the functions: it costs 30 ms, and most commands never
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
-# The start is computed from the boot time, and that moves a little whenever the clock is set.
 # A pid does not come round again within this time: the kernel hands out all others first.
 _START_TOLERANCE_S = 2.0
+# Of /proc/PID/stat behind the name: the state, and the start in clock ticks since the boot.
+_STATE, _START = 0, 19
 _MAPPED = "::ffff:"
 
 
 def started_at(pid: int) -> float | None:
-    """When the process was started, in epoch seconds; None if there is none, or it is a zombie."""
+    """When the process was started; None if there is none, or it is a zombie.
+
+    In seconds since the boot on Linux, where that is the only measure that does not move when
+    somebody sets the clock; elsewhere in epoch seconds. Good for telling one process from another
+    of the same pid, and for nothing else.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            # The name may hold anything, blanks and brackets too.
+            fields = file.read().rpartition(")")[2].split()
+        return None if fields[_STATE] == "Z" else int(fields[_START]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return None
+    return _created_at(pid)
+
+
+def _created_at(pid: int) -> float | None:
     import psutil  # noqa: PLC0415
 
     try:
@@ -32,7 +52,7 @@ def is_running(pid: int, started_at_s: float) -> bool:
 
     Args:
         pid: its process id; another process may have it by now.
-        started_at_s: what ``started_at`` said, in epoch seconds.
+        started_at_s: what ``started_at`` said.
     """
     start = started_at(pid)
     return start is not None and abs(start - started_at_s) <= _START_TOLERANCE_S

@@ -35,7 +35,8 @@ class MasterState:
     """A master as it wrote itself down.
 
     Args:
-        pid, started_at_s: of its process; the start in epoch seconds, as psutil has it.
+        pid, birth_s: of its process; its start as ``sockets.started_at`` tells it.
+        started_at_s: the same for people, in epoch seconds.
         apps: ``module:attribute`` each.
         cwd: the folder it runs in.
         grace_s: how long running jobs may take at a stop; 0 for ever.
@@ -43,6 +44,7 @@ class MasterState:
 
     name: str
     pid: int
+    birth_s: float
     started_at_s: float
     apps: tuple[str, ...]
     cwd: str
@@ -121,7 +123,24 @@ class Folder:
         descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(state), file)
+            file.flush()
+            # Else a power cut may leave an empty file under the old name.
+            os.fsync(file.fileno())
         draft.replace(self.path / "state.json")
+
+    def raw_state(self) -> bytes | None:
+        """The state as it is written; None when there is none."""
+        with contextlib.suppress(OSError):
+            return (self.path / "state.json").read_bytes()
+        return None
+
+    def restore(self, raw: bytes | None) -> None:
+        """Put back what ``raw_state`` said."""
+        state = self.path / "state.json"
+        if raw is None:
+            state.unlink(missing_ok=True)
+        else:
+            state.write_bytes(raw)
 
     def read(self) -> MasterState | None:
         """Who the master is or was; None when there never was one."""
@@ -136,7 +155,7 @@ class Folder:
         from qctl.manage.sockets import is_running  # noqa: PLC0415 - psutil costs 30 ms
 
         state = self.read()
-        return state if state and is_running(state.pid, state.started_at_s) else None
+        return state if state and is_running(state.pid, state.birth_s) else None
 
     def ask(self, request: Mapping[str, Any], timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Any]:
         """One request and its answer.

@@ -225,7 +225,8 @@ class DrainEnd:
             for job in ledger.unsettled:
                 ledger.settle(job, "unknown")
         for pid in state.old_pids[len(state.new_pids) :]:
-            state.notes.append(f"pid {pid} was told to stop; its successor has not been proved")
+            told = "was to be replaced" if state.plan.strategy == "roll" else "was told to stop"
+            state.notes.append(f"pid {pid} {told}; its successor has not been proved")
         for keys, job_id in gone:
             state.notes.append(f"job {job_id} of {keys.name} was put back but is in no list now")
         jobs = ledger.outcomes()

@@ -170,7 +170,7 @@ class Restart:
             if now is None:
                 raise FailedError(
                     f"{self._label} is no longer under its manager",
-                    why="somebody deleted it during the restart",
+                    why="somebody deleted it, or ended its manager, during the restart",
                     hint="start it again as it was started before",
                 )
             if now.status == "errored":

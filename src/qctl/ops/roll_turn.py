@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from qctl.errors import ExitStatus, QctlError
+from qctl.errors import ExitStatus, FailedError, QctlError
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
 from qctl.ops.ledger import JobKey
@@ -71,7 +71,13 @@ class Turn:
             state.old_pids.append(process.pid)
         began = time.monotonic()
         with contextlib.closing(_begin_leaving(manager, process)) as call:
-            yield from self._await_old_gone(run, call)
+            try:
+                yield from self._await_old_gone(run, call)
+            except FailedError:
+                if process.pid and call.error() is not None:
+                    # The manager refused: it was not told anything, and works on.
+                    state.old_pids.remove(process.pid)
+                raise
             hands = self._look_at_hands()
             self._start_if_stopped(run, process)
             ready = run.await_ready(call, began)

@@ -90,9 +90,10 @@ def open_target(settings: Settings, text: str) -> Target:
     found = manager.find(name)
     running = tuple(p for p in found if p.status not in {"stopped", "stopping"})
     if not running:
+        status = found[0].status
         raise FailedError(
-            f"{process} is stopped, so there is nothing to drain or restart",
-            hint=f"start it: pm2 start {found[0].key}",
+            f"{process} is {status}, so there is nothing to drain or restart",
+            hint=f"start it: pm2 start {found[0].key}" if kind == "pm2" else "qctl worker list",
         )
     queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
     return Target(running[0].target, manager, running, tuple(sorted(queues)))

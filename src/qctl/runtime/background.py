@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qctl.config import state_home
-from qctl.errors import FailedError, QctlError, TimedOutError
+from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
 from qctl.manage.qctl import tail
 from qctl.manage.sockets import started_at
 from qctl.manage.state import Folder, MasterState
@@ -49,9 +49,11 @@ def run_in_background(
 
     Raises:
         FailedError: it did not start; its last words are told.
+        UnreachableError: the same, because of Redis.
         TimedOutError: it did not get ready.
     """
     before = folder.log.stat().st_size if folder.log.exists() else 0
+    known = folder.raw_state()
     master = _launch(folder, options, environ, lock)
     deadline = time.monotonic() + timeout_s
     pids: list[int] | None = None
@@ -68,12 +70,20 @@ def run_in_background(
             master.wait()
     if pids:
         return master.pid, pids
+    # What did not start is not listed, and not known instead of what ran before.
+    folder.restore(known)
     words = "\n".join(f"    {row}" for row in tail(folder.log, _LAST_LINES, before)[0])
     if timed_out:
         raise TimedOutError(
             f"qctl:{folder.name} was not ready within {timeout_s:g} s",
             why=f"it was stopped again; its last words:\n{words}",
             hint=f"qctl worker logs {folder.name}",
+        )
+    if master.returncode == ExitStatus.UNREACHABLE:
+        raise UnreachableError(
+            f"qctl:{folder.name} did not start: it cannot work with Redis",
+            why=f"its last words:\n{words}",
+            hint="check that Redis runs, and the URL in --redis or QCTL_REDIS_URL",
         )
     raise FailedError(
         f"qctl:{folder.name} did not start",
@@ -118,7 +128,7 @@ def main() -> None:
         asyncio.run(_run(folder, options))
     except QctlError as error:
         print(f"error: {error.what}", *filter(None, (error.why,)), sep="\n", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        sys.exit(error.exit_status)
     finally:
         folder.socket.unlink(missing_ok=True)
 
@@ -129,7 +139,8 @@ async def _run(folder: Folder, options: MasterOptions) -> None:
         MasterState(
             name=options.name,
             pid=os.getpid(),
-            started_at_s=started_at(os.getpid()) or 0.0,
+            birth_s=started_at(os.getpid()) or 0.0,
+            started_at_s=time.time(),
             apps=options.apps,
             cwd=str(Path.cwd()),
             processes=options.processes,

@@ -214,7 +214,8 @@ class Master:
     async def _attend(self, child: ChildProcess) -> None:
         await child.ended.wait()
         self.children.discard(child)
-        if child.held and not child.ended_well:
+        never_had_any = child.redis_was_away and not child.ready.is_set()
+        if child.held and not child.ended_well and not never_had_any:
             # What is left at the end of a grace is given back, the rest counts as a stall.
             self.log.warning("putting its jobs back", pid=child.pid, why=child.how_it_ended)
             task = asyncio.create_task(

@@ -122,6 +122,11 @@ class ChildProcess:
         return False
 
     @property
+    def redis_was_away(self) -> bool:
+        """Whether it could not start because Redis was away, or did not let it in."""
+        return self.reason == "unreachable"
+
+    @property
     def was_leaving(self) -> bool:
         """Whether its end is one that was wanted, however it came."""
         return self.was_killed or self._said_leaving

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from qctl.errors import FailedError
+from qctl.errors import ExitStatus, FailedError
 from qctl.runtime.logs import Log
 from qctl.runtime.process import ChildProcess
 
@@ -23,11 +23,14 @@ class NotReadyError(FailedError):
 
     Args:
         words: its last ones.
+        redis_is_away: that was why, and not the app.
     """
 
-    def __init__(self, what: str, words: list[str]) -> None:
+    def __init__(self, what: str, words: list[str], *, redis_is_away: bool = False) -> None:
         super().__init__(what, why="\n".join(f"    {row}" for row in words))
         self.words = words
+        if redis_is_away:
+            self.exit_status = ExitStatus.UNREACHABLE
 
 
 class Slot:
@@ -77,7 +80,7 @@ class Slot:
                     continue
                 self.current = None
                 # While Redis is away nothing can start; what has worked will work again.
-                is_away = child is not None and child.reason == "unreachable"
+                is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
                 self._not_started(child, crashes)
                 await self._rest()
@@ -139,6 +142,7 @@ class Slot:
             raise NotReadyError(
                 f"{crashes} processes in a row died before they were ready; the last one said",
                 words,
+                redis_is_away=child is not None and child.redis_was_away,
             )
         if child is not None and not child.ended.is_set():
             self._retire(child)
