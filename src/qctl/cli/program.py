@@ -36,8 +36,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("pause", "Let workers take jobs again."),
     "drain": ("drain", "Let the running jobs finish, then restart the workers if wanted."),
     "restart": ("drain", "Restart a process without interrupting its jobs."),
+    "impact": ("impact", "What a restart now would do to the jobs, and when to do it."),
+    "doctor": ("doctor", "Hazards of queues, workers and Redis, each with its remedy."),
+    "schedules": ("schedules", "Job schedulers: list, show, remove, run now."),
+    "events": ("events", "What happens in a queue, as it happens."),
+    "wait": ("wait", "Wait until a queue is idle or empty, or a job is finished."),
+    "purge": ("purge", "Delete the jobs of a state."),
+    "top": ("top", "Queues, workers and jobs, live on the whole screen."),
+    "metrics": ("metrics", "Figures of queues and workers for Prometheus."),
     "worker": ("worker", "Run workers in Python, in front or in the background."),
     "demo": ("demo", "Watch a restart under load, and the proof that nothing was lost."),
+    "config": ("config", "The settings in force, and where each comes from."),
+    "contexts": ("config", "Names of the contexts that the config files define."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")

@@ -1,0 +1,144 @@
+"""What the Redis servers say of themselves: persistence, memory, replicas, clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+from qctl.wire.jobs import number, pairs
+
+_SECTIONS = ("server", "memory", "persistence", "replication")
+_SETTINGS = ("appendfsync", "save")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFacts:
+    """A connected replica; ``behind_bytes`` of the stream it has not acknowledged."""
+
+    address: str
+    online: bool
+    lag_s: int | None
+    behind_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """One master. None is what Redis does not tell, or not to this user.
+
+    Args:
+        role: ``master``, or ``slave`` for a replica.
+        maxmemory_bytes: the limit; 0 for none.
+        eviction_policy: what Redis deletes at that limit; BullMQ needs ``noeviction``.
+        aof_ok, rdb_ok: whether the last write of it succeeded.
+        aof_fsync: ``always``, ``everysec`` or ``no``.
+        rdb_saved_at_ms: of the last snapshot, epoch milliseconds by this server's clock; Redis
+            counts its start as one.
+        rdb_changes: writes since then.
+        rdb_schedule: the ``save`` setting; empty means that no snapshots are made.
+        clock_ahead_ms: of this server against this host, give or take ``clock_error_ms``, the
+            time of the round trip.
+    """
+
+    version: str | None
+    role: str | None
+    uptime_s: int | None
+    used_memory_bytes: int | None
+    maxmemory_bytes: int | None
+    eviction_policy: str | None
+    aof_enabled: bool | None
+    aof_ok: bool | None
+    aof_fsync: str | None
+    rdb_saved_at_ms: int | None
+    rdb_changes: int | None
+    rdb_ok: bool | None
+    rdb_schedule: str | None
+    replicas: tuple[ReplicaFacts, ...]
+    clock_ahead_ms: int
+    clock_error_ms: int
+
+
+def read_servers(client: Client) -> tuple[ServerFacts, ...]:
+    """Each master, in three round trips a master.
+
+    Raises:
+        ReplyError: Redis refuses TIME.
+        UnreachableError: one does not answer.
+    """
+    return tuple(_read(node) for node in client.masters())
+
+
+def _read(node: Client) -> ServerFacts:
+    before_ns = time.time_ns()
+    seconds, micros = node.call("TIME")
+    after_ns = time.time_ns()
+    server_ms = int(seconds) * 1000 + int(micros) // 1000
+    info = _info(node)
+    settings = _settings(node)
+    told = bool(info)
+    return ServerFacts(
+        version=info.get("redis_version"),
+        role=info.get("role"),
+        uptime_s=number(info.get("uptime_in_seconds")),
+        used_memory_bytes=number(info.get("used_memory")),
+        maxmemory_bytes=number(info.get("maxmemory")),
+        eviction_policy=info.get("maxmemory_policy"),
+        aof_enabled=info.get("aof_enabled") == "1" if told else None,
+        aof_ok=info.get("aof_last_write_status") == "ok" if told else None,
+        aof_fsync=settings.get("appendfsync"),
+        rdb_saved_at_ms=_ms(number(info.get("rdb_last_save_time"))),
+        rdb_changes=number(info.get("rdb_changes_since_last_save")),
+        rdb_ok=info.get("rdb_last_bgsave_status") == "ok" if told else None,
+        rdb_schedule=settings.get("save"),
+        replicas=_replicas(info),
+        clock_ahead_ms=server_ms - (before_ns + after_ns) // 2_000_000,
+        clock_error_ms=-(-(after_ns - before_ns) // 1_000_000),
+    )
+
+
+def _ms(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _info(node: Client) -> dict[str, str]:
+    found: dict[str, str] = {}
+    # One section a command: several in one is newer than Redis 6.
+    for reply in node.pipeline([("INFO", section) for section in _SECTIONS]):
+        if isinstance(reply, ReplyError):
+            if reply.code != "NOPERM":
+                raise reply
+            return {}
+        lines = (line.partition(":") for line in str(reply).splitlines() if line[:1] != "#")
+        found |= {name: value for name, colon, value in lines if colon}
+    return found
+
+
+def _settings(node: Client) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for reply in node.pipeline([("CONFIG", "GET", name) for name in _SETTINGS]):
+        # Hosted Redis often has no CONFIG at all.
+        if not isinstance(reply, ReplyError):
+            found |= pairs(reply)
+    return found
+
+
+def _replicas(info: Mapping[str, str]) -> tuple[ReplicaFacts, ...]:
+    offset = number(info.get("master_repl_offset"))
+    found = []
+    for index in range(number(info.get("connected_slaves")) or 0):
+        text = info.get(f"slave{index}", "")
+        fields = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+        reached = number(fields.get("offset"))
+        found.append(
+            ReplicaFacts(
+                address=f"{fields.get('ip', '?')}:{fields.get('port', '?')}",
+                online=fields.get("state") == "online",
+                lag_s=number(fields.get("lag")),
+                behind_bytes=offset - reached
+                if offset is not None and reached is not None
+                else None,
+            )
+        )
+    return tuple(found)
