@@ -97,7 +97,7 @@ def parse_url(url: str) -> Address:
         raise UsageError(
             "the Redis URL is not one that qctl knows",
             why=f"it must start with one of: {', '.join(f'{s}://' for s in _SCHEMES)}, {EMBEDDED}",
-            hint=f"for example --redis {DEFAULT_URL}",
+            hint=f"--redis {DEFAULT_URL}",
         )
     try:
         return replace(_parse(url, scheme, mode), url=url)
@@ -107,7 +107,7 @@ def parse_url(url: str) -> Address:
             "the Redis URL cannot be understood",
             why="a port or database in it is not a number in range, a bracket is missing, or a "
             "character in it needs %XX",
-            hint=f"for example --redis {DEFAULT_URL}; special characters in a password need %XX",
+            hint=f"--redis {DEFAULT_URL}; special characters in a password need %XX",
         ) from None
 
 

@@ -70,7 +70,7 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     assert lab.qctl("worker", "stop", "w").returncode == 0
     with pytest.raises(NotFoundError, match="qctl:w is stopped") as caught:
         manager.find("w")
-    assert caught.value.hint == "start it: qctl worker start w app:worker --processes 2"
+    assert caught.value.hint == "qctl worker start w app:worker --processes 2"
     with pytest.raises(UnreachableError):
         manager.begin_restart(one)
     assert manager.processes() == []

@@ -98,7 +98,7 @@ class Qctl:
         return NotFoundError(
             f"qctl:{name} is stopped",
             why=why,
-            hint=f"start it: qctl worker start {name} {' '.join(state.apps)}{several}",
+            hint=f"qctl worker start {name} {' '.join(state.apps)}{several}",
         )
 
     def _of(self, name: str) -> list[ManagedProcess]:

@@ -62,7 +62,7 @@ def check_name(name: str) -> None:
         raise UsageError(
             f"{name!r} cannot be the name of a worker",
             why="a name has letters, digits, dots, dashes and underscores, 40 at most",
-            hint="for example: qctl worker start emails app:worker",
+            hint="qctl worker start emails app:worker",
         )
 
 

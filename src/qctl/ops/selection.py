@@ -208,7 +208,7 @@ class _Parser:
         return UsageError(
             f"--where, column {token.column + 1}: {problem}",
             why=f"{line[start : start + 76]}\n{' ' * (token.column - start)}^{more}",
-            hint="for example --where 'attempts_made > 2 and data.user.id = 42'",
+            hint="--where 'attempts_made > 2 and data.user.id = 42'",
         )
 
 
@@ -307,5 +307,5 @@ def parse_since(text: str, now: datetime | None = None) -> datetime:
         raise UsageError(
             f"--since {text!r} is not a time",
             why="it is a duration such as 30s, 10m, 2h or 3d, or an ISO time",
-            hint=f"for example --since 10m or --since {now:%Y-%m-%dT%H:%M}Z",
+            hint=f"--since 10m or --since {now:%Y-%m-%dT%H:%M}Z",
         ) from error

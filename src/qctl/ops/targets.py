@@ -93,7 +93,7 @@ def open_target(settings: Settings, text: str) -> Target:
         status = found[0].status
         raise FailedError(
             f"{process} is {status}, so there is nothing to drain or restart",
-            hint=f"start it: pm2 start {found[0].key}" if kind == "pm2" else "qctl worker list",
+            hint=f"pm2 start {found[0].key}" if kind == "pm2" else "qctl worker list",
         )
     queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
     return Target(running[0].target, manager, running, tuple(sorted(queues)))

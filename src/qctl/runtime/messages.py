@@ -96,7 +96,7 @@ def check_app(spec: str) -> None:
         raise UsageError(
             f"{spec!r} does not name an app",
             why="an app is MODULE:ATTRIBUTE, where the attribute is a Worker or a list of them",
-            hint="for example app:worker for `worker = Worker(…)` in app.py",
+            hint="app:worker for `worker = Worker(…)` in app.py",
         )
 
 
