@@ -95,7 +95,7 @@ def test_what_cannot_be_registered() -> None:
     tasks = Tasks()
     tasks.add(TaskSpec("a", handle, "async"))
     tasks.add(TaskSpec(None, handle, "async"))
-    assert (tasks.names, tasks.takes_every_name) == (["a"], True)
+    assert [spec.name for spec in tasks.specs] == ["a", None]
     wrong = [
         (TaskSpec("a", handle, "async"), "two tasks for 'a'"),
         (TaskSpec(None, handle, "async"), "two tasks for every other name"),

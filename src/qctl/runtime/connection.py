@@ -96,12 +96,6 @@ class AsyncConnection:
         """Whether it was closed for good."""
         return self._is_closed
 
-    @property
-    def local_address(self) -> str:
-        """``ip:port`` of this end, as CLIENT LIST shows it; "" when not connected over TCP."""
-        name = self._transport.get_extra_info("sockname") if self._transport else None
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
-
     async def open(self) -> None:
         """Connect, unless it is connected.
 

@@ -62,15 +62,6 @@ class Tasks:
         self._specs[spec.name] = spec
 
     @property
-    def names(self) -> list[str]:
-        """The job names that have a handler of their own."""
-        return sorted(name for name in self._specs if name is not None)
-
-    @property
-    def takes_every_name(self) -> bool:
-        return None in self._specs
-
-    @property
     def specs(self) -> Sequence[TaskSpec]:
         return tuple(self._specs.values())
 

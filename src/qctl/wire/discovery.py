@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from qctl.connect import Client
-from qctl.wire.keys import QueueKeys
 
 # Keys looked at per SCAN call: large enough that 10 million keys take a thousand calls, small
 # enough that one call stays below 5 ms.
@@ -54,7 +53,3 @@ def _scan(client: Client, pattern: str, *, only_hashes: bool = False) -> list[st
             if cursor == "0":
                 break
     return found
-
-
-def keys_of(prefix: str, names: list[str]) -> list[QueueKeys]:
-    return [QueueKeys(prefix, name) for name in names]
