@@ -93,7 +93,7 @@ def test_a_worker_that_dies_during_the_wait(lab: Lab) -> None:
 
 def test_a_plain_drain_leaves_orphans_and_says_so(lab: Lab) -> None:
     lab.app(LOCK_MS=1000, **QUIET)
-    added = lab.add(1000)
+    added = lab.add(3000)
     lab.wait_started(*added)
     kill_app(lab)
     done = lab.qctl("drain", "q", "--json")

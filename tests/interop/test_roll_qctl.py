@@ -132,7 +132,7 @@ def test_code_that_does_not_start_changes_nothing(lab: MasterLab, load: Load) ->
 def test_jobs_may_take_longer_than_the_grace(lab: MasterLab) -> None:
     start(lab, "--grace", "0.5s")
     # Both processes have some.
-    jobs = [lab.queue.add("job", {"s": 3}) for _ in range(16)]
+    jobs = [lab.queue.add("job", {"s": 5}) for _ in range(16)]
     lab.wait_started(*jobs)
     done = lab.qctl("restart", "qctl:app", "--json")
     report = json.loads(done.stdout)
