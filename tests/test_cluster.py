@@ -24,7 +24,7 @@ from qctl.wire.transitions import (
     hold_lease,
     pause,
     resume,
-    retry_failed,
+    retry_finished,
     retry_stalled,
 )
 from tests.servers import RedisServer, free_port, wait_until
@@ -156,7 +156,7 @@ def test_retry(cluster: Cluster, keys: QueueKeys) -> None:
     put(client, "f", "failed", keys=keys, score=5, failedReason="boom")
     answers = retry_stalled(client, keys, {"a": "", "p": "", "held": ""})
     assert answers == {"a": "retried", "p": "retried", "held": "locked"}
-    assert retry_failed(client, keys, ["f"]) == {"f": "retried"}
+    assert retry_finished(client, keys, ["f"], run_next=True) == {"f": "retried"}
     assert row(client, "wait", keys) == ["a", "f"]
     assert scores(client, "prioritized", keys) == {"p": str(2 * CLASS)}
     assert [job and job.record.id for job in read_jobs(client, keys, ["a", "none"])] == ["a", None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,11 +11,13 @@ from qctl.connect import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN, read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import retry_failed, retry_stalled
+from qctl.wire.transitions import retry_finished, retry_stalled
 from tests.interop.node import NodeBull, NodeError, ids_of, runs
 from tests.servers import wait_until
 
 Q = QueueKeys("bull", "q")
+# As `jobs retry-stalled --failed` does it.
+retry_failed = partial(retry_finished, source="failed", run_next=True, forget="stalls")
 LOCK_MS = 400
 # Longer than any test: nothing here is recovered by BullMQ's own stalled check.
 NEVER_MS = 600_000

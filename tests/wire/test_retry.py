@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from qctl.connect import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN
-from qctl.wire.transitions import RETRY_CHUNK, retry_failed, retry_stalled
+from qctl.wire.transitions import RETRY_CHUNK, retry_finished, retry_stalled
 from tests.wire.build import CLASS, Q, events, exponents, job, put, row, scores
+
+# As `jobs retry-stalled --failed` does it.
+retry_failed = partial(retry_finished, source="failed", run_next=True, forget="stalls")
 
 
 def test_a_stalled_job_runs_next(store: Client) -> None:

@@ -18,7 +18,7 @@ NAMES = sorted(
 
 
 def test_there_are_scripts() -> None:
-    assert {"pause", "resume", "retry_stalled", "retry_failed"} <= set(NAMES)
+    assert {"pause", "resume", "retry_stalled", "retry_finished"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -223,10 +223,30 @@ class Environment:
         answer = self.ask(f"{question} [y/N] ")
         return answer.strip().lower() in {"y", "yes"}
 
+    def confirm_name(self, warning: str, name: str, flag: str = "--yes") -> bool:
+        """Have a name typed on stderr, for what should not be done by a hasty ``y``.
+
+        Args:
+            warning: what will be done.
+            name: what to type, e.g. the queue's name.
+            flag: what answers on the command line.
+
+        Raises:
+            UsageError: there is nobody to ask.
+        """
+        if not self.interactive:
+            raise UsageError(
+                "this needs an answer, and there is nobody to ask",
+                why=warning,
+                hint=f"the same command with {flag}, after one with --dry-run",
+            )
+        self.note(warning)
+        return self.ask(f"Type {name} to go on: ").strip() == name
+
     def ask(self, prompt: str) -> str:
         """One line typed after ``prompt``, without its line end; empty at the end of input.
 
-        Use ``confirm``, or check ``interactive`` first.
+        Use ``confirm`` or ``confirm_name``, or check ``interactive`` first.
         """
         from qctl.output.text import visible  # noqa: PLC0415
 

@@ -20,7 +20,7 @@ from qctl.ops.selection import parse_since, parse_where
 from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.snapshot import QueueSnapshot
 
-app = new_app("Look at jobs; bring stalled ones back.")
+app = new_app("Look at jobs; add them, run them again, delete them.")
 
 State = Literal[
     "waiting",
@@ -172,3 +172,9 @@ def _workers(
 
 if find_spec("qctl.cli.stalled") is not None:
     app.command("retry-stalled")(import_module("qctl.cli.stalled").retry_stalled)
+if find_spec("qctl.cli.bulk") is not None:
+    bulk = import_module("qctl.cli.bulk")
+    app.command("retry")(bulk.retry)
+    app.command("retry-failed")(bulk.retry_failed)
+    app.command("promote")(bulk.promote)
+    app.command("remove")(bulk.remove)

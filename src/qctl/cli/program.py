@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
     "queues": ("status", "Names of the queues that exist."),
     "workers": ("status", "Workers that are connected, and the processes they run in."),
-    "jobs": ("jobs", "Look at jobs; bring stalled ones back."),
+    "jobs": ("jobs", "Look at jobs; add them, run them again, delete them."),
     "pause": ("pause", "Stop workers from taking jobs; running ones go on."),
     "resume": ("pause", "Let workers take jobs again."),
     "drain": ("drain", "Let the running jobs finish, then restart the workers if wanted."),

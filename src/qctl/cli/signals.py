@@ -15,13 +15,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def stop_on_signals(
+    say: Callable[[str], None], doing: str = "putting everything back"
+) -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether the operator wants to stop.
 
     A signal that was ignored when qctl was started stays ignored: that is what ``nohup`` is for.
 
     Args:
         say: told once, at the first signal.
+        doing: what follows, for ``say``.
     """
     received: list[int] = []
 
@@ -34,7 +37,7 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         nonlocal told
         if received and not told:
             told = True
-            say(f"{signal.Signals(received[0]).name}: putting everything back …")
+            say(f"{signal.Signals(received[0]).name}: {doing} …")
         return bool(received)
 
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]

@@ -232,10 +232,15 @@ def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry])
     elif state == "stalled":
         # One that has a lock again was taken up by a worker.
         pairs = [(e, j) for e, j in pairs if j is None or j.lock_token is None]
-    return [_job(entry, job, state, now_ms) for entry, job in pairs]
+    return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
 
 
-def _job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:
+def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:
+    """A job as a list shows it, from its place in a state and what its hash and lock say.
+
+    Args:
+        now_ms: epoch milliseconds.
+    """
     if state == "active" and (found is None or found.lock_token is None):
         state = "stalled"
     due = lists.due_ms(entry.score) if state == "delayed" and entry.score is not None else None

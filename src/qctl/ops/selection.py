@@ -73,7 +73,18 @@ class _Value:
     text: str
 
 
-def parse_where(text: str) -> Predicate:
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The test of an expression; ``fields`` are those of a job that it looks at."""
+
+    test: Predicate
+    fields: frozenset[str]
+
+    def __call__(self, job: Job) -> bool:
+        return self.test(job)
+
+
+def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
     A field that a job does not have equals ``null`` and nothing else. A number compares with a
@@ -82,7 +93,8 @@ def parse_where(text: str) -> Predicate:
     Raises:
         UsageError: it is not an expression; the message points at the place.
     """
-    return _Parser(text).parse()
+    parser = _Parser(text)
+    return Where(parser.parse(), frozenset(parser.fields))
 
 
 class _Parser:
@@ -97,6 +109,7 @@ class _Parser:
         ]
         self._next = 0
         self._depth = 0
+        self.fields: set[str] = set()
 
     def parse(self) -> Predicate:
         test = self._or()
@@ -171,6 +184,7 @@ class _Parser:
 
     def _reader(self, token: _Token) -> Callable[[Job], Any]:
         name, *path = token.text.split(".")
+        self.fields.add(name)
         if name in _NESTED and (name == "progress" or path) and all(path):
             return lambda job: _follow(getattr(job, name), path)
         if name in FIELDS and not path:
@@ -289,8 +303,8 @@ def _ordered(actual: Any, op: str, wanted: _Value) -> bool:
             return bool(actual >= value)
 
 
-def parse_since(text: str, now: datetime | None = None) -> datetime:
-    """The moment that ``--since`` names: ``30s``, ``10m``, ``2h``, ``3d`` ago, or an ISO time.
+def parse_since(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
+    """The moment that ``flag`` names: ``30s``, ``10m``, ``2h``, ``3d`` ago, or an ISO time.
 
     A time without an offset is local time.
 
@@ -305,7 +319,7 @@ def parse_since(text: str, now: datetime | None = None) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
-            f"--since {text!r} is not a time",
+            f"{flag} {text!r} is not a time",
             why="it is a duration such as 30s, 10m, 2h or 3d, or an ISO time",
-            hint=f"--since 10m or --since {now:%Y-%m-%dT%H:%M}Z",
+            hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
         ) from error

@@ -13,7 +13,7 @@ from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.failed import failed_with
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import retry_failed, retry_stalled
+from qctl.wire.transitions import retry_finished, retry_stalled
 
 POLL_S = 0.2
 
@@ -206,7 +206,15 @@ def _retry_queue(
         answers |= dict.fromkeys(queue.failed_ids, "retried")
     else:
         answers = retry_stalled(client, queue.keys, dict.fromkeys(ids, ""), count_stall=count_stall)
-        answers |= retry_failed(client, queue.keys, queue.failed_ids, only_reason=STALLED_TOO_OFTEN)
+        answers |= retry_finished(
+            client,
+            queue.keys,
+            queue.failed_ids,
+            source="failed",
+            only_reason=STALLED_TOO_OFTEN,
+            run_next=True,
+            forget="stalls",
+        )
     failed = set(queue.failed_ids)
     return RetriedQueue(
         name=queue.keys.name,

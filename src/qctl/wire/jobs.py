@@ -120,6 +120,32 @@ def read_jobs(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[ReadJ
     return jobs
 
 
+# Fields that may be long.
+HEAVY = frozenset({"data", "opts", "progress", "returnvalue", "stacktrace"})
+_LIGHT = (
+    *("name", "timestamp", "delay", "priority", "processedOn", "finishedOn", "attemptsMade"),
+    *("atm", "ats", "stc", "stalledCounter", "pb", "failedReason", "defa", "rjk", "parentKey"),
+)
+
+
+def read_records(
+    client: Client, keys: QueueKeys, ids: Sequence[str], heavy: Sequence[str] = ()
+) -> list[JobRecord | None]:
+    """Jobs without their locks and what is long in them; None for an id without a hash.
+
+    Args:
+        heavy: those of ``HEAVY`` that are wanted all the same; others have their defaults.
+    """
+    fields = (*_LIGHT, *heavy)
+    replies = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids])
+    records: list[JobRecord | None] = []
+    for job_id, reply in zip(ids, replies, strict=True):
+        values = zip(fields, typed(reply, ()), strict=False)
+        found = {field: value for field, value in values if value is not None}
+        records.append(parse_job(job_id, found) if found else None)
+    return records
+
+
 def pairs(flat: Sequence[str]) -> dict[str, str]:
     """``[field, value, field, value …]`` as Redis sends a hash, as a dict."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -110,25 +110,79 @@ def retry_stalled(
     )
 
 
-def retry_failed(
-    client: Client, keys: QueueKeys, ids: Sequence[str], *, only_reason: str = ""
+def retry_finished(
+    client: Client,
+    keys: QueueKeys,
+    ids: Sequence[str],
+    *,
+    source: str = "",
+    only_reason: str = "",
+    run_next: bool = False,
+    forget: str = "",
 ) -> dict[str, str]:
-    """Run failed jobs again, next.
+    """Run finished jobs again.
 
     Args:
         ids: in the order in which the jobs shall run.
+        source: ``failed`` or ``completed``: only jobs that are there; empty for either.
         only_reason: restricts it to jobs that failed with this text; empty for any.
+        run_next: before those that wait, instead of behind them.
+        forget: ``stalls``: the stalls no longer count; ``attempts``: nor do the attempts made.
 
     Returns:
         id → ``retried``, ``inactive`` or ``missing`` (see the script).
     """
-    names = ("meta", "wait", "paused", "prioritized", "active", "marker", "events", "failed")
     return _in_chunks(
         client,
-        "retry_failed",
-        _keys(keys, *names),
-        [keys(""), only_reason],
+        "retry_finished",
+        [keys("")],
+        [source, only_reason, "next" if run_next else "", forget],
         {job_id: [job_id] for job_id in ids},
+        last_runs_first=run_next,
+    )
+
+
+def promote(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
+    """Run delayed jobs now.
+
+    Args:
+        ids: in the order in which the jobs shall run.
+
+    Returns:
+        id → ``promoted``, ``inactive`` or ``missing`` (see the script).
+    """
+    jobs = {job_id: [job_id] for job_id in ids}
+    return _in_chunks(client, "promote", [keys("")], [], jobs, last_runs_first=False)
+
+
+def remove_jobs(
+    client: Client,
+    keys: QueueKeys,
+    ids: Sequence[str],
+    *,
+    state: str = "",
+    as_one: bool = False,
+    parents: bool = False,
+) -> dict[str, str]:
+    """Delete jobs with their logs, their dedup keys and what holds their parents up.
+
+    Args:
+        state: only jobs that are there; empty for anywhere.
+        as_one: tell of them in one event for all, as BullMQ's clean does.
+        parents: also those whose children have not ended.
+
+    Returns:
+        id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``inactive``, ``missing`` or
+        ``deep`` (see the script).
+    """
+    place = {"waiting": "wait", "stalled": "active"}.get(state, state)
+    return _in_chunks(
+        client,
+        "remove_jobs",
+        [keys("")],
+        [place, "cleaned" if as_one else "removed", "parents" if parents else ""],
+        {job_id: [job_id] for job_id in ids},
+        last_runs_first=False,
     )
 
 
@@ -138,9 +192,11 @@ def _in_chunks(
     keys: list[str],
     head: list[Arg],
     jobs: Mapping[str, list[str]],
+    *,
+    last_runs_first: bool = True,
 ) -> dict[str, str]:
     # What is put at the tail of wait last runs first.
-    ids = [*jobs][::-1]
+    ids = [*jobs][::-1] if last_runs_first else [*jobs]
     answers: dict[str, str] = {}
     for start in range(0, len(ids), RETRY_CHUNK):
         chunk = ids[start : start + RETRY_CHUNK]

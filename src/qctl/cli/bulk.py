@@ -1,0 +1,308 @@
+"""``qctl jobs retry``, ``retry-failed``, ``promote``, ``remove``, and what ``purge`` shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qctl.cli.frame import Environment, with_environment
+from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from qctl.ops.actions import Action
+    from qctl.ops.bulk import BulkReport, BulkRun, Selection
+
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids")]
+SomeIds = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Only these; or use the filters")
+]
+NamedIds = Annotated[
+    list[str] | None, typer.Option("--id", metavar="ID", help="Only this job; may be repeated")
+]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only jobs of this name")]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="EXPR", help="Only if this holds, e.g. 'error ~ \"timeout\"'"),
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only those finished or added since: 2h, a time"),
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only those finished or added before")
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="How many at most")]
+Rate = Annotated[
+    float | None, typer.Option("--rate", metavar="N", min=0.01, help="How many a second at most")
+]
+ResetAttempts = Annotated[
+    bool,
+    typer.Option("--reset-attempts", help="Forget attempts and stalls; else they get one more run"),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing")]
+State = Literal[
+    "waiting",
+    "stalled",
+    "delayed",
+    "prioritized",
+    "waiting-children",
+    "completed",
+    "failed",
+]
+
+
+@with_environment
+def retry(
+    env: Environment,
+    queue: Queue,
+    ids: Ids,
+    *,
+    reset_attempts: ResetAttempts = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run finished jobs again, failed or completed ones.
+
+    A job keeps its priority, and its parent waits for it again.
+    """
+    from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
+    from qctl.ops.bulk import Selection  # noqa: PLC0415
+
+    action = retrying(reset_attempts=reset_attempts)
+    carry_out(env, queue, action, Selection(ids=_unique(ids)), yes=yes, dry_run=dry_run)
+
+
+@with_environment
+def retry_failed(
+    env: Environment,
+    queue: Queue,
+    *,
+    name: Name = None,
+    ids: NamedIds = None,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    rate: Rate = None,
+    reset_attempts: ResetAttempts = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run failed jobs again, those that failed first first.
+
+    Each job keeps its priority, and its parent waits for it again. One that fails once more
+    meanwhile is not retried a second time.
+    """
+    from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
+
+    chosen = select("failed", ids, name, where, since, until, limit)
+    action = retrying("failed", reset_attempts=reset_attempts)
+    carry_out(env, queue, action, chosen, rate=rate, yes=yes, dry_run=dry_run)
+
+
+@with_environment
+def promote(
+    env: Environment,
+    queue: Queue,
+    ids: SomeIds = None,
+    *,
+    name: Name = None,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    rate: Rate = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run delayed jobs now, those due first first.
+
+    Each job keeps its priority.
+    """
+    from qctl.ops.actions import promoting  # noqa: PLC0415 - not for --help
+
+    chosen = select(None if ids else "delayed", ids, name, where, since, until, limit)
+    carry_out(env, queue, promoting(), chosen, rate=rate, yes=yes, dry_run=dry_run)
+
+
+@with_environment
+def remove(
+    env: Environment,
+    queue: Queue,
+    ids: SomeIds = None,
+    *,
+    state: Annotated[State | None, typer.Option("--state", help="Which jobs")] = None,
+    name: Name = None,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    rate: Rate = None,
+    with_children: Annotated[
+        bool, typer.Option("--with-children", help="Also all jobs below them in their flows")
+    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Delete jobs, by id or those of a state.
+
+    Jobs that a worker has are left alone, and so are parents whose children have not ended and the
+    next runs of schedulers. A parent that waits for nothing else goes on without a deleted child.
+    """
+    from qctl.ops.actions import removing  # noqa: PLC0415 - not for --help
+
+    if not ids and state is None:
+        raise UsageError("which jobs?", hint="name their ids, or a state: --state failed")
+    chosen = select(state, ids, name, where, since, until, limit)
+    action = removing(with_children=with_children)
+    carry_out(env, queue, action, chosen, rate=rate, yes=yes, dry_run=dry_run)
+
+
+def _unique(ids: list[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ids or ()))
+
+
+def select(
+    state: str | None,
+    ids: list[str] | None,
+    name: str | None,
+    where: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int | None,
+) -> Selection:
+    """The jobs that the options of a command choose.
+
+    Raises:
+        UsageError: a value is not understood, or filters stand beside ids without a state.
+    """
+    from qctl.ops.bulk import Selection  # noqa: PLC0415
+    from qctl.ops.selection import parse_since, parse_where  # noqa: PLC0415
+
+    if state is None and any((name, where, since, until)):
+        raise UsageError(
+            "filters choose among the jobs of a state, and these jobs are named",
+            hint="leave the ids out, or the filters",
+        )
+    return Selection(
+        state=state,
+        ids=_unique(ids),
+        name=name,
+        where=parse_where(where) if where is not None else None,
+        since=parse_since(since) if since is not None else None,
+        until=parse_since(until, flag="--until") if until is not None else None,
+        limit=limit,
+    )
+
+
+def carry_out(
+    env: Environment,
+    queue: str,
+    action: Action,
+    selection: Selection,
+    *,
+    rate: float | None = None,
+    yes: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Ask, do it, show how far it is, and tell what was done."""
+    from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.ops.bulk import BulkRun  # noqa: PLC0415
+    from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
+
+    _, client = env.redis()
+    (snapshot,) = find_queues(client, env.settings.prefix, [queue])
+    require_bullmq([snapshot])
+    state = selection.state
+    total = (
+        len(selection.ids)
+        if state is None
+        else int(getattr(snapshot.counts, state.replace("-", "_")))
+    )
+    if not yes and not dry_run:
+        _ask(env, queue, action, selection, total)
+    with stop_on_signals(env.note, doing="ending after this call") as stop:
+        run = BulkRun(
+            client,
+            snapshot.keys,
+            action,
+            selection,
+            total,
+            dry_run=dry_run,
+            rate=rate,
+            stop=stop,
+        )
+        try:
+            _follow(env, run)
+        finally:
+            # Also when it was interrupted: what was done must be known.
+            report = run.report()
+            if report.complete or report.done:
+                _tell(env, report, paused=snapshot.paused)
+    if selection.ids and report.skipped_count and not dry_run:
+        _raise_for(report)
+
+
+def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
+    from qctl.ops.bulk import Firmness, firmness, most_meant  # noqa: PLC0415
+    from qctl.output.bulk import question  # noqa: PLC0415
+
+    firm = firmness(action, selection, total)
+    if firm is Firmness.NOT:
+        return
+    text = question(action.name, queue, selection, most_meant(selection, total))
+    if firm is Firmness.YES:
+        agreed = env.confirm(f"{text}?")
+    else:
+        agreed = env.confirm_name(f"{text}.", queue)
+    if not agreed:
+        raise RefusedError("nothing was done", hint="--yes does it without asking")
+
+
+def _follow(env: Environment, run: BulkRun) -> None:
+    if env.output == "ndjson":
+        for progress in run:
+            env.emit_json(progress)
+    elif env.animated:
+        _animate(env, run)
+    else:
+        for _ in run:
+            pass
+
+
+def _animate(env: Environment, run: BulkRun) -> None:
+    from rich.progress import Progress, TextColumn  # noqa: PLC0415 - only on a terminal
+
+    from qctl.output.bulk import progress_text  # noqa: PLC0415
+
+    column = TextColumn("{task.description}")
+    with Progress(column, console=env.err, transient=True) as bar:
+        task = bar.add_task("")
+        for progress in run:
+            bar.update(task, description=progress_text(progress))
+
+
+def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
+    if env.output != "table":
+        env.emit_json(report)
+        return
+    from qctl.output.bulk import report_lines  # noqa: PLC0415 - not for JSON
+
+    for line in report_lines(report, paused=paused):
+        env.line(line + (" (dry run)" if report.dry_run else ""))
+    env.streams.stdout.flush()
+
+
+def _raise_for(report: BulkReport) -> None:
+    """Not all of the named jobs were changed."""
+    if report.done:
+        raise typer.Exit(ExitStatus.PARTIAL)
+    first = report.skipped[0]
+    raise NotFoundError(
+        "nothing was changed",
+        why=f"{first.id}: {first.reason}",
+        hint=f"qctl jobs show {report.queue} {first.id}",
+    )

@@ -1,0 +1,368 @@
+"""Many jobs at once: run again, promote, delete; chosen by state and filters, or by id.
+
+Jobs are read and changed in small calls (``pace``) while the queue works on. A job that changes its
+state meanwhile is left alone by the script that would have changed it. Memory does not grow with
+the number of jobs, and what is interrupted can be run again: it goes on with what is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import ClassVar
+
+from qctl.connect import Client
+from qctl.errors import InterruptedByUserError, PartialError, QctlError
+from qctl.ops.actions import Action
+from qctl.ops.jobs import FINISHED, Job, listed_job
+from qctl.ops.pace import Pace, round_trip_s
+from qctl.ops.selection import Where
+from qctl.wire.jobs import HEAVY, ReadJob, read_records
+from qctl.wire.keys import QueueKeys
+from qctl.wire.lists import Entry
+from qctl.wire.walk import ShortWalk, Walk, walk
+
+SAMPLE = 10
+# Skipped jobs that a report names; it counts all.
+MOST_SKIPPED = 100
+# Named jobs that are run again without a question, and jobs from which on the name is asked for.
+FEW = 10
+MANY = 1000
+_NAP_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which jobs.
+
+    Args:
+        state: one of ``ops.jobs.STATES``; None for the jobs named, wherever they are.
+        ids: only these; without a state no other filter.
+        since, until: finished (completed, failed) or added (others) in this time.
+        limit: how many at most.
+    """
+
+    state: str | None = None
+    ids: tuple[str, ...] = ()
+    name: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    where: Where | None = None
+    limit: int | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether jobs must be read to tell which."""
+        return any(
+            value is not None for value in (self.name, self.since, self.until, self.where)
+        ) or bool(self.ids and self.state)
+
+    @property
+    def heavy(self) -> tuple[str, ...]:
+        """Long fields that the filter looks at."""
+        looked_at = self.where.fields if self.where else frozenset()
+        # How many attempts a job has stands in its options.
+        more = {"opts"} if "attempts_max" in looked_at else set()
+        return tuple(sorted((looked_at & HEAVY) | more))
+
+    def takes(self, job: Job) -> bool:
+        """Whether a job is one of these."""
+        at = job.finished_at if job.state in FINISHED else job.added_at
+        if self.since is not None and (at is None or at < self.since):
+            return False
+        if self.until is not None and (at is None or at > self.until):
+            return False
+        if self.ids and job.id not in self.ids:
+            return False
+        named = self.name is None or job.name == self.name
+        return named and (self.where is None or self.where(job))
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A job that was left alone, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkProgress:
+    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed."""
+
+    step: ClassVar[str] = "progress"
+
+    scanned: int
+    matched: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkReport:
+    """What was done.
+
+    Args:
+        action: ``retry``, ``promote``, ``remove`` or ``purge``.
+        total: jobs in the state at the start, or named ones.
+        matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
+        skipped: the first hundred of them.
+        sample: the first ids that were changed, or would be.
+        complete: False when it ended before it had looked at all.
+    """
+
+    step: ClassVar[str] = "report"
+
+    queue: str
+    action: str
+    state: str | None
+    total: int
+    scanned: int
+    matched: int
+    done: int
+    skipped_count: int
+    skipped: tuple[Skipped, ...]
+    sample: tuple[str, ...]
+    dry_run: bool
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class _Tally:
+    scanned: int = 0
+    matched: int = 0
+    done: int = 0
+    skipped_count: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    sample: list[str] = field(default_factory=list)
+
+    def note(self, answers: Mapping[str, str], action: Action) -> None:
+        for job_id, answer in answers.items():
+            if answer == action.done:
+                self.done += 1
+                if len(self.sample) < SAMPLE:
+                    self.sample.append(job_id)
+            else:
+                self.skipped_count += 1
+                if len(self.skipped) < MOST_SKIPPED:
+                    self.skipped.append(Skipped(job_id, action.reason(answer)))
+
+
+class Firmness(Enum):
+    """How firmly to ask before."""
+
+    NOT = "not at all"
+    YES = "a yes"
+    NAME = "the queue's name"
+
+
+def firmness(action: Action, selection: Selection, total: int) -> Firmness:
+    """The more jobs it may touch, and the less can be undone, the firmer.
+
+    With a filter only a look at all of them could tell how many there are: the question is about
+    all that may be meant, at most ``selection.limit``.
+    """
+    most = most_meant(selection, total)
+    if most and (action.name == "purge" or most > MANY):
+        return Firmness.NAME
+    if not most or (selection.ids and most <= FEW and action.name in {"retry", "promote"}):
+        return Firmness.NOT
+    return Firmness.YES
+
+
+def most_meant(selection: Selection, total: int) -> int:
+    """How many jobs it can be at most; ``total`` are in the state."""
+    most = len(selection.ids) if selection.ids else total
+    return most if selection.limit is None else min(most, selection.limit)
+
+
+class BulkRun:
+    """One run of an action over a selection.
+
+    Args:
+        total: jobs in the state, or the number of named ones.
+        rate: jobs a second at most; None for no such limit.
+        stop: asked between calls whether to end.
+
+    Iterating does the work and yields how far it is; ``report`` tells at any time what was done.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: QueueKeys,
+        action: Action,
+        selection: Selection,
+        total: int,
+        *,
+        dry_run: bool = False,
+        rate: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._action = action
+        self._selection = selection
+        self._total = total
+        self._dry_run = dry_run
+        self._rate = rate
+        self._stop = stop
+        self._tally = _Tally()
+        self._is_complete = False
+
+    def report(self) -> BulkReport:
+        """What was done so far."""
+        tally = self._tally
+        return BulkReport(
+            queue=self._keys.name,
+            action=self._action.name,
+            state=self._selection.state,
+            total=max(self._total, tally.matched),
+            scanned=tally.scanned,
+            matched=tally.matched,
+            done=tally.done,
+            skipped_count=tally.skipped_count,
+            skipped=tuple(tally.skipped),
+            sample=tuple(tally.sample),
+            dry_run=self._dry_run,
+            complete=self._is_complete,
+        )
+
+    def __iter__(self) -> Iterator[BulkProgress]:
+        """Do it.
+
+        Raises:
+            InterruptedByUserError: ``stop`` said so.
+            PartialError: Redis refused or went away after some were done.
+            QctlError: the same, before any was.
+        """
+        try:
+            yield from self._run()
+        except (InterruptedByUserError, PartialError):
+            raise
+        except QctlError as error:
+            done = self._tally.done
+            if self._dry_run or not done:
+                raise
+            raise PartialError(
+                f"after {done:,} jobs were {self._action.done}: {error.what}",
+                why="\n".join(
+                    part
+                    for part in (
+                        error.why,
+                        "each job was changed as a whole or not at all; those of the last call may "
+                        "have been changed, too",
+                    )
+                    if part
+                ),
+                hint="the same command once more: it goes on with those that are left",
+            ) from error
+
+    def _run(self) -> Iterator[BulkProgress]:
+        ping_s = round_trip_s(self._client)
+        reading, acting = Pace(ping_s), Pace(ping_s)
+        path = self._path()
+        began = time.monotonic()
+        while not self._is_enough():
+            self._check_stop()
+            entries = path.take((reading if self._selection.is_filtered else acting).size)
+            if not entries:
+                break
+            chosen = self._choose(entries, reading)
+            gone: set[str] = set()
+            for start in _chunk_starts(chosen, acting):
+                self._check_stop()
+                chunk = chosen[start : start + acting.size]
+                gone |= self._act(chunk, acting)
+                self._wait_for_rate(began)
+                yield self._progress()
+            path.stays([entry for entry in entries if entry.id not in gone])
+            yield self._progress()
+        self._is_complete = True
+
+    def _path(self) -> Walk:
+        selection = self._selection
+        if selection.state is None:
+            return ShortWalk(selection.ids)
+        is_by_time = selection.since is not None and selection.state in FINISHED
+        since_ms = selection.since.timestamp() * 1000 if is_by_time and selection.since else None
+        return walk(self._client, self._keys, selection.state, since=since_ms)
+
+    def _is_enough(self) -> bool:
+        limit = self._selection.limit
+        return limit is not None and self._tally.matched >= limit
+
+    def _check_stop(self) -> None:
+        if self._stop():
+            raise InterruptedByUserError(
+                "interrupted",
+                why="nothing was changed"
+                if not self._tally.done or self._dry_run
+                else f"{self._tally.done:,} jobs were {self._action.done} before",
+                hint="the same command once more goes on with those that are left",
+            )
+
+    def _choose(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
+        """The ids of those that are selected."""
+        tally, selection = self._tally, self._selection
+        if selection.is_filtered:
+            ids = pace.timed(len(entries), lambda: self._matching(entries))
+        else:
+            ids = [entry.id for entry in entries]
+        if selection.limit is not None:
+            ids = ids[: selection.limit - tally.matched]
+        tally.scanned += len(entries)
+        tally.matched += len(ids)
+        return ids
+
+    def _matching(self, entries: Sequence[Entry]) -> list[str]:
+        state, heavy = self._selection.state or "", self._selection.heavy
+        now_ms = time.time() * 1000
+        records = read_records(self._client, self._keys, [e.id for e in entries], heavy)
+        jobs = (
+            listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
+            for entry, record in zip(entries, records, strict=True)
+        )
+        return [job.id for job in jobs if self._selection.takes(job)]
+
+    def _act(self, ids: Sequence[str], pace: Pace) -> set[str]:
+        """Change some jobs; which of them have left their place."""
+        if self._dry_run:
+            self._tally.done += len(ids)
+            self._tally.sample += ids[: SAMPLE - len(self._tally.sample)]
+            return set()
+        state = self._selection.state or ""
+        answers = pace.timed(
+            len(ids), lambda: self._action.act(self._client, self._keys, ids, state)
+        )
+        self._tally.note(answers, self._action)
+        return {job_id for job_id, answer in answers.items() if answer == self._action.done}
+
+    def _wait_for_rate(self, began: float) -> None:
+        if self._rate is None or self._dry_run:
+            return
+        due = began + self._tally.done / self._rate
+        while (left := due - time.monotonic()) > 0:
+            self._check_stop()
+            time.sleep(min(left, _NAP_S))
+
+    def _progress(self) -> BulkProgress:
+        tally = self._tally
+        return BulkProgress(
+            scanned=tally.scanned,
+            matched=tally.matched,
+            done=tally.done,
+            total=max(self._total, tally.scanned),
+        )
+
+
+def _chunk_starts(ids: Sequence[str], pace: Pace) -> Iterator[int]:
+    """Where each call begins; their size may change from one to the next."""
+    start = 0
+    while start < len(ids):
+        size = pace.size
+        yield start
+        start += size

@@ -1,0 +1,62 @@
+"""How jobs in bulk are asked for and told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qctl.ops.bulk import BulkProgress, BulkReport, Selection
+from qctl.output.text import count, counted, visible
+
+_ASKING = {
+    "retry": "Run {} again",
+    "promote": "Run {} now",
+    "remove": "Delete {}",
+    "purge": "Delete {}",
+}
+_DONE = {"retry": "retried", "promote": "promoted", "remove": "deleted", "purge": "deleted"}
+_FORESEEN = {
+    "retry": "would be retried",
+    "promote": "would be promoted",
+    "remove": "would be deleted",
+    "purge": "would be deleted",
+}
+_MOST_SHOWN = 10
+
+
+def question(action: str, queue: str, selection: Selection, most: int) -> str:
+    """What is about to be done, without the mark behind it."""
+    state = f"{selection.state} " if selection.state else ""
+    is_certain = bool(selection.ids) or not selection.is_filtered
+    jobs = counted(most, f"{state}job")
+    which = jobs if is_certain else f"up to {jobs}, those that match,"
+    text = _ASKING[action].format(f"{which} of {queue}")
+    return text + ("; that cannot be undone" if action in {"remove", "purge"} else "")
+
+
+def progress_text(progress: BulkProgress) -> str:
+    """One line for a terminal."""
+    scanned = f"{count(progress.scanned)} of {count(progress.total)} scanned"
+    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done"
+
+
+def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
+    """What was done, or would be.
+
+    Args:
+        paused: the queue is; what runs again does so after a resume.
+    """
+    queue = visible(report.queue)
+    words = _FORESEEN if report.dry_run else _DONE
+    ids = ", ".join(visible(job_id, 40) for job_id in report.sample)
+    if report.done > len(report.sample):
+        ids += f" and {count(report.done - len(report.sample))} more"
+    yield f"{queue}: {counted(report.done, 'job')} {words[report.action]}" + (ids and f": {ids}")
+    if report.state is not None:
+        end = "" if report.complete else "; it ended before it had looked at all"
+        yield f"{count(report.scanned)} of {count(report.total)} {report.state} scanned{end}"
+    for skipped in report.skipped[:_MOST_SHOWN]:
+        yield f"{visible(skipped.id, 40)} left alone: {skipped.reason}"
+    if report.skipped_count > _MOST_SHOWN:
+        yield f"{counted(report.skipped_count - _MOST_SHOWN, 'more job')} left alone"
+    if paused and report.done and report.action in {"retry", "promote"}:
+        yield f"{queue} is paused: they run after `qctl resume`"
