@@ -264,8 +264,10 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
 
 def _follow(env: Environment, run: BulkRun) -> None:
     if env.output == "ndjson":
+        from qctl.output.json import as_record  # noqa: PLC0415
+
         for progress in run:
-            env.emit_json(progress)
+            env.emit_json(as_record(progress, with_step=True))
     elif env.animated:
         _animate(env, run)
     else:
@@ -287,7 +289,9 @@ def _animate(env: Environment, run: BulkRun) -> None:
 
 def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
     if env.output != "table":
-        env.emit_json(report)
+        from qctl.output.json import as_record  # noqa: PLC0415
+
+        env.emit_json(as_record(report, with_step=env.output == "ndjson"))
         return
     from qctl.output.bulk import report_lines  # noqa: PLC0415 - not for JSON
 

@@ -233,8 +233,8 @@ def _emit_refusal(
 ) -> None:
     if env.output == "table":
         return
-    from qctl.cli.progress import as_record  # noqa: PLC0415
     from qctl.ops.steps import DrainReport  # noqa: PLC0415
+    from qctl.output.json import as_record  # noqa: PLC0415
 
     refusal = DrainReport(
         outcome="refused",

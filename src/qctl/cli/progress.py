@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qctl.cli.frame import Environment
 from qctl.ops.steps import DrainReport, Planned, Step, Waiting
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
+from qctl.output.json import as_record
 
 if TYPE_CHECKING:
     from rich.live import Live
 
 # Without a terminal to redraw on, how often the same wait is told again, in seconds.
 REPEAT_S = 10.0
-
-
-def as_record(step: Step, *, with_step: bool) -> dict[str, Any]:
-    """A step as JSON has it: its fields, and in a stream of steps its name first."""
-    fields = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}
-    return {"step": step.step, **fields} if with_step else fields
 
 
 class DrainView:

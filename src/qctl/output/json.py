@@ -25,6 +25,16 @@ def dumps(result: Any) -> str:
         return "".join(_slowly(result))
 
 
+def as_record(step: Any, *, with_step: bool) -> dict[str, Any]:
+    """A step (a dataclass with a class attribute ``step``) as JSON has it.
+
+    Args:
+        with_step: its name first, as in a stream of steps.
+    """
+    record = {item.name: getattr(step, item.name) for item in fields(step)}
+    return {"step": step.step, **record} if with_step else record
+
+
 def iso_time(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds: ``2026-01-31T12:00:00.000Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

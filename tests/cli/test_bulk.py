@@ -1,0 +1,134 @@
+"""Jobs in bulk as typed: what is asked, said and left alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qctl.connect import Client
+from tests.cli.test_frame import Ran, run
+from tests.ops.test_bulk import fill
+from tests.wire.build import Q, put, row, scores
+
+
+def qctl(redis_url: str, *words: str, stdin: str = "", terminal: bool = False) -> Ran:
+    return run(*words, stdin=stdin, terminal=terminal, QCTL_REDIS_URL=redis_url)
+
+
+def test_named_jobs_run_again_without_a_question(redis_url: str, client: Client) -> None:
+    fill(client, 5)
+    ran = qctl(redis_url, "jobs", "retry", "q", "3", "1", "3")
+    assert (ran.code, ran.out, ran.err) == (0, "q: 2 jobs retried: 3, 1\n", "")
+    assert row(client, "wait") == ["1", "3"]
+
+
+def test_some_of_the_named_jobs_is_exit_7_and_none_is_exit_3(
+    redis_url: str, client: Client
+) -> None:
+    fill(client, 2)
+    ran = qctl(redis_url, "jobs", "retry", "q", "1", "never")
+    assert ran.code == 7
+    assert ran.out.splitlines()[1] == "never left alone: it does not exist, or its data is gone"
+    ran = qctl(redis_url, "jobs", "retry", "q", "1")
+    assert ran.code == 3
+    assert ran.err.splitlines() == [
+        "error: nothing was changed",
+        "1: it is not finished",
+        "try: qctl jobs show q 1",
+    ]
+
+
+def test_it_says_how_many_it_looked_at(redis_url: str, client: Client) -> None:
+    fill(client)
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--where", "error ~ timeout", "--yes")
+    assert ran.out.splitlines() == [
+        "q: 20 jobs retried: 0, 3, 6, 9, 12, 15, 18, 21, 24, 27 and 10 more",
+        "60 of 60 failed scanned",
+    ]
+
+
+def test_a_dry_run_says_so_on_every_line(redis_url: str, client: Client) -> None:
+    fill(client, 3)
+    ran = qctl(redis_url, "purge", "q", "--state", "failed", "--dry-run")
+    assert ran.out.splitlines() == [
+        "q: 3 jobs would be deleted: 0, 1, 2 (dry run)",
+        "3 of 3 failed scanned (dry run)",
+    ]
+    assert len(scores(client, "failed")) == 3
+
+
+@pytest.mark.parametrize(("answer", "code"), [("q\n", 0), ("y\n", 5), ("", 5)])
+def test_a_purge_wants_the_queues_name(
+    redis_url: str, client: Client, answer: str, code: int
+) -> None:
+    fill(client, 3)
+    ran = qctl(redis_url, "purge", "q", "--state", "failed", stdin=answer, terminal=True)
+    assert ran.code == code
+    assert "Delete 3 failed jobs of q; that cannot be undone." in ran.err
+    assert "Type q to go on: " in ran.err
+    assert len(scores(client, "failed")) == (0 if code == 0 else 3)
+
+
+def test_without_anybody_to_ask_nothing_is_done(redis_url: str, client: Client) -> None:
+    fill(client, 3)
+    ran = qctl(redis_url, "jobs", "retry-failed", "q")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == "try: the same command with --yes"
+    assert qctl(redis_url, "jobs", "remove", "q", "--state", "failed", "--json").code == 2
+    assert len(scores(client, "failed")) == 3
+
+
+def test_json_and_ndjson(redis_url: str, client: Client) -> None:
+    fill(client, 3)
+    put(client, "d", "delayed", score=4096)
+    found = json.loads(qctl(redis_url, "jobs", "promote", "q", "--yes", "--json").out)
+    assert found == {
+        "queue": "q",
+        "action": "promote",
+        "state": "delayed",
+        "total": 1,
+        "scanned": 1,
+        "matched": 1,
+        "done": 1,
+        "skipped_count": 0,
+        "skipped": [],
+        "sample": ["d"],
+        "dry_run": False,
+        "complete": True,
+    }
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--yes", "--output", "ndjson")
+    steps = [json.loads(line) for line in ran.out.splitlines()]
+    assert [step["step"] for step in steps][-1] == "report"
+    assert {step["step"] for step in steps[:-1]} == {"progress"}
+    assert steps[-1]["done"] == steps[-2]["done"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("jobs", "remove", "q"), "which jobs?"),
+        (("jobs", "remove", "q", "1", "--name", "x"), "these jobs are named"),
+        (("jobs", "promote", "q", "1", "--where", "id = 1"), "these jobs are named"),
+        (("jobs", "retry-failed", "q", "--until", "soon"), "--until 'soon' is not a time"),
+        (("jobs", "retry-failed", "q", "--where", "x = 1"), "no such field"),
+    ],
+)
+def test_what_is_not_understood(
+    redis_url: str, client: Client, words: tuple[str, ...], said: str
+) -> None:
+    fill(client, 1)
+    ran = qctl(redis_url, *words)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_no_such_queue(redis_url: str) -> None:
+    assert qctl(redis_url, "jobs", "retry-failed", "nope", "--yes").code == 3
+
+
+def test_a_paused_queue_is_mentioned(redis_url: str, client: Client) -> None:
+    fill(client, 1)
+    client.call("HSET", Q("meta"), "paused", "1")
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--yes")
+    assert ran.out.splitlines()[-1] == "q is paused: they run after `qctl resume`"

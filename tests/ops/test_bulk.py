@@ -1,0 +1,235 @@
+"""A bulk run: what it chooses, how it asks, paces itself, stops and tells."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from qctl.connect import Arg, Client
+from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
+from qctl.ops.actions import Action, promoting, purging, removing, retrying
+from qctl.ops.bulk import BulkReport, BulkRun, Firmness, Selection, firmness
+from qctl.ops.pace import TARGET_S, Pace
+from qctl.ops.selection import parse_where
+from tests.wire.build import Q, put, row, scores
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+START_MS = int(START.timestamp() * 1000)
+PLAIN_BOOMS = [n for n in range(0, 60, 2) if n % 3]
+
+
+def fill(store: Client, count: int = 60) -> None:
+    """Failed jobs, one a second: every third timed out, every second is a mail."""
+    for n in range(count):
+        at = START_MS + n * 1000
+        put(
+            store,
+            str(n),
+            "failed",
+            score=at,
+            finishedOn=at,
+            processedOn=at - 5,
+            timestamp=at - 9,
+            failedReason="timeout after 30 s" if n % 3 == 0 else "boom",
+            name="mail" if n % 2 else "plain",
+            data=f'{{"user":{{"id":{n % 10}}}}}',
+            atm=3,
+            opts=f'{{"attempts":{3 + n % 2}}}',
+        )
+
+
+def carried_out(
+    store: Client, action: Action, selection: Selection, total: int = 60, **options: Any
+) -> BulkReport:
+    run = BulkRun(store, Q, action, selection, total, **options)
+    for _ in run:
+        pass
+    return run.report()
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({}, range(60)),
+        ({"name": "mail"}, range(1, 60, 2)),
+        ({"where": "error ~ timeout"}, range(0, 60, 3)),
+        ({"where": "data.user.id = 7"}, range(7, 60, 10)),
+        ({"where": "attempts_max > 3 and attempts_made >= 3"}, range(1, 60, 2)),
+        ({"where": "not error ~ timeout", "name": "plain"}, PLAIN_BOOMS),
+        ({"since": START + timedelta(seconds=50)}, range(50, 60)),
+        ({"until": START + timedelta(seconds=9)}, range(10)),
+        ({"ids": ("5", "59", "never")}, [5, 59]),
+        ({"limit": 7}, range(7)),
+        ({"limit": 2, "where": "error ~ timeout"}, [0, 3]),
+    ],
+)
+def test_which_jobs(store: Client, selection: dict[str, Any], expected: Sequence[int]) -> None:
+    fill(store)
+    options = {**selection, "state": "failed"}
+    if "where" in selection:
+        options["where"] = parse_where(selection["where"])
+    report = carried_out(store, retrying("failed"), Selection(**options))
+    ids = [str(n) for n in expected]
+    assert row(store, "wait")[::-1] == ids
+    assert (report.done, report.matched, report.skipped_count) == (len(ids), len(ids), 0)
+    assert len(scores(store, "failed")) == 60 - len(ids)
+    assert report.sample == tuple(ids[:10])
+
+
+def test_a_dry_run_counts_and_changes_nothing(store: Client) -> None:
+    fill(store)
+    chosen = Selection(state="failed", where=parse_where("error ~ timeout"))
+    report = carried_out(store, retrying("failed"), chosen, dry_run=True)
+    assert (report.scanned, report.matched, report.done, report.total) == (60, 20, 20, 60)
+    assert report.sample == tuple(str(n) for n in range(0, 30, 3))
+    assert len(scores(store, "failed")) == 60
+    assert row(store, "wait") == []
+
+
+def test_a_job_that_fails_again_is_not_retried_twice(store: Client) -> None:
+    fill(store, 300)
+    run = BulkRun(store, Q, retrying("failed"), Selection(state="failed"), 300)
+    for _ in run:
+        # A worker takes them at once, and they fail again.
+        for job_id in row(store, "wait"):
+            store.call("LREM", Q("wait"), 1, job_id)
+            store.call("ZADD", Q("failed"), START_MS + 10_000_000, job_id)
+    assert run.report().done == 300
+
+
+def test_named_jobs_wherever_they_are(store: Client) -> None:
+    put(store, "w")
+    put(store, "d", "delayed", score=4096)
+    put(store, "l", "active", lock="t:1")
+    report = carried_out(store, removing(), Selection(ids=("w", "d", "l", "never")), 4)
+    assert (report.done, report.sample) == (2, ("w", "d"))
+    assert [(skipped.id, skipped.reason) for skipped in report.skipped] == [
+        ("l", "a worker has it"),
+        ("never", "it does not exist, or its data is gone"),
+    ]
+
+
+def test_parents_go_with_all_below_them_or_not_at_all(store: Client) -> None:
+    def family(name: str, **child: Any) -> None:
+        put(store, name, "waiting-children", score=1)
+        put(store, f"{name}-c", parentKey=Q(name), parent=f'{{"id":"{name}"}}', **child)
+        store.call("SADD", f"{Q(name)}:dependencies", Q(f"{name}-c"))
+
+    family("a")
+    family("b", where="active", lock="t:1")
+    assert carried_out(store, removing(), Selection(ids=("a", "b")), 2).done == 0
+    report = carried_out(store, removing(with_children=True), Selection(ids=("a", "b")), 2)
+    assert report.sample == ("a",)
+    assert report.skipped[0].reason == "a worker has one of its children"
+    assert store.call("EXISTS", Q("a"), Q("a-c"), f"{Q('a')}:dependencies") == 0
+    assert store.call("EXISTS", Q("b"), Q("b-c")) == 2
+    assert row(store, "wait") == []
+
+
+def test_it_stops_between_two_calls_and_tells_what_was_done(store: Client) -> None:
+    fill(store, 300)
+    asked = itertools.count()
+    run = BulkRun(
+        store, Q, retrying("failed"), Selection(state="failed"), 300, stop=lambda: next(asked) > 3
+    )
+    with pytest.raises(InterruptedByUserError) as caught:
+        for _ in run:
+            pass
+    report = run.report()
+    assert 0 < report.done < 300
+    assert report.complete is False
+    assert f"{report.done} jobs were retried before" in caught.value.why
+    assert len(row(store, "wait")) == report.done
+    assert len(scores(store, "failed")) == 300 - report.done
+
+
+class Leaving:
+    """A Redis that goes away after some scripts."""
+
+    def __init__(self, inner: Client, scripts: int) -> None:
+        self._inner = inner
+        self._left = scripts
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        if command[0] == "EVALSHA":
+            self._left -= 1
+            if self._left < 0:
+                raise UnreachableError("Redis cannot be reached")
+        return self._inner.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        return self._inner.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_redis_that_goes_away_is_partly_done(store: Client) -> None:
+    fill(store, 300)
+    chosen = Selection(state="failed")
+    with pytest.raises(UnreachableError):
+        carried_out(Leaving(store, 0), retrying("failed"), chosen)
+    run = BulkRun(Leaving(store, 2), Q, retrying("failed"), chosen, 300)
+    with pytest.raises(PartialError) as caught:
+        list(run)
+    assert f"after {run.report().done} jobs were retried" in caught.value.what
+    assert "once more" in caught.value.hint
+
+
+def test_a_rate_is_kept_and_can_be_interrupted(store: Client) -> None:
+    fill(store, 60)
+    told: list[int] = []
+    run = BulkRun(
+        store,
+        Q,
+        retrying("failed"),
+        Selection(state="failed", limit=10),
+        60,
+        rate=0.5,
+        # Ten jobs at one in two seconds: it waits, and hears that it shall not.
+        stop=lambda: bool(told.append(1)) or len(told) > 5,
+    )
+    with pytest.raises(InterruptedByUserError):
+        list(run)
+    assert run.report().done == 10
+
+
+@pytest.mark.parametrize(
+    ("action", "selection", "total", "expected"),
+    [
+        (retrying(), Selection(ids=("1",)), 1, Firmness.NOT),
+        (removing(), Selection(ids=("1",)), 1, Firmness.YES),
+        (retrying("failed"), Selection(state="failed"), 900, Firmness.YES),
+        (retrying("failed"), Selection(state="failed"), 1001, Firmness.NAME),
+        (retrying("failed"), Selection(state="failed", limit=20), 10**6, Firmness.YES),
+        (retrying("failed"), Selection(state="failed"), 0, Firmness.NOT),
+        (purging(), Selection(state="failed"), 2, Firmness.NAME),
+        (promoting(), Selection(ids=tuple(map(str, range(11)))), 11, Firmness.YES),
+    ],
+)
+def test_how_firmly_it_asks(
+    action: Action, selection: Selection, total: int, expected: Firmness
+) -> None:
+    assert firmness(action, selection, total) is expected
+
+
+def test_the_pace_follows_what_calls_take() -> None:
+    pace = Pace(0.010)
+    first = pace.size
+    pace.learn(first, 0.0101)
+    assert pace.size == 2 * first
+    # Not a full call: nothing is known about more.
+    pace.learn(1, 0.0101)
+    assert pace.size == 2 * first
+    pace.learn(pace.size, 0.010 + 4 * TARGET_S)
+    assert first // 4 < pace.size <= first // 2
+    for _ in range(20):
+        pace.learn(pace.size, 10)
+    assert pace.size == 1
