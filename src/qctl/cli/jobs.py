@@ -172,3 +172,5 @@ def _workers(
 
 if find_spec("qctl.cli.stalled") is not None:
     app.command("retry-stalled")(import_module("qctl.cli.stalled").retry_stalled)
+if find_spec("qctl.cli.add") is not None:
+    app.command("add")(import_module("qctl.cli.add").add)

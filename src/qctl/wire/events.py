@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Client
-from qctl.wire.jobs import pairs
+from qctl.wire.jobs import pairs, raised
 from qctl.wire.keys import QueueKeys
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
 READ_COUNT = 1000
+# Of the events of one millisecond.
+_LAST_NUMBER = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,47 @@ def last_event_id(client: Client, keys: QueueKeys) -> str:
     """The id after which new events come; ``0-0`` for an empty stream."""
     newest = client.call("XREVRANGE", keys("events"), "+", "-", "COUNT", 1)
     return str(newest[0][0]) if newest else "0-0"
+
+
+def oldest_event_id(client: Client, keys: QueueKeys) -> str | None:
+    """The id of the oldest event that is kept; None when there is no stream."""
+    oldest = client.call("XRANGE", keys("events"), "-", "+", "COUNT", 1)
+    return str(oldest[0][0]) if oldest else None
+
+
+def stream_length(client: Client, keys: QueueKeys) -> int | None:
+    """How many events are kept; None when there is no stream."""
+    exists, length = map(
+        raised, client.pipeline([("EXISTS", keys("events")), ("XLEN", keys("events"))])
+    )
+    return int(length) if exists else None
+
+
+def past_events(
+    client: Client, keys: QueueKeys, *, since: str = "-", window: int = READ_COUNT
+) -> Iterator[Event]:
+    """The events that are kept, newest first.
+
+    Args:
+        since: the oldest id wanted.
+        window: events per round trip.
+    """
+    until = "+"
+    while True:
+        entries = client.call("XREVRANGE", keys("events"), until, since, "COUNT", window)
+        for entry_id, flat in entries:
+            yield _event(entry_id, flat)
+        if len(entries) < window:
+            return
+        until = _before(str(entries[-1][0]))
+
+
+def _before(entry_id: str) -> str:
+    """The last id before this one; Redis 6.0 has no open ranges."""
+    ms, _, number = entry_id.partition("-")
+    if int(number) > 0:
+        return f"{ms}-{int(number) - 1}"
+    return f"{max(int(ms) - 1, 0)}-{_LAST_NUMBER if int(ms) else 0}"
 
 
 def read_events(
