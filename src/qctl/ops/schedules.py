@@ -41,8 +41,9 @@ class Schedule:
         pattern, every_ms: exactly one is set; both are None for a record that says neither.
         tz: of the pattern; None for that of whoever makes the next job.
         state: ``ok``; ``running``: its last job runs, the next one is about to be made;
-            ``overdue``: the pending job was due 5 s ago and nobody has taken it; ``ended``: its limit or
-            end is reached; ``dead``: there is no pending job, so it never runs again; ``unknown``.
+            ``overdue``: the pending job was due 5 s ago, and nobody has taken it; ``ended``: its
+            limit or end is reached; ``dead``: there is no pending job, so it never runs again;
+            ``unknown``.
         next_at: when the pending job is due, or was.
         pending_id, pending_state: that job, and where it stands; None: nowhere.
         iterations: jobs made so far; None for a legacy one.

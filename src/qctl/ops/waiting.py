@@ -200,7 +200,7 @@ def error_of(report: WaitReport, prefix: str) -> QctlError | None:
             return None
         case "timeout":
             return TimedOutError(
-                f"{report.condition} of queue {queue} did not come within {report.waited_s:.1f} s",
+                f"{_wanted(report)} within {report.waited_s:.1f} s",
                 why=report.text,
                 hint=command(prefix, "status", queue),
             )
@@ -215,6 +215,13 @@ def error_of(report: WaitReport, prefix: str) -> QctlError | None:
                 why=report.failed_reason or "",
                 hint=command(prefix, "jobs", "show", queue, job_id),
             )
+
+
+def _wanted(report: WaitReport) -> str:
+    kind, _, job_id = report.condition.partition("=")
+    if kind == "job":
+        return f"job {job_id} of queue {report.queue} was not completed"
+    return f"queue {report.queue} was not {report.condition}"
 
 
 class _Workers:
@@ -302,8 +309,8 @@ class QueueTarget:
         if workers != 0 or not stalled or stalled < sum(in_the_way.values()):
             return ""
         return (
-            f"{_jobs(stalled)} of queue {self.keys.name} lost their worker, and no worker is "
-            "connected to take them up: this would never end"
+            f"{_jobs(stalled)} of queue {self.keys.name} lost the worker, and none is connected "
+            "to take up what it had: this would never end"
         )
 
     def news(self, timeout_s: float) -> Seen | None:

@@ -100,8 +100,8 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     legacy = sum(schedule.kind == "legacy" for schedule in schedules)
     if legacy:
         lines.append(
-            f"{counted(legacy, 'repeatable')} of BullMQ 5's add(…, {{repeat}}): a BullMQ 6 worker runs "
-            "them on without their data, or not at all"
+            f"{counted(legacy, 'repeatable')} of BullMQ 5's add(…, {{repeat}}): a BullMQ 6 worker "
+            "runs them on without their data, or not at all"
         )
     return lines
 
