@@ -64,7 +64,7 @@ def wait(
 
 def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Target:
     from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
-    from qctl.ops.waiting import JobTarget, QueueTarget  # noqa: PLC0415
+    from qctl.ops.wait_targets import JobTarget, QueueTarget  # noqa: PLC0415
 
     kind, separator, job_id = condition.partition("=")
     if condition not in {"idle", "empty"} and not (kind == "job" and separator and job_id):
