@@ -66,6 +66,8 @@ def events(
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     ops.require_stream(snapshot)
     after = None if since is None else ops.start_of(client, since)
+    for doubt in ops.doubts(names or ()):
+        env.note(doubt)
     wanted = ops.EventFilter(frozenset(names or ()), job_id)
     if follow:
         _follow(env, snapshot.keys, wanted, after, limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +31,14 @@ BLOCK_MS = 5000
 # Between two attempts to reach a Redis that went away.
 RETRY_S = 0.5
 _ID = re.compile(r"\d{1,19}(-\d{1,20})?", re.ASCII)
+# Those of BullMQ; apps may write others (wire format 8).
+KNOWN = frozenset(
+    {
+        *("added", "waiting", "delayed", "waiting-children", "active", "progress", "completed"),
+        *("failed", "retries-exhausted", "stalled", "removed", "duplicated", "deduplicated"),
+        *("debounced", "drained", "paused", "resumed", "cleaned"),
+    }
+)
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
 _NUMBERS = frozenset({"delay", "count", "attemptsMade"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,6 +103,18 @@ class EventFilter:
         if self.names and event.name not in self.names:
             return False
         return self.job_id is None or event.job_id == self.job_id
+
+
+def doubts(names: Iterable[str]) -> list[str]:
+    """Remarks on names that BullMQ itself gives no event: perhaps mistyped."""
+    import difflib  # noqa: PLC0415 - only for a name that may be wrong
+
+    found = []
+    for name in sorted(set(names) - KNOWN):
+        near = difflib.get_close_matches(name, sorted(KNOWN), n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        found.append(f"{name!r} is none of BullMQ's own events{meant}")
+    return found
 
 
 def require_stream(snapshot: QueueSnapshot) -> None:
@@ -187,8 +207,7 @@ def follow_events(
         QctlError: Redis cannot be reached at the start, or refuses.
     """
     cursors = {keys: last_event_id(client, keys) if after is None else after}
-    yield from _gap(client, keys, cursors[keys])
-    away = told_gone = False
+    away = False
     while True:
         cursor = cursors[keys]
         try:
@@ -205,11 +224,11 @@ def follow_events(
         if away:
             away = False
             yield Remark("Redis is back")
-        if is_gone and cursor != "0-0" and not told_gone:
-            told_gone = True
+        if is_gone and cursor != "0-0":
             yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
+            # Whatever is written from now on is new.
+            cursors[keys] = "0-0"
         if found:
-            told_gone = False
             yield from _gap(client, keys, cursor)
         for _, event in found:
             if wanted.takes(event):

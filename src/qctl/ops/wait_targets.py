@@ -78,8 +78,12 @@ class QueueTarget:
         if self.condition == "empty":
             in_the_way |= {"waiting": counts.waiting, "prioritized": counts.prioritized}
             if self._include_delayed:
-                in_the_way["delayed"] = counts.delayed - self._of_schedulers(snapshot)
                 in_the_way["waiting for children"] = counts.waiting_children
+                delayed = counts.delayed
+                if delayed and snapshot.schedulers and not any(in_the_way.values()):
+                    # Only when nothing else is left: every scheduler has to be read for it.
+                    delayed -= pending_delayed(client, keys)
+                in_the_way["delayed"] = delayed
         if not any(number > 0 for number in in_the_way.values()):
             return Seen(outcome=self.condition, text=_at_rest(counts), counts=counts)
         workers = self._workers.count()
@@ -90,9 +94,6 @@ class QueueTarget:
             stuck=self._stuck(snapshot, workers, in_the_way),
             counts=counts,
         )
-
-    def _of_schedulers(self, snapshot: QueueSnapshot) -> int:
-        return pending_delayed(self._client, self.keys) if snapshot.schedulers else 0
 
     def _stuck(
         self, snapshot: QueueSnapshot, workers: int | None, in_the_way: dict[str, int]
@@ -197,6 +198,11 @@ def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) ->
         found.append(f"queue {keys.name} is paused{by}: what waits runs after `{resume}`")
     if workers == 0:
         found.append(f"no worker of queue {keys.name} is connected")
-    if snapshot.counts.stalled and workers != 0:
-        found.append("some active jobs have no worker any more: the other workers take them up")
+    if snapshot.counts.stalled and workers is None:
+        found.append(
+            "active jobs have lost their worker, and Redis does not tell (CLIENT LIST is denied) "
+            "whether another is there to take them up"
+        )
+    elif snapshot.counts.stalled and workers:
+        found.append("active jobs have lost their worker; the others take them up")
     return tuple(found)

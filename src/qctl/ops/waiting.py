@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from qctl.connect import Client
 from qctl.errors import (
     ExitStatus,
     FailedError,
