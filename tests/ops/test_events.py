@@ -26,7 +26,7 @@ from qctl.ops.events import (
 from qctl.resp import SocketClient
 from qctl.wire.events import past_events
 from tests.ops.test_jobs import snapshot
-from tests.servers import RedisServer
+from tests.servers import RedisServer, wait_until
 from tests.wire.build import Q, put
 
 ALL = EventFilter()
@@ -143,13 +143,14 @@ def emit_when_asked(
 ) -> list[QueueEvent | Remark]:
     def write() -> None:
         with contextlib.closing(connect(client.address.url)[1]) as own:
+            wait_until(lambda: "blocked_clients:0" not in own.call("INFO", "clients"), "a read")
             for name in names:
                 emit(own, "added", jobId=name)
 
-    timer = threading.Timer(0.2, write)
-    timer.start()
+    thread = threading.Thread(target=write)
+    thread.start()
     found = list(itertools.islice(follower, len(names)))
-    timer.join()
+    thread.join()
     return found
 
 
