@@ -168,7 +168,9 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         or (end_ms is not None and now_ms > end_ms)
         or (end_ms is not None and _is_beyond(entry.next_ms, every_ms, pattern, tz, end_ms))
     )
-    state = _state(pending.state, now_ms - entry.next_ms > PATIENCE_MS, has_ended)
+    # An id without a hash is dropped by whoever comes upon it.
+    place = pending.state if pending.fields or pending.state == "unknown" else None
+    state = _state(place, now_ms - entry.next_ms > PATIENCE_MS, has_ended)
     return Schedule(
         queue=keys.name,
         id=entry.id,

@@ -53,8 +53,8 @@ def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> st
             "the stream was deleted"
         )
     if page.more:
-        which = "matches" if filtered else "events"
-        return f"the last {shown:,} {which} of {counted(page.total, 'event')}; --limit N for more"
+        which = "matches among" if filtered else "of"
+        return f"the last {shown:,} {which} {counted(page.total, 'event')}; --limit N for more"
     begins = page.kept_since_at
     if begins is not None and since_at is not None and begins > since_at:
         return f"the stream begins at {_utc(begins)}: what happened before is not kept"
