@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connect import Client, connect
 from qctl.errors import NotFoundError, RefusedError, UsageError
 from qctl.ops.adding import (
     AddReport,
@@ -18,7 +19,9 @@ from qctl.ops.adding import (
     parse_delay,
     parse_keep,
 )
+from qctl.resp import SocketClient
 from qctl.wire.adding import NewJob
+from qctl.wire.clients import client_name
 from qctl.wire.options import Dedup, Keep
 from tests.wire.build import Q, events, job, put, row
 
@@ -110,10 +113,13 @@ def test_a_dry_run_foresees_and_writes_nothing(queue: Client) -> None:
     assert len(row(queue, "wait")) == 2
 
 
-def test_what_keeps_it_from_running_is_said(client: Client) -> None:
+def test_what_keeps_it_from_running_is_said(client: SocketClient) -> None:
     put(client, "1")
     client.call("HSET", Q("meta"), "paused", 1)
-    paused, workers = add(client, NewJob("a")).remarks
+    with contextlib.closing(connect(client.address.url)[1]) as other:
+        # A worker of another queue does not help.
+        other.call("CLIENT", "SETNAME", client_name("bull", "other"))
+        paused, workers = add(client, NewJob("a")).remarks
     assert "paused" in paused
     assert "qctl resume q" in paused
     assert "no worker" in workers

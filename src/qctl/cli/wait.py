@@ -74,7 +74,7 @@ def _target(env: Environment, queue: str, condition: str, *, include_delayed: bo
         )
     address, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
-    require_bullmq([snapshot], hint="`qctl status --watch` shows such queues")
+    require_bullmq([snapshot], hint="qctl status --watch")
     if kind == "job":
         return JobTarget(client, snapshot.keys, job_id, db=address.db)
     return QueueTarget(

@@ -6,17 +6,17 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.durations import duration_s, parse_duration_s
-from qctl.ops.inspect import connected_workers
+from qctl.ops.inspect import count_workers, moment
 from qctl.ops.lookup import command, find_queues, require_bullmq
 from qctl.wire import lists, scripts
 from qctl.wire.adding import NewJob, add_calls, added_job, check_queue_name
-from qctl.wire.encoding import parse_backoff
+from qctl.wire.encoding import duration_ms, parse_backoff
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep
 from qctl.wire.snapshot import QueueSnapshot
@@ -81,16 +81,13 @@ def add_job(
         answers = [scripts.run(client, call.name, call.keys, call.args) for call in calls]
         done = added_job(job, answers)
         job_id, outcome = done.id, done.outcome
-    state: str | None = _first_state(job)
-    due_at = _due_at(job, now_ms) if state == "delayed" else None
+    delay_ms = 0 if job.delay is None else duration_ms(job.delay, "delay")
+    due_at = moment(now_ms + delay_ms) if delay_ms else None
+    state: str | None = "delayed" if delay_ms else "prioritized" if job.priority else "waiting"
     if outcome != "added" and job_id is not None:
         there = lists.locate(client, keys, job_id)
         state = there.state
-        due_at = (
-            None
-            if there.due_ms is None
-            else datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=there.due_ms)
-        )
+        due_at = None if there.due_ms is None else moment(there.due_ms)
     return AddReport(
         queue=queue,
         id=job_id,
@@ -113,7 +110,7 @@ def _find(client: Client, prefix: str, queue: str, *, create: bool) -> QueueSnap
         raise NotFoundError(
             error.what,
             why=f"{error.why}\nadding to a queue that does not exist would make one",
-            hint="correct the name, or the same command with --create",
+            hint="the same command with --create, if that is the name",
         ) from None
     require_bullmq([snapshot], hint="use Bull's own queue.add()")
     return snapshot
@@ -128,20 +125,9 @@ def run_remarks(
         by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
         resume = command(keys.prefix, "resume", keys.name)
         found.append(f"queue {keys.name} is paused{by}: it runs after `{resume}`")
-    if connected_workers(client, keys.prefix, [keys.name], db) == []:
+    if count_workers(client, keys, db) == 0:
         found.append(f"no worker of queue {keys.name} is connected")
     return tuple(found)
-
-
-def _first_state(job: NewJob) -> str:
-    if job.delay:
-        return "delayed"
-    return "prioritized" if job.priority else "waiting"
-
-
-def _due_at(job: NewJob, now_ms: int) -> datetime:
-    delay = job.delay if isinstance(job.delay, timedelta) else timedelta(seconds=job.delay or 0)
-    return datetime.fromtimestamp(now_ms / 1000, UTC) + delay
 
 
 def _foreseen(client: Client, keys: QueueKeys, job: NewJob) -> tuple[str | None, str]:
@@ -174,7 +160,7 @@ def parse_data(text: str | None) -> Any:
         raise UsageError(
             "--data is not JSON",
             why=str(error),
-            hint="""for example --data '{"to": "ada"}', --data @file.json, or --data - for stdin""",
+            hint="""--data '{"to": "ada"}', --data @FILE, or --data - for stdin""",
         ) from None
 
 

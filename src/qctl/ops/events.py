@@ -11,6 +11,7 @@ from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError
+from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since
 from qctl.wire.events import (
     READ_COUNT,
@@ -155,7 +156,7 @@ def _just_before(epoch_ms: int) -> str:
 
 def moment_of(event_id: str | None) -> datetime | None:
     """When the event with this id happened."""
-    return None if event_id is None else _moment(_order(event_id)[0])
+    return None if event_id is None else moment(_order(event_id)[0])
 
 
 def recent_events(
@@ -184,7 +185,7 @@ def recent_events(
             more = True
             break
         found.append(queue_event(keys, event))
-    kept_since_at = None if oldest is None else _moment(_order(oldest)[0])
+    kept_since_at = None if oldest is None else moment(_order(oldest)[0])
     return EventPage(keys.name, total, kept_since_at, more, tuple(reversed(found)))
 
 
@@ -271,11 +272,4 @@ def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
             fields[name] = text if value is None else value
         else:
             fields[name] = text
-    return QueueEvent(event.id, keys.name, _moment(event.at_ms), event.name, event.job_id, fields)
-
-
-def _moment(epoch_ms: int) -> datetime | None:
-    try:
-        return _EPOCH + timedelta(milliseconds=epoch_ms)
-    except OverflowError:
-        return None
+    return QueueEvent(event.id, keys.name, moment(event.at_ms), event.name, event.job_id, fields)

@@ -14,6 +14,7 @@ from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, QctlError
+from qctl.ops.inspect import moment
 from qctl.ops.lookup import Queues, command, find_queues, queues_named_or_all
 from qctl.wire import scheduling
 from qctl.wire.cron import next_time_ms
@@ -181,15 +182,15 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         tz=tz,
         offset_ms=number(record.get("offset")) or 0,
         state=state,
-        next_at=_moment(entry.next_ms),
+        next_at=moment(entry.next_ms),
         pending_id=pending.id,
         pending_state=pending.state,
         iterations=None if scheduler is None else scheduler.iterations,
         limit=limit,
         last_run_at=_last_run_at(pending.state, job.processed_on_ms, job.timestamp_ms, count),
         skipped=_skipped(state, entry.next_ms, every_ms, pattern, tz, now_ms),
-        start_at=_moment(number(record.get("startDate") or repeat.get("startDate"))),
-        end_at=_moment(end_ms),
+        start_at=_at(number(record.get("startDate") or repeat.get("startDate"))),
+        end_at=_at(end_ms),
         data=job.data if scheduler is None else scheduler.data,
         opts=scheduling.lasting_options(job.opts) if scheduler is None else scheduler.opts,
     )
@@ -218,9 +219,9 @@ def _last_run_at(
     state: str | None, processed_on_ms: int | None, made_ms: int | None, count: int | None
 ) -> datetime | None:
     if processed_on_ms is not None and state not in {"delayed", "waiting", "prioritized"}:
-        return _moment(processed_on_ms)
+        return _at(processed_on_ms)
     # The pending job was made when the one before it was fetched.
-    return _moment(made_ms) if count is not None and count > 1 else None
+    return _at(made_ms) if count is not None and count > 1 else None
 
 
 def _skipped(
@@ -256,7 +257,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
     if schedule.limit is not None and schedule.iterations is not None:
         left = min(left, max(schedule.limit - schedule.iterations, 0) + 1)
     for _, due_ms in zip(range(left - 1), times, strict=False):
-        due = _moment(due_ms)
+        due = _at(due_ms)
         if due is None or (schedule.end_at is not None and due > schedule.end_at):
             return
         yield due
@@ -281,11 +282,8 @@ def _parts_of_key(key: str) -> dict[str, str]:
     return {"name": name, "endDate": end, "tz": tz, when: suffix}
 
 
-def _moment(epoch_ms: int | None) -> datetime | None:
-    try:
-        return None if epoch_ms is None else _EPOCH + timedelta(milliseconds=epoch_ms)
-    except OverflowError:
-        return None
+def _at(epoch_ms: int | None) -> datetime | None:
+    return None if epoch_ms is None else moment(epoch_ms)
 
 
 def _now_ms() -> int:

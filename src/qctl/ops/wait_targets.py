@@ -6,7 +6,7 @@ import time
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
-from qctl.ops.inspect import connected_workers
+from qctl.ops.inspect import count_workers
 from qctl.ops.lookup import command
 from qctl.ops.waiting import LEAST_PAUSE_S, POLL_S, Seen
 from qctl.wire.ending import Ending, ending_told, read_ending
@@ -27,11 +27,7 @@ class _Workers:
     def count(self) -> int | None:
         """None when Redis does not tell."""
         if time.monotonic() - self._asked_at >= POLL_S:
-            keys = self._keys
-            workers = connected_workers(self._client, keys.prefix, [keys.name], self._db)
-            # Workers of the other queues of this prefix are among them.
-            mine = None if workers is None else [w for w in workers if w.queue == keys.name]
-            self._count = None if mine is None else len(mine)
+            self._count = count_workers(self._client, self._keys, self._db)
             self._asked_at = time.monotonic()
         return self._count
 
