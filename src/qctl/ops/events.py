@@ -14,7 +14,7 @@ from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError
 from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since
 from qctl.wire.events import (
-    READ_COUNT,
+    WINDOW,
     Event,
     last_event_id,
     oldest_event_id,
@@ -177,7 +177,7 @@ def recent_events(
     found: list[QueueEvent] = []
     since = "-" if after is None else after
     more = False
-    window = READ_COUNT if wanted.is_set else min(limit + 1, READ_COUNT)
+    window = WINDOW if wanted.is_set else min(limit + 1, WINDOW)
     for event in past_events(client, keys, since=since, window=window):
         if event.id == after or not wanted.takes(event):
             continue

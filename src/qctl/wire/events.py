@@ -11,6 +11,8 @@ from qctl.wire.keys import QueueKeys
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
 READ_COUNT = 1000
+# Of past events, fewer: each may hold a large return value.
+WINDOW = 250
 # Of the events of one millisecond.
 _LAST_NUMBER = 2**64 - 1
 
@@ -60,7 +62,7 @@ def stream_length(client: Client, keys: QueueKeys) -> int | None:
 
 
 def past_events(
-    client: Client, keys: QueueKeys, *, since: str = "-", window: int = READ_COUNT
+    client: Client, keys: QueueKeys, *, since: str = "-", window: int = WINDOW
 ) -> Iterator[Event]:
     """The events that are kept, newest first.
 
