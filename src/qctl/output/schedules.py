@@ -16,9 +16,9 @@ _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended"
 _MOST_NAMED = 5
 # Why a state asks for attention, and what to do.
 _STATE_TEXTS = {
-    "dead": "no pending job: it never runs again unless the app sets it anew (upsertJobScheduler)",
+    "dead": "no pending job: it runs again once the app sets it anew",
     "overdue": "due, and no worker has taken the job",
-    "unknown": "its pending job was not found, and cannot be looked for everywhere",
+    "unknown": "its pending job was not found where it can be looked for",
 }
 
 
@@ -100,8 +100,8 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     legacy = sum(schedule.kind == "legacy" for schedule in schedules)
     if legacy:
         lines.append(
-            f"{counted(legacy, 'repeatable')} of BullMQ 5's add(…, {{repeat}}): a BullMQ 6 worker "
-            "runs them on without their data, or not at all"
+            f"{counted(legacy, 'repeatable')} of BullMQ 5: "
+            "BullMQ 6 runs them on without their data, or not at all"
         )
     return lines
 
