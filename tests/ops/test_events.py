@@ -7,10 +7,11 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connect import Arg, Client, connect
 from qctl.errors import RefusedError, UnreachableError, UsageError
 from qctl.ops.events import (
     EventFilter,
@@ -63,6 +64,33 @@ def test_the_last_ones_oldest_first(store: Client) -> None:
     )
     whole = recent_events(store, Q, ALL, limit=5)
     assert (len(whole.events), whole.more, whole.kept_since_at) == (5, False, moment_of(f"{T0}-0"))
+
+
+def test_whether_older_ones_were_cut_off(client: Client) -> None:
+    numbered(client, 5)
+    assert not recent_events(client, Q, ALL).cut
+    client.call("XTRIM", Q("events"), "MAXLEN", 4)
+    page = recent_events(client, Q, ALL)
+    assert (page.cut, page.total, page.kept_since_at) == (True, 4, moment_of(f"{T0}-1"))
+
+
+class BeforeRedis7:
+    """A client of a Redis that does not count what was added."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        reply = self.client.call(*command, timeout_s=timeout_s)
+        if command[0] == "XINFO":
+            at = reply.index("entries-added")
+            reply = reply[:at] + reply[at + 2 :]
+        return reply
+
+
+def test_an_old_redis_does_not_tell_whether_older_ones_were_cut_off(store: Client) -> None:
+    numbered(store, 5)
+    assert recent_events(BeforeRedis7(store), Q, ALL).cut  # type: ignore[arg-type]
 
 
 def test_windows_join_without_a_gap(store: Client) -> None:
@@ -172,6 +200,22 @@ def test_a_stream_that_was_cut_off_beyond_the_start_is_told(client: Client) -> N
     assert event.job_id == "6"
     # Where the last event that was seen is still there, nothing is missing.
     assert remarks(list(itertools.islice(follow(client, after=f"{T0 + 2}-0"), 2))) == []
+
+
+def test_the_beginning_of_a_stream_is_no_cut(client: Client) -> None:
+    numbered(client, 3)
+    found = list(itertools.islice(follow(client, after=f"{T0 - 9}-0"), 3))
+    assert ids(found) == ["0", "1", "2"]
+    # Emptied, it is still there.
+    client.call("XTRIM", Q("events"), "MAXLEN", 0)
+    emptied = follow_events(client, Q, ALL, after=f"{T0}-2", block_ms=1)
+    with contextlib.closing(connect(client.address.url)[1]) as own:  # type: ignore[attr-defined]
+        thread = threading.Timer(0.05, lambda: emit(own, "added", jobId="new"))
+        thread.start()
+        found = list(itertools.islice(emptied, 2))
+        thread.join()
+    assert ids(found) == ["new"]
+    assert "begins" in remarks(found)[0].text
 
 
 class Trimmed:

@@ -17,10 +17,9 @@ from qctl.wire.events import (
     WINDOW,
     Event,
     last_event_id,
-    oldest_event_id,
     past_events,
     read_events,
-    stream_length,
+    read_stream,
 )
 from qctl.wire.jobs import number, read_json
 from qctl.wire.keys import QueueKeys
@@ -71,12 +70,14 @@ class EventPage:
     Args:
         total: events that are kept, shown or not; None when the queue has no stream.
         kept_since_at: when the oldest that is kept happened.
+        cut: whether older ones have been cut off; True also where Redis before 7 does not tell.
         more: there are older ones that match.
     """
 
     queue: str
     total: int | None
     kept_since_at: datetime | None
+    cut: bool
     more: bool
     events: tuple[QueueEvent, ...]
 
@@ -173,7 +174,7 @@ def recent_events(
         after: none up to this stream id.
         limit: how many at most.
     """
-    total, oldest = stream_length(client, keys), oldest_event_id(client, keys)
+    stream = read_stream(client, keys)
     found: list[QueueEvent] = []
     since = "-" if after is None else after
     more = False
@@ -185,8 +186,14 @@ def recent_events(
             more = True
             break
         found.append(queue_event(keys, event))
-    kept_since_at = None if oldest is None else moment(_order(oldest)[0])
-    return EventPage(keys.name, total, kept_since_at, more, tuple(reversed(found)))
+    return EventPage(
+        queue=keys.name,
+        total=None if stream is None else stream.length,
+        kept_since_at=moment_of(stream.oldest_id) if stream else None,
+        cut=stream is not None and stream.is_cut,
+        more=more,
+        events=tuple(reversed(found)),
+    )
 
 
 def follow_events(
@@ -213,7 +220,7 @@ def follow_events(
         cursor = cursors[keys]
         try:
             found = read_events(client, cursors, block_ms=block_ms)
-            is_gone = not found and oldest_event_id(client, keys) is None
+            is_gone = not found and read_stream(client, keys) is None
         except QctlError as error:
             if error.exit_status != ExitStatus.UNREACHABLE:
                 raise
@@ -244,12 +251,13 @@ def _gap(client: Client, keys: QueueKeys, cursor: str) -> Iterator[Remark]:
     if cursor == "0-0":
         return
     try:
-        oldest = oldest_event_id(client, keys)
+        stream = read_stream(client, keys)
     except QctlError as error:
         if error.exit_status != ExitStatus.UNREACHABLE:
             raise
         # What was read must not be lost for that; the next read finds out.
         return
+    oldest = stream.oldest_id if stream and stream.is_cut else None
     if oldest is not None and _order(oldest) > _order(cursor):
         yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
 

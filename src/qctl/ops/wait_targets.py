@@ -161,7 +161,7 @@ class JobTarget:
         elif ending.state == "missing":
             text = (
                 f"no {job} in queue {name}: it never existed, was removed without an event, or "
-                "ended before the oldest event that is kept"
+                "ended too long ago for the event stream to tell"
             )
         return Seen(outcome=ending.state, text=text, ending=ending)
 

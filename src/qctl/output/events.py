@@ -56,7 +56,7 @@ def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> st
         which = "matches among" if filtered else "of"
         return f"the last {shown:,} {which} {counted(page.total, 'event')}; --limit N for more"
     begins = page.kept_since_at
-    if begins is not None and since_at is not None and begins > since_at:
+    if page.cut and begins is not None and since_at is not None and begins > since_at:
         return f"the stream begins at {_utc(begins)}: what happened before is not kept"
     if not shown:
         return (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qctl.connect import Client
-from qctl.wire.jobs import pairs, raised
+from qctl.errors import ReplyError
+from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
@@ -47,18 +49,36 @@ def last_event_id(client: Client, keys: QueueKeys) -> str:
     return str(newest[0][0]) if newest else "0-0"
 
 
-def oldest_event_id(client: Client, keys: QueueKeys) -> str | None:
-    """The id of the oldest event that is kept; None when there is no stream."""
-    oldest = client.call("XRANGE", keys("events"), "-", "+", "COUNT", 1)
-    return str(oldest[0][0]) if oldest else None
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is kept of a queue's events.
+
+    Args:
+        length: how many.
+        oldest_id: None when there are none.
+        is_cut: whether older ones have been cut off; True also where Redis before 7 does not tell.
+    """
+
+    length: int
+    oldest_id: str | None
+    is_cut: bool
 
 
-def stream_length(client: Client, keys: QueueKeys) -> int | None:
-    """How many events are kept; None when there is no stream."""
-    exists, length = map(
-        raised, client.pipeline([("EXISTS", keys("events")), ("XLEN", keys("events"))])
+def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
+    """The queue's stream; None when there is none, which is not the same as an empty one."""
+    try:
+        flat = client.call("XINFO", "STREAM", keys("events"))
+    except ReplyError as error:
+        if "no such key" in error.message:
+            return None
+        raise
+    facts: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+    oldest = facts["first-entry"]
+    return Stream(
+        length=int(facts["length"]),
+        oldest_id=str(oldest[0]) if oldest else None,
+        is_cut=facts.get("entries-added") != facts["length"],
     )
-    return int(length) if exists else None
 
 
 def past_events(
