@@ -19,12 +19,13 @@ from tests.cli.test_frame import run
 from tests.servers import RedisServer, free_port, wait_until
 
 PASSWORD = "s3cretive"  # noqa: S105 - a test value
-READING = (["status"], ["queues"], ["jobs", "list", "q", "--state", "waiting"])
+READING = (["status"], ["queues"], ["jobs", "list", "q", "--state", "waiting"], ["events", "q"])
 WRITING = (
     ["pause", "q"],
     ["resume", "q"],
     ["drain", "q"],
     ["jobs", "retry-stalled", "q", "--yes"],
+    ["jobs", "add", "q", "n"],
 )
 
 

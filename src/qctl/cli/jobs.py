@@ -178,3 +178,5 @@ if find_spec("qctl.cli.bulk") is not None:
     app.command("retry-failed")(bulk.retry_failed)
     app.command("promote")(bulk.promote)
     app.command("remove")(bulk.remove)
+if find_spec("qctl.cli.add") is not None:
+    app.command("add")(import_module("qctl.cli.add").add)

@@ -19,6 +19,7 @@ from qctl.errors import ReplyError
 from qctl.ops.advice import Note, notes
 from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import WorkerClient, list_workers
+from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import Counts, QueueSnapshot
 
 if TYPE_CHECKING:
@@ -148,6 +149,13 @@ def connected_workers(
         raise
 
 
+def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
+    """Workers of one queue; None when Redis does not grant CLIENT LIST."""
+    workers = connected_workers(client, keys.prefix, [keys.name], db)
+    # Those of the prefix's other queues are among them.
+    return None if workers is None else sum(worker.queue == keys.name for worker in workers)
+
+
 def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
     note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
     return QueueStatus(
@@ -163,7 +171,7 @@ def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Qu
         ),
         schedulers=queue.schedulers,
         workers=workers,
-        paused_at=_moment(note.at_ms) if note and queue.paused else None,
+        paused_at=moment(note.at_ms) if note and queue.paused else None,
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,
         rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
@@ -171,7 +179,8 @@ def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Qu
     )
 
 
-def _moment(epoch_ms: int) -> datetime | None:
+def moment(epoch_ms: int) -> datetime | None:
+    """The time, aware; None for a number that is none."""
     try:
         return datetime.fromtimestamp(epoch_ms / 1000, UTC)
     except (ValueError, OverflowError, OSError, TypeError):

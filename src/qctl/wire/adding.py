@@ -126,16 +126,47 @@ def _add_call(
     return ScriptCall("add", (keys(""),), (*head, *rows))
 
 
-def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[str | int]]) -> list[str]:
+# An id, a code, or an id with why that job stands for the new one.
+Answer = str | int | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of an add.
+
+    Args:
+        outcome: ``added``; ``exists``: a job with its id was there; ``deduplicated``: another job
+            stands for it. In both of these ``id`` is the other job's.
+    """
+
+    id: str
+    outcome: str
+
+
+def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> list[str]:
     """The ids in the answers to ``add_calls``.
 
     Raises:
         NotFoundError, RefusedError: the only job was not added; see ``refusal``.
         PartialError: some of many were not.
     """
-    ids = [answer for chunk in answers for answer in chunk]
+    return [answer[0] if isinstance(answer, list) else answer for answer in _checked(jobs, answers)]
+
+
+def added_job(job: NewJob, answers: Sequence[Sequence[Answer]]) -> Added:
+    """What became of a single job, from the answers to its ``add_calls``.
+
+    Raises:
+        NotFoundError, RefusedError: it was not added; see ``refusal``.
+    """
+    (answer,) = _checked([job], answers)
+    return Added(*answer) if isinstance(answer, list) else Added(answer, "added")
+
+
+def _checked(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> list[str | list[str]]:
+    flat = [answer for chunk in answers for answer in chunk]
     failures = [
-        refusal(code, job) for job, code in zip(jobs, ids, strict=True) if isinstance(code, int)
+        refusal(code, job) for job, code in zip(jobs, flat, strict=True) if isinstance(code, int)
     ]
     if failures and len(jobs) == 1:
         raise failures[0]
@@ -144,7 +175,7 @@ def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[str | int]]) ->
             f"{len(failures)} of {len(jobs)} jobs were not added",
             why="\n".join(f"{error.what}: {error.why}" for error in failures[:10]),
         )
-    return [str(job_id) for job_id in ids]
+    return [answer for answer in flat if not isinstance(answer, int)]
 
 
 def refusal(code: int, job: NewJob | FlowJob) -> QctlError:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qctl.connect import Client
+from qctl.errors import ReplyError
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
 READ_COUNT = 1000
+# Of past events, fewer: each may hold a large return value.
+WINDOW = 250
+# Of the events of one millisecond.
+_LAST_NUMBER = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +49,85 @@ def last_event_id(client: Client, keys: QueueKeys) -> str:
     return str(newest[0][0]) if newest else "0-0"
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is kept of a queue's events.
+
+    Args:
+        length: how many.
+        oldest_id: None when there are none.
+        is_cut: whether older ones have been cut off; True also where Redis before 7 does not tell.
+    """
+
+    length: int
+    oldest_id: str | None
+    is_cut: bool
+
+
+def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
+    """The queue's stream; None when there is none, which is not the same as an empty one."""
+    try:
+        flat = client.call("XINFO", "STREAM", keys("events"))
+    except ReplyError as error:
+        if "no such key" in error.message:
+            return None
+        raise
+    facts: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+    oldest = facts["first-entry"]
+    return Stream(
+        length=int(facts["length"]),
+        oldest_id=str(oldest[0]) if oldest else None,
+        is_cut=facts.get("entries-added") != facts["length"],
+    )
+
+
+def past_events(
+    client: Client, keys: QueueKeys, *, since: str = "-", window: int = WINDOW
+) -> Iterator[Event]:
+    """The events that are kept, newest first.
+
+    Args:
+        since: the oldest id wanted.
+        window: events per round trip.
+    """
+    until = "+"
+    while True:
+        entries = client.call("XREVRANGE", keys("events"), until, since, "COUNT", window)
+        for entry_id, flat in entries:
+            yield _event(entry_id, flat)
+        if len(entries) < window:
+            return
+        until = _before(str(entries[-1][0]))
+
+
+def _before(entry_id: str) -> str:
+    """The last id before this one; Redis 6.0 has no open ranges."""
+    ms, _, number = entry_id.partition("-")
+    if int(number) > 0:
+        return f"{ms}-{int(number) - 1}"
+    return f"{max(int(ms) - 1, 0)}-{_LAST_NUMBER if int(ms) else 0}"
+
+
 def read_events(
-    client: Client, cursors: dict[QueueKeys, str], *, block_ms: int = 0
+    client: Client,
+    cursors: dict[QueueKeys, str],
+    *,
+    block_ms: int = 0,
+    count: int = READ_COUNT,
 ) -> list[tuple[QueueKeys, Event]]:
     """New events of several queues, and moves the cursors past them.
 
     Args:
         cursors: the last event id seen of each queue; updated in place.
         block_ms: how long to wait for the first event, in milliseconds; 0 does not wait.
+        count: events of each queue at most.
     """
     groups: dict[str, list[QueueKeys]] = {}
     for keys in cursors:
         groups.setdefault(_slot_tag(keys), []).append(keys)
     events = []
     for group in groups.values():
-        found = _read_group(client, group, cursors, block_ms // len(groups))
+        found = _read_group(client, group, cursors, block_ms // len(groups), count)
         events += found
         if found:
             # There is news: do not wait in the groups that follow.
@@ -66,12 +136,16 @@ def read_events(
 
 
 def _read_group(
-    client: Client, queues: list[QueueKeys], cursors: dict[QueueKeys, str], block_ms: int
+    client: Client,
+    queues: list[QueueKeys],
+    cursors: dict[QueueKeys, str],
+    block_ms: int,
+    count: int,
 ) -> list[tuple[QueueKeys, Event]]:
     by_key = {keys("events"): keys for keys in queues}
     block = ("BLOCK", block_ms) if block_ms > 0 else ()
     reply = client.call(
-        *("XREAD", "COUNT", READ_COUNT, *block, "STREAMS", *by_key),
+        *("XREAD", "COUNT", count, *block, "STREAMS", *by_key),
         *(cursors[keys] for keys in queues),
         timeout_s=block_ms / 1000,
     )

@@ -35,6 +35,10 @@ class QueueKeys:
         """Why children of the job failed whose failure does not count."""
         return self(f"{job_id}:failed")
 
+    def dedup(self, dedup_id: str) -> str:
+        """The id of the job that owns a deduplication id."""
+        return self(f"de:{dedup_id}")
+
     def scheduler(self, scheduler_id: str) -> str:
         return self(f"repeat:{scheduler_id}")
 

@@ -32,6 +32,9 @@ from qctl.wire.scripts import ScriptCall
 # A key of repeatable jobs of old versions: name:id:endDate:tz:suffix (wire format 6.6).
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
 _RUNS = -10
+_OWN_TO_ITERATION = frozenset(
+    {"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,11 @@ class Scheduler:
     opts: Mapping[str, Any]
 
 
+def is_legacy_key(scheduler_id: str) -> bool:
+    """Whether it has the form of a key of old versions' repeatable jobs (wire format 6.6)."""
+    return _LEGACY_KEY.fullmatch(scheduler_id) is not None
+
+
 def upsert_call(
     keys: QueueKeys,
     scheduler_id: str,
@@ -98,7 +106,7 @@ def upsert_call(
     Raises:
         UsageError: the schedule or the jobs' options are wrong.
     """
-    if not scheduler_id or _LEGACY_KEY.fullmatch(scheduler_id):
+    if not scheduler_id or is_legacy_key(scheduler_id):
         raise UsageError(f"a scheduler cannot have the id {scheduler_id!r}")
     record, repeat, next_ms = _schedule(schedule, now_ms)
     template, priority = _template(options, keys.prefix)
@@ -140,9 +148,62 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
     return str(answer[0])
 
 
-def remove_call(keys: QueueKeys, scheduler_id: str) -> ScriptCall:
-    """The call that removes a scheduler; it answers 0 when there is none."""
-    return ScriptCall("remove_scheduler", (keys(""),), (scheduler_id,))
+def remove_call(
+    keys: QueueKeys, scheduler_id: str, iteration_prefix: str | None = None
+) -> ScriptCall:
+    """The call that removes a scheduler; it answers 0 when there is none.
+
+    Args:
+        iteration_prefix: what its jobs' ids begin with, up to the time; None for the usual one.
+    """
+    prefix = f"repeat:{scheduler_id}:" if iteration_prefix is None else iteration_prefix
+    return ScriptCall("remove_scheduler", (keys(""),), (scheduler_id, prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a scheduler makes its jobs of; ``data`` is JSON."""
+
+    name: str
+    data: str
+    opts: Mapping[str, Any]
+
+
+def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Template:
+    """What the next iteration would be made of (wire format 6.4).
+
+    Args:
+        record: the scheduler's record.
+        pending: the hash of its pending job, whose options count; empty when it is gone.
+    """
+    opts = _object(pending.get("opts") if pending else record.get("opts"))
+    return Template(
+        record.get("name") or pending.get("name", ""),
+        record.get("data") or pending.get("data") or "{}",
+        lasting_options(opts),
+    )
+
+
+def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an iteration without those that are its own, as the next one gets them."""
+    found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _OWN_TO_ITERATION}
+    if isinstance(backoff := found.get("backoff"), int | float):
+        found["backoff"] = {"type": "fixed", "delay": backoff}
+    return found
+
+
+def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall:
+    """The call that adds one job of the template, which is no iteration; it answers ``[id]``.
+
+    It has no ``rjk`` and no ``opts.repeat``, by which a worker would take it for one.
+    """
+    opts = template.opts
+    priority = number(opts.get("priority")) or 0
+    options = (
+        encode_json(opts, "an option"), "", "0", priority, "1" if opts.get("lifo") else "", "",
+    )  # fmt: skip
+    args = (now_ms, 1, *options, "1", template.name, template.data)
+    return ScriptCall("add", (keys(""),), args)
 
 
 def next_iteration_call(
@@ -159,7 +220,7 @@ def next_iteration_call(
     scheduler_id = fields.get("rjk", "")
     opts = _object(fields.get("opts"))
     repeat = _mapping(opts.get("repeat"))
-    if not scheduler_id or not repeat or _LEGACY_KEY.fullmatch(scheduler_id):
+    if not scheduler_id or not repeat or is_legacy_key(scheduler_id):
         return None
     count = (number(repeat.get("count")) or 0) + 1
     limit, end = number(repeat.get("limit")), number(repeat.get("endDate"))
@@ -171,10 +232,7 @@ def next_iteration_call(
         next_ms = next_time_ms(str(pattern), repeat.get("tz"), base_ms)
         if next_ms is None or (end is not None and next_ms > end):
             return None
-    timed = {"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"}
-    renewed = {"attempts": 0} | {key: opts[key] for key in opts if key not in timed}
-    if isinstance(backoff := renewed.get("backoff"), int | float):
-        renewed["backoff"] = {"type": "fixed", "delay": backoff}
+    renewed = lasting_options(opts)
     renewed["repeat"] = {key: repeat[key] for key in repeat if key != "immediately"}
     renewed["repeat"]["count"] = count
     renewed["repeatJobKey"] = scheduler_id

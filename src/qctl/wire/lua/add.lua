@@ -6,8 +6,8 @@
 --   and what only some jobs have: "" or JSON {id, parent_key, parent, dedup}
 -- then for each job three: number of its set, name, data as JSON; at most 250 jobs
 --
--- Answers for each job its id, or the id of the job that stands for it, or -5 (no such parent) or -7
--- (it has another parent): then nothing was added.
+-- Answers for each job its id, or {id of the job that stands for it, "exists" or "deduplicated"}, or
+-- -5 (no such parent) or -7 (it has another parent): then nothing was added.
 --@include adding
 
 local base, now_text = KEYS[1], ARGV[1]
@@ -59,7 +59,8 @@ while at <= #ARGV do
     local job = with_rest({name = ARGV[at + 1], data = ARGV[at + 2], opts = set.opts,
       timestamp = set.timestamp, delay = set.delay, priority = set.priority, lifo = set.lifo},
       set.rest)
-    answers[#answers + 1] = add_job(base, job, now, false)
+    local id, stands_for = add_job(base, job, now, false)
+    answers[#answers + 1] = stands_for and {id, stands_for} or id
     at = at + 3
   end
 end

@@ -2,10 +2,9 @@
 -- that waits already stays and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] scheduler id
+-- ARGV[1] scheduler id   ARGV[2] what the ids of its jobs begin with, up to the time
 --
 -- Answers 1 when there was one, else 0.
---@include slots
 --@include keep
 
 local base, sid = KEYS[1], ARGV[1]
@@ -13,7 +12,7 @@ local prev = tonumber(redis.call("ZSCORE", base .. "repeat", sid) or "")
 if not prev then
   return 0
 end
-local id = iteration_id(sid, prev)
+local id = ARGV[2] .. string.format("%.0f", prev)
 if redis.call("ZREM", base .. "delayed", id) == 1 then
   delete_job_keys(base .. id)
   redis.call("XADD", base .. "events", "*", "event", "removed", "jobId", id, "prev", "delayed")

@@ -29,7 +29,7 @@ local function add_existing(base, job, now, in_flow)
     end
   end
   emit(base .. "events", base .. "meta", "event", "duplicated", "jobId", job.id)
-  return job.id
+  return job.id, "exists"
 end
 
 -- What only some jobs have, from the JSON {id, parent_key, parent, dedup} or "".
@@ -44,7 +44,8 @@ end
 
 -- job: as lib/store.lua takes it, without an id unless it has one of its own; lifo; dedup (see
 -- lib/dedup_adding.lua); has_children: it waits for them.
--- Answers the id of the job that is there now, or one of the codes.
+-- Answers the id of the job that is there now, or one of the codes; and for a job that was there before
+-- why that one stands for the new one.
 local function add_job(base, job, now, in_flow)
   if job.parent_key and redis.call("EXISTS", job.parent_key) == 0 then
     return NO_PARENT
@@ -59,7 +60,7 @@ local function add_job(base, job, now, in_flow)
     job.deid = job.dedup.id
     local standing = deduplicate(base, job)
     if standing then
-      return standing
+      return standing, "deduplicated"
     end
   end
   store_job(base, job)

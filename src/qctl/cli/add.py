@@ -1,0 +1,108 @@
+"""``qctl jobs add``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, with_environment
+from qctl.errors import UsageError
+
+_KEEP = "true: at once, false: never, N: keep so many, 24h: keep so long, N,24h"
+
+
+@with_environment
+def add(
+    env: Environment,
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The job's name")],
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="JSON", help="Its payload; @FILE, or - for stdin"),
+    ] = None,
+    delay: Annotated[
+        str | None, typer.Option("--delay", metavar="D", help="Run it no sooner than after 30s, 2h")
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option("--priority", metavar="P", help="1 (most urgent) to 2097151; 0 before all"),
+    ] = None,
+    attempts: Annotated[
+        int | None, typer.Option("--attempts", metavar="N", help="Runs allowed through failures")
+    ] = None,
+    backoff: Annotated[
+        str | None,
+        typer.Option("--backoff", metavar="KIND:D", help="Before a retry: exponential:60s"),
+    ] = None,
+    job_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Instead of a number")
+    ] = None,
+    lifo: Annotated[bool, typer.Option("--lifo", help="Run it before those that wait")] = False,
+    remove_on_complete: Annotated[
+        str | None, typer.Option("--remove-on-complete", metavar="KEEP", help=_KEEP)
+    ] = None,
+    remove_on_fail: Annotated[
+        str | None, typer.Option("--remove-on-fail", metavar="KEEP", help="The same for a failure")
+    ] = None,
+    dedup: Annotated[
+        str | None,
+        typer.Option(
+            "--dedup", metavar="ID[:TTL]", help="Not while a job of this id is there: user-7:5s"
+        ),
+    ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make the queue if it does not exist")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, write nothing")
+    ] = False,
+) -> None:
+    """Add a job, and print its id.
+
+    With --id or --dedup it may be that of a job that is there already; then nothing is added.
+    """
+    from qctl.ops import adding as ops  # noqa: PLC0415 - not for --help
+    from qctl.wire.adding import NewJob  # noqa: PLC0415
+
+    job = NewJob(
+        name,
+        ops.parse_data(_read(env, data)),
+        delay=ops.parse_delay(delay),
+        priority=priority,
+        attempts=attempts,
+        backoff=ops.check_backoff(backoff),
+        job_id=job_id,
+        lifo=lifo,
+        remove_on_complete=ops.parse_keep(remove_on_complete, "--remove-on-complete"),
+        remove_on_fail=ops.parse_keep(remove_on_fail, "--remove-on-fail"),
+        dedup=ops.parse_dedup(dedup),
+    )
+    address, client = env.redis()
+    report = ops.add_job(
+        client, env.settings.prefix, queue, job, db=address.db, create=create, dry_run=dry_run
+    )
+    if env.output != "table":
+        env.emit_json(report)
+        return
+    from qctl.output.adding import id_line, remark_lines  # noqa: PLC0415 - not for JSON
+
+    env.line(id_line(report))
+    env.streams.stdout.flush()
+    for line in remark_lines(report):
+        env.note(line)
+
+
+def _read(env: Environment, data: str | None) -> str | None:
+    """The text that ``--data`` names."""
+    try:
+        if data == "-":
+            return env.streams.stdin.read()
+        if data is not None and data.startswith("@"):
+            return Path(data[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        source = "stdin" if data == "-" else data
+        raise UsageError(f"--data {source} cannot be read", why=str(error)) from None
+    return data

@@ -1,0 +1,114 @@
+"""``qctl schedules``: list, show, remove, run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+
+app = new_app("Job schedulers: list, show, remove, run now.")
+
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
+SchedulerId = Annotated[str, typer.Argument(metavar="ID", help="The scheduler's id")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing")]
+
+
+@app.command("list")
+@with_environment
+def list_command(
+    env: Environment,
+    queues: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUEUE]...", help="Default: every queue")
+    ] = None,
+) -> None:
+    """Schedulers and when they are due, the next one first.
+
+    STATE is dead when there is no pending job, from which alone the next one would come.
+    """
+    from qctl.ops.schedules import list_schedules  # noqa: PLC0415 - not for --help
+
+    _, client = env.redis()
+    found, looked_at = list_schedules(client, env.settings.prefix, queues or [])
+    if env.output == "json":
+        env.emit_json(found)
+    elif env.output == "ndjson":
+        for schedule in found.schedules:
+            env.emit_json(schedule)
+    else:
+        from qctl.output.schedules import attention_lines, table_of  # noqa: PLC0415
+
+        if found.schedules:
+            env.table(*table_of(found.schedules, datetime.now(UTC)))
+        else:
+            env.note("no schedulers")
+        for line in attention_lines(found.schedules):
+            env.line(line)
+    looked_at.raise_if_broken()
+
+
+@app.command("show")
+@with_environment
+def show_command(env: Environment, queue: Queue, scheduler_id: SchedulerId) -> None:
+    """One scheduler in full, and its next due times."""
+    from qctl.ops.schedules import show_schedule  # noqa: PLC0415 - not for --help
+
+    _, client = env.redis()
+    schedule = show_schedule(client, env.settings.prefix, queue, scheduler_id)
+    if env.output != "table":
+        env.emit_json(schedule)
+        return
+    from qctl.output.schedules import detail_lines  # noqa: PLC0415 - not for JSON
+
+    for line in detail_lines(schedule, datetime.now(UTC)):
+        env.line(line)
+
+
+@app.command("remove")
+@with_environment
+def remove_command(
+    env: Environment, queue: Queue, scheduler_id: SchedulerId, dry_run: DryRun = False
+) -> None:
+    """Remove a scheduler, and its next job if that is not yet due.
+
+    Apps that set their schedulers when they start make it again at their next start.
+    """
+    from qctl.ops.schedule_changes import remove_schedule  # noqa: PLC0415 - not for --help
+
+    _, client = env.redis()
+    removal = remove_schedule(client, env.settings.prefix, queue, scheduler_id, dry_run=dry_run)
+    if env.output != "table":
+        env.emit_json(removal)
+        return
+    from qctl.output.schedules import removal_lines  # noqa: PLC0415 - not for JSON
+
+    for line in removal_lines(removal):
+        env.line(line)
+
+
+@app.command("run")
+@with_environment
+def run_command(
+    env: Environment, queue: Queue, scheduler_id: SchedulerId, dry_run: DryRun = False
+) -> None:
+    """Add one job as the scheduler would make it, now.
+
+    It is no iteration: the schedule goes on as if nothing had happened, and does not count it.
+    """
+    from qctl.ops.schedule_changes import run_schedule  # noqa: PLC0415 - not for --help
+
+    address, client = env.redis()
+    run = run_schedule(
+        client, env.settings.prefix, queue, scheduler_id, db=address.db, dry_run=dry_run
+    )
+    if env.output != "table":
+        env.emit_json(run)
+        return
+    from qctl.output.schedules import run_line  # noqa: PLC0415 - not for JSON
+
+    env.line(run_line(run))
+    env.streams.stdout.flush()
+    for remark in run.remarks:
+        env.note(remark)

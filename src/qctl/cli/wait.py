@@ -1,0 +1,118 @@
+"""``qctl wait``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from qctl.ops.waiting import Target, Waiting, WaitReport
+
+app = new_app()
+
+# How often what is in the way is told again while it changes.
+_REPEAT_S = 10.0
+
+
+@app.command("wait")
+@with_environment
+def wait(
+    env: Environment,
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")],
+    *,
+    condition: Annotated[
+        str, typer.Option("--for", metavar="idle|empty|job=ID", help="What to wait for")
+    ],
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="D", help="Give up after 30s, 10m, 2h (exit 4)"),
+    ] = None,
+    include_delayed: Annotated[
+        bool,
+        typer.Option(
+            "--include-delayed",
+            help="empty: also nothing delayed (but by schedulers) or waiting for children",
+        ),
+    ] = False,
+) -> None:
+    """Wait until a queue is idle or empty, or a job is finished.
+
+    idle: no job is active; empty: none is waiting, prioritized or active; job=ID: the job is
+    completed. A job that fails ends the wait at once, with exit code 1 and its reason.
+    """
+    from qctl.ops import waiting as ops  # noqa: PLC0415 - not for --help
+    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
+
+    if include_delayed and condition != "empty":
+        raise UsageError("--include-delayed goes with --for empty")
+    timeout_s = None if timeout is None else parse_duration_s(timeout, "--timeout")
+    target = _target(env, queue, condition, include_delayed=include_delayed)
+    view = _View(env)
+    for step in ops.wait_for(target, timeout_s=timeout_s):
+        if isinstance(step, ops.WaitReport):
+            view.end(step)
+            if (error := ops.error_of(step, env.settings.prefix)) is not None:
+                raise error
+        else:
+            view.waiting(step)
+
+
+def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Target:
+    from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
+    from qctl.ops.wait_targets import JobTarget, QueueTarget  # noqa: PLC0415
+
+    kind, separator, job_id = condition.partition("=")
+    if condition not in {"idle", "empty"} and not (kind == "job" and separator and job_id):
+        raise UsageError(
+            f"--for {condition!r} is nothing to wait for",
+            hint="--for idle, --for empty or --for job=ID",
+        )
+    address, client = env.redis()
+    (snapshot,) = find_queues(client, env.settings.prefix, [queue])
+    require_bullmq([snapshot], hint="qctl status --watch")
+    if kind == "job":
+        return JobTarget(client, snapshot.keys, job_id, db=address.db)
+    return QueueTarget(
+        client, snapshot.keys, condition, include_delayed=include_delayed, db=address.db
+    )
+
+
+class _View:
+    """Shows the steps: data on stdout, what is in the way on stderr, each thing once."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self._told: set[str] = set()
+        self._text = ""
+        self._text_at_s = -_REPEAT_S
+
+    def waiting(self, step: Waiting) -> None:
+        if self._env.output == "ndjson":
+            self._env.emit_json({"step": "waiting"} | _fields(step))
+        for remark in step.remarks:
+            if remark not in self._told:
+                self._env.note(remark)
+        self._told = set(step.remarks)
+        if step.text != self._text and step.waited_s - self._text_at_s >= _REPEAT_S:
+            self._text, self._text_at_s = step.text, step.waited_s
+            self._env.note(f"waiting: {step.text}")
+
+    def end(self, report: WaitReport) -> None:
+        if self._env.output == "ndjson":
+            self._env.emit_json({"step": "report"} | _fields(report))
+        elif self._env.output == "json":
+            self._env.emit_json(report)
+        else:
+            from qctl.output.waiting import report_line  # noqa: PLC0415 - not for JSON
+
+            if line := report_line(report):
+                self._env.line(line)
+
+
+def _fields(step: Waiting | WaitReport) -> dict[str, object]:
+    return {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}

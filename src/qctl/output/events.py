@@ -1,0 +1,134 @@
+"""Events as lines."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from qctl.ops.events import EventPage, QueueEvent
+from qctl.output.console import styled
+from qctl.output.text import count, counted, duration, shortened, visible
+
+_EVENT_CELLS = 17
+_ID_CELLS = 6
+# Payloads may be megabytes long, and a line that is not a terminal's has no width.
+_MOST_TEXT = 2000
+_STYLES = {
+    "failed": "red",
+    "stalled": "bold red",
+    "retries-exhausted": "red",
+    "completed": "green",
+    "active": "cyan",
+    "paused": "yellow",
+    "resumed": "yellow",
+    "removed": "yellow",
+    "cleaned": "yellow",
+}
+
+
+def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) -> str:
+    """One event on one line: when, what, which job, and what else there is to say.
+
+    Args:
+        width: of the terminal, in cells.
+    """
+    name = f"{visible(event.event, 40):<{_EVENT_CELLS}}"
+    head = f"{_clock(event, now)}  "
+    rest = f"  {visible(event.job_id or ''):<{_ID_CELLS}}  {_said(event)}"
+    line = shortened(f"{head}{name}{rest}".rstrip(), width)
+    style = _STYLES.get(event.event, "")
+    start, end = len(head), len(head) + len(name)
+    if not style or not colour or len(line) < end:
+        return line
+    return line[:start] + styled(line[start:end], style, colour=colour) + line[end:]
+
+
+def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> str:
+    """A remark on what the lines do not show; empty when they show what was asked for."""
+    shown = len(page.events)
+    if page.total is None:
+        return (
+            f"queue {page.queue} has no event stream: nothing has happened in it yet, or "
+            "the stream was deleted"
+        )
+    if page.more:
+        which = "matches among" if filtered else "of"
+        return f"the last {shown:,} {which} {counted(page.total, 'event')}; --limit N for more"
+    begins = page.kept_since_at
+    if page.cut and begins is not None and since_at is not None and begins > since_at:
+        return f"the stream begins at {_utc(begins)}: what happened before is not kept"
+    if not shown:
+        return (
+            f"no {'match among' if filtered else 'event since then of'} {count(page.total)} events"
+        )
+    return ""
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def _clock(event: QueueEvent, now: datetime) -> str:
+    at = event.happened_at
+    if at is None:
+        return visible(event.id)
+    if at.date() == now.astimezone(UTC).date():
+        return f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return f"{at:%m-%d %H:%M:%S}Z"
+
+
+def _said(event: QueueEvent) -> str:
+    fields = dict(event.fields)
+    previous = fields.pop("prev", None)
+    match event.event:
+        case "added":
+            text = str(fields.pop("name", ""))
+        case "delayed":
+            text = _until(event, fields.pop("delay", None))
+        case "progress":
+            text = _json(fields.pop("data", None))
+        case "completed":
+            value = fields.pop("returnvalue", None)
+            text = "" if value is None else f"returned {_json(value)}"
+        case "failed":
+            text = str(fields.pop("failedReason", ""))
+        case "retries-exhausted":
+            text = f"after {fields.pop('attemptsMade', '?')} attempts"
+        case "duplicated":
+            text = "an add of this id was ignored"
+        case "deduplicated" | "debounced":
+            dropped = fields.pop("deduplicatedJobId", None)
+            by = fields.pop("deduplicationId", None) or fields.pop("debounceId", "?")
+            text = f"in place of {dropped} (id {by})" if dropped else f"(id {by})"
+        case "cleaned":
+            text = f"{fields.pop('count', '?')} jobs"
+        case _:
+            text = ""
+    # That a job was waiting before it became active, and active before it ended, goes without
+    # saying.
+    if previous is not None and event.event in {"waiting", "removed", "waiting-children"}:
+        text = f"from {previous}" + (f"; {text}" if text else "")
+    others = [f"{name}={_json(value)}" for name, value in fields.items()]
+    return visible(" ".join([text, *others] if text else others)[:_MOST_TEXT])
+
+
+def _until(event: QueueEvent, due_ms: Any) -> str:
+    if not isinstance(due_ms, int) or event.happened_at is None:
+        return f"until {due_ms}"
+    wait_s = due_ms / 1000 - event.happened_at.timestamp()
+    try:
+        due = datetime.fromtimestamp(due_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"until {due_ms}"
+    day = "" if due.date() == event.happened_at.date() else f"{due:%Y-%m-%d} "
+    return f"for {duration(max(wait_s, 0))}, until {day}{due:%H:%M:%S}Z"
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (RecursionError, ValueError):
+        return "(nested too deeply to be shown)"

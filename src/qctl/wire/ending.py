@@ -1,0 +1,96 @@
+"""How a job ended, from its state and, where it was removed at once, from the event stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Client
+from qctl.wire.events import Event, past_events
+from qctl.wire.jobs import raised, read_json, typed
+from qctl.wire.keys import QueueKeys
+
+# Events looked through for a job that is gone; BullMQ keeps some 10,000.
+MOST_EVENTS = 100_000
+_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
+_ENDED = frozenset({"completed", "failed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """A job as far as its end is concerned.
+
+    Args:
+        state: ``completed``, ``failed``, ``removed``, ``missing`` (no record, and no event that
+            tells of its end), or where it is: ``delayed``, ``prioritized``, ``waiting-children``,
+            ``active`` (it has a lock) or ``waiting`` (any other place, stalled ones included).
+    """
+
+    state: str
+    returnvalue: Any = None
+    failed_reason: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in _ENDED or self.state in {"removed", "missing"}
+
+
+def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
+    """The job's end, or where it is; one round trip unless its record is gone.
+
+    Costs the same whatever the length of the queue: no list is searched.
+    """
+    *scores, fields, exists, lock = client.pipeline(
+        [
+            *(("ZSCORE", keys(name), job_id) for name in _SETS),
+            ("HMGET", keys(job_id), "returnvalue", "failedReason"),
+            ("HLEN", keys(job_id)),
+            ("EXISTS", keys.lock(job_id)),
+        ]
+    )
+    state = next(
+        (name for name, score in zip(_SETS, scores, strict=True) if raised(score) is not None),
+        None,
+    )
+    if state is None and not typed(exists, 0):
+        return _told_ending(client, keys, job_id)
+    returnvalue, failed_reason = typed(fields, (None, None))
+    return Ending(
+        state=state or ("active" if raised(lock) else "waiting"),
+        returnvalue=read_json(returnvalue, None)[0] if state == "completed" else None,
+        failed_reason=failed_reason if state == "failed" else None,
+    )
+
+
+def ending_told(event: Event) -> Ending | None:
+    """The end of a job that an event tells; ``failed`` is told of final failures only."""
+    fields = event.fields
+    if event.name == "completed":
+        value = read_json(fields.get("returnvalue"), None)[0]
+        return Ending(state="completed", returnvalue=value)
+    if event.name == "failed":
+        return Ending(state="failed", failed_reason=fields.get("failedReason"))
+    if event.name == "removed":
+        # A job that had ended before it was removed did end.
+        previous = fields.get("prev", "")
+        return Ending(state=previous if previous in _ENDED else "removed")
+    return None
+
+
+def _told_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
+    """What the stream says last about a job that is gone.
+
+    To be called after the look that missed it: what ends a job writes its event with it.
+    """
+    removed = None
+    for index, event in enumerate(past_events(client, keys)):
+        if index == MOST_EVENTS:
+            break
+        told = ending_told(event) if event.job_id == job_id else None
+        if told is None:
+            continue
+        if event.name != "removed" or told.state == "removed":
+            return told
+        # It is known that it ended; an event further back may say with what.
+        removed = removed or told
+    return removed or Ending(state="missing")

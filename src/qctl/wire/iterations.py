@@ -1,0 +1,167 @@
+"""Schedulers as Redis has them, with the pending job of each; and legacy repeatables (6.6)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.errors import ReplyError
+from qctl.wire.jobs import number, pairs, raised, typed
+from qctl.wire.keys import QueueKeys
+from qctl.wire.scheduling import Scheduler, is_legacy_key, schedulers
+
+# Schedulers read per round trip.
+_WINDOW = 500
+_SETS = {
+    "delayed": "delayed",
+    "prioritized": "prioritized",
+    "completed": "completed",
+    "failed": "failed",
+    "waiting-children": "waiting-children",
+}
+_LISTS = {"active": "active", "wait": "waiting", "paused": "waiting"}
+# Entries of a list that are searched from each of its ends.
+_REACH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """The job that a scheduler has made last.
+
+    Args:
+        state: None when it stands in no list; ``unknown`` when a list is too long to be searched,
+            or its id can only be guessed.
+        fields: of its hash; empty when that is gone.
+    """
+
+    id: str
+    state: str | None
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """An entry of ``repeat``.
+
+    Args:
+        next_ms: when its pending job is due, or was.
+        scheduler: None for a legacy repeatable.
+        record: the fields of its record; empty for those of very old versions.
+        iteration_prefix: what the ids of its jobs begin with, up to the time.
+    """
+
+    id: str
+    next_ms: int
+    scheduler: Scheduler | None
+    record: Mapping[str, str]
+    iteration_prefix: str
+    pending: Iteration
+
+
+def read_registered(client: Client, keys: QueueKeys) -> Iterator[Registered]:
+    """All schedulers and legacy repeatables, soonest first, in windows."""
+    start = 0
+    while True:
+        listed = client.call("ZRANGE", keys("repeat"), start, start + _WINDOW - 1, "WITHSCORES")
+        yield from _read(client, keys, listed)
+        if len(listed) < 2 * _WINDOW:
+            return
+        start += _WINDOW
+
+
+def read_one(client: Client, keys: QueueKeys, scheduler_id: str) -> Registered | None:
+    """One of them; None when there is none of this id."""
+    score = client.call("ZSCORE", keys("repeat"), scheduler_id)
+    if score is None:
+        return None
+    return next(iter(_read(client, keys, [scheduler_id, str(score)])))
+
+
+def pending_delayed(client: Client, keys: QueueKeys) -> int:
+    """How many delayed jobs are the next ones of schedulers."""
+    return sum(entry.pending.state == "delayed" for entry in read_registered(client, keys))
+
+
+def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Registered]:
+    scores = pairs(listed)
+    commands: list[tuple[Arg, ...]] = [("HGETALL", keys.scheduler(sid)) for sid in scores]
+    # An id may be the name of another key.
+    records = [typed(reply, []) for reply in client.pipeline(commands)] if commands else []
+    heads = [_iteration_prefix(sid, pairs(r)) for sid, r in zip(scores, records, strict=True)]
+    times = [number(score) or 0 for score in scores.values()]
+    ids = [f"{head}{due}" for head, due in zip(heads, times, strict=True)]
+    pending = _iterations(client, keys, ids)
+    for sid, due, record, head, iteration in zip(
+        scores, times, records, heads, pending, strict=True
+    ):
+        found = schedulers([sid, str(due)], [record])
+        is_guess = head != _plain_prefix(sid)
+        if is_guess and iteration.state is None and not iteration.fields:
+            iteration = Iteration(iteration.id, "unknown", {})  # noqa: PLW2901
+        yield Registered(sid, due, found[0] if found else None, pairs(record), head, iteration)
+
+
+def _plain_prefix(scheduler_id: str) -> str:
+    return f"repeat:{scheduler_id}:"
+
+
+def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
+    """What the ids of its jobs begin with (wire format 6.6)."""
+    if "ic" in record or not is_legacy_key(scheduler_id):
+        return _plain_prefix(scheduler_id)
+    name, job_id, *_ = scheduler_id.split(":")
+    return f"repeat:{_md5(name + job_id + _md5(scheduler_id))}:"
+
+
+def _md5(text: str) -> str:
+    # BullMQ's choice, and no secret.
+    return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+
+
+def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Iteration]:
+    commands: list[tuple[Arg, ...]] = []
+    for job_id in ids:
+        commands += [("ZSCORE", keys(name), job_id) for name in _SETS]
+        commands.append(("HGETALL", keys(job_id)))
+    replies = iter(client.pipeline(commands) if commands else ())
+    found: list[tuple[str, str | None, dict[str, str]]] = []
+    for job_id in ids:
+        scores = [raised(next(replies)) for _ in _SETS]
+        states = (s for s, score in zip(_SETS.values(), scores, strict=True) if score is not None)
+        found.append((job_id, next(states, None), pairs(typed(next(replies), []))))
+    searched = [job_id for job_id, state, fields in found if state is None and fields]
+    places = _in_lists(client, keys, searched)
+    return [
+        Iteration(job_id, state or places.get(job_id), fields) for job_id, state, fields in found
+    ]
+
+
+def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
+    """Where those of the ids are that stand in a list, which is searched from both ends."""
+    if not ids:
+        return {}
+    lengths = [raised(n) for n in client.pipeline([("LLEN", keys(name)) for name in _LISTS])]
+    commands: list[tuple[Arg, ...]] = [
+        ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _REACH)
+        for job_id in ids
+        for name in _LISTS
+        for rank in (1, -1)
+    ]
+    replies = iter(client.pipeline(commands))
+    is_short = all(length <= 2 * _REACH for length in lengths)
+    found: dict[str, str] = {}
+    for job_id in ids:
+        for state in _LISTS.values():
+            for _ in range(2):
+                reply: Any = next(replies)
+                if isinstance(reply, ReplyError):
+                    # Redis before 6.0.6 has no LPOS.
+                    found.setdefault(job_id, "unknown")
+                elif reply is not None:
+                    found[job_id] = state
+        if not is_short:
+            found.setdefault(job_id, "unknown")
+    return found
