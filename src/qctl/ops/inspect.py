@@ -163,7 +163,7 @@ def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Qu
         ),
         schedulers=queue.schedulers,
         workers=workers,
-        paused_at=_moment(note.at_ms) if note and queue.paused else None,
+        paused_at=moment(note.at_ms) if note and queue.paused else None,
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,
         rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
@@ -171,7 +171,8 @@ def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Qu
     )
 
 
-def _moment(epoch_ms: int) -> datetime | None:
+def moment(epoch_ms: int) -> datetime | None:
+    """The time, aware; None for a number that is none."""
     try:
         return datetime.fromtimestamp(epoch_ms / 1000, UTC)
     except (ValueError, OverflowError, OSError, TypeError):
