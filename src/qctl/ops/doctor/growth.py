@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qctl.ops.doctor.findings import Check, Finding, Scope, queue
+from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
 from qctl.wire.growth import KeptJobs, kept_jobs, stream_lengths
@@ -42,7 +42,7 @@ def event_streams(look: Look) -> Iterator[Finding]:
             )
 
 
-def kept_finished_jobs(look: Look) -> Iterator[Finding | Scope]:
+def kept_finished_jobs(look: Look) -> Iterator[Finding]:
     """Completed or failed jobs that pile up: no job says how many are to be kept."""
     counts = {
         (snapshot.keys, state): getattr(snapshot.counts, state)
@@ -54,7 +54,6 @@ def kept_finished_jobs(look: Look) -> Iterator[Finding | Scope]:
         count = large[kept.keys, kept.state]
         if not kept.bounded and count % _ROUND:
             yield _unbounded(kept, count)
-    yield Scope(f"states with {MANY:,} jobs or more, by their 20 newest jobs")
 
 
 def _unbounded(kept: KeptJobs, count: int) -> Finding:

@@ -32,7 +32,7 @@ _SHARE = 0.95
 _HEADROOM = 1.5
 
 
-def kill_timeout(look: Look) -> Iterator[Finding | Scope]:
+def kill_timeout(look: Look) -> Iterator[Finding]:
     """A manager that kills sooner than the jobs usually end: its restart interrupts them."""
     durations = _durations(look)
     for target, processes in _apps(look).items():
@@ -59,7 +59,6 @@ def kill_timeout(look: Look) -> Iterator[Finding | Scope]:
             "let it close its workers on that signal; until then restart it through qctl",
             commands=(look.command("restart", target),),
         )
-    yield Scope(f"by the last {_sample(look)} completed jobs of each queue")
 
 
 def stop_signal(look: Look) -> Iterator[Finding | Scope]:

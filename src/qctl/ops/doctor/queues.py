@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from qctl.ops import advice
 from qctl.ops.advice import jobs
-from qctl.ops.doctor.findings import Check, Finding, Scope, queue
+from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
 from qctl.wire.events import recent_events
@@ -105,7 +105,7 @@ def legacy_paused(look: Look) -> Iterator[Finding]:
             )
 
 
-def mixed_versions(look: Look) -> Iterator[Finding | Scope]:
+def mixed_versions(look: Look) -> Iterator[Finding]:
     """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
     traces = read_traces(look.client, look.keys, look.now_ms - _LATELY_MS)
     for snapshot in look.snapshots:
@@ -121,7 +121,6 @@ def mixed_versions(look: Look) -> Iterator[Finding | Scope]:
                 remedy="bring all of its producers and workers to one version; until then pause "
                 "and resume it with qctl only",
             )
-    yield Scope("by the last Queue object, the lists, and traces of the last 10 minutes")
 
 
 def _signs(snapshot: QueueSnapshot, traces: Traces) -> dict[int, list[str]]:
