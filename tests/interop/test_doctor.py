@@ -71,7 +71,12 @@ def test_healthy_queues_under_load_give_no_warning(
     policies = ("failParentOnFailure", "ignoreDependencyOnFailure", "removeDependencyOnFailure")
     for number in range(12):
         children = [
-            {"name": "c", "queueName": "children", "data": {"fail_times": 9}, "opts": {policy: True}}
+            {
+                "name": "c",
+                "queueName": "children",
+                "data": {"fail_times": 9},
+                "opts": {policy: True},
+            }
             for policy in policies
         ]
         children.append({"name": "c", "queueName": "children", "data": {"ms": number % 4}})

@@ -101,9 +101,7 @@ def test_a_queue_of_bull_is_only_named(store: Client) -> None:
     assert about == {"bull-queues"}
 
 
-def test_what_fails_is_a_finding_and_the_others_go_on(
-    client: Client, redis_url: str
-) -> None:
+def test_what_fails_is_a_finding_and_the_others_go_on(client: Client, redis_url: str) -> None:
     put(client, "1", "paused")
     client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-info", "-client|list")
     url = redis_url.replace("redis://", "redis://lowly:x@")

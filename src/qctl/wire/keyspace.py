@@ -6,7 +6,7 @@ that has nothing to do with their names: its first steps are a fair sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Arg, Client
@@ -14,10 +14,10 @@ from qctl.wire.discovery import literal
 from qctl.wire.jobs import is_marker, raised, typed
 from qctl.wire.keys import QueueKeys
 
-# Keys per SCAN: one call stays well below 5 ms also when all of them match.
-SCAN_COUNT = 4000
+# Keys per SCAN: one call stays well below 5 ms also on a busy machine, when all of them match.
+SCAN_COUNT = 500
 # Ids of wait read to find jobs in it, and the window that each read takes.
-MOST_WAITING = 50_000
+MOST_WAITING = 20_000
 _WINDOW = 5000
 _OVERLAP = 250
 _SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
@@ -89,14 +89,15 @@ def database_size(client: Client) -> int:
     return sum(int(node.call("DBSIZE")) for node in client.masters())
 
 
-def walk(client: Client, prefix: str, names: Sequence[str], most: int | None) -> Iterator[KeyBatch]:
-    """Keys of some queues, in steps of one SCAN each.
+def walk(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Iterator[KeyBatch]:
+    """Keys of some queues of one prefix, in steps of one SCAN each.
 
     Args:
         most: keys of any kind to pass, over all masters; None for all of them.
     """
-    known = frozenset(names)
-    only = f"{literal(names[0])}:" if len(names) == 1 else ""
+    known = {keys.name: keys for keys in queues}
+    prefix = queues[0].prefix
+    only = f"{literal(queues[0].name)}:" if len(queues) == 1 else ""
     pattern = f"{literal(prefix)}:{only}*"
     masters = client.masters()
     for node in masters:
@@ -227,15 +228,16 @@ def _stale(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
     ]
 
 
-def _sorted_out(prefix: str, known: frozenset[str], found: Sequence[str]) -> KeyBatch:
+def _sorted_out(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]) -> KeyBatch:
     jobs, dedups = [], []
     for key in found:
         name, _, suffix = key[len(prefix) + 1 :].partition(":")
-        if name not in known or suffix in _OWN or not suffix or is_marker(suffix):
+        keys = known.get(name)
+        if keys is None or suffix in _OWN or not suffix or is_marker(suffix):
             continue
         head, _, rest = suffix.partition(":")
         if head == "de":
-            dedups.append((QueueKeys(prefix, name), rest))
+            dedups.append((keys, rest))
         elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
-            jobs.append((QueueKeys(prefix, name), suffix))
+            jobs.append((keys, suffix))
     return KeyBatch(SCAN_COUNT, tuple(jobs), tuple(dedups))

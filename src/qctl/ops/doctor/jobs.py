@@ -23,8 +23,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import known_schedulers
 
 # Keys of the database that are passed without --full, and jobs whose place is then looked for.
-MOST_KEYS = 100_000
-MOST_JOBS = 5000
+MOST_KEYS = 30_000
+MOST_JOBS = 2000
 _DONE = frozenset({"completed", "failed"})
 T = TypeVar("T")
 
@@ -250,11 +250,10 @@ def _walk(look: Look) -> _Walked:
 
 def _walk_now(look: Look) -> _Walked:
     walked = _Walked(keyspace.database_size(look.client))
-    names = [keys.name for keys in look.keys]
-    if not names:
+    if not look.keys:
         return walked
     most = None if look.full else MOST_KEYS
-    for batch in keyspace.walk(look.client, look.settings.prefix, names, most):
+    for batch in keyspace.walk(look.client, look.keys, most):
         chosen = batch.jobs if look.full else batch.jobs[: max(MOST_JOBS - walked.jobs, 0)]
         loose, number = keyspace.in_no_set(look.client, chosen)
         walked.passed += batch.passed
