@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from qctl.config import Settings, TargetConfig
+from qctl.config import Settings
 from qctl.connect import Client, parse_url
 from qctl.ops.doctor import CheckResult, Diagnosis, Finding, examine
 
@@ -36,8 +35,3 @@ def of(diagnosis: Diagnosis, check: str) -> list[Finding]:
 
 def result(diagnosis: Diagnosis, check: str) -> CheckResult:
     return next(each for each in diagnosis.checks if each.check == check)
-
-
-def serving(process: str, *queues: str) -> Settings:
-    """Settings that say which queues a process serves."""
-    return replace(SETTINGS, targets=(TargetConfig("t", process, queues),))

@@ -18,9 +18,7 @@ _INDENT = " " * 9
 MOST_SHOWN = 10
 _LEAST_WIDTH = 40
 # Lists in the evidence: what is shown of it beside the text.
-_SHOWN_LISTS = (
-    *("stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids", "addresses"),
-)
+_SHOWN_LISTS = (*("stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"),)
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
@@ -98,8 +96,6 @@ def _summary(diagnosis: Diagnosis) -> str:
     checks = counted(made, "check")
     if failed := statuses.count("failed"):
         checks += f", {failed} could not be made"
-    if skipped := statuses.count("skipped"):
-        checks += f", {skipped} not needed"
     examined = diagnosis.examined
     things = [
         counted(examined.queues, "queue"),
@@ -107,7 +103,7 @@ def _summary(diagnosis: Diagnosis) -> str:
         _maybe(examined.processes, "process", "processes"),
     ]
     found = ", ".join(findings) if severities else "nothing found"
-    return f"{found}; {checks} on {', '.join(things)}"
+    return f"{found}; {checks}: {', '.join(things)}"
 
 
 def _maybe(number: int | None, noun: str, plural: str = "") -> str:

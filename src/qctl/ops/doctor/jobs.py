@@ -81,7 +81,7 @@ def last_stall(look: Look) -> Iterator[Finding]:
             severity="error" if fail_next else "warning",
             subject=queue(name),
             what=f"{advice.jobs(len(near), 'has', 'have')} stalled as often as is allowed "
-            f"({limit}): the next stall or interruption fails them for good"
+            f"({limit}): one more stall or interruption is a failure for good"
             + (f", and {len(fail_next):,} stall now" if fail_next else ""),
             evidence=_examples("jobs", [job.id for job in near])
             | {"stalled_now": len(fail_next), "max_stalled_count": limit},
@@ -188,11 +188,13 @@ def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) ->
         for reason in ("failed", "gone", "none")
     }
     texts = {
-        "failed": "a child of theirs has failed, and no option says what then",
-        "gone": "a child of theirs is gone",
-        "none": "they have no child left to wait for",
+        "failed": "a child failed, and no option says what then",
+        "gone": "a child is gone",
+        "none": "no child is left to wait for",
     }
-    why = "; ".join(f"{texts[reason]} ({count:,})" for reason, count in counts.items() if count)
+    reasons = [reason for reason, count in counts.items() if count]
+    share = {reason: f" ({counts[reason]:,})" if len(reasons) > 1 else "" for reason in reasons}
+    why = "; ".join(f"{texts[reason]}{share[reason]}" for reason in reasons)
     failed = [parent for parent in found if parent.reason == "failed" and parent.child]
     commands = [
         look.command("jobs retry", parent.child[0].name, parent.child[1])

@@ -12,7 +12,7 @@ from qctl.connect import Address, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.ops.doctor.findings import CannotTellError, NotHereError
 from qctl.ops.inspect import connected_workers, managed_processes
-from qctl.ops.lookup import Queues, command
+from qctl.ops.lookup import Queues, command, quoted
 from qctl.wire import server
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.clients import WorkerClient
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qctl.wire.server import ServerFacts
 
 T = TypeVar("T")
+_REDIS_PORT = 6379
 
 
 @dataclass
@@ -70,6 +71,23 @@ class Look:
     def command(self, verb: str, *words: str) -> str:
         """A qctl command to show, with this look's prefix."""
         return command(self.settings.prefix, verb, *words)
+
+    def redis_cli(self, *words: str) -> str:
+        """A command for Redis itself to show, at the address of this look, without a password."""
+        address = self.address
+        options = ["--tls"] * address.tls
+        if address.mode == "standalone":
+            if address.unix_path:
+                options += ["-s", address.unix_path]
+            if not address.unix_path and address.host != "localhost":
+                options += ["-h", address.host]
+            if not address.unix_path and address.port != _REDIS_PORT:
+                options += ["-p", str(address.port)]
+        if address.username:
+            options += ["--user", address.username]
+        if address.password is not None:
+            options.append("--askpass")
+        return " ".join(["redis-cli", *map(quoted, options), *words])
 
     # Workers
 

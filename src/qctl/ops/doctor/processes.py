@@ -66,6 +66,9 @@ def stop_signal(look: Look) -> Iterator[Finding | Scope]:
     durations = _durations(look)
     forgotten = 0
     for target, processes in _apps(look).items():
+        if target.startswith("qctl:"):
+            # qctl's own react to it; one that was restarted had died.
+            continue
         past = [each for each in _past_restarts(look) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]

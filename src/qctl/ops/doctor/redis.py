@@ -37,7 +37,7 @@ def eviction(look: Look) -> Iterator[Finding]:
                     "maxmemory_bytes": server.maxmemory_bytes,
                 },
                 remedy="BullMQ needs noeviction; write it into redis.conf too",
-                commands=("redis-cli config set maxmemory-policy noeviction",),
+                commands=(look.redis_cli("config", "set", "maxmemory-policy", "noeviction"),),
             )
 
 
@@ -59,7 +59,7 @@ def persistence(look: Look) -> Iterator[Finding]:
                 what=f"Redis could not write its {which} the last time it tried",
                 evidence=facts,
                 remedy="see its log: is the disk full, may it write its folder",
-                commands=("redis-cli info persistence",),
+                commands=(look.redis_cli("info", "persistence"),),
             )
         if server.aof_enabled:
             continue
@@ -70,7 +70,7 @@ def persistence(look: Look) -> Iterator[Finding]:
                 what="neither append-only file nor snapshots: a restart of Redis loses all jobs",
                 evidence=facts,
                 remedy="turn one on, also in redis.conf",
-                commands=("redis-cli config set appendonly yes",),
+                commands=(look.redis_cli("config", "set", "appendonly", "yes"),),
             )
         elif server.rdb_schedule is None and not _has_saved(server):
             yield Finding(
@@ -89,7 +89,7 @@ def persistence(look: Look) -> Iterator[Finding]:
                 + (f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""),
                 evidence=facts,
                 remedy="an append-only file loses a second at most",
-                commands=("redis-cli config set appendonly yes",),
+                commands=(look.redis_cli("config", "set", "appendonly", "yes"),),
             )
 
 
@@ -178,7 +178,7 @@ def replica(look: Look) -> Iterator[Finding]:
                 what="this Redis is a replica: it takes no jobs, and what it shows may be old",
                 evidence={"role": server.role},
                 remedy="connect to the master, whose address it tells",
-                commands=("redis-cli info replication",),
+                commands=(look.redis_cli("info", "replication"),),
             )
 
 
