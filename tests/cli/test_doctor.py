@@ -101,6 +101,21 @@ def test_many_findings_of_one_kind_are_summed_up(server: RedisServer, store: Cli
     assert len(json.loads(doctor(server, "--json").out)["findings"]) >= 25
 
 
+def test_checks_that_fail_for_one_reason_are_one_finding(
+    server: RedisServer, store: Client
+) -> None:
+    put(store, "1", "completed")
+    store.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
+    url = server.url_for("lowly", "x")
+    ran = run("doctor", "--redis", url, PM2_HOME="/nonexistent", terminal=True)
+    assert ran.code == 1
+    words = " ".join(ran.out.split())
+    assert words.count("could not be checked") == 1
+    assert "gone-workers, no-workers, worker-names, unnamed-workers: could not" in words
+    assert ", unknown workers, " in words
+    assert len(json.loads(run("doctor", "--redis", url, "--json").out)["findings"]) > 3
+
+
 def test_named_queues_only(server: RedisServer, store: Client) -> None:
     put(store, "1", "paused")
     put(store, "1", "completed", keys=QueueKeys("bull", "other"))

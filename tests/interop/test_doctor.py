@@ -136,6 +136,22 @@ def test_both_versions_on_one_paused_queue(
     assert lost.evidence["lost"] == ["2"]
 
 
+def test_a_worker_of_bullmq_5_beside_producers_of_bullmq_6(
+    node_bull: Start, client: Client, redis_server: RedisServer
+) -> None:
+    five, six = node_bull(5), node_bull(6)
+    six.queue("q", "upsertJobScheduler", "s", {"every": 100})
+    handle = six.start_worker("q", name="six")
+    wait_until(lambda: six.counts("q")["completed"] > 1, "the schedule to run")
+    assert of(doctor(client, redis_server), "mixed-versions") == []
+    six.close_worker(handle)
+    five.start_worker("q", name="five")
+    ran = six.counts("q")["completed"]
+    wait_until(lambda: six.counts("q")["completed"] > ran + 1, "the schedule to go on")
+    (finding,) = of(doctor(client, redis_server), "mixed-versions")
+    assert finding.evidence["bullmq_5"] == ["a worker that ran schedules"]
+
+
 def test_a_scheduler_whose_job_was_deleted(
     node_bull: Start, client: Client, redis_server: RedisServer
 ) -> None:

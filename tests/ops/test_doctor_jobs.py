@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from qctl.connect import Client, connect
 from qctl.ops.doctor import jobs
-from qctl.wire import integrity, keyspace
+from qctl.wire import heartbeats, integrity, keyspace
 from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
 from tests.ops.doctor_lab import diagnose, found, of, result
+from tests.ops.test_workers import BEAT
 from tests.wire.build import Q, put
 
 P = QueueKeys("bull", "parents")
@@ -51,6 +57,19 @@ def test_jobs_of_a_worker_that_is_not_connected(client: Client, worker: Client) 
     assert finding.evidence["jobs"] == ["2"]
     assert 0 < finding.evidence["longest_lock_ttl_ms"] <= 30_000
     assert finding.commands == ("qctl jobs retry-stalled q --wait",)
+
+
+def test_a_worker_of_qctls_own_whose_process_has_died(client: Client, worker: Client) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    beat = replace(BEAT, owner="own-1", host=socket.gethostname(), pid=os.getpid())
+    put(client, "1", "active", lock="own-1:3", pb="w2")
+    heartbeats.beat(client, beat, 1)
+    assert found(client, "gone-workers")[0].severity == "info"
+    heartbeats.beat(client, replace(beat, pid=ended.pid), 1)
+    (finding,) = found(client, "gone-workers")
+    assert finding.severity == "warning"
+    assert finding.what.endswith("its process has died")
 
 
 def test_one_stall_from_failing(client: Client) -> None:
@@ -116,6 +135,15 @@ def test_jobs_in_no_state(store: Client, full: bool) -> None:
     assert finding.evidence["lost"] == ["lost"]
     assert finding.evidence["leftovers"] == 2
     assert finding.commands == ("qctl jobs show q lost",)
+
+
+def test_bullmq_pro_may_keep_jobs_elsewhere(store: Client) -> None:
+    put(store, "grouped", "")
+    store.call("HSET", Q("meta"), "version", "bullmq-pro:7.0.0")
+    diagnosis = diagnose(store)
+    assert of(diagnosis, "lost-jobs") == []
+    why = result(diagnosis, "lost-jobs").why
+    assert why == "not q: of another library, which may keep jobs elsewhere"
 
 
 def test_other_queues_and_prefixes_are_left_alone(store: Client) -> None:

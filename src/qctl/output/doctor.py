@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qctl.output.console import styled
@@ -25,7 +26,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
     """The findings, the gravest first, and last a line with their number."""
     lines: list[str] = []
     shown: dict[tuple[str, str], int] = {}
-    for finding in diagnosis.findings:
+    for finding in _merged(diagnosis.findings):
         group = finding.severity, finding.check
         shown[group] = shown.get(group, 0) + 1
         if shown[group] <= MOST_SHOWN:
@@ -37,6 +38,19 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
     lines += _remarks(diagnosis.checks, width, colour)
     lines += _wrapped(_summary(diagnosis), width, "", "")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """With one in place of all checks that could not be made for the same reason."""
+    unmade: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.subject.kind == "check":
+            unmade.setdefault(finding.what, []).append(finding.check)
+    for finding in findings:
+        if finding.subject.kind != "check":
+            yield finding
+        elif names := unmade.pop(finding.what, ()):
+            yield replace(finding, check=", ".join(names))
 
 
 def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
@@ -53,7 +67,8 @@ def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         yield from _wrapped(f"→ {visible(finding.remedy)}", width, _INDENT, _INDENT + "  ")
     # Whole, to be copied.
     yield from (f"{_INDENT}  {visible(command)}" for command in finding.commands)
-    yield styled(f"{_INDENT}[{finding.check}]", "dim", colour=colour)
+    if subject.kind != "check":
+        yield styled(f"{_INDENT}[{finding.check}]", "dim", colour=colour)
 
 
 def _examples(evidence: Mapping[str, Any]) -> str:

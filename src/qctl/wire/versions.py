@@ -1,4 +1,4 @@
-"""Traces that only BullMQ 5 leaves in a queue (wire format 10.1)."""
+"""Who works on a queue: BullMQ Pro, and traces that only BullMQ 5 leaves (wire format 10.1)."""
 
 from __future__ import annotations
 
@@ -61,3 +61,17 @@ def read_traces(
         )
         for keys in queues
     }
+
+
+def of_other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
+    """The queues whose last Queue object was not of BullMQ itself, but of BullMQ Pro as a rule.
+
+    These may keep jobs in places that the wire format does not know.
+    """
+    commands = [("HGET", keys("meta"), "version") for keys in queues]
+    replies = client.pipeline(commands) if commands else []
+    versions = {keys: typed(reply, None) for keys, reply in zip(queues, replies, strict=True)}
+    libraries = {
+        keys: version.partition(":")[0] for keys, version in versions.items() if version is not None
+    }
+    return {keys: library for keys, library in libraries.items() if library != "bullmq"}

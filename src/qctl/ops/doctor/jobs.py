@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from qctl.errors import ReplyError
 from qctl.ops import advice
 from qctl.ops.doctor.findings import (
     EXAMPLES,
@@ -17,10 +19,12 @@ from qctl.ops.doctor.findings import (
 )
 from qctl.ops.doctor.look import Look
 from qctl.ops.stalled import worker_is_gone
-from qctl.wire import keyspace, parents
+from qctl.wire import heartbeats, keyspace, parents
+from qctl.wire.active import ActiveJob
 from qctl.wire.integrity import all_bare_ids, sample_bare_ids
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import known_schedulers
+from qctl.wire.versions import of_other_libraries
 
 # Keys of the database that are passed without --full, and jobs whose place is then looked for.
 MOST_KEYS = 30_000
@@ -54,14 +58,17 @@ def gone_workers(look: Look) -> Iterator[Finding]:
         workers = look.workers_of(snapshot.keys)
         held = [job for job in look.active(snapshot.keys) if worker_is_gone(job, workers)]
         if held:
+            dead = _owners_are_dead(look, held)
             yield Finding(
-                severity="info",
+                severity="warning" if dead else "info",
                 subject=queue(snapshot.keys.name),
                 what=f"{advice.jobs(len(held), 'is', 'are')} held by a worker that is not "
-                "connected: it is closing and finishes them, or it has died",
+                "connected: "
+                + ("its process has died" if dead else "it is closing and ends them, or has died"),
                 evidence=_examples("jobs", [job.id for job in held])
                 | {"longest_lock_ttl_ms": max(job.lock_ttl_ms or 0 for job in held)},
-                remedy="if it has died, this brings them back as soon as their locks run out",
+                remedy=("" if dead else "if it has died, ")
+                + "this brings them back as soon as their locks run out",
                 commands=(look.command("jobs retry-stalled", snapshot.keys.name, "--wait"),),
             )
 
@@ -123,7 +130,11 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
     walked = _walk(look)
     most = None if look.full else keyspace.MOST_WAITING
     strays = keyspace.find_strays(look.client, walked.loose, most_waiting=most)
-    for keys, found in _by_queue(strays.found, lambda stray: stray.keys).items():
+    by_queue = _by_queue(strays.found, lambda stray: stray.keys)
+    others = of_other_libraries(look.client, list(by_queue))
+    for keys, found in by_queue.items():
+        if keys in others:
+            continue
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         rest = len(found) - len(lost)
         parts = [f"{advice.jobs(len(lost), 'is', 'are')} in no state and will never run"] * bool(
@@ -142,6 +153,9 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
         )
     if not walked.is_complete or walked.left:
         yield Scope(f"{walked.jobs:,} jobs among {walked}; --full looks at all")
+    if others:
+        names = ", ".join(sorted(keys.name for keys in others))
+        yield Scope(f"not {names}: of another library, which may keep jobs elsewhere")
     if strays.unplaced:
         yield Scope(f"{strays.unplaced:,} may be in a part of wait that was not read")
 
@@ -264,6 +278,23 @@ def _walk_now(look: Look) -> _Walked:
         walked.loose += loose
         walked.dedups += batch.dedups
     return walked
+
+
+def _owners_are_dead(look: Look, jobs: Sequence[ActiveJob]) -> bool:
+    """Whether one of them is held by a worker of qctl's own whose process has died on this host.
+
+    BullMQ's workers do not tell where they run.
+    """
+    from qctl.manage.sockets import started_at  # noqa: PLC0415 - rarely needed
+
+    owners = {heartbeats.owner_of(job.lock_token) for job in jobs}
+    try:
+        beats = heartbeats.read(look.client, sorted(owners)).values()
+    except ReplyError:
+        # Whoever may see the queues need not be allowed to see qctl's keys.
+        return False
+    host = socket.gethostname()
+    return any(beat.host == host and started_at(beat.pid) is None for beat in beats)
 
 
 def _number_of_workers(look: Look, keys: QueueKeys) -> int | None:
