@@ -7,6 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qctl.errors import UnreachableError
+from qctl.ops import advice
 from qctl.ops.doctor.findings import (
     EXAMPLES,
     CannotTellError,
@@ -18,6 +19,7 @@ from qctl.ops.doctor.findings import (
 )
 from qctl.ops.doctor.look import Look
 from qctl.ops.estimate import Durations, quantile, read_durations
+from qctl.ops.inspect import moment
 from qctl.ops.past_restarts import PastRestart, past_restarts
 from qctl.wire.active import RECENT_SAMPLE
 
@@ -55,7 +57,7 @@ def kill_timeout(look: Look) -> Iterator[Finding]:
                 "p95_s": round(slowest.p95_s, 3),
                 "jobs_looked_at": slowest.runs,
             },
-            remedy=f"set kill_timeout to {needed_ms} or more in the app's ecosystem file, and "
+            remedy=f"set kill_timeout to {needed_ms} ms or more in the app's ecosystem file, and "
             "let it close its workers on that signal; until then restart it through qctl",
             commands=(look.command("restart", target),),
         )
@@ -81,8 +83,9 @@ def stop_signal(look: Look) -> Iterator[Finding | Scope]:
         yield Finding(
             severity="warning",
             subject=process(target),
-            what=f"its last restart interrupted {number:,} jobs: they stalled soon after it. "
-            f"The manager sends {_signal(one)} and kills {one.kill_timeout_ms / 1000:g} s later; "
+            what=f"{advice.jobs(number, 'has', 'have')} stalled soon after its last restart, which "
+            f"interrupted them as it seems; the manager sends {_signal(one)} and kills "
+            f"{one.kill_timeout_ms / 1000:g} s later: "
             + (
                 "its jobs usually end sooner, so it most likely does not react to that"
                 if quick
@@ -95,7 +98,7 @@ def stop_signal(look: Look) -> Iterator[Finding | Scope]:
                     for each in hit
                     for job_id in each.interrupted
                 ][:EXAMPLES],
-                "started_at_ms": hit[0].at_ms,
+                "restarted_at": moment(hit[0].at_ms),
                 "stop_signal": one.stop_signal,
                 "kill_timeout_ms": one.kill_timeout_ms,
             },
@@ -104,7 +107,8 @@ def stop_signal(look: Look) -> Iterator[Finding | Scope]:
             commands=(look.command("restart", target),),
         )
     if forgotten:
-        yield Scope(f"of {forgotten} restarts the events are gone, and only kept jobs could tell")
+        whose = "one restart" if forgotten == 1 else f"{forgotten} restarts"
+        yield Scope(f"the events of {whose} are gone: only kept jobs could tell")
 
 
 def treekill(look: Look) -> Iterator[Finding]:
