@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,31 @@ def test_without_processes_there_is_nothing_to_check(run: Run) -> None:
     diagnosis = run()
     assert result(diagnosis, "kill-timeout").status == "skipped"
     assert diagnosis.examined.processes == 0
+
+
+def install(folder: Path, text: str) -> None:
+    package = folder / "node_modules/bullmq/package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(text)
+
+
+def test_the_bullmq_that_a_process_has_installed(client: Client, run: Run, tmp_path: Path) -> None:
+    install(tmp_path, '{"version": "5.81.5"}')
+    old = replace(APP, script=str(tmp_path / "dist/src/app.js"))
+    npm = replace(APP, script="/usr/bin/npm", cwd=str(tmp_path / "deep"))
+    for process in (old, npm):
+        (finding,) = of(run(process), "mixed-versions")
+        assert finding.evidence == {
+            "bullmq_5": ["pm2:app has 5.81.5"],
+            "bullmq_6": ["its last Queue object was of 6.7.0"],
+        }
+    client.call("HSET", Q("meta"), "version", "bullmq:5.80.0")
+    assert of(run(old), "mixed-versions") == []
+    install(tmp_path / "dist", '{"version": "6.7.0"}')
+    assert len(of(run(old), "mixed-versions")) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 6}', "[" * 100_000, "\x00"])
+def test_packages_that_cannot_be_read_are_none(run: Run, tmp_path: Path, text: str) -> None:
+    install(tmp_path, text)
+    assert of(run(replace(APP, cwd=str(tmp_path))), "mixed-versions") == []

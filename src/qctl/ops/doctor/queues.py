@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qctl.ops import advice
 from qctl.ops.advice import jobs
-from qctl.ops.doctor.findings import Check, Finding, queue
+from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
 from qctl.wire.events import recent_events
@@ -108,8 +108,9 @@ def legacy_paused(look: Look) -> Iterator[Finding]:
 def mixed_versions(look: Look) -> Iterator[Finding]:
     """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
     traces = read_traces(look.client, look.keys, look.now_ms - _LATELY_MS)
+    installed = _installed(look)
     for snapshot in look.snapshots:
-        signs = _signs(snapshot, traces[snapshot.keys])
+        signs = _signs(snapshot, traces[snapshot.keys], installed.get(snapshot.keys.name, ()))
         if signs[5] and signs[6]:
             five, six = ("; ".join(signs[version]) for version in (5, 6))
             yield Finding(
@@ -123,13 +124,36 @@ def mixed_versions(look: Look) -> Iterator[Finding]:
             )
 
 
-def _signs(snapshot: QueueSnapshot, traces: Traces) -> dict[int, list[str]]:
+def _installed(look: Look) -> dict[str, list[tuple[str, str]]]:
+    """By queue: the processes that serve it, each with the BullMQ that it has installed."""
+    from qctl.manage.packages import installed_bullmq  # noqa: PLC0415 - only where some run
+
+    found: dict[str, list[tuple[str, str]]] = {}
+    try:
+        served = look.served
+    except (CannotTellError, NotHereError):
+        # An extra: the other traces are in Redis.
+        return found
+    for process, names in served.items():
+        version = installed_bullmq(process)
+        for name in names if version is not None else ():
+            found.setdefault(name, []).append((process.target, str(version)))
+    return found
+
+
+def _signs(
+    snapshot: QueueSnapshot, traces: Traces, installed: Sequence[tuple[str, str]]
+) -> dict[int, list[str]]:
     """What shows each version at work."""
     signs: dict[int, list[str]] = {5: [], 6: []}
-    version = snapshot.client_version
-    major = number(version.partition(".")[0]) if version else None
-    if major in signs:
-        signs[major].append(f"its last Queue object was of {version}")
+    told = {f"{target} has {version}": version for target, version in installed}
+    if snapshot.client_version:
+        last = snapshot.client_version
+        told[f"its last Queue object was of {last}"] = last
+    for text, version in told.items():
+        major = number(version.partition(".")[0])
+        if major in signs:
+            signs[major].append(text)
     if snapshot.paused and snapshot.legacy_paused:
         signs[5].append("jobs in the paused list")
     if traces.debounced:
