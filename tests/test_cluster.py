@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.cluster import key_slot
-from qctl.connect import Client, connect
+from qctl.config import Settings
+from qctl.connect import Client, connect, parse_url
 from qctl.errors import ReplyError, UnreachableError
+from qctl.ops.doctor import examine
 from qctl.wire.clients import client_name, list_workers
 from qctl.wire.discovery import discover, prefixes_in_use
 from qctl.wire.events import last_event_id, read_events
@@ -439,3 +443,27 @@ def test_a_worker_on_a_cluster(cluster: Cluster) -> None:
 def test_a_worker_through_a_sentinel(sentinel: tuple[RedisServer, RedisServer]) -> None:
     url = f"redis+sentinel://127.0.0.1:{sentinel[1].port}/main/0"
     assert len(set(asyncio.run(run_jobs(url, "bull", 20)))) == 20
+
+
+def test_the_doctor(cluster: Cluster) -> None:
+    address = parse_url(f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}")
+    for keys in (*SPREAD, QueueKeys("bull", "loose")):
+        put(cluster.client, "1", "completed", keys=keys)
+        put(cluster.client, "p", "waiting-children", keys=keys)
+        cluster.client.call("SADD", keys("p:dependencies"), keys("1"))
+        cluster.client.call("SET", keys("de:d"), "1")
+        cluster.client.call("ZADD", keys("completed"), 2, "bare")
+    put(cluster.client, "lost", "", keys=SPREAD[3])
+    with contextlib.ExitStack() as stack:
+        # One worker, connected to each node.
+        for node in cluster.nodes:
+            connection = stack.enter_context(contextlib.closing(connect(node.url)[1]))
+            connection.call("CLIENT", "SETNAME", client_name("bull", SPREAD[0].name, "w"))
+        settings = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
+        diagnosis = examine(cluster.client, address, settings, sleep=lambda _: None)
+    assert {each.status for each in diagnosis.checks} == {"ok", "found", "skipped"}
+    found = Counter(f.check for f in diagnosis.findings if f.subject.kind == "queue")
+    everywhere = len(SPREAD) + 1
+    assert found == {"cluster-prefix": 1, "missing-hashes": everywhere, "lost-jobs": 1}
+    (loose,) = (f for f in diagnosis.findings if f.check == "cluster-prefix")
+    assert loose.subject.name == "loose"

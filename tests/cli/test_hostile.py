@@ -96,6 +96,20 @@ def test_reading_shows_everything_and_writes_nothing(
     assert dump(client) == before
 
 
+def test_the_doctor_stands_everything_and_writes_nothing(
+    qctl: Qctl, client: Client, server: RedisServer
+) -> None:
+    evil_queue(client, QUEUE)
+    before = dump(client)
+    with worker(server, QUEUE, "\x21[red]\\x1b[31m~"):
+        for options in ((), ("--full",)):
+            for result in qctl.everywhere("doctor", QUEUE, *options).values():
+                assert result.code == 1, result
+                assert "unexpected" not in result.stdout
+                assert "could not be checked" not in result.stdout
+    assert dump(client) == before
+
+
 @pytest.mark.parametrize("user", ["reader", "seer"])
 def test_a_user_who_may_only_read_sees_all_but_what_is_unknown(
     qctl: Qctl, client: Client, server: RedisServer, user: str

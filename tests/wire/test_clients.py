@@ -50,7 +50,7 @@ def line(name: str, number: int = 7, db: int = 0) -> str:
 @given(PRINTABLE, QUEUE_NAMES, st.none() | PRINTABLE)
 def test_names_round_trip(prefix: str, queue: str, worker: str | None) -> None:
     found = list_workers(Listing(line(client_name(prefix, queue, worker))), prefix, [queue])
-    assert found == [WorkerClient(queue, worker, 7, "10.0.0.1:57", 60, 2)]
+    assert found == [WorkerClient(queue, worker, 7, "10.0.0.1:57", 60, 2, "x")]
 
 
 @given(PRINTABLE)

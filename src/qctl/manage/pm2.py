@@ -292,6 +292,7 @@ def _process(row: object) -> ManagedProcess | None:
         ready_timeout_ms=listen_timeout_ms if env.get("wait_ready") else 0,
         cpu_percent=float(cpu) if isinstance(cpu, int | float) else None,
         rss_bytes=_number(monit.get("memory")),
+        tree_kill=env.get("treekill") is not False,
         script=_text(env.get("pm_exec_path")),
         cwd=_text(env.get("pm_cwd")),
         error_log=Path(log) if log and "\0" not in log else None,

@@ -26,6 +26,7 @@ class ManagedProcess:
         kill_timeout_ms: how long after that it sends SIGKILL.
         ready_timeout_ms: how long the manager waits for the app to report that it is ready; 0 when
             it does not wait.
+        tree_kill: whether stopping it also stops its children.
         script: what it runs; tells two apps of one name apart.
         cwd: the folder it runs in; tells them apart when both run ``npm``.
         error_log: file with its stderr.
@@ -45,6 +46,7 @@ class ManagedProcess:
     ready_timeout_ms: int
     cpu_percent: float | None
     rss_bytes: int | None
+    tree_kill: bool = True
     script: str = field(default="", repr=False)
     cwd: str = field(default="", repr=False)
     error_log: Path | None = field(default=None, repr=False)

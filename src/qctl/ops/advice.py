@@ -16,6 +16,9 @@ class Note:
     commands: tuple[str, ...] = ()
 
 
+BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
+
+
 def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
     """Remarks on one queue, the most pressing first; none for a healthy queue.
 
@@ -23,18 +26,19 @@ def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
         workers: connected to it; None when that is unknown.
     """
     if queue.format == "bull":
-        return (Note("a queue of Bull 3 or 4: qctl reads it and never changes it"),)
+        return (BULL,)
     found = (
-        _pause(queue),
-        _legacy(queue),
-        _stalled(queue, workers),
-        _unserved(queue, workers),
-        _limited(queue),
+        paused(queue),
+        legacy_paused(queue),
+        stalled(queue, workers),
+        unserved(queue, workers),
+        limited(queue),
     )
     return tuple(note for note in found if note is not None)
 
 
-def _pause(queue: QueueSnapshot) -> Note | None:
+def paused(queue: QueueSnapshot) -> Note | None:
+    """Who paused it, or who is draining it."""
     if queue.lease is not None:
         return Note(f"{queue.lease} is at work on it now")
     if not queue.paused:
@@ -49,33 +53,39 @@ def _pause(queue: QueueSnapshot) -> Note | None:
     return Note(text, (_command(queue, "resume"),))
 
 
-def _legacy(queue: QueueSnapshot) -> Note | None:
+def legacy_paused(queue: QueueSnapshot) -> Note | None:
+    """Jobs where no worker looks for them."""
     if queue.paused or not queue.legacy_paused:
         return None
-    jobs = _jobs(queue.legacy_paused, "is", "are")
-    text = f"{jobs} in BullMQ 5's list of paused jobs, which no worker reads: a resume fetches them"
+    found = jobs(queue.legacy_paused, "is", "are")
+    text = (
+        f"{found} in BullMQ 5's list of paused jobs, which no worker reads: a resume fetches them"
+    )
     return Note(text, (_command(queue, "resume"),))
 
 
-def _stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
+def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Jobs that nobody holds."""
     if not queue.counts.stalled:
         return None
-    jobs = _jobs(queue.counts.stalled, "has", "have")
+    count = jobs(queue.counts.stalled, "has", "have")
     if workers == 0:
-        text = f"{jobs} stalled, and no worker is there to notice"
+        text = f"{count} stalled, and no worker is there to notice"
     else:
-        text = f"{jobs} stalled; workers notice that within a minute or two"
+        text = f"{count} stalled; workers notice that within a minute or two"
     look = _command(queue, "jobs list", "--state", "stalled")
     return Note(text, (look, _command(queue, "jobs retry-stalled")))
 
 
-def _unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
+def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Jobs that nobody comes for."""
     if workers != 0 or not queue.backlog:
         return None
-    return Note(f"{_jobs(queue.backlog, 'waits', 'wait')}, and no worker is connected")
+    return Note(f"{jobs(queue.backlog, 'waits', 'wait')}, and no worker is connected")
 
 
-def _limited(queue: QueueSnapshot) -> Note | None:
+def limited(queue: QueueSnapshot) -> Note | None:
+    """How long it is rate limited."""
     if not queue.rate_limited_ms:
         return None
     return Note(f"rate limited for another {queue.rate_limited_ms / 1000:.1f} s")
@@ -85,5 +95,6 @@ def _command(queue: QueueSnapshot, verb: str, *options: str) -> str:
     return command(queue.keys.prefix, verb, queue.keys.name, *options)
 
 
-def _jobs(number: int, one: str, many: str) -> str:
+def jobs(number: int, one: str, many: str) -> str:
+    """``1 job waits``, ``3 jobs wait``."""
     return f"{number:,} job {one}" if number == 1 else f"{number:,} jobs {many}"

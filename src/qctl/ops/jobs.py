@@ -17,7 +17,7 @@ from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.lookup import command
 from qctl.wire import heartbeats, lists
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.lists import Entry
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -353,12 +353,10 @@ def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
 def _parent(keys: QueueKeys, parent_key: str | None) -> Parent | None:
     if not parent_key:
         return None
-    head = f"{keys.prefix}:"
-    # A queue's name has no colon, an id may have.
-    queue, _, job_id = parent_key.removeprefix(head).partition(":")
-    if not parent_key.startswith(head) or not job_id:
+    found = job_of(parent_key, keys.prefix)
+    if found is None:
         return Parent(parent_key, None, None)
-    return Parent(parent_key, queue, job_id)
+    return Parent(parent_key, found[0].name, found[1])
 
 
 def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:

@@ -129,7 +129,7 @@ def plan_retry(
             QueueToRetry(
                 keys=keys,
                 stalled=tuple(job for job in own if job.is_orphan),
-                waiting_for=tuple(job for job in own if _worker_is_gone(job, here)),
+                waiting_for=tuple(job for job in own if worker_is_gone(job, here)),
                 failed_ids=_failed_ids(client, keys) if failed else (),
                 live_workers=None if here is None else len(here),
             )
@@ -142,7 +142,7 @@ def _failed_ids(client: Client, keys: QueueKeys) -> tuple[str, ...]:
     return tuple(reversed([*failed_with(client, keys, STALLED_TOO_OFTEN)]))
 
 
-def _worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
+def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
     """Whether a locked job's worker is known to be gone.
 
     A worker that is closing has left CLIENT LIST too, but goes on renewing its locks; waiting for

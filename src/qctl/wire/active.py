@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qctl.connect import Arg, Client
+from qctl.errors import ReplyError
 from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 
@@ -104,11 +106,33 @@ def _lists_of(queues: Sequence[QueueKeys]) -> list[tuple[Arg, ...]]:
     return [("LRANGE", keys("active"), 0, -1) for keys in queues]
 
 
-def recent_durations(client: Client, keys: QueueKeys) -> dict[str, list[float]]:
-    """How long the last completed jobs ran, in seconds, by job name; at most 200 jobs."""
-    ids = client.call("ZREVRANGE", keys("completed"), 0, RECENT_SAMPLE - 1)
+def recent_durations(
+    client: Client, queues: Sequence[QueueKeys], sample: int = RECENT_SAMPLE
+) -> dict[QueueKeys, dict[str, list[float]] | ReplyError]:
+    """How long the last completed jobs ran, in seconds, by queue and job name.
+
+    In two round trips; an error for a queue that cannot be read.
+
+    Args:
+        sample: jobs looked at in each queue.
+    """
+    windows = [("ZREVRANGE", keys("completed"), 0, sample - 1) for keys in queues]
+    lists = client.pipeline(windows) if windows else []
     fields = ("name", "processedOn", "finishedOn")
-    rows = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids]) if ids else []
+    reads = [
+        ("HMGET", keys(job_id), *fields)
+        for keys, ids in zip(queues, lists, strict=True)
+        if not isinstance(ids, ReplyError)
+        for job_id in ids
+    ]
+    rows = iter(client.pipeline(reads) if reads else ())
+    return {
+        keys: ids if isinstance(ids, ReplyError) else _durations([next(rows) for _ in ids])
+        for keys, ids in zip(queues, lists, strict=True)
+    }
+
+
+def _durations(rows: Sequence[Any]) -> dict[str, list[float]]:
     durations: dict[str, list[float]] = {}
     for row in rows:
         name, started, finished = typed(row, (None, None, None))

@@ -26,6 +26,7 @@ class WorkerClient:
         address: ``ip:port`` of the worker's end, as Redis sees it.
         age_s: seconds since it connected.
         idle_s: seconds since its last command.
+        last_command: that command, ``bzpopmin`` while it waits for a job.
     """
 
     queue: str
@@ -34,6 +35,7 @@ class WorkerClient:
     address: str
     age_s: int
     idle_s: int
+    last_command: str = ""
 
 
 def list_workers(
@@ -102,6 +104,7 @@ def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClie
         address=fields.get("addr", ""),
         age_s=int(fields.get("age", 0)),
         idle_s=int(fields.get("idle", 0)),
+        last_command=fields.get("cmd", ""),
     )
 
 

@@ -20,14 +20,18 @@ def discover(client: Client, prefix: str) -> list[str]:
     colons are artefacts (trap T6) and left out. An empty or wrong-typed hit is told apart when the
     queue is read.
     """
-    literal_prefix = _GLOB.sub(r"\\\1", prefix)
-    pattern = f"{literal_prefix}:*:[mi][ed]*"
+    pattern = f"{literal(prefix)}:*:[mi][ed]*"
     names = set()
     for key in _scan(client, pattern):
         name, _, suffix = key[len(prefix) + 1 :].rpartition(":")
         if suffix in {"meta", "id"} and name and ":" not in name:
             names.add(name)
     return sorted(names)
+
+
+def literal(text: str) -> str:
+    """A pattern for SCAN that means this text and nothing else."""
+    return _GLOB.sub(r"\\\1", text)
 
 
 def prefixes_in_use(client: Client) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import pairs
+from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
@@ -172,3 +172,15 @@ def _slot_tag(keys: QueueKeys) -> str:
 def _event(entry_id: str, flat: Sequence[str] | None) -> Event:
     fields = pairs(flat or ())
     return Event(str(entry_id), fields.pop("event", ""), fields)
+
+
+def recent_events(
+    client: Client, queues: Sequence[QueueKeys], count: int
+) -> dict[QueueKeys, list[Event]]:
+    """The last ``count`` events of each queue, newest first, in one round trip."""
+    commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
+    replies = client.pipeline(commands) if commands else []
+    return {
+        keys: [_event(*entry) for entry in typed(reply, [])]
+        for keys, reply in zip(queues, replies, strict=True)
+    }

@@ -56,6 +56,17 @@ class QueueKeys:
         return f"qctl:paused:{self.prefix}:{self.name}"
 
 
+def job_of(key: str, prefix: str) -> tuple[QueueKeys, str] | None:
+    """The queue and id in the full key of a job; None when it lies under another prefix.
+
+    A queue's name has no colon, an id may have.
+    """
+    name, _, job_id = key.removeprefix(f"{prefix}:").partition(":")
+    if not key.startswith(f"{prefix}:") or not job_id:
+        return None
+    return QueueKeys(prefix, name), job_id
+
+
 def worker_heartbeat(owner: str) -> str:
     """A hash about one of qctl's own workers; expires soon after its last beat.
 

@@ -1,0 +1,42 @@
+"""Which BullMQ an app has installed, as Node would find it from the app's script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from qctl.manage.protocol import ManagedProcess
+
+_LARGEST_BYTES = 256 * 1024
+
+
+def installed_bullmq(process: ManagedProcess) -> str | None:
+    """The version in the nearest ``node_modules`` above its script, else above its folder.
+
+    None when there is none, or it cannot be read. What runs may be older: it was loaded when the
+    process was started.
+    """
+    for folder in _folders(process):
+        found = _version(folder / "node_modules" / "bullmq" / "package.json")
+        if found is not None:
+            return found
+    return None
+
+
+def _folders(process: ManagedProcess) -> Iterator[Path]:
+    # npm and the like stand elsewhere; then the folder in which they are run counts.
+    for start in (process.script and str(Path(process.script).parent), process.cwd):
+        path = Path(start)
+        if start and path.is_absolute():
+            yield from (path, *path.parents)
+
+
+def _version(file: Path) -> str | None:
+    try:
+        with file.open("rb") as opened:
+            package = json.loads(opened.read(_LARGEST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    version = package.get("version") if isinstance(package, dict) else None
+    return version if isinstance(version, str) else None

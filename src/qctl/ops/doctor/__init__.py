@@ -1,0 +1,167 @@
+"""Hazards of queues, workers, processes and Redis: what ``doctor`` finds.
+
+Nothing is written. Each check is one function in the file of its subject; one that cannot be made
+is itself a finding, and the others go on. What a check costs is bounded: where a queue may hold
+millions, it looks at a sample and says how large that was (docs/doctor.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from qctl.config import Settings
+from qctl.connect import Address, Client
+from qctl.errors import QctlError, ReplyError, UnreachableError
+from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, workers
+from qctl.ops.doctor.findings import (
+    SEVERITIES,
+    CannotTellError,
+    Check,
+    CheckResult,
+    Diagnosis,
+    Examined,
+    Finding,
+    NotHereError,
+    Scope,
+    Severity,
+    Subject,
+    denied,
+    name_of,
+)
+from qctl.ops.doctor.look import Look
+from qctl.ops.lookup import find_queues, queues_named_or_all
+from qctl.ops.targets import Target, open_target, read_connections
+
+CHECKS: tuple[Check, ...] = (
+    *redis.CHECKS,
+    *queues.CHECKS,
+    *jobs.CHECKS,
+    *schedulers.CHECKS,
+    *workers.CHECKS,
+    *processes.CHECKS,
+    *growth.CHECKS,
+)
+
+__all__ = [
+    "CHECKS",
+    "CheckResult",
+    "Diagnosis",
+    "Examined",
+    "Finding",
+    "Severity",
+    "Subject",
+    "examine",
+]
+
+
+def examine(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    target: str | None = None,
+    full: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Diagnosis:
+    """Make every check on the named queues, or on all under the prefix.
+
+    Args:
+        target: only this process, and without names only the queues that it serves.
+        full: look at every job and key instead of samples; takes as long as there are many.
+        sleep: waits for the second look that some checks take.
+
+    Raises:
+        NotFoundError: a named queue or the target does not exist, or there is no queue at all.
+        UnreachableError: Redis, or the target's process manager, does not answer.
+    """
+    if names:
+        # First, so that a misspelt queue is not taken for one that the target does not serve.
+        find_queues(client, settings.prefix, names)
+    found = open_target(settings, target) if target else None
+    if found is not None and not names:
+        names = _served_by(client, address, settings, found)
+    look = Look(
+        client=client,
+        address=address,
+        settings=settings,
+        queues=queues_named_or_all(client, settings.prefix, names),
+        chosen=None if found is None else found.processes,
+        full=full,
+        sleep=sleep,
+    )
+    findings: list[Finding] = []
+    results = []
+    for check in CHECKS:
+        result, own = _make(check, look)
+        results.append(result)
+        findings += own
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return Diagnosis(tuple(findings), tuple(results), _examined(look))
+
+
+def _served_by(
+    client: Client, address: Address, settings: Settings, target: Target
+) -> Sequence[str]:
+    """Queues of the target; all are looked at where that cannot be told."""
+    connections = read_connections(client, settings, address.db, target.processes)
+    return sorted(connections.queues_of(target.processes) | set(target.configured))
+
+
+def _make(check: Check, look: Look) -> tuple[CheckResult, list[Finding]]:
+    name = name_of(check)
+    found: list[Finding] = []
+    scopes: list[str] = []
+    try:
+        for said in check(look):
+            if isinstance(said, Scope):
+                scopes.append(said.text)
+            else:
+                found.append(replace(said, check=name))
+    except NotHereError as error:
+        return CheckResult(name, "skipped", str(error)), found
+    except UnreachableError:
+        raise
+    except CannotTellError as error:
+        return _failed(name, error, found)
+    except ReplyError as error:
+        return _failed(name, denied(error), found)
+    except QctlError as error:
+        return _failed(name, CannotTellError(error.what, error.hint), found)
+    except Exception as error:
+        # Whatever is strange about one queue must not hide the hazards of the others.
+        text = f"unexpected: {type(error).__name__}: {error}"
+        return _failed(name, CannotTellError(text), found)
+    return CheckResult(name, "found" if found else "ok", "; ".join(scopes)), found
+
+
+def _failed(
+    name: str, error: CannotTellError, found: list[Finding]
+) -> tuple[CheckResult, list[Finding]]:
+    unknown = Finding(
+        check=name,
+        severity="warning",
+        subject=Subject("check", name),
+        what=f"could not be checked: {error.why}",
+        remedy=error.hint,
+    )
+    return CheckResult(name, "failed", error.why), [*found, unknown]
+
+
+def _examined(look: Look) -> Examined:
+    def number(read: Callable[[], object]) -> int | None:
+        try:
+            return len(read())  # type: ignore[arg-type]
+        except NotHereError:
+            return 0
+        except CannotTellError:
+            return None
+
+    looked_at = {snapshot.keys.name for snapshot in look.queues.readable}
+    return Examined(
+        queues=len(look.queues.readable) + len(look.queues.broken),
+        workers=number(lambda: [w for w in look.workers if w.queue in looked_at]),
+        processes=number(lambda: look.all_processes if look.chosen is None else look.chosen),
+    )

@@ -1,0 +1,136 @@
+"""What a check says: findings, how much it looked at, or why it could not look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from qctl.errors import ReplyError
+
+if TYPE_CHECKING:
+    from qctl.ops.doctor.look import Look
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+# Ids and names that a finding shows; the count beside them is of all.
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a finding is about: a ``queue``, a ``process``, ``redis`` or a ``check``."""
+
+    kind: Literal["queue", "process", "redis", "check"]
+    name: str
+
+
+REDIS = Subject("redis", "")
+
+
+def queue(name: str) -> Subject:
+    return Subject("queue", name)
+
+
+def process(target: str) -> Subject:
+    return Subject("process", target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One hazard.
+
+    Args:
+        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: they will be when
+            something usual happens, such as a restart; ``info``: good to know.
+        what: one clause without a full stop.
+        check: name of the check that found it, as in docs/doctor.md; ``examine`` fills it in.
+        evidence: figures, and a few examples of what they count.
+        remedy: the setting or action that cures it, a clause; "" when ``commands`` say it all.
+        commands: to be typed as they stand.
+    """
+
+    severity: Severity
+    subject: Subject
+    what: str
+    check: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    remedy: str = ""
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How much a check looked at, where that is not everything; and what it could not tell."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check.
+
+    Args:
+        status: ``ok``: looked, found nothing; ``found``; ``failed``: could not look; ``skipped``:
+            there is nothing here that it could be about.
+        why: of ``failed`` and ``skipped``; else how much was looked at, "" for everything.
+    """
+
+    check: str
+    status: Literal["ok", "found", "failed", "skipped"]
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What there was to look at; None where Redis or the process manager does not tell."""
+
+    queues: int
+    workers: int | None
+    processes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The JSON of ``qctl doctor``; findings come with the gravest first."""
+
+    findings: tuple[Finding, ...]
+    checks: tuple[CheckResult, ...]
+    examined: Examined
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is nothing worse than an info."""
+        return all(finding.severity == "info" for finding in self.findings)
+
+
+# A check is a function: its name with hyphens is the check's, its docstring what it looks for.
+Check = Callable[["Look"], Iterable[Finding | Scope]]
+
+
+def name_of(check: Check) -> str:
+    """``kill-timeout`` for the function ``kill_timeout``."""
+    return str(getattr(check, "__name__", "check")).replace("_", "-")
+
+
+class CannotTellError(Exception):
+    """A check cannot be made: what it needs is denied or does not answer.
+
+    Args:
+        why: a clause.
+        hint: what makes it possible.
+    """
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.hint = hint
+
+
+class NotHereError(Exception):
+    """There is nothing here that the check could be about; its text says what is missing."""
+
+
+def denied(error: ReplyError) -> CannotTellError:
+    """What Redis refused, as a reason why a check cannot be made."""
+    return CannotTellError(f"{error.what}: {error.message}", error.hint)

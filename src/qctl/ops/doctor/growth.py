@@ -1,0 +1,77 @@
+"""What grows without a bound, until Redis' memory is full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qctl.ops.doctor.findings import Check, Finding, queue
+from qctl.ops.doctor.look import Look
+from qctl.ops.inspect import moment
+from qctl.wire.growth import KeptJobs, kept_jobs, stream_lengths
+
+# Finished jobs from which on it matters whether their number has a bound.
+MANY, VERY_MANY = 10_000, 100_000
+# A stream is trimmed by about its limit; beyond this it is not trimmed at all.
+_FACTOR, _SLACK = 2, 1000
+_LARGE_LIMIT = 1_000_000
+# A worker's own keep option shows as a round number, always the same.
+_ROUND = 1000
+
+
+def event_streams(look: Look) -> Iterator[Finding]:
+    """Event streams far longer than their limit, or with hardly a limit."""
+    for stream in stream_lengths(look.client, look.keys):
+        evidence = {"events": stream.length, "limit": stream.limit}
+        if stream.length > _FACTOR * stream.limit + _SLACK:
+            yield Finding(
+                severity="warning",
+                subject=queue(stream.keys.name),
+                what=f"its event stream has {stream.length:,} entries, and its limit is "
+                f"{stream.limit:,}: nobody trims it",
+                evidence=evidence,
+                remedy="trim it with BullMQ's queue.trimEvents(10000), and find out who writes to "
+                "it",
+            )
+        elif stream.limit > _LARGE_LIMIT:
+            yield Finding(
+                severity="info",
+                subject=queue(stream.keys.name),
+                what=f"its event stream may grow to {stream.limit:,} entries",
+                evidence=evidence,
+                remedy="lower streams.events.maxLen of its Queue objects",
+            )
+
+
+def kept_finished_jobs(look: Look) -> Iterator[Finding]:
+    """Completed or failed jobs that pile up: no job says how many are to be kept."""
+    counts = {
+        (snapshot.keys, state): getattr(snapshot.counts, state)
+        for snapshot in look.snapshots
+        for state in ("completed", "failed")
+    }
+    large = {place: count for place, count in counts.items() if count >= MANY}
+    for kept in kept_jobs(look.client, list(large)):
+        count = large[kept.keys, kept.state]
+        if not kept.bounded and count % _ROUND:
+            yield _unbounded(kept, count)
+
+
+def _unbounded(kept: KeptJobs, count: int) -> Finding:
+    option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
+    pace = f", {kept.per_day:,.0f} more a day at the present pace" if kept.per_day else ""
+    return Finding(
+        severity="warning" if count >= VERY_MANY else "info",
+        subject=queue(kept.keys.name),
+        what=f"it keeps {count:,} {kept.state} jobs{pace}, and none of the newest has {option}",
+        evidence={
+            "state": kept.state,
+            "count": count,
+            "jobs_looked_at": kept.looked_at,
+            "per_day": None if kept.per_day is None else round(kept.per_day, 1),
+            "oldest_at": None if kept.oldest_ms is None else moment(kept.oldest_ms),
+        },
+        remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see it",
+    )
+
+
+CHECKS: tuple[Check, ...] = (event_streams, kept_finished_jobs)

@@ -1,0 +1,331 @@
+"""Jobs that nobody will run, or that run once more and then never again."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from qctl.errors import ReplyError
+from qctl.ops import advice
+from qctl.ops.doctor.findings import (
+    EXAMPLES,
+    CannotTellError,
+    Check,
+    Finding,
+    Scope,
+    queue,
+)
+from qctl.ops.doctor.look import Look
+from qctl.ops.stalled import worker_is_gone
+from qctl.wire import heartbeats, keyspace, parents
+from qctl.wire.active import ActiveJob
+from qctl.wire.integrity import all_bare_ids, sample_bare_ids
+from qctl.wire.keys import QueueKeys
+from qctl.wire.lists import known_schedulers
+from qctl.wire.versions import of_other_libraries
+
+# Keys of the database that are passed without --full, and jobs whose place is then looked for.
+MOST_KEYS = 30_000
+MOST_JOBS = 2000
+_DONE = frozenset({"completed", "failed"})
+T = TypeVar("T")
+
+
+def stalled(look: Look) -> Iterator[Finding]:
+    """Jobs in ``active`` that nobody holds."""
+    for snapshot in look.snapshots:
+        # Counted anew: what was about to be done when the queue was first read is over by now.
+        ids = [job.id for job in look.active(snapshot.keys) if job.is_orphan]
+        if not ids or not snapshot.counts.stalled:
+            continue
+        workers = _number_of_workers(look, snapshot.keys)
+        note = advice.stalled(snapshot, workers)
+        if note is not None:
+            yield Finding(
+                severity="error" if workers == 0 else "warning",
+                subject=queue(snapshot.keys.name),
+                what=note.text,
+                evidence=_examples("stalled", ids) | {"workers": workers},
+                commands=note.commands,
+            )
+
+
+def gone_workers(look: Look) -> Iterator[Finding]:
+    """Jobs locked by a worker that is not connected: it is closing, or has died."""
+    for snapshot in look.snapshots:
+        workers = look.workers_of(snapshot.keys)
+        held = [job for job in look.active(snapshot.keys) if worker_is_gone(job, workers)]
+        if held:
+            dead = _owners_are_dead(look, held)
+            yield Finding(
+                severity="warning" if dead else "info",
+                subject=queue(snapshot.keys.name),
+                what=f"{advice.jobs(len(held), 'is', 'are')} held by a worker that is not "
+                "connected: "
+                + ("its process has died" if dead else "it is closing and ends them, or has died"),
+                evidence=_examples("jobs", [job.id for job in held])
+                | {"longest_lock_ttl_ms": max(job.lock_ttl_ms or 0 for job in held)},
+                remedy=("" if dead else "if it has died, ")
+                + "this brings them back as soon as their locks run out",
+                commands=(look.command("jobs retry-stalled", snapshot.keys.name, "--wait"),),
+            )
+
+
+def last_stall(look: Look) -> Iterator[Finding]:
+    """Jobs in hand that one more interruption would fail for good."""
+    limit = look.settings.max_stalled_count
+    for snapshot in look.snapshots:
+        near = [job for job in look.active(snapshot.keys) if job.stalled_count >= limit]
+        exempt = _of_schedulers(look, snapshot.keys, [job.scheduler for job in near])
+        near = [job for job in near if job.scheduler not in exempt]
+        if not near:
+            continue
+        fail_next = [job.id for job in near if job.is_orphan]
+        name = snapshot.keys.name
+        yield Finding(
+            severity="error" if fail_next else "warning",
+            subject=queue(name),
+            what=f"{advice.jobs(len(near), 'has', 'have')} stalled as often as is allowed "
+            f"({limit}): one more stall or interruption is a failure for good"
+            + (f", and {len(fail_next):,} stall now" if fail_next else ""),
+            evidence=_examples("jobs", [job.id for job in near])
+            | {"stalled_now": len(fail_next), "max_stalled_count": limit},
+            remedy="put back what has stalled before a worker fails it"
+            if fail_next
+            else "do not restart their workers with anything but a drain",
+            commands=(look.command("jobs retry-stalled", name),)
+            if fail_next
+            else (look.command("drain", name),),
+        )
+
+
+def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
+    """Ids in a state whose job is gone: workers run them as jobs without a name or data."""
+    read = all_bare_ids if look.full else sample_bare_ids
+    ids = read(look.client, look.snapshots)
+    for keys, found in _by_queue(ids.found, lambda bare: bare.keys).items():
+        states: dict[str, list[str]] = {}
+        for bare in found:
+            states.setdefault(bare.state, []).append(bare.id)
+        listed = ", ".join(f"{len(each):,} in {state}" for state, each in states.items())
+        is_grave = bool(states.keys() - _DONE)
+        yield Finding(
+            severity="error" if is_grave else "warning",
+            subject=queue(keys.name),
+            what=f"{len(found):,} ids without a job: {listed}"
+            + ("; a worker would run them as jobs without a name or data" if is_grave else ""),
+            evidence=_examples("ids", [bare.id for bare in found])
+            | {"by_state": {state: len(each) for state, each in states.items()}},
+            remedy="find out who deletes jobs' keys (evictions, scripts), then remove these ids "
+            "with BullMQ's queue.remove(id)",
+        )
+    if ids.looked_at < ids.total:
+        yield Scope(f"{ids.looked_at:,} of {ids.total:,} ids; --full looks at all")
+
+
+def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
+    """Jobs that are in no state: nothing will ever run, show or remove them."""
+    walked = _walk(look)
+    most = None if look.full else keyspace.MOST_WAITING
+    strays = keyspace.find_strays(look.client, walked.loose, most_waiting=most)
+    by_queue = _by_queue(strays.found, lambda stray: stray.keys)
+    others = of_other_libraries(look.client, list(by_queue))
+    for keys, found in by_queue.items():
+        if keys in others:
+            continue
+        lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
+        rest = len(found) - len(lost)
+        parts = [f"{advice.jobs(len(lost), 'is', 'are')} in no state and will never run"] * bool(
+            lost
+        )
+        parts += [f"{rest:,} leftovers of ended or removed jobs are in no state"] * bool(rest)
+        example = (lost or [stray.id for stray in found])[0]
+        yield Finding(
+            severity="error" if lost else "info",
+            subject=queue(keys.name),
+            what="; ".join(parts),
+            evidence=_examples("lost", lost) | {"leftovers": rest, "jobs_looked_at": walked.jobs},
+            remedy="add again what is still wanted; BullMQ's queue.removeOrphanedJobs() deletes "
+            "all of them",
+            commands=(look.command("jobs show", keys.name, example),),
+        )
+    if not walked.is_complete or walked.left:
+        yield Scope(f"{walked.jobs:,} jobs among {walked}; --full looks at all")
+    if others:
+        names = ", ".join(sorted(keys.name for keys in others))
+        yield Scope(f"not {names}: of another library, which may keep jobs elsewhere")
+    if strays.unplaced:
+        yield Scope(f"{strays.unplaced:,} may be in a part of wait that was not read")
+
+
+def stale_deduplications(look: Look) -> Iterator[Finding | Scope]:
+    """Deduplication keys whose job is gone: BullMQ 5 drops every new job of that id."""
+    walked = _walk(look)
+    stale = keyspace.stale_dedups(look.client, walked.dedups)
+    versions = {snapshot.keys: snapshot.client_version for snapshot in look.snapshots}
+    for keys, found in _by_queue(stale, lambda dedup: dedup.keys).items():
+        lasting = [dedup for dedup in found if not dedup.expires]
+        if not lasting:
+            continue
+        recovers = (versions.get(keys) or "").startswith("6.")
+        yield Finding(
+            severity="info" if recovers else "warning",
+            subject=queue(keys.name),
+            what=f"{len(lasting):,} deduplication ids belong to jobs that are gone: "
+            + (
+                "BullMQ 6 takes them over at the next add, BullMQ 5 drops every new job of theirs"
+                if recovers
+                else "BullMQ 5 drops every new job of theirs"
+            ),
+            evidence=_examples("deduplication_ids", [dedup.id for dedup in lasting])
+            | {"keys": [dedup.key for dedup in lasting[:EXAMPLES]]},
+            remedy="free them with BullMQ's queue.removeDeduplicationKey(id)",
+        )
+    if not walked.is_complete:
+        yield Scope(f"{walked}; --full looks at all")
+
+
+def stuck_parents(look: Look) -> Iterator[Finding | Scope]:
+    """Flow parents that wait for ever: a child failed without a policy, or is gone."""
+    looked = parents.stuck_parents(look.client, look.snapshots, full=look.full)
+    for keys, found in _by_queue(looked.found, lambda parent: parent.keys).items():
+        yield _stuck(look, keys, found)
+    if looked.looked_at < looked.total:
+        yield Scope(f"{looked.looked_at:,} of {looked.total:,} parents; --full looks at all")
+
+
+def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
+    counts = {
+        reason: sum(parent.reason == reason for parent in found)
+        for reason in ("failed", "gone", "none")
+    }
+    texts = {
+        "failed": "a child failed, and no option says what then",
+        "gone": "a child is gone",
+        "none": "no child is left to wait for",
+    }
+    reasons = [reason for reason, count in counts.items() if count]
+    share = {reason: f" ({counts[reason]:,})" if len(reasons) > 1 else "" for reason in reasons}
+    why = "; ".join(f"{texts[reason]}{share[reason]}" for reason in reasons)
+    failed = [parent for parent in found if parent.reason == "failed" and parent.child]
+    commands = [
+        look.command("jobs retry", parent.child[0].name, parent.child[1])
+        for parent in failed[:1]
+        if parent.child
+    ]
+    return Finding(
+        severity="error",
+        subject=queue(keys.name),
+        what=f"{advice.jobs(len(found), 'waits', 'wait')} for children for ever: {why}",
+        evidence=_examples("parents", [parent.id for parent in found])
+        | {
+            "because": counts,
+            "children": [
+                {"queue": parent.child[0].name, "id": parent.child[1]}
+                for parent in found[:EXAMPLES]
+                if parent.child
+            ],
+        },
+        remedy="retry or remove these children; give children failParentOnFailure, "
+        "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
+        commands=tuple(commands),
+    )
+
+
+@dataclass(slots=True)
+class _Walked:
+    """What the walk over the database passed.
+
+    Args:
+        total: keys of the database; ``passed`` of them were looked at, about.
+        jobs: how many of these were jobs whose place was looked for.
+        loose: jobs among them that are in no sorted set.
+        left: jobs whose place was not looked for.
+    """
+
+    total: int
+    passed: int = 0
+    jobs: int = 0
+    left: int = 0
+    loose: list[keyspace.JobId] = field(default_factory=list)
+    dedups: list[keyspace.JobId] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.passed >= self.total
+
+    def __str__(self) -> str:
+        return f"about {min(self.passed, self.total):,} of {self.total:,} keys of the database"
+
+
+def _walk(look: Look) -> _Walked:
+    return look.once("walk", lambda: _walk_now(look))
+
+
+def _walk_now(look: Look) -> _Walked:
+    walked = _Walked(keyspace.database_size(look.client))
+    if not look.keys:
+        return walked
+    most = None if look.full else MOST_KEYS
+    for batch in keyspace.walk(look.client, look.keys, most):
+        chosen = batch.jobs if look.full else batch.jobs[: max(MOST_JOBS - walked.jobs, 0)]
+        loose, number = keyspace.in_no_set(look.client, chosen)
+        walked.passed += batch.passed
+        walked.jobs += number
+        walked.left += len(batch.jobs) - len(chosen)
+        walked.loose += loose
+        walked.dedups += batch.dedups
+    return walked
+
+
+def _owners_are_dead(look: Look, jobs: Sequence[ActiveJob]) -> bool:
+    """Whether one of them is held by a worker of qctl's own whose process has died on this host.
+
+    BullMQ's workers do not tell where they run.
+    """
+    from qctl.manage.sockets import started_at  # noqa: PLC0415 - rarely needed
+
+    owners = {heartbeats.owner_of(job.lock_token) for job in jobs}
+    try:
+        beats = heartbeats.read(look.client, sorted(owners)).values()
+    except ReplyError:
+        # Whoever may see the queues need not be allowed to see qctl's keys.
+        return False
+    host = socket.gethostname()
+    return any(beat.host == host and started_at(beat.pid) is None for beat in beats)
+
+
+def _number_of_workers(look: Look, keys: QueueKeys) -> int | None:
+    try:
+        return len(look.workers_of(keys))
+    except CannotTellError:
+        return None
+
+
+def _of_schedulers(look: Look, keys: QueueKeys, ids: Iterable[str | None]) -> frozenset[str | None]:
+    wanted = sorted({scheduler for scheduler in ids if scheduler})
+    return frozenset(known_schedulers(look.client, keys, wanted)) if wanted else frozenset()
+
+
+def _examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
+    return {"count": len(ids), what: list(ids[:EXAMPLES])}
+
+
+def _by_queue(items: Iterable[T], keys_of: Callable[[T], QueueKeys]) -> dict[QueueKeys, list[T]]:
+    groups: dict[QueueKeys, list[T]] = {}
+    for item in items:
+        groups.setdefault(keys_of(item), []).append(item)
+    return groups
+
+
+CHECKS: tuple[Check, ...] = (
+    stalled,
+    gone_workers,
+    last_stall,
+    missing_hashes,
+    lost_jobs,
+    stale_deduplications,
+    stuck_parents,
+)

@@ -1,0 +1,218 @@
+"""What the checks look at; each thing is read once, when the first check asks for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qctl.config import Settings
+from qctl.connect import Address, Client
+from qctl.errors import ReplyError, UnreachableError
+from qctl.ops.doctor.findings import CannotTellError, NotHereError
+from qctl.ops.inspect import connected_workers, managed_processes
+from qctl.ops.lookup import Queues, command, quoted
+from qctl.wire import server
+from qctl.wire.active import ActiveJob, read_active
+from qctl.wire.clients import WorkerClient
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot
+
+if TYPE_CHECKING:
+    from qctl.manage.protocol import ManagedProcess
+    from qctl.wire.server import ServerFacts
+
+T = TypeVar("T")
+_REDIS_PORT = 6379
+
+
+@dataclass
+class Look:
+    """One examination.
+
+    Args:
+        queues: those that are looked at.
+        chosen: the processes of ``--target``; None without one.
+        full: read everything instead of samples.
+        sleep: waits for the second look that some checks take.
+    """
+
+    client: Client
+    address: Address
+    settings: Settings
+    queues: Queues
+    chosen: Sequence[ManagedProcess] | None = None
+    full: bool = False
+    sleep: Callable[[float], None] = time.sleep
+    _read: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    # Queues
+
+    @property
+    def snapshots(self) -> tuple[QueueSnapshot, ...]:
+        """The queues of BullMQ; Bull's are only named."""
+        return tuple(queue for queue in self.queues.readable if queue.format == "bullmq")
+
+    @property
+    def keys(self) -> list[QueueKeys]:
+        return [snapshot.keys for snapshot in self.snapshots]
+
+    def active(self, keys: QueueKeys) -> list[ActiveJob]:
+        """The jobs in hand of one queue."""
+        return self.once("active", self._read_active).get(keys, [])
+
+    def _read_active(self) -> dict[QueueKeys, list[ActiveJob]]:
+        found: dict[QueueKeys, list[ActiveJob]] = {}
+        for job in read_active(self.client, self.keys):
+            found.setdefault(job.keys, []).append(job)
+        return found
+
+    def command(self, verb: str, *words: str) -> str:
+        """A qctl command to show, with this look's prefix."""
+        return command(self.settings.prefix, verb, *words)
+
+    def redis_cli(self, *words: str) -> str:
+        """A command for Redis itself to show, at the address of this look, without a password."""
+        address = self.address
+        options = ["--tls"] * address.tls
+        if address.mode == "standalone":
+            if address.unix_path:
+                options += ["-s", address.unix_path]
+            if not address.unix_path and address.host != "localhost":
+                options += ["-h", address.host]
+            if not address.unix_path and address.port != _REDIS_PORT:
+                options += ["-p", str(address.port)]
+        if address.username:
+            options += ["--user", address.username]
+        if address.password is not None:
+            options.append("--askpass")
+        return " ".join(["redis-cli", *map(quoted, options), *words])
+
+    # Workers
+
+    @property
+    def workers(self) -> Sequence[WorkerClient]:
+        """All that are connected under the prefix.
+
+        Raises:
+            CannotTellError: Redis does not grant CLIENT LIST.
+        """
+        return self.once("workers", self._read_workers)
+
+    def _read_workers(self) -> Sequence[WorkerClient]:
+        names = [keys.name for keys in self.keys]
+        found = connected_workers(self.client, self.settings.prefix, names, self.address.db)
+        if found is None:
+            raise CannotTellError(
+                "this Redis user may not list clients", "grant it: ACL SETUSER … +client|list"
+            )
+        return found
+
+    def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
+        """Those connected to one queue."""
+        return self.once("workers by queue", self._by_queue).get(keys.name, [])
+
+    def _by_queue(self) -> dict[str, list[WorkerClient]]:
+        found: dict[str, list[WorkerClient]] = {}
+        for worker in self.workers:
+            found.setdefault(worker.queue, []).append(worker)
+        return found
+
+    # Processes
+
+    @property
+    def all_processes(self) -> Sequence[ManagedProcess]:
+        """What the process managers of this host run, whatever it serves.
+
+        Raises:
+            CannotTellError: a manager runs and does not answer.
+            NotHereError: there is none, or it runs nothing.
+        """
+        return self.once("processes", self._read_processes)
+
+    def _read_processes(self) -> Sequence[ManagedProcess]:
+        processes, remarks = managed_processes(self.settings)
+        if remarks:
+            raise CannotTellError("; ".join(remarks))
+        if not processes:
+            raise NotHereError("PM2 and qctl run no process on this host")
+        return processes
+
+    @property
+    def served(self) -> Mapping[ManagedProcess, frozenset[str]]:
+        """The processes that serve any of the queues, with the names of these queues.
+
+        Raises:
+            CannotTellError, NotHereError: as ``all_processes``; or none serves one.
+        """
+        return self.once("served", self._read_served)
+
+    def _read_served(self) -> Mapping[ManagedProcess, frozenset[str]]:
+        from qctl.ops.attribution import queues_served  # noqa: PLC0415 - psutil, 30 ms
+
+        processes = self.all_processes if self.chosen is None else self.chosen
+        connected = queues_served(self.workers, self.holders)
+        looked_at = {snapshot.keys.name for snapshot in self.snapshots}
+        configured: dict[str, set[str]] = {}
+        for target in self.settings.targets:
+            configured.setdefault(target.process, set()).update(target.queues)
+        found = {}
+        for process in processes:
+            names = connected.get(process.key, set()) | configured.get(process.target, set())
+            if process.pid and names & looked_at:
+                found[process] = frozenset(names & looked_at)
+        if not found:
+            raise NotHereError("no managed process of this host is seen to serve these queues")
+        return found
+
+    @property
+    def holders(self) -> dict[int, ManagedProcess]:
+        """The process by the client id of the worker that it holds.
+
+        Raises:
+            CannotTellError: the system denies it; or as ``all_processes``.
+        """
+        return self.once("holders", self._read_holders)
+
+    def _read_holders(self) -> dict[int, ManagedProcess]:
+        from qctl.ops.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
+
+        try:
+            return holders(self.client, self.settings.prefix, self.workers, self.all_processes)
+        except (CannotTellError, NotHereError, UnreachableError):
+            raise
+        except Exception as error:
+            # psutil raises what it likes.
+            raise CannotTellError(f"which process serves which queue: {error}") from error
+
+    # Servers
+
+    @property
+    def servers(self) -> tuple[ServerFacts, ...]:
+        """Each master.
+
+        Raises:
+            CannotTellError: this user may not ask.
+        """
+        return self.once("servers", lambda: server.read_servers(self.client))
+
+    @property
+    def now_ms(self) -> int:
+        """By the clock of this host."""
+        return int(time.time() * 1000)
+
+    def once(self, what: str, read: Callable[[], T]) -> T:
+        """The same answer, or the same failure, to all who ask."""
+        if what not in self._read:
+            try:
+                self._read[what] = read()
+            except ReplyError as error:
+                self._read[what] = CannotTellError(f"{error.what}: {error.message}", error.hint)
+            except (CannotTellError, NotHereError) as error:
+                self._read[what] = error
+        found = self._read[what]
+        if isinstance(found, Exception):
+            raise found
+        answer: T = found
+        return answer

@@ -1,0 +1,234 @@
+"""Processes: would their manager's restart interrupt jobs, or restart more than is meant?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+from typing import TYPE_CHECKING
+
+from qctl.errors import UnreachableError
+from qctl.ops import advice
+from qctl.ops.doctor.findings import (
+    EXAMPLES,
+    CannotTellError,
+    Check,
+    Finding,
+    NotHereError,
+    Scope,
+    process,
+)
+from qctl.ops.doctor.look import Look
+from qctl.ops.estimate import Durations, quantile, read_durations
+from qctl.ops.inspect import moment
+from qctl.ops.past_restarts import PastRestart, past_restarts
+from qctl.wire.active import RECENT_SAMPLE
+
+if TYPE_CHECKING:
+    from qctl.manage.protocol import ManagedProcess
+
+# Completed jobs looked at over all queues together; fewer of one name than this prove nothing.
+_JOBS = 20_000
+LEAST_RUNS = 5
+_SHARE = 0.95
+# What a new kill_timeout should leave beyond the p95.
+_HEADROOM = 1.5
+
+
+def kill_timeout(look: Look) -> Iterator[Finding]:
+    """A manager that kills sooner than the jobs usually end: its restart interrupts them."""
+    durations = _durations(look)
+    for target, processes in _apps(look).items():
+        slowest = _slowest(look, durations, processes)
+        shortest = min(processes, key=lambda p: p.kill_timeout_ms)
+        if slowest is None or slowest.p95_s * 1000 <= shortest.kill_timeout_ms:
+            continue
+        needed_ms = ceil(slowest.p95_s * _HEADROOM) * 1000
+        yield Finding(
+            severity="warning",
+            subject=process(target),
+            what=f"it is killed {shortest.kill_timeout_ms / 1000:g} s after {_signal(shortest)}, "
+            f"and one in twenty {slowest.name!r} jobs of {slowest.queue} runs "
+            f"{slowest.p95_s:.1f} s or longer",
+            evidence={
+                "kill_timeout_ms": shortest.kill_timeout_ms,
+                "stop_signal": shortest.stop_signal,
+                "queue": slowest.queue,
+                "job_name": slowest.name,
+                "p95_s": round(slowest.p95_s, 3),
+                "jobs_looked_at": slowest.runs,
+            },
+            remedy=f"set kill_timeout to {needed_ms} ms or more in the app's ecosystem file, and "
+            "let it close its workers on that signal; until then restart it through qctl",
+            commands=(look.command("restart", target),),
+        )
+
+
+def stop_signal(look: Look) -> Iterator[Finding | Scope]:
+    """An app that does not react to what its manager sends: its last restart shows it."""
+    durations = _durations(look)
+    forgotten = 0
+    for target, processes in _apps(look).items():
+        if target.startswith("qctl:"):
+            # qctl's own react to it; one that was restarted had died.
+            continue
+        past = [each for each in _past_restarts(look) if each.process in processes]
+        forgotten += sum(not each.remembered for each in past)
+        hit = [each for each in past if each.interrupted]
+        if not hit:
+            continue
+        number = sum(len(each.interrupted) for each in hit)
+        one = hit[0].process
+        slowest = _slowest(look, durations, processes)
+        quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
+        yield Finding(
+            severity="warning",
+            subject=process(target),
+            what=f"{advice.jobs(number, 'has', 'have')} stalled soon after its last restart, which "
+            f"interrupted them as it seems; the manager sends {_signal(one)} and kills "
+            f"{one.kill_timeout_ms / 1000:g} s later: "
+            + (
+                "its jobs usually end sooner, so it most likely does not react to that"
+                if quick
+                else "it does not react to that, or its jobs take longer"
+            ),
+            evidence={
+                "interrupted": number,
+                "jobs": [
+                    {"queue": each.queue.name, "id": job_id}
+                    for each in hit
+                    for job_id in each.interrupted
+                ][:EXAMPLES],
+                "restarted_at": moment(hit[0].at_ms),
+                "stop_signal": one.stop_signal,
+                "kill_timeout_ms": one.kill_timeout_ms,
+            },
+            remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
+            "until then restart it through qctl, which needs no handler",
+            commands=(look.command("restart", target),),
+        )
+    if forgotten:
+        whose = "one restart" if forgotten == 1 else f"{forgotten} restarts"
+        yield Scope(f"the events of {whose} are gone: only kept jobs could tell")
+
+
+def treekill(look: Look) -> Iterator[Finding]:
+    """Children that outlive their parent: a sandboxed processor runs on, and its job runs twice."""
+    for target, processes in _apps(look).items():
+        loose = [p for p in processes if not p.tree_kill]
+        if not loose:
+            continue
+        children = _children(loose)
+        yield Finding(
+            severity="warning" if children else "info",
+            subject=process(target),
+            what="treekill is off: if its processors are sandboxed (a file in place of a "
+            "function), a killed worker leaves them running, and their jobs run twice"
+            + (f"; it has {len(children)} child processes now" if children else ""),
+            evidence={"children": len(children), "pids": children[:EXAMPLES]},
+            remedy="take treekill: false out of the app's ecosystem file",
+        )
+
+
+def process_names(look: Look) -> Iterator[Finding]:
+    """Names by which PM2 would restart more than one app: shared, or also a namespace or an id."""
+    apps: dict[str, list[ManagedProcess]] = {}
+    processes = [p for p in look.all_processes if p.target.startswith("pm2:")]
+    if not processes:
+        raise NotHereError("PM2 runs nothing on this host")
+    for each in processes:
+        apps.setdefault(each.name, []).append(each)
+    chosen = None if look.chosen is None else {p.name for p in look.chosen}
+    for name, own in apps.items():
+        if chosen is not None and name not in chosen:
+            continue
+        kinds = {(p.namespace, p.script, p.cwd) for p in own}
+        inside = [p for p in processes if p.namespace == name and p.name != name]
+        by_id = [p for p in processes if p.key == name and p.name != name]
+        others = sorted({p.target for p in (*inside, *by_id)})
+        if len(kinds) < 2 and not others:
+            continue
+        reasons = [f"{len(kinds)} different apps have this name"] * (len(kinds) > 1)
+        reasons += ["it is also a namespace"] * bool(inside)
+        reasons += ["it is also a pm_id"] * bool(by_id)
+        also = f", {', '.join(others[:EXAMPLES])} too" if others else ""
+        yield Finding(
+            severity="warning",
+            subject=process(f"pm2:{name}"),
+            what=f"`pm2 restart {name}` restarts more than one app{also}: {'; '.join(reasons)}",
+            evidence={
+                "pm_ids": [p.key for p in own][:EXAMPLES],
+                "namespaces": sorted({p.namespace for p in own}),
+                "others": others[:EXAMPLES],
+            },
+            remedy="rename one of them; qctl never takes a name for a namespace",
+            commands=(look.command("restart", f"pm2:{own[0].key}"),),
+        )
+
+
+class _Slowest:
+    """The jobs of one name that take longest, of those that some processes run."""
+
+    def __init__(self, queue: str, name: str, runs: Sequence[float]) -> None:
+        self.queue = queue
+        self.name = name
+        self.runs = len(runs)
+        self.p95_s = quantile(sorted(runs), _SHARE) or 0.0
+
+
+def _slowest(
+    look: Look, durations: Durations, processes: Sequence[ManagedProcess]
+) -> _Slowest | None:
+    queues = {name for p in processes for name in look.served[p]}
+    found = [
+        _Slowest(keys.name, name, runs)
+        for keys, by_name in durations.items()
+        if keys.name in queues
+        for name, runs in by_name.items()
+        if len(runs) >= LEAST_RUNS
+    ]
+    return max(found, key=lambda each: each.p95_s, default=None)
+
+
+def _apps(look: Look) -> dict[str, list[ManagedProcess]]:
+    """Processes that serve the queues, by target."""
+    apps: dict[str, list[ManagedProcess]] = {}
+    for each in look.served:
+        apps.setdefault(each.target, []).append(each)
+    return apps
+
+
+def _durations(look: Look) -> Durations:
+    names = {name for served in look.served.values() for name in served}
+    queues = [keys for keys in look.keys if keys.name in names]
+    return look.once("durations", lambda: read_durations(look.client, queues, _sample(look)))
+
+
+def _sample(look: Look) -> int:
+    return max(min(_JOBS // max(len(look.keys), 1), RECENT_SAMPLE), 20)
+
+
+def _past_restarts(look: Look) -> list[PastRestart]:
+    by_name = {keys.name: keys for keys in look.keys}
+    served = {p: [by_name[name] for name in sorted(names)] for p, names in look.served.items()}
+    ahead_ms = look.servers[0].clock_ahead_ms
+    return look.once(
+        "past restarts", lambda: past_restarts(look.client, served, clock_ahead_ms=ahead_ms)
+    )
+
+
+def _children(processes: Sequence[ManagedProcess]) -> list[int]:
+    from qctl.manage.sockets import process_tree  # noqa: PLC0415 - psutil, 30 ms
+
+    try:
+        return [child for p in processes if p.pid for child in process_tree(p.pid)[1:]]
+    except UnreachableError:
+        raise
+    except Exception as error:
+        raise CannotTellError(f"which children it has: {error}") from error
+
+
+def _signal(each: ManagedProcess) -> str:
+    return "the message 'shutdown'" if each.stop_signal == "message" else each.stop_signal
+
+
+CHECKS: tuple[Check, ...] = (kill_timeout, stop_signal, treekill, process_names)

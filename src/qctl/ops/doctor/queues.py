@@ -1,0 +1,170 @@
+"""Queues as a whole: paused, of two versions, unreadable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from qctl.ops import advice
+from qctl.ops.advice import jobs
+from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
+from qctl.ops.doctor.look import Look
+from qctl.ops.inspect import moment
+from qctl.wire.events import recent_events
+from qctl.wire.jobs import number
+from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.versions import Traces, read_traces
+
+# Events looked through for when a queue was paused, over all paused queues together.
+_EVENTS = 20_000
+_MOST_EVENTS = 1000
+# Older traces may be from before an update.
+_LATELY_MS = 600_000
+
+
+def unreadable(look: Look) -> Iterator[Finding]:
+    """Queues with a key of a type that BullMQ never gives it, or that this user may not read."""
+    for name, error in look.queues.broken:
+        yield Finding(
+            severity="error",
+            subject=queue(name),
+            what=f"it cannot be read: {error.what}",
+            evidence={"redis_said": error.message},
+            remedy=error.hint,
+        )
+
+
+def bull_queues(look: Look) -> Iterator[Finding]:
+    """Queues of Bull 3 or 4, which no other check looks at."""
+    for snapshot in look.queues.readable:
+        if snapshot.format == "bull":
+            yield Finding(
+                severity="info",
+                subject=queue(snapshot.keys.name),
+                what=advice.BULL.text,
+                evidence={"format": "bull"},
+            )
+
+
+def paused(look: Look) -> Iterator[Finding]:
+    """Queues left paused: by whom, since when, and what waits behind it."""
+    found = [(s, note) for s in look.snapshots if (note := advice.paused(s)) is not None]
+    count = max(min(_EVENTS // max(len(found), 1), _MOST_EVENTS), 20)
+    events = recent_events(look.client, [snapshot.keys for snapshot, _ in found], count)
+    for snapshot, note in found:
+        by, at_ms = snapshot.pause_note, None
+        if by is not None:
+            at_ms = by.at_ms
+        elif snapshot.paused:
+            times = (e.at_ms for e in events[snapshot.keys] if e.name == "paused")
+            at_ms = next(times, None)
+        paused_at = None if at_ms is None else moment(at_ms)
+        at_work = snapshot.lease is not None
+        text = note.text
+        if paused_at and not at_work:
+            text += f", since {paused_at:%Y-%m-%d %H:%M:%S} UTC"
+        if snapshot.backlog and not at_work:
+            text += f"; {jobs(snapshot.backlog, 'waits', 'wait')}"
+        yield Finding(
+            severity="info" if at_work else "warning",
+            subject=queue(snapshot.keys.name),
+            what=text,
+            evidence={
+                "paused_by": None if by is None else str(by),
+                "paused_at": paused_at,
+                "waiting": snapshot.backlog,
+                "delayed": snapshot.counts.delayed,
+            },
+            commands=note.commands,
+        )
+
+
+def legacy_paused(look: Look) -> Iterator[Finding]:
+    """Jobs in BullMQ 5's ``paused`` list where nobody reads them, or where a resume loses some."""
+    for snapshot in look.snapshots:
+        note = advice.legacy_paused(snapshot)
+        in_wait = snapshot.counts.waiting - snapshot.legacy_paused
+        evidence = {"in_paused": snapshot.legacy_paused, "in_wait": in_wait}
+        if note is not None:
+            yield Finding(
+                severity="error",
+                subject=queue(snapshot.keys.name),
+                what=note.text,
+                evidence=evidence,
+                commands=note.commands,
+            )
+        elif snapshot.paused and snapshot.legacy_paused and in_wait:
+            yield Finding(
+                severity="error",
+                subject=queue(snapshot.keys.name),
+                what=f"paused with jobs both in wait ({in_wait:,}) and in BullMQ 5's paused list "
+                f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses those "
+                "of one list",
+                evidence=evidence,
+                remedy="resume it through qctl, which keeps both",
+                commands=(look.command("resume", snapshot.keys.name),),
+            )
+
+
+def mixed_versions(look: Look) -> Iterator[Finding]:
+    """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
+    traces = read_traces(look.client, look.keys, look.now_ms - _LATELY_MS)
+    installed = _installed(look)
+    for snapshot in look.snapshots:
+        signs = _signs(snapshot, traces[snapshot.keys], installed.get(snapshot.keys.name, ()))
+        if signs[5] and signs[6]:
+            five, six = ("; ".join(signs[version]) for version in (5, 6))
+            yield Finding(
+                severity="warning",
+                subject=queue(snapshot.keys.name),
+                what=f"BullMQ 5 ({five}) and BullMQ 6 ({six}) both work on it: a pause or resume "
+                "by BullMQ 5 can lose jobs",
+                evidence={"bullmq_5": signs[5], "bullmq_6": signs[6]},
+                remedy="bring all of its producers and workers to one version; until then pause "
+                "and resume it with qctl only",
+            )
+
+
+def _installed(look: Look) -> dict[str, list[tuple[str, str]]]:
+    """By queue: the processes that serve it, each with the BullMQ that it has installed."""
+    from qctl.manage.packages import installed_bullmq  # noqa: PLC0415 - only where some run
+
+    found: dict[str, list[tuple[str, str]]] = {}
+    try:
+        served = look.served
+    except (CannotTellError, NotHereError):
+        # An extra: the other traces are in Redis.
+        return found
+    for process, names in served.items():
+        version = installed_bullmq(process)
+        for name in names if version is not None else ():
+            found.setdefault(name, []).append((process.target, str(version)))
+    return found
+
+
+def _signs(
+    snapshot: QueueSnapshot, traces: Traces, installed: Sequence[tuple[str, str]]
+) -> dict[int, list[str]]:
+    """What shows each version at work."""
+    signs: dict[int, list[str]] = {5: [], 6: []}
+    told = {f"{target} has {version}": version for target, version in installed}
+    if snapshot.client_version:
+        last = snapshot.client_version
+        told[f"its last Queue object was of {last}"] = last
+    for text, version in told.items():
+        major = number(version.partition(".")[0])
+        if major in signs:
+            signs[major].append(text)
+    if snapshot.paused and snapshot.legacy_paused:
+        signs[5].append("jobs in the paused list")
+    if traces.debounced:
+        signs[5].append("debounced events")
+    if traces.next_ids:
+        signs[5].append("a worker that ran schedules")
+    in_wait = snapshot.counts.waiting - snapshot.legacy_paused
+    # BullMQ 5 leaves nothing in wait when it pauses; qctl does, as BullMQ 6.
+    if snapshot.paused and in_wait and snapshot.pause_note is None and snapshot.lease is None:
+        signs[6].append("jobs in wait although it is paused")
+    return signs
+
+
+CHECKS: tuple[Check, ...] = (unreadable, bull_queues, paused, legacy_paused, mixed_versions)

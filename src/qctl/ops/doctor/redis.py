@@ -1,0 +1,222 @@
+"""Redis: will it keep the jobs, and does it tell the time right?"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+from qctl.ops.doctor.findings import REDIS, CannotTellError, Check, Finding, NotHereError, queue
+from qctl.ops.doctor.look import Look
+from qctl.wire.memory import Holding, holdings
+from qctl.wire.server import ServerFacts
+
+OLDEST_SUPPORTED = (5, 0)
+OLDEST_RECOMMENDED = (6, 2)
+# Delays, schedules and what counts as due go by the hosts' clocks.
+MOST_SKEW_MS = 1000
+MEMORY_WARNING, MEMORY_ERROR = 0.8, 0.95
+_LARGEST_SHOWN = 5
+
+
+def eviction(look: Look) -> Iterator[Finding]:
+    """A policy under which Redis deletes keys of queues when its memory is full."""
+    for server in look.servers:
+        policy = server.eviction_policy
+        if policy is None:
+            raise _untold()
+        if policy != "noeviction":
+            limited = bool(server.maxmemory_bytes)
+            when = "when its memory is full" if limited else "as soon as a maxmemory is set"
+            yield Finding(
+                severity="error" if limited else "warning",
+                subject=REDIS,
+                what=f"the eviction policy is {policy}: Redis deletes jobs and locks {when}",
+                evidence={
+                    "eviction_policy": policy,
+                    "maxmemory_bytes": server.maxmemory_bytes,
+                },
+                remedy="BullMQ needs noeviction; write it into redis.conf too",
+                commands=(look.redis_cli("config", "set", "maxmemory-policy", "noeviction"),),
+            )
+
+
+def persistence(look: Look) -> Iterator[Finding]:
+    """Whether jobs outlive a restart of Redis."""
+    for server in look.servers:
+        if server.aof_enabled is None:
+            raise _untold()
+        facts = {
+            "aof": server.aof_enabled,
+            "rdb_schedule": server.rdb_schedule,
+            "rdb_changes_since_save": server.rdb_changes,
+        }
+        if server.aof_ok is False or server.rdb_ok is False:
+            which = "append-only file" if server.aof_ok is False else "snapshot"
+            yield Finding(
+                severity="error",
+                subject=REDIS,
+                what=f"Redis could not write its {which} the last time it tried",
+                evidence=facts,
+                remedy="see its log: is the disk full, may it write its folder",
+                commands=(look.redis_cli("info", "persistence"),),
+            )
+        if server.aof_enabled:
+            continue
+        if server.rdb_schedule == "":
+            yield Finding(
+                severity="warning",
+                subject=REDIS,
+                what="neither append-only file nor snapshots: a restart of Redis loses all jobs",
+                evidence=facts,
+                remedy="turn one on, also in redis.conf",
+                commands=(look.redis_cli("config", "set", "appendonly", "yes"),),
+            )
+        elif server.rdb_schedule is None and not _has_saved(server):
+            yield Finding(
+                severity="info",
+                subject=REDIS,
+                what="no append-only file, and whether snapshots are made cannot be told: this "
+                "user may not CONFIG GET",
+                evidence=facts,
+                remedy="ask whoever runs this Redis what a restart of it would lose",
+            )
+        else:
+            yield Finding(
+                severity="info",
+                subject=REDIS,
+                what="snapshots only: a crash of Redis loses what was written since the last one"
+                + (f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""),
+                evidence=facts,
+                remedy="an append-only file loses a second at most",
+                commands=(look.redis_cli("config", "set", "appendonly", "yes"),),
+            )
+
+
+def memory(look: Look) -> Iterator[Finding]:
+    """How near Redis is to its limit, where it would refuse writes; and which keys hold it."""
+    for server in look.servers:
+        used, limit = server.used_memory_bytes, server.maxmemory_bytes
+        if used is None or limit is None:
+            raise _untold()
+        share = used / limit if limit else 0.0
+        if share < MEMORY_WARNING:
+            continue
+        largest = _largest(look)
+        shown = ", ".join(f"{held} of {held.keys.name}" for held in largest)
+        yield Finding(
+            severity="error" if share >= MEMORY_ERROR else "warning",
+            subject=REDIS,
+            what=f"{share:.0%} of the memory that Redis may take is used"
+            + (f"; the most of these queues: {shown}" if shown else ""),
+            evidence={
+                "used_memory_bytes": used,
+                "maxmemory_bytes": limit,
+                "largest": [
+                    {
+                        "queue": held.keys.name,
+                        "holds": held.what,
+                        "count": held.count,
+                        "estimated_bytes": held.estimated_bytes,
+                    }
+                    for held in largest
+                ],
+            },
+            remedy="raise maxmemory, or keep fewer finished jobs (removeOnComplete, removeOnFail)",
+        )
+
+
+def _largest(look: Look) -> list[Holding]:
+    found = holdings(look.client, look.snapshots)
+    return sorted(found, key=lambda held: held.estimated_bytes, reverse=True)[:_LARGEST_SHOWN]
+
+
+def redis_version(look: Look) -> Iterator[Finding]:
+    """A Redis that BullMQ does not work with, or not well."""
+    for server in look.servers:
+        told = re.match(r"(\d+)\.(\d+)", server.version or "")
+        if told is None:
+            raise _untold()
+        version = (int(told[1]), int(told[2]))
+        if version >= OLDEST_RECOMMENDED:
+            continue
+        yield Finding(
+            severity="error" if version < OLDEST_SUPPORTED else "warning",
+            subject=REDIS,
+            what=f"Redis {server.version} is older than the 6.2 that BullMQ recommends",
+            evidence={"version": server.version},
+            remedy="update Redis; below 5.0 BullMQ does not work at all",
+        )
+
+
+def clock(look: Look) -> Iterator[Finding]:
+    """A clock of this host that differs from Redis' by more than the measurement can tell."""
+    for server in look.servers:
+        ahead_ms = server.clock_ahead_ms
+        if abs(ahead_ms) - server.clock_error_ms <= MOST_SKEW_MS:
+            continue
+        side = "behind" if ahead_ms > 0 else "ahead of"
+        yield Finding(
+            severity="warning",
+            subject=REDIS,
+            what=f"this host's clock is {abs(ahead_ms) / 1000:.1f} s {side} that of Redis",
+            evidence={"clock_ahead_ms": ahead_ms, "clock_error_ms": server.clock_error_ms},
+            remedy="synchronise both (NTP): jobs' delays and schedules go by the hosts' clocks",
+            commands=("timedatectl status",),
+        )
+
+
+def replica(look: Look) -> Iterator[Finding]:
+    """A replica in place of the master."""
+    for server in look.servers:
+        if server.role is None:
+            raise _untold()
+        if server.role == "slave":
+            yield Finding(
+                severity="error",
+                subject=REDIS,
+                what="this Redis is a replica: it takes no jobs, and what it shows may be old",
+                evidence={"role": server.role},
+                remedy="connect to the master, whose address it tells",
+                commands=(look.redis_cli("info", "replication"),),
+            )
+
+
+def cluster_prefix(look: Look) -> Iterator[Finding]:
+    """Queues in a cluster whose keys do not share a slot: BullMQ's scripts fail on them."""
+    if look.address.mode != "cluster":
+        raise NotHereError("this Redis is no cluster")
+    for snapshot in look.snapshots:
+        if not re.search(r"\{[^}]+\}", snapshot.keys("")):
+            prefix = snapshot.keys.prefix
+            yield Finding(
+                severity="error",
+                subject=queue(snapshot.keys.name),
+                what="its keys lie in several slots of the cluster: BullMQ's scripts fail",
+                evidence={"prefix": prefix},
+                remedy=f"give producers and workers a prefix with a hash tag, such as {{{prefix}}}",
+            )
+
+
+def _has_saved(server: ServerFacts) -> bool:
+    """Whether a snapshot was made since the start, which Redis counts as one itself."""
+    if server.rdb_saved_at_ms is None or server.uptime_s is None:
+        return False
+    # Both by the clock of Redis, in whole seconds.
+    started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
+    return server.rdb_saved_at_ms > started_ms + 5000
+
+
+def _untold() -> CannotTellError:
+    return CannotTellError("this Redis user may not call INFO", "grant it: ACL SETUSER … +info")
+
+
+CHECKS: tuple[Check, ...] = (
+    eviction,
+    persistence,
+    memory,
+    redis_version,
+    clock,
+    replica,
+    cluster_prefix,
+)

@@ -1,0 +1,103 @@
+"""Schedulers that make no more jobs, or too many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Scope, queue
+from qctl.ops.doctor.look import Look
+from qctl.wire.keys import QueueKeys
+from qctl.wire.registrations import Registration, read_registrations
+
+
+def dead_schedulers(look: Look) -> Iterator[Finding | Scope]:
+    """Schedulers without a pending job: the next job is made by running the one before it."""
+    dead: dict[QueueKeys, list[Registration]] = {}
+    registrations, scope = _registrations(look)
+    for each in registrations:
+        # What a job-less legacy key means depends on its version; the last one may have ended.
+        if not each.pending and each.fields and not each.has_ended(look.now_ms):
+            dead.setdefault(each.keys, []).append(each)
+    for keys, found in dead.items():
+        yield Finding(
+            severity="error",
+            subject=queue(keys.name),
+            what=f"{_schedulers(len(found), 'has', 'have')} no pending job and will make no more",
+            evidence=_examples(found),
+            remedy="upsert them again: as a rule a restart of the app that does so",
+            commands=(look.command("schedules show", keys.name, found[0].id),),
+        )
+    yield from scope
+
+
+def duplicate_schedulers(look: Look) -> Iterator[Finding | Scope]:
+    """The same job at the same times under several ids: it runs as often as it has ids."""
+    groups: dict[tuple[QueueKeys, str, str, str], list[Registration]] = {}
+    registrations, scope = _registrations(look)
+    for each in registrations:
+        name = each.fields.get("name", each.id)
+        data = "" if each.is_legacy else each.fields.get("data", "{}")
+        if each.pending and each.timing:
+            groups.setdefault((each.keys, name, each.timing, data), []).append(each)
+    for (keys, name, timing, data), found in groups.items():
+        # A legacy record does not tell its data.
+        beside = groups.get((keys, name, timing, ""), []) if data else []
+        if len(found) < 2 and not beside:
+            continue
+        alike = [*found, *beside]
+        yield Finding(
+            severity="warning",
+            subject=queue(keys.name),
+            what=f"{len(alike)} schedulers make the same job, {name!r}, {timing}"
+            + (f"; {len(beside)} of them are repeatables of old versions" if beside else ""),
+            evidence=_examples(alike) | {"name": name, "timing": timing},
+            remedy="remove all but one",
+            commands=tuple(
+                look.command("schedules remove", keys.name, each.id)
+                for each in [*beside, *found][: len(alike) - 1][:EXAMPLES]
+            ),
+        )
+    yield from scope
+
+
+def legacy_repeatables(look: Look) -> Iterator[Finding | Scope]:
+    """Repeatables of old versions in a queue of BullMQ 6, which runs them with empty data."""
+    legacy: dict[QueueKeys, list[Registration]] = {}
+    registrations, scope = _registrations(look)
+    for each in registrations:
+        if each.is_legacy:
+            legacy.setdefault(each.keys, []).append(each)
+    versions = {snapshot.keys: snapshot.client_version for snapshot in look.snapshots}
+    for keys, found in legacy.items():
+        is_six = (versions.get(keys) or "").startswith("6.")
+        yield Finding(
+            severity="warning" if is_six else "info",
+            subject=queue(keys.name),
+            what=f"{len(found):,} repeatables of old versions: BullMQ 6 runs them with empty data, "
+            "or not at all" + ("" if is_six else "; do not update before they are replaced"),
+            evidence=_examples(found) | {"client_version": versions.get(keys)},
+            remedy="replace them with job schedulers (upsertJobScheduler), then remove them",
+            commands=(look.command("schedules list", keys.name),),
+        )
+    yield from scope
+
+
+def _registrations(look: Look) -> tuple[Sequence[Registration], Sequence[Scope]]:
+    if not any(snapshot.schedulers for snapshot in look.snapshots):
+        raise NotHereError("there are no schedulers")
+    found, total = look.once(
+        "registrations", lambda: read_registrations(look.client, look.snapshots, full=look.full)
+    )
+    scope = f"{len(found):,} of {total:,} schedulers; --full looks at all"
+    return found, [Scope(scope)] if len(found) < total else []
+
+
+def _schedulers(number: int, one: str, many: str) -> str:
+    return f"{number:,} scheduler {one}" if number == 1 else f"{number:,} schedulers {many}"
+
+
+def _examples(found: Sequence[Registration]) -> dict[str, object]:
+    return {"count": len(found), "schedulers": [each.id for each in found[:EXAMPLES]]}
+
+
+CHECKS: tuple[Check, ...] = (dead_schedulers, duplicate_schedulers, legacy_repeatables)

@@ -1,0 +1,175 @@
+"""Workers that are not there, do not fetch, or cannot be told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from qctl.ops import advice
+from qctl.ops.doctor.findings import (
+    EXAMPLES,
+    CannotTellError,
+    Check,
+    Finding,
+    NotHereError,
+    queue,
+)
+from qctl.ops.doctor.look import Look
+from qctl.wire.clients import WorkerClient
+from qctl.wire.events import Event, recent_events
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+# A worker that missed its marker looks again after BullMQ's drainDelay (5 s) or 10 s at most.
+PATIENCE_S = 15
+SECOND_LOOK_S = 1.0
+_EVENTS = 1000
+_MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
+
+
+def no_workers(look: Look) -> Iterator[Finding]:
+    """Jobs wait, the queue is not paused, and no worker is connected."""
+    for snapshot in look.snapshots:
+        note = advice.unserved(snapshot, len(look.workers_of(snapshot.keys)))
+        if note is not None and not snapshot.paused:
+            yield Finding(
+                severity="warning",
+                subject=queue(snapshot.keys.name),
+                what=note.text,
+                evidence={"waiting": snapshot.backlog, "workers": 0},
+                remedy="start its workers; if they run, compare their Redis, database and prefix "
+                "with these",
+                commands=(look.command("workers", snapshot.keys.name),),
+            )
+
+
+def not_fetching(look: Look) -> Iterator[Finding]:
+    """Workers are connected and jobs wait, and nothing starts."""
+    if not (idle := _idle(look, look.snapshots)):
+        return
+    look.sleep(SECOND_LOOK_S)
+    again = read_snapshots(look.client, [snapshot.keys for snapshot in idle])
+    for snapshot in _idle(look, [s for s in again if isinstance(s, QueueSnapshot)]):
+        workers = look.workers_of(snapshot.keys)
+        stalled = snapshot.counts.stalled
+        yield Finding(
+            severity="error",
+            subject=queue(snapshot.keys.name),
+            what=f"{advice.jobs(snapshot.backlog, 'waits', 'wait')} and none starts, although "
+            f"{_workers(len(workers))} connected"
+            + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else ""),
+            evidence={
+                "waiting": snapshot.backlog,
+                "stalled": stalled,
+                "workers": len(workers),
+                "listening": sum(worker.last_command == "bzpopmin" for worker in workers),
+                "idle_s": [worker.idle_s for worker in workers[:EXAMPLES]],
+            },
+            remedy="was worker.pause() called, is its event loop blocked, or its other connection "
+            "to Redis broken? see the worker's log, then restart it",
+            commands=_restarts(look, workers),
+        )
+
+
+def worker_names(look: Look) -> Iterator[Finding]:
+    """Workers of one queue that share a name: which of them has a job cannot be told."""
+    for snapshot in look.snapshots:
+        workers = [w for w in look.workers_of(snapshot.keys) if w.worker_name]
+        if look.address.mode == "cluster":
+            # There one worker may hold a connection to each node.
+            workers = list({(w.worker_name, _host(w)): w for w in workers}.values())
+        counts = Counter(worker.worker_name for worker in workers)
+        shared = {name: count for name, count in counts.items() if count > 1}
+        if shared:
+            listed = ", ".join(f"{name!r} ({n})" for name, n in [*shared.items()][:EXAMPLES])
+            yield Finding(
+                severity="warning",
+                subject=queue(snapshot.keys.name),
+                what=f"several of its workers have one name: {listed}",
+                evidence={
+                    "names": dict([*shared.items()][:EXAMPLES]),
+                    "count": len(shared),
+                    "addresses": [w.address for w in workers if w.worker_name in shared][:EXAMPLES],
+                },
+                remedy="give each worker a name of its own, for example host, pid and a number",
+                commands=(look.command("workers", snapshot.keys.name),),
+            )
+
+
+def unnamed_workers(look: Look) -> Iterator[Finding]:
+    """Workers without a name: their jobs do not tell who has them."""
+    for snapshot in look.snapshots:
+        workers = look.workers_of(snapshot.keys)
+        unnamed = sum(not worker.worker_name for worker in workers)
+        if unnamed:
+            yield Finding(
+                severity="info",
+                subject=queue(snapshot.keys.name),
+                what=f"{unnamed} of its {_workers(len(workers))} without a name: their jobs do "
+                "not tell who has them",
+                evidence={"unnamed": unnamed, "workers": len(workers)},
+                remedy="set the worker option name, for example to host, pid and a number",
+            )
+
+
+def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
+    """Queues in which a job could have started for longer than a worker's patience, and none has.
+
+    Since when is told by the last event that a start, an end or a release leaves, and by the age of
+    the job that is next.
+    """
+    idle = [snapshot for snapshot in snapshots if _could_start(look, snapshot)]
+    events = recent_events(look.client, [snapshot.keys for snapshot in idle], _EVENTS)
+    latest_ms = _redis_now_ms(look) - PATIENCE_S * 1000 if idle else 0
+    found = []
+    for snapshot in idle:
+        moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
+        times = [time for time in (*moved[:1], snapshot.oldest_waiting_ms) if time is not None]
+        if times and max(times) <= latest_ms:
+            found.append(snapshot)
+    return found
+
+
+def _could_start(look: Look, snapshot: QueueSnapshot) -> bool:
+    running = snapshot.counts.active - snapshot.counts.stalled
+    limit = snapshot.concurrency
+    full = limit is not None and snapshot.counts.active >= limit
+    held_back = snapshot.paused or snapshot.rate_limited_ms or snapshot.lease is not None or full
+    if not snapshot.backlog or running or held_back:
+        return False
+    return any(worker.age_s >= PATIENCE_S for worker in look.workers_of(snapshot.keys))
+
+
+def _is_movement(event: Event) -> bool:
+    """Whether it tells of more than a job that was added."""
+    return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
+
+
+def _redis_now_ms(look: Look) -> int:
+    """By Redis' clock, which stamps the events."""
+    try:
+        return look.now_ms + look.servers[0].clock_ahead_ms
+    except CannotTellError:
+        return look.now_ms
+
+
+def _restarts(look: Look, workers: Sequence[WorkerClient]) -> tuple[str, ...]:
+    try:
+        targets = {
+            look.holders[worker.client_id].target
+            for worker in workers
+            if worker.client_id in look.holders
+        }
+    except (CannotTellError, NotHereError):
+        return ()
+    return tuple(look.command("restart", target) for target in sorted(targets))
+
+
+def _host(worker: WorkerClient) -> str:
+    return worker.address.rpartition(":")[0]
+
+
+def _workers(number: int) -> str:
+    return "1 worker is" if number == 1 else f"{number} workers are"
+
+
+CHECKS: tuple[Check, ...] = (no_workers, not_fetching, worker_names, unnamed_workers)

@@ -1,0 +1,67 @@
+"""What the last restart of each process did to its jobs: evidence for the next one.
+
+A job whose process ends before it does stalls: its lock runs out, two stalled checks pass, and it
+is put back, which leaves an event and a count in the job (wire format 5.13). Where that happened
+soon after a process was started, the restart interrupted it; or something else did at that time,
+which Redis does not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Client
+from qctl.manage.protocol import ManagedProcess
+from qctl.wire.interruptions import Span, stalled_within
+from qctl.wire.keys import QueueKeys
+
+# BullMQ's defaults: a lock of 30 s and two stalled checks, 30 s apart each; and some seconds more.
+AFTERMATH_S = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PastRestart:
+    """The last start of a process, and what it did to one of its queues.
+
+    Args:
+        at_ms: when it was started, epoch milliseconds by this host's clock.
+        interrupted: ids of jobs that stalled within 100 s from then.
+        remembered: whether the queue's events still reach back to it; if not, there may have been
+            more.
+    """
+
+    process: ManagedProcess
+    queue: QueueKeys
+    at_ms: int
+    interrupted: tuple[str, ...]
+    remembered: bool
+
+
+def past_restarts(
+    client: Client,
+    served: Mapping[ManagedProcess, Sequence[QueueKeys]],
+    *,
+    clock_ahead_ms: int = 0,
+) -> list[PastRestart]:
+    """The last restart of each process, by queue; none for those that never were restarted.
+
+    Args:
+        served: processes with the queues that they serve.
+        clock_ahead_ms: of Redis against this host.
+    """
+    pairs = [
+        (process, keys, process.started_at_ms)
+        for process, queues in served.items()
+        for keys in queues
+        if process.started_at_ms is not None and process.restarts
+    ]
+    spans = [
+        Span(keys, at_ms + clock_ahead_ms, at_ms + clock_ahead_ms + AFTERMATH_S * 1000)
+        for _, keys, at_ms in pairs
+    ]
+    found = stalled_within(client, spans) if spans else []
+    return [
+        PastRestart(process, keys, at_ms, told.ids, told.remembered)
+        for (process, keys, at_ms), told in zip(pairs, found, strict=True)
+    ]

@@ -1,0 +1,135 @@
+"""How the findings of ``doctor`` look."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from qctl.output.console import styled
+from qctl.output.text import count, counted, visible
+
+if TYPE_CHECKING:
+    from qctl.ops.doctor import CheckResult, Diagnosis, Finding
+
+_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+_INDENT = " " * 9
+# Findings of one check that are shown; thousands of queues may all have it.
+MOST_SHOWN = 10
+_LEAST_WIDTH = 40
+# Lists in the evidence: what is shown of it beside the text.
+_SHOWN_LISTS = (*("stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"),)
+
+
+def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
+    """The findings, the gravest first, and last a line with their number."""
+    lines: list[str] = []
+    shown: dict[tuple[str, str], int] = {}
+    for finding in _merged(diagnosis.findings):
+        group = finding.severity, finding.check
+        shown[group] = shown.get(group, 0) + 1
+        if shown[group] <= MOST_SHOWN:
+            lines += [*_finding(finding, width, colour), ""]
+    for (severity, check), number in shown.items():
+        if number > MOST_SHOWN:
+            more = f"{count(number - MOST_SHOWN)} more of {check} ({severity}): --json lists all"
+            lines += [more, ""]
+    lines += _remarks(diagnosis.checks, width, colour)
+    lines += _wrapped(_summary(diagnosis), width, "", "")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """With one in place of all checks that could not be made for the same reason."""
+    unmade: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.subject.kind == "check":
+            unmade.setdefault(finding.what, []).append(finding.check)
+    for finding in findings:
+        if finding.subject.kind != "check":
+            yield finding
+        elif names := unmade.pop(finding.what, ()):
+            yield replace(finding, check=", ".join(names))
+
+
+def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
+    subject = finding.subject
+    name = {"redis": "redis", "check": finding.check}.get(subject.kind, visible(subject.name))
+    text = f"{name}: {visible(finding.what)}"
+    head = finding.severity.ljust(len(_INDENT) - 1)
+    first, *rest = _wrapped(text, width, _INDENT, _INDENT)
+    yield styled(head, _STYLES[finding.severity], colour=colour) + first[len(_INDENT) - 1 :]
+    yield from rest
+    if examples := _examples(finding.evidence):
+        yield from _wrapped(f"for example {examples}", width, _INDENT, _INDENT)
+    if finding.remedy:
+        yield from _wrapped(f"→ {visible(finding.remedy)}", width, _INDENT, _INDENT + "  ")
+    # Whole, to be copied.
+    yield from (f"{_INDENT}  {visible(command)}" for command in finding.commands)
+    if subject.kind != "check":
+        yield styled(f"{_INDENT}[{finding.check}]", "dim", colour=colour)
+
+
+def _examples(evidence: Mapping[str, Any]) -> str:
+    for name in _SHOWN_LISTS:
+        found = evidence.get(name)
+        if isinstance(found, list) and found:
+            texts = [visible(_example(item)) for item in found]
+            more = evidence.get("count", 0) > len(found)
+            return ", ".join(texts) + (", …" if more else "")
+    return ""
+
+
+def _example(item: Any) -> str:
+    return f"{item['id']} of {item['queue']}" if isinstance(item, dict) else str(item)
+
+
+def _remarks(checks: Sequence[CheckResult], width: int, colour: bool) -> list[str]:
+    """How much was looked at, where that is not everything; and which checks had no subject."""
+    partial = [result for result in checks if result.status in {"ok", "found"} and result.why]
+    skipped: dict[str, list[str]] = {}
+    for result in checks:
+        if result.status == "skipped":
+            skipped.setdefault(result.why, []).append(result.check)
+    texts = [f"{result.check}: {result.why}" for result in partial]
+    texts += [f"{', '.join(names)}: not made, {why}" for why, names in skipped.items()]
+    lines = [line for text in texts for line in _wrapped(visible(text), width, "", "  ")]
+    return [styled(line, "dim", colour=colour) for line in lines] + [""] * bool(lines)
+
+
+def _summary(diagnosis: Diagnosis) -> str:
+    severities = [finding.severity for finding in diagnosis.findings]
+    findings = [
+        counted(severities.count("error"), "error"),
+        counted(severities.count("warning"), "warning"),
+    ]
+    if infos := severities.count("info"):
+        findings.append(counted(infos, "info"))
+    statuses = [result.status for result in diagnosis.checks]
+    made = sum(status in {"ok", "found"} for status in statuses)
+    checks = counted(made, "check")
+    if failed := statuses.count("failed"):
+        checks += f", {failed} could not be made"
+    examined = diagnosis.examined
+    things = [
+        counted(examined.queues, "queue"),
+        _maybe(examined.workers, "worker"),
+        _maybe(examined.processes, "process", "processes"),
+    ]
+    found = ", ".join(findings) if severities else "nothing found"
+    return f"{found}; {checks}: {', '.join(things)}"
+
+
+def _maybe(number: int | None, noun: str, plural: str = "") -> str:
+    return f"unknown {plural or noun + 's'}" if number is None else counted(number, noun, plural)
+
+
+def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        max(width, _LEAST_WIDTH),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,117 @@
+"""What of a queue grows: its event stream and the jobs that it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.wire.jobs import number, read_json, typed
+from qctl.wire.keys import QueueKeys
+
+# BullMQ's own limit, which a queue has before anybody writes one (wire format P1).
+DEFAULT_MAX_EVENTS = 10_000
+_JOBS = 20
+_OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLength:
+    """Events of a queue, and how many there may be."""
+
+    keys: QueueKeys
+    length: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptJobs:
+    """Finished jobs of one state, by its newest jobs.
+
+    Args:
+        bounded: whether any of these says how many are kept or for how long.
+        looked_at: how many of these were read.
+        oldest_ms, newest_ms: when the first and the last of all kept ones ended.
+        per_day: how many end in a day, at the pace of the newest; None when that cannot be told.
+    """
+
+    keys: QueueKeys
+    state: str
+    bounded: bool
+    looked_at: int
+    oldest_ms: int | None
+    newest_ms: int | None
+    per_day: float | None
+
+
+def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLength]:
+    """Of each queue, in one round trip."""
+    commands: list[tuple[Arg, ...]] = []
+    for keys in queues:
+        commands += [("XLEN", keys("events")), ("HGET", keys("meta"), "opts.maxLenEvents")]
+    replies = client.pipeline(commands) if commands else []
+    found = []
+    for keys, length, limit in zip(queues, replies[::2], replies[1::2], strict=True):
+        told = number(typed(limit, None))
+        found.append(
+            StreamLength(keys, typed(length, 0), DEFAULT_MAX_EVENTS if told is None else told)
+        )
+    return found
+
+
+def kept_jobs(client: Client, places: Sequence[tuple[QueueKeys, str]]) -> list[KeptJobs]:
+    """Of each queue and state (``completed`` or ``failed``), in two round trips."""
+    windows: list[tuple[Arg, ...]] = []
+    for keys, state in places:
+        windows += [
+            ("ZREVRANGE", keys(state), 0, _JOBS - 1, "WITHSCORES"),
+            ("ZRANGE", keys(state), 0, 0, "WITHSCORES"),
+        ]
+    replies = client.pipeline(windows) if windows else []
+    newest = [typed(reply, []) for reply in replies[::2]]
+    oldest = [typed(reply, []) for reply in replies[1::2]]
+    reads = [
+        ("HGET", keys(job_id), "opts")
+        for (keys, _), flat in zip(places, newest, strict=True)
+        for job_id in flat[::2]
+    ]
+    opts = iter(client.pipeline(reads) if reads else ())
+    found = []
+    for (keys, state), flat, first in zip(places, newest, oldest, strict=True):
+        own = [typed(next(opts), None) for _ in flat[::2]]
+        times = [time for score in flat[1::2] if (time := number(score)) is not None]
+        found.append(
+            KeptJobs(
+                keys=keys,
+                state=state,
+                bounded=any(_is_bounded(text, _OPTIONS[state]) for text in own),
+                looked_at=len(own),
+                oldest_ms=number(first[1]) if first else None,
+                newest_ms=times[0] if times else None,
+                per_day=_per_day(times),
+            )
+        )
+    return found
+
+
+def _is_bounded(opts: str | None, option: str) -> bool:
+    """Whether the job's own options let finished jobs go (wire format 5.8, keepJobs)."""
+    fields: Any = read_json(opts, {})[0]
+    keep = fields.get(option) if isinstance(fields, dict) else None
+    if isinstance(keep, bool):
+        return keep
+    if isinstance(keep, dict):
+        return any(_at_least_0(keep.get(part)) for part in ("count", "age"))
+    return _at_least_0(keep)
+
+
+def _at_least_0(value: Any) -> bool:
+    told = number(value)
+    return told is not None and told >= 0
+
+
+def _per_day(times: Sequence[int]) -> float | None:
+    if len(times) < 2 or times[0] <= times[-1]:
+        return None
+    return (len(times) - 1) / ((times[0] - times[-1]) / 86_400_000)

@@ -1,0 +1,115 @@
+"""Ids in the lists and sets of a queue whose job hash is gone (wire format T8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire.jobs import is_marker, raised, typed
+from qctl.wire.keys import QueueKeys
+from qctl.wire.lists import windows
+from qctl.wire.snapshot import QueueSnapshot
+
+# Ids looked at over all queues together, and at each end of one state.
+BUDGET = 10_000
+_MOST, _LEAST = 200, 5
+_WINDOW = 1000
+_LISTS = ("wait", "paused", "active")
+_SETS = ("delayed", "prioritized", "waiting-children", "completed", "failed")
+_FULL = ("waiting", "active", *_SETS)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Bare:
+    """An id that stands in a state (``wait``, ``completed`` …) and has no hash."""
+
+    keys: QueueKeys
+    state: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BareIds:
+    """Those found, of how many ids that were looked at and how many there are."""
+
+    found: tuple[Bare, ...]
+    looked_at: int
+    total: int
+
+
+def sample_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
+    """Look at both ends of each state, 10,000 ids in all, in four round trips.
+
+    Both ends are read twice: a job that is done and removed between the reading of its id and of
+    its hash is fine.
+    """
+    places = [
+        (queue.keys, state, size)
+        for queue in queues
+        for state, size in _sizes(queue).items()
+        if size
+    ]
+    per_end = min(max(BUDGET // (2 * max(len(places), 1)), _LEAST), _MOST)
+    ids = _ends(client, [(keys, state) for keys, state, _ in places], per_end)
+    bare = _without_hash(client, ids)
+    if bare:
+        again = _ends(client, sorted({(b.keys, b.state) for b in bare}), per_end)
+        bare = _without_hash(client, [each for each in again if each in set(bare)])
+    return BareIds(tuple(sorted(bare)), len(ids), sum(size for _, _, size in places))
+
+
+def all_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
+    """The same for every id, in windows of 1,000."""
+    found: list[Bare] = []
+    looked_at = 0
+    for queue in queues:
+        for state in _FULL:
+            seen, bare = 0, set()
+            for window in _windows(client, queue.keys, state):
+                seen += len(window)
+                bare.update(_without_hash(client, window))
+            looked_at += seen
+            if bare:
+                again = [b for w in _windows(client, queue.keys, state) for b in w if b in bare]
+                found += _without_hash(client, again)
+    return BareIds(tuple(sorted(set(found))), looked_at, looked_at)
+
+
+def _sizes(queue: QueueSnapshot) -> dict[str, int]:
+    counts = queue.counts
+    return {
+        "wait": counts.waiting - queue.legacy_paused,
+        "paused": queue.legacy_paused,
+        "active": counts.active,
+        "delayed": counts.delayed,
+        "prioritized": counts.prioritized,
+        "waiting-children": counts.waiting_children,
+        "completed": counts.completed,
+        "failed": counts.failed,
+    }
+
+
+def _ends(client: Client, places: Sequence[tuple[QueueKeys, str]], per_end: int) -> list[Bare]:
+    commands: list[tuple[Arg, ...]] = []
+    for keys, state in places:
+        command = "LRANGE" if state in _LISTS else "ZRANGE"
+        commands += [(command, keys(state), 0, per_end - 1), (command, keys(state), -per_end, -1)]
+    replies = iter(client.pipeline(commands) if commands else ())
+    return [
+        Bare(keys, state, job_id)
+        for keys, state in places
+        for job_id in dict.fromkeys([*typed(next(replies), []), *typed(next(replies), [])])
+        if not is_marker(job_id)
+    ]
+
+
+def _windows(client: Client, keys: QueueKeys, state: str) -> Iterator[list[Bare]]:
+    for window in windows(client, keys, state, _WINDOW):
+        yield [Bare(keys, state, entry.id) for entry in window]
+
+
+def _without_hash(client: Client, ids: Sequence[Bare]) -> list[Bare]:
+    commands = [("EXISTS", bare.keys(bare.id)) for bare in ids]
+    replies = client.pipeline(commands) if commands else []
+    return [bare for bare, exists in zip(ids, replies, strict=True) if not raised(exists)]

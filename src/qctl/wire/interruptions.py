@@ -1,0 +1,110 @@
+"""Jobs that stalled within a span of time: what a restart at its beginning interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire.jobs import number, typed
+from qctl.wire.keys import QueueKeys
+
+# Events read of one span, in steps, and finished jobs looked at.
+_STEP = 1000
+_STEPS = 10
+_JOBS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span of time of one queue, in epoch milliseconds by Redis' clock."""
+
+    keys: QueueKeys
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interruptions:
+    """What is known of a span.
+
+    Args:
+        ids: jobs found stalled in it, in order.
+        remembered: whether the event stream still reaches back to its start; if not, jobs that were
+            removed since are not among them.
+    """
+
+    ids: tuple[str, ...]
+    remembered: bool
+
+
+def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]:
+    """Jobs that stalled in each span, by events and by kept jobs that ran again and ended.
+
+    At most 10,000 events and 200 ended jobs of a span are looked at.
+    """
+    by_event = _by_events(client, spans)
+    by_record = _by_records(client, spans)
+    firsts = client.pipeline(
+        [("XRANGE", span.keys("events"), "-", "+", "COUNT", 1) for span in spans]
+    )
+    found = []
+    for span, events, records, first in zip(spans, by_event, by_record, firsts, strict=True):
+        entries = typed(first, [])
+        began_ms = int(str(entries[0][0]).partition("-")[0]) if entries else None
+        remembered = began_ms is not None and began_ms <= span.start_ms
+        found.append(Interruptions(tuple(dict.fromkeys([*events, *records])), remembered))
+    return found
+
+
+def _by_events(client: Client, spans: Sequence[Span]) -> list[list[str]]:
+    found: list[list[str]] = [[] for _ in spans]
+    starts = {index: str(span.start_ms) for index, span in enumerate(spans)}
+    for _ in range(_STEPS):
+        if not starts:
+            break
+        commands: list[tuple[Arg, ...]] = [
+            ("XRANGE", spans[i].keys("events"), start, spans[i].end_ms, "COUNT", _STEP)
+            for i, start in starts.items()
+        ]
+        going_on = {}
+        for index, reply in zip(starts, client.pipeline(commands), strict=True):
+            entries = typed(reply, [])
+            for _, flat in entries:
+                event = dict(zip(flat[::2], flat[1::2], strict=True))
+                if event.get("event") == "stalled" and "jobId" in event:
+                    found[index].append(event["jobId"])
+            if len(entries) == _STEP:
+                # What follows the last one; "(" would need Redis 6.2.
+                at_ms, _, number_in_ms = str(entries[-1][0]).partition("-")
+                going_on[index] = f"{at_ms}-{int(number_in_ms) + 1}"
+        starts = going_on
+    return found
+
+
+def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
+    """Jobs that were started anew in the span, have stalled before, and have ended since."""
+    windows = client.pipeline(
+        [
+            ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _JOBS)
+            for span in spans
+            for state in ("completed", "failed")
+        ]
+    )
+    ids = [[*typed(a, []), *typed(b, [])] for a, b in zip(windows[::2], windows[1::2], strict=True)]
+    reads: list[tuple[Arg, ...]] = [
+        ("HMGET", span.keys(job_id), "stc", "processedOn")
+        for span, own in zip(spans, ids, strict=True)
+        for job_id in own
+    ]
+    rows = iter(client.pipeline(reads) if reads else ())
+    found = []
+    for span, own in zip(spans, ids, strict=True):
+        stalled = []
+        for job_id in own:
+            stalls, started = typed(next(rows), (None, None))
+            again_ms = number(started) or 0
+            if (number(stalls) or 0) and span.start_ms <= again_ms <= span.end_ms:
+                stalled.append(job_id)
+        found.append(stalled)
+    return found

@@ -1,0 +1,243 @@
+"""The keys of queues by a walk over the database: jobs in no state, dedup keys without a job.
+
+Nothing else lists these. SCAN goes over all keys of the database, whoever's they are, in an order
+that has nothing to do with their names: its first steps are a fair sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire.discovery import literal
+from qctl.wire.jobs import is_marker, raised, typed
+from qctl.wire.keys import QueueKeys
+
+# Keys per SCAN: one call stays well below 5 ms also on a busy machine, when all of them match.
+SCAN_COUNT = 500
+# Ids of wait read to find jobs in it, and the window that each read takes.
+MOST_WAITING = 20_000
+_WINDOW = 5000
+_OVERLAP = 250
+_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
+_LISTS = ("active", "wait", "paused")
+# Suffixes that are no job (wire format 2.1, 10.3).
+_OWN = frozenset(
+    (
+        *_SETS, *_LISTS, "id", "meta", "stalled", "stalled-check", "marker", "events", "pc",
+        "limiter", "repeat", "priority", "delay", "meta-paused",
+    )
+)  # fmt: skip
+_PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
+_FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
+
+JobId = tuple[QueueKeys, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBatch:
+    """What one step of the walk passed.
+
+    Args:
+        passed: keys of any kind, about.
+        jobs: what may be a job's hash.
+        dedups: ids of deduplication keys.
+    """
+
+    passed: int
+    jobs: tuple[JobId, ...]
+    dedups: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A job in no state.
+
+    Args:
+        finished: it has run to its end, and is a leftover.
+        ghost: it never was a job: a worker took an id that had no hash (wire format T8).
+    """
+
+    keys: QueueKeys
+    id: str
+    finished: bool
+    ghost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Strays:
+    """Those found; ``unplaced`` others may be in a part of wait that was not read."""
+
+    found: tuple[Stray, ...]
+    unplaced: int
+
+
+@dataclass(frozen=True, slots=True)
+class StaleDedup:
+    """A deduplication key whose job is gone; ``expires`` when it has a TTL."""
+
+    keys: QueueKeys
+    id: str
+    job_id: str
+    expires: bool
+    key: str
+
+
+def database_size(client: Client) -> int:
+    """Keys of the database, whoever's they are."""
+    return sum(int(node.call("DBSIZE")) for node in client.masters())
+
+
+def walk(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Iterator[KeyBatch]:
+    """Keys of some queues of one prefix, in steps of one SCAN each.
+
+    Args:
+        most: keys of any kind to pass, over all masters; None for all of them.
+    """
+    known = {keys.name: keys for keys in queues}
+    prefix = queues[0].prefix
+    only = f"{literal(queues[0].name)}:" if len(queues) == 1 else ""
+    pattern = f"{literal(prefix)}:{only}*"
+    masters = client.masters()
+    for node in masters:
+        left = None if most is None else most // len(masters)
+        cursor = "0"
+        while left is None or left > 0:
+            cursor, found = node.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+            yield _sorted_out(prefix, known, found)
+            if cursor == "0":
+                break
+            left = None if left is None else left - SCAN_COUNT
+
+
+def in_no_set(client: Client, jobs: Sequence[JobId]) -> tuple[list[JobId], int]:
+    """Those of some keys that are jobs and in no sorted set; and how many are jobs at all."""
+    states, number = _outside_sets(client, jobs)
+    return list(states), number
+
+
+def find_strays(client: Client, jobs: Sequence[JobId], *, most_waiting: int | None) -> Strays:
+    """Those of some jobs that are in no state.
+
+    Each is looked for twice, and left out when its hash has changed in between: a job on its way
+    from one state to the next may be seen in neither.
+
+    Args:
+        most_waiting: ids of wait lists to read; None for all.
+    """
+    first, unplaced = _unlisted(client, jobs, most_waiting)
+    second, _ = _unlisted(client, list(first), most_waiting)
+    found = tuple(
+        Stray(keys, job_id, finished=state[3] is not None, ghost=state[0] is None)
+        for (keys, job_id), state in second.items()
+        if first[keys, job_id] == state
+    )
+    return Strays(found, unplaced)
+
+
+_State = tuple[str | None, ...]
+
+
+def _unlisted(
+    client: Client, jobs: Sequence[JobId], most_waiting: int | None
+) -> tuple[dict[JobId, _State], int]:
+    """What the hashes say of the jobs that stand nowhere, and of how many that cannot be told."""
+    states, _ = _outside_sets(client, jobs)
+    listed = _listed(client, sorted({keys for keys, _ in states}), most_waiting)
+    missing = {job: state for job, state in states.items() if job[1] not in listed[job[0]].ids}
+    sure = {job: state for job, state in missing.items() if listed[job[0]].complete}
+    return sure, len(missing) - len(sure)
+
+
+def _outside_sets(client: Client, jobs: Sequence[JobId]) -> tuple[dict[JobId, _State], int]:
+    reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
+    rows = client.pipeline(reads) if reads else []
+    states = {
+        job: tuple(row)
+        for job, reply in zip(jobs, rows, strict=True)
+        # A scheduler's record is a hash too, and has neither.
+        if (row := typed(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
+    }
+    number = len(states)
+    # Two by two: most jobs of a large queue are in one of the first.
+    for names in (_SETS[:2], _SETS[2:]):
+        commands = [("ZSCORE", keys(name), i) for keys, i in states for name in names]
+        replies = iter(client.pipeline(commands) if commands else ())
+        scores = {job: [typed(next(replies), None) for _ in names] for job in states}
+        states = {job: s for job, s in states.items() if scores[job] == [None] * len(names)}
+    return states, number
+
+
+@dataclass(slots=True)
+class _Listed:
+    """Ids in the lists of a queue, and whether these are all."""
+
+    ids: set[str]
+    complete: bool = True
+
+
+def _listed(
+    client: Client, queues: Sequence[QueueKeys], most: int | None
+) -> dict[QueueKeys, _Listed]:
+    """What stands in the lists, read in windows that overlap: workers take from the same end."""
+    found = {keys: _Listed(set()) for keys in queues}
+    share = None if most is None else max(most // max(len(queues), 1), _OVERLAP * 2)
+    window = _WINDOW if share is None else min(share, _WINDOW)
+    pending = [(keys, name) for keys in queues for name in _LISTS]
+    start = 0
+    while pending:
+        commands = [("LRANGE", k(name), -(start + window), -(start + 1)) for k, name in pending]
+        going_on = []
+        for place, reply in zip(pending, client.pipeline(commands), strict=True):
+            ids = typed(reply, [])
+            own = found[place[0]]
+            own.ids.update(ids)
+            if len(ids) == window:
+                going_on.append(place)
+        start += window - _OVERLAP
+        if share is not None and start >= share:
+            for keys, _ in going_on:
+                found[keys].complete = False
+            break
+        pending = going_on
+    return found
+
+
+def stale_dedups(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
+    """Deduplication keys whose job is gone; looked at twice, since both go when a job ends."""
+    found = _stale(client, dedups)
+    return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
+
+
+def _stale(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
+    names = [keys(f"de:{dedup_id}") for keys, dedup_id in dedups]
+    commands = [(verb, name) for name in names for verb in ("GET", "PTTL")]
+    replies = client.pipeline(commands) if commands else []
+    owners = [typed(reply, None) for reply in replies[::2]]
+    exist: list[tuple[Arg, ...]] = [
+        ("EXISTS", keys(owner or "")) for (keys, _), owner in zip(dedups, owners, strict=True)
+    ]
+    there = client.pipeline(exist) if exist else []
+    return [
+        StaleDedup(keys, dedup_id, owner, expires=raised(ttl) >= 0, key=name)
+        for (keys, dedup_id), name, owner, ttl, exists in zip(
+            dedups, names, owners, replies[1::2], there, strict=True
+        )
+        if owner is not None and not raised(exists)
+    ]
+
+
+def _sorted_out(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]) -> KeyBatch:
+    jobs, dedups = [], []
+    for key in found:
+        name, _, suffix = key[len(prefix) + 1 :].partition(":")
+        keys = known.get(name)
+        if keys is None or suffix in _OWN or not suffix or is_marker(suffix):
+            continue
+        head, _, rest = suffix.partition(":")
+        if head == "de":
+            dedups.append((keys, rest))
+        elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
+            jobs.append((keys, suffix))
+    return KeyBatch(SCAN_COUNT, tuple(jobs), tuple(dedups))

@@ -1,0 +1,90 @@
+"""What of a queue takes Redis' memory: its large keys, and its jobs by a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.errors import ReplyError
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot
+
+# Jobs of a state whose memory is asked for, and queues that are looked at, the fullest first.
+_JOBS = 10
+_QUEUES = 200
+_SETS = ("completed", "failed", "delayed", "waiting-children", "prioritized")
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Jobs of one state, or another large key, with an estimate of the memory that they take."""
+
+    keys: QueueKeys
+    what: str
+    count: int
+    estimated_bytes: int
+
+    def __str__(self) -> str:
+        mebibytes = self.estimated_bytes / 1024**2
+        return f"about {mebibytes:,.0f} MiB in {self.what}"
+
+
+def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
+    """What the fullest 200 queues hold, in two round trips.
+
+    The memory of a key that Redis itself estimates, plus that of ten of the jobs in it times their
+    number.
+    """
+    fullest = sorted(queues, key=lambda queue: sum(_sizes(queue).values()), reverse=True)[:_QUEUES]
+    parts = [
+        (queue.keys, state, count)
+        for queue in fullest
+        for state, count in _sizes(queue).items()
+        if count
+    ]
+    windows = client.pipeline([_window(*part[:2]) for part in parts]) if parts else []
+    samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
+    commands: list[tuple[Arg, ...]] = []
+    for (keys, state, _), ids in zip(parts, samples, strict=True):
+        commands += [("MEMORY", "USAGE", keys(job_id)) for job_id in ids]
+        commands.append(("MEMORY", "USAGE", keys(state)))
+    commands += [("MEMORY", "USAGE", queue.keys("events")) for queue in fullest]
+    commands += [("XLEN", queue.keys("events")) for queue in fullest]
+    replies = [_bytes(reply) for reply in client.pipeline(commands)] if commands else []
+    found = []
+    position = 0
+    for (keys, state, count), ids in zip(parts, samples, strict=True):
+        jobs = replies[position : position + len(ids)]
+        own = replies[position + len(ids)]
+        position += len(ids) + 1
+        each = sum(jobs) / len(jobs) if jobs else 0
+        what = f"{count:,} {'waiting' if state == 'wait' else state} jobs"
+        found.append(Holding(keys, what, count, own + round(each * count)))
+    streams, lengths = replies[position:][: len(fullest)], replies[position + len(fullest) :]
+    for queue, size, length in zip(fullest, streams, lengths, strict=True):
+        found.append(Holding(queue.keys, f"{length:,} events", length, size))
+    return found
+
+
+def _sizes(queue: QueueSnapshot) -> dict[str, int]:
+    counts = queue.counts
+    return {
+        "wait": counts.waiting - queue.legacy_paused,
+        "paused": queue.legacy_paused,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "delayed": counts.delayed,
+        "waiting-children": counts.waiting_children,
+        "prioritized": counts.prioritized,
+    }
+
+
+def _window(keys: QueueKeys, state: str) -> tuple[Arg, ...]:
+    command = "ZRANGE" if state in _SETS else "LRANGE"
+    return (command, keys(state), -_JOBS, -1)
+
+
+def _bytes(reply: object) -> int:
+    # A job may go meanwhile; hosted Redis may not grant MEMORY.
+    return reply if isinstance(reply, int) else 0

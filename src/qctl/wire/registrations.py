@@ -1,0 +1,125 @@
+"""Schedulers and legacy repeatables with the job that keeps each alive (wire format 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.errors import UsageError
+from qctl.wire.cron import next_time_ms
+from qctl.wire.jobs import number, pairs, raised, typed
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot
+
+# Schedulers looked at over all queues together, and of one queue.
+BUDGET = 5000
+_MOST, _LEAST = 1000, 5
+_PENDING, _ENDED = ("delayed", "prioritized"), ("completed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One member of ``repeat``.
+
+    Args:
+        next_ms: the time of its pending job.
+        fields: of its record.
+        pending: whether that job is still to run, or runs.
+    """
+
+    keys: QueueKeys
+    id: str
+    next_ms: int
+    fields: Mapping[str, str]
+    pending: bool
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is a repeatable of old versions (6.6)."""
+        return "ic" not in self.fields
+
+    @property
+    def timing(self) -> str:
+        """``every 60000 ms``, or the pattern with its time zone."""
+        if every := self.fields.get("every"):
+            return f"every {every} ms"
+        zone = self.fields.get("tz")
+        return self.fields.get("pattern", "") + (f" {zone}" if zone else "")
+
+    def has_ended(self, now_ms: int) -> bool:
+        """Whether no further job is due: its limit or its end date is reached (6.4)."""
+        limit, made = number(self.fields.get("limit")), number(self.fields.get("ic"))
+        if limit is not None and (made or 0) >= limit:
+            return True
+        end = number(self.fields.get("endDate"))
+        if end is None:
+            return False
+        return now_ms > end or (self._following_ms() or end + 1) > end
+
+    def _following_ms(self) -> int | None:
+        every = number(self.fields.get("every"))
+        if every is not None:
+            return self.next_ms + every
+        try:
+            pattern, zone = self.fields.get("pattern", ""), self.fields.get("tz")
+            return next_time_ms(pattern, zone, self.next_ms)
+        except UsageError:
+            # A pattern or time zone that is not known here; then only its end date can tell.
+            return self.next_ms
+
+
+def read_registrations(
+    client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
+) -> tuple[list[Registration], int]:
+    """Those whose time comes first, in three round trips; and how many there are in all.
+
+    A registration whose job is neither pending nor running is read twice: a worker replaces job and
+    time together, but not while we read.
+
+    Args:
+        full: read all of them.
+    """
+    with_some = [queue for queue in queues if queue.schedulers]
+    most = min(max(BUDGET // max(len(with_some), 1), _LEAST), _MOST)
+    end = -1 if full else most - 1
+    total = sum(queue.schedulers for queue in with_some)
+    found = _read(client, [queue.keys for queue in with_some], end)
+    if dead := {(each.keys, each.id) for each in found if not each.pending}:
+        again = _read(client, sorted({keys for keys, _ in dead}), end)
+        renewed = {(each.keys, each.id): each for each in again}
+        found = [
+            renewed.get((each.keys, each.id), each) if (each.keys, each.id) in dead else each
+            for each in found
+            if each.pending or (each.keys, each.id) in renewed
+        ]
+    return found, total
+
+
+def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registration]:
+    lists = [("ZRANGE", keys("repeat"), 0, end, "WITHSCORES") for keys in queues]
+    replies = client.pipeline(lists) if lists else []
+    members = [
+        (keys, scheduler, number(score) or 0)
+        for keys, reply in zip(queues, replies, strict=True)
+        for scheduler, score in pairs(typed(reply, [])).items()
+    ]
+    commands: list[tuple[Arg, ...]] = []
+    for keys, scheduler, next_ms in members:
+        job_id = f"repeat:{scheduler}:{next_ms}"
+        commands += [
+            ("HGETALL", keys.scheduler(scheduler)),
+            ("EXISTS", keys(job_id)),
+            *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *_ENDED)),
+        ]
+    answers = iter(client.pipeline(commands) if commands else ())
+    found = []
+    for keys, scheduler, next_ms in members:
+        record, exists = pairs(typed(next(answers), [])), raised(next(answers))
+        scores = [typed(next(answers), None) is not None for _ in (*_PENDING, *_ENDED)]
+        ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
+        # In no set and there: it waits or runs, which a long list would have to be searched for.
+        # Jobs of the oldest form of key have another id, which the record does not tell.
+        pending = (bool(exists) and not ended) or ("ic" not in record and ":" in scheduler)
+        found.append(Registration(keys, scheduler, next_ms, record, pending))
+    return found

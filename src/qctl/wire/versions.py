@@ -1,0 +1,77 @@
+"""Who works on a queue: BullMQ Pro, and traces that only BullMQ 5 leaves (wire format 10.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire.events import recent_events
+from qctl.wire.jobs import number, typed
+from qctl.wire.keys import QueueKeys
+
+_EVENTS = 20
+_JOBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """Of one queue, within some time.
+
+    Args:
+        debounced: a producer of BullMQ 5 left a ``debounced`` event.
+        next_ids: a worker of BullMQ 5 ran a scheduler's job: it wrote ``nrjid`` into it.
+    """
+
+    debounced: bool
+    next_ids: bool
+
+
+def read_traces(
+    client: Client, queues: Sequence[QueueKeys], since_ms: int
+) -> dict[QueueKeys, Traces]:
+    """What the last 20 events and the last 20 completed jobs of each queue tell.
+
+    Args:
+        since_ms: older traces do not count; epoch milliseconds.
+    """
+    events = recent_events(client, queues, _EVENTS)
+    commands = [("ZREVRANGE", keys("completed"), 0, _JOBS - 1) for keys in queues]
+    windows = client.pipeline(commands) if commands else []
+    ids = [
+        (keys, job_id)
+        for keys, window in zip(queues, windows, strict=True)
+        for job_id in typed(window, [])
+        # Only jobs of schedulers have such an id, and only these can have the field.
+        if job_id.startswith("repeat:")
+    ]
+    reads: list[tuple[Arg, ...]] = [
+        ("HMGET", keys(job_id), "nrjid", "finishedOn") for keys, job_id in ids
+    ]
+    rows = client.pipeline(reads) if reads else []
+    linked = set()
+    for (keys, _), row in zip(ids, rows, strict=True):
+        next_id, finished = typed(row, (None, None))
+        if next_id is not None and (number(finished) or 0) >= since_ms:
+            linked.add(keys)
+    return {
+        keys: Traces(
+            debounced=any(e.name == "debounced" and e.at_ms >= since_ms for e in events[keys]),
+            next_ids=keys in linked,
+        )
+        for keys in queues
+    }
+
+
+def of_other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
+    """The queues whose last Queue object was not of BullMQ itself, but of BullMQ Pro as a rule.
+
+    These may keep jobs in places that the wire format does not know.
+    """
+    commands = [("HGET", keys("meta"), "version") for keys in queues]
+    replies = client.pipeline(commands) if commands else []
+    versions = {keys: typed(reply, None) for keys, reply in zip(queues, replies, strict=True)}
+    libraries = {
+        keys: version.partition(":")[0] for keys, version in versions.items() if version is not None
+    }
+    return {keys: library for keys, library in libraries.items() if library != "bullmq"}

@@ -1,0 +1,140 @@
+"""``doctor`` as a script and an operator see it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.ops.doctor import CHECKS
+from qctl.ops.doctor.findings import name_of
+from qctl.wire.keys import QueueKeys
+from tests.cli.test_frame import Ran, run
+from tests.servers import RedisServer
+from tests.wire.build import Q, put
+
+PAGE = Path(__file__).parents[2] / "docs/doctor.md"
+HOSTILE = "ev\x1b[31mil\n\u202e[bold]"
+
+
+@pytest.fixture
+def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    """A Redis without a hazard of its own."""
+    return start_redis("--appendonly", "yes")
+
+
+@pytest.fixture
+def store(server: RedisServer) -> Iterator[Client]:
+    with contextlib.closing(connect(server.url)[1]) as client:
+        yield client
+
+
+def doctor(server: RedisServer, *words: str, terminal: bool = False) -> Ran:
+    home = {"PM2_HOME": "/nonexistent", "XDG_STATE_HOME": "/nonexistent"}
+    return run("doctor", "--redis", server.url, *words, terminal=terminal, **home)
+
+
+def test_nothing_found_says_what_was_looked_at(server: RedisServer, store: Client) -> None:
+    put(store, "1", "completed")
+    ran = doctor(server)
+    assert ran.code == 0
+    last = ran.out.splitlines()[-1]
+    assert last.startswith("nothing found; ")
+    assert last.endswith(": 1 queue, 0 workers, 0 processes")
+    assert "safe" not in ran.out
+
+
+def test_an_info_alone_is_exit_0(server: RedisServer, store: Client) -> None:
+    store.call("SET", "bull:old:id", "7")
+    ran = doctor(server)
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1].startswith("0 errors, 0 warnings, 1 info; ")
+
+
+def test_json_is_complete(server: RedisServer, store: Client) -> None:
+    put(store, "1", "paused")
+    ran = doctor(server, "--json")
+    assert ran.code == 1
+    report = json.loads(ran.out)
+    assert list(report) == ["findings", "checks", "examined"]
+    (finding,) = (f for f in report["findings"] if f["check"] == "legacy-paused")
+    assert finding["severity"] == "error"
+    assert finding["subject"] == {"kind": "queue", "name": "q"}
+    assert finding["evidence"] == {"in_paused": 1, "in_wait": 0}
+    assert set(finding) == {
+        *("check", "severity", "subject", "what", "evidence", "remedy", "commands"),
+    }
+    assert [each["check"] for each in report["checks"]] == [name_of(check) for check in CHECKS]
+    assert {each["status"] for each in report["checks"]} == {"ok", "found", "skipped"}
+    assert report["examined"] == {"queues": 1, "workers": 0, "processes": 0}
+
+
+def test_the_table_fits_80_columns_and_shows_names_harmlessly(
+    server: RedisServer, store: Client
+) -> None:
+    keys = QueueKeys("bull", HOSTILE)
+    put(store, "1", "paused", keys=keys)
+    put(store, "x" * 200, "active", keys=keys)
+    ran = doctor(server, terminal=True)
+    assert ran.code == 1
+    assert "\u202e" not in ran.out
+    plain = doctor(server, "--no-color", terminal=True).out
+    assert "\x1b" not in plain
+    commands = [line for line in plain.splitlines() if line.startswith("           qctl ")]
+    assert commands
+    assert [line for line in plain.splitlines() if len(line) > 80 and line not in commands] == []
+    assert plain.startswith("error    ev\\x1b[31mil\\n")
+    assert "[legacy-paused]" in plain
+
+
+def test_many_findings_of_one_kind_are_summed_up(server: RedisServer, store: Client) -> None:
+    for number in range(25):
+        put(store, "1", "paused", keys=QueueKeys("bull", f"q{number}"))
+    ran = doctor(server)
+    assert ran.out.count("[legacy-paused]") == 10
+    assert "15 more of legacy-paused (error): --json lists all" in ran.out
+    assert "25 errors" in ran.out.splitlines()[-1]
+    assert len(json.loads(doctor(server, "--json").out)["findings"]) >= 25
+
+
+def test_checks_that_fail_for_one_reason_are_one_finding(
+    server: RedisServer, store: Client
+) -> None:
+    put(store, "1", "completed")
+    store.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
+    url = server.url_for("lowly", "x")
+    ran = run("doctor", "--redis", url, PM2_HOME="/nonexistent", terminal=True)
+    assert ran.code == 1
+    words = " ".join(ran.out.split())
+    assert words.count("could not be checked") == 1
+    assert "gone-workers, no-workers, worker-names, unnamed-workers: could not" in words
+    assert ", unknown workers, " in words
+    assert len(json.loads(run("doctor", "--redis", url, "--json").out)["findings"]) > 3
+
+
+def test_named_queues_only(server: RedisServer, store: Client) -> None:
+    put(store, "1", "paused")
+    put(store, "1", "completed", keys=QueueKeys("bull", "other"))
+    assert doctor(server, "other").code == 0
+    assert doctor(server, "q").code == 1
+
+
+def test_exit_codes_of_what_is_not_there(server: RedisServer, store: Client) -> None:
+    assert doctor(server).code == 3
+    put(store, "1", "completed", keys=Q)
+    ran = doctor(server, "nosuch", "--json")
+    assert (ran.code, ran.out) == (3, "")
+    assert doctor(server, "--target", "nosuch").code == 3
+    assert doctor(server, "--target", "pm2:nosuch").code == 6
+    server.stop()
+    assert doctor(server).code == 6
+
+
+def test_the_page_names_every_check(server: RedisServer) -> None:
+    text = PAGE.read_text().partition("## Checks")[2].partition("## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [name_of(check) for check in CHECKS]

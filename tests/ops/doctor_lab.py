@@ -1,0 +1,37 @@
+"""One check of the doctor on what a test has built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qctl.config import Settings
+from qctl.connect import Client, parse_url
+from qctl.ops.doctor import CheckResult, Diagnosis, Finding, examine
+
+SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
+
+
+def diagnose(
+    client: Client,
+    url: str = "redis://localhost/0",
+    *names: str,
+    settings: Settings = SETTINGS,
+    full: bool = False,
+) -> Diagnosis:
+    """All checks; the second looks follow at once."""
+    return examine(client, parse_url(url), settings, names, full=full, sleep=lambda _: None)
+
+
+def found(client: Client, check: str, *names: str, full: bool = False) -> list[Finding]:
+    """What one check finds; it must have been made."""
+    diagnosis = diagnose(client, "redis://localhost/0", *names, full=full)
+    assert result(diagnosis, check).status in {"ok", "found"}, result(diagnosis, check)
+    return of(diagnosis, check)
+
+
+def of(diagnosis: Diagnosis, check: str) -> list[Finding]:
+    return [finding for finding in diagnosis.findings if finding.check == check]
+
+
+def result(diagnosis: Diagnosis, check: str) -> CheckResult:
+    return next(each for each in diagnosis.checks if each.check == check)

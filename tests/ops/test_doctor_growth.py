@@ -1,0 +1,80 @@
+"""Doctor: what grows without a bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from qctl.connect import Client
+from qctl.ops.doctor import growth
+from tests.ops.doctor_lab import found
+from tests.wire.build import Q, put
+
+
+def test_a_stream_that_nobody_trims(store: Client) -> None:
+    put(store, "1", "completed")
+    store.call("HSET", Q("meta"), "opts.maxLenEvents", "100")
+    commands = [("XADD", Q("events"), "*", "event", "x") for _ in range(1200)]
+    store.pipeline(commands)
+    assert found(store, "event-streams") == []
+    store.pipeline(commands[:100])
+    (finding,) = found(store, "event-streams")
+    assert finding.severity == "warning"
+    assert finding.evidence == {"events": 1300, "limit": 100}
+
+
+def test_a_stream_with_hardly_a_limit(store: Client) -> None:
+    put(store, "1", "completed")
+    store.call("HSET", Q("meta"), "opts.maxLenEvents", "50000000")
+    (finding,) = found(store, "event-streams")
+    assert finding.severity == "info"
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "MANY", 30)
+    monkeypatch.setattr(growth, "VERY_MANY", 50)
+    monkeypatch.setattr(growth, "_ROUND", 10)
+
+
+@pytest.mark.parametrize("state", ["completed", "failed"])
+@pytest.mark.usefixtures("many")
+def test_kept_jobs_without_a_bound(store: Client, state: str) -> None:
+    option = "removeOnComplete" if state == "completed" else "removeOnFail"
+    for number in range(29):
+        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    assert found(store, "kept-finished-jobs") == []
+    for number in range(29, 35):
+        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    (finding,) = found(store, "kept-finished-jobs")
+    assert finding.severity == "info"
+    assert finding.evidence["count"] == 35
+    assert finding.evidence["per_day"] == 24.0
+    assert f"none of the newest has {option}" in finding.what
+    for number in range(35, 52):
+        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    assert found(store, "kept-finished-jobs")[0].severity == "warning"
+    # The workers' own option keeps a round number.
+    for number in range(52, 60):
+        put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
+    assert found(store, "kept-finished-jobs") == []
+
+
+@pytest.mark.parametrize(
+    ("keep", "bounded"),
+    [
+        ("true", True),
+        ("false", False),
+        ("100", True),
+        ("0", True),
+        ("-1", False),
+        ('{"count":100}', True),
+        ('{"age":3600}', True),
+        ("{}", False),
+    ],
+)
+@pytest.mark.usefixtures("many")
+def test_what_bounds_them(store: Client, keep: str, bounded: bool) -> None:
+    for number in range(31):
+        opts = f'{{"removeOnComplete":{keep}}}' if number == 30 else "{}"
+        put(store, str(number), "completed", score=number, opts=opts)
+    assert bool(found(store, "kept-finished-jobs")) != bounded

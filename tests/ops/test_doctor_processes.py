@@ -1,0 +1,176 @@
+"""Doctor: processes, as a manager might tell of them; the real PM2 is in tests/interop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qctl.config import TargetConfig
+from qctl.connect import Client
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.doctor import Diagnosis, look
+from tests.ops.doctor_lab import SETTINGS, diagnose, of, result
+from tests.wire.build import Q, put
+
+APP = ManagedProcess(
+    target="pm2:app",
+    key="0",
+    name="app",
+    namespace="default",
+    status="online",
+    pid=os.getpid(),
+    started_at_ms=1_700_000_000_000,
+    restarts=1,
+    mode="fork",
+    stop_signal="SIGINT",
+    kill_timeout_ms=1600,
+    ready_timeout_ms=0,
+    cpu_percent=None,
+    rss_bytes=None,
+    script="/srv/app.js",
+    cwd="/srv",
+)
+SERVING = replace(
+    SETTINGS, targets=tuple(TargetConfig(t, f"{t}:app", ("q",)) for t in ("pm2", "qctl"))
+)
+Run = Callable[..., Diagnosis]
+
+
+@pytest.fixture
+def run(client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The doctor on a host that runs these processes; ``pm2:app`` serves ``q``."""
+    put(client, "0", "wait")
+
+    def run(*processes: ManagedProcess, remarks: Sequence[str] = ()) -> Diagnosis:
+        monkeypatch.setattr(look, "managed_processes", lambda _: (processes, tuple(remarks)))
+        return diagnose(client, redis_url, settings=SERVING)
+
+    return run
+
+
+def completed(client: Client, *runtimes_ms: int, name: str = "job") -> None:
+    for number, runtime_ms in enumerate(runtimes_ms):
+        put(
+            client, f"{name}{number}", "completed", score=number,
+            name=name, processedOn=1_000_000, finishedOn=1_000_000 + runtime_ms,
+        )  # fmt: skip
+
+
+def test_a_kill_timeout_that_is_too_short(client: Client, run: Run) -> None:
+    completed(client, *[10] * 30)
+    completed(client, 5000, 5000, 4000, 3000, name="rare")
+    assert of(run(APP), "kill-timeout") == []
+    completed(client, *[100] * 10, *[2500] * 10, name="slow")
+    (finding,) = of(run(APP, replace(APP, key="1", kill_timeout_ms=9000)), "kill-timeout")
+    assert finding.severity == "warning"
+    assert finding.subject.name == "pm2:app"
+    assert finding.what == (
+        "it is killed 1.6 s after SIGINT, and one in twenty 'slow' jobs of q runs 2.5 s or longer"
+    )
+    assert finding.evidence["jobs_looked_at"] == 20
+    assert "set kill_timeout to 4000 ms or more" in finding.remedy
+    assert of(run(replace(APP, kill_timeout_ms=2500)), "kill-timeout") == []
+
+
+def test_what_the_last_restart_interrupted(client: Client, run: Run) -> None:
+    now_ms = int(time.time() * 1000)
+    app = replace(APP, started_at_ms=now_ms - 3_600_000)
+    for ago_ms, job_id in ((3_700_000, "before"), (3_540_000, "hit"), (1_000_000, "later")):
+        stamp = f"{now_ms - ago_ms}-0"
+        client.call("XADD", Q("events"), stamp, "event", "stalled", "jobId", job_id)
+    put(
+        client, "ran again", "completed", score=now_ms - 3_500_000,
+        stc=1, processedOn=now_ms - 3_530_000, finishedOn=now_ms - 3_500_000,
+    )  # fmt: skip
+    put(client, "well", "completed", score=now_ms - 3_500_000, processedOn=now_ms - 3_530_000)
+    (finding,) = of(run(app), "stop-signal")
+    assert finding.severity == "warning"
+    assert finding.evidence["interrupted"] == 2
+    assert [row["id"] for row in finding.evidence["jobs"]] == ["hit", "ran again"]
+    assert "it does not react to that, or its jobs take longer" in finding.what
+    ours = replace(app, target="qctl:app", kill_timeout_ms=86_400_000)
+    assert of(run(ours), "stop-signal") == []
+    # One that was never restarted has interrupted nothing.
+    assert of(run(replace(app, restarts=0)), "stop-signal") == []
+    completed(client, *[10] * 30)
+    (finding,) = of(run(replace(app, stop_signal="message")), "stop-signal")
+    assert "so it most likely does not react to that" in finding.what
+    assert "sends the message 'shutdown'" in finding.what
+
+
+def test_forgotten_events_are_said(client: Client, run: Run) -> None:
+    client.call("XADD", Q("events"), "*", "event", "completed", "jobId", "1")
+    why = result(run(APP), "stop-signal").why
+    assert why == "the events of one restart are gone: only kept jobs could tell"
+
+
+def test_treekill(run: Run) -> None:
+    assert of(run(APP), "treekill") == []
+    (finding,) = of(run(replace(APP, tree_kill=False)), "treekill")
+    assert "if its processors are sandboxed" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"namespace": "app", "name": "web", "target": "pm2:web"}, "it is also a namespace"),
+        ({"script": "/srv/other.js"}, "2 different apps have this name"),
+        ({}, None),
+        ({"name": "web", "target": "pm2:web"}, None),
+    ],
+)
+def test_names_that_mean_several_apps(run: Run, other: dict[str, str], reason: str | None) -> None:
+    findings = of(run(APP, replace(APP, key="1", **other)), "process-names")  # type: ignore[arg-type]
+    assert [finding.what.rpartition(": ")[2] for finding in findings] == ([reason] * bool(reason))
+
+
+def test_a_name_that_is_another_apps_id(run: Run) -> None:
+    odd = replace(APP, key="3", name="0", target="pm2:0", namespace="x")
+    (finding,) = of(run(APP, odd), "process-names")
+    assert finding.what.endswith("restarts more than one app, pm2:app too: it is also a pm_id")
+
+
+def test_a_manager_that_does_not_answer_is_a_finding(run: Run) -> None:
+    diagnosis = run(remarks=["no processes shown: PM2 does not answer"])
+    for check in ("kill-timeout", "stop-signal", "treekill", "process-names"):
+        assert result(diagnosis, check).status == "failed"
+    assert diagnosis.examined.processes is None
+
+
+def test_without_processes_there_is_nothing_to_check(run: Run) -> None:
+    diagnosis = run()
+    assert result(diagnosis, "kill-timeout").status == "skipped"
+    assert diagnosis.examined.processes == 0
+
+
+def install(folder: Path, text: str) -> None:
+    package = folder / "node_modules/bullmq/package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(text)
+
+
+def test_the_bullmq_that_a_process_has_installed(client: Client, run: Run, tmp_path: Path) -> None:
+    install(tmp_path, '{"version": "5.81.5"}')
+    old = replace(APP, script=str(tmp_path / "dist/src/app.js"))
+    npm = replace(APP, script="/usr/bin/npm", cwd=str(tmp_path / "deep"))
+    for process in (old, npm):
+        (finding,) = of(run(process), "mixed-versions")
+        assert finding.evidence == {
+            "bullmq_5": ["pm2:app has 5.81.5"],
+            "bullmq_6": ["its last Queue object was of 6.7.0"],
+        }
+    client.call("HSET", Q("meta"), "version", "bullmq:5.80.0")
+    assert of(run(old), "mixed-versions") == []
+    install(tmp_path / "dist", '{"version": "6.7.0"}')
+    assert len(of(run(old), "mixed-versions")) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 6}', "[" * 100_000, "\x00"])
+def test_packages_that_cannot_be_read_are_none(run: Run, tmp_path: Path, text: str) -> None:
+    install(tmp_path, text)
+    assert of(run(replace(APP, cwd=str(tmp_path))), "mixed-versions") == []

@@ -1,0 +1,122 @@
+"""Doctor: queues that are paused, of two versions, or unreadable."""
+
+from __future__ import annotations
+
+from qctl.connect import Client, connect
+from qctl.wire.transitions import pause
+from tests.ops.doctor_lab import diagnose, found, of, result
+from tests.wire.build import Q, holder, put
+
+
+def test_a_queue_paused_by_somebody_else_says_since_when(store: Client) -> None:
+    put(store, "1")
+    store.call("HSET", Q("meta"), "paused", "1")
+    store.call("XADD", Q("events"), "1700000000000-0", "event", "paused")
+    store.call("XADD", Q("events"), "*", "event", "added", "jobId", "1")
+    (finding,) = found(store, "paused")
+    assert finding.severity == "warning"
+    assert finding.what == (
+        "paused, and not through qctl, since 2023-11-14 22:13:20 UTC; 1 job waits"
+    )
+    assert finding.evidence["paused_by"] is None
+    assert finding.evidence["waiting"] == 1
+    assert finding.commands == ("qctl resume q",)
+
+
+def test_a_queue_paused_through_qctl_says_by_whom(client: Client) -> None:
+    put(client, "1", "")
+    pause(client, Q, holder("me"))
+    (finding,) = found(client, "paused")
+    assert "paused by qctl pause of ada@host (pid 42), since 2023-11-14" in finding.what
+    assert finding.evidence["paused_by"] == "qctl pause of ada@host (pid 42)"
+
+
+def test_a_drain_at_work_is_no_hazard(store: Client) -> None:
+    put(store, "1")
+    store.call("HSET", Q("meta"), "paused", "1")
+    store.call("SET", Q.lease, holder("me", "drain").to_json())
+    (finding,) = found(store, "paused")
+    assert finding.severity == "info"
+    assert "is at work on it now" in finding.what
+
+
+def test_jobs_where_no_worker_looks(store: Client) -> None:
+    put(store, "1", "paused")
+    (finding,) = found(store, "legacy-paused")
+    assert finding.severity == "error"
+    assert "1 job is in BullMQ 5's list of paused jobs" in finding.what
+    assert finding.commands == ("qctl resume q",)
+
+
+def test_jobs_on_both_sides_of_a_pause(store: Client) -> None:
+    put(store, "1", "paused")
+    store.call("HSET", Q("meta"), "paused", "1")
+    assert found(store, "legacy-paused") == []
+    put(store, "2")
+    put(store, "3")
+    (finding,) = found(store, "legacy-paused")
+    assert finding.severity == "error"
+    assert finding.evidence == {"in_paused": 1, "in_wait": 2}
+
+
+def test_traces_of_two_versions(store: Client) -> None:
+    put(store, "1", "paused")
+    store.call("HSET", Q("meta"), "paused", "1")
+    (finding,) = found(store, "mixed-versions")
+    assert finding.severity == "warning"
+    assert "BullMQ 5 (jobs in the paused list) and BullMQ 6" in finding.what
+    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    assert found(store, "mixed-versions") == []
+    put(store, "2")
+    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    (finding,) = found(store, "mixed-versions")
+    assert finding.evidence["bullmq_6"] == ["jobs in wait although it is paused"]
+
+
+def test_qctls_own_pause_is_no_trace_of_version_6(client: Client) -> None:
+    put(client, "1")
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    pause(client, Q, holder("me"))
+    assert found(client, "mixed-versions") == []
+
+
+def test_a_broken_queue_is_a_finding_and_hides_no_other(store: Client) -> None:
+    put(store, "1")
+    store.call("HSET", Q("meta"), "paused", "1")
+    store.call("SET", "bull:broken:meta", "text")
+    diagnosis = diagnose(store)
+    (broken,) = of(diagnosis, "unreadable")
+    assert (broken.severity, broken.subject.name) == ("error", "broken")
+    assert len(of(diagnosis, "paused")) == 1
+    assert diagnosis.examined.queues == 2
+
+
+def test_a_queue_of_bull_is_only_named(store: Client) -> None:
+    store.call("SET", "bull:old:id", "7")
+    store.call("RPUSH", "bull:old:paused", "1")
+    diagnosis = diagnose(store)
+    (finding,) = of(diagnosis, "bull-queues")
+    assert (finding.severity, finding.subject.name) == ("info", "old")
+    about = {f.check for f in diagnosis.findings if f.subject.kind == "queue"}
+    assert about == {"bull-queues"}
+
+
+def test_what_fails_is_a_finding_and_the_others_go_on(client: Client, redis_url: str) -> None:
+    put(client, "1", "paused")
+    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-info", "-client|list")
+    url = redis_url.replace("redis://", "redis://lowly:x@")
+    lowly = connect(url)[1]
+    try:
+        diagnosis = diagnose(lowly, url)
+    finally:
+        lowly.close()
+        client.call("ACL", "DELUSER", "lowly")
+    for check in ("eviction", "persistence", "memory", "redis-version", "replica", "no-workers"):
+        assert result(diagnosis, check).status == "failed", check
+        (finding,) = of(diagnosis, check)
+        assert finding.severity == "warning"
+        assert finding.what.startswith("could not be checked: this Redis user may not")
+        assert finding.remedy.startswith("grant it")
+    assert result(diagnosis, "clock").status == "ok"
+    assert len(of(diagnosis, "legacy-paused")) == 1
+    assert diagnosis.examined.workers is None
