@@ -20,6 +20,8 @@ WEEK_HOURS = 7 * 24
 LEAST_JOBS = 50
 # An hour is quiet up to this share of the way from the least to the most.
 _QUIET = 0.15
+# Of the hours of a day or a week, to tell which of them are quiet; one never seen is not.
+_LEAST_SEEN = 0.95
 GAP_HORIZON_MS = 24 * HOUR_MS
 # Shorter ones are no gap that a person could use.
 LEAST_GAP_S = 60.0
@@ -60,6 +62,7 @@ class Gap:
     from_at: datetime
     to_at: datetime
     length_s: float
+    is_now: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +188,8 @@ def _averages(
 def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Quiet | None:
     """The longest run of quiet hours around the quietest; hours of the day, or of the week."""
     known = [value for value in averages if value is not None]
-    least, most = min(known), max(known)
-    if len(known) < len(averages) or least > most / 2:
+    least, most = min(known, default=0.0), max(known, default=0.0)
+    if len(known) < _LEAST_SEEN * len(averages) or least > most / 2:
         return None
     limit = least + _QUIET * (most - least)
     size = len(averages)
@@ -242,7 +245,8 @@ def _gaps(
         return []
     for start, end in [*busy, (until_ms, until_ms)]:
         if start > free_ms:
-            gaps.append(Gap(moment(free_ms), moment(start), (start - free_ms) / 1000))
+            length_s = (start - free_ms) / 1000
+            gaps.append(Gap(moment(free_ms), moment(start), length_s, free_ms == now_ms))
         free_ms = max(free_ms, end)
     return gaps
 

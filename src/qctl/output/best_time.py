@@ -24,7 +24,8 @@ def best_time_lines(best: BestTime, *, width: int) -> Iterator[str]:
     yield from wrapped(f"Best time: {_answer(best)}", width)
     if best.jobs:
         yield from _chart(best.jobs_by_hour, best.zone, width)
-    yield from wrapped(_rests_on(best), width)
+    if best.from_at is not None or any(h.since_at is None for h in best.histories):
+        yield from wrapped(_rests_on(best), width)
     for line in _gaps(best):
         yield from wrapped(line, width)
 
@@ -64,7 +65,7 @@ def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[
 def _rests_on(best: BestTime) -> str:
     if best.from_at is None or best.to_at is None:
         empty = [visible(h.queue, 30) for h in best.histories if h.since_at is None]
-        return f"nothing is kept of {', '.join(empty)}" if empty else "history: less than an hour"
+        return f"no completed job is kept of {', '.join(empty)}"
     begin, end = best.from_at.astimezone(), best.to_at.astimezone()
     text = (
         f"rests on {counted(best.jobs, 'job')} in {counted(best.hours, 'hour')}, "
@@ -73,7 +74,7 @@ def _rests_on(best: BestTime) -> str:
     if any(history.source == "metrics" for history in best.histories):
         text += ", by BullMQ's metrics"
     silent = [visible(h.queue, 30) for h in best.histories if h.since_at is None]
-    return text + (f"; nothing is kept of {', '.join(silent)}" if silent else "")
+    return text + (f"; no completed job is kept of {', '.join(silent)}" if silent else "")
 
 
 def _gaps(best: BestTime) -> Iterator[str]:
@@ -91,5 +92,5 @@ def _gaps(best: BestTime) -> Iterator[str]:
 
 
 def _gap(gap: Gap) -> str:
-    begin, end = gap.from_at.astimezone(), gap.to_at.astimezone()
-    return f"{begin:%H:%M:%S} to {end:%H:%M:%S} ({duration(gap.length_s)})"
+    begin = "now" if gap.is_now else f"{gap.from_at.astimezone():%H:%M:%S}"
+    return f"{begin} to {gap.to_at.astimezone():%H:%M:%S} ({duration(gap.length_s)})"

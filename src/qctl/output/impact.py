@@ -135,8 +135,7 @@ def _usual(impact: Impact, row: Runtimes) -> str:
     ]
     text = name
     if ran:
-        low, high = duration(min(ran)), duration(max(ran))
-        text += f": running for {low}" + (f" to {high}" if low != high else "")
+        text += f": running for {_range(min(ran), max(ran))}"
     if row.p50_s is None or row.p95_s is None:
         return f"{text}; how long such jobs take is unknown (none completed is kept)"
     return (
@@ -181,7 +180,7 @@ def _recovery(impact: Impact) -> Aspect:
             f"{duration(row.interval_ms / 1000)} apart{assumed}, the next in "
             f"{duration(row.next_check_ms / 1000)} at the earliest"
         )
-    return Aspect("Run again", f"after {duration(low)} to {duration(high)}", notes)
+    return Aspect("Run again", f"in {_range(low, high)}", notes)
 
 
 def _untouched(impact: Impact) -> Iterator[Aspect]:
@@ -238,7 +237,8 @@ def _data(data: Sequence[DataSafety] | None) -> Aspect:
         return Aspect("Data loss", "unknown", ("Redis does not tell",))
     notes = ["all jobs are in Redis, which is not restarted"]
     for server in data[:_MOST_ROWS]:
-        notes.append(f"were Redis to crash: {_loss(server)}")
+        if server.persistence != "none":
+            notes.append(f"were Redis to crash: {_loss(server)}")
         notes += [visible(hazard) for hazard in server.hazards]
         if server.maxmemory_bytes and server.used_memory_bytes is not None:
             used, limit = size(server.used_memory_bytes), size(server.maxmemory_bytes)
@@ -262,8 +262,6 @@ def _loss(server: DataSafety) -> str:
         case "rdb" if server.rdb_age_s is not None:
             changes = f"{server.rdb_changes:,} changes" if server.rdb_changes is not None else "all"
             return f"{changes} since the last snapshot, {duration(server.rdb_age_s)} ago, lost"
-        case "none":
-            return "everything lost"
     return "unknown, Redis does not tell how it is persisted"
 
 
@@ -274,12 +272,13 @@ def _downtime(impact: Impact) -> Aspect:
     text = "unknown"
     if times.plain_s is not None:
         low, high = times.plain_s
-        text = "none" if not high else f"{duration(low)} to {duration(high)}"
+        text = "none" if not high else _range(low, high)
         if high:
-            least, most = map(duration, times.boot_s)
-            notes.append(f"plain: no job is taken meanwhile; {least} to {most} to start ({boot})")
+            notes.append(
+                f"plain: no job is taken meanwhile; {_range(*times.boot_s)} to start ({boot})"
+            )
     if times.drain_p50_s is None or times.drain_wait_p50_s is None:
-        notes.append("drain: unknown, since no comparable job has completed")
+        notes.append("drain: how long is unknown, since no comparable job has completed")
     elif times.drain_wait_p95_s:
         notes.append(
             f"drain: {duration(times.drain_wait_p50_s)} until the jobs have ended (p95 "
@@ -302,6 +301,19 @@ def _when(at: datetime, now: datetime) -> str:
     if left_s < -1:
         return f"{duration(-left_s)} ago"
     return "now" if left_s < 1 else f"in {duration(left_s)}"
+
+
+def _range(low_s: float, high_s: float) -> str:
+    """``30 to 92 s``; durations of minutes each in full."""
+    low, high = duration(low_s), duration(high_s)
+    if low == high:
+        return high
+    if high_s < 120:
+        low, high = f"{low_s:.1f}", f"{high_s:.1f}"
+        if high_s >= 9.95:
+            low, high = f"{low_s:.0f}", f"{high_s:.0f}"
+        return f"{low} to {high} s"
+    return f"{low} to {high}"
 
 
 def _ids(refs: Sequence[JobRef]) -> str:
