@@ -23,7 +23,6 @@ class DataSafety:
         replica_lag_s: of the one that is furthest behind.
         is_writable: False when Redis refuses writes, so that nothing can be drained.
         hazards: what is wrong, each a clause.
-        summary: the same in a few words.
     """
 
     persistence: str | None
@@ -38,7 +37,6 @@ class DataSafety:
     replica_lag_s: int | None
     is_writable: bool
     hazards: tuple[str, ...]
-    summary: str
 
 
 def data_safety(servers: Sequence[ServerFacts], now_ms: int) -> tuple[DataSafety, ...]:
@@ -74,7 +72,6 @@ def _of(server: ServerFacts, now_ms: int) -> DataSafety:
         replica_lag_s=max(lags, default=None),
         is_writable=_is_writable(server),
         hazards=tuple(_hazards(server, persistence)),
-        summary=_summary(server, persistence),
     )
 
 
@@ -100,18 +97,6 @@ def _is_writable(server: ServerFacts) -> bool:
     aof_failed = bool(server.aof_enabled) and server.aof_ok is False
     rdb_failed = bool(server.rdb_schedule) and server.rdb_ok is False
     return not (is_full or aof_failed or rdb_failed)
-
-
-def _summary(server: ServerFacts, persistence: str | None) -> str:
-    match persistence:
-        case "aof":
-            told = {"always": "each write is on disk", "everysec": "up to 1 s of changes"}
-            return f"AOF: {told.get(server.aof_fsync or '', 'written when the system likes')}"
-        case "rdb":
-            return "snapshots only"
-        case "none":
-            return "nothing is on disk"
-    return "persistence unknown"
 
 
 def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
