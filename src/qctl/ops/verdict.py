@@ -109,13 +109,13 @@ def _endangered(
             one = "it would fail" if count == 1 else f"{failing:,} of them would fail"
             text += f", and {one} for good"
         yield text
-    if scope.foreign:
-        yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
     if is_gapless:
         return
+    if scope.foreign:
+        yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
     for queue in queues:
-        # Where nobody works nothing starts; whether somebody does may be unknown.
-        if queue.paused or queue.workers == 0:
+        # Also where no worker is seen: not every client shows itself as one.
+        if queue.paused:
             continue
         waiting = queue.waiting + queue.prioritized
         if waiting:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.output.console import styled
-from qctl.output.text import cells, shortened
+from qctl.output.text import cells, shortened, visible
 
 # A sentence in a longer line is hard to read.
 _MOST_WIDTH = 100
@@ -14,6 +14,8 @@ _LEAST_WIDTH = 40
 _GAP = 2
 _HEADINGS = ("ASPECT", "IMPACT", "NOTES")
 _MOST_IMPACT = 24
+_MOST_NAMED = 5
+_MOST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,13 @@ def aspects(rows: Sequence[Aspect], *, width: int, colour: bool) -> Iterator[str
                 notes[index] if index < len(notes) else "",
             )
             yield _line(texts, widths, ("bold", row.style, ""), colour)
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of some queues' names, and how many more there are."""
+    shown = ", ".join(visible(name, _MOST_NAME) for name in names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    return shown + (f" and {more:,} more" if more > 0 else "")
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:

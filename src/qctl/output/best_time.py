@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.output.aspects import wrapped
-from qctl.output.text import counted, duration, visible
+from qctl.output.aspects import named, wrapped
+from qctl.output.text import counted, duration
 
 if TYPE_CHECKING:
     from qctl.ops.best_time import BestTime, Gap, Quiet
@@ -64,8 +64,7 @@ def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[
 
 def _rests_on(best: BestTime) -> str:
     if best.from_at is None or best.to_at is None:
-        empty = [visible(h.queue, 30) for h in best.histories if h.since_at is None]
-        return f"no completed job is kept of {', '.join(empty)}"
+        return f"no completed job is kept of {_silent(best)}"
     begin, end = best.from_at.astimezone(), best.to_at.astimezone()
     text = (
         f"rests on {counted(best.jobs, 'job')} in {counted(best.hours, 'hour')}, "
@@ -73,8 +72,12 @@ def _rests_on(best: BestTime) -> str:
     )
     if any(history.source == "metrics" for history in best.histories):
         text += ", by BullMQ's metrics"
-    silent = [visible(h.queue, 30) for h in best.histories if h.since_at is None]
-    return text + (f"; no completed job is kept of {', '.join(silent)}" if silent else "")
+    silent = _silent(best)
+    return text + (f"; no completed job is kept of {silent}" if silent else "")
+
+
+def _silent(best: BestTime) -> str:
+    return named([history.queue for history in best.histories if history.since_at is None])
 
 
 def _gaps(best: BestTime) -> Iterator[str]:

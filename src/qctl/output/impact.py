@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from qctl.output.aspects import Aspect, aspects, wrapped
+from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
 from qctl.output.console import styled
 from qctl.output.text import counted, duration, size, visible
@@ -32,15 +32,13 @@ def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
 
 
 def _heading(impact: Impact, width: int) -> Iterator[str]:
-    queues = ", ".join(visible(queue.name) for queue in impact.queues[:_MOST_IDS])
-    if len(impact.queues) > _MOST_IDS:
-        queues += f" and {len(impact.queues) - _MOST_IDS:,} more"
+    queues = named([queue.name for queue in impact.queues])
     if impact.target is None:
         text = f"a restart now of all workers of {queues or 'no queue'}: {impact.why_no_target}"
     else:
         text = f"a plain restart of {visible(impact.target)} now, which serves {queues}"
         if impact.also:
-            text += f" ({', '.join(map(visible, impact.also))} not named, but served too)"
+            text += f" ({named(impact.also)} not named, but served too)"
     yield from wrapped(visible(text), min(width, 100))
     for process in impact.processes[:_MOST_ROWS]:
         yield f"  id {visible(process.key)}, pid {process.pid or '-'}, {process.status}: " + _stop(
@@ -188,8 +186,8 @@ def _untouched(impact: Impact) -> Iterator[Aspect]:
     prioritized = sum(queue.prioritized for queue in impact.queues)
     delayed = sum(queue.delayed for queue in impact.queues)
     parents = sum(queue.waiting_children for queue in impact.queues)
-    paused = [visible(queue.name, 30) for queue in impact.queues if queue.paused]
-    notes = [f"paused: {', '.join(paused[:_MOST_IDS])}"] if paused else []
+    paused = [queue.name for queue in impact.queues if queue.paused]
+    notes = [f"paused: {named(paused)}"] if paused else []
     if prioritized:
         notes.append(f"{prioritized:,} of them with a priority")
     yield Aspect("Waiting", f"{waiting + prioritized:,} unaffected", notes)
