@@ -38,13 +38,14 @@ def _answer(best: BestTime) -> str:
 
 
 def _quiet(quiet: Quiet, best: BestTime) -> str:
-    day = "daily" if quiet.weekday is None else _DAYS[quiet.weekday]
-    hours = f"{quiet.from_hour:02}:00-{quiet.to_hour:02}:00"
-    known = [value for value in best.jobs_by_hour if value is not None]
-    text = f"{day} {hours} {best.zone}, {quiet.jobs_per_hour:,.0f} jobs an hour"
+    begin, end = f"{quiet.from_hour:02}:00", f"{quiet.to_hour:02}:00"
+    rate = f"{best.zone}, {quiet.jobs_per_hour:,.0f} jobs an hour"
     if quiet.weekday is None:
-        text += f" (the busiest hour has {max(known):,.0f})"
-    return text
+        known = [value for value in best.jobs_by_hour if value is not None]
+        return f"daily {begin}-{end} {rate} (the busiest hour has {max(known):,.0f})"
+    if quiet.to_hour <= quiet.from_hour:
+        end = f"{_DAYS[(quiet.weekday + 1) % 7]} {end}"
+    return f"{_DAYS[quiet.weekday]} {begin} to {end} {rate}"
 
 
 def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[str]:

@@ -14,10 +14,11 @@ from qctl.output.text import counted, duration, size, visible
 if TYPE_CHECKING:
     from qctl.ops.impact import Impact, Runtimes
     from qctl.ops.interruption import JobRef
+    from qctl.ops.recovery import Recovery
     from qctl.ops.safety import DataSafety
 
 _MOST_IDS = 10
-_MOST_ROWS = 5
+_MOST_ROWS = 4
 _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
@@ -135,7 +136,7 @@ def _usual(impact: Impact, row: Runtimes) -> str:
     if ran:
         text += f": running for {_range(min(ran), max(ran))}"
     if row.p50_s is None or row.p95_s is None:
-        return f"{text}; how long such jobs take is unknown (none completed is kept)"
+        return f"{text}; how long such jobs take is unknown"
     return (
         f"{text}; usually {duration(row.p50_s)}, p95 {duration(row.p95_s)} (by {row.sample} jobs)"
     )
@@ -170,15 +171,23 @@ def _recovery(impact: Impact) -> Aspect:
         "unknown": "whether another worker is there is not known",
     }
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
-    for row in rows[:_MOST_ROWS]:
-        assumed = " (assumed)" if row.interval_assumed else ""
-        lead = f"{visible(row.queue, 30)}: " if len(rows) > 1 else ""
+    notes += list(dict.fromkeys(map(_clocks, rows)))[:_MOST_ROWS]
+    if len(rows) == 1:
+        left_s = rows[0].next_check_ms / 1000
         notes.append(
-            f"{lead}locks last {duration(row.lock_ms / 1000)}, checks are "
-            f"{duration(row.interval_ms / 1000)} apart{assumed}, the next in "
-            f"{duration(row.next_check_ms / 1000)} at the earliest"
+            f"the next check has an effect in {duration(left_s)} at the earliest"
+            if left_s
+            else "the next check may come at any moment"
         )
     return Aspect("Run again", f"in {_range(low, high)}", notes)
+
+
+def _clocks(row: Recovery) -> str:
+    assumed = " (assumed)" if row.interval_assumed else ""
+    return (
+        f"locks last {duration(row.lock_ms / 1000)}, checks are "
+        f"{duration(row.interval_ms / 1000)} apart{assumed}"
+    )
 
 
 def _untouched(impact: Impact) -> Iterator[Aspect]:
@@ -316,12 +325,13 @@ def _range(low_s: float, high_s: float) -> str:
 
 def _ids(refs: Sequence[JobRef]) -> str:
     several = len({ref.queue for ref in refs}) > 1
-    named = ", ".join(
+    most = _MOST_ROWS if several else _MOST_IDS
+    shown = ", ".join(
         (f"{visible(ref.queue, 30)} " if several else "") + visible(ref.id, 40)
-        for ref in refs[:_MOST_IDS]
+        for ref in refs[:most]
     )
-    more = len(refs) - _MOST_IDS
-    return named + (f" and {more:,} more (--json has all)" if more > 0 else "")
+    more = len(refs) - most
+    return shown + (f" and {more:,} more (--json has all)" if more > 0 else "")
 
 
 # The answer
