@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,3 +205,27 @@ def test_a_drain_is_at_work(qctl: Typed, client: Client) -> None:
     put(client, "1", "completed")
     hold_lease(client, Q, holder("them", "drain"))
     assert "not now: " in qctl("q").out
+
+
+def shape(value: Any) -> Any:
+    """The keys of JSON, of what stands in its lists too."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def agree(documented: Any, real: Any, where: str = "") -> None:
+    """The same keys, wherever both sides have some."""
+    if isinstance(documented, dict) and isinstance(real, dict):
+        assert list(documented) == list(real), where
+        for key in documented:
+            agree(documented[key], real[key], f"{where}.{key}")
+    elif isinstance(documented, list) and isinstance(real, list):
+        agree(documented[0], real[0], f"{where}[]")
+
+
+def test_the_documented_json_is_the_real_one(qctl: Typed, client: Client) -> None:
+    schedule(client, fill(client) + 90_000)
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    (block,) = re.findall(r"`impact`: one object.*?```json\n(.*?)```", page, re.DOTALL)
+    agree(shape(json.loads(block)), shape(json.loads(qctl("q", "--json").out)))
