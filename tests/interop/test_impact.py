@@ -163,6 +163,8 @@ def test_apps_that_finish_their_jobs(lab: Lab) -> None:
         assert [*stalls] == killed
         lab.wait_completed([i for i in added[app] if i not in killed], app)
     lab.prove_runs("patient")
+    # Else it would be waited for at the end.
+    kill(lab.pm2.pid("hasty"))
 
 
 def job(name: str, ms: int) -> dict[str, Any]:

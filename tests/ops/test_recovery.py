@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from qctl.ops.recovery import SLACK_MS, Recovery, recovery_of
+from qctl.ops.recovery import SLACK_S, Recovery, recovery_of
 from qctl.wire.active import ActiveJob
 from qctl.wire.stalled_clock import StalledClock
 from tests.wire.build import Q
@@ -24,7 +24,9 @@ def clock(next_in_ms: int, interval_ms: int | None = 30_000, *marked: str) -> St
 
 
 def ask(job: ActiveJob, of: StalledClock, by: str = "restarted", lone: bool = True) -> Recovery:
-    return recovery_of([job], of, by=by, is_lone=lone, boot_s=(0.3, 2.0), now_ms=NOW)
+    return recovery_of(
+        [job], of, by=by, is_lone=lone, leaves_in_s=1.6, boot_s=(0.3, 2.0), now_ms=NOW
+    )
 
 
 # What was measured under PM2 with BullMQ's defaults.
@@ -129,16 +131,23 @@ def test_the_range_holds_in_a_simulation(seed: int) -> None:
     job = ActiveJob(Q, "1", "job", NOW - asked, None, 0, None, "t", world.lock_until - asked)
     left = max(world.key_until - asked, 0)
     checked = NOW - world.interval + left if left else None
+    leaves_in_s = chance.choice([0, 1.6, 30])
     told = recovery_of(
         [job],
         StalledClock(Q, checked, left, frozenset({"1"} if world.marked else ())),
         by="others" if world.others else "restarted",
         is_lone=not world.others,
+        leaves_in_s=leaves_in_s,
         boot_s=(0.3, 2.0),
         now_ms=NOW,
     )
-    killed = asked + chance.randrange(SLACK_MS)
-    assert world.run(asked, killed) is None
+    killed = told_to = asked + chance.randrange(int(SLACK_S * 1000))
+    assert world.run(asked, told_to) is None
+    if leaves_in_s:
+        # It goes on with its jobs, and with its checks or not.
+        killed += chance.randrange(int(leaves_in_s * 1000))
+        world.own_tick = world.own_tick if chance.random() < 0.5 else None
+        assert world.run(told_to, killed) is None
     # Its process ends; a new one checks when it has started.
     world.is_held, world.own_tick = False, killed + chance.randrange(300, 2000)
     back = world.run(killed, killed + 400_000)

@@ -180,10 +180,7 @@ class _Look:
         worst = tuple(job for job in jobs if job.interrupted)
         best = tuple(job for job in jobs if job.interrupted_if_handled)
         is_timed = kill_after_s is not None
-        # With managers that let jobs end, whatever they take, there is no worst case.
-        is_gapless = kill_after_s is not None and math.isinf(kill_after_s)
-        if is_gapless:
-            worst = best
+        is_gapless = kill_after_s == math.inf
         return Impact(
             asked_at=moment(self._now_ms),
             verdict=judge(
@@ -214,7 +211,7 @@ class _Look:
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
             max_stalled_count=self._limit,
             runtimes=self._runtimes(),
-            recovery=self._recovery(worst, times.boot_s, queues),
+            recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
             away_s=away_s,
             schedules=None if agendas is None else self._schedules(agendas, queues, away_s),
             downtime=times,
@@ -285,6 +282,7 @@ class _Look:
     def _recovery(
         self,
         interrupted: Sequence[JobAtRisk],
+        leaves_in_s: float | None,
         boot_s: tuple[float, float],
         queues: Sequence[QueueImpact],
     ) -> tuple[Recovery, ...]:
@@ -309,6 +307,7 @@ class _Look:
                     clock,
                     by=by,
                     is_lone=by == "restarted" and target is not None and len(target.processes) == 1,
+                    leaves_in_s=leaves_in_s,
                     boot_s=boot_s,
                     now_ms=self._now_ms,
                 )

@@ -8,10 +8,10 @@ until the manager kills it: interrupted is what then still runs.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isinf
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
@@ -165,13 +165,15 @@ def jobs_at_risk(
         now_ms: by this host's clock, epoch milliseconds.
     """
     exempt = _jobs_of_schedulers(client, jobs)
+    # Where jobs may take as long as they do, there is no worst case.
+    is_timed = kill_after_s != math.inf
     found = []
     for job in jobs:
         elapsed_s = max(now_ms - job.started_at_ms, 0) / 1000 if job.started_at_ms else None
         remaining = remaining_runs_s(job, elapsed_s, durations)
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.of(job)
-        endangered = held_by in {"target", "unknown"}
+        endangered = is_timed and held_by in {"target", "unknown"}
         is_exempt = job.key in exempt
         found.append(
             JobAtRisk(
@@ -199,8 +201,8 @@ def jobs_at_risk(
 
 def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | None:
     """Whether a job runs longer than it is given; what is not known to end in time does."""
-    if kill_after_s is None or isinf(kill_after_s):
-        return None if kill_after_s is None else False
+    if kill_after_s is None:
+        return None
     return remaining_s is None or remaining_s >= kill_after_s
 
 

@@ -21,7 +21,7 @@ LOCK_MS = 30_000
 # Two clocks, a moment of network: an interval this near to the default is the default.
 _TOLERANCE_MS = 1_500
 # The answer is to hold for an operator who acts on it at once.
-SLACK_MS = 5_000
+SLACK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ def recovery_of(
     *,
     by: str,
     is_lone: bool,
+    leaves_in_s: float | None,
     boot_s: tuple[float, float],
     now_ms: int,
 ) -> Recovery:
@@ -62,14 +63,16 @@ def recovery_of(
         jobs: that would be interrupted; at least one.
         by: see ``Recovery``.
         is_lone: nobody but one new process checks, so its start sets the beat.
+        leaves_in_s: the old process ends at most so long after it is told to; None if unknown.
         boot_s: the new process takes so long to start a worker, least and most.
         now_ms: by this host's clock, epoch milliseconds.
     """
     lock_ms, least_lock_ms = _lock_ms(jobs, now_ms)
     interval_ms, assumed = _interval_ms(clock, now_ms)
-    key_ms = (clock.next_in_ms - SLACK_MS, clock.next_in_ms)
+    slack_ms = interval_ms if leaves_in_s is None else round((SLACK_S + leaves_in_s) * 1000)
+    key_ms = (clock.next_in_ms - slack_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
-    if clock.next_in_ms <= SLACK_MS:
+    if clock.next_in_ms <= slack_ms:
         # Shortly before the end another check may start the clock anew, and mark the jobs.
         key_ms, may_be_marked = (0, interval_ms), True
     least_boot_ms, most_boot_ms = (round(seconds * 1000) for seconds in boot_s)

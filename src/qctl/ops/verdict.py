@@ -60,7 +60,7 @@ def judge(
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
     prefix = _prefix(scope)
-    against = tuple(_against(scope, downtime, data))
+    against = tuple(_against(scope, downtime, data, is_gapless))
     if against:
         return Verdict(NOT_NOW, against, tuple(_instead(scope, downtime, data, prefix)))
     endangered = tuple(_endangered(scope, queues, interrupted, is_gapless, asked_at))
@@ -76,7 +76,9 @@ def judge(
     )
 
 
-def _against(scope: Scope, downtime: Downtime, data: Sequence[DataSafety]) -> Iterator[str]:
+def _against(
+    scope: Scope, downtime: Downtime, data: Sequence[DataSafety], is_gapless: bool
+) -> Iterator[str]:
     """Why even a drain should not begin now."""
     for snapshot in scope.snapshots:
         if snapshot.lease is not None:
@@ -86,7 +88,7 @@ def _against(scope: Scope, downtime: Downtime, data: Sequence[DataSafety]) -> It
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
     wait_s = downtime.drain_wait_p50_s
-    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
+    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S and not is_gapless:
         yield (
             f"the running jobs probably need another {wait_s / 60:.0f} minutes, longer than a "
             f"drain waits ({DRAIN_TIMEOUT_S / 60:.0f} minutes)"

@@ -297,7 +297,7 @@ def _downtime(impact: Impact) -> Aspect:
         condition = (
             "" if impact.kill_after_s is None else ", if the app finishes jobs on its signal"
         )
-        notes.append(f"roll: no downtime{condition}")
+        notes.append(f"roll (--strategy roll): none{condition}")
     else:
         notes.append(f"roll: not possible: {times.roll_why_not}")
     return Aspect("Downtime", text, notes)
