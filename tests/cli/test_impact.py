@@ -14,12 +14,14 @@ import pytest
 
 from qctl.connect import Client
 from qctl.output.text import cells
+from qctl.wire import heartbeats
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.transitions import hold_lease
 from tests.cli.test_frame import Ran, run
 from tests.ops import test_impact
 from tests.ops.test_impact import Apps
+from tests.ops.test_interruption import BEAT
 from tests.wire.build import Q, holder, put
 
 apps = test_impact.apps
@@ -162,6 +164,26 @@ def test_best_and_worst_case(qctl: Typed, apps: Apps, client: Client) -> None:
     text = " ".join(qctl().out.split())
     assert "3 of 3 interrupted, or 0" in text
     assert "all of them if the app ends at once on SIGINT" in text
+
+
+def test_stalled_jobs_are_named_apart(qctl: Typed, client: Client) -> None:
+    put(client, "lost", "active", stc=1)
+    told = rows(qctl().out)
+    assert told["Active jobs"] == "none running"
+    assert "1 already" in told["Stalled jobs"]
+    assert "1 would fail for good once a worker looks" in told["Stalled jobs"]
+
+
+def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.owned = {"0": (apps.worker(1, "ours"),)}
+    heartbeats.beat(client, BEAT, int(time.time() * 1000))
+    apps.processes = [replace(apps.processes[0], kill_timeout_ms=30_000)]
+    fill(client)
+    client.call("SET", Q.lock("run0"), "own-1:1")
+    text = " ".join(qctl().out.split())
+    assert "0 of 3 interrupted" in text
+    assert "its workers finish their jobs on SIGINT; what still runs 30 s later is killed" in text
+    assert "3 jobs are running: that they end before they are killed is likely only" in text
 
 
 def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) -> None:

@@ -303,6 +303,9 @@ def test_qctls_own_workers_under_another_manager_are_known_to_finish(
     assert (ids(told.interrupted), ids(told.interrupted_if_handled)) == (["1"], [])
     # That it will end in time is likely, and no more.
     assert told.verdict.word == "drain first"
+    assert "1 job is running" in told.verdict.reasons[0]
+    store.call("HINCRBY", Q("done"), "processedOn", -9000)
+    assert "would probably interrupt 1 job" in ask(store, "q").verdict.reasons[0]
 
 
 # What is scheduled

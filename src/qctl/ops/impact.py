@@ -187,6 +187,7 @@ class _Look:
                 scope,
                 queues,
                 interrupted=worst,
+                probably=best if handles else None,
                 downtime=times,
                 data=data or (),
                 is_gapless=is_gapless,

@@ -46,7 +46,7 @@ class JobAtRisk:
         is_exempt: it is a job of a scheduler; those never stall too often (wire format 5.13).
         interrupted: by a restart now, if the app does not finish its jobs first.
         interrupted_if_handled: if it does; None when the time that it gets is not known.
-        fails_for_good: once interrupted, by the limit that is assumed.
+        fails_for_good: at its next stall, whatever causes it, by the limit that is assumed.
     """
 
     queue: str
@@ -190,8 +190,7 @@ def jobs_at_risk(
                 is_exempt=is_exempt,
                 interrupted=endangered,
                 interrupted_if_handled=_outlasts(p50_s, kill_after_s) if endangered else False,
-                fails_for_good=endangered
-                and job.name is not None
+                fails_for_good=job.name is not None
                 and not is_exempt
                 and job.stalled_count + 1 > max_stalled_count,
             )

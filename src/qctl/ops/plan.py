@@ -235,9 +235,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
 def process_plans(
     target: Target | None, connections: Connections | None
 ) -> tuple[ProcessPlan, ...]:
-    """The processes of a target; none where it is not known which queues they serve."""
-    if target is None or connections is None:
-        return ()
+    """The processes of a target; without queues where nobody tells who is connected."""
     return tuple(
         ProcessPlan(
             target=process.target,
@@ -246,9 +244,9 @@ def process_plans(
             status=process.status,
             stop_signal=process.stop_signal,
             kill_timeout_ms=process.kill_timeout_ms,
-            queues=tuple(sorted(connections.queues_of([process]))),
+            queues=tuple(sorted(connections.queues_of([process]) if connections else ())),
         )
-        for process in target.processes
+        for process in (target.processes if target else ())
     )
 
 

@@ -47,6 +47,7 @@ def judge(
     queues: Sequence[QueueImpact],
     *,
     interrupted: Sequence[JobAtRisk],
+    probably: Sequence[JobAtRisk] | None,
     downtime: Downtime,
     data: Sequence[DataSafety],
     is_gapless: bool,
@@ -56,6 +57,7 @@ def judge(
 
     Args:
         interrupted: at worst.
+        probably: those of them that are, where the workers are known to finish their jobs.
         data: of each master; empty when it cannot be told.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
@@ -63,7 +65,7 @@ def judge(
     against = tuple(_against(scope, downtime, data, is_gapless))
     if against:
         return Verdict(NOT_NOW, against, tuple(_instead(scope, downtime, data, prefix)))
-    endangered = tuple(_endangered(scope, queues, interrupted, is_gapless, asked_at))
+    endangered = tuple(_endangered(scope, queues, interrupted, probably, is_gapless, asked_at))
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, prefix))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
@@ -99,18 +101,17 @@ def _endangered(
     scope: Scope,
     queues: Sequence[QueueImpact],
     interrupted: Sequence[JobAtRisk],
+    probably: Sequence[JobAtRisk] | None,
     is_gapless: bool,
     asked_at: datetime,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
-    if interrupted:
-        count = len(interrupted)
-        text = f"a plain restart would interrupt {count:,} {'job' if count == 1 else 'jobs'}"
-        failing = sum(job.fails_for_good for job in interrupted)
-        if failing:
-            one = "it would fail" if count == 1 else f"{failing:,} of them would fail"
-            text += f", and {one} for good"
-        yield text
+    if interrupted and probably is None:
+        yield f"a plain restart would interrupt {_harm(interrupted)}"
+    elif probably:
+        yield f"a plain restart would probably interrupt {_harm(probably)}"
+    elif interrupted:
+        yield f"{_jobs(interrupted)} running: that they end before they are killed is likely only"
     if is_gapless:
         return
     if scope.foreign:
@@ -128,6 +129,19 @@ def _endangered(
             if left < timedelta(seconds=SOON_S):
                 when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
                 yield f"a job of {queue.name} is due {when}"
+
+
+def _harm(jobs: Sequence[JobAtRisk]) -> str:
+    count, failing = len(jobs), sum(job.fails_for_good for job in jobs)
+    text = f"{count:,} {'job' if count == 1 else 'jobs'}"
+    if failing:
+        one = "it would fail" if count == 1 else f"{failing:,} of them would fail"
+        text += f", and {one} for good"
+    return text
+
+
+def _jobs(jobs: Sequence[JobAtRisk]) -> str:
+    return "1 job is" if len(jobs) == 1 else f"{len(jobs):,} jobs are"
 
 
 def _instead(

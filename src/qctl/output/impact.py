@@ -62,10 +62,13 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
     yield _active(impact)
     if impact.interrupted:
         yield _failing(impact)
-    stalled = sum(queue.stalled for queue in impact.queues)
+    stalled = [job for job in impact.jobs if job.held_by == "nobody"]
     if stalled:
-        notes = ("no worker has them, so no restart interrupts them; qctl jobs retry-stalled",)
-        yield Aspect("Stalled jobs", f"{stalled:,} already", notes, "yellow")
+        notes = ["no worker has them, so no restart interrupts them"]
+        if failing := sum(job.fails_for_good for job in stalled):
+            notes.append(f"{failing:,} would fail for good once a worker looks for stalled jobs")
+        notes.append("put them back: qctl jobs retry-stalled")
+        yield Aspect("Stalled jobs", f"{len(stalled):,} already", notes, "yellow")
     if impact.interrupted:
         yield _recovery(impact)
     yield from _untouched(impact)
@@ -87,9 +90,10 @@ def _active(impact: Impact) -> Aspect:
             notes.append("the old process finishes them, however long they take")
     elif best is None or best == worst:
         text = f"{len(worst):,} of {len(held):,} interrupted"
+    elif impact.handles_signal:
+        text = f"{len(best):,} of {len(held):,} interrupted"
     else:
-        text = f"{len(worst):,} of {len(held):,} interrupted"
-        text += f", or {len(best):,}"
+        text = f"{len(worst):,} of {len(held):,} interrupted, or {len(best):,}"
     if worst:
         notes += _why_interrupted(impact)
         notes.append(f"ids: {_ids(worst)}")
@@ -112,13 +116,13 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
     signals = " or ".join(dict.fromkeys(process.stop_signal for process in impact.processes))
     limit = duration(impact.kill_after_s or 0)
     if impact.handles_signal:
-        yield f"its workers finish jobs on {signals}, until SIGKILL {limit} later"
-    if best == impact.interrupted:
+        yield f"its workers finish their jobs on {signals}; what still runs {limit} later is killed"
+    elif best == impact.interrupted:
         yield (
-            f"the same whether the app handles {signals or 'the signal'} or not: none of them is "
-            f"known to end within the {limit} before SIGKILL"
+            f"the same whether the app handles {signals} or not: none of them is known to end "
+            f"within the {limit} before SIGKILL"
         )
-    elif not impact.handles_signal:
+    else:
         yield (
             f"all of them if the app ends at once on {signals}, which cannot be seen from outside; "
             f"{len(best):,} if it finishes its jobs: what still runs {limit} later is killed"
