@@ -394,3 +394,16 @@ def test_it_answers_without_any_manager(client: Client, worker: None) -> None:
     assert (told.target, ids(told.interrupted)) == (None, ["1"])
     assert (told.queues[0].workers, told.queues[0].other_workers) == (1, 0)
     assert told.data is not None
+
+
+def test_of_many_queues_only_those_at_work_are_drained(store: Client, apps: Apps) -> None:
+    apps.processes, apps.owned = [], {}
+    put(store, "1", "completed")
+    run(store, "1", OTHER)
+    told = ask(store)
+    assert [queue.name for queue in told.queues] == ["other", "q"]
+    assert told.verdict.commands == ("qctl drain other", "qctl resume other")
+    store.call("DEL", OTHER("active"))
+    told = ask(store)
+    # Nothing to drain, and no target that could be named.
+    assert (told.verdict.word, told.verdict.commands) == ("safe", ())

@@ -151,7 +151,10 @@ class _Look:
         self._now_ms = int(time.time() * 1000)
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
         self._active = read_active(client, self._keys)
-        self._durations: Durations = read_durations(client, self._keys)
+        # How long jobs take matters where some run, and where some are scheduled.
+        busy = {job.keys for job in self._active}
+        told = [s.keys for s in scope.snapshots if s.keys in busy or s.schedulers]
+        self._durations: Durations = read_durations(client, told)
         processes = scope.target.processes if scope.target else None
         beats = read_beats(client, self._active, settings.prefix)
         self._holders = Holders(processes, scope.connections, beats)

@@ -64,16 +64,16 @@ def judge(
     prefix = _prefix(scope)
     against = tuple(_against(scope, downtime, data, is_gapless))
     if against:
-        return Verdict(NOT_NOW, against, tuple(_instead(scope, downtime, data, prefix)))
+        return Verdict(NOT_NOW, against, tuple(_instead(scope, queues, downtime, data, prefix)))
     endangered = tuple(_endangered(scope, queues, interrupted, probably, is_gapless, asked_at))
     if endangered:
-        return Verdict(DRAIN_FIRST, endangered, _drain(scope, prefix))
+        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     reasons = ("its master starts the new process first, and lets the old one finish its jobs",)
     return Verdict(
         SAFE,
         reasons if is_gapless else ("no job is running, and none can start at this moment",),
-        _drain(scope, prefix),
+        _drain(scope, queues, prefix) if scope.target is not None else (),
         holds_until=None if is_gapless else min(due, default=None),
     )
 
@@ -120,8 +120,7 @@ def _endangered(
         # Also where no worker is seen: not every client shows itself as one.
         if queue.paused:
             continue
-        waiting = queue.waiting + queue.prioritized
-        if waiting:
+        if waiting := _waiting(queue):
             jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
             yield f"{jobs} in {queue.name}, so one may start at any moment"
         elif queue.next_due_at is not None:
@@ -145,35 +144,40 @@ def _jobs(jobs: Sequence[JobAtRisk]) -> str:
 
 
 def _instead(
-    scope: Scope, downtime: Downtime, data: Sequence[DataSafety], prefix: str
+    scope: Scope,
+    queues: Sequence[QueueImpact],
+    downtime: Downtime,
+    data: Sequence[DataSafety],
+    prefix: str,
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
-    if any(snapshot.lease for snapshot in scope.snapshots) or scope.queues.broken:
-        yield command(prefix, "status", *_names(scope))
+    leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
+    if odd := [*leased, *(name for name, _ in scope.queues.broken)]:
+        yield command(prefix, "status", *odd)
     if not all(server.is_writable for server in data):
         yield "redis-cli INFO persistence"
     wait_s = downtime.drain_wait_p95_s
     if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
-        yield f"{_drain(scope, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
+        yield f"{_drain(scope, queues, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
 
 
-def _drain(scope: Scope, prefix: str) -> tuple[str, ...]:
-    if scope.target is not None:
-        label = scope.target.label
-        connections = scope.connections
-        if scope.target.configured or (
-            connections and connections.queues_of(scope.target.processes)
-        ):
-            return (command(prefix, "restart", label),)
-        words = [*_names(scope), "--then-restart", "--target", label]
-        return (command(prefix, "drain", *words),)
-    names = _names(scope)
-    return (command(prefix, "drain", *names), command(prefix, "resume", *names))
+def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[str, ...]:
+    """The commands that restart without an interruption; with unknown workers, around it."""
+    target, connections = scope.target, scope.connections
+    if target is None:
+        # Of many queues those where something runs or may start.
+        at_work = [
+            q.name for q in queues if q.active or (not q.paused and (_waiting(q) or q.delayed))
+        ]
+        return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
+    if target.configured or (connections and connections.queues_of(target.processes)):
+        return (command(prefix, "restart", target.label),)
+    words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
+    return (command(prefix, "drain", *words),)
 
 
-def _names(scope: Scope) -> tuple[str, ...]:
-    named = [snapshot.keys.name for snapshot in scope.snapshots]
-    return (*named, *(name for name, _ in scope.queues.broken))
+def _waiting(queue: QueueImpact) -> int:
+    return queue.waiting + queue.prioritized
 
 
 def _prefix(scope: Scope) -> str:

@@ -303,7 +303,8 @@ def _downtime(impact: Impact) -> Aspect:
         )
         notes.append(f"roll (--strategy roll): none{condition}")
     else:
-        notes.append(f"roll: not possible: {times.roll_why_not}")
+        is_known = times.roll_is_possible is not None
+        notes.append(f"roll: {'not possible' if is_known else 'unknown'}: {times.roll_why_not}")
     return Aspect("Downtime", text, notes)
 
 
@@ -351,6 +352,8 @@ def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
     lines = [*wrapped(f"{word}: {reasons}", min(width, 100))]
     first = lines[0].replace(word, styled(word, _STYLES[verdict.word], colour=colour), 1)
     yield from [first, *lines[1:]]
+    if not verdict.commands:
+        yield "    # restart the workers"
     for index, command in enumerate(verdict.commands):
         if index and impact.target is None:
             yield "    # then restart the workers, and"
