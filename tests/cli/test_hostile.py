@@ -46,6 +46,7 @@ READING = [
     ("pause", "--dry-run", QUEUE),
     ("resume", "--dry-run", QUEUE),
     ("drain", "--dry-run", QUEUE),
+    ("impact", QUEUE),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl.connect import Client
-from qctl.ops.estimate import read_durations, remaining_s
+from qctl.ops.estimate import all_ended_s, quantile, read_durations, remaining_s
 from qctl.wire.active import ActiveJob
 from tests.wire.build import Q, put
 
@@ -44,3 +44,28 @@ def test_only_runs_of_the_same_name_tell(fake: Client) -> None:
 def test_a_broken_record_stops_no_drain(fake: Client) -> None:
     fake.call("SET", Q("completed"), "text")
     assert read_durations(fake, [Q]) == {Q: {}}
+
+
+@pytest.mark.parametrize(
+    ("remaining", "share", "expected"),
+    [
+        ([], 0.5, 0.0),
+        ([[1.0, 2.0, 3.0, 4.0]], 0.5, 2.0),
+        ([[1.0, 2.0, 3.0, 4.0]], 0.95, 4.0),
+        # Both: one in four pairs has ended by 2, nine in sixteen by 3.
+        ([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]], 0.5, 3.0),
+        ([[0.25], [7.0]], 0.5, 7.0),
+        ([[0.25], []], 0.5, None),
+    ],
+)
+def test_when_all_have_ended(
+    remaining: list[list[float]], share: float, expected: float | None
+) -> None:
+    assert all_ended_s(remaining, share) == expected
+
+
+def test_quantiles_are_values_that_were_seen() -> None:
+    assert [quantile([1.0, 2.0, 3.0, 4.0], share) for share in (0.0, 0.5, 0.51, 0.95, 1.0)] == [
+        *(1.0, 2.0, 3.0, 4.0, 4.0),
+    ]
+    assert quantile([], 0.5) is None

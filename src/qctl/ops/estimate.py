@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, prod
 from statistics import median
 
 from qctl.connect import Client
@@ -34,13 +35,45 @@ def quantile(ascending: Sequence[float], share: float) -> float | None:
     return ascending[max(ceil(share * len(ascending)), 1) - 1]
 
 
+def remaining_runs_s(
+    job: ActiveJob, elapsed_s: float | None, durations: Durations
+) -> Sequence[float]:
+    """What jobs of its name that ran at least as long still took, in seconds, ascending.
+
+    Empty without history, or when it already runs longer than every recent one.
+    """
+    if job.name is None or elapsed_s is None:
+        return ()
+    runs = durations.get(job.keys, {}).get(job.name, ())
+    return sorted(run - elapsed_s for run in runs if run >= elapsed_s)
+
+
 def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: Durations) -> float | None:
     """The median of what jobs that ran at least as long still took, in seconds.
 
     None without history, or when it already runs longer than every recent one.
     """
-    if job.name is None or elapsed_s is None:
-        return None
-    runs = durations.get(job.keys, {}).get(job.name, ())
-    longer = [run - elapsed_s for run in runs if run >= elapsed_s]
+    longer = remaining_runs_s(job, elapsed_s, durations)
     return round(median(longer), 1) if longer else None
+
+
+def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | None:
+    """When, with this probability, all of some jobs will have ended, in seconds from now.
+
+    The jobs are taken to end independently of each other: the probability that all have ended by
+    then is the product of each one's.
+
+    Args:
+        remaining: of each job, what comparable ones still took, ascending.
+
+    Returns:
+        0 without jobs; None when nothing is known of one of them.
+    """
+    if not all(remaining):
+        return None
+    longest_s = max((values[-1] for values in remaining), default=0.0)
+
+    def likelihood(tenth: int) -> float:
+        return prod(bisect_right(values, tenth / 10) / len(values) for values in remaining)
+
+    return bisect_left(range(ceil(longest_s * 10)), share, key=likelihood) / 10

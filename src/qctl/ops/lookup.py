@@ -18,7 +18,7 @@ from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 _MOST_NAMED = 10
 # Those that the commands which are recommended have.
-_OPTIONS = frozenset({"--state", "--prefix", "--wait"})
+_OPTIONS = frozenset({"--state", "--prefix", "--wait", "--then-restart", "--target"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
         queues=plan.names,
         already_paused=tuple(s.keys.name for s in plan.snapshots if s.paused),
         target=plan.target.label if plan.target else None,
-        processes=_process_plans(plan),
+        processes=process_plans(plan.target, plan.connections),
         backlog=sum(snapshot.backlog for snapshot in plan.snapshots),
         active=active,
         orphans=orphans,
@@ -232,9 +232,10 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
     )
 
 
-def _process_plans(plan: DrainPlan) -> tuple[ProcessPlan, ...]:
-    if plan.target is None or plan.connections is None:
-        return ()
+def process_plans(
+    target: Target | None, connections: Connections | None
+) -> tuple[ProcessPlan, ...]:
+    """The processes of a target; without queues where nobody tells who is connected."""
     return tuple(
         ProcessPlan(
             target=process.target,
@@ -243,9 +244,9 @@ def _process_plans(plan: DrainPlan) -> tuple[ProcessPlan, ...]:
             status=process.status,
             stop_signal=process.stop_signal,
             kill_timeout_ms=process.kill_timeout_ms,
-            queues=tuple(sorted(plan.connections.queues_of([process]))),
+            queues=tuple(sorted(connections.queues_of([process]) if connections else ())),
         )
-        for process in plan.target.processes
+        for process in (target.processes if target else ())
     )
 
 

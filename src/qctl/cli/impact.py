@@ -1,0 +1,64 @@
+"""``qctl impact``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+
+app = new_app()
+
+
+@app.command("impact")
+@with_environment
+def impact(
+    env: Environment,
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[QUEUE]...", help="Default: those the target serves"),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="What would be restarted, for example pm2:worker. Default: the one app that "
+            "serves the queues, else all their workers",
+            show_default=False,
+        ),
+    ] = None,
+    away: Annotated[
+        str | None,
+        typer.Option(
+            "--away",
+            metavar="D",
+            help="How long no worker will be there, for what is scheduled. Default: as long as a "
+            "plain restart takes",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """What a restart now would do to the jobs, and when to do it.
+
+    Nothing is written. The verdict goes by the worst case: whether an app finishes its jobs on the
+    signal that it gets cannot be seen from outside. Exit code 0 says that there is an answer, and
+    not that it is safe: scripts read .verdict.word of --json.
+    """
+    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415 - not for --help
+    from qctl.ops.impact import assess  # noqa: PLC0415
+
+    away_s = None if away is None else parse_duration_s(away, "--away")
+    address, client = env.redis()
+    found = assess(client, address, env.settings, queues or [], target=target, away_s=away_s)
+    if env.output == "table":
+        from qctl.output.impact import impact_text  # noqa: PLC0415
+
+        text = impact_text(found.impact, width=env.width, colour=env.colour())
+        env.streams.stdout.write(text)
+    else:
+        env.emit_json(found.impact)
+    for remark in found.remarks:
+        env.note(remark)
+    found.queues.raise_if_broken()

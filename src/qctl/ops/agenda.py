@@ -1,0 +1,106 @@
+"""What is scheduled: what falls due next, and what is skipped while no worker is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from qctl.errors import UsageError
+from qctl.wire.agenda import Agenda
+from qctl.wire.cron import next_time_ms
+from qctl.wire.scheduling import Scheduler
+
+# Slots of one scheduler that are looked at; more than that is said to be "at least".
+MOST_SLOTS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleImpact:
+    """A scheduler, and what happens to it while no worker of its queue is there.
+
+    Args:
+        pattern: of cron; None for one with an interval.
+        next_at: when its pending job is due, or was.
+        runs_late_s: how late that job runs; None when it is due after the absence.
+        skipped: slots that pass without a job: BullMQ makes the next one only when a worker takes
+            the pending one. None when its pattern is not understood.
+    """
+
+    queue: str
+    id: str
+    name: str
+    pattern: str | None
+    every_ms: int | None
+    next_at: datetime
+    runs_late_s: float | None
+    skipped: int | None
+
+
+def schedule_impacts(
+    agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
+) -> tuple[ScheduleImpact, ...]:
+    """What an absence from now until ``back_ms`` does to each scheduler, the soonest first."""
+    found = [
+        _impact(agenda.keys.name, scheduler, now_ms, back_ms)
+        for agenda in agendas
+        for scheduler in agenda.schedulers
+        if not _is_over(scheduler, now_ms)
+    ]
+    return tuple(sorted(found, key=lambda impact: impact.next_at))
+
+
+def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> ScheduleImpact:
+    is_late = now_ms <= scheduler.next_ms < back_ms
+    skipped: int | None = 0
+    if is_late:
+        try:
+            slots = later_slots(scheduler, scheduler.next_ms, back_ms)
+            skipped = sum(1 for _ in slots)
+        except UsageError:
+            skipped = None
+    return ScheduleImpact(
+        queue=queue,
+        id=scheduler.id,
+        name=scheduler.name,
+        pattern=scheduler.cron,
+        every_ms=scheduler.every_ms,
+        next_at=moment(scheduler.next_ms),
+        runs_late_s=(back_ms - scheduler.next_ms) / 1000 if is_late else None,
+        skipped=skipped,
+    )
+
+
+def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
+    """Its times behind ``after_ms``, which is one, and before ``until_ms``; ``MOST_SLOTS`` at most.
+
+    Raises:
+        UsageError: its pattern or time zone is not understood here.
+    """
+    slot: int | None = after_ms
+    left = None if scheduler.limit is None else scheduler.limit - scheduler.iterations
+    for _ in range(MOST_SLOTS if left is None else max(min(left, MOST_SLOTS), 0)):
+        if scheduler.cron is not None:
+            slot = next_time_ms(scheduler.cron, scheduler.tz, slot or after_ms)
+        else:
+            slot = (slot or after_ms) + scheduler.every_ms if scheduler.every_ms else None
+        if slot is None or slot >= until_ms:
+            return
+        if scheduler.end_ms is not None and slot > scheduler.end_ms:
+            return
+        yield slot
+
+
+def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
+    """Whether it makes no more jobs: its record stays (wire format 6.1)."""
+    ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
+    spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
+    return (ended or spent) and scheduler.next_ms < now_ms
+
+
+def moment(epoch_ms: int) -> datetime:
+    """A time in epoch milliseconds, however absurd, as a date."""
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.max.replace(tzinfo=UTC)

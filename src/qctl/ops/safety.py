@@ -1,0 +1,122 @@
+"""What Redis would lose if it, too, went down: persistence, eviction, replicas, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qctl.wire.server import ServerFacts
+
+# A replica that is further behind than this has lost contact rather than a moment.
+_LAG_S = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSafety:
+    """Of one master; None is what Redis does not tell.
+
+    Args:
+        persistence: ``aof``, ``rdb``, ``none`` or None.
+        loss_s: at most so many seconds of changes would be lost in a crash of Redis now; None when
+            everything would, or when it cannot be told.
+        rdb_age_s, rdb_changes: since the last snapshot.
+        replica_lag_s: of the one that is furthest behind.
+        is_writable: False when Redis refuses writes, so that nothing can be drained.
+        hazards: what is wrong, each a clause.
+    """
+
+    persistence: str | None
+    aof_fsync: str | None
+    loss_s: float | None
+    rdb_age_s: float | None
+    rdb_changes: int | None
+    eviction_policy: str | None
+    used_memory_bytes: int | None
+    maxmemory_bytes: int | None
+    replicas: int
+    replica_lag_s: int | None
+    is_writable: bool
+    hazards: tuple[str, ...]
+
+
+def data_safety(servers: Sequence[ServerFacts], now_ms: int) -> tuple[DataSafety, ...]:
+    """What each master would lose.
+
+    Args:
+        now_ms: by this host's clock, epoch milliseconds.
+    """
+    return tuple(_of(server, now_ms) for server in servers)
+
+
+def _of(server: ServerFacts, now_ms: int) -> DataSafety:
+    persistence = _persistence(server)
+    age_s = None
+    if server.rdb_saved_at_ms is not None:
+        age_s = max((now_ms + server.clock_ahead_ms - server.rdb_saved_at_ms) / 1000, 0.0)
+    loss_s = None
+    if persistence == "aof":
+        loss_s = {"always": 0.0, "everysec": 1.0, "no": 30.0}.get(server.aof_fsync or "")
+    elif persistence == "rdb":
+        loss_s = age_s
+    lags = [replica.lag_s for replica in server.replicas if replica.lag_s is not None]
+    return DataSafety(
+        persistence=persistence,
+        aof_fsync=server.aof_fsync if persistence == "aof" else None,
+        loss_s=loss_s,
+        rdb_age_s=age_s,
+        rdb_changes=server.rdb_changes,
+        eviction_policy=server.eviction_policy,
+        used_memory_bytes=server.used_memory_bytes,
+        maxmemory_bytes=server.maxmemory_bytes,
+        replicas=len(server.replicas),
+        replica_lag_s=max(lags, default=None),
+        is_writable=_is_writable(server),
+        hazards=tuple(_hazards(server, persistence)),
+    )
+
+
+def _persistence(server: ServerFacts) -> str | None:
+    if server.aof_enabled:
+        return "aof"
+    if server.rdb_schedule is None or server.aof_enabled is None:
+        # Without CONFIG it cannot be told whether snapshots are made.
+        return None
+    return "rdb" if server.rdb_schedule else "none"
+
+
+def _is_writable(server: ServerFacts) -> bool:
+    if server.role == "slave":
+        return False
+    is_full = (
+        server.eviction_policy == "noeviction"
+        and bool(server.maxmemory_bytes)
+        and (server.used_memory_bytes or 0) >= (server.maxmemory_bytes or 0)
+    )
+    # Redis refuses writes after a failed snapshot, and after a failed write of the append-only
+    # file, by its defaults.
+    aof_failed = bool(server.aof_enabled) and server.aof_ok is False
+    rdb_failed = bool(server.rdb_schedule) and server.rdb_ok is False
+    return not (is_full or aof_failed or rdb_failed)
+
+
+def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
+    if server.role == "slave":
+        yield "this is a replica: queues cannot be paused here"
+    if persistence == "none":
+        yield "Redis keeps nothing on disk: were it restarted too, every job would be gone"
+    if persistence == "aof" and server.aof_ok is False:
+        yield "the last write of the append-only file failed, so Redis refuses writes"
+    if server.rdb_schedule and server.rdb_ok is False:
+        yield "the last snapshot failed, after which Redis refuses writes by default"
+    policy, limit = server.eviction_policy, server.maxmemory_bytes
+    if policy not in {None, "noeviction"}:
+        when = "at its memory limit" if limit else "if it gets a memory limit"
+        yield f"Redis may delete jobs {when}: its eviction policy is {policy}, not noeviction"
+    if limit and server.used_memory_bytes and server.used_memory_bytes > 0.9 * limit:
+        share = 100 * server.used_memory_bytes // limit
+        yield f"Redis uses {share} % of its memory limit"
+    for replica in server.replicas:
+        if not replica.online:
+            yield f"the replica {replica.address} is not in step"
+        elif (replica.lag_s or 0) > _LAG_S:
+            yield f"the replica {replica.address} was last heard of {replica.lag_s} s ago"

@@ -1,0 +1,85 @@
+"""What a restart of workers does not touch: the jobs that wait, and who else could run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from qctl.ops.agenda import moment
+from qctl.ops.scope import Scope
+from qctl.wire.active import ActiveJob
+from qctl.wire.agenda import Agenda
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueImpact:
+    """A queue and what waits in it, which a restart of workers does not touch.
+
+    Args:
+        stalled: active jobs that nobody has; no restart can interrupt them.
+        workers, other_workers: of the target, and those that stay; None when Redis does not tell.
+        next_due_at: when the next delayed or scheduled job is due.
+    """
+
+    name: str
+    paused: bool
+    waiting: int
+    prioritized: int
+    delayed: int
+    waiting_children: int
+    active: int
+    stalled: int
+    workers: int | None
+    other_workers: int | None
+    next_due_at: datetime | None
+
+
+def queues_beside(
+    scope: Scope, active: Sequence[ActiveJob], agendas: Sequence[Agenda]
+) -> tuple[QueueImpact, ...]:
+    """The queues of a scope, in its order.
+
+    Args:
+        active: all their active jobs.
+        agendas: of those whose agenda could be read.
+    """
+    due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
+    found = []
+    for snapshot in scope.snapshots:
+        keys, counts = snapshot.keys, snapshot.counts
+        jobs = [job for job in active if job.keys == keys]
+        own, others = _workers(scope, keys.name)
+        due_ms = due.get(keys)
+        found.append(
+            QueueImpact(
+                name=keys.name,
+                paused=snapshot.paused,
+                waiting=counts.waiting,
+                prioritized=counts.prioritized,
+                delayed=counts.delayed,
+                waiting_children=counts.waiting_children,
+                active=len(jobs),
+                stalled=sum(job.is_orphan for job in jobs),
+                workers=own,
+                other_workers=others,
+                next_due_at=None if due_ms is None else moment(due_ms),
+            )
+        )
+    return tuple(found)
+
+
+def _workers(scope: Scope, queue: str) -> tuple[int | None, int | None]:
+    """How many the target has, and how many others there are."""
+    connections, target = scope.connections, scope.target
+    if connections is None:
+        return None, None
+    total = sum(worker.queue == queue for worker in connections.workers)
+    if target is None:
+        return total, 0
+    own = sum(
+        worker.queue == queue
+        for process in target.processes
+        for worker in connections.owned.get(process.key, ())
+    )
+    return own, total - own

@@ -1,0 +1,184 @@
+"""Safe now, drain first, or not now; why, and the command to type.
+
+It goes by the worst case, and by what may begin at any moment: a queue with a backlog has no active
+job only by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from qctl.config import DEFAULT_PREFIX
+from qctl.ops.interruption import JobAtRisk
+from qctl.ops.lookup import command
+from qctl.ops.outage import Downtime
+from qctl.ops.safety import DataSafety
+from qctl.ops.scope import Scope
+from qctl.ops.unaffected import QueueImpact
+
+SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
+# How long a drain waits unless it is told otherwise.
+DRAIN_TIMEOUT_S = 600.0
+# A job that is due sooner may start while somebody still types.
+SOON_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer.
+
+    Args:
+        word: ``safe``, ``drain first`` or ``not now``.
+        reasons: clauses, the most pressing first.
+        commands: to type; the first does it.
+        holds_until: for ``safe``: when the next job is due.
+    """
+
+    word: str
+    reasons: tuple[str, ...]
+    commands: tuple[str, ...]
+    holds_until: datetime | None = None
+
+
+def judge(
+    scope: Scope,
+    queues: Sequence[QueueImpact],
+    *,
+    interrupted: Sequence[JobAtRisk],
+    probably: Sequence[JobAtRisk] | None,
+    downtime: Downtime,
+    data: Sequence[DataSafety],
+    is_gapless: bool,
+    asked_at: datetime,
+) -> Verdict:
+    """The verdict on a restart now.
+
+    Args:
+        interrupted: at worst.
+        probably: those of them that are, where the workers are known to finish their jobs.
+        data: of each master; empty when it cannot be told.
+        is_gapless: the manager replaces a process without interrupting its jobs.
+    """
+    prefix = _prefix(scope)
+    against = tuple(_against(scope, downtime, data, is_gapless))
+    if against:
+        return Verdict(NOT_NOW, against, tuple(_instead(scope, queues, downtime, data, prefix)))
+    endangered = tuple(_endangered(scope, queues, interrupted, probably, is_gapless, asked_at))
+    if endangered:
+        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
+    due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
+    reasons = ("its master starts the new process first, and lets the old one finish its jobs",)
+    return Verdict(
+        SAFE,
+        reasons if is_gapless else ("no job is running, and none can start at this moment",),
+        _drain(scope, queues, prefix) if scope.target is not None else (),
+        holds_until=None if is_gapless else min(due, default=None),
+    )
+
+
+def _against(
+    scope: Scope, downtime: Downtime, data: Sequence[DataSafety], is_gapless: bool
+) -> Iterator[str]:
+    """Why even a drain should not begin now."""
+    for snapshot in scope.snapshots:
+        if snapshot.lease is not None:
+            yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
+    if not all(server.is_writable for server in data):
+        yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
+    for name, error in scope.queues.broken:
+        yield f"{name} cannot be read: {error.message}"
+    wait_s = downtime.drain_wait_p50_s
+    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S and not is_gapless:
+        yield (
+            f"the running jobs probably need another {wait_s / 60:.0f} minutes, longer than a "
+            f"drain waits ({DRAIN_TIMEOUT_S / 60:.0f} minutes)"
+        )
+
+
+def _endangered(
+    scope: Scope,
+    queues: Sequence[QueueImpact],
+    interrupted: Sequence[JobAtRisk],
+    probably: Sequence[JobAtRisk] | None,
+    is_gapless: bool,
+    asked_at: datetime,
+) -> Iterator[str]:
+    """Why a plain restart would do harm, or might."""
+    if interrupted and probably is None:
+        yield f"a plain restart would interrupt {_harm(interrupted)}"
+    elif probably:
+        yield f"a plain restart would probably interrupt {_harm(probably)}"
+    elif interrupted:
+        yield f"{_jobs(interrupted)} running: that they end before they are killed is likely only"
+    if is_gapless:
+        return
+    if scope.foreign:
+        yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
+    for queue in queues:
+        # Also where no worker is seen: not every client shows itself as one.
+        if queue.paused:
+            continue
+        if waiting := _waiting(queue):
+            jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+            yield f"{jobs} in {queue.name}, so one may start at any moment"
+        elif queue.next_due_at is not None:
+            left = queue.next_due_at - asked_at
+            if left < timedelta(seconds=SOON_S):
+                when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
+                yield f"a job of {queue.name} is due {when}"
+
+
+def _harm(jobs: Sequence[JobAtRisk]) -> str:
+    count, failing = len(jobs), sum(job.fails_for_good for job in jobs)
+    text = f"{count:,} {'job' if count == 1 else 'jobs'}"
+    if failing:
+        one = "it would fail" if count == 1 else f"{failing:,} of them would fail"
+        text += f", and {one} for good"
+    return text
+
+
+def _jobs(jobs: Sequence[JobAtRisk]) -> str:
+    return "1 job is" if len(jobs) == 1 else f"{len(jobs):,} jobs are"
+
+
+def _instead(
+    scope: Scope,
+    queues: Sequence[QueueImpact],
+    downtime: Downtime,
+    data: Sequence[DataSafety],
+    prefix: str,
+) -> Iterator[str]:
+    """What to type when even a drain should not begin."""
+    leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
+    if odd := [*leased, *(name for name, _ in scope.queues.broken)]:
+        yield command(prefix, "status", *odd)
+    if not all(server.is_writable for server in data):
+        yield "redis-cli INFO persistence"
+    wait_s = downtime.drain_wait_p95_s
+    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
+        yield f"{_drain(scope, queues, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
+
+
+def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[str, ...]:
+    """The commands that restart without an interruption; with unknown workers, around it."""
+    target, connections = scope.target, scope.connections
+    if target is None:
+        # Of many queues those where something runs or may start.
+        at_work = [
+            q.name for q in queues if q.active or (not q.paused and (_waiting(q) or q.delayed))
+        ]
+        return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
+    if target.configured or (connections and connections.queues_of(target.processes)):
+        return (command(prefix, "restart", target.label),)
+    words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
+    return (command(prefix, "drain", *words),)
+
+
+def _waiting(queue: QueueImpact) -> int:
+    return queue.waiting + queue.prioritized
+
+
+def _prefix(scope: Scope) -> str:
+    return next((snapshot.keys.prefix for snapshot in scope.snapshots), DEFAULT_PREFIX)

@@ -1,0 +1,115 @@
+"""How many jobs completed in each hour: what Redis still has of that.
+
+Two places tell. The sorted set ``completed`` is exact for as long as finished jobs are kept; the
+per-minute counts of BullMQ's metrics (wire format 5.21) go further back, where workers write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.wire.jobs import number, pairs, raised, typed
+from qctl.wire.keys import QueueKeys
+
+_MINUTE_MS = 60_000
+_HOUR_MS = 3_600_000
+# A week of minutes.
+_MOST_POINTS = 7 * 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Completed jobs of one queue.
+
+    Args:
+        source: ``completed``, ``metrics``, or ``none`` when Redis has nothing.
+        since_ms: from when on it tells, epoch milliseconds; None for ``none``.
+        jobs: by the start of the hour, epoch milliseconds; only the hours asked for that began
+            after ``since_ms``.
+    """
+
+    keys: QueueKeys
+    source: str
+    since_ms: int | None
+    jobs: Mapping[int, int]
+
+
+def read_throughput(
+    client: Client, queues: Sequence[QueueKeys], hours: Sequence[int]
+) -> list[Throughput]:
+    """Completed jobs by the hour, in two round trips.
+
+    Args:
+        hours: starts of the hours to count, epoch milliseconds.
+    """
+    commands: list[tuple[Arg, ...]] = []
+    for keys in queues:
+        commands += [
+            ("ZRANGE", keys("completed"), 0, 0, "WITHSCORES"),
+            ("HGET", keys("metrics:completed"), "prevTS"),
+            ("LLEN", keys("metrics:completed:data")),
+        ]
+    replies = client.pipeline(commands) if commands else []
+    starts = [_start(*replies[3 * index : 3 * index + 3]) for index in range(len(queues))]
+    wanted = [
+        _counts(keys, source, since_ms, hours)
+        for keys, (source, since_ms, _) in zip(queues, starts, strict=True)
+    ]
+    flat = [command for group in wanted for command in group]
+    answers = iter(client.pipeline(flat) if flat else ())
+    found = []
+    for keys, (source, since_ms, head_ms), group in zip(queues, starts, wanted, strict=True):
+        rows = [typed(next(answers), 0) for _ in group]
+        if source == "metrics" and since_ms is not None:
+            jobs = _by_hour(rows[0] or [], head_ms, since_ms, hours)
+        else:
+            after = [hour for hour in hours if since_ms is not None and hour >= since_ms]
+            jobs = dict(zip(after, map(int, rows), strict=True))
+        found.append(Throughput(keys, source, since_ms, jobs))
+    return found
+
+
+def _start(oldest: Any, previous: Any, points: Any) -> tuple[str, int | None, int]:
+    """Where to look, from when on that tells, and the minute at the head of the metrics."""
+    kept = [*pairs(raised(oldest)).values()]
+    kept_ms = number(kept[0]) if kept else None
+    previous_ms, length = number(typed(previous, None)), min(int(typed(points, 0)), _MOST_POINTS)
+    if previous_ms is not None and length:
+        # The list ends with the minute before the one that is being counted.
+        head_ms = (previous_ms // _MINUTE_MS - 1) * _MINUTE_MS
+        since_ms = head_ms - (length - 1) * _MINUTE_MS
+        if kept_ms is None or since_ms < kept_ms:
+            return "metrics", since_ms, head_ms
+    return ("completed", kept_ms, 0) if kept_ms is not None else ("none", None, 0)
+
+
+def _counts(
+    keys: QueueKeys, source: str, since_ms: int | None, hours: Sequence[int]
+) -> list[tuple[Arg, ...]]:
+    if since_ms is None:
+        return []
+    if source == "metrics":
+        return [("LRANGE", keys("metrics:completed:data"), 0, _MOST_POINTS - 1)]
+    return [
+        ("ZCOUNT", keys("completed"), hour, f"({hour + _HOUR_MS}")
+        for hour in hours
+        if hour >= since_ms
+    ]
+
+
+def _by_hour(
+    points: Sequence[str], head_ms: int, since_ms: int, hours: Sequence[int]
+) -> dict[int, int]:
+    """Per-minute counts, newest first, by hour; minutes after the newest had no job."""
+    jobs = {hour: 0 for hour in hours if hour >= since_ms}
+    begin = min(jobs, default=0)
+    offset = begin % _HOUR_MS
+    for index, count in enumerate(points):
+        minute = head_ms - index * _MINUTE_MS
+        hour = (minute - offset) // _HOUR_MS * _HOUR_MS + offset
+        if hour in jobs:
+            jobs[hour] += number(count) or 0
+    return jobs

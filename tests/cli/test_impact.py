@@ -1,0 +1,252 @@
+"""``impact`` as typed: what it looks like, its JSON and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qctl.connect import Client
+from qctl.output.text import cells
+from qctl.wire import heartbeats
+from qctl.wire.keys import QueueKeys
+from qctl.wire.lists import DELAY_FACTOR
+from qctl.wire.transitions import hold_lease
+from tests.cli.test_frame import Ran, run
+from tests.ops import test_impact
+from tests.ops.test_impact import Apps
+from tests.ops.test_interruption import BEAT
+from tests.wire.build import Q, holder, put
+
+apps = test_impact.apps
+Typed = Callable[..., Ran]
+
+
+@pytest.fixture
+def qctl(redis_url: str, apps: Apps) -> Typed:
+    """Runs ``qctl impact``; pm2:app serves q."""
+
+    def typed(*words: str, **options: Any) -> Ran:
+        return run("impact", *words, QCTL_REDIS_URL=redis_url, **options)
+
+    return typed
+
+
+def fill(client: Client, jobs: int = 3, name: str = "import") -> int:
+    """Running jobs with a history of 200 of 10 s each; the time now."""
+    now = int(time.time() * 1000)
+    for number in range(200):
+        at = now - 600_000 - number * 1_000_000
+        put(
+            client, f"old{number}", "completed",
+            score=at, name=name, processedOn=at - 10_000, finishedOn=at,
+        )  # fmt: skip
+    for number in range(jobs):
+        stalls = {"stc": 1} if number == 0 else {}
+        put(
+            client, f"run{number}", "active",
+            lock="t", name=name, processedOn=now - 4000, **stalls,
+        )  # fmt: skip
+    return now
+
+
+def schedule(client: Client, next_ms: int) -> None:
+    client.call("HSET", Q("repeat:sync"), "ic", 1, "name", "sync", "every", 60_000)
+    client.call("ZADD", Q("repeat"), next_ms, "sync")
+    put(client, f"repeat:sync:{next_ms}", "delayed", score=next_ms * DELAY_FACTOR)
+
+
+def rows(out: str) -> dict[str, str]:
+    """The table's rows by aspect, each on one line."""
+    found: dict[str, str] = {}
+    aspect = ""
+    for line in out.partition("ASPECT")[2].partition("\n\n")[0].splitlines()[1:]:
+        aspect = line[:13].strip() or aspect
+        found[aspect] = f"{found.get(aspect, '')} {' '.join(line[13:].split())}".strip()
+    return found
+
+
+def test_one_screen_with_the_answer_last(qctl: Typed, client: Client) -> None:
+    schedule(client, fill(client) + 90_000)
+    ran = qctl(terminal=True, NO_COLOR="1")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert max(map(cells, lines)) <= 80
+    assert lines[0] == "a plain restart of pm2:app now, which serves q"
+    assert lines[1] == "  id 0, pid 4711, online: SIGINT, SIGKILL 1.6 s later"
+    told = rows(ran.out)
+    assert told["Active jobs"].startswith("3 of 3 interrupted")
+    assert "usually 10 s, p95 10 s (by 200 jobs)" in " ".join(ran.out.split())
+    assert "1 job" in told["Fail for good"]
+    assert "run0" in told["Fail for good"]
+    assert "1 unaffected" in told["Delayed"]
+    assert "every 1 min" in told["Scheduled"]
+    assert "none by a restart" in told["Data loss"]
+    assert "until the jobs have ended" in " ".join(told["Downtime"].split())
+    assert lines[-1] == "    qctl restart pm2:app"
+    assert any(line.startswith("drain first: a plain restart") for line in lines)
+    assert "\x1b" not in ran.out
+
+
+def test_colours_are_for_terminals(qctl: Typed, client: Client) -> None:
+    fill(client)
+    assert "\x1b[" in qctl(terminal=True).out
+    assert "\x1b[" not in qctl().out
+
+
+def test_nothing_runs(qctl: Typed, client: Client) -> None:
+    put(client, "1", "completed")
+    ran = qctl("q", terminal=True, NO_COLOR="1")
+    told = rows(ran.out)
+    assert told["Active jobs"] == "none running"
+    assert "Fail for good" not in told
+    assert "Run again" not in told
+    assert "cannot be told" in ran.out
+    assert ran.out.endswith(
+        "safe now: no job is running, and none can start at this moment\n    qctl restart pm2:app\n"
+    )
+
+
+def test_many_queues_and_long_names_fit(qctl: Typed, apps: Apps, client: Client) -> None:
+    long = "x" * 120
+    apps.owned = {
+        "0": tuple(apps.worker(index, queue=f"{long}{index}") for index in range(30)),
+    }
+    for index in range(30):
+        keys = QueueKeys("bull", f"{long}{index}")
+        put(client, "1" * 200, "active", keys=keys, lock="t", name=long)
+    ran = qctl(terminal=True, NO_COLOR="1")
+    assert ran.code == 0
+    # A command is never cut: it is there to be copied.
+    shown = [line for line in ran.out.splitlines() if not line.startswith("    qctl")]
+    assert max(map(cells, shown)) <= 80
+    assert len(shown) < 75
+
+
+def test_ten_thousand_jobs(qctl: Typed, client: Client) -> None:
+    ids = [f"j{index}" for index in range(10_000)]
+    put(client, "1", "completed")
+    commands = [("HSET", Q(i), "name", "import", "processedOn", 1) for i in ids]
+    commands += [("SET", Q.lock(i), "t") for i in ids]
+    client.pipeline([*commands, ("RPUSH", Q("active"), *ids)])
+    ran = qctl(terminal=True, NO_COLOR="1")
+    assert rows(ran.out)["Active jobs"].startswith("10,000 of 10,000 ")
+    assert "and 9,990 more (--json has all)" in " ".join(ran.out.split())
+
+
+def test_json_is_one_object_with_the_fields_of_the_contract(qctl: Typed, client: Client) -> None:
+    schedule(client, fill(client) + 90_000)
+    ran = qctl("q", "--away", "3m", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    told = json.loads(ran.out)
+    assert told["verdict"]["word"] == "drain first"
+    assert told["interrupted"][0] == {"queue": "q", "id": "run0"}
+    assert told["fails_for_good"] == [{"queue": "q", "id": "run0"}]
+    assert told["asked_at"].endswith("Z")
+    assert (told["away_s"], told["schedules"][0]["skipped"]) == (180, 1)
+    assert told["runtimes"] == [
+        {"queue": "q", "name": "import", "active": 3, "sample": 200, "p50_s": 10.0, "p95_s": 10.0}
+    ]
+    assert len(told["best_time"]["jobs_by_hour"]) == 24
+    assert told["data"][0]["persistence"] == "none"
+
+
+def test_best_and_worst_case(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.processes = [replace(apps.processes[0], kill_timeout_ms=30_000)]
+    fill(client)
+    text = " ".join(qctl().out.split())
+    assert "3 of 3 interrupted, or 0" in text
+    assert "all of them if the app ends at once on SIGINT" in text
+
+
+def test_stalled_jobs_are_named_apart(qctl: Typed, client: Client) -> None:
+    put(client, "lost", "active", stc=1)
+    told = rows(qctl().out)
+    assert told["Active jobs"] == "none running"
+    assert "1 already" in told["Stalled jobs"]
+    assert "1 would fail for good once a worker looks" in told["Stalled jobs"]
+
+
+def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.owned = {"0": (apps.worker(1, "ours"),)}
+    heartbeats.beat(client, BEAT, int(time.time() * 1000))
+    apps.processes = [replace(apps.processes[0], kill_timeout_ms=30_000)]
+    fill(client)
+    client.call("SET", Q.lock("run0"), "own-1:1")
+    text = " ".join(qctl().out.split())
+    assert "0 of 3 interrupted" in text
+    assert "its workers finish their jobs on SIGINT; what still runs 30 s later is killed" in text
+    assert "3 jobs are running: that they end before they are killed is likely only" in text
+
+
+def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.processes, apps.owned, apps.others = [], {}, (apps.worker(1),)
+    fill(client)
+    ran = qctl("q")
+    assert ran.out.startswith("a restart now of all workers of q: no managed process on this host")
+    assert "by which signal is not known" in " ".join(ran.out.split())
+    assert ran.out.endswith(
+        "    qctl drain q\n    # then restart the workers, and\n    qctl resume q\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("nosuch",), 3, "no queue is called 'nosuch'"),
+        (("q", "--target", "pm2:nosuch"), 3, "nosuch"),
+        (("q", "--away", "soon"), 2, "--away 'soon' is not a duration"),
+    ],
+)
+def test_exit_codes(
+    qctl: Typed, client: Client, words: tuple[str, ...], code: int, text: str
+) -> None:
+    put(client, "1")
+    ran = qctl(*words)
+    assert (ran.code, ran.out) == (code, "")
+    assert text in ran.err
+
+
+def test_a_queue_that_cannot_be_read_is_exit_7(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    put(client, "1", "completed")
+    client.call("SET", "bull:other:meta", "text")
+    ran = qctl("q")
+    assert ran.code == 7
+    assert "not now: other cannot be read" in ran.out
+
+
+def test_a_drain_is_at_work(qctl: Typed, client: Client) -> None:
+    put(client, "1", "completed")
+    hold_lease(client, Q, holder("them", "drain"))
+    assert "not now: " in qctl("q").out
+
+
+def shape(value: Any) -> Any:
+    """The keys of JSON, of what stands in its lists too."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def agree(documented: Any, real: Any, where: str = "") -> None:
+    """The same keys, wherever both sides have some."""
+    if isinstance(documented, dict) and isinstance(real, dict):
+        assert list(documented) == list(real), where
+        for key in documented:
+            agree(documented[key], real[key], f"{where}.{key}")
+    elif isinstance(documented, list) and isinstance(real, list):
+        agree(documented[0], real[0], f"{where}[]")
+
+
+def test_the_documented_json_is_the_real_one(qctl: Typed, client: Client) -> None:
+    schedule(client, fill(client) + 90_000)
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    (block,) = re.findall(r"`impact`: one object.*?```json\n(.*?)```", page, re.DOTALL)
+    agree(shape(json.loads(block)), shape(json.loads(qctl("q", "--json").out)))

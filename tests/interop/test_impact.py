@@ -1,0 +1,200 @@
+"""What ``impact`` predicts, against what a plain ``pm2 restart`` then does to real jobs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psutil
+
+from qctl.wire.jobs import STALLED_TOO_OFTEN, pairs
+from tests.interop import drain_lab
+from tests.interop.drain_lab import Lab, kill
+from tests.servers import wait_until
+
+lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
+
+# So that what takes a minute by BullMQ's defaults takes seconds.
+QUICK = {"LOCK_MS": 1600, "STALLED_MS": 1200}
+
+
+def ask(lab: Lab, *words: str) -> dict[str, Any]:
+    done = lab.qctl("impact", *words, "--json")
+    assert done.code == 0, done.err
+    return done.json
+
+
+def ids(refs: Sequence[dict[str, str]] | None, queue: str = "q") -> list[str]:
+    assert refs is not None
+    assert {ref["queue"] for ref in refs} <= {queue}
+    return [ref["id"] for ref in refs]
+
+
+class PlainRestart:
+    """``pm2 restart``, as typed by hand; at work from now on."""
+
+    def __init__(self, lab: Lab, app: str) -> None:
+        self._old = psutil.Process(lab.pm2.pid(app))
+        self._ended_ms = 0
+        self._threads = [
+            threading.Thread(target=self._watch),
+            threading.Thread(target=lab.pm2.run, args=("restart", app), kwargs={"check": False}),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def ended_ms(self) -> int:
+        """When the old process had gone, epoch milliseconds; waits for that and for PM2."""
+        for thread in self._threads:
+            thread.join(60)
+        assert self._ended_ms, "the old process has not ended"
+        return self._ended_ms
+
+    def _watch(self) -> None:
+        self._old.wait(45)
+        self._ended_ms = int(time.time() * 1000)
+
+
+def events(lab: Lab, queue: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """When, and the fields, of the events of one name."""
+    for entry, flat in lab.client.call("XRANGE", lab.keys(queue)("events"), "-", "+"):
+        fields = pairs(flat)
+        if fields["event"] == name:
+            yield int(entry.partition("-")[0]), fields
+
+
+def stalls_since(lab: Lab, queue: str, since_ms: int) -> dict[str, int]:
+    """Ids of the jobs that a check took from a worker since then, with when."""
+    return {f["jobId"]: at for at, f in events(lab, queue, "stalled") if at >= since_ms}
+
+
+def wait_stalls(lab: Lab, queue: str, since_ms: int, count: int) -> dict[str, int]:
+    wait_until(
+        lambda: len(stalls_since(lab, queue, since_ms)) >= count,
+        f"{count} jobs of {queue} to be found stalled",
+        timeout_s=30,
+    )
+    return stalls_since(lab, queue, since_ms)
+
+
+def failed_for_good(lab: Lab, queue: str) -> set[str]:
+    reason = STALLED_TOO_OFTEN
+    return {f["jobId"] for _, f in events(lab, queue, "failed") if f["failedReason"] == reason}
+
+
+def test_apps_that_end_at_once(lab: Lab) -> None:
+    """Who is interrupted, who fails for good, and when they run again; both versions at a time."""
+    queues = {5: "five", 6: "six"}
+    twice: dict[int, str] = {}
+    for version, queue in queues.items():
+        lab.app(f"app{version}", queue, version=version, concurrency=3, **QUICK)
+        (twice[version],) = lab.add(30_000, queue=queue, version=version)
+    for version, queue in queues.items():
+        lab.wait_started(twice[version], queue=queue)
+        # Its first stall; it is the second that the limit does not allow.
+        kill(lab.pm2.pid(f"app{version}"))
+    told, restarts, expected = {}, {}, {}
+    for version, queue in queues.items():
+        wait_until(lambda: len(lab.rows(twice[version], queue)) == 2, "its second start")  # noqa: B023
+    for version, queue in queues.items():
+        added = lab.add(20_000, 20_000, queue=queue, version=version)
+        lab.wait_started(*added, queue=queue)
+        expected[version] = sorted([twice[version], *added])
+        told[version] = ask(lab, "--target", f"pm2:app{version}")
+        restarts[version] = PlainRestart(lab, f"app{version}")
+    for version, queue in queues.items():
+        answer, ended_ms = told[version], restarts[version].ended_ms
+        interrupted = ids(answer["interrupted"], queue)
+        stalls = wait_stalls(lab, queue, ended_ms, len(interrupted))
+        assert sorted(stalls) == sorted(interrupted) == expected[version]
+        (delay,) = answer["recovery"]
+        for at_ms in stalls.values():
+            assert delay["min_s"] <= (at_ms - ended_ms) / 1000 <= delay["max_s"]
+        wait_until(lambda: failed_for_good(lab, queue), "one to fail for good")  # noqa: B023
+        assert [*failed_for_good(lab, queue)] == ids(answer["fails_for_good"], queue)
+        assert ids(answer["fails_for_good"], queue) == [twice[version]]
+        check_words(answer, version)
+
+
+def check_words(answer: dict[str, Any], version: int) -> None:
+    """What else was said of it."""
+    assert answer["verdict"]["word"] == "drain first"
+    assert "and 1 of them would fail for good" in answer["verdict"]["reasons"][0]
+    assert answer["verdict"]["commands"] == [f"qctl restart pm2:app{version}"]
+    assert [process["stop_signal"] for process in answer["processes"]] == ["SIGINT"]
+    assert (answer["handles_signal"], answer["kill_after_s"]) == (None, 1.6)
+    # No comparable job has completed, so none is known to end before SIGKILL.
+    assert answer["interrupted_if_handled"] == answer["interrupted"]
+    assert answer["unattributed"] == []
+    (delay,) = answer["recovery"]
+    assert delay["by"] == "restarted"
+    assert delay["interval_assumed"] or abs(delay["interval_ms"] - 1200) < 300
+    assert 1600 <= delay["lock_ms"] <= 3200
+
+
+def test_apps_that_finish_their_jobs(lab: Lab) -> None:
+    """One that gets the time for it, and one that is killed before its longest job has ended."""
+    kill_timeouts_ms = {"patient": 30_000, "hasty": 5000}
+    long_ms = {"patient": 7000, "hasty": 20_000}
+    added, told, restarts = {}, {}, {}
+    for app, kill_timeout in kill_timeouts_ms.items():
+        options = {"kill_timeout": kill_timeout}
+        lab.app(app, app, concurrency=2, options=options, HANDLE_SIGINT=1, **QUICK)
+        have_run(lab, app, short=4000, long=long_ms[app])
+    for app in kill_timeouts_ms:
+        added[app] = lab.bull().add_bulk(app, [job("short", 4000), job("long", long_ms[app])])
+        lab.wait_started(*added[app], queue=app)
+        told[app] = ask(lab, app)
+        restarts[app] = PlainRestart(lab, app)
+    for app, killed in (("hasty", added["hasty"][1:]), ("patient", [])):
+        answer = told[app]
+        assert answer["target"] == f"pm2:{app}"
+        # On a slow machine the short one may have ended by then.
+        assert {added[app][1]} <= {*ids(answer["interrupted"], app)} <= {*added[app]}
+        assert ids(answer["interrupted_if_handled"], app) == killed
+        assert answer["verdict"]["word"] == "drain first"
+        remaining_s = answer["downtime"]["drain_wait_p50_s"]
+        assert 0 < remaining_s < long_ms[app] / 1000
+        stalls = wait_stalls(lab, app, restarts[app].ended_ms, len(killed))
+        assert [*stalls] == killed
+        lab.wait_completed([i for i in added[app] if i not in killed], app)
+    lab.prove_runs("patient")
+    # Else it would be waited for at the end.
+    kill(lab.pm2.pid("hasty"))
+
+
+def job(name: str, ms: int) -> dict[str, Any]:
+    return {"name": name, "data": {"ms": ms}, "opts": {}}
+
+
+def have_run(lab: Lab, queue: str, **ms: int) -> None:
+    """A history of jobs that took so long; really they were shorter, to spare the time."""
+    ran = lab.bull().add_bulk(queue, [job(name, 1) for name in ms])
+    lab.wait_completed(ran, queue)
+    for job_id, took in zip(ran, ms.values(), strict=True):
+        lab.client.call("HINCRBY", lab.keys(queue)(job_id), "processedOn", -took)
+
+
+def test_jobs_of_other_workers_are_not_counted(lab: Lab) -> None:
+    lab.app("mine", WORKER_NAME="mine", **QUICK)
+    other = lab.bull(fresh=True)
+    other.start_worker("q", name="other", lockDuration=1600, stalledInterval=1200)
+    added = lab.add(15_000, 15_000)
+    lab.wait_started(*added)
+    mine = [job_id for job_id in added if lab.rows(job_id)[0]["worker"] == "mine"]
+    told = ask(lab, "q")
+    assert told["target"] == "pm2:mine"
+    assert ids(told["interrupted"]) == mine
+    assert [job["held_by"] for job in told["jobs"]].count("other") == 1
+    (queue,), (delay,) = told["queues"], told["recovery"]
+    assert (queue["workers"], queue["other_workers"], delay["by"]) == (1, 1, "others")
+    restart = PlainRestart(lab, "mine")
+    stalls = wait_stalls(lab, "q", restart.ended_ms, 1)
+    assert [*stalls] == mine
+    after_s = (stalls[mine[0]] - restart.ended_ms) / 1000
+    assert delay["min_s"] <= after_s <= delay["max_s"]
+    other.kill()

@@ -1,0 +1,82 @@
+"""What Redis would lose, and whether it takes writes at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qctl.connect import Client
+from qctl.ops.safety import DataSafety, data_safety
+from qctl.wire.server import ReplicaFacts, ServerFacts, read_servers
+
+NOW = 1_700_000_000_000
+GOOD = ServerFacts(
+    version="7.0.15", role="master", uptime_s=9, used_memory_bytes=100, maxmemory_bytes=0,
+    eviction_policy="noeviction", aof_enabled=True, aof_ok=True, aof_fsync="everysec",
+    rdb_saved_at_ms=NOW - 90_000, rdb_changes=7, rdb_ok=True, rdb_schedule="3600 1", replicas=(),
+    clock_ahead_ms=0, clock_error_ms=1,
+)  # fmt: skip
+
+
+def told(**fields: Any) -> DataSafety:
+    (answer,) = data_safety([replace(GOOD, **fields)], NOW)
+    return answer
+
+
+def test_a_good_one() -> None:
+    answer = told()
+    assert (answer.persistence, answer.loss_s, answer.hazards) == ("aof", 1.0, ())
+    assert answer.is_writable
+
+
+def test_snapshots_lose_what_came_after_them() -> None:
+    answer = told(aof_enabled=False, clock_ahead_ms=5000)
+    assert (answer.persistence, answer.loss_s, answer.rdb_changes) == ("rdb", 95.0, 7)
+
+
+def test_what_is_not_told_is_not_taken_for_safe() -> None:
+    # Without CONFIG: snapshots may or may not be made.
+    answer = told(aof_enabled=False, rdb_schedule=None)
+    assert (answer.persistence, answer.loss_s) == (None, None)
+    assert told(aof_fsync=None).loss_s is None
+    assert told(aof_enabled=None, rdb_schedule=None, aof_ok=None, rdb_ok=None).persistence is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "hazard", "is_writable"),
+    [
+        ({"role": "slave"}, "replica", False),
+        ({"aof_enabled": False, "rdb_schedule": ""}, "every job would be gone", True),
+        ({"aof_ok": False}, "append-only file failed", False),
+        ({"rdb_ok": False}, "last snapshot failed", False),
+        ({"eviction_policy": "allkeys-lru"}, "if it gets a memory limit", True),
+        ({"eviction_policy": "volatile-lru", "maxmemory_bytes": 900}, "at its memory limit", True),
+        ({"maxmemory_bytes": 105}, "95 % of its memory limit", True),
+        ({"maxmemory_bytes": 100}, "100 % of its memory limit", False),
+        (
+            {"replicas": (ReplicaFacts(address="h:1", online=False, lag_s=0, behind_bytes=0),)},
+            "h:1 is not in step",
+            True,
+        ),
+        (
+            {"replicas": (ReplicaFacts(address="h:1", online=True, lag_s=60, behind_bytes=0),)},
+            "60 s ago",
+            True,
+        ),
+    ],
+)
+def test_hazards(fields: dict[str, Any], hazard: str, is_writable: bool) -> None:
+    answer = told(**fields)
+    assert [text for text in answer.hazards if hazard in text]
+    assert answer.is_writable is is_writable
+
+
+def test_a_failed_snapshot_that_nobody_makes_any_more_is_no_hazard() -> None:
+    assert told(rdb_ok=False, rdb_schedule="").hazards == ()
+
+
+def test_a_real_server(client: Client) -> None:
+    (answer,) = data_safety(read_servers(client), NOW)
+    assert (answer.persistence, answer.is_writable) == ("none", True)
