@@ -117,6 +117,9 @@ def test_apps_that_end_at_once(lab: Lab) -> None:
         wait_until(lambda: failed_for_good(lab, queue), "one to fail for good")  # noqa: B023
         assert [*failed_for_good(lab, queue)] == ids(answer["fails_for_good"], queue)
         assert ids(answer["fails_for_good"], queue) == [twice[version]]
+        # What its first end did is known, too.
+        (last,) = answer["last_restarts"]
+        assert (last["queue"], last["interrupted"]) == (queue, [twice[version]])
         check_words(answer, version)
 
 

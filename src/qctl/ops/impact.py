@@ -23,6 +23,7 @@ from qctl.ops.estimate import Durations, quantile, read_durations, remaining_run
 from qctl.ops.interruption import Holders, JobAtRisk, JobRef, jobs_at_risk, read_beats
 from qctl.ops.lookup import Queues
 from qctl.ops.outage import Downtime, downtime
+from qctl.ops.past_restarts import LastRestart, past_restarts, told
 from qctl.ops.plan import process_plans
 from qctl.ops.recovery import Recovery, recovery_of
 from qctl.ops.safety import DataSafety, data_safety
@@ -62,6 +63,7 @@ class Impact:
         processes: of the target.
         handles_signal: whether the workers finish their jobs on the signal; None if unknown.
         kill_after_s: what jobs get to end in; None if unknown, or as long as they take.
+        last_restarts: what the last one of each process did; None when that cannot be read.
         also: queues that the target serves besides those named.
         foreign: workers of the target elsewhere, whose jobs were not looked at.
         jobs: the active ones.
@@ -84,6 +86,7 @@ class Impact:
     processes: tuple[ProcessPlan, ...]
     handles_signal: bool | None
     kill_after_s: float | None
+    last_restarts: tuple[LastRestart, ...] | None
     queues: tuple[QueueImpact, ...]
     also: tuple[str, ...]
     foreign: tuple[str, ...]
@@ -201,6 +204,7 @@ class _Look:
             processes=process_plans(target, scope.connections),
             handles_signal=handles,
             kill_after_s=None if is_gapless else kill_after_s,
+            last_restarts=self._or_remark("what the last restart did", self._last_restarts),
             queues=queues,
             also=scope.also,
             foreign=scope.foreign,
@@ -239,6 +243,16 @@ class _Look:
             {self._holders.handled(process) for process in target.processes} if target else {None}
         )
         return told.pop() if len(told) == 1 else None
+
+    def _last_restarts(self) -> tuple[LastRestart, ...]:
+        target, connections = self._scope.target, self._scope.connections
+        if target is None or connections is None:
+            return ()
+        served = {}
+        for process in target.processes:
+            names = connections.queues_of([process])
+            served[process] = [keys for keys in self._keys if keys.name in names]
+        return tuple(map(told, past_restarts(self._client, served)))
 
     # What is scheduled
 

@@ -121,8 +121,9 @@ class Holders:
     def handled(self, process: ManagedProcess) -> bool | None:
         """Whether its workers finish their jobs when told to leave; None when that is not known.
 
-        qctl's own do, and are known by their heartbeats. What earlier restarts of an app did to its
-        jobs would be evidence too; this is the place for it.
+        qctl's own do, and are known by their heartbeats. What the last restart of an app did to its
+        jobs (``past_restarts``) proves neither: jobs may have ended in time by chance, or taken
+        longer than the app was given.
         """
         if process.target.startswith("qctl:"):
             return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from qctl.connect import Client
 from qctl.manage.protocol import ManagedProcess
@@ -36,6 +37,28 @@ class PastRestart:
     at_ms: int
     interrupted: tuple[str, ...]
     remembered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRestart:
+    """A ``PastRestart`` as JSON has it; ``process`` is the manager's key of it."""
+
+    process: str
+    queue: str
+    restarted_at: datetime
+    interrupted: tuple[str, ...]
+    remembered: bool
+
+
+def told(past: PastRestart) -> LastRestart:
+    """What is shown of a past restart."""
+    return LastRestart(
+        process=past.process.key,
+        queue=past.queue.name,
+        restarted_at=datetime.fromtimestamp(past.at_ms / 1000, UTC),
+        interrupted=past.interrupted,
+        remembered=past.remembered,
+    )
 
 
 def past_restarts(

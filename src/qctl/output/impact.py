@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from qctl.ops.interruption import JobRef
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
 from qctl.output.console import styled
@@ -13,7 +14,6 @@ from qctl.output.text import counted, duration, size, visible
 
 if TYPE_CHECKING:
     from qctl.ops.impact import Impact, Runtimes
-    from qctl.ops.interruption import JobRef
     from qctl.ops.recovery import Recovery
     from qctl.ops.safety import DataSafety
 
@@ -104,8 +104,22 @@ def _active(impact: Impact) -> Aspect:
             f"{counted(len(impact.unattributed), 'job')} of these may be another worker's: that "
             "cannot be told, so counted as interrupted"
         )
+    notes += _last_time(impact)
     notes += [_usual(impact, row) for row in impact.runtimes[:_MOST_ROWS]]
     return Aspect("Active jobs", text, notes, "bold red" if worst else "green")
+
+
+def _last_time(impact: Impact) -> Iterator[str]:
+    """What the last restart did: evidence, and no proof."""
+    past = impact.last_restarts or ()
+    if impact.handles_signal or not past:
+        return
+    ago = duration((impact.asked_at - max(each.restarted_at for each in past)).total_seconds())
+    ids = tuple(JobRef(each.queue, job_id) for each in past for job_id in each.interrupted)
+    if ids:
+        yield f"the last restart, {ago} ago, interrupted {counted(len(ids), 'job')}: {_ids(ids)}"
+    elif all(each.remembered for each in past):
+        yield f"the last restart, {ago} ago, interrupted none that has been noticed since"
 
 
 def _why_interrupted(impact: Impact) -> Iterator[str]:
