@@ -89,7 +89,7 @@ def test_round_trips_do_not_grow_with_the_queues(fake: Client, number: int) -> N
         make_queue(fake, f"q{index}", waiting=1, active=1)
     counting = Counting(fake)
     assert len(look(counting).report.queues) == number
-    assert counting.trips == ["INFO", "SCAN", "pipeline", "pipeline", "CLIENT"]
+    assert counting.trips == ["INFO", "SCAN", "CLIENT", "pipeline", "pipeline"]
 
 
 def test_named_queues_are_read_without_a_scan(fake: Client) -> None:

@@ -18,11 +18,11 @@ import typer
 # Typer's own copy of click; typer is pinned below the version that might move it.
 from typer import _click as click
 from typer._click import exceptions as click_errors
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from qctl import __version__
 from qctl.cli.frame import COMMON_FLAGS, Streams, wants_debug
+from qctl.cli.help import Group
 from qctl.errors import ExitStatus, QctlError, UsageError
 
 # Name → module and help line, in the order of `qctl --help`. A test holds that each line is the
@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(Group):
     """Commands loaded on use, with a suggestion for a name that does not exist."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

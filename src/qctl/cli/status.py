@@ -86,12 +86,16 @@ def _interval_s(text: str) -> float:
 @app.command("queues")
 @with_environment
 def queues(env: Environment) -> None:
-    """Names of the queues that exist."""
-    from qctl.ops.lookup import no_queues  # noqa: PLC0415
-    from qctl.wire.discovery import discover  # noqa: PLC0415
+    """Names of the queues that exist.
 
-    _, client = env.redis()
-    names = discover(client, env.settings.prefix)
+    It looks at every key of the database: seconds where there are millions. `qctl status` remembers
+    what it found for a while (docs/scale.md).
+    """
+    from qctl.ops.known import Memory  # noqa: PLC0415
+    from qctl.ops.lookup import no_queues  # noqa: PLC0415
+
+    address, client = env.redis()
+    names = Memory(env.settings.state_home, address, env.settings.prefix).look(client).names
     if not names:
         raise no_queues(client, env.settings.prefix)
     if env.output != "table":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qctl.config import DEFAULT_PREFIX
 from qctl.connect import Client
@@ -15,6 +16,9 @@ from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.wire.discovery import discover, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+if TYPE_CHECKING:
+    from qctl.ops.known import Known
 
 _MOST_NAMED = 10
 # Those that the commands which are recommended have.
@@ -68,15 +72,19 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
     return found
 
 
-def all_queues(client: Client, prefix: str) -> Queues:
+def all_queues(client: Client, prefix: str, known: Known | None = None) -> Queues:
     """Every queue under ``prefix``, by name.
+
+    Args:
+        known: names to use instead of a pass over all keys; those of queues that have gone do no
+            harm.
 
     Raises:
         NotFoundError: there is none; the message names the prefixes that hold queues.
     """
     readable = []
     broken = []
-    names = discover(client, prefix)
+    names = discover(client, prefix) if known is None else known.names
     snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in names]) if names else []
     for name, snapshot in zip(names, snapshots, strict=True):
         if isinstance(snapshot, ReplyError):
@@ -84,11 +92,16 @@ def all_queues(client: Client, prefix: str) -> Queues:
         elif snapshot is not None:
             readable.append(snapshot)
     if not readable and not broken:
+        if known is not None and known.is_remembered:
+            # Those remembered have gone; there may be others.
+            return all_queues(client, prefix)
         raise no_queues(client, prefix)
     return Queues(tuple(readable), tuple(broken))
 
 
-def queues_named_or_all(client: Client, prefix: str, names: Sequence[str]) -> Queues:
+def queues_named_or_all(
+    client: Client, prefix: str, names: Sequence[str], known: Known | None = None
+) -> Queues:
     """The named queues, or without names every queue.
 
     Raises:
@@ -96,7 +109,7 @@ def queues_named_or_all(client: Client, prefix: str, names: Sequence[str]) -> Qu
     """
     if names:
         return Queues(tuple(find_queues(client, prefix, names)))
-    return all_queues(client, prefix)
+    return all_queues(client, prefix, known)
 
 
 def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> None:

@@ -7,9 +7,9 @@ import re
 from qctl.connect import Client
 from qctl.wire.keys import QueueKeys
 
-# Keys looked at per SCAN call: large enough that 10 million keys take a thousand calls, small
-# enough that one call stays below 5 ms.
-SCAN_COUNT = 10_000
+# Keys looked at per SCAN call. Redis takes 0.8 µs a key whatever the number (docs/scale.md): with
+# this one a call keeps it from others for less than 2 ms.
+SCAN_COUNT = 2_000
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 
 
