@@ -13,8 +13,8 @@ import typer
 from typer import _click as click
 from typer.core import TyperCommand, TyperGroup
 
-# An example that is longer stands on a line of its own, its meaning below.
-_MOST_BESIDE = 44
+# An example that is longer has its meaning below it instead of beside it.
+_MOST_BESIDE = 40
 
 
 class Command(TyperCommand):
@@ -32,6 +32,18 @@ class Group(TyperGroup):
         write_examples(ctx, formatter)
         super().format_help(ctx, formatter)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with the first line of their help, in full."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, (command.help or "").partition("\n")[0])
+            for name, command in found
+            if command is not None and not command.hidden
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
 
 class App(typer.Typer):
     """A set of commands of these classes."""
@@ -44,7 +56,14 @@ def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:
     """The examples of the command that ``ctx`` is about, if it has any."""
     from qctl.cli.examples import EXAMPLES  # noqa: PLC0415 - not for running commands
 
-    if rows := EXAMPLES.get(ctx.command_path.partition(" ")[2], ()):
-        with formatter.section("Examples"):
-            formatter.write_dl(list(rows), col_max=_MOST_BESIDE)
-        formatter.write_paragraph()
+    rows = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
+    if not rows:
+        return
+    beside = max((len(words) for words, _ in rows if len(words) <= _MOST_BESIDE), default=0)
+    formatter.write("Examples:\n")
+    for words, text in rows:
+        line = f"  {words:<{beside}}  {text}"
+        if len(words) > beside or len(line) > formatter.width:
+            line = f"  {words}\n      {text}"
+        formatter.write(f"{line}\n")
+    formatter.write_paragraph()

@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "contexts": ("config", "Names of the contexts that the config files define."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
+_NO_CHOICE = re.compile(r"'([^']*)' is not one of")
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 
 
@@ -185,6 +186,10 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
         what = f"{path} has no command {name!r}"
         near = _nearest(name, ctx.command.list_commands(ctx))
         hint = f"{path} {near}" if near else hint
+    elif (match := _NO_CHOICE.search(what)) and isinstance(error, click_errors.BadParameter):
+        near = _nearest(match[1], getattr(getattr(error.param, "type", None), "choices", ()))
+        flags = [word for word in error.param.opts if word.startswith("-")] if error.param else []
+        hint = " ".join([path, *flags[:1], near]) if near else hint
     return UsageError(what[:1].lower() + what[1:], hint=hint)
 
 

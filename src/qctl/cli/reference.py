@@ -120,7 +120,8 @@ def markdown() -> str:
         for text in entry.paragraphs:
             lines += [_prose(text), ""]
         lines += ["```console"]
-        lines += [f"$ {words:<44}  # {text}" for words, text in entry.examples]
+        beside = max(len(words) for words, _ in entry.examples)
+        lines += [f"$ {words:<{beside}}  # {text}" for words, text in entry.examples]
         lines += ["```", "", f"`{entry.path} {entry.usage}`"]
         if entry.parameters:
             lines += ["", *_table(("argument or option", "meaning"), entry.parameters)]

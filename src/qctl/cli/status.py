@@ -88,8 +88,8 @@ def _interval_s(text: str) -> float:
 def queues(env: Environment) -> None:
     """Names of the queues that exist.
 
-    It looks at every key of the database: seconds where there are millions. `qctl status` remembers
-    what it found for a while (docs/scale.md).
+    It looks at every key of the database, which takes seconds where there are millions. Then
+    `qctl status` and others remember the names for a few minutes.
     """
     from qctl.ops.known import Memory  # noqa: PLC0415
     from qctl.ops.lookup import no_queues  # noqa: PLC0415
