@@ -11,7 +11,7 @@ from collections.abc import Mapping
 # Key: the command without ``qctl``; "" is the program itself.
 EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "": (
-        ("qctl demo", "a restart under load, on a Redis of its own"),
+        ("qctl demo", "a restart under load, explained"),
         ("qctl status", "queues, pauses, workers, processes"),
         ("qctl restart pm2:worker", "restart it without interrupting a job"),
         ("qctl jobs list emails --state failed", "what failed last, and why"),
