@@ -471,6 +471,18 @@ def follow(client: Client, *steps: Any, start: int = 0) -> list[str]:
     return list(follow_logs(client, KEYS, "1", start=start, sleep=sleep))
 
 
+def test_a_long_log_is_read_in_parts(store: Client) -> None:
+    add(store, "1", "wait")
+    store.call("RPUSH", KEYS.logs("1"), *map(str, range(2500)))
+    spy = Spy(store)
+    assert read_logs(spy, KEYS, "1").logs == tuple(map(str, range(2500)))
+    assert read_logs(spy, KEYS, "1", start=-1200, limit=1100).logs == (
+        tuple(map(str, range(1300, 2400)))
+    )
+    reads = [command for command in spy.sent if command[0] == "LRANGE"]
+    assert all(int(command[3]) - int(command[2]) < 1000 for command in reads)
+
+
 def test_follow_prints_each_row_once_until_the_job_ends(store: Client) -> None:
     add(store, "1", "active")
     log = KEYS.logs("1")
