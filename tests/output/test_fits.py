@@ -58,7 +58,7 @@ def processes() -> st.SearchStrategy[ProcessStatus]:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(queues(), max_size=6), st.lists(processes(), max_size=3), WIDTHS)
 def test_status_fits(rows: list[QueueStatus], managed: list[ProcessStatus], width: int) -> None:
     report = StatusReport(REDIS, tuple(rows), tuple(managed))
@@ -67,7 +67,7 @@ def test_status_fits(rows: list[QueueStatus], managed: list[ProcessStatus], widt
     assert len(lines) >= len(rows) + len(managed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(NAMES, NAMES, NAMES), min_size=1, max_size=6), WIDTHS)
 def test_workers_fit(rows: list[tuple[str, str, str]], width: int) -> None:
     report = WorkersReport(
