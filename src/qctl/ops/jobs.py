@@ -223,7 +223,9 @@ def _before(job: Job, state: str, since: datetime) -> bool:
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
     """The jobs of one chunk, without those that left the state while it was read."""
     now_ms = time.time() * 1000
-    found = read_jobs(client, keys, [entry.id for entry in entries])
+    # Only what a worker has can be locked.
+    locks = state in {"active", "stalled"}
+    found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
     pairs = list(zip(entries, found, strict=True))
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
         # No lock: stalled, or finished a moment ago. Only the former still is in the list.
