@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +66,8 @@ def test_every_command_has_examples_and_they_parse(path: str) -> None:
         assert len(meaning) <= 72
 
 
-def test_no_example_is_of_a_command_that_does_not_exist() -> None:
-    missing = {path for path in EXAMPLES if path not in ALL}
-    # Commands whose module is not there are hidden, and their examples with them.
-    assert not {path for path in missing if find_spec(f"qctl.cli.{COMMANDS[path.split()[0]][0]}")}
+def test_no_example_is_of_a_command_that_was_removed() -> None:
+    assert {path.split()[0] for path in EXAMPLES if path} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", ALL)

@@ -54,6 +54,28 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl jobs logs emails 4711", "what it has logged"),
         ("qctl jobs logs emails 4711 --follow", "until it has finished"),
     ),
+    "jobs add": (
+        ('qctl jobs add emails send --data \'{"to": "ada"}\'', "prints its id"),
+        ("qctl jobs add emails send --data @job.json --delay 10m", "from a file, to run later"),
+        ("qctl jobs add emails send --attempts 5 --backoff exponential:1m", "with retries"),
+    ),
+    "jobs retry": (
+        ("qctl jobs retry emails 4711", "a finished job runs again"),
+        ("qctl jobs retry emails 4711 4712 --dry-run", "what it would do"),
+    ),
+    "jobs retry-failed": (
+        ("qctl jobs retry-failed emails --dry-run", "how many, and a few of them"),
+        ("qctl jobs retry-failed emails --where 'error ~ \"timeout\"'", "those alone"),
+        ("qctl jobs retry-failed emails --since 2h --rate 100", "100 a second"),
+    ),
+    "jobs promote": (
+        ("qctl jobs promote emails --id 4711", "a delayed job, now"),
+        ("qctl jobs promote emails --name send --dry-run", "all of a name: how many"),
+    ),
+    "jobs remove": (
+        ("qctl jobs remove emails --id 4711", "delete one"),
+        ("qctl jobs remove emails --state failed --until 30d --dry-run", "old ones: how many"),
+    ),
     "jobs retry-stalled": (
         ("qctl jobs retry-stalled emails --dry-run", "what would be put back"),
         ("qctl jobs retry-stalled emails", "put it back now"),
@@ -81,6 +103,75 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "after 5 minutes interrupt what still runs, and bring it back",
         ),
         ("qctl restart qctl:emails", "one process after another, no pause"),
+    ),
+    "impact": (
+        ("qctl impact --target pm2:worker", "what restarting it would do, and when to do it"),
+        ("qctl impact emails", "the same for those that serve a queue"),
+        ("qctl impact emails --away 30m", "if no worker is there for half an hour"),
+    ),
+    "doctor": (
+        ("qctl doctor", "everything"),
+        ("qctl doctor emails --full", "one queue, every job of it"),
+        ("qctl doctor --target pm2:worker", "one process and what it serves"),
+    ),
+    "schedules": (
+        ("qctl schedules list", "of every queue, the next one first"),
+        ("qctl schedules run emails nightly", "one job of it, now"),
+        ("qctl schedules remove emails nightly --dry-run", "what would be removed"),
+    ),
+    "schedules list": (
+        ("qctl schedules list", "of every queue, the next one first"),
+        ("qctl schedules list emails --json", "of one, for scripts"),
+    ),
+    "schedules show": (
+        ("qctl schedules show emails nightly", "in full, and when it is due"),
+        ("qctl schedules show emails nightly --json", "for scripts"),
+    ),
+    "schedules remove": (
+        ("qctl schedules remove emails nightly --dry-run", "what would be removed"),
+        ("qctl schedules remove emails nightly", "and its next job"),
+    ),
+    "schedules run": (
+        ("qctl schedules run emails nightly", "one job of it, now"),
+        ("qctl schedules run emails nightly --dry-run", "what would be added"),
+    ),
+    "events": (
+        ("qctl events emails --follow", "what happens, as it happens"),
+        ("qctl events emails --since 10m --event failed", "failures of the last 10 minutes"),
+        ("qctl events emails --id 4711", "what happened to one job"),
+    ),
+    "wait": (
+        ("qctl wait emails --for idle", "until nothing runs"),
+        ("qctl wait emails --for empty --timeout 10m", "until all is done, or exit code 4"),
+        ("qctl wait emails --for job=4711", "until it is completed; exit code 1 if it fails"),
+    ),
+    "purge": (
+        ("qctl purge emails --state completed --dry-run", "how many it would delete"),
+        ("qctl purge emails --state completed", "asks for the queue's name first"),
+    ),
+    "top": (
+        ("qctl top", "every queue"),
+        ("qctl top emails", "one queue"),
+    ),
+    "metrics": (
+        ("qctl metrics", "once, as text"),
+        ("qctl metrics --serve 127.0.0.1:9464", "for Prometheus to scrape"),
+    ),
+    "config": (
+        ("qctl config view", "every setting, and where it comes from"),
+        ("qctl config path", "the files that are read"),
+    ),
+    "config view": (
+        ("qctl config view", "every setting, and where it comes from"),
+        ("qctl config view --context prod", "as they are in a context"),
+    ),
+    "config path": (
+        ("qctl config path", "the files that are read"),
+        ("qctl config path --json", "for scripts"),
+    ),
+    "contexts": (
+        ("qctl contexts", "their names"),
+        ("qctl status --context prod", "use one"),
     ),
     "worker": (
         ("qctl worker run app:worker", "in front, until Ctrl-C"),
