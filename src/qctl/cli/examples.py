@@ -171,7 +171,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "contexts": (
         ("qctl contexts", "their names"),
-        ("qctl status --context prod", "use one"),
+        ("qctl contexts --json", "for scripts"),
     ),
     "worker": (
         ("qctl worker run app:worker", "in front, until Ctrl-C"),
