@@ -12,7 +12,7 @@ import pytest
 from qctl.connect import Arg, Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import STATES, list_jobs, show_job
+from qctl.ops.jobs import CHUNK, STATES, list_jobs, show_job, stream_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
@@ -469,6 +469,17 @@ def follow(client: Client, *steps: Any, start: int = 0) -> list[str]:
             client.call("ZADD", KEYS("completed"), T0, "1")
 
     return list(follow_logs(client, KEYS, "1", start=start, sleep=sleep))
+
+
+def test_a_stream_reads_as_far_as_it_is_read(fake: Client) -> None:
+    for number in range(CHUNK * 2 + 10):
+        add(fake, str(number), "failed", T0 + number, finishedOn=T0 + number)
+    spy = Spy(fake)
+    stream = stream_jobs(spy, KEYS, "failed", limit=10**9)
+    assert next(stream).id == str(CHUNK * 2 + 9)
+    assert spy.count("ZREVRANGE") == 1
+    assert spy.count("HGETALL") == CHUNK
+    assert [job.id for job in stream] == [str(n) for n in reversed(range(CHUNK * 2 + 9))]
 
 
 def test_a_long_log_is_read_in_parts(store: Client) -> None:
