@@ -108,6 +108,8 @@ def runs(sizes: Sizes) -> list[Run]:
         Run("failed, page of a small queue", ("jobs", "list", small, "--state", "failed")),
         Run("failed, first page of the million", failed),
         Run("failed, --limit 10000", (*failed, "--limit", "10000")),
+        Run("failed, all as ndjson", (*failed, "--limit", "10000000", "--output", "ndjson"),
+            rounds=1),
         Run("failed, the oldest one (--where)", (*failed, "--where", one), rounds=1),
         Run("waiting, first page of the million", waiting),
         Run("waiting, the last one (--where)", (*waiting, "--where", f"id = {sizes.waiting + 20}"),

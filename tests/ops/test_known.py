@@ -113,6 +113,16 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
     memory.look_in_background()
 
 
+@pytest.mark.parametrize(
+    ("took_s", "age_s", "is_due"),
+    [(1.0, 25.0, False), (1.0, 35.0, True), (60.0, 250.0, False), (60.0, 350.0, True)],
+)
+def test_the_next_pass_is_due_before_the_names_are_too_old(
+    took_s: float, age_s: float, is_due: bool
+) -> None:
+    assert known.Known((), time.time() - age_s, took_s).is_due is is_due
+
+
 # What status makes of it
 
 

@@ -30,7 +30,7 @@ from qctl.wire.discovery import discover
 DEAR_S = 0.25
 # Names older than this are not used.
 MOST_AGE_S = 600.0
-# At most this part of the time is spent on passes.
+# At most this part of the time is spent on passes, unless names would get too old meanwhile.
 LEAST_PAUSE = 30
 # Of a file's name, in bytes; file systems allow 255.
 _MOST_NAME = 150
@@ -63,7 +63,7 @@ class Known:
     @property
     def is_due(self) -> bool:
         """Whether the time has come for the next pass."""
-        return self.age_s > max(LEAST_PAUSE * self.took_s, 1.0)
+        return self.age_s > min(LEAST_PAUSE * self.took_s, MOST_AGE_S / 2)
 
 
 class Memory:
