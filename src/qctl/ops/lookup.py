@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from qctl.config import DEFAULT_PREFIX
 from qctl.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
-from qctl.wire.discovery import discover, prefixes_in_use
+from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from qctl.ops.known import Known
 
 _MOST_NAMED = 10
+# How long an error message may look for what was perhaps meant.
+_SUGGESTING_S = 1.0
 # Those that the commands which are recommended have.
 _OPTIONS = frozenset({"--state", "--prefix"})
 
@@ -164,11 +166,11 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
     names = ", ".join(repr(name) for name in missing[:_MOST_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
     try:
-        existing = discover(client, prefix)
+        existing, is_complete = discover_within(client, prefix, _SUGGESTING_S)
     except ReplyError:
         # A user who may not SCAN can still be told what is missing.
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
-    if not existing:
+    if not existing and is_complete:
         return _empty_prefix(client, f"{what}: no queue exists under the prefix {prefix!r}")
     import difflib  # noqa: PLC0415 - only for a name that is wrong
 
@@ -183,14 +185,16 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
         why = f"the nearest under the prefix {prefix!r}: {_listed([repr(name) for name in near])}"
         return NotFoundError(what, why=why, hint=command(prefix, "status", near[0]))
     why = f"the prefix {prefix!r} holds: {_listed([repr(name) for name in existing])}"
+    if not is_complete:
+        why = f"under the prefix {prefix!r}"
     return NotFoundError(what, why=why, hint=command(prefix, "queues"))
 
 
 def _empty_prefix(client: Client, what: str) -> NotFoundError:
     try:
-        prefixes = prefixes_in_use(client)
+        prefixes, is_complete = prefixes_in_use(client, _SUGGESTING_S)
     except ReplyError:
-        prefixes = []
+        prefixes, is_complete = [], False
     if prefixes:
         listed = _listed([repr(prefix) for prefix in prefixes])
         return NotFoundError(
@@ -198,7 +202,7 @@ def _empty_prefix(client: Client, what: str) -> NotFoundError:
         )
     return NotFoundError(
         what,
-        why="this Redis database holds no BullMQ queue at all",
+        why="this Redis database holds no BullMQ queue at all" if is_complete else "",
         hint="check --redis URL: the host, and the database number at its end",
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 
 from qctl.connect import Client
 from qctl.wire.keys import QueueKeys
@@ -21,29 +23,39 @@ def discover(client: Client, prefix: str) -> list[str]:
     colons are artefacts (trap T6) and left out. An empty or wrong-typed hit is told apart when the
     queue is read.
     """
+    return discover_within(client, prefix, math.inf)[0]
+
+
+def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[str], bool]:
+    """The same for an error message: what a pass finds in so many seconds, and whether it ended."""
     literal_prefix = _GLOB.sub(r"\\\1", prefix)
     pattern = f"{literal_prefix}:*:[mi][ed]*"
     names = set()
-    for key in _scan(client, pattern):
+    keys, is_complete = _scan(client, pattern, within_s)
+    for key in keys:
         name, _, suffix = key[len(prefix) + 1 :].rpartition(":")
         if suffix in {"meta", "id"} and name and ":" not in name:
             names.add(name)
-    return sorted(names)
+    return sorted(names), is_complete
 
 
-def prefixes_in_use(client: Client) -> list[str]:
-    """Prefixes under which this database holds queues, sorted; for use in an error message."""
+def prefixes_in_use(client: Client, within_s: float = math.inf) -> tuple[list[str], bool]:
+    """Prefixes under which this database holds queues, sorted; and whether the pass ended."""
     prefixes = set()
-    for key in _scan(client, "*:meta", only_hashes=True):
+    keys, is_complete = _scan(client, "*:meta", within_s, only_hashes=True)
+    for key in keys:
         prefix, _, name = key.removesuffix(":meta").rpartition(":")
         if prefix and name:
             prefixes.add(prefix)
-    return sorted(prefixes)
+    return sorted(prefixes), is_complete
 
 
-def _scan(client: Client, pattern: str, *, only_hashes: bool = False) -> list[str]:
+def _scan(
+    client: Client, pattern: str, within_s: float, *, only_hashes: bool = False
+) -> tuple[list[str], bool]:
     found: list[str] = []
     options = ("TYPE", "hash") if only_hashes else ()
+    deadline = time.monotonic() + within_s
     for node in client.masters():
         cursor = "0"
         while True:
@@ -53,7 +65,9 @@ def _scan(client: Client, pattern: str, *, only_hashes: bool = False) -> list[st
             found += keys
             if cursor == "0":
                 break
-    return found
+            if time.monotonic() > deadline:
+                return found, False
+    return found, True
 
 
 def keys_of(prefix: str, names: list[str]) -> list[QueueKeys]:
