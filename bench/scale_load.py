@@ -143,14 +143,18 @@ def fill(client: Client, sizes: Sizes) -> None:
         client.call("EVAL", _WAITING, 2, backlog, f"{backlog}wait", start, end, now)
     for start, end in _chunks(0, sizes.foreign, "keys of others"):
         client.call("EVAL", _FOREIGN, 0, start, end)
-    print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
 
 
 def _chunks(first: int, count: int, what: str) -> Iterator[tuple[int, int]]:
     """First and last number of each call, with progress; watches over the machine's memory."""
     for start in range(first, first + count, CHUNK):
         check_memory()
-        print(f"\r{start - first:12,} of {count:,} {what} ", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(
+                f"\r{start - first:12,} of {count:,} {what} ", end="", file=sys.stderr, flush=True
+            )
         yield start, min(start + CHUNK, first + count) - 1
 
 

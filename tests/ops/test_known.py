@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
 
 @pytest.mark.parametrize(
     ("took_s", "age_s", "is_due"),
-    [(1.0, 25.0, False), (1.0, 35.0, True), (60.0, 250.0, False), (60.0, 350.0, True)],
+    [(1.0, 25.0, False), (1.0, 35.0, True), (60.0, 850.0, False), (60.0, 950.0, True)],
 )
 def test_the_next_pass_is_due_before_the_names_are_too_old(
     took_s: float, age_s: float, is_due: bool

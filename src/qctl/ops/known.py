@@ -3,7 +3,7 @@
 Redis keeps no list of queues: they are found by a pass over every key of the database (wire format
 2.4), which takes seconds where there are ten millions of them, whoever they belong to. A small
 database is passed over each time. A pass that took long leaves the names in a file of the state
-folder; for ten minutes looks take them from there, add the queues that workers are connected to,
+folder; for half an hour looks take them from there, add the queues that workers are connected to,
 and have the next pass made in the background.
 
 Only names are remembered: what is shown of a queue is read from Redis each time, so one that has
@@ -29,7 +29,7 @@ from qctl.wire.discovery import discover
 # A pass that takes no longer is made each time.
 DEAR_S = 0.25
 # Names older than this are not used.
-MOST_AGE_S = 600.0
+MOST_AGE_S = 1800.0
 # At most this part of the time is spent on passes, unless names would get too old meanwhile.
 LEAST_PAUSE = 30
 # Of a file's name, in bytes; file systems allow 255.
