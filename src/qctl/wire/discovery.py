@@ -28,8 +28,7 @@ def discover(client: Client, prefix: str) -> list[str]:
 
 def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[str], bool]:
     """The same for an error message: what a pass finds in so many seconds, and whether it ended."""
-    literal_prefix = _GLOB.sub(r"\\\1", prefix)
-    pattern = f"{literal_prefix}:*:[mi][ed]*"
+    pattern = f"{literal(prefix)}:*:[mi][ed]*"
     names = set()
     keys, is_complete = _scan(client, pattern, within_s)
     for key in keys:
@@ -37,6 +36,11 @@ def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[
         if suffix in {"meta", "id"} and name and ":" not in name:
             names.add(name)
     return sorted(names), is_complete
+
+
+def literal(text: str) -> str:
+    """A pattern for SCAN that means this text and nothing else."""
+    return _GLOB.sub(r"\\\1", text)
 
 
 def prefixes_in_use(client: Client, within_s: float = math.inf) -> tuple[list[str], bool]:
