@@ -10,13 +10,16 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from qctl.connect import Client, connect
+from qctl.ops import known
 from qctl.wire.clients import client_name
 from tests.cli.test_frame import Ran, run
+from tests.servers import wait_until
 
 HOSTILE = "ev\x1b[31mil\n\u202e[bold]"
 
@@ -49,7 +52,8 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
     assert ran.code == 0
     report = json.loads(ran.out)
     assert ran.out.count("\n") == 1
-    assert list(report) == ["redis", "queues", "processes"]
+    assert list(report) == ["redis", "queues", "processes", "queues_known_at"]
+    assert report["queues_known_at"] is None
     assert report["redis"]["url"] == url
     assert re.match(r"\d+\.\d+", report["redis"]["version"])
     assert report["redis"]["mode"] == "standalone"
@@ -72,6 +76,24 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
     assert 59 <= queue["oldest_waiting_s"] <= 120
     assert queue["workers"] == 0
     assert report["processes"] == []
+
+
+def test_a_look_that_takes_long_says_what_it_does(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qctl.cli.patience.AFTER_S", 0)
+    inner = known.discover
+
+    def slow(client: Client, prefix: str) -> list[str]:
+        wait_until(lambda: threading.active_count() == before, "the remark")
+        return inner(client, prefix)
+
+    before = threading.active_count()
+    monkeypatch.setattr(known, "discover", slow)
+    said = "looking for queues among all the keys of this Redis …\n"
+    assert run("status", "--redis", url, terminal=True, PM2_HOME="/nonexistent").err == said
+    assert run("queues", "--redis", url, terminal=True).err == said
+    assert run("queues", "--redis", url).err == ""
 
 
 def test_the_table_shows_hostile_names_harmlessly(url: str) -> None:

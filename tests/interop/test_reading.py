@@ -51,7 +51,7 @@ def guarded(
 def test_a_user_who_may_only_read(guarded: RedisServer, user: str) -> None:
     with contextlib.closing(connect(guarded.url_for(user, "pw"))[1]) as client:
         assert discover(client, "bull") == ["other", "q"]
-        assert prefixes_in_use(client) == ["bull"]
+        assert prefixes_in_use(client) == (["bull"], True)
         (found,) = read_snapshots(client, [Q])
         assert isinstance(found, QueueSnapshot), found
         assert (found.counts.active, found.counts.stalled, found.counts.delayed) == (1, 0, 1)

@@ -89,7 +89,7 @@ def test_round_trips_do_not_grow_with_the_queues(fake: Client, number: int) -> N
         make_queue(fake, f"q{index}", waiting=1, active=1)
     counting = Counting(fake)
     assert len(look(counting).report.queues) == number
-    assert counting.trips == ["INFO", "SCAN", "pipeline", "pipeline", "CLIENT"]
+    assert counting.trips == ["INFO", "SCAN", "CLIENT", "pipeline", "pipeline"]
 
 
 def test_named_queues_are_read_without_a_scan(fake: Client) -> None:
@@ -334,3 +334,18 @@ def test_bash_reads_a_quoted_word_back(word: str) -> None:
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
     )
     assert done.stdout == word.encode("utf-8", "surrogateescape")
+
+
+def test_what_was_not_looked_through_is_not_called_empty(
+    fake: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.pipeline([("SET", f"other:{number}", "x") for number in range(5000)])
+    monkeypatch.setattr("qctl.ops.lookup._SUGGESTING_S", -1.0)
+    with pytest.raises(NotFoundError) as caught:
+        find_queues(fake, "bull", ["q"])
+    said = f"{caught.value.what} {caught.value.why}"
+    assert said == "no queue is called 'q' under the prefix 'bull'"
+    assert caught.value.hint == "qctl queues"
+    with pytest.raises(NotFoundError) as caught:
+        all_queues(fake, "bull")
+    assert "no BullMQ queue at all" not in caught.value.why

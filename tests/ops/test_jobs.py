@@ -12,7 +12,7 @@ import pytest
 from qctl.connect import Arg, Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import STATES, list_jobs, show_job
+from qctl.ops.jobs import CHUNK, STATES, list_jobs, show_job, stream_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
@@ -469,6 +469,29 @@ def follow(client: Client, *steps: Any, start: int = 0) -> list[str]:
             client.call("ZADD", KEYS("completed"), T0, "1")
 
     return list(follow_logs(client, KEYS, "1", start=start, sleep=sleep))
+
+
+def test_a_stream_reads_as_far_as_it_is_read(fake: Client) -> None:
+    for number in range(CHUNK * 2 + 10):
+        add(fake, str(number), "failed", T0 + number, finishedOn=T0 + number)
+    spy = Spy(fake)
+    stream = stream_jobs(spy, KEYS, "failed", limit=10**9)
+    assert next(stream).id == str(CHUNK * 2 + 9)
+    assert spy.count("ZREVRANGE") == 1
+    assert spy.count("HGETALL") == CHUNK
+    assert [job.id for job in stream] == [str(n) for n in reversed(range(CHUNK * 2 + 9))]
+
+
+def test_a_long_log_is_read_in_parts(store: Client) -> None:
+    add(store, "1", "wait")
+    store.call("RPUSH", KEYS.logs("1"), *map(str, range(2500)))
+    spy = Spy(store)
+    assert read_logs(spy, KEYS, "1").logs == tuple(map(str, range(2500)))
+    assert read_logs(spy, KEYS, "1", start=-1200, limit=1100).logs == (
+        tuple(map(str, range(1300, 2400)))
+    )
+    reads = [command for command in spy.sent if command[0] == "LRANGE"]
+    assert all(int(command[3]) - int(command[2]) < 1000 for command in reads)
 
 
 def test_follow_prints_each_row_once_until_the_job_ends(store: Client) -> None:

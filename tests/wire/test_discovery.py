@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl.connect import Client
-from qctl.wire.discovery import discover, prefixes_in_use
+from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from tests.wire.build import put
 
@@ -49,9 +49,17 @@ def test_many_other_keys(store: Client) -> None:
 
 
 def test_prefixes_for_a_message(store: Client) -> None:
-    assert prefixes_in_use(store) == []
+    assert prefixes_in_use(store) == ([], True)
     put(store, "1", keys=QueueKeys("bull", "mail"))
     put(store, "1", keys=QueueKeys("{jobs}", "a"))
     put(store, "1", keys=QueueKeys("{jobs}", "b"))
     store.call("SET", "no:queue:meta", "text")
-    assert prefixes_in_use(store) == ["bull", "{jobs}"]
+    assert prefixes_in_use(store) == (["bull", "{jobs}"], True)
+
+
+def test_a_pass_for_a_message_ends_in_time(fake: Client) -> None:
+    fake.pipeline([("SET", f"other:{number}", "x") for number in range(5000)])
+    put(fake, "1", keys=QueueKeys("bull", "mail"))
+    assert discover_within(fake, "bull", -1.0)[1] is False
+    assert prefixes_in_use(fake, -1.0)[1] is False
+    assert discover_within(fake, "bull", 60.0) == (["mail"], True)

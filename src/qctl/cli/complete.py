@@ -177,17 +177,20 @@ def _sources() -> Iterable[tuple[str, Iterable[str]]]:
         return
     yield "contexts", settings.contexts
     yield "targets", _targets(settings)
-    yield "queues", _queues(settings.redis_url, settings.prefix)
+    yield "queues", _queues(settings)
 
 
-def _queues(url: str, prefix: str) -> Iterable[str]:
+def _queues(settings: Settings) -> Iterable[str]:
     from qctl.connect import connect  # noqa: PLC0415
-    from qctl.wire.discovery import discover  # noqa: PLC0415
+    from qctl.ops.known import Memory  # noqa: PLC0415
 
     # TAB must not start a Redis either.
-    _, client = connect(url, start=False)
+    address, client = connect(settings.redis_url, start=False)
+    memory = Memory(settings.state_home, address, settings.prefix)
     try:
-        yield from discover(client, prefix)
+        # The pass over all keys is shared with `qctl status`, where it takes long.
+        known = memory.recall()
+        yield from (memory.look(client) if known is None or known.is_due else known).names
     finally:
         client.close()
 

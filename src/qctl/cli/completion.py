@@ -27,14 +27,7 @@ def completion(
         Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish")
     ],
 ) -> None:
-    """Completion of commands and queue names for your shell.
-
-    bash: qctl completion bash > ~/.local/share/bash-completion/completions/qctl
-
-    zsh:  qctl completion zsh > "${fpath[1]}/_qctl"
-
-    fish: qctl completion fish > ~/.config/fish/completions/qctl.fish
-    """
+    """Completion of commands and queue names for your shell."""
     streams = ctx.obj if isinstance(ctx.obj, Streams) else Streams.standard()
     streams.stdout.write(script(shell))
 

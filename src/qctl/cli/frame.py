@@ -24,8 +24,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
-from typer.core import TyperCommand
 
+from qctl.cli.help import App, Command, Group
 from qctl.config import Settings, load_settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import UsageError
@@ -256,8 +256,9 @@ class Environment:
 
 
 def new_app(help_text: str = "") -> typer.Typer:
-    """An empty set of commands with qctl's conventions: plain help, no completion options."""
-    return typer.Typer(
+    """An empty set of commands with qctl's conventions: plain help that begins with examples."""
+    return App(
+        cls=Group,
         help=help_text or None,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -266,13 +267,13 @@ def new_app(help_text: str = "") -> typer.Typer:
     )
 
 
-def optional_value(flag: str, default: str) -> type[TyperCommand]:
+def optional_value(flag: str, default: str) -> type[Command]:
     """A command class in which ``flag`` may stand alone and then means ``flag default``.
 
     The word after it is its value only if it starts with a digit, so that an argument may follow.
     """
 
-    class OptionalValueCommand(TyperCommand):
+    class OptionalValueCommand(Command):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             end = args.index("--") if "--" in args else len(args)
             for index in range(end - 1, -1, -1):

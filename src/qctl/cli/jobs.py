@@ -14,7 +14,7 @@ from qctl.connect import Client
 from qctl.errors import UsageError
 from qctl.ops.fate import detail_with_fate, with_fates
 from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job
+from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.lookup import find_queues
 from qctl.ops.selection import parse_since, parse_where
 from qctl.wire.clients import WorkerClient, list_workers
@@ -71,6 +71,13 @@ def list_command(
     start = None if since is None else parse_since(since)
     _, client = env.redis()
     snapshot = _snapshot(env, client, queue)
+    if env.output == "ndjson" and state not in {"active", "stalled"}:
+        # One after another, so that memory does not grow with their number.
+        for job in stream_jobs(
+            client, snapshot.keys, state, name=name, since=start, where=test, limit=limit
+        ):
+            env.emit_json(job)
+        return
     jobs = list_jobs(client, snapshot, state, name=name, since=start, where=test, limit=limit)
     if any(job.state == "stalled" for job in jobs.jobs):
         jobs = with_fates(

@@ -18,11 +18,11 @@ import typer
 # Typer's own copy of click; typer is pinned below the version that might move it.
 from typer import _click as click
 from typer._click import exceptions as click_errors
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from qctl import __version__
 from qctl.cli.frame import COMMON_FLAGS, Streams, wants_debug
+from qctl.cli.help import Group
 from qctl.errors import ExitStatus, QctlError, UsageError
 
 # Name → module and help line, in the order of `qctl --help`. A test holds that each line is the
@@ -50,10 +50,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "contexts": ("config", "Names of the contexts that the config files define."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
+_NO_CHOICE = re.compile(r"'([^']*)' is not one of")
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(Group):
     """Commands loaded on use, with a suggestion for a name that does not exist."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -185,6 +186,10 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
         what = f"{path} has no command {name!r}"
         near = _nearest(name, ctx.command.list_commands(ctx))
         hint = f"{path} {near}" if near else hint
+    elif (match := _NO_CHOICE.search(what)) and isinstance(error, click_errors.BadParameter):
+        near = _nearest(match[1], getattr(getattr(error.param, "type", None), "choices", ()))
+        flags = [word for word in error.param.opts if word.startswith("-")] if error.param else []
+        hint = " ".join([path, *flags[:1], near]) if near else hint
     return UsageError(what[:1].lower() + what[1:], hint=hint)
 
 

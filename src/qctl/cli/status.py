@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.frame import Environment, new_app, optional_value, with_environment
+from qctl.cli.patience import patience
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL_S = "2"
 _LEAST_INTERVAL_S = 0.1
+_LOOKING = "looking for queues among all the keys of this Redis …"
 
 app = new_app()
 
@@ -44,7 +46,8 @@ def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
 
         watch_status(env, names or [], _interval_s(watch))
         return
-    inspection = look(env, names or [])
+    with patience(env, _LOOKING):
+        inspection = look(env, names or [])
     if env.output == "table":
         env.streams.stdout.write(picture(env, inspection))
     else:
@@ -86,12 +89,17 @@ def _interval_s(text: str) -> float:
 @app.command("queues")
 @with_environment
 def queues(env: Environment) -> None:
-    """Names of the queues that exist."""
-    from qctl.ops.lookup import no_queues  # noqa: PLC0415
-    from qctl.wire.discovery import discover  # noqa: PLC0415
+    """Names of the queues that exist.
 
-    _, client = env.redis()
-    names = discover(client, env.settings.prefix)
+    It looks at every key of the database, which takes seconds where there are millions. Then
+    `qctl status` and others remember the names for a few minutes.
+    """
+    from qctl.ops.known import Memory  # noqa: PLC0415
+    from qctl.ops.lookup import no_queues  # noqa: PLC0415
+
+    address, client = env.redis()
+    with patience(env, _LOOKING):
+        names = Memory(env.settings.state_home, address, env.settings.prefix).look(client).names
     if not names:
         raise no_queues(client, env.settings.prefix)
     if env.output != "table":

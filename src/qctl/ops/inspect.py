@@ -17,6 +17,7 @@ from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ReplyError
 from qctl.ops.advice import Note, notes
+from qctl.ops.known import Known, Memory
 from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.keys import QueueKeys
@@ -85,11 +86,16 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """The JSON of ``qctl status``."""
+    """The JSON of ``qctl status``.
+
+    Args:
+        queues_known_at: when the queues' names were looked for, if that was not now (``known``).
+    """
 
     redis: RedisInfo
     queues: tuple[QueueStatus, ...]
     processes: tuple[ProcessStatus, ...]
+    queues_known_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +117,36 @@ def inspect_queues(
         ReplyError: a named queue cannot be read.
     """
     redis = _redis_info(client, address)
-    queues = queues_named_or_all(client, settings.prefix, names)
+    memory = Memory(settings.state_home, address, settings.prefix)
+    known = None if names else memory.names(client)
     workers = connected_workers(
-        client, settings.prefix, [q.keys.name for q in queues.readable], address.db
+        client, settings.prefix, names if known is None else known.names, address.db
     )
+    if known is not None:
+        known = known.with_more(worker.queue for worker in workers or ())
+    queues = queues_named_or_all(client, settings.prefix, names, known)
     per_queue = None if workers is None else Counter(worker.queue for worker in workers)
     processes, remarks = _processes(client, settings, workers or [])
+    known_at = None
+    if known is not None and known.is_remembered:
+        known_at = datetime.fromtimestamp(known.passed_at_s, UTC)
+        remarks += (_remembered(known, memory),)
     now_s = time.time()
     statuses = tuple(
         _queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
         for queue in queues.readable
     )
-    return Inspection(StatusReport(redis, statuses, processes), queues, remarks)
+    return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
+
+
+def _remembered(known: Known, memory: Memory) -> str:
+    """What to know about names not looked for now; has the next pass made if it is due."""
+    if known.is_due:
+        memory.look_in_background()
+    return (
+        f"queues as of {known.age_s:.0f} s ago, and those that have workers: looking for others "
+        f"takes {known.took_s:.1f} s in this Redis; `qctl queues` does it now"
+    )
 
 
 def _redis_info(client: Client, address: Address) -> RedisInfo:

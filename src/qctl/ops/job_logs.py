@@ -14,6 +14,8 @@ from qctl.wire.keys import QueueKeys
 
 # How much of a log's end is remembered, to go on after BullMQ has cut off its beginning.
 _MEMORY = 1000
+# Rows read by one command; a log may have any number of them, and each any length.
+_WINDOW = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,7 @@ def read_logs(
         raise not_found(keys, job_id, where.state)
     if start < 0:
         start = max(0, where.log_rows + start)
-    end = -1 if limit is None else start + limit - 1
-    rows = client.call("LRANGE", keys.logs(job_id), start, end) if limit != 0 else []
+    rows = _rows(client, keys.logs(job_id), start, limit)
     return LogPage(keys.name, job_id, max(where.log_rows, len(rows)), tuple(rows))
 
 
@@ -77,10 +78,10 @@ def follow_logs(
         # Asked before the last look, so that no row written before the end is missed.
         ended = lists.has_ended(client, keys, job_id)
         # The last row seen is read again, to notice when rows before it have gone.
-        rows = client.call("LRANGE", log, position - bool(tail), -1)
+        rows = _rows(client, log, position - bool(tail))
         if tail and rows[:1] != [tail[-1]]:
             # Its beginning was cut off, or it was cleared: find where we were.
-            rows = client.call("LRANGE", log, 0, -1)
+            rows = _rows(client, log, 0)
             fresh = rows[_overlap(tail, rows) :]
             position = len(rows)
         else:
@@ -91,6 +92,18 @@ def follow_logs(
         if ended:
             return
         sleep(poll_s)
+
+
+def _rows(client: Client, log: str, start: int, limit: int | None = None) -> list[str]:
+    rows: list[str] = []
+    while limit is None or len(rows) < limit:
+        size = _WINDOW if limit is None else min(limit - len(rows), _WINDOW)
+        first = start + len(rows)
+        part = client.call("LRANGE", log, first, first + size - 1)
+        rows += part
+        if len(part) < size:
+            break
+    return rows
 
 
 def _overlap(tail: Sequence[str], rows: Sequence[str]) -> int:

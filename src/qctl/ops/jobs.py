@@ -35,6 +35,8 @@ FINISHED = frozenset({"completed", "failed"})
 DEFAULT_LIMIT = 50
 # Jobs read per round trip: large enough to hide the network, small enough for memory.
 CHUNK = 200
+# Ids by which a job that moves while its list is read is not shown twice.
+_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,24 +157,40 @@ Predicate = Callable[[Job], bool]
 
 
 def list_jobs(
+    client: Client, snapshot: QueueSnapshot, state: str, *, limit: int = DEFAULT_LIMIT, **only: Any
+) -> JobList:
+    """Jobs of one state, as ``stream_jobs`` finds them.
+
+    Args:
+        snapshot: of the queue; its counts give ``total``.
+        only: which; see ``stream_jobs``.
+    """
+    jobs = tuple(stream_jobs(client, snapshot.keys, state, limit=limit, **only))
+    total = getattr(snapshot.counts, state.replace("-", "_"))
+    if len(jobs) < limit and all(wanted is None for wanted in only.values()):
+        # All of them were seen; the count may have been taken earlier, or hold a marker.
+        total = len(jobs)
+    return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)
+
+
+def stream_jobs(
     client: Client,
-    snapshot: QueueSnapshot,
+    keys: QueueKeys,
     state: str,
     *,
     name: str | None = None,
     since: datetime | None = None,
     where: Predicate | None = None,
     limit: int = DEFAULT_LIMIT,
-) -> JobList:
+) -> Iterator[Job]:
     """Jobs of one state: the next to run or oldest first, finished ones newest first.
 
     Args:
-        snapshot: of the queue; its counts give ``total``.
         state: one of ``STATES``.
         name: only jobs of this name.
         since: only jobs finished (completed and failed) or added (others) at or after this.
         where: only jobs for which this is true (see ``selection.parse_where``).
-        limit: how many at most.
+        limit: how many at most; memory does not grow with it.
 
     Raises:
         UsageError: there is no such state.
@@ -180,33 +198,30 @@ def list_jobs(
     """
     if state not in STATES:
         raise UsageError(f"no state {state!r}", why=f"states: {', '.join(STATES)}")
-    keys = snapshot.keys
     unfiltered = name is None and since is None and where is None
     size = max(1, min(limit, CHUNK)) if unfiltered else CHUNK
     if state == "stalled":
-        stalled = lists.stalled_ids(client, keys)
-        total = len(stalled)
-        chunks = _chunks(stalled, size)
+        chunks = _chunks(lists.stalled_ids(client, keys), size)
     else:
-        total = getattr(snapshot.counts, state.replace("-", "_"))
         chunks = lists.windows(client, keys, state, size)
-    jobs: dict[str, Job] = {}
+    found = 0
+    # An id may have moved along since the chunk before.
+    recent: dict[str, None] = {}
     for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
         if since is not None and _before(job, state, since):
             if state in FINISHED:  # Newest first: all that follow are older.
-                break
+                return
             continue
         matches = (name is None or job.name == name) and (where is None or where(job))
-        # An id may have moved along since the chunk before.
-        if matches and job.id not in jobs:
-            jobs[job.id] = job
-            if len(jobs) >= limit:
-                break
-    else:
-        if unfiltered:
-            # All of them were seen; the count may have been taken earlier, or hold a marker.
-            total = len(jobs)
-    return JobList(keys.name, state, max(total, len(jobs)), tuple(jobs.values()))
+        if not matches or job.id in recent:
+            continue
+        yield job
+        found += 1
+        if found >= limit:
+            return
+        recent[job.id] = None
+        if len(recent) > _REMEMBERED:
+            recent = dict.fromkeys([*recent][_REMEMBERED // 2 :])
 
 
 def _chunks(ids: Sequence[str], size: int) -> Iterator[list[Entry]]:
@@ -223,7 +238,9 @@ def _before(job: Job, state: str, since: datetime) -> bool:
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
     """The jobs of one chunk, without those that left the state while it was read."""
     now_ms = time.time() * 1000
-    found = read_jobs(client, keys, [entry.id for entry in entries])
+    # Only what a worker has can be locked.
+    locks = state in {"active", "stalled"}
+    found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
     pairs = list(zip(entries, found, strict=True))
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
         # No lock: stalled, or finished a moment ago. Only the former still is in the list.

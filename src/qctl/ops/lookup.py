@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qctl.config import DEFAULT_PREFIX
 from qctl.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
-from qctl.wire.discovery import discover, prefixes_in_use
+from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
+if TYPE_CHECKING:
+    from qctl.ops.known import Known
+
 _MOST_NAMED = 10
+# How long an error message may look for what was perhaps meant.
+_SUGGESTING_S = 1.0
 # Those that the commands which are recommended have.
 _OPTIONS = frozenset({"--state", "--prefix", "--wait", "--then-restart", "--target"})
 
@@ -68,15 +74,19 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
     return found
 
 
-def all_queues(client: Client, prefix: str) -> Queues:
+def all_queues(client: Client, prefix: str, known: Known | None = None) -> Queues:
     """Every queue under ``prefix``, by name.
+
+    Args:
+        known: names to use instead of a pass over all keys; those of queues that have gone do no
+            harm.
 
     Raises:
         NotFoundError: there is none; the message names the prefixes that hold queues.
     """
     readable = []
     broken = []
-    names = discover(client, prefix)
+    names = discover(client, prefix) if known is None else known.names
     snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in names]) if names else []
     for name, snapshot in zip(names, snapshots, strict=True):
         if isinstance(snapshot, ReplyError):
@@ -84,11 +94,16 @@ def all_queues(client: Client, prefix: str) -> Queues:
         elif snapshot is not None:
             readable.append(snapshot)
     if not readable and not broken:
+        if known is not None and known.is_remembered:
+            # Those remembered have gone; there may be others.
+            return all_queues(client, prefix)
         raise no_queues(client, prefix)
     return Queues(tuple(readable), tuple(broken))
 
 
-def queues_named_or_all(client: Client, prefix: str, names: Sequence[str]) -> Queues:
+def queues_named_or_all(
+    client: Client, prefix: str, names: Sequence[str], known: Known | None = None
+) -> Queues:
     """The named queues, or without names every queue.
 
     Raises:
@@ -96,7 +111,7 @@ def queues_named_or_all(client: Client, prefix: str, names: Sequence[str]) -> Qu
     """
     if names:
         return Queues(tuple(find_queues(client, prefix, names)))
-    return all_queues(client, prefix)
+    return all_queues(client, prefix, known)
 
 
 def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> None:
@@ -151,11 +166,11 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
     names = ", ".join(repr(name) for name in missing[:_MOST_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
     try:
-        existing = discover(client, prefix)
+        existing, is_complete = discover_within(client, prefix, _SUGGESTING_S)
     except ReplyError:
         # A user who may not SCAN can still be told what is missing.
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
-    if not existing:
+    if not existing and is_complete:
         return _empty_prefix(client, f"{what}: no queue exists under the prefix {prefix!r}")
     import difflib  # noqa: PLC0415 - only for a name that is wrong
 
@@ -170,14 +185,16 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
         why = f"the nearest under the prefix {prefix!r}: {_listed([repr(name) for name in near])}"
         return NotFoundError(what, why=why, hint=command(prefix, "status", near[0]))
     why = f"the prefix {prefix!r} holds: {_listed([repr(name) for name in existing])}"
+    if not is_complete:
+        why = f"under the prefix {prefix!r}"
     return NotFoundError(what, why=why, hint=command(prefix, "queues"))
 
 
 def _empty_prefix(client: Client, what: str) -> NotFoundError:
     try:
-        prefixes = prefixes_in_use(client)
+        prefixes, is_complete = prefixes_in_use(client, _SUGGESTING_S)
     except ReplyError:
-        prefixes = []
+        prefixes, is_complete = [], False
     if prefixes:
         listed = _listed([repr(prefix) for prefix in prefixes])
         return NotFoundError(
@@ -185,7 +202,7 @@ def _empty_prefix(client: Client, what: str) -> NotFoundError:
         )
     return NotFoundError(
         what,
-        why="this Redis database holds no BullMQ queue at all",
+        why="this Redis database holds no BullMQ queue at all" if is_complete else "",
         hint="check --redis URL: the host, and the database number at its end",
     )
 

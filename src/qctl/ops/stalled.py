@@ -119,11 +119,11 @@ def plan_retry(
         require_bullmq(found.readable)
     snapshots = [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
     workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
-    jobs = read_active(client, [snapshot.keys for snapshot in snapshots])
+    jobs: dict[QueueKeys, list[ActiveJob]] = {snapshot.keys: [] for snapshot in snapshots}
+    for job in read_active(client, [*jobs]):
+        jobs[job.keys].append(job)
     queues = []
-    for snapshot in snapshots:
-        keys = snapshot.keys
-        own = [job for job in jobs if job.keys == keys]
+    for keys, own in jobs.items():
         here = None if workers is None else [w for w in workers if w.queue == keys.name]
         queues.append(
             QueueToRetry(

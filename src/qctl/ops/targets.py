@@ -80,11 +80,16 @@ def open_target(settings: Settings, text: str) -> Target:
     process = configured[text].process if text in configured else text
     kind, separator, name = process.partition(":")
     if not separator or not name:
+        import difflib  # noqa: PLC0415 - only for a name that is wrong
+
         known = ", ".join(sorted(configured)) or "none are configured"
+        near = difflib.get_close_matches(text, configured, 1)
         raise NotFoundError(
             f"no target {text!r}",
             why=f"configured targets: {known}",
-            hint="a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
         )
     manager = manager_for(kind, settings)
     found = manager.find(name)

@@ -17,10 +17,10 @@ from qctl.connect import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import connected_workers, managed_processes
+from qctl.ops.known import Memory
 from qctl.ops.lookup import find_queues
 from qctl.wire import heartbeats
 from qctl.wire.clients import WorkerClient
-from qctl.wire.discovery import discover
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
 
@@ -75,7 +75,8 @@ def inspect_workers(
     """
     prefix = settings.prefix
     wanted = {queue.keys.name for queue in find_queues(client, prefix, names)} if names else set()
-    known = sorted(wanted) or discover(client, prefix)
+    # By the names of the queues, raw names of connections are told from encoded ones.
+    known = sorted(wanted) or Memory(settings.state_home, address, prefix).names(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
     remarks: tuple[str, ...] = ()
     workers = connected_workers(client, prefix, known, address.db)

@@ -101,6 +101,8 @@ _TIGHTER = (
     (True, 24, 2),
     (True, _LEAST_TEXT_WIDTH, 2),
     (True, _LEAST_TEXT_WIDTH, 1),
+    # The last resort: names are cut to where few can be told apart.
+    (True, 6, 1),
 )
 
 

@@ -101,17 +101,25 @@ class ReadJob:
     lock_ttl_ms: int | None
 
 
-def read_jobs(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[ReadJob | None]:
-    """Jobs with their locks in one round trip; None for an id whose hash does not exist."""
+def read_jobs(
+    client: Client, keys: QueueKeys, ids: Sequence[str], *, locks: bool = True
+) -> list[ReadJob | None]:
+    """Jobs in one round trip; None for an id whose hash does not exist.
+
+    Args:
+        locks: whether to read their locks too, which takes as long again.
+    """
     commands: list[tuple[Arg, ...]] = []
     for job_id in ids:
         lock = keys.lock(job_id)
-        commands += [("HGETALL", keys(job_id)), ("GET", lock), ("PTTL", lock)]
-    replies = client.pipeline(commands)
+        commands.append(("HGETALL", keys(job_id)))
+        if locks:
+            commands += [("GET", lock), ("PTTL", lock)]
+    replies = iter(client.pipeline(commands))
     jobs: list[ReadJob | None] = []
-    for index, job_id in enumerate(ids):
-        flat, token, ttl = replies[index * 3 : index * 3 + 3]
-        flat, token, ttl = typed(flat, []), typed(token, ""), raised(ttl)
+    for job_id in ids:
+        flat = typed(next(replies), [])
+        token, ttl = (typed(next(replies), ""), raised(next(replies))) if locks else (None, -1)
         if not flat:
             jobs.append(None)
             continue

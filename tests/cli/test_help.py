@@ -1,0 +1,145 @@
+"""``--help`` begins with examples that parse; the reference and the man page are up to date."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from qctl.cli import reference
+from qctl.cli.examples import EXAMPLES
+from qctl.cli.program import COMMANDS, build
+from tests.cli.test_frame import run
+
+ROOT = Path(__file__).parents[2]
+# Where a shell begins something else than an argument.
+REDIRECTIONS = {">", ">>", "|"}
+
+
+def commands(command: Any, parent: Any = None, name: str = "qctl") -> Iterator[tuple[str, Any]]:
+    """(path without ``qctl``, context) of a command and of all below it."""
+    ctx = typer.Context(command, parent=parent, info_name=name)
+    yield ctx.command_path.partition(" ")[2], ctx
+    if hasattr(command, "list_commands"):
+        for child in command.list_commands(ctx):
+            yield from commands(command.get_command(ctx, child), ctx, child)
+
+
+ALL = dict(commands(build()))
+
+
+def parse(words: list[str]) -> str:
+    """The path of the command that the words after ``qctl`` mean; they are parsed, not run."""
+    command: Any = build()
+    ctx: Any = None
+    name = "qctl"
+    while True:
+        ctx = command.make_context(name, list(words), parent=ctx)
+        if not hasattr(command, "list_commands"):
+            return str(ctx.command_path.partition(" ")[2])
+        name, command, words = command.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
+
+
+def words_of(example: str) -> list[str]:
+    words = shlex.split(example)
+    assert words[0] == "qctl", example
+    ends = [index for index, word in enumerate(words) if word in REDIRECTIONS]
+    return words[1 : min(ends, default=len(words))]
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_command_has_examples_and_they_parse(path: str) -> None:
+    rows = EXAMPLES.get(path, ())
+    assert 2 <= len(rows) <= 4, f"cli/examples.py has {len(rows)} of {path!r}"
+    for example, meaning in rows:
+        meant = parse(words_of(example))
+        # A group shows what is in it.
+        assert meant == path or (hasattr(ALL[path].command, "list_commands") and meant in ALL)
+        assert meaning
+        assert "\n" not in example + meaning
+        assert len(meaning) <= 72
+
+
+def test_no_example_is_of_a_command_that_was_removed() -> None:
+    assert {path.split()[0] for path in EXAMPLES if path} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_help_begins_with_the_examples(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*path.split(), "--help").code == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert lines[0] == "Examples:"
+    places = [shown.index(f"  {example}") for example, _ in EXAMPLES[path]]
+    assert places == sorted(places)
+    assert places[-1] < shown.index("Usage: qctl")
+    assert all(
+        len(line) <= 80 for line in lines[: lines.index("")] if not line.startswith("  qctl")
+    )
+
+
+def test_a_group_shows_the_whole_line_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    run("jobs", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Put stalled jobs back to run next, now instead of after the stalled checks." in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["jobs", "list", "q", "--state", "faild"], "try: qctl jobs list --state failed"),
+        (["jobs", "list", "q", "--state=waitng"], "try: qctl jobs list --state waiting"),
+        (["status", "--output", "jsno"], "try: qctl status --output json"),
+        (["completion", "bsh"], "try: qctl completion bash"),
+        (["jobs", "lst"], "try: qctl jobs list"),
+        (["worker", "strat"], "try: qctl worker start"),
+        (["jobs", "list", "q", "--limt", "5"], "try: qctl jobs list --limit"),
+        (["jobs", "list", "q", "--state", "xyzzy"], "try: qctl jobs list --help"),
+    ],
+)
+def test_typos_get_a_suggestion(words: list[str], hint: str) -> None:
+    ran = run(*words)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == hint
+
+
+def test_a_misspelled_configured_target_gets_one_too(tmp_path: Path) -> None:
+    config = tmp_path / "qctl/config.toml"
+    config.parent.mkdir()
+    config.write_text('[targets.ingest]\nprocess = "pm2:worker"\nqueues = ["q"]\n')
+    ran = run("restart", "ingset", XDG_CONFIG_HOME=str(tmp_path), REDIS_URL="redis://127.0.0.1:1")
+    assert ran.code == 3
+    assert ran.err.splitlines()[-1] == "try: did you mean ingest?"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("reference.md", reference.markdown), ("qctl.1", reference.man_page)]
+)
+def test_the_reference_is_that_of_this_version(name: str, text: Any) -> None:
+    assert (ROOT / "docs" / name).read_text() == text(), "stale: python -m qctl.cli.reference docs"
+
+
+def test_the_reference_has_every_command_that_runs() -> None:
+    leaves = {path for path, ctx in ALL.items() if not hasattr(ctx.command, "list_commands")}
+    assert {entry.path for entry in reference.entries()} == {f"qctl {path}" for path in leaves}
+    for entry in reference.entries():
+        assert entry.paragraphs, entry.path
+
+
+def test_the_man_page_is_well_formed() -> None:
+    groff = shutil.which("groff")
+    if groff is None:
+        pytest.skip("groff is not installed")
+    done = subprocess.run(
+        [groff, "-man", "-Tutf8", "-ww", "-z", ROOT / "docs/qctl.1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
