@@ -167,7 +167,7 @@ def list_jobs(
     """
     jobs = tuple(stream_jobs(client, snapshot.keys, state, limit=limit, **only))
     total = getattr(snapshot.counts, state.replace("-", "_"))
-    if len(jobs) < limit and all(wanted is None for wanted in only.values()):
+    if len(jobs) < limit and all(wanted in (None, ()) for wanted in only.values()):
         # All of them were seen; the count may have been taken earlier, or hold a marker.
         total = len(jobs)
     return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)

@@ -15,7 +15,7 @@ from qctl.wire.keys import QueueKeys
 DELAY_FACTOR = 4096
 _LISTS = {"active": ("active",), "waiting": ("paused", "wait")}
 _NEWEST_FIRST = frozenset({"completed", "failed"})
-_SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
+SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 # Entries of a list that one command looks through, and that one command sends: each takes Redis
 # less than a millisecond.
 SEARCHED = 25_000
@@ -132,7 +132,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     lock = keys.lock(job_id)
     replies = client.pipeline(
         [
-            *(("ZSCORE", keys(name), job_id) for name in _SORTED_SETS),
+            *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
             ("HGETALL", keys(job_id)),
             ("GET", lock),
             ("PTTL", lock),
@@ -143,9 +143,9 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
             ("LLEN", keys.logs(job_id)),
         ]
     )
-    scores = dict(zip(_SORTED_SETS, map(raised, replies), strict=False))
-    flat, token, ttl, *sizes = replies[len(_SORTED_SETS) :]
-    state = next((name for name in _SORTED_SETS[:4] if scores[name] is not None), None)
+    scores = dict(zip(SORTED_SETS, map(raised, replies), strict=False))
+    flat, token, ttl, *sizes = replies[len(SORTED_SETS) :]
+    state = next((name for name in SORTED_SETS[:4] if scores[name] is not None), None)
     if state is None:
         # Only now: looking through a long list costs Redis time.
         state = _in_lists(client, keys, job_id)
