@@ -177,7 +177,9 @@ def _sources() -> Iterable[tuple[str, Iterable[str]]]:
         return
     yield "contexts", settings.contexts
     yield "targets", _targets(settings)
-    yield "queues", _queues(settings.redis_url, settings.prefix)
+    # TAB must not make a key ring ask its owner.
+    if settings.password is None or not settings.password.command:
+        yield "queues", _queues(settings.full_url(), settings.prefix)
 
 
 def _queues(url: str, prefix: str) -> Iterable[str]:

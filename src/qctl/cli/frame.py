@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import typer
 from typer.core import TyperCommand
 
+from qctl.cli.guard import guard_write
 from qctl.config import Settings, load_settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import UsageError
@@ -141,7 +142,7 @@ class Environment:
 
     @cached_property
     def _connection(self) -> tuple[Address, Client]:
-        return connect(self.settings.redis_url)
+        return connect(self.settings.full_url())
 
     def close(self) -> None:
         """Close the connection, if one was opened."""
@@ -294,11 +295,19 @@ _COMMON: dict[str, Any] = {
     "no_color": (NoColor, False),
     "debug": (Debug, False),
 }
+# Of every command that writes, which is every one with --dry-run.
+_CONFIRM = Annotated[
+    str | None,
+    typer.Option("--confirm", metavar="NAME", help="The context's name, where it is asked for"),
+]
 COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-color", "--debug")
 
 
 def with_environment(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the common options, and an ``Environment`` as its first parameter."""
+    """Give a command the common options, and an ``Environment`` as its first parameter.
+
+    A command with a ``dry_run`` writes: the context's ``read_only`` and ``confirm`` hold for it.
+    """
     signature = inspect.signature(function, eval_str=True)
     own = list(signature.parameters.values())[1:]
     common = [
@@ -307,6 +316,10 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
         )
         for name, (annotation, default) in _COMMON.items()
     ]
+    writes = "dry_run" in signature.parameters
+    if writes:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        common.insert(0, inspect.Parameter("confirmed", kind, default=None, annotation=_CONFIRM))
     # Keyword-only parameters may lack a default whatever stands before them, as an argument may.
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     context = inspect.Parameter(
@@ -315,10 +328,15 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(typer_context: typer.Context, **arguments: Any) -> None:
         options = {name: arguments.pop(name) for name in _COMMON}
+        confirmed = arguments.pop("confirmed", None)
         streams = typer_context.obj
         if not isinstance(streams, Streams):
             streams = Streams.standard()
         env = make_environment(streams, **options)
+        for warning in env.settings.warnings:
+            env.note(warning)
+        if writes:
+            guard_write(env, confirmed, dry_run=arguments["dry_run"])
         try:
             function(env, **arguments)
         finally:

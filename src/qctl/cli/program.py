@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("worker", "Run workers in Python, in front or in the background."),
     "demo": ("demo", "Watch a restart under load, and the proof that nothing was lost."),
     "config": ("config", "The settings in force, and where each comes from."),
-    "contexts": ("config", "Names of the contexts that the config files define."),
+    "contexts": ("contexts", "Names of the contexts that the config files define."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
