@@ -97,7 +97,8 @@ class Finished:
             now_ms = int(seconds) * 1000 + int(micros) // 1000
         except ReplyError:
             now_ms = int(time.time() * 1000)
-        self._begin_id = f"{now_ms}-0"
+        # The last id there can be before this millisecond.
+        self._begin_id = f"{now_ms - 1}-{2**64 - 1}"
 
     def poll(self, queues: Iterable[str]) -> None:
         """Count what is new.
@@ -110,8 +111,11 @@ class Finished:
         """
         for name in queues:
             keys = QueueKeys(self._prefix, name)
-            if keys not in self._broken:
-                self._cursors.setdefault(keys, self._begin_id)
+            if keys not in self._broken and keys not in self._cursors:
+                self._cursors[keys] = self._begin_id
+                with self._lock:
+                    # A counter that is told from 0 on shows its first step too.
+                    self._tally(keys)
         known = list(self._cursors)
         for start in range(0, len(known), _BATCH):
             self._note_gaps(known[start : start + _BATCH])
@@ -141,7 +145,7 @@ class Finished:
                 time.sleep(_HEAR_S)
 
     def figures(self) -> tuple[FinishedFigures, ...]:
-        """The counts so far, of the queues in which anything has happened."""
+        """The counts so far, of the queues that are followed."""
         with self._lock:
             return tuple(
                 FinishedFigures(

@@ -303,6 +303,9 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     )
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     for name, counts in buckets.items():
+        if not any(counts):
+            # Thirteen lines that say nothing.
+            continue
         family.add_metric(
             [name], list(zip(bounds, accumulate(map(float, counts)), strict=True)), sums[name]
         )
