@@ -203,7 +203,7 @@ def test_only_wire_composes_keys() -> None:
 
 
 HEAVY = {
-    *("asyncio", "redis", "textual", "pydantic"),
+    *("asyncio", "redis", "textual", "pydantic", "prometheus_client"),
     *("qctl.runtime", "qctl.redis_py", "qctl.embedded"),
 }
 IMPORT_CHECK = """

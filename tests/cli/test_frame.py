@@ -362,7 +362,7 @@ def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 
 FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain",
-             "qctl.manage.pm2", "qctl.cli.jobs")  # fmt: skip
+             "qctl.manage.pm2", "qctl.cli.jobs", "prometheus_client")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])

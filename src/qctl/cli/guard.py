@@ -60,6 +60,5 @@ def refuse_if_read_only(settings: Settings) -> None:
     raise RefusedError(
         f"{of} read-only",
         why=f"read_only = true in {settings.origins['read_only']}",
-        hint="--dry-run shows what it would do; no flag overrides this, only another context or "
-        "a change of that file",
+        hint="--dry-run; no flag overrides this, only another context or a change of that file",
     )

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from qctl.ops.settings import ConfigFile, Context, Setting
 from qctl.output.console import Cell, Column, Value
 
-_SETTING_COLUMNS = (Column("SETTING"), Column("VALUE", keep_end=True), Column("FROM"))
+_SETTING_COLUMNS = (
+    Column("SETTING"),
+    Column("VALUE", keep_end=True),
+    Column("FROM", keep_end=True),
+)
 _CONTEXT_COLUMNS = (
     Column("CHOSEN"),
     Column("CONTEXT"),
