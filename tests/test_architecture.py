@@ -14,7 +14,10 @@ SRC = Path(__file__).parent.parent / "src/qctl"
 FILES = sorted(SRC.rglob("*.py"))
 MAX_LINES = 400
 
-GROUND = {"errors", "config", "connect", "resp", "redis_py", "cluster", "embedded"}
+GROUND = {
+    *("errors", "config", "config_files", "passwords"),
+    *("connect", "resp", "redis_py", "cluster", "embedded"),
+}
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "wire": 1,
@@ -107,9 +110,11 @@ def test_imports_go_down(path: Path) -> None:
 
 def test_ground_floor_order() -> None:
     ground_imports = {
-        module for name in ("errors", "config") for module, _, _ in imports(SRC / f"{name}.py")
+        module
+        for name in ("errors", "config", "config_files", "passwords")
+        for module, _, _ in imports(SRC / f"{name}.py")
     }
-    assert ground_imports <= {"errors", "connect"}
+    assert ground_imports <= {"errors", "config_files", "passwords", "connect"}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +203,7 @@ def test_only_wire_composes_keys() -> None:
 
 
 HEAVY = {
-    *("asyncio", "redis", "textual", "pydantic"),
+    *("asyncio", "redis", "textual", "pydantic", "prometheus_client"),
     *("qctl.runtime", "qctl.redis_py", "qctl.embedded"),
 }
 IMPORT_CHECK = """

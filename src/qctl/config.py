@@ -1,19 +1,34 @@
-"""Settings: flag > environment > project ``qctl.toml`` > user config > default."""
+"""Settings: flag > environment > project ``qctl.toml`` > user config > default.
+
+The chosen context lies over the rest of its file, and over the environment too if a flag chose it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qctl.config_files import DEFAULT as BY_DEFAULT
+from qctl.config_files import (
+    Layer,
+    Origin,
+    beside,
+    oddities,
+    read_layers,
+    table_of,
+    user_config_path,
+)
 from qctl.connect import DEFAULT_URL
 from qctl.errors import NotFoundError, UsageError
+from qctl.passwords import PasswordSource, with_password
 
 DEFAULT_PREFIX = "bull"
 # BullMQ's own default. The limit is a worker option that stands nowhere in Redis.
 DEFAULT_MAX_STALLED_COUNT = 1
+_HINT = "see docs/configuration.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +45,20 @@ class Settings:
     """What a command runs with.
 
     Args:
-        redis_url: where Redis is; may hold a password.
+        redis_url: where Redis is; may hold a password. To connect, use ``full_url``.
         prefix: BullMQ's key prefix.
         max_stalled_count: the workers' ``maxStalledCount``: a job that stalls more often fails.
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
         contexts: names of the contexts that the config files define.
+        context: the chosen one.
+        read_only: whether commands that write are refused.
+        confirm: whether commands that write ask for the context's name.
+        password: what gives the password, where the URL has none.
+        origins: where each value comes from, by names like ``redis.url``.
+        files: the config files that were read, the one that wins first.
+        warnings: what is odd about these files.
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
@@ -46,6 +68,23 @@ class Settings:
     state_home: Path = Path("~/.local/state/qctl")
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
+    context: str | None = None
+    read_only: bool = False
+    confirm: bool = False
+    password: PasswordSource | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
+    files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def full_url(self) -> str:
+        """The URL with its password, which is read from its file or command now.
+
+        Raises:
+            UsageError, FailedError: there is no password to be had.
+        """
+        if self.password is None:
+            return self.redis_url
+        return with_password(self.redis_url, self.password.read())
 
 
 def load_settings(
@@ -63,39 +102,175 @@ def load_settings(
         NotFoundError: the context is not defined.
     """
     env = os.environ if environ is None else environ
-    config = _merge(_read(user_config_path(env)), _read(_project_config(cwd or Path.cwd())))
-    contexts = _table(config, "contexts")
-    context = context or env.get("QCTL_CONTEXT") or _text(config, "context")
-    if context:
-        if context not in contexts:
-            raise NotFoundError(
-                f"no context named {context!r}",
-                why=f"defined: {', '.join(sorted(contexts)) or 'none'}",
-                hint=f"define [contexts.{context}] in {user_config_path(env)}",
-            )
-        config = _merge(config, _table(contexts, context))
-    redis = _table(config, "redis")
-    limit = env.get("QCTL_MAX_STALLED_COUNT") or redis.get("max_stalled_count")
-    pm2_home = env.get("PM2_HOME") or _text(_table(config, "pm2"), "home") or "~/.pm2"
+    files = read_layers(env, cwd or Path.cwd())
+    flags = _given(
+        "flag",
+        {"redis.url": ["--redis"], "redis.prefix": ["--prefix"], "context": ["--context"]},
+        {"--redis": redis_url, "--prefix": prefix, "--context": context},
+    )
+    variables = _given(
+        "environment",
+        {
+            "redis.url": ["QCTL_REDIS_URL", "REDIS_URL"],
+            "redis.prefix": ["QCTL_PREFIX"],
+            "redis.max_stalled_count": ["QCTL_MAX_STALLED_COUNT"],
+            "context": ["QCTL_CONTEXT"],
+            "pm2.home": ["PM2_HOME"],
+            "state_home": ["XDG_STATE_HOME"],
+        },
+        env,
+    )
+    contexts = tuple(sorted({name for file in files for name in table_of(file.values, "contexts")}))
+    look = _Look([flags, variables, *files])
+    chosen = look.text("context")
+    if chosen:
+        chosen_layers = _layers_of(chosen, contexts, files, env)
+        by_flag = look.origins["context"].kind == "flag"
+        above = [*chosen_layers, variables] if by_flag else [variables, *chosen_layers]
+        look = _Look([flags, *above, *files], look.origins)
+    url = look.text("redis.url") or DEFAULT_URL
     return Settings(
-        redis_url=redis_url
-        or env.get("QCTL_REDIS_URL")
-        or env.get("REDIS_URL")
-        or _text(redis, "url")
-        or DEFAULT_URL,
-        prefix=prefix or env.get("QCTL_PREFIX") or _text(redis, "prefix") or DEFAULT_PREFIX,
-        max_stalled_count=_count(limit),
-        pm2_home=Path(pm2_home).expanduser(),
-        state_home=state_home(env),
-        targets=_targets(_table(config, "targets")),
-        contexts=tuple(sorted(contexts)),
+        redis_url=url,
+        prefix=look.text("redis.prefix") or DEFAULT_PREFIX,
+        max_stalled_count=_count(look.find("redis.max_stalled_count")),
+        pm2_home=Path(look.text("pm2.home") or "~/.pm2").expanduser(),
+        state_home=_state_home(look, env),
+        targets=_targets(look),
+        contexts=contexts,
+        context=chosen,
+        read_only=look.flag("read_only"),
+        confirm=bool(chosen) and look.flag("confirm"),
+        password=_password(look),
+        origins=look.origins,
+        files=tuple(file.path for file in files),
+        warnings=tuple(oddities(files)),
     )
 
 
-def user_config_path(env: Mapping[str, str]) -> Path:
-    """``$XDG_CONFIG_HOME/qctl/config.toml``, with the usual default for the variable."""
-    base = env.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "qctl" / "config.toml"
+def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
+    """The layer of flags, or of variables; of several names for a key the first one that is set."""
+    nested: dict[str, Any] = {}
+    origins = {}
+    for key, choices in names.items():
+        name = next((name for name in choices if values.get(name)), None)
+        if name is not None:
+            table, _, last = key.rpartition(".")
+            (nested.setdefault(table, {}) if table else nested)[last] = values[name]
+            origins[key] = Origin(kind, name)
+    return Layer(nested, origins)
+
+
+def _layers_of(
+    context: str, contexts: Sequence[str], files: Sequence[Layer], env: Mapping[str, str]
+) -> list[Layer]:
+    if context not in contexts:
+        raise NotFoundError(
+            f"no context named {context!r}",
+            why=f"defined: {', '.join(contexts) or 'none'}",
+            hint=f"define [contexts.{context}] in {user_config_path(env)}",
+        )
+    # A dot in the name is no border between tables.
+    return [
+        Layer(table_of(inner, context), None, file.path, f"contexts.{context}", file.is_project)
+        for file in files
+        if context in (inner := table_of(file.values, "contexts"))
+    ]
+
+
+class _Look:
+    """Looks values up in layers, the first that has one wins; notes where it was found."""
+
+    def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:
+        self.layers = layers
+        self.origins = origins if origins is not None else {}
+
+    def find(self, key: str) -> Any:
+        for layer in self.layers:
+            value = layer.get(key)
+            if value not in (None, ""):
+                self.origins[key] = layer.origin(key)
+                return value
+        self.origins[key] = BY_DEFAULT
+        return None
+
+    def text(self, key: str) -> str | None:
+        value = self.find(key)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(
+                f"config: {key.rpartition('.')[2]} must be a text",
+                why=f"it is {value!r} in {self.origins[key]}",
+                hint=_HINT,
+            )
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.find(key)
+        if value is not None and not isinstance(value, bool):
+            raise UsageError(
+                f"config: {key} must be true or false",
+                why=f"it is {value!r} in {self.origins[key]}",
+                hint=f"{key} = true",
+            )
+        return bool(value)
+
+
+def _password(look: _Look) -> PasswordSource | None:
+    """What gives the password: it goes with the ``url`` of its own table and with no other.
+
+    Otherwise a password would be sent to whatever server a flag, a variable or the ``qctl.toml`` of
+    a downloaded project names.
+    """
+    has_url = [layer for layer in look.layers if layer.get("redis.url")]
+    candidates = has_url[:1] or look.layers
+    for layer in candidates:
+        file, command = layer.get("redis.password_file"), layer.get("redis.password_command")
+        if file is None and command is None:
+            continue
+        if file is not None and command is not None:
+            raise UsageError(
+                "config: password_file and password_command contradict each other",
+                why=f"both are in {layer.origin('redis.password_file')}",
+                hint="remove one of them",
+            )
+        look.origins["redis.password"] = layer.origin("redis.password_file")
+        return _source(layer, file, command)
+    return None
+
+
+def _source(layer: Layer, file: object, command: object) -> PasswordSource:
+    path = layer.path
+    if command is not None:
+        if layer.is_project:
+            raise UsageError(
+                f"config: password_command in {path} is not run",
+                why="a project's file may come from elsewhere",
+                hint="put it into the user's own config, under [contexts.NAME.redis]",
+            )
+        if path.stat().st_mode & 0o022:
+            raise UsageError(
+                f"config: {path} has a password_command, and others may change it",
+                hint=f"chmod go-w {path}",
+            )
+        if (
+            not isinstance(command, list)
+            or not command
+            or not all(isinstance(word, str) and word for word in command)
+        ):
+            raise UsageError(
+                "config: password_command must be a list of texts",
+                hint='password_command = ["op", "read", "op://vault/redis/password"]',
+            )
+        return PasswordSource(command=tuple(command))
+    if not isinstance(file, str) or not file:
+        raise UsageError("config: password_file must be a text", hint=_HINT)
+    place = beside(path, file)
+    if layer.is_project and not place.resolve().is_relative_to(path.parent.resolve()):
+        raise UsageError(
+            f"config: password_file in {path} lies outside of the project",
+            why="a project's file may come from elsewhere, and would send your files to its Redis",
+            hint="put it into the user's own config, under [contexts.NAME.redis]",
+        )
+    return PasswordSource(file=place)
 
 
 def state_home(env: Mapping[str, str]) -> Path:
@@ -104,49 +279,9 @@ def state_home(env: Mapping[str, str]) -> Path:
     return Path(base).expanduser() / "qctl"
 
 
-def _project_config(folder: Path) -> Path | None:
-    for parent in (folder, *folder.parents):
-        candidate = parent / "qctl.toml"
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None or not path.is_file():
-        return {}
-    import tomllib  # noqa: PLC0415 - most machines have no config file
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"the config file {path} cannot be read", why=str(error), hint="mend or remove it"
-        ) from error
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = _merge(old, value)  # noqa: PLW2901
-        merged[key] = value
-    return merged
-
-
-def _table(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key, {})
-    if not isinstance(value, dict):
-        raise UsageError(f"config: [{key}] must be a table", hint="see docs/configuration.md")
-    return value
-
-
-def _text(table: dict[str, Any], key: str) -> str | None:
-    value = table.get(key)
-    if value is not None and not isinstance(value, str):
-        raise UsageError(f"config: {key} must be a text", hint="see docs/configuration.md")
-    return value
+def _state_home(look: _Look, env: Mapping[str, str]) -> Path:
+    look.find("state_home")
+    return state_home(env)
 
 
 def _count(value: object) -> int:
@@ -164,19 +299,30 @@ def _count(value: object) -> int:
     return count
 
 
-def _targets(table: dict[str, Any]) -> tuple[TargetConfig, ...]:
+def _targets(look: _Look) -> tuple[TargetConfig, ...]:
+    # Those of the files below first: that is their order in lists.
+    names = [name for layer in reversed(look.layers) for name in table_of(layer.values, "targets")]
     targets = []
-    for name, entry in table.items():
-        process = _text(entry, "process") if isinstance(entry, dict) else None
-        queues = entry.get("queues", []) if isinstance(entry, dict) else None
+    for name in dict.fromkeys(names):
+        found: dict[str, Any] = {}
+        for layer in look.layers:
+            entry = table_of(layer.values, "targets").get(name)
+            for key, value in entry.items() if isinstance(entry, dict) else ():
+                if key not in found:
+                    found[key] = value
+                    look.origins.setdefault(
+                        f"targets.{name}", layer.origin(f"targets.{name}.{key}")
+                    )
+        process, queues = found.get("process"), found.get("queues", [])
         if (
             not process
+            or not isinstance(process, str)
             or not isinstance(queues, list)
             or not all(isinstance(queue, str) for queue in queues)
         ):
             raise UsageError(
                 f'config: [targets.{name}] needs process = "MANAGER:NAME" and queues = ["…"]',
-                hint="see docs/configuration.md",
+                hint=_HINT,
             )
         targets.append(TargetConfig(name, process, tuple(queues)))
     return tuple(targets)

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.cli.frame import Streams
 from qctl.cli.program import run
+from qctl.cli.streams import Streams
 from qctl.demo.record import Proof
 from tests.servers import wait_until
 

@@ -362,7 +362,7 @@ def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 
 FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain",
-             "qctl.manage.pm2", "qctl.cli.jobs")  # fmt: skip
+             "qctl.manage.pm2", "qctl.cli.jobs", "prometheus_client")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])
@@ -372,7 +372,7 @@ def test_status_imports_only_what_it_needs(
     client.call("HSET", "bull:q:meta", "version", "bullmq:6.7.0")  # type: ignore[attr-defined]
     code = (
         "import json, sys\n"
-        "from qctl.cli.frame import Streams\n"
+        "from qctl.cli.streams import Streams\n"
         "from qctl.cli.program import run\n"
         f"code = run({[*arguments, '--redis', redis_url]!r}, Streams.standard())\n"
         "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)\n"

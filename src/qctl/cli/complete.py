@@ -177,7 +177,9 @@ def _sources() -> Iterable[tuple[str, Iterable[str]]]:
         return
     yield "contexts", settings.contexts
     yield "targets", _targets(settings)
-    yield "queues", _queues(settings)
+    # TAB must not make a key ring ask its owner.
+    if settings.password is None or not settings.password.command:
+        yield "queues", _queues(settings)
 
 
 def _queues(settings: Settings) -> Iterable[str]:
@@ -185,7 +187,7 @@ def _queues(settings: Settings) -> Iterable[str]:
     from qctl.ops.known import Memory  # noqa: PLC0415
 
     # TAB must not start a Redis either.
-    address, client = connect(settings.redis_url, start=False)
+    address, client = connect(settings.full_url(), start=False)
     memory = Memory(settings.state_home, address, settings.prefix)
     try:
         # The pass over all keys is shared with `qctl status`, where it takes long.

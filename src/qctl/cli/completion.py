@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from qctl.cli.frame import Streams, new_app
+from qctl.cli.frame import new_app
+from qctl.cli.streams import Streams
 
 app = new_app()
 

@@ -15,17 +15,16 @@ A command module has a ``Typer`` made by ``new_app`` and functions decorated twi
 from __future__ import annotations
 
 import inspect
-import io
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
+from qctl.cli.guard import guard_write
 from qctl.cli.help import App, Command, Group
+from qctl.cli.streams import Streams
 from qctl.config import Settings, load_settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import UsageError
@@ -38,41 +37,6 @@ if TYPE_CHECKING:
 OutputMode = Literal["table", "json", "ndjson"]
 _MODES: tuple[OutputMode, ...] = ("table", "json", "ndjson")
 _LEAST_WIDTH = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """The standard streams, and whether each is a terminal.
-
-    Args:
-        width: of the terminal in cells; None asks the terminal each time.
-        environ: the environment variables.
-    """
-
-    stdin: TextIO
-    stdout: TextIO
-    stderr: TextIO
-    stdin_is_terminal: bool = False
-    stdout_is_terminal: bool = False
-    stderr_is_terminal: bool = False
-    width: int | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-
-    @classmethod
-    def standard(cls) -> Streams:
-        """Those of this process; a closed one becomes the null device."""
-        stdin = sys.stdin or _null("r")
-        stdout = sys.stdout or _null("w")
-        stderr = sys.stderr or _null("w")
-        for stream in (stdout, stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                # A terminal that is not UTF-8 must not turn an ellipsis into a crash.
-                stream.reconfigure(errors="backslashreplace")
-        return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
-
-
-def _null(mode: Literal["r", "w"]) -> TextIO:
-    return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123
 
 
 @dataclass
@@ -141,7 +105,7 @@ class Environment:
 
     @cached_property
     def _connection(self) -> tuple[Address, Client]:
-        return connect(self.settings.redis_url)
+        return connect(self.settings.full_url())
 
     def close(self) -> None:
         """Close the connection, if one was opened."""
@@ -315,11 +279,19 @@ _COMMON: dict[str, Any] = {
     "no_color": (NoColor, False),
     "debug": (Debug, False),
 }
+# Of every command that writes, which is every one with --dry-run.
+_CONFIRM = Annotated[
+    str | None,
+    typer.Option("--confirm", metavar="NAME", help="The context's name, where it is asked for"),
+]
 COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-color", "--debug")
 
 
 def with_environment(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the common options, and an ``Environment`` as its first parameter."""
+    """Give a command the common options, and an ``Environment`` as its first parameter.
+
+    A command with a ``dry_run`` writes: the context's ``read_only`` and ``confirm`` hold for it.
+    """
     signature = inspect.signature(function, eval_str=True)
     own = list(signature.parameters.values())[1:]
     common = [
@@ -328,6 +300,10 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
         )
         for name, (annotation, default) in _COMMON.items()
     ]
+    writes = "dry_run" in signature.parameters
+    if writes:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        common.insert(0, inspect.Parameter("confirmed", kind, default=None, annotation=_CONFIRM))
     # Keyword-only parameters may lack a default whatever stands before them, as an argument may.
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     context = inspect.Parameter(
@@ -336,10 +312,15 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(typer_context: typer.Context, **arguments: Any) -> None:
         options = {name: arguments.pop(name) for name in _COMMON}
+        confirmed = arguments.pop("confirmed", None)
         streams = typer_context.obj
         if not isinstance(streams, Streams):
             streams = Streams.standard()
         env = make_environment(streams, **options)
+        for warning in env.settings.warnings:
+            env.note(warning)
+        if writes:
+            guard_write(env, confirmed, dry_run=arguments["dry_run"])
         try:
             function(env, **arguments)
         finally:

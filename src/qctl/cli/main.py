@@ -16,7 +16,7 @@ def main() -> None:
 
     # The same as Ctrl-C wherever nothing more careful is in force.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from qctl.cli.frame import Streams  # noqa: PLC0415
     from qctl.cli.program import run  # noqa: PLC0415
+    from qctl.cli.streams import Streams  # noqa: PLC0415
 
     sys.exit(run(sys.argv[1:], Streams.standard()))

@@ -21,8 +21,9 @@ from typer._click import exceptions as click_errors
 from typer.main import get_command
 
 from qctl import __version__
-from qctl.cli.frame import COMMON_FLAGS, Streams, wants_debug
+from qctl.cli.frame import COMMON_FLAGS, wants_debug
 from qctl.cli.help import Group
+from qctl.cli.streams import Streams
 from qctl.errors import ExitStatus, QctlError, UsageError
 
 # Name → module and help line, in the order of `qctl --help`. A test holds that each line is the
@@ -47,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("worker", "Run workers in Python, in front or in the background."),
     "demo": ("demo", "Watch a restart under load, and the proof that nothing was lost."),
     "config": ("config", "The settings in force, and where each comes from."),
-    "contexts": ("config", "Names of the contexts that the config files define."),
+    "contexts": ("contexts", "Names of the contexts that the config files define."),
     "completion": ("completion", "Completion of commands and queue names for your shell."),
 }
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")

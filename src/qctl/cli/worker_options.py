@@ -104,8 +104,8 @@ def parse_size(text: str) -> int:
     return size
 
 
-def parse_endpoint(text: str) -> tuple[str, int]:
-    """``[HOST:]PORT``.
+def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:
+    """``[HOST:]PORT``, on this host alone unless it says otherwise.
 
     Raises:
         UsageError: it is something else.
@@ -113,8 +113,8 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise UsageError(
-            f"--health-port {text!r} is no port",
-            hint="--health-port 8080, or 0.0.0.0:8080 where others must reach it",
+            f"{option} {text!r} is no port",
+            hint=f"{option} 8080, or 0.0.0.0:8080 where others must reach it",
         )
     return host.strip("[]") or "127.0.0.1", int(port)
 

@@ -139,7 +139,7 @@ class Child:
             settings = worker.settings()
             most = worker.options.max_stalled_count
             owner = str(uuid.uuid4())
-            held.append(Held(owner, settings.prefix, worker.queue, settings.redis_url, most))
+            held.append(Held(owner, settings.prefix, worker.queue, settings.full_url(), most))
         # Before the first job can be fetched.
         _say(self._channel, line("workers", held=[asdict(row) for row in held]))
         await self._start_all([row.owner for row in held])

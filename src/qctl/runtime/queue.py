@@ -34,7 +34,7 @@ class _Producer:
         adding.check_queue_name(name)
         settings = load_settings(redis_url=redis_url, prefix=prefix, environ=os.environ)
         self.keys = QueueKeys(settings.prefix, name)
-        self._redis_url = settings.redis_url
+        self._redis_url = settings.full_url()
 
     @property
     def name(self) -> str:

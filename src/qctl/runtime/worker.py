@@ -226,7 +226,7 @@ class Worker:
         keys = QueueKeys(settings.prefix, self.queue)
         name = client_name(keys.prefix, keys.name, options.name)
         # For the renewals; an embedded Redis lives as long as this client.
-        address, client = connect(redis_url or settings.redis_url)
+        address, client = connect(redis_url or settings.full_url())
         self._engine = engine = Engine(keys, address, options, name, owner)
         self._threads = Threads(self.queue)
         self._children = IsolatedPool(self._threads)

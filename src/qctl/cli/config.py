@@ -1,0 +1,40 @@
+"""``qctl config``: the settings in force, and the files they come from."""
+
+from __future__ import annotations
+
+from qctl.cli.frame import Environment, new_app, with_environment
+
+app = new_app("The settings in force, and where each comes from.")
+
+
+@app.command("view")
+@with_environment
+def view(env: Environment) -> None:
+    """The settings in force, and where each comes from.
+
+    Passwords are shown as ***, and no password_command is run.
+    """
+    from qctl.ops.settings import describe_settings  # noqa: PLC0415 - not for --help
+
+    settings = describe_settings(env.settings)
+    if env.output != "table":
+        env.emit_json({"settings": settings, "warnings": env.settings.warnings})
+        return
+    from qctl.output.settings import settings_table  # noqa: PLC0415 - not for JSON
+
+    env.table(*settings_table(settings))
+
+
+@app.command("path")
+@with_environment
+def path(env: Environment) -> None:
+    """The config files, the one that wins first."""
+    from qctl.ops.settings import config_files  # noqa: PLC0415 - not for --help
+
+    files = config_files(env.streams.environ)
+    if env.output != "table":
+        env.emit_json({"files": files})
+        return
+    from qctl.output.settings import files_table  # noqa: PLC0415 - not for JSON
+
+    env.table(*files_table(files))

@@ -1,0 +1,29 @@
+"""``qctl contexts``."""
+
+from __future__ import annotations
+
+from qctl.cli.frame import Environment, new_app, with_environment
+
+app = new_app()
+
+
+@app.command("contexts")
+@with_environment
+def contexts(env: Environment) -> None:
+    """Names of the contexts that the config files define.
+
+    The chosen one is marked. A guard holds for every command that writes: read-only refuses it,
+    confirm asks for the context's name.
+    """
+    from qctl.ops.settings import list_contexts  # noqa: PLC0415 - not for --help
+
+    found = list_contexts(env.settings, env.streams.environ)
+    if env.output != "table":
+        env.emit_json({"contexts": found})
+        return
+    from qctl.output.settings import contexts_table  # noqa: PLC0415 - not for JSON
+
+    if found:
+        env.table(*contexts_table(found))
+    else:
+        env.note("no context is defined; [contexts.NAME.redis] in a config file defines one")

@@ -1,0 +1,64 @@
+"""What a context demands of commands that write: ``read_only`` and ``confirm``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qctl.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from qctl.cli.frame import Environment
+    from qctl.config import Settings
+
+
+def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:
+    """Let a command that writes go on, or not.
+
+    Args:
+        confirmed: the context's name as ``--confirm`` has it.
+        dry_run: nothing will be written: nothing is refused or asked.
+
+    Raises:
+        RefusedError: the context is read-only, or another name was typed.
+        UsageError: the name is needed and there is nobody to ask, or ``--confirm`` names another.
+    """
+    settings = env.settings
+    if confirmed is not None and confirmed != settings.context:
+        raise UsageError(
+            f"--confirm names {confirmed!r}, and "
+            + (f"the context is {settings.context!r}" if settings.context else "no context is set"),
+            hint=f"--context {confirmed}, if that is meant",
+        )
+    if dry_run:
+        return
+    refuse_if_read_only(settings)
+    if not settings.confirm or confirmed is not None:
+        return
+    if not env.interactive:
+        raise UsageError(
+            f"context {settings.context} asks for its name, and there is nobody to ask",
+            why=f"confirm = true in {settings.origins['confirm']}",
+            hint=f"the same command with --confirm {settings.context}",
+        )
+    if env.ask(f"This writes to context {settings.context}. Type its name: ") != settings.context:
+        raise RefusedError(
+            "nothing was done",
+            why="another name was typed",
+            hint="--dry-run shows what it would do",
+        )
+
+
+def refuse_if_read_only(settings: Settings) -> None:
+    """Refuse any write where ``read_only`` holds. For what is no command, as a key of ``top``.
+
+    Raises:
+        RefusedError: it holds.
+    """
+    if not settings.read_only:
+        return
+    of = f"context {settings.context} is" if settings.context else "the config makes qctl"
+    raise RefusedError(
+        f"{of} read-only",
+        why=f"read_only = true in {settings.origins['read_only']}",
+        hint="--dry-run; no flag overrides this, only another context or a change of that file",
+    )

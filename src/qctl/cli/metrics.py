@@ -1,0 +1,104 @@
+"""``qctl metrics``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.errors import UsageError
+
+app = new_app()
+
+
+@app.command("metrics")
+@with_environment
+def metrics(
+    env: Environment,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            "--serve",
+            metavar="ADDR",
+            help="Serve them at http://ADDR/metrics until SIGTERM: :9120, 0.0.0.0:9120",
+        ),
+    ] = None,
+    max_queues: Annotated[
+        int,
+        typer.Option("--max-queues", metavar="N", min=1, help="The rest is summed as (other)"),
+    ] = 1000,
+) -> None:
+    """Figures of queues and workers for Prometheus.
+
+    Printed once, or served. A server also counts finished jobs and their durations from the queues'
+    events, while it runs.
+    """
+    from qctl.cli.worker_options import parse_endpoint  # noqa: PLC0415 - not for --help
+
+    endpoint = None if serve is None else parse_endpoint(serve, "--serve")
+    if endpoint is not None or env.output == "table":
+        _require_prometheus()
+    if endpoint is not None:
+        _serve(env, endpoint, max_queues)
+    else:
+        _print(env, max_queues)
+
+
+def _require_prometheus() -> None:
+    if find_spec("prometheus_client") is None:
+        raise UsageError(
+            "the package prometheus_client is not installed",
+            why="only this command needs it; --json works without it",
+            hint="pip install 'qctl[metrics]'",
+        )
+
+
+def _print(env: Environment, max_queues: int) -> None:
+    from qctl.ops.metrics import Names, read_metrics  # noqa: PLC0415
+
+    address, client = env.redis()
+    reading = read_metrics(client, address, env.settings, Names(max_queues))
+    if env.output != "table":
+        env.emit_json(reading)
+    else:
+        from qctl.output.prometheus import Scrape, text_of  # noqa: PLC0415 - 90 ms
+
+        env.streams.stdout.write(text_of(Scrape(reading)))
+    for remark in reading.remarks:
+        env.note(remark)
+
+
+def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None:
+    from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.connect import connect  # noqa: PLC0415
+    from qctl.ops.finished import Finished  # noqa: PLC0415
+    from qctl.ops.metrics import Names, read_metrics  # noqa: PLC0415
+    from qctl.ops.scrape import SharedReadings  # noqa: PLC0415
+    from qctl.output.prometheus import Scrape, serve  # noqa: PLC0415
+
+    address, client = env.redis()
+    # Of its own, so that a scrape does not wait for the events, nor they for it.
+    _, events = connect(address.url)
+    names = Names(max_queues)
+    readings = SharedReadings(lambda: read_metrics(client, address, env.settings, names))
+    finished = Finished(events, env.settings.prefix, names)
+    with stop_on_signals(lambda _: None) as stop:
+        end = serve(
+            *endpoint, lambda: Scrape(readings.reading(), finished.figures(), readings.errors())
+        )
+        host, port = endpoint
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        try:
+            if env.output == "table":
+                env.line(f"serving {url}")
+            else:
+                env.emit_json({"serving": url})
+            env.streams.stdout.flush()
+            # The first reading names the queues to follow.
+            readings.reading()
+            finished.run(lambda: list(names.shown), stop, lambda: readings.count_error("events"))
+        finally:
+            end()
+            events.close()

@@ -1,0 +1,45 @@
+"""The standard streams as commands see them, and as tests replace them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """The standard streams, and whether each is a terminal.
+
+    Args:
+        width: of the terminal in cells; None asks the terminal each time.
+        environ: the environment variables.
+    """
+
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+    stdin_is_terminal: bool = False
+    stdout_is_terminal: bool = False
+    stderr_is_terminal: bool = False
+    width: int | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+
+    @classmethod
+    def standard(cls) -> Streams:
+        """Those of this process; a closed one becomes the null device."""
+        stdin = sys.stdin or _null("r")
+        stdout = sys.stdout or _null("w")
+        stderr = sys.stderr or _null("w")
+        for stream in (stdout, stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A terminal that is not UTF-8 must not turn an ellipsis into a crash.
+                stream.reconfigure(errors="backslashreplace")
+        return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
+
+
+def _null(mode: Literal["r", "w"]) -> TextIO:
+    return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123

@@ -1,0 +1,245 @@
+"""Config files: where they are, what they say under which table, and what is odd about them."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from qctl.errors import UsageError
+
+# Every key that means something, by its table; ``*`` stands for a name of the user's.
+_KEYS = (
+    "context",
+    "read_only",
+    "redis.url",
+    "redis.prefix",
+    "redis.max_stalled_count",
+    "redis.password_file",
+    "redis.password_command",
+    "pm2.home",
+    "targets.*.process",
+    "targets.*.queues",
+)
+_IN_CONTEXTS = ("confirm", *(key for key in _KEYS if key != "context"))
+KNOWN_KEYS = (*_KEYS, *(f"contexts.*.{key}" for key in _IN_CONTEXTS))
+# A misspelt guard must stop the command: a warning would let it write.
+_GUARDS = {"read_only", "confirm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from.
+
+    Args:
+        kind: which of the places that are looked at.
+        name: the flag, the variable or the file's path; empty for a default.
+        table: the table in the file, e.g. ``contexts.prod.redis``; empty for its top.
+    """
+
+    kind: Literal["flag", "environment", "file", "default"]
+    name: str = ""
+    table: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "default":
+            return "default"
+        return f"{self.name} [{self.table}]" if self.table else self.name
+
+
+DEFAULT = Origin("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one place, by table and key; the tables of a file are nested in it.
+
+    Args:
+        values: e.g. ``{"redis": {"url": "…"}, "read_only": True}``.
+        names: of flags and variables: the one that gave a value, by its key with its table.
+        path: of a file.
+        base: the table of the file that the values stand in, e.g. ``contexts.prod``.
+        is_project: whether the file belongs to a project, perhaps one of strangers.
+    """
+
+    values: Mapping[str, Any]
+    names: Mapping[str, Origin] | None = None
+    path: Path = Path()
+    base: str = ""
+    is_project: bool = False
+
+    def get(self, key: str) -> Any:
+        """The value under a dotted key; None without one.
+
+        Raises:
+            UsageError: what should be a table is none.
+        """
+        *tables, last = key.split(".")
+        inner = self.values
+        for table in tables:
+            inner = table_of(inner, table)
+        return inner.get(last)
+
+    def origin(self, key: str) -> Origin:
+        """Where the value of ``key`` is from."""
+        if self.names is not None:
+            return self.names[key]
+        table = key.rpartition(".")[0]
+        return Origin("file", str(self.path), ".".join(part for part in (self.base, table) if part))
+
+
+def user_config_path(env: Mapping[str, str]) -> Path:
+    """``$XDG_CONFIG_HOME/qctl/config.toml``, with the usual default for the variable."""
+    base = env.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "qctl" / "config.toml"
+
+
+def project_config_path(folder: Path) -> Path | None:
+    """``qctl.toml`` of the nearest folder upwards that has one."""
+    for parent in (folder, *folder.parents):
+        candidate = parent / "qctl.toml"
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def read_layers(env: Mapping[str, str], cwd: Path) -> list[Layer]:
+    """The files that exist, the one that wins first.
+
+    Raises:
+        UsageError: a file is not TOML or cannot be read.
+    """
+    project, user = project_config_path(cwd), user_config_path(env)
+    layers = []
+    if project is not None:
+        layers.append(Layer(_read(project), path=project, is_project=True))
+    if user.is_file():
+        layers.append(Layer(_read(user), path=user))
+    return layers
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - most machines have no config file
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the config file {path} cannot be read", why=str(error), hint="mend or remove it"
+        ) from error
+
+
+def table_of(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The table under a key; an empty one where there is none.
+
+    Raises:
+        UsageError: it is something else than a table.
+    """
+    value = values.get(key, {})
+    if not isinstance(value, dict):
+        raise UsageError(f"config: [{key}] must be a table", hint="see docs/configuration.md")
+    return value
+
+
+def oddities(layers: Sequence[Layer]) -> Iterator[str]:
+    """What is odd about the files, a sentence each: unknown keys, passwords that others can read.
+
+    Raises:
+        UsageError: a key looks like a misspelt guard.
+    """
+    for layer in layers:
+        for key in _leaves(layer.values):
+            if not _is_known(key):
+                yield _unknown(layer.path, key)
+        yield from _exposed(layer)
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        # A dot in a name, as in [targets."a.b"], is no border between tables.
+        key = f"{above}{name.replace('.', '_')}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{key}.")
+        elif not isinstance(value, dict):
+            yield key
+
+
+def _is_known(key: str) -> bool:
+    parts = key.split(".")
+    return any(_matches(parts, known.split(".")) for known in KNOWN_KEYS)
+
+
+def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
+    return len(parts) == len(known) and all(
+        want in ("*", part) for part, want in zip(parts, known, strict=True)
+    )
+
+
+def _unknown(path: Path, key: str) -> str:
+    from difflib import SequenceMatcher, get_close_matches  # noqa: PLC0415 - rarely needed
+
+    table, _, last = key.rpartition(".")
+    lasts = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
+    near = get_close_matches(last.lower().replace("-", "_"), lasts, n=1, cutoff=0.6)
+    candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in near]
+    # A right word in a wrong table, a wrong word in a right one, or a whole table misspelt.
+    best = max(
+        candidates or KNOWN_KEYS,
+        key=lambda known: (
+            known.count(".") and _matches(table.split("."), known.split(".")[:-1]),
+            SequenceMatcher(None, key, known).ratio(),
+        ),
+    )
+    shown = _with_names(key, best)
+    what = f"unknown key {_bracketed(key)} in {path}"
+    if near and near[0] in _GUARDS:
+        raise UsageError(
+            f"config: {what}",
+            why="it looks like a misspelt guard, without which commands would write",
+            hint=f"{_bracketed(shown)} = true, or remove it",
+        )
+    return f"config: {what} does nothing; the nearest that does: {_bracketed(shown)}"
+
+
+def _with_names(key: str, known: str) -> str:
+    """A known key with the user's names in the places of its stars, as far as they are given."""
+    names = key.split(".")[1:-1]
+    parts = [
+        names.pop(0) if part == "*" and names else part.replace("*", "NAME")
+        for part in known.split(".")
+    ]
+    return ".".join(parts)
+
+
+def _bracketed(key: str) -> str:
+    table, _, last = key.rpartition(".")
+    return f"[{table}] {last}" if table else last
+
+
+def _exposed(layer: Layer) -> Iterator[str]:
+    """A warning where others can read a password."""
+    tables = [layer.values, *table_of(layer.values, "contexts").values()]
+    redis = [table_of(table, "redis") for table in tables if isinstance(table, dict)]
+    names = {name for table in redis if isinstance(name := table.get("password_file"), str)}
+    files = {beside(layer.path, name) for name in names}
+    if any(_holds_password(table.get("url")) for table in redis):
+        files.add(layer.path)
+    for path in sorted(files):
+        # A password file that is missing is an error only where it is needed.
+        with suppress(OSError):
+            if path.stat().st_mode & stat.S_IROTH:
+                yield f"{path} holds a password, and every user can read it: chmod o-rwx {path}"
+
+
+def _holds_password(url: object) -> bool:
+    if not isinstance(url, str) or "@" not in url:
+        return False
+    return ":" in url.partition("://")[2].rpartition("@")[0]
+
+
+def beside(config: Path, name: str) -> Path:
+    """The file that a config names: ``~`` is the home, relative means beside the config."""
+    return config.parent / Path(name).expanduser()

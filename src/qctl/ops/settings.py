@@ -1,0 +1,127 @@
+"""The settings in force with where each comes from, and the contexts; secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qctl.config import Settings, load_settings
+from qctl.config_files import DEFAULT, Origin, project_config_path, user_config_path
+from qctl.connect import EMBEDDED, parse_url
+from qctl.errors import QctlError
+
+_MASK = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value in force.
+
+    Args:
+        name: as in the config files, e.g. ``redis.url``.
+        value: what can be shown of it.
+        origin: where it comes from.
+    """
+
+    name: str
+    value: str | int | bool | None
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A ``[contexts.NAME]`` as ``--context NAME`` would use it.
+
+    Args:
+        redis_url: without its password.
+        error: why it cannot be used; the values are then null.
+    """
+
+    name: str
+    chosen: bool
+    redis_url: str | None = None
+    prefix: str | None = None
+    read_only: bool | None = None
+    confirm: bool | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A config file, or the place of one."""
+
+    kind: Literal["project", "user"]
+    path: Path
+    exists: bool
+
+
+def describe_settings(settings: Settings) -> tuple[Setting, ...]:
+    """Every value in force; a password is never read for this."""
+    origins = settings.origins
+    values: dict[str, str | int | bool | None] = {
+        "context": settings.context,
+        "redis.url": masked_url(settings.redis_url),
+        "redis.password": None if settings.password is None else f"{_MASK} {settings.password}",
+        "redis.prefix": settings.prefix,
+        "redis.max_stalled_count": settings.max_stalled_count,
+        "read_only": settings.read_only,
+        "confirm": settings.confirm,
+        "pm2.home": str(settings.pm2_home),
+        "state_home": str(settings.state_home),
+    }
+    if settings.password is None:
+        # In the URL, or there is none.
+        del values["redis.password"]
+    for target in settings.targets:
+        values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"
+    return tuple(Setting(name, value, origins.get(name, DEFAULT)) for name, value in values.items())
+
+
+def list_contexts(
+    settings: Settings, environ: Mapping[str, str], cwd: Path | None = None
+) -> tuple[Context, ...]:
+    """The contexts that the config files define, by name. One that is broken says why."""
+    found = []
+    for name in settings.contexts:
+        chosen = name == settings.context
+        try:
+            own = load_settings(context=name, environ=environ, cwd=cwd)
+        except QctlError as error:
+            found.append(Context(name, chosen, error=error.what))
+            continue
+        found.append(
+            Context(
+                name,
+                chosen,
+                masked_url(own.redis_url),
+                own.prefix,
+                own.read_only,
+                own.confirm,
+            )
+        )
+    return tuple(found)
+
+
+def config_files(environ: Mapping[str, str], cwd: Path | None = None) -> tuple[ConfigFile, ...]:
+    """The files that settings are read from, the one that wins first."""
+    project, user = project_config_path(cwd or Path.cwd()), user_config_path(environ)
+    files = [] if project is None else [ConfigFile("project", project, True)]
+    return (*files, ConfigFile("user", user, user.is_file()))
+
+
+def masked_url(url: str) -> str:
+    """A Redis URL with ``***`` for its password; of one that cannot be understood, nothing."""
+    if url.startswith(EMBEDDED):
+        return url
+    try:
+        address = parse_url(url)
+    except QctlError:
+        return "(no URL that qctl knows)"
+    shown = str(address)
+    if address.password is None:
+        return shown
+    scheme, _, rest = shown.partition("://")
+    user, at, hosts = rest.rpartition("@")
+    return f"{scheme}://{user}:{_MASK}@{hosts if at else rest}"

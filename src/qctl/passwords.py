@@ -1,0 +1,114 @@
+"""The password of a Redis, from a file or a command; never from a flag, never shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from qctl.errors import FailedError, UsageError
+
+# A person may have to unlock a key ring meanwhile.
+COMMAND_TIMEOUT_S = 60.0
+_MOST_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordSource:
+    """What gives a password; one of the two.
+
+    Args:
+        file: its first line is the password.
+        command: a program and its arguments; the first line that it prints is the password.
+    """
+
+    file: Path | None = None
+    command: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        # The arguments name the secret's place, and by mistake the secret itself.
+        return f"from {self.file}" if self.file else f"from the command {self.command[0]}"
+
+    def read(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """The password.
+
+        Raises:
+            UsageError: the file cannot be read, the program does not exist, or it is empty.
+            FailedError: the command failed or took too long. What it printed is not repeated.
+        """
+        text = self._file_text(self.file) if self.file else self._output(timeout_s)
+        password = text.partition("\n")[0].rstrip("\r")
+        if not password:
+            raise UsageError(
+                f"the password {self} is empty", hint="its first line has to be the password"
+            )
+        return password
+
+    def _file_text(self, path: Path) -> str:
+        try:
+            with path.open(encoding="utf-8") as file:
+                return file.read(_MOST_BYTES)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UsageError(
+                f"the password file {path} cannot be read",
+                why=str(reason),
+                hint="correct password_file: qctl config view",
+            ) from None
+
+    def _output(self, timeout_s: float) -> str:
+        import subprocess  # noqa: PLC0415 - rarely needed
+
+        hint = "run it yourself to see why; qctl shows nothing of what it prints"
+        try:
+            with subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                try:
+                    output = process.communicate(timeout=timeout_s)[0]
+                except subprocess.TimeoutExpired:
+                    # Its output is not waited for: a grandchild may hold that open for ever.
+                    process.kill()
+                    output = None
+        except OSError as error:
+            raise UsageError(
+                f"the password_command {self.command[0]!r} cannot be started",
+                why=str(error.strerror),
+                hint="correct it: qctl config path",
+            ) from None
+        what = f"the password_command {self.command[0]!r}"
+        if output is None:
+            raise FailedError(f"{what} took longer than {timeout_s:g} s", hint=hint)
+        if process.returncode:
+            raise FailedError(f"{what} failed with exit code {process.returncode}", hint=hint)
+        try:
+            return str(output.decode())
+        except UnicodeDecodeError:
+            raise FailedError(f"{what} printed what is not UTF-8", hint=hint) from None
+
+
+def with_password(url: str, password: str) -> str:
+    """A Redis URL with a password put into it.
+
+    Raises:
+        UsageError: the URL has one already, or its kind has none.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise UsageError(
+            "this kind of Redis has no password",
+            why=f"the URL is {scheme}",
+            hint="remove password_file and password_command: qctl config view",
+        )
+    ends = [index for mark in "/?#" if (index := rest.find(mark)) >= 0]
+    netloc, path = rest[: min(ends, default=len(rest))], rest[min(ends, default=len(rest)) :]
+    user, _, hosts = netloc.rpartition("@")
+    if ":" in user:
+        raise UsageError(
+            "the Redis URL has a password, and so has the config beside it",
+            hint="remove one of them: qctl config view",
+        )
+    return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{path}"

@@ -1,0 +1,29 @@
+"""How many jobs have ever finished, where the workers keep BullMQ's metrics (wire format 5.21)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Arg, Client
+from qctl.wire.jobs import number, typed
+from qctl.wire.keys import QueueKeys
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedCounts:
+    """Jobs of one queue since its metrics began; None where no worker keeps them."""
+
+    completed: int | None
+    failed: int | None
+
+
+def read_finished_counts(client: Client, queues: Sequence[QueueKeys]) -> list[FinishedCounts]:
+    """The counts of some queues, in one round trip."""
+    commands: list[tuple[Arg, ...]] = [
+        ("HGET", keys(f"metrics:{result}"), "count")
+        for keys in queues
+        for result in ("completed", "failed")
+    ]
+    replies = [number(typed(reply, None)) for reply in client.pipeline(commands)] if queues else []
+    return [FinishedCounts(*replies[index : index + 2]) for index in range(0, 2 * len(queues), 2)]

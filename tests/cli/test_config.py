@@ -1,0 +1,212 @@
+"""``config``, ``contexts``, and what a context demands of commands that write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qctl.cli import program
+from qctl.connect import Client
+from tests.cli.test_frame import Ran, run
+from tests.wire.build import Q, is_paused, put
+
+
+class Setup:
+    """A user's config beside the shared server."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.file = folder / "qctl/config.toml"
+        self.file.parent.mkdir()
+        self.environ = {"XDG_CONFIG_HOME": str(folder), "PM2_HOME": "/nonexistent"}
+        self.write(
+            f'[redis]\nurl = "redis://:hunter2@base:1/0"\n'
+            f'[contexts.prod.redis]\nurl = "{url}"\n'
+            f'[contexts.careful]\nconfirm = true\n[contexts.careful.redis]\nurl = "{url}"\n'
+            f'[contexts.look]\nread_only = true\n[contexts.look.redis]\nurl = "{url}"\n'
+        )
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+        self.file.chmod(0o600)
+
+    def run(self, *words: str, **options: Any) -> Ran:
+        return run(*words, **{**self.environ, **options})
+
+
+@pytest.fixture
+def setup(tmp_path: Path, redis_url: str, client: Client) -> Setup:
+    put(client, "1", "active", lock="t")
+    return Setup(tmp_path, redis_url)
+
+
+def test_view_names_every_origin_and_masks_passwords(setup: Setup) -> None:
+    ran = setup.run("config", "view", "--prefix", "x", "--json", QCTL_MAX_STALLED_COUNT="4")
+    assert "hunter2" not in ran.out + ran.err
+    rows = {row["name"]: row for row in json.loads(ran.out)["settings"]}
+    assert rows["redis.url"] == {
+        "name": "redis.url",
+        "value": "redis://:***@base:1/0",
+        "origin": {"kind": "file", "name": str(setup.file), "table": "redis"},
+    }
+    assert rows["redis.prefix"]["origin"] == {"kind": "flag", "name": "--prefix", "table": ""}
+    assert rows["redis.max_stalled_count"]["value"] == 4
+    assert rows["redis.max_stalled_count"]["origin"]["name"] == "QCTL_MAX_STALLED_COUNT"
+    assert rows["context"] == {
+        "name": "context",
+        "value": None,
+        "origin": {"kind": "default", "name": "", "table": ""},
+    }
+    lines = setup.run("config", "view", "--context", "look").out.splitlines()
+    assert [line.split() for line in lines if line.startswith("read_only")] == [
+        ["read_only", "yes", str(setup.file), "[contexts.look]"]
+    ]
+
+
+def test_view_runs_no_password_command(setup: Setup) -> None:
+    ran = setup.file.parent / "ran"
+    setup.write(f'[redis]\npassword_command = ["touch", "{ran}"]')
+    shown = setup.run("config", "view").out
+    assert "*** from the command touch" in shown
+    assert setup.run("contexts").code == 0
+    assert not ran.exists()
+    assert setup.run("queues").code == 2
+    assert ran.exists()
+
+
+def test_path(setup: Setup) -> None:
+    assert json.loads(setup.run("config", "path", "--json").out) == {
+        "files": [{"kind": "user", "path": str(setup.file), "exists": True}]
+    }
+    setup.file.unlink()
+    assert setup.run("config", "path").out.split()[-2:] == [str(setup.file), "no"]
+
+
+def test_contexts_marks_the_chosen_one(setup: Setup) -> None:
+    setup.write(setup.file.read_text() + "[contexts.odd.redis]\nurl = 5\n")
+    lines = setup.run("contexts", QCTL_CONTEXT="prod").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["CHOSEN", "careful", "look", "odd", "*"]
+    assert lines[1].endswith("confirm")
+    assert lines[2].endswith("read-only")
+    assert "url must be a text" in lines[3]
+    found = json.loads(setup.run("contexts", "--json", "--context", "look").out)["contexts"]
+    assert [row["name"] for row in found if row["chosen"]] == ["look"]
+    assert [row["read_only"] for row in found] == [False, True, None, False]
+
+
+def test_no_contexts(setup: Setup) -> None:
+    setup.write("")
+    ran = setup.run("contexts")
+    assert (ran.code, ran.out) == (0, "")
+    assert "no context is defined" in ran.err
+    assert json.loads(setup.run("contexts", "--json").out) == {"contexts": []}
+
+
+def test_warnings_are_told_beside_the_result(setup: Setup) -> None:
+    setup.write(setup.file.read_text() + "[redsi]\nurl = 1\n")
+    ran = setup.run("queues", "--context", "prod")
+    assert (ran.code, ran.out) == (0, "q\n")
+    assert ran.err.startswith("config: unknown key [redsi] url in ")
+
+
+# Guards
+
+
+def leaves() -> Iterator[tuple[str, Any]]:
+    """Every command there is, with its words."""
+    for name in program.COMMANDS:
+        command = program.load_command(name)
+        subcommands = getattr(command, "commands", None)
+        if subcommands is not None:
+            yield from ((f"{name} {word}", leaf) for word, leaf in subcommands.items())
+        elif command is not None:
+            yield name, command
+
+
+# They write nothing of their own accord. Workers are in this list because taking and finishing jobs
+# is what they are for, a read-only context or not; `top` asks the guard itself at each of its keys.
+READING = {
+    *("status", "queues", "workers", "jobs list", "jobs show", "jobs logs", "impact", "doctor"),
+    *("schedules list", "schedules show", "events", "wait", "metrics", "config view"),
+    *("config path", "contexts", "completion", "demo", "top"),
+    *("worker run", "worker start", "worker stop", "worker restart", "worker list", "worker logs"),
+}
+
+
+def test_every_command_either_reads_or_is_guarded() -> None:
+    """A new command that writes has a --dry-run, and by that the guard; one that reads is above."""
+    guarded = set()
+    for words, command in leaves():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        assert ("--dry-run" in flags) == ("--confirm" in flags), words
+        if "--dry-run" in flags:
+            guarded.add(words)
+        assert ("--dry-run" in flags) != (words in READING), words
+    assert {"pause", "resume", "drain", "restart", "jobs retry-stalled"} <= guarded
+
+
+WRITES = [
+    ["pause", "q"],
+    ["resume", "q"],
+    ["drain", "q"],
+    ["restart", "pm2:worker"],
+    ["jobs", "retry-stalled"],
+]
+
+
+@pytest.mark.parametrize("words", WRITES, ids=lambda words: words[0])
+def test_read_only_refuses_what_writes(setup: Setup, client: Client, words: list[str]) -> None:
+    before = client.call("DUMP", Q("meta"))
+    for more in ([], ["--confirm", "look"], ["--json"]):
+        ran = setup.run(*words, *more, "--context", "look")
+        assert (ran.code, ran.out) == (5, "")
+        assert "context look is read-only" in ran.err
+        assert f"read_only = true in {setup.file} [contexts.look]" in ran.err
+    assert client.call("DUMP", Q("meta")) == before
+
+
+def test_read_only_lets_a_dry_run_and_reading_through(setup: Setup, client: Client) -> None:
+    assert setup.run("pause", "q", "--dry-run", "--context", "look").out.endswith("(dry run)\n")
+    assert setup.run("status", "q", "--context", "look").code == 0
+    assert not is_paused(client)
+
+
+def test_read_only_of_the_whole_config(setup: Setup) -> None:
+    setup.write("read_only = true\n")
+    ran = setup.run("pause", "q")
+    assert ran.code == 5
+    assert "the config makes qctl read-only" in ran.err
+    assert f"read_only = true in {setup.file}\n" in ran.err
+
+
+def test_confirm_asks_for_the_name(setup: Setup, client: Client) -> None:
+    ran = setup.run("pause", "q", "--context", "careful", terminal=True, stdin="carefull\n")
+    assert ran.code == 5
+    assert "nothing was done" in ran.err
+    assert not is_paused(client)
+    ran = setup.run("pause", "q", "--context", "careful", terminal=True, stdin="careful\n")
+    assert ran.code == 0
+    assert ran.err.startswith("This writes to context careful. Type its name: ")
+    assert is_paused(client)
+
+
+def test_confirm_without_anybody_to_ask(setup: Setup, client: Client) -> None:
+    words = ["jobs", "retry-stalled", "q", "--yes", "--context", "careful"]
+    ran = setup.run(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("try: the same command with --confirm careful\n")
+    assert setup.run(*words, terminal=True, stdin="").code == 5
+    assert setup.run(*words, "--confirm", "careful").code == 0
+    assert setup.run(*words, "--dry-run").code == 0
+
+
+def test_a_confirmed_name_must_be_the_contexts(setup: Setup, client: Client) -> None:
+    for more in ([], ["--context", "careful"], ["--context", "prod", "--dry-run"]):
+        ran = setup.run("pause", "q", "--confirm", "other", *more)
+        assert ran.code == 2
+        assert "--confirm names 'other'" in ran.err
+    assert setup.run("pause", "q", "--context", "prod", "--confirm", "prod").code == 0
+    assert is_paused(client)

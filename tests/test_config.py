@@ -1,0 +1,312 @@
+"""Settings: which place wins, what is odd about a file, where a password comes from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from qctl.config import Settings, load_settings
+from qctl.errors import NotFoundError, QctlError, UsageError
+from qctl.passwords import with_password
+
+
+class Place:
+    """A home with a user's config, and a folder of a project."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {"XDG_CONFIG_HOME": str(folder / "home")}
+        (folder / "home/qctl").mkdir(parents=True)
+        (folder / "project/deep").mkdir(parents=True)
+
+    @property
+    def user(self) -> Path:
+        return self.folder / "home/qctl/config.toml"
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project/qctl.toml"
+
+    def write(self, user: str = "", project: str = "") -> Place:
+        for path, text in ((self.user, user), (self.project, project)):
+            if text:
+                path.write_text(text)
+                path.chmod(0o600)
+        return self
+
+    def load(self, *, context: str | None = None, url: str | None = None, **env: str) -> Settings:
+        return load_settings(
+            redis_url=url,
+            context=context,
+            environ={**self.environ, **env},
+            cwd=self.folder / "project/deep",
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+CONTEXTS = """
+[redis]
+url = "redis://base:1"
+prefix = "base"
+[contexts.prod]
+read_only = true
+[contexts.prod.redis]
+url = "redis://prod:1"
+"""
+
+
+def origin(settings: Settings, name: str) -> str:
+    return str(settings.origins[name])
+
+
+def test_each_place_wins_over_those_below_and_is_named(place: Place) -> None:
+    settings = place.load()
+    assert (settings.redis_url, origin(settings, "redis.url")) == (
+        *("redis://localhost:6379/0", "default"),
+    )
+    place.write(user='[redis]\nurl = "redis://user:1"\nmax_stalled_count = 3')
+    settings = place.load()
+    assert (settings.redis_url, settings.max_stalled_count) == ("redis://user:1", 3)
+    assert origin(settings, "redis.url") == f"{place.user} [redis]"
+    place.write(project='[redis]\nurl = "redis://project:1"')
+    settings = place.load()
+    assert (settings.redis_url, settings.max_stalled_count) == ("redis://project:1", 3)
+    assert origin(settings, "redis.url") == f"{place.project} [redis]"
+    settings = place.load(REDIS_URL="redis://env:1")
+    assert (settings.redis_url, origin(settings, "redis.url")) == ("redis://env:1", "REDIS_URL")
+    settings = place.load(url="redis://flag:1", REDIS_URL="redis://env:1")
+    assert (settings.redis_url, origin(settings, "redis.url")) == ("redis://flag:1", "--redis")
+    assert settings.files == (place.project, place.user)
+
+
+def test_a_context_lies_over_the_rest(place: Place) -> None:
+    place.write(user=CONTEXTS, project='[redis]\nurl = "redis://project:1"')
+    assert place.load().read_only is False
+    for settings in (place.load(context="prod"), place.load(QCTL_CONTEXT="prod")):
+        assert (settings.redis_url, settings.prefix, settings.read_only) == (
+            *("redis://prod:1", "base", True),
+        )
+        assert origin(settings, "redis.url") == f"{place.user} [contexts.prod.redis]"
+        assert origin(settings, "read_only") == f"{place.user} [contexts.prod]"
+    assert place.load(url="redis://flag:1", context="prod").redis_url == "redis://flag:1"
+
+
+def test_a_context_named_by_a_flag_is_not_undone_by_a_variable(place: Place) -> None:
+    """An app's REDIS_URL must not send ``--context prod`` somewhere else."""
+    place.write(user=CONTEXTS)
+    assert place.load(context="prod", REDIS_URL="redis://env:1").redis_url == "redis://prod:1"
+    assert place.load(QCTL_CONTEXT="prod", REDIS_URL="redis://env:1").redis_url == "redis://env:1"
+
+
+def test_a_context_that_is_not_defined(place: Place) -> None:
+    place.write(user=CONTEXTS)
+    with pytest.raises(NotFoundError, match="no context named 'prd'") as caught:
+        place.load(context="prd")
+    assert caught.value.why == "defined: prod"
+
+
+def test_targets_of_all_files_key_by_key(place: Place) -> None:
+    place.write(
+        user='[targets.a]\nprocess = "pm2:a"\nqueues = ["q"]\n[targets.b]\nprocess = "pm2:b"',
+        project='[targets.a]\nprocess = "pm2:other"',
+    )
+    first, second = place.load().targets
+    assert (first.name, first.process, first.queues) == ("a", "pm2:other", ("q",))
+    assert (second.name, second.process, second.queues) == ("b", "pm2:b", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[redis]\nmax_stalled = 1", "[redis] max_stalled_count"),
+        ('[redis]\npassword = "x"', "[redis] password_file"),
+        ('url = "redis://x"', "[redis] url"),
+        ('[contexts.prod]\nprefix = "x"', "[contexts.prod.redis] prefix"),
+        ('[redsi]\nurl = "redis://x"', "[redis] url"),
+        ('[targets.ingest]\nprocess = "pm2:x"\nqueue = []', "[targets.ingest] queues"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_known(place: Place, text: str, says: str) -> None:
+    (warning,) = place.write(user=text).load().warnings
+    assert warning.startswith("config: unknown key ")
+    assert str(place.user) in warning
+    assert warning.endswith(f"the nearest that does: {says}")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[contexts.prod]\nreadonly = true", "[contexts.prod] read_only = true"),
+        ("[contexts.prod]\nread-only = true", "[contexts.prod] read_only = true"),
+        ("[contexts.prod]\nconfrim = true", "[contexts.prod] confirm = true"),
+        ("confirm = true", "[contexts.NAME] confirm = true"),
+        ('[contexts.prod]\nread_only = "yes"', "read_only = true"),
+    ],
+)
+def test_a_guard_is_never_lost_to_a_typo(place: Place, text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        place.write(user=text).load(context="prod" if "prod" in text else None)
+    assert caught.value.hint.startswith(hint)
+
+
+def test_known_keys_are_no_oddity(place: Place) -> None:
+    text = CONTEXTS + 'password_file = "pw"\n[pm2]\nhome = "~/x"\n[targets."a.b"]\n'
+    place.write(user=text + 'process = "pm2:a"\nqueues = []')
+    assert place.load().warnings == ()
+
+
+# Passwords
+
+
+def test_a_file_others_can_read_is_told_if_it_holds_a_password(place: Place) -> None:
+    place.write(user='[contexts.prod.redis]\nurl = "redis://:s3cret@h:1"')
+    assert place.load().warnings == ()
+    place.user.chmod(0o644)
+    (warning,) = place.load().warnings
+    assert warning.endswith(f"chmod o-rwx {place.user}")
+    assert "s3cret" not in warning
+    place.write(user='[contexts.prod.redis]\nurl = "redis://h:1"')
+    place.user.chmod(0o644)
+    assert place.load().warnings == ()
+
+
+def test_a_password_from_a_file(place: Place) -> None:
+    place.write(user='[redis]\nurl = "redis://ops@h:1/2"\npassword_file = "pw"')
+    secret = place.user.parent / "pw"
+    with pytest.raises(UsageError, match="cannot be read"):
+        place.load().full_url()
+    secret.write_text("p@ss/word\nanother line\n")
+    secret.chmod(0o600)
+    settings = place.load()
+    assert settings.full_url() == "redis://ops:p%40ss%2Fword@h:1/2"
+    assert "word" not in settings.redis_url
+    assert settings.warnings == ()
+    secret.chmod(0o604)
+    assert "pw holds a password" in place.load().warnings[0]
+    secret.write_text("\n")
+    with pytest.raises(UsageError, match="empty"):
+        place.load().full_url()
+
+
+def with_command(place: Place, code: str) -> Settings:
+    words = ", ".join(f"'''{word}'''" for word in (sys.executable, "-c", code))
+    return place.write(user=f"[redis]\npassword_command = [{words}]").load()
+
+
+def test_a_password_from_a_command_without_a_shell(place: Place) -> None:
+    settings = with_command(place, "print('a$HOME`b')")
+    assert settings.full_url() == "redis://:a%24HOME%60b@localhost:6379/0"
+    assert "print" not in repr(settings.password.__str__())
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import sys; print('s3cret'); sys.stderr.write('s3cret'); sys.exit(3)", "exit code 3"),
+        ("pass", "is empty"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff\\xfe')", "not UTF-8"),
+    ],
+)
+def test_what_a_failed_command_printed_is_not_shown(
+    place: Place, code: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_command(place, code)
+    with pytest.raises(QctlError) as caught:
+        settings.full_url()
+    error = caught.value
+    told = f"{error.what}\n{error.why}\n{error.hint}"
+    assert says in told
+    assert "s3cret" not in told + "".join(capfd.readouterr())
+
+
+def test_a_command_that_hangs_with_a_grandchild_ends(place: Place) -> None:
+    code = "import subprocess; subprocess.run(['sleep', '3'])"
+    password = with_command(place, code).password
+    assert password is not None
+    with pytest.raises(QctlError, match="took longer than"):
+        password.read(timeout_s=0.2)
+
+
+def test_a_command_that_is_not_there(place: Place) -> None:
+    place.write(user='[redis]\npassword_command = ["/nonexistent/op"]')
+    with pytest.raises(UsageError, match="cannot be started"):
+        place.load().full_url()
+
+
+def test_a_password_goes_with_the_url_of_its_own_table_only(place: Place) -> None:
+    """Else a URL from elsewhere would be sent this one's password."""
+    secret = place.user.parent / "pw"
+    secret.write_text("s3cret")
+    place.write(
+        user='[redis]\nurl = "redis://base:1"\npassword_file = "pw"\n'
+        '[contexts.prod.redis]\nurl = "redis://prod:1"'
+    )
+    assert place.load().full_url() == "redis://:s3cret@base:1"
+    assert place.load(url="redis://flag:1").full_url() == "redis://flag:1"
+    assert place.load(REDIS_URL="redis://env:1").full_url() == "redis://env:1"
+    assert place.load(context="prod").full_url() == "redis://prod:1"
+    place.write(project='[redis]\nurl = "redis://stranger:1"')
+    assert place.load().full_url() == "redis://stranger:1"
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        ('password_command = ["touch", "ran"]', "is not run"),
+        ('password_file = "/etc/passwd"', "outside of the project"),
+        ('password_file = "../home/qctl/config.toml"', "outside of the project"),
+    ],
+)
+def test_a_projects_file_may_not_run_commands_or_send_files(
+    place: Place, project: str, says: str
+) -> None:
+    place.write(project=f'[redis]\nurl = "redis://stranger:1"\n{project}')
+    with pytest.raises(UsageError, match=says):
+        place.load()
+
+
+def test_a_command_in_a_file_that_others_may_change_is_not_run(place: Place) -> None:
+    place.write(user='[redis]\npassword_command = ["true"]')
+    place.user.chmod(0o622)
+    with pytest.raises(UsageError, match="others may change it"):
+        place.load()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'password_command = "op read x"',
+        "password_command = []",
+        "password_file = 5",
+        'password_file = "a"\npassword_command = ["b"]',
+    ],
+)
+def test_malformed_secrets(place: Place, text: str) -> None:
+    with pytest.raises(UsageError):
+        place.write(user=f"[redis]\n{text}").load()
+
+
+@pytest.mark.parametrize(
+    ("url", "full"),
+    [
+        ("redis://h:1/0", "redis://:x%3A@h:1/0"),
+        ("rediss://u@h?ssl_cert_reqs=none", "rediss://u:x%3A@h?ssl_cert_reqs=none"),
+        ("unix:///run/redis.sock?db=1", "unix://:x%3A@/run/redis.sock?db=1"),
+        ("redis+sentinel://a:1,b:2/m/0", "redis+sentinel://:x%3A@a:1,b:2/m/0"),
+    ],
+)
+def test_a_password_in_every_kind_of_url(url: str, full: str) -> None:
+    assert with_password(url, "x:") == full
+
+
+@pytest.mark.parametrize("url", ["redis://:other@h:1", "embedded:"])
+def test_a_url_that_takes_no_other_password(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        with_password(url, "s3cret")
+    assert "s3cret" not in str(vars(caught.value))
