@@ -86,7 +86,9 @@ def drain(
         succeeded = outcome in {"restarted", "drained"}
         yield from end.put_back(keep_paused=kept and succeeded)
         report = end.report(outcome, error)
-        _record(client, state.queues[0].prefix, report)
+        # One that failed before it changed anything was none.
+        if succeeded or outcome == "timeout" or state.paused_any or state.old_pids:
+            _record(client, state.queues[0].prefix, report)
         yield report
     finally:
         # Also when the reader of the steps went away in the middle.

@@ -1,7 +1,7 @@
 """What drains have come to, for metrics: one hash per prefix, of fixed size.
 
-Drains that ended without a word (killed, or undone by their watchdog) and those that were refused
-before they began are not in it.
+Drains that ended without a word (killed, or undone by their watchdog) and those that failed before
+they changed anything are not in it.
 """
 
 from __future__ import annotations
