@@ -167,7 +167,7 @@ def test_files_are_short_and_named_for_something() -> None:
 KEY_PARTS = (
     *(":wait", ":active", ":paused", ":meta", ":delayed", ":prioritized", ":completed"),
     *(":failed", ":events", ":marker", ":stalled", ":limiter", ":repeat", ":lock", ":logs"),
-    *("qctl:lease", "qctl:paused"),
+    *("qctl:lease", "qctl:paused", "qctl:drains"),
 )
 
 

@@ -13,6 +13,7 @@ from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import plan, targets
 from qctl.wire.clients import WorkerClient
+from qctl.wire.drain_record import read_drain_record
 from qctl.wire.transitions import hold_lease
 from tests.cli.test_frame import Ran, run
 from tests.wire.build import Q, holder, is_paused, put, row
@@ -194,3 +195,21 @@ def test_a_target_from_the_config(
     missing = qctl("drain", "q", "--target", "injest")
     assert missing.code == 3
     assert "ingest" in missing.err
+
+
+def test_a_drain_goes_into_the_record(qctl: Typed, client: Client) -> None:
+    assert qctl("drain", "q", "--dry-run").code == 0
+    assert read_drain_record(client, "bull").last is None
+    report = json.loads(qctl("drain", "q", "--json").out)
+    record = read_drain_record(client, "bull")
+    assert (record.drains["drained"], sum(record.drains.values())) == (1, 1)
+    assert record.last is not None
+    assert record.last.outcome == report["outcome"] == "drained"
+    assert record.last.paused_ms == round(report["paused_s"] * 1000)
+
+
+def test_a_record_that_cannot_be_written_fails_no_drain(qctl: Typed, client: Client) -> None:
+    client.call("SET", "qctl:drains:bull", "something else")
+    ran = qctl("drain", "q")
+    assert ran.code == 0, ran.err
+    assert client.call("GET", "qctl:drains:bull") == "something else"

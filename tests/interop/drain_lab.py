@@ -353,8 +353,8 @@ class Lab:
         return bool(self.client.call("HEXISTS", self.keys(queue)("meta"), "paused"))
 
     def traces(self) -> list[str]:
-        """qctl's own keys; there should be none between two commands."""
-        return sorted(self.client.call("KEYS", "qctl:*"))
+        """qctl's own keys but for the record of drains; there should be none between commands."""
+        return sorted(self.client.call("KEYS", "qctl:[^d]*"))
 
     def dump(self) -> dict[str, bytes]:
         """All keys with their contents, but for what workers write even when idle."""

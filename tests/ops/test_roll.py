@@ -152,7 +152,7 @@ def roll(redis_url: str, **options: Any) -> tuple[list[Step], DrainReport]:
     try:
         plan = make_plan(client, address, settings, [], target="qctl:app", then_restart=True)
         steps = list(drain(client, address, settings, plan, DrainOptions(**options)))
-        assert client.call("KEYS", "qctl:*") == []
+        assert client.call("KEYS", "qctl:[^d]*") == []
     finally:
         client.close()
     report = steps[-1]

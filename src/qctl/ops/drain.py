@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
@@ -23,8 +24,9 @@ from qctl.ops.lookup import command
 from qctl.ops.plan import DrainPlan
 from qctl.ops.restart import Interrupted, Restart, as_it_is_now
 from qctl.ops.roll import Roll
-from qctl.ops.steps import Drained, Paused, Restarting, Step, Waiting
+from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, Waiting
 from qctl.wire.active import read_active
+from qctl.wire.drain_record import DrainResult, add_drain
 from qctl.wire.events import Event, last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
@@ -83,10 +85,38 @@ def drain(
             error = failure
         succeeded = outcome in {"restarted", "drained"}
         yield from end.put_back(keep_paused=kept and succeeded)
-        yield end.report(outcome, error)
+        report = end.report(outcome, error)
+        # One that failed before it changed anything was none.
+        if succeeded or outcome == "timeout" or state.paused_any or state.old_pids:
+            _record(client, state.queues[0].prefix, report)
+        yield report
     finally:
         # Also when the reader of the steps went away in the middle.
         end.close()
+
+
+def _record(client: Client, prefix: str, report: DrainReport) -> None:
+    """Add a drain to the record that metrics show."""
+    if report.exit_status == ExitStatus.UNREACHABLE:
+        return
+    # An extra: a Redis that just went away, or a user without qctl's keys, must not fail a drain.
+    with suppress(QctlError):
+        add_drain(
+            client,
+            prefix,
+            DrainResult(
+                at_ms=int(time.time() * 1000),
+                outcome=report.outcome,
+                completed=report.completed,
+                failed=report.failed,
+                retried=report.retried,
+                interrupted=report.interrupted,
+                recovered=report.recovered,
+                lost=report.lost,
+                paused_ms=round(report.paused_s * 1000),
+                idle_ms=round(report.idle_s * 1000),
+            ),
+        )
 
 
 def _pause(state: DrainState) -> Iterator[Step]:

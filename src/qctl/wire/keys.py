@@ -79,3 +79,8 @@ def worker_heartbeat(owner: str) -> str:
 def worker_index(prefix: str) -> str:
     """A sorted set: owners of the workers under a prefix, by their last beat in epoch ms."""
     return f"qctl:workers:{prefix}"
+
+
+def drain_record(prefix: str) -> str:
+    """A hash: what the drains under a prefix have come to. Of fixed size, and never deleted."""
+    return f"qctl:drains:{prefix}"

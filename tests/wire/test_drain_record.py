@@ -1,0 +1,71 @@
+"""The record of drains: sums and the last one, in one hash of fixed size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.errors import ReplyError
+from qctl.wire.drain_record import DrainResult, add_drain, read_drain_record
+from tests.servers import RedisServer
+
+ONE = DrainResult(
+    at_ms=1_700_000_000_000, outcome="restarted", completed=3, failed=1, retried=2, interrupted=1,
+    recovered=1, lost=0, paused_ms=4100, idle_ms=600,
+)  # fmt: skip
+TWO = replace(ONE, at_ms=ONE.at_ms + 1, outcome="timeout", completed=4, lost=2, idle_ms=0)
+
+
+def test_without_a_drain_all_is_zero_and_there_is_no_last_one(store: Client) -> None:
+    record = read_drain_record(store, "bull")
+    assert record.drains == {"drained": 0, "restarted": 0, "timeout": 0, "aborted": 0}
+    assert set(record.jobs.values()) == {0}
+    assert record.last is None
+
+
+def test_drains_add_up_and_the_last_one_is_kept_whole(store: Client) -> None:
+    for result in (ONE, ONE, TWO):
+        add_drain(store, "bull", result)
+    record = read_drain_record(store, "bull")
+    assert record.drains == {"drained": 0, "restarted": 2, "timeout": 1, "aborted": 0}
+    assert record.jobs == {
+        "completed": 10, "failed": 3, "retried": 6, "interrupted": 3, "recovered": 3, "lost": 2,
+    }  # fmt: skip
+    assert record.last == TWO
+    assert read_drain_record(store, "other").last is None
+
+
+def test_the_record_does_not_grow(store: Client) -> None:
+    for result in (ONE, TWO):
+        add_drain(store, "bull", result)
+    fields = store.call("HLEN", "qctl:drains:bull")
+    for number in range(50):
+        add_drain(store, "bull", replace(ONE, at_ms=number))
+    assert store.call("HLEN", "qctl:drains:bull") == fields
+    assert store.call("KEYS", "qctl:*") == ["qctl:drains:bull"]
+
+
+def test_what_somebody_else_put_there_breaks_nothing(store: Client) -> None:
+    store.call(
+        "HSET", "qctl:drains:bull", "drains:drained", "many", "jobs:lost", "-3", "last:outcome", "x"
+    )
+    record = read_drain_record(store, "bull")
+    assert (record.drains["drained"], record.jobs["lost"]) == (0, 0)
+    assert record.last == DrainResult(0, "x", 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_what_may_not_be_read_is_an_error_and_not_zero(redis_server: RedisServer) -> None:
+    admin = connect(redis_server.url)[1]
+    admin.call("ACL", "SETUSER", "narrow", "on", ">pw", "~bull:*", "+@all")
+    narrow = connect(redis_server.url_for("narrow", "pw"))[1]
+    try:
+        with pytest.raises(ReplyError):
+            add_drain(narrow, "bull", ONE)
+        with pytest.raises(ReplyError):
+            read_drain_record(narrow, "bull")
+    finally:
+        narrow.close()
+        admin.call("ACL", "DELUSER", "narrow")
+        admin.close()
