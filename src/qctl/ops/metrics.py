@@ -1,6 +1,6 @@
 """Figures for Prometheus: one reading of all queues, workers and processes, of bounded size.
 
-A reading costs what ``status`` costs and three round trips more, however many queues there are.
+A reading costs what ``status`` costs and four round trips more, however many queues there are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from qctl.connect import Address, Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.ops.inspect import Inspection, ProcessStatus, QueueStatus, inspect_queues
 from qctl.wire import heartbeats
+from qctl.wire.drain_record import DrainRecord, read_drain_record
 from qctl.wire.finished_counts import FinishedCounts, read_finished_counts
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
@@ -75,6 +76,7 @@ class MetricsReading:
         up: whether Redis answered in time and could be read.
         error: the kind of failure when it is not up: ``unreachable``, ``timeout`` or ``failed``.
         queues_unreadable: queues that exist and of which nothing is known.
+        drains: what drains under the prefix came to; None when this user may not read the record.
     """
 
     read_at: datetime
@@ -85,6 +87,7 @@ class MetricsReading:
     queues_unreadable: int = 0
     own_workers: tuple[OwnWorkers, ...] = ()
     processes: tuple[ProcessStatus, ...] = ()
+    drains: DrainRecord | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -131,6 +134,7 @@ def read_metrics(
         queues_unreadable=len(found.queues.broken),
         own_workers=_own_workers(_heartbeats(client, settings.prefix), names),
         processes=found.report.processes,
+        drains=_drains(client, settings.prefix),
         remarks=_remarks(found),
     )
 
@@ -188,6 +192,14 @@ def _heartbeats(client: Client, prefix: str) -> Sequence[Heartbeat]:
     except ReplyError:
         # An extra; whoever may see the queues need not be allowed to see qctl's keys.
         return ()
+
+
+def _drains(client: Client, prefix: str) -> DrainRecord | None:
+    try:
+        return read_drain_record(client, prefix)
+    except ReplyError:
+        # As with heartbeats; unknown, and so left out: not zero.
+        return None
 
 
 def _own_workers(beats: Sequence[Heartbeat], names: Names) -> tuple[OwnWorkers, ...]:

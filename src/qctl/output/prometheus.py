@@ -23,6 +23,7 @@ from qctl.errors import FailedError
 from qctl.ops.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.metrics import MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
+from qctl.wire.drain_record import DrainRecord
 
 Samples = dict[tuple[str, ...], float]
 
@@ -91,6 +92,7 @@ class _Collector:
             yield from self._totals.families(reading.queues)
             yield from _processes(reading)
             yield from _own_workers(reading.own_workers)
+            yield from _drains(reading.drains)
         if scrape.finished is not None:
             yield from _finished(scrape.finished)
 
@@ -259,6 +261,34 @@ def _own_workers(groups: Sequence[OwnWorkers]) -> Iterator[Metric]:
         for group in groups:
             samples[visible(group.queue), visible(group.target)] += value_of(group)
         yield _gauge(name, help_text, ("queue", "target"), samples)
+
+
+def _drains(record: DrainRecord | None) -> Iterator[Metric]:
+    if record is None:
+        return
+    yield _counter(
+        "qctl_drains",
+        "Drains that ended, by outcome, since the record under this prefix began.",
+        ["outcome"],
+        {(name,): count for name, count in record.drains.items()},
+    )
+    yield _counter(
+        "qctl_drain_jobs",
+        "Jobs that drains watched over, by what became of them; one can count twice, as "
+        "interrupted and as recovered.",
+        ["result"],
+        {(name,): count for name, count in record.jobs.items()},
+    )
+    last = record.last
+    if last is None:
+        return
+    for name, help_text, value in (
+        ("end_timestamp_seconds", "When it ended, by its host's clock.", last.at_ms / 1000),
+        ("paused_seconds", "From its first pause to its last resume.", last.paused_ms / 1000),
+        ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_ms / 1000),
+        ("lost_jobs", "Jobs that it could not account for.", last.lost),
+    ):
+        yield _gauge(f"qctl_last_drain_{name}", f"Of the last drain. {help_text}", (), {(): value})
 
 
 def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
