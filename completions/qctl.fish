@@ -13,13 +13,22 @@ function __qctl_table
                 'status	Queues at a glance: jobs by state, pauses, workers, processes' \
                 'queues	Names of the queues that exist' \
                 'workers	Workers that are connected, and the processes they run in' \
-                'jobs	Look at jobs; bring stalled ones back' \
+                'jobs	Look at jobs; add them, run them again, delete them' \
                 'pause	Stop workers from taking jobs; running ones go on' \
                 'resume	Let workers take jobs again' \
                 'drain	Let the running jobs finish, then restart the workers if wanted' \
                 'restart	Restart a process without interrupting its jobs' \
+                'impact	What a restart now would do to the jobs, and when to do it' \
+                'doctor	Hazards of queues, workers and Redis, each with its remedy' \
+                'schedules	Job schedulers: list, show, remove, run now' \
+                'events	What happens in a queue, as it happens' \
+                'wait	Wait until a queue is idle or empty, or a job is finished' \
+                'purge	Delete the jobs of a state' \
+                'metrics	Figures of queues and workers for Prometheus' \
                 'worker	Run workers in Python, in front or in the background' \
                 'demo	Watch a restart under load, and the proof that nothing was lost' \
+                'config	The settings in force, and where each comes from' \
+                'contexts	Names of the contexts that the config files define' \
                 'completion	Completion of commands and queue names for your shell'
         case 'commands:status'
             true
@@ -98,7 +107,12 @@ function __qctl_table
                 'list	Jobs of one state, the next to run or the newest result first' \
                 'show	One job in full' \
                 'logs	The rows that a job has logged' \
-                'retry-stalled	Put stalled jobs back to run next, now instead of after the stalled checks'
+                'retry-stalled	Put stalled jobs back to run next, now instead of after the stalled checks' \
+                'retry	Run finished jobs again, failed or completed ones' \
+                'retry-failed	Run failed jobs again, those that failed first first' \
+                'promote	Run delayed jobs now, those due first first' \
+                'remove	Delete jobs, by id or those of a state' \
+                'add	Add a job, and print its id'
         case 'commands:jobs list'
             true
         case 'options:jobs list'
@@ -193,6 +207,7 @@ function __qctl_table
                 '--count-stall	Count a stall as BullMQ would; without it stalls are forgotten' \
                 '--yes	Do not ask' \
                 '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \
@@ -212,11 +227,184 @@ function __qctl_table
                 'table' \
                 'json' \
                 'ndjson'
+        case 'commands:jobs retry'
+            true
+        case 'options:jobs retry'
+            printf '%s\n' \
+                '--reset-attempts	Forget attempts and stalls; else they get one more run' \
+                '--yes	Do not ask' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:jobs retry 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:jobs retry --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:jobs retry --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:jobs retry-failed'
+            true
+        case 'options:jobs retry-failed'
+            printf '%s\n' \
+                '--name	Only jobs of this name' \
+                '--id	Only this job; may be repeated' \
+                '--where	Only if this holds, e.g. \'error ~ "timeout"\'' \
+                '--since	Only those finished or added since: 2h, a time' \
+                '--until	Only those finished or added before' \
+                '--limit	How many at most' \
+                '--rate	How many a second at most' \
+                '--reset-attempts	Forget attempts and stalls; else they get one more run' \
+                '--yes	Do not ask' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:jobs retry-failed 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:jobs retry-failed --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:jobs retry-failed --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:jobs promote'
+            true
+        case 'options:jobs promote'
+            printf '%s\n' \
+                '--name	Only jobs of this name' \
+                '--where	Only if this holds, e.g. \'error ~ "timeout"\'' \
+                '--since	Only those finished or added since: 2h, a time' \
+                '--until	Only those finished or added before' \
+                '--limit	How many at most' \
+                '--rate	How many a second at most' \
+                '--yes	Do not ask' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:jobs promote 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:jobs promote --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:jobs promote --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:jobs remove'
+            true
+        case 'options:jobs remove'
+            printf '%s\n' \
+                '--state	Which jobs' \
+                '--name	Only jobs of this name' \
+                '--where	Only if this holds, e.g. \'error ~ "timeout"\'' \
+                '--since	Only those finished or added since: 2h, a time' \
+                '--until	Only those finished or added before' \
+                '--limit	How many at most' \
+                '--rate	How many a second at most' \
+                '--with-children	Also all jobs below them in their flows' \
+                '--yes	Do not ask' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:jobs remove 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:jobs remove --state'
+            printf '%s\n' \
+                'waiting' \
+                'stalled' \
+                'delayed' \
+                'prioritized' \
+                'waiting-children' \
+                'completed' \
+                'failed'
+        case 'value:jobs remove --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:jobs remove --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:jobs add'
+            true
+        case 'options:jobs add'
+            printf '%s\n' \
+                '--data	Its payload; @FILE, or - for stdin' \
+                '--delay	Run it no sooner than after 30s, 2h' \
+                '--priority	1 (most urgent) to 2097151; 0 before all' \
+                '--attempts	Runs allowed through failures' \
+                '--backoff	Before a retry: exponential:60s' \
+                '--id	Instead of a number' \
+                '--lifo	Run it before those that wait' \
+                '--remove-on-complete	true: at once, false: never, N: keep so many, 24h: keep so long, N,24h' \
+                '--remove-on-fail	The same for a failure' \
+                '--dedup	Not while a job of this id is there: user-7:5s' \
+                '--create	Make the queue if it does not exist' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:jobs add 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:jobs add --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:jobs add --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
         case 'commands:pause'
             true
         case 'options:pause'
             printf '%s\n' \
                 '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \
@@ -242,6 +430,7 @@ function __qctl_table
             printf '%s\n' \
                 '--force	Also a queue that a drain is at work on' \
                 '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \
@@ -275,6 +464,7 @@ function __qctl_table
                 '--keep-paused	Leave the queues paused at the end' \
                 '--yes	Do not ask' \
                 '--dry-run	Show the plan and write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \
@@ -317,6 +507,7 @@ function __qctl_table
                 '--keep-paused	Leave the queues paused at the end' \
                 '--yes	Do not ask' \
                 '--dry-run	Show the plan and write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \
@@ -340,6 +531,288 @@ function __qctl_table
             printf '%s\n' \
                 '@contexts'
         case 'value:restart --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:impact'
+            true
+        case 'options:impact'
+            printf '%s\n' \
+                '--target	What would be restarted, for example pm2:worker. Default: the one app that serves the queues, else all their workers' \
+                '--away	How long no worker will be there, for what is scheduled. Default: as long as a plain restart takes' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:impact +'
+            printf '%s\n' \
+                '@queues'
+        case 'value:impact --target'
+            printf '%s\n' \
+                '@targets'
+        case 'value:impact --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:impact --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:doctor'
+            true
+        case 'options:doctor'
+            printf '%s\n' \
+                '--target	Only this process and the queues that it serves, for example pm2:worker' \
+                '--full	Look at every job and key instead of samples' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:doctor +'
+            printf '%s\n' \
+                '@queues'
+        case 'value:doctor --target'
+            printf '%s\n' \
+                '@targets'
+        case 'value:doctor --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:doctor --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:schedules'
+            true
+        case 'options:schedules'
+            printf '%s\n' \
+                '--help	Show this message and exit'
+        case 'argument:schedules 0'
+            printf '%s\n' \
+                'list	Schedulers and when they are due, the next one first' \
+                'show	One scheduler in full, and its next due times' \
+                'remove	Remove a scheduler, and its next job if that is not yet due' \
+                'run	Add one job as the scheduler would make it, now'
+        case 'commands:schedules list'
+            true
+        case 'options:schedules list'
+            printf '%s\n' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:schedules list +'
+            printf '%s\n' \
+                '@queues'
+        case 'value:schedules list --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:schedules list --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:schedules show'
+            true
+        case 'options:schedules show'
+            printf '%s\n' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:schedules show 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:schedules show --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:schedules show --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:schedules remove'
+            true
+        case 'options:schedules remove'
+            printf '%s\n' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:schedules remove 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:schedules remove --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:schedules remove --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:schedules run'
+            true
+        case 'options:schedules run'
+            printf '%s\n' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:schedules run 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:schedules run --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:schedules run --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:events'
+            true
+        case 'options:events'
+            printf '%s\n' \
+                '--follow	Go on with new ones until Ctrl-C' \
+                '--since	Only after this: 30s, 10m, 2h, a time, an event\'s id' \
+                '--event	Only this kind; may be repeated' \
+                '--id	Only those about this job' \
+                '--limit	The last N, 50 by default; with --follow, leave after N' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:events 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:events --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:events --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:wait'
+            true
+        case 'options:wait'
+            printf '%s\n' \
+                '--for	What to wait for' \
+                '--timeout	Give up after 30s, 10m, 2h (exit 4)' \
+                '--include-delayed	empty: also nothing delayed (but by schedulers) or waiting for children' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:wait 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:wait --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:wait --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:purge'
+            true
+        case 'options:purge'
+            printf '%s\n' \
+                '--state	Which jobs' \
+                '--name	Only jobs of this name' \
+                '--id	Only this job; may be repeated' \
+                '--where	Only if this holds, e.g. \'error ~ "timeout"\'' \
+                '--since	Only those finished or added since: 2h, a time' \
+                '--until	Only those finished or added before' \
+                '--limit	How many at most' \
+                '--rate	How many a second at most' \
+                '--yes	Do not ask' \
+                '--dry-run	Say what would be done, write nothing' \
+                '--confirm	The context\'s name, where it is asked for' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:purge 0'
+            printf '%s\n' \
+                '@queues'
+        case 'value:purge --state'
+            printf '%s\n' \
+                'waiting' \
+                'stalled' \
+                'delayed' \
+                'prioritized' \
+                'waiting-children' \
+                'completed' \
+                'failed'
+        case 'value:purge --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:purge --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:metrics'
+            true
+        case 'options:metrics'
+            printf '%s\n' \
+                '--serve	Serve them at http://ADDR/metrics until SIGTERM: :9120, 0.0.0.0:9120' \
+                '--max-queues	The rest is summed as (other)' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:metrics --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:metrics --output'
             printf '%s\n' \
                 'table' \
                 'json' \
@@ -526,6 +999,75 @@ function __qctl_table
                 'table' \
                 'json' \
                 'ndjson'
+        case 'commands:config'
+            true
+        case 'options:config'
+            printf '%s\n' \
+                '--help	Show this message and exit'
+        case 'argument:config 0'
+            printf '%s\n' \
+                'view	The settings in force, and where each comes from' \
+                'path	The config files, the one that wins first'
+        case 'commands:config view'
+            true
+        case 'options:config view'
+            printf '%s\n' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:config view --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:config view --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:config path'
+            true
+        case 'options:config path'
+            printf '%s\n' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:config path --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:config path --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
+        case 'commands:contexts'
+            true
+        case 'options:contexts'
+            printf '%s\n' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'value:contexts --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:contexts --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
         case 'commands:completion'
             true
         case 'options:completion'
@@ -542,7 +1084,7 @@ function __qctl_table
 end
 
 function __qctl_takes_value
-    contains -- $argv[1] --context --grace --limit --lines --log-format --max-jobs --max-rss --name --on-timeout --output --prefix --processes --redis --since --state --strategy --target --timeout --where
+    contains -- $argv[1] --attempts --away --backoff --confirm --context --data --dedup --delay --event --for --grace --id --limit --lines --log-format --max-jobs --max-queues --max-rss --name --on-timeout --output --prefix --priority --processes --rate --redis --remove-on-complete --remove-on-fail --serve --since --state --strategy --target --timeout --until --where
 end
 
 function __qctl_complete

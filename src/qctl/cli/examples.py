@@ -69,11 +69,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl jobs retry-failed emails --since 2h --rate 100", "100 a second"),
     ),
     "jobs promote": (
-        ("qctl jobs promote emails --id 4711", "a delayed job, now"),
+        ("qctl jobs promote emails 4711", "a delayed job, now"),
         ("qctl jobs promote emails --name send --dry-run", "all of a name: how many"),
     ),
     "jobs remove": (
-        ("qctl jobs remove emails --id 4711", "delete one"),
+        ("qctl jobs remove emails 4711", "delete one"),
         ("qctl jobs remove emails --state failed --until 30d --dry-run", "old ones: how many"),
     ),
     "jobs retry-stalled": (
