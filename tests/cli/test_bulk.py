@@ -39,6 +39,26 @@ def test_some_of_the_named_jobs_is_exit_7_and_none_is_exit_3(
     ]
 
 
+def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Client) -> None:
+    fill(client, 3)
+    put(client, "w")
+    words = ("--id", "1", "--id", "w", "--id", "2", "--name", "mail")
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", *words)
+    # 2 has another name, so it was not meant.
+    assert ran.code == 0
+    assert ran.out.splitlines() == ["q: 1 job retried: 1", "3 of 3 failed scanned"]
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--id", "2", "--id", "w")
+    assert ran.code == 7
+    assert ran.out.splitlines()[-1] == "w left alone: it is not failed"
+
+
+def test_a_list_takes_the_same_filters(redis_url: str, client: Client) -> None:
+    fill(client, 9)
+    words = ("--where", "error ~ timeout", "--until", "2026-01-01T00:00:05Z", "--json")
+    found = json.loads(qctl(redis_url, "jobs", "list", "q", "--state", "failed", *words).out)
+    assert [job["id"] for job in found["jobs"]] == ["3", "0"]
+
+
 def test_it_says_how_many_it_looked_at(redis_url: str, client: Client) -> None:
     fill(client)
     ran = qctl(redis_url, "jobs", "retry-failed", "q", "--where", "error ~ timeout", "--yes")

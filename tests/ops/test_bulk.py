@@ -14,7 +14,7 @@ from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.actions import Action, promoting, purging, removing, retrying
 from qctl.ops.bulk import BulkReport, BulkRun, Firmness, Selection, firmness
 from qctl.ops.pace import TARGET_S, Pace
-from qctl.ops.selection import parse_where
+from qctl.ops.selection import Filter, parse_where
 from tests.wire.build import Q, put, row, scores
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,17 +62,18 @@ def carried_out(
         ({"where": "not error ~ timeout", "name": "plain"}, PLAIN_BOOMS),
         ({"since": START + timedelta(seconds=50)}, range(50, 60)),
         ({"until": START + timedelta(seconds=9)}, range(10)),
-        ({"ids": ("5", "59", "never")}, [5, 59]),
+        ({"ids": frozenset({"5", "59"})}, [5, 59]),
         ({"limit": 7}, range(7)),
         ({"limit": 2, "where": "error ~ timeout"}, [0, 3]),
     ],
 )
 def test_which_jobs(store: Client, selection: dict[str, Any], expected: Sequence[int]) -> None:
     fill(store)
-    options = {**selection, "state": "failed"}
-    if "where" in selection:
-        options["where"] = parse_where(selection["where"])
-    report = carried_out(store, retrying("failed"), Selection(**options))
+    only = {key: value for key, value in selection.items() if key != "limit"}
+    if "where" in only:
+        only["where"] = parse_where(only["where"])
+    chosen = Selection(state="failed", only=Filter(**only), limit=selection.get("limit"))
+    report = carried_out(store, retrying("failed"), chosen)
     ids = [str(n) for n in expected]
     assert row(store, "wait")[::-1] == ids
     assert (report.done, report.matched, report.skipped_count) == (len(ids), len(ids), 0)
@@ -82,7 +83,7 @@ def test_which_jobs(store: Client, selection: dict[str, Any], expected: Sequence
 
 def test_a_dry_run_counts_and_changes_nothing(store: Client) -> None:
     fill(store)
-    chosen = Selection(state="failed", where=parse_where("error ~ timeout"))
+    chosen = Selection(state="failed", only=Filter(where=parse_where("error ~ timeout")))
     report = carried_out(store, retrying("failed"), chosen, dry_run=True)
     assert (report.scanned, report.matched, report.done, report.total) == (60, 20, 20, 60)
     assert report.sample == tuple(str(n) for n in range(0, 30, 3))

@@ -12,7 +12,8 @@ import pytest
 from qctl.connect import Arg, Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import CHUNK, STATES, list_jobs, show_job, stream_jobs
+from qctl.ops.jobs import CHUNK, DEFAULT_LIMIT, STATES, list_jobs, show_job, stream_jobs
+from qctl.ops.selection import Filter
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
@@ -51,8 +52,9 @@ def snapshot(client: Client) -> QueueSnapshot:
     return found
 
 
-def ids(client: Client, state: str, **options: Any) -> list[str]:
-    return [job.id for job in list_jobs(client, snapshot(client), state, **options).jobs]
+def ids(client: Client, state: str, *, limit: int = DEFAULT_LIMIT, **only: Any) -> list[str]:
+    jobs = list_jobs(client, snapshot(client), state, Filter(**only), limit=limit).jobs
+    return [job.id for job in jobs]
 
 
 class Spy:
@@ -249,13 +251,13 @@ def test_filters_stream_until_enough_jobs_match(store: Client) -> None:
         add(store, str(number), "wait", name="even" if number % 2 == 0 else "odd")
     before = snapshot(store)
     spy = Spy(store)
-    listed = list_jobs(spy, before, "waiting", name="odd", limit=5)
+    listed = list_jobs(spy, before, "waiting", Filter(name="odd"), limit=5)
     assert [job.id for job in listed.jobs] == ["1", "3", "5", "7", "9"]
     assert listed.total == 1000
     assert spy.count("HGETALL") == 200
-    found = list_jobs(store, before, "waiting", where=lambda job: job.id == "999")
+    found = list_jobs(store, before, "waiting", Filter(where=lambda job: job.id == "999"))
     assert [job.id for job in found.jobs] == ["999"]
-    assert list_jobs(store, before, "waiting", name="none").jobs == ()
+    assert list_jobs(store, before, "waiting", Filter(name="none")).jobs == ()
 
 
 @pytest.mark.parametrize("count", [199, 200, 201, 400, 401])
@@ -291,7 +293,7 @@ def test_since_looks_at_the_end_of_finished_jobs_and_stops_there(fake: Client) -
     before = snapshot(fake)
     spy = Spy(fake)
     since = datetime.fromtimestamp((T0 + 597_000) / 1000, UTC)
-    assert [j.id for j in list_jobs(spy, before, "failed", since=since).jobs] == [
+    assert [j.id for j in list_jobs(spy, before, "failed", Filter(since=since)).jobs] == [
         "599",
         "598",
         "597",

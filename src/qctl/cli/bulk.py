@@ -12,6 +12,7 @@ from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 if TYPE_CHECKING:
     from qctl.ops.actions import Action
     from qctl.ops.bulk import BulkReport, BulkRun, Selection
+    from qctl.ops.selection import Filter
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids")]
@@ -180,21 +181,37 @@ def select(
         UsageError: a value is not understood, or filters stand beside ids without a state.
     """
     from qctl.ops.bulk import Selection  # noqa: PLC0415
-    from qctl.ops.selection import parse_since, parse_where  # noqa: PLC0415
 
     if state is None and any((name, where, since, until)):
         raise UsageError(
             "filters choose among the jobs of a state, and these jobs are named",
             hint="leave the ids out, or the filters",
         )
-    return Selection(
-        state=state,
-        ids=_unique(ids),
+    if state is None:
+        return Selection(ids=_unique(ids), limit=limit)
+    return Selection(state=state, only=parse_filter(ids, name, where, since, until), limit=limit)
+
+
+def parse_filter(
+    ids: list[str] | None,
+    name: str | None,
+    where: str | None,
+    since: str | None,
+    until: str | None,
+) -> Filter:
+    """The options that choose among the jobs of a state.
+
+    Raises:
+        UsageError: a value is not understood.
+    """
+    from qctl.ops.selection import Filter, parse_since, parse_where  # noqa: PLC0415
+
+    return Filter(
+        ids=frozenset(ids or ()),
         name=name,
         where=parse_where(where) if where is not None else None,
         since=parse_since(since) if since is not None else None,
         until=parse_since(until, flag="--until") if until is not None else None,
-        limit=limit,
     )
 
 
@@ -242,7 +259,7 @@ def carry_out(
             report = run.report()
             if report.complete or report.done:
                 _tell(env, report, paused=snapshot.paused)
-    if selection.ids and report.skipped_count and not dry_run:
+    if selection.named and report.skipped_count and not dry_run:
         _raise_for(report)
 
 

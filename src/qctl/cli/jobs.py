@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import typer
 
+from qctl.cli.add import add
+from qctl.cli.bulk import (
+    Name,
+    NamedIds,
+    Since,
+    Until,
+    Where,
+    parse_filter,
+    promote,
+    remove,
+    retry,
+    retry_failed,
+)
 from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.stalled import retry_stalled
 from qctl.connect import Client
 from qctl.errors import UsageError
 from qctl.ops.fate import detail_with_fate, with_fates
 from qctl.ops.job_logs import follow_logs, read_logs
 from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.lookup import find_queues
-from qctl.ops.selection import parse_since, parse_where
 from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -43,42 +54,25 @@ def list_command(
     queue: Queue,
     *,
     state: Annotated[State, typer.Option("--state", help="Which jobs")],
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Only jobs of this name")
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            "--where",
-            metavar="EXPR",
-            help="Only jobs for which this holds, e.g. 'attempts_made > 2 and data.user.id = 42'",
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            metavar="TIME",
-            help="Only jobs finished (completed, failed) or added since: 30s, 10m, 2h, 3d, a time",
-        ),
-    ] = None,
+    name: Name = None,
+    ids: NamedIds = None,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="How many at most")
     ] = DEFAULT_LIMIT,
 ) -> None:
     """Jobs of one state, the next to run or the newest result first."""
-    test = None if where is None else parse_where(where)
-    start = None if since is None else parse_since(since)
+    only = parse_filter(ids, name, where, since, until)
     _, client = env.redis()
     snapshot = _snapshot(env, client, queue)
     if env.output == "ndjson" and state not in {"active", "stalled"}:
         # One after another, so that memory does not grow with their number.
-        for job in stream_jobs(
-            client, snapshot.keys, state, name=name, since=start, where=test, limit=limit
-        ):
+        for job in stream_jobs(client, snapshot.keys, state, only, limit=limit):
             env.emit_json(job)
         return
-    jobs = list_jobs(client, snapshot, state, name=name, since=start, where=test, limit=limit)
+    jobs = list_jobs(client, snapshot, state, only, limit=limit)
     if any(job.state == "stalled" for job in jobs.jobs):
         jobs = with_fates(
             client,
@@ -102,8 +96,7 @@ def list_command(
     if state == "stalled":
         for line in look.fate_lines(jobs):
             env.line(line)
-    filtered = test is not None or start is not None or name is not None
-    if remark := look.summary(jobs, limit=limit, filtered=filtered):
+    if remark := look.summary(jobs, limit=limit, filtered=only.is_set):
         env.note(remark)
 
 
@@ -177,13 +170,9 @@ def _workers(
     return list_workers(client, keys.prefix, [keys.name], address.db)
 
 
-if find_spec("qctl.cli.stalled") is not None:
-    app.command("retry-stalled")(import_module("qctl.cli.stalled").retry_stalled)
-if find_spec("qctl.cli.bulk") is not None:
-    bulk = import_module("qctl.cli.bulk")
-    app.command("retry")(bulk.retry)
-    app.command("retry-failed")(bulk.retry_failed)
-    app.command("promote")(bulk.promote)
-    app.command("remove")(bulk.remove)
-if find_spec("qctl.cli.add") is not None:
-    app.command("add")(import_module("qctl.cli.add").add)
+app.command("retry-stalled")(retry_stalled)
+app.command("retry")(retry)
+app.command("retry-failed")(retry_failed)
+app.command("promote")(promote)
+app.command("remove")(remove)
+app.command("add")(add)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from typing import ClassVar
 
 from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError
 from qctl.ops.actions import Action
-from qctl.ops.jobs import FINISHED, Job, listed_job
+from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.pace import Pace, round_trip_s
-from qctl.ops.selection import Where
+from qctl.ops.selection import Filter, Where
 from qctl.wire.jobs import HEAVY, ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
@@ -40,45 +39,29 @@ class Selection:
 
     Args:
         state: one of ``ops.jobs.STATES``; None for the jobs named, wherever they are.
-        ids: only these; without a state no other filter.
-        since, until: finished (completed, failed) or added (others) in this time.
+        ids: those, without a state.
+        only: which of the state.
         limit: how many at most.
     """
 
     state: str | None = None
     ids: tuple[str, ...] = ()
-    name: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    where: Where | None = None
+    only: Filter = field(default_factory=Filter)
     limit: int | None = None
 
     @property
-    def is_filtered(self) -> bool:
-        """Whether jobs must be read to tell which."""
-        return any(
-            value is not None for value in (self.name, self.since, self.until, self.where)
-        ) or bool(self.ids and self.state)
+    def named(self) -> int:
+        """How many jobs are named; 0 when none is."""
+        return len(self.ids or self.only.ids)
 
     @property
     def heavy(self) -> tuple[str, ...]:
         """Long fields that the filter looks at."""
-        looked_at = self.where.fields if self.where else frozenset()
+        where = self.only.where
+        looked_at = where.fields if isinstance(where, Where) else HEAVY if where else frozenset()
         # How many attempts a job has stands in its options.
         more = {"opts"} if "attempts_max" in looked_at else set()
         return tuple(sorted((looked_at & HEAVY) | more))
-
-    def takes(self, job: Job) -> bool:
-        """Whether a job is one of these."""
-        at = job.finished_at if job.state in FINISHED else job.added_at
-        if self.since is not None and (at is None or at < self.since):
-            return False
-        if self.until is not None and (at is None or at > self.until):
-            return False
-        if self.ids and job.id not in self.ids:
-            return False
-        named = self.name is None or job.name == self.name
-        return named and (self.where is None or self.where(job))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +151,14 @@ def firmness(action: Action, selection: Selection, total: int) -> Firmness:
     most = most_meant(selection, total)
     if most and (action.name == "purge" or most > MANY):
         return Firmness.NAME
-    if not most or (selection.ids and most <= FEW and action.name in {"retry", "promote"}):
+    if not most or (selection.named and most <= FEW and action.name in {"retry", "promote"}):
         return Firmness.NOT
     return Firmness.YES
 
 
 def most_meant(selection: Selection, total: int) -> int:
     """How many jobs it can be at most; ``total`` are in the state."""
-    most = len(selection.ids) if selection.ids else total
+    most = selection.named or total
     return most if selection.limit is None else min(most, selection.limit)
 
 
@@ -268,7 +251,7 @@ class BulkRun:
         began = time.monotonic()
         while not self._is_enough():
             self._check_stop()
-            entries = path.take((reading if self._selection.is_filtered else acting).size)
+            entries = path.take((reading if self._selection.only.is_set else acting).size)
             if not entries:
                 break
             chosen = self._choose(entries, reading)
@@ -287,8 +270,11 @@ class BulkRun:
         selection = self._selection
         if selection.state is None:
             return ShortWalk(selection.ids)
-        is_by_time = selection.since is not None and selection.state in FINISHED
-        since_ms = selection.since.timestamp() * 1000 if is_by_time and selection.since else None
+        if selection.only.ids:
+            # The script tells which of them are elsewhere.
+            return ShortWalk(sorted(selection.only.ids))
+        since = selection.only.since if selection.state in FINISHED else None
+        since_ms = None if since is None else since.timestamp() * 1000
         return walk(self._client, self._keys, selection.state, since=since_ms)
 
     def _is_enough(self) -> bool:
@@ -308,7 +294,7 @@ class BulkRun:
     def _choose(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
         """The ids of those that are selected."""
         tally, selection = self._tally, self._selection
-        if selection.is_filtered:
+        if selection.only.is_set:
             ids = pace.timed(len(entries), lambda: self._matching(entries))
         else:
             ids = [entry.id for entry in entries]
@@ -326,7 +312,7 @@ class BulkRun:
             listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
             for entry, record in zip(entries, records, strict=True)
         )
-        return [job.id for job in jobs if self._selection.takes(job)]
+        return [job.id for job in jobs if self._selection.only.takes(job)]
 
     def _act(self, ids: Sequence[str], pace: Pace) -> set[str]:
         """Change some jobs; which of them have left their place."""

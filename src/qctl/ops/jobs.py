@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
@@ -20,6 +20,9 @@ from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.lists import Entry
 from qctl.wire.snapshot import QueueSnapshot
+
+if TYPE_CHECKING:
+    from qctl.ops.selection import Filter
 
 STATES = (
     "waiting",
@@ -157,17 +160,21 @@ Predicate = Callable[[Job], bool]
 
 
 def list_jobs(
-    client: Client, snapshot: QueueSnapshot, state: str, *, limit: int = DEFAULT_LIMIT, **only: Any
+    client: Client,
+    snapshot: QueueSnapshot,
+    state: str,
+    only: Filter | None = None,
+    *,
+    limit: int = DEFAULT_LIMIT,
 ) -> JobList:
     """Jobs of one state, as ``stream_jobs`` finds them.
 
     Args:
         snapshot: of the queue; its counts give ``total``.
-        only: which; see ``stream_jobs``.
     """
-    jobs = tuple(stream_jobs(client, snapshot.keys, state, limit=limit, **only))
+    jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
-    if len(jobs) < limit and all(wanted in (None, ()) for wanted in only.values()):
+    if len(jobs) < limit and not (only and only.is_set):
         # All of them were seen; the count may have been taken earlier, or hold a marker.
         total = len(jobs)
     return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)
@@ -177,19 +184,15 @@ def stream_jobs(
     client: Client,
     keys: QueueKeys,
     state: str,
+    only: Filter | None = None,
     *,
-    name: str | None = None,
-    since: datetime | None = None,
-    where: Predicate | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Iterator[Job]:
     """Jobs of one state: the next to run or oldest first, finished ones newest first.
 
     Args:
         state: one of ``STATES``.
-        name: only jobs of this name.
-        since: only jobs finished (completed and failed) or added (others) at or after this.
-        where: only jobs for which this is true (see ``selection.parse_where``).
+        only: which of them.
         limit: how many at most; memory does not grow with it.
 
     Raises:
@@ -198,8 +201,8 @@ def stream_jobs(
     """
     if state not in STATES:
         raise UsageError(f"no state {state!r}", why=f"states: {', '.join(STATES)}")
-    unfiltered = name is None and since is None and where is None
-    size = max(1, min(limit, CHUNK)) if unfiltered else CHUNK
+    wanted = only if only and only.is_set else None
+    size = CHUNK if wanted else max(1, min(limit, CHUNK))
     if state == "stalled":
         chunks = _chunks(lists.stalled_ids(client, keys), size)
     else:
@@ -208,12 +211,9 @@ def stream_jobs(
     # An id may have moved along since the chunk before.
     recent: dict[str, None] = {}
     for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
-        if since is not None and _before(job, state, since):
-            if state in FINISHED:  # Newest first: all that follow are older.
-                return
-            continue
-        matches = (name is None or job.name == name) and (where is None or where(job))
-        if not matches or job.id in recent:
+        if wanted and state in FINISHED and wanted.is_before(job):
+            return  # Newest first: all that follow are older.
+        if job.id in recent or (wanted and not wanted.takes(job)):
             continue
         yield job
         found += 1
@@ -227,12 +227,6 @@ def stream_jobs(
 def _chunks(ids: Sequence[str], size: int) -> Iterator[list[Entry]]:
     for start in range(0, len(ids), size):
         yield [Entry(job_id) for job_id in ids[start : start + size]]
-
-
-def _before(job: Job, state: str, since: datetime) -> bool:
-    at = job.finished_at if state in FINISHED else job.added_at
-    # A job whose record is gone has no times: it is not newer than anything.
-    return at is None or at < since
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:

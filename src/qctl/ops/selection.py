@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from qctl.errors import UsageError
-from qctl.ops.jobs import Job, Predicate
+from qctl.ops.jobs import FINISHED, Job, Predicate
 
 FIELDS = (
     "id",
@@ -82,6 +82,42 @@ class Where:
 
     def __call__(self, job: Job) -> bool:
         return self.test(job)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which jobs of a state; all that is given must hold.
+
+    Args:
+        since, until: finished (completed, failed) or added (others) in this time.
+        where: see ``parse_where``; any test in code.
+    """
+
+    ids: frozenset[str] = frozenset()
+    name: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    where: Predicate | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether jobs must be looked at to tell which."""
+        return self != Filter()
+
+    def takes(self, job: Job) -> bool:
+        """Whether a job is one of these."""
+        at = job.finished_at if job.state in FINISHED else job.added_at
+        if self.is_before(job) or (self.until is not None and (at is None or at > self.until)):
+            return False
+        if self.ids and job.id not in self.ids:
+            return False
+        named = self.name is None or job.name == self.name
+        return named and (self.where is None or self.where(job))
+
+    def is_before(self, job: Job) -> bool:
+        """Whether a job is older than ``since``; one without times is not newer than anything."""
+        at = job.finished_at if job.state in FINISHED else job.added_at
+        return self.since is not None and (at is None or at < self.since)
 
 
 def parse_where(text: str) -> Where:

@@ -26,7 +26,7 @@ _MOST_SHOWN = 10
 def question(action: str, queue: str, selection: Selection, most: int) -> str:
     """What is about to be done, without the mark behind it."""
     state = f"{selection.state} " if selection.state else ""
-    is_certain = bool(selection.ids) or not selection.is_filtered
+    is_certain = bool(selection.named) or not selection.only.is_set
     jobs = counted(most, f"{state}job")
     which = jobs if is_certain else f"up to {jobs}, those that match,"
     text = _ASKING[action].format(f"{which} of {queue}")
