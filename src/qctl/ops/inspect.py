@@ -109,7 +109,7 @@ def inspect_queues(
         NotFoundError: a named queue does not exist, or without names the prefix holds none.
         ReplyError: a named queue cannot be read.
     """
-    redis = _redis_info(client, address)
+    redis = redis_info(client, address)
     queues = queues_named_or_all(client, settings.prefix, names)
     workers = connected_workers(
         client, settings.prefix, [q.keys.name for q in queues.readable], address.db
@@ -118,13 +118,13 @@ def inspect_queues(
     processes, remarks = _processes(client, settings, workers or [])
     now_s = time.time()
     statuses = tuple(
-        _queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
+        queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
         for queue in queues.readable
     )
     return Inspection(StatusReport(redis, statuses, processes), queues, remarks)
 
 
-def _redis_info(client: Client, address: Address) -> RedisInfo:
+def redis_info(client: Client, address: Address) -> RedisInfo:
     try:
         text = str(client.masters()[0].call("INFO", "server"))
     except ReplyError as error:
@@ -148,7 +148,7 @@ def connected_workers(
         raise
 
 
-def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
+def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
     note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
     return QueueStatus(
         name=queue.keys.name,

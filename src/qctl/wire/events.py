@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Client
-from qctl.wire.jobs import pairs
+from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
@@ -43,21 +43,35 @@ def last_event_id(client: Client, keys: QueueKeys) -> str:
     return str(newest[0][0]) if newest else "0-0"
 
 
+def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
+    """``last_event_id`` of several queues in one round trip; ``0-0`` also for a key that is no
+    stream.
+    """
+    commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", 1) for keys in queues]
+    newest = [typed(reply, ()) for reply in client.pipeline(commands)] if commands else []
+    return [str(entries[0][0]) if entries else "0-0" for entries in newest]
+
+
 def read_events(
-    client: Client, cursors: dict[QueueKeys, str], *, block_ms: int = 0
+    client: Client,
+    cursors: dict[QueueKeys, str],
+    *,
+    block_ms: int = 0,
+    count: int = READ_COUNT,
 ) -> list[tuple[QueueKeys, Event]]:
     """New events of several queues, and moves the cursors past them.
 
     Args:
         cursors: the last event id seen of each queue; updated in place.
         block_ms: how long to wait for the first event, in milliseconds; 0 does not wait.
+        count: the most events taken of each queue.
     """
     groups: dict[str, list[QueueKeys]] = {}
     for keys in cursors:
         groups.setdefault(_slot_tag(keys), []).append(keys)
     events = []
     for group in groups.values():
-        found = _read_group(client, group, cursors, block_ms // len(groups))
+        found = _read_group(client, group, cursors, block_ms // len(groups), count)
         events += found
         if found:
             # There is news: do not wait in the groups that follow.
@@ -66,12 +80,16 @@ def read_events(
 
 
 def _read_group(
-    client: Client, queues: list[QueueKeys], cursors: dict[QueueKeys, str], block_ms: int
+    client: Client,
+    queues: list[QueueKeys],
+    cursors: dict[QueueKeys, str],
+    block_ms: int,
+    count: int,
 ) -> list[tuple[QueueKeys, Event]]:
     by_key = {keys("events"): keys for keys in queues}
     block = ("BLOCK", block_ms) if block_ms > 0 else ()
     reply = client.call(
-        *("XREAD", "COUNT", READ_COUNT, *block, "STREAMS", *by_key),
+        *("XREAD", "COUNT", count, *block, "STREAMS", *by_key),
         *(cursors[keys] for keys in queues),
         timeout_s=block_ms / 1000,
     )
