@@ -28,6 +28,9 @@ from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 # Queues read in one reading, however tall the screen is.
 MOST_QUEUES = 60
+# Active jobs of the chosen queue read in one reading, at least and at most.
+_LEAST_JOBS = 20
+_MOST_JOBS = 200
 # Points of a sparkline: the readings remembered.
 TREND_POINTS = 30
 # Least time between two scans for queues; one that takes long is made at most 1 % of the time.
@@ -42,7 +45,7 @@ class View:
     Args:
         queues: names of those in sight.
         chosen: the queue whose workers and jobs are shown; None for none.
-        jobs: lines there are for active jobs.
+        jobs: active jobs to be read, within 20 and 200.
     """
 
     queues: tuple[str, ...] = ()
@@ -74,7 +77,8 @@ class Reading:
     Args:
         at: when it was made, by this host's clock.
         names: of all queues; ``queues`` are those in sight.
-        workers, jobs: of the chosen queue; None when they cannot be told (see ``remarks``).
+        workers, jobs: of the chosen queue, stalled jobs first; None when they cannot be told (see
+            ``remarks``).
         jobs_total: active jobs of the chosen queue, shown or not.
         failures: of the queues in sight since they came into sight, newest first.
         commands: sent to Redis for this reading.
@@ -242,13 +246,15 @@ class LiveReader:
     def _jobs(
         self, chosen: QueueSnapshot, limit: int, remarks: list[str]
     ) -> tuple[Job, ...] | None:
-        if limit < 1 or not chosen.counts.active:
+        if not chosen.counts.active:
             return ()
+        limit = min(max(limit, _LEAST_JOBS), _MOST_JOBS)
         try:
-            return list_jobs(self._client, chosen, "active", limit=limit).jobs
+            jobs = list_jobs(self._client, chosen, "active", limit=limit).jobs
         except ReplyError as error:
             remarks.append(f"no jobs shown: {error.what}")
             return None
+        return tuple(sorted(jobs, key=lambda job: job.state != "stalled"))
 
 
 class _Counting:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.lookup import find_queues, require_bullmq
+from qctl.ops.lookup import command, find_queues, require_bullmq
 from qctl.ops.stalled import RetryPlan, plan_retry
 from qctl.wire.transitions import retry_failed
 
@@ -30,7 +30,7 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
         raise RefusedError(
             f"job {job_id!r} of {queue} is not stalled",
             why="a worker holds its lock, or it has left active",
-            hint="only stalled and failed jobs can be put back",
+            hint=command(prefix, "jobs", "show", queue, job_id),
         )
     return replace(plan, queues=(replace(found, stalled=own, waiting_for=()),))
 

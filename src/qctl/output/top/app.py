@@ -77,22 +77,26 @@ class TopApp(App[int]):
         self._wake = asyncio.Event()
         self._busy = False
         self._progress: Progress | None = None
+        self._status = Static("reading …", id="status", markup=False)
+        self._banner = Static("", id="banner", markup=False)
+        self._note = Static("", id="note", markup=False)
+        self._field = Input(placeholder="part of a queue's name", id="filter", compact=True)
         self._panels = {
             "queues": Panel("QUEUES", self._draw_queues, id="queues"),
             "jobs": Panel("ACTIVE JOBS", self._draw_jobs, id="jobs"),
             "workers": Panel("WORKERS", self._draw_workers, id="workers"),
-            "failures": Panel("FAILURES", self._draw_failures, id="failures"),
+            "failures": Panel("FAILURES", self._draw_failures, id="failures", newest_first=True),
         }
 
     def compose(self) -> ComposeResult:
-        yield Static("reading …", id="status", markup=False)
-        yield Static("", id="banner", markup=False)
+        yield self._status
+        yield self._banner
         yield self._panels["queues"]
-        yield Static("", id="note", markup=False)
+        yield self._note
         yield self._panels["jobs"]
         yield self._panels["workers"]
         yield self._panels["failures"]
-        yield Input(placeholder="part of a queue's name", id="filter", compact=True)
+        yield self._field
         yield Static(_KEYS, id="keys", markup=False)
 
     def on_mount(self) -> None:
@@ -131,7 +135,7 @@ class TopApp(App[int]):
         return View(
             queues=tuple(key[0] for key in queues.in_sight),
             chosen=self._queue(),
-            jobs=self._panels["jobs"].room,
+            jobs=self._panels["jobs"].wanted,
         )
 
     def _queue(self) -> str | None:
@@ -154,7 +158,7 @@ class TopApp(App[int]):
         return self._trouble is not None or self.age_s > max(_LATE * self._interval_s, _LATE_S)
 
     def _show(self) -> None:
-        if not self.screen_stack:
+        if not self._banner.is_attached:
             return
         self._show_banner()
         reading = self._reading
@@ -162,11 +166,10 @@ class TopApp(App[int]):
             return
         width = self.size.width
         age = f"{short_duration(self.age_s)} old" if self._is_old else ""
-        base = self.screen_stack[0]
-        base.query_one("#status", Static).update(
-            tables.status_line(reading, self._interval_s, width=width)
+        self._status.update(
+            tables.status_line(reading, self._interval_s, width=width, is_old=self._is_old)
         )
-        base.query_one("#note", Static).update(tables.note_line(reading, width=width))
+        self._note.update(tables.note_line(reading, width=width))
         none = f"no queue exists under the prefix {visible(reading.prefix)}"
         if reading.names:
             none = f"no queue has {visible(self._wanted)!r} in its name"
@@ -211,8 +214,7 @@ class TopApp(App[int]):
         )
 
     def _show_banner(self) -> None:
-        banner = self.screen_stack[0].query_one("#banner", Static)
-        banner.display = self._is_old
+        self._banner.display = self._is_old
         if not self._is_old:
             return
         error = self._trouble
@@ -220,7 +222,7 @@ class TopApp(App[int]):
         old = "no figures yet"
         if self._reading is not None:
             old = f"figures are {short_duration(self.age_s)} old"
-        banner.update(shortened(f" {old}: {visible(what)}", self.size.width * 2))
+        self._banner.update(shortened(f" {old}: {visible(what)}", self.size.width * 2))
 
     def _draw_queues(self, rows: slice, chosen: int, width: int) -> str:
         reading = self._reading
@@ -261,20 +263,19 @@ class TopApp(App[int]):
         self.push_screen(Window("Keys", HELP))
 
     def action_filter(self) -> None:
-        field = self.query_one("#filter", Input)
-        field.display = True
-        field.focus()
+        self._field.display = True
+        self.set_focus(self._field)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._wanted = event.value.casefold()
         self.on_panel_moved()
 
     def on_input_submitted(self) -> None:
-        self.query_one("#filter", Input).display = False
+        self._field.display = False
         self._panels["queues"].focus()
 
     def action_end_filter(self) -> None:
-        self.query_one("#filter", Input).value = ""
+        self._field.value = ""
         self.on_input_submitted()
 
     def action_pause(self) -> None:

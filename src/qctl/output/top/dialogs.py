@@ -98,11 +98,12 @@ class Progress(ModalScreen[None]):
         self._told: list[str] = []
         self._passing: tuple[str, ...] = ()
         self._stop = threading.Event()
+        self._text = Static(id="text")
         self.ended = asyncio.Event()
 
     def compose(self) -> ComposeResult:
         with VerticalScroll():
-            yield Static(id="text")
+            yield self._text
 
     def on_mount(self) -> None:
         self._draw()
@@ -131,14 +132,14 @@ class Progress(ModalScreen[None]):
         self._draw()
 
     def _draw(self) -> None:
-        if not self.is_running:
+        if not self._text.is_attached:
             return
         foot = "Esc closes"
         if not self.ended.is_set():
             foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
         lines = [visible(self._proposal.question), "", *self._told, *self._passing, "", foot]
-        self.query_one("#text", Static).update(Text("\n".join(lines)))
-        self.query_one(VerticalScroll).scroll_end(animate=False)
+        self._text.update(Text("\n".join(lines)))
+        self._text.scroll_visible(animate=False, top=False)
 
     def action_leave(self) -> None:
         if self.ended.is_set():

@@ -25,7 +25,7 @@ class Panel(Widget, can_focus=True):
     Args:
         title: above it.
         draw: the heading and the rows in sight, as lines of ANSI text.
-        name: of the widget.
+        newest_first: the cursor stays at the top, on what is new, until the list has the focus.
     """
 
     class Moved(Message):
@@ -40,7 +40,14 @@ class Panel(Widget, can_focus=True):
         Binding("end", "move(1000000)", show=False),
     ]
 
-    def __init__(self, title: str, draw: Draw, *, id: str) -> None:  # noqa: A002 - Textual's name
+    def __init__(
+        self,
+        title: str,
+        draw: Draw,
+        *,
+        id: str,  # noqa: A002 - Textual's name
+        newest_first: bool = False,
+    ) -> None:
         super().__init__(id=id)
         self._title = title
         self._draw = draw
@@ -49,11 +56,17 @@ class Panel(Widget, can_focus=True):
         self._cursor = 0
         self._first = 0
         self._age = ""
+        self._newest_first = newest_first
 
     @property
     def room(self) -> int:
         """Rows there is place for."""
         return max(self.size.height - _HEAD, 0)
+
+    @property
+    def wanted(self) -> int:
+        """Rows to have ready: those above, those in sight, and as many below to scroll to."""
+        return self._first + 2 * self.room
 
     @property
     def in_sight(self) -> tuple[Key, ...]:
@@ -72,7 +85,9 @@ class Panel(Widget, can_focus=True):
         """
         before = self.chosen
         self._keys, self._title, self._empty, self._age = keys, title, empty, age
-        if before in keys:
+        if self._newest_first and not self.has_focus:
+            self._cursor = 0
+        elif before in keys:
             self._cursor = keys.index(before)
         self._settle()
         self.refresh()

@@ -12,7 +12,7 @@ from qctl.ops.live_events import Failure
 from qctl.ops.workers import WorkerStatus
 from qctl.output.console import Cell, Column, Value, table
 from qctl.output.status import state_cell
-from qctl.output.text import cells, counted, short_duration, shortened, size, visible
+from qctl.output.text import cells, short_duration, shortened, size, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
 _UNREAD = "…"
@@ -189,13 +189,12 @@ def failure_lines(failures: Sequence[Failure], chosen: int, *, width: int) -> st
     return table(_FAILURES, rows, width=width, colour=True)
 
 
-def status_line(reading: Reading, interval_s: float, *, width: int) -> str:
-    """Where, what server, what this view costs, and when the figures were read."""
+def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool) -> str:
+    """Where, what server, what this view costs, whether Redis answers, when it did last."""
     redis = reading.redis
     left = f"{redis.url}  Redis {redis.version or '?'}  {reading.prefix}"
-    left += f"  {counted(len(reading.names), 'queue')}"
     cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:g} s"
-    right = f"{cost}  {reading.at.astimezone():%H:%M:%S}"
+    right = f"{cost}  {'OLD' if is_old else 'ok'} {reading.at.astimezone():%H:%M:%S}"
     left = shortened(visible(left), max(width - cells(right) - 2, 0))
     return left + " " * max(width - cells(left) - cells(right), 2) + right
 
