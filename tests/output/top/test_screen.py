@@ -18,7 +18,7 @@ from qctl.ops.live_events import Failure, Rates
 from qctl.ops.workers import WorkerStatus
 from qctl.output.top.actions import Proposal, Stop, Told
 from qctl.output.top.app import TopApp
-from qctl.output.top.tables import sparkline
+from qctl.output.top.tables import job_lines, sparkline
 from qctl.wire.snapshot import Counts
 from tests.output.top.pilot import drive, lines_of, text_of, until
 
@@ -169,8 +169,8 @@ def test_the_screen() -> None:
         assert len(lines) == 24
         assert "\n".join(lines[:6]) == SCREEN
         assert lines[10] == " ACTIVE JOBS of emails 1/2"
-        assert lines[12].split() == [">", "40", "send", "-", "90s", "stalled", "1", "-"]
-        assert lines[13].split()[:6] == ["41", "send", "45", "%", "61m", "59m"]
+        assert lines[12].split() == [">", "40", "send", "-", "1m30s", "stalled", "1", "-"]
+        assert lines[13].split()[:5] == ["41", "send", "45", "%", "1h1m"]
         worker = next(line for line in lines if "10.0.0.1" in line)
         assert worker.split() == [
             ">",
@@ -364,3 +364,14 @@ def test_sparklines() -> None:
     assert sparkline([], 4) == "    "
     assert sparkline([0.0, 0.0], 4) == "  ▁▁"
     assert sparkline([9.0, None, 1.0, 2.0], 3) == " ▅█"
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "runs", "lock"),
+    [(0.0, "40s", "28s"), (10.0, "50s", "18s"), (30.0, "1m10s", "over?")],
+)
+def test_clocks_go_on_between_readings(elapsed_s: float, runs: str, lock: str) -> None:
+    job = Job(id="1", name="send", state="active", runtime_s=40.0, lock_ttl_ms=28_000)
+    text = job_lines([job], 0, width=80, elapsed_s=elapsed_s)
+    assert f" {runs} " in text
+    assert f" {lock}" in text
