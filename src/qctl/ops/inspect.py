@@ -116,7 +116,7 @@ def inspect_queues(
         NotFoundError: a named queue does not exist, or without names the prefix holds none.
         ReplyError: a named queue cannot be read.
     """
-    redis = _redis_info(client, address)
+    redis = redis_info(client, address)
     memory = Memory(settings.state_home, address, settings.prefix)
     known = None if names else memory.names(client)
     workers = connected_workers(
@@ -133,7 +133,7 @@ def inspect_queues(
         remarks += (_remembered(known, memory),)
     now_s = time.time()
     statuses = tuple(
-        _queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
+        queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
         for queue in queues.readable
     )
     return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
@@ -149,7 +149,7 @@ def _remembered(known: Known, memory: Memory) -> str:
     )
 
 
-def _redis_info(client: Client, address: Address) -> RedisInfo:
+def redis_info(client: Client, address: Address) -> RedisInfo:
     try:
         text = str(client.masters()[0].call("INFO", "server"))
     except ReplyError as error:
@@ -180,7 +180,7 @@ def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)
 
 
-def _queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
+def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
     note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
     return QueueStatus(
         name=queue.keys.name,

@@ -92,7 +92,7 @@ def _queue_row(queue: QueueStatus) -> list[Value]:
     oldest = queue.oldest_waiting_s
     return [
         Cell(queue.name, "bold"),
-        _state(queue),
+        state_cell(queue),
         counts.waiting,
         counts.active,
         Cell(counts.stalled, "bold red" if counts.stalled else ""),
@@ -106,7 +106,8 @@ def _queue_row(queue: QueueStatus) -> list[Value]:
     ]
 
 
-def _state(queue: QueueStatus) -> Cell:
+def state_cell(queue: QueueStatus) -> Cell:
+    """Running, paused, rate limited, or being drained."""
     if queue.draining:
         return Cell("draining", "cyan")
     if queue.paused:

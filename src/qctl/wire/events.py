@@ -108,6 +108,15 @@ def _before(entry_id: str) -> str:
     return f"{max(int(ms) - 1, 0)}-{_LAST_NUMBER if int(ms) else 0}"
 
 
+def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
+    """``last_event_id`` of several queues in one round trip; ``0-0`` also for a key that is no
+    stream.
+    """
+    commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", 1) for keys in queues]
+    newest = [typed(reply, ()) for reply in client.pipeline(commands)] if commands else []
+    return [str(entries[0][0]) if entries else "0-0" for entries in newest]
+
+
 def read_events(
     client: Client,
     cursors: dict[QueueKeys, str],

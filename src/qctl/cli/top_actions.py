@@ -1,0 +1,157 @@
+"""The actions of ``qctl top``: the operations of the commands, told in the commands' own words."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from qctl.cli.frame import Environment
+from qctl.cli.guard import refuse_if_read_only
+from qctl.connect import Client
+from qctl.errors import RefusedError
+from qctl.ops.drain import drain
+from qctl.ops.drain_state import DrainOptions
+from qctl.ops.live_retry import plan_stalled, require_failed, retry_one_failed
+from qctl.ops.lookup import find_queues
+from qctl.ops.pause import PauseResult, pause_queues, resume_queues
+from qctl.ops.plan import DrainPlan, describe, make_plan
+from qctl.ops.stalled import RetryPlan, carry_out
+from qctl.ops.steps import DrainReport, Planned, Step, Waiting
+from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
+from qctl.output.pause import pause_line
+from qctl.output.stalled import report_lines as retry_lines
+from qctl.output.stalled import risk_lines
+from qctl.output.text import visible
+from qctl.output.top.actions import Proposal, Stop, Told
+
+
+class CommandActions:
+    """See ``Actions``."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+
+    @property
+    def _prefix(self) -> str:
+        return self._env.settings.prefix
+
+    def _client(self, words: str) -> Client:
+        """The connection to write by.
+
+        Args:
+            words: the command that does the same, for a context that this screen cannot ask for.
+
+        Raises:
+            RefusedError: the context is read-only, or asks for its name.
+        """
+        settings = self._env.settings
+        refuse_if_read_only(settings)
+        if settings.confirm:
+            raise RefusedError(
+                f"context {settings.context} asks for its name before each write",
+                why=f"confirm = true in {settings.origins['confirm']}",
+                hint=f"qctl {words} --context {settings.context}",
+            )
+        return self._env.redis()[1]
+
+    def pause(self, queue: str) -> Proposal:
+        client = self._client(f"pause {queue}")
+        prefix = self._prefix
+
+        def carry(_: Stop) -> Iterator[Told]:
+            yield from _told(pause_queues(client, prefix, [queue]))
+
+        planned = pause_queues(client, prefix, [queue], dry_run=True)
+        return Proposal(f"Pause {queue}?", _lines(planned), carry)
+
+    def resume(self, queue: str) -> Proposal:
+        client = self._client(f"resume {queue}")
+        prefix = self._prefix
+
+        def carry(_: Stop) -> Iterator[Told]:
+            yield from _told(resume_queues(client, prefix, [queue]))
+
+        planned = resume_queues(client, prefix, [queue], dry_run=True)
+        (snapshot,) = find_queues(client, prefix, [queue])
+        lines = _lines(planned)
+        if snapshot.paused:
+            by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
+            lines = (f"it was paused {visible(by)}", *lines)
+        return Proposal(f"Resume {queue}?", lines, carry)
+
+    def retry_stalled(self, queue: str, job_id: str) -> Proposal:
+        client = self._client(f"jobs retry-stalled {queue}")
+        address, _ = self._env.redis()
+        plan = plan_stalled(client, self._prefix, queue, job_id, db=address.db)
+
+        def carry(_: Stop) -> Iterator[Told]:
+            report = carry_out(client, plan)
+            yield Told(tuple(retry_lines(report, plan)))
+
+        return Proposal(f"Put job {job_id} of {queue} back?", _risk(plan), carry)
+
+    def retry_failed(self, queue: str, job_id: str) -> Proposal:
+        client = self._client(f"jobs retry {queue} {job_id}")
+        prefix = self._prefix
+        require_failed(client, prefix, queue)
+
+        def carry(_: Stop) -> Iterator[Told]:
+            retry_one_failed(client, prefix, queue, job_id)
+            yield Told((f"{visible(queue)}: job {visible(job_id)} retried",))
+
+        line = "it failed for good; it will run once more, in its turn"
+        return Proposal(f"Retry job {job_id} of {queue}?", (line,), carry)
+
+    def drain(self, queue: str, target: str | None) -> Proposal:
+        client = self._client(f"drain {queue}")
+        address, _ = self._env.redis()
+        restarts = target is not None
+        plan = make_plan(
+            client,
+            address,
+            self._env.settings,
+            [queue],
+            target=target,
+            then_restart=restarts,
+        )
+        planned = describe(plan, client, int(time.time() * 1000))
+        question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
+        return Proposal(question, tuple(plan_lines(planned)), lambda stop: self._drain(plan, stop))
+
+    def _drain(self, plan: DrainPlan, stop: Stop) -> Iterator[Told]:
+        address, client = self._env.redis()
+        steps = drain(client, address, self._env.settings, plan, DrainOptions(), stop)
+        with contextlib.closing(steps):
+            for step in steps:
+                yield _step(step)
+
+
+def _step(step: Step) -> Told:
+    if isinstance(step, Waiting):
+        return Told(tuple(waiting_lines(step)), passing=True)
+    if isinstance(step, DrainReport):
+        error = (f"error: {visible(step.error)}",) if step.error else ()
+        return Told((*report_lines(step), *error))
+    if isinstance(step, Planned):
+        return Told(tuple(plan_lines(step)))
+    line = step_line(step)
+    return Told(() if line is None else (line,))
+
+
+def _lines(results: list[PauseResult]) -> tuple[str, ...]:
+    return tuple(
+        line
+        for result in results
+        for line in (pause_line(result), *(f"note: {visible(w)}" for w in result.warnings))
+    )
+
+
+def _told(results: list[PauseResult]) -> Iterator[Told]:
+    yield Told(_lines(results))
+
+
+def _risk(plan: RetryPlan) -> tuple[str, ...]:
+    if plan.risky:
+        return tuple(risk_lines(plan))
+    return ("no worker holds its lock and none is connected; earlier stalls are forgotten",)

@@ -1,0 +1,283 @@
+"""What ``top`` shows: one bounded reading after another.
+
+A reading costs what is on the screen and not what Redis holds: only the queues in sight are read,
+of the chosen one also its workers and as many active jobs as there are lines for. Names of queues
+come from a scan, which is repeated ever more seldom the longer it takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from qctl.config import Settings
+from qctl.connect import Address, Arg, Client
+from qctl.errors import ExitStatus, QctlError, ReplyError
+from qctl.ops.inspect import QueueStatus, RedisInfo, connected_workers, queue_status, redis_info
+from qctl.ops.jobs import Job, list_jobs
+from qctl.ops.live_events import EventRates, Failure, Rates
+from qctl.ops.lookup import find_queues
+from qctl.ops.workers import WorkerStatus, inspect_workers
+from qctl.wire.discovery import discover
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+# Queues read in one reading, however tall the screen is.
+MOST_QUEUES = 60
+# Active jobs of the chosen queue read in one reading, at least and at most.
+_LEAST_JOBS = 20
+_MOST_JOBS = 200
+# Points of a sparkline: the readings remembered.
+TREND_POINTS = 30
+# Least time between two scans for queues; one that takes long is made at most 1 % of the time.
+SCAN_EVERY_S = 30.0
+_SCAN_SHARE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is on the screen.
+
+    Args:
+        queues: names of those in sight.
+        chosen: the queue whose workers and jobs are shown; None for none.
+        jobs: active jobs to be read, within 20 and 200.
+    """
+
+    queues: tuple[str, ...] = ()
+    chosen: str | None = None
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveQueue:
+    """A queue in sight.
+
+    Args:
+        status: None when it is gone or cannot be read; ``trouble`` says which.
+        rates: None until two readings have been made.
+        trend: jobs completed per second at the readings before, oldest first; None where unknown.
+    """
+
+    name: str
+    status: QueueStatus | None
+    trouble: str | None
+    rates: Rates | None
+    trend: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All figures of one moment.
+
+    Args:
+        at: when it was made, by this host's clock.
+        names: of all queues; ``queues`` are those in sight.
+        workers, jobs: of the chosen queue, stalled jobs first; None when they cannot be told (see
+            ``remarks``).
+        jobs_total: active jobs of the chosen queue, shown or not.
+        failures: of the queues in sight since they came into sight, newest first.
+        commands: sent to Redis for this reading.
+        took_ms: the time this reading took, Redis and network included.
+        remarks: what could not be read, and why.
+    """
+
+    at: datetime
+    redis: RedisInfo
+    prefix: str
+    context: str | None
+    names: tuple[str, ...]
+    queues: tuple[LiveQueue, ...]
+    chosen: str | None
+    workers: tuple[WorkerStatus, ...] | None
+    jobs: tuple[Job, ...] | None
+    jobs_total: int
+    failures: tuple[Failure, ...]
+    commands: int
+    took_ms: float
+    remarks: tuple[str, ...]
+
+
+class LiveReader:
+    """Makes readings. Not for use by two threads at a time.
+
+    Args:
+        names: the queues to show; without any, all under the prefix.
+    """
+
+    def __init__(
+        self, client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
+    ) -> None:
+        self._client = _Counting(client)
+        self._address = address
+        self._settings = settings
+        self._named = tuple(dict.fromkeys(names))
+        self._found: tuple[str, ...] = ()
+        self._scan_due = 0.0
+        self._redis: RedisInfo | None = None
+        self._events = EventRates()
+        self._trends: dict[str, deque[float | None]] = {}
+
+    def check(self) -> None:
+        """Make sure that Redis answers and that the named queues exist.
+
+        Raises:
+            NotFoundError: a named queue does not exist.
+            UnreachableError: Redis does not answer.
+        """
+        self._redis = redis_info(self._client, self._address)
+        if self._named:
+            find_queues(self._client, self._settings.prefix, self._named)
+
+    def read(self, view: View) -> Reading:
+        """One reading.
+
+        Raises:
+            UnreachableError: Redis does not answer; the next reading may succeed.
+            ReplyError: Redis refuses what no figure can be had without.
+        """
+        try:
+            return self._read(view)
+        except QctlError as error:
+            if error.exit_status == ExitStatus.UNREACHABLE:
+                # Whoever answers next may be another server, of another version.
+                self._redis = None
+            raise
+
+    def _read(self, view: View) -> Reading:
+        began = time.monotonic()
+        self._client.commands = 0
+        if self._redis is None:
+            self._redis = redis_info(self._client, self._address)
+        names = self._named or self._discovered()
+        remarks: list[str] = []
+        snapshots = self._snapshots(view)
+        queues = self._queues(snapshots, remarks)
+        chosen = snapshots.get(view.chosen or "")
+        workers: tuple[WorkerStatus, ...] | None = None
+        jobs: tuple[Job, ...] | None = None
+        total = 0
+        if isinstance(chosen, QueueSnapshot):
+            workers = self._workers(chosen, remarks)
+            total = chosen.counts.active
+            jobs = self._jobs(chosen, view.jobs, remarks)
+        return Reading(
+            at=datetime.now(UTC),
+            redis=self._redis,
+            prefix=self._settings.prefix,
+            context=self._settings.context,
+            names=names,
+            queues=queues,
+            chosen=view.chosen,
+            workers=workers,
+            jobs=jobs,
+            jobs_total=total,
+            failures=self._events.failures,
+            commands=self._client.commands,
+            took_ms=round((time.monotonic() - began) * 1000, 1),
+            remarks=tuple(dict.fromkeys(remarks)),
+        )
+
+    def _discovered(self) -> tuple[str, ...]:
+        began = time.monotonic()
+        if began >= self._scan_due:
+            self._found = tuple(discover(self._client, self._settings.prefix))
+            ended = time.monotonic()
+            self._scan_due = ended + max(SCAN_EVERY_S, (ended - began) * _SCAN_SHARE)
+        return self._found
+
+    def _snapshots(self, view: View) -> dict[str, QueueSnapshot | ReplyError | None]:
+        wanted = view.queues[:MOST_QUEUES]
+        if view.chosen is not None and view.chosen not in wanted:
+            wanted = (*wanted, view.chosen)
+        keys = [QueueKeys(self._settings.prefix, name) for name in wanted]
+        found = read_snapshots(self._client, keys) if keys else []
+        return dict(zip(wanted, found, strict=True))
+
+    def _queues(
+        self, snapshots: dict[str, QueueSnapshot | ReplyError | None], remarks: list[str]
+    ) -> tuple[LiveQueue, ...]:
+        readable = [s for s in snapshots.values() if isinstance(s, QueueSnapshot)]
+        try:
+            rates = self._events.read(self._client, [s.keys for s in readable])
+        except ReplyError as error:
+            rates = {}
+            remarks.append(f"no rates: {error.what}")
+        names = [s.keys.name for s in readable]
+        per_queue = self._worker_counts(names)
+        now_s = time.time()
+        self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
+        rows = []
+        for name, found in snapshots.items():
+            if not isinstance(found, QueueSnapshot):
+                trouble = "is gone" if found is None else found.what
+                rows.append(LiveQueue(name, None, trouble, None, ()))
+                continue
+            rate = rates.get(found.keys)
+            self._trends[name].append(None if rate is None else rate.completed_per_s)
+            workers = None if per_queue is None else per_queue[name]
+            status = queue_status(found, workers, now_s)
+            rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
+        return tuple(rows)
+
+    def _worker_counts(self, names: Sequence[str]) -> Counter[str] | None:
+        if not names:
+            return Counter()
+        workers = connected_workers(self._client, self._settings.prefix, names, self._address.db)
+        return None if workers is None else Counter(worker.queue for worker in workers)
+
+    def _workers(
+        self, chosen: QueueSnapshot, remarks: list[str]
+    ) -> tuple[WorkerStatus, ...] | None:
+        try:
+            report, more = inspect_workers(
+                self._client, self._address, self._settings, [chosen.keys.name]
+            )
+        except QctlError as error:
+            if error.exit_status == ExitStatus.UNREACHABLE:
+                raise
+            remarks.append(f"no workers shown: {error.what}")
+            return None
+        remarks += more
+        return report.workers
+
+    def _jobs(
+        self, chosen: QueueSnapshot, limit: int, remarks: list[str]
+    ) -> tuple[Job, ...] | None:
+        if not chosen.counts.active:
+            return ()
+        limit = min(max(limit, _LEAST_JOBS), _MOST_JOBS)
+        try:
+            jobs = list_jobs(self._client, chosen, "active", limit=limit).jobs
+        except ReplyError as error:
+            remarks.append(f"no jobs shown: {error.what}")
+            return None
+        return tuple(sorted(jobs, key=lambda job: job.state != "stalled"))
+
+
+class _Counting:
+    """A client that counts the commands sent through it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.commands = 0
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.commands += 1
+        return self._client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        self.commands += len(commands)
+        return self._client.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        # One server answers for itself; a cluster's nodes are asked seldom, and are not counted.
+        nodes = self._client.masters()
+        return [self] if len(nodes) == 1 else nodes
+
+    def close(self) -> None:
+        self._client.close()

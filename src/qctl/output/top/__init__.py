@@ -1,0 +1,1 @@
+"""The live full-screen view. Everything here but ``tables`` and ``actions`` imports Textual."""

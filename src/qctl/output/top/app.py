@@ -1,0 +1,335 @@
+"""The live view: asks for readings, shows them, and passes keys on to the actions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Input, Static
+
+from qctl.errors import ExitStatus, QctlError
+from qctl.ops.live import Reading, View
+from qctl.output.text import short_duration, shortened, visible
+from qctl.output.top import tables
+from qctl.output.top.actions import Actions, Proposal
+from qctl.output.top.dialogs import HELP, Choose, Confirm, Progress, Window, error_lines
+from qctl.output.top.panel import Key, Panel
+
+# However fast one scrolls, Redis is asked no more often.
+LEAST_GAP_S = 0.2
+# A reading that takes this many intervals is told to the operator.
+_LATE = 3
+_LATE_S = 5.0
+_KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
+
+
+class TopApp(App[int]):
+    """The screen; its return value is the exit code.
+
+    Args:
+        read: makes a reading; called in a thread, one call at a time.
+        actions: what the keys do; called in a thread, one call at a time.
+        interval_s: between two readings, in seconds.
+    """
+
+    ENABLE_COMMAND_PALETTE = False
+    # The terminal's own colours: a terminal of 16 or none at all will do.
+    CSS = """
+    Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
+    Static { height: 1; width: 100%; }
+    #banner { display: none; text-style: bold reverse; height: auto; }
+    #text { height: auto; }
+    Panel { height: 1fr; width: 100%; min-height: 2; background: ansi_default; }
+    #queues { height: 2fr; }
+    #filter { display: none; height: 1; border: none; padding: 0; background: ansi_default; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "leave(0)", show=False),
+        Binding("ctrl+c,ctrl+q", "leave(130)", show=False, priority=True),
+        Binding("tab", "app.focus_next", show=False),
+        Binding("shift+tab", "app.focus_previous", show=False),
+        Binding("p", "pause", show=False),
+        Binding("r", "resume", show=False),
+        Binding("t", "retry", show=False),
+        Binding("d", "drain", show=False),
+        Binding("slash", "filter", show=False),
+        Binding("escape", "end_filter", show=False),
+        Binding("question_mark", "keys", show=False),
+    ]
+
+    def __init__(
+        self, read: Callable[[View], Reading], actions: Actions, *, interval_s: float
+    ) -> None:
+        super().__init__(ansi_color=True)
+        self._read = read
+        self._actions = actions
+        self._interval_s = interval_s
+        self._reading: Reading | None = None
+        self._read_at = time.monotonic()
+        self._trouble: QctlError | None = None
+        self._wanted = ""
+        self._wake = asyncio.Event()
+        self._busy = False
+        self._progress: Progress | None = None
+        self._status = Static("reading …", id="status", markup=False)
+        self._banner = Static("", id="banner", markup=False)
+        self._note = Static("", id="note", markup=False)
+        self._field = Input(placeholder="part of a queue's name", id="filter", compact=True)
+        self._panels = {
+            "queues": Panel("QUEUES", self._draw_queues, id="queues"),
+            "jobs": Panel("ACTIVE JOBS", self._draw_jobs, id="jobs"),
+            "workers": Panel("WORKERS", self._draw_workers, id="workers"),
+            "failures": Panel("FAILURES", self._draw_failures, id="failures", newest_first=True),
+        }
+
+    def compose(self) -> ComposeResult:
+        yield self._status
+        yield self._banner
+        yield self._panels["queues"]
+        yield self._note
+        yield self._panels["jobs"]
+        yield self._panels["workers"]
+        yield self._panels["failures"]
+        yield self._field
+        yield Static(_KEYS, id="keys", markup=False)
+
+    def on_mount(self) -> None:
+        self._panels["queues"].focus()
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    loop.add_signal_handler(number, self.action_leave, ExitStatus.INTERRUPTED)
+        # Clocks run on between two readings.
+        self.set_interval(1.0, self._show)
+        self.run_worker(self._follow())
+
+    # Readings
+
+    async def _follow(self) -> None:
+        while True:
+            view = self._view()
+            try:
+                reading = await asyncio.to_thread(self._read, view)
+            except QctlError as error:
+                self._trouble = error
+            else:
+                self._trouble, self._reading = None, reading
+                self._read_at = time.monotonic()
+            self._show()
+            await asyncio.sleep(LEAST_GAP_S)
+            if self._trouble is None and self._view() != view:
+                continue
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(self._interval_s - LEAST_GAP_S, 0.01))
+
+    def _view(self) -> View:
+        queues = self._panels["queues"]
+        return View(
+            queues=tuple(key[0] for key in queues.in_sight),
+            chosen=self._queue(),
+            jobs=self._panels["jobs"].wanted,
+        )
+
+    def _queue(self) -> str | None:
+        chosen = self._panels["queues"].chosen
+        return chosen[0] if chosen else None
+
+    def on_panel_moved(self) -> None:
+        self._show()
+        self._wake.set()
+
+    # What is shown
+
+    @property
+    def age_s(self) -> float:
+        """Of the figures on the screen, in seconds."""
+        return time.monotonic() - self._read_at
+
+    @property
+    def _is_old(self) -> bool:
+        return self._trouble is not None or self.age_s > max(_LATE * self._interval_s, _LATE_S)
+
+    def _show(self) -> None:
+        if not self._banner.is_attached:
+            return
+        self._show_banner()
+        reading = self._reading
+        if reading is None:
+            return
+        width = self.size.width
+        age = f"{short_duration(self.age_s)} old" if self._is_old else ""
+        self._status.update(
+            tables.status_line(reading, self._interval_s, width=width, is_old=self._is_old)
+        )
+        self._note.update(tables.note_line(reading, width=width))
+        none = f"no queue exists under the prefix {visible(reading.prefix)}"
+        if reading.names:
+            none = f"no queue has {visible(self._wanted)!r} in its name"
+        title = f"QUEUES with {visible(self._wanted, 30)}" if self._wanted else "QUEUES"
+        self._panels["queues"].show(
+            tuple((n,) for n in self._names()), title=title, empty=none, age=age
+        )
+        self._show_chosen(reading, age)
+        failures = tuple(
+            (failure.queue, failure.id, str(failure.at)) for failure in reading.failures
+        )
+        self._panels["failures"].show(
+            failures, title="FAILURES", empty="none since these queues came into sight", age=age
+        )
+
+    def _names(self) -> list[str]:
+        names = self._reading.names if self._reading else ()
+        return [name for name in names if self._wanted in name.casefold()]
+
+    def _show_chosen(self, reading: Reading, age: str) -> None:
+        """Jobs and workers, of the queue that they were read for and not of one chosen since."""
+        name = self._queue()
+        label = f" of {visible(name, 30)}" if name else ""
+        jobs = workers = None
+        reason = "reading …" if name != reading.chosen else "unknown"
+        if name is not None and name == reading.chosen:
+            jobs, workers = reading.jobs, reading.workers
+        more = ""
+        if jobs is not None and reading.jobs_total > len(jobs):
+            more = f" ({reading.jobs_total:,} in all)"
+        self._panels["jobs"].show(
+            tuple((job.id,) for job in jobs or ()),
+            title=f"ACTIVE JOBS{label}{more}",
+            empty=reason if jobs is None else "none",
+            age=age,
+        )
+        self._panels["workers"].show(
+            tuple((w.address or "", w.name or "", str(w.pid)) for w in workers or ()),
+            title=f"WORKERS{label}",
+            empty=reason if workers is None else "none is connected",
+            age=age,
+        )
+
+    def _show_banner(self) -> None:
+        self._banner.display = self._is_old
+        if not self._is_old:
+            return
+        error = self._trouble
+        what = "no answer from Redis yet" if error is None else f"{error.what}; trying again"
+        old = "no figures yet"
+        if self._reading is not None:
+            old = f"figures are {short_duration(self.age_s)} old"
+        self._banner.update(shortened(f" {old}: {visible(what)}", self.size.width * 2))
+
+    def _draw_queues(self, rows: slice, chosen: int, width: int) -> str:
+        reading = self._reading
+        read = {queue.name: queue for queue in reading.queues} if reading else {}
+        shown = [(name, read.get(name)) for name in self._names()[rows]]
+        return tables.queue_lines(shown, chosen, width=width)
+
+    def _draw_jobs(self, rows: slice, chosen: int, width: int) -> str:
+        jobs = (self._reading.jobs if self._reading else None) or ()
+        # Clocks stand still when nobody knows whether they still run.
+        elapsed_s = 0.0 if self._is_old else self.age_s
+        return tables.job_lines(jobs[rows], chosen, width=width, elapsed_s=elapsed_s)
+
+    def _draw_workers(self, rows: slice, chosen: int, width: int) -> str:
+        workers = (self._reading.workers if self._reading else None) or ()
+        return tables.worker_lines(workers[rows], chosen, width=width)
+
+    def _draw_failures(self, rows: slice, chosen: int, width: int) -> str:
+        failures = self._reading.failures if self._reading else ()
+        return tables.failure_lines(failures[rows], chosen, width=width)
+
+    # Keys
+
+    def action_leave(self, code: int) -> None:
+        """Leave; an action under way is stopped and puts everything back first."""
+        progress = self._progress
+        if progress is None or progress.ended.is_set():
+            self.exit(int(code))
+            return
+        progress.action_stop()
+        self.run_worker(self._leave_after(progress, int(code)))
+
+    async def _leave_after(self, progress: Progress, code: int) -> None:
+        await progress.ended.wait()
+        self.exit(code)
+
+    def action_keys(self) -> None:
+        self.push_screen(Window("Keys", HELP))
+
+    def action_filter(self) -> None:
+        self._field.display = True
+        self.set_focus(self._field)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._wanted = event.value.casefold()
+        self.on_panel_moved()
+
+    def on_input_submitted(self) -> None:
+        self._field.display = False
+        self._panels["queues"].focus()
+
+    def action_end_filter(self) -> None:
+        self._field.value = ""
+        self.on_input_submitted()
+
+    def action_pause(self) -> None:
+        if (name := self._queue()) is not None:
+            self._begin(lambda: self._actions.pause(name))
+
+    def action_resume(self) -> None:
+        if (name := self._queue()) is not None:
+            self._begin(lambda: self._actions.resume(name))
+
+    def action_retry(self) -> None:
+        """Retry what the cursor of the focused list is on."""
+        name, job, failure = self._queue(), self._chosen("jobs"), self._chosen("failures")
+        if failure is not None:
+            self._begin(lambda: self._actions.retry_failed(failure[0], failure[1]))
+        elif job is not None and name is not None:
+            self._begin(lambda: self._actions.retry_stalled(name, job[0]))
+        else:
+            text = "Choose a job first: Tab goes to the active jobs and to the failures."
+            self.push_screen(Window("Retry", [text]))
+
+    def _chosen(self, panel: str) -> Key | None:
+        return self._panels[panel].chosen if self._panels[panel].has_focus else None
+
+    def action_drain(self) -> None:
+        if (name := self._queue()) is not None and not self._busy:
+            self.run_worker(self._drain(name))
+
+    async def _drain(self, name: str) -> None:
+        reading = self._reading
+        own = reading.workers if reading and reading.chosen == name else None
+        targets = sorted({w.process for w in own or () if w.process})[:8]
+        choices = ["drain; the queue stays paused", *(f"drain, then restart {t}" for t in targets)]
+        answer = await self.push_screen_wait(Choose(f"Drain {visible(name)}", choices))
+        if answer:
+            target = [None, *targets][int(answer) - 1]
+            self._begin(lambda: self._actions.drain(name, target))
+
+    def _begin(self, prepare: Callable[[], Proposal]) -> None:
+        if not self._busy:
+            self.run_worker(self._act(prepare))
+
+    async def _act(self, prepare: Callable[[], Proposal]) -> None:
+        """Prepare, ask, carry out: one at a time, since all use one connection."""
+        self._busy = True
+        try:
+            try:
+                proposal = await asyncio.to_thread(prepare)
+            except QctlError as error:
+                await self.push_screen_wait(Window("Nothing was changed", error_lines(error)))
+                return
+            if await self.push_screen_wait(Confirm(proposal)):
+                self._progress = Progress(proposal)
+                await self.push_screen_wait(self._progress)
+                self._wake.set()
+        finally:
+            self._busy = False

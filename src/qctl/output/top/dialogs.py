@@ -1,0 +1,167 @@
+"""The windows over the live view: a question, a choice, an action under way, the keys."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from qctl.errors import QctlError
+from qctl.output.text import visible
+from qctl.output.top.actions import Proposal, Told
+
+_STYLE = """
+    align: center middle;
+    & > VerticalScroll {
+        width: 90%; max-width: 100; height: auto; max-height: 90%;
+        border: round ansi_default; padding: 0 1; background: ansi_default;
+    }
+"""
+
+
+def error_lines(error: QctlError) -> tuple[str, ...]:
+    """What happened, why, and what to do next, as the commands say it."""
+    why = error.why.split("\n") if error.why else []
+    hint = [f"try: {error.hint}"] if error.hint else []
+    return tuple(visible(line) for line in (f"error: {error.what}", *why, *hint))
+
+
+class Window(ModalScreen[str]):
+    """Lines, closed by a key; answers with the name of the key's action."""
+
+    DEFAULT_CSS = "Window {" + _STYLE + "}"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,q,question_mark", "answer('')", show=False),
+    ]
+
+    def __init__(self, title: str, lines: Sequence[str], foot: str = "Esc closes") -> None:
+        super().__init__()
+        self._lines = [title, "", *lines, "", foot]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll():
+            yield Static(Text("\n".join(self._lines)), id="text")
+
+    def action_answer(self, answer: str) -> None:
+        self.dismiss(answer)
+
+
+class Confirm(Window):
+    """A question: y, or anything else is a no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer('yes')", show=False),
+        Binding("n", "answer('')", show=False),
+    ]
+
+    def __init__(self, proposal: Proposal) -> None:
+        super().__init__(visible(proposal.question), proposal.lines, "y = yes   n, Esc = no")
+
+
+class Choose(Window):
+    """One of several by its digit."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(str(digit), f"answer('{digit}')", show=False) for digit in range(1, 10)
+    ]
+
+    def __init__(self, title: str, choices: Sequence[str]) -> None:
+        self._count = len(choices)
+        lines = [f"{digit}  {visible(text)}" for digit, text in enumerate(choices, 1)]
+        super().__init__(title, lines, "the digit chooses   Esc = nothing")
+
+    def action_answer(self, answer: str) -> None:
+        if not answer or int(answer) <= self._count:
+            self.dismiss(answer)
+
+
+class Progress(ModalScreen[None]):
+    """An action under way, its steps as they happen. It is left when the action has ended."""
+
+    DEFAULT_CSS = "Progress {" + _STYLE + "}"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,q", "leave", show=False),
+        Binding("s", "stop", show=False),
+    ]
+
+    def __init__(self, proposal: Proposal) -> None:
+        super().__init__()
+        self._proposal = proposal
+        self._told: list[str] = []
+        self._passing: tuple[str, ...] = ()
+        self._stop = threading.Event()
+        self._text = Static(id="text")
+        self.ended = asyncio.Event()
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll():
+            yield self._text
+
+    def on_mount(self) -> None:
+        self._draw()
+        self.run_worker(self._run(), exit_on_error=True)
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.to_thread(self._carry_out)
+        except QctlError as error:
+            self._take(Told(error_lines(error)))
+        finally:
+            self._passing = ()
+            self.ended.set()
+        self._draw()
+
+    def _carry_out(self) -> None:
+        for told in self._proposal.carry_out(self._stop.is_set):
+            self.app.call_from_thread(self._take, told)
+
+    def _take(self, told: Told) -> None:
+        if told.passing:
+            self._passing = told.lines
+        else:
+            self._passing = ()
+            self._told += told.lines
+        self._draw()
+
+    def _draw(self) -> None:
+        if not self._text.is_attached:
+            return
+        foot = "Esc closes"
+        if not self.ended.is_set():
+            foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
+        lines = [visible(self._proposal.question), "", *self._told, *self._passing, "", foot]
+        self._text.update(Text("\n".join(lines)))
+        self._text.scroll_visible(animate=False, top=False)
+
+    def action_leave(self) -> None:
+        if self.ended.is_set():
+            self.dismiss()
+
+    def action_stop(self) -> None:
+        """Ask the action to stop; it puts back what it changed."""
+        self._stop.set()
+        self._draw()
+
+
+HELP = (
+    "arrows, PgUp, PgDn   choose a row",
+    "Tab, Shift-Tab       next list: queues, active jobs, workers, failures",
+    "/                    only queues whose name contains a text; Esc ends it",
+    "p  r                 pause or resume the chosen queue",
+    "t                    put the chosen stalled or failed job back, to run next",
+    "d                    drain the chosen queue, then restart its process if wanted",
+    "?                    these keys",
+    "q                    leave",
+    "",
+    "Jobs and workers are those of the chosen queue. Rates are counted in the event streams",
+    "of the queues on the screen: ~ is a sample where more happened than is read.",
+    "Every action says first what it will change.",
+)

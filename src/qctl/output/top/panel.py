@@ -1,0 +1,141 @@
+"""A list of which one row is chosen: only the rows in sight are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widget import Widget
+
+# What a row is told by when the list changes under the cursor.
+Key = tuple[str, ...]
+# Title and heading.
+_HEAD = 2
+
+# Draws the rows in sight: (rows, index of the chosen, width) → lines.
+Draw = Callable[[slice, int, int], str]
+
+
+class Panel(Widget, can_focus=True):
+    """A titled table with a cursor.
+
+    Args:
+        title: above it.
+        draw: the heading and the rows in sight, as lines of ANSI text.
+        newest_first: the cursor stays at the top, on what is new, until the list has the focus.
+    """
+
+    class Moved(Message):
+        """Another row is chosen, or other rows are in sight."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", show=False),
+        Binding("down,j", "move(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+        Binding("home", "move(-1000000)", show=False),
+        Binding("end", "move(1000000)", show=False),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        draw: Draw,
+        *,
+        id: str,  # noqa: A002 - Textual's name
+        newest_first: bool = False,
+    ) -> None:
+        super().__init__(id=id)
+        self._title = title
+        self._draw = draw
+        self._keys: tuple[Key, ...] = ()
+        self._empty = ""
+        self._cursor = 0
+        self._first = 0
+        self._age = ""
+        self._newest_first = newest_first
+
+    @property
+    def room(self) -> int:
+        """Rows there is place for."""
+        return max(self.size.height - _HEAD, 0)
+
+    @property
+    def wanted(self) -> int:
+        """Rows to have ready: those above, those in sight, and as many below to scroll to."""
+        return self._first + 2 * self.room
+
+    @property
+    def in_sight(self) -> tuple[Key, ...]:
+        return self._keys[self._first : self._first + self.room]
+
+    @property
+    def chosen(self) -> Key | None:
+        return self._keys[self._cursor] if self._keys else None
+
+    def show(self, keys: tuple[Key, ...], *, title: str, empty: str, age: str = "") -> None:
+        """Show these rows; the cursor stays on its row if that still is there.
+
+        Args:
+            empty: said when there are none.
+            age: said beside the title when the figures are old; empty when they are not.
+        """
+        before = self.chosen
+        self._keys, self._title, self._empty, self._age = keys, title, empty, age
+        if self._newest_first and not self.has_focus:
+            self._cursor = 0
+        elif before in keys:
+            self._cursor = keys.index(before)
+        self._settle()
+        self.refresh()
+
+    def _settle(self) -> None:
+        self._cursor = max(min(self._cursor, len(self._keys) - 1), 0)
+        room = max(self.room, 1)
+        # The cursor in sight, and no empty rows at the end while there are rows above.
+        self._first = max(self._cursor - room + 1, min(self._first, self._cursor))
+        self._first = max(min(self._first, len(self._keys) - room), 0)
+
+    def on_resize(self) -> None:
+        self._settle()
+        self.post_message(self.Moved())
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def action_move(self, rows: int) -> None:
+        self._cursor += rows
+        self._settle()
+        self.refresh()
+        self.post_message(self.Moved())
+
+    def action_page(self, pages: int) -> None:
+        self.action_move(pages * max(self.room, 1))
+
+    def render(self) -> Text:
+        """Title, heading and rows; what has the focus is told without colour too."""
+        count = f" {self._cursor + 1}/{len(self._keys):,}" if self._keys else ""
+        mark = "▶" if self.has_focus else " "
+        head = Text(
+            f"{mark}{self._title}{count}", style="bold reverse" if self.has_focus else "bold"
+        )
+        if self._age:
+            head.append(f"  {self._age}", style="bold")
+        if not self._keys:
+            head.append(f"\n  {self._empty}" if self._empty else "")
+        else:
+            rows = slice(self._first, self._first + self.room)
+            marked = self._cursor - self._first
+            body = Text.from_ansi(self._draw(rows, marked, self.size.width).rstrip("\n"))
+            if self._age:
+                body = Text(body.plain, style="dim")
+            head = Text("\n").join([head, body])
+        head.no_wrap = True
+        head.overflow = "crop"
+        return head

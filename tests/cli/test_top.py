@@ -1,0 +1,246 @@
+"""``qctl top``: the keys against a real Redis, and the whole of it in a real terminal."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from qctl.cli.frame import Streams, make_environment
+from qctl.cli.top_actions import CommandActions
+from qctl.connect import Client, connect
+from qctl.ops.live import LiveReader
+from qctl.output.top.app import TopApp
+from qctl.wire.transitions import hold_lease
+from tests.cli.test_frame import run
+from tests.output.top.pilot import drive, until
+from tests.servers import wait_until
+from tests.wire.build import Q, holder, is_paused, put, row
+
+
+@pytest.fixture
+def app(redis_url: str, tmp_path: Path) -> Iterator[TopApp]:
+    environ = {"XDG_STATE_HOME": str(tmp_path), "PM2_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    env = make_environment(replace(Streams.standard(), environ=environ), redis_url=redis_url)
+    address, client = connect(redis_url)
+    reader = LiveReader(client, address, env.settings)
+    yield TopApp(reader.read, CommandActions(env), interval_s=0.3)
+    client.close()
+    env.close()
+
+
+def test_pause_and_resume(app: TopApp, client: Client) -> None:
+    put(client, "1", "active", lock="t")
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, ">  q ")
+        await pilot.press("p")
+        await until(pilot, app, "Pause q?", "q paused; 1 job still running", "y = yes")
+        assert not is_paused(client)
+        await pilot.press("y")
+        await until(pilot, app, "Esc closes")
+        assert is_paused(client)
+        await pilot.press("escape")
+        await until(pilot, app, "paused", "q: ")
+        await pilot.press("r")
+        await until(pilot, app, "Resume q?", "it was paused by qctl pause of", "q resumed")
+        await pilot.press("y")
+        await until(pilot, app, "Esc closes")
+        assert not is_paused(client)
+
+    drive(app, steps)
+
+
+def test_a_queue_that_is_being_drained_is_not_resumed(app: TopApp, client: Client) -> None:
+    put(client, "1")
+    client.call("HSET", Q("meta"), "paused", "1")
+    assert hold_lease(client, Q, holder("other", "drain")) is None
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "draining")
+        await pilot.press("r")
+        await until(pilot, app, "Nothing was changed", "queue q is being drained", "ada@host")
+        await pilot.press("escape", "d")
+        await until(pilot, app, "1  drain; the queue stays paused")
+        await pilot.press("1")
+        await until(pilot, app, "Nothing was changed", "error:")
+
+    drive(app, steps)
+    assert is_paused(client)
+
+
+def test_a_stalled_job_is_put_back_and_a_running_one_is_not(app: TopApp, client: Client) -> None:
+    put(client, "1", "active")
+    put(client, "2", "active", lock="t")
+    put(client, "3", "active")
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "ACTIVE JOBS of q 1/3")
+        await pilot.press("tab", "end", "t")
+        await until(pilot, app, "Nothing was changed", "job '2' of q is not stalled")
+        await pilot.press("escape", "home", "t")
+        await until(pilot, app, "Put job 1 of q back?")
+        await pilot.press("y")
+        await until(pilot, app, "q: 1 job put back: 1")
+
+    drive(app, steps)
+    assert row(client, "wait") == ["1"]
+    assert sorted(row(client, "active")) == ["2", "3"]
+
+
+def test_a_failed_job_is_retried_once(app: TopApp, client: Client) -> None:
+    put(client, "0")
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "FAILURES", ">  q ")
+        put(client, "7", "failed", failedReason="bang", finishedOn=1)
+        # Until the view follows the stream: what was there before it is not shown.
+        for _ in range(200):
+            client.call(
+                *("XADD", Q("events"), "*", "event", "failed", "jobId", "7"),
+                *("failedReason", "bang\x1b[2J"),
+            )
+            await pilot.pause(0.1)
+            if app.query_one("#failures").chosen:  # type: ignore[attr-defined]
+                break
+        await until(pilot, app, "bang\\x1b[2J")
+        for answer in ("q: job 7 put back", "it is no longer failed"):
+            await pilot.press("shift+tab" if "put" in answer else "escape", "t")
+            await until(pilot, app, "Retry job 7 of q?")
+            await pilot.press("y")
+            await until(pilot, app, answer)
+
+    drive(app, steps)
+    assert row(client, "wait") == ["0", "7"]
+
+
+def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -> None:
+    put(client, "1", "active", lock="t")
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, ">  q ")
+        await pilot.press("d")
+        await until(pilot, app, "1  drain")
+        await pilot.press("1")
+        await until(pilot, app, "Drain q?", "running    1 job")
+        assert not is_paused(client)
+        await pilot.press("y")
+        await until(pilot, app, "q paused", "waiting for 1 job", "s stops")
+        await pilot.press("s")
+        await until(pilot, app, "q resumed", "aborted", "Esc closes", absent="waiting for")
+        assert not is_paused(client)
+        await pilot.press("escape", "d")
+        await until(pilot, app, "1  drain")
+        await pilot.press("1")
+        await until(pilot, app, "Drain q?")
+        await pilot.press("y")
+        await until(pilot, app, "waiting for 1 job")
+        client.call("LREM", Q("active"), 1, "1")
+        await until(pilot, app, "drained: nothing is running", "qctl resume q")
+
+    drive(app, steps)
+    assert is_paused(client)
+
+
+def test_what_it_needs(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    ran = run("top", QCTL_REDIS_URL=redis_url)
+    assert (ran.code, "--watch" in ran.err) == (2, True)
+    assert run("top", "--json", terminal=True, QCTL_REDIS_URL=redis_url).code == 2
+    ran = run("top", "nosuch", terminal=True, QCTL_REDIS_URL=redis_url)
+    assert (ran.code, "nosuch" in ran.err) == (3, True)
+    assert run("top", terminal=True, QCTL_REDIS_URL="redis://127.0.0.1:1/0").code == 6
+    monkeypatch.setattr("qctl.cli.top.find_spec", lambda _: None)
+    ran = run("top", terminal=True, QCTL_REDIS_URL=redis_url)
+    assert (ran.code, "pip install 'qctl[top]'" in ran.err) == (1, True)
+
+
+class Terminal:
+    """A terminal of 80 by 24 cells, with a shell in it."""
+
+    def __init__(self, socket: Path) -> None:
+        self._command = ["tmux", "-S", str(socket), "-f", "/dev/null"]
+        self.tmux("new-session", "-d", "-x", "80", "-y", "24", "env NO_COLOR=1 PS1='$ ' sh")
+
+    def tmux(self, *words: str) -> str:
+        done = subprocess.run([*self._command, *words], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def keys(self, *names: str) -> None:
+        self.tmux("send-keys", *names)
+
+    def text(self, *flags: str) -> str:
+        return self.tmux("capture-pane", "-p", *flags)
+
+    def until(self, part: str) -> str:
+        def shown() -> str:
+            text = self.text()
+            return text if part in text else ""
+
+        return wait_until(shown, f"{part!r} on the terminal")
+
+    def close(self) -> None:
+        self.tmux("kill-server")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    terminal = Terminal(tmp_path / "tmux")
+    yield terminal
+    terminal.close()
+
+
+def test_in_a_real_terminal(terminal: Terminal, redis_url: str, client: Client) -> None:
+    put(client, "1")
+    qctl = shlex.join([sys.executable, "-m", "qctl", "top", "--redis", redis_url])
+    line = f"{qctl}; echo left with $?"
+    terminal.keys("clear; " + line, "Enter")
+    assert terminal.until(">  q ").count("\n") == 24
+    assert not re.search(r"\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])m", terminal.text("-e"))
+    terminal.keys("p")
+    terminal.until("Pause q?")
+    assert not is_paused(client)
+    terminal.keys("y")
+    wait_until(lambda: is_paused(client), "the pause")
+    terminal.until("Esc closes")
+    terminal.keys("Escape")
+    terminal.until("QUEUES 1/1")
+    terminal.until(" paused ")
+    terminal.keys("q")
+    terminal.until("left with 0")
+    terminal.keys("clear; " + line, "Enter")
+    terminal.until("QUEUES 1/1")
+    terminal.keys("C-c")
+    terminal.until("left with 130")
+    _is_restored(terminal)
+
+
+def test_sigterm_restores_the_terminal(
+    terminal: Terminal, redis_url: str, client: Client, tmp_path: Path
+) -> None:
+    put(client, "1")
+    qctl = shlex.join([sys.executable, "-m", "qctl", "top", "--redis", redis_url])
+    pid = tmp_path / "pid"
+    # The shell becomes qctl, so its pid is the one to signal.
+    terminal.keys(f"sh -c 'echo $$ > {pid}; exec {qctl}'; echo left with $?", "Enter")
+    terminal.until("QUEUES 1/1")
+    subprocess.run(["kill", f"-{int(signal.SIGTERM)}", pid.read_text().strip()], check=True)
+    terminal.until("left with 130")
+    _is_restored(terminal)
+
+
+def _is_restored(terminal: Terminal) -> None:
+    terminal.keys("clear; stty -a | grep -o ' -*icanon'; echo after", "Enter")
+    assert " icanon" in terminal.until("\nafter")
+    modes = terminal.tmux("display", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}")
+    assert modes.split() == ["0", "1", "0"]

@@ -1,0 +1,160 @@
+"""Readings of the live view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from qctl.config import Settings
+from qctl.connect import Address, Client, connect
+from qctl.errors import NotFoundError, UnreachableError
+from qctl.ops import live, live_events
+from qctl.ops.live import LiveReader, View
+from qctl.wire.keys import QueueKeys
+from tests.servers import RedisServer
+from tests.wire.build import Q, put
+
+
+def reader(client: Client, *names: str) -> LiveReader:
+    return LiveReader(client, Address(), Settings(), names)
+
+
+def happens(client: Client, name: str, job_id: str = "1", keys: QueueKeys = Q, **more: str) -> None:
+    fields = [word for item in more.items() for word in item]
+    client.call("XADD", keys("events"), "*", "event", name, "jobId", job_id, *fields)
+
+
+def test_no_queue_at_all(store: Client) -> None:
+    reading = reader(store).read(View())
+    assert (reading.names, reading.queues, reading.chosen) == ((), (), None)
+    assert reading.workers is None
+
+
+def test_a_named_queue_must_exist(store: Client) -> None:
+    put(store, "1")
+    with pytest.raises(NotFoundError):
+        reader(store, "other").check()
+    reader(store, "q").check()
+
+
+def test_only_what_is_in_sight_is_read(store: Client) -> None:
+    for number in range(100):
+        put(store, "1", keys=QueueKeys("bull", f"q{number:03}"))
+    live_reader = reader(store)
+    reading = live_reader.read(View())
+    assert len(reading.names) == 100
+    assert reading.queues == ()
+    reading = live_reader.read(View(("q001", "q002"), "q001", 5))
+    assert [queue.name for queue in reading.queues] == ["q001", "q002"]
+    assert reading.commands < 100
+
+
+def test_active_jobs_stalled_ones_first(store: Client) -> None:
+    put(store, "1", "active", lock="t", progress="45", processedOn=1)
+    put(store, "2", "active")
+    reading = reader(store).read(View(("q",), "q", 5))
+    assert reading.jobs is not None
+    assert [(job.id, job.state, job.progress) for job in reading.jobs] == [
+        ("2", "stalled", None),
+        ("1", "active", 45),
+    ]
+    assert reading.jobs_total == 2
+
+
+def test_rates_and_failures_are_counted_from_events(store: Client) -> None:
+    put(store, "1")
+    happens(store, "completed")
+    happens(store, "failed", failedReason="long ago")
+    live_reader = reader(store)
+    view = View(("q",), "q", 5)
+    (queue,) = live_reader.read(view).queues
+    assert (queue.rates, queue.trend) == (None, (None,))
+    began = time.monotonic()
+    for _ in range(10):
+        # The job itself is gone: removeOnComplete.
+        happens(store, "completed")
+    happens(store, "failed", "7", failedReason="bang")
+    happens(store, "waiting")
+    reading = live_reader.read(view)
+    elapsed_s = time.monotonic() - began
+    (queue,) = reading.queues
+    assert queue.rates is not None
+    assert queue.rates.completed_per_s >= 10 / (elapsed_s + 1)
+    assert queue.rates.completed_per_s == pytest.approx(queue.rates.failed_per_s * 10)
+    assert not queue.rates.sampled
+    assert queue.trend == (None, queue.rates.completed_per_s)
+    assert [(f.queue, f.id, f.reason) for f in reading.failures] == [("q", "7", "bang")]
+    (queue,) = live_reader.read(view).queues
+    assert queue.rates == live_events.Rates(0.0, 0.0)
+
+
+def test_more_events_than_are_read_is_a_sample_and_leaves_no_backlog(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_events, "MOST_EVENTS", 4)
+    put(store, "1")
+    live_reader = reader(store)
+    view = View(("q",), "q", 5)
+    live_reader.read(view)
+    for milliseconds in (1000, 2000, 3000, 4000, 5000, 6000):
+        at = int(time.time() * 1000) + milliseconds
+        store.call("XADD", Q("events"), f"{at}-0", "event", "completed", "jobId", "1")
+    (queue,) = live_reader.read(view).queues
+    assert queue.rates is not None
+    assert queue.rates.sampled
+    # Four events in three seconds, by their own times.
+    assert queue.rates.completed_per_s == pytest.approx(4 / 3, rel=0.1)
+    (queue,) = live_reader.read(view).queues
+    assert queue.rates == live_events.Rates(0.0, 0.0)
+
+
+def test_a_queue_that_is_gone_or_broken_hides_no_other(store: Client) -> None:
+    put(store, "1")
+    store.call("HSET", "bull:odd:meta", "version", "bullmq:6.7.0")
+    store.call("SET", "bull:odd:wait", "no list")
+    reading = reader(store).read(View(("gone", "odd", "q"), "gone", 5))
+    told = {queue.name: queue for queue in reading.queues}
+    assert told["gone"].trouble == "is gone"
+    assert told["odd"].status is None
+    assert told["odd"].trouble
+    assert told["q"].status is not None
+    assert reading.jobs is None
+
+
+def test_a_stream_that_is_none_costs_only_the_rates(client: Client) -> None:
+    put(client, "1")
+    live_reader = reader(client)
+    view = View(("q",), "q", 5)
+    live_reader.read(view)
+    client.call("SET", Q("events"), "no stream")
+    reading = live_reader.read(view)
+    assert reading.queues[0].rates is None
+    assert any("rates" in remark for remark in reading.remarks)
+
+
+def test_names_are_scanned_for_seldom(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "1")
+    live_reader = reader(store)
+    live_reader.read(View())
+    put(store, "1", keys=QueueKeys("bull", "new"))
+    assert live_reader.read(View()).names == ("q",)
+    monkeypatch.setattr(live, "SCAN_EVERY_S", 0.0)
+    monkeypatch.setattr(live_reader, "_scan_due", 0.0)
+    assert live_reader.read(View()).names == ("new", "q")
+
+
+def test_redis_away_and_back(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis()
+    address, client = connect(server.url)
+    put(client, "1")
+    live_reader = LiveReader(client, address, Settings(), ())
+    assert live_reader.read(View()).names == ("q",)
+    server.stop()
+    with pytest.raises(UnreachableError):
+        live_reader.read(View(("q",)))
+    server.start()
+    put(client, "1")
+    assert live_reader.read(View(("q",))).queues[0].status is not None
+    client.close()

@@ -1,0 +1,379 @@
+"""The screen as text, from readings made by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from textual.pilot import Pilot
+
+from qctl.errors import RefusedError, UnreachableError
+from qctl.ops.inspect import QueueStatus, RedisInfo
+from qctl.ops.jobs import Job
+from qctl.ops.live import LiveQueue, Reading, View
+from qctl.ops.live_events import Failure, Rates
+from qctl.ops.workers import WorkerStatus
+from qctl.output.top.actions import Proposal, Stop, Told
+from qctl.output.top.app import TopApp
+from qctl.output.top.tables import job_lines, sparkline
+from qctl.wire.snapshot import Counts
+from tests.output.top.pilot import drive, lines_of, text_of, until
+
+AT = datetime(2026, 5, 4, 12, 0, 3, tzinfo=UTC)
+NAMES = ("emails", "bad\x1b[2Jname", "a-very-long-name-of-a-queue-that-goes-on-until-it-ends")
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import time  # noqa: PLC0415
+
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("NO_COLOR", "1")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def queue(name: str, **changes: object) -> LiveQueue:
+    status = QueueStatus(
+        name=name,
+        prefix="bull",
+        context=None,
+        format="bullmq",
+        client_version="6.7.0",
+        paused=False,
+        paused_by=None,
+        counts=Counts(12, 2, 1, 3, 0, 0, 100, 4),
+        oldest_waiting_s=1.0,
+        schedulers=0,
+        workers=1,
+        paused_at=None,
+        draining=False,
+        legacy_paused=0,
+        rate_limited_s=None,
+        notes=(),
+    )
+    rates = Rates(20.0, 0.5)
+    return LiveQueue(name, replace(status, **changes), None, rates, (None, 0.0, 5.0, 10.0))
+
+
+class Feed:
+    """Readings as they are asked for."""
+
+    def __init__(self, names: tuple[str, ...] = NAMES) -> None:
+        self.names = names
+        self.asked: list[View] = []
+        self.error: UnreachableError | None = None
+        self.paused_by: str | None = None
+        self.failures: tuple[Failure, ...] = (Failure("emails", "9", "bang\x1b[31m\n", AT),)
+
+    def read(self, view: View) -> Reading:
+        self.asked.append(view)
+        if self.error:
+            raise self.error
+        jobs = (
+            Job(id="40", name="send", state="stalled", runtime_s=90.0, stalled_count=1),
+            Job(
+                id="41",
+                name="send",
+                state="active",
+                runtime_s=3700.0,
+                lock_ttl_ms=3_600_000,
+                progress=45,
+                worker="mailer",
+            ),
+        )
+        worker = WorkerStatus(
+            "emails", "mailer", "10.0.0.1:4711", 411, "pm2:mailer", 12.0, 99 << 20, ("41",), 60
+        )
+        changes = {"paused": self.paused_by is not None, "paused_by": self.paused_by}
+        return Reading(
+            at=AT,
+            redis=RedisInfo("redis://localhost:6379/0", "7.0.15", "standalone"),
+            prefix="bull",
+            context=None,
+            names=self.names,
+            queues=tuple(queue(name, **changes) for name in view.queues),
+            chosen=view.chosen,
+            workers=(worker,) if view.chosen else None,
+            jobs=jobs if view.chosen else None,
+            jobs_total=2,
+            failures=self.failures if self.names else (),
+            commands=31,
+            took_ms=4.0,
+            remarks=(),
+        )
+
+
+class Recorder:
+    """Actions that only note what was asked and done."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, ...]] = []
+        self.refusal: RefusedError | None = None
+        self.stopped = threading.Event()
+        self.lasts = False
+
+    def _propose(self, *what: str) -> Proposal:
+        if self.refusal:
+            raise self.refusal
+
+        def carry_out(stop: Stop) -> Iterator[Told]:
+            yield Told(("waiting for 1 job",), passing=True)
+            while self.lasts and not stop():
+                threading.Event().wait(0.01)
+            if stop():
+                self.stopped.set()
+            self.done.append(what)
+            yield Told((f"{' '.join(what)}: done",))
+
+        return Proposal(f"{what[0]} {what[1]}?", ("this will change",), carry_out)
+
+    def pause(self, queue: str) -> Proposal:
+        return self._propose("pause", queue)
+
+    def resume(self, queue: str) -> Proposal:
+        return self._propose("resume", queue)
+
+    def retry_stalled(self, queue: str, job_id: str) -> Proposal:
+        return self._propose("retry-stalled", queue, job_id)
+
+    def retry_failed(self, queue: str, job_id: str) -> Proposal:
+        return self._propose("retry-failed", queue, job_id)
+
+    def drain(self, queue: str, target: str | None) -> Proposal:
+        return self._propose("drain", queue, str(target))
+
+
+def view(feed: Feed, actions: Recorder | None = None) -> TopApp:
+    return TopApp(feed.read, actions or Recorder(), interval_s=0.3)
+
+
+SCREEN = """\
+redis://localhost:6379/0  Redis 7.0.15  bull     31 cmds 4 ms/0.3 s  ok 12:00:03
+▶QUEUES 1/3
+  QUEUE                STATE   WAIT ACT STALL DELAY FAIL WRK OK/S ERR/S TREND
+> emails               running   12   2     1     3    4   1   20   0.5      ▁▅█
+  bad\\x1b[2Jname       running   12   2     1     3    4   1   20   0.5      ▁▅█
+  a-very-lon…l-it-ends running   12   2     1     3    4   1   20   0.5      ▁▅█"""
+
+
+def test_the_screen() -> None:
+    app = view(Feed())
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "▅█", "mailer")
+        lines = lines_of(app)
+        assert len(lines) == 24
+        assert "\n".join(lines[:6]) == SCREEN
+        assert lines[10] == " ACTIVE JOBS of emails 1/2"
+        assert lines[12].split() == [">", "40", "send", "-", "1m30s", "stalled", "1", "-"]
+        assert lines[13].split()[:5] == ["41", "send", "45", "%", "1h1m"]
+        worker = next(line for line in lines if "10.0.0.1" in line)
+        assert worker.split() == [
+            ">",
+            "mailer",
+            "10.0.0.1:4711",
+            "pm2:mailer",
+            "411",
+            "12",
+            "%",
+            "99",
+            "MiB",
+            "1",
+        ]
+        failure = next(line for line in lines if "bang" in line)
+        assert failure.split() == [">", "12:00:03", "emails", "9", "bang\\x1b[31m\\n"]
+        await pilot.press("q")
+
+    assert drive(app, steps) == 0
+
+
+def test_no_queue_is_no_idle_queue() -> None:
+    app = view(Feed(names=()))
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "no queue exists under the prefix bull")
+        await pilot.press("p", "t", "d", "down", "pagedown", "end")
+        assert "Retry" in await until(pilot, app, "Choose a job first")
+
+    drive(app, steps)
+
+
+def test_of_a_thousand_queues_only_those_in_sight_are_read() -> None:
+    feed = Feed(tuple(f"queue-{number:04}" for number in range(1000)))
+    app = view(feed)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "queue-0001 running")
+        await pilot.press("end")
+        text = await until(pilot, app, "1000/1,000", "> queue-0999 running")
+        assert "queue-0001" not in text
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, app, "queue-0990  running")
+
+    drive(app, steps)
+    assert max(len(view.queues) for view in feed.asked) < 20
+
+
+def test_old_figures_say_so_and_clocks_stop() -> None:
+    feed = Feed()
+    app = view(feed)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "emails")
+        feed.error = UnreachableError("Redis at localhost:6379 does not answer")
+        text = await until(
+            pilot, app, "OLD 12:00:03", "figures are", "does not answer; trying again"
+        )
+        assert text.count(" old") >= 5
+        feed.error = None
+        await until(pilot, app, "emails", absent=" old")
+
+    drive(app, steps)
+
+
+def test_filter() -> None:
+    app = view(Feed())
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "emails")
+        await pilot.press("slash", *"NAME")
+        text = await until(pilot, app, "QUEUES with name", "1/2", absent="> emails")
+        assert "bad\\x1b[2Jname" in text
+        await pilot.press("enter", "p")
+        await until(pilot, app, "pause bad\\x1b[2Jname?")
+        await pilot.press("n", "escape")
+        await until(pilot, app, "emails", absent="QUEUES with")
+        await pilot.press("slash", *"zzz")
+        await until(pilot, app, "no queue has 'zzz' in its name")
+
+    drive(app, steps)
+
+
+@pytest.mark.parametrize(
+    ("keys", "question", "done"),
+    [
+        (["p"], "pause emails?", ("pause", "emails")),
+        (["r"], "resume emails?", ("resume", "emails")),
+        (["tab", "t"], "retry-stalled emails?", ("retry-stalled", "emails", "40")),
+        (
+            ["shift+tab", "t"],
+            "retry-failed emails?",
+            ("retry-failed", "emails", "9"),
+        ),
+        (["d", "1"], "drain emails?", ("drain", "emails", "None")),
+        (["d", "2"], "drain emails?", ("drain", "emails", "pm2:mailer")),
+    ],
+)
+def test_a_key_asks_first(keys: list[str], question: str, done: tuple[str, ...]) -> None:
+    actions = Recorder()
+    app = view(Feed(), actions)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "pm2:mailer", "bang")
+        for answer in ("n", "escape", "y") if keys == ["p"] else ("y",):
+            for key in keys:
+                await pilot.press(key)
+                if key == "d":
+                    await until(pilot, app, "1  drain; the queue stays paused")
+            await until(pilot, app, question, "this will change")
+            assert actions.done == []
+            await pilot.press(answer)
+            if answer != "y":
+                await until(pilot, app, "QUEUES")
+        text = await until(pilot, app, f"{' '.join(done)}: done", "Esc closes")
+        assert "waiting for 1 job" not in text
+        await pilot.press("escape")
+        await until(pilot, app, "QUEUES")
+
+    drive(app, steps)
+    assert actions.done == [done]
+
+
+def test_a_refusal_is_shown_in_full() -> None:
+    actions = Recorder()
+    actions.refusal = RefusedError(
+        "queue emails is being drained", why="qctl drain of ada@host\x1b holds it", hint="wait"
+    )
+    app = view(Feed(), actions)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "emails")
+        await pilot.press("r")
+        await until(
+            pilot,
+            app,
+            "Nothing was changed",
+            "error: queue emails is being drained",
+            "qctl drain of ada@host\\x1b holds it",
+            "try: wait",
+        )
+
+    drive(app, steps)
+
+
+def test_leaving_stops_what_is_under_way_first() -> None:
+    actions = Recorder()
+    actions.lasts = True
+    app = view(Feed(), actions)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "pm2:mailer")
+        await pilot.press("p")
+        await until(pilot, app, "pause emails?")
+        await pilot.press("y")
+        await until(pilot, app, "waiting for 1 job", "s stops")
+        await pilot.press("q", "escape")
+        assert "waiting for 1 job" in text_of(app)
+        await pilot.press("ctrl+c")
+
+    assert drive(app, steps) == 130
+    assert actions.stopped.is_set()
+    assert actions.done
+
+
+def test_who_paused_it() -> None:
+    feed = Feed()
+    feed.paused_by = "qctl pause of ada@host (pid 1)"
+    app = view(feed)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "paused", "emails: paused by qctl pause of ada@host (pid 1)")
+
+    drive(app, steps)
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (20, 5), (200, 60)])
+def test_no_line_is_wider_than_the_terminal(size: tuple[int, int]) -> None:
+    app = view(Feed())
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "QUEUES")
+        lines = lines_of(app)
+        assert len(lines) == size[1]
+        await pilot.press("question_mark")
+        await until(pilot, app, "Keys")
+
+    drive(app, steps, size)
+
+
+def test_sparklines() -> None:
+    assert sparkline([], 4) == "    "
+    assert sparkline([0.0, 0.0], 4) == "  ▁▁"
+    assert sparkline([9.0, None, 1.0, 2.0], 3) == " ▅█"
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "runs", "lock"),
+    [(0.0, "40s", "28s"), (10.0, "50s", "18s"), (30.0, "1m10s", "over?")],
+)
+def test_clocks_go_on_between_readings(elapsed_s: float, runs: str, lock: str) -> None:
+    job = Job(id="1", name="send", state="active", runtime_s=40.0, lock_ttl_ms=28_000)
+    text = job_lines([job], 0, width=80, elapsed_s=elapsed_s)
+    assert f" {runs} " in text
+    assert lock in text
