@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from qctl.cli.frame import Streams, make_environment
+from qctl.cli.frame import Environment, make_environment
+from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
+from qctl.config import Settings
+from qctl.config_files import Origin
 from qctl.connect import Client, connect
+from qctl.errors import RefusedError
 from qctl.ops.live import LiveReader
 from qctl.output.top.app import TopApp
 from qctl.wire.transitions import hold_lease
@@ -113,14 +117,14 @@ def test_a_failed_job_is_retried_once(app: TopApp, client: Client) -> None:
             if app.query_one("#failures").chosen:  # type: ignore[attr-defined]
                 break
         await until(pilot, app, "bang\\x1b[2J")
-        for answer in ("q: job 7 put back", "it is no longer failed"):
-            await pilot.press("shift+tab" if "put" in answer else "escape", "t")
+        for answer in ("q: job 7 retried", "it is no longer failed"):
+            await pilot.press("shift+tab" if "retried" in answer else "escape", "t")
             await until(pilot, app, "Retry job 7 of q?")
             await pilot.press("y")
             await until(pilot, app, answer)
 
     drive(app, steps)
-    assert row(client, "wait") == ["0", "7"]
+    assert row(client, "wait") == ["7", "0"]
 
 
 def test_drain_shows_its_steps_and_can_be_stopped(app: TopApp, client: Client) -> None:
@@ -244,3 +248,19 @@ def _is_restored(terminal: Terminal) -> None:
     assert " icanon" in terminal.until("\nafter")
     modes = terminal.tmux("display", "-p", "#{alternate_on} #{cursor_flag} #{mouse_any_flag}")
     assert modes.split() == ["0", "1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("guards", "said"),
+    [({"read_only": True}, "is read-only"), ({"confirm": True}, "asks for its name before")],
+)
+def test_a_guarded_context_is_not_written_to(guards: dict[str, bool], said: str) -> None:
+    origins = dict.fromkeys(guards, Origin("file", "/etc/qctl.toml"))
+    settings = Settings(context="prod", origins=origins, **guards)  # type: ignore[arg-type]
+    actions = CommandActions(Environment(settings, "table", Streams.standard()))
+    for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
+        with pytest.raises(RefusedError) as caught:
+            act("q")
+        assert said in caught.value.what
+    with pytest.raises(RefusedError):
+        actions.retry_failed("q", "1")

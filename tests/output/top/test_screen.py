@@ -42,7 +42,6 @@ def queue(name: str, **changes: object) -> LiveQueue:
     status = QueueStatus(
         name=name,
         prefix="bull",
-        context=None,
         format="bullmq",
         client_version="6.7.0",
         paused=False,
