@@ -6,7 +6,7 @@ The chosen context lies over the rest of its file, and over the environment too 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from qctl.config_files import (
     table_of,
     user_config_path,
 )
-from qctl.connect import DEFAULT_URL
+from qctl.connect import DEFAULT_URL, parse_url
 from qctl.errors import NotFoundError, UsageError
 from qctl.passwords import PasswordSource, with_password
 
@@ -53,8 +53,9 @@ class Settings:
         targets: processes with their queues, by name.
         contexts: names of the contexts that the config files define.
         context: the chosen one.
+        guard: the context whose guards hold: the chosen one, else one with the same Redis.
         read_only: whether commands that write are refused.
-        confirm: whether commands that write ask for the context's name.
+        confirm: whether commands that write ask for the name of ``guard``.
         password: what gives the password, where the URL has none.
         origins: where each value comes from, by names like ``redis.url``.
         files: the config files that were read, the one that wins first.
@@ -69,6 +70,7 @@ class Settings:
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
     context: str | None = None
+    guard: str | None = None
     read_only: bool = False
     confirm: bool = False
     password: PasswordSource | None = None
@@ -129,6 +131,7 @@ def load_settings(
         above = [*chosen_layers, variables] if by_flag else [variables, *chosen_layers]
         look = _Look([flags, *above, *files], look.origins)
     url = look.text("redis.url") or DEFAULT_URL
+    guard, guards = _guards(url, chosen, look, contexts, files)
     return Settings(
         redis_url=url,
         prefix=look.text("redis.prefix") or DEFAULT_PREFIX,
@@ -138,12 +141,13 @@ def load_settings(
         targets=_targets(look),
         contexts=contexts,
         context=chosen,
-        read_only=look.flag("read_only"),
-        confirm=bool(chosen) and look.flag("confirm"),
+        guard=guard,
+        read_only=guards.guard("read_only"),
+        confirm=guard is not None and guards.guard("confirm"),
         password=_password(look),
         origins=look.origins,
         files=tuple(file.path for file in files),
-        warnings=tuple(oddities(files)),
+        warnings=(*oddities(files), *_overridden(url, chosen, look, files)),
     )
 
 
@@ -203,15 +207,63 @@ class _Look:
             )
         return value
 
-    def flag(self, key: str) -> bool:
-        value = self.find(key)
-        if value is not None and not isinstance(value, bool):
-            raise UsageError(
-                f"config: {key} must be true or false",
-                why=f"it is {value!r} in {self.origins[key]}",
-                hint=f"{key} = true",
-            )
-        return bool(value)
+    def guard(self, key: str) -> bool:
+        """Whether any file wants it: another file cannot lift what one demands.
+
+        Within a file the table of the context says more than the top.
+        """
+        self.origins[key] = BY_DEFAULT
+        said: dict[Path, bool] = {}
+        for layer in self.layers:
+            value = layer.get(key)
+            if value is None or layer.path in said:
+                continue
+            if not isinstance(value, bool):
+                raise UsageError(
+                    f"config: {key} must be true or false",
+                    why=f"it is {value!r} in {layer.origin(key)}",
+                    hint=f"{key} = true",
+                )
+            if value and True not in said.values():
+                self.origins[key] = layer.origin(key)
+            said[layer.path] = value
+        return any(said.values())
+
+
+def _guards(
+    url: str, chosen: str | None, look: _Look, contexts: Sequence[str], files: Sequence[Layer]
+) -> tuple[str | None, _Look]:
+    """The context whose guards hold, and where to look them up.
+
+    Whoever reaches the Redis of a guarded context by its URL is guarded as well, unless another
+    context was chosen.
+    """
+    if not chosen:
+        for key in ("read_only", "confirm"):
+            for name in contexts:
+                own = _Look(_layers_of(name, contexts, files, {}))
+                if own.guard(key) and _same_redis(url, own.find("redis.url")):
+                    return name, _Look([*own.layers, *look.layers], look.origins)
+    return chosen, look
+
+
+def _overridden(url: str, chosen: str | None, look: _Look, files: Sequence[Layer]) -> Iterator[str]:
+    """A warning if a context's name stands for another Redis than its own."""
+    origin = look.origins["redis.url"]
+    if chosen is None or origin.kind not in {"flag", "environment"}:
+        return
+    own = _Look(_layers_of(chosen, (chosen,), files, {})).find("redis.url")
+    if own is not None and not _same_redis(url, own):
+        yield f"context {chosen} has a Redis of its own, but {origin.name} names another one"
+
+
+def _same_redis(url: str, other: object) -> bool:
+    """Whether two URLs name the same database, whoever logs in."""
+    try:
+        first, second = parse_url(url), parse_url(str(other))
+    except UsageError:
+        return url == other
+    return first.place == second.place
 
 
 def _password(look: _Look) -> PasswordSource | None:

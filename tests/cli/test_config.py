@@ -210,3 +210,38 @@ def test_a_confirmed_name_must_be_the_contexts(setup: Setup, client: Client) -> 
         assert "--confirm names 'other'" in ran.err
     assert setup.run("pause", "q", "--context", "prod", "--confirm", "prod").code == 0
     assert is_paused(client)
+
+
+def test_no_other_file_lifts_a_guard(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "qctl.toml").write_text(
+        "[contexts.look]\nread_only = false\n[contexts.careful]\nconfirm = false\n"
+    )
+    monkeypatch.chdir(project)
+    assert setup.run("pause", "q", "--context", "look").code == 5
+    assert setup.run("pause", "q", "--context", "careful").code == 2
+    assert not is_paused(client)
+
+
+def test_the_redis_of_a_guarded_context_is_guarded_however_it_is_named(
+    setup: Setup, redis_url: str, client: Client
+) -> None:
+    ran = setup.run("pause", "q", "--redis", redis_url)
+    assert ran.code == 5
+    assert "context look is read-only" in ran.err
+    assert setup.run("pause", "q", QCTL_REDIS_URL=redis_url).code == 5
+    # Another context that names it is another word for it, without that guard.
+    assert setup.run("pause", "q", "--context", "prod").code == 0
+    assert is_paused(client)
+
+
+def test_a_context_with_another_redis_than_its_own_is_told(setup: Setup, redis_url: str) -> None:
+    setup.write(setup.file.read_text().replace(redis_url, "redis://elsewhere:1/0"))
+    ran = setup.run("queues", QCTL_CONTEXT="prod", QCTL_REDIS_URL=redis_url)
+    assert ran.code == 0
+    assert ran.err == (
+        "context prod has a Redis of its own, but QCTL_REDIS_URL names another one\n"
+    )

@@ -256,7 +256,7 @@ def _is_restored(terminal: Terminal) -> None:
 )
 def test_a_guarded_context_is_not_written_to(guards: dict[str, bool], said: str) -> None:
     origins = dict.fromkeys(guards, Origin("file", "/etc/qctl.toml"))
-    settings = Settings(context="prod", origins=origins, **guards)  # type: ignore[arg-type]
+    settings = Settings(guard="prod", origins=origins, **guards)  # type: ignore[arg-type]
     actions = CommandActions(Environment(settings, "table", Streams.standard()))
     for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
         with pytest.raises(RefusedError) as caught:

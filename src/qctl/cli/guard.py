@@ -23,10 +23,10 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         UsageError: the name is needed and there is nobody to ask, or ``--confirm`` names another.
     """
     settings = env.settings
-    if confirmed is not None and confirmed != settings.context:
+    if confirmed is not None and confirmed != settings.guard:
         raise UsageError(
             f"--confirm names {confirmed!r}, and "
-            + (f"the context is {settings.context!r}" if settings.context else "no context is set"),
+            + (f"the context is {settings.guard!r}" if settings.guard else "none guards this"),
             hint=f"--context {confirmed}, if that is meant",
         )
     if dry_run:
@@ -36,11 +36,11 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         return
     if not env.interactive:
         raise UsageError(
-            f"context {settings.context} asks for its name, and there is nobody to ask",
+            f"context {settings.guard} asks for its name, and there is nobody to ask",
             why=f"confirm = true in {settings.origins['confirm']}",
-            hint=f"the same command with --confirm {settings.context}",
+            hint=f"the same command with --confirm {settings.guard}",
         )
-    if env.ask(f"This writes to context {settings.context}. Type its name: ") != settings.context:
+    if env.ask(f"This writes to context {settings.guard}. Type its name: ") != settings.guard:
         raise RefusedError(
             "nothing was done",
             why="another name was typed",
@@ -56,7 +56,7 @@ def refuse_if_read_only(settings: Settings) -> None:
     """
     if not settings.read_only:
         return
-    of = f"context {settings.context} is" if settings.context else "the config makes qctl"
+    of = f"context {settings.guard} is" if settings.guard else "the config makes qctl"
     raise RefusedError(
         f"{of} read-only",
         why=f"read_only = true in {settings.origins['read_only']}",

@@ -49,9 +49,9 @@ class CommandActions:
         refuse_if_read_only(settings)
         if settings.confirm:
             raise RefusedError(
-                f"context {settings.context} asks for its name before each write",
+                f"context {settings.guard} asks for its name before each write",
                 why=f"confirm = true in {settings.origins['confirm']}",
-                hint=f"qctl {words} --context {settings.context}",
+                hint=f"qctl {words} --context {settings.guard}",
             )
         return self._env.redis()[1]
 
