@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -152,8 +153,14 @@ def test_served_until_sigterm(redis_url: str, client: Client, serve: Callable[..
     wait_until(lambda: served.finished() == 1, "the job to be counted")
     assert get(served.scrape(), "qctl_job_duration_seconds_count", queue="q") == 1
     with ThreadPoolExecutor(8) as pool:
-        for future in [pool.submit(served.scrape) for _ in range(16)]:
+        for future in [pool.submit(served.scrape) for _ in range(8)]:
             assert get(future.result(), "qctl_up") == 1
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, 30)) as browser:
+        for path, status in (("/", 200), ("/other", 404), ("/metrics?x=1", 200)):
+            browser.request("GET", path)
+            answer = browser.getresponse()
+            # The connection stays: HTTP/1.1.
+            assert (answer.status, answer.version, bool(answer.read())) == (status, 11, True)
     # One connection for all scrapes, one for the events.
     assert clients(client) == before + 2
     # Another one on the same port says what to do.

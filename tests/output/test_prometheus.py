@@ -15,10 +15,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.ops.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.inspect import ProcessStatus
-from qctl.ops.metrics import MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.metrics import OTHER, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.prometheus import Scrape, _Collector, text_of
+from qctl.wire.drain_record import OUTCOMES, RESULTS, DrainRecord, DrainResult
 from qctl.wire.snapshot import Counts
 
+DRAINS = DrainRecord(
+    dict.fromkeys(OUTCOMES, 1),
+    dict.fromkeys(RESULTS, 2),
+    DrainResult(1_700_000_000_500, "restarted", 3, 0, 0, 1, 1, 2, 4100, 600),
+)
 QUEUE = QueueFigures("q", 1, Counts(5, 3, 1, 4, 2, 6, 7, 8), 12.5, 1, 2, 3, 100, None)
 READING = MetricsReading(
     datetime.now(UTC),
@@ -28,6 +34,7 @@ READING = MetricsReading(
     queues_unreadable=1,
     own_workers=(OwnWorkers("q", "qctl:w", 2, 10, 3, 24),),
     processes=(ProcessStatus("pm2:w", "0", 42, "online", 60.0, 2, 1.5, 1000, ("q",)),),
+    drains=DRAINS,
 )
 BUCKETS = tuple(range(len(BUCKETS_S) + 1))
 FINISHED = FinishedFigures("q", 9, 1, 2, 3, BUCKETS, 500.5)
@@ -138,6 +145,15 @@ def test_no_series_appears_twice_when_names_look_the_same() -> None:
     assert value(scrape, "qctl_queue_workers", queue="a\\n") == 6
     assert value(scrape, "qctl_job_duration_seconds_count", queue="a\\n") == 2 * sum(BUCKETS)
     assert value(scrape, "qctl_bullmq_finished_jobs_total", queue="a\\n", result="completed") == 200
+
+
+def test_of_queues_summed_bullmqs_total_is_not_told() -> None:
+    """The sum falls while one of them cannot be read, and would seem to begin anew."""
+    row = replace(QUEUE, name=OTHER, completed_total=9)
+    scrape = Scrape(replace(READING, queues=(row,)), (), {})
+    assert value(scrape, "qctl_queue_workers", queue=OTHER) is not None
+    name = "qctl_bullmq_finished_jobs_total"
+    assert value(scrape, name, queue=OTHER, result="completed") is None
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
     from qctl.ops.finished import Finished  # noqa: PLC0415
     from qctl.ops.metrics import Names, read_metrics  # noqa: PLC0415
     from qctl.ops.scrape import SharedReadings  # noqa: PLC0415
-    from qctl.output.prometheus import Scrape, serve  # noqa: PLC0415
+    from qctl.output.metrics_server import serve  # noqa: PLC0415
+    from qctl.output.prometheus import Scrape, texts_of  # noqa: PLC0415
 
     address, client = env.redis()
     # Of its own, so that a scrape does not wait for the events, nor they for it.
@@ -85,9 +86,8 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
     readings = SharedReadings(lambda: read_metrics(client, address, env.settings, names))
     finished = Finished(events, env.settings.prefix, names)
     with stop_on_signals(lambda _: None) as stop:
-        end = serve(
-            *endpoint, lambda: Scrape(readings.reading(), finished.figures(), readings.errors())
-        )
+        scrape = texts_of(lambda: Scrape(readings.reading(), finished.figures(), readings.errors()))
+        end = serve(*endpoint, scrape)
         host, port = endpoint
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
         try:

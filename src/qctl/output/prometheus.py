@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 # Not imported anywhere else, and this module only by `qctl metrics`: it costs 90 ms.
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -19,9 +19,8 @@ from prometheus_client.core import (
 )
 
 from qctl import __version__
-from qctl.errors import FailedError
 from qctl.ops.finished import BUCKETS_S, FinishedFigures
-from qctl.ops.metrics import MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.metrics import OTHER, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
 from qctl.wire.drain_record import DrainRecord
 
@@ -47,27 +46,10 @@ def text_of(scrape: Scrape) -> str:
     return generate_latest(_registry(lambda: scrape)).decode()
 
 
-def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], None]:
-    """Serve at ``/metrics``, in threads of its own; returns what ends it.
-
-    Raises:
-        FailedError: the address cannot be had.
-    """
-    try:
-        server, thread = start_http_server(port, host, _registry(scrape))
-    except OSError as error:
-        raise FailedError(
-            f"{host}:{port} cannot be listened on",
-            why=error.strerror or str(error),
-            hint="name another one: --serve :9121",
-        ) from None
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return end
+def texts_of(scrape: Callable[[], Scrape]) -> Callable[[], bytes]:
+    """The same for a server: counters go on rising from one text to the next."""
+    registry = _registry(scrape)
+    return lambda: generate_latest(registry)
 
 
 def _registry(scrape: Callable[[], Scrape]) -> CollectorRegistry:
@@ -107,7 +89,8 @@ class _Rising:
     def families(self, queues: Sequence[QueueFigures]) -> Iterator[Metric]:
         samples: Samples = defaultdict(float)
         with self._lock:
-            for queue in queues:
+            # A sum falls when one of its queues cannot be read; that is no beginning anew.
+            for queue in (queue for queue in queues if queue.name != OTHER):
                 for result, now in (
                     ("completed", queue.completed_total),
                     ("failed", queue.failed_total),
