@@ -5,6 +5,7 @@ The chosen context lies over the rest of its file, and over the environment too 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,7 @@ def load_settings(
             "redis.url": ["QCTL_REDIS_URL", "REDIS_URL"],
             "redis.prefix": ["QCTL_PREFIX"],
             "redis.max_stalled_count": ["QCTL_MAX_STALLED_COUNT"],
+            "redis.password_file": ["QCTL_REDIS_PASSWORD_FILE"],
             "context": ["QCTL_CONTEXT"],
             "pm2.home": ["PM2_HOME"],
             "state_home": ["XDG_STATE_HOME"],
@@ -147,7 +149,11 @@ def load_settings(
         password=_password(look),
         origins=look.origins,
         files=tuple(file.path for file in files),
-        warnings=(*oddities(files), *_overridden(url, chosen, look, files)),
+        warnings=(
+            *oddities(files),
+            *_overridden(url, chosen, look, files),
+            *_shown_password(redis_url),
+        ),
     )
 
 
@@ -255,6 +261,16 @@ def _overridden(url: str, chosen: str | None, look: _Look, files: Sequence[Layer
     own = _Look(_layers_of(chosen, (chosen,), files, {})).find("redis.url")
     if own is not None and not _same_redis(url, own):
         yield f"context {chosen} has a Redis of its own, but {origin.name} names another one"
+
+
+def _shown_password(flag: str | None) -> Iterator[str]:
+    """A warning if every user of this machine can read a password in the list of processes."""
+    with contextlib.suppress(UsageError):
+        if flag and "@" in flag and parse_url(flag).password:
+            yield (
+                "--redis has a password, which every user of this machine can read while this "
+                "runs; QCTL_REDIS_URL or a config file keeps it to yourself"
+            )
 
 
 def _same_redis(url: str, other: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from qctl.cli import program
 from qctl.connect import Client
 from tests.cli.test_frame import Ran, run
+from tests.servers import RedisServer
 from tests.wire.build import Q, is_paused, put
 
 
@@ -245,3 +246,23 @@ def test_a_context_with_another_redis_than_its_own_is_told(setup: Setup, redis_u
     assert ran.err == (
         "context prod has a Redis of its own, but QCTL_REDIS_URL names another one\n"
     )
+
+
+def test_a_password_file_beside_a_url_in_the_environment(
+    setup: Setup, tmp_path: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    server = start_redis("--requirepass", "hunter3")
+    secret = tmp_path / "secret"
+    secret.write_text("hunter3\n")
+    url = f"redis://127.0.0.1:{server.port}/0"
+    ran = setup.run("queues", QCTL_REDIS_URL=url, QCTL_REDIS_PASSWORD_FILE=str(secret))
+    assert (ran.code, "hunter3" in ran.err) == (3, False)
+    assert "no queue" in ran.err
+    assert setup.run("queues", QCTL_REDIS_URL=url).code == 6
+
+
+def test_a_password_on_the_command_line_is_told(setup: Setup) -> None:
+    ran = setup.run("queues", "--redis", "redis://:hunter4@127.0.0.1:1/0")
+    assert ran.code == 6
+    assert ran.err.startswith("--redis has a password, which every user")
+    assert "hunter4" not in ran.err

@@ -28,6 +28,7 @@ _ENVIRONMENT: Pairs = (
     ("QCTL_PREFIX", "BullMQ's key prefix, without --prefix"),
     ("QCTL_CONTEXT", "a context of the config files, without --context"),
     ("QCTL_OUTPUT", "table, json or ndjson, without --output"),
+    ("QCTL_REDIS_PASSWORD_FILE", "its first line is the password of QCTL_REDIS_URL"),
     ("QCTL_MAX_STALLED_COUNT", "the workers' maxStalledCount"),
     ("NO_COLOR", "no colours, if it is not empty"),
     ("QCTL_DEBUG", "tracebacks, if it is neither 0 nor empty"),
