@@ -5,7 +5,7 @@ _qctl_table() {
   case $1 in
     'commands:') _qctl_found=() ;;
     'options:') _qctl_found=('--version' '--help') ;;
-    'argument: 0') _qctl_found=('status' 'queues' 'workers' 'jobs' 'pause' 'resume' 'drain' 'restart' 'impact' 'doctor' 'schedules' 'events' 'wait' 'purge' 'metrics' 'worker' 'demo' 'config' 'contexts' 'completion') ;;
+    'argument: 0') _qctl_found=('status' 'queues' 'workers' 'jobs' 'pause' 'resume' 'drain' 'restart' 'impact' 'doctor' 'schedules' 'events' 'wait' 'purge' 'top' 'metrics' 'worker' 'demo' 'config' 'contexts' 'completion') ;;
     'commands:status') _qctl_found=() ;;
     'options:status') _qctl_found=('--watch' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:status +') _qctl_found=('@queues') ;;
@@ -24,7 +24,7 @@ _qctl_table() {
     'options:jobs') _qctl_found=('--help') ;;
     'argument:jobs 0') _qctl_found=('list' 'show' 'logs' 'retry-stalled' 'retry' 'retry-failed' 'promote' 'remove' 'add') ;;
     'commands:jobs list') _qctl_found=() ;;
-    'options:jobs list') _qctl_found=('--state' '--name' '--where' '--since' '--limit' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'options:jobs list') _qctl_found=('--state' '--name' '--id' '--where' '--since' '--until' '--limit' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:jobs list 0') _qctl_found=('@queues') ;;
     'value:jobs list --state') _qctl_found=('waiting' 'active' 'stalled' 'delayed' 'prioritized' 'waiting-children' 'completed' 'failed') ;;
     'value:jobs list --context') _qctl_found=('@contexts') ;;
@@ -146,6 +146,11 @@ _qctl_table() {
     'value:purge --state') _qctl_found=('waiting' 'stalled' 'delayed' 'prioritized' 'waiting-children' 'completed' 'failed') ;;
     'value:purge --context') _qctl_found=('@contexts') ;;
     'value:purge --output') _qctl_found=('table' 'json' 'ndjson') ;;
+    'commands:top') _qctl_found=() ;;
+    'options:top') _qctl_found=('--interval' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'argument:top +') _qctl_found=('@queues') ;;
+    'value:top --context') _qctl_found=('@contexts') ;;
+    'value:top --output') _qctl_found=('table' 'json' 'ndjson') ;;
     'commands:metrics') _qctl_found=() ;;
     'options:metrics') _qctl_found=('--serve' '--max-queues' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'value:metrics --context') _qctl_found=('@contexts') ;;
@@ -207,7 +212,7 @@ _qctl_table() {
 
 _qctl_takes_value() {
   case $1 in
-    --attempts | --away | --backoff | --confirm | --context | --data | --dedup | --delay | --event | --for | --grace | --id | --limit | --lines | --log-format | --max-jobs | --max-queues | --max-rss | --name | --on-timeout | --output | --prefix | --priority | --processes | --rate | --redis | --remove-on-complete | --remove-on-fail | --serve | --since | --state | --strategy | --target | --timeout | --until | --where) return 0 ;;
+    --attempts | --away | --backoff | --confirm | --context | --data | --dedup | --delay | --event | --for | --grace | --id | --interval | --limit | --lines | --log-format | --max-jobs | --max-queues | --max-rss | --name | --on-timeout | --output | --prefix | --priority | --processes | --rate | --redis | --remove-on-complete | --remove-on-fail | --serve | --since | --state | --strategy | --target | --timeout | --until | --where) return 0 ;;
   esac
   return 1
 }

@@ -24,6 +24,7 @@ function __qctl_table
                 'events	What happens in a queue, as it happens' \
                 'wait	Wait until a queue is idle or empty, or a job is finished' \
                 'purge	Delete the jobs of a state' \
+                'top	Queues, workers and jobs, live on the whole screen' \
                 'metrics	Figures of queues and workers for Prometheus' \
                 'worker	Run workers in Python, in front or in the background' \
                 'demo	Watch a restart under load, and the proof that nothing was lost' \
@@ -119,8 +120,10 @@ function __qctl_table
             printf '%s\n' \
                 '--state	Which jobs' \
                 '--name	Only jobs of this name' \
-                '--where	Only jobs for which this holds, e.g. \'attempts_made > 2 and data.user.id = 42\'' \
-                '--since	Only jobs finished (completed, failed) or added since: 30s, 10m, 2h, 3d, a time' \
+                '--id	Only this job; may be repeated' \
+                '--where	Only if this holds, e.g. \'error ~ "timeout"\'' \
+                '--since	Only those finished or added since: 2h, a time' \
+                '--until	Only those finished or added before' \
                 '--limit	How many at most' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
@@ -795,6 +798,30 @@ function __qctl_table
                 'table' \
                 'json' \
                 'ndjson'
+        case 'commands:top'
+            true
+        case 'options:top'
+            printf '%s\n' \
+                '--interval	Seconds between two readings' \
+                '--redis	Redis' \
+                '--prefix	BullMQ\'s key prefix' \
+                '--context	[contexts.NAME] of the config' \
+                '--output	Form of the result' \
+                '--json	The same as --output json' \
+                '--no-color	Without colours' \
+                '--debug	Tracebacks on errors' \
+                '--help	Show this message and exit'
+        case 'argument:top +'
+            printf '%s\n' \
+                '@queues'
+        case 'value:top --context'
+            printf '%s\n' \
+                '@contexts'
+        case 'value:top --output'
+            printf '%s\n' \
+                'table' \
+                'json' \
+                'ndjson'
         case 'commands:metrics'
             true
         case 'options:metrics'
@@ -1084,7 +1111,7 @@ function __qctl_table
 end
 
 function __qctl_takes_value
-    contains -- $argv[1] --attempts --away --backoff --confirm --context --data --dedup --delay --event --for --grace --id --limit --lines --log-format --max-jobs --max-queues --max-rss --name --on-timeout --output --prefix --priority --processes --rate --redis --remove-on-complete --remove-on-fail --serve --since --state --strategy --target --timeout --until --where
+    contains -- $argv[1] --attempts --away --backoff --confirm --context --data --dedup --delay --event --for --grace --id --interval --limit --lines --log-format --max-jobs --max-queues --max-rss --name --on-timeout --output --prefix --priority --processes --rate --redis --remove-on-complete --remove-on-fail --serve --since --state --strategy --target --timeout --until --where
 end
 
 function __qctl_complete

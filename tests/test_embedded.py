@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from qctl.cli.complete import _queues, cache_path
+from qctl.config import Settings
 from qctl.connect import Arg, Client, connect
 from qctl.embedded import (
     IDLE_S,
@@ -341,14 +343,15 @@ def test_paths_are_relative_to_here(
     assert cache_path(variables, "/a") != cache_path(variables, "/b")
 
 
-def test_tab_starts_nothing(folder: Path) -> None:
+def test_tab_starts_nothing(folder: Path, tmp_path: Path) -> None:
     url = f"embedded:{folder}"
+    settings = Settings(state_home=tmp_path / "state")
     for unused in (url, "embedded:"):
         with pytest.raises(UnreachableError):
-            list(_queues(unused, "bull"))
+            list(_queues(replace(settings, redis_url=unused)))
     assert not folder.exists()
     add_job(url)
-    assert list(_queues(url, "bull")) == ["q"]
+    assert list(_queues(replace(settings, redis_url=url))) == ["q"]
 
 
 @pytest.mark.parametrize("path", ["//host/db", "/proc/nowhere", "{file}", "{file}/below"])

@@ -147,6 +147,12 @@ class Turn:
 
     def _start_if_stopped(self, run: Restart, process: ManagedProcess) -> None:
         """Start a process that its manager lets be when it has left, as PM2 without autorestart."""
+        noticed = time.monotonic() + AWAY_S
+        while (row := run.row()) is not None and row.pid and row.pid == process.pid:
+            # The manager has not noticed yet that the process is gone.
+            if time.monotonic() > noticed:
+                return
+            self._rest()
         until = time.monotonic() + STOPPED_S
         while (row := run.row()) is not None and row.status == "stopped":
             if time.monotonic() > until:
