@@ -104,8 +104,12 @@ def unnamed_workers(look: Look) -> Iterator[Finding]:
             yield Finding(
                 severity="info",
                 subject=queue(snapshot.keys.name),
-                what=f"{unnamed} of its {_workers(len(workers))} without a name: their jobs do "
-                "not tell who has them",
+                what=(
+                    f"{unnamed} of its {len(workers)} workers have no name: their jobs do not tell "
+                    "who has them"
+                    if len(workers) > 1
+                    else "its worker has no name: its jobs do not tell who has them"
+                ),
                 evidence={"unnamed": unnamed, "workers": len(workers)},
                 remedy="set the worker option name, for example to host, pid and a number",
             )
