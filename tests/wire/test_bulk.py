@@ -66,6 +66,34 @@ def test_a_completed_child_counts_as_unfinished_again(store: Client) -> None:
     assert store.call("EXISTS", f"{parent}:processed") == 0
 
 
+@pytest.mark.parametrize(("place", "rejoins"), [("active", False), ("completed", True)])
+def test_a_parent_on_its_way_goes_on_with_what_was_noted(
+    store: Client, place: str, rejoins: bool
+) -> None:
+    parent = Q("parent")
+    put(store, "parent", place, **({"finishedOn": 5} if rejoins else {}))
+    failed(store, "a", parentKey=parent, parent='{"id":"parent","queueKey":"bull:q"}')
+    store.call("HSET", f"{parent}:failed", Q("a"), "boom")
+    retry_finished(store, Q, ["a"])
+    assert store.call("EXISTS", f"{parent}:dependencies") == rejoins
+    assert store.call("EXISTS", f"{parent}:failed") == (not rejoins)
+
+
+def test_a_deduplication_id_is_the_jobs_own_until_it_ends(store: Client) -> None:
+    failed(store, "a", deid="x", opts='{"de":{"id":"x"}}')
+    failed(store, "t", deid="y", opts='{"de":{"id":"y","ttl":5000}}')
+    failed(store, "b", deid="z", opts='{"de":{"id":"z"}}')
+    put(store, "other", deid="z")
+    store.call("SET", Q("de:z"), "other")
+    answers = retry_finished(store, Q, ["a", "t", "b"])
+    assert answers == {"a": "retried", "t": "retried", "b": "duplicate"}
+    assert [store.call("GET", Q(f"de:{name}")) for name in "xyz"] == ["a", None, "other"]
+    assert list(scores(store, "failed")) == ["b"]
+    # The one that has it has ended, or is gone.
+    store.call("HSET", Q("other"), "finishedOn", 5)
+    assert retry_finished(store, Q, ["b"]) == {"b": "retried"}
+
+
 # Now
 
 

@@ -45,6 +45,7 @@ _WORDS = {
     "inactive": "it is in another state",
     "missing": "it does not exist, or its data is gone",
     "locked": "a worker has it",
+    "duplicate": "another job that is still to end has its deduplication id",
     "scheduled": "it is the next run of a scheduler; `qctl schedules remove` ends that",
     "parent": "its children have not ended; --with-children deletes them as well",
     "children": f"more than {MOST_CHILDREN:,} jobs are below it",

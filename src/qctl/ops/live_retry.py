@@ -13,6 +13,7 @@ from qctl.wire.transitions import retry_finished
 _REFUSED = {
     "inactive": "it is no longer failed",
     "missing": "its data (the job hash) is gone, so it cannot run",
+    "duplicate": "another job that is still to end has its deduplication id",
 }
 
 

@@ -21,6 +21,7 @@ _SKIPPED = {
     "locked": "a worker has taken its lock meanwhile",
     "inactive": "it left active meanwhile",
     "missing": "its data (the job hash) is gone, so it cannot run",
+    "duplicate": "another job that is still to end has its deduplication id",
 }
 
 

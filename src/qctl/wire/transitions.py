@@ -130,7 +130,7 @@ def retry_finished(
         forget: ``stalls``: the stalls no longer count; ``attempts``: nor do the attempts made.
 
     Returns:
-        id → ``retried``, ``inactive`` or ``missing`` (see the script).
+        id → ``retried``, ``inactive``, ``missing`` or ``duplicate`` (see the script).
     """
     return _in_chunks(
         client,

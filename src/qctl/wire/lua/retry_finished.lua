@@ -1,5 +1,5 @@
 -- Run finished jobs again. Wire format 5.14; unlike BullMQ's bulk retry (5.15) a job keeps its priority,
--- and its parent counts it as unfinished again.
+-- its parent counts it as unfinished again, and its deduplication id is its own until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "failed", "completed", or "" for either
@@ -8,8 +8,9 @@
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget attempts, too
 -- ARGV[5] … ids, at most 500
 --
--- Answers one word a job: "retried", "inactive" (not finished, or for another reason), "missing".
---@include placing
+-- Answers one word a job: "retried", "inactive" (not finished, or for another reason), "missing",
+-- "duplicate" (another job that is still to end has its deduplication id).
+--@include parents
 --@include enqueue
 --@include types
 
@@ -25,23 +26,42 @@ local function leave_finished(id)
   end
 end
 
--- A child of a living parent counts as unfinished again. The parent's keys may be anything; the job
--- has left its set already, so the script must not fail here.
-local function rejoin_parent(job_key, state)
-  local parent_key = redis.call("HGET", job_key, "parentKey")
-  if not parent_key or redis.call("EXISTS", parent_key) == 0 then
+-- A child counts as unfinished again for a parent that waits for its children, or has ended itself. One
+-- that is on its way already goes on with what was noted. The parent's keys may be anything.
+local function rejoin_parent(job_key, parent, state)
+  if redis.call("EXISTS", parent.key) == 0 then
     return
   end
-  local was_settled
-  if state == "completed" then
-    was_settled = redis.pcall("HDEL", parent_key .. ":processed", job_key) == 1
-  else
-    was_settled = redis.pcall("ZREM", parent_key .. ":unsuccessful", job_key) == 1
-        or redis.pcall("HDEL", parent_key .. ":failed", job_key) == 1
+  local is_back = state == "failed"
+      and redis.call("ZREM", parent.key .. ":unsuccessful", job_key) == 1
+  if not is_back and (redis.call("ZSCORE", parent.base .. "waiting-children", parent.id)
+      or redis.call("HEXISTS", parent.key, "finishedOn") == 1) then
+    local noted = state == "failed" and ":failed" or ":processed"
+    is_back = redis.call("HDEL", parent.key .. noted, job_key) == 1
   end
-  if was_settled then
-    redis.pcall("SADD", parent_key .. ":dependencies", job_key)
+  if is_back then
+    redis.call("SADD", parent.key .. ":dependencies", job_key)
   end
+end
+
+-- Whether another job that is still to end has this one's deduplication id.
+local function is_duplicate(id, dedup_id)
+  local owner = redis.pcall("GET", base .. "de:" .. dedup_id)
+  return type(owner) == "string" and owner ~= id and is_job(base .. owner)
+      and redis.call("HEXISTS", base .. owner, "finishedOn") == 0
+end
+
+-- A job that is to end again has its id until then, as when it was added; a throttle's time is over.
+local function hold_dedup(id, dedup_id, opts)
+  local dedup = type(opts.de) == "table" and opts.de or {}
+  if not tonumber(dedup.ttl) then
+    redis.call("SET", base .. "de:" .. dedup_id, id, "NX")
+  end
+end
+
+local function decoded(text)
+  local is_json, value = pcall(cjson.decode, text or "")
+  return is_json and type(value) == "table" and value or {}
 end
 
 local function forget_past(job_key, state)
@@ -54,33 +74,39 @@ local function forget_past(job_key, state)
   end
 end
 
-local function is_lifo(opts_json)
-  local is_json, opts = pcall(cjson.decode, opts_json or "")
-  return is_json and type(opts) == "table" and opts.lifo == true
-end
-
 local function retry(id)
   local job_key = base .. id
   if not is_job(job_key) then
     return "missing"
   end
-  local fields = redis.call("HMGET", job_key, "failedReason", "priority", "opts")
+  local fields = redis.call("HMGET", job_key, "failedReason", "priority", "opts", "deid",
+    "parentKey", "parent")
   if only_reason ~= "" and fields[1] ~= only_reason then
     return "inactive"
+  end
+  if fields[4] and is_duplicate(id, fields[4]) then
+    return "duplicate"
   end
   local state = leave_finished(id)
   if not state then
     return "inactive"
   end
   forget_past(job_key, state)
-  rejoin_parent(job_key, state)
+  local opts = decoded(fields[3])
+  if fields[4] then
+    pcall(hold_dedup, id, fields[4], opts)
+  end
+  local parent = parent_of(fields[5], fields[6])
+  if parent then
+    pcall(rejoin_parent, job_key, parent, state)
+  end
   local priority = tonumber(fields[2] or "0") or 0
   if runs_next then
     enqueue_next(base .. "meta", base .. "wait", base .. "paused", base .. "prioritized", id, priority)
   elseif priority > 0 then
     place_prioritized(base, id, priority)
   else
-    redis.call(is_lifo(fields[3]) and "RPUSH" or "LPUSH", target_list(base), id)
+    redis.call(opts.lifo == true and "RPUSH" or "LPUSH", target_list(base), id)
   end
   emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", state)
   return "retried"
