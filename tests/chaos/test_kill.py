@@ -140,6 +140,8 @@ def test_the_watchdog_lets_a_process_end_that_is_being_stopped(lab: Lab) -> None
     watchdog = drain.watchdog_pid
     added = lab.add(10, 10)
     drain.await_step("restarting")
+    # Killed before it has said so to PM2, nothing would be stopped.
+    wait_until(lambda: lab.pm2.rows("app")[0].status == "stopping", "PM2 to stop the old process")
     drain.kill()
     while is_alive(old):
         was_paused = lab.is_paused()
