@@ -7,29 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qctl.config_files import DEFAULT as BY_DEFAULT
 from qctl.config_files import (
+    HINT,
     Layer,
+    Look,
     Origin,
     beside,
+    layers_of,
     oddities,
     read_layers,
     table_of,
-    user_config_path,
 )
+from qctl.config_guards import find_guards
 from qctl.connect import DEFAULT_URL, parse_url
-from qctl.errors import NotFoundError, UsageError
+from qctl.errors import UsageError
 from qctl.passwords import PasswordSource, with_password
 
 DEFAULT_PREFIX = "bull"
 # BullMQ's own default. The limit is a worker option that stands nowhere in Redis.
 DEFAULT_MAX_STALLED_COUNT = 1
-_HINT = "see docs/configuration.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,10 @@ class Settings:
         targets: processes with their queues, by name.
         contexts: names of the contexts that the config files define.
         context: the chosen one.
-        guard: the context whose guards hold: the chosen one, else one with the same Redis.
+        guard: the context whose guards hold: one with the same Redis, else the chosen one.
         read_only: whether commands that write are refused.
         confirm: whether commands that write ask for the name of ``guard``.
+        elsewhere: the flag or variable that gives the chosen context another Redis than its own.
         password: what gives the password, where the URL has none.
         origins: where each value comes from, by names like ``redis.url``.
         files: the config files that were read, the one that wins first.
@@ -74,6 +76,7 @@ class Settings:
     guard: str | None = None
     read_only: bool = False
     confirm: bool = False
+    elsewhere: str | None = None
     password: PasswordSource | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
@@ -125,15 +128,15 @@ def load_settings(
         env,
     )
     contexts = tuple(sorted({name for file in files for name in table_of(file.values, "contexts")}))
-    look = _Look([flags, variables, *files])
+    look = Look([flags, variables, *files])
     chosen = look.text("context")
     if chosen:
-        chosen_layers = _layers_of(chosen, contexts, files, env)
+        chosen_layers = layers_of(chosen, contexts, files, env)
         by_flag = look.origins["context"].kind == "flag"
         above = [*chosen_layers, variables] if by_flag else [variables, *chosen_layers]
-        look = _Look([flags, *above, *files], look.origins)
+        look = Look([flags, *above, *files], look.origins)
     url = look.text("redis.url") or DEFAULT_URL
-    guard, guards = _guards(url, chosen, look, contexts, files)
+    guards = find_guards(url, chosen, look, contexts, files)
     return Settings(
         redis_url=url,
         prefix=look.text("redis.prefix") or DEFAULT_PREFIX,
@@ -143,15 +146,16 @@ def load_settings(
         targets=_targets(look),
         contexts=contexts,
         context=chosen,
-        guard=guard,
-        read_only=guards.guard("read_only"),
-        confirm=guard is not None and guards.guard("confirm"),
+        guard=guards.context,
+        read_only=guards.read_only,
+        confirm=guards.confirm,
+        elsewhere=guards.elsewhere,
         password=_password(look),
         origins=look.origins,
         files=tuple(file.path for file in files),
         warnings=(
             *oddities(files),
-            *_overridden(url, chosen, look, files),
+            *_overridden(chosen, guards.elsewhere),
             *_shown_password(redis_url),
         ),
     )
@@ -170,97 +174,9 @@ def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str |
     return Layer(nested, origins)
 
 
-def _layers_of(
-    context: str, contexts: Sequence[str], files: Sequence[Layer], env: Mapping[str, str]
-) -> list[Layer]:
-    if context not in contexts:
-        raise NotFoundError(
-            f"no context named {context!r}",
-            why=f"defined: {', '.join(contexts) or 'none'}",
-            hint=f"define [contexts.{context}] in {user_config_path(env)}",
-        )
-    # A dot in the name is no border between tables.
-    return [
-        Layer(table_of(inner, context), None, file.path, f"contexts.{context}", file.is_project)
-        for file in files
-        if context in (inner := table_of(file.values, "contexts"))
-    ]
-
-
-class _Look:
-    """Looks values up in layers, the first that has one wins; notes where it was found."""
-
-    def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:
-        self.layers = layers
-        self.origins = origins if origins is not None else {}
-
-    def find(self, key: str) -> Any:
-        for layer in self.layers:
-            value = layer.get(key)
-            if value not in (None, ""):
-                self.origins[key] = layer.origin(key)
-                return value
-        self.origins[key] = BY_DEFAULT
-        return None
-
-    def text(self, key: str) -> str | None:
-        value = self.find(key)
-        if value is not None and not isinstance(value, str):
-            raise UsageError(
-                f"config: {key.rpartition('.')[2]} must be a text",
-                why=f"it is {value!r} in {self.origins[key]}",
-                hint=_HINT,
-            )
-        return value
-
-    def guard(self, key: str) -> bool:
-        """Whether any file wants it: another file cannot lift what one demands.
-
-        Within a file the table of the context says more than the top.
-        """
-        self.origins[key] = BY_DEFAULT
-        said: dict[Path, bool] = {}
-        for layer in self.layers:
-            value = layer.get(key)
-            if value is None or layer.path in said:
-                continue
-            if not isinstance(value, bool):
-                raise UsageError(
-                    f"config: {key} must be true or false",
-                    why=f"it is {value!r} in {layer.origin(key)}",
-                    hint=f"{key} = true",
-                )
-            if value and True not in said.values():
-                self.origins[key] = layer.origin(key)
-            said[layer.path] = value
-        return any(said.values())
-
-
-def _guards(
-    url: str, chosen: str | None, look: _Look, contexts: Sequence[str], files: Sequence[Layer]
-) -> tuple[str | None, _Look]:
-    """The context whose guards hold, and where to look them up.
-
-    Whoever reaches the Redis of a guarded context by its URL is guarded as well, unless another
-    context was chosen.
-    """
-    if not chosen:
-        for key in ("read_only", "confirm"):
-            for name in contexts:
-                own = _Look(_layers_of(name, contexts, files, {}))
-                if own.guard(key) and _same_redis(url, own.find("redis.url")):
-                    return name, _Look([*own.layers, *look.layers], look.origins)
-    return chosen, look
-
-
-def _overridden(url: str, chosen: str | None, look: _Look, files: Sequence[Layer]) -> Iterator[str]:
-    """A warning if a context's name stands for another Redis than its own."""
-    origin = look.origins["redis.url"]
-    if chosen is None or origin.kind not in {"flag", "environment"}:
-        return
-    own = _Look(_layers_of(chosen, (chosen,), files, {})).find("redis.url")
-    if own is not None and not _same_redis(url, own):
-        yield f"context {chosen} has a Redis of its own, but {origin.name} names another one"
+def _overridden(chosen: str | None, elsewhere: str | None) -> Iterator[str]:
+    if elsewhere:
+        yield f"context {chosen} has a Redis of its own, but {elsewhere} names another one"
 
 
 def _shown_password(flag: str | None) -> Iterator[str]:
@@ -273,16 +189,7 @@ def _shown_password(flag: str | None) -> Iterator[str]:
             )
 
 
-def _same_redis(url: str, other: object) -> bool:
-    """Whether two URLs name the same database, whoever logs in."""
-    try:
-        first, second = parse_url(url), parse_url(str(other))
-    except UsageError:
-        return url == other
-    return first.place == second.place
-
-
-def _password(look: _Look) -> PasswordSource | None:
+def _password(look: Look) -> PasswordSource | None:
     """What gives the password: it goes with the ``url`` of its own table and with no other.
 
     Otherwise a password would be sent to whatever server a flag, a variable or the ``qctl.toml`` of
@@ -330,7 +237,7 @@ def _source(layer: Layer, file: object, command: object) -> PasswordSource:
             )
         return PasswordSource(command=tuple(command))
     if not isinstance(file, str) or not file:
-        raise UsageError("config: password_file must be a text", hint=_HINT)
+        raise UsageError("config: password_file must be a text", hint=HINT)
     place = beside(path, file)
     if layer.is_project and not place.resolve().is_relative_to(path.parent.resolve()):
         raise UsageError(
@@ -347,7 +254,7 @@ def state_home(env: Mapping[str, str]) -> Path:
     return Path(base).expanduser() / "qctl"
 
 
-def _state_home(look: _Look, env: Mapping[str, str]) -> Path:
+def _state_home(look: Look, env: Mapping[str, str]) -> Path:
     look.find("state_home")
     return state_home(env)
 
@@ -367,7 +274,7 @@ def _count(value: object) -> int:
     return count
 
 
-def _targets(look: _Look) -> tuple[TargetConfig, ...]:
+def _targets(look: Look) -> tuple[TargetConfig, ...]:
     # Those of the files below first: that is their order in lists.
     names = [name for layer in reversed(look.layers) for name in table_of(layer.values, "targets")]
     targets = []
@@ -390,7 +297,7 @@ def _targets(look: _Look) -> tuple[TargetConfig, ...]:
         ):
             raise UsageError(
                 f'config: [targets.{name}] needs process = "MANAGER:NAME" and queues = ["…"]',
-                hint=_HINT,
+                hint=HINT,
             )
         targets.append(TargetConfig(name, process, tuple(queues)))
     return tuple(targets)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qctl.errors import UsageError
+from qctl.errors import NotFoundError, UsageError
 
 # Every key that means something, by its table; ``*`` stands for a name of the user's.
 _KEYS = (
@@ -26,6 +26,7 @@ _KEYS = (
 )
 _IN_CONTEXTS = ("confirm", *(key for key in _KEYS if key != "context"))
 KNOWN_KEYS = (*_KEYS, *(f"contexts.*.{key}" for key in _IN_CONTEXTS))
+HINT = "see docs/configuration.md"
 # A misspelt guard must stop the command: a warning would let it write.
 _GUARDS = {"read_only", "confirm"}
 
@@ -140,8 +141,85 @@ def table_of(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """
     value = values.get(key, {})
     if not isinstance(value, dict):
-        raise UsageError(f"config: [{key}] must be a table", hint="see docs/configuration.md")
+        raise UsageError(f"config: [{key}] must be a table", hint=HINT)
     return value
+
+
+def layers_of(
+    context: str, contexts: Sequence[str], files: Sequence[Layer], env: Mapping[str, str]
+) -> list[Layer]:
+    """The tables of one context in all files, the one that wins first.
+
+    Raises:
+        NotFoundError: no file defines it.
+    """
+    if context not in contexts:
+        raise NotFoundError(
+            f"no context named {context!r}",
+            why=f"defined: {', '.join(contexts) or 'none'}",
+            hint=f"define [contexts.{context}] in {user_config_path(env)}",
+        )
+    # A dot in the name is no border between tables.
+    return [
+        Layer(table_of(inner, context), None, file.path, f"contexts.{context}", file.is_project)
+        for file in files
+        if context in (inner := table_of(file.values, "contexts"))
+    ]
+
+
+class Look:
+    """Looks values up in layers, the first that has one wins; notes where it was found."""
+
+    def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:
+        self.layers = layers
+        self.origins = origins if origins is not None else {}
+
+    def find(self, key: str) -> Any:
+        """The value of a dotted key; None without one."""
+        for layer in self.layers:
+            value = layer.get(key)
+            if value not in (None, ""):
+                self.origins[key] = layer.origin(key)
+                return value
+        self.origins[key] = DEFAULT
+        return None
+
+    def text(self, key: str) -> str | None:
+        """The same for a text.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        value = self.find(key)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(
+                f"config: {key.rpartition('.')[2]} must be a text",
+                why=f"it is {value!r} in {self.origins[key]}",
+                hint=HINT,
+            )
+        return value
+
+    def guard(self, key: str) -> bool:
+        """Whether any file wants it: another file cannot lift what one demands.
+
+        Within a file the table of the context says more than the top.
+        """
+        self.origins[key] = DEFAULT
+        said: dict[Path, bool] = {}
+        for layer in self.layers:
+            value = layer.get(key)
+            if value is None or layer.path in said:
+                continue
+            if not isinstance(value, bool):
+                raise UsageError(
+                    f"config: {key} must be true or false",
+                    why=f"it is {value!r} in {layer.origin(key)}",
+                    hint=f"{key} = true",
+                )
+            if value and True not in said.values():
+                self.origins[key] = layer.origin(key)
+            said[layer.path] = value
+        return any(said.values())
 
 
 def oddities(layers: Sequence[Layer]) -> Iterator[str]:

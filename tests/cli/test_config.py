@@ -266,3 +266,62 @@ def test_a_password_on_the_command_line_is_told(setup: Setup) -> None:
     assert ran.code == 6
     assert ran.err.startswith("--redis has a password, which every user")
     assert "hunter4" not in ran.err
+
+
+def test_a_chosen_context_does_not_lift_the_guard_of_the_redis_that_is_written_to(
+    setup: Setup, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    setup.write(setup.file.read_text() + '[contexts.dev.redis]\nurl = "redis://elsewhere:1/0"\n')
+    ran = setup.run("pause", "q", "--context", "dev", "--redis", redis_url)
+    assert ran.code == 5
+    assert "context look is read-only" in ran.err
+    assert setup.run("pause", "q", QCTL_CONTEXT="dev", QCTL_REDIS_URL=redis_url).code == 5
+    # Nor does a project, by a context of its own or by another Redis for the guarded one.
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "qctl.toml").write_text(
+        f'context = "mine"\n[contexts.mine.redis]\nurl = "{redis_url}"\n'
+        '[contexts.look.redis]\nurl = "redis://elsewhere:1/0"\n'
+    )
+    monkeypatch.chdir(project)
+    assert setup.run("pause", "q").code == 5
+    assert setup.run("pause", "q", "--redis", redis_url).code == 5
+    assert not is_paused(client)
+
+
+def test_of_two_guards_neither_lifts_the_other(
+    setup: Setup, redis_url: str, client: Client
+) -> None:
+    setup.write(
+        "[contexts.a]\nconfirm = true\nread_only = false\n"
+        f'[contexts.a.redis]\nurl = "{redis_url}"\n'
+        '[contexts.b]\nread_only = true\n[contexts.b.redis]\nurl = "redis://elsewhere:1/0"\n'
+    )
+    ran = setup.run("pause", "q", "--context", "b", "--redis", redis_url, "--confirm", "b")
+    assert ran.code == 5
+    assert "context b is read-only" in ran.err
+    assert not is_paused(client)
+
+
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_a_contexts_name_does_not_confirm_writing_to_another_redis(
+    setup: Setup, redis_url: str, client: Client, by_flag: bool
+) -> None:
+    setup.write(
+        '[contexts.prod]\nconfirm = true\n[contexts.prod.redis]\nurl = "redis://elsewhere:1/0"\n'
+    )
+    words, variables, name = (
+        (["--context", "prod", "--redis", redis_url], {}, "--redis")
+        if by_flag
+        else ([], {"QCTL_CONTEXT": "prod", "QCTL_REDIS_URL": redis_url}, "QCTL_REDIS_URL")
+    )
+    for more in ({}, {"terminal": True, "stdin": "prod\n"}):
+        confirm = [] if more else ["--confirm", "prod"]
+        ran = setup.run("pause", "q", *words, *confirm, **variables, **more)
+        assert ran.code == 5
+        assert f"but {name} names another" in ran.err
+        assert "nothing was done" in ran.err
+    assert not is_paused(client)
+    assert setup.run("pause", "q", "--dry-run", *words, **variables).code == 0
+    # Each of the two alone.
+    assert setup.run("pause", "q", "--redis", redis_url).code == 0

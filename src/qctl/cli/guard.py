@@ -19,7 +19,8 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         dry_run: nothing will be written: nothing is refused or asked.
 
     Raises:
-        RefusedError: the context is read-only, or another name was typed.
+        RefusedError: the context is read-only, another name was typed, or the name would confirm
+            writing to another Redis than that of the context.
         UsageError: the name is needed and there is nobody to ask, or ``--confirm`` names another.
     """
     settings = env.settings
@@ -32,7 +33,15 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
     if dry_run:
         return
     refuse_if_read_only(settings)
-    if not settings.confirm or confirmed is not None:
+    if not settings.confirm:
+        return
+    if settings.elsewhere and settings.guard == settings.context:
+        raise RefusedError(
+            "nothing was done: a context's name does not confirm writing to another Redis",
+            why=f"context {settings.context} has its own, but {settings.elsewhere} names another",
+            hint=f"without {settings.elsewhere}, or without the context",
+        )
+    if confirmed is not None:
         return
     if not env.interactive:
         raise UsageError(
