@@ -91,6 +91,32 @@ def test_a_queue_that_becomes_known_later_is_counted_from_the_start(store: Clien
     assert only(finished).completed == 1
 
 
+def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(store: Client) -> None:
+    names = Names(1)
+    finished = follow(store, names)
+    finished.poll(["a", "b", "c"])
+    for keys in QUEUES:
+        tell(store, "completed", "1", keys=keys)
+    finished.poll(["a", "b", "c"])
+    names.keep_only({"c"})
+    for keys in QUEUES[:2]:
+        store.call("DEL", keys("events"))
+    finished.poll(["c"])
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2)]
+    finished.poll(["c", "d"])
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("d", 0)]
+
+
+def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(store: Client) -> None:
+    names = Names(2)
+    finished = follow(store, names)
+    for number in range(50):
+        names.keep_only({f"q{number}"})
+        finished.poll([f"q{number}"])
+    sizes = len(names.shown), len(finished._cursors), len(finished.figures())
+    assert sizes == (1, 1, 1)
+
+
 def test_more_events_than_one_read_takes(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_EVENTS", 7)
     monkeypatch.setattr(module, "_BATCH", 2)

@@ -99,6 +99,23 @@ def test_a_queue_keeps_its_name_when_others_come(store: Client) -> None:
     assert [row.name for row in read(store, names).queues] == [OTHER, "q00", "q01"]
 
 
+def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(store: Client) -> None:
+    names = Names(2)
+    first, second, third = fill(store, 3)
+    assert [row.name for row in read(store, names).queues] == ["q00", "q01", OTHER]
+    # One that cannot be read is not gone.
+    store.call("DEL", second("meta"))
+    store.call("SET", second("meta"), "x")
+    for key in store.call("KEYS", first("*")):
+        store.call("DEL", key)
+    assert [row.name for row in read(store, names).queues] == [OTHER]
+    assert names.shown == {"q01": "q01", "q02": OTHER}
+    for name in ("new", "newer"):
+        put(store, "1", keys=QueueKeys("bull", name))
+    assert [(row.name, row.queues) for row in read(store, names).queues] == [("new", 1), (OTHER, 2)]
+    assert third.name in names.shown
+
+
 def test_the_cost_does_not_depend_on_the_number_of_queues(client: Client) -> None:
     trips = []
     for count in (2, 40):

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from qctl.ops.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.inspect import ProcessStatus
 from qctl.ops.metrics import OTHER, MetricsReading, OwnWorkers, QueueFigures
+from qctl.output import prometheus
 from qctl.output.prometheus import Scrape, _Collector, text_of
 from qctl.wire.drain_record import OUTCOMES, RESULTS, DrainRecord, DrainResult
 from qctl.wire.snapshot import Counts
@@ -173,6 +174,21 @@ def test_a_counter_never_falls(
         told = [s.value for s in families["qctl_bullmq_finished_jobs"].samples]
         shown.append(told[0] if told else None)
     assert shown == expected
+
+
+def test_totals_of_queues_that_are_gone_are_forgotten_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prometheus, "_MOST_GONE", 3)
+    rows: list[tuple[QueueFigures, ...]] = [(replace(QUEUE, name=f"q{n}"),) for n in range(100)]
+    # The last of them began anew meanwhile: it is still remembered.
+    rows += [(), (replace(QUEUE, name="q99", completed_total=7),)]
+    scrapes = iter([Scrape(replace(READING, queues=now), (), {}) for now in rows])
+    collector = _Collector(lambda: next(scrapes))
+    for _ in rows:
+        families = {family.name: family for family in collector.collect()}
+        assert len(collector._totals._seen) <= 5
+    assert [s.value for s in families["qctl_bullmq_finished_jobs"].samples] == [107]
 
 
 def test_the_size_is_bounded() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from qctl.connect import Client
 from qctl.errors import ExitStatus, QctlError, ReplyError
-from qctl.ops.metrics import Names
+from qctl.ops.metrics import OTHER, Names
 from qctl.wire.events import Event, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.stream_starts import has_missed, read_stream_starts
@@ -104,13 +104,14 @@ class Finished:
         """Count what is new.
 
         Args:
-            queues: names of the queues there are.
+            queues: names of the queues there are. All others are forgotten.
 
         Raises:
             UnreachableError: Redis is away; nothing is lost but what its streams cut off.
         """
-        for name in queues:
-            keys = QueueKeys(self._prefix, name)
+        there = [QueueKeys(self._prefix, name) for name in queues]
+        self._forget_all_but(set(there))
+        for keys in there:
             if keys not in self._broken and keys not in self._cursors:
                 self._cursors[keys] = self._begin_id
                 with self._lock:
@@ -159,6 +160,16 @@ class Finished:
                 )
                 for name, tally in sorted(self._tallies.items())
             )
+
+    def _forget_all_but(self, there: set[QueueKeys]) -> None:
+        for gone in self._cursors.keys() - there:
+            del self._cursors[gone]
+        self._broken &= there
+        # What the others came to stays in their sum.
+        told = {keys.name for keys in there} | {OTHER}
+        with self._lock:
+            for name in self._tallies.keys() - told:
+                del self._tallies[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
         # A stream that has had no event yet, or none since we began, has lost none.

@@ -5,8 +5,9 @@ A reading costs what ``status`` costs and four round trips more, however many qu
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
@@ -95,17 +96,29 @@ class MetricsReading:
 class Names:
     """Under which name each queue is told: its own, or ``(other)`` once there are too many.
 
-    A queue keeps its name for as long as this lives, so that no sum loses a part of itself.
+    A queue keeps its name for as long as it exists, so that no sum loses a part of itself.
     """
 
     most: int = DEFAULT_MAX_QUEUES
     shown: dict[str, str] = field(default_factory=dict)
+    _own: int = 0
+    # Readings and the events are followed in threads of their own.
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def of(self, queue: str) -> str:
         """The name of one queue, which may be new."""
-        if queue not in self.shown:
-            self.shown[queue] = queue if len(self.shown) < self.most else OTHER
-        return self.shown[queue]
+        with self._lock:
+            if queue not in self.shown:
+                has_own = self._own < self.most
+                self._own += has_own
+                self.shown[queue] = queue if has_own else OTHER
+            return self.shown[queue]
+
+    def keep_only(self, queues: Collection[str]) -> None:
+        """Forget all other queues: they are gone, and new ones may have their places."""
+        with self._lock:
+            for gone in self.shown.keys() - queues:
+                self._own -= self.shown.pop(gone) != OTHER
 
 
 def read_metrics(
@@ -126,13 +139,17 @@ def read_metrics(
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
     figures = [_figures(*pair) for pair in zip(statuses, totals, strict=True)]
+    beats = _heartbeats(client, settings.prefix)
+    # A queue that cannot be read now is there all the same.
+    there = {status.name for status in statuses} | {name for name, _ in found.queues.broken}
+    names.keep_only(there | {beat.queue for beat in beats})
     return MetricsReading(
         read_at=datetime.now(UTC),
         duration_s=round(time.monotonic() - began, 6),
         up=True,
         queues=_folded(figures, names),
         queues_unreadable=len(found.queues.broken),
-        own_workers=_own_workers(_heartbeats(client, settings.prefix), names),
+        own_workers=_own_workers(beats, names),
         processes=found.report.processes,
         drains=_drains(client, settings.prefix),
         remarks=_remarks(found),

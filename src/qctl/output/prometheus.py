@@ -24,6 +24,9 @@ from qctl.ops.metrics import OTHER, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
 from qctl.wire.drain_record import DrainRecord
 
+# Totals of queues that are not there any more.
+_MOST_GONE = 2000
+
 Samples = dict[tuple[str, ...], float]
 
 
@@ -97,9 +100,14 @@ class _Rising:
                 ):
                     if now is not None:
                         key = (queue.name, result)
-                        total, last = self._seen.get(key, (0, 0))
+                        # Put back at the end: those at the front were not seen for longest.
+                        total, last = self._seen.pop(key, (0, 0))
                         self._seen[key] = (total + (now - last if now >= last else now), now)
                         samples[visible(queue.name), result] += self._seen[key][0]
+            # Those that cannot be read for a while are remembered; those that are gone, in the end
+            # not.
+            for key in list(self._seen)[: -2 * len(queues) - _MOST_GONE]:
+                del self._seen[key]
         yield _counter(
             "qctl_bullmq_finished_jobs",
             "Jobs finished since BullMQ's metrics of the queue began; only of queues whose workers "
