@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +12,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from qctl.errors import FailedError
 
-# Requests answered at the same time; Prometheus and its like send one every few seconds.
+# Texts made at the same time; Prometheus and its like ask for one every few seconds.
 MOST_AT_ONCE = 8
+# Each has a thread; one more is told so and closed.
+MOST_CONNECTIONS = 64
 # A connection on which nothing is asked for so long is closed.
 _IDLE_S = 30
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\n"
+    b"too many connections\n"
+)
 
 
 class _Server(ThreadingHTTPServer):
@@ -23,8 +31,31 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], text: Callable[[], bytes]) -> None:
         self.text = text
         self.places = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.address_family = _family(address[0])
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, if there is one to be had."""
+        if not self._connections.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                # It may not be read, and must not be waited for.
+                request.setblocking(False)
+                request.send(_FULL)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The whole life of one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever hangs up in the middle is no event."""
@@ -39,6 +70,8 @@ def _family(host: str) -> int:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_S
+    # Head and text are two packets, and the second would wait until the first is acknowledged.
+    disable_nagle_algorithm = True
     server: _Server
 
     def do_GET(self) -> None:
