@@ -56,7 +56,7 @@ def test_idle_connections_take_a_bounded_number_of_threads(
         ]
         # The first three are held open; the others are told at once and closed.
         for connection in idle[3:]:
-            said = b"".join(iter(lambda c=connection: c.recv(4096), b""))  # type: ignore[misc]
+            said = b"".join(iter(lambda c=connection: c.recv(4096), b""))
             head, _, body = said.partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 503 ")
             assert f"Content-Length: {len(body)}".encode() in head

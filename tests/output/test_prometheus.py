@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,24 @@ def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     # An empty cell keeps one blank, which the pattern above needs two of.
     bare = re.findall(r"^\| `(qctl_\w+)` \| (\w+) \| \| ", page, re.MULTILINE)
     assert {**told, **{name: (kind, set()) for name, kind in bare}} == found
+
+
+def test_the_scrape_that_is_compared_with_the_page_lacks_nothing() -> None:
+    """A new kind of figure has to stand in it, or the page could not be seen to lack its rows."""
+    # Of a reading that failed; and what is only said on stderr.
+    absent = {"error", "remarks"}
+    for row in (FULL, READING, FINISHED, DRAINS):
+        empty = {f.name for f in fields(row) if not getattr(row, f.name)}
+        assert empty <= absent, (type(row).__name__, empty)
+
+
+def test_the_page_names_no_metric_that_there_is_not() -> None:
+    """Neither in a rule nor in a sentence: a rule on a misspelt metric never fires."""
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    there = {sample.name for sample in samples(text_of(FULL))} | {
+        family.name for family in text_string_to_metric_families(text_of(FULL))
+    }
+    assert set(re.findall(r"\bqctl_\w+", page)) <= there
 
 
 def test_what_is_unknown_is_absent() -> None:
