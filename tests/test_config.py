@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qctl.config import Settings, load_settings
-from qctl.errors import NotFoundError, QctlError, UsageError
+from qctl.errors import FailedError, NotFoundError, QctlError, UsageError
 from qctl.passwords import with_password
 
 
@@ -169,8 +169,11 @@ def test_a_file_others_can_read_is_told_if_it_holds_a_password(place: Place) -> 
     assert place.load().warnings == ()
     place.user.chmod(0o644)
     (warning,) = place.load().warnings
-    assert warning.endswith(f"chmod o-rwx {place.user}")
+    assert warning.endswith(f"every user can read it: chmod go-rwx {place.user}")
     assert "s3cret" not in warning
+    place.user.chmod(0o640)
+    (warning,) = place.load().warnings
+    assert warning.endswith(f"its group can read it: chmod g-rwx {place.user}")
     place.write(user='[contexts.prod.redis]\nurl = "redis://h:1"')
     place.user.chmod(0o644)
     assert place.load().warnings == ()
@@ -189,6 +192,11 @@ def test_a_password_from_a_file(place: Place) -> None:
     assert settings.warnings == ()
     secret.chmod(0o604)
     assert "pw holds a password" in place.load().warnings[0]
+    place.user.unlink()
+    url, file = "redis://:s3cret@h:1", str(secret)
+    (warning,) = place.load(QCTL_REDIS_URL=url, QCTL_REDIS_PASSWORD_FILE=file).warnings
+    assert warning.startswith(f"{secret} holds a password")
+    place.write(user='[redis]\npassword_file = "pw"')
     secret.write_text("\n")
     with pytest.raises(UsageError, match="empty"):
         place.load().full_url()
@@ -237,6 +245,31 @@ def test_a_command_that_is_not_there(place: Place) -> None:
     place.write(user='[redis]\npassword_command = ["/nonexistent/op"]')
     with pytest.raises(UsageError, match="cannot be started"):
         place.load().full_url()
+
+
+def test_what_a_failed_command_said_on_stderr_is_shown(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = "'x\\n' * 9999 + '[ERROR] %s\\n'"
+    code = f"import sys; print('s3cret'); sys.stderr.write({said}); sys.exit(%d)"
+    with pytest.raises(FailedError) as caught:
+        with_command(place, code % ("not signed in", 1)).full_url()
+    assert caught.value.why == "x\nx\nx\nx\n[ERROR] not signed in"
+    assert "s3cret" not in str(vars(caught.value))
+    # Nothing is said where it succeeds.
+    assert "s3cret" in with_command(place, code % ("a warning", 0)).full_url()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_command_said_that_took_too_long_is_shown(place: Place) -> None:
+    words = "echo s3cret; printf 'unlock it' >&2; exec sleep 60"
+    place.write(user=f'[redis]\npassword_command = ["sh", "-c", "{words}"]')
+    source = place.load().password
+    assert source is not None
+    with pytest.raises(FailedError) as caught:
+        source.read(timeout_s=1)
+    assert caught.value.why == "unlock it"
+    assert "s3cret" not in str(vars(caught.value))
 
 
 def test_a_password_goes_with_the_url_of_its_own_table_only(place: Place) -> None:

@@ -18,6 +18,7 @@ from qctl.config_files import (
     Look,
     Origin,
     beside,
+    exposed,
     layers_of,
     oddities,
     read_layers,
@@ -155,6 +156,7 @@ def load_settings(
         files=tuple(file.path for file in files),
         warnings=(
             *oddities(files),
+            *(warning for layer in (*files, variables) for warning in exposed(layer)),
             *_overridden(chosen, guards.elsewhere),
             *_shown_password(redis_url),
         ),

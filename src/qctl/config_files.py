@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -223,7 +224,7 @@ class Look:
 
 
 def oddities(layers: Sequence[Layer]) -> Iterator[str]:
-    """What is odd about the files, a sentence each: unknown keys, passwords that others can read.
+    """Keys of the files that are unknown, a sentence each.
 
     Raises:
         UsageError: a key looks like a misspelt guard.
@@ -232,7 +233,6 @@ def oddities(layers: Sequence[Layer]) -> Iterator[str]:
         for key in _leaves(layer.values):
             if not _is_known(key):
                 yield _unknown(layer.path, key)
-        yield from _exposed(layer)
 
 
 def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -297,19 +297,26 @@ def _bracketed(key: str) -> str:
     return f"[{table}] {last}" if table else last
 
 
-def _exposed(layer: Layer) -> Iterator[str]:
-    """A warning where others can read a password."""
+def exposed(layer: Layer) -> Iterator[str]:
+    """A sentence for each file in which others can read a password."""
     tables = [layer.values, *table_of(layer.values, "contexts").values()]
     redis = [table_of(table, "redis") for table in tables if isinstance(table, dict)]
     names = {name for table in redis if isinstance(name := table.get("password_file"), str)}
     files = {beside(layer.path, name) for name in names}
-    if any(_holds_password(table.get("url")) for table in redis):
+    if layer.names is None and any(_holds_password(table.get("url")) for table in redis):
         files.add(layer.path)
     for path in sorted(files):
         # A password file that is missing is an error only where it is needed.
         with suppress(OSError):
-            if path.stat().st_mode & stat.S_IROTH:
-                yield f"{path} holds a password, and every user can read it: chmod o-rwx {path}"
+            yield from _readers(path, path.stat())
+
+
+def _readers(path: Path, status: os.stat_result) -> Iterator[str]:
+    if status.st_mode & stat.S_IROTH:
+        yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
+    # Of a secret that was mounted for a group, the owner is another.
+    elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
+        yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
 
 
 def _holds_password(url: object) -> bool:

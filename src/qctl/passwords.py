@@ -11,6 +11,9 @@ from qctl.errors import FailedError, UsageError
 # A person may have to unlock a key ring meanwhile.
 COMMAND_TIMEOUT_S = 60.0
 _MOST_BYTES = 64 * 1024
+# Of what a failed command says on stderr: its end, which names the cause.
+_MOST_SAID = 2000
+_MOST_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class PasswordSource:
 
         Raises:
             UsageError: the file cannot be read, the program does not exist, or it is empty.
-            FailedError: the command failed or took too long. What it printed is not repeated.
+            FailedError: the command failed or took too long; with what it said on stderr, never
+                with what it printed.
         """
         text = self._file_text(self.file) if self.file else self._output(timeout_s)
         password = text.partition("\n")[0].rstrip("\r")
@@ -59,35 +63,47 @@ class PasswordSource:
     def _output(self, timeout_s: float) -> str:
         import subprocess  # noqa: PLC0415 - rarely needed
 
-        hint = "run it yourself to see why; qctl shows nothing of what it prints"
+        failure = ""
         try:
             with subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             ) as process:
                 try:
-                    output = process.communicate(timeout=timeout_s)[0]
-                except subprocess.TimeoutExpired:
+                    output, said = process.communicate(timeout=timeout_s)
+                except subprocess.TimeoutExpired as late:
                     # Its output is not waited for: a grandchild may hold that open for ever.
                     process.kill()
-                    output = None
+                    output, said = late.output or b"", late.stderr or b""
+                    failure = f"took longer than {timeout_s:g} s"
         except OSError as error:
             raise UsageError(
                 f"the password_command {self.command[0]!r} cannot be started",
                 why=str(error.strerror),
                 hint="correct it: qctl config path",
             ) from None
-        what = f"the password_command {self.command[0]!r}"
-        if output is None:
-            raise FailedError(f"{what} took longer than {timeout_s:g} s", hint=hint)
-        if process.returncode:
-            raise FailedError(f"{what} failed with exit code {process.returncode}", hint=hint)
+        if not failure and process.returncode:
+            failure = f"failed with exit code {process.returncode}"
         try:
-            return str(output.decode())
+            text = str(output.decode())
         except UnicodeDecodeError:
-            raise FailedError(f"{what} printed what is not UTF-8", hint=hint) from None
+            failure = failure or "printed what is not UTF-8"
+        if not failure:
+            return text
+        raise FailedError(
+            f"the password_command {self.command[0]!r} {failure}",
+            why=_end_of(said, output),
+            hint="run it yourself; qctl shows what it says on stderr, never what it prints",
+        )
+
+
+def _end_of(said: bytes, printed: bytes) -> str:
+    """The last of what a command said on stderr; nothing if that has the secret in it."""
+    lines = said[-_MOST_SAID:].decode(errors="replace").strip().splitlines()[-_MOST_LINES:]
+    secrets = [line.strip() for line in printed.splitlines() if line.strip()]
+    return "" if any(secret in said for secret in secrets) else "\n".join(lines)
 
 
 def with_password(url: str, password: str) -> str:
