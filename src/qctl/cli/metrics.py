@@ -63,7 +63,7 @@ def _print(env: Environment, max_queues: int) -> None:
     if env.output != "table":
         env.emit_json(reading)
     else:
-        from qctl.output.prometheus import Scrape, text_of  # noqa: PLC0415 - 90 ms
+        from qctl.output.prometheus import Scrape, text_of  # noqa: PLC0415 - 125 ms
 
         env.streams.stdout.write(text_of(Scrape(reading)))
     for remark in reading.remarks:
