@@ -15,6 +15,7 @@ import fakeredis
 import pytest
 
 from qctl.connect import Arg, Client, connect
+from qctl.errors import ReplyError
 from qctl.redis_py import RedisPyClient
 from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
 from tests.servers import RedisServer
@@ -93,8 +94,14 @@ class FakeClient(RedisPyClient):
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         if any(command[0] in {"INFO", "CLIENT", "CONFIG"} for command in commands):
-            return [self.call(*command) for command in commands]
+            return [reply for command in commands for reply in self._reply(command)]
         return super().pipeline(commands)
+
+    def _reply(self, command: Sequence[Arg]) -> list[Any]:
+        try:
+            return [self.call(*command)]
+        except ReplyError as error:
+            return [error]
 
 
 @pytest.fixture

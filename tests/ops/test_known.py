@@ -152,6 +152,20 @@ def test_status_says_that_names_are_remembered(
     assert abs(inspection.report.queues_known_at.timestamp() - time.time() + 60) < 10
 
 
+def test_status_with_remembered_names_takes_two_round_trips(
+    redis_url: str, client: Client, tmp_path: Path
+) -> None:
+    for number in range(30):
+        make_queue(client, f"q{number}", active=1)
+    client.call("CLIENT", "SETNAME", client_name("bull", "q3", "w"))
+    written(Memory(tmp_path, parse_url(redis_url), "bull"), *(f"q{n}" for n in range(30)))
+    counting = Counting(client)
+    report = look(redis_url, counting, tmp_path).report
+    assert [queue.workers for queue in report.queues if queue.name == "q3"] == [1]
+    assert report.redis.version is not None
+    assert (len(report.queues), counting.trips) == (30, ["pipeline", "pipeline"])
+
+
 def test_status_looks_anew_where_all_that_is_remembered_has_gone(
     redis_url: str, client: Client, tmp_path: Path
 ) -> None:

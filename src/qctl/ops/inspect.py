@@ -1,7 +1,7 @@
 """The state of queues and processes: what ``status`` shows.
 
-Reads only, in a fixed number of round trips however many queues there are, and with whatever the
-Redis user is allowed: what it may not see is None.
+Reads only, in two round trips however many queues there are once their names are known, and with
+whatever the Redis user is allowed: what it may not see is None.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError
 from qctl.ops.advice import Note, notes
 from qctl.ops.known import Known, Memory
 from qctl.ops.lookup import Queues, queues_named_or_all
-from qctl.wire.clients import WorkerClient, list_workers
+from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import Counts, QueueSnapshot
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
 _PM2_TIMEOUT_S = 2.0
+_INFO = ("INFO", "server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,17 @@ def inspect_queues(
         NotFoundError: a named queue does not exist, or without names the prefix holds none.
         ReplyError: a named queue cannot be read.
     """
-    redis = redis_info(client, address)
     memory = Memory(settings.state_home, address, settings.prefix)
     known = None if names else memory.names(client)
-    workers = connected_workers(
-        client, settings.prefix, names if known is None else known.names, address.db
-    )
-    if known is not None:
-        known = known.with_more(worker.queue for worker in workers or ())
-    queues = queues_named_or_all(client, settings.prefix, names, known)
+    along = _Along(client)
+    queues = queues_named_or_all(along, settings.prefix, names, known)
+    redis = along.redis(address)
+    workers = along.workers(settings.prefix, names if known is None else known.names, address.db)
+    if known is not None and known.is_remembered:
+        more = known.with_more(worker.queue for worker in workers or ())
+        if len(more.names) > len(known.names):
+            known = more
+            queues = queues_named_or_all(client, settings.prefix, names, known)
     per_queue = None if workers is None else Counter(worker.queue for worker in workers)
     processes, remarks = _processes(client, settings, workers or [])
     known_at = None
@@ -149,15 +152,64 @@ def _remembered(known: Known, memory: Memory) -> str:
     )
 
 
+class _Along:
+    """A client whose first pipeline also asks who the server is and who is connected.
+
+    That saves their round trips. The servers of a cluster are asked one by one, later.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._replies: list[Any] = []
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        return self._client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        if self._replies or len(self._client.masters()) > 1:
+            return self._client.pipeline(commands)
+        info, clients, *replies = self._client.pipeline([_INFO, LIST_CLIENTS, *commands])
+        self._replies = [info, clients]
+        return replies
+
+    def masters(self) -> Sequence[Client]:
+        return self._client.masters()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def redis(self, address: Address) -> RedisInfo:
+        if not self._replies:
+            return redis_info(self._client, address)
+        return _redis_info(self._replies[0], address)
+
+    def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
+        """As ``connected_workers``."""
+        if not self._replies:
+            return connected_workers(self._client, prefix, names, db)
+        reply = self._replies[1]
+        if isinstance(reply, ReplyError):
+            _raise_unless_denied(reply)
+            return None
+        return parse_workers([str(reply)], prefix, names, db)
+
+
 def redis_info(client: Client, address: Address) -> RedisInfo:
-    try:
-        text = str(client.masters()[0].call("INFO", "server"))
-    except ReplyError as error:
-        if error.code != "NOPERM" and not error.message.startswith("ERR unknown command"):
-            raise
+    return _redis_info(client.masters()[0].pipeline([_INFO])[0], address)
+
+
+def _redis_info(reply: Any, address: Address) -> RedisInfo:
+    if isinstance(reply, ReplyError):
+        _raise_unless_denied(reply)
         return RedisInfo(str(address), None, None)
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = dict(line.split(":", 1) for line in str(reply).splitlines() if ":" in line)
     return RedisInfo(str(address), fields.get("redis_version"), fields.get("redis_mode"))
+
+
+def _raise_unless_denied(error: ReplyError) -> None:
+    """Hosted Redis may also have renamed the command away."""
+    if error.code != "NOPERM" and not error.message.startswith("ERR unknown command"):
+        raise error
 
 
 def connected_workers(
@@ -167,10 +219,8 @@ def connected_workers(
     try:
         return list_workers(client, prefix, names, db)
     except ReplyError as error:
-        # Hosted Redis may have renamed CLIENT away.
-        if error.message.startswith("ERR unknown command"):
-            return None
-        raise
+        _raise_unless_denied(error)
+        return None
 
 
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:

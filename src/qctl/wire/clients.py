@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from qctl.connect import Client
 from qctl.errors import ReplyError
 
+# Pub/sub and replication connections are none of workers'.
+LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 # PFX:<base64>, or with a worker's name behind it; not QueueEvents' PFX:<base64>:qe.
 _WORKER_NAME = re.compile(r".+:[A-Za-z0-9+/]{2,}={0,2}(:w:.*)?")
 
@@ -48,18 +50,30 @@ def list_workers(
             BullMQ uses are told from base64.
         db: the database the queues are in; workers of another one serve other queues.
     """
-    known = frozenset(queues)
-    workers: dict[tuple[str, int], WorkerClient] = {}
     try:
-        for node in client.masters():
-            for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).split("\n"):
-                worker = _parse(line, prefix, known, db)
-                if worker is not None:
-                    workers[worker.address, worker.client_id] = worker
+        lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
     except ReplyError as error:
         if error.code == "NOPERM":
             return None
         raise
+    return parse_workers(lists, prefix, queues, db)
+
+
+def parse_workers(
+    lists: Iterable[str], prefix: str, queues: Iterable[str] = (), db: int = 0
+) -> list[WorkerClient]:
+    """The workers among what ``LIST_CLIENTS`` answered, one text for each master.
+
+    Args:
+        lists: the texts.
+        prefix, queues, db: as for ``list_workers``.
+    """
+    known = frozenset(queues)
+    workers: dict[tuple[str, int], WorkerClient] = {}
+    for line in (line for text in lists for line in text.split("\n")):
+        worker = _parse(line, prefix, known, db)
+        if worker is not None:
+            workers[worker.address, worker.client_id] = worker
     return list(workers.values())
 
 
@@ -71,7 +85,7 @@ def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, st
     """
     found = []
     for node in client.masters():
-        for line in str(node.call("CLIENT", "LIST", "TYPE", "normal")).split("\n"):
+        for line in str(node.call(*LIST_CLIENTS)).split("\n"):
             fields = _fields(line)
             name = fields.get("name", "")
             is_worker = _WORKER_NAME.fullmatch(name) is not None
