@@ -1,0 +1,182 @@
+"""What the README shows of impact, doctor, jobs in bulk, metrics and the rest, printed anew:
+``python -m tests.interop.tour``.
+
+Starts a private Redis, a private PM2 with a BullMQ worker and a producer, makes a little history,
+and types the commands into a terminal of 80 columns. Only the folder of the configuration is
+replaced by ``/home/ada``. Everything it started is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+
+from qctl.connect import connect
+from tests.interop.node import HERE, NodeBull, install_node_modules, node, node_env
+from tests.interop.pm2 import Pm2
+from tests.servers import RedisServer, wait_until
+
+ROWS, COLUMNS = 40, 80
+# What is drawn over while a command is at work.
+PROGRESS = re.compile(r"\x1b\[\?25l.*?\x1b\[1A\x1b\[2K", re.DOTALL)
+CONFIG = """\
+[contexts.prod]
+read_only = true
+redis.url = "{url}"
+"""
+
+
+class Terminal:
+    """Types commands and prints what a terminal of 80 columns shows of them."""
+
+    def __init__(self, environ: dict[str, str], home: Path) -> None:
+        self.environ = {**environ, "NO_COLOR": "1", "TERM": "xterm", "PS1": "$ "}
+        self._home = str(home)
+
+    def type(self, line: str, answer: str = "") -> str:
+        """One line in a shell; ``answer`` goes to its question, if it asks one."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        with subprocess.Popen(
+            ["bash", "-c", line], env=self.environ, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as shell:
+            os.close(theirs)
+            shown = _read(ours, answer)
+            shell.wait(60)
+        os.close(ours)
+        text = PROGRESS.sub("", shown.replace("\r\n", "\n")).replace(self._home, "/home/ada")
+        print(f"$ {line}\n{text}", end="", flush=True)
+        return text
+
+    def top(self, socket: Path, seconds: float) -> None:
+        """What ``qctl top`` shows after a while, in tmux."""
+        tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
+        new = [*tmux, "new-session", "-d", "-x", "80", "-y", "24", "env NO_COLOR=1 qctl top"]
+        subprocess.run(new, env=self.environ, check=True)
+        time.sleep(seconds)
+        screen = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, check=True)
+        print(screen.stdout.decode())
+        subprocess.run([*tmux, "kill-server"], check=False)
+
+
+def _read(terminal: int, answer: str) -> str:
+    """All that comes until the other end is closed."""
+    shown = b""
+    while select.select([terminal], [], [], 60)[0]:
+        try:
+            chunk = os.read(terminal, 65_536)
+        except OSError:
+            break
+        shown += chunk
+        if answer and shown.endswith((b"[y/N] ", b": ")):
+            os.write(terminal, f"{answer}\n".encode())
+            answer = ""
+        if not chunk:
+            break
+    return shown.decode()
+
+
+def main() -> None:
+    install_node_modules()
+    with (
+        tempfile.TemporaryDirectory(prefix="qt-", dir="/tmp") as folder,
+        contextlib.ExitStack() as at_end,
+    ):
+        home = Path(folder)
+        redis = RedisServer(home / "redis").start()
+        at_end.callback(redis.stop)
+        pm2 = Pm2()
+        at_end.callback(pm2.kill)
+        bull = NodeBull(6, redis.port, home / "bull.log")
+        at_end.callback(bull.kill)
+        terminal = Terminal(
+            {
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "HOME": folder,
+                "QCTL_REDIS_URL": redis.url,
+                "PM2_HOME": str(pm2.home),
+                "XDG_CONFIG_HOME": str(home / ".config"),
+                "XDG_STATE_HOME": str(home / ".local" / "state"),
+            },
+            home,
+        )
+        app = {"REDIS_PORT": redis.port, "QUEUES": "emails", "CONCURRENCY": 5}
+        pm2.start("worker", env=app)
+        with contextlib.closing(connect(redis.url)[1]) as client:
+            pm2.wait_worker(client, "emails")
+        make_history(bull)
+        walk(terminal, redis, home)
+
+
+def make_history(bull: NodeBull) -> None:
+    """Jobs that have run, jobs that have failed, and two schedulers."""
+    for number in range(30):
+        bull.add("emails", {"ms": 200, "user": {"id": number % 4}}, job="welcome")
+    for number in range(12):
+        fails = 1 if number % 3 else 9
+        job = {"ms": 20, "fail_times": fails, "user": {"id": number % 4}}
+        bull.add("emails", job, job="import")
+    daily = {"pattern": "0 7 * * *", "tz": "Europe/Berlin"}
+    bull.queue("emails", "upsertJobScheduler", "digest", daily, {"name": "digest"})
+    poll = {"name": "poll", "data": {"ms": 100}}
+    bull.queue("emails", "upsertJobScheduler", "poll", {"every": 60_000}, poll)
+
+    def all_ran() -> bool:
+        counts = bull.counts("emails")
+        return counts["failed"] >= 12 and counts["active"] == 0
+
+    wait_until(all_ran, "the history", timeout_s=60)
+
+
+def walk(terminal: Terminal, redis: RedisServer, home: Path) -> None:
+    """The tour, in the README's order."""
+    environ = node_env(
+        {"REDIS_PORT": str(redis.port), "QUEUE": "emails", "EVERY_MS": "500", "JOB_MS": "3000"}
+    )
+    command = [*node(), str(HERE / "producer.js")]
+    producer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environ)
+    time.sleep(5)
+    terminal.type("qctl impact --target pm2:worker")
+    terminal.type("qctl doctor")
+    if shutil.which("tmux"):
+        terminal.top(home / "tmux", seconds=14)
+    producer.terminate()
+    producer.wait()
+    where = "data.user.id = 1"
+    bulk = f"qctl jobs retry-failed emails --where '{where}'"
+    terminal.type(
+        f"qctl jobs retry-failed emails --where 'error ~ \"on purpose\" and {where}' --dry-run"
+    )
+    terminal.type("qctl jobs list emails --state failed --limit 3")
+    terminal.type(bulk, answer="y")
+    data = '{"ms": 900, "returns": {"sent": true}}'
+    job_id = terminal.type(f"qctl jobs add emails welcome --data '{data}'").split()[0]
+    terminal.type(f"qctl wait emails --for job={job_id}")
+    terminal.type(f"qctl events emails --id {job_id}")
+    terminal.type("qctl schedules list")
+    terminal.type("qctl schedules run emails digest")
+    terminal.type("qctl wait emails --for idle")
+    terminal.type("qctl metrics | grep emails | head -3")
+    # Not earlier: it guards the Redis of all that was typed before.
+    config = home / ".config" / "qctl" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(CONFIG.format(url=redis.url))
+    terminal.type("qctl pause emails --context prod")
+    terminal.type("qctl status emials; echo $?")
+
+
+if __name__ == "__main__":
+    main()
