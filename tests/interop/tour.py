@@ -162,20 +162,37 @@ def walk(terminal: Terminal, redis: RedisServer, home: Path) -> None:
     )
     terminal.type("qctl jobs list emails --state failed --limit 3")
     terminal.type(bulk, answer="y")
-    data = '{"ms": 900, "returns": {"sent": true}}'
-    job_id = terminal.type(f"qctl jobs add emails welcome --data '{data}'").split()[0]
-    terminal.type(f"qctl wait emails --for job={job_id}")
-    terminal.type(f"qctl events emails --id {job_id}")
+    terminal.type("qctl jobs promote emails --name poll", answer="y")
+    terminal.type("qctl jobs remove emails 41", answer="y")
+    terminal.type("qctl purge emails --state completed", answer="emails")
+    follow(terminal)
     terminal.type("qctl schedules list")
+    terminal.type("qctl schedules show emails digest")
     terminal.type("qctl schedules run emails digest")
-    terminal.type("qctl wait emails --for idle")
-    terminal.type("qctl metrics | grep emails | head -3")
+    terminal.type("qctl schedules remove emails poll", answer="y")
+    terminal.type("qctl metrics | grep jobs.*emails")
+    serve = "qctl metrics --serve :9120 & sleep 3; curl -s localhost:9120/metrics | grep -c ^qctl_"
+    terminal.type(f"{serve}; kill %1; wait")
     # Not earlier: it guards the Redis of all that was typed before.
     config = home / ".config" / "qctl" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(CONFIG.format(url=redis.url))
+    terminal.type("qctl contexts")
     terminal.type("qctl pause emails --context prod")
+    terminal.type("qctl config view | head -6")
     terminal.type("qctl status emials; echo $?")
+
+
+def follow(terminal: Terminal) -> None:
+    """A job from its addition to its end."""
+    steps = '[["log", "rendered"], ["progress", 50], ["log", "sent"]]'
+    data = f'{{"ms": 900, "steps": {steps}, "returns": {{"sent": true}}}}'
+    added = terminal.type(f"qctl jobs add emails welcome --data '{data}'")
+    job_id = added.split()[0]
+    terminal.type(f"qctl jobs logs emails {job_id} --follow")
+    terminal.type(f"qctl wait emails --for job={job_id}")
+    terminal.type(f"qctl events emails --id {job_id}")
+    terminal.type("qctl wait emails --for idle")
 
 
 if __name__ == "__main__":
