@@ -315,18 +315,18 @@ def test_a_password_is_in_no_process_list(start_redis: Callable[..., RedisServer
     url = server.url_for(password=PASSWORD)
     client = connect(url)[1]
     fill(client)
-    client.call("SET", "bull:q:2:lock", "somebody", "PX", 3000)
+    client.call("SET", "bull:q:2:lock", "somebody")
     drain = subprocess.Popen(
         [sys.executable, "-m", "qctl", "drain", "q", "--output", "ndjson"],
         env={**os.environ, "QCTL_REDIS_URL": url},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert drain.stdout is not None
-    while '"waiting"' not in drain.stdout.readline():
-        pass
+    assert any('"waiting"' in line for line in iter(drain.stdout.readline, ""))
     family = [psutil.Process(drain.pid), *psutil.Process(drain.pid).children()]
     assert any("qctl.ops.watchdog" in process.cmdline() for process in family)
     assert not any(PASSWORD in word for process in family for word in process.cmdline())
+    client.call("DEL", "bull:q:2:lock")
     out, err = drain.communicate(timeout=30)
     assert drain.returncode == 0, err
     assert PASSWORD not in out + err
