@@ -132,8 +132,9 @@ def test_since(store: Client) -> None:
     assert since(str(T0 + 1)) == ["3", "4", "5"]
     assert since("2023-11-14T22:13:20.001Z") == ["3", "4", "5"]
     assert since("1h") == []
-    with pytest.raises(UsageError):
-        start_of(store, "yesterday")
+    for text in ("yesterday", f"{10**19 - 1}-0", str(10**19 - 1), f"{T0}-{2**64}", "9" * 5000):
+        with pytest.raises(UsageError, match="--since"):
+            start_of(store, text)
 
 
 def test_a_time_is_by_the_clock_of_redis(client: Client) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from qctl.connect import Client
-from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError
+from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError, UsageError
 from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since
 from qctl.wire.events import (
@@ -41,6 +41,8 @@ KNOWN = frozenset(
 )
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
 _NUMBERS = frozenset({"delay", "count", "attemptsMade"})
+# Of the events of one millisecond.
+_LAST_NUMBER = 2**64 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -139,8 +141,15 @@ def start_of(client: Client, since: str) -> str:
         UsageError: it is neither.
     """
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
+        ms, number = _order(since)
+        if moment(ms) is None or number > _LAST_NUMBER:
+            raise UsageError(
+                f"--since {since!r} is no event's id",
+                why="an id begins with when the event happened, in milliseconds since 1970",
+                hint="--since 10m, or the `id` that --output ndjson has of an event",
+            )
         # Without its second part an id stands for the whole of its millisecond.
-        return since if "-" in since else _just_before(int(since))
+        return since if "-" in since else _just_before(ms)
     try:
         seconds, micros = client.call("TIME")
         now = _EPOCH + timedelta(seconds=int(seconds), microseconds=int(micros))
@@ -152,7 +161,7 @@ def start_of(client: Client, since: str) -> str:
 
 
 def _just_before(epoch_ms: int) -> str:
-    return f"{max(epoch_ms - 1, 0)}-{2**64 - 1}"
+    return f"{max(epoch_ms - 1, 0)}-{_LAST_NUMBER}"
 
 
 def moment_of(event_id: str | None) -> datetime | None:
