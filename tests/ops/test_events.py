@@ -257,6 +257,18 @@ def test_a_stream_that_is_deleted_is_told_once(client: Client) -> None:
     assert ids([next(follower)]) == ["new"]
 
 
+def test_a_stream_that_is_begun_anew_between_two_reads_is_told(client: Client) -> None:
+    numbered(client, 3)
+    follower = follow_events(client, Q, ALL, after=f"{T0}-1", block_ms=20)
+    assert ids([next(follower)]) == ["2"]
+    # As by a Redis that restarts without its data, while apps go on adding.
+    client.call("DEL", Q("events"))
+    emit(client, "added", jobId="new")
+    found = [next(follower), next(follower)]
+    assert ids(found) == ["new"]
+    assert remarks(found)[0].lost
+
+
 def test_a_redis_that_goes_away_is_waited_for_and_nothing_is_lost(
     start_redis: Callable[..., RedisServer],
 ) -> None:

@@ -224,6 +224,8 @@ def follow_events(
         QctlError: Redis cannot be reached at the start, or refuses.
     """
     cursors = {keys: last_event_id(client, keys) if after is None else after}
+    # What was asked for need not be an event; one that was read is.
+    is_event = after is None
     away = False
     while True:
         cursor = cursors[keys]
@@ -246,14 +248,15 @@ def follow_events(
             # Whatever is written from now on is new.
             cursors[keys] = "0-0"
         if found:
-            yield from _gap(client, keys, cursor)
+            yield from _gap(client, keys, cursor, is_event=is_event)
+            is_event = True
         for _, event in found:
             if wanted.takes(event):
                 yield queue_event(keys, event)
 
 
-def _gap(client: Client, keys: QueueKeys, cursor: str) -> Iterator[Remark]:
-    """A remark if the stream may have been cut off beyond what was seen last.
+def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
+    """A remark if the stream may have been cut off, or begun anew, beyond what was seen last.
 
     To be called behind the read that went on from there: whatever was cut off before it counts.
     """
@@ -266,7 +269,8 @@ def _gap(client: Client, keys: QueueKeys, cursor: str) -> Iterator[Remark]:
             raise
         # What was read must not be lost for that; the next read finds out.
         return
-    oldest = stream.oldest_id if stream and stream.is_cut else None
+    # An event that is no longer there has been cut off, or has gone with its whole stream.
+    oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if oldest is not None and _order(oldest) > _order(cursor):
         yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
 
