@@ -15,7 +15,7 @@ FILES = sorted(SRC.rglob("*.py"))
 MAX_LINES = 400
 
 GROUND = {
-    *("errors", "config", "config_files", "config_guards", "passwords"),
+    *("errors", "config", "config_files", "config_guards", "passwords", "places"),
     *("connect", "resp", "redis_py", "cluster", "embedded"),
 }
 FLOORS = {
@@ -111,11 +111,11 @@ def test_imports_go_down(path: Path) -> None:
 def test_ground_floor_order() -> None:
     ground_imports = {
         module
-        for name in ("errors", "config", "config_files", "config_guards", "passwords")
+        for name in ("errors", "config", "config_files", "config_guards", "passwords", "places")
         for module, _, _ in imports(SRC / f"{name}.py")
     }
     assert ground_imports <= {
-        *("errors", "config_files", "config_guards", "passwords", "connect"),
+        *("errors", "config_files", "config_guards", "passwords", "places", "connect"),
     }
 
 

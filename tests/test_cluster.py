@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.cluster import key_slot
 from qctl.config import Settings
 from qctl.connect import Client, connect, parse_url
-from qctl.errors import ReplyError, UnreachableError
+from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.ops.doctor import examine
 from qctl.wire.clients import client_name, list_workers
 from qctl.wire.discovery import discover, prefixes_in_use
@@ -31,6 +32,7 @@ from qctl.wire.transitions import (
     retry_finished,
     retry_stalled,
 )
+from tests.cli.test_frame import run
 from tests.servers import RedisServer, free_port, wait_until
 from tests.wire.build import CLASS, events, holder, is_paused, put, row, scores
 
@@ -215,6 +217,70 @@ def test_keys_of_different_slots_are_refused_with_a_reason(cluster: Cluster) -> 
     with pytest.raises(ReplyError) as caught:
         pause(cluster.client, keys, holder("me"))
     assert "slot" in caught.value.why.lower()
+
+
+@pytest.mark.parametrize("keys", [TAGGED[0], SPREAD[0]], ids=["prefix", "name"])
+def test_the_commands_on_jobs(cluster: Cluster, keys: QueueKeys) -> None:
+    client, name = cluster.client, keys.name
+    for state in ("failed", "completed", "delayed"):
+        for number in range(5):
+            put(client, f"{state[0]}{number}", state, keys=keys, score=number, timestamp=1)
+
+    def qctl(*words: str) -> str:
+        url = f"redis+cluster://127.0.0.1:{cluster.nodes[2].port}"
+        ran = run(*words, "--prefix", keys.prefix, "--redis", url, PM2_HOME="/nonexistent")
+        assert ran.code == 0, (words, ran.err)
+        return ran.out
+
+    assert "f0 " in qctl("jobs", "list", name, "--state", "failed")
+    assert "2 jobs retried" in qctl("jobs", "retry-failed", name, "--limit", "2", "--yes")
+    assert "2 jobs promoted" in qctl("jobs", "promote", name, "--limit", "2", "--yes")
+    assert "1 job deleted" in qctl("jobs", "remove", name, "c4", "--yes")
+    assert "4 jobs deleted" in qctl("purge", name, "--state", "completed", "--yes")
+    (counted,) = json.loads(qctl("status", name, "--json"))["queues"]
+    assert counted["counts"] | {"waiting": 4, "failed": 3, "delayed": 3} == counted["counts"]
+    for line in ("cleaned", "removed", "waiting"):
+        assert line in qctl("events", name)
+    assert f'qctl_queue_jobs{{queue="{name}",state="failed"}} 3' in qctl("metrics")
+    assert "nothing is active" in qctl("wait", name, "--for", "idle")
+
+    with contextlib.closing(Queue(name, redis_url=cluster_url(cluster), prefix=keys.prefix)) as q:
+        q.upsert_scheduler("s", cron="0 3 * * *", data={"a": 1})
+    assert "0 3 * * *" in qctl("schedules", "list", name)
+    ran = json.loads(qctl("schedules", "run", name, "s", "--json"))
+    assert client.call("HGET", keys(ran["id"]), "data") == '{"a":1}'
+    assert "removed" in qctl("schedules", "remove", name, "s")
+    assert qctl("schedules", "list", name) == ""
+
+
+def cluster_url(cluster: Cluster) -> str:
+    return f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
+
+
+def test_impact_tells_what_the_nodes_have_in_common_once(cluster: Cluster) -> None:
+    for keys in SPREAD[:4]:
+        put(cluster.client, "a", "active", keys=keys, lock="t:1", timestamp=1)
+        put(cluster.client, "b", keys=keys, timestamp=1)
+    words = ("impact", "--redis", cluster_url(cluster))
+    ran = run(*words, PM2_HOME="/nonexistent")
+    assert ran.code == 0, ran.err
+    assert " ".join(ran.out.split()).count("Redis keeps nothing on disk") == 1
+    report = json.loads(run(*words, "--json", PM2_HOME="/nonexistent").out)
+    assert len(report["data"]) == NODES
+
+
+def test_a_bulk_change_of_a_scattered_queue_says_why_not(cluster: Cluster) -> None:
+    # BullMQ itself does not work here either.
+    keys = QueueKeys("plain", "q")
+    put(cluster.client, "a", "failed", keys=keys, score=1, timestamp=1)
+    words = ("jobs", "retry-failed", "q", "--yes", "--prefix", "plain")
+    ran = run(*words, "--redis", cluster_url(cluster))
+    assert ran.code == ExitStatus.FAILED
+    assert "different slots of the cluster" in ran.err
+    assert "hash tag" in ran.err
+    assert list(scores(cluster.client, "failed", keys)) == ["a"]
+    ran = run("jobs", "add", "q", "x", "--prefix", "plain", "--redis", cluster_url(cluster))
+    assert "different slots of the cluster" in ran.err
 
 
 def test_no_node_answers() -> None:

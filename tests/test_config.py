@@ -10,6 +10,7 @@ import pytest
 from qctl.config import Settings, load_settings
 from qctl.errors import FailedError, NotFoundError, QctlError, UsageError
 from qctl.passwords import with_password
+from qctl.places import Places
 
 
 class Place:
@@ -343,3 +344,39 @@ def test_a_url_that_takes_no_other_password(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         with_password(url, "s3cret")
     assert "s3cret" not in str(vars(caught.value))
+
+
+GUARDED = """
+[contexts.prod]
+read_only = true
+[contexts.prod.redis]
+url = "redis://127.0.0.1:6399/0"
+[contexts.dev.redis]
+url = "redis://redis.example:6399/0"
+"""
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.1", "[::1]", "0x7f.1"])
+def test_a_guard_holds_however_its_host_is_spelled(place: Place, host: str) -> None:
+    place.write(user=GUARDED)
+    settings = place.load(url=f"redis://{host}:6399/0")
+    assert (settings.read_only, settings.guard) == (True, "prod")
+    assert place.load(url=f"redis://{host}:6399/1").read_only is False
+    assert place.load(url=f"redis://{host}:6398/0").read_only is False
+
+
+def test_no_name_is_looked_up_where_nothing_depends_on_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(self: Places, host: str) -> list[str]:
+        raise AssertionError(host)
+
+    monkeypatch.setattr(Places, "_by_name", asked)
+    place.write(user=GUARDED)
+    # Another port or database; a context without a guard.
+    for url in ("redis://a.example:1/0", "redis://a.example:6399/1", "redis://127.0.0.1:6399/0"):
+        place.load(url=url)
+    place.write(user=GUARDED.replace("read_only = true", "read_only = false"))
+    assert place.load(context="dev").read_only is False
+    with pytest.raises(AssertionError, match="example"):
+        place.write(user=GUARDED).load(url="redis://a.example:6399/0")

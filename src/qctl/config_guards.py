@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qctl.config_files import DEFAULT, Layer, Look, layers_of
-from qctl.connect import parse_url
-from qctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from qctl.places import Places
 
 
 class Guards(NamedTuple):
@@ -35,25 +36,48 @@ def find_guards(
     Raises:
         UsageError: a guard is neither true nor false.
     """
-    holders = [*_by_redis(url, chosen, look, contexts, files), (chosen, look)]
+    if not contexts:
+        look.origins["confirm"] = DEFAULT
+        return Guards(None, look.guard("read_only"), confirm=False, elsewhere=None)
+    from qctl.places import Places  # noqa: PLC0415 - most machines have no contexts
+
+    places = Places()
+    holders = [*_by_redis(url, chosen, look, contexts, files, places), (chosen, look)]
     read_only = _holder("read_only", holders, look)
     # `confirm` asks for a context's name.
     confirm = _holder("confirm", [holder for holder in holders if holder[0]], look)
     name, _ = read_only or confirm or (chosen, look)
-    return Guards(name, read_only is not None, confirm is not None, _elsewhere(url, chosen, look))
+    if not (read_only or confirm):
+        # Nothing hangs on it but a warning, for which no name is looked up.
+        places = Places(timeout_s=0)
+    elsewhere = _elsewhere(url, chosen, look, places)
+    return Guards(name, read_only is not None, confirm is not None, elsewhere)
 
 
 def _by_redis(
-    url: str, chosen: str | None, look: Look, contexts: Sequence[str], files: Sequence[Layer]
+    url: str,
+    chosen: str | None,
+    look: Look,
+    contexts: Sequence[str],
+    files: Sequence[Layer],
+    places: Places,
 ) -> Iterator[tuple[str, Look]]:
-    """The other contexts with this Redis, but those that the chosen one deliberately stands beside.
+    """The other contexts that guard this Redis, but those that the chosen one deliberately stands
+    beside.
 
     A file that gives one Redis two names knows both. A flag, a variable and another file do not.
     """
     origin = look.origins["redis.url"]
     for name in contexts:
         layers = layers_of(name, contexts, files, {})
-        with_url = [layer for layer in layers if _same_redis(url, layer.get("redis.url"))]
+        if not any(Look(layers).guard(key) for key in ("read_only", "confirm")):
+            # Before any name is looked up for it.
+            continue
+        with_url = [
+            layer
+            for layer in layers
+            if (other := layer.get("redis.url")) is not None and places.same(url, str(other))
+        ]
         knows_both = (
             chosen is not None
             and origin.table == f"contexts.{chosen}.redis"
@@ -72,21 +96,10 @@ def _holder(
     return found
 
 
-def _elsewhere(url: str, chosen: str | None, look: Look) -> str | None:
+def _elsewhere(url: str, chosen: str | None, look: Look, places: Places) -> str | None:
     origin = look.origins["redis.url"]
     if chosen is None or origin.kind not in {"flag", "environment"}:
         return None
     tables = [layer for layer in look.layers if layer.base == f"contexts.{chosen}"]
     own = next((value for layer in tables if (value := layer.get("redis.url"))), None)
-    return None if own is None or _same_redis(url, own) else origin.name
-
-
-def _same_redis(url: str, other: object) -> bool:
-    """Whether two URLs name the same database, whoever logs in."""
-    if other is None:
-        return False
-    try:
-        first, second = parse_url(url), parse_url(str(other))
-    except UsageError:
-        return url == other
-    return first.place == second.place
+    return None if own is None or places.same(url, str(own)) else origin.name

@@ -71,14 +71,6 @@ class Address:
     master_name: str = ""
     url: str = field(default="", repr=False, compare=False)
 
-    @property
-    def place(self) -> tuple[object, ...]:
-        """What tells it from another database, whoever logs in and however."""
-        return (
-            *(self.mode, self.host.lower(), self.port, self.db),
-            *(self.unix_path, self.nodes, self.master_name),
-        )
-
     def __str__(self) -> str:
         user = f"{self.username}@" if self.username else ""
         if self.unix_path:

@@ -107,6 +107,11 @@ class ReplyError(QctlError):
         )
 
 
+_SCATTERED = (
+    "the keys of this queue lie in different slots of the cluster",
+    "BullMQ needs them in one: a prefix with a hash tag, --prefix '{bull}', or one in its name",
+    ExitStatus.FAILED,
+)
 _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     "NOAUTH": (
         "Redis asks for a password",
@@ -138,6 +143,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         "check `redis-cli cluster info`, then try again",
         ExitStatus.UNREACHABLE,
     ),
+    "CROSSSLOT": _SCATTERED,
     "MOVED": (
         "this Redis is one node of a cluster",
         "name the cluster: --redis redis+cluster://HOST:PORT",
@@ -183,6 +189,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
 
 # Errors that have no code of their own, by a part of their text.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
+    "access a non local key in a cluster": _SCATTERED,
     "unknown command 'SENTINEL'": (
         "what answers is a Redis and no sentinel",
         "name the sentinels (port 26379 as a rule), or use redis://HOST:PORT/DB",

@@ -240,6 +240,47 @@ def test_a_run_now_is_run_and_leaves_the_schedule_alone(bullmq: NodeBull, client
     assert (bullmq.queue("q", "getJobSchedulers"), scores(client, "delayed")) == before
 
 
+@pytest.mark.parametrize("schedule", [{"every": HOUR_MS}, {"pattern": "0 3 * * *", "limit": 1}])
+def test_two_runs_in_a_paused_queue_are_what_the_template_says(
+    bullmq: NodeBull, client: Client, schedule: dict[str, Any]
+) -> None:
+    opts = {"attempts": 3, "backoff": {"type": "fixed", "delay": 500}, "removeOnComplete": 5}
+    template = {"name": "report", "data": {"a": [None, "ä"]}, "opts": opts}
+    # The first of an interval waits already, the first of a pattern is delayed.
+    bullmq.queue("q", "upsertJobScheduler", "s", schedule, template)
+    bullmq.pause("q")
+    queue = Q("paused") if client.call("EXISTS", Q("paused")) else Q("wait")
+    waiting = client.call("LRANGE", queue, 0, -1)
+    before = everything_but(client, queue)
+    dry = run_schedule(client, "bull", "q", "s", dry_run=True)
+    assert (dry.id, everything_but(client, queue)) == (None, before)
+    ids = [str(run_schedule(client, "bull", "q", "s").id) for _ in range(2)]
+    assert client.call("LRANGE", queue, 0, -1) == [*reversed(ids), *waiting]
+    for job_id in ids:
+        done = bullmq.get_job("q", job_id)
+        assert (done["name"], done["data"], done["opts"] | opts) == (
+            *(template["name"], template["data"]),
+            done["opts"],
+        )
+        assert "repeat" not in done["opts"]
+    assert everything_but(client, queue, *map(Q, ids)) == before
+    assert bullmq.queue("q", "removeJobScheduler", "s") is True
+    assert bullmq.counts("q")["delayed"] == 0
+
+
+def everything_but(client: Client, *keys: str) -> dict[str, Any]:
+    """All other keys, but for the counter of ids and the events."""
+    found = {}
+    for key in sorted(set(client.call("KEYS", "*")) - {*keys, Q("id"), Q("events")}):
+        if client.call("TYPE", key) == "hash":
+            found[key] = client.call("HGETALL", key)
+        elif client.call("TYPE", key) == "zset":
+            found[key] = client.call("ZRANGE", key, 0, -1, "WITHSCORES")
+        else:
+            found[key] = client.call("LRANGE", key, 0, -1)
+    return found
+
+
 def test_what_a_running_scheduler_did_last(bullmq: NodeBull, client: Client) -> None:
     bullmq.queue("q", "upsertJobScheduler", "tick", {"every": 200}, {"name": "t"})
     worker = bullmq.start_worker("q")

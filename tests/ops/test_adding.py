@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from qctl.ops.adding import (
     parse_delay,
     parse_keep,
 )
+from qctl.output.adding import remark_lines
 from qctl.resp import SocketClient
 from qctl.wire.adding import NewJob
 from qctl.wire.clients import client_name
@@ -143,7 +145,10 @@ def test_which_finished_jobs_stay(text: str | None, expected: object) -> None:
     assert (found, type(found)) == (expected, type(expected))
 
 
-@pytest.mark.parametrize("text", ["", "yes", "1,2", "1h,2h", "-1", "1.5s", "500ms", "1,1h,2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yes", "1,2", "1h,2h", "-1", "1.5s", "500ms", "1,1h,2", "9" * 5000, "9999999999s"],
+)
 def test_what_says_nothing_about_finished_jobs(text: str) -> None:
     with pytest.raises(UsageError, match="--remove-on-fail"):
         parse_keep(text, "--remove-on-fail")
@@ -162,6 +167,11 @@ def test_a_deduplication(text: str, expected: Dedup) -> None:
     assert parse_dedup(text) == expected
 
 
+def test_a_ttl_that_is_too_long_is_not_forgotten() -> None:
+    with pytest.raises(UsageError, match="--dedup"):
+        parse_dedup("user-7:9999999999s")
+
+
 @pytest.mark.parametrize("text", ["", ":5s"])
 def test_a_deduplication_without_an_id(text: str) -> None:
     with pytest.raises(UsageError, match="has no id"):
@@ -171,9 +181,30 @@ def test_a_deduplication_without_an_id(text: str) -> None:
 def test_data_is_json() -> None:
     assert parse_data('{"a": [1, null]}') == {"a": [1, None]}
     assert parse_data(None) is None
-    for text in ("{a:1}", "NaN", "", "[" * 100_000):
-        with pytest.raises(UsageError):
+    for text in ("{a:1}", "NaN", "", "[" * 100_000, "9" * 5000):
+        with pytest.raises(UsageError) as raised:
             parse_data(text)
+        assert "set_int_max_str_digits" not in raised.value.why
+
+
+def test_a_number_of_any_length_may_be_part_of_an_id(queue: Client) -> None:
+    digits = "9" * 5000
+    assert add(queue, NewJob("x", job_id=digits)).id == digits
+
+
+def test_a_delay_beyond_any_date_is_refused(queue: Client) -> None:
+    last = datetime(9999, 12, 31, tzinfo=UTC) - datetime.now(UTC)
+    assert add(queue, NewJob("x", delay=last.total_seconds()), dry_run=True).due_at is not None
+    for delay in (last.total_seconds() + 86_400, 2.0**53 / 1000, 1e300, float("inf")):
+        with pytest.raises(UsageError, match="delay"):
+            add(queue, NewJob("x", delay=delay))
+    assert queue.call("EXISTS", Q("delayed")) == 0
+
+
+def test_a_name_may_be_empty_as_bullmq_has_it(queue: Client) -> None:
+    report = add(queue, NewJob(""))
+    assert (report.outcome, queue.call("HGET", Q(str(report.id)), "name")) == ("added", "")
+    assert remark_lines(report)[0].startswith("a job without a name was added to queue q")
 
 
 def test_delay_and_backoff() -> None:

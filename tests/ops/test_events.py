@@ -132,8 +132,9 @@ def test_since(store: Client) -> None:
     assert since(str(T0 + 1)) == ["3", "4", "5"]
     assert since("2023-11-14T22:13:20.001Z") == ["3", "4", "5"]
     assert since("1h") == []
-    with pytest.raises(UsageError):
-        start_of(store, "yesterday")
+    for text in ("yesterday", f"{10**19 - 1}-0", str(10**19 - 1), f"{T0}-{2**64}", "9" * 5000):
+        with pytest.raises(UsageError, match="--since"):
+            start_of(store, text)
 
 
 def test_a_time_is_by_the_clock_of_redis(client: Client) -> None:
@@ -254,6 +255,18 @@ def test_a_stream_that_is_deleted_is_told_once(client: Client) -> None:
     assert gone.lost
     emit(client, "added", jobId="new")
     assert ids([next(follower)]) == ["new"]
+
+
+def test_a_stream_that_is_begun_anew_between_two_reads_is_told(client: Client) -> None:
+    numbered(client, 3)
+    follower = follow_events(client, Q, ALL, after=f"{T0}-1", block_ms=20)
+    assert ids([next(follower)]) == ["2"]
+    # As by a Redis that restarts without its data, while apps go on adding.
+    client.call("DEL", Q("events"))
+    emit(client, "added", jobId="new")
+    found = [next(follower), next(follower)]
+    assert ids(found) == ["new"]
+    assert remarks(found)[0].lost
 
 
 def test_a_redis_that_goes_away_is_waited_for_and_nothing_is_lost(

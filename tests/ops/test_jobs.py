@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from qctl.connect import Arg, Client
+from qctl.connect import Arg, Client, connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.job_logs import follow_logs, read_logs
 from qctl.ops.jobs import CHUNK, DEFAULT_LIMIT, STATES, list_jobs, show_job, stream_jobs
 from qctl.ops.selection import Filter
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from tests.servers import RedisServer
 
 KEYS = QueueKeys("bull", "q")
 T0 = 1_700_000_000_000
@@ -494,6 +496,29 @@ def test_a_long_log_is_read_in_parts(store: Client) -> None:
     )
     reads = [command for command in spy.sent if command[0] == "LRANGE"]
     assert all(int(command[3]) - int(command[2]) < 1000 for command in reads)
+
+
+def test_a_redis_that_restarts_is_sat_out(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+    said: list[str] = []
+    todo = iter(["away", "back", "end"])
+
+    def sleep(_: float) -> None:
+        match next(todo, None):
+            case "away":
+                server.stop()
+            case "back":
+                server.start()
+                client.call("RPUSH", KEYS.logs("1"), "b")
+            case "end":
+                client.call("ZADD", KEYS("completed"), T0, "1")
+
+    with contextlib.closing(connect(server.url)[1]) as client:
+        add(client, "1", "active")
+        client.call("RPUSH", KEYS.logs("1"), "a")
+        assert [*follow_logs(client, KEYS, "1", sleep=sleep, say=said.append)] == ["a", "b"]
+    assert ["trying again" in text for text in said] == [True, False]
+    assert said[1] == "Redis is back"
 
 
 def test_follow_prints_each_row_once_until_the_job_ends(store: Client) -> None:

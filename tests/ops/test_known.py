@@ -32,9 +32,12 @@ def dear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "DEAR_S", -1.0)
 
 
-def written(memory: Memory, *names: str, age_s: float = 1.0, **fields: Any) -> None:
-    """What an earlier pass has left."""
-    memory._write(known.Known(names, time.time() - age_s, took_s=5.0))
+def written(
+    memory: Memory, *names: str, client: Client | None = None, age_s: float = 1.0, **fields: Any
+) -> None:
+    """What an earlier pass has left, of the server of ``client``."""
+    server = "" if client is None else known.server_id(client)
+    memory._write(known.Known(names, time.time() - age_s, took_s=5.0, server=server))
     if fields:
         record = json.loads(memory.path.read_text()) | fields
         memory.path.write_text(json.dumps(record))
@@ -58,10 +61,52 @@ def test_a_long_pass_is_remembered(dear: None, fake: Client, tmp_path: Path) -> 
     counting = Counting(fake)
     again = memory.names(counting)
     assert (again.names, again.is_remembered) == (first.names, True) == (("a", "b\udcff\n"), True)
-    assert counting.trips == []
+    # The server says whether it is the same one; no key is looked at.
+    assert len(counting.trips) == 1
     assert stat.S_IMODE(memory.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(memory.path.parent.stat().st_mode) == 0o700
     assert "s3cret" not in memory.path.read_text() + str(memory.path)
+
+
+def test_another_server_at_the_same_address_is_passed_over(
+    dear: None, client: Client, tmp_path: Path
+) -> None:
+    # As where a tunnel led elsewhere yesterday.
+    memory = Memory(tmp_path, ADDRESS, "bull")
+    written(memory, "staging", server="of another")
+    make_queue(client, "prod")
+    assert memory.names(client).names == ("prod",)
+    recalled = memory.recall()
+    assert recalled is not None
+    assert (recalled.names, recalled.server) == (("prod",), known.server_id(client))
+    assert len(recalled.server) == 40
+
+
+def test_a_slow_pass_does_not_undo_a_later_one(
+    dear: None, fake: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(tmp_path, ADDRESS, "bull")
+
+    def overtaken(client: Client, prefix: str) -> list[str]:
+        monkeypatch.undo()
+        monkeypatch.setattr(known, "DEAR_S", -1.0)
+        make_queue(client, "new")
+        assert memory.look(client).names == ("new",)
+        return []
+
+    monkeypatch.setattr(known, "discover", overtaken)
+    assert memory.look(fake).names == ()
+    recalled = memory.recall()
+    assert recalled is not None
+    assert recalled.names == ("new",)
+
+
+def test_a_prefix_may_be_any_bytes(dear: None, fake: Client, tmp_path: Path) -> None:
+    make_queue(fake, "a", prefix="\udcff")
+    assert Memory(tmp_path, ADDRESS, "\udcff").names(fake).names == ("a",)
+    recalled = Memory(tmp_path, ADDRESS, "\udcff").recall()
+    assert recalled is not None
+    assert recalled.names == ("a",)
 
 
 def test_a_look_is_a_pass_whatever_is_remembered(dear: None, fake: Client, tmp_path: Path) -> None:
@@ -79,6 +124,7 @@ def test_a_look_is_a_pass_whatever_is_remembered(dear: None, fake: Client, tmp_p
         {"age_s": -3600.0},
         {"about": ["redis://elsewhere:6379/0", "bull"]},
         {"names": None},
+        {"passed_at_s": 10**400},
         {"passed_at_s": "yesterday"},
     ],
 )
@@ -86,8 +132,9 @@ def test_what_cannot_be_relied_on_is_not_used(tmp_path: Path, fields: dict[str, 
     memory = Memory(tmp_path, ADDRESS, "bull")
     written(memory, "old", **fields)
     assert memory.recall() is None
-    memory.path.write_bytes(b"\xff nonsense")
-    assert memory.recall() is None
+    for text in (b"\xff nonsense", b"[]", b"{}", b"[" * 100_000):
+        memory.path.write_bytes(text)
+        assert memory.recall() is None
 
 
 def test_each_redis_and_prefix_has_its_own(dear: None, fake: Client, tmp_path: Path) -> None:
@@ -141,7 +188,8 @@ def test_status_says_that_names_are_remembered(
     for name in ("old", "unserved", "served"):
         make_queue(client, name)
     client.call("CLIENT", "SETNAME", client_name("bull", "served", "w"))
-    written(Memory(tmp_path, parse_url(redis_url), "bull"), "gone", "old", age_s=60)
+    memory = Memory(tmp_path, parse_url(redis_url), "bull")
+    written(memory, "gone", "old", age_s=60, client=client)
     inspection = look(redis_url, client, tmp_path)
     # One that has gone is not shown, one with a worker is found at once.
     assert names(inspection) == ["old", "served"]
@@ -169,7 +217,7 @@ def test_status_with_remembered_names_takes_two_round_trips(
 def test_status_looks_anew_where_all_that_is_remembered_has_gone(
     redis_url: str, client: Client, tmp_path: Path
 ) -> None:
-    written(Memory(tmp_path, parse_url(redis_url), "bull"), "gone")
+    written(Memory(tmp_path, parse_url(redis_url), "bull"), "gone", client=client)
     with pytest.raises(NotFoundError):
         look(redis_url, client, tmp_path)
     make_queue(client, "new")
@@ -182,7 +230,7 @@ def test_the_next_pass_is_made_in_the_background(
     make_queue(client, "old")
     make_queue(client, "unserved")
     memory = Memory(tmp_path, parse_url(redis_url), "bull")
-    written(memory, "old", age_s=200)
+    written(memory, "old", age_s=200, client=client)
     assert names(look(redis_url, client, tmp_path)) == ["old"]
     # Here a pass turns out to be quick, and so nothing is remembered any more.
     wait_until(lambda: not memory.path.exists(), "the pass in the background")
@@ -209,7 +257,7 @@ def test_workers_and_tab_use_the_same_names(redis_url: str, client: Client, tmp_
     address = parse_url(redis_url)
     # As the official Python port of BullMQ names its connections.
     client.call("CLIENT", "SETNAME", "bull:cafe")
-    written(Memory(tmp_path, address, "bull"), "cafe")
+    written(Memory(tmp_path, address, "bull"), "cafe", client=client)
     settings = Settings(redis_url=redis_url, pm2_home=Path("/nonexistent"), state_home=tmp_path)
     report, _ = inspect_workers(client, address, settings)
     assert [worker.queue for worker in report.workers] == ["cafe"]

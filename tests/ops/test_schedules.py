@@ -19,6 +19,7 @@ from qctl.ops.schedules import (
     list_schedules,
     show_schedule,
 )
+from qctl.output.schedules import run_line
 from qctl.wire import scheduling, scripts
 from qctl.wire.options import JobOptions
 from qctl.wire.scheduling import Schedule as Rule
@@ -298,6 +299,22 @@ def test_a_job_that_waits_already_is_left_and_named(store: Client) -> None:
     assert row(store, "wait") == [pending]
 
 
+def test_a_job_that_a_worker_takes_meanwhile_is_named(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = make(store, "s", CRON)
+
+    really = scripts.run
+
+    def taken_first(client: Client, *call: Any) -> Any:
+        client.call("ZREM", Q("delayed"), pending)
+        client.call("LPUSH", Q("active"), pending)
+        return really(client, *call)
+
+    monkeypatch.setattr(scripts, "run", taken_first)
+    assert remove_schedule(store, "bull", "q", "s").job_left == pending
+
+
 def test_an_id_that_does_not_exist_names_the_nearest(store: Client) -> None:
     make(store, "nightly", CRON)
     with pytest.raises(NotFoundError) as caught:
@@ -346,6 +363,7 @@ def test_a_dead_scheduler_can_still_be_run(store: Client) -> None:
     store.call("DEL", Q(make(store, "s", CRON, data=[1], attempts=2)))
     run = run_schedule(store, "bull", "q", "s")
     assert (run.name, run.data, run.opts) == ("s", [1], {"attempts": 2})
+    assert run_line(run).endswith("scheduler s stays dead")
 
 
 def test_queues_of_bull_are_shown_and_not_changed(store: Client) -> None:

@@ -265,8 +265,9 @@ def test_a_job_is_where_it_is(store: Client) -> None:
 
 def test_the_name_of_another_key_is_no_job(store: Client) -> None:
     put(store, "1", "wait")
-    assert job_end(store, "wait").outcome == "missing"
-    assert job_end(store, "").outcome == "missing"
+    store.call("HSET", Q("repeat:nightly"), "name", "report")
+    for name in ("wait", "", "meta", "repeat:nightly"):
+        assert job_end(store, name, timeout_s=0).outcome == "missing", name
 
 
 @pytest.mark.parametrize("state", ["completed", "failed"])

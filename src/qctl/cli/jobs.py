@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -146,7 +147,11 @@ def logs_command(
     if not follow and env.output == "json":
         env.emit_json(read_logs(client, keys, job_id))
         return
-    rows = follow_logs(client, keys, job_id) if follow else read_logs(client, keys, job_id).logs
+    rows: Iterable[str]
+    if follow:
+        rows = follow_logs(client, keys, job_id, say=env.note)
+    else:
+        rows = read_logs(client, keys, job_id).logs
     from qctl.output.text import visible  # noqa: PLC0415 - JSON does not need it
 
     for row in rows:

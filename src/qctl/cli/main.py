@@ -14,8 +14,11 @@ def main() -> None:
         return
     import signal  # noqa: PLC0415 - 5 ms that a TAB need not wait for
 
-    # The same as Ctrl-C wherever nothing more careful is in force.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The same as Ctrl-C wherever nothing more careful is in force. What was ignored from the start
+    # stays ignored: that is what `nohup` is for.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     from qctl.cli.program import run  # noqa: PLC0415
     from qctl.cli.streams import Streams  # noqa: PLC0415
 

@@ -224,7 +224,8 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
         for line in lines:
             streams.stderr.write(visible(_PASSWORD.sub(r"\1***@", line)) + "\n")
         streams.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
+        # No reader is left, or no terminal.
         _forget_stdout()
 
 

@@ -21,6 +21,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep
 from qctl.wire.snapshot import QueueSnapshot
 
+# Python reads no longer numbers, and JavaScript takes far shorter ones for infinity.
+_MOST_DIGITS = 4000
 _TTL = re.compile(r"\d+(\.\d+)?(ms|s|m|min|h|d)", re.ASCII)
 
 
@@ -74,6 +76,13 @@ def add_job(
     snapshot = _find(client, prefix, queue, create=create)
     keys = QueueKeys(prefix, queue)
     now_ms = time.time_ns() // 1_000_000
+    delay_ms = 0 if job.delay is None else duration_ms(job.delay, "delay")
+    due_at = moment(now_ms + delay_ms)
+    if due_at is None:
+        raise UsageError(
+            "the delay is too long",
+            why="the job would be due after the year 9999, which no date can tell",
+        )
     calls = add_calls(keys, [job], now_ms)
     if dry_run:
         job_id, outcome = _foreseen(client, keys, job)
@@ -81,8 +90,8 @@ def add_job(
         answers = [scripts.run(client, call.name, call.keys, call.args) for call in calls]
         done = added_job(job, answers)
         job_id, outcome = done.id, done.outcome
-    delay_ms = 0 if job.delay is None else duration_ms(job.delay, "delay")
-    due_at = moment(now_ms + delay_ms) if delay_ms else None
+    if not delay_ms:
+        due_at = None
     state: str | None = "delayed" if delay_ms else "prioritized" if job.priority else "waiting"
     if outcome != "added" and job_id is not None:
         there = lists.locate(client, keys, job_id)
@@ -153,7 +162,7 @@ def parse_data(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_int=_whole)
     except RecursionError:
         raise UsageError("--data is nested too deeply") from None
     except ValueError as error:
@@ -162,6 +171,12 @@ def parse_data(text: str | None) -> Any:
             why=str(error),
             hint="""--data '{"to": "ada"}', --data @FILE, or --data - for stdin""",
         ) from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits is more than a worker can read")
+    return int(digits)
 
 
 def _refuse(constant: str) -> Any:
@@ -208,10 +223,10 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
     count: int | None = None
     age_s: float | None = None
     for part in text.split(","):
-        if part.isascii() and part.isdigit() and count is None:
+        if part.isascii() and part.isdigit() and count is None and len(part) < _MOST_DIGITS:
             count = int(part)
-        elif _TTL.fullmatch(part) and age_s is None:
-            age_s = duration_s(part)
+        elif _TTL.fullmatch(part) and age_s is None and (read := duration_s(part)) is not None:
+            age_s = read
         else:
             raise UsageError(
                 f"{flag} {text!r} is not understood",
@@ -235,8 +250,9 @@ def parse_dedup(text: str | None) -> Dedup | None:
     if text is None:
         return None
     head, colon, tail = text.rpartition(":")
-    has_ttl = colon and _TTL.fullmatch(tail)
-    dedup = Dedup(head, ttl_s=duration_s(tail)) if has_ttl else Dedup(text)
+    dedup = Dedup(text)
+    if colon and _TTL.fullmatch(tail):
+        dedup = Dedup(head, ttl_s=parse_duration_s(tail, "the TTL of --dedup"))
     if not dedup.id:
         raise UsageError(f"--dedup {text!r} has no id", hint="--dedup user-7, or --dedup user-7:5s")
     return dedup

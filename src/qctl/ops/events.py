@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from qctl.connect import Client
-from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError
+from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError, UsageError
 from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since
 from qctl.wire.events import (
@@ -41,6 +41,8 @@ KNOWN = frozenset(
 )
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
 _NUMBERS = frozenset({"delay", "count", "attemptsMade"})
+# Of the events of one millisecond.
+_LAST_NUMBER = 2**64 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -139,8 +141,15 @@ def start_of(client: Client, since: str) -> str:
         UsageError: it is neither.
     """
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
+        ms, number = _order(since)
+        if moment(ms) is None or number > _LAST_NUMBER:
+            raise UsageError(
+                f"--since {since!r} is no event's id",
+                why="an id begins with when the event happened, in milliseconds since 1970",
+                hint="--since 10m, or the `id` that --output ndjson has of an event",
+            )
         # Without its second part an id stands for the whole of its millisecond.
-        return since if "-" in since else _just_before(int(since))
+        return since if "-" in since else _just_before(ms)
     try:
         seconds, micros = client.call("TIME")
         now = _EPOCH + timedelta(seconds=int(seconds), microseconds=int(micros))
@@ -152,7 +161,7 @@ def start_of(client: Client, since: str) -> str:
 
 
 def _just_before(epoch_ms: int) -> str:
-    return f"{max(epoch_ms - 1, 0)}-{2**64 - 1}"
+    return f"{max(epoch_ms - 1, 0)}-{_LAST_NUMBER}"
 
 
 def moment_of(event_id: str | None) -> datetime | None:
@@ -215,6 +224,8 @@ def follow_events(
         QctlError: Redis cannot be reached at the start, or refuses.
     """
     cursors = {keys: last_event_id(client, keys) if after is None else after}
+    # What was asked for need not be an event; one that was read is.
+    is_event = after is None
     away = False
     while True:
         cursor = cursors[keys]
@@ -237,14 +248,15 @@ def follow_events(
             # Whatever is written from now on is new.
             cursors[keys] = "0-0"
         if found:
-            yield from _gap(client, keys, cursor)
+            yield from _gap(client, keys, cursor, is_event=is_event)
+            is_event = True
         for _, event in found:
             if wanted.takes(event):
                 yield queue_event(keys, event)
 
 
-def _gap(client: Client, keys: QueueKeys, cursor: str) -> Iterator[Remark]:
-    """A remark if the stream may have been cut off beyond what was seen last.
+def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
+    """A remark if the stream may have been cut off, or begun anew, beyond what was seen last.
 
     To be called behind the read that went on from there: whatever was cut off before it counts.
     """
@@ -257,7 +269,8 @@ def _gap(client: Client, keys: QueueKeys, cursor: str) -> Iterator[Remark]:
             raise
         # What was read must not be lost for that; the next read finds out.
         return
-    oldest = stream.oldest_id if stream and stream.is_cut else None
+    # An event that is no longer there has been cut off, or has gone with its whole stream.
+    oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if oldest is not None and _order(oldest) > _order(cursor):
         yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Client
+from qctl.errors import ExitStatus, QctlError
 from qctl.ops.jobs import not_found
 from qctl.wire import lists
 from qctl.wire.keys import QueueKeys
@@ -57,31 +58,51 @@ def follow_logs(
     start: int = 0,
     poll_s: float = 1.0,
     sleep: Callable[[float], None] = time.sleep,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
     """Rows of a job's log, then new ones as they come, until the job has finished.
+
+    A Redis that goes away is waited for.
 
     A job that keeps only its last rows (``keepLogs``) may write more of them between two polls
     than it keeps; those in between are lost, and rows that repeat exactly may be taken for old.
 
     Args:
         poll_s: seconds between two looks.
+        say: told that Redis went away, and that it is back.
 
     Raises:
         NotFoundError: there is no such job.
+        QctlError: Redis cannot be reached at the start, or refuses.
     """
     page = read_logs(client, keys, job_id, start=start)
     yield from page.logs
     position = page.total
     tail = deque(page.logs, _MEMORY)
     log = keys.logs(job_id)
+    away = False
     while True:
-        # Asked before the last look, so that no row written before the end is missed.
-        ended = lists.has_ended(client, keys, job_id)
-        # The last row seen is read again, to notice when rows before it have gone.
-        rows = _rows(client, log, position - bool(tail))
-        if tail and rows[:1] != [tail[-1]]:
-            # Its beginning was cut off, or it was cleared: find where we were.
-            rows = _rows(client, log, 0)
+        try:
+            # Asked before the last look, so that no row written before the end is missed.
+            ended = lists.has_ended(client, keys, job_id)
+            # The last row seen is read again, to notice when rows before it have gone.
+            rows = _rows(client, log, position - bool(tail))
+            is_cut = bool(tail) and rows[:1] != [tail[-1]]
+            if is_cut:
+                # Its beginning was cut off, or it was cleared: find where we were.
+                rows = _rows(client, log, 0)
+        except QctlError as error:
+            if error.exit_status != ExitStatus.UNREACHABLE:
+                raise
+            if not away:
+                say(f"{error.what}; trying again")
+            away = True
+            sleep(poll_s)
+            continue
+        if away:
+            away = False
+            say("Redis is back")
+        if is_cut:
             fresh = rows[_overlap(tail, rows) :]
             position = len(rows)
         else:

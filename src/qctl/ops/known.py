@@ -8,7 +8,8 @@ and have the next pass made in the background.
 
 Only names are remembered: what is shown of a queue is read from Redis each time, so one that has
 gone is not shown. A new queue without any worker is missing until the next pass; whoever shows
-remembered names therefore says so, and how old they are.
+remembered names therefore says so, and how old they are. They are those of one running server: if
+another answers at the same address, as through a tunnel, or the same one restarted, a pass is made.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 from qctl.connect import Address, Client
+from qctl.errors import ReplyError
 from qctl.wire.discovery import discover
 
 # A pass that takes no longer is made each time.
@@ -43,12 +45,14 @@ class Known:
     Args:
         passed_at_s: when the pass began that found them, epoch seconds.
         took_s: how long it took.
+        server: the id of the server that was passed over; empty where it does not tell.
         is_remembered: whether it was an earlier pass than this look.
     """
 
     names: tuple[str, ...]
     passed_at_s: float
     took_s: float
+    server: str = ""
     is_remembered: bool = False
 
     def with_more(self, names: Iterable[str]) -> Known:
@@ -79,11 +83,14 @@ class Memory:
         self._prefix = prefix
         # Names too long are cut, so the file says itself what it is about.
         self._about = [str(address), prefix]
-        self.path = state_home / "queues" / quote(" ".join(self._about), safe="")[-_MOST_NAME:]
+        self.path = state_home / "queues" / _file_name(self._about)
 
     def names(self, client: Client) -> Known:
-        """The names as remembered, else by a pass."""
-        return self.recall() or self.look(client)
+        """The names as remembered of this very server, else by a pass."""
+        known = self.recall()
+        if known is not None and known.server == server_id(client):
+            return known
+        return self.look(client)
 
     def recall(self) -> Known | None:
         """What the last pass found, if it took long and is not too old; costs Redis nothing."""
@@ -93,12 +100,13 @@ class Memory:
             return None
         import json  # noqa: PLC0415 - only where a pass is dear
 
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
             record = json.loads(text)
             found = Known(
                 names=tuple(map(str, record["names"])),
                 passed_at_s=float(record["passed_at_s"]),
                 took_s=float(record["took_s"]),
+                server=str(record["server"]),
                 is_remembered=True,
             )
             # A clock that was set back must not keep old names alive.
@@ -115,7 +123,11 @@ class Memory:
         # What cannot be remembered costs the next look its time, and nothing else.
         with contextlib.suppress(OSError):
             if found.took_s > DEAR_S:
-                self._write(found)
+                found = replace(found, server=server_id(client))
+                earlier = self.recall()
+                # One that began later, and ended sooner, knows more.
+                if earlier is None or earlier.passed_at_s <= found.passed_at_s:
+                    self._write(found)
             else:
                 self.path.unlink(missing_ok=True)
         return found
@@ -173,6 +185,7 @@ class Memory:
             "about": self._about,
             "passed_at_s": found.passed_at_s,
             "took_s": found.took_s,
+            "server": found.server,
             "names": found.names,
         }
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -185,6 +198,20 @@ class Memory:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def server_id(client: Client) -> str:
+    """What tells one run of a server from another; empty where a user may not know."""
+    try:
+        text = str(client.masters()[0].call("INFO", "server"))
+    except ReplyError:
+        return ""
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((value for name, _, value in lines if name == "run_id"), "")
+
+
+def _file_name(about: list[str]) -> str:
+    return quote(" ".join(about), safe="", errors="surrogateescape")[-_MOST_NAME:]
 
 
 def main() -> None:

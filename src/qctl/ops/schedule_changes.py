@@ -12,7 +12,7 @@ from qctl.errors import FailedError
 from qctl.ops.adding import run_remarks
 from qctl.ops.lookup import command, find_queues, require_bullmq
 from qctl.ops.schedules import ALIVE, Schedule, find_schedule
-from qctl.wire import scheduling, scripts
+from qctl.wire import lists, scheduling, scripts
 from qctl.wire.jobs import read_json
 
 
@@ -34,10 +34,16 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunNow:
-    """What ``schedules run`` did; ``id`` is None in a dry run."""
+    """What ``schedules run`` did.
+
+    Args:
+        state: of the scheduler, which is not changed.
+        id: of the job; None in a dry run.
+    """
 
     queue: str
     scheduler: str
+    state: str
     id: str | None
     name: str
     data: Any
@@ -63,11 +69,14 @@ def remove_schedule(
     if not dry_run:
         call = scheduling.remove_call(keys, scheduler_id, entry.iteration_prefix)
         removed = bool(scripts.run(client, call.name, call.keys, call.args))
-    stays = schedule.pending_state in ALIVE - {"delayed"}
+    state = schedule.pending_state
+    if removed and state == "delayed":
+        # A worker may have taken it between the look and the removal.
+        state = lists.locate(client, keys, schedule.pending_id).state
     return Removal(
         schedule=schedule,
         removed=removed,
-        job_left=schedule.pending_id if stays else None,
+        job_left=schedule.pending_id if state in ALIVE - {"delayed"} else None,
         dry_run=dry_run,
     )
 
@@ -95,7 +104,7 @@ def run_schedule(
     (snapshot,) = find_queues(client, prefix, [queue])
     require_bullmq([snapshot], hint="use Bull's own queue.add()")
     keys = snapshot.keys
-    entry, _ = find_schedule(client, keys, scheduler_id)
+    entry, schedule = find_schedule(client, keys, scheduler_id)
     fields = entry.pending.fields
     if entry.scheduler is None and not fields:
         raise FailedError(
@@ -111,6 +120,7 @@ def run_schedule(
     return RunNow(
         queue=queue,
         scheduler=scheduler_id,
+        state=schedule.state,
         id=job_id,
         name=template.name,
         data=read_json(template.data, {})[0],

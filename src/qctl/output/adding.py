@@ -24,7 +24,8 @@ def remark_lines(report: AddReport) -> list[str]:
         told = f"nothing was added: job {report.id} of {report.queue} stands for it ({state})"
     else:
         new = "new queue" if report.created_queue else "queue"
-        told = f"{report.name} was added to {new} {report.queue}: {state}"
+        # BullMQ takes an empty name, which is likelier a variable that was not set.
+        told = f"{report.name or 'a job without a name'} was added to {new} {report.queue}: {state}"
     if report.dry_run:
         told = told.replace(" was added", " would be added").replace(
             "nothing was", "nothing would be"

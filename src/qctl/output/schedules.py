@@ -166,7 +166,9 @@ def removal_lines(removal: Removal) -> list[str]:
 
 def run_line(run: RunNow) -> str:
     """The new job, and how the schedule goes on."""
+    lives = run.state in {"ok", "running", "overdue"}
+    after = "goes on as before" if lives else f"stays {run.state}"
     job = f"job {run.id}" if run.id else "a job"
     done = "would be added" if run.dry_run else "was added"
-    text = f"{job} ({run.name}) {done} to {run.queue}; scheduler {run.scheduler} goes on as before"
+    text = f"{job} ({run.name}) {done} to {run.queue}; scheduler {run.scheduler} {after}"
     return visible(text) + (" (dry run)" if run.dry_run else "")

@@ -85,7 +85,10 @@ def duration_ms(value: Duration, what: str) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise UsageError(f"{what} must be a number of seconds or a timedelta, not {value!r}")
     if not math.isfinite(seconds) or seconds < 0 or seconds * 1000 > MAX_INTEGER:
-        raise UsageError(f"{what} must be 0 s or more, not {value!r}")
+        raise UsageError(
+            f"{what} must be 0 s or more, not {value!r}",
+            why=f"and less than {MAX_INTEGER:,} ms",
+        )
     return round(seconds * 1000)
 
 
@@ -115,7 +118,8 @@ def check_job_id(job_id: str) -> None:
     if not isinstance(job_id, str):
         raise UsageError(f"a job id must be a text, not {job_id!r}")
     why = ""
-    if re.fullmatch(r"0|-?[1-9][0-9]*", job_id) and abs(int(job_id)) <= MAX_INTEGER:
+    # The longest of these numbers has 16 digits.
+    if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
         why = "whole numbers are the ids that jobs get by themselves"
     elif job_id.startswith("0:") or (":" in job_id and job_id.count(":") != 2):
         why = "colons separate the parts of a key"

@@ -40,21 +40,21 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
 
     Costs the same whatever the length of the queue: no list is searched.
     """
-    *scores, fields, exists, lock = client.pipeline(
+    *scores, fields, lock = client.pipeline(
         [
             *(("ZSCORE", keys(name), job_id) for name in _SETS),
-            ("HMGET", keys(job_id), "returnvalue", "failedReason"),
-            ("HLEN", keys(job_id)),
+            ("HMGET", keys(job_id), "timestamp", "returnvalue", "failedReason"),
             ("EXISTS", keys.lock(job_id)),
         ]
     )
+    # Every job has the first; other hashes of the queue, such as its meta, do not.
+    made_at, returnvalue, failed_reason = typed(fields, (None, None, None))
     state = next(
         (name for name, score in zip(_SETS, scores, strict=True) if raised(score) is not None),
         None,
     )
-    if state is None and not typed(exists, 0):
+    if state is None and made_at is None:
         return _told_ending(client, keys, job_id)
-    returnvalue, failed_reason = typed(fields, (None, None))
     return Ending(
         state=state or ("active" if raised(lock) else "waiting"),
         returnvalue=read_json(returnvalue, None)[0] if state == "completed" else None,
