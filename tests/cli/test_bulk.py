@@ -114,6 +114,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
         "skipped_count": 0,
         "skipped": [],
         "sample": ["d"],
+        "below_count": 0,
         "dry_run": False,
         "complete": True,
     }

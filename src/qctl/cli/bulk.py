@@ -257,9 +257,9 @@ def carry_out(
         finally:
             # Also when it was interrupted: what was done must be known.
             report = run.report()
-            if report.complete or report.done:
+            if report.complete or report.done or report.below_count:
                 _tell(env, report, paused=snapshot.paused)
-    if selection.named and report.skipped_count and not dry_run:
+    if selection.named and report.skipped_count:
         _raise_for(report)
 
 
@@ -319,11 +319,11 @@ def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
 
 def _raise_for(report: BulkReport) -> None:
     """Not all of the named jobs were changed."""
-    if report.done:
+    if report.done or report.below_count:
         raise typer.Exit(ExitStatus.PARTIAL)
     first = report.skipped[0]
     raise NotFoundError(
-        "nothing was changed",
+        "nothing would be changed" if report.dry_run else "nothing was changed",
         why=f"{first.id}: {first.reason}",
         hint=f"qctl jobs show {report.queue} {first.id}",
     )

@@ -17,7 +17,8 @@ from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError
 from qctl.ops.actions import Action
 from qctl.ops.jobs import FINISHED, listed_job
-from qctl.ops.pace import Pace, round_trip_s
+from qctl.ops.means import Means
+from qctl.ops.pace import FIRST, Pace, round_trip_s
 from qctl.ops.selection import Filter, Where
 from qctl.wire.jobs import HEAVY, ReadJob, read_records
 from qctl.wire.keys import QueueKeys
@@ -53,6 +54,11 @@ class Selection:
     def named(self) -> int:
         """How many jobs are named; 0 when none is."""
         return len(self.ids or self.only.ids)
+
+    @property
+    def is_in_list(self) -> bool:
+        """Whether a job may have to be searched for in a list."""
+        return self.state in {None, "waiting", "stalled"}
 
     @property
     def heavy(self) -> tuple[str, ...]:
@@ -94,6 +100,7 @@ class BulkReport:
         matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
         skipped: the first hundred of them.
         sample: the first ids that were changed, or would be.
+        below_count: jobs that were deleted with those above them; not among the others.
         complete: False when it ended before it had looked at all.
     """
 
@@ -109,6 +116,7 @@ class BulkReport:
     skipped_count: int
     skipped: tuple[Skipped, ...]
     sample: tuple[str, ...]
+    below_count: int = 0
     dry_run: bool
     complete: bool = True
 
@@ -194,6 +202,7 @@ class BulkRun:
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
+        self._means: Means | None = None
         self._is_complete = False
 
     def report(self) -> BulkReport:
@@ -210,6 +219,7 @@ class BulkRun:
             skipped_count=tally.skipped_count,
             skipped=tuple(tally.skipped),
             sample=tuple(tally.sample),
+            below_count=self._below,
             dry_run=self._dry_run,
             complete=self._is_complete,
         )
@@ -227,7 +237,7 @@ class BulkRun:
         except (InterruptedByUserError, PartialError):
             raise
         except QctlError as error:
-            done = self._tally.done
+            done = self._tally.done + self._below
             if self._dry_run or not done:
                 raise
             raise PartialError(
@@ -246,7 +256,9 @@ class BulkRun:
 
     def _run(self) -> Iterator[BulkProgress]:
         ping_s = round_trip_s(self._client)
-        reading, acting = Pace(ping_s), Pace(ping_s)
+        reading = Pace(ping_s)
+        acting = Pace(ping_s, 1 if self._selection.is_in_list else FIRST)
+        self._means = self._means_of(acting)
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
@@ -259,7 +271,7 @@ class BulkRun:
             for start in _chunk_starts(chosen, acting):
                 self._check_stop()
                 chunk = chosen[start : start + acting.size]
-                gone |= self._act(chunk, acting)
+                gone |= self._act(chunk, self._means)
                 self._wait_for_rate(began)
                 yield self._progress()
             path.stays([entry for entry in entries if entry.id not in gone])
@@ -283,11 +295,12 @@ class BulkRun:
 
     def _check_stop(self) -> None:
         if self._stop():
+            done = self._tally.done + self._below
             raise InterruptedByUserError(
                 "interrupted",
                 why="nothing was changed"
-                if not self._tally.done or self._dry_run
-                else f"{self._tally.done:,} jobs were {self._action.done} before",
+                if not done or self._dry_run
+                else f"{done:,} jobs were {self._action.done} before",
                 hint="the same command once more goes on with those that are left",
             )
 
@@ -314,17 +327,28 @@ class BulkRun:
         )
         return [job.id for job in jobs if self._selection.only.takes(job)]
 
-    def _act(self, ids: Sequence[str], pace: Pace) -> set[str]:
-        """Change some jobs; which of them have left their place."""
-        if self._dry_run:
-            self._tally.done += len(ids)
-            self._tally.sample += ids[: SAMPLE - len(self._tally.sample)]
-            return set()
-        state = self._selection.state or ""
-        answers = pace.timed(
-            len(ids), lambda: self._action.act(self._client, self._keys, ids, state)
+    def _means_of(self, acting: Pace) -> Means:
+        selection = self._selection
+        return Means(
+            client=self._client,
+            keys=self._keys,
+            pace=acting,
+            check_stop=self._check_stop,
+            state=selection.state or "",
+            dry_run=self._dry_run,
+            seen=selection.state is not None and not selection.only.ids,
         )
+
+    @property
+    def _below(self) -> int:
+        return self._means.below if self._means else 0
+
+    def _act(self, ids: Sequence[str], means: Means) -> set[str]:
+        """Change some jobs; which of them have left their place."""
+        answers = self._action.act(means, ids)
         self._tally.note(answers, self._action)
+        if self._dry_run:
+            return set()
         return {job_id for job_id, answer in answers.items() if answer == self._action.done}
 
     def _wait_for_rate(self, began: float) -> None:
