@@ -52,6 +52,18 @@ def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Clie
     assert ran.out.splitlines()[-1] == "w left alone: it is not failed"
 
 
+@pytest.mark.parametrize("filters", [(), ("--name", "mail"), ("--where", "error ~ boom")])
+def test_an_id_that_is_nowhere_is_told_whatever_the_filters(
+    redis_url: str, client: Client, filters: tuple[str, ...]
+) -> None:
+    fill(client, 3)
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--id", "nosuch", *filters)
+    assert ran.code == 3
+    assert "nosuch: it does not exist" in ran.err
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--id", "nosuch", "--id", "1", *filters)
+    assert ran.code == 7
+
+
 def test_a_list_takes_the_same_filters(redis_url: str, client: Client) -> None:
     fill(client, 9)
     words = ("--where", "error ~ timeout", "--until", "2026-01-01T00:00:05Z", "--json")

@@ -144,6 +144,27 @@ def test_others_delete_jobs_that_were_passed(store: Client, removed: int) -> Non
     assert set(found + followed(path, 50, nothing)) == set(ids)
 
 
+def disturbed(client: Client, chance: random.Random, new: list[str]) -> set[str]:
+    """Something happens to the lists; which jobs are no longer there."""
+    lists = [Q("wait"), Q("paused")]
+    chance.shuffle(lists)
+    key, other = lists
+    match chance.choice(["add", "add", "take", "delete", "move"]):
+        case "add":
+            client.call("LPUSH", key, *new[chance.randint(0, 14) :])
+        case "take":
+            return {client.call("RPOP", key) for _ in range(chance.randint(1, 5))}
+        case "delete":
+            count = chance.randint(1, 9)
+            ids = client.call("LRANGE", key, 0, count - 1)
+            client.call("LTRIM", key, count, -1)
+            return set(ids)
+        case "move":
+            if chance.random() < 0.2 and client.call("EXISTS", key) > client.call("EXISTS", other):
+                client.call("RENAME", key, other)
+    return set()
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_to_lists(
     client: Client, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -154,7 +175,8 @@ def test_whatever_happens_to_lists(
     lists = [Q("wait"), Q("paused")]
     ids = waiting(client, chance.randint(1, 150), chance.choice(["wait", "paused"]))
     numbers = iter(range(10**6))
-    found, gone = set(), set()
+    found: set[str] = set()
+    gone: set[str] = set()
     path = walk(client, Q, "waiting")
     for step in range(3000):
         entries = path.take(chance.randint(1, 12))
@@ -168,22 +190,7 @@ def test_whatever_happens_to_lists(
         path.stays([entry for entry in entries if entry not in own])
         # Less and less happens, so that it comes to an end.
         for _ in range(chance.randint(0, 3) if step < 60 else 0):
-            key = chance.choice(lists)
-            match chance.choice(["add", "add", "take", "delete", "move"]):
-                case "add":
-                    added = [f"n{next(numbers)}" for _ in range(chance.randint(1, 15))]
-                    client.call("LPUSH", key, *added)
-                case "take":
-                    for _ in range(chance.randint(1, 5)):
-                        gone.add(client.call("RPOP", key))
-                case "delete":
-                    for job_id in client.call("LRANGE", key, 0, chance.randint(0, 8)):
-                        client.call("LREM", key, 0, job_id)
-                        gone.add(job_id)
-                case "move":
-                    other = lists[1 - lists.index(key)]
-                    if chance.random() < 0.1 and not client.call("EXISTS", other):
-                        client.call("EXISTS", key) and client.call("RENAME", key, other)
+            gone |= disturbed(client, chance, [f"n{next(numbers)}" for _ in range(15)])
     else:
         pytest.fail("no end")
     assert set(ids) <= found | gone or not path.is_complete

@@ -32,6 +32,8 @@ MOST_SKIPPED = 100
 FEW = 10
 MANY = 1000
 _NAP_S = 0.05
+# With a rate, one call does no more than what it allows in this time.
+_BURST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Selection:
         state: one of ``ops.jobs.STATES``; None for the jobs named, wherever they are.
         ids: those, without a state.
         only: which of the state.
-        limit: how many at most.
+        limit: how many are changed at most.
     """
 
     state: str | None = None
@@ -229,7 +231,7 @@ class BulkRun:
 
         Raises:
             InterruptedByUserError: ``stop`` said so.
-            PartialError: Redis refused or went away after some were done.
+            PartialError: Redis refused or went away after some were done; or not all were seen.
             QctlError: the same, before any was.
         """
         try:
@@ -241,7 +243,7 @@ class BulkRun:
             if self._dry_run or not done:
                 raise
             raise PartialError(
-                f"after {done:,} jobs were {self._action.done}: {error.what}",
+                f"after {self._were(done)}: {error.what}",
                 why="\n".join(
                     part
                     for part in (
@@ -265,14 +267,16 @@ class BulkRun:
             self._check_stop()
             entries = path.take((reading if self._selection.only.is_set else acting).size)
             if not entries:
+                if not path.is_complete:
+                    raise self._not_all()
                 break
-            chosen = self._choose(entries, reading)
-            gone: set[str] = set()
-            for start in _chunk_starts(chosen, acting):
-                self._check_stop()
-                chunk = chosen[start : start + acting.size]
-                gone |= self._act(chunk, self._means)
+            chosen, gone = self._choose(entries, reading), set()
+            while chosen and not self._is_enough():
                 self._wait_for_rate(began)
+                self._check_stop()
+                size = self._most(acting)
+                chunk, chosen = chosen[:size], chosen[size:]
+                gone |= self._act(chunk, self._means)
                 yield self._progress()
             path.stays([entry for entry in entries if entry.id not in gone])
             yield self._progress()
@@ -287,11 +291,34 @@ class BulkRun:
             return ShortWalk(sorted(selection.only.ids))
         since = selection.only.since if selection.state in FINISHED else None
         since_ms = None if since is None else since.timestamp() * 1000
-        return walk(self._client, self._keys, selection.state, since=since_ms)
+        # What fails again, or is delayed again, has had its turn.
+        once = self._action.name in {"retry", "promote"}
+        return walk(self._client, self._keys, selection.state, since=since_ms, once=once)
 
     def _is_enough(self) -> bool:
         limit = self._selection.limit
-        return limit is not None and self._tally.matched >= limit
+        return limit is not None and self._tally.done >= limit
+
+    def _most(self, pace: Pace) -> int:
+        """How many jobs the next call may change."""
+        size, limit = pace.size, self._selection.limit
+        if self._rate is not None and not self._dry_run:
+            size = min(size, max(1, int(self._rate * _BURST_S)))
+        return size if limit is None else min(size, limit - self._tally.done)
+
+    def _were(self, done: int) -> str:
+        return f"{done:,} {'job was' if done == 1 else 'jobs were'} {self._action.done}"
+
+    def _not_all(self) -> PartialError:
+        """Some may not have been looked at."""
+        why = "jobs are added faster than they can be looked at"
+        if self._selection.state in FINISHED:
+            why += ", or very many finished in the future by Redis' clock"
+        return PartialError(
+            f"not all {self._selection.state} jobs were looked at",
+            why=why,
+            hint="" if self._dry_run else "the same command once more goes on with the others",
+        )
 
     def _check_stop(self) -> None:
         if self._stop():
@@ -300,7 +327,7 @@ class BulkRun:
                 "interrupted",
                 why="nothing was changed"
                 if not done or self._dry_run
-                else f"{done:,} jobs were {self._action.done} before",
+                else f"{self._were(done)} before",
                 hint="the same command once more goes on with those that are left",
             )
 
@@ -311,10 +338,7 @@ class BulkRun:
             ids = pace.timed(len(entries), lambda: self._matching(entries))
         else:
             ids = [entry.id for entry in entries]
-        if selection.limit is not None:
-            ids = ids[: selection.limit - tally.matched]
         tally.scanned += len(entries)
-        tally.matched += len(ids)
         return ids
 
     def _matching(self, entries: Sequence[Entry]) -> list[str]:
@@ -325,7 +349,9 @@ class BulkRun:
             listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
             for entry, record in zip(entries, records, strict=True)
         )
-        return [job.id for job in jobs if self._selection.only.takes(job)]
+        only = self._selection.only
+        # Of a named job that is not there the script tells that.
+        return [job.id for job in jobs if only.takes(job) or (only.ids and job.missing)]
 
     def _means_of(self, acting: Pace) -> Means:
         selection = self._selection
@@ -345,6 +371,7 @@ class BulkRun:
 
     def _act(self, ids: Sequence[str], means: Means) -> set[str]:
         """Change some jobs; which of them have left their place."""
+        self._tally.matched += len(ids)
         answers = self._action.act(means, ids)
         self._tally.note(answers, self._action)
         if self._dry_run:
@@ -367,12 +394,3 @@ class BulkRun:
             done=tally.done,
             total=max(self._total, tally.scanned),
         )
-
-
-def _chunk_starts(ids: Sequence[str], pace: Pace) -> Iterator[int]:
-    """Where each call begins; their size may change from one to the next."""
-    start = 0
-    while start < len(ids):
-        size = pace.size
-        yield start
-        start += size

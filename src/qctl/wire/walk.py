@@ -222,9 +222,10 @@ class _Rising:
             return self._by_score(self._lowest, 0, size)
         rank = self._client.call("ZRANK", self._key, passed.id)
         if rank is not None:
-            first, *entries = self._entries("ZRANGE", rank, int(rank) + size) or [None]
-            if first == passed:
-                return [entry for entry in entries if entry is not None]
+            flat = self._client.call("ZRANGE", self._key, rank, int(rank) + size, "WITHSCORES")
+            entries = _scored(flat)
+            if entries and entries[0] == passed:
+                return entries[1:]
         offset = 0
         while True:
             found = self._by_score(repr(passed.score), offset, size)
@@ -239,17 +240,18 @@ class _Rising:
         )
         return _scored(found)
 
-    def _entries(self, command: str, first: int, last: int) -> list[Entry]:
-        return _scored(self._client.call(command, self._key, first, last, "WITHSCORES"))
-
 
 def _scored(flat: Sequence[str]) -> list[Entry]:
     return [Entry(job_id, float(score)) for job_id, score in pairs(flat).items()]
 
 
+def _score(entry: Entry) -> float:
+    return entry.score or 0.0
+
+
 def _order(entry: Entry) -> tuple[float, bytes]:
     """Where Redis puts an entry of a sorted set."""
-    return (entry.score or 0.0, entry.id.encode(errors="surrogateescape"))
+    return (_score(entry), entry.id.encode(errors="surrogateescape"))
 
 
 class _SetWalk(Walk):
@@ -272,25 +274,29 @@ class _SetWalk(Walk):
         below = _scored(client.call("ZREVRANGE", key, _NOTED, _NOTED, "WITHSCORES"))
         # The score up to which is walked; None when all are noted.
         self._end: float | None = None
-        if below and below[0].score is not None and (since is None or below[0].score >= since):
-            self._end = min(below[0].score, last)
-            self.is_complete = below[0].score <= last
-        self._noted = self._note(_Rising(client, key, lowest, below[0] if self._end is not None else None))
+        behind = None
+        if below and _score(below[0]) >= (float("-inf") if since is None else since):
+            behind = below[0]
+            self._end = min(_score(behind), last)
+            self.is_complete = _score(behind) <= last
+        self._noted = self._note(_Rising(client, key, lowest, behind))
         self._rest = iter(self._noted.items())
-        if highest and len(self._noted) >= 2 * _NOTED:
-            self.is_complete = False
+        if len(self._noted) >= 2 * _NOTED and highest:
+            # So many have come meanwhile that the end was not reached.
+            *_, noted = self._noted.items()
+            self.is_complete = self.is_complete and noted[1] >= _score(highest[0])
 
     def _note(self, rising: _Rising) -> dict[str, float]:
         noted: dict[str, float] = {}
         while len(noted) < 2 * _NOTED and (entries := rising.window(_SENT)):
-            noted |= {entry.id: entry.score or 0.0 for entry in entries}
+            noted |= {entry.id: _score(entry) for entry in entries}
             rising.passed = entries[-1]
         return noted
 
     def take(self, size: int) -> list[Entry]:
         while self._end is not None:
             window = self._rising.window(size)
-            below = [e for e in window if e.score is not None and e.score <= self._end]
+            below = [entry for entry in window if _score(entry) <= self._end]
             if entries := [entry for entry in below if entry.id not in self._noted]:
                 return entries
             if not below:
