@@ -289,8 +289,7 @@ class BulkRun:
         if selection.only.ids:
             # The script tells which of them are elsewhere.
             return ShortWalk(sorted(selection.only.ids))
-        since = selection.only.since if selection.state in FINISHED else None
-        since_ms = None if since is None else since.timestamp() * 1000
+        since_ms = selection.only.since_ms if selection.state in FINISHED else None
         # What fails again, or is delayed again, has had its turn.
         once = self._action.name in {"retry", "promote"}
         return walk(self._client, self._keys, selection.state, since=since_ms, once=once)
