@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from qctl.ops.family import look_below, remove_below
+from qctl.ops.far import remove_far_too
 from qctl.ops.means import WORDS, Means
 from qctl.wire.transitions import promote, remove_jobs, retry_finished
 
@@ -96,18 +97,22 @@ _REMOVABLE = (
 
 
 def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Mapping[str, str]:
-    def call() -> Mapping[str, str]:
-        return remove_jobs(
+    def remove(some: Sequence[str]) -> Mapping[str, str]:
+        call = partial(
+            remove_jobs,
             means.client,
             means.keys,
-            ids,
+            some,
             state=means.state,
             as_one=as_one,
             dry_run=means.dry_run,
             seen=means.seen,
         )
+        return means.pace.timed(len(some), call)
 
-    return means.pace.timed(len(ids), call)
+    if not means.goes_far:
+        return remove(ids)
+    return remove_far_too(means, means.keys, ids, remove, means.state)
 
 
 def _remove_with_children(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
@@ -119,30 +124,31 @@ def _remove_with_children(means: Means, ids: Sequence[str]) -> Mapping[str, str]
 
 
 def _remove_family(means: Means, job_id: str) -> str:
-    def call(*, dry_run: bool) -> str:
-        answers = remove_jobs(
+    def remove(ids: Sequence[str], *, dry_run: bool) -> Mapping[str, str]:
+        call = partial(
+            remove_jobs,
             means.client,
             means.keys,
-            [job_id],
+            ids,
             state=means.state,
             with_last=True,
             dry_run=dry_run,
             seen=means.seen,
         )
-        return answers[job_id]
+        return means.pace.timed(len(ids), call)
 
     # Before anything below it is touched.
-    answer = means.pace.timed(1, partial(call, dry_run=True))
-    if answer != "removed":
-        return answer
+    answer = remove([job_id], dry_run=True)[job_id]
     top = means.keys, job_id
+    if answer not in {"removed", "deep"}:
+        return answer
     if reason := look_below(means, top):
         return reason
     reason, with_it = remove_below(means, top)
     if reason:
         return reason
-    if not means.dry_run:
-        answer = means.pace.timed(1, partial(call, dry_run=False))
+    act = partial(remove, dry_run=means.dry_run)
+    answer = remove_far_too(means, means.keys, [job_id], act, means.state)[job_id]
     if answer == "removed":
         means.below += with_it
     return "jobs came below it meanwhile" if answer == "parent" else answer

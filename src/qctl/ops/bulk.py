@@ -205,6 +205,7 @@ class BulkRun:
         self._stop = stop
         self._tally = _Tally()
         self._means: Means | None = None
+        self._far: list[str] = []
         self._is_complete = False
 
     def report(self) -> BulkReport:
@@ -260,12 +261,13 @@ class BulkRun:
         ping_s = round_trip_s(self._client)
         reading = Pace(ping_s)
         acting = Pace(ping_s, 1 if self._selection.is_in_list else FIRST)
-        self._means = self._means_of(acting)
+        means = self._means = self._means_of(acting, Pace(ping_s))
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
             self._check_stop()
-            entries = path.take((reading if self._selection.only.is_set else acting).size)
+            looks_first = self._selection.only.is_set or self._selection.named
+            entries = path.take((reading if looks_first else acting).size)
             if not entries:
                 if not path.is_complete:
                     raise self._not_all()
@@ -274,10 +276,11 @@ class BulkRun:
             while chosen and not self._is_enough():
                 self._wait_for_rate(began)
                 self._check_stop()
-                size = self._most(acting)
+                size = self._allowed(acting.size)
                 chunk, chosen = chosen[:size], chosen[size:]
-                gone |= self._act(chunk, self._means)
+                gone |= self._act(chunk, means)
                 yield self._progress()
+            gone |= self._act_far(means, began)
             path.stays([entry for entry in entries if entry.id not in gone])
             yield self._progress()
         self._is_complete = True
@@ -298,9 +301,9 @@ class BulkRun:
         limit = self._selection.limit
         return limit is not None and self._tally.done >= limit
 
-    def _most(self, pace: Pace) -> int:
-        """How many jobs the next call may change."""
-        size, limit = pace.size, self._selection.limit
+    def _allowed(self, size: int) -> int:
+        """How many of so many jobs the next call may change."""
+        limit = self._selection.limit
         if self._rate is not None and not self._dry_run:
             size = min(size, max(1, int(self._rate * _BURST_S)))
         return size if limit is None else min(size, limit - self._tally.done)
@@ -352,12 +355,13 @@ class BulkRun:
         # Of a named job that is not there the script tells that.
         return [job.id for job in jobs if only.takes(job) or (only.ids and job.missing)]
 
-    def _means_of(self, acting: Pace) -> Means:
+    def _means_of(self, acting: Pace, hops: Pace) -> Means:
         selection = self._selection
         return Means(
             client=self._client,
             keys=self._keys,
             pace=acting,
+            hops=hops,
             check_stop=self._check_stop,
             state=selection.state or "",
             dry_run=self._dry_run,
@@ -370,12 +374,31 @@ class BulkRun:
 
     def _act(self, ids: Sequence[str], means: Means) -> set[str]:
         """Change some jobs; which of them have left their place."""
-        self._tally.matched += len(ids)
-        answers = self._action.act(means, ids)
+        answers = dict(self._action.act(means, ids))
+        if not means.goes_far:
+            far = [job_id for job_id in ids if answers.get(job_id) == "deep"]
+            self._far += far
+            for job_id in far:
+                del answers[job_id]
+        self._tally.matched += len(answers)
         self._tally.note(answers, self._action)
         if self._dry_run:
             return set()
         return {job_id for job_id, answer in answers.items() if answer == self._action.done}
+
+    def _act_far(self, means: Means, began: float) -> set[str]:
+        """Those that are too deep in a list for one call, together since that takes long."""
+        gone: set[str] = set()
+        means.goes_far = True
+        while self._far and not self._is_enough():
+            self._wait_for_rate(began)
+            self._check_stop()
+            size = self._allowed(len(self._far))
+            far, self._far = self._far[:size], self._far[size:]
+            gone |= self._act(far, means)
+        means.goes_far = False
+        self._far = []
+        return gone
 
     def _wait_for_rate(self, began: float) -> None:
         if self._rate is None or self._dry_run:

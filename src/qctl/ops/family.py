@@ -7,9 +7,11 @@ waits for goes in one call with the parent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from qctl.ops.far import remove_far_too
 from qctl.ops.means import WORDS, Means
 from qctl.wire.children import Child, children
 from qctl.wire.keys import QueueKeys
@@ -112,18 +114,23 @@ def _next_parent(child: Child, path: frozenset[Job]) -> Job | None:
 
 def _remove(means: Means, keys: QueueKeys, ids: list[str], parent: Job) -> dict[str, str]:
     parent_keys, parent_id = parent
-    answers: dict[str, str] = {}
-    while ids:
-        means.check_stop()
-        chunk, ids = ids[: means.pace.size], ids[means.pace.size :]
-        call = partial(
-            remove_jobs,
-            means.client,
-            keys,
-            chunk,
-            with_last=True,
-            parent_key=parent_keys(parent_id),
-            dry_run=means.dry_run,
-        )
-        answers |= means.pace.timed(len(chunk), call)
-    return answers
+
+    def remove(some: Sequence[str]) -> dict[str, str]:
+        answers: dict[str, str] = {}
+        left = list(some)
+        while left:
+            means.check_stop()
+            chunk, left = left[: means.pace.size], left[means.pace.size :]
+            call = partial(
+                remove_jobs,
+                means.client,
+                keys,
+                chunk,
+                with_last=True,
+                parent_key=parent_keys(parent_id),
+                dry_run=means.dry_run,
+            )
+            answers |= means.pace.timed(len(chunk), call)
+        return answers
+
+    return remove_far_too(means, keys, ids, remove)

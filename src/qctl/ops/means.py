@@ -18,7 +18,7 @@ WORDS = {
     "scheduled": "it is the next run of a scheduler; `qctl schedules remove` ends that",
     "parent": "its children have not ended; --with-children deletes them as well",
     "child-locked": "a worker has one of its children",
-    "deep": "it stands far from both ends of a long list: finding it would hold Redis up",
+    "deep": "it was found in no list, or moved on while it was looked for",
 }
 
 
@@ -28,18 +28,22 @@ class Means:
 
     Args:
         pace: of the calls that change jobs.
+        hops: of the steps in which jobs move within a list; see ``ops.far``.
         check_stop: raises when it shall end; asked between calls.
         state: where the jobs must be; empty for anywhere.
         dry_run: write nothing.
         seen: the jobs stood there a moment ago.
+        goes_far: whether jobs deep in long lists are deleted, too.
         below: counts jobs that were deleted with those above them.
     """
 
     client: Client
     keys: QueueKeys
     pace: Pace
+    hops: Pace
     check_stop: Callable[[], None]
     state: str = ""
     dry_run: bool = False
     seen: bool = False
+    goes_far: bool = False
     below: int = 0
