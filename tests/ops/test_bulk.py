@@ -12,7 +12,8 @@ import pytest
 from qctl.connect import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.actions import Action, promoting, purging, removing, retrying
-from qctl.ops.bulk import BulkReport, BulkRun, Firmness, Selection, firmness
+from qctl.ops.bulk import BulkReport, BulkRun
+from qctl.ops.choice import Firmness, Selection, firmness
 from qctl.ops.pace import TARGET_S, Pace
 from qctl.ops.selection import Filter, parse_where
 from tests.wire.build import Q, put, row, scores

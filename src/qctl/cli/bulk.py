@@ -11,7 +11,8 @@ from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.actions import Action
-    from qctl.ops.bulk import BulkReport, BulkRun, Selection
+    from qctl.ops.bulk import BulkReport, BulkRun
+    from qctl.ops.choice import Selection
     from qctl.ops.selection import Filter
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
@@ -70,7 +71,7 @@ def retry(
     A job keeps its priority, and its parent waits for it again.
     """
     from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
-    from qctl.ops.bulk import Selection  # noqa: PLC0415
+    from qctl.ops.choice import Selection  # noqa: PLC0415
 
     action = retrying(reset_attempts=reset_attempts)
     carry_out(env, queue, action, Selection(ids=_unique(ids)), yes=yes, dry_run=dry_run)
@@ -180,7 +181,7 @@ def select(
     Raises:
         UsageError: a value is not understood, or filters stand beside ids without a state.
     """
-    from qctl.ops.bulk import Selection  # noqa: PLC0415
+    from qctl.ops.choice import Selection  # noqa: PLC0415
 
     if state is None and any((name, where, since, until)):
         raise UsageError(
@@ -264,7 +265,7 @@ def carry_out(
 
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
-    from qctl.ops.bulk import Firmness, firmness, most_meant  # noqa: PLC0415
+    from qctl.ops.choice import Firmness, firmness, most_meant  # noqa: PLC0415
     from qctl.output.bulk import question  # noqa: PLC0415
 
     firm = firmness(action, selection, total)

@@ -10,17 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import ClassVar
 
 from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError
 from qctl.ops.actions import Action
+from qctl.ops.choice import Selection
 from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.means import Means
 from qctl.ops.pace import FIRST, Pace, round_trip_s
-from qctl.ops.selection import Filter, Where
-from qctl.wire.jobs import HEAVY, ReadJob, read_records
+from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
 from qctl.wire.walk import ShortWalk, Walk, walk
@@ -28,48 +27,9 @@ from qctl.wire.walk import ShortWalk, Walk, walk
 SAMPLE = 10
 # Skipped jobs that a report names; it counts all.
 MOST_SKIPPED = 100
-# Named jobs that are run again without a question, and jobs from which on the name is asked for.
-FEW = 10
-MANY = 1000
 _NAP_S = 0.05
 # With a rate, one call does no more than what it allows in this time.
 _BURST_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which jobs.
-
-    Args:
-        state: one of ``ops.jobs.STATES``; None for the jobs named, wherever they are.
-        ids: those, without a state.
-        only: which of the state.
-        limit: how many are changed at most.
-    """
-
-    state: str | None = None
-    ids: tuple[str, ...] = ()
-    only: Filter = field(default_factory=Filter)
-    limit: int | None = None
-
-    @property
-    def named(self) -> int:
-        """How many jobs are named; 0 when none is."""
-        return len(self.ids or self.only.ids)
-
-    @property
-    def is_in_list(self) -> bool:
-        """Whether a job may have to be searched for in a list."""
-        return self.state in {None, "waiting", "stalled"}
-
-    @property
-    def heavy(self) -> tuple[str, ...]:
-        """Long fields that the filter looks at."""
-        where = self.only.where
-        looked_at = where.fields if isinstance(where, Where) else HEAVY if where else frozenset()
-        # How many attempts a job has stands in its options.
-        more = {"opts"} if "attempts_max" in looked_at else set()
-        return tuple(sorted((looked_at & HEAVY) | more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,34 +102,6 @@ class _Tally:
                 self.skipped_count += 1
                 if len(self.skipped) < MOST_SKIPPED:
                     self.skipped.append(Skipped(job_id, action.reason(answer)))
-
-
-class Firmness(Enum):
-    """How firmly to ask before."""
-
-    NOT = "not at all"
-    YES = "a yes"
-    NAME = "the queue's name"
-
-
-def firmness(action: Action, selection: Selection, total: int) -> Firmness:
-    """The more jobs it may touch, and the less can be undone, the firmer.
-
-    With a filter only a look at all of them could tell how many there are: the question is about
-    all that may be meant, at most ``selection.limit``.
-    """
-    most = most_meant(selection, total)
-    if most and (action.name == "purge" or most > MANY):
-        return Firmness.NAME
-    if not most or (selection.named and most <= FEW and action.name in {"retry", "promote"}):
-        return Firmness.NOT
-    return Firmness.YES
-
-
-def most_meant(selection: Selection, total: int) -> int:
-    """How many jobs it can be at most; ``total`` are in the state."""
-    most = selection.named or total
-    return most if selection.limit is None else min(most, selection.limit)
 
 
 class BulkRun:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qctl.ops.bulk import BulkProgress, BulkReport, Selection
+from qctl.ops.bulk import BulkProgress, BulkReport
+from qctl.ops.choice import Selection
 from qctl.output.text import count, counted, visible
 
 _ASKING = {
