@@ -101,8 +101,14 @@ local function split(job_key)
   end
 end
 
+-- The child may have been deleted, and another job may have its id.
 local function is_child(job_key, of)
-  return is_job(job_key) and redis.call("HGET", job_key, "parentKey") == of
+  local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
+  local is_json, parent = pcall(cjson.decode, fields[2] or "")
+  if is_json and type(parent) == "table" and parent.queueKey and parent.id then
+    return fields[1] == of and tostring(parent.queueKey) .. ":" .. tostring(parent.id) == of
+  end
+  return fields[1] == of
 end
 
 -- All jobs that go with one, from the top; or nil and why it stays.
