@@ -118,29 +118,29 @@ def test_all_of_it_goes_bottom_up(store: Client) -> None:
 
 
 @pytest.mark.parametrize("scripts", range(20))
-def test_whatever_ends_it_what_is_left_is_a_flow(store: Client, scripts: int) -> None:
+def test_whatever_ends_it_what_is_left_is_a_flow(client: Client, scripts: int) -> None:
     """A kill at each point is the same to Redis as a connection that ends behind each script."""
-    jobs = tree(store)
+    jobs = tree(client)
     is_over = False
     try:
-        carried_out(Leaving(store, scripts), "top")
+        carried_out(Leaving(client, scripts), "top")
         is_over = True
     except QctlError:
-        left = there(store, jobs)
-        assert left == set(reached(store, Q("top")))
+        left = there(client, jobs)
+        assert left == set(reached(client, Q("top")))
         waiting = {
-            Q: scores(store, "waiting-children"),
-            OTHER: scores(store, "waiting-children", OTHER),
+            Q: scores(client, "waiting-children"),
+            OTHER: scores(client, "waiting-children", OTHER),
         }
         for keys, job_id in ((Q, "top"), (Q, "many"), (OTHER, "only"), (Q, "below")):
             # Each parent waits on, for a child that is there, or is gone itself.
             if keys(job_id) in left:
                 assert job_id in waiting[keys]
-                pending = store.call("SMEMBERS", keys(f"{job_id}:dependencies"))
+                pending = client.call("SMEMBERS", keys(f"{job_id}:dependencies"))
                 assert pending
                 assert set(pending) <= left
-        assert carried_out(store, "top").done == 1
-    assert_nothing_left(store, jobs)
+        assert carried_out(client, "top").done == 1
+    assert_nothing_left(client, jobs)
     # It takes fewer scripts than are tried here, so that each end was come by.
     assert is_over or scripts < 19
 

@@ -192,7 +192,7 @@ class BulkRun:
     def _run(self) -> Iterator[BulkProgress]:
         ping_s = round_trip_s(self._client)
         reading = Pace(ping_s)
-        acting = Pace(ping_s, 1 if self._selection.is_in_list else FIRST)
+        acting = Pace(ping_s, self._first())
         means = self._means = self._means_of(acting, Pace(ping_s))
         path = self._path()
         began = time.monotonic()
@@ -216,6 +216,12 @@ class BulkRun:
             path.stays([entry for entry in entries if entry.id not in gone])
             yield self._progress()
         self._is_complete = True
+
+    def _first(self) -> int:
+        """How many jobs the first call takes: one may take long if it is searched for in a list."""
+        may_search = self._action.name in {"remove", "purge"}
+        is_in_list = self._selection.state in {None, "waiting", "stalled"}
+        return 1 if may_search and is_in_list and not self._dry_run else FIRST
 
     def _path(self) -> Walk:
         selection = self._selection

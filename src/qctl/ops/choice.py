@@ -36,11 +36,6 @@ class Selection:
         return len(self.ids or self.only.ids)
 
     @property
-    def is_in_list(self) -> bool:
-        """Whether a job may have to be searched for in a list."""
-        return self.state in {None, "waiting", "stalled"}
-
-    @property
     def heavy(self) -> tuple[str, ...]:
         """Long fields that the filter looks at."""
         where = self.only.where
