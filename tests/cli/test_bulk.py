@@ -52,6 +52,18 @@ def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Clie
     assert ran.out.splitlines()[-1] == "w left alone: it is not failed"
 
 
+@pytest.mark.parametrize("filters", [(), ("--name", "mail"), ("--where", "error ~ boom")])
+def test_an_id_that_is_nowhere_is_told_whatever_the_filters(
+    redis_url: str, client: Client, filters: tuple[str, ...]
+) -> None:
+    fill(client, 3)
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--id", "nosuch", *filters)
+    assert ran.code == 3
+    assert "nosuch: it does not exist" in ran.err
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--id", "nosuch", "--id", "1", *filters)
+    assert ran.code == 7
+
+
 def test_a_list_takes_the_same_filters(redis_url: str, client: Client) -> None:
     fill(client, 9)
     words = ("--where", "error ~ timeout", "--until", "2026-01-01T00:00:05Z", "--json")
@@ -114,6 +126,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
         "skipped_count": 0,
         "skipped": [],
         "sample": ["d"],
+        "below_count": 0,
         "dry_run": False,
         "complete": True,
     }
@@ -152,3 +165,98 @@ def test_a_paused_queue_is_mentioned(redis_url: str, client: Client) -> None:
     client.call("HSET", Q("meta"), "paused", "1")
     ran = qctl(redis_url, "jobs", "retry-failed", "q", "--yes")
     assert ran.out.splitlines()[-1] == "q is paused: they run after `qctl resume`"
+
+
+def scene(client: Client) -> None:
+    """Jobs of all kinds that are left alone, and some that are not."""
+    fill(client, 4)
+    put(client, "w")
+    put(client, "d", "delayed", score=4096)
+    put(client, "held", "active", lock="t:1")
+    put(client, "held-delayed", "delayed", score=8192, lock="t:1")
+    put(client, "parent", "waiting-children", score=1)
+    put(client, "child", parentKey=Q("parent"), parent='{"id":"parent","queueKey":"bull:q"}')
+    client.call("SADD", Q("parent:dependencies"), Q("child"))
+    put(client, "repeat:s:1700000000000", "delayed", score=9999, rjk="s")
+    client.call("ZADD", Q("repeat"), 1_700_000_000_000, "s")
+    for name in ("twin", "other-twin"):
+        put(client, name, "failed", score=9e15, deid="x", opts='{"de":{"id":"x"}}')
+    put(client, "taken", "failed", score=9e15, deid="y", opts='{"de":{"id":"y"}}')
+    put(client, "owner", "prioritized", score=1, deid="y")
+    client.call("SET", Q.dedup("y"), "owner")
+
+
+SCHEDULED = "repeat:s:1700000000000"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("retry", "1", "w", "never", "twin", "other-twin", "taken", "held"), 7),
+        (("retry", "1", "2"), 0),
+        (("retry", "w", "never"), 3),
+        (("promote", "d", "w", "never", "held"), 7),
+        (("promote", "w"), 3),
+        (("remove", "1", "w", "d", "held", "held-delayed", "never", "parent", SCHEDULED), 7),
+        (("remove", "child", "parent"), 0),
+        (("remove", "parent", "child"), 7),
+        (("remove", "parent", "--with-children"), 0),
+        (("remove", "held"), 3),
+        (("remove", "meta", "wait"), 3),
+        (("remove", "1", "w", "--state", "failed"), 7),
+        (("remove", "w", "1", "--state", "waiting"), 7),
+        (("remove", "--state", "delayed"), 0),
+        (("remove", "--state", "prioritized"), 0),
+        (("remove", "--state", "waiting-children"), 0),
+        (("retry-failed",), 0),
+    ],
+)
+def test_a_dry_run_foresees_all_that_happens(
+    redis_url: str, client: Client, words: tuple[str, ...], code: int
+) -> None:
+    scene(client)
+    command = ("jobs", words[0], "q", *words[1:], "--json", "--yes")
+    before = {key: client.call("DUMP", key) for key in client.call("KEYS", "*")}
+    dry = qctl(redis_url, *command, "--dry-run")
+    assert {key: client.call("DUMP", key) for key in client.call("KEYS", "*")} == before
+    real = qctl(redis_url, *command)
+    assert (dry.code, real.code) == (code, code)
+    foreseen, done = json.loads(dry.out), json.loads(real.out)
+    assert (foreseen.pop("dry_run"), done.pop("dry_run")) == (True, False)
+    assert foreseen == done
+    assert dry.err == real.err.replace("nothing was", "nothing would be")
+
+
+def test_a_dry_run_says_what_would_be_left_alone(redis_url: str, client: Client) -> None:
+    put(client, "l", "active", lock="t:1")
+    put(client, "a")
+    ran = qctl(redis_url, "jobs", "remove", "q", "a", "l", "--dry-run")
+    assert ran.code == 7
+    assert ran.out.splitlines() == [
+        "q: 1 job would be deleted: a (dry run)",
+        "l left alone: a worker has it (dry run)",
+    ]
+    ran = qctl(redis_url, "jobs", "promote", "q", "never", "--dry-run")
+    assert ran.code == 3
+    assert ran.err.splitlines()[0] == "error: nothing would be changed"
+
+
+def test_a_flow_of_which_a_part_stays_is_exit_7(redis_url: str, client: Client) -> None:
+    put(client, "parent", "waiting-children", score=1)
+    for name in ("c", SCHEDULED):
+        put(client, name, parentKey=Q("parent"), rjk="s")
+        client.call("SADD", Q("parent:dependencies"), Q(name))
+    client.call("ZADD", Q("repeat"), 1_700_000_000_000, "s")
+    words = ("jobs", "remove", "q", "parent", "--with-children", "--yes")
+    for flag, would in (("--dry-run", "would be "), ("--no-color", "")):
+        ran = qctl(redis_url, *words, flag)
+        assert ran.code == 7
+        mark = " (dry run)" if would else ""
+        assert ran.out.splitlines() == [
+            f"q: 0 jobs {would}deleted{mark}",
+            f"1 job below {would}deleted{mark}",
+            f"parent left alone: 1 job below it could not be deleted: {SCHEDULED} of q (it is the "
+            f"next run of a scheduler; `qctl schedules remove` ends that){mark}",
+        ]
+    assert client.call("SMEMBERS", Q("parent:dependencies")) == [Q(SCHEDULED)]
+    assert list(scores(client, "waiting-children")) == ["parent"]

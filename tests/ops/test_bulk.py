@@ -12,7 +12,8 @@ import pytest
 from qctl.connect import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.actions import Action, promoting, purging, removing, retrying
-from qctl.ops.bulk import BulkReport, BulkRun, Firmness, Selection, firmness
+from qctl.ops.bulk import BulkReport, BulkRun
+from qctl.ops.choice import Firmness, Selection, firmness
 from qctl.ops.pace import TARGET_S, Pace
 from qctl.ops.selection import Filter, parse_where
 from tests.wire.build import Q, put, row, scores
@@ -184,22 +185,63 @@ def test_a_redis_that_goes_away_is_partly_done(store: Client) -> None:
     assert "once more" in caught.value.hint
 
 
-def test_a_rate_is_kept_and_can_be_interrupted(store: Client) -> None:
+@pytest.mark.parametrize(("rate", "most"), [(200, 20), (60, 6)])
+def test_a_rate_is_kept_in_small_steps(store: Client, rate: float, most: int) -> None:
+    fill(store, 60)
+    only = Selection(state="failed", limit=30)
+    run = BulkRun(store, Q, retrying("failed"), only, 60, rate=rate)
+    done = [progress.done for progress in run]
+    assert done[-1] == 30
+    assert 0 < max(b - a for a, b in itertools.pairwise([0, *done])) <= most
+
+
+def test_a_slow_rate_does_one_at_a_time_and_can_be_interrupted(store: Client) -> None:
     fill(store, 60)
     told: list[int] = []
     run = BulkRun(
         store,
         Q,
         retrying("failed"),
-        Selection(state="failed", limit=10),
+        Selection(state="failed"),
         60,
         rate=0.5,
-        # Ten jobs at one in two seconds: it waits, and hears that it shall not.
+        # One in two seconds: it waits, and hears that it shall not.
         stop=lambda: bool(told.append(1)) or len(told) > 5,
     )
-    with pytest.raises(InterruptedByUserError):
+    with pytest.raises(InterruptedByUserError) as caught:
         list(run)
-    assert run.report().done == 10
+    assert run.report().done == 1
+    assert caught.value.why == "1 job was retried before"
+
+
+def test_a_limit_counts_what_was_done(store: Client) -> None:
+    """Else those that are left alone would stand before the others for ever."""
+    fill(store, 60)
+    for n in range(55):
+        # Their deduplication ids belong to another job by now.
+        store.call("HSET", Q(str(n)), "deid", f"d{n}", "opts", f'{{"de":{{"id":"d{n}"}}}}')
+        store.call("SET", Q(f"de:d{n}"), "other")
+    put(store, "other")
+    report = carried_out(store, retrying("failed"), Selection(state="failed", limit=3))
+    assert report.sample == ("55", "56", "57")
+    assert (report.matched, report.done, report.skipped_count) == (58, 3, 55)
+    assert report.complete
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_may_not_be_all_is_partly_done(
+    store: Client, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    monkeypatch.setattr("qctl.wire.walk._NOTED", 10)
+    for n in range(30):
+        put(store, str(n), "failed", score=4 * 10**12 + n, finishedOn=4 * 10**12 + n)
+    run = BulkRun(store, Q, retrying("failed"), Selection(state="failed"), 30, dry_run=dry_run)
+    with pytest.raises(PartialError) as caught:
+        list(run)
+    report = run.report()
+    assert (report.done, report.complete) == (10, False)
+    assert "not all failed jobs were looked at" in caught.value.what
+    assert bool(caught.value.hint) is not dry_run
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ import pytest
 from qctl.connect import Arg, Client, connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import CHUNK, DEFAULT_LIMIT, STATES, list_jobs, show_job, stream_jobs
+from qctl.ops.jobs import (
+    CHUNK,
+    DEFAULT_LIMIT,
+    STATES,
+    list_jobs,
+    show_job,
+    stream_jobs,
+)
 from qctl.ops.selection import Filter
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -300,7 +307,41 @@ def test_since_looks_at_the_end_of_finished_jobs_and_stops_there(fake: Client) -
         "598",
         "597",
     ]
-    assert spy.count("HGETALL") == 200
+    assert spy.count("HGETALL") == 3
+
+
+def test_since_goes_on_behind_a_job_without_a_time(store: Client) -> None:
+    for number in range(300):
+        finished = T0 + number * 1000
+        times = {} if number in (299, 250) else {"finishedOn": finished}
+        add(store, str(number), "failed", finished, **times)
+    since = datetime.fromtimestamp((T0 + 20_000) / 1000, UTC)
+    expected = [str(number) for number in range(298, 19, -1) if number != 250]
+    assert ids(store, "failed", since=since, limit=1000) == expected
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed", "delayed", "active"])
+def test_named_jobs_are_looked_up_and_no_others(store: Client, state: str) -> None:
+    where = {"waiting": "wait"}.get(state, state)
+    for number in range(300):
+        add(store, str(number), where, *([T0 + number] if state == where != "active" else []))
+    add(store, "elsewhere", "completed", T0)
+    before = snapshot(store)
+    spy = Spy(store)
+    named = Filter(ids=frozenset({"7", "299", "elsewhere", "never"}))
+    found = {job.id for job in stream_jobs(spy, before.keys, state, named)}
+    assert found == {"7", "299"}
+    # Those in ``active`` are few, and each is looked at for its lock.
+    assert spy.count("HGETALL") == (300 if state == "active" else 2)
+    assert ids(store, state, ids=frozenset({"7", "8"}), name="none") == []
+
+
+def test_named_finished_jobs_come_newest_first(store: Client) -> None:
+    for number in range(20):
+        add(store, str(number), "failed", T0 + number)
+    named = frozenset({"3", "12", "7"})
+    assert ids(store, "failed", ids=named) == ["12", "7", "3"]
+    assert ids(store, "failed", ids=named, limit=1) == ["12"]
 
 
 def test_since_looks_at_when_other_jobs_were_added(store: Client) -> None:

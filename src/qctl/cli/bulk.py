@@ -11,7 +11,8 @@ from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.actions import Action
-    from qctl.ops.bulk import BulkReport, BulkRun, Selection
+    from qctl.ops.bulk import BulkReport, BulkRun
+    from qctl.ops.choice import Selection
     from qctl.ops.selection import Filter
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
@@ -70,7 +71,7 @@ def retry(
     A job keeps its priority, and its parent waits for it again.
     """
     from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
-    from qctl.ops.bulk import Selection  # noqa: PLC0415
+    from qctl.ops.choice import Selection  # noqa: PLC0415
 
     action = retrying(reset_attempts=reset_attempts)
     carry_out(env, queue, action, Selection(ids=_unique(ids)), yes=yes, dry_run=dry_run)
@@ -180,7 +181,7 @@ def select(
     Raises:
         UsageError: a value is not understood, or filters stand beside ids without a state.
     """
-    from qctl.ops.bulk import Selection  # noqa: PLC0415
+    from qctl.ops.choice import Selection  # noqa: PLC0415
 
     if state is None and any((name, where, since, until)):
         raise UsageError(
@@ -257,14 +258,14 @@ def carry_out(
         finally:
             # Also when it was interrupted: what was done must be known.
             report = run.report()
-            if report.complete or report.done:
+            if report.complete or report.done or report.below_count:
                 _tell(env, report, paused=snapshot.paused)
-    if selection.named and report.skipped_count and not dry_run:
+    if selection.named and report.skipped_count:
         _raise_for(report)
 
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
-    from qctl.ops.bulk import Firmness, firmness, most_meant  # noqa: PLC0415
+    from qctl.ops.choice import Firmness, firmness, most_meant  # noqa: PLC0415
     from qctl.output.bulk import question  # noqa: PLC0415
 
     firm = firmness(action, selection, total)
@@ -319,11 +320,11 @@ def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
 
 def _raise_for(report: BulkReport) -> None:
     """Not all of the named jobs were changed."""
-    if report.done:
+    if report.done or report.below_count:
         raise typer.Exit(ExitStatus.PARTIAL)
     first = report.skipped[0]
     raise NotFoundError(
-        "nothing was changed",
+        "nothing would be changed" if report.dry_run else "nothing was changed",
         why=f"{first.id}: {first.reason}",
         hint=f"qctl jobs show {report.queue} {first.id}",
     )

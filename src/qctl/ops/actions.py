@@ -6,17 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from qctl.connect import Client
-from qctl.wire.children import any_locked, descendants
-from qctl.wire.keys import QueueKeys
+from qctl.ops.family import look_below, remove_below
+from qctl.ops.far import remove_far_too
+from qctl.ops.means import WORDS, Means
 from qctl.wire.transitions import promote, remove_jobs, retry_finished
 
-# Jobs of one flow that are deleted with their parent.
-MOST_CHILDREN = 10_000
-_CHUNK = 100
-
-# What an action does to some jobs of a state ("" for any): id → the script's word.
-Act = Callable[[Client, QueueKeys, Sequence[str], str], Mapping[str, str]]
+# What an action does to some jobs: id → the script's word, or why the job was left alone.
+Act = Callable[[Means, Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +34,7 @@ class Action:
 
     def reason(self, answer: str) -> str:
         """Why a job was left alone."""
-        return self.words.get(answer) or _WORDS.get(answer, answer)
-
-
-_WORDS = {
-    "inactive": "it is in another state",
-    "missing": "it does not exist, or its data is gone",
-    "locked": "a worker has it",
-    "duplicate": "another job that is still to end has its deduplication id",
-    "scheduled": "it is the next run of a scheduler; `qctl schedules remove` ends that",
-    "parent": "its children have not ended; --with-children deletes them as well",
-    "children": f"more than {MOST_CHILDREN:,} jobs are below it",
-    "child-locked": "a worker has one of its children",
-    "deep": "it stands far from both ends of a long list: finding it would hold Redis up",
-}
+        return self.words.get(answer) or WORDS.get(answer, answer)
 
 
 def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
@@ -64,8 +47,18 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
     """
     forget = "attempts" if reset_attempts else ""
 
-    def act(client: Client, keys: QueueKeys, ids: Sequence[str], _: str) -> Mapping[str, str]:
-        return retry_finished(client, keys, ids, source=state, forget=forget)
+    def act(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
+        return means.pace.timed(
+            len(ids),
+            lambda: retry_finished(
+                means.client,
+                means.keys,
+                ids,
+                source=state,
+                forget=forget,
+                dry_run=means.dry_run,
+            ),
+        )
 
     words = {"inactive": f"it is not {state or 'finished'}"}
     return Action("retry", "retried", ("failed", "completed"), act, words)
@@ -74,8 +67,10 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
 def promoting() -> Action:
     """Run delayed jobs now."""
 
-    def act(client: Client, keys: QueueKeys, ids: Sequence[str], _: str) -> Mapping[str, str]:
-        return promote(client, keys, ids)
+    def act(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
+        return means.pace.timed(
+            len(ids), lambda: promote(means.client, means.keys, ids, dry_run=means.dry_run)
+        )
 
     return Action("promote", "promoted", ("delayed",), act, {"inactive": "it is not delayed"})
 
@@ -101,32 +96,59 @@ _REMOVABLE = (
 )
 
 
-def _remove(
-    client: Client, keys: QueueKeys, ids: Sequence[str], state: str, *, as_one: bool
-) -> Mapping[str, str]:
-    return remove_jobs(client, keys, ids, state=state, as_one=as_one)
+def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Mapping[str, str]:
+    def remove(some: Sequence[str]) -> Mapping[str, str]:
+        call = partial(
+            remove_jobs,
+            means.client,
+            means.keys,
+            some,
+            state=means.state,
+            as_one=as_one,
+            dry_run=means.dry_run,
+            seen=means.seen,
+        )
+        return means.pace.timed(len(some), call)
+
+    if not means.goes_far:
+        return remove(ids)
+    return remove_far_too(means, means.keys, ids, remove, means.state)
 
 
-def _remove_with_children(
-    client: Client, keys: QueueKeys, ids: Sequence[str], state: str
-) -> Mapping[str, str]:
-    answers = {}
+def _remove_with_children(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
+    answers: dict[str, str] = {}
     for job_id in ids:
-        below = descendants(client, keys, job_id, most=MOST_CHILDREN)
-        if below is None:
-            answers[job_id] = "children"
-        elif any_locked(client, below):
-            answers[job_id] = "child-locked"
-        else:
-            # The parent first: it must not go on when its last child is deleted.
-            answers |= remove_jobs(client, keys, [job_id], state=state, parents=True)
-            if answers[job_id] == "removed":
-                _remove_all(client, below)
+        means.check_stop()
+        answers[job_id] = _remove_family(means, job_id)
     return answers
 
 
-def _remove_all(client: Client, jobs: Sequence[tuple[QueueKeys, str]]) -> None:
-    for keys in dict.fromkeys(keys for keys, _ in jobs):
-        ids = [job_id for of, job_id in jobs if of == keys]
-        for start in range(0, len(ids), _CHUNK):
-            remove_jobs(client, keys, ids[start : start + _CHUNK], parents=True)
+def _remove_family(means: Means, job_id: str) -> str:
+    def remove(ids: Sequence[str], *, dry_run: bool) -> Mapping[str, str]:
+        call = partial(
+            remove_jobs,
+            means.client,
+            means.keys,
+            ids,
+            state=means.state,
+            with_last=True,
+            dry_run=dry_run,
+            seen=means.seen,
+        )
+        return means.pace.timed(len(ids), call)
+
+    # Before anything below it is touched.
+    answer = remove([job_id], dry_run=True)[job_id]
+    top = means.keys, job_id
+    if answer not in {"removed", "deep"}:
+        return answer
+    if reason := look_below(means, top):
+        return reason
+    reason, with_it = remove_below(means, top)
+    if reason:
+        return reason
+    act = partial(remove, dry_run=means.dry_run)
+    answer = remove_far_too(means, means.keys, [job_id], act, means.state)[job_id]
+    if answer == "removed":
+        means.below += with_it
+    return "jobs came below it meanwhile" if answer == "parent" else answer

@@ -10,16 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import ClassVar
 
 from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError
 from qctl.ops.actions import Action
+from qctl.ops.choice import Selection
 from qctl.ops.jobs import FINISHED, listed_job
-from qctl.ops.pace import Pace, round_trip_s
-from qctl.ops.selection import Filter, Where
-from qctl.wire.jobs import HEAVY, ReadJob, read_records
+from qctl.ops.means import Means
+from qctl.ops.pace import FIRST, Pace, round_trip_s
+from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
 from qctl.wire.walk import ShortWalk, Walk, walk
@@ -27,41 +27,9 @@ from qctl.wire.walk import ShortWalk, Walk, walk
 SAMPLE = 10
 # Skipped jobs that a report names; it counts all.
 MOST_SKIPPED = 100
-# Named jobs that are run again without a question, and jobs from which on the name is asked for.
-FEW = 10
-MANY = 1000
 _NAP_S = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which jobs.
-
-    Args:
-        state: one of ``ops.jobs.STATES``; None for the jobs named, wherever they are.
-        ids: those, without a state.
-        only: which of the state.
-        limit: how many at most.
-    """
-
-    state: str | None = None
-    ids: tuple[str, ...] = ()
-    only: Filter = field(default_factory=Filter)
-    limit: int | None = None
-
-    @property
-    def named(self) -> int:
-        """How many jobs are named; 0 when none is."""
-        return len(self.ids or self.only.ids)
-
-    @property
-    def heavy(self) -> tuple[str, ...]:
-        """Long fields that the filter looks at."""
-        where = self.only.where
-        looked_at = where.fields if isinstance(where, Where) else HEAVY if where else frozenset()
-        # How many attempts a job has stands in its options.
-        more = {"opts"} if "attempts_max" in looked_at else set()
-        return tuple(sorted((looked_at & HEAVY) | more))
+# With a rate, one call does no more than what it allows in this time.
+_BURST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +62,7 @@ class BulkReport:
         matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
         skipped: the first hundred of them.
         sample: the first ids that were changed, or would be.
+        below_count: jobs that were deleted with those above them; not among the others.
         complete: False when it ended before it had looked at all.
     """
 
@@ -109,6 +78,7 @@ class BulkReport:
     skipped_count: int
     skipped: tuple[Skipped, ...]
     sample: tuple[str, ...]
+    below_count: int = 0
     dry_run: bool
     complete: bool = True
 
@@ -132,34 +102,6 @@ class _Tally:
                 self.skipped_count += 1
                 if len(self.skipped) < MOST_SKIPPED:
                     self.skipped.append(Skipped(job_id, action.reason(answer)))
-
-
-class Firmness(Enum):
-    """How firmly to ask before."""
-
-    NOT = "not at all"
-    YES = "a yes"
-    NAME = "the queue's name"
-
-
-def firmness(action: Action, selection: Selection, total: int) -> Firmness:
-    """The more jobs it may touch, and the less can be undone, the firmer.
-
-    With a filter only a look at all of them could tell how many there are: the question is about
-    all that may be meant, at most ``selection.limit``.
-    """
-    most = most_meant(selection, total)
-    if most and (action.name == "purge" or most > MANY):
-        return Firmness.NAME
-    if not most or (selection.named and most <= FEW and action.name in {"retry", "promote"}):
-        return Firmness.NOT
-    return Firmness.YES
-
-
-def most_meant(selection: Selection, total: int) -> int:
-    """How many jobs it can be at most; ``total`` are in the state."""
-    most = selection.named or total
-    return most if selection.limit is None else min(most, selection.limit)
 
 
 class BulkRun:
@@ -194,6 +136,8 @@ class BulkRun:
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
+        self._means: Means | None = None
+        self._far: list[str] = []
         self._is_complete = False
 
     def report(self) -> BulkReport:
@@ -210,6 +154,7 @@ class BulkRun:
             skipped_count=tally.skipped_count,
             skipped=tuple(tally.skipped),
             sample=tuple(tally.sample),
+            below_count=self._below,
             dry_run=self._dry_run,
             complete=self._is_complete,
         )
@@ -219,7 +164,7 @@ class BulkRun:
 
         Raises:
             InterruptedByUserError: ``stop`` said so.
-            PartialError: Redis refused or went away after some were done.
+            PartialError: Redis refused or went away after some were done; or not all were seen.
             QctlError: the same, before any was.
         """
         try:
@@ -227,11 +172,11 @@ class BulkRun:
         except (InterruptedByUserError, PartialError):
             raise
         except QctlError as error:
-            done = self._tally.done
+            done = self._tally.done + self._below
             if self._dry_run or not done:
                 raise
             raise PartialError(
-                f"after {done:,} jobs were {self._action.done}: {error.what}",
+                f"after {self._were(done)}: {error.what}",
                 why="\n".join(
                     part
                     for part in (
@@ -246,25 +191,37 @@ class BulkRun:
 
     def _run(self) -> Iterator[BulkProgress]:
         ping_s = round_trip_s(self._client)
-        reading, acting = Pace(ping_s), Pace(ping_s)
+        reading = Pace(ping_s)
+        acting = Pace(ping_s, self._first())
+        means = self._means = self._means_of(acting, Pace(ping_s))
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
             self._check_stop()
-            entries = path.take((reading if self._selection.only.is_set else acting).size)
+            looks_first = self._selection.only.is_set or self._selection.named
+            entries = path.take((reading if looks_first else acting).size)
             if not entries:
+                if not path.is_complete:
+                    raise self._not_all()
                 break
-            chosen = self._choose(entries, reading)
-            gone: set[str] = set()
-            for start in _chunk_starts(chosen, acting):
-                self._check_stop()
-                chunk = chosen[start : start + acting.size]
-                gone |= self._act(chunk, acting)
+            chosen, gone = self._choose(entries, reading), set()
+            while chosen and not self._is_enough():
                 self._wait_for_rate(began)
+                self._check_stop()
+                size = self._allowed(acting.size)
+                chunk, chosen = chosen[:size], chosen[size:]
+                gone |= self._act(chunk, means)
                 yield self._progress()
+            gone |= self._act_far(means, began)
             path.stays([entry for entry in entries if entry.id not in gone])
             yield self._progress()
         self._is_complete = True
+
+    def _first(self) -> int:
+        """How many jobs the first call takes: one may take long if it is searched for in a list."""
+        may_search = self._action.name in {"remove", "purge"}
+        is_in_list = self._selection.state in {None, "waiting", "stalled"}
+        return 1 if may_search and is_in_list and not self._dry_run else FIRST
 
     def _path(self) -> Walk:
         selection = self._selection
@@ -273,21 +230,44 @@ class BulkRun:
         if selection.only.ids:
             # The script tells which of them are elsewhere.
             return ShortWalk(sorted(selection.only.ids))
-        since = selection.only.since if selection.state in FINISHED else None
-        since_ms = None if since is None else since.timestamp() * 1000
-        return walk(self._client, self._keys, selection.state, since=since_ms)
+        since_ms = selection.only.since_ms if selection.state in FINISHED else None
+        # What fails again, or is delayed again, has had its turn.
+        once = self._action.name in {"retry", "promote"}
+        return walk(self._client, self._keys, selection.state, since=since_ms, once=once)
 
     def _is_enough(self) -> bool:
         limit = self._selection.limit
-        return limit is not None and self._tally.matched >= limit
+        return limit is not None and self._tally.done >= limit
+
+    def _allowed(self, size: int) -> int:
+        """How many of so many jobs the next call may change."""
+        limit = self._selection.limit
+        if self._rate is not None and not self._dry_run:
+            size = min(size, max(1, int(self._rate * _BURST_S)))
+        return size if limit is None else min(size, limit - self._tally.done)
+
+    def _were(self, done: int) -> str:
+        return f"{done:,} {'job was' if done == 1 else 'jobs were'} {self._action.done}"
+
+    def _not_all(self) -> PartialError:
+        """Some may not have been looked at."""
+        why = "jobs are added faster than they can be looked at"
+        if self._selection.state in FINISHED:
+            why += ", or very many finished in the future by Redis' clock"
+        return PartialError(
+            f"not all {self._selection.state} jobs were looked at",
+            why=why,
+            hint="" if self._dry_run else "the same command once more goes on with the others",
+        )
 
     def _check_stop(self) -> None:
         if self._stop():
+            done = self._tally.done + self._below
             raise InterruptedByUserError(
                 "interrupted",
                 why="nothing was changed"
-                if not self._tally.done or self._dry_run
-                else f"{self._tally.done:,} jobs were {self._action.done} before",
+                if not done or self._dry_run
+                else f"{self._were(done)} before",
                 hint="the same command once more goes on with those that are left",
             )
 
@@ -298,10 +278,7 @@ class BulkRun:
             ids = pace.timed(len(entries), lambda: self._matching(entries))
         else:
             ids = [entry.id for entry in entries]
-        if selection.limit is not None:
-            ids = ids[: selection.limit - tally.matched]
         tally.scanned += len(entries)
-        tally.matched += len(ids)
         return ids
 
     def _matching(self, entries: Sequence[Entry]) -> list[str]:
@@ -312,20 +289,54 @@ class BulkRun:
             listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
             for entry, record in zip(entries, records, strict=True)
         )
-        return [job.id for job in jobs if self._selection.only.takes(job)]
+        only = self._selection.only
+        # Of a named job that is not there the script tells that.
+        return [job.id for job in jobs if only.takes(job) or (only.ids and job.missing)]
 
-    def _act(self, ids: Sequence[str], pace: Pace) -> set[str]:
-        """Change some jobs; which of them have left their place."""
-        if self._dry_run:
-            self._tally.done += len(ids)
-            self._tally.sample += ids[: SAMPLE - len(self._tally.sample)]
-            return set()
-        state = self._selection.state or ""
-        answers = pace.timed(
-            len(ids), lambda: self._action.act(self._client, self._keys, ids, state)
+    def _means_of(self, acting: Pace, hops: Pace) -> Means:
+        selection = self._selection
+        return Means(
+            client=self._client,
+            keys=self._keys,
+            pace=acting,
+            hops=hops,
+            check_stop=self._check_stop,
+            state=selection.state or "",
+            dry_run=self._dry_run,
+            seen=selection.state is not None and not selection.only.ids,
         )
+
+    @property
+    def _below(self) -> int:
+        return self._means.below if self._means else 0
+
+    def _act(self, ids: Sequence[str], means: Means) -> set[str]:
+        """Change some jobs; which of them have left their place."""
+        answers = dict(self._action.act(means, ids))
+        if not means.goes_far:
+            far = [job_id for job_id in ids if answers.get(job_id) == "deep"]
+            self._far += far
+            for job_id in far:
+                del answers[job_id]
+        self._tally.matched += len(answers)
         self._tally.note(answers, self._action)
+        if self._dry_run:
+            return set()
         return {job_id for job_id, answer in answers.items() if answer == self._action.done}
+
+    def _act_far(self, means: Means, began: float) -> set[str]:
+        """Those that are too deep in a list for one call, together since that takes long."""
+        gone: set[str] = set()
+        means.goes_far = True
+        while self._far and not self._is_enough():
+            self._wait_for_rate(began)
+            self._check_stop()
+            size = self._allowed(len(self._far))
+            far, self._far = self._far[:size], self._far[size:]
+            gone |= self._act(far, means)
+        means.goes_far = False
+        self._far = []
+        return gone
 
     def _wait_for_rate(self, began: float) -> None:
         if self._rate is None or self._dry_run:
@@ -343,12 +354,3 @@ class BulkRun:
             done=tally.done,
             total=max(self._total, tally.scanned),
         )
-
-
-def _chunk_starts(ids: Sequence[str], pace: Pace) -> Iterator[int]:
-    """Where each call begins; their size may change from one to the next."""
-    start = 0
-    while start < len(ids):
-        size = pace.size
-        yield start
-        start += size

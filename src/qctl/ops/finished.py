@@ -17,6 +17,7 @@ from qctl.errors import ExitStatus, QctlError, ReplyError
 from qctl.ops.metrics import OTHER, Names
 from qctl.wire.events import Event, read_events
 from qctl.wire.keys import QueueKeys
+from qctl.wire.server import clock_ms
 from qctl.wire.stream_starts import has_missed, read_stream_starts
 
 # Upper bounds of the histogram's buckets, in seconds.
@@ -92,13 +93,8 @@ class Finished:
         Raises:
             UnreachableError: Redis is away.
         """
-        try:
-            seconds, micros = self._client.call("TIME")
-            now_ms = int(seconds) * 1000 + int(micros) // 1000
-        except ReplyError:
-            now_ms = int(time.time() * 1000)
         # The last id there can be before this millisecond.
-        self._begin_id = f"{now_ms - 1}-{2**64 - 1}"
+        self._begin_id = f"{clock_ms(self._client) - 1}-{2**64 - 1}"
 
     def poll(self, queues: Iterable[str]) -> None:
         """Count what is new.

@@ -1,13 +1,14 @@
 """Jobs of a queue: lists by state, and one job in full.
 
 Nothing is written. A list costs what it shows, not what the queue holds: without a filter only the
-jobs shown are read, with one the list is read in chunks until enough jobs match.
+jobs shown are read, and named ones alone; with another filter the list is read in chunks until
+enough jobs match.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -190,6 +191,8 @@ def stream_jobs(
 ) -> Iterator[Job]:
     """Jobs of one state: the next to run or oldest first, finished ones newest first.
 
+    Named jobs of ``waiting`` come in the order of their ids.
+
     Args:
         state: one of ``STATES``.
         only: which of them.
@@ -204,15 +207,17 @@ def stream_jobs(
     wanted = only if only and only.is_set else None
     size = CHUNK if wanted else max(1, min(limit, CHUNK))
     if state == "stalled":
-        chunks = _chunks(lists.stalled_ids(client, keys), size)
+        chunks = _chunks([Entry(job_id) for job_id in lists.stalled_ids(client, keys)], size)
+    elif wanted and wanted.ids and state != "active":
+        chunks = _chunks(lists.find(client, keys, state, wanted.ids), size)
     else:
         chunks = lists.windows(client, keys, state, size)
+    if wanted and wanted.since_ms is not None and state in FINISHED:
+        chunks = _down_to(wanted.since_ms, chunks)
     found = 0
     # An id may have moved along since the chunk before.
     recent: dict[str, None] = {}
     for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
-        if wanted and state in FINISHED and wanted.is_before(job):
-            return  # Newest first: all that follow are older.
         if job.id in recent or (wanted and not wanted.takes(job)):
             continue
         yield job
@@ -224,9 +229,17 @@ def stream_jobs(
             recent = dict.fromkeys([*recent][_REMEMBERED // 2 :])
 
 
-def _chunks(ids: Sequence[str], size: int) -> Iterator[list[Entry]]:
-    for start in range(0, len(ids), size):
-        yield [Entry(job_id) for job_id in ids[start : start + size]]
+def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
+    for start in range(0, len(entries), size):
+        yield [*entries[start : start + size]]
+
+
+def _down_to(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
+    """Finished ones, newest first, until one is older."""
+    for entries in chunks:
+        yield [entry for entry in entries if entry.score is None or entry.score >= since_ms]
+        if entries and entries[-1].score is not None and entries[-1].score < since_ms:
+            return
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 # What a call may take of Redis' time; well below the 5 ms that none may.
 TARGET_S = 0.001
-_FIRST = 50
+FIRST = 50
 _MOST = 500
 _PINGS = 3
 
@@ -25,11 +25,12 @@ class Pace:
 
     Args:
         ping_s: what the shortest round trip takes; see ``round_trip_s``.
+        first: the size of the first call; small where one job alone may take long.
     """
 
-    def __init__(self, ping_s: float) -> None:
+    def __init__(self, ping_s: float, first: int = FIRST) -> None:
         self._ping_s = ping_s
-        self.size = _FIRST
+        self.size = first
 
     def timed(self, count: int, call: Callable[[], T]) -> T:
         """Make a call for ``count`` jobs, and learn from it."""

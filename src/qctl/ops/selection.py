@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ FIELDS = (
     "progress",
     "error",
 )
+# Fields that are text, whatever is typed.
+_TEXTS = frozenset({"id", "name", "state", "worker", "error"})
 # Fields that hold JSON, into which a path may lead.
 _NESTED = ("data", "opts", "progress")
 _MAX_DEPTH = 50
@@ -107,24 +110,29 @@ class Filter:
     def takes(self, job: Job) -> bool:
         """Whether a job is one of these."""
         at = job.finished_at if job.state in FINISHED else job.added_at
-        if self.is_before(job) or (self.until is not None and (at is None or at > self.until)):
+        # One without times is neither newer nor older than anything.
+        if self.since is not None and (at is None or at < self.since):
+            return False
+        if self.until is not None and (at is None or at > self.until):
             return False
         if self.ids and job.id not in self.ids:
             return False
         named = self.name is None or job.name == self.name
         return named and (self.where is None or self.where(job))
 
-    def is_before(self, job: Job) -> bool:
-        """Whether a job is older than ``since``; one without times is not newer than anything."""
-        at = job.finished_at if job.state in FINISHED else job.added_at
-        return self.since is not None and (at is None or at < self.since)
+    @property
+    def since_ms(self) -> float | None:
+        """The score from which on finished jobs may be meant, epoch ms: all that it takes are."""
+        # A time as a float is not exact.
+        return None if self.since is None else self.since.timestamp() * 1000 - 1
 
 
 def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
-    A field that a job does not have equals ``null`` and nothing else. A number compares with a
-    number, and with text that reads as one, such as an id.
+    A field that a job does not have equals ``null`` and nothing else. A number equals a number of
+    the same value, and text that is written in the same way: job 1 is not job 01. It is less or
+    more than text that reads as a number.
 
     Raises:
         UsageError: it is not an expression; the message points at the place.
@@ -216,6 +224,8 @@ class _Parser:
         if op.kind != "op":
             raise self._error(f"expected one of {' '.join(_OPERATORS)} here", op)
         value = self._value(op)
+        if field.text in _TEXTS and isinstance(value.value, bool):
+            value = _Value(value.text, value.text)
         return _compare(read, "=" if op.text == "==" else op.text, value)
 
     def _reader(self, token: _Token) -> Callable[[Job], Any]:
@@ -247,6 +257,8 @@ class _Parser:
                 raise self._error("this quotation mark is not closed", token)
             raise self._error("expected a value here", token)
         value = _literal(token.text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error("this number is too large; as text it needs quotation marks", token)
         if isinstance(value, bool | None) and op.text in ("<", "<=", ">", ">="):
             raise self._error(f"{token.text} cannot be compared with {op.text}", token)
         return _Value(value, token.text)
@@ -294,7 +306,7 @@ def _compare(read: Callable[[Job], Any], op: str, wanted: _Value) -> Predicate:
         needle = wanted.text.casefold()
         return lambda job: needle in _as_text(read(job)).casefold()
     if op in ("=", "!="):
-        return lambda job: _equals(read(job), wanted.value) == (op == "=")
+        return lambda job: _equals(read(job), wanted) == (op == "=")
     return lambda job: _ordered(read(job), op, wanted)
 
 
@@ -311,12 +323,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _equals(actual: Any, wanted: Any) -> bool:
-    if _is_number(wanted):
-        if isinstance(actual, str):
-            actual = _number(actual)
-        return _is_number(actual) and bool(actual == wanted)
-    return type(actual) is type(wanted) and bool(actual == wanted)
+def _equals(actual: Any, wanted: _Value) -> bool:
+    if isinstance(actual, str) and wanted.value is not None:
+        return not isinstance(wanted.value, bool) and actual == wanted.text
+    if _is_number(wanted.value):
+        return _is_number(actual) and bool(actual == wanted.value)
+    return type(actual) is type(wanted.value) and bool(actual == wanted.value)
 
 
 def _ordered(actual: Any, op: str, wanted: _Value) -> bool:

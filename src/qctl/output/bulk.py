@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qctl.ops.bulk import BulkProgress, BulkReport, Selection
+from qctl.ops.bulk import BulkProgress, BulkReport
+from qctl.ops.choice import Selection
 from qctl.output.text import count, counted, visible
 
 _ASKING = {
@@ -51,11 +52,13 @@ def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
     if report.done > len(report.sample):
         ids += f" and {count(report.done - len(report.sample))} more"
     yield f"{queue}: {counted(report.done, 'job')} {words[report.action]}" + (ids and f": {ids}")
+    if report.below_count:
+        yield f"{counted(report.below_count, 'job')} below {words[report.action]}"
     if report.state is not None:
         end = "" if report.complete else "; it ended before it had looked at all"
         yield f"{count(report.scanned)} of {count(report.total)} {report.state} scanned{end}"
     for skipped in report.skipped[:_MOST_SHOWN]:
-        yield f"{visible(skipped.id, 40)} left alone: {skipped.reason}"
+        yield f"{visible(skipped.id, 40)} left alone: {visible(skipped.reason)}"
     if report.skipped_count > _MOST_SHOWN:
         yield f"{counted(report.skipped_count - _MOST_SHOWN, 'more job')} left alone"
     if paused and report.done and report.action in {"retry", "promote"}:

@@ -1,13 +1,14 @@
-"""The children of a flow's parent, and theirs (wire format 2.1, 5.4)."""
+"""The children of a flow's parent (wire format 2.1, 5.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from qctl.connect import Client
+from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import raised
-from qctl.wire.keys import QueueKeys
+from qctl.wire.jobs import raised, read_json, typed
+from qctl.wire.keys import QueueKeys, job_of
 
 # Where a parent keeps its children: those that have not ended, and those that have.
 _SCANS = {
@@ -17,58 +18,88 @@ _SCANS = {
     "unsuccessful": "ZSCAN",
 }
 _COUNT = 500
-# Jobs whose locks are asked for at once.
-_WINDOW = 200
+# Children that are looked at in one round trip.
+_WINDOW = 100
 
 
-def descendants(
-    client: Client, keys: QueueKeys, job_id: str, *, most: int
-) -> list[tuple[QueueKeys, str]] | None:
-    """All jobs below a job, whatever became of them; None if there are more than ``most``."""
-    found: dict[tuple[QueueKeys, str], None] = {}
-    pending = [(keys, job_id)]
-    while pending:
-        parent_keys, parent_id = pending.pop()
-        for child_key in _children(client, parent_keys(parent_id)):
-            child = _job_of(keys.prefix, child_key)
-            if child is None or child in found or child == (keys, job_id):
-                continue
-            if len(found) >= most:
-                return None
-            found[child] = None
-            pending.append(child)
-    return list(found)
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What a parent has noted as its child.
+
+    Args:
+        key: of its hash.
+        job: its queue and id; None when it lies under another prefix.
+        is_own: whether the job of this key is a child of this parent. The child may have been
+            deleted, and its id taken by another job.
+        has_children: whether it has, or had, some of its own.
+        is_locked: whether a worker has it.
+    """
+
+    key: str
+    job: tuple[QueueKeys, str] | None
+    is_own: bool
+    has_children: bool
+    is_locked: bool
 
 
-def any_locked(client: Client, jobs: list[tuple[QueueKeys, str]]) -> bool:
-    """Whether a worker has one of the jobs."""
-    for start in range(0, len(jobs), _WINDOW):
-        window = jobs[start : start + _WINDOW]
-        if any(map(raised, client.pipeline([("EXISTS", k.lock(i)) for k, i in window]))):
-            return True
-    return False
+def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[Child]]:
+    """What a job has noted as its children, whatever became of them; in windows.
 
-
-def _children(client: Client, parent_key: str) -> Iterator[str]:
+    Children may be deleted meanwhile. Memory and the cost of a step do not grow with their number.
+    """
+    parent_key = keys(job_id)
     for suffix, command in _SCANS.items():
-        cursor = "0"
-        while True:
-            try:
-                cursor, flat = client.call(
-                    command, f"{parent_key}:{suffix}", cursor, "COUNT", _COUNT
-                )
-            except ReplyError as error:
-                if error.code != "WRONGTYPE":
-                    raise
-                break
-            yield from flat if command == "SSCAN" else flat[::2]
-            if cursor == "0":
-                break
+        for found in _scan(client, f"{parent_key}:{suffix}", command):
+            for start in range(0, len(found), _WINDOW):
+                yield _look(client, keys.prefix, parent_key, found[start : start + _WINDOW])
 
 
-def _job_of(prefix: str, job_key: str) -> tuple[QueueKeys, str] | None:
-    # A queue's name has no colon, an id may have.
-    queue, _, job_id = job_key.removeprefix(f"{prefix}:").partition(":")
-    if not job_key.startswith(f"{prefix}:") or not queue or not job_id:
-        return None
-    return QueueKeys(prefix, queue), job_id
+def _scan(client: Client, key: str, command: str) -> Iterator[list[str]]:
+    cursor = "0"
+    while True:
+        try:
+            cursor, flat = client.call(command, key, cursor, "COUNT", _COUNT)
+        except ReplyError as error:
+            if error.code != "WRONGTYPE":
+                raise
+            return
+        yield flat if command == "SSCAN" else flat[::2]
+        if cursor == "0":
+            return
+
+
+def _look(
+    client: Client, prefix: str, parent_key: str, child_keys: Sequence[str]
+) -> Sequence[Child]:
+    commands: list[tuple[Arg, ...]] = []
+    for key in child_keys:
+        commands += [
+            ("HMGET", key, "parentKey", "parent"),
+            ("EXISTS", *(f"{key}:{suffix}" for suffix in _SCANS)),
+            ("EXISTS", f"{key}:lock"),
+        ]
+    replies = client.pipeline(commands) if commands else []
+    return [
+        Child(
+            key,
+            job_of(key, prefix),
+            _is_own(typed(fields, (None, None)), parent_key),
+            bool(raised(below)),
+            bool(raised(lock)),
+        )
+        for key, fields, below, lock in zip(
+            child_keys, replies[::3], replies[1::3], replies[2::3], strict=True
+        )
+    ]
+
+
+def _is_own(fields: Sequence[str | None], parent_key: str) -> bool:
+    noted, text = fields
+    if noted != parent_key:
+        return False
+    parent, _ = read_json(text, None)
+    queue, job_id = (
+        (parent.get("queueKey"), parent.get("id")) if isinstance(parent, dict) else (None, None)
+    )
+    # Either may be missing; where both are there they must say the same.
+    return not (queue and job_id) or f"{queue}:{job_id}" == parent_key

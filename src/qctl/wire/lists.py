@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,24 @@ def _zset_windows(
         start += size
         if len(flat) < 2 * size:
             return
+
+
+def find(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
+    """Those of the ids that stand in a state; in the order of ``windows``, in lists in their own.
+
+    Args:
+        state: ``waiting`` or the name of a sorted set.
+    """
+    names = sorted(ids)
+    if state in _LISTS:
+        return [Entry(job_id) for job_id in names if _in_lists(client, keys, job_id) == state]
+    scores = client.pipeline([("ZSCORE", keys(state), job_id) for job_id in names])
+    found = [
+        Entry(job_id, float(score))
+        for job_id, score in zip(names, map(raised, scores), strict=True)
+        if score is not None
+    ]
+    return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in _NEWEST_FIRST)
 
 
 def active_ids(client: Client, keys: QueueKeys) -> list[str]:

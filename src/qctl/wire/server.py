@@ -70,6 +70,19 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     return tuple(_read(node) for node in client.masters())
 
 
+def clock_ms(client: Client) -> int:
+    """Redis' time in epoch milliseconds; this host's when Redis does not tell.
+
+    Raises:
+        UnreachableError: it does not answer.
+    """
+    try:
+        seconds, micros = client.call("TIME")
+    except ReplyError:
+        return int(time.time() * 1000)
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 def _read(node: Client) -> ServerFacts:
     before_ns = time.time_ns()
     seconds, micros = node.call("TIME")

@@ -14,6 +14,8 @@ from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 # Jobs moved by one script call; keeps every call well below 5 ms.
 RESUME_CHUNK = 1000
 RETRY_CHUNK = 100
+# Said of a job that a call has not looked at, since it had done enough.
+_LATER = "later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def retry_finished(
     only_reason: str = "",
     run_next: bool = False,
     forget: str = "",
+    dry_run: bool = False,
 ) -> dict[str, str]:
     """Run finished jobs again.
 
@@ -128,6 +131,7 @@ def retry_finished(
         only_reason: restricts it to jobs that failed with this text; empty for any.
         run_next: before those that wait, instead of behind them.
         forget: ``stalls``: the stalls no longer count; ``attempts``: nor do the attempts made.
+        dry_run: write nothing.
 
     Returns:
         id → ``retried``, ``inactive``, ``missing`` or ``duplicate`` (see the script).
@@ -136,23 +140,27 @@ def retry_finished(
         client,
         "retry_finished",
         [keys("")],
-        [source, only_reason, "next" if run_next else "", forget],
+        [source, only_reason, "next" if run_next else "", forget, "dry" if dry_run else ""],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=run_next,
     )
 
 
-def promote(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
+def promote(
+    client: Client, keys: QueueKeys, ids: Sequence[str], *, dry_run: bool = False
+) -> dict[str, str]:
     """Run delayed jobs now.
 
     Args:
         ids: in the order in which the jobs shall run.
+        dry_run: write nothing.
 
     Returns:
         id → ``promoted``, ``inactive`` or ``missing`` (see the script).
     """
     jobs = {job_id: [job_id] for job_id in ids}
-    return _in_chunks(client, "promote", [keys("")], [], jobs, last_runs_first=False)
+    head: list[Arg] = ["dry" if dry_run else ""]
+    return _in_chunks(client, "promote", [keys("")], head, jobs, last_runs_first=False)
 
 
 def remove_jobs(
@@ -162,25 +170,37 @@ def remove_jobs(
     *,
     state: str = "",
     as_one: bool = False,
-    parents: bool = False,
+    with_last: bool = False,
+    parent_key: str = "",
+    dry_run: bool = False,
+    seen: bool = False,
 ) -> dict[str, str]:
     """Delete jobs with their logs, their dedup keys and what holds their parents up.
 
     Args:
         state: only jobs that are there; empty for anywhere.
         as_one: tell of them in one event for all, as BullMQ's clean does.
-        parents: also those whose children have not ended.
+        with_last: also those that wait for one child only, and that child with them.
+        parent_key: only children of this job, and not the last one that it waits for.
+        dry_run: write nothing.
+        seen: the jobs stood in the lists of ``state`` a moment ago, and a dry run believes it.
 
     Returns:
-        id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``inactive``, ``missing`` or
-        ``deep`` (see the script).
+        id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,
+        ``inactive``, ``missing`` or ``deep`` (see the script).
     """
     place = {"waiting": "wait", "stalled": "active"}.get(state, state)
     return _in_chunks(
         client,
         "remove_jobs",
         [keys("")],
-        [place, "cleaned" if as_one else "removed", "parents" if parents else ""],
+        [
+            place,
+            "cleaned" if as_one else "removed",
+            "last" if with_last else "",
+            parent_key,
+            ("seen" if seen else "dry") if dry_run else "",
+        ],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=False,
     )
@@ -198,10 +218,14 @@ def _in_chunks(
     # What is put at the tail of wait last runs first.
     ids = [*jobs][::-1] if last_runs_first else [*jobs]
     answers: dict[str, str] = {}
-    for start in range(0, len(ids), RETRY_CHUNK):
-        chunk = ids[start : start + RETRY_CHUNK]
+    while ids:
+        chunk = ids[:RETRY_CHUNK]
         args = [*head, *(arg for job_id in chunk for arg in jobs[job_id])]
-        answers.update(zip(chunk, scripts.run(client, script, keys, args), strict=True))
+        found = zip(chunk, scripts.run(client, script, keys, args), strict=True)
+        told = {job_id: answer for job_id, answer in found if answer != _LATER}
+        answers.update(told)
+        # Those that are left of the chunk are the last of it.
+        ids = ids[len(told) :]
     return {job_id: answers[job_id] for job_id in jobs}
 
 

@@ -2,18 +2,22 @@
 -- its delay is reset.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] … ids, at most 500
+-- ARGV[1] "dry" to write nothing
+-- ARGV[2] … ids, at most 500
 --
 -- Answers one word a job: "promoted", "inactive" (not delayed), "missing" (it has no hash any more).
 --@include placing
 --@include types
 
-local base = KEYS[1]
+local base, is_dry = KEYS[1], ARGV[1] == "dry"
 
 local function promote(id)
   local job_key = base .. id
   if not is_job(job_key) then
     return "missing"
+  end
+  if is_dry then
+    return redis.call("ZSCORE", base .. "delayed", id) and "promoted" or "inactive"
   end
   if redis.call("ZREM", base .. "delayed", id) == 0 then
     return "inactive"
@@ -32,8 +36,10 @@ end
 require_queue_types(base)
 
 local answers = {}
-for i = 1, #ARGV do
+for i = 2, #ARGV do
   answers[#answers + 1] = promote(ARGV[i])
 end
-wake(base)
+if not is_dry then
+  wake(base)
+end
 return answers

@@ -1,62 +1,61 @@
--- Delete jobs. Wire format 5.18 without the children, and 5.19 (clean) for a whole state; a parent that
--- waits for none but the deleted job goes on (soft, P17).
+-- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state; a parent that waits for none but
+-- the deleted job goes on (soft, P17).
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or
 --         "" for any place
 -- ARGV[2] "removed": an event a job; "cleaned": one for all
--- ARGV[3] "" to leave jobs alone whose children have not ended; "parents" to delete them, too
--- ARGV[4] … ids, at most 500
+-- ARGV[3] "" to leave jobs alone whose children have not ended; "last" to delete one with the only
+--         child that has not, and with the only one below that, and so on
+-- ARGV[4] "" or the key of a parent: only children of it go, except the last one that it waits for,
+--         so that it neither goes on nor waits for nothing; what is no child of it holds it up no more
+-- ARGV[5] "dry" to write nothing; "seen" for the same with jobs that were just seen in their list
+-- ARGV[6] … ids, at most 500
 --
 -- Answers one word a job: "removed", "locked" (a worker has it), "scheduled" (the next run of a
--- scheduler), "parent" (children of it have not ended), "inactive" (it is not there), "missing" (nor
--- anywhere), "deep" (far from both ends of a list; finding it would take Redis too long).
+-- scheduler), "parent" (children of it have not ended), "child-locked" (a worker has the last of them),
+-- "last" (the last that the parent waits for), "inactive" (it is not there), "missing" (nor anywhere,
+-- or no child of the parent), "deep" (far from both ends of a list), "later" (this call has searched
+-- enough; never the first).
+--@include list_search
 --@include keep
 --@include types
 
-local base, place, event, takes_parents = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == "parents"
-local PLACES = {"completed", "waiting-children", "delayed", "failed", "prioritized", "wait",
-  "paused", "active"}
-local LISTS = {wait = true, paused = true, active = true}
--- Entries that are looked through from each end; two milliseconds each.
-local SEARCHED = 100000
+local base, place, event, goes_with_last = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == "last"
+local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
+local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
+local LISTS = {"wait", "paused", "active"}
+-- Of a flow, at most, in one call.
+local LEVELS = 100
+-- A dry run: parent → children that would be gone by now.
+local gone = {}
 
--- Answers true when the id was there, "deep" when it may be.
-local function leave_list(key, id)
-  local length = redis.call("LLEN", key)
-  if length == 0 then
-    return false
-  end
-  -- The head first: that is where a walk through a list begins.
-  for _, rank in ipairs({1, -1}) do
-    local found = redis.pcall("LPOS", key, id, "RANK", rank, "MAXLEN", SEARCHED)
-    -- Redis before 6.0.6 has no LPOS.
-    if found and (type(found) == "number" or length <= SEARCHED) then
-      return redis.call("LREM", key, rank, id) > 0
-    end
-  end
-  return length > 2 * SEARCHED and "deep" or false
+local function is_meant(name, where)
+  return where == "" or where == name or (where == "wait" and name == "paused")
 end
 
--- Answers where the job was, "deep", or nil.
-local function leave(id)
-  for _, name in ipairs(PLACES) do
-    if place == "" or place == name or (place == "wait" and name == "paused") then
-      local left
-      if LISTS[name] then
-        left = leave_list(base .. name, id)
-      else
-        left = redis.call("ZREM", base .. name, id) == 1
-      end
-      if left then
-        return left == "deep" and left or name
-      end
+-- Answers the name of where it is, or nil; "deep" when it may be in a list. And the end of the list
+-- from which it is found.
+local function find(from, id, where)
+  for _, name in ipairs(SETS) do
+    if is_meant(name, where) and redis.call("ZSCORE", from .. name, id) then
+      return name
     end
   end
+  local names = {}
+  for _, name in ipairs(LISTS) do
+    if is_meant(name, where) then
+      names[#names + 1] = name
+    end
+  end
+  if is_seen and names[1] then
+    return names[1]
+  end
+  return find_in_lists(from, names, id)
 end
 
-local function is_next_run(id, scheduler)
-  local slot = scheduler and tonumber(redis.call("ZSCORE", base .. "repeat", scheduler) or "")
+local function is_next_run(from, id, scheduler)
+  local slot = scheduler and tonumber(redis.call("ZSCORE", from .. "repeat", scheduler) or "")
   return slot and id == "repeat:" .. scheduler .. ":" .. string.format("%.0f", slot)
 end
 
@@ -65,43 +64,135 @@ local function size(command, key)
   return type(found) == "number" and found or 0
 end
 
+local function unfinished(job_key)
+  return size("SCARD", job_key .. ":dependencies") - (gone[job_key] or 0)
+end
+
+-- A job that may go, and where it is; or nil and why it may not.
+local function look(from, id, where)
+  local key = from .. id
+  local fields = is_job(key) and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey")
+      or {}
+  -- The id may be the name of another key, such as "meta": then there is no job to delete.
+  local is_real = fields[1] or false
+  if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
+    return nil, "locked"
+  elseif is_real and is_next_run(from, id, fields[2]) then
+    return nil, "scheduled"
+  elseif not goes_with_last and unfinished(key) > 0 then
+    return nil, "parent"
+  end
+  local name, rank = find(from, id, where)
+  if name == "deep" then
+    return nil, "deep"
+  elseif not name and (where ~= "" or not is_real) then
+    return nil, is_real and "inactive" or "missing"
+  end
+  return {base = from, id = id, key = key, is_real = is_real, dedup_id = fields[3],
+    parent_key = fields[4], place = name, rank = rank}
+end
+
+-- A queue's name has no colon, an id may have.
+local function split(job_key)
+  local prefix = string.match(base, "^(.*:)[^:]*:$") or ""
+  if string.sub(job_key, 1, #prefix) == prefix then
+    local queue, id = string.match(string.sub(job_key, #prefix + 1), "^([^:]+:)(.+)$")
+    return queue and prefix .. queue, id
+  end
+end
+
+-- The child may have been deleted, and another job may have its id.
+local function is_child(job_key, of)
+  local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
+  local is_json, parent = pcall(cjson.decode, fields[2] or "")
+  if is_json and type(parent) == "table" and parent.queueKey and parent.id then
+    return fields[1] == of and tostring(parent.queueKey) .. ":" .. tostring(parent.id) == of
+  end
+  return fields[1] == of
+end
+
+-- All jobs that go with one, from the top; or nil and why it stays.
+local function look_down(id)
+  local jobs = {}
+  local job, word = look(base, id, place)
+  while job do
+    jobs[#jobs + 1] = job
+    local left = unfinished(job.key)
+    -- What a dry run has left below it would be gone.
+    if left == 0 or is_dry then
+      return jobs
+    elseif left > 1 or #jobs > LEVELS then
+      return nil, "parent"
+    end
+    local last_key = redis.call("SRANDMEMBER", job.key .. ":dependencies")
+    if not is_child(last_key, job.key) then
+      return jobs
+    end
+    local from, last_id = split(last_key)
+    if not from then
+      return nil, "parent"
+    end
+    require_queue_types(from)
+    job, word = look(from, last_id, "")
+  end
+  return nil, #jobs > 0 and word == "locked" and "child-locked" or word
+end
+
 -- Nobody may reuse it: neither the throttled nor those to come (wire format 5.5).
-local function free_dedup(id, dedup_id)
-  local key = base .. "de:" .. dedup_id
-  if redis.pcall("GET", key) == id then
-    redis.call("DEL", key, base .. "dn:" .. dedup_id)
+local function free_dedup(job)
+  local key = job.base .. "de:" .. job.dedup_id
+  if redis.pcall("GET", key) == job.id then
+    redis.call("DEL", key, job.base .. "dn:" .. job.dedup_id)
+  end
+end
+
+local function take(job)
+  if job.rank then
+    redis.call("LREM", job.base .. job.place, job.rank, job.id)
+  elseif job.place then
+    redis.call("ZREM", job.base .. job.place, job.id)
+  end
+  redis.call("SREM", job.base .. "stalled", job.id)
+  if job.is_real then
+    pcall(detach_from_parent, job.key)
+    if job.dedup_id then
+      free_dedup(job)
+    end
+    delete_job_keys(job.key)
+  end
+  if event == "removed" then
+    emit(job.base .. "events", job.base .. "meta", "event", "removed", "jobId", job.id,
+      "prev", job.place or "unknown")
+  end
+end
+
+local function foresee(job)
+  local of = job.parent_key
+  if of and redis.pcall("SISMEMBER", of .. ":dependencies", job.key) == 1 then
+    gone[of] = (gone[of] or 0) + 1
   end
 end
 
 local function remove(id)
-  local job_key = base .. id
-  local is_hash = is_job(job_key)
-  local fields = is_hash and redis.call("HMGET", job_key, "timestamp", "rjk", "deid") or {}
-  -- The id may be the name of another key, such as "meta": then there is no job to delete.
-  local is_real = fields[1] or false
-  if is_real and redis.call("EXISTS", job_key .. ":lock") == 1 then
-    return "locked"
-  elseif is_real and is_next_run(id, fields[2]) then
-    return "scheduled"
-  elseif not takes_parents and size("SCARD", job_key .. ":dependencies") > 0 then
-    return "parent"
-  end
-  local left = leave(id)
-  if left == "deep" then
-    return "deep"
-  elseif not left and (place ~= "" or not is_real) then
-    return is_real and "inactive" or "missing"
-  end
-  redis.call("SREM", base .. "stalled", id)
-  if is_real then
-    pcall(detach_from_parent, job_key)
-    if fields[3] then
-      free_dedup(id, fields[3])
+  local pending = parent_key .. ":dependencies"
+  local is_last = parent_key ~= "" and size("SCARD", pending) == 1
+      and redis.call("SISMEMBER", pending, base .. id) == 1
+  if parent_key ~= "" and not is_child(base .. id, parent_key) then
+    if not is_last and not is_dry then
+      redis.pcall("SREM", pending, base .. id)
     end
-    delete_job_keys(job_key)
+    return "missing"
   end
-  if event == "removed" then
-    emit(base .. "events", base .. "meta", "event", "removed", "jobId", id, "prev", left or "unknown")
+  local jobs, word = look_down(id)
+  if not jobs or is_last then
+    return word or "last"
+  end
+  for _, job in ipairs(jobs) do
+    if is_dry then
+      foresee(job)
+    else
+      take(job)
+    end
   end
   return "removed"
 end
@@ -110,12 +201,12 @@ require_queue_types(base)
 redis.call("SCARD", base .. "stalled")
 
 local answers, removed = {}, 0
-for i = 4, #ARGV do
-  local answer = remove(ARGV[i])
+for i = 6, #ARGV do
+  local answer = has_searched_enough() and "later" or remove(ARGV[i])
   answers[#answers + 1] = answer
   removed = removed + (answer == "removed" and 1 or 0)
 end
-if event == "cleaned" and removed > 0 then
+if event == "cleaned" and removed > 0 and not is_dry then
   emit(base .. "events", base .. "meta", "event", "cleaned", "count", string.format("%.0f", removed))
 end
 return answers

@@ -6,7 +6,8 @@
 -- ARGV[2] "" for any; else only jobs whose failedReason is this text
 -- ARGV[3] "" behind those that wait; "next" before them, or in front of their priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget attempts, too
--- ARGV[5] … ids, at most 500
+-- ARGV[5] "dry" to write nothing
+-- ARGV[6] … ids, at most 500
 --
 -- Answers one word a job: "retried", "inactive" (not finished, or for another reason), "missing",
 -- "duplicate" (another job that is still to end has its deduplication id).
@@ -15,12 +16,15 @@
 --@include types
 
 local base, source, only_reason = KEYS[1], ARGV[1], ARGV[2]
-local runs_next, forget = ARGV[3] == "next", ARGV[4]
+local runs_next, forget, is_dry = ARGV[3] == "next", ARGV[4], ARGV[5] == "dry"
 local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 
-local function leave_finished(id)
+-- A dry run: deduplication id → the job that would have it by now.
+local foreseen = {}
+
+local function find_finished(id)
   for _, state in ipairs({"failed", "completed"}) do
-    if (source == "" or source == state) and redis.call("ZREM", base .. state, id) == 1 then
+    if (source == "" or source == state) and redis.call("ZSCORE", base .. state, id) then
       return state
     end
   end
@@ -46,6 +50,9 @@ end
 
 -- Whether another job that is still to end has this one's deduplication id.
 local function is_duplicate(id, dedup_id)
+  if foreseen[dedup_id] then
+    return true
+  end
   local owner = redis.pcall("GET", base .. "de:" .. dedup_id)
   return type(owner) == "string" and owner ~= id and is_job(base .. owner)
       and redis.call("HEXISTS", base .. owner, "finishedOn") == 0
@@ -54,7 +61,12 @@ end
 -- A job that is to end again has its id until then, as when it was added; a throttle's time is over.
 local function hold_dedup(id, dedup_id, opts)
   local dedup = type(opts.de) == "table" and opts.de or {}
-  if not tonumber(dedup.ttl) then
+  if tonumber(dedup.ttl) then
+    return
+  end
+  if is_dry then
+    foreseen[dedup_id] = id
+  else
     redis.call("SET", base .. "de:" .. dedup_id, id, "NX")
   end
 end
@@ -87,15 +99,19 @@ local function retry(id)
   if fields[4] and is_duplicate(id, fields[4]) then
     return "duplicate"
   end
-  local state = leave_finished(id)
+  local state = find_finished(id)
   if not state then
     return "inactive"
   end
-  forget_past(job_key, state)
   local opts = decoded(fields[3])
   if fields[4] then
     pcall(hold_dedup, id, fields[4], opts)
   end
+  if is_dry then
+    return "retried"
+  end
+  redis.call("ZREM", base .. state, id)
+  forget_past(job_key, state)
   local parent = parent_of(fields[5], fields[6])
   if parent then
     pcall(rejoin_parent, job_key, parent, state)
@@ -115,8 +131,10 @@ end
 require_queue_types(base)
 
 local answers = {}
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   answers[#answers + 1] = retry(ARGV[i])
 end
-wake(base)
+if not is_dry then
+  wake(base)
+end
 return answers

@@ -4,9 +4,10 @@
 -- Removed by one call at most; what is left over goes with later calls.
 local MOST_REMOVED = 1000
 
--- P16. The lock is not among them: it belongs to whoever holds it.
+-- P16. The lock is not among them: it belongs to whoever holds it. A parent may have had 100,000 children,
+-- which DEL would free one by one before it answers.
 local function delete_job_keys(job_key)
-  redis.call("DEL", job_key, job_key .. ":logs", job_key .. ":dependencies",
+  redis.call("UNLINK", job_key, job_key .. ":logs", job_key .. ":dependencies",
     job_key .. ":processed", job_key .. ":failed", job_key .. ":unsuccessful")
 end
 

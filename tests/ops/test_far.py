@@ -1,0 +1,219 @@
+"""Jobs deep in long lists: found, deleted, and no call of it keeps Redis from others for long."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.ops.actions import purging, removing
+from qctl.ops.bulk import BulkReport, BulkRun
+from qctl.ops.choice import Selection
+from qctl.ops.selection import Filter, parse_where
+from qctl.wire.far import draw, positions
+from qctl.wire.transitions import remove_jobs
+from tests.ops.test_family import child, top
+from tests.servers import RedisServer
+from tests.wire.build import Q, put, row
+
+# As lib/list_search.lua says: entries that one call of a script comes by at most.
+MOST_SEARCHED = 35_000
+# Of a list that is read.
+MOST_SENT = 5_000
+
+
+def fill(client: Client, count: int, deep: dict[int, str], *, name: str = "wait") -> None:
+    """A list of so many entries, at the given places (from the head) those ids, each a job."""
+    words = [deep.get(n, f"x{n}") for n in range(count)]
+    for start in range(0, count, 10_000):
+        client.call("RPUSH", Q(name), *words[start : start + 10_000])
+    for job_id in deep.values():
+        put(client, job_id, "")
+
+
+def carried_out(client: Client, *ids: str, total: int = 1, **options: bool) -> BulkReport:
+    run = BulkRun(client, Q, removing(), Selection(ids=ids), total, **options)
+    for _ in run:
+        pass
+    return run.report()
+
+
+class Replayed:
+    """What a server did to ``wait``, done once more here: entries come by, for each call.
+
+    Args:
+        lines: of MONITOR.
+        entries: of the list, before.
+    """
+
+    def __init__(self, lines: list[str], entries: list[str]) -> None:
+        self._entries = entries
+        self._index = {job_id: n for n, job_id in enumerate(entries)}
+        self.scripts: list[int] = []
+        self.commands: list[int] = []
+        for line in lines:
+            head, _, rest = line.partition("] ")
+            words = re.findall(r'"((?:[^"\\]|\\.)*)"', rest)
+            if head.endswith(" lua"):
+                self.scripts[-1] += self._come_by(words)
+            elif words[0] == "EVALSHA":
+                self.scripts.append(0)
+            else:
+                self.commands.append(self._come_by(words))
+
+    def _come_by(self, command: list[str]) -> int:
+        match command:
+            case ["LPOS", _, job_id, "RANK", rank, "MAXLEN", most] if "wait" in command[1]:
+                return min(self._steps(job_id, rank), int(most))
+            case ["LREM", _, rank, job_id]:
+                steps = self._steps(job_id, rank)
+                self._entries.remove(job_id)
+                self._index = {job_id: n for n, job_id in enumerate(self._entries)}
+                return steps
+            case ["LSET", _, at, job_id]:
+                # A list seeks an index by whole nodes of it.
+                self._entries[int(at)] = job_id
+                self._index[job_id] = int(at)
+            case ["LRANGE", _, start, end]:
+                return int(end) - int(start) + 1
+            case ["LINSERT", *_]:
+                pytest.fail(f"{command} has no bound")
+        return 1
+
+    def _steps(self, job_id: str, rank: str) -> int:
+        length = len(self._entries)
+        at = self._index.get(job_id, length)
+        return at + 1 if rank == "1" or at == length else length - at
+
+
+@contextlib.contextmanager
+def monitored(server: RedisServer) -> Iterator[Callable[[], list[str]]]:
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as watcher,
+        watcher.makefile("r", encoding="utf-8", newline="\r\n") as stream,
+    ):
+        watcher.sendall(b"MONITOR\r\n")
+        assert stream.readline().strip() == "+OK"
+
+        def ended() -> list[str]:
+            with contextlib.closing(connect(server.url)[1]) as client:
+                client.call("ECHO", "that is all")
+            lines = []
+            while '"ECHO" "that is all"' not in (line := stream.readline()):
+                lines.append(line)
+            return lines
+
+        yield ended
+
+
+def test_named_jobs_deep_in_a_long_list_go_and_no_call_searches_long(
+    redis_url: str, client: Client, redis_server: RedisServer
+) -> None:
+    places = {1: "first", 9_999: "near", 30_000: "a", 60_000: "b", 60_007: "c", 199_999: "last"}
+    fill(client, 200_000, places)
+    put(client, "nowhere", "")
+    before = row(client, "wait")
+    named = random.Random(7).sample([*places.values(), "never", "nowhere"], 8)
+    with monitored(redis_server) as ended:
+        report = carried_out(client, *named)
+        seen = Replayed(ended(), [*before])
+    assert (report.done, sorted(report.sample)) == (6, sorted(places.values()))
+    assert {skipped.id for skipped in report.skipped} == {"never", "nowhere"}
+    assert row(client, "wait") == [job_id for job_id in before if job_id not in places.values()]
+    assert 10_000 <= max(seen.scripts) <= MOST_SEARCHED
+    assert max(seen.commands) <= MOST_SENT
+
+
+def test_the_bound_holds_when_a_call_is_for_many_jobs(
+    client: Client, redis_server: RedisServer
+) -> None:
+    """The size of a call may have grown while jobs were near to the ends of their list."""
+    places = {n * 997: f"d{n}" for n in range(100)}
+    fill(client, 100_000, places)
+    before = row(client, "wait")
+    with monitored(redis_server) as ended:
+        answers = remove_jobs(client, Q, [*places.values()])
+        seen = Replayed(ended(), before)
+    assert set(answers.values()) == {"removed", "deep"}
+    assert max(seen.scripts) <= MOST_SEARCHED
+    # More than one job a call, where they are near.
+    assert 50 < len(seen.scripts) < 100
+
+
+def test_children_deep_in_a_long_list_go_with_their_parent(client: Client) -> None:
+    root = top(client)
+    places = {n: f"c{n}" for n in range(500, 60_000, 5_000)}
+    fill(client, 60_000, places)
+    for job_id in places.values():
+        child(client, (Q, job_id), root, "")
+    run = BulkRun(client, Q, removing(with_children=True), Selection(ids=("top",)), 1)
+    list(run)
+    assert (run.report().done, run.report().below_count) == (1, len(places))
+    assert row(client, "wait") == [f"x{n}" for n in range(60_000) if n not in places]
+    assert client.call("EXISTS", *(Q(job_id) for job_id in places.values())) == 0
+
+
+def test_what_a_filter_chooses_deep_in_a_list_goes_too(client: Client) -> None:
+    places = {n: f"d{n}" for n in range(0, 24_000, 3_000)}
+    fill(client, 24_000, places)
+    for job_id in places.values():
+        client.call("HSET", Q(job_id), "name", "wanted")
+    only = Filter(where=parse_where("name = wanted"))
+    for dry_run in (True, False):
+        chosen = Selection(state="waiting", only=only)
+        run = BulkRun(client, Q, purging(), chosen, 24_000, dry_run=dry_run)
+        list(run)
+        assert (run.report().done, run.report().scanned) == (len(places), 24_000)
+    assert row(client, "wait") == [f"x{n}" for n in range(24_000) if n not in places]
+
+
+def test_a_dry_run_looks_as_far(client: Client) -> None:
+    fill(client, 50_000, {25_000: "deep"})
+    put(client, "nowhere", "")
+    report = carried_out(client, "deep", "nowhere", dry_run=True)
+    assert report.sample == ("deep",)
+    assert [skipped.id for skipped in report.skipped] == ["nowhere"]
+    assert client.call("LINDEX", Q("wait"), 25_000) == "deep"
+
+
+def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
+    """More than the slack at once, as a bulk add of BullMQ does."""
+    fill(client, 40_000, {20_000: "a", 20_001: "b", 20_300: "c"})
+    added = iter([0, 5, 90, 1_000, 0, 30, 2_000])
+
+    class Adding:
+        def __init__(self) -> None:
+            self.count = 0
+
+        def call(self, *command: object, timeout_s: float = 0.0) -> object:
+            if command[0] == "EVALSHA" and (more := next(added, 0)):
+                client.call("LPUSH", Q("wait"), *(f"n{self.count + n}" for n in range(more)))
+                self.count += more
+            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(client, name)
+
+    adding = Adding()
+    report = carried_out(adding, "a", "b", "c")  # type: ignore[arg-type]
+    assert report.done == 3
+    left = row(client, "wait")
+    assert [job_id for job_id in left if job_id[0] == "x"] == [
+        f"x{n}" for n in range(40_000) if n not in {20_000, 20_001, 20_300}
+    ]
+    assert len(left) == 39_997 + adding.count
+
+
+def test_drawn_entries_pass_others_that_keep_their_order(store: Client) -> None:
+    store.call("RPUSH", Q("wait"), *"abcdefghij")
+    assert draw(store, Q("wait"), ["h", "c", "never", "j"], 2, 9) == 2
+    assert row(store, "wait") == [*"abchdefgij"]
+    assert draw(store, Q("wait"), ["h", "c"], 0, 4) == 2
+    assert row(store, "wait") == [*"chabdefgij"]
+    assert draw(store, Q("nothing"), ["a"], 0, 5) == 0
+    assert list(positions(store, Q("wait"), ["a", "j", "never"])) == [{"a": 2, "j": 9}]
