@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 
 import pytest
 
 from qctl.connect import Client
+from qctl.wire import scripts
+from qctl.wire.adding import NewJob, add_calls, added_ids
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import pause, resume
+from qctl.wire.transitions import pause, resume, retry_finished
 from tests.interop.node import NodeBull, ids_of, runs
 from tests.servers import wait_until
+from tests.wire.build import put
 
 Q = QueueKeys("bull", "q")
 Bulls = Callable[..., NodeBull]
@@ -179,6 +183,20 @@ def test_bullmq_5_may_resume_a_pause_of_qctl_when_all_adders_are_version_6(
     ids.append(six.add("q"))
     five.resume("q")
     assert_all_run(node_bull, client, ids, 5)
+
+
+def test_bullmq_5_pauses_and_resumes_around_what_qctl_adds_and_retries(
+    node_bull: Bulls, client: Client
+) -> None:
+    five = node_bull(5)
+    failed = put(client, "f", "failed")
+    five.pause("q")
+    retry_finished(client, Q, [failed])
+    (call,) = add_calls(Q, [NewJob("a")], round(time.time() * 1000))
+    (added,) = added_ids([NewJob("a")], [scripts.run(client, call.name, call.keys, call.args)])
+    later = five.add("q")
+    five.resume("q")
+    assert set(next_up(client)) == {failed, added, later}
 
 
 @pytest.mark.parametrize("pauser", ["v6", "qctl"])

@@ -102,6 +102,15 @@ def test_jobs_that_bullmq_5_paused_get_company(store: Client) -> None:
     assert row(store, "paused") == ["1", "old"]
 
 
+@pytest.mark.parametrize(
+    ("version", "place"), [("5.81.5", "paused"), ("6.7.0", "wait"), ("55.0", "wait")]
+)
+def test_a_queue_that_was_empty_when_it_was_paused(version: str, place: str, store: Client) -> None:
+    store.call("HSET", Q("meta"), "paused", 1, "version", f"bullmq:{version}")
+    add(store, NewJob("a"), NewJob("b"))
+    assert row(store, place) == ["2", "1"]
+
+
 def test_the_stream_is_capped_as_the_queue_says(client: Client) -> None:
     client.call("HSET", Q("meta"), "opts.maxLenEvents", "100")
     add(client, *(NewJob("a") for _ in range(400)))

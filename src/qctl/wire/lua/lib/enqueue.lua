@@ -1,12 +1,11 @@
--- Puts a job where it runs next: the tail of wait, or the front of its priority class (primitive P7,
--- front-of-class variant). While a queue is paused the way BullMQ 5 does it, with its jobs in the
--- paused list, that list is the place: a BullMQ 5 resume renames it over wait.
+-- Puts a job where it runs next: the tail of wait (or of the paused list), or the front of its priority
+-- class (primitive P7, front-of-class variant).
+--@include paused_list
 
 local function enqueue_next(meta_key, wait_key, paused_key, prioritized_key, id, priority)
   if priority > 0 then
     redis.call("ZADD", prioritized_key, string.format("%.0f", priority * 4294967296), id)
-  elseif redis.call("HEXISTS", meta_key, "paused") == 1
-      and redis.call("EXISTS", paused_key) == 1 then
+  elseif is_paused_list_used(meta_key, wait_key, paused_key) then
     redis.call("RPUSH", paused_key, id)
   else
     redis.call("RPUSH", wait_key, id)

@@ -2,12 +2,11 @@
 --@include markers
 --@include events
 --@include jobs
+--@include paused_list
 
--- The list for jobs that are ready. While a queue is paused the way BullMQ 5 does it, with its jobs in
--- the paused list, that list is the place: a BullMQ 5 resume renames it over wait.
+-- The list for jobs that are ready.
 local function target_list(base)
-  if redis.call("HEXISTS", base .. "meta", "paused") == 1
-      and redis.call("EXISTS", base .. "paused") == 1 then
+  if is_paused_list_used(base .. "meta", base .. "wait", base .. "paused") then
     return base .. "paused"
   end
   return base .. "wait"
