@@ -342,12 +342,22 @@ def test_a_queue_that_does_not_exist(store: Client, apps: Apps) -> None:
             ask(store, *names)
 
 
-def test_a_queue_of_bull_4(store: Client, apps: Apps) -> None:
-    store.call("SET", Q("id"), "7")
-    store.call("LPUSH", Q("wait"), "7")
-    store.call("HSET", Q("7"), "name", "x", "timestamp", "1")
+def test_a_queue_of_bull_4_is_not_safe(store: Client, apps: Apps) -> None:
+    store.call("SET", OTHER("id"), "7")
+    store.call("LPUSH", OTHER("active"), "7")
+    store.call("HSET", OTHER("7"), "name", "x", "timestamp", "1")
     with pytest.raises(RefusedError, match="Bull 3 or 4"):
-        ask(store, "q")
+        ask(store, "other")
+    put(store, "1", "completed")
+    assert ask(store, "q").verdict.word == "safe"
+    # Neither when its app serves it, too, nor when all queues are meant.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    for names in (("q",), ()):
+        told = ask(store, *names)
+        assert (told.verdict.word, told.bull) == ("not now", ("other",))
+        assert told.verdict.reasons == ("other is a queue of Bull 3 or 4, which qctl cannot judge",)
+        assert told.verdict.commands == ("qctl status other",)
+        apps.processes, apps.owned = [], {}
 
 
 def test_a_queue_that_cannot_be_read_is_not_safe(store: Client, apps: Apps) -> None:

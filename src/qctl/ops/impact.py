@@ -77,6 +77,7 @@ class Impact:
         away_s: how long no worker is taken to be there, for ``schedules``.
         schedules: None when they cannot be read. Likewise ``data``, and ``best_time``.
         unread: names of queues that cannot be read.
+        bull: names of queues of Bull 3/4, whose jobs were not looked at.
     """
 
     asked_at: datetime
@@ -91,6 +92,7 @@ class Impact:
     also: tuple[str, ...]
     foreign: tuple[str, ...]
     unread: tuple[str, ...]
+    bull: tuple[str, ...]
     jobs: tuple[JobAtRisk, ...]
     interrupted: tuple[JobRef, ...]
     interrupted_if_handled: tuple[JobRef, ...] | None
@@ -209,6 +211,7 @@ class _Look:
             also=scope.also,
             foreign=scope.foreign,
             unread=tuple(name for name, _ in scope.queues.broken),
+            bull=scope.bull,
             jobs=jobs,
             interrupted=_refs(worst),
             interrupted_if_handled=_refs(best) if is_timed else None,

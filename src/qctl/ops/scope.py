@@ -52,6 +52,11 @@ class Scope:
     def snapshots(self) -> tuple[QueueSnapshot, ...]:
         return tuple(queue for queue in self.queues.readable if queue.format == "bullmq")
 
+    @property
+    def bull(self) -> tuple[str, ...]:
+        """Names of the queues of Bull 3/4, whose jobs are not looked at."""
+        return tuple(q.keys.name for q in self.queues.readable if q.format == "bull")
+
 
 def find_scope(
     client: Client,

@@ -89,6 +89,9 @@ def _against(
         yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
+    if not is_gapless:
+        for name in scope.bull:
+            yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
     wait_s = downtime.drain_wait_p50_s
     if wait_s is not None and wait_s > DRAIN_TIMEOUT_S and not is_gapless:
         yield (
@@ -152,7 +155,7 @@ def _instead(
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
-    if odd := [*leased, *(name for name, _ in scope.queues.broken)]:
+    if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
         yield command(prefix, "status", *odd)
     if not all(server.is_writable for server in data):
         yield "redis-cli INFO persistence"
