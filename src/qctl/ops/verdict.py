@@ -65,7 +65,9 @@ def judge(
     against = tuple(_against(scope, downtime, data, is_gapless))
     if against:
         return Verdict(NOT_NOW, against, tuple(_instead(scope, queues, downtime, data, prefix)))
-    endangered = tuple(_endangered(scope, queues, interrupted, probably, is_gapless, asked_at))
+    endangered = tuple(
+        _endangered(scope, queues, interrupted, probably, is_gapless, asked_at, prefix)
+    )
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
@@ -107,6 +109,7 @@ def _endangered(
     probably: Sequence[JobAtRisk] | None,
     is_gapless: bool,
     asked_at: datetime,
+    prefix: str,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
     if interrupted and probably is None:
@@ -120,17 +123,38 @@ def _endangered(
     if scope.foreign:
         yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
     for queue in queues:
-        # Also where no worker is seen: not every client shows itself as one.
-        if queue.paused:
-            continue
-        if waiting := _waiting(queue):
-            jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
-            yield f"{jobs} in {queue.name}, so one may start at any moment"
-        elif queue.next_due_at is not None:
-            left = queue.next_due_at - asked_at
-            if left < timedelta(seconds=SOON_S):
-                when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
-                yield f"a job of {queue.name} is due {when}"
+        yield from _may_start(queue, asked_at, prefix)
+
+
+def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[str]:
+    """Why a job of a queue may start, or may run unseen, between the question and the restart.
+
+    Also where no worker is seen: not every client shows itself as one.
+    """
+    if queue.stalled:
+        jobs = "1 job of" if queue.stalled == 1 else f"{queue.stalled:,} jobs of"
+        # A worker too busy to renew a lock still has the job, whether the queue is paused or not.
+        then = "may still run" if queue.paused else "may still run, or start again at any moment"
+        put_back = command(prefix, "jobs retry-stalled", queue.name)
+        yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
+    if queue.paused:
+        return
+    if waiting := _waiting(queue):
+        jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+        yield f"{jobs} in {queue.name}, so one may start at any moment"
+    elif parents := queue.waiting_children:
+        jobs = "1 job waits" if parents == 1 else f"{parents:,} jobs wait"
+        yield (
+            f"{jobs} for children in {queue.name}, so one may start at any moment, once its last "
+            "child has ended"
+        )
+    elif queue.next_due_at is not None:
+        left = queue.next_due_at - asked_at
+        if left < timedelta(seconds=SOON_S):
+            when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
+            yield f"a job of {queue.name} is due {when}"
+    elif queue.delayed:
+        yield f"when the next delayed job of {queue.name} is due cannot be told"
 
 
 def _harm(jobs: Sequence[JobAtRisk]) -> str:
@@ -170,7 +194,9 @@ def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[st
     if target is None:
         # Of many queues those where something runs or may start.
         at_work = [
-            q.name for q in queues if q.active or (not q.paused and (_waiting(q) or q.delayed))
+            q.name
+            for q in queues
+            if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
         ]
         return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
