@@ -117,13 +117,45 @@ def test_not_when_a_drain_would_take_too_long(store: Client, apps: Apps) -> None
     assert told.downtime.drain_wait_p50_s == pytest.approx(3600, abs=2)
 
 
-def test_not_when_redis_takes_no_writes(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_on_a_replica(fake: Any, monkeypatch: pytest.MonkeyPatch, apps: Apps) -> None:
     put(fake, "1", "completed")
-    monkeypatch.setattr(type(fake), "info", "# Replication\r\nrole:slave\r\n")
-    told = ask(fake, "q")
-    assert told.verdict.word == "not now"
+    info = "# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6380\r\n"
+    monkeypatch.setattr(type(fake), "info", info)
+    told = ask(fake, "q").verdict
+    assert told.word == "not now"
+    assert "this Redis is a replica of 10.0.0.1:6380: what it has may be old" in told.reasons[0]
+    assert told.commands == ("qctl impact --target pm2:app --redis redis://10.0.0.1:6380/0",)
+
+
+def test_not_when_redis_takes_no_writes(
+    client: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, "1", "completed")
+    client.call("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        told = ask(client, "q")
+    finally:
+        client.call("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert (told.verdict.word, told.verdict.commands) == ("not now", ("redis-cli INFO",))
+    assert "Redis refuses writes" in told.verdict.reasons[0]
     assert told.data is not None
-    assert "replica" in told.data[0].hazards[0]
+    assert told.data[0].is_writable is False
+
+
+def test_whether_redis_takes_writes_is_not_known(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, apps: Apps
+) -> None:
+    put(fake, "1", "completed")
+    assert ask(fake, "q").verdict.word == "safe"
+    for info, is_told in ((f"{fake.info}maxmemory:9\r\n", True), ("", False)):
+        monkeypatch.setattr(type(fake), "info", info)
+        found = look(fake, "q")
+        assert found.impact.verdict.word == "drain first"
+        assert found.impact.verdict.reasons == (
+            "whether Redis takes writes, without which no job can end, cannot be told",
+        )
+        assert (found.impact.data is not None) is is_told
+        assert any("may not call INFO" in remark for remark in found.remarks) is not is_told
 
 
 # Stalled jobs stand apart

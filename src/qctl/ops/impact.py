@@ -142,15 +142,16 @@ def assess(
         UnreachableError: Redis or the target's manager cannot be reached.
     """
     scope = find_scope(client, address, settings, names, target)
-    look = _Look(client, settings, scope)
+    look = _Look(client, address, settings, scope)
     return Assessment(look.impact(away_s), scope.queues, (*scope.remarks, *look.remarks))
 
 
 class _Look:
     """One look: everything is read once, the jobs first."""
 
-    def __init__(self, client: Client, settings: Settings, scope: Scope) -> None:
+    def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
         self._client = client
+        self._address = address
         self._scope = scope
         self._limit = settings.max_stalled_count
         self._now_ms = int(time.time() * 1000)
@@ -197,9 +198,10 @@ class _Look:
                 interrupted=worst,
                 probably=best if handles else None,
                 downtime=times,
-                data=data or (),
+                data=data,
                 is_gapless=is_gapless,
                 asked_at=moment(self._now_ms),
+                address=self._address,
             ),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
@@ -337,8 +339,15 @@ class _Look:
 
     # Redis and its history
 
-    def _data(self) -> tuple[DataSafety, ...]:
-        return data_safety(read_servers(self._client), self._now_ms)
+    def _data(self) -> tuple[DataSafety, ...] | None:
+        servers = read_servers(self._client)
+        if any(server.role is None for server in servers):
+            self.remarks.append(
+                "how safe the data is cannot be told: this Redis user may not call INFO (grant it: "
+                "ACL SETUSER … +info)"
+            )
+            return None
+        return data_safety(servers, self._now_ms)
 
     def _best_time(self, agendas: Sequence[Agenda], times: Downtime) -> BestTime | None:
         ordered = sorted(self._scope.snapshots, key=lambda s: -s.counts.completed)

@@ -122,9 +122,8 @@ class Holders:
         others = name in self._others.get(queue, ())
         if own and not others:
             return "target"
-        if beat is not None and _lives_here(beat):
-            return "other"
-        return "other" if others and not own and self._is_seen(queue) else "unknown"
+        is_named = others and not own and self._is_seen(queue)
+        return "other" if is_named or (beat is not None and _lives_here(beat)) else "unknown"
 
     def _is_seen(self, queue: str) -> bool:
         """Whether each process of the target shows a worker of the queue."""

@@ -7,10 +7,11 @@ job only by chance.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from qctl.config import DEFAULT_PREFIX
+from qctl.connect import Address
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.lookup import command
 from qctl.ops.outage import Downtime
@@ -49,24 +50,27 @@ def judge(
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
     downtime: Downtime,
-    data: Sequence[DataSafety],
+    data: Sequence[DataSafety] | None,
     is_gapless: bool,
     asked_at: datetime,
+    address: Address,
 ) -> Verdict:
     """The verdict on a restart now.
 
     Args:
         interrupted: at worst.
         probably: those of them that are, where the workers are known to finish their jobs.
-        data: of each master; empty when it cannot be told.
+        data: of each master; None when it cannot be told.
+        address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
     prefix = _prefix(scope)
-    against = tuple(_against(scope, downtime, data, is_gapless))
+    against = tuple(dict.fromkeys(_against(scope, downtime, data or (), is_gapless)))
     if against:
-        return Verdict(NOT_NOW, against, tuple(_instead(scope, queues, downtime, data, prefix)))
+        instead = _instead(scope, queues, downtime, data or (), address)
+        return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
     endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, is_gapless, asked_at, prefix)
+        _endangered(scope, queues, interrupted, probably, data, is_gapless, asked_at)
     )
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
@@ -87,8 +91,14 @@ def _against(
     for snapshot in scope.snapshots:
         if snapshot.lease is not None:
             yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
-    if not all(server.is_writable for server in data):
-        yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
+    for server in data:
+        if server.replica_of is not None:
+            yield (
+                f"this Redis is a replica of {server.replica_of}: what it has may be old, and "
+                "nothing can be drained here"
+            )
+        elif server.is_writable is False:
+            yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
     if not is_gapless:
@@ -107,9 +117,9 @@ def _endangered(
     queues: Sequence[QueueImpact],
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
+    data: Sequence[DataSafety] | None,
     is_gapless: bool,
     asked_at: datetime,
-    prefix: str,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
     if interrupted and probably is None:
@@ -123,7 +133,9 @@ def _endangered(
     if scope.foreign:
         yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
     for queue in queues:
-        yield from _may_start(queue, asked_at, prefix)
+        yield from _may_start(queue, asked_at, _prefix(scope))
+    if data is None or any(server.is_writable is None for server in data):
+        yield "whether Redis takes writes, without which no job can end, cannot be told"
 
 
 def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[str]:
@@ -175,14 +187,19 @@ def _instead(
     queues: Sequence[QueueImpact],
     downtime: Downtime,
     data: Sequence[DataSafety],
-    prefix: str,
+    address: Address,
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
+    prefix = _prefix(scope)
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
         yield command(prefix, "status", *odd)
-    if not all(server.is_writable for server in data):
-        yield "redis-cli INFO persistence"
+    for server in data:
+        if server.replica_of is not None:
+            target = ["--target", scope.target.label] if scope.target else []
+            yield command(prefix, "impact", *target, "--redis", _url(address, server.replica_of))
+        elif server.is_writable is False:
+            yield "redis-cli INFO"
     wait_s = downtime.drain_wait_p95_s
     if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield f"{_drain(scope, queues, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
@@ -203,6 +220,12 @@ def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[st
         return (command(prefix, "restart", target.label),)
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
     return (command(prefix, "drain", *words),)
+
+
+def _url(address: Address, place: str) -> str:
+    """The URL of another server, to be completed with this one's password."""
+    host, _, port = place.rpartition(":")
+    return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
 
 
 def _waiting(queue: QueueImpact) -> int:
