@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.config import TargetConfig
+from qctl.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
+from qctl.wire.clients import client_name
 from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.transitions import hold_lease
 from tests.ops import test_impact
-from tests.ops.test_impact import Apps, ask, ids, look, now_ms, run
+from tests.ops.test_impact import OTHER, SETTINGS, Apps, ask, ids, look, now_ms, run
 from tests.wire.build import Q, holder, put
 
 apps = test_impact.apps
@@ -176,3 +180,103 @@ def test_stalled_jobs_are_not_interrupted_and_not_safe(store: Client, apps: Apps
     assert "may still run (" in reason
     store.call("DEL", Q("active"))
     assert ask(store, "q").verdict.word == "safe"
+
+
+# What else it would hit
+
+
+def test_a_target_whose_workers_are_not_seen_may_serve_anything(store: Client, apps: Apps) -> None:
+    put(store, "1", "completed")
+    apps.owned = {}
+    for names in (("q",), ()):
+        told = ask(store, *names, target="pm2:app").verdict
+        assert told.word == "drain first"
+        assert "no worker of pm2:app is seen in this Redis" in told.reasons[0]
+    # Unless the operator has said what it serves.
+    settings = replace(SETTINGS, targets=(TargetConfig("ingest", "pm2:app", ("q",)),))
+    assert ask(store, "q", target="ingest", settings=settings).verdict.word == "safe"
+
+
+def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, apps: Apps) -> None:
+    put(store, "1", "completed")
+    put(store, "1", "completed", keys=OTHER)
+    apps.processes, apps.owned = [], {}
+    apps.others = (apps.worker(1), apps.worker(2, queue="other"))
+    told = ask(store, "q").verdict
+    assert told.word == "drain first"
+    assert told.reasons[0].startswith("the same processes may serve other, whose workers connect")
+    assert ask(store, "q", "other").verdict.word == "safe"
+    assert ask(store).verdict.word == "safe"
+    apps.others = (apps.worker(1), replace(apps.others[1], address="10.0.0.2:2"))
+    assert ask(store, "q").verdict.word == "safe"
+
+
+def test_so_may_those_of_another_prefix(redis_url: str, client: Client) -> None:
+    put(client, "1", "completed")
+    with contextlib.ExitStack() as stack:
+        for prefix in ("bull", "staging"):
+            connection = stack.enter_context(contextlib.closing(connect(redis_url)[1]))
+            connection.call("CLIENT", "SETNAME", client_name(prefix, "q"))
+        told = ask(client).verdict
+    assert told.word == "drain first"
+    assert "may serve staging:cQ== (database 0), whose" in told.reasons[0]
+
+
+def test_without_client_list_nobody_knows_what_the_workers_serve(
+    redis_url: str, client: Client
+) -> None:
+    put(client, "1", "completed")
+    client.call("ACL", "SETUSER", "blind", "reset", "on", ">pw", "~*", "+@all", "-client|list")
+    try:
+        url = redis_url.replace("redis://", "redis://blind:pw@")
+        with contextlib.closing(connect(url)[1]) as blind:
+            found = look(blind, "q")
+    finally:
+        client.call("ACL", "DELUSER", "blind")
+    assert found.impact.verdict.word == "drain first"
+    assert found.impact.verdict.reasons == (
+        "which queues these workers serve besides cannot be told",
+    )
+    assert found.remarks == (
+        "who is connected cannot be told: this Redis user may not list clients (grant it: ACL "
+        "SETUSER … +client|list)",
+    )
+
+
+# What changes between two looks
+
+
+def test_a_job_that_ends_meanwhile_may_be_tried_again(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, "1")
+    real = impact.read_active
+
+    def retried(*args: Any) -> Any:
+        store.call("LREM", Q("active"), 1, "1")
+        store.call("LPUSH", Q("wait"), "1")
+        return real(*args)
+
+    monkeypatch.setattr(impact, "read_active", retried)
+    told = ask(store, "q").verdict
+    assert (told.word, told.reasons) == (
+        "drain first",
+        ("a job of q has ended just now, and may be tried again at once",),
+    )
+
+
+def test_a_job_that_falls_due_meanwhile_is_seen(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "delayed", score=now_ms() * DELAY_FACTOR)
+    put(store, "2", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    real = impact.read_active
+
+    def promoted(*args: Any) -> Any:
+        found = real(*args)
+        store.call("ZREM", Q("delayed"), "1")
+        store.call("LPUSH", Q("active"), "1")
+        return found
+
+    monkeypatch.setattr(impact, "read_active", promoted)
+    assert ask(store, "q").verdict.reasons == ("a job of q is due now",)

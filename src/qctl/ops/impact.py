@@ -147,7 +147,9 @@ def assess(
 
 
 class _Look:
-    """One look: everything is read once, the jobs first."""
+    """One look: each thing is read once, what is due before what runs, so that no job that starts
+    meanwhile is missed.
+    """
 
     def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
         self._client = client
@@ -156,6 +158,8 @@ class _Look:
         self._limit = settings.max_stalled_count
         self._now_ms = int(time.time() * 1000)
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
+        self.remarks: list[str] = []
+        self._agendas = self._or_remark("what is scheduled", self._read_agendas)
         self._active = read_active(client, self._keys)
         # How long jobs take matters where some run, and where some are scheduled.
         busy = {job.keys for job in self._active}
@@ -164,7 +168,6 @@ class _Look:
         processes = scope.target.processes if scope.target else None
         beats = read_beats(client, self._active, settings.prefix)
         self._holders = Holders(processes, scope.connections, beats)
-        self.remarks: list[str] = []
 
     def impact(self, away_s: float | None) -> Impact:
         scope, target = self._scope, self._scope.target
@@ -179,7 +182,7 @@ class _Look:
             now_ms=self._now_ms,
         )
         handles = self._handles_signal()
-        agendas = self._or_remark("what is scheduled", self._agendas)
+        agendas = self._agendas
         queues = queues_beside(scope, self._active, agendas or ())
         held = [job for job in self._active if not job.is_orphan]
         remaining = [self._remaining(job) for job in held]
@@ -197,6 +200,7 @@ class _Look:
                 queues,
                 interrupted=worst,
                 probably=best if handles else None,
+                ended=self._ended(),
                 downtime=times,
                 data=data,
                 is_gapless=is_gapless,
@@ -261,7 +265,7 @@ class _Look:
 
     # What is scheduled
 
-    def _agendas(self) -> list[Agenda]:
+    def _read_agendas(self) -> list[Agenda]:
         return read_agendas(self._client, self._keys)
 
     def _schedules(
@@ -280,6 +284,16 @@ class _Look:
         )
 
     # The jobs
+
+    def _ended(self) -> tuple[str, ...]:
+        """Queues whose counts had an active job that is active no more: it may wait again."""
+        running = {job.key for job in self._active}
+        return tuple(
+            snapshot.keys.name
+            for snapshot in self._scope.snapshots
+            if not snapshot.paused
+            and any((snapshot.keys, job_id) not in running for job_id in snapshot.active_ids)
+        )
 
     def _remaining(self, job: ActiveJob) -> Sequence[float]:
         elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None

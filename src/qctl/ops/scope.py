@@ -22,8 +22,11 @@ from qctl.ops.lookup import (
     require_bullmq,
 )
 from qctl.ops.targets import Connections, Target, open_target, read_connections
+from qctl.wire.clients import list_foreign
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Scope:
         also: queues that were not named, and that the target serves.
         foreign: workers of the target under another prefix or database, which are not looked at.
         why_no_target: why no single app is meant; "" when one is.
+        unsure: why the restart may hit more than these queues; "" when that is known not to be.
         remarks: on what failed.
     """
 
@@ -46,6 +50,7 @@ class Scope:
     also: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     why_no_target: str = ""
+    unsure: str = ""
     remarks: tuple[str, ...] = ()
 
     @property
@@ -96,7 +101,14 @@ def find_scope(
         else:
             return _of_target(client, settings, names, found, connections, remarks)
     queues = queues_named_or_all(client, settings.prefix, names)
-    return Scope(queues, None, connections, why_no_target=why, remarks=remarks)
+    return Scope(
+        queues,
+        None,
+        connections,
+        why_no_target=why,
+        unsure=_beside(client, address, settings, connections, queues),
+        remarks=remarks,
+    )
 
 
 def _of_target(
@@ -112,7 +124,9 @@ def _of_target(
     if not names and not served:
         queues = queues_named_or_all(client, settings.prefix, ())
         remarks += (f"which queues {target.label} serves cannot be told: all are looked at",)
-        return Scope(queues, target, connections, remarks=remarks)
+        return Scope(
+            queues, target, connections, unsure=_unseen(target, connections), remarks=remarks
+        )
     if connected and names and not served & set(names):
         raise NotFoundError(
             f"{target.label} does not serve {', '.join(names)}",
@@ -140,8 +154,60 @@ def _of_target(
         connections,
         also=tuple(sorted(served - set(names))) if names else (),
         foreign=tuple(sorted(foreign)),
+        unsure=_unseen(target, connections),
         remarks=remarks,
     )
+
+
+def _unseen(target: Target, connections: Connections | None) -> str:
+    """Why a target may serve more than what is seen; the config's word is taken for it."""
+    if target.configured:
+        return ""
+    seen = connections and any(
+        connections.owned.get(p.key) or connections.foreign.get(p.key) for p in target.processes
+    )
+    if seen:
+        return ""
+    return (
+        f"no worker of {target.label} is seen in this Redis, so which queues it serves cannot be "
+        "told ([targets] of the config can)"
+    )
+
+
+def _beside(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    connections: Connections | None,
+    queues: Queues,
+) -> str:
+    """Why the processes of these queues' workers may have others, too.
+
+    Nobody tells which connections are of one process, where none is managed; those of one address
+    may be.
+    """
+    if connections is None:
+        return "which queues these workers serve besides cannot be told"
+    meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
+    hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
+    others = {
+        w.queue for w in connections.workers if w.queue not in meant and _host(w.address) in hosts
+    }
+    for place, name in list_foreign(client, settings.prefix, address.db):
+        if _host(place) in hosts:
+            others.add(name)
+    if not others:
+        return ""
+    found = sorted(others)
+    more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
+    return (
+        f"the same processes may serve {', '.join(found[:_MOST_NAMED])}{more}, whose workers "
+        "connect from the same address, and which were not looked at: name a --target, or them too"
+    )
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
 
 
 def _connections(
@@ -152,7 +218,8 @@ def _connections(
     except QctlError as error:
         if error.exit_status == ExitStatus.UNREACHABLE:
             raise
-        return None, (f"who is connected cannot be told: {error.why or error.what}",)
+        hint = f" ({error.hint})" if error.hint else ""
+        return None, (f"who is connected cannot be told: {error.what}{hint}",)
     except Exception as error:
         # Whatever the system denies about other people's processes, Redis can still be asked.
         return None, (f"which process holds which worker cannot be told: {error}",)

@@ -49,6 +49,7 @@ def judge(
     *,
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
+    ended: Sequence[str],
     downtime: Downtime,
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
@@ -60,6 +61,7 @@ def judge(
     Args:
         interrupted: at worst.
         probably: those of them that are, where the workers are known to finish their jobs.
+        ended: queues in which a job ran when their counts were read, and no more behind that.
         data: of each master; None when it cannot be told.
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
@@ -70,7 +72,7 @@ def judge(
         instead = _instead(scope, queues, downtime, data or (), address)
         return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
     endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, data, is_gapless, asked_at)
+        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, asked_at)
     )
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
@@ -117,6 +119,7 @@ def _endangered(
     queues: Sequence[QueueImpact],
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
+    ended: Sequence[str],
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     asked_at: datetime,
@@ -132,6 +135,10 @@ def _endangered(
         return
     if scope.foreign:
         yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
+    if scope.unsure:
+        yield scope.unsure
+    for name in ended:
+        yield f"a job of {name} has ended just now, and may be tried again at once"
     for queue in queues:
         yield from _may_start(queue, asked_at, _prefix(scope))
     if data is None or any(server.is_writable is None for server in data):
