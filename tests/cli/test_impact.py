@@ -169,6 +169,7 @@ def test_a_queue_of_bull_is_named(qctl: Typed, apps: Apps, client: Client) -> No
     client.call("HSET", "bull:old:7", "name", "x", "timestamp", "1")
     ran = qctl("--target", "pm2:app")
     assert ran.out.startswith("a plain restart of pm2:app now, which serves old\n")
+    assert rows(ran.out)["Active jobs"] == "none known not read: old"
     assert "not now: old is a queue of Bull 3 or 4, which qctl cannot judge" in ran.out
     assert ran.out.endswith("    qctl status old\n")
 

@@ -69,7 +69,9 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
         yield _failing(impact)
     stalled = [job for job in impact.jobs if job.held_by == "nobody"]
     if stalled:
-        notes = ["no worker has them, so no restart interrupts them"]
+        notes = [
+            "nobody renews their locks: their worker died, or is too busy to, and still runs them"
+        ]
         if failing := sum(job.fails_for_good for job in stalled):
             notes.append(f"{failing:,} would fail for good once a worker looks for stalled jobs")
         notes.append("put them back: qctl jobs retry-stalled")
@@ -85,6 +87,8 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
 def _active(impact: Impact) -> Aspect:
     held = [job for job in impact.jobs if job.held_by != "nobody"]
     if not held:
+        if hidden := [*impact.bull, *impact.unread]:
+            return Aspect("Active jobs", "none known", (f"not read: {named(hidden)}",), "yellow")
         return Aspect("Active jobs", "none running", (), "green")
     worst, best = impact.interrupted, impact.interrupted_if_handled
     others = sum(job.held_by == "other" for job in held)
