@@ -81,10 +81,11 @@ def test_a_parent_starts_when_its_last_child_has_ended_elsewhere(store: Client, 
         "1 job waits for children in q, so one may start at any moment, once its last child has "
         "ended",
     )
-    apps.processes, apps.owned = [], {}
-    assert ask(store, "q").verdict.commands == ("qctl drain q", "qctl resume q")
     store.call("HSET", Q("meta"), "paused", 1)
     assert ask(store, "q").verdict.word == "safe"
+    store.call("HDEL", Q("meta"), "paused")
+    apps.processes, apps.owned = [], {}
+    assert ask(store, "q").verdict.commands == ("qctl drain q", "qctl resume q")
 
 
 def test_what_is_due_when_nobody_can_tell(
@@ -101,6 +102,23 @@ def test_what_is_due_when_nobody_can_tell(
     assert told.impact.verdict.word == "drain first"
     assert "when the next delayed job of q is due cannot be told" in told.impact.verdict.reasons
     assert "what is scheduled cannot be told: NOPERM" in told.remarks[0]
+
+
+def test_a_slow_clock_of_this_host_delays_nothing(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
+    real = impact.read_servers
+
+    def ahead(client: Client) -> Any:
+        return tuple(replace(server, clock_ahead_ms=by_ms) for server in real(client))
+
+    monkeypatch.setattr(impact, "read_servers", ahead)
+    by_ms = -280_000
+    assert ask(store, "q").verdict.word == "safe"
+    by_ms = 280_000
+    (reason,) = ask(store, "q").verdict.reasons
+    assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}
 
 
 def test_not_while_another_drain_is_at_work(store: Client, apps: Apps) -> None:
@@ -209,6 +227,11 @@ def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, 
     assert ask(store).verdict.word == "safe"
     apps.others = (apps.worker(1), replace(apps.others[1], address="10.0.0.2:2"))
     assert ask(store, "q").verdict.word == "safe"
+    # Not every client of BullMQ shows itself as a worker.
+    apps.others = apps.others[1:]
+    (reason,) = ask(store, "q").verdict.reasons
+    assert reason.startswith("no worker of these queues is seen")
+    assert ask(store).verdict.word == "safe"
 
 
 def test_so_may_those_of_another_prefix(redis_url: str, client: Client) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,14 @@ from qctl.connect import Address, Client
 from qctl.errors import ReplyError
 from qctl.ops.agenda import ScheduleImpact, moment, schedule_impacts
 from qctl.ops.best_time import BestTime, best_time, last_hours
-from qctl.ops.estimate import Durations, quantile, read_durations, remaining_runs_s
+from qctl.ops.estimate import (
+    Durations,
+    Runtimes,
+    quantile,
+    read_durations,
+    remaining_runs_s,
+    usual_runtimes,
+)
 from qctl.ops.interruption import Holders, JobAtRisk, JobRef, jobs_at_risk, read_beats
 from qctl.ops.lookup import Queues
 from qctl.ops.outage import Downtime, downtime
@@ -40,18 +46,6 @@ from qctl.wire.throughput import read_throughput
 # Queues whose history is counted; those with the most completed jobs.
 MOST_HISTORIES = 10
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtimes:
-    """How long jobs of one name usually run, by recent completed ones; None without any."""
-
-    queue: str
-    name: str
-    active: int
-    sample: int
-    p50_s: float | None
-    p95_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +150,7 @@ class _Look:
         self._address = address
         self._scope = scope
         self._limit = settings.max_stalled_count
-        self._now_ms = int(time.time() * 1000)
+        self._now_ms, self._behind_ms = int(time.time() * 1000), 0
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
         self.remarks: list[str] = []
         self._agendas = self._or_remark("what is scheduled", self._read_agendas)
@@ -182,8 +176,7 @@ class _Look:
             now_ms=self._now_ms,
         )
         handles = self._handles_signal()
-        agendas = self._agendas
-        queues = queues_beside(scope, self._active, agendas or ())
+        queues = queues_beside(scope, self._active, self._agendas or ())
         held = [job for job in self._active if not job.is_orphan]
         remaining = [self._remaining(job) for job in held]
         times = downtime(target, scope.connections, remaining, self._now_ms)
@@ -204,7 +197,7 @@ class _Look:
                 downtime=times,
                 data=data,
                 is_gapless=is_gapless,
-                asked_at=moment(self._now_ms),
+                asked_at=moment(self._now_ms + self._behind_ms),
                 address=self._address,
             ),
             target=target.label if target else None,
@@ -227,13 +220,13 @@ class _Look:
             ),
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
             max_stalled_count=self._limit,
-            runtimes=self._runtimes(),
+            runtimes=usual_runtimes(self._active, self._durations),
             recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
             away_s=away_s,
-            schedules=None if agendas is None else self._schedules(agendas, queues, away_s),
+            schedules=self._schedules(queues, away_s),
             downtime=times,
             data=data,
-            best_time=None if agendas is None else self._best_time(agendas, times),
+            best_time=self._best_time(times),
         )
 
     # The processes
@@ -269,11 +262,13 @@ class _Look:
         return read_agendas(self._client, self._keys)
 
     def _schedules(
-        self, agendas: Sequence[Agenda], queues: Sequence[QueueImpact], away_s: float
-    ) -> tuple[ScheduleImpact, ...]:
+        self, queues: Sequence[QueueImpact], away_s: float
+    ) -> tuple[ScheduleImpact, ...] | None:
         """Where other workers stay, or the new process is there before the old one goes, nothing
         is missed.
         """
+        if (agendas := self._agendas) is None:
+            return None
         served = {queue.name for queue in queues if queue.other_workers}
         back_ms = self._now_ms + round(away_s * 1000)
         alone = [agenda for agenda in agendas if agenda.keys.name not in served]
@@ -298,23 +293,6 @@ class _Look:
     def _remaining(self, job: ActiveJob) -> Sequence[float]:
         elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
         return remaining_runs_s(job, elapsed_s, self._durations)
-
-    def _runtimes(self) -> tuple[Runtimes, ...]:
-        named = Counter((job.keys, job.name) for job in self._active if job.name is not None)
-        found = []
-        for (keys, name), active in named.most_common():
-            runs = sorted(self._durations.get(keys, {}).get(name or "", ()))
-            found.append(
-                Runtimes(
-                    queue=keys.name,
-                    name=name or "",
-                    active=active,
-                    sample=len(runs),
-                    p50_s=quantile(runs, 0.5),
-                    p95_s=quantile(runs, 0.95),
-                )
-            )
-        return tuple(found)
 
     def _recovery(
         self,
@@ -355,6 +333,8 @@ class _Look:
 
     def _data(self) -> tuple[DataSafety, ...] | None:
         servers = read_servers(self._client)
+        # Where this host's clock is slow, what is due is due sooner.
+        self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
         if any(server.role is None for server in servers):
             self.remarks.append(
                 "how safe the data is cannot be told: this Redis user may not call INFO (grant it: "
@@ -363,7 +343,9 @@ class _Look:
             return None
         return data_safety(servers, self._now_ms)
 
-    def _best_time(self, agendas: Sequence[Agenda], times: Downtime) -> BestTime | None:
+    def _best_time(self, times: Downtime) -> BestTime | None:
+        if self._agendas is None:
+            return None
         ordered = sorted(self._scope.snapshots, key=lambda s: -s.counts.completed)
         chosen = [snapshot.keys for snapshot in ordered[:MOST_HISTORIES]]
         hours = last_hours(self._now_ms)
@@ -379,7 +361,7 @@ class _Look:
         }
         return best_time(
             found,
-            agendas,
+            self._agendas,
             now_ms=self._now_ms,
             needed_s=times.drain_p95_s or (times.plain_s or times.boot_s)[1],
             usual_s=usual_s,

@@ -106,7 +106,7 @@ def find_scope(
         None,
         connections,
         why_no_target=why,
-        unsure=_beside(client, address, settings, connections, queues),
+        unsure=_beside(client, address, settings, connections, queues, names),
         remarks=remarks,
     )
 
@@ -180,6 +180,7 @@ def _beside(
     settings: Settings,
     connections: Connections | None,
     queues: Queues,
+    names: Sequence[str],
 ) -> str:
     """Why the processes of these queues' workers may have others, too.
 
@@ -190,6 +191,10 @@ def _beside(
         return "which queues these workers serve besides cannot be told"
     meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
+    if names and not hosts:
+        return (
+            "no worker of these queues is seen in this Redis, so what else theirs serve is unknown"
+        )
     others = {
         w.queue for w in connections.workers if w.queue not in meant and _host(w.address) in hosts
     }

@@ -13,7 +13,8 @@ from qctl.output.console import styled
 from qctl.output.text import counted, duration, size, visible
 
 if TYPE_CHECKING:
-    from qctl.ops.impact import Impact, Runtimes
+    from qctl.ops.estimate import Runtimes
+    from qctl.ops.impact import Impact
     from qctl.ops.recovery import Recovery
     from qctl.ops.safety import DataSafety
 
