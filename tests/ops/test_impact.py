@@ -127,8 +127,10 @@ def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None
     assert (found.impact.queues[0].workers, found.impact.queues[0].other_workers) == (None, None)
     assert "cannot be told" in found.remarks[0]
     assert [delay.by for delay in found.impact.recovery] == ["unknown"]
-    # The queues of the target are not known either, so a drain needs their names.
-    assert found.impact.verdict.commands == ("qctl drain q --then-restart --target pm2:app",)
+    # The queues of the target are not known either, so a drain needs the names of all.
+    assert found.impact.verdict.commands == ("qctl impact --target pm2:app",)
+    told = ask(store, target="pm2:app")
+    assert told.verdict.commands == ("qctl drain q --then-restart --target pm2:app",)
     store.call("DEL", Q("active"))
     put(store, "2")
     assert ask(store, "q", target="pm2:app").verdict.word == "drain first"

@@ -210,6 +210,12 @@ def test_a_target_whose_workers_are_not_seen_may_serve_anything(store: Client, a
         told = ask(store, *names, target="pm2:app").verdict
         assert told.word == "drain first"
         assert "no worker of pm2:app is seen in this Redis" in told.reasons[0]
+        # Of all queues first; then it is those that have to be drained.
+        assert told.commands == (
+            ("qctl impact --target pm2:app",)
+            if names
+            else ("qctl drain q --then-restart --target pm2:app",)
+        )
     # Unless the operator has said what it serves.
     settings = replace(SETTINGS, targets=(TargetConfig("ingest", "pm2:app", ("q",)),))
     assert ask(store, "q", target="ingest", settings=settings).verdict.word == "safe"
@@ -223,6 +229,7 @@ def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, 
     told = ask(store, "q").verdict
     assert told.word == "drain first"
     assert told.reasons[0].startswith("the same processes may serve other, whose workers connect")
+    assert told.commands == ("qctl impact q other",)
     assert ask(store, "q", "other").verdict.word == "safe"
     assert ask(store).verdict.word == "safe"
     apps.others = (apps.worker(1), replace(apps.others[1], address="10.0.0.2:2"))
@@ -243,6 +250,7 @@ def test_so_may_those_of_another_prefix(redis_url: str, client: Client) -> None:
         told = ask(client).verdict
     assert told.word == "drain first"
     assert "may serve staging:cQ== (database 0), whose" in told.reasons[0]
+    assert told.commands == ("qctl drain q", "qctl resume q")
 
 
 def test_without_client_list_nobody_knows_what_the_workers_serve(

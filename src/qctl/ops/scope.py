@@ -41,6 +41,7 @@ class Scope:
         foreign: workers of the target under another prefix or database, which are not looked at.
         why_no_target: why no single app is meant; "" when one is.
         unsure: why the restart may hit more than these queues; "" when that is known not to be.
+        wider: words of the question that would tell more; () when there is none.
         remarks: on what failed.
     """
 
@@ -51,6 +52,7 @@ class Scope:
     foreign: tuple[str, ...] = ()
     why_no_target: str = ""
     unsure: str = ""
+    wider: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -101,12 +103,14 @@ def find_scope(
         else:
             return _of_target(client, settings, names, found, connections, remarks)
     queues = queues_named_or_all(client, settings.prefix, names)
+    unsure, others = _beside(client, address, settings, connections, queues, names)
     return Scope(
         queues,
         None,
         connections,
         why_no_target=why,
-        unsure=_beside(client, address, settings, connections, queues, names),
+        unsure=unsure,
+        wider=(*names, *others) if names and others else (),
         remarks=remarks,
     )
 
@@ -121,12 +125,11 @@ def _of_target(
 ) -> Scope:
     connected = connections.queues_of(target.processes) if connections else set()
     served = connected | set(target.configured)
+    unsure = _unseen(target, connections)
     if not names and not served:
         queues = queues_named_or_all(client, settings.prefix, ())
         remarks += (f"which queues {target.label} serves cannot be told: all are looked at",)
-        return Scope(
-            queues, target, connections, unsure=_unseen(target, connections), remarks=remarks
-        )
+        return Scope(queues, target, connections, unsure=unsure, remarks=remarks)
     if connected and names and not served & set(names):
         raise NotFoundError(
             f"{target.label} does not serve {', '.join(names)}",
@@ -154,7 +157,8 @@ def _of_target(
         connections,
         also=tuple(sorted(served - set(names))) if names else (),
         foreign=tuple(sorted(foreign)),
-        unsure=_unseen(target, connections),
+        unsure=unsure,
+        wider=("--target", target.label) if unsure and names else (),
         remarks=remarks,
     )
 
@@ -181,34 +185,32 @@ def _beside(
     connections: Connections | None,
     queues: Queues,
     names: Sequence[str],
-) -> str:
-    """Why the processes of these queues' workers may have others, too.
+) -> tuple[str, tuple[str, ...]]:
+    """Why the processes of these queues' workers may serve others, too; and which of this prefix.
 
     Nobody tells which connections are of one process, where none is managed; those of one address
     may be.
     """
     if connections is None:
-        return "which queues these workers serve besides cannot be told"
+        return "which queues these workers serve besides cannot be told", ()
     meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
     if names and not hosts:
-        return (
+        why = (
             "no worker of these queues is seen in this Redis, so what else theirs serve is unknown"
         )
-    others = {
-        w.queue for w in connections.workers if w.queue not in meant and _host(w.address) in hosts
-    }
-    for place, name in list_foreign(client, settings.prefix, address.db):
-        if _host(place) in hosts:
-            others.add(name)
-    if not others:
-        return ""
-    found = sorted(others)
+        return why, ()
+    near = [worker for worker in connections.workers if _host(worker.address) in hosts]
+    others = sorted({worker.queue for worker in near} - meant)
+    foreign = list_foreign(client, settings.prefix, address.db)
+    found = [*others, *sorted({name for place, name in foreign if _host(place) in hosts})]
+    if not found:
+        return "", ()
     more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
     return (
         f"the same processes may serve {', '.join(found[:_MOST_NAMED])}{more}, whose workers "
         "connect from the same address, and which were not looked at: name a --target, or them too"
-    )
+    ), tuple(others)
 
 
 def _host(address: str) -> str:

@@ -215,13 +215,16 @@ def _instead(
 def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[str, ...]:
     """The commands that restart without an interruption; with unknown workers, around it."""
     target, connections = scope.target, scope.connections
+    if scope.wider:
+        # A drain of these queues alone would spare the others' jobs nothing.
+        return (command(prefix, "impact", *scope.wider),)
     if target is None:
         # Of many queues those where something runs or may start.
         at_work = [
             q.name
             for q in queues
             if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
-        ]
+        ] or [q.name for q in queues]
         return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
         return (command(prefix, "restart", target.label),)
