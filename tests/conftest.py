@@ -76,7 +76,10 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 class FakeClient(RedisPyClient):
     """fakeredis, with answers to the few commands that it does not know."""
 
-    info = "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nprocess_id:1\r\n"
+    info = (
+        "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nprocess_id:1\r\n"
+        "role:master\r\nmaxmemory:0\r\n"
+    )
 
     def __init__(self) -> None:
         redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)

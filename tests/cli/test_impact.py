@@ -129,6 +129,51 @@ def test_many_queues_and_long_names_fit(qctl: Typed, apps: Apps, client: Client)
     assert len(shown) < 75
 
 
+def test_a_thousand_queues_fit_on_a_screen(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.processes, apps.owned = [], {}
+    names = [f"queue-{index:04d}" for index in range(1000)]
+    client.pipeline([("HSET", f"bull:{n}:meta", "version", "bullmq:6.7.0") for n in names])
+    client.pipeline([("RPUSH", f"bull:{n}:wait", "1") for n in names])
+    ran = qctl(terminal=True, NO_COLOR="1")
+    lines = ran.out.splitlines()
+    assert (ran.code, len(lines) < 50) == (0, True)
+    assert "may start at any moment; and 995 more (--json has all)" in " ".join(ran.out.split())
+    first = " ".join(names[:5])
+    assert lines[-3:] == [
+        f"    # qctl drain {first} and 995 more (--json has all)",
+        "    # then restart the workers, and",
+        f"    # qctl resume {first} and 995 more (--json has all)",
+    ]
+    told = json.loads(qctl("--json").out)["verdict"]
+    assert len(told["reasons"]) == 1000
+    assert told["commands"][0] == f"qctl drain {' '.join(names)}"
+    # With options behind the names.
+    apps.processes = test_impact.Apps().processes
+    shown = qctl("--target", "pm2:app").out.splitlines()[-1]
+    options = "--then-restart --target pm2:app"
+    assert shown == f"    # qctl drain {first} and 995 more {options} (--json has all)"
+
+
+def test_a_dozen_queues_can_be_copied(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.processes, apps.owned = [], {}
+    names = [f"q{index:02d}" for index in range(12)]
+    for name in names:
+        put(client, "1", keys=QueueKeys("bull", name))
+    assert f"    qctl drain {' '.join(names)}\n" in qctl().out
+
+
+def test_a_queue_of_bull_is_named(qctl: Typed, apps: Apps, client: Client) -> None:
+    apps.owned = {"0": (apps.worker(1, queue="old"),)}
+    client.call("SET", "bull:old:id", "7")
+    client.call("LPUSH", "bull:old:active", "7")
+    client.call("HSET", "bull:old:7", "name", "x", "timestamp", "1")
+    ran = qctl("--target", "pm2:app")
+    assert ran.out.startswith("a plain restart of pm2:app now, which serves old\n")
+    assert rows(ran.out)["Active jobs"] == "none known not read: old"
+    assert "not now: old is a queue of Bull 3 or 4, which qctl cannot judge" in ran.out
+    assert ran.out.endswith("    qctl status old\n")
+
+
 def test_ten_thousand_jobs(qctl: Typed, client: Client) -> None:
     ids = [f"j{index}" for index in range(10_000)]
     put(client, "1", "completed")

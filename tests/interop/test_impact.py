@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
+import socket
+import socketserver
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -201,3 +207,62 @@ def test_jobs_of_other_workers_are_not_counted(lab: Lab) -> None:
     after_s = (stalls[mine[0]] - restart.ended_ms) / 1000
     assert delay["min_s"] <= after_s <= delay["max_s"]
     other.kill()
+
+
+def test_a_cluster_of_two_processes(lab: Lab) -> None:
+    lab.app("pair", instances=2, cluster=True)
+    added = lab.add(20_000, 20_000)
+    lab.wait_started(*added)
+    told = ask(lab, "q")
+    assert (told["target"], told["verdict"]["word"]) == ("pm2:pair", "drain first")
+    assert [process["queues"] for process in told["processes"]] == [["q"], ["q"]]
+    assert sorted(ids(told["interrupted"])) == sorted(added)
+    assert [job["held_by"] for job in told["jobs"]] == ["target", "target"]
+    assert told["unattributed"] == []
+
+
+@contextlib.contextmanager
+def tunnel(port: int) -> Iterator[int]:
+    """A proxy before Redis, so that Redis sees another address than the worker has; its port."""
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as redis:
+                ends = {self.request: redis, redis: self.request}
+                with contextlib.suppress(OSError):
+                    while True:
+                        for end in select.select([*ends], [], [])[0]:
+                            data = end.recv(65_536)
+                            if not data:
+                                return
+                            ends[end].sendall(data)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Forward) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_jobs_of_workers_that_cannot_be_seen(lab: Lab) -> None:
+    """Behind a proxy, or closing; each time somebody else could have the job, by its name."""
+    with tunnel(lab.server.port) as port:
+        lab.app("far", "far", REDIS_PORT=port, WORKER_NAME="w")
+        lab.app("closing", "closing", HANDLE_SIGTERM=1)
+        other, hidden = lab.bull(), dict[str, str]()
+        for queue, options in (("far", {"name": "w"}), ("closing", {})):
+            (hidden[queue],) = lab.add(20_000, queue=queue)
+            lab.wait_started(hidden[queue], queue=queue)
+            other.start_worker(queue, **options)
+        os.kill(lab.pm2.pid("closing"), signal.SIGTERM)
+        lab.wait_workers("closing", 1)
+        for words in (("--target", "pm2:far"), ("closing", "--target", "pm2:closing")):
+            told = ask(lab, *words)
+            queue = words[-1].removeprefix("pm2:")
+            assert told["verdict"]["word"] == "drain first"
+            assert {"queue": queue, "id": hidden[queue]} in told["unattributed"]
+            # It was its own: it ends with the process.
+            kill(lab.pm2.pid(queue))
+            assert [row["ev"] for row in lab.rows(hidden[queue], queue)] == ["start"]

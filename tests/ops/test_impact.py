@@ -23,9 +23,8 @@ from qctl.wire import heartbeats
 from qctl.wire.clients import WorkerClient, client_name
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
-from qctl.wire.transitions import hold_lease
 from tests.ops.test_interruption import BEAT, PROCESS
-from tests.wire.build import Q, holder, put
+from tests.wire.build import Q, put
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
 OTHER = QueueKeys("bull", "other")
@@ -90,99 +89,6 @@ def ids(refs: tuple[JobRef, ...] | None) -> list[str] | None:
     return None if refs is None else [ref.id for ref in refs]
 
 
-# The verdict
-
-
-def test_nothing_to_lose_is_safe(store: Client, apps: Apps) -> None:
-    put(store, "done", "completed")
-    told = ask(store, "q")
-    assert (told.verdict.word, told.interrupted, told.recovery) == ("safe", (), ())
-    assert told.verdict.commands == ("qctl restart pm2:app",)
-    assert (told.target, told.handles_signal, told.kill_after_s) == ("pm2:app", None, 1.6)
-    assert told.downtime.drain_wait_p50_s == 0
-
-
-def test_a_running_job_makes_it_a_drain(store: Client, apps: Apps) -> None:
-    run(store, "1", stc=1)
-    run(store, "2")
-    told = ask(store)
-    assert told.verdict.word == "drain first"
-    assert "interrupt 2 jobs, and 1 of them would fail for good" in told.verdict.reasons[0]
-    assert ids(told.interrupted) == ["1", "2"]
-    assert told.interrupted_if_handled == told.interrupted
-    assert ids(told.fails_for_good) == ids(told.fails_if_handled) == ["1"]
-    (delay,) = told.recovery
-    assert (delay.queue, delay.by) == ("q", "restarted")
-    assert told.downtime.drain_wait_p50_s is None
-
-
-def test_a_backlog_means_that_one_may_start_at_any_moment(store: Client, apps: Apps) -> None:
-    put(store, "1")
-    put(store, "2", "prioritized", priority=1)
-    told = ask(store, "q")
-    assert (told.interrupted, told.verdict.word) == ((), "drain first")
-    assert "2 jobs wait in q" in told.verdict.reasons[0]
-    store.call("HSET", Q("meta"), "paused", 1)
-    assert ask(store, "q").verdict.word == "safe"
-    store.call("HDEL", Q("meta"), "paused")
-    # Not every client of BullMQ shows itself as a worker.
-    apps.owned = {}
-    assert ask(store, "q").verdict.word == "drain first"
-
-
-def test_what_is_due_soon(store: Client, apps: Apps) -> None:
-    put(store, "1", "delayed", score=(now_ms() + 9000) * DELAY_FACTOR)
-    told = ask(store, "q").verdict
-    assert (told.word, told.holds_until) == ("drain first", None)
-    assert "due in" in told.reasons[0]
-    store.call("DEL", Q("delayed"))
-    due = now_ms() + 300_000
-    put(store, "2", "delayed", score=due * DELAY_FACTOR)
-    told = ask(store, "q").verdict
-    assert told.word == "safe"
-    assert told.holds_until is not None
-    assert round(told.holds_until.timestamp() * 1000) == due
-
-
-def test_not_while_another_drain_is_at_work(store: Client, apps: Apps) -> None:
-    put(store, "1", "completed")
-    hold_lease(store, Q, holder("them", "drain"))
-    told = ask(store, "q").verdict
-    assert (told.word, told.commands) == ("not now", ("qctl status q",))
-    assert "at work on q" in told.reasons[0]
-
-
-def test_not_when_a_drain_would_take_too_long(store: Client, apps: Apps) -> None:
-    put(store, "done", "completed", processedOn=1000, finishedOn=3_601_000)
-    run(store, "1", processedOn=now_ms())
-    told = ask(store, "q")
-    assert told.verdict.word == "not now"
-    assert "another 60 minutes" in told.verdict.reasons[0]
-    assert told.verdict.commands == ("qctl restart pm2:app --timeout 90m",)
-    assert told.downtime.drain_wait_p50_s == pytest.approx(3600, abs=2)
-
-
-def test_not_when_redis_takes_no_writes(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(fake, "1", "completed")
-    monkeypatch.setattr(type(fake), "info", "# Replication\r\nrole:slave\r\n")
-    told = ask(fake, "q")
-    assert told.verdict.word == "not now"
-    assert told.data is not None
-    assert "replica" in told.data[0].hazards[0]
-
-
-# Stalled jobs stand apart
-
-
-def test_stalled_jobs_are_neither_running_nor_interrupted(store: Client, apps: Apps) -> None:
-    put(store, "lost", "active")
-    told = ask(store, "q")
-    assert (told.interrupted, told.verdict.word) == ((), "safe")
-    assert [job.held_by for job in told.jobs] == ["nobody"]
-    assert (told.queues[0].active, told.queues[0].stalled) == (1, 1)
-    assert told.downtime.drain_wait_p50_s == 0
-
-
 # Whose jobs
 
 
@@ -221,8 +127,10 @@ def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None
     assert (found.impact.queues[0].workers, found.impact.queues[0].other_workers) == (None, None)
     assert "cannot be told" in found.remarks[0]
     assert [delay.by for delay in found.impact.recovery] == ["unknown"]
-    # The queues of the target are not known either, so a drain needs their names.
-    assert found.impact.verdict.commands == ("qctl drain q --then-restart --target pm2:app",)
+    # The queues of the target are not known either, so a drain needs the names of all.
+    assert found.impact.verdict.commands == ("qctl impact --target pm2:app",)
+    told = ask(store, target="pm2:app")
+    assert told.verdict.commands == ("qctl drain q --then-restart --target pm2:app",)
     store.call("DEL", Q("active"))
     put(store, "2")
     assert ask(store, "q", target="pm2:app").verdict.word == "drain first"
@@ -342,12 +250,22 @@ def test_a_queue_that_does_not_exist(store: Client, apps: Apps) -> None:
             ask(store, *names)
 
 
-def test_a_queue_of_bull_4(store: Client, apps: Apps) -> None:
-    store.call("SET", Q("id"), "7")
-    store.call("LPUSH", Q("wait"), "7")
-    store.call("HSET", Q("7"), "name", "x", "timestamp", "1")
+def test_a_queue_of_bull_4_is_not_safe(store: Client, apps: Apps) -> None:
+    store.call("SET", OTHER("id"), "7")
+    store.call("LPUSH", OTHER("active"), "7")
+    store.call("HSET", OTHER("7"), "name", "x", "timestamp", "1")
     with pytest.raises(RefusedError, match="Bull 3 or 4"):
-        ask(store, "q")
+        ask(store, "other")
+    put(store, "1", "completed")
+    assert ask(store, "q").verdict.word == "safe"
+    # Neither when its app serves it, too, nor when all queues are meant.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    for names in (("q",), ()):
+        told = ask(store, *names)
+        assert (told.verdict.word, told.bull) == ("not now", ("other",))
+        assert told.verdict.reasons == ("other is a queue of Bull 3 or 4, which qctl cannot judge",)
+        assert told.verdict.commands == ("qctl status other",)
+        apps.processes, apps.owned = [], {}
 
 
 def test_a_queue_that_cannot_be_read_is_not_safe(store: Client, apps: Apps) -> None:

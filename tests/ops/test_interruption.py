@@ -6,6 +6,7 @@ import math
 import socket
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from qctl.connect import Client
@@ -54,6 +55,9 @@ def job(name: str | None = None, token: str | None = "uuid:1") -> ActiveJob:  # 
         (["a"], [None], None, "other"),
         ([None], [None], None, "unknown"),
         ([], [], "a", "unknown"),
+        # The target's own is behind a proxy, or is closing: the name may be its, too.
+        ([], ["a"], "a", "unknown"),
+        ([], [None], None, "unknown"),
     ],
 )
 def test_whose_a_job_is(
@@ -62,6 +66,18 @@ def test_whose_a_job_is(
     workers = [worker(index, name) for index, name in enumerate([*own, *others])]
     known = connections(workers[: len(own)], *workers[len(own) :])
     assert Holders([PROCESS], known, {}).of(job(by)) == expected
+
+
+def test_a_name_proves_nothing_while_one_process_shows_no_worker_of_the_queue() -> None:
+    second = replace(PROCESS, key="1", pid=4712)
+    others = worker(2, "b")
+    for hidden in ([], [worker(3, "a", queue="elsewhere")]):
+        owned = {"0": (worker(1, "a"),), "1": tuple(hidden)}
+        known = Connections((*owned["0"], *hidden, others), owned, {})
+        assert Holders([PROCESS], known, {}).of(job("b")) == "other"
+        assert Holders([PROCESS, second], known, {}).of(job("b")) == "unknown"
+        # Its own name is enough for the worst case.
+        assert Holders([PROCESS, second], known, {}).of(job("a")) == "target"
 
 
 def test_a_worker_of_another_queue_has_no_job_of_this_one() -> None:
@@ -90,6 +106,20 @@ def test_qctls_own_workers_tell_by_their_locks() -> None:
     assert Holders([PROCESS], known, leaving).of(job(None, "own-3:1")) == "target"
     elsewhere = {"own-3": replace(BEAT, name="gone", pid=4711, host="far")}
     assert Holders([PROCESS], known, elsewhere).of(job(None, "own-3:1")) == "unknown"
+
+
+def test_a_process_that_beats_on_this_host_proves_what_a_name_does_not() -> None:
+    # Nothing of the target is seen, and the others' worker is closing.
+    known, own = connections([]), psutil.Process()
+    beat = replace(BEAT, pid=own.pid, started_ms=round(own.create_time() * 1000) + 400)
+    by = "own-1:3"
+    assert Holders([PROCESS], known, {"own-1": beat}).of(job("ours", by)) == "other"
+    # A shell or npm is what the manager started; the worker is below it.
+    above = replace(PROCESS, pid=own.ppid())
+    assert Holders([above], known, {"own-1": beat}).of(job("ours", by)) == "target"
+    # A pid of some container that has the host's name; one that has just died.
+    for other in (replace(beat, started_ms=0), replace(beat, pid=2**30)):
+        assert Holders([PROCESS], known, {"own-1": other}).of(job("ours", by)) == "unknown"
 
 
 def test_only_of_qctls_own_it_is_known_that_they_finish_their_jobs() -> None:

@@ -13,10 +13,11 @@ from qctl.wire.server import ReplicaFacts, ServerFacts, read_servers
 
 NOW = 1_700_000_000_000
 GOOD = ServerFacts(
-    version="7.0.15", role="master", uptime_s=9, used_memory_bytes=100, maxmemory_bytes=0,
-    eviction_policy="noeviction", aof_enabled=True, aof_ok=True, aof_fsync="everysec",
-    rdb_saved_at_ms=NOW - 90_000, rdb_changes=7, rdb_ok=True, rdb_schedule="3600 1", replicas=(),
-    clock_ahead_ms=0, clock_error_ms=1,
+    version="7.0.15", role="master", master=None, uptime_s=9, used_memory_bytes=100,
+    maxmemory_bytes=0, eviction_policy="noeviction", aof_enabled=True, aof_ok=True,
+    aof_fsync="everysec", rdb_saved_at_ms=NOW - 90_000, rdb_changes=7, rdb_ok=True,
+    rdb_schedule="3600 1", rdb_stops_writes=True, replicas_needed=0, replicas_good=None,
+    replicas=(), clock_ahead_ms=0, clock_error_ms=1,
 )  # fmt: skip
 
 
@@ -28,7 +29,8 @@ def told(**fields: Any) -> DataSafety:
 def test_a_good_one() -> None:
     answer = told()
     assert (answer.persistence, answer.loss_s, answer.hazards) == ("aof", 1.0, ())
-    assert answer.is_writable
+    assert answer.is_writable is True
+    assert answer.replica_of is None
 
 
 def test_snapshots_lose_what_came_after_them() -> None:
@@ -47,14 +49,31 @@ def test_what_is_not_told_is_not_taken_for_safe() -> None:
 @pytest.mark.parametrize(
     ("fields", "hazard", "is_writable"),
     [
-        ({"role": "slave"}, "replica", False),
+        ({"role": "slave", "master": "h:1"}, "a replica of h:1: what it has may be old", False),
         ({"aof_enabled": False, "rdb_schedule": ""}, "every job would be gone", True),
         ({"aof_ok": False}, "append-only file failed", False),
-        ({"rdb_ok": False}, "last snapshot failed", False),
+        ({"rdb_ok": False}, "failed, after which Redis refuses writes", False),
+        ({"rdb_ok": False, "rdb_stops_writes": False}, "last snapshot failed", True),
+        ({"rdb_ok": False, "rdb_schedule": None}, "last snapshot failed", None),
+        (
+            {"replicas_needed": 2, "replicas_good": 1},
+            "fewer than 2 good replicas, and has 1",
+            False,
+        ),
         ({"eviction_policy": "allkeys-lru"}, "if it gets a memory limit", True),
         ({"eviction_policy": "volatile-lru", "maxmemory_bytes": 900}, "at its memory limit", True),
         ({"maxmemory_bytes": 105}, "95 % of its memory limit", True),
-        ({"maxmemory_bytes": 100}, "100 % of its memory limit", False),
+        ({"maxmemory_bytes": 100}, "100 % of its memory limit, so it refuses writes", False),
+        (
+            {"maxmemory_bytes": 100, "eviction_policy": "volatile-lru"},
+            "100 % of its memory limit, so it may refuse writes",
+            None,
+        ),
+        (
+            {"maxmemory_bytes": 100, "eviction_policy": "allkeys-lru"},
+            "100 % of its memory limit",
+            True,
+        ),
         (
             {"replicas": (ReplicaFacts(address="h:1", online=False, lag_s=0, behind_bytes=0),)},
             "h:1 is not in step",
@@ -67,10 +86,30 @@ def test_what_is_not_told_is_not_taken_for_safe() -> None:
         ),
     ],
 )
-def test_hazards(fields: dict[str, Any], hazard: str, is_writable: bool) -> None:
+def test_hazards(fields: dict[str, Any], hazard: str, is_writable: bool | None) -> None:
     answer = told(**fields)
     assert [text for text in answer.hazards if hazard in text]
     assert answer.is_writable is is_writable
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_writable"),
+    [
+        # INFO is denied, or leaves it out.
+        ({"role": None}, None),
+        ({"maxmemory_bytes": None}, None),
+        ({"maxmemory_bytes": 100, "used_memory_bytes": None}, None),
+        # So many are good; without CONFIG nobody knows how many it takes.
+        ({"replicas_needed": None, "replicas_good": 1}, None),
+        ({"replicas_needed": 1, "replicas_good": None}, None),
+        ({"replicas_needed": None}, True),
+        ({"replicas_needed": 1, "replicas_good": 1}, True),
+        # One that refuses is worse than one that is not known.
+        ({"role": None, "aof_ok": False}, False),
+    ],
+)
+def test_whether_it_takes_writes(fields: dict[str, Any], is_writable: bool | None) -> None:
+    assert told(**fields).is_writable is is_writable
 
 
 def test_a_failed_snapshot_that_nobody_makes_any_more_is_no_hazard() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from qctl.connect import connect
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.errors import ReplyError
 from qctl.wire.server import ServerFacts, read_servers
 from tests.servers import RedisServer, wait_until
 
@@ -45,7 +48,22 @@ def test_writes_since_the_last_snapshot_and_replicas(
         )
     assert found.rdb_changes
     assert found.replicas[0].address == f"127.0.0.1:{replica.port}"
-    assert facts(replica.url).role == "slave"
+    told = facts(replica.url)
+    assert (told.role, told.master) == ("slave", f"127.0.0.1:{master.port}")
+
+
+def test_replicas_that_writes_need(client: Client) -> None:
+    (found,) = read_servers(client)
+    assert (found.replicas_needed, found.replicas_good) == (0, None)
+    client.call("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        (found,) = read_servers(client)
+        with pytest.raises(ReplyError, match="too few replicas"):
+            client.call("SET", "a", "1")
+    finally:
+        client.call("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert (found.replicas_needed, found.replicas_good) == (1, 0)
+    assert (found.master, found.rdb_stops_writes) == (None, True)
 
 
 def test_what_a_user_may_not_see_is_none(start_redis: Callable[..., RedisServer]) -> None:

@@ -132,6 +132,8 @@ class _Connection(socketserver.BaseRequestHandler):
             "process_id": os.getpid(),
             "connected_clients": len(self.server.connections),
             "total_connections_received": self.server.received,
+            "role": "master",
+            "maxmemory": 0,
             "maxmemory_policy": "noeviction",
             "loading": 0,
         }

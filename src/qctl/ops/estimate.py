@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, prod
 from statistics import median
 
@@ -13,6 +15,18 @@ from qctl.wire.active import RECENT_SAMPLE, ActiveJob, recent_durations
 from qctl.wire.keys import QueueKeys
 
 Durations = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtimes:
+    """How long jobs of one name usually run, by recent completed ones; None without any."""
+
+    queue: str
+    name: str
+    active: int
+    sample: int
+    p50_s: float | None
+    p95_s: float | None
 
 
 def read_durations(
@@ -77,3 +91,22 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
         return prod(bisect_right(values, tenth / 10) / len(values) for values in remaining)
 
     return bisect_left(range(ceil(longest_s * 10)), share, key=likelihood) / 10
+
+
+def usual_runtimes(jobs: Sequence[ActiveJob], durations: Durations) -> tuple[Runtimes, ...]:
+    """Of the names of some active jobs, the most frequent first."""
+    named = Counter((job.keys, job.name) for job in jobs if job.name is not None)
+    found = []
+    for (keys, name), active in named.most_common():
+        runs = sorted(durations.get(keys, {}).get(name or "", ()))
+        found.append(
+            Runtimes(
+                queue=keys.name,
+                name=name or "",
+                active=active,
+                sample=len(runs),
+                p50_s=quantile(runs, 0.5),
+                p95_s=quantile(runs, 0.95),
+            )
+        )
+    return tuple(found)

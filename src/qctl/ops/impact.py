@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,14 @@ from qctl.connect import Address, Client
 from qctl.errors import ReplyError
 from qctl.ops.agenda import ScheduleImpact, moment, schedule_impacts
 from qctl.ops.best_time import BestTime, best_time, last_hours
-from qctl.ops.estimate import Durations, quantile, read_durations, remaining_runs_s
+from qctl.ops.estimate import (
+    Durations,
+    Runtimes,
+    quantile,
+    read_durations,
+    remaining_runs_s,
+    usual_runtimes,
+)
 from qctl.ops.interruption import Holders, JobAtRisk, JobRef, jobs_at_risk, read_beats
 from qctl.ops.lookup import Queues
 from qctl.ops.outage import Downtime, downtime
@@ -40,18 +46,6 @@ from qctl.wire.throughput import read_throughput
 # Queues whose history is counted; those with the most completed jobs.
 MOST_HISTORIES = 10
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtimes:
-    """How long jobs of one name usually run, by recent completed ones; None without any."""
-
-    queue: str
-    name: str
-    active: int
-    sample: int
-    p50_s: float | None
-    p95_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +71,7 @@ class Impact:
         away_s: how long no worker is taken to be there, for ``schedules``.
         schedules: None when they cannot be read. Likewise ``data``, and ``best_time``.
         unread: names of queues that cannot be read.
+        bull: names of queues of Bull 3/4, whose jobs were not looked at.
     """
 
     asked_at: datetime
@@ -91,6 +86,7 @@ class Impact:
     also: tuple[str, ...]
     foreign: tuple[str, ...]
     unread: tuple[str, ...]
+    bull: tuple[str, ...]
     jobs: tuple[JobAtRisk, ...]
     interrupted: tuple[JobRef, ...]
     interrupted_if_handled: tuple[JobRef, ...] | None
@@ -140,19 +136,24 @@ def assess(
         UnreachableError: Redis or the target's manager cannot be reached.
     """
     scope = find_scope(client, address, settings, names, target)
-    look = _Look(client, settings, scope)
+    look = _Look(client, address, settings, scope)
     return Assessment(look.impact(away_s), scope.queues, (*scope.remarks, *look.remarks))
 
 
 class _Look:
-    """One look: everything is read once, the jobs first."""
+    """One look: each thing is read once, what is due before what runs, so that no job that starts
+    meanwhile is missed.
+    """
 
-    def __init__(self, client: Client, settings: Settings, scope: Scope) -> None:
+    def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
         self._client = client
+        self._address = address
         self._scope = scope
         self._limit = settings.max_stalled_count
-        self._now_ms = int(time.time() * 1000)
+        self._now_ms, self._behind_ms = int(time.time() * 1000), 0
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
+        self.remarks: list[str] = []
+        self._agendas = self._or_remark("what is scheduled", self._read_agendas)
         self._active = read_active(client, self._keys)
         # How long jobs take matters where some run, and where some are scheduled.
         busy = {job.keys for job in self._active}
@@ -161,7 +162,6 @@ class _Look:
         processes = scope.target.processes if scope.target else None
         beats = read_beats(client, self._active, settings.prefix)
         self._holders = Holders(processes, scope.connections, beats)
-        self.remarks: list[str] = []
 
     def impact(self, away_s: float | None) -> Impact:
         scope, target = self._scope, self._scope.target
@@ -176,8 +176,7 @@ class _Look:
             now_ms=self._now_ms,
         )
         handles = self._handles_signal()
-        agendas = self._or_remark("what is scheduled", self._agendas)
-        queues = queues_beside(scope, self._active, agendas or ())
+        queues = queues_beside(scope, self._active, self._agendas or ())
         held = [job for job in self._active if not job.is_orphan]
         remaining = [self._remaining(job) for job in held]
         times = downtime(target, scope.connections, remaining, self._now_ms)
@@ -194,10 +193,12 @@ class _Look:
                 queues,
                 interrupted=worst,
                 probably=best if handles else None,
+                ended=self._ended(),
                 downtime=times,
-                data=data or (),
+                data=data,
                 is_gapless=is_gapless,
-                asked_at=moment(self._now_ms),
+                asked_at=moment(self._now_ms + self._behind_ms),
+                address=self._address,
             ),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
@@ -209,6 +210,7 @@ class _Look:
             also=scope.also,
             foreign=scope.foreign,
             unread=tuple(name for name, _ in scope.queues.broken),
+            bull=scope.bull,
             jobs=jobs,
             interrupted=_refs(worst),
             interrupted_if_handled=_refs(best) if is_timed else None,
@@ -218,13 +220,13 @@ class _Look:
             ),
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
             max_stalled_count=self._limit,
-            runtimes=self._runtimes(),
+            runtimes=usual_runtimes(self._active, self._durations),
             recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
             away_s=away_s,
-            schedules=None if agendas is None else self._schedules(agendas, queues, away_s),
+            schedules=self._schedules(queues, away_s),
             downtime=times,
             data=data,
-            best_time=None if agendas is None else self._best_time(agendas, times),
+            best_time=self._best_time(times),
         )
 
     # The processes
@@ -256,15 +258,17 @@ class _Look:
 
     # What is scheduled
 
-    def _agendas(self) -> list[Agenda]:
+    def _read_agendas(self) -> list[Agenda]:
         return read_agendas(self._client, self._keys)
 
     def _schedules(
-        self, agendas: Sequence[Agenda], queues: Sequence[QueueImpact], away_s: float
-    ) -> tuple[ScheduleImpact, ...]:
+        self, queues: Sequence[QueueImpact], away_s: float
+    ) -> tuple[ScheduleImpact, ...] | None:
         """Where other workers stay, or the new process is there before the old one goes, nothing
         is missed.
         """
+        if (agendas := self._agendas) is None:
+            return None
         served = {queue.name for queue in queues if queue.other_workers}
         back_ms = self._now_ms + round(away_s * 1000)
         alone = [agenda for agenda in agendas if agenda.keys.name not in served]
@@ -276,26 +280,19 @@ class _Look:
 
     # The jobs
 
+    def _ended(self) -> tuple[str, ...]:
+        """Queues whose counts had an active job that is active no more: it may wait again."""
+        running = {job.key for job in self._active}
+        return tuple(
+            snapshot.keys.name
+            for snapshot in self._scope.snapshots
+            if not snapshot.paused
+            and any((snapshot.keys, job_id) not in running for job_id in snapshot.active_ids)
+        )
+
     def _remaining(self, job: ActiveJob) -> Sequence[float]:
         elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
         return remaining_runs_s(job, elapsed_s, self._durations)
-
-    def _runtimes(self) -> tuple[Runtimes, ...]:
-        named = Counter((job.keys, job.name) for job in self._active if job.name is not None)
-        found = []
-        for (keys, name), active in named.most_common():
-            runs = sorted(self._durations.get(keys, {}).get(name or "", ()))
-            found.append(
-                Runtimes(
-                    queue=keys.name,
-                    name=name or "",
-                    active=active,
-                    sample=len(runs),
-                    p50_s=quantile(runs, 0.5),
-                    p95_s=quantile(runs, 0.95),
-                )
-            )
-        return tuple(found)
 
     def _recovery(
         self,
@@ -334,10 +331,21 @@ class _Look:
 
     # Redis and its history
 
-    def _data(self) -> tuple[DataSafety, ...]:
-        return data_safety(read_servers(self._client), self._now_ms)
+    def _data(self) -> tuple[DataSafety, ...] | None:
+        servers = read_servers(self._client)
+        # Where this host's clock is slow, what is due is due sooner.
+        self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
+        if any(server.role is None for server in servers):
+            self.remarks.append(
+                "how safe the data is cannot be told: this Redis user may not call INFO (grant it: "
+                "ACL SETUSER … +info)"
+            )
+            return None
+        return data_safety(servers, self._now_ms)
 
-    def _best_time(self, agendas: Sequence[Agenda], times: Downtime) -> BestTime | None:
+    def _best_time(self, times: Downtime) -> BestTime | None:
+        if self._agendas is None:
+            return None
         ordered = sorted(self._scope.snapshots, key=lambda s: -s.counts.completed)
         chosen = [snapshot.keys for snapshot in ordered[:MOST_HISTORIES]]
         hours = last_hours(self._now_ms)
@@ -353,7 +361,7 @@ class _Look:
         }
         return best_time(
             found,
-            agendas,
+            self._agendas,
             now_ms=self._now_ms,
             needed_s=times.drain_p95_s or (times.plain_s or times.boot_s)[1],
             usual_s=usual_s,

@@ -12,6 +12,7 @@ import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
@@ -22,6 +23,9 @@ from qctl.wire import heartbeats, lists
 from qctl.wire.active import ActiveJob
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
+
+# From the start of a process until its worker starts; a system's clock is set by seconds at times.
+_LONGEST_START_S, _CLOCK_S = 60.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,10 @@ class Holders:
     def of(self, job: ActiveJob) -> str:
         """See ``JobAtRisk.held_by``.
 
-        ``other`` needs proof: a job is in danger unless somebody else is known to have it.
+        ``other`` needs proof: a job is in danger unless somebody else is known to have it. A name
+        proves it only where every process of the target shows a worker of the queue, under another
+        name: one behind a proxy shows none, and one that is closing shows none any more, though its
+        job still runs.
         """
         if job.is_orphan:
             return "nobody"
@@ -110,13 +117,21 @@ class Holders:
         beat = self._beats.get(heartbeats.owner_of(job.lock_token))
         if beat is not None and self._runs_in_target(beat):
             return "target"
-        name = beat.name if beat is not None else job.worker
-        own = name in self._own.get(job.keys.name, ())
-        others = name in self._others.get(job.keys.name, ())
-        if own is others:
-            # Several have the name; or none, as a worker that is closing has left the list.
-            return "unknown"
-        return "target" if own else "other"
+        queue, name = job.keys.name, beat.name if beat is not None else job.worker
+        own = name in self._own.get(queue, ())
+        others = name in self._others.get(queue, ())
+        if own and not others:
+            return "target"
+        is_named = others and not own and self._is_seen(queue)
+        return "other" if is_named or (beat is not None and _lives_here(beat)) else "unknown"
+
+    def _is_seen(self, queue: str) -> bool:
+        """Whether each process of the target shows a worker of the queue."""
+        owned = self._connections.owned if self._connections is not None else {}
+        return all(
+            any(worker.queue == queue for worker in owned.get(process.key, ()))
+            for process in self._processes or ()
+        )
 
     def handled(self, process: ManagedProcess) -> bool | None:
         """Whether its workers finish their jobs when told to leave; None when that is not known.
@@ -134,8 +149,32 @@ class Holders:
         return True if ours and all(ours) else None
 
     def _runs_in_target(self, beat: Heartbeat) -> bool:
-        pids = {process.pid for process in self._processes or ()}
-        return beat.host == socket.gethostname() and beat.pid in pids
+        return beat.host == socket.gethostname() and beat.pid in self._pids
+
+    @cached_property
+    def _pids(self) -> frozenset[int]:
+        """Of the target's processes and all below them: a shell or npm may stand in between."""
+        from qctl.manage.sockets import process_tree  # noqa: PLC0415 - psutil costs 30 ms
+
+        roots = [process.pid for process in self._processes or () if process.pid]
+        return frozenset(pid for root in roots for pid in process_tree(root))
+
+
+def _lives_here(beat: Heartbeat) -> bool:
+    """Whether the very process that beats runs on this host.
+
+    A container may share the host's name and have pids of its own: a process of this host that has
+    such a pid has been started at another time than the worker.
+    """
+    if beat.host != socket.gethostname():
+        return False
+    import psutil  # noqa: PLC0415 - only where qctl's workers run
+
+    try:
+        started_s = psutil.Process(beat.pid).create_time()
+    except (psutil.Error, ValueError):
+        return False
+    return 0 <= beat.started_ms / 1000 - started_s + _CLOCK_S < _LONGEST_START_S
 
 
 def read_beats(client: Client, jobs: Iterable[ActiveJob], prefix: str) -> dict[str, Heartbeat]:

@@ -21,7 +21,9 @@ class DataSafety:
             everything would, or when it cannot be told.
         rdb_age_s, rdb_changes: since the last snapshot.
         replica_lag_s: of the one that is furthest behind.
-        is_writable: False when Redis refuses writes, so that nothing can be drained.
+        is_writable: False when Redis refuses writes, so that nothing can be drained; None when that
+            cannot be told.
+        replica_of: the master's ``host:port``, where this is a replica: what it has may be old.
         hazards: what is wrong, each a clause.
     """
 
@@ -35,7 +37,8 @@ class DataSafety:
     maxmemory_bytes: int | None
     replicas: int
     replica_lag_s: int | None
-    is_writable: bool
+    is_writable: bool | None
+    replica_of: str | None
     hazards: tuple[str, ...]
 
 
@@ -71,6 +74,7 @@ def _of(server: ServerFacts, now_ms: int) -> DataSafety:
         replicas=len(server.replicas),
         replica_lag_s=max(lags, default=None),
         is_writable=_is_writable(server),
+        replica_of=server.master,
         hazards=tuple(_hazards(server, persistence)),
     )
 
@@ -84,37 +88,84 @@ def _persistence(server: ServerFacts) -> str | None:
     return "rdb" if server.rdb_schedule else "none"
 
 
-def _is_writable(server: ServerFacts) -> bool:
-    if server.role == "slave":
-        return False
-    is_full = (
-        server.eviction_policy == "noeviction"
-        and bool(server.maxmemory_bytes)
-        and (server.used_memory_bytes or 0) >= (server.maxmemory_bytes or 0)
+def _is_writable(server: ServerFacts) -> bool | None:
+    """Whether Redis takes writes: the worst that any fact says; unknown is worse than yes.
+
+    Redis refuses them on a replica, at its memory limit, with too few good replicas, after a failed
+    write of the append-only file, and by its defaults after a failed snapshot.
+    """
+    facts = (
+        None if server.role is None else server.role != "slave",
+        _has_room(server),
+        _has_replicas(server),
+        not (server.aof_enabled and server.aof_ok is False),
+        _outlives_snapshots(server),
     )
-    # Redis refuses writes after a failed snapshot, and after a failed write of the append-only
-    # file, by its defaults.
-    aof_failed = bool(server.aof_enabled) and server.aof_ok is False
-    rdb_failed = bool(server.rdb_schedule) and server.rdb_ok is False
-    return not (is_full or aof_failed or rdb_failed)
+    return False if False in facts else None if None in facts else True
+
+
+def _has_room(server: ServerFacts) -> bool | None:
+    limit, used = server.maxmemory_bytes, server.used_memory_bytes
+    if limit == 0 or (limit and used is not None and used < limit):
+        return True
+    if limit is None or used is None:
+        return None
+    match server.eviction_policy:
+        case "noeviction":
+            return False
+        case policy if policy is not None and policy.startswith("allkeys-"):
+            return True
+    # Volatile: as long as there are keys that expire, and BullMQ's jobs do not.
+    return None
+
+
+def _has_replicas(server: ServerFacts) -> bool | None:
+    """INFO counts the good ones only where some are needed."""
+    needed, good = server.replicas_needed, server.replicas_good
+    if needed is None:
+        return True if good is None else None
+    return needed == 0 or (None if good is None else good >= needed)
+
+
+def _outlives_snapshots(server: ServerFacts) -> bool | None:
+    if server.rdb_ok is not False or server.rdb_schedule == "" or server.rdb_stops_writes is False:
+        return True
+    return None if server.rdb_schedule is None else False
 
 
 def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
     if server.role == "slave":
-        yield "this is a replica: queues cannot be paused here"
+        yield (
+            f"this is a replica of {server.master}: what it has may be old, and queues cannot be "
+            "paused here"
+        )
+    if _has_replicas(server) is False:
+        yield (
+            f"Redis refuses writes with fewer than {server.replicas_needed} good replicas, and has "
+            f"{server.replicas_good or 0}"
+        )
     if persistence == "none":
         yield "Redis keeps nothing on disk: were it restarted too, every job would be gone"
     if persistence == "aof" and server.aof_ok is False:
         yield "the last write of the append-only file failed, so Redis refuses writes"
-    if server.rdb_schedule and server.rdb_ok is False:
-        yield "the last snapshot failed, after which Redis refuses writes by default"
+    if server.rdb_ok is False and server.rdb_schedule != "":
+        then = ", after which Redis refuses writes by default"
+        yield f"the last snapshot failed{'' if server.rdb_stops_writes is False else then}"
     policy, limit = server.eviction_policy, server.maxmemory_bytes
     if policy not in {None, "noeviction"}:
         when = "at its memory limit" if limit else "if it gets a memory limit"
         yield f"Redis may delete jobs {when}: its eviction policy is {policy}, not noeviction"
     if limit and server.used_memory_bytes and server.used_memory_bytes > 0.9 * limit:
         share = 100 * server.used_memory_bytes // limit
-        yield f"Redis uses {share} % of its memory limit"
+        room = _has_room(server)
+        then = (
+            ""
+            if room
+            else ", so it may refuse writes"
+            if room is None
+            else ", so it refuses writes"
+        )
+        yield f"Redis uses {share} % of its memory limit{then}"
     for replica in server.replicas:
         if not replica.online:
             yield f"the replica {replica.address} is not in step"

@@ -22,8 +22,11 @@ from qctl.ops.lookup import (
     require_bullmq,
 )
 from qctl.ops.targets import Connections, Target, open_target, read_connections
+from qctl.wire.clients import list_foreign
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Scope:
         also: queues that were not named, and that the target serves.
         foreign: workers of the target under another prefix or database, which are not looked at.
         why_no_target: why no single app is meant; "" when one is.
+        unsure: why the restart may hit more than these queues; "" when that is known not to be.
+        wider: words of the question that would tell more; () when there is none.
         remarks: on what failed.
     """
 
@@ -46,11 +51,18 @@ class Scope:
     also: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     why_no_target: str = ""
+    unsure: str = ""
+    wider: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
     def snapshots(self) -> tuple[QueueSnapshot, ...]:
         return tuple(queue for queue in self.queues.readable if queue.format == "bullmq")
+
+    @property
+    def bull(self) -> tuple[str, ...]:
+        """Names of the queues of Bull 3/4, whose jobs are not looked at."""
+        return tuple(q.keys.name for q in self.queues.readable if q.format == "bull")
 
 
 def find_scope(
@@ -91,7 +103,16 @@ def find_scope(
         else:
             return _of_target(client, settings, names, found, connections, remarks)
     queues = queues_named_or_all(client, settings.prefix, names)
-    return Scope(queues, None, connections, why_no_target=why, remarks=remarks)
+    unsure, others = _beside(client, address, settings, connections, queues, names)
+    return Scope(
+        queues,
+        None,
+        connections,
+        why_no_target=why,
+        unsure=unsure,
+        wider=(*names, *others) if names and others else (),
+        remarks=remarks,
+    )
 
 
 def _of_target(
@@ -104,10 +125,11 @@ def _of_target(
 ) -> Scope:
     connected = connections.queues_of(target.processes) if connections else set()
     served = connected | set(target.configured)
+    unsure = _unseen(target, connections)
     if not names and not served:
         queues = queues_named_or_all(client, settings.prefix, ())
         remarks += (f"which queues {target.label} serves cannot be told: all are looked at",)
-        return Scope(queues, target, connections, remarks=remarks)
+        return Scope(queues, target, connections, unsure=unsure, remarks=remarks)
     if connected and names and not served & set(names):
         raise NotFoundError(
             f"{target.label} does not serve {', '.join(names)}",
@@ -135,8 +157,64 @@ def _of_target(
         connections,
         also=tuple(sorted(served - set(names))) if names else (),
         foreign=tuple(sorted(foreign)),
+        unsure=unsure,
+        wider=("--target", target.label) if unsure and names else (),
         remarks=remarks,
     )
+
+
+def _unseen(target: Target, connections: Connections | None) -> str:
+    """Why a target may serve more than what is seen; the config's word is taken for it."""
+    if target.configured:
+        return ""
+    seen = connections and any(
+        connections.owned.get(p.key) or connections.foreign.get(p.key) for p in target.processes
+    )
+    if seen:
+        return ""
+    return (
+        f"no worker of {target.label} is seen in this Redis, so which queues it serves cannot be "
+        "told ([targets] of the config can)"
+    )
+
+
+def _beside(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    connections: Connections | None,
+    queues: Queues,
+    names: Sequence[str],
+) -> tuple[str, tuple[str, ...]]:
+    """Why the processes of these queues' workers may serve others, too; and which of this prefix.
+
+    Nobody tells which connections are of one process, where none is managed; those of one address
+    may be.
+    """
+    if connections is None:
+        return "which queues these workers serve besides cannot be told", ()
+    meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
+    hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
+    if names and not hosts:
+        why = (
+            "no worker of these queues is seen in this Redis, so what else theirs serve is unknown"
+        )
+        return why, ()
+    near = [worker for worker in connections.workers if _host(worker.address) in hosts]
+    others = sorted({worker.queue for worker in near} - meant)
+    foreign = list_foreign(client, settings.prefix, address.db)
+    found = [*others, *sorted({name for place, name in foreign if _host(place) in hosts})]
+    if not found:
+        return "", ()
+    more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
+    return (
+        f"the same processes may serve {', '.join(found[:_MOST_NAMED])}{more}, whose workers "
+        "connect from the same address, and which were not looked at: name a --target, or them too"
+    ), tuple(others)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
 
 
 def _connections(
@@ -147,7 +225,8 @@ def _connections(
     except QctlError as error:
         if error.exit_status == ExitStatus.UNREACHABLE:
             raise
-        return None, (f"who is connected cannot be told: {error.why or error.what}",)
+        hint = f" ({error.hint})" if error.hint else ""
+        return None, (f"who is connected cannot be told: {error.what}{hint}",)
     except Exception as error:
         # Whatever the system denies about other people's processes, Redis can still be asked.
         return None, (f"which process holds which worker cannot be told: {error}",)

@@ -7,10 +7,11 @@ job only by chance.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from qctl.config import DEFAULT_PREFIX
+from qctl.connect import Address
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.lookup import command
 from qctl.ops.outage import Downtime
@@ -48,24 +49,31 @@ def judge(
     *,
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
+    ended: Sequence[str],
     downtime: Downtime,
-    data: Sequence[DataSafety],
+    data: Sequence[DataSafety] | None,
     is_gapless: bool,
     asked_at: datetime,
+    address: Address,
 ) -> Verdict:
     """The verdict on a restart now.
 
     Args:
         interrupted: at worst.
         probably: those of them that are, where the workers are known to finish their jobs.
-        data: of each master; empty when it cannot be told.
+        ended: queues in which a job ran when their counts were read, and no more behind that.
+        data: of each master; None when it cannot be told.
+        address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
     prefix = _prefix(scope)
-    against = tuple(_against(scope, downtime, data, is_gapless))
+    against = tuple(dict.fromkeys(_against(scope, downtime, data or (), is_gapless)))
     if against:
-        return Verdict(NOT_NOW, against, tuple(_instead(scope, queues, downtime, data, prefix)))
-    endangered = tuple(_endangered(scope, queues, interrupted, probably, is_gapless, asked_at))
+        instead = _instead(scope, queues, downtime, data or (), address)
+        return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
+    endangered = tuple(
+        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, asked_at)
+    )
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
@@ -85,10 +93,19 @@ def _against(
     for snapshot in scope.snapshots:
         if snapshot.lease is not None:
             yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
-    if not all(server.is_writable for server in data):
-        yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
+    for server in data:
+        if server.replica_of is not None:
+            yield (
+                f"this Redis is a replica of {server.replica_of}: what it has may be old, and "
+                "nothing can be drained here"
+            )
+        elif server.is_writable is False:
+            yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
+    if not is_gapless:
+        for name in scope.bull:
+            yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
     wait_s = downtime.drain_wait_p50_s
     if wait_s is not None and wait_s > DRAIN_TIMEOUT_S and not is_gapless:
         yield (
@@ -102,6 +119,8 @@ def _endangered(
     queues: Sequence[QueueImpact],
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
+    ended: Sequence[str],
+    data: Sequence[DataSafety] | None,
     is_gapless: bool,
     asked_at: datetime,
 ) -> Iterator[str]:
@@ -116,18 +135,45 @@ def _endangered(
         return
     if scope.foreign:
         yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
+    if scope.unsure:
+        yield scope.unsure
+    for name in ended:
+        yield f"a job of {name} has ended just now, and may be tried again at once"
     for queue in queues:
-        # Also where no worker is seen: not every client shows itself as one.
-        if queue.paused:
-            continue
-        if waiting := _waiting(queue):
-            jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
-            yield f"{jobs} in {queue.name}, so one may start at any moment"
-        elif queue.next_due_at is not None:
-            left = queue.next_due_at - asked_at
-            if left < timedelta(seconds=SOON_S):
-                when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
-                yield f"a job of {queue.name} is due {when}"
+        yield from _may_start(queue, asked_at, _prefix(scope))
+    if data is None or any(server.is_writable is None for server in data):
+        yield "whether Redis takes writes, without which no job can end, cannot be told"
+
+
+def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[str]:
+    """Why a job of a queue may start, or may run unseen, between the question and the restart.
+
+    Also where no worker is seen: not every client shows itself as one.
+    """
+    if queue.stalled:
+        jobs = "1 job of" if queue.stalled == 1 else f"{queue.stalled:,} jobs of"
+        # A worker too busy to renew a lock still has the job, whether the queue is paused or not.
+        then = "may still run" if queue.paused else "may still run, or start again at any moment"
+        put_back = command(prefix, "jobs retry-stalled", queue.name)
+        yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
+    if queue.paused:
+        return
+    if waiting := _waiting(queue):
+        jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+        yield f"{jobs} in {queue.name}, so one may start at any moment"
+    elif parents := queue.waiting_children:
+        jobs = "1 job waits" if parents == 1 else f"{parents:,} jobs wait"
+        yield (
+            f"{jobs} for children in {queue.name}, so one may start at any moment, once its last "
+            "child has ended"
+        )
+    elif queue.next_due_at is not None:
+        left = queue.next_due_at - asked_at
+        if left < timedelta(seconds=SOON_S):
+            when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
+            yield f"a job of {queue.name} is due {when}"
+    elif queue.delayed:
+        yield f"when the next delayed job of {queue.name} is due cannot be told"
 
 
 def _harm(jobs: Sequence[JobAtRisk]) -> str:
@@ -148,14 +194,19 @@ def _instead(
     queues: Sequence[QueueImpact],
     downtime: Downtime,
     data: Sequence[DataSafety],
-    prefix: str,
+    address: Address,
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
+    prefix = _prefix(scope)
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
-    if odd := [*leased, *(name for name, _ in scope.queues.broken)]:
+    if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
         yield command(prefix, "status", *odd)
-    if not all(server.is_writable for server in data):
-        yield "redis-cli INFO persistence"
+    for server in data:
+        if server.replica_of is not None:
+            target = ["--target", scope.target.label] if scope.target else []
+            yield command(prefix, "impact", *target, "--redis", _url(address, server.replica_of))
+        elif server.is_writable is False:
+            yield "redis-cli INFO"
     wait_s = downtime.drain_wait_p95_s
     if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield f"{_drain(scope, queues, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
@@ -164,16 +215,27 @@ def _instead(
 def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[str, ...]:
     """The commands that restart without an interruption; with unknown workers, around it."""
     target, connections = scope.target, scope.connections
+    if scope.wider:
+        # A drain of these queues alone would spare the others' jobs nothing.
+        return (command(prefix, "impact", *scope.wider),)
     if target is None:
         # Of many queues those where something runs or may start.
         at_work = [
-            q.name for q in queues if q.active or (not q.paused and (_waiting(q) or q.delayed))
-        ]
+            q.name
+            for q in queues
+            if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
+        ] or [q.name for q in queues]
         return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
         return (command(prefix, "restart", target.label),)
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
     return (command(prefix, "drain", *words),)
+
+
+def _url(address: Address, place: str) -> str:
+    """The URL of another server, to be completed with this one's password."""
+    host, _, port = place.rpartition(":")
+    return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
 
 
 def _waiting(queue: QueueImpact) -> int:

@@ -13,12 +13,16 @@ from qctl.output.console import styled
 from qctl.output.text import counted, duration, size, visible
 
 if TYPE_CHECKING:
-    from qctl.ops.impact import Impact, Runtimes
+    from qctl.ops.estimate import Runtimes
+    from qctl.ops.impact import Impact
     from qctl.ops.recovery import Recovery
     from qctl.ops.safety import DataSafety
 
 _MOST_IDS = 10
 _MOST_ROWS = 4
+_MOST_REASONS = 5
+# Queues in a command that somebody would copy.
+_MOST_COPIED = 20
 _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
@@ -33,11 +37,13 @@ def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
 
 
 def _heading(impact: Impact, width: int) -> Iterator[str]:
-    queues = named([queue.name for queue in impact.queues])
+    queues = named([*(queue.name for queue in impact.queues), *impact.bull])
     if impact.target is None:
         text = f"a restart now of all workers of {queues or 'no queue'}: {impact.why_no_target}"
     else:
-        text = f"a plain restart of {visible(impact.target)} now, which serves {queues}"
+        text = (
+            f"a plain restart of {visible(impact.target)} now, which serves {queues or 'no queue'}"
+        )
         if impact.also:
             text += f" ({named(impact.also)} not named, but served too)"
     yield from wrapped(visible(text), min(width, 100))
@@ -64,7 +70,9 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
         yield _failing(impact)
     stalled = [job for job in impact.jobs if job.held_by == "nobody"]
     if stalled:
-        notes = ["no worker has them, so no restart interrupts them"]
+        notes = [
+            "nobody renews their locks: their worker died, or is too busy to, and still runs them"
+        ]
         if failing := sum(job.fails_for_good for job in stalled):
             notes.append(f"{failing:,} would fail for good once a worker looks for stalled jobs")
         notes.append("put them back: qctl jobs retry-stalled")
@@ -80,6 +88,8 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
 def _active(impact: Impact) -> Aspect:
     held = [job for job in impact.jobs if job.held_by != "nobody"]
     if not held:
+        if hidden := [*impact.bull, *impact.unread]:
+            return Aspect("Active jobs", "none known", (f"not read: {named(hidden)}",), "yellow")
         return Aspect("Active jobs", "none running", (), "green")
     worst, best = impact.interrupted, impact.interrupted_if_handled
     others = sum(job.held_by == "other" for job in held)
@@ -361,7 +371,9 @@ def _ids(refs: Sequence[JobRef]) -> str:
 def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
     verdict = impact.verdict
     word = "safe now" if verdict.word == "safe" else verdict.word
-    reasons = "; ".join(visible(reason) for reason in verdict.reasons)
+    reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MOST_REASONS])
+    if (more := len(verdict.reasons) - _MOST_REASONS) > 0:
+        reasons += f"; and {more:,} more (--json has all)"
     if verdict.holds_until is not None:
         local = verdict.holds_until.astimezone()
         reasons += f", until the next is due at {local:%H:%M:%S}"
@@ -373,4 +385,15 @@ def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
     for index, command in enumerate(verdict.commands):
         if index and impact.target is None:
             yield "    # then restart the workers, and"
-        yield f"    {visible(command)}"
+        yield f"    {_command(visible(command))}"
+
+
+def _command(command: str) -> str:
+    """As it is to be copied; of one with very many queues the beginning, as a comment."""
+    verb, options = command.split(" ")[:2], command.partition(" --")
+    names = options[0].split(" ")[2:]
+    if len(names) <= _MOST_COPIED:
+        return command
+    shown = " ".join([*verb, *names[:_MOST_REASONS]])
+    more = f" and {len(names) - _MOST_REASONS:,} more"
+    return f"# {shown}{more}{''.join(options[1:])} (--json has all)"

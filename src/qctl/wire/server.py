@@ -11,7 +11,7 @@ from qctl.errors import ReplyError
 from qctl.wire.jobs import number, pairs
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
-_SETTINGS = ("appendfsync", "save")
+_SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class ServerFacts:
 
     Args:
         role: ``master``, or ``slave`` for a replica.
+        master: of a replica, the ``host:port`` of its master.
         maxmemory_bytes: the limit; 0 for none.
         eviction_policy: what Redis deletes at that limit; BullMQ needs ``noeviction``.
         aof_ok, rdb_ok: whether the last write of it succeeded.
@@ -38,12 +39,16 @@ class ServerFacts:
             counts its start as one.
         rdb_changes: writes since then.
         rdb_schedule: the ``save`` setting; empty means that no snapshots are made.
+        rdb_stops_writes: whether Redis refuses writes after a snapshot that failed.
+        replicas_needed: Redis refuses writes with fewer good replicas than this.
+        replicas_good: those that are near enough; None also where none are needed.
         clock_ahead_ms: of this server against this host, give or take ``clock_error_ms``, the
             time of the round trip.
     """
 
     version: str | None
     role: str | None
+    master: str | None
     uptime_s: int | None
     used_memory_bytes: int | None
     maxmemory_bytes: int | None
@@ -55,6 +60,9 @@ class ServerFacts:
     rdb_changes: int | None
     rdb_ok: bool | None
     rdb_schedule: str | None
+    rdb_stops_writes: bool | None
+    replicas_needed: int | None
+    replicas_good: int | None
     replicas: tuple[ReplicaFacts, ...]
     clock_ahead_ms: int
     clock_error_ms: int
@@ -94,17 +102,21 @@ def _read(node: Client) -> ServerFacts:
     return ServerFacts(
         version=info.get("redis_version"),
         role=info.get("role"),
+        master=_master(info),
         uptime_s=number(info.get("uptime_in_seconds")),
         used_memory_bytes=number(info.get("used_memory")),
         maxmemory_bytes=number(info.get("maxmemory")),
         eviction_policy=info.get("maxmemory_policy"),
         aof_enabled=info.get("aof_enabled") == "1" if told else None,
-        aof_ok=info.get("aof_last_write_status") == "ok" if told else None,
+        aof_ok=_is_well(info.get("aof_last_write_status")),
         aof_fsync=settings.get("appendfsync"),
         rdb_saved_at_ms=_ms(number(info.get("rdb_last_save_time"))),
         rdb_changes=number(info.get("rdb_changes_since_last_save")),
-        rdb_ok=info.get("rdb_last_bgsave_status") == "ok" if told else None,
+        rdb_ok=_is_well(info.get("rdb_last_bgsave_status")),
         rdb_schedule=settings.get("save"),
+        rdb_stops_writes=_is_on(settings.get("stop-writes-on-bgsave-error")),
+        replicas_needed=number(settings.get("min-replicas-to-write")),
+        replicas_good=number(info.get("min_slaves_good_slaves")),
         replicas=_replicas(info),
         clock_ahead_ms=server_ms - (before_ns + after_ns) // 2_000_000,
         clock_error_ms=-(-(after_ns - before_ns) // 1_000_000),
@@ -113,6 +125,20 @@ def _read(node: Client) -> ServerFacts:
 
 def _ms(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * 1000
+
+
+def _master(info: Mapping[str, str]) -> str | None:
+    if info.get("role") != "slave":
+        return None
+    return f"{info.get('master_host', '')}:{number(info.get('master_port')) or 0}"
+
+
+def _is_well(status: str | None) -> bool | None:
+    return None if status is None else status == "ok"
+
+
+def _is_on(setting: str | None) -> bool | None:
+    return None if setting is None else setting == "yes"
 
 
 def _info(node: Client) -> dict[str, str]:
