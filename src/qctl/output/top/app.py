@@ -18,7 +18,14 @@ from qctl.ops.live import Reading, View
 from qctl.output.text import short_duration, shortened, visible
 from qctl.output.top import tables
 from qctl.output.top.actions import Actions, Proposal
-from qctl.output.top.dialogs import HELP, Choose, Confirm, Progress, Window, error_lines
+from qctl.output.top.dialogs import (
+    HELP,
+    Choose,
+    Progress,
+    Window,
+    error_lines,
+    question_about,
+)
 from qctl.output.top.panel import Key, Panel
 
 # However fast one scrolls, Redis is asked no more often.
@@ -327,7 +334,7 @@ class TopApp(App[int]):
             except QctlError as error:
                 await self.push_screen_wait(Window("Nothing was changed", error_lines(error)))
                 return
-            if await self.push_screen_wait(Confirm(proposal)):
+            if await self.push_screen_wait(question_about(proposal)):
                 self._progress = Progress(proposal)
                 await self.push_screen_wait(self._progress)
                 self._wake.set()
