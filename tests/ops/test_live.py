@@ -10,7 +10,7 @@ import pytest
 from qctl.config import Settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import NotFoundError, UnreachableError
-from qctl.ops import live, live_events
+from qctl.ops import live, live_events, live_failures
 from qctl.ops.live import LiveReader, View
 from qctl.wire.keys import QueueKeys
 from tests.servers import RedisServer
@@ -48,7 +48,8 @@ def test_only_what_is_in_sight_is_read(store: Client) -> None:
     assert reading.queues == ()
     reading = live_reader.read(View(("q001", "q002"), "q001", 5))
     assert [queue.name for queue in reading.queues] == ["q001", "q002"]
-    assert reading.commands < 100
+    # Of the others one question each: whether something has failed.
+    assert reading.commands < 98 + 100
 
 
 def test_active_jobs_stalled_ones_first(store: Client) -> None:
@@ -108,6 +109,70 @@ def test_more_events_than_are_read_is_a_sample_and_leaves_no_backlog(
     assert queue.rates.completed_per_s == pytest.approx(4 / 3, rel=0.1)
     (queue,) = live_reader.read(view).queues
     assert queue.rates == live_events.Rates(0.0, 0.0)
+
+
+def test_events_that_were_cut_off_before_they_were_read(store: Client) -> None:
+    put(store, "1")
+    happens(store, "added")
+    live_reader = reader(store)
+    view = View(("q",), "q", 5)
+    live_reader.read(view)
+
+    def rates() -> live_events.Rates:
+        (queue,) = live_reader.read(view).queues
+        assert queue.rates is not None
+        return queue.rates
+
+    for _ in range(5):
+        happens(store, "completed")
+    assert not rates().at_least
+    for _ in range(5):
+        happens(store, "completed")
+    # An app with a very small streams.events.maxLen.
+    store.call("XTRIM", Q("events"), "MAXLEN", 2)
+    told = rates()
+    assert told.at_least
+    assert not told.sampled
+    assert told.completed_per_s > 0
+    assert rates() == live_events.Rates(0.0, 0.0)
+    # All of them, which is said once.
+    store.call("DEL", Q("events"))
+    assert rates().at_least
+    assert rates() == live_events.Rates(0.0, 0.0)
+    happens(store, "completed")
+    assert not rates().at_least
+
+
+def test_failures_of_queues_out_of_sight(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_failures, "MOST_QUEUES", 2)
+    keys = [QueueKeys("bull", f"q{number}") for number in range(5)]
+    for each in keys:
+        put(store, "1", keys=each)
+        put(store, "old", "failed", keys=each, score=1_700_000_000_000, failedReason="long ago")
+    store.call("DEL", keys[4]("failed"))
+    store.call("SET", keys[4]("failed"), "no set")
+    live_reader = reader(store)
+    view = View(("q0",), "q0", 5)
+    assert live_reader.read(view).failures == ()
+    for number, each in enumerate(keys[:4]):
+        now_ms = int(time.time() * 1000) + number
+        put(store, "new", "failed", keys=each, score=now_ms, failedReason=f"bang {number}")
+    # q0 is in sight: its failures come by events. Of the others two have their turn at a time.
+    for _ in range(2):
+        reading = live_reader.read(view)
+    assert [(f.queue, f.id, f.reason) for f in reading.failures] == [
+        ("q3", "new", "bang 3"),
+        ("q2", "new", "bang 2"),
+        ("q1", "new", "bang 1"),
+    ]
+    for _ in range(6):
+        assert len(live_reader.read(view).failures) == 3
+    # Nothing that was seen in sight is told again out of sight.
+    live_reader.read(View(("q1",), "q1", 5))
+    put(store, "seen", "failed", keys=keys[1], score=int(time.time() * 1000) - 5)
+    live_reader.read(View(("q1",), "q1", 5))
+    for _ in range(6):
+        assert len(live_reader.read(view).failures) == 3
 
 
 def test_a_queue_that_is_gone_or_broken_hides_no_other(store: Client) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from qctl.errors import ExitStatus, QctlError, ReplyError
 from qctl.ops.inspect import QueueStatus, RedisInfo, connected_workers, queue_status, redis_info
 from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.live_events import EventRates, Failure, Rates
+from qctl.ops.live_failures import OtherFailures
 from qctl.ops.lookup import find_queues
 from qctl.ops.workers import WorkerStatus, inspect_workers
 from qctl.wire.discovery import discover
@@ -80,7 +81,8 @@ class Reading:
         workers, jobs: of the chosen queue, stalled jobs first; None when they cannot be told (see
             ``remarks``).
         jobs_total: active jobs of the chosen queue, shown or not.
-        failures: of the queues in sight since they came into sight, newest first.
+        failures: of the queues in sight since they came into sight, and of the others as their
+            turn comes, newest first.
         commands: sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
         remarks: what could not be read, and why.
@@ -120,6 +122,7 @@ class LiveReader:
         self._scan_due = 0.0
         self._redis: RedisInfo | None = None
         self._events = EventRates()
+        self._other_failures = OtherFailures()
         self._trends: dict[str, deque[float | None]] = {}
 
     def check(self) -> None:
@@ -157,6 +160,7 @@ class LiveReader:
         remarks: list[str] = []
         snapshots = self._snapshots(view)
         queues = self._queues(snapshots, remarks)
+        self._add_other_failures(names, snapshots, remarks)
         chosen = snapshots.get(view.chosen or "")
         workers: tuple[WorkerStatus, ...] | None = None
         jobs: tuple[Job, ...] | None = None
@@ -223,6 +227,17 @@ class LiveReader:
             status = queue_status(found, workers, now_s)
             rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
         return tuple(rows)
+
+    def _add_other_failures(
+        self, names: Sequence[str], in_sight: Collection[str], remarks: list[str]
+    ) -> None:
+        prefix = self._settings.prefix
+        try:
+            found = self._other_failures.read(self._client, prefix, names, in_sight)
+        except ReplyError as error:
+            remarks.append(f"no failures of queues out of sight: {error.what}")
+            return
+        self._events.add(found)
 
     def _worker_counts(self, names: Sequence[str]) -> Counter[str] | None:
         if not names:

@@ -192,6 +192,30 @@ def test_the_screen() -> None:
     assert drive(app, steps) == 0
 
 
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        (Rates(20.0, 0.0, sampled=True), "~20"),
+        (Rates(20.0, 0.0, at_least=True), "≥20"),
+        (Rates(20.0, 0.0, sampled=True, at_least=True), "~20"),
+    ],
+)
+def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
+    feed = Feed()
+    own = feed.read
+
+    def read(view: View) -> Reading:
+        reading = own(view)
+        return replace(reading, queues=tuple(replace(q, rates=rates) for q in reading.queues))
+
+    app = TopApp(read, Recorder(), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, f" {shown} ", "FAILURES; some may be missing 1/1")
+
+    drive(app, steps)
+
+
 def test_no_queue_is_no_idle_queue() -> None:
     app = view(Feed(names=()))
 

@@ -188,8 +188,10 @@ class TopApp(App[int]):
         failures = tuple(
             (failure.queue, failure.id, str(failure.at)) for failure in reading.failures
         )
+        missing = any(q.rates and (q.rates.sampled or q.rates.at_least) for q in reading.queues)
+        title = "FAILURES; some may be missing" if missing else "FAILURES"
         self._panels["failures"].show(
-            failures, title="FAILURES", empty="none since these queues came into sight", age=age
+            failures, title=title, empty="none seen since the start", age=age
         )
 
     def _names(self) -> list[str]:

@@ -200,7 +200,9 @@ HELP = (
     "q                    leave",
     "",
     "Jobs and workers are those of the chosen queue. Rates are counted in the event streams",
-    "of the queues on the screen: ~ is a sample where more happened than is read.",
+    "of the queues on the screen: ~ is a sample where more happened than is read, ≥ says that",
+    "events were cut off before they were read. Failures are of all queues: at once of those on",
+    "the screen, of the others as their turn comes.",
     "Every action says first what it will change, and waits for y; in a context with confirm,",
     "for its name.",
 )
