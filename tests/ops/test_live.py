@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,24 @@ def test_active_jobs_stalled_ones_first(store: Client) -> None:
         ("1", "active", 45),
     ]
     assert reading.jobs_total == 2
+
+
+def test_jobs_that_have_ended_since_are_not_counted(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        put(store, str(number), "active", lock="t")
+    reading = reader(store).read(View(("q",), "q", 5))
+    assert (reading.jobs_total, len(reading.jobs or ())) == (30, 20)
+    own = live.list_jobs
+
+    def later(client: Client, *words: Any, **how: Any) -> Any:
+        client.call("LTRIM", Q("active"), 0, 2)
+        return own(client, *words, **how)
+
+    monkeypatch.setattr(live, "list_jobs", later)
+    reading = reader(store).read(View(("q",), "q", 5))
+    assert (reading.jobs_total, len(reading.jobs or ())) == (3, 3)
 
 
 def test_rates_and_failures_are_counted_from_events(store: Client) -> None:

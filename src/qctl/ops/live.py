@@ -167,8 +167,11 @@ class LiveReader:
         total = 0
         if isinstance(chosen, QueueSnapshot):
             workers = self._workers(chosen, remarks)
-            total = chosen.counts.active
-            jobs = self._jobs(chosen, view.jobs, remarks)
+            limit = min(max(view.jobs, _LEAST_JOBS), _MOST_JOBS)
+            jobs = self._jobs(chosen, limit, remarks)
+            # Short ones have ended since they were counted.
+            is_cut = jobs is None or len(jobs) == limit
+            total = chosen.counts.active if is_cut else len(jobs or ())
         return Reading(
             at=datetime.now(UTC),
             redis=self._redis,
@@ -265,7 +268,6 @@ class LiveReader:
     ) -> tuple[Job, ...] | None:
         if not chosen.counts.active:
             return ()
-        limit = min(max(limit, _LEAST_JOBS), _MOST_JOBS)
         try:
             jobs = list_jobs(self._client, chosen, "active", limit=limit).jobs
         except ReplyError as error:

@@ -18,6 +18,7 @@ from qctl.ops.live_events import Failure, Rates
 from qctl.ops.workers import WorkerStatus
 from qctl.output.top.actions import Proposal, Stop, Told
 from qctl.output.top.app import TopApp
+from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_lines, sparkline
 from qctl.wire.snapshot import Counts
 from tests.output.top.pilot import drive, lines_of, text_of, until
@@ -212,6 +213,18 @@ def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
 
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, f" {shown} ", "FAILURES; some may be missing 1/1")
+
+    drive(app, steps)
+
+
+def test_the_keys_fit_the_screen() -> None:
+    app = view(Feed())
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "mailer")
+        await pilot.press("?")
+        text = await until(pilot, app, HELP[0], HELP[-1], "Esc closes")
+        assert all(line in text for line in HELP)
 
     drive(app, steps)
 

@@ -189,20 +189,20 @@ class Progress(ModalScreen[None]):
         self._draw()
 
 
+# Fits 80 by 24 cells: 15 lines of 66.
 HELP = (
-    "arrows, PgUp, PgDn   choose a row",
-    "Tab, Shift-Tab       next list: queues, active jobs, workers, failures",
-    "/                    only queues whose name contains a text; Esc ends it",
-    "p  r                 pause or resume the chosen queue",
-    "t                    put the chosen stalled or failed job back, to run next",
-    "d                    drain the chosen queue, then restart its process if wanted",
-    "?                    these keys",
-    "q                    leave",
+    "arrows, PgUp, PgDn  choose a row",
+    "Tab, Shift-Tab      next list",
+    "/                   only queues with a text in their name; Esc: all",
+    "p  r                pause or resume the chosen queue",
+    "t                   put the chosen stalled or failed job back",
+    "d                   drain the chosen queue; then restart, if wanted",
+    "?  q                these keys; leave",
     "",
-    "Jobs and workers are those of the chosen queue. Rates are counted in the event streams",
-    "of the queues on the screen: ~ is a sample where more happened than is read, ≥ says that",
-    "events were cut off before they were read. Failures are of all queues: at once of those on",
-    "the screen, of the others as their turn comes.",
-    "Every action says first what it will change, and waits for y; in a context with confirm,",
-    "for its name.",
+    "Jobs and workers are the chosen queue's. Rates are of the events",
+    "since the reading before: ~ is a sample, where more happened than",
+    "is read; ≥ says that events were cut off before they were read.",
+    "Failures are told at once of the queues on the screen, and of the",
+    "others in turn. An action says first what it will change, and",
+    "waits for y, or for the context's name if that has confirm.",
 )
