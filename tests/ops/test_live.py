@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from qctl.connect import Address, Client, connect
 from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops import live, live_events, live_failures
 from qctl.ops.live import LiveReader, View
+from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
 from tests.servers import RedisServer
 from tests.wire.build import Q, put
@@ -63,6 +66,27 @@ def test_active_jobs_stalled_ones_first(store: Client) -> None:
         ("1", "active", 45),
     ]
     assert reading.jobs_total == 2
+
+
+def test_very_many_active_jobs_cost_one_command_each(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        put(client, str(number), "active", lock="t", pb="w")
+    address, own = connect(redis_url)
+    with contextlib.closing(own):
+        own.call("CLIENT", "SETNAME", client_name("bull", "q", "w"))
+        live_reader = LiveReader(own, address, Settings(pm2_home=Path("/nonexistent")))
+        view = View(("q",), "q", 5)
+        reading = live_reader.read(view)
+        assert reading.workers is not None
+        assert [len(worker.jobs or ()) for worker in reading.workers] == [200]
+        monkeypatch.setattr(live, "MOST_IN_HAND", 199)
+        reading = live_reader.read(view)
+        assert reading.workers is not None
+        assert [worker.jobs for worker in reading.workers] == [None]
+        assert 200 <= reading.commands <= 200 + 150
+        assert reading.pause_s == reading.commands / live.MOST_COMMANDS_PER_S
 
 
 def test_jobs_that_have_ended_since_are_not_counted(

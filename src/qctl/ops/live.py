@@ -32,6 +32,11 @@ MOST_QUEUES = 60
 # Active jobs of the chosen queue read in one reading, at least and at most.
 _LEAST_JOBS = 20
 _MOST_JOBS = 200
+# Beyond as many active jobs it is not told which worker has how many: each would have to be read.
+MOST_IN_HAND = 1000
+# The locks of active jobs in sight are looked at, one command each; so that very many of them do
+# not keep Redis busy, readings are then made more seldom.
+MOST_COMMANDS_PER_S = 5000
 # Points of a sparkline: the readings remembered.
 TREND_POINTS = 30
 # Least time between two scans for queues; one that takes long is made at most 1 % of the time.
@@ -85,6 +90,7 @@ class Reading:
             turn comes, newest first.
         commands: sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
+        pause_s: what is to pass before the next one, at least.
         remarks: what could not be read, and why.
     """
 
@@ -101,6 +107,7 @@ class Reading:
     failures: tuple[Failure, ...]
     commands: int
     took_ms: float
+    pause_s: float
     remarks: tuple[str, ...]
 
 
@@ -186,6 +193,7 @@ class LiveReader:
             failures=self._events.failures,
             commands=self._client.commands,
             took_ms=round((time.monotonic() - began) * 1000, 1),
+            pause_s=self._client.commands / MOST_COMMANDS_PER_S,
             remarks=tuple(dict.fromkeys(remarks)),
         )
 
@@ -253,7 +261,12 @@ class LiveReader:
     ) -> tuple[WorkerStatus, ...] | None:
         try:
             report, more = inspect_workers(
-                self._client, self._address, self._settings, [chosen.keys.name]
+                self._client,
+                self._address,
+                self._settings,
+                [chosen.keys.name],
+                are_there=True,
+                with_jobs=chosen.counts.active <= MOST_IN_HAND,
             )
         except QctlError as error:
             if error.exit_status == ExitStatus.UNREACHABLE:

@@ -69,6 +69,7 @@ class Feed:
         self.asked: list[View] = []
         self.error: UnreachableError | None = None
         self.paused_by: str | None = None
+        self.pause_s = 0.0
         self.failures: tuple[Failure, ...] = (Failure("emails", "9", "bang\x1b[31m\n", AT),)
 
     def read(self, view: View) -> Reading:
@@ -105,6 +106,7 @@ class Feed:
             failures=self.failures if self.names else (),
             commands=31,
             took_ms=4.0,
+            pause_s=self.pause_s,
             remarks=(),
         )
 
@@ -213,6 +215,20 @@ def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
 
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, f" {shown} ", "FAILURES; some may be missing 1/1")
+
+    drive(app, steps)
+
+
+def test_dear_readings_are_made_more_seldom() -> None:
+    feed = Feed()
+    feed.pause_s = 7.25
+    app = view(feed)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "31 cmds 4 ms/7.25 s", "mailer")
+        asked = len(feed.asked)
+        await pilot.pause(1.2)
+        assert len(feed.asked) == asked
 
     drive(app, steps)
 

@@ -135,7 +135,7 @@ class TopApp(App[int]):
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(self._interval_s - LEAST_GAP_S, 0.01))
+                await asyncio.wait_for(self._wake.wait(), max(self._pause_s - LEAST_GAP_S, 0.01))
 
     def _view(self) -> View:
         queues = self._panels["queues"]
@@ -162,7 +162,12 @@ class TopApp(App[int]):
 
     @property
     def _is_old(self) -> bool:
-        return self._trouble is not None or self.age_s > max(_LATE * self._interval_s, _LATE_S)
+        return self._trouble is not None or self.age_s > max(_LATE * self._pause_s, _LATE_S)
+
+    @property
+    def _pause_s(self) -> float:
+        """Between two readings: longer where they are dear."""
+        return max(self._interval_s, self._reading.pause_s if self._reading else 0.0)
 
     def _show(self) -> None:
         if not self._banner.is_attached:
@@ -174,7 +179,7 @@ class TopApp(App[int]):
         width = self.size.width
         age = f"{short_duration(self.age_s)} old" if self._is_old else ""
         self._status.update(
-            tables.status_line(reading, self._interval_s, width=width, is_old=self._is_old)
+            tables.status_line(reading, self._pause_s, width=width, is_old=self._is_old)
         )
         self._note.update(tables.note_line(reading, width=width))
         none = f"no queue exists under the prefix {visible(reading.prefix)}"

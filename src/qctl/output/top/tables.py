@@ -197,7 +197,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
     left = f"{redis.url}  Redis {redis.version or '?'}  {reading.prefix}"
     if reading.context:
         left += f"  {reading.context}"
-    cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:g} s"
+    cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:.3g} s"
     right = f"{cost}  {'OLD' if is_old else 'ok'} {reading.at.astimezone():%H:%M:%S}"
     left = shortened(visible(left), max(width - cells(right) - 2, 0))
     return left + " " * max(width - cells(left) - cells(right), 2) + right
