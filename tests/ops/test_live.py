@@ -14,6 +14,7 @@ from qctl.config import Settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops import live, live_events, live_failures
+from qctl.ops.inspect import RedisInfo
 from qctl.ops.live import LiveReader, View
 from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
@@ -262,6 +263,11 @@ def test_redis_away_and_back(start_redis: Callable[..., RedisServer]) -> None:
     server.stop()
     with pytest.raises(UnreachableError):
         live_reader.read(View(("q",)))
+    # Also where there is nothing to read.
+    nothing = LiveReader(client, address, Settings(), ())
+    nothing._redis, nothing._scan_due = RedisInfo("", None, "standalone"), float("inf")
+    with pytest.raises(UnreachableError):
+        nothing.read(View())
     server.start()
     put(client, "1")
     assert live_reader.read(View(("q",))).queues[0].status is not None

@@ -168,6 +168,9 @@ class LiveReader:
         snapshots = self._snapshots(view)
         queues = self._queues(snapshots, remarks)
         self._add_other_failures(names, snapshots, remarks)
+        if not self._client.commands:
+            # Nothing to read is no proof that Redis answers.
+            self._client.call("PING")
         chosen = snapshots.get(view.chosen or "")
         workers: tuple[WorkerStatus, ...] | None = None
         jobs: tuple[Job, ...] | None = None
