@@ -166,6 +166,7 @@ def read_metrics(
         found = inspect_queues(client, address, settings)
     except NotFoundError:
         # An empty Redis is a fact here and no mistake of who asks.
+        names.keep_only(())
         return MetricsReading(
             datetime.now(UTC),
             round(time.monotonic() - began, 6),
