@@ -16,10 +16,11 @@ from qctl.ops.jobs import Job
 from qctl.ops.live import LiveQueue, Reading, View
 from qctl.ops.live_events import Failure, Rates
 from qctl.ops.workers import WorkerStatus
+from qctl.output.text import cells
 from qctl.output.top.actions import Proposal, Stop, Told
 from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
-from qctl.output.top.tables import job_lines, sparkline
+from qctl.output.top.tables import job_lines, sparkline, status_line
 from qctl.wire.snapshot import Counts
 from tests.output.top.pilot import drive, lines_of, text_of, until
 
@@ -217,6 +218,14 @@ def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
         await until(pilot, app, f" {shown} ", "FAILURES; some may be missing 1/1")
 
     drive(app, steps)
+
+
+def test_the_context_is_never_cut_off() -> None:
+    reading = replace(Feed().read(View()), context="production")
+    for width in (40, 60, 80):
+        line = status_line(reading, 2.0, width=width, is_old=True)
+        assert cells(line) <= width
+        assert line.startswith("prod" if width == 40 else "production")
 
 
 def test_dear_readings_are_made_more_seldom() -> None:

@@ -100,8 +100,8 @@ def _interrupted(
     return Finding(
         severity="warning",
         subject=process(target),
-        what=f"{advice.jobs(len(own), 'has', 'have')} stalled soon after its last start: as it "
-        f"seems the one before interrupted them; the manager sends {_signal(one)} and kills "
+        what=f"{advice.jobs(len(own), 'has', 'have')} stalled soon after its last start, "
+        f"interrupted by it as it seems; the manager sends {_signal(one)} and kills "
         f"{one.kill_timeout_ms / 1000:g} s later: "
         + (
             "its jobs usually end sooner, so it does not react to that, or it crashed"

@@ -196,7 +196,8 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
     redis = reading.redis
     left = f"{redis.url}  Redis {redis.version or '?'}  {reading.prefix}"
     if reading.context:
-        left += f"  {reading.context}"
+        # First, since it is what must not be cut off.
+        left = f"{reading.context}  {left}"
     cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:.3g} s"
     right = f"{cost}  {'OLD' if is_old else 'ok'} {reading.at.astimezone():%H:%M:%S}"
     left = shortened(visible(left), max(width - cells(right) - 2, 0))
