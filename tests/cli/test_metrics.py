@@ -12,12 +12,14 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.cli import metrics
 from qctl.connect import Client, connect
+from qctl.wire.drain_record import DrainResult, add_drain
 from tests.cli.test_frame import Ran, run
 from tests.servers import RedisServer, free_port, wait_until
 from tests.wire.build import Q, put
@@ -25,6 +27,30 @@ from tests.wire.build import Q, put
 
 def typed(url: str, *words: str) -> Ran:
     return run("metrics", *words, QCTL_REDIS_URL=url, PM2_HOME="/nonexistent")
+
+
+def fields_of(value: object) -> Iterator[str]:
+    """Names of all fields of a JSON value, at any depth."""
+    if isinstance(value, dict):
+        yield from value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        yield from fields_of(each)
+
+
+def test_every_field_of_the_json_is_documented(client: Client, redis_url: str) -> None:
+    put(client, "1")
+    add_drain(client, "bull", DrainResult(1_700_000_000_500, "drained", 1, 0, 0, 0, 0, 0, 41, 6))
+    (line,) = typed(redis_url, "--json").out.splitlines()
+    reading = json.loads(line)
+    assert reading["drains"]["last"]["ended_at"] == "2023-11-14T22:13:20.500Z"
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    block = page.partition("\n`metrics`: ")[2].partition("\n\n")[0]
+    # Of status' own fields its block tells; of a mapping the first key stands for all.
+    del reading["queues"][0]["counts"]
+    for kind in ("drains", "jobs"):
+        reading["drains"][kind] = {}
+    assert [name for name in fields_of(reading) if f'"{name}"' not in block] == []
 
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -182,7 +182,8 @@ def test_workers(url: str, client: Client) -> None:
 
 def test_no_workers_is_said(url: str) -> None:
     ran = run("workers", "--redis", url, PM2_HOME="/nonexistent")
-    assert (ran.code, ran.out, ran.err) == (0, "", "no worker is connected\n")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err.startswith("no worker is connected; ")
 
 
 # Watching

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -48,7 +50,7 @@ def test_pause_and_resume(app: TopApp, client: Client) -> None:
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, ">  q ")
         await pilot.press("p")
-        await until(pilot, app, "Pause q?", "q paused; 1 job still running", "y = yes")
+        await until(pilot, app, "Pause q?", "q will be paused; 1 running job will go on", "y = yes")
         assert not is_paused(client)
         await pilot.press("y")
         await until(pilot, app, "Esc closes")
@@ -56,7 +58,7 @@ def test_pause_and_resume(app: TopApp, client: Client) -> None:
         await pilot.press("escape")
         await until(pilot, app, "paused", "q: ")
         await pilot.press("r")
-        await until(pilot, app, "Resume q?", "it was paused by qctl pause of", "q resumed")
+        await until(pilot, app, "Resume q?", "it was paused by qctl pause of", "q will be resumed")
         await pilot.press("y")
         await until(pilot, app, "Esc closes")
         assert not is_paused(client)
@@ -250,13 +252,19 @@ def _is_restored(terminal: Terminal) -> None:
     assert modes.split() == ["0", "1", "0"]
 
 
+GUARD = Origin("file", "/etc/qctl.toml")
+
+
 @pytest.mark.parametrize(
     ("guards", "said"),
-    [({"read_only": True}, "is read-only"), ({"confirm": True}, "asks for its name before")],
+    [
+        ({"read_only": True}, "is read-only"),
+        # Its name would be typed for a Redis that is not its own.
+        ({"confirm": True, "context": "prod", "elsewhere": "--redis"}, "to another Redis"),
+    ],
 )
-def test_a_guarded_context_is_not_written_to(guards: dict[str, bool], said: str) -> None:
-    origins = dict.fromkeys(guards, Origin("file", "/etc/qctl.toml"))
-    settings = Settings(guard="prod", origins=origins, **guards)  # type: ignore[arg-type]
+def test_a_guarded_context_is_not_written_to(guards: dict[str, Any], said: str) -> None:
+    settings = Settings(guard="prod", origins=dict.fromkeys(guards, GUARD), **guards)
     actions = CommandActions(Environment(settings, "table", Streams.standard()))
     for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
         with pytest.raises(RefusedError) as caught:
@@ -264,3 +272,31 @@ def test_a_guarded_context_is_not_written_to(guards: dict[str, bool], said: str)
         assert said in caught.value.what
     with pytest.raises(RefusedError):
         actions.retry_failed("q", "1")
+
+
+def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> None:
+    put(client, "1", "active", lock="t")
+    settings = Settings(redis_url=redis_url, guard="prod", confirm=True, origins={"confirm": GUARD})
+    address, own = connect(redis_url)
+    env = Environment(settings, "table", Streams.standard())
+    app = TopApp(LiveReader(own, address, settings).read, CommandActions(env), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, ">  q ")
+        await pilot.press("p")
+        text = await until(pilot, app, "Pause q?", "This writes to context prod.")
+        assert "q will be paused; 1 running job will go on" in text
+        # y is no answer, nor is another name, and no letter is a key of the view behind.
+        await pilot.press("y", "enter")
+        await until(pilot, app, "another name was typed: nothing was done")
+        await pilot.press("q", "enter", "escape")
+        await until(pilot, app, "QUEUES 1/1", absent="Pause q?")
+        assert not is_paused(client)
+        await pilot.press("p")
+        await until(pilot, app, "Pause q?")
+        await pilot.press(*"prod", "enter")
+        await until(pilot, app, "q paused", "Esc closes")
+        assert is_paused(client)
+
+    with contextlib.closing(own), contextlib.closing(env):
+        drive(app, steps)

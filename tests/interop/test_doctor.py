@@ -219,6 +219,26 @@ def test_workers_that_hang_or_are_gone(
     assert (stalled.severity, stalled.evidence["stalled"]) == ("error", [held])
 
 
+@pytest.mark.parametrize("version", [5, 6])
+def test_workers_whose_name_redis_refuses(
+    node_bull: Start, client: Client, redis_server: RedisServer, version: int
+) -> None:
+    bull = node_bull(version)
+    for name in ("worker 1", "wörker"):
+        bull.start_worker("q", name=name)
+    held = [bull.add("q", {"ms": 30_000}) for _ in range(2)]
+    for job_id in held:
+        wait_until(lambda job_id=job_id: client.call("EXISTS", Q.lock(job_id)), "it to start")
+    diagnosis = doctor(client, redis_server)
+    (finding,) = of(diagnosis, "unlisted-workers")
+    assert finding.severity == "warning"
+    assert finding.evidence["names"] == ["worker 1", "wörker"]
+    assert set(finding.evidence["jobs"]) == set(held)
+    assert diagnosis.examined.workers == 0
+    # They are neither closing nor dead.
+    assert of(diagnosis, "gone-workers") == []
+
+
 def test_what_pm2_would_do_to_the_jobs(
     node_bull: Start, client: Client, redis_server: RedisServer, pm2: Pm2
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qctl.config import TargetConfig
-from qctl.connect import Client
+from qctl.connect import Client, connect
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.doctor import Diagnosis, look
 from tests.ops.doctor_lab import SETTINGS, diagnose, of, result
@@ -77,21 +80,24 @@ def test_a_kill_timeout_that_is_too_short(client: Client, run: Run) -> None:
     assert of(run(replace(APP, kill_timeout_ms=2500)), "kill-timeout") == []
 
 
+HOUR_MS = 3_600_000
+
+
+def stalled(client: Client, job_id: str, ago_ms: int, event: str = "stalled") -> None:
+    stamp = f"{int(time.time() * 1000) - ago_ms}-0"
+    client.call("XADD", Q("events"), stamp, "event", event, "jobId", job_id)
+
+
 def test_what_the_last_restart_interrupted(client: Client, run: Run) -> None:
-    now_ms = int(time.time() * 1000)
-    app = replace(APP, started_at_ms=now_ms - 3_600_000)
-    for ago_ms, job_id in ((3_700_000, "before"), (3_540_000, "hit"), (1_000_000, "later")):
-        stamp = f"{now_ms - ago_ms}-0"
-        client.call("XADD", Q("events"), stamp, "event", "stalled", "jobId", job_id)
-    put(
-        client, "ran again", "completed", score=now_ms - 3_500_000,
-        stc=1, processedOn=now_ms - 3_530_000, finishedOn=now_ms - 3_500_000,
-    )  # fmt: skip
-    put(client, "well", "completed", score=now_ms - 3_500_000, processedOn=now_ms - 3_530_000)
-    (finding,) = of(run(app), "stop-signal")
+    app = replace(APP, started_at_ms=int(time.time() * 1000) - HOUR_MS)
+    stalled(client, "before", HOUR_MS + 100_000)
+    stalled(client, "hit", HOUR_MS - 60_000)
+    stalled(client, "later", HOUR_MS - 200_000)
+    # Its second instance was started just then, too: one job is not two.
+    (finding,) = of(run(app, replace(app, key="1")), "stop-signal")
     assert finding.severity == "warning"
-    assert finding.evidence["interrupted"] == 2
-    assert [row["id"] for row in finding.evidence["jobs"]] == ["hit", "ran again"]
+    assert finding.evidence["interrupted"] == 1
+    assert finding.evidence["jobs"] == [{"queue": "q", "id": "hit"}]
     assert "it does not react to that, or its jobs take longer" in finding.what
     ours = replace(app, target="qctl:app", kill_timeout_ms=86_400_000)
     assert of(run(ours), "stop-signal") == []
@@ -99,8 +105,54 @@ def test_what_the_last_restart_interrupted(client: Client, run: Run) -> None:
     assert of(run(replace(app, restarts=0)), "stop-signal") == []
     completed(client, *[10] * 30)
     (finding,) = of(run(replace(app, stop_signal="message")), "stop-signal")
-    assert "so it most likely does not react to that" in finding.what
+    assert "its jobs usually end sooner, so it does not react to that" in finding.what
     assert "sends the message 'shutdown'" in finding.what
+
+
+def test_a_job_that_began_after_the_restart_is_not_held_against_it(
+    client: Client, run: Run
+) -> None:
+    app = replace(APP, started_at_ms=int(time.time() * 1000) - HOUR_MS)
+    stalled(client, "old", HOUR_MS + 100_000, "added")
+    stalled(client, "new", HOUR_MS - 10_000, "active")
+    stalled(client, "new", HOUR_MS - 60_000)
+    # One that had stalled once, long ago, and was retried then.
+    put(
+        client, "retried", "completed", score=app.started_at_ms + 50_000,
+        stc=1, processedOn=app.started_at_ms + 40_000, finishedOn=app.started_at_ms + 50_000,
+    )  # fmt: skip
+    assert of(run(app), "stop-signal") == []
+    # Where the events are gone, such a job is all that there is to go by.
+    client.call("DEL", Q("events"))
+    diagnosis = run(app)
+    (finding,) = of(diagnosis, "stop-signal")
+    assert [row["id"] for row in finding.evidence["jobs"]] == ["retried"]
+    assert "the events of one restart are gone" in result(diagnosis, "stop-signal").why
+
+
+def test_where_others_serve_the_queue_too_nobody_is_accused(
+    client: Client, redis_url: str, run: Run
+) -> None:
+    app = replace(APP, started_at_ms=int(time.time() * 1000) - HOUR_MS)
+    stalled(client, "before", HOUR_MS + 100_000)
+    stalled(client, "hit", HOUR_MS - 60_000)
+    (finding,) = of(run(app, replace(app, target="qctl:app", name="w")), "stop-signal")
+    assert finding.severity == "info"
+    assert finding.what == (
+        "1 job has stalled soon after its last start; others have workers on q too, so whose jobs "
+        "these were cannot be told"
+    )
+    assert finding.evidence["shared_queues"] == ["q"]
+    assert of(run(app), "stop-signal")[0].severity == "warning"
+    # A worker of its own process, and then one of another.
+    with contextlib.closing(connect(redis_url)[1]) as stranger:
+        stranger.call("CLIENT", "SETNAME", f"bull:{base64.b64encode(b'q').decode()}")
+        assert of(run(app), "stop-signal")[0].severity == "warning"
+        with subprocess.Popen(["sleep", "60"]) as other:
+            elsewhere = replace(app, pid=other.pid)
+            severities = [each.severity for each in of(run(elsewhere), "stop-signal")]
+            other.kill()
+        assert severities == ["info"]
 
 
 def test_forgotten_events_are_said(client: Client, run: Run) -> None:

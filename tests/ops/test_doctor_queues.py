@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import pytest
+
 from qctl.connect import Client, connect
+from qctl.errors import NotFoundError
+from qctl.wire.keys import QueueKeys
 from qctl.wire.transitions import pause
 from tests.ops.doctor_lab import diagnose, found, of, result
 from tests.wire.build import Q, holder, put
@@ -89,6 +95,68 @@ def test_a_broken_queue_is_a_finding_and_hides_no_other(store: Client) -> None:
     assert (broken.severity, broken.subject.name) == ("error", "broken")
     assert len(of(diagnosis, "paused")) == 1
     assert diagnosis.examined.queues == 2
+
+
+READ_BY_STATUS = (
+    *("meta", "wait", "paused", "active", "prioritized", "delayed", "waiting-children"),
+    *("completed", "failed", "repeat"),
+)
+NOT_READ = (
+    *("id", "stalled", "stalled-check", "marker", "events", "pc", "limiter"),
+    *("metrics:completed", "metrics:completed:data", "metrics:failed", "metrics:failed:data"),
+)
+
+
+def test_every_key_of_a_wrong_type_is_found(client: Client) -> None:
+    put(client, "1", keys=QueueKeys("bull", "well"))
+    for name in (*READ_BY_STATUS, *NOT_READ):
+        keys = QueueKeys("bull", f"bad-{name.replace(':', '-')}")
+        put(client, "1", "", keys=keys)
+        client.call("XADD", keys("events"), "*", "event", "added", "jobId", "1")
+        client.call("DEL", keys(name))
+        is_text = name in {"id", "stalled-check", "pc", "limiter"}
+        client.call("LPUSH" if is_text else "SET", keys(name), "x")
+    diagnosis = diagnose(client)
+    assert [each.check for each in diagnosis.checks if each.status == "failed"] == []
+    told = {finding.subject.name: finding for finding in of(diagnosis, "unreadable")}
+    assert "well" not in told
+    for name in (*READ_BY_STATUS, *NOT_READ):
+        finding = told[f"bad-{name.replace(':', '-')}"]
+        assert finding.severity == "error"
+        assert f"its key {name} is of type" in finding.what
+        assert finding.what.startswith("it cannot be read") == (name in READ_BY_STATUS)
+        (key,) = finding.evidence["keys"]
+        assert key["key"].endswith(f":{name}")
+        assert finding.commands == (f"redis-cli renamenx {key['key']} wrong:{key['key']}",)
+        assert ("above that of every job" in finding.remedy) == (name == "id")
+
+
+def test_a_named_queue_that_cannot_be_read_is_a_finding_too(client: Client) -> None:
+    put(client, "1")
+    client.call("SET", "bull:broken:wait", "text")
+    client.call("HSET", "bull:broken:meta", "version", "bullmq:6.7.0")
+    diagnosis = diagnose(client, "redis://localhost/2", "broken", "q", "broken")
+    (finding,) = of(diagnosis, "unreadable")
+    assert finding.subject.name == "broken"
+    assert finding.commands == ("redis-cli -n 2 renamenx bull:broken:wait wrong:bull:broken:wait",)
+    assert diagnosis.examined.queues == 2
+    with pytest.raises(NotFoundError, match="'nope'"):
+        diagnose(client, "redis://localhost/0", "broken", "nope")
+
+
+def test_whoever_may_not_ask_for_types_is_told(client: Client, redis_url: str) -> None:
+    put(client, "1")
+    client.call("SET", "bull:broken:wait", "text")
+    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-type")
+    url = redis_url.replace("redis://", "redis://lowly:x@")
+    with contextlib.closing(connect(url)[1]) as lowly:
+        diagnosis = diagnose(lowly, url, "broken", "q")
+    client.call("ACL", "DELUSER", "lowly")
+    assert result(diagnosis, "unreadable").status == "failed"
+    assert {finding.subject.name for finding in of(diagnosis, "unreadable")} == {
+        "broken",
+        "unreadable",
+    }
 
 
 def test_a_queue_of_bull_is_only_named(store: Client) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qctl.config import Settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import NotFoundError, UnreachableError
-from qctl.ops import live, live_events
+from qctl.ops import live, live_events, live_failures
+from qctl.ops.inspect import RedisInfo
 from qctl.ops.live import LiveReader, View
+from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
 from tests.servers import RedisServer
 from tests.wire.build import Q, put
@@ -48,7 +53,8 @@ def test_only_what_is_in_sight_is_read(store: Client) -> None:
     assert reading.queues == ()
     reading = live_reader.read(View(("q001", "q002"), "q001", 5))
     assert [queue.name for queue in reading.queues] == ["q001", "q002"]
-    assert reading.commands < 100
+    # Of the others one question each: whether something has failed.
+    assert reading.commands < 98 + 100
 
 
 def test_active_jobs_stalled_ones_first(store: Client) -> None:
@@ -61,6 +67,45 @@ def test_active_jobs_stalled_ones_first(store: Client) -> None:
         ("1", "active", 45),
     ]
     assert reading.jobs_total == 2
+
+
+def test_very_many_active_jobs_cost_one_command_each(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        put(client, str(number), "active", lock="t", pb="w")
+    address, own = connect(redis_url)
+    with contextlib.closing(own):
+        own.call("CLIENT", "SETNAME", client_name("bull", "q", "w"))
+        live_reader = LiveReader(own, address, Settings(pm2_home=Path("/nonexistent")))
+        view = View(("q",), "q", 5)
+        reading = live_reader.read(view)
+        assert reading.workers is not None
+        assert [len(worker.jobs or ()) for worker in reading.workers] == [200]
+        monkeypatch.setattr(live, "MOST_IN_HAND", 199)
+        reading = live_reader.read(view)
+        assert reading.workers is not None
+        assert [worker.jobs for worker in reading.workers] == [None]
+        assert 200 <= reading.commands <= 200 + 150
+        assert reading.pause_s == reading.commands / live.MOST_COMMANDS_PER_S
+
+
+def test_jobs_that_have_ended_since_are_not_counted(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        put(store, str(number), "active", lock="t")
+    reading = reader(store).read(View(("q",), "q", 5))
+    assert (reading.jobs_total, len(reading.jobs or ())) == (30, 20)
+    own = live.list_jobs
+
+    def later(client: Client, *words: Any, **how: Any) -> Any:
+        client.call("LTRIM", Q("active"), 0, 2)
+        return own(client, *words, **how)
+
+    monkeypatch.setattr(live, "list_jobs", later)
+    reading = reader(store).read(View(("q",), "q", 5))
+    assert (reading.jobs_total, len(reading.jobs or ())) == (3, 3)
 
 
 def test_rates_and_failures_are_counted_from_events(store: Client) -> None:
@@ -110,6 +155,70 @@ def test_more_events_than_are_read_is_a_sample_and_leaves_no_backlog(
     assert queue.rates == live_events.Rates(0.0, 0.0)
 
 
+def test_events_that_were_cut_off_before_they_were_read(store: Client) -> None:
+    put(store, "1")
+    happens(store, "added")
+    live_reader = reader(store)
+    view = View(("q",), "q", 5)
+    live_reader.read(view)
+
+    def rates() -> live_events.Rates:
+        (queue,) = live_reader.read(view).queues
+        assert queue.rates is not None
+        return queue.rates
+
+    for _ in range(5):
+        happens(store, "completed")
+    assert not rates().at_least
+    for _ in range(5):
+        happens(store, "completed")
+    # An app with a very small streams.events.maxLen.
+    store.call("XTRIM", Q("events"), "MAXLEN", 2)
+    told = rates()
+    assert told.at_least
+    assert not told.sampled
+    assert told.completed_per_s > 0
+    assert rates() == live_events.Rates(0.0, 0.0)
+    # All of them, which is said once.
+    store.call("DEL", Q("events"))
+    assert rates().at_least
+    assert rates() == live_events.Rates(0.0, 0.0)
+    happens(store, "completed")
+    assert not rates().at_least
+
+
+def test_failures_of_queues_out_of_sight(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_failures, "MOST_QUEUES", 2)
+    keys = [QueueKeys("bull", f"q{number}") for number in range(5)]
+    for each in keys:
+        put(store, "1", keys=each)
+        put(store, "old", "failed", keys=each, score=1_700_000_000_000, failedReason="long ago")
+    store.call("DEL", keys[4]("failed"))
+    store.call("SET", keys[4]("failed"), "no set")
+    live_reader = reader(store)
+    view = View(("q0",), "q0", 5)
+    assert live_reader.read(view).failures == ()
+    for number, each in enumerate(keys[:4]):
+        now_ms = int(time.time() * 1000) + number
+        put(store, "new", "failed", keys=each, score=now_ms, failedReason=f"bang {number}")
+    # q0 is in sight: its failures come by events. Of the others two have their turn at a time.
+    for _ in range(2):
+        reading = live_reader.read(view)
+    assert [(f.queue, f.id, f.reason) for f in reading.failures] == [
+        ("q3", "new", "bang 3"),
+        ("q2", "new", "bang 2"),
+        ("q1", "new", "bang 1"),
+    ]
+    for _ in range(6):
+        assert len(live_reader.read(view).failures) == 3
+    # Nothing that was seen in sight is told again out of sight.
+    live_reader.read(View(("q1",), "q1", 5))
+    put(store, "seen", "failed", keys=keys[1], score=int(time.time() * 1000) - 5)
+    live_reader.read(View(("q1",), "q1", 5))
+    for _ in range(6):
+        assert len(live_reader.read(view).failures) == 3
+
+
 def test_a_queue_that_is_gone_or_broken_hides_no_other(store: Client) -> None:
     put(store, "1")
     store.call("HSET", "bull:odd:meta", "version", "bullmq:6.7.0")
@@ -154,6 +263,11 @@ def test_redis_away_and_back(start_redis: Callable[..., RedisServer]) -> None:
     server.stop()
     with pytest.raises(UnreachableError):
         live_reader.read(View(("q",)))
+    # Also where there is nothing to read.
+    nothing = LiveReader(client, address, Settings(), ())
+    nothing._redis, nothing._scan_due = RedisInfo("", None, "standalone"), float("inf")
+    with pytest.raises(UnreachableError):
+        nothing.read(View())
     server.start()
     put(client, "1")
     assert live_reader.read(View(("q",))).queues[0].status is not None

@@ -114,6 +114,10 @@ def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(store: Client) -
         put(store, "1", keys=QueueKeys("bull", name))
     assert [(row.name, row.queues) for row in read(store, names).queues] == [("new", 1), (OTHER, 2)]
     assert third.name in names.shown
+    # Nor are they kept when all are gone at once.
+    store.call("FLUSHALL")
+    assert read(store, names).queues == ()
+    assert names.shown == {}
 
 
 def test_the_cost_does_not_depend_on_the_number_of_queues(client: Client) -> None:

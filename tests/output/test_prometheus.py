@@ -15,17 +15,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.ops.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.inspect import ProcessStatus
-from qctl.ops.metrics import OTHER, MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.metrics import OTHER, Drains, LastDrain, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output import prometheus
 from qctl.output.prometheus import Scrape, _Collector, text_of
-from qctl.wire.drain_record import OUTCOMES, RESULTS, DrainRecord, DrainResult
+from qctl.wire.drain_record import OUTCOMES, RESULTS
 from qctl.wire.snapshot import Counts
 
-DRAINS = DrainRecord(
+DRAINS = Drains(
     dict.fromkeys(OUTCOMES, 1),
     dict.fromkeys(RESULTS, 2),
-    DrainResult(1_700_000_000_500, "restarted", 3, 0, 0, 1, 1, 2, 4100, 600),
-)
+    LastDrain(
+        ended_at=datetime.fromtimestamp(1_700_000_000.5, UTC), outcome="restarted", completed=3,
+        failed=0, retried=0, interrupted=1, recovered=1, lost=2, paused_s=4.1, idle_s=0.6,
+    ),
+)  # fmt: skip
 QUEUE = QueueFigures("q", 1, Counts(5, 3, 1, 4, 2, 6, 7, 8), 12.5, 1, 2, 3, 100, None)
 READING = MetricsReading(
     datetime.now(UTC),

@@ -30,18 +30,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
             + (f"the context is {settings.guard!r}" if settings.guard else "none guards this"),
             hint=f"--context {confirmed}, if that is meant",
         )
-    if dry_run:
-        return
-    refuse_if_read_only(settings)
-    if not settings.confirm:
-        return
-    if settings.elsewhere and settings.guard == settings.context:
-        raise RefusedError(
-            "nothing was done: a context's name does not confirm writing to another Redis",
-            why=f"context {settings.context} has its own, but {settings.elsewhere} names another",
-            hint=f"without {settings.elsewhere}, or without the context",
-        )
-    if confirmed is not None:
+    if dry_run or name_to_type(settings) is None or confirmed is not None:
         return
     if not env.interactive:
         raise UsageError(
@@ -57,17 +46,26 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         )
 
 
-def refuse_if_read_only(settings: Settings) -> None:
-    """Refuse any write where ``read_only`` holds. For what is no command, as a key of ``top``.
+def name_to_type(settings: Settings) -> str | None:
+    """The context's name, which has to be typed before each write; None where it need not be.
 
     Raises:
-        RefusedError: it holds.
+        RefusedError: the context is read-only, or its name would confirm writing to another Redis
+            than its own.
     """
-    if not settings.read_only:
-        return
-    of = f"context {settings.guard} is" if settings.guard else "the config makes qctl"
-    raise RefusedError(
-        f"{of} read-only",
-        why=f"read_only = true in {settings.origins['read_only']}",
-        hint="--dry-run; no flag overrides this, only another context or a change of that file",
-    )
+    if settings.read_only:
+        of = f"context {settings.guard} is" if settings.guard else "the config makes qctl"
+        raise RefusedError(
+            f"{of} read-only",
+            why=f"read_only = true in {settings.origins['read_only']}",
+            hint="--dry-run; no flag overrides this, only another context or a change of that file",
+        )
+    if not settings.confirm:
+        return None
+    if settings.elsewhere and settings.guard == settings.context:
+        raise RefusedError(
+            "nothing was done: a context's name does not confirm writing to another Redis",
+            why=f"context {settings.context} has its own, but {settings.elsewhere} names another",
+            hint=f"without {settings.elsewhere}, or without the context",
+        )
+    return settings.guard

@@ -129,6 +129,6 @@ def workers(env: Environment, names: Names = None) -> None:
 
         env.streams.stdout.write(workers_text(report, width=env.width, colour=env.colour()))
     else:
-        env.note("no worker is connected")
+        env.note("no worker is connected; one whose name has a space or is not ASCII is not seen")
     for remark in remarks:
         env.note(remark)

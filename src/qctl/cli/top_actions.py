@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from qctl.cli.frame import Environment
-from qctl.cli.guard import refuse_if_read_only
+from qctl.cli.guard import name_to_type
 from qctl.connect import Client
-from qctl.errors import RefusedError
 from qctl.ops.drain import drain
 from qctl.ops.drain_state import DrainOptions
 from qctl.ops.live_retry import plan_stalled, require_failed, retry_one_failed
@@ -19,7 +18,7 @@ from qctl.ops.plan import DrainPlan, describe, make_plan
 from qctl.ops.stalled import RetryPlan, carry_out
 from qctl.ops.steps import DrainReport, Planned, Step, Waiting
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
-from qctl.output.pause import pause_line
+from qctl.output.pause import pause_line, planned_line
 from qctl.output.stalled import report_lines as retry_lines
 from qctl.output.stalled import risk_lines
 from qctl.output.text import visible
@@ -36,37 +35,32 @@ class CommandActions:
     def _prefix(self) -> str:
         return self._env.settings.prefix
 
-    def _client(self, words: str) -> Client:
+    def _proposal(
+        self, question: str, lines: tuple[str, ...], carry_out: Callable[[Stop], Iterator[Told]]
+    ) -> Proposal:
+        return Proposal(question, lines, carry_out, name_to_type(self._env.settings))
+
+    def _client(self) -> Client:
         """The connection to write by.
 
-        Args:
-            words: the command that does the same, for a context that this screen cannot ask for.
-
         Raises:
-            RefusedError: the context is read-only, or asks for its name.
+            RefusedError: the context is read-only, or this is another Redis than its own.
         """
-        settings = self._env.settings
-        refuse_if_read_only(settings)
-        if settings.confirm:
-            raise RefusedError(
-                f"context {settings.guard} asks for its name before each write",
-                why=f"confirm = true in {settings.origins['confirm']}",
-                hint=f"qctl {words} --context {settings.guard}",
-            )
+        name_to_type(self._env.settings)
         return self._env.redis()[1]
 
     def pause(self, queue: str) -> Proposal:
-        client = self._client(f"pause {queue}")
+        client = self._client()
         prefix = self._prefix
 
         def carry(_: Stop) -> Iterator[Told]:
             yield from _told(pause_queues(client, prefix, [queue]))
 
         planned = pause_queues(client, prefix, [queue], dry_run=True)
-        return Proposal(f"Pause {queue}?", _lines(planned), carry)
+        return self._proposal(f"Pause {queue}?", _lines(planned, planned_line), carry)
 
     def resume(self, queue: str) -> Proposal:
-        client = self._client(f"resume {queue}")
+        client = self._client()
         prefix = self._prefix
 
         def carry(_: Stop) -> Iterator[Told]:
@@ -74,14 +68,14 @@ class CommandActions:
 
         planned = resume_queues(client, prefix, [queue], dry_run=True)
         (snapshot,) = find_queues(client, prefix, [queue])
-        lines = _lines(planned)
+        lines = _lines(planned, planned_line)
         if snapshot.paused:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
             lines = (f"it was paused {visible(by)}", *lines)
-        return Proposal(f"Resume {queue}?", lines, carry)
+        return self._proposal(f"Resume {queue}?", lines, carry)
 
     def retry_stalled(self, queue: str, job_id: str) -> Proposal:
-        client = self._client(f"jobs retry-stalled {queue}")
+        client = self._client()
         address, _ = self._env.redis()
         plan = plan_stalled(client, self._prefix, queue, job_id, db=address.db)
 
@@ -89,10 +83,10 @@ class CommandActions:
             report = carry_out(client, plan)
             yield Told(tuple(retry_lines(report, plan)))
 
-        return Proposal(f"Put job {job_id} of {queue} back?", _risk(plan), carry)
+        return self._proposal(f"Put job {job_id} of {queue} back?", _risk(plan), carry)
 
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
-        client = self._client(f"jobs retry {queue} {job_id}")
+        client = self._client()
         prefix = self._prefix
         require_failed(client, prefix, queue)
 
@@ -101,10 +95,10 @@ class CommandActions:
             yield Told((f"{visible(queue)}: job {visible(job_id)} retried",))
 
         line = "it failed for good; it will run once more, in its turn"
-        return Proposal(f"Retry job {job_id} of {queue}?", (line,), carry)
+        return self._proposal(f"Retry job {job_id} of {queue}?", (line,), carry)
 
     def drain(self, queue: str, target: str | None) -> Proposal:
-        client = self._client(f"drain {queue}")
+        client = self._client()
         address, _ = self._env.redis()
         restarts = target is not None
         plan = make_plan(
@@ -117,7 +111,9 @@ class CommandActions:
         )
         planned = describe(plan, client, int(time.time() * 1000))
         question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
-        return Proposal(question, tuple(plan_lines(planned)), lambda stop: self._drain(plan, stop))
+        return self._proposal(
+            question, tuple(plan_lines(planned)), lambda stop: self._drain(plan, stop)
+        )
 
     def _drain(self, plan: DrainPlan, stop: Stop) -> Iterator[Told]:
         address, client = self._env.redis()
@@ -139,16 +135,16 @@ def _step(step: Step) -> Told:
     return Told(() if line is None else (line,))
 
 
-def _lines(results: list[PauseResult]) -> tuple[str, ...]:
+def _lines(results: list[PauseResult], line_of: Callable[[PauseResult], str]) -> tuple[str, ...]:
     return tuple(
         line
         for result in results
-        for line in (pause_line(result), *(f"note: {visible(w)}" for w in result.warnings))
+        for line in (line_of(result), *(f"note: {visible(w)}" for w in result.warnings))
     )
 
 
 def _told(results: list[PauseResult]) -> Iterator[Told]:
-    yield Told(_lines(results))
+    yield Told(_lines(results, pause_line))
 
 
 def _risk(plan: RetryPlan) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from qctl.errors import ExitStatus, QctlError, ReplyError
 from qctl.ops.inspect import QueueStatus, RedisInfo, connected_workers, queue_status, redis_info
 from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.live_events import EventRates, Failure, Rates
+from qctl.ops.live_failures import OtherFailures
 from qctl.ops.lookup import find_queues
 from qctl.ops.workers import WorkerStatus, inspect_workers
 from qctl.wire.discovery import discover
@@ -31,6 +32,11 @@ MOST_QUEUES = 60
 # Active jobs of the chosen queue read in one reading, at least and at most.
 _LEAST_JOBS = 20
 _MOST_JOBS = 200
+# Beyond as many active jobs it is not told which worker has how many: each would have to be read.
+MOST_IN_HAND = 1000
+# The locks of active jobs in sight are looked at, one command each; so that very many of them do
+# not keep Redis busy, readings are then made more seldom.
+MOST_COMMANDS_PER_S = 5000
 # Points of a sparkline: the readings remembered.
 TREND_POINTS = 30
 # Least time between two scans for queues; one that takes long is made at most 1 % of the time.
@@ -80,9 +86,11 @@ class Reading:
         workers, jobs: of the chosen queue, stalled jobs first; None when they cannot be told (see
             ``remarks``).
         jobs_total: active jobs of the chosen queue, shown or not.
-        failures: of the queues in sight since they came into sight, newest first.
+        failures: of the queues in sight since they came into sight, and of the others as their
+            turn comes, newest first.
         commands: sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
+        pause_s: what is to pass before the next one, at least.
         remarks: what could not be read, and why.
     """
 
@@ -99,6 +107,7 @@ class Reading:
     failures: tuple[Failure, ...]
     commands: int
     took_ms: float
+    pause_s: float
     remarks: tuple[str, ...]
 
 
@@ -120,6 +129,7 @@ class LiveReader:
         self._scan_due = 0.0
         self._redis: RedisInfo | None = None
         self._events = EventRates()
+        self._other_failures = OtherFailures()
         self._trends: dict[str, deque[float | None]] = {}
 
     def check(self) -> None:
@@ -157,14 +167,21 @@ class LiveReader:
         remarks: list[str] = []
         snapshots = self._snapshots(view)
         queues = self._queues(snapshots, remarks)
+        self._add_other_failures(names, snapshots, remarks)
+        if not self._client.commands:
+            # Nothing to read is no proof that Redis answers.
+            self._client.call("PING")
         chosen = snapshots.get(view.chosen or "")
         workers: tuple[WorkerStatus, ...] | None = None
         jobs: tuple[Job, ...] | None = None
         total = 0
         if isinstance(chosen, QueueSnapshot):
             workers = self._workers(chosen, remarks)
-            total = chosen.counts.active
-            jobs = self._jobs(chosen, view.jobs, remarks)
+            limit = min(max(view.jobs, _LEAST_JOBS), _MOST_JOBS)
+            jobs = self._jobs(chosen, limit, remarks)
+            # Short ones have ended since they were counted.
+            is_cut = jobs is None or len(jobs) == limit
+            total = chosen.counts.active if is_cut else len(jobs or ())
         return Reading(
             at=datetime.now(UTC),
             redis=self._redis,
@@ -179,6 +196,7 @@ class LiveReader:
             failures=self._events.failures,
             commands=self._client.commands,
             took_ms=round((time.monotonic() - began) * 1000, 1),
+            pause_s=self._client.commands / MOST_COMMANDS_PER_S,
             remarks=tuple(dict.fromkeys(remarks)),
         )
 
@@ -224,6 +242,17 @@ class LiveReader:
             rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
         return tuple(rows)
 
+    def _add_other_failures(
+        self, names: Sequence[str], in_sight: Collection[str], remarks: list[str]
+    ) -> None:
+        prefix = self._settings.prefix
+        try:
+            found = self._other_failures.read(self._client, prefix, names, in_sight)
+        except ReplyError as error:
+            remarks.append(f"no failures of queues out of sight: {error.what}")
+            return
+        self._events.add(found)
+
     def _worker_counts(self, names: Sequence[str]) -> Counter[str] | None:
         if not names:
             return Counter()
@@ -235,7 +264,12 @@ class LiveReader:
     ) -> tuple[WorkerStatus, ...] | None:
         try:
             report, more = inspect_workers(
-                self._client, self._address, self._settings, [chosen.keys.name]
+                self._client,
+                self._address,
+                self._settings,
+                [chosen.keys.name],
+                are_there=True,
+                with_jobs=chosen.counts.active <= MOST_IN_HAND,
             )
         except QctlError as error:
             if error.exit_status == ExitStatus.UNREACHABLE:
@@ -250,7 +284,6 @@ class LiveReader:
     ) -> tuple[Job, ...] | None:
         if not chosen.counts.active:
             return ()
-        limit = min(max(limit, _LEAST_JOBS), _MOST_JOBS)
         try:
             jobs = list_jobs(self._client, chosen, "active", limit=limit).jobs
         except ReplyError as error:

@@ -1,24 +1,29 @@
 """Rates and failures from the event streams of the queues in sight (wire format 8).
 
-Counters cannot give them: a job that is removed when it completes leaves none behind.
+Counters cannot give them: a job that is removed when it completes leaves none behind. Failures in
+the other queues: live_failures.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from qctl.connect import Client
 from qctl.wire.events import Event, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
+from qctl.wire.stream_starts import has_missed, read_stream_starts
 
 # Events taken in one reading, shared by the queues in sight: keeps Redis' part below 5 ms.
 MOST_EVENTS = 3000
 _MOST_OF_A_QUEUE = 1000
 FAILURES_KEPT = 50
+_NEVER = datetime.fromtimestamp(0, UTC)
+# Where an empty stream is read from.
+_BEFORE_ALL = "0-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +33,14 @@ class Rates:
     Args:
         sampled: there were more events than are taken: the rates are those of a part of the time,
             and failures may be missing.
+        at_least: events may have been cut off the stream before they were read: there may have
+            been more, of failures too.
     """
 
     completed_per_s: float
     failed_per_s: float
     sampled: bool = False
+    at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,12 @@ class EventRates:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """Those seen, newest first."""
-        return tuple(self._failures)
+        # Those of queues out of sight come late.
+        return tuple(sorted(self._failures, key=lambda each: each.at or _NEVER, reverse=True))
+
+    def add(self, failures: Iterable[Failure]) -> None:
+        """Failures seen elsewhere, the oldest first."""
+        self._failures.extendleft(failures)
 
     def read(self, client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, Rates]:
         """Rates of these queues; without those that were not in sight at the reading before.
@@ -66,6 +79,7 @@ class EventRates:
         """
         # One that went out of sight starts anew when it comes back: nothing old is caught up.
         self._cursors = {keys: at for keys, at in self._cursors.items() if keys in queues}
+        cut = self._cut_off(client)
         count = min(_MOST_OF_A_QUEUE, max(MOST_EVENTS // max(len(queues), 1), 1))
         events = read_events(client, self._cursors, count=count) if self._cursors else []
         now = time.monotonic()
@@ -75,13 +89,30 @@ class EventRates:
             if event.name == "failed":
                 self._failures.appendleft(_failure(keys, event))
         rates = {
-            keys: _rates(own, now - self._read_at[keys], sampled=len(own) >= count)
+            keys: replace(
+                _rates(own, now - self._read_at[keys], sampled=len(own) >= count),
+                at_least=keys in cut,
+            )
             for keys, own in found.items()
         }
         behind = [k for k in queues if k not in self._cursors or rates[k].sampled]
         self._cursors.update(zip(behind, last_event_ids(client, behind), strict=True))
         self._read_at = dict.fromkeys(queues, now)
         return rates
+
+    def _cut_off(self, client: Client) -> set[QueueKeys]:
+        """The queues of whose events some may be gone that were not read yet."""
+        # Of a stream that had none nothing can be said.
+        followed = [keys for keys, cursor in self._cursors.items() if cursor != _BEFORE_ALL]
+        starts = read_stream_starts(client, followed) if followed else []
+        cut = set()
+        for keys, start in zip(followed, starts, strict=True):
+            if start is None or has_missed(self._cursors[keys], start):
+                cut.add(keys)
+            if start is None:
+                # Emptied, or deleted: said once, and what comes now is all there is.
+                self._cursors[keys] = _BEFORE_ALL
+        return cut
 
 
 def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool) -> Rates:
@@ -94,8 +125,13 @@ def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool) -> Rates
 
 
 def _failure(keys: QueueKeys, event: Event) -> Failure:
+    reason = event.fields.get("failedReason", "")
+    return Failure(keys.name, event.job_id or "?", reason, failure_at(event.at_ms))
+
+
+def failure_at(at_ms: int) -> datetime | None:
+    """Epoch milliseconds as a time; None for what cannot be one."""
     try:
-        at = datetime.fromtimestamp(event.at_ms / 1000, UTC)
+        return datetime.fromtimestamp(at_ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        at = None
-    return Failure(keys.name, event.job_id or "?", event.fields.get("failedReason", ""), at)
+        return None

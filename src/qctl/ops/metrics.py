@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from qctl.connect import Address, Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.ops.inspect import Inspection, ProcessStatus, QueueStatus, inspect_queues
 from qctl.wire import heartbeats
-from qctl.wire.drain_record import DrainRecord, read_drain_record
+from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
 from qctl.wire.finished_counts import FinishedCounts, read_finished_counts
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
@@ -69,6 +69,37 @@ class OwnWorkers:
     done: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastDrain:
+    """The drain that ended last; the counts are of its jobs, the rest is as in its report."""
+
+    ended_at: datetime
+    outcome: str
+    completed: int
+    failed: int
+    retried: int
+    interrupted: int
+    recovered: int
+    lost: int
+    paused_s: float
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drains:
+    """All drains under a prefix since the record began.
+
+    Args:
+        drains: how many ended with each outcome; all outcomes are there.
+        jobs: jobs by what became of them; all results are there.
+        last: None while there was none.
+    """
+
+    drains: Mapping[str, int]
+    jobs: Mapping[str, int]
+    last: LastDrain | None
+
+
 @dataclass(frozen=True, slots=True)
 class MetricsReading:
     """The JSON of ``qctl metrics``.
@@ -88,7 +119,7 @@ class MetricsReading:
     queues_unreadable: int = 0
     own_workers: tuple[OwnWorkers, ...] = ()
     processes: tuple[ProcessStatus, ...] = ()
-    drains: DrainRecord | None = None
+    drains: Drains | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -135,7 +166,13 @@ def read_metrics(
         found = inspect_queues(client, address, settings)
     except NotFoundError:
         # An empty Redis is a fact here and no mistake of who asks.
-        return MetricsReading(datetime.now(UTC), round(time.monotonic() - began, 6), True)
+        names.keep_only(())
+        return MetricsReading(
+            datetime.now(UTC),
+            round(time.monotonic() - began, 6),
+            up=True,
+            drains=_drains(client, settings.prefix),
+        )
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
     figures = [_figures(*pair) for pair in zip(statuses, totals, strict=True)]
@@ -211,12 +248,23 @@ def _heartbeats(client: Client, prefix: str) -> Sequence[Heartbeat]:
         return ()
 
 
-def _drains(client: Client, prefix: str) -> DrainRecord | None:
+def _drains(client: Client, prefix: str) -> Drains | None:
     try:
-        return read_drain_record(client, prefix)
+        record = read_drain_record(client, prefix)
     except ReplyError:
         # As with heartbeats; unknown, and so left out: not zero.
         return None
+    return Drains(record.drains, record.jobs, None if record.last is None else _last(record.last))
+
+
+def _last(result: DrainResult) -> LastDrain:
+    return LastDrain(
+        ended_at=datetime.fromtimestamp(result.at_ms / 1000, UTC),
+        outcome=result.outcome,
+        **{name: getattr(result, name) for name in RESULTS},
+        paused_s=result.paused_ms / 1000,
+        idle_s=result.idle_ms / 1000,
+    )
 
 
 def _own_workers(beats: Sequence[Heartbeat], names: Names) -> tuple[OwnWorkers, ...]:

@@ -65,16 +65,28 @@ class WorkersReport:
 
 
 def inspect_workers(
-    client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    are_there: bool = False,
+    with_jobs: bool = True,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
     """Workers of the named queues, or of all under the prefix; and remarks on what failed.
+
+    Args:
+        are_there: the named queues are known to exist.
+        with_jobs: also what each has in hand, for which every active job is read.
 
     Raises:
         NotFoundError: a named queue does not exist.
         FailedError: Redis does not grant CLIENT LIST.
     """
     prefix = settings.prefix
-    wanted = {queue.keys.name for queue in find_queues(client, prefix, names)} if names else set()
+    if names and not are_there:
+        find_queues(client, prefix, names)
+    wanted = set(names)
     # By the names of the queues, raw names of connections are told from encoded ones.
     known = sorted(wanted) or Memory(settings.state_home, address, prefix).names(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
@@ -94,7 +106,7 @@ def inspect_workers(
     managed, more_remarks = managed_processes(settings)
     holders, yet_more = _holders(client, prefix, workers, managed)
     told, silent = _matched(workers, beats)
-    in_hand, by_owner = _jobs_in_hand(client, prefix, workers, beats)
+    in_hand, by_owner = _jobs_in_hand(client, prefix, workers, beats) if with_jobs else ({}, {})
     rows = []
     for worker in workers:
         beat = told.get(worker.client_id)

@@ -120,16 +120,20 @@ def _active(impact: Impact) -> Aspect:
 
 
 def _last_time(impact: Impact) -> Iterator[str]:
-    """What the last restart did: evidence, and no proof."""
+    """What followed the last restart: a fact, and no proof of what caused it."""
     past = impact.last_restarts or ()
     if impact.handles_signal or not past:
         return
     ago = duration((impact.asked_at - max(each.restarted_at for each in past)).total_seconds())
-    ids = tuple(JobRef(each.queue, job_id) for each in past for job_id in each.interrupted)
+    # The same one may have stalled soon after the starts of two instances.
+    ids = tuple(
+        dict.fromkeys(JobRef(each.queue, job_id) for each in past for job_id in each.interrupted)
+    )
     if ids:
-        yield f"the last restart, {ago} ago, interrupted {counted(len(ids), 'job')}: {_ids(ids)}"
+        number = counted(len(ids), "job")
+        yield f"{number} stalled soon after the last restart, {ago} ago: {_ids(ids)}"
     elif all(each.remembered for each in past):
-        yield f"the last restart, {ago} ago, interrupted none that has been noticed since"
+        yield f"no job stalled soon after the last restart, {ago} ago"
 
 
 def _why_interrupted(impact: Impact) -> Iterator[str]:

@@ -17,3 +17,16 @@ def pause_line(result: PauseResult) -> str:
     moved = f"; {counted(result.moved, 'job')} brought back from the paused list"
     done = "resumed" if result.changed else "was not paused"
     return f"{name} {done}" + (moved if result.moved else "")
+
+
+def planned_line(result: PauseResult) -> str:
+    """What a dry run says that would become of one queue."""
+    name = visible(result.name)
+    if result.paused:
+        if not result.changed:
+            return f"{name} is paused already, and stays so"
+        running = f"; {counted(result.active, 'running job')} will go on" if result.active else ""
+        return f"{name} will be paused{running}"
+    moved = f"; {counted(result.moved, 'job')} will be brought back from the paused list"
+    planned = "will be resumed" if result.changed else "is not paused"
+    return f"{name} {planned}" + (moved if result.moved else "")

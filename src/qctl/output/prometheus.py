@@ -20,9 +20,8 @@ from prometheus_client.core import (
 
 from qctl import __version__
 from qctl.ops.finished import BUCKETS_S, FinishedFigures
-from qctl.ops.metrics import OTHER, MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.metrics import OTHER, Drains, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
-from qctl.wire.drain_record import DrainRecord
 
 # Totals of queues that are not there any more.
 _MOST_GONE = 2000
@@ -254,7 +253,7 @@ def _own_workers(groups: Sequence[OwnWorkers]) -> Iterator[Metric]:
         yield _gauge(name, help_text, ("queue", "target"), samples)
 
 
-def _drains(record: DrainRecord | None) -> Iterator[Metric]:
+def _drains(record: Drains | None) -> Iterator[Metric]:
     if record is None:
         return
     yield _counter(
@@ -274,9 +273,9 @@ def _drains(record: DrainRecord | None) -> Iterator[Metric]:
     if last is None:
         return
     for name, help_text, value in (
-        ("end_timestamp_seconds", "When it ended, by its host's clock.", last.at_ms / 1000),
-        ("paused_seconds", "From its first pause to its last resume.", last.paused_ms / 1000),
-        ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_ms / 1000),
+        ("end_timestamp_seconds", "When it ended, by its host's clock.", last.ended_at.timestamp()),
+        ("paused_seconds", "From its first pause to its last resume.", last.paused_s),
+        ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_s),
         ("lost_jobs", "Jobs that it could not account for.", last.lost),
     ):
         yield _gauge(f"qctl_last_drain_{name}", f"Of the last drain. {help_text}", (), {(): value})

@@ -100,6 +100,13 @@ def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
     return f"{prefix}:{encoded}" + (f":w:{worker_name}" if worker_name else "")
 
 
+def is_listed(worker_name: str) -> bool:
+    """Whether a worker of this name is in CLIENT LIST: Redis takes only printable ASCII without a
+    space for a connection's name, and BullMQ goes on without one.
+    """
+    return all("!" <= char <= "~" for char in worker_name)
+
+
 def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClient | None:
     fields = _fields(line)
     name = fields.get("name", "")

@@ -1,14 +1,26 @@
-"""Failed jobs by the text they failed with."""
+"""Failed jobs: by the text they failed with, and the newest of many queues."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from qctl.connect import Client
-from qctl.wire.jobs import raised
+from qctl.wire.jobs import number, raised, typed
 from qctl.wire.keys import QueueKeys
 
 _WINDOW = 500
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job that failed for good; ``at_ms`` by its worker's clock, epoch milliseconds."""
+
+    keys: QueueKeys
+    id: str
+    at_ms: int
+    reason: str
 
 
 def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
@@ -29,3 +41,33 @@ def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
                 seen.add(job_id)
                 yield job_id
         start += _WINDOW
+
+
+def failed_since(client: Client, since_ms: Mapping[QueueKeys, int], most: int) -> list[FailedJob]:
+    """The newest failed jobs of some queues, the oldest of them first, in two round trips.
+
+    Args:
+        since_ms: when they failed at the earliest, not inclusive, by queue.
+        most: of each queue.
+    """
+    ranges = [
+        ("ZREVRANGEBYSCORE", keys("failed"), "+inf", f"({since}", "WITHSCORES", "LIMIT", 0, most)
+        for keys, since in since_ms.items()
+    ]
+    replies = client.pipeline(ranges) if ranges else []
+    found = [
+        (keys, str(job_id), number(score) or 0)
+        for keys, reply in zip(since_ms, replies, strict=True)
+        for job_id, score in _pairs(typed(reply, []))
+    ]
+    reads = [("HGET", keys(job_id), "failedReason") for keys, job_id, _ in found]
+    reasons = client.pipeline(reads) if reads else []
+    jobs = [
+        FailedJob(keys, job_id, at_ms, typed(reason, None) or "")
+        for (keys, job_id, at_ms), reason in zip(found, reasons, strict=True)
+    ]
+    return sorted(jobs, key=lambda job: job.at_ms)
+
+
+def _pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)

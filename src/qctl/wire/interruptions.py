@@ -29,9 +29,10 @@ class Interruptions:
     """What is known of a span.
 
     Args:
-        ids: jobs found stalled in it, in order.
+        ids: jobs found stalled in it that had not begun in it, in order.
         remembered: whether the event stream still reaches back to its start; if not, jobs that were
-            removed since are not among them.
+            removed since are not among them, and one that had stalled before and was retried in the
+            span may be.
     """
 
     ids: tuple[str, ...]
@@ -39,26 +40,33 @@ class Interruptions:
 
 
 def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]:
-    """Jobs that stalled in each span, by events and by kept jobs that ran again and ended.
+    """Jobs that stalled in each span: by its events, and where some of these are gone also by kept
+    jobs that ran again and ended.
 
     At most 10,000 events and 200 ended jobs of a span are looked at.
     """
-    by_event = _by_events(client, spans)
-    by_record = _by_records(client, spans)
+    by_event, unread = _by_events(client, spans)
     firsts = client.pipeline(
         [("XRANGE", span.keys("events"), "-", "+", "COUNT", 1) for span in spans]
     )
-    found = []
-    for span, events, records, first in zip(spans, by_event, by_record, firsts, strict=True):
+    remembered = []
+    for span, first in zip(spans, firsts, strict=True):
         entries = typed(first, [])
         began_ms = int(str(entries[0][0]).partition("-")[0]) if entries else None
-        remembered = began_ms is not None and began_ms <= span.start_ms
-        found.append(Interruptions(tuple(dict.fromkeys([*events, *records])), remembered))
-    return found
+        remembered.append(began_ms is not None and began_ms <= span.start_ms)
+    partly = [i for i, told in enumerate(remembered) if not told or i in unread]
+    records = dict(zip(partly, _by_records(client, [spans[i] for i in partly]), strict=True))
+    return [
+        Interruptions(tuple(dict.fromkeys([*events, *records.get(index, ())])), remembered[index])
+        for index, events in enumerate(by_event)
+    ]
 
 
-def _by_events(client: Client, spans: Sequence[Span]) -> list[list[str]]:
+def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], set[int]]:
+    """And the indexes of the spans that have more events than are read."""
     found: list[list[str]] = [[] for _ in spans]
+    # Those that begin after the restart are not interrupted by it, whatever befalls them.
+    begun: list[set[str]] = [set() for _ in spans]
     starts = {index: str(span.start_ms) for index, span in enumerate(spans)}
     for _ in range(_STEPS):
         if not starts:
@@ -72,18 +80,23 @@ def _by_events(client: Client, spans: Sequence[Span]) -> list[list[str]]:
             entries = typed(reply, [])
             for _, flat in entries:
                 event = dict(zip(flat[::2], flat[1::2], strict=True))
-                if event.get("event") == "stalled" and "jobId" in event:
-                    found[index].append(event["jobId"])
+                job_id = event.get("jobId", "")
+                if event.get("event") == "active":
+                    begun[index].add(job_id)
+                elif event.get("event") == "stalled" and job_id and job_id not in begun[index]:
+                    found[index].append(job_id)
             if len(entries) == _STEP:
                 # What follows the last one; "(" would need Redis 6.2.
                 at_ms, _, number_in_ms = str(entries[-1][0]).partition("-")
                 going_on[index] = f"{at_ms}-{int(number_in_ms) + 1}"
         starts = going_on
-    return found
+    return found, set(starts)
 
 
 def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
     """Jobs that were started anew in the span, have stalled before, and have ended since."""
+    if not spans:
+        return []
     windows = client.pipeline(
         [
             ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _JOBS)

@@ -16,9 +16,11 @@ from qctl.ops.jobs import Job
 from qctl.ops.live import LiveQueue, Reading, View
 from qctl.ops.live_events import Failure, Rates
 from qctl.ops.workers import WorkerStatus
+from qctl.output.text import cells
 from qctl.output.top.actions import Proposal, Stop, Told
 from qctl.output.top.app import TopApp
-from qctl.output.top.tables import job_lines, sparkline
+from qctl.output.top.dialogs import HELP
+from qctl.output.top.tables import job_lines, sparkline, status_line
 from qctl.wire.snapshot import Counts
 from tests.output.top.pilot import drive, lines_of, text_of, until
 
@@ -68,6 +70,7 @@ class Feed:
         self.asked: list[View] = []
         self.error: UnreachableError | None = None
         self.paused_by: str | None = None
+        self.pause_s = 0.0
         self.failures: tuple[Failure, ...] = (Failure("emails", "9", "bang\x1b[31m\n", AT),)
 
     def read(self, view: View) -> Reading:
@@ -104,6 +107,7 @@ class Feed:
             failures=self.failures if self.names else (),
             commands=31,
             took_ms=4.0,
+            pause_s=self.pause_s,
             remarks=(),
         )
 
@@ -190,6 +194,64 @@ def test_the_screen() -> None:
         await pilot.press("q")
 
     assert drive(app, steps) == 0
+
+
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        (Rates(20.0, 0.0, sampled=True), "~20"),
+        (Rates(20.0, 0.0, at_least=True), "≥20"),
+        (Rates(20.0, 0.0, sampled=True, at_least=True), "~20"),
+    ],
+)
+def test_what_may_be_missing_is_said(rates: Rates, shown: str) -> None:
+    feed = Feed()
+    own = feed.read
+
+    def read(view: View) -> Reading:
+        reading = own(view)
+        return replace(reading, queues=tuple(replace(q, rates=rates) for q in reading.queues))
+
+    app = TopApp(read, Recorder(), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, f" {shown} ", "FAILURES; some may be missing 1/1")
+
+    drive(app, steps)
+
+
+def test_the_context_is_never_cut_off() -> None:
+    reading = replace(Feed().read(View()), context="production")
+    for width in (40, 60, 80):
+        line = status_line(reading, 2.0, width=width, is_old=True)
+        assert cells(line) <= width
+        assert line.startswith("prod" if width == 40 else "production")
+
+
+def test_dear_readings_are_made_more_seldom() -> None:
+    feed = Feed()
+    feed.pause_s = 7.25
+    app = view(feed)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "31 cmds 4 ms/7.25 s", "mailer")
+        asked = len(feed.asked)
+        await pilot.pause(1.2)
+        assert len(feed.asked) == asked
+
+    drive(app, steps)
+
+
+def test_the_keys_fit_the_screen() -> None:
+    app = view(Feed())
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "mailer")
+        await pilot.press("?")
+        text = await until(pilot, app, HELP[0], HELP[-1], "Esc closes")
+        assert all(line in text for line in HELP)
+
+    drive(app, steps)
 
 
 def test_no_queue_is_no_idle_queue() -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import QctlError, ReplyError, UnreachableError
+from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError
 from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, workers
 from qctl.ops.doctor.findings import (
     SEVERITIES,
@@ -31,8 +31,10 @@ from qctl.ops.doctor.findings import (
     name_of,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.lookup import find_queues, queues_named_or_all
+from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
 from qctl.ops.targets import Target, open_target, read_connections
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 CHECKS: tuple[Check, ...] = (
     *redis.CHECKS,
@@ -79,7 +81,7 @@ def examine(
     """
     if names:
         # First, so that a misspelt queue is not taken for one that the target does not serve.
-        find_queues(client, settings.prefix, names)
+        _queues(client, settings.prefix, names)
     found = open_target(settings, target) if target else None
     if found is not None and not names:
         names = _served_by(client, address, settings, found)
@@ -87,7 +89,7 @@ def examine(
         client=client,
         address=address,
         settings=settings,
-        queues=queues_named_or_all(client, settings.prefix, names),
+        queues=_queues(client, settings.prefix, names),
         chosen=None if found is None else found.processes,
         full=full,
         sleep=sleep,
@@ -100,6 +102,24 @@ def examine(
         findings += own
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(tuple(findings), tuple(results), _examined(look))
+
+
+def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
+    """Those named, or all: one that cannot be read is a finding, whether it was named or not."""
+    unique = list(dict.fromkeys(names))
+    try:
+        return queues_named_or_all(client, prefix, unique)
+    except ReplyError as error:
+        if error.exit_status == ExitStatus.UNREACHABLE or not names:
+            raise
+    found = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
+    told = list(zip(unique, found, strict=True))
+    if missing := [name for name, snapshot in told if snapshot is None]:
+        find_queues(client, prefix, missing)
+    return Queues(
+        tuple(snapshot for snapshot in found if isinstance(snapshot, QueueSnapshot)),
+        tuple((name, error) for name, error in told if isinstance(error, ReplyError)),
+    )
 
 
 def _served_by(

@@ -21,6 +21,7 @@ from qctl.ops.doctor.look import Look
 from qctl.ops.stalled import worker_is_gone
 from qctl.wire import heartbeats, keyspace, parents
 from qctl.wire.active import ActiveJob
+from qctl.wire.clients import is_listed
 from qctl.wire.integrity import all_bare_ids, sample_bare_ids
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import known_schedulers
@@ -56,7 +57,12 @@ def gone_workers(look: Look) -> Iterator[Finding]:
     """Jobs locked by a worker that is not connected: it is closing, or has died."""
     for snapshot in look.snapshots:
         workers = look.workers_of(snapshot.keys)
-        held = [job for job in look.active(snapshot.keys) if worker_is_gone(job, workers)]
+        held = [
+            job
+            for job in look.active(snapshot.keys)
+            # One that is never listed is not missing there.
+            if worker_is_gone(job, workers) and is_listed(job.worker or "")
+        ]
         if held:
             dead = _owners_are_dead(look, held)
             yield Finding(

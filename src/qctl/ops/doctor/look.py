@@ -83,6 +83,8 @@ class Look:
                 options += ["-h", address.host]
             if not address.unix_path and address.port != _REDIS_PORT:
                 options += ["-p", str(address.port)]
+        if address.db:
+            options += ["-n", str(address.db)]
         if address.username:
             options += ["--user", address.username]
         if address.password is not None:

@@ -22,6 +22,7 @@ from qctl.ops.estimate import Durations, quantile, read_durations
 from qctl.ops.inspect import moment
 from qctl.ops.past_restarts import PastRestart, past_restarts
 from qctl.wire.active import RECENT_SAMPLE
+from qctl.wire.keys import QueueKeys
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
@@ -74,41 +75,83 @@ def stop_signal(look: Look) -> Iterator[Finding | Scope]:
         past = [each for each in _past_restarts(look) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]
-        if not hit:
-            continue
-        number = sum(len(each.interrupted) for each in hit)
-        one = hit[0].process
-        slowest = _slowest(look, durations, processes)
-        quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
-        yield Finding(
-            severity="warning",
-            subject=process(target),
-            what=f"{advice.jobs(number, 'has', 'have')} stalled soon after its last restart, which "
-            f"interrupted them as it seems; the manager sends {_signal(one)} and kills "
-            f"{one.kill_timeout_ms / 1000:g} s later: "
-            + (
-                "its jobs usually end sooner, so it most likely does not react to that"
-                if quick
-                else "it does not react to that, or its jobs take longer"
-            ),
-            evidence={
-                "interrupted": number,
-                "jobs": [
-                    {"queue": each.queue.name, "id": job_id}
-                    for each in hit
-                    for job_id in each.interrupted
-                ][:EXAMPLES],
-                "restarted_at": moment(hit[0].at_ms),
-                "stop_signal": one.stop_signal,
-                "kill_timeout_ms": one.kill_timeout_ms,
-            },
-            remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
-            "until then restart it through qctl, which needs no handler",
-            commands=(look.command("restart", target),),
-        )
+        # One job may have stalled soon after the start of each of two instances.
+        stalled = {(each.queue, job_id) for each in hit for job_id in each.interrupted}
+        shared = sorted({keys.name for keys, _ in stalled if _has_others(look, keys, target)})
+        own = {(keys, job_id) for keys, job_id in stalled if keys.name not in shared}
+        if own:
+            hit = [each for each in hit if each.queue.name not in shared]
+            yield _interrupted(look, target, hit, own, _slowest(look, durations, processes))
+        elif stalled:
+            yield _nobody_in_particular(look, target, hit, stalled, shared)
     if forgotten:
         whose = "one restart" if forgotten == 1 else f"{forgotten} restarts"
         yield Scope(f"the events of {whose} are gone: only kept jobs could tell")
+
+
+Stalled = set[tuple[QueueKeys, str]]
+
+
+def _interrupted(
+    look: Look, target: str, hit: Sequence[PastRestart], own: Stalled, slowest: _Slowest | None
+) -> Finding:
+    one = hit[0].process
+    quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
+    return Finding(
+        severity="warning",
+        subject=process(target),
+        what=f"{advice.jobs(len(own), 'has', 'have')} stalled soon after its last start, "
+        f"interrupted by it as it seems; the manager sends {_signal(one)} and kills "
+        f"{one.kill_timeout_ms / 1000:g} s later: "
+        + (
+            "its jobs usually end sooner, so it does not react to that, or it crashed"
+            if quick
+            else "it does not react to that, or its jobs take longer, or it crashed"
+        ),
+        evidence=_restart_evidence(hit, own),
+        remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
+        "until then restart it through qctl, which needs no handler",
+        commands=(look.command("restart", target),),
+    )
+
+
+def _nobody_in_particular(
+    look: Look, target: str, hit: Sequence[PastRestart], stalled: Stalled, shared: Sequence[str]
+) -> Finding:
+    """Somebody else's workers may have had the jobs: a fact, and no reproach."""
+    listed = ", ".join(shared[:EXAMPLES]) + (", …" if len(shared) > EXAMPLES else "")
+    return Finding(
+        severity="info",
+        subject=process(target),
+        what=f"{advice.jobs(len(stalled), 'has', 'have')} stalled soon after its last start; "
+        f"others have workers on {listed} too, so whose jobs these were cannot be told",
+        evidence=_restart_evidence(hit, stalled) | {"shared_queues": list(shared[:EXAMPLES])},
+        commands=tuple(look.command("workers", name) for name in shared[:1]),
+    )
+
+
+def _restart_evidence(hit: Sequence[PastRestart], stalled: Stalled) -> dict[str, object]:
+    return {
+        "interrupted": len(stalled),
+        "jobs": [
+            {"queue": keys.name, "id": job_id}
+            for keys, job_id in dict.fromkeys(
+                (each.queue, job_id) for each in hit for job_id in each.interrupted
+            )
+        ][:EXAMPLES],
+        "restarted_at": moment(hit[0].at_ms),
+        "stop_signal": hit[0].process.stop_signal,
+        "kill_timeout_ms": hit[0].process.kill_timeout_ms,
+    }
+
+
+def _has_others(look: Look, keys: QueueKeys, target: str) -> bool:
+    """Whether anybody but this target has, or may have, workers on the queue."""
+    held = (look.holders.get(worker.client_id) for worker in look.workers_of(keys))
+    if any(holder is None or holder.target != target for holder in held):
+        return True
+    running = {each.target for each in look.all_processes if each.pid} - {target}
+    return any(keys.name in t.queues and t.process in running for t in look.settings.targets)
 
 
 def treekill(look: Look) -> Iterator[Finding]:

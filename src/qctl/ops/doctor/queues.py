@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qctl.errors import ReplyError
 from qctl.ops import advice
 from qctl.ops.advice import jobs
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
+from qctl.ops.lookup import quoted
 from qctl.wire.events import recent_events
-from qctl.wire.jobs import number
+from qctl.wire.jobs import number, raised
+from qctl.wire.key_types import WrongKey, wrong_keys
+from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.versions import Traces, read_traces
 
@@ -19,18 +23,61 @@ _EVENTS = 20_000
 _MOST_EVENTS = 1000
 # Older traces may be from before an update.
 _LATELY_MS = 600_000
+_CURE = "find out who writes there, stop the queue's workers, and move what is there out of the way"
 
 
 def unreadable(look: Look) -> Iterator[Finding]:
     """Queues with a key of a type that BullMQ never gives it, or that this user may not read."""
-    for name, error in look.queues.broken:
+    for name, error, wrong in _broken(look):
         yield Finding(
             severity="error",
             subject=queue(name),
-            what=f"it cannot be read: {error.what}",
-            evidence={"redis_said": error.message},
-            remedy=error.hint,
+            what=f"it cannot be read: {error.what}" + (f": {_listed(wrong)}" if wrong else ""),
+            evidence={"redis_said": error.message, "keys": _as_json(wrong)},
+            remedy=_cure(wrong) if wrong else error.hint,
+            commands=_renames(look, wrong),
         )
+    for keys, found in zip(look.keys, wrong_keys(look.client, look.keys), strict=True):
+        wrong = raised(found)
+        if wrong:
+            yield Finding(
+                severity="error",
+                subject=queue(keys.name),
+                what="BullMQ's scripts fail on it, some of them or all: " + _listed(wrong),
+                evidence={"keys": _as_json(wrong)},
+                remedy=_cure(wrong),
+                commands=_renames(look, wrong),
+            )
+
+
+def _broken(look: Look) -> Iterator[tuple[str, ReplyError, Sequence[WrongKey]]]:
+    keys = [QueueKeys(look.settings.prefix, name) for name, _ in look.queues.broken]
+    told = wrong_keys(look.client, keys)
+    for (name, error), wrong in zip(look.queues.broken, told, strict=True):
+        # Whoever may not read a queue may not ask for types either: the error says it already.
+        yield name, error, () if isinstance(wrong, ReplyError) else wrong
+
+
+def _listed(wrong: Sequence[WrongKey]) -> str:
+    return "; ".join(
+        f"its key {each.name} is of type {each.type}, not {each.expected}" for each in wrong
+    )
+
+
+def _as_json(wrong: Sequence[WrongKey]) -> list[dict[str, str]]:
+    return [{"key": each.key, "type": each.type, "expected": each.expected} for each in wrong]
+
+
+def _cure(wrong: Sequence[WrongKey]) -> str:
+    # Ids would begin at 1 again, and BullMQ drops a new job whose id is taken.
+    has_id = any(each.name == "id" for each in wrong)
+    return _CURE + ("; set id to a number above that of every job" if has_id else "")
+
+
+def _renames(look: Look, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
+    return tuple(
+        look.redis_cli("renamenx", quoted(each.key), quoted(f"wrong:{each.key}")) for each in wrong
+    )
 
 
 def bull_queues(look: Look) -> Iterator[Finding]:

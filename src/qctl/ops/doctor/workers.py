@@ -15,7 +15,7 @@ from qctl.ops.doctor.findings import (
     queue,
 )
 from qctl.ops.doctor.look import Look
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, is_listed
 from qctl.wire.events import Event, recent_events
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
@@ -37,7 +37,7 @@ def no_workers(look: Look) -> Iterator[Finding]:
                 what=note.text,
                 evidence={"waiting": snapshot.backlog, "workers": 0},
                 remedy="start its workers; if they run, compare their Redis, database and prefix "
-                "with these",
+                "with these; a worker whose name has a space or is not ASCII is not seen",
                 commands=(look.command("workers", snapshot.keys.name),),
             )
 
@@ -115,6 +115,28 @@ def unnamed_workers(look: Look) -> Iterator[Finding]:
             )
 
 
+def unlisted_workers(look: Look) -> Iterator[Finding]:
+    """Workers by whose jobs alone one knows of them: Redis does not take their names."""
+    for snapshot in look.snapshots:
+        running = [job for job in look.active(snapshot.keys) if not is_listed(job.worker or "")]
+        names = sorted({str(job.worker) for job in running})
+        if names:
+            listed = ", ".join(map(repr, names[:EXAMPLES]))
+            yield Finding(
+                severity="warning",
+                subject=queue(snapshot.keys.name),
+                what=f"{_workers(len(names))} in no list of Redis, since a name may only have "
+                f"printable ASCII and no space: {listed}; drains, restarts and counts of workers "
+                "do not see them",
+                evidence={
+                    "names": names[:EXAMPLES],
+                    "count": len(names),
+                    "jobs": [job.id for job in running[:EXAMPLES]],
+                },
+                remedy="rename them, for example to host, pid and a number",
+            )
+
+
 def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
     """Queues in which a job could have started for longer than a worker's patience, and none has.
 
@@ -176,4 +198,10 @@ def _workers(number: int) -> str:
     return "1 worker is" if number == 1 else f"{number} workers are"
 
 
-CHECKS: tuple[Check, ...] = (no_workers, not_fetching, worker_names, unnamed_workers)
+CHECKS: tuple[Check, ...] = (
+    no_workers,
+    not_fetching,
+    worker_names,
+    unnamed_workers,
+    unlisted_workers,
+)

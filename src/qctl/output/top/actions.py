@@ -30,11 +30,13 @@ class Proposal:
         question: answered by y or n.
         lines: what will be changed, and warnings.
         carry_out: does it; asked to stop, it puts everything back. Raises ``QctlError``.
+        name: what has to be typed in place of y; None for nothing.
     """
 
     question: str
     lines: tuple[str, ...]
     carry_out: Callable[[Stop], Iterator[Told]]
+    name: str | None = None
 
 
 class Actions(Protocol):

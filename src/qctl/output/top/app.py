@@ -18,7 +18,14 @@ from qctl.ops.live import Reading, View
 from qctl.output.text import short_duration, shortened, visible
 from qctl.output.top import tables
 from qctl.output.top.actions import Actions, Proposal
-from qctl.output.top.dialogs import HELP, Choose, Confirm, Progress, Window, error_lines
+from qctl.output.top.dialogs import (
+    HELP,
+    Choose,
+    Progress,
+    Window,
+    error_lines,
+    question_about,
+)
 from qctl.output.top.panel import Key, Panel
 
 # However fast one scrolls, Redis is asked no more often.
@@ -128,7 +135,7 @@ class TopApp(App[int]):
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(self._interval_s - LEAST_GAP_S, 0.01))
+                await asyncio.wait_for(self._wake.wait(), max(self._pause_s - LEAST_GAP_S, 0.01))
 
     def _view(self) -> View:
         queues = self._panels["queues"]
@@ -155,7 +162,12 @@ class TopApp(App[int]):
 
     @property
     def _is_old(self) -> bool:
-        return self._trouble is not None or self.age_s > max(_LATE * self._interval_s, _LATE_S)
+        return self._trouble is not None or self.age_s > max(_LATE * self._pause_s, _LATE_S)
+
+    @property
+    def _pause_s(self) -> float:
+        """Between two readings: longer where they are dear."""
+        return max(self._interval_s, self._reading.pause_s if self._reading else 0.0)
 
     def _show(self) -> None:
         if not self._banner.is_attached:
@@ -167,7 +179,7 @@ class TopApp(App[int]):
         width = self.size.width
         age = f"{short_duration(self.age_s)} old" if self._is_old else ""
         self._status.update(
-            tables.status_line(reading, self._interval_s, width=width, is_old=self._is_old)
+            tables.status_line(reading, self._pause_s, width=width, is_old=self._is_old)
         )
         self._note.update(tables.note_line(reading, width=width))
         none = f"no queue exists under the prefix {visible(reading.prefix)}"
@@ -181,8 +193,10 @@ class TopApp(App[int]):
         failures = tuple(
             (failure.queue, failure.id, str(failure.at)) for failure in reading.failures
         )
+        missing = any(q.rates and (q.rates.sampled or q.rates.at_least) for q in reading.queues)
+        title = "FAILURES; some may be missing" if missing else "FAILURES"
         self._panels["failures"].show(
-            failures, title="FAILURES", empty="none since these queues came into sight", age=age
+            failures, title=title, empty="none seen since the start", age=age
         )
 
     def _names(self) -> list[str]:
@@ -327,7 +341,7 @@ class TopApp(App[int]):
             except QctlError as error:
                 await self.push_screen_wait(Window("Nothing was changed", error_lines(error)))
                 return
-            if await self.push_screen_wait(Confirm(proposal)):
+            if await self.push_screen_wait(question_about(proposal)):
                 self._progress = Progress(proposal)
                 await self.push_screen_wait(self._progress)
                 self._wake.set()

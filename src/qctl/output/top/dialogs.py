@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from qctl.errors import QctlError
 from qctl.output.text import visible
@@ -64,6 +64,44 @@ class Confirm(Window):
 
     def __init__(self, proposal: Proposal) -> None:
         super().__init__(visible(proposal.question), proposal.lines, "y = yes   n, Esc = no")
+
+
+class ConfirmByName(Window):
+    """A question that only a name answers: what ``confirm`` of a context asks for."""
+
+    def __init__(self, proposal: Proposal, name: str) -> None:
+        lines = (*proposal.lines, "", f"This writes to context {visible(name)}.")
+        super().__init__(visible(proposal.question), lines, "type its name   Esc = no")
+        self._name_wanted = name
+        self._field = Input(id="name", compact=True)
+        self._said = Static("", id="said", markup=False)
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(can_focus=False):
+            yield Static(Text("\n".join(self._lines)), id="text")
+            yield self._field
+            yield self._said
+
+    def on_mount(self) -> None:
+        self._field.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        # The filter of the view behind it must not take it for its own.
+        event.stop()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if event.value.strip() == self._name_wanted:
+            self.dismiss("yes")
+        elif event.value:
+            self._said.update("another name was typed: nothing was done")
+            self._field.clear()
+
+
+def question_about(proposal: Proposal) -> Window:
+    """The window that asks whether to carry it out."""
+    name = proposal.name
+    return Confirm(proposal) if name is None else ConfirmByName(proposal, name)
 
 
 class Choose(Window):
@@ -151,17 +189,20 @@ class Progress(ModalScreen[None]):
         self._draw()
 
 
+# Fits 80 by 24 cells: 15 lines of 66.
 HELP = (
-    "arrows, PgUp, PgDn   choose a row",
-    "Tab, Shift-Tab       next list: queues, active jobs, workers, failures",
-    "/                    only queues whose name contains a text; Esc ends it",
-    "p  r                 pause or resume the chosen queue",
-    "t                    put the chosen stalled or failed job back, to run next",
-    "d                    drain the chosen queue, then restart its process if wanted",
-    "?                    these keys",
-    "q                    leave",
+    "arrows, PgUp, PgDn  choose a row",
+    "Tab, Shift-Tab      next list",
+    "/                   only queues with a text in their name; Esc: all",
+    "p  r                pause or resume the chosen queue",
+    "t                   put the chosen stalled or failed job back",
+    "d                   drain the chosen queue; then restart, if wanted",
+    "?  q                these keys; leave",
     "",
-    "Jobs and workers are those of the chosen queue. Rates are counted in the event streams",
-    "of the queues on the screen: ~ is a sample where more happened than is read.",
-    "Every action says first what it will change.",
+    "Jobs and workers are the chosen queue's. Rates are of the events",
+    "since the reading before: ~ is a sample, where more happened than",
+    "is read; ≥ says that events were cut off before they were read.",
+    "Failures are told at once of the queues on the screen, and of the",
+    "others in turn. An action says first what it will change, and",
+    "waits for y, or for the context's name if that has confirm.",
 )

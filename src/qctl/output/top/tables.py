@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.ops.jobs import Job
 from qctl.ops.live import LiveQueue, Reading
-from qctl.ops.live_events import Failure
+from qctl.ops.live_events import Failure, Rates
 from qctl.ops.workers import WorkerStatus
 from qctl.output.console import Cell, Column, Value, table
 from qctl.output.status import state_cell
@@ -75,10 +75,12 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
     return "".join(bars).rjust(width)
 
 
-def rate(per_s: float, *, sampled: bool) -> str:
-    """``0``, ``0.5``, ``120``; ``~`` before one that was told from a part of the time."""
+def rate(per_s: float, rates: Rates) -> str:
+    """One of the rates: ``0``, ``0.5``, ``120``; ``~`` before one that was told from a part of the
+    time, ``≥`` before one of which a part may be missing.
+    """
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
-    return f"~{text}" if sampled else text
+    return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
 
 def queue_lines(queues: Sequence[tuple[str, LiveQueue | None]], chosen: int, *, width: int) -> str:
@@ -113,8 +115,8 @@ def _queue_row(name: str, queue: LiveQueue | None, trend: int) -> list[Value]:
         counts.delayed,
         Cell(counts.failed, "red" if counts.failed else ""),
         Cell("?" if status.workers is None else status.workers, "bold red" if unserved else ""),
-        None if rates is None else rate(rates.completed_per_s, sampled=rates.sampled),
-        None if rates is None else rate(rates.failed_per_s, sampled=rates.sampled),
+        None if rates is None else rate(rates.completed_per_s, rates),
+        None if rates is None else rate(rates.failed_per_s, rates),
         sparkline(queue.trend, trend),
     ]
 
@@ -194,8 +196,9 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
     redis = reading.redis
     left = f"{redis.url}  Redis {redis.version or '?'}  {reading.prefix}"
     if reading.context:
-        left += f"  {reading.context}"
-    cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:g} s"
+        # First, since it is what must not be cut off.
+        left = f"{reading.context}  {left}"
+    cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:.3g} s"
     right = f"{cost}  {'OLD' if is_old else 'ok'} {reading.at.astimezone():%H:%M:%S}"
     left = shortened(visible(left), max(width - cells(right) - 2, 0))
     return left + " " * max(width - cells(left) - cells(right), 2) + right

@@ -1,0 +1,69 @@
+"""Keys of a queue that are of another type than BullMQ gives them (wire format 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+from qctl.wire.keys import QueueKeys
+
+# Those whose names do not depend on a job.
+_TYPES = {
+    "id": "string",
+    "meta": "hash",
+    "wait": "list",
+    "paused": "list",
+    "active": "list",
+    "prioritized": "zset",
+    "delayed": "zset",
+    "waiting-children": "zset",
+    "completed": "zset",
+    "failed": "zset",
+    "stalled": "set",
+    "stalled-check": "string",
+    "marker": "zset",
+    "events": "stream",
+    "pc": "string",
+    "limiter": "string",
+    "repeat": "zset",
+    "metrics:completed": "hash",
+    "metrics:completed:data": "list",
+    "metrics:failed": "hash",
+    "metrics:failed:data": "list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WrongKey:
+    """A key, the type it has, and the one that BullMQ gives it; ``name`` is without the prefix."""
+
+    keys: QueueKeys
+    name: str
+    type: str
+    expected: str
+
+    @property
+    def key(self) -> str:
+        return self.keys(self.name)
+
+
+def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKey] | ReplyError]:
+    """Of each queue of BullMQ, in the order asked for, in one round trip.
+
+    A key that does not exist is not wrong. An error where this user may not ask.
+    """
+    places = [(keys, name) for keys in queues for name in _TYPES]
+    commands = [("TYPE", keys(name)) for keys, name in places]
+    replies = client.pipeline(commands) if commands else []
+    found: dict[QueueKeys, list[WrongKey] | ReplyError] = {keys: [] for keys in queues}
+    for (keys, name), reply in zip(places, replies, strict=True):
+        own = found[keys]
+        if isinstance(own, ReplyError):
+            continue
+        if isinstance(reply, ReplyError):
+            found[keys] = reply
+        elif reply not in {"none", _TYPES[name]}:
+            own.append(WrongKey(keys, name, str(reply), _TYPES[name]))
+    return [found[keys] for keys in queues]
