@@ -18,7 +18,7 @@ from qctl.ops.actions import Action
 from qctl.ops.choice import Selection
 from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.means import Means
-from qctl.ops.pace import FIRST, Pace, round_trip_s
+from qctl.ops.pace import FIRST, READING_S, Pace, round_trip_s
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
@@ -191,7 +191,7 @@ class BulkRun:
 
     def _run(self) -> Iterator[BulkProgress]:
         ping_s = round_trip_s(self._client)
-        reading = Pace(ping_s)
+        reading = Pace(ping_s, target_s=READING_S)
         acting = Pace(ping_s, self._first())
         means = self._means = self._means_of(acting, Pace(ping_s))
         path = self._path()
@@ -275,16 +275,17 @@ class BulkRun:
         """The ids of those that are selected."""
         tally, selection = self._tally, self._selection
         if selection.only.is_set:
-            ids = pace.timed(len(entries), lambda: self._matching(entries))
+            ids = self._matching(entries, pace)
         else:
             ids = [entry.id for entry in entries]
         tally.scanned += len(entries)
         return ids
 
-    def _matching(self, entries: Sequence[Entry]) -> list[str]:
+    def _matching(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
         state, heavy = self._selection.state or "", self._selection.heavy
         now_ms = time.time() * 1000
-        records = read_records(self._client, self._keys, [e.id for e in entries], heavy)
+        ids = [entry.id for entry in entries]
+        records = pace.timed(len(ids), lambda: read_records(self._client, self._keys, ids, heavy))
         jobs = (
             listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
             for entry, record in zip(entries, records, strict=True)

@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 # What a call may take of Redis' time; well below the 5 ms that none may.
 TARGET_S = 0.001
+# The same for many commands sent at once, between which Redis serves its other clients.
+READING_S = 0.01
 FIRST = 50
 _MOST = 500
 _PINGS = 3
@@ -26,10 +28,12 @@ class Pace:
     Args:
         ping_s: what the shortest round trip takes; see ``round_trip_s``.
         first: the size of the first call; small where one job alone may take long.
+        target_s: what a call may take.
     """
 
-    def __init__(self, ping_s: float, first: int = FIRST) -> None:
+    def __init__(self, ping_s: float, first: int = FIRST, target_s: float = TARGET_S) -> None:
         self._ping_s = ping_s
+        self._target_s = target_s
         self.size = first
 
     def timed(self, count: int, call: Callable[[], T]) -> T:
@@ -42,9 +46,9 @@ class Pace:
     def learn(self, count: int, took_s: float) -> None:
         """Take note that a call for ``count`` jobs took so long."""
         busy_s = max(took_s - self._ping_s, 0.0)
-        if busy_s > TARGET_S:
-            self.size = max(1, min(self.size, int(count * TARGET_S / busy_s)))
-        elif count >= self.size and busy_s < TARGET_S / 2:
+        if busy_s > self._target_s:
+            self.size = max(1, min(self.size, int(count * self._target_s / busy_s)))
+        elif count >= self.size and busy_s < self._target_s / 2:
             self.size = min(_MOST, self.size * 2)
 
 
