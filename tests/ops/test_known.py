@@ -206,12 +206,23 @@ def test_status_with_remembered_names_takes_two_round_trips(
     for number in range(30):
         make_queue(client, f"q{number}", active=1)
     client.call("CLIENT", "SETNAME", client_name("bull", "q3", "w"))
-    written(Memory(tmp_path, parse_url(redis_url), "bull"), *(f"q{n}" for n in range(30)))
+    memory = Memory(tmp_path, parse_url(redis_url), "bull")
+    written(memory, *(f"q{n}" for n in range(30)), client=client)
     counting = Counting(client)
     report = look(redis_url, counting, tmp_path).report
     assert [queue.workers for queue in report.queues if queue.name == "q3"] == [1]
     assert report.redis.version is not None
     assert (len(report.queues), counting.trips) == (30, ["pipeline", "pipeline"])
+
+
+def test_status_looks_anew_where_another_server_answers(
+    redis_url: str, client: Client, tmp_path: Path
+) -> None:
+    for name in ("new", "shared"):
+        make_queue(client, name)
+    written(Memory(tmp_path, parse_url(redis_url), "bull"), "shared", server="of another")
+    inspection = look(redis_url, client, tmp_path)
+    assert (names(inspection), inspection.remarks) == (["new", "shared"], ())
 
 
 def test_status_looks_anew_where_all_that_is_remembered_has_gone(

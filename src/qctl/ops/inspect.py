@@ -17,7 +17,7 @@ from qctl.config import Settings
 from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError
 from qctl.ops.advice import Note, notes
-from qctl.ops.known import Known, Memory
+from qctl.ops.known import Known, Memory, run_id, server_id
 from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
@@ -118,9 +118,12 @@ def inspect_queues(
         ReplyError: a named queue cannot be read.
     """
     memory = Memory(settings.state_home, address, settings.prefix)
-    known = None if names else memory.names(client)
+    known = None if names else memory.recall() or memory.look(client)
     along = _Along(client)
     queues = queues_named_or_all(along, settings.prefix, names, known)
+    if known is not None and known.is_remembered and known.server != along.server_id():
+        known = memory.look(client)
+        queues = queues_named_or_all(client, settings.prefix, names, known)
     redis = along.redis(address)
     workers = along.workers(settings.prefix, names if known is None else known.names, address.db)
     if known is not None and known.is_remembered:
@@ -177,6 +180,13 @@ class _Along:
 
     def close(self) -> None:
         self._client.close()
+
+    def server_id(self) -> str:
+        """As ``known.server_id``."""
+        if not self._replies:
+            return server_id(self._client)
+        reply = self._replies[0]
+        return "" if isinstance(reply, ReplyError) else run_id(str(reply))
 
     def redis(self, address: Address) -> RedisInfo:
         if not self._replies:

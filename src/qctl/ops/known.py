@@ -206,7 +206,12 @@ def server_id(client: Client) -> str:
         text = str(client.masters()[0].call("INFO", "server"))
     except ReplyError:
         return ""
-    lines = (line.partition(":") for line in text.splitlines())
+    return run_id(text)
+
+
+def run_id(info: str) -> str:
+    """``server_id`` by what INFO has answered."""
+    lines = (line.partition(":") for line in info.splitlines())
     return next((value for name, _, value in lines if name == "run_id"), "")
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from qctl.ops.interruption import JobRef
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
-from qctl.output.console import styled
 from qctl.output.text import counted, duration, size, visible
+from qctl.output.verdict import verdict_lines
 
 if TYPE_CHECKING:
     from qctl.ops.estimate import Runtimes
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 _MOST_IDS = 10
 _MOST_ROWS = 4
-_MOST_REASONS = 5
-# Queues in a command that somebody would copy.
-_MOST_COPIED = 20
-_STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
 def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
@@ -32,7 +28,7 @@ def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
     lines += aspects([*_rows(impact)], width=width, colour=colour)
     if impact.best_time is not None:
         lines += ["", *best_time_lines(impact.best_time, width=width)]
-    lines += ["", *_verdict(impact, width, colour)]
+    lines += ["", *verdict_lines(impact, width, colour=colour)]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -367,37 +363,3 @@ def _ids(refs: Sequence[JobRef]) -> str:
     )
     more = len(refs) - most
     return shown + (f" and {more:,} more (--json has all)" if more > 0 else "")
-
-
-# The answer
-
-
-def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
-    verdict = impact.verdict
-    word = "safe now" if verdict.word == "safe" else verdict.word
-    reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MOST_REASONS])
-    if (more := len(verdict.reasons) - _MOST_REASONS) > 0:
-        reasons += f"; and {more:,} more (--json has all)"
-    if verdict.holds_until is not None:
-        local = verdict.holds_until.astimezone()
-        reasons += f", until the next is due at {local:%H:%M:%S}"
-    lines = [*wrapped(f"{word}: {reasons}", min(width, 100))]
-    first = lines[0].replace(word, styled(word, _STYLES[verdict.word], colour=colour), 1)
-    yield from [first, *lines[1:]]
-    if not verdict.commands:
-        yield "    # restart the workers"
-    for index, command in enumerate(verdict.commands):
-        if index and impact.target is None:
-            yield "    # then restart the workers, and"
-        yield f"    {_command(visible(command))}"
-
-
-def _command(command: str) -> str:
-    """As it is to be copied; of one with very many queues the beginning, as a comment."""
-    verb, options = command.split(" ")[:2], command.partition(" --")
-    names = options[0].split(" ")[2:]
-    if len(names) <= _MOST_COPIED:
-        return command
-    shown = " ".join([*verb, *names[:_MOST_REASONS]])
-    more = f" and {len(names) - _MOST_REASONS:,} more"
-    return f"# {shown}{more}{''.join(options[1:])} (--json has all)"

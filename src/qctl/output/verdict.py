@@ -1,0 +1,50 @@
+"""How the verdict of an impact looks: one word, why, and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from qctl.output.aspects import wrapped
+from qctl.output.console import styled
+from qctl.output.text import visible
+
+if TYPE_CHECKING:
+    from qctl.ops.impact import Impact
+
+_MOST_REASONS = 5
+# Queues in a command that somebody would copy.
+_MOST_COPIED = 20
+_STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
+
+
+def verdict_lines(impact: Impact, width: int, *, colour: bool) -> Iterator[str]:
+    """The answer, its reasons, and the commands to type, as lines ``width`` cells wide."""
+    verdict = impact.verdict
+    word = "safe now" if verdict.word == "safe" else verdict.word
+    reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MOST_REASONS])
+    if (more := len(verdict.reasons) - _MOST_REASONS) > 0:
+        reasons += f"; and {more:,} more (--json has all)"
+    if verdict.holds_until is not None:
+        local = verdict.holds_until.astimezone()
+        reasons += f", until the next is due at {local:%H:%M:%S}"
+    lines = [*wrapped(f"{word}: {reasons}", min(width, 100))]
+    first = lines[0].replace(word, styled(word, _STYLES[verdict.word], colour=colour), 1)
+    yield from [first, *lines[1:]]
+    if not verdict.commands:
+        yield "    # restart the workers"
+    for index, command in enumerate(verdict.commands):
+        if index and impact.target is None:
+            yield "    # then restart the workers, and"
+        yield f"    {_command(visible(command))}"
+
+
+def _command(command: str) -> str:
+    """As it is to be copied; of one with very many queues the beginning, as a comment."""
+    verb, options = command.split(" ")[:2], command.partition(" --")
+    names = options[0].split(" ")[2:]
+    if len(names) <= _MOST_COPIED:
+        return command
+    shown = " ".join([*verb, *names[:_MOST_REASONS]])
+    more = f" and {len(names) - _MOST_REASONS:,} more"
+    return f"# {shown}{more}{''.join(options[1:])} (--json has all)"
