@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 T = TypeVar("T")
@@ -167,6 +168,15 @@ class RedisServer:
                 sock.sendall(b"PING\r\n")
                 # Asking for a password is an answer too; "LOADING" is not yet one.
                 if sock.recv(64).startswith((b"+PONG", b"-NOAUTH")):
-                    return self._process.poll() is None
+                    # Another test's server may have taken the port a moment earlier.
+                    return self._listens()
             time.sleep(0.01)
+        return False
+
+    def _listens(self) -> bool:
+        """Whether it is this process that listens on the port."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sockets = psutil.Process(self.pid).net_connections("tcp4")
+            listening = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+            return self.port in listening
         return False

@@ -38,7 +38,7 @@ def test_a_life_in_the_background(master_lab: MasterLab) -> None:
     again = lab.qctl("worker", "start", "w", "app:worker")
     assert (again.returncode, "qctl:w runs already" in again.stderr) == (1, True)
 
-    (long,) = lab.add(1, s=6)
+    (long,) = lab.add(1, held=True)
     lab.wait_started(long)
     (listed,) = json.loads(lab.qctl("worker", "list", "--json").stdout)["workers"]
     assert (listed["name"], listed["status"], listed["pid"]) == ("w", "online", first["pid"])
@@ -63,6 +63,7 @@ def test_a_life_in_the_background(master_lab: MasterLab) -> None:
     # The one with the job is still there, and shown as leaving.
     assert json.loads(lab.qctl("worker", "list", "--json").stdout)["workers"][0]["leaving"]
     wait_until(lambda: "(leaving)" in lab.qctl("workers").stdout, "the leaving one to be shown")
+    lab.release()
     lab.wait_completed([long])
     assert lab.counts()[long] == 1
     assert f"qctl:w/1  online  {new[1]}" in lab.qctl("worker", "list").stdout

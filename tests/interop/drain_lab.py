@@ -323,6 +323,20 @@ class Lab:
         jobs = [{"name": "job", "data": {"ms": each}, "opts": {}} for each in ms]
         return self.bull(version).add_bulk(queue, jobs)
 
+    def hold(self, count: int = 1, *, version: int = 6) -> list[str]:
+        """Add jobs that run until ``release``, and wait until they do; their ids.
+
+        However slowly qctl starts, it finds them running.
+        """
+        job = {"name": "job", "data": {"held": True}, "opts": {}}
+        held = self.bull(version).add_bulk("q", [job] * count)
+        self.wait_started(*held)
+        return held
+
+    def release(self) -> None:
+        """Let the held jobs end."""
+        self.client.call("SET", "release:q", 1)
+
     def bring_redis_back(self) -> None:
         """Start the Redis that was stopped, and forget the old connection to it."""
         self.server.start()
@@ -343,6 +357,13 @@ class Lab:
     def steps(self, *args: str) -> Running:
         """Start qctl with ``--output ndjson``."""
         return self.start(*args, "--output", "ndjson")
+
+    def drain_held(self, *args: str) -> Done:
+        """Start qctl and let the held jobs end as soon as it waits for them."""
+        drain = self.steps(*args)
+        drain.await_step("waiting")
+        self.release()
+        return drain.finish()
 
     # What happened
 

@@ -1,6 +1,7 @@
 "use strict";
 // What the test workers do with a job, driven by its data:
 //   ms           sleep so long
+//   held         run until the key release:<queue> exists
 //   block_ms     hold the event loop for so long first
 //   fail_times   throw in the first n attempts
 //   returns      the return value
@@ -46,6 +47,7 @@ function makeProcessor(redis, who) {
       while (Date.now() < until);
     }
     if (data.ms) await sleep(data.ms);
+    while (data.held && !(await redis.exists(`release:${job.queueName}`))) await sleep(20);
     if (data.fail_times && job.attemptsMade < data.fail_times) {
       await record(job, "fail");
       throw new Error(data.message || `attempt ${job.attemptsMade + 1} failed on purpose`);

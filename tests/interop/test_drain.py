@@ -66,14 +66,13 @@ def test_a_drain_under_load_loses_nothing_and_repeats_nothing(lab: Lab, case: Ca
         lab.bull(case.version).queue("q", "upsertJobScheduler", "tick", {"every": 400}, template)
     producer = lab.producer(version=case.version, EVERY_MS=80, JOB_MS=40, MIX=int(case.mix))
     producer.wait_ids(8)
-    long = lab.add(*[1500] * case.concurrency * case.instances, version=case.version)
-    lab.wait_started(*long)
+    held = lab.hold(case.concurrency * case.instances, version=case.version)
 
-    done = lab.qctl("drain", "q", "--then-restart", "--target", "pm2:app", "--json")
-    added = [*long, *producer.stop()]
+    done = lab.drain_held("drain", "q", "--then-restart", "--target", "pm2:app")
+    added = [*held, *producer.stop()]
 
     assert done.code == 0, done.err
-    report = done.json
+    report = done.report
     after = sorted(row.pid for row in lab.pm2.rows("app"))
     assert report["outcome"] == "restarted"
     assert report["queues"] == ["q"]
@@ -101,9 +100,9 @@ def test_a_drain_under_load_loses_nothing_and_repeats_nothing(lab: Lab, case: Ca
 
 def test_the_steps_come_in_their_order_and_the_report_last(lab: Lab) -> None:
     lab.app()
-    (first, second) = lab.add(2000, 10)
-    lab.wait_started(first)
-    done = lab.steps("drain", "q", "--then-restart", "--target", "pm2:app").finish()
+    (first,) = lab.hold()
+    (second,) = lab.add(10)
+    done = lab.drain_held("drain", "q", "--then-restart", "--target", "pm2:app")
     assert done.code == 0, done.err
     order = list(dict.fromkeys(done.step_names))
     assert order == [
@@ -147,19 +146,19 @@ def test_one_process_of_three_by_its_pm_id(lab: Lab) -> None:
 def test_a_failing_and_a_retrying_job_are_told_apart(lab: Lab) -> None:
     lab.app(concurrency=3)
     jobs: list[dict[str, Any]] = [
-        {"name": "ok", "data": {"ms": 1800}, "opts": {}},
-        {"name": "bad", "data": {"ms": 1800, "fail_times": 9}, "opts": {"attempts": 1}},
+        {"name": "ok", "data": {"held": True}, "opts": {}},
+        {"name": "bad", "data": {"held": True, "fail_times": 9}, "opts": {"attempts": 1}},
         {
             "name": "flaky",
-            "data": {"ms": 1800, "fail_times": 1},
+            "data": {"held": True, "fail_times": 1},
             "opts": {"attempts": 3, "backoff": {"type": "fixed", "delay": 100}},
         },
     ]
     ok, bad, flaky = lab.bull().add_bulk("q", jobs)
     lab.wait_started(ok, bad, flaky)
-    done = lab.qctl("drain", "q", "--then-restart", "--target", "pm2:app", "--json")
+    done = lab.drain_held("drain", "q", "--then-restart", "--target", "pm2:app")
     assert done.code == 0, done.err
-    results = {job["id"]: job["result"] for job in done.json["jobs"]}
+    results = {job["id"]: job["result"] for job in done.report["jobs"]}
     assert results == {ok: "completed", bad: "failed", flaky: "retried"}
     lab.prove([ok, flaky])
     assert lab.places(bad) == ["failed"]
@@ -168,11 +167,10 @@ def test_a_failing_and_a_retrying_job_are_told_apart(lab: Lab) -> None:
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_plain_drain_leaves_the_queue_drained_and_paused(lab: Lab, version: int) -> None:
     lab.app(version=version)
-    added = lab.add(1800, 10, 10, version=version)
-    lab.wait_started(added[0])
-    done = lab.qctl("drain", "q", "--json")
+    added = [*lab.hold(version=version), *lab.add(10, 10, version=version)]
+    done = lab.drain_held("drain", "q")
     assert done.code == 0, done.err
-    report = done.json
+    report = done.report
     assert (report["outcome"], report["resumed"]) == ("drained", False)
     assert (report["old_pids"], report["new_pids"]) == ([], [])
     assert lab.is_paused()
@@ -203,8 +201,7 @@ def test_keep_paused_restarts_and_leaves_the_queue_paused(lab: Lab) -> None:
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(lab: Lab) -> None:
     lab.app()
-    added = lab.add(3500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     before = lab.dump()
     pids = [row.pid for row in lab.pm2.rows("app")]
     told = lab.qctl("drain", "q", "--then-restart", "--target", "pm2:app", "--dry-run")
@@ -218,4 +215,5 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(lab: Lab) -> None:
     assert process["stop_signal"] == "SIGINT"
     assert process["queues"] == ["q"]
     assert [row.pid for row in lab.pm2.rows("app")] == pids
+    lab.release()
     lab.prove(added)

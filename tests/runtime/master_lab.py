@@ -40,6 +40,8 @@ APP = """
     async def run(job):
         note(job)
         await asyncio.sleep((job.data or {}).get("s", 0))
+        while (job.data or {}).get("held") and not os.path.exists("release"):
+            await asyncio.sleep(0.02)
 
     @worker.task("thread")
     def thread(job):
@@ -117,6 +119,10 @@ class MasterLab:
 
     def add(self, count: int = 1, name: str = "job", **data: Any) -> list[str]:
         return [self.queue.add(name, data) for _ in range(count)]
+
+    def release(self) -> None:
+        """Let the jobs end that were added with ``held=True``."""
+        (self.folder / "release").touch()
 
     def starts(self) -> list[tuple[str, int]]:
         """(job id, pid) of each start of a handler so far, in order."""
