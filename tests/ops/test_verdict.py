@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.transitions import hold_lease
 from tests.ops import test_impact
 from tests.ops.test_impact import OTHER, SETTINGS, Apps, ask, ids, look, now_ms, run
+from tests.ops.test_interruption import PROCESS
 from tests.wire.build import Q, holder, put
 
 apps = test_impact.apps
@@ -221,6 +223,16 @@ def test_a_target_whose_workers_are_not_seen_may_serve_anything(store: Client, a
     assert ask(store, "q", target="ingest", settings=settings).verdict.word == "safe"
 
 
+def test_so_may_one_of_its_processes_that_shows_none(store: Client, apps: Apps) -> None:
+    put(store, "1", "completed")
+    apps.processes = [PROCESS, replace(PROCESS, key="1", pid=2)]
+    told = ask(store, "q", target="pm2:app").verdict
+    assert (told.word, told.commands) == ("drain first", ("qctl impact --target pm2:app",))
+    assert told.reasons[0].startswith("no worker of id 1 of pm2:app is seen in this Redis")
+    apps.owned["1"] = (apps.worker(2),)
+    assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+
+
 def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, apps: Apps) -> None:
     put(store, "1", "completed")
     put(store, "1", "completed", keys=OTHER)
@@ -311,3 +323,19 @@ def test_a_job_that_falls_due_meanwhile_is_seen(
 
     monkeypatch.setattr(impact, "read_active", promoted)
     assert ask(store, "q").verdict.reasons == ("a job of q is due now",)
+
+
+def test_what_is_due_comes_nearer_while_the_rest_is_read(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
+    real = impact.best_time
+
+    def slow(*args: Any, **options: Any) -> Any:
+        at_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: at_s + 280)
+        return real(*args, **options)
+
+    monkeypatch.setattr(impact, "best_time", slow)
+    (reason,) = ask(store, "q").verdict.reasons
+    assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}

@@ -39,6 +39,7 @@ from qctl.ops.unaffected import QueueImpact, queues_beside
 from qctl.ops.verdict import Verdict, judge
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.agenda import Agenda, read_agendas
+from qctl.wire.keys import QueueKeys
 from qctl.wire.server import read_servers
 from qctl.wire.stalled_clock import read_clocks
 from qctl.wire.throughput import read_throughput
@@ -188,18 +189,6 @@ class _Look:
         is_gapless = kill_after_s == math.inf
         return Impact(
             asked_at=moment(self._now_ms),
-            verdict=judge(
-                scope,
-                queues,
-                interrupted=worst,
-                probably=best if handles else None,
-                ended=self._ended(),
-                downtime=times,
-                data=data,
-                is_gapless=is_gapless,
-                asked_at=moment(self._now_ms + self._behind_ms),
-                address=self._address,
-            ),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
             processes=process_plans(target, scope.connections),
@@ -227,6 +216,19 @@ class _Look:
             downtime=times,
             data=data,
             best_time=self._best_time(times),
+            # Last, since what is due comes nearer while the rest is read.
+            verdict=judge(
+                scope,
+                queues,
+                interrupted=worst,
+                probably=best if handles else None,
+                ended=self._ended(),
+                downtime=times,
+                data=data,
+                is_gapless=is_gapless,
+                now=moment(int(time.time() * 1000) + self._behind_ms),
+                address=self._address,
+            ),
         )
 
     # The processes
@@ -302,29 +304,32 @@ class _Look:
         queues: Sequence[QueueImpact],
     ) -> tuple[Recovery, ...]:
         refs = {job.ref for job in interrupted}
-        by_queue = {
-            keys: [j for j in self._active if j.keys == keys and JobRef(keys.name, j.id) in refs]
-            for keys in self._keys
-        }
-        wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items() if jobs]
+        by_queue: dict[QueueKeys, list[ActiveJob]] = {}
+        for job in self._active:
+            if JobRef(job.keys.name, job.id) in refs:
+                by_queue.setdefault(job.keys, []).append(job)
+        wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items()]
         clocks = self._or_remark(
             "when stalled jobs are looked for", lambda: read_clocks(self._client, wanted)
         )
-        others = {queue.name: queue.other_workers for queue in queues}
+        read_ms = int(time.time() * 1000)
+        beside = {queue.name: queue for queue in queues}
         target = self._scope.target
         found = []
         for clock in clocks or ():
-            count = others[clock.keys.name]
-            by = "unknown" if count is None else "others" if count else "restarted"
+            own, others = beside[clock.keys.name].workers, beside[clock.keys.name].other_workers
+            by = "unknown" if others is None else "others" if others else "restarted"
+            # Two workers in one process check at times of their own.
+            is_lone = by == "restarted" and own == 1
             found.append(
                 recovery_of(
                     by_queue[clock.keys],
                     clock,
                     by=by,
-                    is_lone=by == "restarted" and target is not None and len(target.processes) == 1,
+                    is_lone=is_lone and target is not None and len(target.processes) == 1,
                     leaves_in_s=leaves_in_s,
                     boot_s=boot_s,
-                    now_ms=self._now_ms,
+                    now_ms=read_ms,
                 )
             )
         return tuple(found)

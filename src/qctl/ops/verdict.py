@@ -53,7 +53,7 @@ def judge(
     downtime: Downtime,
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
-    asked_at: datetime,
+    now: datetime,
     address: Address,
 ) -> Verdict:
     """The verdict on a restart now.
@@ -72,7 +72,7 @@ def judge(
         instead = _instead(scope, queues, downtime, data or (), address)
         return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
     endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, asked_at)
+        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, now)
     )
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
@@ -122,7 +122,7 @@ def _endangered(
     ended: Sequence[str],
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
-    asked_at: datetime,
+    now: datetime,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
     if interrupted and probably is None:
@@ -140,12 +140,12 @@ def _endangered(
     for name in ended:
         yield f"a job of {name} has ended just now, and may be tried again at once"
     for queue in queues:
-        yield from _may_start(queue, asked_at, _prefix(scope))
+        yield from _may_start(queue, now, _prefix(scope))
     if data is None or any(server.is_writable is None for server in data):
         yield "whether Redis takes writes, without which no job can end, cannot be told"
 
 
-def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[str]:
+def _may_start(queue: QueueImpact, now: datetime, prefix: str) -> Iterator[str]:
     """Why a job of a queue may start, or may run unseen, between the question and the restart.
 
     Also where no worker is seen: not every client shows itself as one.
@@ -168,7 +168,7 @@ def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[
             "child has ended"
         )
     elif queue.next_due_at is not None:
-        left = queue.next_due_at - asked_at
+        left = queue.next_due_at - now
         if left < timedelta(seconds=SOON_S):
             when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
             yield f"a job of {queue.name} is due {when}"
