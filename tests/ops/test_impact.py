@@ -15,7 +15,7 @@ from qctl.config import Settings, TargetConfig
 from qctl.connect import Client, connect, parse_url
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import scope, targets
+from qctl.ops import impact, scope, targets
 from qctl.ops.impact import Assessment, Impact, assess
 from qctl.ops.interruption import JobRef
 from qctl.ops.targets import Connections
@@ -134,6 +134,41 @@ def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None
     store.call("DEL", Q("active"))
     put(store, "2")
     assert ask(store, "q", target="pm2:app").verdict.word == "drain first"
+
+
+def test_who_notices_the_interruption(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled-check"), now_ms(), "PX", 30_000)
+    (alone,) = ask(store, "q").recovery
+    # The one process has two workers, each with a clock of its own.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2))}
+    (told,) = ask(store, "q").recovery
+    assert (told.by, alone.by) == ("restarted", "restarted")
+    assert told.min_s < alone.min_s
+    # Those that are seen may be its own, behind a proxy.
+    apps.owned = {}
+    for others in ((apps.worker(1),), ()):
+        apps.others = others
+        told_of = ask(store, "q", target="pm2:app")
+        assert [delay.by for delay in told_of.recovery] == ["unknown"]
+        assert told_of.queues[0].other_workers is None
+
+
+def test_how_far_apart_the_checks_are_is_told_by_the_moment_of_the_look(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled-check"), now_ms(), "PX", 5000)
+    real = impact.read_clocks
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.4)
+        return real(*args)
+
+    monkeypatch.setattr(impact, "read_clocks", slow)
+    (told,) = ask(store, "q").recovery
+    assert told.interval_ms > 4900
+    assert not told.interval_assumed
 
 
 # Which processes

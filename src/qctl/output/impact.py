@@ -155,6 +155,8 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
 
 def _usual(impact: Impact, row: Runtimes) -> str:
     name = visible(row.name or "(no name)", 30)
+    if len(impact.queues) > 1:
+        name = f"{visible(row.queue, 30)} {name}"
     ran = [
         job.runtime_s
         for job in impact.jobs
