@@ -295,3 +295,17 @@ def test_the_documented_json_is_the_real_one(qctl: Typed, client: Client) -> Non
     page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
     (block,) = re.findall(r"`impact`: one object.*?```json\n(.*?)```", page, re.DOTALL)
     agree(shape(json.loads(block)), shape(json.loads(qctl("q", "--json").out)))
+
+
+def test_only_a_resume_comes_after_the_restart(client: Client, qctl: Typed, apps: Apps) -> None:
+    apps.processes, apps.owned = [], {}
+    put(client, "done", "completed", processedOn=1000, finishedOn=3_601_000)
+    put(client, "1", "active", lock="t", processedOn=int(time.time() * 1000))
+    hold_lease(client, Q, holder("them", "drain"))
+    lines = qctl("q").out.splitlines()
+    assert lines[-4:] == [
+        "    qctl status q",
+        "    qctl drain q --timeout 90m",
+        "    # then restart the workers, and",
+        "    qctl resume q",
+    ]

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from qctl.config import TargetConfig
+from qctl.config_files import Origin
 from qctl.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
 from qctl.wire.clients import client_name
+from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.transitions import hold_lease
 from tests.ops import test_impact
@@ -180,6 +182,34 @@ def test_whether_redis_takes_writes_is_not_known(
         )
         assert (found.impact.data is not None) is is_told
         assert any("may not call INFO" in remark for remark in found.remarks) is not is_told
+
+
+# What to type
+
+
+def test_the_commands_go_to_the_redis_that_was_asked(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    put(store, "lost", "active")
+    flags = {"redis.url": Origin("flag"), "context": Origin("flag")}
+    settings = replace(SETTINGS, context="prod", origins=flags)
+    told = ask(store, "q", settings=settings).verdict
+    options = "--context prod --redis redis://localhost:6379/0"
+    assert told.commands == (f"qctl restart pm2:app {options}",)
+    assert f"(qctl jobs retry-stalled q {options} puts back" in told.reasons[1]
+    # The shell that it is typed into has the same environment.
+    told = ask(store, "q", settings=replace(settings, origins={"context": Origin("environment")}))
+    assert told.verdict.commands == ("qctl restart pm2:app",)
+
+
+def test_a_queue_that_looks_like_an_option_comes_last(store: Client, apps: Apps) -> None:
+    keys = QueueKeys("bull", "-x")
+    apps.processes, apps.owned = [], {}
+    put(store, "done", "completed", keys=keys, processedOn=1000, finishedOn=3_601_000)
+    run(store, "1", keys, processedOn=now_ms())
+    assert ask(store, "-x").verdict.commands == (
+        "qctl drain --timeout 90m -- -x",
+        "qctl resume -- -x",
+    )
 
 
 # Stalled jobs stand apart

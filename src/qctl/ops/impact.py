@@ -150,7 +150,7 @@ class _Look:
         self._client = client
         self._address = address
         self._scope = scope
-        self._limit = settings.max_stalled_count
+        self._settings = settings
         self._now_ms, self._behind_ms = int(time.time() * 1000), 0
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
         self.remarks: list[str] = []
@@ -173,7 +173,7 @@ class _Look:
             self._holders,
             self._durations,
             kill_after_s=kill_after_s,
-            max_stalled_count=self._limit,
+            max_stalled_count=self._settings.max_stalled_count,
             now_ms=self._now_ms,
         )
         handles = self._handles_signal()
@@ -208,7 +208,7 @@ class _Look:
                 _refs(job for job in best if job.fails_for_good) if is_timed else None
             ),
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
-            max_stalled_count=self._limit,
+            max_stalled_count=self._settings.max_stalled_count,
             runtimes=usual_runtimes(self._active, self._durations),
             recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
             away_s=away_s,
@@ -227,6 +227,7 @@ class _Look:
                 data=data,
                 is_gapless=is_gapless,
                 now=moment(int(time.time() * 1000) + self._behind_ms),
+                settings=self._settings,
                 address=self._address,
             ),
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from qctl.config import DEFAULT_PREFIX
+from qctl.config import Settings
 from qctl.connect import Address
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.lookup import command
@@ -54,6 +54,7 @@ def judge(
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     now: datetime,
+    settings: Settings,
     address: Address,
 ) -> Verdict:
     """The verdict on a restart now.
@@ -66,22 +67,22 @@ def judge(
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
-    prefix = _prefix(scope)
+    say = _Commands(settings, address)
     against = tuple(dict.fromkeys(_against(scope, downtime, data or (), is_gapless)))
     if against:
-        instead = _instead(scope, queues, downtime, data or (), address)
+        instead = _instead(scope, queues, downtime, data or (), say)
         return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
     endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, now)
+        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, now, say)
     )
     if endangered:
-        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
+        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, say))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     reasons = ("its master starts the new process first, and lets the old one finish its jobs",)
     return Verdict(
         SAFE,
         reasons if is_gapless else ("no job is running, and none can start at this moment",),
-        _drain(scope, queues, prefix) if scope.target is not None else (),
+        _drain(scope, queues, say) if scope.target is not None else (),
         holds_until=None if is_gapless else min(due, default=None),
     )
 
@@ -123,6 +124,7 @@ def _endangered(
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     now: datetime,
+    say: _Commands,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
     if interrupted and probably is None:
@@ -140,12 +142,12 @@ def _endangered(
     for name in ended:
         yield f"a job of {name} has ended just now, and may be tried again at once"
     for queue in queues:
-        yield from _may_start(queue, now, _prefix(scope))
+        yield from _may_start(queue, now, say)
     if data is None or any(server.is_writable is None for server in data):
         yield "whether Redis takes writes, without which no job can end, cannot be told"
 
 
-def _may_start(queue: QueueImpact, now: datetime, prefix: str) -> Iterator[str]:
+def _may_start(queue: QueueImpact, now: datetime, say: _Commands) -> Iterator[str]:
     """Why a job of a queue may start, or may run unseen, between the question and the restart.
 
     Also where no worker is seen: not every client shows itself as one.
@@ -154,7 +156,7 @@ def _may_start(queue: QueueImpact, now: datetime, prefix: str) -> Iterator[str]:
         jobs = "1 job of" if queue.stalled == 1 else f"{queue.stalled:,} jobs of"
         # A worker too busy to renew a lock still has the job, whether the queue is paused or not.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
-        put_back = command(prefix, "jobs retry-stalled", queue.name)
+        put_back = say("jobs retry-stalled", queue.name)
         yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
     if queue.paused:
         return
@@ -194,30 +196,31 @@ def _instead(
     queues: Sequence[QueueImpact],
     downtime: Downtime,
     data: Sequence[DataSafety],
-    address: Address,
+    say: _Commands,
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
-    prefix = _prefix(scope)
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
-        yield command(prefix, "status", *odd)
+        yield say("status", *odd)
     for server in data:
         if server.replica_of is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            yield command(prefix, "impact", *target, "--redis", _url(address, server.replica_of))
+            yield say.at(server.replica_of, "impact", *target)
         elif server.is_writable is False:
             yield "redis-cli INFO"
     wait_s = downtime.drain_wait_p95_s
     if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
-        yield f"{_drain(scope, queues, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
+        yield from _drain(scope, queues, say, "--timeout", f"{round(wait_s * 1.5 / 60)}m")
 
 
-def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[str, ...]:
+def _drain(
+    scope: Scope, queues: Sequence[QueueImpact], say: _Commands, *options: str
+) -> tuple[str, ...]:
     """The commands that restart without an interruption; with unknown workers, around it."""
     target, connections = scope.target, scope.connections
     if scope.wider:
         # A drain of these queues alone would spare the others' jobs nothing.
-        return (command(prefix, "impact", *scope.wider),)
+        return (say("impact", *scope.wider),)
     if target is None:
         # Of many queues those where something runs or may start.
         at_work = [
@@ -225,22 +228,33 @@ def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[st
             for q in queues
             if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
         ] or [q.name for q in queues]
-        return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
+        return (say("drain", *at_work, *options), say("resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
-        return (command(prefix, "restart", target.label),)
+        return (say("restart", target.label, *options),)
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
-    return (command(prefix, "drain", *words),)
+    return (say("drain", *words, *options),)
 
 
-def _url(address: Address, place: str) -> str:
-    """The URL of another server, to be completed with this one's password."""
-    host, _, port = place.rpartition(":")
-    return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
+class _Commands:
+    """Commands to type, for the very Redis that was asked about."""
+
+    def __init__(self, settings: Settings, address: Address) -> None:
+        self._prefix = settings.prefix
+        self._address = address
+        # Else they would go to another one. What the environment says holds for them, too.
+        given = {name for name, origin in settings.origins.items() if origin.kind == "flag"}
+        self._context = ("--context", settings.context or "") if "context" in given else ()
+        self._redis = ("--redis", str(address)) if "redis.url" in given else ()
+
+    def __call__(self, verb: str, *words: str) -> str:
+        return command(self._prefix, verb, *words, *self._context, *self._redis)
+
+    def at(self, place: str, verb: str, *words: str) -> str:
+        """For another server; its URL is to be completed with this one's password."""
+        host, _, port = place.rpartition(":")
+        url = replace(self._address, mode="standalone", host=host, port=int(port), unix_path=None)
+        return command(self._prefix, verb, *words, *self._context, "--redis", str(url))
 
 
 def _waiting(queue: QueueImpact) -> int:
     return queue.waiting + queue.prioritized
-
-
-def _prefix(scope: Scope) -> str:
-    return next((snapshot.keys.prefix for snapshot in scope.snapshots), DEFAULT_PREFIX)

@@ -71,7 +71,7 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
         ]
         if failing := sum(job.fails_for_good for job in stalled):
             notes.append(f"{failing:,} would fail for good once a worker looks for stalled jobs")
-        notes.append("put them back: qctl jobs retry-stalled")
+        notes.append("qctl jobs retry-stalled QUEUE puts back those that nobody runs")
         yield Aspect("Stalled jobs", f"{len(stalled):,} already", notes, "yellow")
     if impact.interrupted:
         yield _recovery(impact)
