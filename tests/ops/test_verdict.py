@@ -212,6 +212,24 @@ def test_a_queue_that_looks_like_an_option_comes_last(store: Client, apps: Apps)
     )
 
 
+def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    apps.foreign = {"0": ("a:b:cQ==:w:x (database 0)", "a:b:cQ==:w:y (database 0)")}
+    assert ask(store, "q").verdict.commands == (
+        "qctl drain q --prefix a:b",
+        "qctl restart pm2:app --ignore-others",
+        "qctl resume q --prefix a:b",
+    )
+    apps.foreign = {"0": ("bull:b3RoZXI= (database 3)",)}
+    origins = {"redis.prefix": Origin("file")}
+    told = ask(store, "q", settings=replace(SETTINGS, origins=origins)).verdict
+    # The config's prefix would be taken.
+    assert told.commands[0] == ("qctl drain other --prefix bull --redis redis://localhost:6379/3")
+    # Which queue that is cannot be told, so the restart has to ask.
+    apps.foreign = {"0": ("staging:emails (database 0)",)}
+    assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
+
+
 # Stalled jobs stand apart
 
 

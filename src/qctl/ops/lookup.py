@@ -32,6 +32,7 @@ _OPTIONS = frozenset(
         "--then-restart",
         "--target",
         "--timeout",
+        "--ignore-others",
         "--redis",
         "--context",
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from qctl.config import Settings
+from qctl.config import DEFAULT_PREFIX, Settings
 from qctl.connect import Address
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.lookup import command
@@ -18,6 +18,7 @@ from qctl.ops.outage import Downtime
 from qctl.ops.safety import DataSafety
 from qctl.ops.scope import Scope
 from qctl.ops.unaffected import QueueImpact
+from qctl.wire.clients import place_of
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 # How long a drain waits unless it is told otherwise.
@@ -67,7 +68,7 @@ def judge(
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
-    say = _Commands(settings, address)
+    say = _commands(settings, address)
     against = tuple(dict.fromkeys(_against(scope, downtime, data or (), is_gapless)))
     if against:
         instead = _instead(scope, queues, downtime, data or (), say)
@@ -205,7 +206,7 @@ def _instead(
     for server in data:
         if server.replica_of is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            yield say.at(server.replica_of, "impact", *target)
+            yield say.at(server.replica_of)("impact", *target)
         elif server.is_writable is False:
             yield "redis-cli INFO"
     wait_s = downtime.drain_wait_p95_s
@@ -230,30 +231,70 @@ def _drain(
         ] or [q.name for q in queues]
         return (say("drain", *at_work, *options), say("resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
-        return (say("restart", target.label, *options),)
+        places = list(dict.fromkeys(map(place_of, scope.foreign)))
+        known = [place for place in places if place is not None]
+        # A restart without --ignore-others refuses, and says what else it would interrupt.
+        spared = known if len(known) == len(places) else []
+        around = [(say.beside(prefix, db), queue) for prefix, queue, db in spared]
+        return (
+            *(there("drain", queue) for there, queue in around),
+            say("restart", target.label, *(["--ignore-others"] if around else ()), *options),
+            *(there("resume", queue) for there, queue in around),
+        )
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
     return (say("drain", *words, *options),)
 
 
+@dataclass(frozen=True, slots=True)
 class _Commands:
-    """Commands to type, for the very Redis that was asked about."""
+    """Commands to type, for the very Redis that was asked about.
 
-    def __init__(self, settings: Settings, address: Address) -> None:
-        self._prefix = settings.prefix
-        self._address = address
-        # Else they would go to another one. What the environment says holds for them, too.
-        given = {name for name, origin in settings.origins.items() if origin.kind == "flag"}
-        self._context = ("--context", settings.context or "") if "context" in given else ()
-        self._redis = ("--redis", str(address)) if "redis.url" in given else ()
+    Args:
+        words: options that every command needs.
+        names_default: the default prefix has to be said, too: the config has another one.
+        redis: the URL of another Redis than the typed command would find by itself; else empty.
+    """
+
+    prefix: str
+    address: Address
+    words: tuple[str, ...]
+    names_default: bool
+    redis: str
 
     def __call__(self, verb: str, *words: str) -> str:
-        return command(self._prefix, verb, *words, *self._context, *self._redis)
+        prefix = self.names_default and self.prefix == DEFAULT_PREFIX
+        return command(
+            self.prefix,
+            verb,
+            *words,
+            *(("--prefix", self.prefix) if prefix else ()),
+            *self.words,
+            *(("--redis", self.redis) if self.redis else ()),
+        )
 
-    def at(self, place: str, verb: str, *words: str) -> str:
+    def beside(self, prefix: str, db: int) -> _Commands:
+        """For another prefix or database of this Redis."""
+        redis = self.redis if db == self.address.db else str(replace(self.address, db=db))
+        return replace(self, prefix=prefix, redis=redis)
+
+    def at(self, place: str) -> _Commands:
         """For another server; its URL is to be completed with this one's password."""
         host, _, port = place.rpartition(":")
-        url = replace(self._address, mode="standalone", host=host, port=int(port), unix_path=None)
-        return command(self._prefix, verb, *words, *self._context, "--redis", str(url))
+        url = replace(self.address, mode="standalone", host=host, port=int(port), unix_path=None)
+        return replace(self, redis=str(url))
+
+
+def _commands(settings: Settings, address: Address) -> _Commands:
+    """What the environment and the config say holds for the commands, too; flags do not."""
+    kinds = {name: origin.kind for name, origin in settings.origins.items()}
+    by_flag = kinds.get("context") == "flag" and settings.context
+    return _Commands(
+        settings.prefix,
+        address,
+        ("--context", settings.context or "") if by_flag else (),
+        names_default=kinds.get("redis.prefix", "default") != "default",
+        redis=str(address) if kinds.get("redis.url") == "flag" else "",
+    )
 
 
 def _waiting(queue: QueueImpact) -> int:

@@ -34,7 +34,7 @@ def verdict_lines(impact: Impact, width: int, *, colour: bool) -> Iterator[str]:
     if not verdict.commands:
         yield "    # restart the workers"
     for command in verdict.commands:
-        if command.startswith("qctl resume "):
+        if impact.target is None and command.startswith("qctl resume "):
             yield "    # then restart the workers, and"
         yield f"    {_command(visible(command))}"
 
