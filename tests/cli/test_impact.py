@@ -109,7 +109,8 @@ def test_nothing_runs(qctl: Typed, client: Client) -> None:
     assert "Run again" not in told
     assert "cannot be told" in ran.out
     assert ran.out.endswith(
-        "safe now: no job is running, and none can start at this moment\n    qctl restart pm2:app\n"
+        "safe now: no job is running, and none is known that could start at this moment\n"
+        "    qctl restart pm2:app\n"
     )
 
 

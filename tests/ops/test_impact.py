@@ -103,6 +103,11 @@ def test_jobs_of_other_workers_do_not_count(store: Client, apps: Apps) -> None:
     assert ids(told.unattributed) == ["3"]
     assert [delay.by for delay in told.recovery] == ["others"]
     assert (told.queues[0].workers, told.queues[0].other_workers) == (1, 1)
+    for own in ("1", "3"):
+        store.call("LREM", Q("active"), 1, own)
+    told = ask(store, "q")
+    assert told.verdict.word == "safe"
+    assert told.verdict.reasons[0].startswith("no running job is its own, and none is known")
 
 
 def test_the_other_queues_of_the_app_are_looked_at_too(store: Client, apps: Apps) -> None:

@@ -279,6 +279,9 @@ def test_so_may_one_of_its_processes_that_shows_none(store: Client, apps: Apps) 
     assert told.reasons[0].startswith("no worker of id 1 of pm2:app is seen in this Redis")
     apps.owned["1"] = (apps.worker(2),)
     assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+    # One that has crashed runs nothing.
+    apps.processes[1], apps.owned["1"] = replace(PROCESS, key="1", pid=0), ()
+    assert ask(store, "q", target="pm2:app").verdict.word == "safe"
 
 
 def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, apps: Apps) -> None:

@@ -167,16 +167,18 @@ def _unseen(target: Target, connections: Connections | None) -> str:
     """Why a target may serve more than what is seen; the config's word is taken for it."""
     if target.configured:
         return ""
+    # One that has crashed runs no job.
+    alive = [process for process in target.processes if process.pid] or target.processes
     unseen = [
         process.key
-        for process in target.processes
+        for process in alive
         if connections is None
         or not (connections.owned.get(process.key) or connections.foreign.get(process.key))
     ]
     if not unseen:
         return ""
     # One that starts or closes just now, or that has other tasks than its siblings.
-    whose = "" if len(unseen) == len(target.processes) else f"id {', '.join(unseen)} of "
+    whose = "" if len(unseen) == len(alive) else f"id {', '.join(unseen)} of "
     return (
         f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves "
         "cannot be told ([targets] of the config can)"

@@ -79,10 +79,14 @@ def judge(
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, say))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    reasons = ("its master starts the new process first, and lets the old one finish its jobs",)
+    # Those that run are other workers', and a retry of one may come here.
+    running = "no running job is its own" if any(q.active for q in queues) else "no job is running"
+    reason = f"{running}, and none is known that could start at this moment"
+    if is_gapless:
+        reason = "its master starts the new process first, and lets the old one finish its jobs"
     return Verdict(
         SAFE,
-        reasons if is_gapless else ("no job is running, and none can start at this moment",),
+        (reason,),
         _drain(scope, queues, say) if scope.target is not None else (),
         holds_until=None if is_gapless else min(due, default=None),
     )
