@@ -100,6 +100,13 @@ def test_colours_are_for_terminals(qctl: Typed, client: Client) -> None:
     assert "\x1b[" not in qctl().out
 
 
+def test_a_paused_queue_runs_nothing_again(qctl: Typed, client: Client) -> None:
+    fill(client)
+    client.call("HSET", Q("meta"), "paused", 1)
+    told = rows(qctl().out)
+    assert "q is paused, so no job runs there before a resume" in told["Run again"]
+
+
 def test_nothing_runs(qctl: Typed, client: Client) -> None:
     put(client, "1", "completed")
     ran = qctl("q", terminal=True, NO_COLOR="1")

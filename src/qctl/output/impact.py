@@ -201,6 +201,10 @@ def _recovery(impact: Impact) -> Aspect:
         "unknown": "whether another worker is there is not known",
     }
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
+    recovered = {row.queue for row in rows}
+    if paused := [q.name for q in impact.queues if q.paused and q.name in recovered]:
+        is_paused = f"{named(paused)} {'is' if len(paused) == 1 else 'are'} paused"
+        notes.append(f"{is_paused}, so no job runs there before a resume")
     notes += list(dict.fromkeys(map(_clocks, rows)))[:_MOST_ROWS]
     if len(rows) == 1:
         left_s = rows[0].next_check_ms / 1000
