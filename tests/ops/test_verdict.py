@@ -221,8 +221,8 @@ def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, app
         "qctl resume q --prefix a:b",
     )
     apps.foreign = {"0": ("bull:b3RoZXI= (database 3)",)}
-    origins = {"redis.prefix": Origin("file")}
-    told = ask(store, "q", settings=replace(SETTINGS, origins=origins)).verdict
+    settings = replace(SETTINGS, origins={"redis.prefix": Origin("file")})
+    told = ask(store, "q", settings=settings).verdict
     # The config's prefix would be taken.
     assert told.commands[0] == ("qctl drain other --prefix bull --redis redis://localhost:6379/3")
     # Which queue that is cannot be told, so the restart has to ask.
@@ -282,6 +282,14 @@ def test_so_may_one_of_its_processes_that_shows_none(store: Client, apps: Apps) 
     # One that has crashed runs nothing.
     apps.processes[1], apps.owned["1"] = replace(PROCESS, key="1", pid=0), ()
     assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+
+
+def test_so_may_a_worker_whose_queue_does_not_exist(store: Client, apps: Apps) -> None:
+    put(store, "1", "completed")
+    # What the name ``bull:mail`` of a Python worker comes to when it is taken for base64.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="\udc99\udca8\udca5"))}
+    (reason,) = ask(store, "q", target="pm2:app").verdict.reasons
+    assert "which does not exist" in reason
 
 
 def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, apps: Apps) -> None:

@@ -137,13 +137,21 @@ def _of_target(
             hint="name another --target, or leave the queues out",
         )
     wanted = list(dict.fromkeys([*names, *sorted(served)]))
-    readable, broken = [], []
+    readable, broken, missing = [], [], []
     snapshots = read_snapshots(client, [QueueKeys(settings.prefix, name) for name in wanted])
     for name, snapshot in zip(wanted, snapshots, strict=True):
         if isinstance(snapshot, QueueSnapshot):
             readable.append(snapshot)
         elif snapshot is not None:
             broken.append((name, snapshot))
+        elif name in connected:
+            missing.append(name)
+    if missing:
+        # A worker makes its queue exist: one of another library, which names its queue otherwise.
+        unsure = unsure or (
+            f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so "
+            "whose jobs it has cannot be told"
+        )
     if not readable and not broken:
         raise no_queues(client, settings.prefix)
     foreign = {
