@@ -363,7 +363,7 @@ def test_a_job_that_ends_meanwhile_may_be_tried_again(
     told = ask(store, "q").verdict
     assert (told.word, told.reasons) == (
         "drain first",
-        ("a job of q has ended just now, and may be tried again at once",),
+        ("jobs of q move just now, and one may start at any moment",),
     )
 
 

@@ -35,7 +35,7 @@ from qctl.ops.recovery import Recovery, recovery_of
 from qctl.ops.safety import DataSafety, data_safety
 from qctl.ops.scope import Scope, find_scope
 from qctl.ops.steps import ProcessPlan
-from qctl.ops.unaffected import QueueImpact, queues_beside
+from qctl.ops.unaffected import QueueImpact, moved_meanwhile, queues_beside
 from qctl.ops.verdict import Verdict, judge
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.agenda import Agenda, read_agendas
@@ -142,8 +142,8 @@ def assess(
 
 
 class _Look:
-    """One look: each thing is read once, what is due before what runs, so that no job that starts
-    meanwhile is missed.
+    """One look: what is due is read before what runs, so that no job that starts meanwhile is
+    missed; and queues that look idle are read again at the end.
     """
 
     def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
@@ -222,7 +222,8 @@ class _Look:
                 queues,
                 interrupted=worst,
                 probably=best if handles else None,
-                ended=self._ended(),
+                # Only what is safe otherwise needs the second look.
+                moved=() if worst else self._moved(),
                 downtime=times,
                 data=data,
                 is_gapless=is_gapless,
@@ -283,15 +284,14 @@ class _Look:
 
     # The jobs
 
-    def _ended(self) -> tuple[str, ...]:
-        """Queues whose counts had an active job that is active no more: it may wait again."""
-        running = {job.key for job in self._active}
-        return tuple(
-            snapshot.keys.name
-            for snapshot in self._scope.snapshots
-            if not snapshot.paused
-            and any((snapshot.keys, job_id) not in running for job_id in snapshot.active_ids)
+    def _moved(self) -> tuple[str, ...]:
+        found = self._or_remark(
+            "whether a job has moved meanwhile",
+            lambda: moved_meanwhile(
+                self._client, self._scope.snapshots, self._active, self._agendas
+            ),
         )
+        return found if found is not None else tuple(keys.name for keys in self._keys)
 
     def _remaining(self, job: ActiveJob) -> Sequence[float]:
         elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from qctl.connect import Client
 from qctl.ops.agenda import moment
 from qctl.ops.scope import Scope
 from qctl.wire.active import ActiveJob
-from qctl.wire.agenda import Agenda
+from qctl.wire.agenda import Agenda, read_agendas
 from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,48 @@ def queues_beside(
             )
         )
     return tuple(found)
+
+
+def moved_meanwhile(
+    client: Client,
+    snapshots: Sequence[QueueSnapshot],
+    active: Sequence[ActiveJob],
+    agendas: Sequence[Agenda] | None,
+) -> tuple[str, ...]:
+    """Names of queues that looked idle, and in which a job has moved since: it may start again.
+
+    A short job that starts behind the first read and ends before the next is in neither; but it
+    has completed, or now waits or is due at another time than the one before.
+
+    Args:
+        snapshots, active, agendas: what was read; of ``agendas`` None where that cannot be.
+    """
+    running = {job.key for job in active}
+    idle = [s for s in snapshots if s.paused or not _may_start(s)]
+    keys = [snapshot.keys for snapshot in idle]
+    due, due_now = (
+        {agenda.keys: agenda.next_delayed_ms for agenda in found}
+        for found in (agendas or (), read_agendas(client, keys) if agendas is not None else ())
+    )
+
+    def is_quiet(before: QueueSnapshot, after: object) -> bool:
+        if not isinstance(after, QueueSnapshot):
+            return False
+        if before.paused:
+            return after.paused
+        ids = (*before.active_ids, *after.active_ids)
+        return (
+            not _may_start(after)
+            and running.issuperset((before.keys, job_id) for job_id in ids)
+            and due.get(before.keys) == due_now.get(before.keys)
+        )
+
+    pairs = zip(idle, read_snapshots(client, keys), strict=True)
+    return tuple(before.keys.name for before, after in pairs if not is_quiet(before, after))
+
+
+def _may_start(snapshot: QueueSnapshot) -> bool:
+    return bool(snapshot.backlog or snapshot.counts.waiting_children)
 
 
 def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:

@@ -50,7 +50,7 @@ def judge(
     *,
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
-    ended: Sequence[str],
+    moved: Sequence[str],
     downtime: Downtime,
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
@@ -63,7 +63,7 @@ def judge(
     Args:
         interrupted: at worst.
         probably: those of them that are, where the workers are known to finish their jobs.
-        ended: queues in which a job ran when their counts were read, and no more behind that.
+        moved: queues that looked idle, and in which a job has moved while they were looked at.
         data: of each master; None when it cannot be told.
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
@@ -74,7 +74,7 @@ def judge(
         instead = _instead(scope, queues, downtime, data or (), say)
         return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
     endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, now, say)
+        _endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say)
     )
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, say))
@@ -125,7 +125,7 @@ def _endangered(
     queues: Sequence[QueueImpact],
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
-    ended: Sequence[str],
+    moved: Sequence[str],
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     now: datetime,
@@ -144,10 +144,11 @@ def _endangered(
         yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
     if scope.unsure:
         yield scope.unsure
-    for name in ended:
-        yield f"a job of {name} has ended just now, and may be tried again at once"
     for queue in queues:
-        yield from _may_start(queue, now, say)
+        why = [*_may_start(queue, now, say)]
+        if queue.name in moved and not why:
+            why = [f"jobs of {queue.name} move just now, and one may start at any moment"]
+        yield from why
     if data is None or any(server.is_writable is None for server in data):
         yield "whether Redis takes writes, without which no job can end, cannot be told"
 
