@@ -44,7 +44,13 @@ def test_jobs_of_other_workers_may_run_on(store: Client, apps: Apps) -> None:
     apps.owned, apps.others = {"0": (apps.worker(1, "a"),)}, (apps.worker(2, "b"),)
     put(store, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
     test_impact.run(store, "1", pb="b")
-    assert ask(store, "q").verdict.word == "safe"
+    told = ask(store, "q").verdict
+    assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app",))
+    # However long they take: only a drain waits for them, too.
+    put(store, "done", "completed", processedOn=1000, finishedOn=3_601_000)
+    store.call("HSET", Q("1"), "processedOn", now_ms())
+    told = ask(store, "q").verdict
+    assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app --timeout 90m",))
 
 
 def test_a_paused_queue_starts_nothing(

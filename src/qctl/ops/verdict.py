@@ -69,13 +69,13 @@ def judge(
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
     say = _commands(settings, address)
-    against = tuple(dict.fromkeys(_against(scope, downtime, data or (), is_gapless)))
-    if against:
-        instead = _instead(scope, queues, downtime, data or (), say)
-        return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
     endangered = tuple(
         _endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say)
     )
+    against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
+    if against:
+        instead = _instead(scope, queues, downtime, data or (), say)
+        return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(dict.fromkeys(instead)))
     if endangered:
         return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, say))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
@@ -87,14 +87,12 @@ def judge(
     return Verdict(
         SAFE,
         (reason,),
-        _drain(scope, queues, say) if scope.target is not None else (),
+        _drain(scope, queues, say, *_patience(downtime)) if scope.target is not None else (),
         holds_until=None if is_gapless else min(due, default=None),
     )
 
 
-def _against(
-    scope: Scope, downtime: Downtime, data: Sequence[DataSafety], is_gapless: bool
-) -> Iterator[str]:
+def _against(scope: Scope, data: Sequence[DataSafety], is_gapless: bool) -> Iterator[str]:
     """Why even a drain should not begin now."""
     for snapshot in scope.snapshots:
         if snapshot.lease is not None:
@@ -112,8 +110,12 @@ def _against(
     if not is_gapless:
         for name in scope.bull:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
+
+
+def _too_long(downtime: Downtime, endangered: Sequence[str]) -> Iterator[str]:
+    """Why a drain would fail, where one is needed."""
     wait_s = downtime.drain_wait_p50_s
-    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S and not is_gapless:
+    if endangered and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
             f"the running jobs probably need another {wait_s / 60:.0f} minutes, longer than a "
             f"drain waits ({DRAIN_TIMEOUT_S / 60:.0f} minutes)"
@@ -214,9 +216,16 @@ def _instead(
             yield say.at(server.replica_of)("impact", *target)
         elif server.is_writable is False:
             yield "redis-cli INFO"
+    if patience := _patience(downtime):
+        yield from _drain(scope, queues, say, *patience)
+
+
+def _patience(downtime: Downtime) -> tuple[str, ...]:
+    """What a drain has to be told that waits longer than usual, be it for other workers' jobs."""
     wait_s = downtime.drain_wait_p95_s
-    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
-        yield from _drain(scope, queues, say, "--timeout", f"{round(wait_s * 1.5 / 60)}m")
+    if wait_s is None or wait_s <= DRAIN_TIMEOUT_S:
+        return ()
+    return "--timeout", f"{round(wait_s * 1.5 / 60)}m"
 
 
 def _drain(
