@@ -100,6 +100,13 @@ def test_colours_are_for_terminals(qctl: Typed, client: Client) -> None:
     assert "\x1b[" not in qctl().out
 
 
+def test_a_paused_queue_runs_nothing_again(qctl: Typed, client: Client) -> None:
+    fill(client)
+    client.call("HSET", Q("meta"), "paused", 1)
+    told = rows(qctl().out)
+    assert "q is paused, so no job runs there before a resume" in told["Run again"]
+
+
 def test_nothing_runs(qctl: Typed, client: Client) -> None:
     put(client, "1", "completed")
     ran = qctl("q", terminal=True, NO_COLOR="1")
@@ -109,7 +116,8 @@ def test_nothing_runs(qctl: Typed, client: Client) -> None:
     assert "Run again" not in told
     assert "cannot be told" in ran.out
     assert ran.out.endswith(
-        "safe now: no job is running, and none can start at this moment\n    qctl restart pm2:app\n"
+        "safe now: no job is running, and none is known that could start at this moment\n"
+        "    qctl restart pm2:app\n"
     )
 
 
@@ -295,3 +303,17 @@ def test_the_documented_json_is_the_real_one(qctl: Typed, client: Client) -> Non
     page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
     (block,) = re.findall(r"`impact`: one object.*?```json\n(.*?)```", page, re.DOTALL)
     agree(shape(json.loads(block)), shape(json.loads(qctl("q", "--json").out)))
+
+
+def test_only_a_resume_comes_after_the_restart(client: Client, qctl: Typed, apps: Apps) -> None:
+    apps.processes, apps.owned = [], {}
+    put(client, "done", "completed", processedOn=1000, finishedOn=3_601_000)
+    put(client, "1", "active", lock="t", processedOn=int(time.time() * 1000))
+    hold_lease(client, Q, holder("them", "drain"))
+    lines = qctl("q").out.splitlines()
+    assert lines[-4:] == [
+        "    qctl status q",
+        "    qctl drain q --timeout 90m",
+        "    # then restart the workers, and",
+        "    qctl resume q",
+    ]

@@ -15,7 +15,7 @@ from qctl.config import Settings, TargetConfig
 from qctl.connect import Client, connect, parse_url
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import scope, targets
+from qctl.ops import impact, scope, targets
 from qctl.ops.impact import Assessment, Impact, assess
 from qctl.ops.interruption import JobRef
 from qctl.ops.targets import Connections
@@ -103,6 +103,11 @@ def test_jobs_of_other_workers_do_not_count(store: Client, apps: Apps) -> None:
     assert ids(told.unattributed) == ["3"]
     assert [delay.by for delay in told.recovery] == ["others"]
     assert (told.queues[0].workers, told.queues[0].other_workers) == (1, 1)
+    for own in ("1", "3"):
+        store.call("LREM", Q("active"), 1, own)
+    told = ask(store, "q")
+    assert told.verdict.word == "safe"
+    assert told.verdict.reasons[0].startswith("no running job is its own, and none is known")
 
 
 def test_the_other_queues_of_the_app_are_looked_at_too(store: Client, apps: Apps) -> None:
@@ -134,6 +139,41 @@ def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None
     store.call("DEL", Q("active"))
     put(store, "2")
     assert ask(store, "q", target="pm2:app").verdict.word == "drain first"
+
+
+def test_who_notices_the_interruption(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled-check"), now_ms(), "PX", 30_000)
+    (alone,) = ask(store, "q").recovery
+    # The one process has two workers, each with a clock of its own.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2))}
+    (told,) = ask(store, "q").recovery
+    assert (told.by, alone.by) == ("restarted", "restarted")
+    assert told.min_s < alone.min_s
+    # Those that are seen may be its own, behind a proxy.
+    apps.owned = {}
+    for others in ((apps.worker(1),), ()):
+        apps.others = others
+        told_of = ask(store, "q", target="pm2:app")
+        assert [delay.by for delay in told_of.recovery] == ["unknown"]
+        assert told_of.queues[0].other_workers is None
+
+
+def test_how_far_apart_the_checks_are_is_told_by_the_moment_of_the_look(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled-check"), now_ms(), "PX", 5000)
+    real = impact.read_clocks
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.4)
+        return real(*args)
+
+    monkeypatch.setattr(impact, "read_clocks", slow)
+    (told,) = ask(store, "q").recovery
+    assert told.interval_ms > 4900
+    assert not told.interval_assumed
 
 
 # Which processes

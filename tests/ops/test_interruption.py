@@ -52,6 +52,8 @@ def job(name: str | None = None, token: str | None = "uuid:1") -> ActiveJob:  # 
         (["a"], ["b"], "gone", "unknown"),
         ([None], [], None, "target"),
         ([None], ["b"], None, "target"),
+        # Of an earlier try; a worker without a name leaves it there.
+        ([None], ["b"], "b", "unknown"),
         (["a"], [None], None, "other"),
         ([None], [None], None, "unknown"),
         ([], [], "a", "unknown"),

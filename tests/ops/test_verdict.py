@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from qctl.config import TargetConfig
+from qctl.config_files import Origin
 from qctl.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
 from qctl.wire.clients import client_name
+from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.transitions import hold_lease
 from tests.ops import test_impact
 from tests.ops.test_impact import OTHER, SETTINGS, Apps, ask, ids, look, now_ms, run
+from tests.ops.test_interruption import PROCESS
 from tests.wire.build import Q, holder, put
 
 apps = test_impact.apps
@@ -180,6 +184,52 @@ def test_whether_redis_takes_writes_is_not_known(
         assert any("may not call INFO" in remark for remark in found.remarks) is not is_told
 
 
+# What to type
+
+
+def test_the_commands_go_to_the_redis_that_was_asked(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    put(store, "lost", "active")
+    flags = {"redis.url": Origin("flag"), "context": Origin("flag")}
+    settings = replace(SETTINGS, context="prod", origins=flags)
+    told = ask(store, "q", settings=settings).verdict
+    options = "--context prod --redis redis://localhost:6379/0"
+    assert told.commands == (f"qctl restart pm2:app {options}",)
+    assert f"(qctl jobs retry-stalled q {options} puts back" in told.reasons[1]
+    # The shell that it is typed into has the same environment.
+    told = ask(store, "q", settings=replace(settings, origins={"context": Origin("environment")}))
+    assert told.verdict.commands == ("qctl restart pm2:app",)
+
+
+def test_a_queue_that_looks_like_an_option_comes_last(store: Client, apps: Apps) -> None:
+    keys = QueueKeys("bull", "-x")
+    apps.processes, apps.owned = [], {}
+    put(store, "done", "completed", keys=keys, processedOn=1000, finishedOn=3_601_000)
+    run(store, "1", keys, processedOn=now_ms())
+    assert ask(store, "-x").verdict.commands == (
+        "qctl drain --timeout 90m -- -x",
+        "qctl resume -- -x",
+    )
+
+
+def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    apps.foreign = {"0": ("a:b:cQ==:w:x (database 0)", "a:b:cQ==:w:y (database 0)")}
+    assert ask(store, "q").verdict.commands == (
+        "qctl drain q --prefix a:b",
+        "qctl restart pm2:app --ignore-others",
+        "qctl resume q --prefix a:b",
+    )
+    apps.foreign = {"0": ("bull:b3RoZXI= (database 3)",)}
+    settings = replace(SETTINGS, origins={"redis.prefix": Origin("file")})
+    told = ask(store, "q", settings=settings).verdict
+    # The config's prefix would be taken.
+    assert told.commands[0] == ("qctl drain other --prefix bull --redis redis://localhost:6379/3")
+    # Which queue that is cannot be told, so the restart has to ask.
+    apps.foreign = {"0": ("staging:emails (database 0)",)}
+    assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
+
+
 # Stalled jobs stand apart
 
 
@@ -219,6 +269,27 @@ def test_a_target_whose_workers_are_not_seen_may_serve_anything(store: Client, a
     # Unless the operator has said what it serves.
     settings = replace(SETTINGS, targets=(TargetConfig("ingest", "pm2:app", ("q",)),))
     assert ask(store, "q", target="ingest", settings=settings).verdict.word == "safe"
+
+
+def test_so_may_one_of_its_processes_that_shows_none(store: Client, apps: Apps) -> None:
+    put(store, "1", "completed")
+    apps.processes = [PROCESS, replace(PROCESS, key="1", pid=2)]
+    told = ask(store, "q", target="pm2:app").verdict
+    assert (told.word, told.commands) == ("drain first", ("qctl impact --target pm2:app",))
+    assert told.reasons[0].startswith("no worker of id 1 of pm2:app is seen in this Redis")
+    apps.owned["1"] = (apps.worker(2),)
+    assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+    # One that has crashed runs nothing.
+    apps.processes[1], apps.owned["1"] = replace(PROCESS, key="1", pid=0), ()
+    assert ask(store, "q", target="pm2:app").verdict.word == "safe"
+
+
+def test_so_may_a_worker_whose_queue_does_not_exist(store: Client, apps: Apps) -> None:
+    put(store, "1", "completed")
+    # What the name ``bull:mail`` of a Python worker comes to when it is taken for base64.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="\udc99\udca8\udca5"))}
+    (reason,) = ask(store, "q", target="pm2:app").verdict.reasons
+    assert "which does not exist" in reason
 
 
 def test_other_workers_of_one_address_may_be_of_the_same_process(store: Client, apps: Apps) -> None:
@@ -292,7 +363,7 @@ def test_a_job_that_ends_meanwhile_may_be_tried_again(
     told = ask(store, "q").verdict
     assert (told.word, told.reasons) == (
         "drain first",
-        ("a job of q has ended just now, and may be tried again at once",),
+        ("jobs of q move just now, and one may start at any moment",),
     )
 
 
@@ -311,3 +382,19 @@ def test_a_job_that_falls_due_meanwhile_is_seen(
 
     monkeypatch.setattr(impact, "read_active", promoted)
     assert ask(store, "q").verdict.reasons == ("a job of q is due now",)
+
+
+def test_what_is_due_comes_nearer_while_the_rest_is_read(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "delayed", score=(now_ms() + 300_000) * DELAY_FACTOR)
+    real = impact.best_time
+
+    def slow(*args: Any, **options: Any) -> Any:
+        at_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: at_s + 280)
+        return real(*args, **options)
+
+    monkeypatch.setattr(impact, "best_time", slow)
+    (reason,) = ask(store, "q").verdict.reasons
+    assert reason in {"a job of q is due in 20 s", "a job of q is due in 19 s"}

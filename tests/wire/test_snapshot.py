@@ -221,3 +221,55 @@ def test_paused_or_not(store: Client) -> None:
     other = QueueKeys("bull", "other")
     pause(store, Q, holder("me"))
     assert are_paused(store, [Q, other]) == [True, False]
+
+
+class Moving(Counting):
+    """Others are served between two commands of a pipeline: ``move`` comes before the nth."""
+
+    def __init__(self, client: Client, nth: int, move: Sequence[Sequence[Any]]) -> None:
+        super().__init__(client)
+        self._nth = nth
+        self._move = move
+
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        self.trips += 1
+        if self.trips > 1:
+            return self.client.pipeline(commands)
+        before = self.client.pipeline(commands[: self._nth]) if self._nth else []
+        self.client.pipeline(self._move)
+        return before + self.client.pipeline(commands[self._nth :])
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("waiting-children", "delayed"),
+        ("waiting-children", "wait"),
+        ("delayed", "prioritized"),
+        ("delayed", "paused"),
+        ("paused", "wait"),
+        ("wait", "active"),
+        ("prioritized", "active"),
+        ("active", "delayed"),
+        ("active", "wait"),
+        ("active", "waiting-children"),
+    ],
+)
+def test_a_job_that_moves_on_meanwhile_is_never_nowhere(
+    store: Client, start: str, end: str
+) -> None:
+    leave = {"ZADD": ("ZREM", Q(start), "1"), "LPUSH": ("LREM", Q(start), 1, "1")}
+    enter = {"ZADD": ("ZADD", Q(end), 1, "1"), "LPUSH": ("LPUSH", Q(end), "1")}
+    lists = {"wait", "paused", "active"}
+    move = [
+        leave["LPUSH" if start in lists else "ZADD"],
+        enter["LPUSH" if end in lists else "ZADD"],
+    ]
+    for nth in range(21):
+        store.call("FLUSHALL")
+        put(store, "1", start, score=1)
+        (found,) = read_snapshots(Moving(store, nth, move), [Q])
+        assert isinstance(found, QueueSnapshot)
+        counts = found.counts
+        places = counts.waiting + counts.prioritized + counts.delayed + counts.waiting_children
+        assert places or found.active_ids, f"before command {nth}"

@@ -35,10 +35,11 @@ from qctl.ops.recovery import Recovery, recovery_of
 from qctl.ops.safety import DataSafety, data_safety
 from qctl.ops.scope import Scope, find_scope
 from qctl.ops.steps import ProcessPlan
-from qctl.ops.unaffected import QueueImpact, queues_beside
+from qctl.ops.unaffected import QueueImpact, moved_meanwhile, queues_beside
 from qctl.ops.verdict import Verdict, judge
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.agenda import Agenda, read_agendas
+from qctl.wire.keys import QueueKeys
 from qctl.wire.server import read_servers
 from qctl.wire.stalled_clock import read_clocks
 from qctl.wire.throughput import read_throughput
@@ -141,15 +142,15 @@ def assess(
 
 
 class _Look:
-    """One look: each thing is read once, what is due before what runs, so that no job that starts
-    meanwhile is missed.
+    """One look: what is due is read before what runs, so that no job that starts meanwhile is
+    missed; and queues that look idle are read again at the end.
     """
 
     def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
         self._client = client
         self._address = address
         self._scope = scope
-        self._limit = settings.max_stalled_count
+        self._settings = settings
         self._now_ms, self._behind_ms = int(time.time() * 1000), 0
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
         self.remarks: list[str] = []
@@ -172,7 +173,7 @@ class _Look:
             self._holders,
             self._durations,
             kill_after_s=kill_after_s,
-            max_stalled_count=self._limit,
+            max_stalled_count=self._settings.max_stalled_count,
             now_ms=self._now_ms,
         )
         handles = self._handles_signal()
@@ -188,18 +189,6 @@ class _Look:
         is_gapless = kill_after_s == math.inf
         return Impact(
             asked_at=moment(self._now_ms),
-            verdict=judge(
-                scope,
-                queues,
-                interrupted=worst,
-                probably=best if handles else None,
-                ended=self._ended(),
-                downtime=times,
-                data=data,
-                is_gapless=is_gapless,
-                asked_at=moment(self._now_ms + self._behind_ms),
-                address=self._address,
-            ),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
             processes=process_plans(target, scope.connections),
@@ -219,7 +208,7 @@ class _Look:
                 _refs(job for job in best if job.fails_for_good) if is_timed else None
             ),
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
-            max_stalled_count=self._limit,
+            max_stalled_count=self._settings.max_stalled_count,
             runtimes=usual_runtimes(self._active, self._durations),
             recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
             away_s=away_s,
@@ -227,6 +216,21 @@ class _Look:
             downtime=times,
             data=data,
             best_time=self._best_time(times),
+            # Last, since what is due comes nearer while the rest is read.
+            verdict=judge(
+                scope,
+                queues,
+                interrupted=worst,
+                probably=best if handles else None,
+                # Only what is safe otherwise needs the second look.
+                moved=() if worst else self._moved(),
+                downtime=times,
+                data=data,
+                is_gapless=is_gapless,
+                now=moment(int(time.time() * 1000) + self._behind_ms),
+                settings=self._settings,
+                address=self._address,
+            ),
         )
 
     # The processes
@@ -280,15 +284,14 @@ class _Look:
 
     # The jobs
 
-    def _ended(self) -> tuple[str, ...]:
-        """Queues whose counts had an active job that is active no more: it may wait again."""
-        running = {job.key for job in self._active}
-        return tuple(
-            snapshot.keys.name
-            for snapshot in self._scope.snapshots
-            if not snapshot.paused
-            and any((snapshot.keys, job_id) not in running for job_id in snapshot.active_ids)
+    def _moved(self) -> tuple[str, ...]:
+        found = self._or_remark(
+            "whether a job has moved meanwhile",
+            lambda: moved_meanwhile(
+                self._client, self._scope.snapshots, self._active, self._agendas
+            ),
         )
+        return found if found is not None else tuple(keys.name for keys in self._keys)
 
     def _remaining(self, job: ActiveJob) -> Sequence[float]:
         elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
@@ -302,29 +305,32 @@ class _Look:
         queues: Sequence[QueueImpact],
     ) -> tuple[Recovery, ...]:
         refs = {job.ref for job in interrupted}
-        by_queue = {
-            keys: [j for j in self._active if j.keys == keys and JobRef(keys.name, j.id) in refs]
-            for keys in self._keys
-        }
-        wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items() if jobs]
+        by_queue: dict[QueueKeys, list[ActiveJob]] = {}
+        for job in self._active:
+            if JobRef(job.keys.name, job.id) in refs:
+                by_queue.setdefault(job.keys, []).append(job)
+        wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items()]
         clocks = self._or_remark(
             "when stalled jobs are looked for", lambda: read_clocks(self._client, wanted)
         )
-        others = {queue.name: queue.other_workers for queue in queues}
+        read_ms = int(time.time() * 1000)
+        beside = {queue.name: queue for queue in queues}
         target = self._scope.target
         found = []
         for clock in clocks or ():
-            count = others[clock.keys.name]
-            by = "unknown" if count is None else "others" if count else "restarted"
+            own, others = beside[clock.keys.name].workers, beside[clock.keys.name].other_workers
+            by = "unknown" if others is None else "others" if others else "restarted"
+            # Two workers in one process check at times of their own.
+            is_lone = by == "restarted" and own == 1
             found.append(
                 recovery_of(
                     by_queue[clock.keys],
                     clock,
                     by=by,
-                    is_lone=by == "restarted" and target is not None and len(target.processes) == 1,
+                    is_lone=is_lone and target is not None and len(target.processes) == 1,
                     leaves_in_s=leaves_in_s,
                     boot_s=boot_s,
-                    now_ms=self._now_ms,
+                    now_ms=read_ms,
                 )
             )
         return tuple(found)

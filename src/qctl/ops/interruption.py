@@ -106,7 +106,8 @@ class Holders:
         ``other`` needs proof: a job is in danger unless somebody else is known to have it. A name
         proves it only where every process of the target shows a worker of the queue, under another
         name: one behind a proxy shows none, and one that is closing shows none any more, though its
-        job still runs.
+        job still runs. One without a name proves nothing: it leaves the name in a job that another
+        one had before.
         """
         if job.is_orphan:
             return "nobody"
@@ -122,7 +123,8 @@ class Holders:
         others = name in self._others.get(queue, ())
         if own and not others:
             return "target"
-        is_named = others and not own and self._is_seen(queue)
+        is_renamed = beat is not None or None not in self._own.get(queue, ())
+        is_named = others and not own and is_renamed and self._is_seen(queue)
         return "other" if is_named or (beat is not None and _lives_here(beat)) else "unknown"
 
     def _is_seen(self, queue: str) -> bool:

@@ -24,7 +24,19 @@ _MOST_NAMED = 10
 # How long an error message may look for what was perhaps meant.
 _SUGGESTING_S = 1.0
 # Those that the commands which are recommended have.
-_OPTIONS = frozenset({"--state", "--prefix", "--wait", "--then-restart", "--target", "--redis"})
+_OPTIONS = frozenset(
+    {
+        "--state",
+        "--prefix",
+        "--wait",
+        "--then-restart",
+        "--target",
+        "--timeout",
+        "--ignore-others",
+        "--redis",
+        "--context",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,9 @@ def recovery_of(
         boot_s: the new process takes so long to start a worker, least and most.
         now_ms: by this host's clock, epoch milliseconds.
     """
-    lock_ms, least_lock_ms = _lock_ms(jobs, now_ms)
     interval_ms, assumed = _interval_ms(clock, now_ms)
     slack_ms = interval_ms if leaves_in_s is None else round((SLACK_S + leaves_in_s) * 1000)
+    lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, slack_ms)
     key_ms = (clock.next_in_ms - slack_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
     if clock.next_in_ms <= slack_ms:
@@ -101,12 +101,13 @@ def recovery_of(
     )
 
 
-def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int) -> tuple[int, int]:
-    """How long a lock lasts, and the least that is left of one at any moment.
+def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int, int]:
+    """How long a lock lasts, and the least that is left of one when the process ends.
 
     It is renewed when half of it is over (wire format 7.4), so what is left is between a half and
     all of it; of a job that started just now, all but the time since. BullMQ's default, where that
-    is possible.
+    is possible. A worker whose event loop is busy renews late or not at all: then a lock goes on
+    running out until the end.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:
@@ -115,10 +116,9 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int) -> tuple[int, int]:
     most = max(
         min(2 * ttl, ttl + (max(now_ms - started, 0) if started else ttl)) for ttl, started in locks
     )
-    # A worker whose event loop is busy renews late: then little is left of a long lock.
     lock_ms = LOCK_MS if least <= LOCK_MS <= most + _TOLERANCE_MS else max(most, least)
     half = max(least // 2 - _TOLERANCE_MS // 3, 0)
-    return lock_ms, half if min(ttl for ttl, _ in locks) >= half else 0
+    return lock_ms, min(half, max(min(ttl for ttl, _ in locks) - slack_ms, 0))
 
 
 def _interval_ms(clock: StalledClock, now_ms: int) -> tuple[int, bool]:

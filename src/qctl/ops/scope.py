@@ -137,13 +137,21 @@ def _of_target(
             hint="name another --target, or leave the queues out",
         )
     wanted = list(dict.fromkeys([*names, *sorted(served)]))
-    readable, broken = [], []
+    readable, broken, missing = [], [], []
     snapshots = read_snapshots(client, [QueueKeys(settings.prefix, name) for name in wanted])
     for name, snapshot in zip(wanted, snapshots, strict=True):
         if isinstance(snapshot, QueueSnapshot):
             readable.append(snapshot)
         elif snapshot is not None:
             broken.append((name, snapshot))
+        elif name in connected:
+            missing.append(name)
+    if missing:
+        # A worker makes its queue exist: one of another library, which names its queue otherwise.
+        unsure = unsure or (
+            f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so "
+            "whose jobs it has cannot be told"
+        )
     if not readable and not broken:
         raise no_queues(client, settings.prefix)
     foreign = {
@@ -167,14 +175,21 @@ def _unseen(target: Target, connections: Connections | None) -> str:
     """Why a target may serve more than what is seen; the config's word is taken for it."""
     if target.configured:
         return ""
-    seen = connections and any(
-        connections.owned.get(p.key) or connections.foreign.get(p.key) for p in target.processes
-    )
-    if seen:
+    # One that has crashed runs no job.
+    alive = [process for process in target.processes if process.pid] or target.processes
+    unseen = [
+        process.key
+        for process in alive
+        if connections is None
+        or not (connections.owned.get(process.key) or connections.foreign.get(process.key))
+    ]
+    if not unseen:
         return ""
+    # One that starts or closes just now, or that has other tasks than its siblings.
+    whose = "" if len(unseen) == len(alive) else f"id {', '.join(unseen)} of "
     return (
-        f"no worker of {target.label} is seen in this Redis, so which queues it serves cannot be "
-        "told ([targets] of the config can)"
+        f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves "
+        "cannot be told ([targets] of the config can)"
     )
 
 

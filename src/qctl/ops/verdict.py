@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from qctl.config import DEFAULT_PREFIX
+from qctl.config import DEFAULT_PREFIX, Settings
 from qctl.connect import Address
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.lookup import command
@@ -18,6 +18,7 @@ from qctl.ops.outage import Downtime
 from qctl.ops.safety import DataSafety
 from qctl.ops.scope import Scope
 from qctl.ops.unaffected import QueueImpact
+from qctl.wire.clients import place_of
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 # How long a drain waits unless it is told otherwise.
@@ -49,11 +50,12 @@ def judge(
     *,
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
-    ended: Sequence[str],
+    moved: Sequence[str],
     downtime: Downtime,
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
-    asked_at: datetime,
+    now: datetime,
+    settings: Settings,
     address: Address,
 ) -> Verdict:
     """The verdict on a restart now.
@@ -61,34 +63,36 @@ def judge(
     Args:
         interrupted: at worst.
         probably: those of them that are, where the workers are known to finish their jobs.
-        ended: queues in which a job ran when their counts were read, and no more behind that.
+        moved: queues that looked idle, and in which a job has moved while they were looked at.
         data: of each master; None when it cannot be told.
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
-    prefix = _prefix(scope)
-    against = tuple(dict.fromkeys(_against(scope, downtime, data or (), is_gapless)))
-    if against:
-        instead = _instead(scope, queues, downtime, data or (), address)
-        return Verdict(NOT_NOW, against, tuple(dict.fromkeys(instead)))
+    say = _commands(settings, address)
     endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, ended, data, is_gapless, asked_at)
+        _endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say)
     )
+    against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
+    if against:
+        instead = _instead(scope, queues, downtime, data or (), say)
+        return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(dict.fromkeys(instead)))
     if endangered:
-        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, prefix))
+        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, say))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    reasons = ("its master starts the new process first, and lets the old one finish its jobs",)
+    # Those that run are other workers', and a retry of one may come here.
+    running = "no running job is its own" if any(q.active for q in queues) else "no job is running"
+    reason = f"{running}, and none is known that could start at this moment"
+    if is_gapless:
+        reason = "its master starts the new process first, and lets the old one finish its jobs"
     return Verdict(
         SAFE,
-        reasons if is_gapless else ("no job is running, and none can start at this moment",),
-        _drain(scope, queues, prefix) if scope.target is not None else (),
+        (reason,),
+        _drain(scope, queues, say, *_patience(downtime)) if scope.target is not None else (),
         holds_until=None if is_gapless else min(due, default=None),
     )
 
 
-def _against(
-    scope: Scope, downtime: Downtime, data: Sequence[DataSafety], is_gapless: bool
-) -> Iterator[str]:
+def _against(scope: Scope, data: Sequence[DataSafety], is_gapless: bool) -> Iterator[str]:
     """Why even a drain should not begin now."""
     for snapshot in scope.snapshots:
         if snapshot.lease is not None:
@@ -106,8 +110,12 @@ def _against(
     if not is_gapless:
         for name in scope.bull:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
+
+
+def _too_long(downtime: Downtime, endangered: Sequence[str]) -> Iterator[str]:
+    """Why a drain would fail, where one is needed."""
     wait_s = downtime.drain_wait_p50_s
-    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S and not is_gapless:
+    if endangered and wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
         yield (
             f"the running jobs probably need another {wait_s / 60:.0f} minutes, longer than a "
             f"drain waits ({DRAIN_TIMEOUT_S / 60:.0f} minutes)"
@@ -119,10 +127,11 @@ def _endangered(
     queues: Sequence[QueueImpact],
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
-    ended: Sequence[str],
+    moved: Sequence[str],
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
-    asked_at: datetime,
+    now: datetime,
+    say: _Commands,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
     if interrupted and probably is None:
@@ -137,15 +146,16 @@ def _endangered(
         yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
     if scope.unsure:
         yield scope.unsure
-    for name in ended:
-        yield f"a job of {name} has ended just now, and may be tried again at once"
     for queue in queues:
-        yield from _may_start(queue, asked_at, _prefix(scope))
+        why = [*_may_start(queue, now, say)]
+        if queue.name in moved and not why:
+            why = [f"jobs of {queue.name} move just now, and one may start at any moment"]
+        yield from why
     if data is None or any(server.is_writable is None for server in data):
         yield "whether Redis takes writes, without which no job can end, cannot be told"
 
 
-def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[str]:
+def _may_start(queue: QueueImpact, now: datetime, say: _Commands) -> Iterator[str]:
     """Why a job of a queue may start, or may run unseen, between the question and the restart.
 
     Also where no worker is seen: not every client shows itself as one.
@@ -154,7 +164,7 @@ def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[
         jobs = "1 job of" if queue.stalled == 1 else f"{queue.stalled:,} jobs of"
         # A worker too busy to renew a lock still has the job, whether the queue is paused or not.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
-        put_back = command(prefix, "jobs retry-stalled", queue.name)
+        put_back = say("jobs retry-stalled", queue.name)
         yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
     if queue.paused:
         return
@@ -168,7 +178,7 @@ def _may_start(queue: QueueImpact, asked_at: datetime, prefix: str) -> Iterator[
             "child has ended"
         )
     elif queue.next_due_at is not None:
-        left = queue.next_due_at - asked_at
+        left = queue.next_due_at - now
         if left < timedelta(seconds=SOON_S):
             when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
             yield f"a job of {queue.name} is due {when}"
@@ -194,30 +204,38 @@ def _instead(
     queues: Sequence[QueueImpact],
     downtime: Downtime,
     data: Sequence[DataSafety],
-    address: Address,
+    say: _Commands,
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
-    prefix = _prefix(scope)
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
-        yield command(prefix, "status", *odd)
+        yield say("status", *odd)
     for server in data:
         if server.replica_of is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            yield command(prefix, "impact", *target, "--redis", _url(address, server.replica_of))
+            yield say.at(server.replica_of)("impact", *target)
         elif server.is_writable is False:
             yield "redis-cli INFO"
+    if patience := _patience(downtime):
+        yield from _drain(scope, queues, say, *patience)
+
+
+def _patience(downtime: Downtime) -> tuple[str, ...]:
+    """What a drain has to be told that waits longer than usual, be it for other workers' jobs."""
     wait_s = downtime.drain_wait_p95_s
-    if wait_s is not None and wait_s > DRAIN_TIMEOUT_S:
-        yield f"{_drain(scope, queues, prefix)[0]} --timeout {round(wait_s * 1.5 / 60)}m"
+    if wait_s is None or wait_s <= DRAIN_TIMEOUT_S:
+        return ()
+    return "--timeout", f"{round(wait_s * 1.5 / 60)}m"
 
 
-def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[str, ...]:
+def _drain(
+    scope: Scope, queues: Sequence[QueueImpact], say: _Commands, *options: str
+) -> tuple[str, ...]:
     """The commands that restart without an interruption; with unknown workers, around it."""
     target, connections = scope.target, scope.connections
     if scope.wider:
         # A drain of these queues alone would spare the others' jobs nothing.
-        return (command(prefix, "impact", *scope.wider),)
+        return (say("impact", *scope.wider),)
     if target is None:
         # Of many queues those where something runs or may start.
         at_work = [
@@ -225,22 +243,73 @@ def _drain(scope: Scope, queues: Sequence[QueueImpact], prefix: str) -> tuple[st
             for q in queues
             if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
         ] or [q.name for q in queues]
-        return (command(prefix, "drain", *at_work), command(prefix, "resume", *at_work))
+        return (say("drain", *at_work, *options), say("resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
-        return (command(prefix, "restart", target.label),)
+        places = list(dict.fromkeys(map(place_of, scope.foreign)))
+        known = [place for place in places if place is not None]
+        # A restart without --ignore-others refuses, and says what else it would interrupt.
+        spared = known if len(known) == len(places) else []
+        around = [(say.beside(prefix, db), queue) for prefix, queue, db in spared]
+        return (
+            *(there("drain", queue) for there, queue in around),
+            say("restart", target.label, *(["--ignore-others"] if around else ()), *options),
+            *(there("resume", queue) for there, queue in around),
+        )
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
-    return (command(prefix, "drain", *words),)
+    return (say("drain", *words, *options),)
 
 
-def _url(address: Address, place: str) -> str:
-    """The URL of another server, to be completed with this one's password."""
-    host, _, port = place.rpartition(":")
-    return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
+@dataclass(frozen=True, slots=True)
+class _Commands:
+    """Commands to type, for the very Redis that was asked about.
+
+    Args:
+        words: options that every command needs.
+        names_default: the default prefix has to be said, too: the config has another one.
+        redis: the URL of another Redis than the typed command would find by itself; else empty.
+    """
+
+    prefix: str
+    address: Address
+    words: tuple[str, ...]
+    names_default: bool
+    redis: str
+
+    def __call__(self, verb: str, *words: str) -> str:
+        prefix = self.names_default and self.prefix == DEFAULT_PREFIX
+        return command(
+            self.prefix,
+            verb,
+            *words,
+            *(("--prefix", self.prefix) if prefix else ()),
+            *self.words,
+            *(("--redis", self.redis) if self.redis else ()),
+        )
+
+    def beside(self, prefix: str, db: int) -> _Commands:
+        """For another prefix or database of this Redis."""
+        redis = self.redis if db == self.address.db else str(replace(self.address, db=db))
+        return replace(self, prefix=prefix, redis=redis)
+
+    def at(self, place: str) -> _Commands:
+        """For another server; its URL is to be completed with this one's password."""
+        host, _, port = place.rpartition(":")
+        url = replace(self.address, mode="standalone", host=host, port=int(port), unix_path=None)
+        return replace(self, redis=str(url))
+
+
+def _commands(settings: Settings, address: Address) -> _Commands:
+    """What the environment and the config say holds for the commands, too; flags do not."""
+    kinds = {name: origin.kind for name, origin in settings.origins.items()}
+    by_flag = kinds.get("context") == "flag" and settings.context
+    return _Commands(
+        settings.prefix,
+        address,
+        ("--context", settings.context or "") if by_flag else (),
+        names_default=kinds.get("redis.prefix", "default") != "default",
+        redis=str(address) if kinds.get("redis.url") == "flag" else "",
+    )
 
 
 def _waiting(queue: QueueImpact) -> int:
     return queue.waiting + queue.prioritized
-
-
-def _prefix(scope: Scope) -> str:
-    return next((snapshot.keys.prefix for snapshot in scope.snapshots), DEFAULT_PREFIX)

@@ -71,7 +71,7 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
         ]
         if failing := sum(job.fails_for_good for job in stalled):
             notes.append(f"{failing:,} would fail for good once a worker looks for stalled jobs")
-        notes.append("put them back: qctl jobs retry-stalled")
+        notes.append("qctl jobs retry-stalled QUEUE puts back those that nobody runs")
         yield Aspect("Stalled jobs", f"{len(stalled):,} already", notes, "yellow")
     if impact.interrupted:
         yield _recovery(impact)
@@ -155,6 +155,8 @@ def _why_interrupted(impact: Impact) -> Iterator[str]:
 
 def _usual(impact: Impact, row: Runtimes) -> str:
     name = visible(row.name or "(no name)", 30)
+    if len(impact.queues) > 1:
+        name = f"{visible(row.queue, 30)} {name}"
     ran = [
         job.runtime_s
         for job in impact.jobs
@@ -199,6 +201,10 @@ def _recovery(impact: Impact) -> Aspect:
         "unknown": "whether another worker is there is not known",
     }
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
+    recovered = {row.queue for row in rows}
+    if paused := [q.name for q in impact.queues if q.paused and q.name in recovered]:
+        is_paused = f"{named(paused)} {'is' if len(paused) == 1 else 'are'} paused"
+        notes.append(f"{is_paused}, so no job runs there before a resume")
     notes += list(dict.fromkeys(map(_clocks, rows)))[:_MOST_ROWS]
     if len(rows) == 1:
         left_s = rows[0].next_check_ms / 1000

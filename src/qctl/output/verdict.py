@@ -33,8 +33,8 @@ def verdict_lines(impact: Impact, width: int, *, colour: bool) -> Iterator[str]:
     yield from [first, *lines[1:]]
     if not verdict.commands:
         yield "    # restart the workers"
-    for index, command in enumerate(verdict.commands):
-        if index and impact.target is None:
+    for command in verdict.commands:
+        if impact.target is None and command.startswith("qctl resume "):
             yield "    # then restart the workers, and"
         yield f"    {_command(visible(command))}"
 

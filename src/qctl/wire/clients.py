@@ -15,6 +15,9 @@ from qctl.errors import ReplyError
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 # PFX:<base64>, or with a worker's name behind it; not QueueEvents' PFX:<base64>:qe.
 _WORKER_NAME = re.compile(r".+:[A-Za-z0-9+/]{2,}={0,2}(:w:.*)?")
+_FOREIGN = re.compile(
+    r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)? \(database (?P<db>\d+)\)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,18 @@ def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, st
             if is_worker and _parse(line, prefix, frozenset(), db) is None:
                 found.append((fields.get("addr", ""), f"{name} (database {fields.get('db')})"))
     return found
+
+
+def place_of(foreign: str) -> tuple[str, str, int] | None:
+    """Prefix, queue and database of a worker as ``list_foreign`` tells it; None if it is unclear.
+
+    The prefix may hold colons; a base64 word with a database or a worker's name behind it does not.
+    """
+    match = _FOREIGN.fullmatch(foreign)
+    queue = _queue_name(match["queue"], frozenset()) if match else None
+    if match is None or queue is None or not queue.isprintable():
+        return None
+    return match["prefix"], queue, int(match["db"])
 
 
 def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:

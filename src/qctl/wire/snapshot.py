@@ -43,6 +43,8 @@ class QueueSnapshot:
         client_version: of the last Queue object that any process made, e.g. ``6.7.0``.
         legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
             they are part of ``counts.waiting``.
+        active_ids: of the jobs that were active at the beginning of the look or at its end;
+            ``counts.active`` are those at its end.
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
         pause_note: who paused it, if qctl did.
         lease: the drain at work on it now.
@@ -97,17 +99,25 @@ def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:
 
 
 def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
+    """What to ask, in the order in which jobs go their way: each place before those it leads to.
+
+    Others may move jobs between two commands of a long pipeline. One that moves on is then seen
+    where it was or where it went, or in both, but never nowhere. From ``active`` it goes back to
+    the beginning, so that is read there, too.
+    """
     return {
         "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency"),
-        "wait": ("LLEN", keys("wait")),
-        "wait_tail": ("LINDEX", keys("wait"), -1),
-        "paused": ("LLEN", keys("paused")),
-        "paused_tail": ("LINDEX", keys("paused"), -1),
-        "active": ("LRANGE", keys("active"), 0, -1),
+        "active_before": ("LRANGE", keys("active"), 0, -1),
+        "waiting_children": ("ZCARD", keys("waiting-children")),
         "delayed": ("ZCARD", keys("delayed")),
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
-        "waiting_children": ("ZCARD", keys("waiting-children")),
+        # A resume renames it to ``wait``.
+        "paused": ("LLEN", keys("paused")),
+        "paused_tail": ("LINDEX", keys("paused"), -1),
+        "wait": ("LLEN", keys("wait")),
+        "wait_tail": ("LINDEX", keys("wait"), -1),
+        "active": ("LRANGE", keys("active"), 0, -1),
         "completed": ("ZCARD", keys("completed")),
         "failed": ("ZCARD", keys("failed")),
         "schedulers": ("ZCARD", keys("repeat")),
@@ -169,7 +179,7 @@ def _snapshot(
         concurrency=number(concurrency),
         counts=counts,
         legacy_paused=legacy_paused,
-        active_ids=tuple(active),
+        active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
         stalled_ids=stalled,
         schedulers=first["schedulers"],
         oldest_waiting_ms=min(times, default=None),
@@ -188,7 +198,11 @@ def _error(first: dict[str, Any]) -> ReplyError | None:
 
 
 def _active(first: dict[str, Any]) -> list[str]:
-    return [job_id for job_id in first["active"] if not is_marker(job_id)]
+    return _jobs(first["active"])
+
+
+def _jobs(ids: Sequence[str]) -> list[str]:
+    return [job_id for job_id in ids if not is_marker(job_id)]
 
 
 def _next_up(first: dict[str, Any]) -> list[str]:
