@@ -47,7 +47,7 @@ class QueueStatus:
         client_version: of BullMQ, by the last Queue object made.
         paused_by: who paused it, if qctl did.
         oldest_waiting_s: how long the job that has waited longest has done so, in seconds.
-        workers: connected ones; None when Redis does not grant CLIENT LIST.
+        workers: connected ones; None when Redis does not tell.
         legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
         rate_limited_s: how long it still is rate limited, in seconds; None when it is not.
         notes: what deserves attention, with the commands to type.
@@ -225,7 +225,7 @@ def _raise_unless_denied(error: ReplyError) -> None:
 def connected_workers(
     client: Client, prefix: str, names: Sequence[str], db: int
 ) -> list[WorkerClient] | None:
-    """Workers of ``prefix`` (see ``list_workers``); None when Redis does not grant CLIENT LIST."""
+    """Workers of ``prefix`` (see ``list_workers``); None when Redis does not tell."""
     try:
         return list_workers(client, prefix, names, db)
     except ReplyError as error:
@@ -234,7 +234,7 @@ def connected_workers(
 
 
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
-    """Workers of one queue; None when Redis does not grant CLIENT LIST."""
+    """Workers of one queue; None when Redis does not tell."""
     workers = connected_workers(client, keys.prefix, [keys.name], db)
     # Those of the prefix's other queues are among them.
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)

@@ -20,7 +20,7 @@ from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.known import Memory
 from qctl.ops.lookup import find_queues
 from qctl.wire import heartbeats
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, why_untold
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
 
@@ -81,7 +81,7 @@ def inspect_workers(
 
     Raises:
         NotFoundError: a named queue does not exist.
-        FailedError: Redis does not grant CLIENT LIST.
+        FailedError: Redis does not tell who is connected.
     """
     prefix = settings.prefix
     if names and not are_there:
@@ -93,13 +93,10 @@ def inspect_workers(
     remarks: tuple[str, ...] = ()
     workers = connected_workers(client, prefix, known, address.db)
     if workers is None and beats:
-        workers, remarks = [], ("only qctl's own workers: this Redis user may not list clients",)
+        workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix)[0]}",)
     if workers is None:
-        raise FailedError(
-            "this Redis user may not see who is connected",
-            why="workers are found by CLIENT LIST",
-            hint="grant it: ACL SETUSER NAME +client|list",
-        )
+        what, hint = why_untold(prefix)
+        raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))

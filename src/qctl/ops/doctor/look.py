@@ -15,7 +15,7 @@ from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.lookup import Queues, command, quoted
 from qctl.wire import server
 from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, why_untold
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -98,7 +98,7 @@ class Look:
         """All that are connected under the prefix.
 
         Raises:
-            CannotTellError: Redis does not grant CLIENT LIST.
+            CannotTellError: Redis does not tell them.
         """
         return self.once("workers", self._read_workers)
 
@@ -106,9 +106,7 @@ class Look:
         names = [keys.name for keys in self.keys]
         found = connected_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
-            raise CannotTellError(
-                "this Redis user may not list clients", "grant it: ACL SETUSER … +client|list"
-            )
+            raise CannotTellError(*why_untold(self.settings.prefix))
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
