@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
+from qctl.resp import SocketClient
 from qctl.wire.jobs import number, pairs
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
@@ -29,6 +30,7 @@ class ServerFacts:
     """One master. None is what Redis does not tell, or not to this user.
 
     Args:
+        node: of several masters, the ``(host, port)`` of this one.
         role: ``master``, or ``slave`` for a replica.
         master: of a replica, the ``host:port`` of its master.
         maxmemory_bytes: the limit; 0 for none.
@@ -46,6 +48,7 @@ class ServerFacts:
             time of the round trip.
     """
 
+    node: tuple[str, int] | None = None
     version: str | None
     role: str | None
     master: str | None
@@ -75,7 +78,14 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
         ReplyError: Redis refuses TIME.
         UnreachableError: one does not answer.
     """
-    return tuple(_read(node) for node in client.masters())
+    nodes = client.masters()
+    return tuple(
+        # Only a cluster has several, and there each is a connection of its own.
+        replace(_read(node), node=(node.address.host, node.address.port))
+        if len(nodes) > 1 and isinstance(node, SocketClient)
+        else _read(node)
+        for node in nodes
+    )
 
 
 def clock_ms(client: Client) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qctl.config import Settings
@@ -72,9 +72,15 @@ class Look:
         """A qctl command to show, with this look's prefix."""
         return command(self.settings.prefix, verb, *words)
 
-    def redis_cli(self, *words: str) -> str:
-        """A command for Redis itself to show, at the address of this look, without a password."""
+    def redis_cli(self, node: tuple[str, int] | None, *words: str) -> str:
+        """A command for Redis itself to show, without a password.
+
+        Args:
+            node: host and port of one master of a cluster; None for the address of this look.
+        """
         address = self.address
+        if node is not None:
+            address = replace(address, mode="standalone", host=node[0], port=node[1])
         options = ["--tls"] * address.tls
         if address.mode == "standalone":
             if address.unix_path:
