@@ -409,7 +409,7 @@ def test_who_paused_it() -> None:
     drive(app, steps)
 
 
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (20, 5), (200, 60)])
+@pytest.mark.parametrize("size", [(40, 12), (60, 20), (80, 24), (20, 5), (200, 60)])
 def test_no_line_is_wider_than_the_terminal(size: tuple[int, int]) -> None:
     app = view(Feed())
 
@@ -417,6 +417,11 @@ def test_no_line_is_wider_than_the_terminal(size: tuple[int, int]) -> None:
         await until(pilot, app, "QUEUES")
         lines = lines_of(app)
         assert len(lines) == size[1]
+        if size[1] >= 20:
+            # One line each, however narrow.
+            first = next(n for n, line in enumerate(lines) if "QUEUES" in line) + 2
+            assert [line[0] for line in lines[first : first + 2]] == [">", " "]
+            assert lines[first + 1].strip()
         await pilot.press("question_mark")
         await until(pilot, app, "Keys")
 

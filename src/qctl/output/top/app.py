@@ -53,6 +53,7 @@ class TopApp(App[int]):
     #banner { display: none; text-style: bold reverse; height: auto; }
     #text { height: auto; }
     Panel { height: 1fr; width: 100%; min-height: 2; background: ansi_default; }
+    Panel, #status, #note, #keys { text-wrap: nowrap; text-overflow: clip; }
     #queues { height: 2fr; }
     #filter { display: none; height: 1; border: none; padding: 0; background: ansi_default; }
     """
