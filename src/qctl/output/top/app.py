@@ -131,12 +131,13 @@ class TopApp(App[int]):
                 self._trouble, self._reading = None, reading
                 self._read_at = time.monotonic()
             self._show()
-            await asyncio.sleep(LEAST_GAP_S)
+            gap_s = max(LEAST_GAP_S, self._reading.pause_s if self._reading else 0.0)
+            await asyncio.sleep(gap_s)
             if self._trouble is None and self._view() != view:
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(self._pause_s - LEAST_GAP_S, 0.01))
+                await asyncio.wait_for(self._wake.wait(), max(self._pause_s - gap_s, 0.01))
 
     def _view(self) -> View:
         queues = self._panels["queues"]
