@@ -1,6 +1,6 @@
 """Figures for Prometheus: one reading of all queues, workers and processes, of bounded size.
 
-A reading costs what ``status`` costs and four round trips more, however many queues there are.
+A reading costs what ``status`` costs and three round trips more, however many queues there are.
 """
 
 from __future__ import annotations
