@@ -45,7 +45,7 @@ class ServerFacts:
         replicas_needed: Redis refuses writes with fewer good replicas than this.
         replicas_good: those that are near enough; None also where none are needed.
         clock_ahead_ms: of this server against this host, give or take ``clock_error_ms``, the
-            time of the round trip.
+            time of the round trip; 0 and None when this user may not ask for its time.
     """
 
     node: tuple[str, int] | None = None
@@ -68,14 +68,13 @@ class ServerFacts:
     replicas_good: int | None
     replicas: tuple[ReplicaFacts, ...]
     clock_ahead_ms: int
-    clock_error_ms: int
+    clock_error_ms: int | None
 
 
 def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     """Each master, in three round trips a master.
 
     Raises:
-        ReplyError: Redis refuses TIME.
         UnreachableError: one does not answer.
     """
     nodes = client.masters()
@@ -102,10 +101,7 @@ def clock_ms(client: Client) -> int:
 
 
 def _read(node: Client) -> ServerFacts:
-    before_ns = time.time_ns()
-    seconds, micros = node.call("TIME")
-    after_ns = time.time_ns()
-    server_ms = int(seconds) * 1000 + int(micros) // 1000
+    ahead_ms, error_ms = _clock(node)
     info = _info(node)
     settings = _settings(node)
     told = bool(info)
@@ -128,9 +124,23 @@ def _read(node: Client) -> ServerFacts:
         replicas_needed=number(settings.get("min-replicas-to-write")),
         replicas_good=number(info.get("min_slaves_good_slaves")),
         replicas=_replicas(info),
-        clock_ahead_ms=server_ms - (before_ns + after_ns) // 2_000_000,
-        clock_error_ms=-(-(after_ns - before_ns) // 1_000_000),
+        clock_ahead_ms=ahead_ms,
+        clock_error_ms=error_ms,
     )
+
+
+def _clock(node: Client) -> tuple[int, int | None]:
+    before_ns = time.time_ns()
+    try:
+        seconds, micros = node.call("TIME")
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
+        return 0, None
+    after_ns = time.time_ns()
+    server_ms = int(seconds) * 1000 + int(micros) // 1000
+    error_ms = -(-(after_ns - before_ns) // 1_000_000)
+    return server_ms - (before_ns + after_ns) // 2_000_000, error_ms
 
 
 def _ms(seconds: int | None) -> int | None:

@@ -155,6 +155,10 @@ def clock(look: Look) -> Iterator[Finding]:
     """A clock of this host that differs from Redis' by more than the measurement can tell."""
     for server in look.servers:
         ahead_ms = server.clock_ahead_ms
+        if server.clock_error_ms is None:
+            raise CannotTellError(
+                "this Redis user may not ask for its time", "grant it: ACL SETUSER … +time"
+            )
         if abs(ahead_ms) - server.clock_error_ms <= MOST_SKEW_MS:
             continue
         side = "behind" if ahead_ms > 0 else "ahead of"
