@@ -47,6 +47,13 @@ def test_jobs_wait_and_no_worker_is_connected(
     assert found(client, "no-workers") == []
 
 
+def test_a_worker_that_redis_does_not_list_is_not_called_absent(client: Client) -> None:
+    put(client, "1")
+    put(client, "2", "active", lock="t:1", pb="worker 1")
+    assert found(client, "no-workers") == []
+    assert found(client, "unlisted-workers")[0].evidence["names"] == ["worker 1"]
+
+
 def test_under_a_prefix_whose_workers_redis_does_not_list(client: Client) -> None:
     put(client, "1", keys=QueueKeys("my app", "q"))
     settings = replace(SETTINGS, prefix="my app")
