@@ -139,7 +139,8 @@ def _make(check: Check, look: Look) -> tuple[CheckResult, list[Finding]]:
             if isinstance(said, Scope):
                 scopes.append(said.text)
             else:
-                found.append(replace(said, check=name))
+                commands = tuple(map(look.from_here, said.commands))
+                found.append(replace(said, check=name, commands=commands))
     except NotHereError as error:
         return CheckResult(name, "skipped", str(error)), found
     except UnreachableError:
