@@ -72,23 +72,6 @@ class Look:
         """A qctl command to show, with this look's prefix."""
         return command(self.settings.prefix, verb, *words)
 
-    def from_here(self, text: str) -> str:
-        """A command to show, with the flags by which this Redis was named: else, typed as it
-        stands, it would go to another one.
-        """
-        words = text.split(" ")
-        if words[0] != "qctl":
-            return text
-        kinds = {name: origin.kind for name, origin in self.settings.origins.items()}
-        flags = []
-        if kinds.get("context") == "flag" and self.settings.context:
-            flags += ["--context", quoted(self.settings.context)]
-        if kinds.get("redis.url") == "flag":
-            flags += ["--redis", quoted(str(self.address))]
-        # Behind the verb, which may have two words, and before names and a ``--``.
-        end = 3 if words[1] in {"jobs", "schedules"} else 2
-        return " ".join([*words[:end], *flags, *words[end:]])
-
     def redis_cli(self, node: tuple[str, int] | None, *words: str) -> str:
         """A command for Redis itself to show, without a password.
 
