@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError
+from qctl.errors import ExitStatus, FailedError, QctlError, ReplyError, UnreachableError
 from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, workers
 from qctl.ops.doctor.findings import (
     SEVERITIES,
@@ -126,7 +126,11 @@ def _served_by(
     client: Client, address: Address, settings: Settings, target: Target
 ) -> Sequence[str]:
     """Queues of the target; all are looked at where that cannot be told."""
-    connections = read_connections(client, settings, address.db, target.processes)
+    try:
+        connections = read_connections(client, settings, address.db, target.processes)
+    except FailedError:
+        # The checks that go by workers say so.
+        return ()
     return sorted(connections.queues_of(target.processes) | set(target.configured))
 
 
