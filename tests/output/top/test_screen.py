@@ -285,6 +285,30 @@ def test_of_a_thousand_queues_only_those_in_sight_are_read() -> None:
     assert max(len(view.queues) for view in feed.asked) < 20
 
 
+def test_leaving_does_not_wait_for_a_redis_that_hangs() -> None:
+    feed = Feed()
+    hangs, goes_on, came_back = (threading.Event() for _ in range(3))
+
+    def read(view: View) -> Reading:
+        if view.queues:
+            hangs.set()
+            goes_on.wait(3)
+            came_back.set()
+        return feed.read(view)
+
+    app = TopApp(read, Recorder(), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        while not hangs.is_set():
+            await pilot.pause(0.02)
+        await pilot.press("q")
+
+    assert drive(app, steps) == 0
+    assert not came_back.is_set()
+    goes_on.set()
+    came_back.wait(5)
+
+
 def test_old_figures_say_so_and_clocks_stop() -> None:
     feed = Feed()
     app = view(feed)

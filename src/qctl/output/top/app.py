@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from concurrent.futures import Future
+from functools import partial
+from typing import ClassVar, TypeVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -28,12 +31,28 @@ from qctl.output.top.dialogs import (
 )
 from qctl.output.top.panel import Key, Panel
 
+T = TypeVar("T")
 # However fast one scrolls, Redis is asked no more often.
 LEAST_GAP_S = 0.2
 # A reading that takes this many intervals is told to the operator.
 _LATE = 3
 _LATE_S = 5.0
 _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
+
+
+async def _unattended(call: Callable[[], T]) -> T:
+    """What ``call`` returns, from a thread that leaving does not wait for: Redis may hang."""
+    told: Future[T] = Future()
+    told.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            told.set_result(call())
+        except BaseException as error:
+            told.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(told)
 
 
 class TopApp(App[int]):
@@ -124,7 +143,7 @@ class TopApp(App[int]):
         while True:
             view = self._view()
             try:
-                reading = await asyncio.to_thread(self._read, view)
+                reading = await _unattended(partial(self._read, view))
             except QctlError as error:
                 self._trouble = error
             else:
@@ -339,7 +358,7 @@ class TopApp(App[int]):
         self._busy = True
         try:
             try:
-                proposal = await asyncio.to_thread(prepare)
+                proposal = await _unattended(prepare)
             except QctlError as error:
                 await self.push_screen_wait(Window("Nothing was changed", error_lines(error)))
                 return
