@@ -72,12 +72,14 @@ def inspect_workers(
     *,
     are_there: bool = False,
     with_jobs: bool = True,
+    connected: Sequence[WorkerClient] | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
     """Workers of the named queues, or of all under the prefix; and remarks on what failed.
 
     Args:
         are_there: the named queues are known to exist.
         with_jobs: also what each has in hand, for which every active job is read.
+        connected: those of the named queues and maybe of others, where they were just asked for.
 
     Raises:
         NotFoundError: a named queue does not exist.
@@ -91,7 +93,9 @@ def inspect_workers(
     known = sorted(wanted) or Memory(settings.state_home, address, prefix).names(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
     remarks: tuple[str, ...] = ()
-    workers = connected_workers(client, prefix, known, address.db)
+    workers = (
+        connected_workers(client, prefix, known, address.db) if connected is None else [*connected]
+    )
     if workers is None and beats:
         workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix)[0]}",)
     if workers is None:
