@@ -533,3 +533,9 @@ def test_the_doctor(cluster: Cluster) -> None:
     assert found == {"cluster-prefix": 1, "missing-hashes": everywhere, "lost-jobs": 1}
     (loose,) = (f for f in diagnosis.findings if f.check == "cluster-prefix")
     assert loose.subject.name == "loose"
+    unsaved = [f for f in diagnosis.findings if f.check == "persistence"]
+    ports = sorted(node.port for node in cluster.nodes)
+    assert [f.subject.name for f in unsaved] == [f"127.0.0.1:{port}" for port in ports]
+    assert unsaved[0].commands == (
+        f"redis-cli -h 127.0.0.1 -p {ports[0]} config set appendonly yes",
+    )

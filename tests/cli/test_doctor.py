@@ -6,10 +6,11 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connect import Client, connect, parse_url
 from qctl.ops.doctor import CHECKS
 from qctl.ops.doctor.findings import name_of
 from qctl.wire.keys import QueueKeys
@@ -114,6 +115,31 @@ def test_checks_that_fail_for_one_reason_are_one_finding(
     assert "gone-workers, no-workers, worker-names, unnamed-workers: could not" in words
     assert ", unknown workers, " in words
     assert len(json.loads(run("doctor", "--redis", url, "--json").out)["findings"]) > 3
+
+
+def test_its_commands_go_to_the_redis_that_was_asked_about(
+    server: RedisServer, store: Client, tmp_path: Path
+) -> None:
+    put(store, "1", "active")
+    place = f"--redis {parse_url(server.url)}"
+    (stalled,) = (f for f in findings("--redis", server.url) if f["check"] == "stalled")
+    assert stalled["commands"] == [
+        f"qctl jobs list {place} q --state stalled",
+        f"qctl jobs retry-stalled {place} q",
+    ]
+    put(store, "2")
+    config = tmp_path / "qctl" / "config.toml"
+    config.parent.mkdir()
+    config.write_text(f'[contexts.prod]\nredis = {{ url = "{server.url}" }}\n')
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert "qctl workers --context prod q" in str(findings("--context", "prod", **home))
+    assert "qctl workers q" in str(findings(QCTL_CONTEXT="prod", **home))
+
+
+def findings(*words: str, **environ: str) -> list[dict[str, Any]]:
+    ran = run("doctor", "--json", *words, PM2_HOME="/nonexistent", **environ)
+    found: list[dict[str, Any]] = json.loads(ran.out)["findings"]
+    return found
 
 
 def test_named_queues_only(server: RedisServer, store: Client) -> None:

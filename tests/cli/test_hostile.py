@@ -133,7 +133,7 @@ def test_a_user_who_may_only_read_sees_all_but_what_is_unknown(
     if user == "seer":
         assert len(workers.object["workers"]) == 1
     else:
-        assert_explained(workers, 1, "may not see who is connected", "+client|list")
+        assert_explained(workers, 1, "may not list clients", "+client|list")
 
 
 @pytest.fixture

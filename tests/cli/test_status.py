@@ -102,7 +102,10 @@ def test_the_table_shows_hostile_names_harmlessly(url: str) -> None:
     assert "\x1b" not in ran.out
     assert "\u202e" not in ran.out
     assert "ev\\x1b[31mil\\n\\u202e[bold]" in ran.out
-    assert "    qctl resume email\n" in ran.out
+    # Without the flag it would resume a queue of another Redis.
+    assert f"    qctl resume --redis {url} email\n" in ran.out
+    by_environment = run("status", "email", PM2_HOME="/nonexistent", QCTL_REDIS_URL=url)
+    assert "    qctl resume email\n" in by_environment.out
 
 
 def test_named_queues_come_in_their_order_and_once(url: str) -> None:

@@ -41,6 +41,13 @@ def test_stalled_jobs_without_a_worker(client: Client) -> None:
     assert "qctl jobs retry-stalled q" in finding.commands
 
 
+def test_an_active_id_without_a_job_is_not_told_as_one_to_retry(client: Client) -> None:
+    put(client, "1", "completed")
+    client.call("RPUSH", Q("active"), "77")
+    assert found(client, "stalled") == []
+    assert found(client, "missing-hashes")[0].evidence["by_state"] == {"active": 1}
+
+
 def test_stalled_jobs_that_a_worker_will_notice(client: Client, worker: Client) -> None:
     put(client, "1", "active")
     (finding,) = found(client, "stalled")
@@ -218,3 +225,7 @@ def test_parents_that_wait_for_ever(store: Client) -> None:
     assert finding.evidence["because"] == {"failed": 1, "gone": 1, "none": 1}
     assert {"queue": "q", "id": "child-f"} in finding.evidence["children"]
     assert finding.commands == ("qctl jobs retry q child-f",)
+    # None that is gone can be retried.
+    store.call("ZREM", P("waiting-children"), "stuck", "alone")
+    (finding,) = found(store, "stuck-parents")
+    assert finding.remedy.startswith("where a child is gone, BullMQ's job.removeUnprocessed")

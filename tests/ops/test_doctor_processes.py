@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from qctl.config import TargetConfig
-from qctl.connect import Client, connect
+from qctl.connect import Client, connect, parse_url
+from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops import doctor
 from qctl.ops.doctor import Diagnosis, look
+from qctl.ops.targets import Target
 from tests.ops.doctor_lab import SETTINGS, diagnose, of, result
 from tests.wire.build import Q, put
 
@@ -78,6 +81,23 @@ def test_a_kill_timeout_that_is_too_short(client: Client, run: Run) -> None:
     assert finding.evidence["jobs_looked_at"] == 20
     assert "set kill_timeout to 4000 ms or more" in finding.remedy
     assert of(run(replace(APP, kill_timeout_ms=2500)), "kill-timeout") == []
+
+
+def test_a_target_whose_queues_cannot_be_told(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, "0", "paused")
+    found = Target("pm2:app", Pm2(Path("/nonexistent")), (APP,), ())
+    monkeypatch.setattr(doctor, "open_target", lambda *_: found)
+    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
+    url = redis_url.replace("redis://", "redis://lowly:x@")
+    try:
+        with contextlib.closing(connect(url)[1]) as lowly:
+            diagnosis = doctor.examine(lowly, parse_url(url), SETTINGS, target="pm2:app")
+    finally:
+        client.call("ACL", "DELUSER", "lowly")
+    assert result(diagnosis, "no-workers").status == "failed"
+    assert len(of(diagnosis, "legacy-paused")) == 1
 
 
 HOUR_MS = 3_600_000

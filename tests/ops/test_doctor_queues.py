@@ -188,3 +188,16 @@ def test_what_fails_is_a_finding_and_the_others_go_on(client: Client, redis_url:
     assert result(diagnosis, "clock").status == "ok"
     assert len(of(diagnosis, "legacy-paused")) == 1
     assert diagnosis.examined.workers is None
+
+
+def test_whoever_may_not_ask_for_the_time_is_told_the_rest(client: Client, redis_url: str) -> None:
+    put(client, "1", "completed")
+    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-time")
+    url = redis_url.replace("redis://", "redis://lowly:x@")
+    try:
+        with contextlib.closing(connect(url)[1]) as lowly:
+            diagnosis = diagnose(lowly, url)
+    finally:
+        client.call("ACL", "DELUSER", "lowly")
+    assert [each.check for each in diagnosis.checks if each.status == "failed"] == ["clock"]
+    assert len(of(diagnosis, "persistence")) == 1

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from qctl.connect import Client, connect, parse_url
+from qctl.errors import FailedError
 from qctl.ops.doctor import examine, workers
+from qctl.ops.inspect import inspect_queues
+from qctl.ops.targets import read_connections
 from qctl.wire.clients import client_name
-from tests.ops.doctor_lab import SETTINGS, found
+from qctl.wire.keys import QueueKeys
+from tests.ops.doctor_lab import SETTINGS, diagnose, found, of
 from tests.servers import wait_until
 from tests.wire.build import Q, holder, put
 
@@ -40,6 +45,28 @@ def test_jobs_wait_and_no_worker_is_connected(
     assert finding.what == "1 job waits, and no worker is connected"
     connected("w")
     assert found(client, "no-workers") == []
+
+
+def test_a_worker_that_redis_does_not_list_is_not_called_absent(client: Client) -> None:
+    put(client, "1")
+    put(client, "2", "active", lock="t:1", pb="worker 1")
+    assert found(client, "no-workers") == []
+    assert found(client, "unlisted-workers")[0].evidence["names"] == ["worker 1"]
+
+
+def test_under_a_prefix_whose_workers_redis_does_not_list(client: Client) -> None:
+    put(client, "1", keys=QueueKeys("my app", "q"))
+    settings = replace(SETTINGS, prefix="my app")
+    diagnosis = diagnose(client, settings=settings)
+    assert of(diagnosis, "no-workers")[0].what == (
+        "could not be checked: workers under the prefix 'my app' are in no list of Redis, since a "
+        "connection's name may only have printable ASCII and no space"
+    )
+    assert diagnosis.examined.workers is None
+    (status,) = inspect_queues(client, parse_url("redis://localhost/0"), settings).report.queues
+    assert (status.workers, status.notes) == (None, ())
+    with pytest.raises(FailedError, match="in no list of Redis"):
+        read_connections(client, settings, 0, ())
 
 
 def test_workers_of_one_name(client: Client, connected: Callable[..., Client]) -> None:

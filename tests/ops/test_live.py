@@ -16,7 +16,8 @@ from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops import live, live_events, live_failures
 from qctl.ops.inspect import RedisInfo
 from qctl.ops.live import LiveReader, View
-from qctl.wire.clients import client_name
+from qctl.resp import SocketClient
+from qctl.wire.clients import LIST_CLIENTS, client_name
 from qctl.wire.keys import QueueKeys
 from tests.servers import RedisServer
 from tests.wire.build import Q, put
@@ -67,6 +68,28 @@ def test_active_jobs_stalled_ones_first(store: Client) -> None:
         ("1", "active", 45),
     ]
     assert reading.jobs_total == 2
+
+
+def test_workers_are_looked_for_once_in_a_reading(
+    client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, "1", "active", lock="t", pb="w")
+    client.call("CLIENT", "SETNAME", client_name("bull", "q", "w"))
+    own = connect(redis_url)[1]
+    said = []
+
+    def call(*command: Any, timeout_s: float = 0.0) -> Any:
+        said.append(command)
+        return SocketClient.call(own, *command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(own, "call", call)
+    with contextlib.closing(own):
+        reading = reader(own).read(View(("q",), "q", 5))
+    assert said.count(LIST_CLIENTS) == 1
+    assert [(w.name, w.jobs) for w in reading.workers or ()] == [("w", ("1",))]
+    assert reading.queues[0].status is not None
+    assert reading.queues[0].status.workers == 1
+    client.call("CLIENT", "SETNAME", "")
 
 
 def test_very_many_active_jobs_cost_one_command_each(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qctl.connect import Client, connect
 from qctl.errors import ReplyError
-from qctl.wire.clients import WorkerClient, client_name, list_workers
+from qctl.wire.clients import WorkerClient, client_name, list_workers, parse_workers
 from tests.servers import RedisServer
 
 # Redis allows no blanks and no control characters in a connection's name.
@@ -62,6 +62,15 @@ def test_the_name_is_the_one_that_bullmq_gives() -> None:
     encoded = base64.b64encode(b"mail").decode()
     assert client_name("bull", "mail") == f"bull:{encoded}"
     assert client_name("bull", "mail", "a:b") == f"bull:{encoded}:w:a:b"
+
+
+@pytest.mark.parametrize("prefix", ["my app", "büll"])
+def test_under_some_prefixes_nobody_can_tell(redis_url: str, prefix: str) -> None:
+    with contextlib.closing(connect(redis_url)[1]) as client:
+        with pytest.raises(ReplyError, match="CLIENT SETNAME"):
+            client.call("CLIENT", "SETNAME", client_name(prefix, "q"))
+        assert list_workers(client, prefix, ["q"]) is None
+    assert parse_workers([line("")], prefix, ["q"]) is None
 
 
 def test_only_workers_of_this_prefix_and_database() -> None:

@@ -69,7 +69,9 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     if not queue.counts.stalled:
         return None
     count = jobs(queue.counts.stalled, "has", "have")
-    if workers == 0:
+    if workers is None:
+        text = f"{count} stalled; a worker, if there is one, notices that within a minute or two"
+    elif workers == 0:
         text = f"{count} stalled, and no worker is there to notice"
     else:
         text = f"{count} stalled; workers notice that within a minute or two"

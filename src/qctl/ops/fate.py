@@ -46,7 +46,7 @@ def fate(
     verdict = f"this would be stall {stall} of {max_stalled_count} allowed"
     remedy = f"`{command(keys.prefix, 'jobs', 'retry-stalled', keys.name)}`"
     if workers is None:
-        text = "Redis does not tell which workers are connected (CLIENT LIST is denied)"
+        text = "Redis does not tell which workers are connected (by CLIENT LIST)"
         if too_often:
             text += f"; a worker would fail it for good: {verdict}"
         return Fate(outcome="unknown", text=text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError
 from qctl.ops.advice import Note, notes
 from qctl.ops.known import Known, Memory, run_id, server_id
-from qctl.ops.lookup import Queues, queues_named_or_all
+from qctl.ops.lookup import Queues, from_here, queues_named_or_all
 from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import Counts, QueueSnapshot
@@ -47,7 +47,7 @@ class QueueStatus:
         client_version: of BullMQ, by the last Queue object made.
         paused_by: who paused it, if qctl did.
         oldest_waiting_s: how long the job that has waited longest has done so, in seconds.
-        workers: connected ones; None when Redis does not grant CLIENT LIST.
+        workers: connected ones; None when Redis does not tell.
         legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
         rate_limited_s: how long it still is rate limited, in seconds; None when it is not.
         notes: what deserves attention, with the commands to type.
@@ -139,10 +139,24 @@ def inspect_queues(
         remarks += (_remembered(known, memory),)
     now_s = time.time()
     statuses = tuple(
-        queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
+        _here(
+            queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s),
+            settings,
+            address,
+        )
         for queue in queues.readable
     )
     return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
+
+
+def _here(status: QueueStatus, settings: Settings, address: Address) -> QueueStatus:
+    """With commands that can be typed as they stand."""
+    if not status.notes:
+        return status
+    notes = (
+        replace(note, commands=from_here(note.commands, settings, address)) for note in status.notes
+    )
+    return replace(status, notes=tuple(notes))
 
 
 def _remembered(known: Known, memory: Memory) -> str:
@@ -225,7 +239,7 @@ def _raise_unless_denied(error: ReplyError) -> None:
 def connected_workers(
     client: Client, prefix: str, names: Sequence[str], db: int
 ) -> list[WorkerClient] | None:
-    """Workers of ``prefix`` (see ``list_workers``); None when Redis does not grant CLIENT LIST."""
+    """Workers of ``prefix`` (see ``list_workers``); None when Redis does not tell."""
     try:
         return list_workers(client, prefix, names, db)
     except ReplyError as error:
@@ -234,7 +248,7 @@ def connected_workers(
 
 
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
-    """Workers of one queue; None when Redis does not grant CLIENT LIST."""
+    """Workers of one queue; None when Redis does not tell."""
     workers = connected_workers(client, keys.prefix, [keys.name], db)
     # Those of the prefix's other queues are among them.
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)

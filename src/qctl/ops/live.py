@@ -23,6 +23,7 @@ from qctl.ops.live_events import EventRates, Failure, Rates
 from qctl.ops.live_failures import OtherFailures
 from qctl.ops.lookup import find_queues
 from qctl.ops.workers import WorkerStatus, inspect_workers
+from qctl.wire.clients import WorkerClient
 from qctl.wire.discovery import discover
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -166,7 +167,8 @@ class LiveReader:
         names = self._named or self._discovered()
         remarks: list[str] = []
         snapshots = self._snapshots(view)
-        queues = self._queues(snapshots, remarks)
+        clients = self._connected(snapshots)
+        queues = self._queues(snapshots, clients, remarks)
         self._add_other_failures(names, snapshots, remarks)
         if not self._client.commands:
             # Nothing to read is no proof that Redis answers.
@@ -176,7 +178,7 @@ class LiveReader:
         jobs: tuple[Job, ...] | None = None
         total = 0
         if isinstance(chosen, QueueSnapshot):
-            workers = self._workers(chosen, remarks)
+            workers = self._workers(chosen, clients, remarks)
             limit = min(max(view.jobs, _LEAST_JOBS), _MOST_JOBS)
             jobs = self._jobs(chosen, limit, remarks)
             # Short ones have ended since they were counted.
@@ -216,8 +218,20 @@ class LiveReader:
         found = read_snapshots(self._client, keys) if keys else []
         return dict(zip(wanted, found, strict=True))
 
+    def _connected(
+        self, snapshots: dict[str, QueueSnapshot | ReplyError | None]
+    ) -> Sequence[WorkerClient] | None:
+        """Workers, in one look for all lists: it takes Redis as long as it has connections."""
+        names = [name for name, found in snapshots.items() if isinstance(found, QueueSnapshot)]
+        if not names:
+            return ()
+        return connected_workers(self._client, self._settings.prefix, names, self._address.db)
+
     def _queues(
-        self, snapshots: dict[str, QueueSnapshot | ReplyError | None], remarks: list[str]
+        self,
+        snapshots: dict[str, QueueSnapshot | ReplyError | None],
+        clients: Sequence[WorkerClient] | None,
+        remarks: list[str],
     ) -> tuple[LiveQueue, ...]:
         readable = [s for s in snapshots.values() if isinstance(s, QueueSnapshot)]
         try:
@@ -226,7 +240,7 @@ class LiveReader:
             rates = {}
             remarks.append(f"no rates: {error.what}")
         names = [s.keys.name for s in readable]
-        per_queue = self._worker_counts(names)
+        per_queue = None if clients is None else Counter(client.queue for client in clients)
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
         rows = []
@@ -253,14 +267,11 @@ class LiveReader:
             return
         self._events.add(found)
 
-    def _worker_counts(self, names: Sequence[str]) -> Counter[str] | None:
-        if not names:
-            return Counter()
-        workers = connected_workers(self._client, self._settings.prefix, names, self._address.db)
-        return None if workers is None else Counter(worker.queue for worker in workers)
-
     def _workers(
-        self, chosen: QueueSnapshot, remarks: list[str]
+        self,
+        chosen: QueueSnapshot,
+        clients: Sequence[WorkerClient] | None,
+        remarks: list[str],
     ) -> tuple[WorkerStatus, ...] | None:
         try:
             report, more = inspect_workers(
@@ -270,6 +281,7 @@ class LiveReader:
                 [chosen.keys.name],
                 are_there=True,
                 with_jobs=chosen.counts.active <= MOST_IN_HAND,
+                connected=clients,
             )
         except QctlError as error:
             if error.exit_status == ExitStatus.UNREACHABLE:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qctl.config import DEFAULT_PREFIX
-from qctl.connect import Client
+from qctl.config import DEFAULT_PREFIX, Settings
+from qctl.connect import Address, Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
@@ -154,6 +154,28 @@ def command(prefix: str, verb: str, *words: str) -> str:
     plain = [word for word in words if word not in dashed]
     ordered = [*plain, *options, *(["--", *dashed] if dashed else [])]
     return " ".join(["qctl", verb, *map(quoted, ordered)])
+
+
+def from_here(commands: Iterable[str], settings: Settings, address: Address) -> tuple[str, ...]:
+    """Commands to show, with the flags by which this Redis was named: else, typed as they stand,
+    they would go to another one.
+    """
+    kinds = {name: origin.kind for name, origin in settings.origins.items()}
+    flags: list[str] = []
+    if kinds.get("context") == "flag" and settings.context:
+        flags += ["--context", quoted(settings.context)]
+    if kinds.get("redis.url") == "flag":
+        flags += ["--redis", quoted(str(address))]
+    return tuple(_with_flags(text, flags) for text in commands)
+
+
+def _with_flags(text: str, flags: Sequence[str]) -> str:
+    words = text.split(" ")
+    if words[0] != "qctl":
+        return text
+    # Behind the verb, which may have two words, and before names and a ``--``.
+    end = 3 if words[1] in {"jobs", "schedules"} else 2
+    return " ".join([*words[:end], *flags, *words[end:]])
 
 
 def quoted(word: str) -> str:

@@ -1,6 +1,6 @@
 """Figures for Prometheus: one reading of all queues, workers and processes, of bounded size.
 
-A reading costs what ``status`` costs and four round trips more, however many queues there are.
+A reading costs what ``status`` costs and three round trips more, however many queues there are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class QueueFigures:
         queues: how many queues this is the sum of.
         oldest_waiting_s: the longest of them; None when nothing waits.
         paused: how many of them are paused.
-        workers: connected ones; None when Redis does not grant CLIENT LIST.
+        workers: connected ones; None when Redis does not tell.
         completed_total, failed_total: since BullMQ's metrics of the queue began; None where no
             worker keeps them.
     """

@@ -10,7 +10,7 @@ from qctl.connect import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.attribution import by_address, holders
-from qctl.wire.clients import WorkerClient, list_foreign, list_workers
+from qctl.wire.clients import WorkerClient, list_foreign, list_workers, why_untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +110,13 @@ def read_connections(
     """Who is connected, and which of them these processes are.
 
     Raises:
-        FailedError: Redis does not grant CLIENT LIST, without which no restart can be proved.
+        FailedError: Redis does not tell, and so no restart can be proved.
     """
     workers = list_workers(client, settings.prefix, db=db)
     if workers is None:
-        raise FailedError(
-            "this Redis user may not list clients",
-            why="without it qctl cannot prove that the new workers are connected",
-            hint="grant it: ACL SETUSER … +client|list",
-        )
+        what, hint = why_untold(settings.prefix)
+        why = "so qctl cannot prove that the new workers are connected"
+        raise FailedError(what, why=why, hint=hint)
     found = holders(client, settings.prefix, workers, processes)
     owned: dict[str, list[WorkerClient]] = {}
     for worker in workers:

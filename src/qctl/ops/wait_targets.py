@@ -196,7 +196,7 @@ def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) ->
         found.append(f"no worker of queue {keys.name} is connected")
     if snapshot.counts.stalled and workers is None:
         found.append(
-            "active jobs have lost their worker, and Redis does not tell (CLIENT LIST is denied) "
+            "active jobs have lost their worker, and Redis does not tell (by CLIENT LIST) "
             "whether another is there to take them up"
         )
     elif snapshot.counts.stalled and workers:

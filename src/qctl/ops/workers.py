@@ -20,7 +20,7 @@ from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.known import Memory
 from qctl.ops.lookup import find_queues
 from qctl.wire import heartbeats
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, why_untold
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
 
@@ -72,16 +72,18 @@ def inspect_workers(
     *,
     are_there: bool = False,
     with_jobs: bool = True,
+    connected: Sequence[WorkerClient] | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
     """Workers of the named queues, or of all under the prefix; and remarks on what failed.
 
     Args:
         are_there: the named queues are known to exist.
         with_jobs: also what each has in hand, for which every active job is read.
+        connected: those of the named queues and maybe of others, where they were just asked for.
 
     Raises:
         NotFoundError: a named queue does not exist.
-        FailedError: Redis does not grant CLIENT LIST.
+        FailedError: Redis does not tell who is connected.
     """
     prefix = settings.prefix
     if names and not are_there:
@@ -91,15 +93,14 @@ def inspect_workers(
     known = sorted(wanted) or Memory(settings.state_home, address, prefix).names(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
     remarks: tuple[str, ...] = ()
-    workers = connected_workers(client, prefix, known, address.db)
+    workers = (
+        connected_workers(client, prefix, known, address.db) if connected is None else [*connected]
+    )
     if workers is None and beats:
-        workers, remarks = [], ("only qctl's own workers: this Redis user may not list clients",)
+        workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix)[0]}",)
     if workers is None:
-        raise FailedError(
-            "this Redis user may not see who is connected",
-            why="workers are found by CLIENT LIST",
-            hint="grant it: ACL SETUSER NAME +client|list",
-        )
+        what, hint = why_untold(prefix)
+        raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))

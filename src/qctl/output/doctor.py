@@ -55,7 +55,9 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
     subject = finding.subject
-    name = {"redis": "redis", "check": finding.check}.get(subject.kind, visible(subject.name))
+    name = finding.check if subject.kind == "check" else visible(subject.name)
+    if subject.kind == "redis":
+        name = f"redis {name}".rstrip()
     text = f"{name}: {visible(finding.what)}"
     head = finding.severity.ljust(len(_INDENT) - 1)
     first, *rest = _wrapped(text, width, _INDENT, _INDENT)

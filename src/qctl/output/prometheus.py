@@ -166,7 +166,7 @@ _OF_A_QUEUE: tuple[tuple[str, str, Callable[[QueueFigures], float | None]], ...]
     ("qctl_queue_schedulers", "Job schedulers.", lambda q: q.schedulers),
     (
         "qctl_queue_workers",
-        "Connected workers; absent when Redis does not grant CLIENT LIST.",
+        "Connected workers; absent when Redis does not tell them.",
         lambda q: q.workers,
     ),
 )

@@ -46,13 +46,15 @@ class WorkerClient:
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> list[WorkerClient] | None:
-    """Workers connected to queues of ``prefix``; None when Redis does not grant CLIENT LIST.
+    """Workers connected to queues of ``prefix``; None when that cannot be told (``why_untold``).
 
     Args:
         queues: names known to exist, by which the raw names that the official Python port of
             BullMQ uses are told from base64.
         db: the database the queues are in; workers of another one serve other queues.
     """
+    if not is_listed(prefix):
+        return None
     try:
         lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
     except ReplyError as error:
@@ -62,15 +64,28 @@ def list_workers(
     return parse_workers(lists, prefix, queues, db)
 
 
+def why_untold(prefix: str) -> tuple[str, str]:
+    """Why ``list_workers`` answered None, and what would help: two clauses."""
+    if is_listed(prefix):
+        return "this Redis user may not list clients", "grant it: ACL SETUSER … +client|list"
+    return (
+        f"workers under the prefix {prefix!r} are in no list of Redis, since a connection's name "
+        "may only have printable ASCII and no space",
+        "another prefix; until then drain without --target, and restart by hand",
+    )
+
+
 def parse_workers(
     lists: Iterable[str], prefix: str, queues: Iterable[str] = (), db: int = 0
-) -> list[WorkerClient]:
+) -> list[WorkerClient] | None:
     """The workers among what ``LIST_CLIENTS`` answered, one text for each master.
 
     Args:
         lists: the texts.
-        prefix, queues, db: as for ``list_workers``.
+        prefix, queues, db: as for ``list_workers``; None as there.
     """
+    if not is_listed(prefix):
+        return None
     known = frozenset(queues)
     workers: dict[tuple[str, int], WorkerClient] = {}
     for line in (line for text in lists for line in text.split("\n")):
@@ -115,11 +130,11 @@ def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
     return f"{prefix}:{encoded}" + (f":w:{worker_name}" if worker_name else "")
 
 
-def is_listed(worker_name: str) -> bool:
-    """Whether a worker of this name is in CLIENT LIST: Redis takes only printable ASCII without a
-    space for a connection's name, and BullMQ goes on without one.
+def is_listed(name: str) -> bool:
+    """Whether a worker of this name, or under this prefix, is in CLIENT LIST: Redis takes only
+    printable ASCII without a space for a connection's name, and BullMQ goes on without one.
     """
-    return all("!" <= char <= "~" for char in worker_name)
+    return all("!" <= char <= "~" for char in name)
 
 
 def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClient | None:

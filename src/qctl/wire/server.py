@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
+from qctl.resp import SocketClient
 from qctl.wire.jobs import number, pairs
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
@@ -29,6 +30,7 @@ class ServerFacts:
     """One master. None is what Redis does not tell, or not to this user.
 
     Args:
+        node: of several masters, the ``(host, port)`` of this one.
         role: ``master``, or ``slave`` for a replica.
         master: of a replica, the ``host:port`` of its master.
         maxmemory_bytes: the limit; 0 for none.
@@ -43,9 +45,10 @@ class ServerFacts:
         replicas_needed: Redis refuses writes with fewer good replicas than this.
         replicas_good: those that are near enough; None also where none are needed.
         clock_ahead_ms: of this server against this host, give or take ``clock_error_ms``, the
-            time of the round trip.
+            time of the round trip; 0 and None when this user may not ask for its time.
     """
 
+    node: tuple[str, int] | None = None
     version: str | None
     role: str | None
     master: str | None
@@ -65,17 +68,23 @@ class ServerFacts:
     replicas_good: int | None
     replicas: tuple[ReplicaFacts, ...]
     clock_ahead_ms: int
-    clock_error_ms: int
+    clock_error_ms: int | None
 
 
 def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     """Each master, in three round trips a master.
 
     Raises:
-        ReplyError: Redis refuses TIME.
         UnreachableError: one does not answer.
     """
-    return tuple(_read(node) for node in client.masters())
+    nodes = client.masters()
+    return tuple(
+        # Only a cluster has several, and there each is a connection of its own.
+        replace(_read(node), node=(node.address.host, node.address.port))
+        if len(nodes) > 1 and isinstance(node, SocketClient)
+        else _read(node)
+        for node in nodes
+    )
 
 
 def clock_ms(client: Client) -> int:
@@ -92,10 +101,7 @@ def clock_ms(client: Client) -> int:
 
 
 def _read(node: Client) -> ServerFacts:
-    before_ns = time.time_ns()
-    seconds, micros = node.call("TIME")
-    after_ns = time.time_ns()
-    server_ms = int(seconds) * 1000 + int(micros) // 1000
+    ahead_ms, error_ms = _clock(node)
     info = _info(node)
     settings = _settings(node)
     told = bool(info)
@@ -118,9 +124,23 @@ def _read(node: Client) -> ServerFacts:
         replicas_needed=number(settings.get("min-replicas-to-write")),
         replicas_good=number(info.get("min_slaves_good_slaves")),
         replicas=_replicas(info),
-        clock_ahead_ms=server_ms - (before_ns + after_ns) // 2_000_000,
-        clock_error_ms=-(-(after_ns - before_ns) // 1_000_000),
+        clock_ahead_ms=ahead_ms,
+        clock_error_ms=error_ms,
     )
+
+
+def _clock(node: Client) -> tuple[int, int | None]:
+    before_ns = time.time_ns()
+    try:
+        seconds, micros = node.call("TIME")
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
+        return 0, None
+    after_ns = time.time_ns()
+    server_ms = int(seconds) * 1000 + int(micros) // 1000
+    error_ms = -(-(after_ns - before_ns) // 1_000_000)
+    return server_ms - (before_ns + after_ns) // 2_000_000, error_ms
 
 
 def _ms(seconds: int | None) -> int | None:

@@ -230,12 +230,16 @@ def test_the_context_is_never_cut_off() -> None:
 
 def test_dear_readings_are_made_more_seldom() -> None:
     feed = Feed()
-    feed.pause_s = 7.25
     app = view(feed)
 
     async def steps(pilot: Pilot[int]) -> None:
-        await until(pilot, app, "31 cmds 4 ms/7.25 s", "mailer")
+        await until(pilot, app, "mailer")
+        feed.pause_s = 7.25
+        await pilot.press("down")
+        await until(pilot, app, "31 cmds 4 ms/7.25 s")
         asked = len(feed.asked)
+        # Scrolling makes none sooner either.
+        await pilot.press("up")
         await pilot.pause(1.2)
         assert len(feed.asked) == asked
 
@@ -279,6 +283,30 @@ def test_of_a_thousand_queues_only_those_in_sight_are_read() -> None:
 
     drive(app, steps)
     assert max(len(view.queues) for view in feed.asked) < 20
+
+
+def test_leaving_does_not_wait_for_a_redis_that_hangs() -> None:
+    feed = Feed()
+    hangs, goes_on, came_back = (threading.Event() for _ in range(3))
+
+    def read(view: View) -> Reading:
+        if view.queues:
+            hangs.set()
+            goes_on.wait(3)
+            came_back.set()
+        return feed.read(view)
+
+    app = TopApp(read, Recorder(), interval_s=0.3)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        while not hangs.is_set():
+            await pilot.pause(0.02)
+        await pilot.press("q")
+
+    assert drive(app, steps) == 0
+    assert not came_back.is_set()
+    goes_on.set()
+    came_back.wait(5)
 
 
 def test_old_figures_say_so_and_clocks_stop() -> None:
@@ -409,7 +437,7 @@ def test_who_paused_it() -> None:
     drive(app, steps)
 
 
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (20, 5), (200, 60)])
+@pytest.mark.parametrize("size", [(40, 12), (60, 20), (80, 24), (20, 5), (200, 60)])
 def test_no_line_is_wider_than_the_terminal(size: tuple[int, int]) -> None:
     app = view(Feed())
 
@@ -417,6 +445,11 @@ def test_no_line_is_wider_than_the_terminal(size: tuple[int, int]) -> None:
         await until(pilot, app, "QUEUES")
         lines = lines_of(app)
         assert len(lines) == size[1]
+        if size[1] >= 20:
+            # One line each, however narrow.
+            first = next(n for n, line in enumerate(lines) if "QUEUES" in line) + 2
+            assert [line[0] for line in lines[first : first + 2]] == [">", " "]
+            assert lines[first + 1].strip()
         await pilot.press("question_mark")
         await until(pilot, app, "Keys")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError
+from qctl.errors import ExitStatus, FailedError, QctlError, ReplyError, UnreachableError
 from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, workers
 from qctl.ops.doctor.findings import (
     SEVERITIES,
@@ -31,7 +31,7 @@ from qctl.ops.doctor.findings import (
     name_of,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
+from qctl.ops.lookup import Queues, find_queues, from_here, queues_named_or_all
 from qctl.ops.targets import Target, open_target, read_connections
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -126,7 +126,11 @@ def _served_by(
     client: Client, address: Address, settings: Settings, target: Target
 ) -> Sequence[str]:
     """Queues of the target; all are looked at where that cannot be told."""
-    connections = read_connections(client, settings, address.db, target.processes)
+    try:
+        connections = read_connections(client, settings, address.db, target.processes)
+    except FailedError:
+        # The checks that go by workers say so.
+        return ()
     return sorted(connections.queues_of(target.processes) | set(target.configured))
 
 
@@ -139,7 +143,8 @@ def _make(check: Check, look: Look) -> tuple[CheckResult, list[Finding]]:
             if isinstance(said, Scope):
                 scopes.append(said.text)
             else:
-                found.append(replace(said, check=name))
+                commands = from_here(said.commands, look.settings, look.address)
+                found.append(replace(said, check=name, commands=commands))
     except NotHereError as error:
         return CheckResult(name, "skipped", str(error)), found
     except UnreachableError:

@@ -10,6 +10,7 @@ from qctl.errors import ReplyError
 
 if TYPE_CHECKING:
     from qctl.ops.doctor.look import Look
+    from qctl.wire.server import ServerFacts
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -19,13 +20,19 @@ EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a finding is about: a ``queue``, a ``process``, ``redis`` or a ``check``."""
+    """What a finding is about: a ``queue``, a ``process``, ``redis`` or a ``check``.
+
+    Args:
+        name: of ``redis`` the ``host:port`` of one master of a cluster; else empty.
+    """
 
     kind: Literal["queue", "process", "redis", "check"]
     name: str
 
 
-REDIS = Subject("redis", "")
+def redis(server: ServerFacts) -> Subject:
+    """The Redis of ``--redis``; of a cluster one of its masters, by name."""
+    return Subject("redis", "" if server.node is None else "{}:{}".format(*server.node))
 
 
 def queue(name: str) -> Subject:

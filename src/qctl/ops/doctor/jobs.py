@@ -31,6 +31,14 @@ from qctl.wire.versions import of_other_libraries
 MOST_KEYS = 30_000
 MOST_JOBS = 2000
 _DONE = frozenset({"completed", "failed"})
+# Of stuck parents.
+_CURES = {
+    "failed": "retry or remove these children; give children failParentOnFailure, "
+    "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
+    "gone": "where a child is gone, BullMQ's job.removeUnprocessedChildren() of the parent lets it "
+    "run; it deletes the children that have not run",
+    "none": "where no child is left, add the flow again and remove the parent",
+}
 T = TypeVar("T")
 
 
@@ -38,7 +46,9 @@ def stalled(look: Look) -> Iterator[Finding]:
     """Jobs in ``active`` that nobody holds."""
     for snapshot in look.snapshots:
         # Counted anew: what was about to be done when the queue was first read is over by now.
-        ids = [job.id for job in look.active(snapshot.keys) if job.is_orphan]
+        # One without a hash cannot run again; missing_hashes tells of it.
+        orphans = (job for job in look.active(snapshot.keys) if job.is_orphan)
+        ids = [job.id for job in orphans if job.name is not None]
         if not ids or not snapshot.counts.stalled:
             continue
         workers = _number_of_workers(look, snapshot.keys)
@@ -234,8 +244,7 @@ def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) ->
                 if parent.child
             ],
         },
-        remedy="retry or remove these children; give children failParentOnFailure, "
-        "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
+        remedy="; ".join(_CURES[reason] for reason in reasons),
         commands=tuple(commands),
     )
 

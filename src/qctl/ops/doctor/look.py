@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qctl.config import Settings
@@ -15,7 +15,7 @@ from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.lookup import Queues, command, quoted
 from qctl.wire import server
 from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, why_untold
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -72,9 +72,15 @@ class Look:
         """A qctl command to show, with this look's prefix."""
         return command(self.settings.prefix, verb, *words)
 
-    def redis_cli(self, *words: str) -> str:
-        """A command for Redis itself to show, at the address of this look, without a password."""
+    def redis_cli(self, node: tuple[str, int] | None, *words: str) -> str:
+        """A command for Redis itself to show, without a password.
+
+        Args:
+            node: host and port of one master of a cluster; None for the address of this look.
+        """
         address = self.address
+        if node is not None:
+            address = replace(address, mode="standalone", host=node[0], port=node[1])
         options = ["--tls"] * address.tls
         if address.mode == "standalone":
             if address.unix_path:
@@ -98,7 +104,7 @@ class Look:
         """All that are connected under the prefix.
 
         Raises:
-            CannotTellError: Redis does not grant CLIENT LIST.
+            CannotTellError: Redis does not tell them.
         """
         return self.once("workers", self._read_workers)
 
@@ -106,9 +112,7 @@ class Look:
         names = [keys.name for keys in self.keys]
         found = connected_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
-            raise CannotTellError(
-                "this Redis user may not list clients", "grant it: ACL SETUSER … +client|list"
-            )
+            raise CannotTellError(*why_untold(self.settings.prefix))
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:

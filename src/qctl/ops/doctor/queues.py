@@ -76,7 +76,8 @@ def _cure(wrong: Sequence[WrongKey]) -> str:
 
 def _renames(look: Look, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
     return tuple(
-        look.redis_cli("renamenx", quoted(each.key), quoted(f"wrong:{each.key}")) for each in wrong
+        look.redis_cli(None, "renamenx", quoted(each.key), quoted(f"wrong:{each.key}"))
+        for each in wrong
     )
 
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 
-from qctl.ops.doctor.findings import REDIS, CannotTellError, Check, Finding, NotHereError, queue
+from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue, redis
 from qctl.ops.doctor.look import Look
 from qctl.wire.memory import Holding, holdings
 from qctl.wire.server import ServerFacts
@@ -30,14 +30,16 @@ def eviction(look: Look) -> Iterator[Finding]:
             when = "when its memory is full" if limited else "as soon as a maxmemory is set"
             yield Finding(
                 severity="error" if limited else "warning",
-                subject=REDIS,
+                subject=redis(server),
                 what=f"the eviction policy is {policy}: Redis deletes jobs and locks {when}",
                 evidence={
                     "eviction_policy": policy,
                     "maxmemory_bytes": server.maxmemory_bytes,
                 },
                 remedy="BullMQ needs noeviction; write it into redis.conf too",
-                commands=(look.redis_cli("config", "set", "maxmemory-policy", "noeviction"),),
+                commands=(
+                    look.redis_cli(server.node, "config", "set", "maxmemory-policy", "noeviction"),
+                ),
             )
 
 
@@ -55,27 +57,27 @@ def persistence(look: Look) -> Iterator[Finding]:
             which = "append-only file" if server.aof_ok is False else "snapshot"
             yield Finding(
                 severity="error",
-                subject=REDIS,
+                subject=redis(server),
                 what=f"Redis could not write its {which} the last time it tried",
                 evidence=facts,
                 remedy="see its log: is the disk full, may it write its folder",
-                commands=(look.redis_cli("info", "persistence"),),
+                commands=(look.redis_cli(server.node, "info", "persistence"),),
             )
         if server.aof_enabled:
             continue
         if server.rdb_schedule == "":
             yield Finding(
                 severity="warning",
-                subject=REDIS,
+                subject=redis(server),
                 what="neither append-only file nor snapshots: a restart of Redis loses all jobs",
                 evidence=facts,
                 remedy="turn one on, also in redis.conf",
-                commands=(look.redis_cli("config", "set", "appendonly", "yes"),),
+                commands=(look.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
             )
         elif server.rdb_schedule is None and not _has_saved(server):
             yield Finding(
                 severity="info",
-                subject=REDIS,
+                subject=redis(server),
                 what="no append-only file, and whether snapshots are made cannot be told: this "
                 "user may not CONFIG GET",
                 evidence=facts,
@@ -84,12 +86,12 @@ def persistence(look: Look) -> Iterator[Finding]:
         else:
             yield Finding(
                 severity="info",
-                subject=REDIS,
+                subject=redis(server),
                 what="snapshots only: a crash of Redis loses what was written since the last one"
                 + (f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""),
                 evidence=facts,
                 remedy="an append-only file loses a second at most",
-                commands=(look.redis_cli("config", "set", "appendonly", "yes"),),
+                commands=(look.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
             )
 
 
@@ -106,7 +108,7 @@ def memory(look: Look) -> Iterator[Finding]:
         shown = ", ".join(f"{held} of {held.keys.name}" for held in largest)
         yield Finding(
             severity="error" if share >= MEMORY_ERROR else "warning",
-            subject=REDIS,
+            subject=redis(server),
             what=f"{share:.0%} of the memory that Redis may take is used"
             + (f"; the most of these queues: {shown}" if shown else ""),
             evidence={
@@ -142,7 +144,7 @@ def redis_version(look: Look) -> Iterator[Finding]:
             continue
         yield Finding(
             severity="error" if version < OLDEST_SUPPORTED else "warning",
-            subject=REDIS,
+            subject=redis(server),
             what=f"Redis {server.version} is older than the 6.2 that BullMQ recommends",
             evidence={"version": server.version},
             remedy="update Redis; below 5.0 BullMQ does not work at all",
@@ -153,12 +155,16 @@ def clock(look: Look) -> Iterator[Finding]:
     """A clock of this host that differs from Redis' by more than the measurement can tell."""
     for server in look.servers:
         ahead_ms = server.clock_ahead_ms
+        if server.clock_error_ms is None:
+            raise CannotTellError(
+                "this Redis user may not ask for its time", "grant it: ACL SETUSER … +time"
+            )
         if abs(ahead_ms) - server.clock_error_ms <= MOST_SKEW_MS:
             continue
         side = "behind" if ahead_ms > 0 else "ahead of"
         yield Finding(
             severity="warning",
-            subject=REDIS,
+            subject=redis(server),
             what=f"this host's clock is {abs(ahead_ms) / 1000:.1f} s {side} that of Redis",
             evidence={"clock_ahead_ms": ahead_ms, "clock_error_ms": server.clock_error_ms},
             remedy="synchronise both (NTP): jobs' delays and schedules go by the hosts' clocks",
@@ -174,11 +180,11 @@ def replica(look: Look) -> Iterator[Finding]:
         if server.role == "slave":
             yield Finding(
                 severity="error",
-                subject=REDIS,
+                subject=redis(server),
                 what="this Redis is a replica: it takes no jobs, and what it shows may be old",
                 evidence={"role": server.role},
                 remedy="connect to the master, whose address it tells",
-                commands=(look.redis_cli("info", "replication"),),
+                commands=(look.redis_cli(server.node, "info", "replication"),),
             )
 
 

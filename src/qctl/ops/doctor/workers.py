@@ -15,6 +15,7 @@ from qctl.ops.doctor.findings import (
     queue,
 )
 from qctl.ops.doctor.look import Look
+from qctl.wire.active import ActiveJob
 from qctl.wire.clients import WorkerClient, is_listed
 from qctl.wire.events import Event, recent_events
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -30,7 +31,8 @@ def no_workers(look: Look) -> Iterator[Finding]:
     """Jobs wait, the queue is not paused, and no worker is connected."""
     for snapshot in look.snapshots:
         note = advice.unserved(snapshot, len(look.workers_of(snapshot.keys)))
-        if note is not None and not snapshot.paused:
+        # Somebody may be there whom Redis does not list.
+        if note is not None and not snapshot.paused and not _unlisted(look, snapshot):
             yield Finding(
                 severity="warning",
                 subject=queue(snapshot.keys.name),
@@ -118,7 +120,7 @@ def unnamed_workers(look: Look) -> Iterator[Finding]:
 def unlisted_workers(look: Look) -> Iterator[Finding]:
     """Workers by whose jobs alone one knows of them: Redis does not take their names."""
     for snapshot in look.snapshots:
-        running = [job for job in look.active(snapshot.keys) if not is_listed(job.worker or "")]
+        running = _unlisted(look, snapshot)
         names = sorted({str(job.worker) for job in running})
         if names:
             listed = ", ".join(map(repr, names[:EXAMPLES]))
@@ -135,6 +137,11 @@ def unlisted_workers(look: Look) -> Iterator[Finding]:
                 },
                 remedy="rename them, for example to host, pid and a number",
             )
+
+
+def _unlisted(look: Look, snapshot: QueueSnapshot) -> list[ActiveJob]:
+    """The jobs in hand of workers that CLIENT LIST leaves out."""
+    return [job for job in look.active(snapshot.keys) if not is_listed(job.worker or "")]
 
 
 def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:

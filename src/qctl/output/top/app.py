@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from concurrent.futures import Future
+from functools import partial
+from typing import ClassVar, TypeVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -28,12 +31,28 @@ from qctl.output.top.dialogs import (
 )
 from qctl.output.top.panel import Key, Panel
 
+T = TypeVar("T")
 # However fast one scrolls, Redis is asked no more often.
 LEAST_GAP_S = 0.2
 # A reading that takes this many intervals is told to the operator.
 _LATE = 3
 _LATE_S = 5.0
 _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
+
+
+async def _unattended(call: Callable[[], T]) -> T:
+    """What ``call`` returns, from a thread that leaving does not wait for: Redis may hang."""
+    told: Future[T] = Future()
+    told.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            told.set_result(call())
+        except BaseException as error:
+            told.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(told)
 
 
 class TopApp(App[int]):
@@ -53,6 +72,7 @@ class TopApp(App[int]):
     #banner { display: none; text-style: bold reverse; height: auto; }
     #text { height: auto; }
     Panel { height: 1fr; width: 100%; min-height: 2; background: ansi_default; }
+    Panel, #status, #note, #keys { text-wrap: nowrap; text-overflow: clip; }
     #queues { height: 2fr; }
     #filter { display: none; height: 1; border: none; padding: 0; background: ansi_default; }
     """
@@ -123,19 +143,20 @@ class TopApp(App[int]):
         while True:
             view = self._view()
             try:
-                reading = await asyncio.to_thread(self._read, view)
+                reading = await _unattended(partial(self._read, view))
             except QctlError as error:
                 self._trouble = error
             else:
                 self._trouble, self._reading = None, reading
                 self._read_at = time.monotonic()
             self._show()
-            await asyncio.sleep(LEAST_GAP_S)
+            gap_s = max(LEAST_GAP_S, self._reading.pause_s if self._reading else 0.0)
+            await asyncio.sleep(gap_s)
             if self._trouble is None and self._view() != view:
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(self._pause_s - LEAST_GAP_S, 0.01))
+                await asyncio.wait_for(self._wake.wait(), max(self._pause_s - gap_s, 0.01))
 
     def _view(self) -> View:
         queues = self._panels["queues"]
@@ -337,7 +358,7 @@ class TopApp(App[int]):
         self._busy = True
         try:
             try:
-                proposal = await asyncio.to_thread(prepare)
+                proposal = await _unattended(prepare)
             except QctlError as error:
                 await self.push_screen_wait(Window("Nothing was changed", error_lines(error)))
                 return

@@ -136,6 +136,4 @@ class Panel(Widget, can_focus=True):
             if self._age:
                 body = Text(body.plain, style="dim")
             head = Text("\n").join([head, body])
-        head.no_wrap = True
-        head.overflow = "crop"
         return head

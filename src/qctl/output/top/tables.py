@@ -16,8 +16,8 @@ from qctl.output.text import cells, short_duration, shortened, size, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
 _UNREAD = "…"
-# Below this width a sparkline takes the place that names need.
-_WIDE = 100
+# Below these widths a long sparkline, and then any, takes the place that names need.
+_WIDE, _NARROW = 100, 80
 _NARROW_TREND = 8
 _WIDE_TREND = 24
 
@@ -86,11 +86,12 @@ def rate(per_s: float, rates: Rates) -> str:
 def queue_lines(queues: Sequence[tuple[str, LiveQueue | None]], chosen: int, *, width: int) -> str:
     """Queues by name, None for one that was not read yet; ``chosen`` is the index of the marked."""
     trend = _WIDE_TREND if width >= _WIDE else _NARROW_TREND
+    shown = len(_QUEUES) - (width < _NARROW)
     rows = [
-        [_mark(index == chosen), *_queue_row(name, queue, trend)]
+        [_mark(index == chosen), *_queue_row(name, queue, trend)][:shown]
         for index, (name, queue) in enumerate(queues)
     ]
-    return table(_QUEUES, rows, width=width, colour=True)
+    return table(_QUEUES[:shown], rows, width=width, colour=True)
 
 
 def _mark(is_chosen: bool) -> str:
