@@ -323,19 +323,20 @@ class Lab:
         jobs = [{"name": "job", "data": {"ms": each}, "opts": {}} for each in ms]
         return self.bull(version).add_bulk(queue, jobs)
 
-    def hold(self, count: int = 1, *, version: int = 6) -> list[str]:
+    def hold(self, count: int = 1, *, queue: str = "q", version: int = 6) -> list[str]:
         """Add jobs that run until ``release``, and wait until they do; their ids.
 
         However slowly qctl starts, it finds them running.
         """
         job = {"name": "job", "data": {"held": True}, "opts": {}}
-        held = self.bull(version).add_bulk("q", [job] * count)
-        self.wait_started(*held)
+        held = self.bull(version).add_bulk(queue, [job] * count)
+        self.wait_started(*held, queue=queue)
         return held
 
-    def release(self) -> None:
-        """Let the held jobs end."""
-        self.client.call("SET", "release:q", 1)
+    def release(self, *queues: str) -> None:
+        """Let the held jobs end, of q unless others are named."""
+        for queue in queues or ("q",):
+            self.client.call("SET", f"release:{queue}", 1)
 
     def bring_redis_back(self) -> None:
         """Start the Redis that was stopped, and forget the old connection to it."""

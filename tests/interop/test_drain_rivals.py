@@ -17,8 +17,7 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -> None:
     version = who if isinstance(who, int) else 6
     lab.app(version=version)
-    first = lab.add(800, version=version)
-    lab.wait_started(*first)
+    first = lab.hold(version=version)
     if who == "qctl":
         assert lab.qctl("pause", "q").code == 0
     else:
@@ -28,7 +27,7 @@ def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -
     by = lab.qctl("status", "q", "--json").json["queues"][0]["paused_by"]
     traces = lab.traces()
 
-    done = lab.steps(*DRAIN).finish()
+    done = lab.drain_held(*DRAIN)
     assert done.code == 0, done.err
     assert done.steps[0]["already_paused"] == ["q"]
     assert any("stays paused" in text for text in done.steps[0]["warnings"])
@@ -48,14 +47,14 @@ def test_a_queue_that_was_paused_before_stays_paused(lab: Lab, who: str | int) -
 def test_a_queue_paused_by_another_during_the_drain_stays_paused(lab: Lab, who: str | int) -> None:
     version = who if isinstance(who, int) else 6
     lab.app(version=version)
-    added = lab.add(2000, 10, version=version)
-    lab.wait_started(added[0])
+    added = [*lab.hold(version=version), *lab.add(10, version=version)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     if who == "qctl":
         assert lab.qctl("pause", "q").code == 0
     else:
         lab.bull(version).pause("q")
+    lab.release()
     done = drain.finish()
     assert done.code == 0, done.err
     assert (done.report["outcome"], done.report["resumed"]) == ("restarted", False)
@@ -68,8 +67,7 @@ def test_a_queue_paused_by_another_during_the_drain_stays_paused(lab: Lab, who: 
 
 def test_a_drain_of_a_queue_that_another_resumes_goes_no_further(lab: Lab) -> None:
     lab.app()
-    added = lab.add(2000, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     pid = lab.pm2.pid("app")
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
@@ -82,13 +80,13 @@ def test_a_drain_of_a_queue_that_another_resumes_goes_no_further(lab: Lab) -> No
     assert "restarting" not in done.step_names
     lab.prove_tidy("q")
     assert lab.pm2.pid("app") == pid
+    lab.release()
     lab.prove(added)
 
 
 def test_qctl_resume_keeps_off_unless_forced(lab: Lab) -> None:
     lab.app()
-    added = lab.add(3000, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     refused = lab.qctl("resume", "q")
@@ -99,13 +97,13 @@ def test_qctl_resume_keeps_off_unless_forced(lab: Lab) -> None:
     assert lab.qctl("resume", "q", "--force").code == 0
     done = drain.finish()
     assert (done.code, done.report["outcome"]) == (1, "aborted")
+    lab.release()
     lab.prove(added)
 
 
 def test_a_second_drain_keeps_off(lab: Lab) -> None:
     lab.app()
-    added = lab.add(2500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     first = lab.steps(*DRAIN)
     first.await_step("waiting")
     second = lab.qctl(*DRAIN, "--json")
@@ -116,6 +114,7 @@ def test_a_second_drain_keeps_off(lab: Lab) -> None:
     assert restart.code == 5
     assert f"pid {first.pid}" in restart.err
     assert lab.is_paused()
+    lab.release()
     done = first.finish()
     assert done.code == 0, done.err
     assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
@@ -124,13 +123,11 @@ def test_a_second_drain_keeps_off(lab: Lab) -> None:
 
 def test_two_queues_of_one_process_are_drained_together(lab: Lab) -> None:
     lab.app(queues="a,b")
-    a = lab.add(2000, 10, queue="a")
-    b = lab.add(2400, 10, queue="b")
-    lab.wait_started(a[0], queue="a")
-    lab.wait_started(b[0], queue="b")
-    done = lab.steps(
-        "drain", "a", "--then-restart", "--target", "pm2:app", "--include-others"
-    ).finish()
+    a, b = ([*lab.hold(queue=name), *lab.add(10, queue=name)] for name in ("a", "b"))
+    drain = lab.steps("drain", "a", "--then-restart", "--target", "pm2:app", "--include-others")
+    drain.await_step("waiting")
+    lab.release("a", "b")
+    done = drain.finish()
     assert done.code == 0, done.err
     assert done.report["queues"] == ["a", "b"]
     results = {(job["queue"], job["id"]): job["result"] for job in done.report["jobs"]}

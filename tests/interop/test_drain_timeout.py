@@ -16,8 +16,7 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app", "--timeout", "1s
 @pytest.mark.parametrize("then_restart", [True, False])
 def test_a_timeout_puts_everything_back(lab: Lab, then_restart: bool) -> None:
     lab.app()
-    added = lab.add(3500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     pid = lab.pm2.pid("app")
     args = DRAIN if then_restart else ("drain", "q", "--timeout", "1s")
     done = lab.qctl(*args, "--json")
@@ -31,27 +30,27 @@ def test_a_timeout_puts_everything_back(lab: Lab, then_restart: bool) -> None:
     assert report["paused_s"] >= 1
     lab.prove_tidy("q")
     assert lab.pm2.pid("app") == pid
+    lab.release()
     lab.prove(added)
 
 
 def test_the_operator_is_told_what_still_runs(lab: Lab) -> None:
     lab.app(WORKER_NAME="porter")
-    added = lab.add(3500)
-    lab.wait_started(*added)
+    added = lab.hold()
     done = lab.qctl(*DRAIN)
     assert done.code == 4
     assert "timed out" in done.out
     assert f"q {added[0]}  job, running" in done.out
     assert "worker porter" in done.out
     assert done.out.rstrip().endswith("q running again")
+    lab.release()
     lab.prove(added)
 
 
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> None:
     lab.app(version=version, concurrency=2)
-    cut = lab.add(3500, 3500, version=version)
-    lab.wait_started(*cut)
+    cut = lab.hold(2, version=version)
     more = lab.add(10, version=version)
     done = lab.steps(*DRAIN, "--on-timeout", "restart").finish()
     assert done.code == 0, done.err
@@ -64,6 +63,7 @@ def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> Non
     assert report["jobs"] == [{"queue": "q", "id": i, "result": "interrupted"} for i in cut]
     for job_id in cut:
         assert lab.client.call("HGET", lab.keys()(job_id), "stc") is None
+    lab.release()
     lab.prove([*cut, *more], again=cut)
     # Uncounted: what they were cut short by was no attempt of theirs.
     assert all(lab.client.call("HGET", lab.keys()(i), "atm") == "1" for i in cut)
@@ -73,8 +73,7 @@ def test_another_workers_job_is_left_alone(lab: Lab) -> None:
     lab.app(LOCK_MS=2000, STALLED_MS=600_000)
     outside = lab.bull(fresh=True)
     outside.start_worker("q", lockDuration=2000, stalledInterval=600_000)
-    jobs = lab.add(5000, 5000)
-    lab.wait_started(*jobs)
+    jobs = lab.hold(2)
     pid = lab.pm2.pid("app")
     (cut,) = [job_id for job_id in jobs if lab.rows(job_id)[0]["pid"] == pid]
     (kept,) = [job_id for job_id in jobs if lab.rows(job_id)[0]["pid"] == outside.pid]
@@ -89,16 +88,20 @@ def test_another_workers_job_is_left_alone(lab: Lab) -> None:
     assert results[cut] == "interrupted"
     assert results[kept] in {"running", "completed"}
     assert lab.client.call("HGET", lab.keys()(cut), "stc") is None
+    lab.release()
     lab.prove(jobs, again=[cut])
     assert [row["pid"] for row in lab.rows(kept)] == [outside.pid] * 2
 
 
 def test_a_graceful_app_ends_its_jobs_after_the_timeout(lab: Lab) -> None:
     lab.app(HANDLE_SIGINT=1, options={"kill_timeout": 10_000})
-    added = lab.add(3500, 10)
-    lab.wait_started(added[0])
-    done = lab.qctl(*DRAIN, "--on-timeout", "restart", "--json")
+    added = [*lab.hold(), *lab.add(10)]
+    drain = lab.steps(*DRAIN, "--on-timeout", "restart")
+    drain.await_step("restarting")
+    lab.release()
+    done = drain.finish()
     assert done.code == 0, done.err
-    assert (done.json["interrupted"], done.json["recovered"], done.json["lost"]) == (0, 0, 0)
-    assert done.json["jobs"] == [{"queue": "q", "id": added[0], "result": "completed"}]
+    report = done.report
+    assert (report["interrupted"], report["recovered"], report["lost"]) == (0, 0, 0)
+    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "completed"}]
     lab.prove(added)
