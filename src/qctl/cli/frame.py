@@ -319,9 +319,9 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
         env = make_environment(streams, **options)
         for warning in env.settings.warnings:
             env.note(warning)
-        if writes:
-            guard_write(env, confirmed, dry_run=arguments["dry_run"])
         try:
+            if writes:
+                guard_write(env, confirmed, dry_run=arguments["dry_run"])
             function(env, **arguments)
         finally:
             env.close()
