@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -326,6 +327,12 @@ def test_malformed_secrets(place: Place, text: str) -> None:
         place.write(user=f"[redis]\n{text}").load()
 
 
+def test_a_url_of_the_wrong_type_is_not_shown(place: Place) -> None:
+    with pytest.raises(UsageError) as caught:
+        place.write(user='[redis]\nurl = ["hunter2"]').load()
+    assert caught.value.why == f"it is none in {place.user} [redis]"
+
+
 @pytest.mark.parametrize(
     ("url", "full"),
     [
@@ -344,6 +351,32 @@ def test_a_url_that_takes_no_other_password(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         with_password(url, "s3cret")
     assert "s3cret" not in str(vars(caught.value))
+
+
+def test_a_folder_that_was_removed_or_may_not_be_looked_into_has_no_project(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write(user='[redis]\nprefix = "mine"', project='[redis]\nprefix = "theirs"')
+    gone = place.folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert load_settings(environ=place.environ).prefix == "mine"
+
+    closed = place.user.parent
+    is_file = Path.is_file
+
+    def look(path: Path) -> bool:
+        if path.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", look)
+    # A guard may stand in the user's own, so that is not passed over.
+    with pytest.raises(UsageError, match=r"config\.toml cannot be looked at"):
+        place.load()
+    closed = place.folder / "project/deep"
+    assert place.load().prefix == "theirs"
 
 
 GUARDED = """

@@ -112,7 +112,7 @@ def load_settings(
         NotFoundError: the context is not defined.
     """
     env = os.environ if environ is None else environ
-    files = read_layers(env, cwd or Path.cwd())
+    files = read_layers(env, cwd)
     flags = _given(
         "flag",
         {"redis.url": ["--redis"], "redis.prefix": ["--prefix"], "context": ["--context"]},
