@@ -6,6 +6,7 @@ import errno
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qctl.config import Settings, load_settings
@@ -241,6 +242,21 @@ def test_a_command_that_hangs_with_a_grandchild_ends(place: Place) -> None:
     assert password is not None
     with pytest.raises(QctlError, match="took longer than"):
         password.read(timeout_s=0.2)
+
+
+def test_a_command_does_not_outlive_an_interrupted_qctl(place: Place) -> None:
+    pid = place.folder / "pid"
+    code = (
+        "import os, pathlib, signal, time\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(10)\n"
+    )
+    password = with_command(place, code).password
+    assert password is not None
+    with pytest.raises(KeyboardInterrupt):
+        password.read()
+    assert not psutil.pid_exists(int(pid.read_text()))
 
 
 def test_a_command_that_is_not_there(place: Place) -> None:
