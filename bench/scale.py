@@ -138,6 +138,13 @@ def runs(sizes: Sizes) -> list[Run]:
             rounds=1),
         Run("retry-failed, half of the million", (*retry, BIG, "--where", timeout, "--yes"),
             rounds=1),
+        Run("remove one, in the middle of the million",
+            ("jobs", "remove", BACKLOG, str(sizes.waiting // 2), "--yes"), rounds=1),
+        Run("remove the last (--where) of the million",
+            ("jobs", "remove", BACKLOG, "--state", "waiting", "--where",
+             f"id = {sizes.waiting + 20}", "--yes"), rounds=1),
+        Run("purge, the other half of the failed",
+            ("purge", BIG, "--state", "failed", "--yes"), rounds=1),
     ]  # fmt: skip
 
 
@@ -236,7 +243,7 @@ class Lab:
 
     def print_table(self, rows: Sequence[Run], only: str) -> None:
         columns = ("seconds", "MiB", "trips", "commands", "Redis ms", "longest ms")
-        print(f"{'':37}" + "".join(f"{column:>11}" for column in columns))
+        print(f"{'':41}" + "".join(f"{column:>11}" for column in columns))
         worst = waited = 0
         for run in rows:
             if only not in run.title or not self._exists(run.words):
@@ -244,7 +251,7 @@ class Lab:
             cost = self.measure(run)
             worst, waited = max(worst, cost.longest_us), max(waited, cost.waited_us)
             print(
-                f"{run.title:37}{cost.seconds:11.3f}{cost.rss_bytes / 2**20:11.0f}"
+                f"{run.title:41}{cost.seconds:11.3f}{cost.rss_bytes / 2**20:11.0f}"
                 f"{cost.trips:11,}{cost.commands:11,}{cost.redis_ms:11.1f}"
                 f"{cost.longest_us / 1000:11.2f} {cost.longest}",
                 flush=True,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fakeredis
+import hypothesis
 import pytest
 
 from qctl.connect import Arg, Client, connect
@@ -19,6 +20,10 @@ from qctl.errors import ReplyError
 from qctl.redis_py import RedisPyClient
 from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
 from tests.servers import RedisServer
+
+# How long an example takes is up to the machine.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 __all__ = ["bullmq", "idle_bulls", "node_bull", "node_modules", "pm2"]
 

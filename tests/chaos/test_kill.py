@@ -28,15 +28,17 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 )
 def test_a_killed_drain_is_undone(lab: Lab, step: str, version: int) -> None:
     lab.app(version=version)
-    first = lab.add(2000, version=version)
+    first = lab.hold(version=version)
     producer = lab.producer(version=version, EVERY_MS=60, JOB_MS=30)
-    lab.wait_started(*first)
     drain = lab.steps(*DRAIN)
     drain.await_step("paused")
     watchdog = drain.watchdog_pid
+    if step not in {"paused", "waiting"}:
+        lab.release()
 
     drain.await_step(step)
     drain.kill()
+    lab.release()
     wait_until(
         lambda: lab.put_right(watchdog, "q"),
         f"the drain to be undone: {lab.traces()}",
@@ -55,20 +57,19 @@ def test_a_killed_drain_is_undone(lab: Lab, step: str, version: int) -> None:
 
 def test_a_killed_plain_drain_is_undone_too(lab: Lab) -> None:
     lab.app()
-    added = lab.add(1500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps("drain", "q")
     drain.await_step("waiting")
     watchdog = drain.watchdog_pid
     drain.kill()
     wait_until(lambda: lab.put_right(watchdog, "q"), "the pause to go", timeout_s=PUT_RIGHT_S)
+    lab.release()
     lab.prove(added)
 
 
 def test_a_killed_watchdog_is_replaced(lab: Lab) -> None:
     lab.app()
-    added = lab.add(3500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     first = drain.watchdog_pid
@@ -79,16 +80,17 @@ def test_a_killed_watchdog_is_replaced(lab: Lab) -> None:
     # And the new one is as good as the old one.
     drain.kill()
     wait_until(lambda: lab.put_right(second, "q"), "the pause to go", timeout_s=PUT_RIGHT_S)
+    lab.release()
     lab.prove(added)
 
 
 def test_a_drain_whose_watchdog_was_killed_ends_well(lab: Lab) -> None:
     lab.app()
-    added = lab.add(2500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     kill(drain.watchdog_pid)
+    lab.release()
     done = drain.finish()
     assert done.code == 0, done.err
     assert done.report["outcome"] == "restarted"
@@ -97,8 +99,7 @@ def test_a_drain_whose_watchdog_was_killed_ends_well(lab: Lab) -> None:
 
 def test_when_both_are_killed_status_tells_who_it_was_and_resume_cures(lab: Lab) -> None:
     lab.app()
-    added = lab.add(1200, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     watchdog = drain.watchdog_pid
@@ -107,6 +108,7 @@ def test_when_both_are_killed_status_tells_who_it_was_and_resume_cures(lab: Lab)
     pid = drain.pid
     drain.kill()
     assert lab.is_paused()
+    lab.release()
 
     # The lease runs out by itself; here it is helped along.
     lease = lab.keys().lease

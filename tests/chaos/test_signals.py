@@ -21,8 +21,7 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_during_the_wait(lab: Lab, number: signal.Signals) -> None:
     lab.app()
-    added = lab.add(2500, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     pid = lab.pm2.pid("app")
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
@@ -37,6 +36,7 @@ def test_during_the_wait(lab: Lab, number: signal.Signals) -> None:
     assert f"{number.name}: putting everything back" in done.err
     lab.prove_tidy("q")
     assert lab.pm2.pid("app") == pid
+    lab.release()
     lab.prove(added)
 
 
@@ -45,12 +45,12 @@ def test_during_the_wait(lab: Lab, number: signal.Signals) -> None:
 )
 def test_during_the_restart(lab: Lab, number: signal.Signals, graceful: bool) -> None:
     lab.app(HANDLE_SIGINT=int(graceful), BOOT_MS=800)
-    first = lab.add(600)
-    lab.wait_started(*first)
+    first = lab.hold()
     old = lab.pm2.pid("app")
     drain = lab.steps(*DRAIN)
     drain.await_step("paused")
     later = lab.add(10, 10)
+    lab.release()
     drain.await_step("restarting")
     drain.signal(number)
     done = drain.finish()
@@ -70,13 +70,13 @@ def test_during_the_restart(lab: Lab, number: signal.Signals, graceful: bool) ->
 
 def test_a_second_signal_does_not_hurt(lab: Lab) -> None:
     lab.app()
-    added = lab.add(2000, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     for _ in range(3):
         drain.signal(signal.SIGINT)
     assert drain.finish().code == 130
+    lab.release()
     lab.prove(added)
 
 
@@ -84,8 +84,7 @@ def test_a_second_signal_does_not_hurt(lab: Lab) -> None:
 def test_a_reader_that_goes_away(lab: Lab, output: str) -> None:
     """As with ``qctl drain … | head -1``."""
     lab.app()
-    added = lab.add(1800, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = subprocess.Popen(
         [sys.executable, "-m", "qctl", *DRAIN, "--output", output],
         env=lab.env, cwd=lab.folder, stdin=subprocess.DEVNULL,
@@ -99,6 +98,7 @@ def test_a_reader_that_goes_away(lab: Lab, output: str) -> None:
         drain.stderr.close()
         assert drain.wait(60) != 0
     finally:
+        lab.release()
         drain.kill()
         drain.wait(10)
     wait_until(

@@ -333,10 +333,9 @@ class Lab:
         self.wait_started(*held, queue=queue)
         return held
 
-    def release(self, *queues: str) -> None:
-        """Let the held jobs end, of q unless others are named."""
-        for queue in queues or ("q",):
-            self.client.call("SET", f"release:{queue}", 1)
+    def release(self, queue: str = "q") -> None:
+        """Let the held jobs end."""
+        self.client.call("SET", f"release:{queue}", 1)
 
     def bring_redis_back(self) -> None:
         """Start the Redis that was stopped, and forget the old connection to it."""

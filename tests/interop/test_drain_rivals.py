@@ -123,10 +123,12 @@ def test_a_second_drain_keeps_off(lab: Lab) -> None:
 
 def test_two_queues_of_one_process_are_drained_together(lab: Lab) -> None:
     lab.app(queues="a,b")
-    a, b = ([*lab.hold(queue=name), *lab.add(10, queue=name)] for name in ("a", "b"))
+    a = [*lab.hold(queue="a"), *lab.add(10, queue="a")]
+    b = [*lab.hold(queue="b"), *lab.add(10, queue="b")]
     drain = lab.steps("drain", "a", "--then-restart", "--target", "pm2:app", "--include-others")
     drain.await_step("waiting")
-    lab.release("a", "b")
+    lab.release("a")
+    lab.release("b")
     done = drain.finish()
     assert done.code == 0, done.err
     assert done.report["queues"] == ["a", "b"]
@@ -138,13 +140,13 @@ def test_two_queues_of_one_process_are_drained_together(lab: Lab) -> None:
 
 def test_ignoring_the_other_queue_drains_one_alone(lab: Lab) -> None:
     lab.app(queues="a,b")
-    a = lab.add(600, 10, queue="a")
     b = lab.add(10, queue="b")
-    lab.wait_started(a[0], queue="a")
     lab.wait_completed(b, queue="b")
+    a = [*lab.hold(queue="a"), *lab.add(10, queue="a")]
     drain = lab.steps("drain", "a", "--then-restart", "--target", "pm2:app", "--ignore-others")
     drain.await_step("paused", queue="a")
     assert not lab.is_paused("b")
+    lab.release("a")
     done = drain.finish()
     assert done.code == 0, done.err
     assert done.report["queues"] == ["a"]

@@ -385,7 +385,6 @@ def sides(node_bull: Callable[..., NodeBull], client: Client) -> tuple[Node, Our
 
 @settings(
     max_examples=80,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=steps)

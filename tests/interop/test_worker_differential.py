@@ -246,7 +246,7 @@ def test_the_same_jobs_leave_the_same_keys(
     bull = node_bull(6)
 
     @settings(
-        max_examples=80, deadline=None, database=None, derandomize=True,
+        max_examples=80, database=None, derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.sampled_from(MODES).flatmap(some_jobs))

@@ -15,12 +15,14 @@ import pty
 import re
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from qctl.connect import connect
@@ -69,6 +71,23 @@ class Terminal:
         screen = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, check=True)
         print(screen.stdout.decode())
         subprocess.run([*tmux, "kill-server"], check=False)
+
+
+@contextlib.contextmanager
+def another_terminal(terminal: Terminal, line: str) -> Iterator[None]:
+    """A command that runs meanwhile; ended with Ctrl-C, and printed, once the first is done."""
+    with tempfile.TemporaryFile() as shown:
+        process = subprocess.Popen(
+            line.split(), env=terminal.environ, stdout=shown, stderr=subprocess.STDOUT
+        )
+        # It tells of what happens from now on, and at the end of what has just happened.
+        time.sleep(2)
+        yield
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        shown.seek(0)
+        print(f"$ {line}\n{shown.read().decode()}", end="", flush=True)
 
 
 def _read(terminal: int, answer: str) -> str:
@@ -168,7 +187,8 @@ def walk(terminal: Terminal, redis: RedisServer, home: Path) -> None:
     follow(terminal)
     terminal.type("qctl schedules list")
     terminal.type("qctl schedules show emails digest")
-    terminal.type("qctl schedules run emails digest")
+    ran = terminal.type("qctl schedules run emails digest")
+    terminal.type(f"qctl wait emails --for job={ran.split()[1]}")
     terminal.type("qctl schedules remove emails poll", answer="y")
     terminal.type("qctl metrics | grep jobs.*emails")
     serve = "qctl metrics --serve :9120 & sleep 3; curl -s localhost:9120/metrics | grep -c ^qctl_"
@@ -184,15 +204,13 @@ def walk(terminal: Terminal, redis: RedisServer, home: Path) -> None:
 
 
 def follow(terminal: Terminal) -> None:
-    """A job from its addition to its end."""
+    """A job from its addition to its end, and what another terminal shows meanwhile."""
+    terminal.type("qctl wait emails --for idle")
     steps = '[["log", "rendered"], ["progress", 50], ["log", "sent"]]'
     data = f'{{"ms": 900, "steps": {steps}, "returns": {{"sent": true}}}}'
-    added = terminal.type(f"qctl jobs add emails welcome --data '{data}'")
-    job_id = added.split()[0]
-    terminal.type(f"qctl jobs logs emails {job_id} --follow")
-    terminal.type(f"qctl wait emails --for job={job_id}")
-    terminal.type(f"qctl events emails --id {job_id}")
-    terminal.type("qctl wait emails --for idle")
+    with another_terminal(terminal, "qctl events emails --follow"):
+        added = terminal.type(f"qctl jobs add emails welcome --data '{data}'")
+        terminal.type(f"qctl jobs logs emails {added.split()[0]} --follow")
 
 
 if __name__ == "__main__":
