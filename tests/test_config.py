@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qctl.config import Settings, load_settings
@@ -242,6 +244,21 @@ def test_a_command_that_hangs_with_a_grandchild_ends(place: Place) -> None:
         password.read(timeout_s=0.2)
 
 
+def test_a_command_does_not_outlive_an_interrupted_qctl(place: Place) -> None:
+    pid = place.folder / "pid"
+    code = (
+        "import os, pathlib, signal, time\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(10)\n"
+    )
+    password = with_command(place, code).password
+    assert password is not None
+    with pytest.raises(KeyboardInterrupt):
+        password.read()
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
 def test_a_command_that_is_not_there(place: Place) -> None:
     place.write(user='[redis]\npassword_command = ["/nonexistent/op"]')
     with pytest.raises(UsageError, match="cannot be started"):
@@ -326,6 +343,12 @@ def test_malformed_secrets(place: Place, text: str) -> None:
         place.write(user=f"[redis]\n{text}").load()
 
 
+def test_a_url_of_the_wrong_type_is_not_shown(place: Place) -> None:
+    with pytest.raises(UsageError) as caught:
+        place.write(user='[redis]\nurl = ["hunter2"]').load()
+    assert caught.value.why == f"it is none in {place.user} [redis]"
+
+
 @pytest.mark.parametrize(
     ("url", "full"),
     [
@@ -344,6 +367,32 @@ def test_a_url_that_takes_no_other_password(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         with_password(url, "s3cret")
     assert "s3cret" not in str(vars(caught.value))
+
+
+def test_a_folder_that_was_removed_or_may_not_be_looked_into_has_no_project(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write(user='[redis]\nprefix = "mine"', project='[redis]\nprefix = "theirs"')
+    gone = place.folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert load_settings(environ=place.environ).prefix == "mine"
+
+    closed = place.user.parent
+    is_file = Path.is_file
+
+    def look(path: Path) -> bool:
+        if path.parent == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", look)
+    # A guard may stand in the user's own, so that is not passed over.
+    with pytest.raises(UsageError, match=r"config\.toml cannot be looked at"):
+        place.load()
+    closed = place.folder / "project/deep"
+    assert place.load().prefix == "theirs"
 
 
 GUARDED = """

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class Settings:
         origins: where each value comes from, by names like ``redis.url``.
         files: the config files that were read, the one that wins first.
         warnings: what is odd about these files.
+        guarded_at: the same with the guards that hold for another URL of that Redis; None where no
+            context is defined.
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
@@ -82,6 +84,7 @@ class Settings:
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+    guarded_at: Callable[[str], Settings] | None = field(default=None, repr=False, compare=False)
 
     def full_url(self) -> str:
         """The URL with its password, which is read from its file or command now.
@@ -109,7 +112,7 @@ def load_settings(
         NotFoundError: the context is not defined.
     """
     env = os.environ if environ is None else environ
-    files = read_layers(env, cwd or Path.cwd())
+    files = read_layers(env, cwd)
     flags = _given(
         "flag",
         {"redis.url": ["--redis"], "redis.prefix": ["--prefix"], "context": ["--context"]},
@@ -138,7 +141,20 @@ def load_settings(
         look = Look([flags, *above, *files], look.origins)
     url = look.text("redis.url") or DEFAULT_URL
     guards = find_guards(url, chosen, look, contexts, files)
-    return Settings(
+
+    def guarded_at(place: str) -> Settings:
+        own = Look(look.layers, dict(look.origins))
+        context, read_only, confirm, elsewhere = find_guards(place, chosen, own, contexts, files)
+        return replace(
+            settings,
+            guard=context,
+            read_only=read_only,
+            confirm=confirm,
+            elsewhere=elsewhere,
+            origins=own.origins,
+        )
+
+    settings = Settings(
         redis_url=url,
         prefix=look.text("redis.prefix") or DEFAULT_PREFIX,
         max_stalled_count=_count(look.find("redis.max_stalled_count")),
@@ -160,7 +176,9 @@ def load_settings(
             *_overridden(chosen, guards.elsewhere),
             *_shown_password(redis_url),
         ),
+        guarded_at=guarded_at if contexts else None,
     )
+    return settings
 
 
 def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:

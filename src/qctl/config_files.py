@@ -99,17 +99,26 @@ def user_config_path(env: Mapping[str, str]) -> Path:
     return Path(base).expanduser() / "qctl" / "config.toml"
 
 
-def project_config_path(folder: Path) -> Path | None:
-    """``qctl.toml`` of the nearest folder upwards that has one."""
-    for parent in (folder, *folder.parents):
-        candidate = parent / "qctl.toml"
-        if candidate.is_file():
-            return candidate
+def project_config_path(folder: Path | None = None) -> Path | None:
+    """``qctl.toml`` of the nearest folder upwards that has one; from the current one if not given.
+
+    A current folder that was removed, as by a deployment, or that this user may not look into, has
+    none.
+    """
+    with suppress(FileNotFoundError):
+        folder = folder or Path.cwd()
+        for parent in (folder, *folder.parents):
+            candidate = parent / "qctl.toml"
+            with suppress(PermissionError):
+                if candidate.is_file():
+                    return candidate
     return None
 
 
-def read_layers(env: Mapping[str, str], cwd: Path) -> list[Layer]:
+def read_layers(env: Mapping[str, str], cwd: Path | None = None) -> list[Layer]:
     """The files that exist, the one that wins first.
+
+    The user's own is not passed over when it cannot be looked at: a guard may stand in it.
 
     Raises:
         UsageError: a file is not TOML or cannot be read.
@@ -118,7 +127,15 @@ def read_layers(env: Mapping[str, str], cwd: Path) -> list[Layer]:
     layers = []
     if project is not None:
         layers.append(Layer(_read(project), path=project, is_project=True))
-    if user.is_file():
+    try:
+        is_there = user.is_file()
+    except PermissionError as error:
+        raise UsageError(
+            f"the config file {user} cannot be looked at",
+            why=str(error.strerror),
+            hint="set HOME or XDG_CONFIG_HOME to a folder of the user that runs qctl",
+        ) from None
+    if is_there:
         layers.append(Layer(_read(user), path=user))
     return layers
 
@@ -195,7 +212,8 @@ class Look:
         if value is not None and not isinstance(value, str):
             raise UsageError(
                 f"config: {key.rpartition('.')[2]} must be a text",
-                why=f"it is {value!r} in {self.origins[key]}",
+                # Not what it is: a list around a URL would show its password.
+                why=f"it is none in {self.origins[key]}",
                 hint=HINT,
             )
         return value

@@ -78,6 +78,11 @@ class PasswordSource:
                     process.kill()
                     output, said = late.output or b"", late.stderr or b""
                     failure = f"took longer than {timeout_s:g} s"
+                except BaseException:
+                    # SIGTERM for qctl alone; nobody else would end what waits for an answer.
+                    process.kill()
+                    process.wait()
+                    raise
         except OSError as error:
             raise UsageError(
                 f"the password_command {self.command[0]!r} cannot be started",

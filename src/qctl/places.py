@@ -5,14 +5,16 @@ Asked only where a guard depends on it: a name may have to be looked up, which t
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
-from qctl.connect import EMBEDDED, Address, parse_url
-from qctl.errors import UsageError
+from qctl.connect import EMBEDDED, Address, Client, parse_url
+from qctl.errors import QctlError, UsageError
 
 # For all names of one command together. Only a resolver that does not answer takes that long.
 TIMEOUT_S = 1.0
@@ -41,8 +43,8 @@ class Places:
         """Whether both name the same database, whoever logs in.
 
         Addresses of this machine count as one: a server listens at all of them, as a rule. So do
-        a cluster and any of its nodes. The socket and the port of one server, or its sentinels
-        and itself, cannot be told to be the same without asking them.
+        a cluster and any of its nodes. The socket and the port of one server cannot be told to be
+        the same without asking it, see ``other_url``; nor can its sentinels and itself.
         """
         try:
             first, second = parse_url(url), parse_url(other)
@@ -60,6 +62,10 @@ class Places:
             for host, port in ends
             for other_host, other_port in others
         )
+
+    def is_here(self, host: str) -> bool:
+        """Whether a host is this machine."""
+        return HERE in self._addresses(host)
 
     def _addresses(self, host: str) -> frozenset[str]:
         if host not in self._known:
@@ -97,6 +103,25 @@ class Places:
         thread.join(left_s)
         self._spent_s += time.monotonic() - began
         return [] if thread.is_alive() else found
+
+
+def other_url(address: Address, client: Client) -> str | None:
+    """The port of a server that is reached by its socket, or its socket if by a port of this
+    machine; None if it has none or does not tell.
+    """
+    if address.mode != "standalone":
+        return None
+    try:
+        if address.unix_path:
+            port = re.search(r"^tcp_port:([1-9]\d*)", client.call("INFO", "server"), re.MULTILINE)
+            return f"redis://127.0.0.1:{port[1]}/{address.db}" if port else None
+        if Places().is_here(address.host):
+            _, path = client.call("CONFIG", "GET", "unixsocket")
+            return f"unix://{quote(path)}?db={address.db}" if path.startswith("/") else None
+    except (QctlError, ValueError):
+        # A user who may not ask, or a server that is away: the command itself tells of that.
+        return None
+    return None
 
 
 def _ends(address: Address) -> set[tuple[str, int]]:

@@ -130,6 +130,14 @@ def test_json_is_short_for_output_json(probe: dict[str, object]) -> None:
     assert "contradict" in ran.err
 
 
+@pytest.mark.parametrize("flag", ["--redis", "--prefix", "--context"])
+def test_an_empty_flag_does_not_lead_to_another_redis(flag: str) -> None:
+    """It is a variable of a script that was not set."""
+    ran = run("queues", flag, "", QCTL_REDIS_URL="redis://127.0.0.1:1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {flag} is empty\n")
+
+
 def test_a_wrong_output_in_the_environment_is_named(probe: dict[str, object]) -> None:
     ran = run("probe", QCTL_OUTPUT="yaml")
     assert ran.code == ExitStatus.USAGE

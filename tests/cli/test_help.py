@@ -101,6 +101,8 @@ def test_a_group_shows_the_whole_line_of_each_command(capsys: pytest.CaptureFixt
         (["worker", "strat"], "try: qctl worker start"),
         (["jobs", "list", "q", "--limt", "5"], "try: qctl jobs list --limit"),
         (["jobs", "list", "q", "--state", "xyzzy"], "try: qctl jobs list --help"),
+        (["pause", "q", "--dry"], "try: qctl pause --dry-run"),
+        (["pause", "q", "--yes"], "try: qctl pause --help"),
     ],
 )
 def test_typos_get_a_suggestion(words: list[str], hint: str) -> None:

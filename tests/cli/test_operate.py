@@ -89,6 +89,8 @@ def test_data_from_a_file_and_from_stdin(redis_url: str, client: Client, tmp_pat
         (["q", "a", "--priority", "2097152"], 2, "priority"),
         (["q", "a", "--attempts=-1"], 2, "attempts"),
         (["q", "a", "--id", "12"], 2, "12"),
+        (["q", "a", "--id", ""], 2, "--id is empty"),
+        (["q", "a", "--data", "null"], 2, "--data is null"),
         (["q", "a", "--remove-on-fail", "maybe"], 2, "--remove-on-fail"),
         (["q", "a", "--dedup", ""], 2, "no id"),
     ],

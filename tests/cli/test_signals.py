@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from qctl.cli.main import main
 from qctl.cli.signals import stop_on_signals
 from qctl.connect import Client
 from qctl.errors import ExitStatus
@@ -50,6 +53,22 @@ def test_under_nohup_a_lost_terminal_changes_nothing() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not stop()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_signal_while_it_starts_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "qctl.cli.program", Interrupted("qctl.cli.program"))
+    monkeypatch.setattr(sys, "argv", ["qctl", "status"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == ExitStatus.INTERRUPTED
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 Process = subprocess.Popen[str]

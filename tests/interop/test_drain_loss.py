@@ -14,8 +14,7 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 def test_a_job_that_vanishes_is_lost_and_says_so(lab: Lab) -> None:
     lab.app()
-    added = lab.add(2500)
-    lab.wait_started(*added)
+    added = lab.hold()
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     keys = lab.keys()

@@ -48,8 +48,7 @@ def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
     lab.app()
     lab.prove(lab.add(1))
     shown = [lab.qctl("status", "--json"), lab.qctl(*DRAIN, "--dry-run"), lab.qctl("workers")]
-    added = lab.add(3000, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN, "--debug")
     drain.await_step("waiting")
     running = command_lines()
@@ -57,7 +56,9 @@ def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
     assert "qctl.ops.watchdog" in running
     assert PASSWORD not in running
     assert SECRET not in running
-    shown += [lab.qctl(*DRAIN), lab.qctl("resume", "q"), drain.finish()]
+    shown += [lab.qctl(*DRAIN), lab.qctl("resume", "q")]
+    lab.release()
+    shown.append(drain.finish())
     assert shown[-1].code == 0, shown[-1].err
     kept = "".join(str(lab.client.call("GET", key)) for key in lab.traces())
     lab.prove(added)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.interop import drain_lab
@@ -24,21 +26,24 @@ def test_a_roll_under_load(lab: Lab, cluster: bool, options: dict[str, object]) 
     before = sorted(row.pid for row in lab.pm2.rows("app"))
     producer = lab.producer(EVERY_MS=60, JOB_MS=200)
     producer.wait_ids(5)
+    held = lab.hold(2)
+    roll = lab.steps(*ROLL)
+    roll.await_step("restarting")
     # Longer than PM2's kill timeout.
-    long = lab.add(2500, 2500)
-    lab.wait_started(*long)
-    done = lab.qctl(*ROLL, "--json")
-    added = [*long, *producer.stop()]
+    time.sleep(2)
+    lab.release()
+    done = roll.finish()
+    added = [*held, *producer.stop()]
 
     assert done.code == 0, done.err
-    report = done.json
+    report = done.report
     assert (report["outcome"], report["strategy"]) == ("restarted", "roll")
     assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
     assert report["paused_s"] == 0
     assert report["idle_s"] < 1
     assert report["active_at_start"] >= 2
     assert {job["result"] for job in report["jobs"]} <= {"completed", "running"}
-    assert set(long) <= {job["id"] for job in report["jobs"]}
+    assert set(held) <= {job["id"] for job in report["jobs"]}
     after = sorted(row.pid for row in lab.pm2.rows("app"))
     assert sorted(report["old_pids"]) == before
     assert sorted(report["new_pids"]) == after
@@ -50,8 +55,7 @@ def test_a_roll_under_load(lab: Lab, cluster: bool, options: dict[str, object]) 
 def test_an_app_that_does_not_handle_the_signal_ends_the_roll(lab: Lab) -> None:
     lab.app(instances=2, LOCK_MS=1500)
     before = {row.pid for row in lab.pm2.rows("app")}
-    jobs = lab.add(3500, 3500)
-    lab.wait_started(*jobs)
+    jobs = lab.hold(2)
     done = lab.qctl(*ROLL, "--json")
 
     assert done.code == 1
@@ -63,13 +67,13 @@ def test_an_app_that_does_not_handle_the_signal_ends_the_roll(lab: Lab) -> None:
     # Only the first was restarted.
     assert len(before & {row.pid for row in lab.pm2.rows("app")}) == 1
     again = [job["id"] for job in report["jobs"] if job["result"] == "interrupted"]
+    lab.release()
     lab.prove(jobs, again=again)
 
 
 def test_when_the_time_is_up_nothing_is_killed(lab: Lab) -> None:
     lab.app(instances=2, HANDLE_SIGINT=1)
-    jobs = lab.add(3000, 3000)
-    lab.wait_started(*jobs)
+    jobs = lab.hold(2)
     done = lab.qctl(*ROLL, "--timeout", "1s", "--json")
     assert done.code == 4
     report = done.json
@@ -78,6 +82,7 @@ def test_when_the_time_is_up_nothing_is_killed(lab: Lab) -> None:
     assert len(report["old_pids"]) == 1
     assert {job["id"] for job in report["still_active"]} <= set(jobs)
     assert report["still_active"]
+    lab.release()
     lab.prove(jobs)
 
 

@@ -51,6 +51,14 @@ def test_a_misspelt_queue_is_told_before_anything_about_the_target(store: Client
         plan(store, "q", target="pm2:app", then_restart=True)
 
 
+@pytest.mark.parametrize("queues", [(), ("q",)])
+def test_an_empty_target_is_none_to_be_guessed(store: Client, queues: tuple[str, ...]) -> None:
+    """It is a variable of a script that was not set."""
+    store.call("HSET", Q("meta"), "version", "bullmq:6.7.0")
+    with pytest.raises(NotFoundError, match="no target ''"):
+        plan(store, *queues, target="", then_restart=True)
+
+
 def test_a_queue_of_bull_4(store: Client) -> None:
     store.call("SET", Q("id"), "7")
     store.call("LPUSH", Q("wait"), "7")

@@ -503,7 +503,9 @@ def test_logs_of_a_removed_job_are_still_shown(store: Client) -> None:
     assert read_logs(store, KEYS, "1").logs == ("a",)
 
 
-def follow(client: Client, *steps: Any, start: int = 0) -> list[str]:
+def follow(
+    client: Client, *steps: Any, start: int = 0, say: Callable[[str], None] = lambda _: None
+) -> list[str]:
     """What a follower prints while each step happens between two looks; then the job ends."""
     todo = list(steps)
 
@@ -513,7 +515,7 @@ def follow(client: Client, *steps: Any, start: int = 0) -> list[str]:
         if not todo:
             client.call("ZADD", KEYS("completed"), T0, "1")
 
-    return list(follow_logs(client, KEYS, "1", start=start, sleep=sleep))
+    return list(follow_logs(client, KEYS, "1", start=start, sleep=sleep, say=say))
 
 
 def test_a_stream_reads_as_far_as_it_is_read(fake: Client) -> None:
@@ -590,6 +592,21 @@ def test_follow_survives_a_log_that_keeps_only_its_end(store: Client) -> None:
         lambda: store.call("DEL", log),
         lambda: write("f"),
     ) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_follow_says_where_rows_may_be_missing(store: Client) -> None:
+    add(store, "1", "active")
+    log = KEYS.logs("1")
+    said: list[str] = []
+
+    def write(*rows: str) -> None:
+        store.call("RPUSH", log, *rows)
+        store.call("LTRIM", log, -3, -1)
+
+    write("a", "b")
+    shown = follow(store, lambda: write("c"), lambda: write("d", "e", "f", "g"), say=said.append)
+    assert shown == ["a", "b", "c", "e", "f", "g"]
+    assert [text.partition(":")[0] for text in said] == ["rows may be missing here"]
 
 
 def test_follow_starts_with_an_empty_log_or_beyond_its_end(store: Client) -> None:

@@ -67,6 +67,9 @@ def add(
     from qctl.ops import adding as ops  # noqa: PLC0415 - not for --help
     from qctl.wire.adding import NewJob  # noqa: PLC0415
 
+    if job_id == "":
+        # A variable that was not set: without an id, each call would add one more job.
+        raise UsageError("--id is empty", hint="leave it out for a number")
     job = NewJob(
         name,
         ops.parse_data(_read(env, data)),

@@ -319,9 +319,9 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
         env = make_environment(streams, **options)
         for warning in env.settings.warnings:
             env.note(warning)
-        if writes:
-            guard_write(env, confirmed, dry_run=arguments["dry_run"])
         try:
+            if writes:
+                guard_write(env, confirmed, dry_run=arguments["dry_run"])
             function(env, **arguments)
         finally:
             env.close()
@@ -349,9 +349,13 @@ def make_environment(
     """The environment that the common options and the environment variables describe.
 
     Raises:
-        UsageError: options contradict each other, or a setting is malformed.
+        UsageError: options contradict each other or are empty, or a setting is malformed.
     """
     environ = streams.environ
+    for flag, value in (("--redis", redis_url), ("--prefix", prefix), ("--context", context)):
+        if value == "":
+            # Another place would decide which Redis is written to.
+            raise UsageError(f"{flag} is empty", hint=f"leave it out for the default, or {flag} …")
     if as_json and output not in {None, "json"}:
         raise UsageError(f"--json and --output {output} contradict each other", hint="use one")
     wanted = "json" if as_json else output or environ.get("QCTL_OUTPUT") or "table"

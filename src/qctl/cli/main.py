@@ -19,7 +19,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    from qctl.cli.program import run  # noqa: PLC0415
-    from qctl.cli.streams import Streams  # noqa: PLC0415
+    try:
+        from qctl.cli.program import run  # noqa: PLC0415
+        from qctl.cli.streams import Streams  # noqa: PLC0415
 
-    sys.exit(run(sys.argv[1:], Streams.standard()))
+        code = run(sys.argv[1:], Streams.standard())
+    except KeyboardInterrupt:
+        # While it was still being imported, which takes its time on a busy machine.
+        sys.stderr.write("\ninterrupted\n")
+        code = 130
+    sys.exit(code)

@@ -178,8 +178,10 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
     hint = f"{path} --help"
     if isinstance(error, click_errors.NoSuchOption):
         what = f"{path} has no option {error.option_name}"
-        if error.possibilities:
-            hint = f"{path} {error.possibilities[0]}"
+        # Without the dashes, which make any two short flags look alike.
+        flags = {flag.lstrip("-"): flag for flag in error.possibilities or ()}
+        if near := _nearest(error.option_name.lstrip("-"), list(flags), cutoff=0.6):
+            hint = f"{path} {flags[near]}"
         elif ctx and not ctx.parent and error.option_name in COMMON_FLAGS:
             hint = f"{error.option_name} after the command, as in qctl status {error.option_name}"
     elif what.startswith("No such command") and ctx:
@@ -189,15 +191,15 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
         hint = f"{path} {near}" if near else hint
     elif (match := _NO_CHOICE.search(what)) and isinstance(error, click_errors.BadParameter):
         near = _nearest(match[1], getattr(getattr(error.param, "type", None), "choices", ()))
-        flags = [word for word in error.param.opts if word.startswith("-")] if error.param else []
-        hint = " ".join([path, *flags[:1], near]) if near else hint
+        spelled = [word for word in error.param.opts if word.startswith("-")] if error.param else []
+        hint = " ".join([path, *spelled[:1], near]) if near else hint
     return UsageError(what[:1].lower() + what[1:], hint=hint)
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def _nearest(name: str, names: Sequence[str], cutoff: float = 0.5) -> str:
     from difflib import get_close_matches  # noqa: PLC0415
 
-    return next(iter(get_close_matches(name, names, n=1, cutoff=0.5)), "")
+    return next(iter(get_close_matches(name, names, n=1, cutoff=cutoff)), "")
 
 
 def _report(error: QctlError, streams: Streams) -> int:

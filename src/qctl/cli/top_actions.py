@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from qctl.cli.frame import Environment
-from qctl.cli.guard import name_to_type
+from qctl.cli.guard import name_to_type, settings_in_force
 from qctl.connect import Client
 from qctl.ops.drain import drain
 from qctl.ops.drain_state import DrainOptions
@@ -38,7 +38,7 @@ class CommandActions:
     def _proposal(
         self, question: str, lines: tuple[str, ...], carry_out: Callable[[Stop], Iterator[Told]]
     ) -> Proposal:
-        return Proposal(question, lines, carry_out, name_to_type(self._env.settings))
+        return Proposal(question, lines, carry_out, name_to_type(settings_in_force(self._env)))
 
     def _client(self) -> Client:
         """The connection to write by.
@@ -46,7 +46,7 @@ class CommandActions:
         Raises:
             RefusedError: the context is read-only, or this is another Redis than its own.
         """
-        name_to_type(self._env.settings)
+        name_to_type(settings_in_force(self._env))
         return self._env.redis()[1]
 
     def pause(self, queue: str) -> Proposal:

@@ -157,12 +157,12 @@ def parse_data(text: str | None) -> Any:
     """The payload that ``--data`` gives.
 
     Raises:
-        UsageError: it is not JSON.
+        UsageError: it is not JSON, or null.
     """
     if text is None:
         return None
     try:
-        return json.loads(text, parse_constant=_refuse, parse_int=_whole)
+        data = json.loads(text, parse_constant=_refuse, parse_int=_whole)
     except RecursionError:
         raise UsageError("--data is nested too deeply") from None
     except ValueError as error:
@@ -171,6 +171,12 @@ def parse_data(text: str | None) -> Any:
             why=str(error),
             hint="""--data '{"to": "ada"}', --data @FILE, or --data - for stdin""",
         ) from None
+    if data is None:
+        # None stands for no data, and what `jq .payload` prints where there is none is a slip.
+        raise UsageError(
+            "--data is null", why="a job without data has {}", hint="leave --data out, if meant"
+        )
+    return data
 
 
 def _whole(digits: str) -> int:

@@ -65,11 +65,12 @@ def follow_logs(
     A Redis that goes away is waited for.
 
     A job that keeps only its last rows (``keepLogs``) may write more of them between two polls
-    than it keeps; those in between are lost, and rows that repeat exactly may be taken for old.
+    than it keeps; those in between are lost, which is said, and rows that repeat exactly may be
+    taken for old.
 
     Args:
         poll_s: seconds between two looks.
-        say: told that Redis went away, and that it is back.
+        say: told that Redis went away, that it is back, and that rows may be missing.
 
     Raises:
         NotFoundError: there is no such job.
@@ -103,7 +104,10 @@ def follow_logs(
             away = False
             say("Redis is back")
         if is_cut:
-            fresh = rows[_overlap(tail, rows) :]
+            known = _overlap(tail, rows)
+            if rows and not known:
+                say("rows may be missing here: the log was cut or cleared before they were read")
+            fresh = rows[known:]
             position = len(rows)
         else:
             fresh = rows[bool(tail) :]

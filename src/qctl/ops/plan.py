@@ -84,7 +84,7 @@ def make_plan(
     if names:
         # First, so that a misspelt queue is not taken for one that the process does not serve.
         find_queues(client, settings.prefix, names)
-    found = open_target(settings, target) if target else None
+    found = None if target is None else open_target(settings, target)
     connections = read_connections(client, settings, address.db, found.processes) if found else None
     guessed = ""
     if found is None and (then_restart or not names):

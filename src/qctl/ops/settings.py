@@ -106,7 +106,7 @@ def list_contexts(
 
 def config_files(environ: Mapping[str, str], cwd: Path | None = None) -> tuple[ConfigFile, ...]:
     """The files that settings are read from, the one that wins first."""
-    project, user = project_config_path(cwd or Path.cwd()), user_config_path(environ)
+    project, user = project_config_path(cwd), user_config_path(environ)
     files = [] if project is None else [ConfigFile("project", project, True)]
     return (*files, ConfigFile("user", user, user.is_file()))
 
