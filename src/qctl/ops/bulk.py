@@ -16,9 +16,10 @@ from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError
 from qctl.ops.actions import Action
 from qctl.ops.choice import Selection
+from qctl.ops.far import GROUP
 from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.means import Means
-from qctl.ops.pace import FIRST, READING_S, Pace, round_trip_s
+from qctl.ops.pace import FIRST, MOVING_S, READING_S, Pace, round_trip_s
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
@@ -193,7 +194,7 @@ class BulkRun:
         ping_s = round_trip_s(self._client)
         reading = Pace(ping_s, target_s=READING_S)
         acting = Pace(ping_s, self._first())
-        means = self._means = self._means_of(acting, Pace(ping_s))
+        means = self._means = self._means_of(acting, Pace(ping_s, target_s=MOVING_S))
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
@@ -201,8 +202,6 @@ class BulkRun:
             looks_first = self._selection.only.is_set or self._selection.named
             entries = path.take((reading if looks_first else acting).size)
             if not entries:
-                if not path.is_complete:
-                    raise self._not_all()
                 break
             chosen, gone = self._choose(entries, reading), set()
             while chosen and not self._is_enough():
@@ -212,9 +211,14 @@ class BulkRun:
                 chunk, chosen = chosen[:size], chosen[size:]
                 gone |= self._act(chunk, means)
                 yield self._progress()
-            gone |= self._act_far(means, began)
-            path.stays([entry for entry in entries if entry.id not in gone])
+            if self._has_far():
+                gone |= self._act_far(means, began)
+            stay = [entry for entry in entries if entry.id not in gone]
+            path.stays(stay, gone_before=len(gone) - len(entries) + len(stay))
             yield self._progress()
+        self._act_far(means, began)
+        if not (path.is_complete or self._is_enough()):
+            raise self._not_all()
         self._is_complete = True
 
     def _first(self) -> int:
@@ -313,22 +317,30 @@ class BulkRun:
 
     def _act(self, ids: Sequence[str], means: Means) -> set[str]:
         """Change some jobs; which of them have left their place."""
-        answers = dict(self._action.act(means, ids))
-        if not means.goes_far:
-            far = [job_id for job_id in ids if answers.get(job_id) == "deep"]
-            self._far += far
-            for job_id in far:
-                del answers[job_id]
-        self._tally.matched += len(answers)
-        self._tally.note(answers, self._action)
-        if self._dry_run:
-            return set()
-        return {job_id for job_id, answer in answers.items() if answer == self._action.done}
+        gone: set[str] = set()
+        for part in self._action.act(means, ids):
+            answers = dict(part)
+            if not means.goes_far:
+                far = [job_id for job_id, answer in answers.items() if answer == "deep"]
+                self._far += far
+                means.nearby = bool(self._far)
+                for job_id in far:
+                    del answers[job_id]
+            self._tally.matched += len(answers)
+            self._tally.note(answers, self._action)
+            if not self._dry_run:
+                gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
+        return gone
+
+    def _has_far(self) -> bool:
+        """Whether there are enough that are too deep in a list to go for them."""
+        far, limit = len(self._far), self._selection.limit
+        return far >= GROUP or (limit is not None and self._tally.done + far >= limit)
 
     def _act_far(self, means: Means, began: float) -> set[str]:
         """Those that are too deep in a list for one call, together since that takes long."""
         gone: set[str] = set()
-        means.goes_far = True
+        means.goes_far, means.nearby = True, False
         while self._far and not self._is_enough():
             self._wait_for_rate(began)
             self._check_stop()

@@ -34,6 +34,7 @@ class Means:
         dry_run: write nothing.
         seen: the jobs stood there a moment ago.
         goes_far: whether jobs deep in long lists are deleted, too.
+        nearby: whether such jobs were met, so that it is no use to search far for each.
         below: counts jobs that were deleted with those above them.
     """
 
@@ -46,4 +47,5 @@ class Means:
     dry_run: bool = False
     seen: bool = False
     goes_far: bool = False
+    nearby: bool = False
     below: int = 0
