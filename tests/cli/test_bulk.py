@@ -7,6 +7,7 @@ import json
 import pytest
 
 from qctl.connect import Client
+from qctl.wire import walk
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_bulk import fill
 from tests.wire.build import Q, put, row, scores
@@ -37,6 +38,37 @@ def test_some_of_the_named_jobs_is_exit_7_and_none_is_exit_3(
         "1: it is not finished",
         "try: qctl jobs show q 1",
     ]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_jobs_of_a_state_that_were_left_alone_are_exit_7(
+    redis_url: str, client: Client, dry_run: tuple[str, ...]
+) -> None:
+    fill(client, 3)
+    client.call("DEL", Q("1"))
+    words = ("jobs", "retry-failed", "q", "--yes", "--json", *dry_run)
+    ran = qctl(redis_url, *words)
+    assert ran.code == 7
+    report = json.loads(ran.out)
+    assert (report["done"], report["skipped_count"], report["moved_on_count"]) == (2, 1, 0)
+
+
+def test_jobs_that_have_left_the_state_are_not_meant(
+    redis_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker took one in the moment between the look and the call."""
+    for job_id in "abc":
+        put(client, job_id)
+    taken = walk.ShortWalk(["a", "b", "c"])
+    monkeypatch.setattr("qctl.ops.bulk.walk", lambda *_, **__: taken)
+    client.call("LREM", Q("wait"), 1, "a")
+    put(client, "a", "active", lock="t")
+    client.call("DEL", Q("c"))
+    client.call("LREM", Q("wait"), 1, "c")
+    ran = qctl(redis_url, "purge", "q", "--state", "waiting", "--yes", "--json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    assert (report["done"], report["skipped_count"], report["moved_on_count"]) == (1, 2, 2)
 
 
 def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Client) -> None:
@@ -125,6 +157,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
         "done": 1,
         "skipped_count": 0,
         "skipped": [],
+        "moved_on_count": 0,
         "sample": ["d"],
         "below_count": 0,
         "dry_run": False,
@@ -205,10 +238,10 @@ SCHEDULED = "repeat:s:1700000000000"
         (("remove", "meta", "wait"), 3),
         (("remove", "1", "w", "--state", "failed"), 7),
         (("remove", "w", "1", "--state", "waiting"), 7),
-        (("remove", "--state", "delayed"), 0),
+        (("remove", "--state", "delayed"), 7),
         (("remove", "--state", "prioritized"), 0),
-        (("remove", "--state", "waiting-children"), 0),
-        (("retry-failed",), 0),
+        (("remove", "--state", "waiting-children"), 7),
+        (("retry-failed",), 7),
     ],
 )
 def test_a_dry_run_foresees_all_that_happens(

@@ -14,6 +14,7 @@ from qctl.ops.actions import removing
 from qctl.ops.bulk import BulkReport, BulkRun
 from qctl.ops.choice import Selection
 from qctl.ops.family import LEVELS
+from qctl.output.bulk import progress_text
 from qctl.wire.keys import QueueKeys
 from tests.ops.test_bulk import Leaving
 from tests.wire.build import Q, events, put, row, scores
@@ -276,6 +277,8 @@ def test_children_that_are_gone_count_whenever_it_ends(client: Client) -> None:
         list(run)
     gone = 60 - len(row(client, "wait"))
     assert run.report().below_count == gone
+    # Shown while the flow is still being deleted.
+    assert progress_text(run.progress()) == f"1 of 1 scanned, 0 match, 0 done, {gone} below them"
     assert f"{gone} job" in caught.value.why
 
 

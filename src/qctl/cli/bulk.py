@@ -262,6 +262,8 @@ def carry_out(
                 _tell(env, report, paused=snapshot.paused)
     if selection.named and report.skipped_count:
         _raise_for(report)
+    elif report.skipped_count > report.moved_on_count:
+        raise typer.Exit(ExitStatus.PARTIAL)
 
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
@@ -294,15 +296,21 @@ def _follow(env: Environment, run: BulkRun) -> None:
 
 
 def _animate(env: Environment, run: BulkRun) -> None:
-    from rich.progress import Progress, TextColumn  # noqa: PLC0415 - only on a terminal
+    from rich.progress import Progress, ProgressColumn, Task  # noqa: PLC0415 - only on a terminal
+    from rich.text import Text  # noqa: PLC0415
 
     from qctl.output.bulk import progress_text  # noqa: PLC0415
 
-    column = TextColumn("{task.description}")
-    with Progress(column, console=env.err, transient=True) as bar:
-        task = bar.add_task("")
-        for progress in run:
-            bar.update(task, description=progress_text(progress))
+    class Line(ProgressColumn):
+        """Also while one step takes long: a flow of many jobs, or a way through a long list."""
+
+        def render(self, task: Task) -> Text:  # noqa: ARG002
+            return Text(progress_text(run.progress()))
+
+    with Progress(Line(), console=env.err, transient=True) as bar:
+        bar.add_task("")
+        for _ in run:
+            pass
 
 
 def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:

@@ -25,6 +25,7 @@ class Action:
         done: the script's word for a job to which it was done; also the one for people.
         states: those it applies to.
         words: why a job was left alone, by the script's other words.
+        moved_on: those words that say that it has left its state.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Action:
     states: tuple[str, ...]
     act: Act
     words: Mapping[str, str] = field(default_factory=dict)
+    moved_on: frozenset[str] = frozenset({"inactive"})
 
     def reason(self, answer: str) -> str:
         """Why a job was left alone."""
@@ -83,14 +85,15 @@ def removing(*, with_children: bool = False) -> Action:
         with_children: also all jobs below them in their flows.
     """
     act = _remove_with_children if with_children else partial(_remove, as_one=False)
-    return Action("remove", "removed", _REMOVABLE, act)
+    return Action("remove", "removed", _REMOVABLE, act, moved_on=_LEFT)
 
 
 def purging() -> Action:
     """Delete the jobs of a state; one event tells of many."""
-    return Action("purge", "removed", _REMOVABLE, partial(_remove, as_one=True))
+    return Action("purge", "removed", _REMOVABLE, partial(_remove, as_one=True), moved_on=_LEFT)
 
 
+_LEFT = frozenset({"inactive", "locked", "missing"})
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),

@@ -43,7 +43,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkProgress:
-    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed."""
+    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed.
+
+    Args:
+        below_count: jobs that were deleted with those above them; not among the others.
+        deep: jobs too deep in a long list for one call, whose turn comes together.
+    """
 
     step: ClassVar[str] = "progress"
 
@@ -51,6 +56,8 @@ class BulkProgress:
     matched: int
     done: int
     total: int
+    below_count: int = 0
+    deep: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,7 @@ class BulkReport:
         total: jobs in the state at the start, or named ones.
         matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
         skipped: the first hundred of them.
+        moved_on_count: those of them that had left the state by then, and so are not meant.
         sample: the first ids that were changed, or would be.
         below_count: jobs that were deleted with those above them; not among the others.
         complete: False when it ended before it had looked at all.
@@ -78,6 +86,7 @@ class BulkReport:
     done: int
     skipped_count: int
     skipped: tuple[Skipped, ...]
+    moved_on_count: int = 0
     sample: tuple[str, ...]
     below_count: int = 0
     dry_run: bool
@@ -91,6 +100,7 @@ class _Tally:
     done: int = 0
     skipped_count: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    moved_on: int = 0
     sample: list[str] = field(default_factory=list)
 
     def note(self, answers: Mapping[str, str], action: Action) -> None:
@@ -101,6 +111,7 @@ class _Tally:
                     self.sample.append(job_id)
             else:
                 self.skipped_count += 1
+                self.moved_on += answer in action.moved_on
                 if len(self.skipped) < MOST_SKIPPED:
                     self.skipped.append(Skipped(job_id, action.reason(answer)))
 
@@ -154,6 +165,7 @@ class BulkRun:
             done=tally.done,
             skipped_count=tally.skipped_count,
             skipped=tuple(tally.skipped),
+            moved_on_count=tally.moved_on if self._selection.state else 0,
             sample=tuple(tally.sample),
             below_count=self._below,
             dry_run=self._dry_run,
@@ -210,12 +222,12 @@ class BulkRun:
                 size = self._allowed(acting.size)
                 chunk, chosen = chosen[:size], chosen[size:]
                 gone |= self._act(chunk, means)
-                yield self._progress()
+                yield self.progress()
             if self._has_far():
                 gone |= self._act_far(means, began)
             stay = [entry for entry in entries if entry.id not in gone]
             path.stays(stay, gone_before=len(gone) - len(entries) + len(stay))
-            yield self._progress()
+            yield self.progress()
         self._act_far(means, began)
         if not (path.is_complete or self._is_enough()):
             raise self._not_all()
@@ -345,8 +357,8 @@ class BulkRun:
             self._wait_for_rate(began)
             self._check_stop()
             size = self._allowed(len(self._far))
-            far, self._far = self._far[:size], self._far[size:]
-            gone |= self._act(far, means)
+            gone |= self._act(self._far[:size], means)
+            del self._far[:size]
         means.goes_far = False
         self._far = []
         return gone
@@ -359,11 +371,14 @@ class BulkRun:
             self._check_stop()
             time.sleep(min(left, _NAP_S))
 
-    def _progress(self) -> BulkProgress:
+    def progress(self) -> BulkProgress:
+        """How far it is; may be asked by another thread."""
         tally = self._tally
         return BulkProgress(
             scanned=tally.scanned,
             matched=tally.matched,
             done=tally.done,
+            below_count=self._below,
+            deep=len(self._far),
             total=max(self._total, tally.scanned),
         )

@@ -37,7 +37,9 @@ def question(action: str, queue: str, selection: Selection, most: int) -> str:
 def progress_text(progress: BulkProgress) -> str:
     """One line for a terminal."""
     scanned = f"{count(progress.scanned)} of {count(progress.total)} scanned"
-    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done"
+    below = f", {count(progress.below_count)} below them" if progress.below_count else ""
+    deep = f", {count(progress.deep)} deep in a list" if progress.deep else ""
+    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done{below}{deep}"
 
 
 def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
