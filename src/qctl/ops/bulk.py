@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from qctl.connect import Client
-from qctl.errors import InterruptedByUserError, PartialError, QctlError
+from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.actions import Action
 from qctl.ops.choice import Selection
 from qctl.ops.far import GROUP
@@ -150,6 +150,7 @@ class BulkRun:
         self._tally = _Tally()
         self._means: Means | None = None
         self._far: list[str] = []
+        self._has_acted = False
         self._is_complete = False
 
     def report(self) -> BulkReport:
@@ -186,6 +187,9 @@ class BulkRun:
             raise
         except QctlError as error:
             done = self._tally.done + self._below
+            if not done and self._has_acted and isinstance(error, UnreachableError):
+                unknown = "of the first jobs it is not known whether they were changed"
+                error.why = "\n".join(part for part in (error.why, unknown) if part)
             if self._dry_run or not done:
                 raise
             raise PartialError(
@@ -270,6 +274,8 @@ class BulkRun:
         why = "jobs are added faster than they can be looked at"
         if self._selection.state in FINISHED:
             why += ", or very many finished in the future by Redis' clock"
+        elif self._selection.state == "waiting":
+            why += ", or the queue was paused or resumed again and again"
         return PartialError(
             f"not all {self._selection.state} jobs were looked at",
             why=why,
@@ -330,6 +336,7 @@ class BulkRun:
     def _act(self, ids: Sequence[str], means: Means) -> set[str]:
         """Change some jobs; which of them have left their place."""
         gone: set[str] = set()
+        self._has_acted = not self._dry_run
         for part in self._action.act(means, ids):
             answers = dict(part)
             if not means.goes_far:
