@@ -8,6 +8,7 @@ import pytest
 
 from qctl.connect import Client
 from qctl.wire import walk
+from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_bulk import fill
 from tests.wire.build import Q, put, row, scores
@@ -69,6 +70,19 @@ def test_jobs_that_have_left_the_state_are_not_meant(
     assert ran.code == 0
     report = json.loads(ran.out)
     assert (report["done"], report["skipped_count"], report["moved_on_count"]) == (1, 2, 2)
+
+
+def test_what_is_left_to_type_can_be_typed(redis_url: str, client: Client) -> None:
+    put(client, "a b", keys=QueueKeys("bull", "my mails"))
+    ran = qctl(redis_url, "jobs", "retry", "my mails", "a b")
+    assert (ran.code, ran.err.splitlines()[-1]) == (3, "try: qctl jobs show 'my mails' 'a b'")
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan"])
+def test_a_rate_is_a_number(redis_url: str, client: Client, rate: str) -> None:
+    fill(client, 1)
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--rate", rate, "--yes")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: --rate {rate} is no number of jobs")
 
 
 def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Client) -> None:

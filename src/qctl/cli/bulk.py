@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -231,6 +232,8 @@ def carry_out(
     from qctl.ops.bulk import BulkRun  # noqa: PLC0415
     from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
 
+    if rate is not None and not math.isfinite(rate):
+        raise UsageError(f"--rate {rate} is no number of jobs", hint="leave it out for no limit")
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     require_bullmq([snapshot])
@@ -261,7 +264,7 @@ def carry_out(
             if report.complete or report.done or report.below_count:
                 _tell(env, report, paused=snapshot.paused)
     if selection.named and report.skipped_count:
-        _raise_for(report)
+        _raise_for(env, report)
     elif report.skipped_count > report.moved_on_count:
         raise typer.Exit(ExitStatus.PARTIAL)
 
@@ -326,13 +329,15 @@ def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
     env.streams.stdout.flush()
 
 
-def _raise_for(report: BulkReport) -> None:
+def _raise_for(env: Environment, report: BulkReport) -> None:
     """Not all of the named jobs were changed."""
+    from qctl.ops.lookup import command  # noqa: PLC0415
+
     if report.done or report.below_count:
         raise typer.Exit(ExitStatus.PARTIAL)
     first = report.skipped[0]
     raise NotFoundError(
         "nothing would be changed" if report.dry_run else "nothing was changed",
         why=f"{first.id}: {first.reason}",
-        hint=f"qctl jobs show {report.queue} {first.id}",
+        hint=command(env.settings.prefix, "jobs", "show", report.queue, first.id),
     )
