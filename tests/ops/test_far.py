@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qctl.connect import Client, connect
+from qctl.errors import InterruptedByUserError
 from qctl.ops.actions import purging, removing
 from qctl.ops.bulk import BulkReport, BulkRun
 from qctl.ops.choice import Selection
@@ -221,6 +222,20 @@ def test_a_dry_run_looks_as_far(client: Client) -> None:
     assert report.sample == ("deep",)
     assert [skipped.id for skipped in report.skipped] == ["nowhere"]
     assert client.call("LINDEX", Q("wait"), 25_000) == "deep"
+
+
+def test_it_says_so_when_a_job_has_only_lost_its_turn(client: Client) -> None:
+    fill(client, 60_000, {30_000: "a", 30_005: "b"})
+    run = BulkRun(
+        client, Q, removing(), Selection(ids=("a", "b")), 2,
+        stop=lambda: client.call("LINDEX", Q("wait"), 30_000) != "a",
+    )  # fmt: skip
+    with pytest.raises(InterruptedByUserError) as caught:
+        list(run)
+    assert caught.value.why == (
+        "0 jobs were removed before; 2 more jobs have moved within a list and lost their turn"
+    )
+    assert {"a", "b"} <= set(row(client, "wait"))
 
 
 def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:

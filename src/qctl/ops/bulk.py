@@ -187,6 +187,8 @@ class BulkRun:
             raise
         except QctlError as error:
             done = self._tally.done + self._below
+            if moved := self._moved():
+                error.why = "\n".join(part for part in (error.why, moved) if part)
             if not done and self._has_acted and isinstance(error, UnreachableError):
                 unknown = "of the first jobs it is not known whether they were changed"
                 error.why = "\n".join(part for part in (error.why, unknown) if part)
@@ -269,6 +271,10 @@ class BulkRun:
     def _were(self, done: int) -> str:
         return f"{done:,} {'job was' if done == 1 else 'jobs were'} {self._action.done}"
 
+    def _moved(self) -> str:
+        lost = self._means.lost_turn if self._means else ""
+        return lost and f"{self._were(self._tally.done + self._below)} before; {lost}"
+
     def _not_all(self) -> PartialError:
         """Some may not have been looked at."""
         why = "jobs are added faster than they can be looked at"
@@ -285,11 +291,10 @@ class BulkRun:
     def _check_stop(self) -> None:
         if self._stop():
             done = self._tally.done + self._below
+            were = f"{self._were(done)} before" if done else "nothing was changed"
             raise InterruptedByUserError(
                 "interrupted",
-                why="nothing was changed"
-                if not done or self._dry_run
-                else f"{self._were(done)} before",
+                why="nothing was changed" if self._dry_run else self._moved() or were,
                 hint="the same command once more goes on with those that are left",
             )
 

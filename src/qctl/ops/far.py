@@ -72,6 +72,7 @@ def _remove_from(
             told = {job_id: answer for job_id, answer in answers.items() if answer != "deep"}
             yield told
             left -= told.keys()
+            means.moving = max(means.moving - len(told), 0)
             if not told:
                 break
         if not left:
@@ -114,6 +115,7 @@ def _sweep(means: Means, key: str, found: Mapping[str, int]) -> int:
             break
         expected = max(block.at - steps, 0)
         block, come = drawn
+        means.moving = block.size
         moved += block.at - expected
         taken = set(come)
         order = [*order[:start], *(job_id for job_id in order[start:] if job_id not in taken)]
