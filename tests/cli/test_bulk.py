@@ -148,6 +148,14 @@ def test_a_purge_wants_the_queues_name(
     assert len(scores(client, "failed")) == (0 if code == 0 else 3)
 
 
+def test_the_question_names_the_jobs_below(redis_url: str, client: Client) -> None:
+    fill(client, 3)
+    words = ("jobs", "remove", "q", "1", "--with-children")
+    ran = qctl(redis_url, *words, stdin="n\n", terminal=True)
+    assert ran.code == 5
+    assert "Delete 1 job of q and all jobs below it; that cannot be undone?" in ran.err
+
+
 def test_without_anybody_to_ask_nothing_is_done(redis_url: str, client: Client) -> None:
     fill(client, 3)
     ran = qctl(redis_url, "jobs", "retry-failed", "q")

@@ -276,7 +276,7 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
     firm = firmness(action, selection, total)
     if firm is Firmness.NOT:
         return
-    text = question(action.name, queue, selection, most_meant(selection, total))
+    text = question(action, queue, selection, most_meant(selection, total))
     if firm is Firmness.YES:
         agreed = env.confirm(f"{text}?")
     else:

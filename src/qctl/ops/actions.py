@@ -25,6 +25,7 @@ class Action:
         done: the script's word for a job to which it was done; also the one for people.
         states: those it applies to.
         words: why a job was left alone, by the script's other words.
+        below: whether jobs below them go, too, however many.
         moved_on: those words that say that it has left its state.
     """
 
@@ -33,6 +34,7 @@ class Action:
     states: tuple[str, ...]
     act: Act
     words: Mapping[str, str] = field(default_factory=dict)
+    below: bool = False
     moved_on: frozenset[str] = frozenset({"inactive"})
 
     def reason(self, answer: str) -> str:
@@ -85,7 +87,7 @@ def removing(*, with_children: bool = False) -> Action:
         with_children: also all jobs below them in their flows.
     """
     act = _remove_with_children if with_children else partial(_remove, as_one=False)
-    return Action("remove", "removed", _REMOVABLE, act, moved_on=_LEFT)
+    return Action("remove", "removed", _REMOVABLE, act, below=with_children, moved_on=_LEFT)
 
 
 def purging() -> Action:
