@@ -7,6 +7,8 @@ import json
 import pytest
 
 from qctl.connect import Client
+from qctl.wire import walk
+from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_bulk import fill
 from tests.wire.build import Q, put, row, scores
@@ -37,6 +39,50 @@ def test_some_of_the_named_jobs_is_exit_7_and_none_is_exit_3(
         "1: it is not finished",
         "try: qctl jobs show q 1",
     ]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_jobs_of_a_state_that_were_left_alone_are_exit_7(
+    redis_url: str, client: Client, dry_run: tuple[str, ...]
+) -> None:
+    fill(client, 3)
+    client.call("DEL", Q("1"))
+    words = ("jobs", "retry-failed", "q", "--yes", "--json", *dry_run)
+    ran = qctl(redis_url, *words)
+    assert ran.code == 7
+    report = json.loads(ran.out)
+    assert (report["done"], report["skipped_count"], report["moved_on_count"]) == (2, 1, 0)
+
+
+def test_jobs_that_have_left_the_state_are_not_meant(
+    redis_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker took one in the moment between the look and the call."""
+    for job_id in "abc":
+        put(client, job_id)
+    taken = walk.ShortWalk(["a", "b", "c"])
+    monkeypatch.setattr("qctl.ops.bulk.walk", lambda *_, **__: taken)
+    client.call("LREM", Q("wait"), 1, "a")
+    put(client, "a", "active", lock="t")
+    client.call("DEL", Q("c"))
+    client.call("LREM", Q("wait"), 1, "c")
+    ran = qctl(redis_url, "purge", "q", "--state", "waiting", "--yes", "--json")
+    assert ran.code == 0
+    report = json.loads(ran.out)
+    assert (report["done"], report["skipped_count"], report["moved_on_count"]) == (1, 2, 2)
+
+
+def test_what_is_left_to_type_can_be_typed(redis_url: str, client: Client) -> None:
+    put(client, "a b", keys=QueueKeys("bull", "my mails"))
+    ran = qctl(redis_url, "jobs", "retry", "my mails", "a b")
+    assert (ran.code, ran.err.splitlines()[-1]) == (3, "try: qctl jobs show 'my mails' 'a b'")
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan"])
+def test_a_rate_is_a_number(redis_url: str, client: Client, rate: str) -> None:
+    fill(client, 1)
+    ran = qctl(redis_url, "jobs", "retry-failed", "q", "--rate", rate, "--yes")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: --rate {rate} is no number of jobs")
 
 
 def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Client) -> None:
@@ -102,6 +148,14 @@ def test_a_purge_wants_the_queues_name(
     assert len(scores(client, "failed")) == (0 if code == 0 else 3)
 
 
+def test_the_question_names_the_jobs_below(redis_url: str, client: Client) -> None:
+    fill(client, 3)
+    words = ("jobs", "remove", "q", "1", "--with-children")
+    ran = qctl(redis_url, *words, stdin="n\n", terminal=True)
+    assert ran.code == 5
+    assert "Delete 1 job of q and all jobs below it; that cannot be undone?" in ran.err
+
+
 def test_without_anybody_to_ask_nothing_is_done(redis_url: str, client: Client) -> None:
     fill(client, 3)
     ran = qctl(redis_url, "jobs", "retry-failed", "q")
@@ -125,6 +179,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
         "done": 1,
         "skipped_count": 0,
         "skipped": [],
+        "moved_on_count": 0,
         "sample": ["d"],
         "below_count": 0,
         "dry_run": False,
@@ -205,10 +260,10 @@ SCHEDULED = "repeat:s:1700000000000"
         (("remove", "meta", "wait"), 3),
         (("remove", "1", "w", "--state", "failed"), 7),
         (("remove", "w", "1", "--state", "waiting"), 7),
-        (("remove", "--state", "delayed"), 0),
+        (("remove", "--state", "delayed"), 7),
         (("remove", "--state", "prioritized"), 0),
-        (("remove", "--state", "waiting-children"), 0),
-        (("retry-failed",), 0),
+        (("remove", "--state", "waiting-children"), 7),
+        (("retry-failed",), 7),
     ],
 )
 def test_a_dry_run_foresees_all_that_happens(

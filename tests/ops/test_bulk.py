@@ -176,8 +176,9 @@ class Leaving:
 def test_a_redis_that_goes_away_is_partly_done(store: Client) -> None:
     fill(store, 300)
     chosen = Selection(state="failed")
-    with pytest.raises(UnreachableError):
+    with pytest.raises(UnreachableError) as gone:
         carried_out(Leaving(store, 0), retrying("failed"), chosen)
+    assert "not known whether they were changed" in gone.value.why
     run = BulkRun(Leaving(store, 2), Q, retrying("failed"), chosen, 300)
     with pytest.raises(PartialError) as caught:
         list(run)

@@ -14,6 +14,7 @@ from qctl.ops.actions import removing
 from qctl.ops.bulk import BulkReport, BulkRun
 from qctl.ops.choice import Selection
 from qctl.ops.family import LEVELS
+from qctl.output.bulk import progress_text
 from qctl.wire.keys import QueueKeys
 from tests.ops.test_bulk import Leaving
 from tests.wire.build import Q, events, put, row, scores
@@ -261,6 +262,40 @@ def test_it_ends_between_two_calls_and_tells_what_is_gone(client: Client) -> Non
     assert f"{gone} jobs were removed before" in caught.value.why
     assert client.call("SCARD", Q("top:dependencies")) == 300 - gone == len(row(client, "wait"))
     assert carried_out(client, "top").below_count == 300 - gone
+
+
+def test_children_that_are_gone_count_whenever_it_ends(client: Client) -> None:
+    """It ends between two calls for the children of one parent, of which the first was all."""
+    root = top(client)
+    for n in range(60):
+        child(client, (Q, f"c{n}"), root)
+    run = BulkRun(
+        client, Q, removing(with_children=True), Selection(ids=("top",)), 1,
+        stop=lambda: len(row(client, "wait")) < 60,
+    )  # fmt: skip
+    with pytest.raises(InterruptedByUserError) as caught:
+        list(run)
+    gone = 60 - len(row(client, "wait"))
+    assert run.report().below_count == gone
+    # Shown while the flow is still being deleted.
+    assert progress_text(run.progress()) == f"1 of 1 scanned, 0 match, 0 done, {gone} below them"
+    assert f"{gone} job" in caught.value.why
+
+
+def test_flows_that_are_gone_count_whenever_it_ends(store: Client) -> None:
+    tops = [f"top{n}" for n in range(4)]
+    for job_id in tops:
+        put(store, job_id, "waiting-children")
+        child(store, (Q, f"{job_id}-child"), (Q, job_id))
+    run = BulkRun(
+        store, Q, removing(with_children=True), Selection(state="waiting-children"), 4,
+        stop=lambda: store.call("ZCARD", Q("waiting-children")) == 2,
+    )  # fmt: skip
+    with pytest.raises(InterruptedByUserError) as caught:
+        list(run)
+    report = run.report()
+    assert (report.done, report.below_count, report.matched) == (2, 2, 2)
+    assert caught.value.why == "4 jobs were removed before"
 
 
 def test_a_dry_run_tells_the_same(store: Client) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qctl.connect import Client, connect
+from qctl.errors import InterruptedByUserError
 from qctl.ops.actions import purging, removing
 from qctl.ops.bulk import BulkReport, BulkRun
 from qctl.ops.choice import Selection
 from qctl.ops.selection import Filter, parse_where
-from qctl.wire.far import draw, positions
+from qctl.wire.far import Block, draw, positions
 from qctl.wire.transitions import remove_jobs
 from tests.ops.test_family import child, top
 from tests.servers import RedisServer
@@ -172,6 +173,48 @@ def test_what_a_filter_chooses_deep_in_a_list_goes_too(client: Client) -> None:
     assert row(client, "wait") == [f"x{n}" for n in range(24_000) if n not in places]
 
 
+def test_many_that_a_filter_chooses_are_moved_together(client: Client) -> None:
+    """One in fifty of a long list: not each goes to the head before the next one sets out."""
+    places = {n: f"d{n}" for n in range(10, 26_000, 50)}
+    fill(client, 26_000, places)
+    for job_id in places.values():
+        client.call("HSET", Q(job_id), "name", "wanted")
+    draws: list[tuple[object, ...]] = []
+
+    class Counting:
+        def call(self, *command: object, timeout_s: float = 0.0) -> object:
+            if command[0] in {"EVALSHA", "EVAL"} and command[3] == Q("wait"):
+                draws.append(command)
+            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(client, name)
+
+    chosen = Selection(state="waiting", only=Filter(where=parse_where("name = wanted")))
+    run = BulkRun(Counting(), Q, removing(), chosen, 26_000)  # type: ignore[arg-type]
+    list(run)
+    assert (run.report().done, run.report().scanned) == (len(places), 26_000)
+    assert row(client, "wait") == [f"x{n}" for n in range(26_000) if n not in places]
+    # All that were between the two ends that a script searches.
+    # All that were between the two ends that a script searches.
+    assert len(draws) < 1_000
+
+
+def test_passing_an_entry_costs_the_same_for_many(
+    client: Client, redis_server: RedisServer
+) -> None:
+    wanted = [f"w{n}" for n in range(400)]
+    client.call("RPUSH", Q("wait"), *(f"x{n}" for n in range(100)), *wanted)
+    with monitored(redis_server) as ended:
+        drawn = draw(client, Q("wait"), Block(100, 400, "w0", "w399"), [], 100, 0)
+        changes = [line for line in ended() if '"LSET"' in line]
+    assert len(changes) == 200
+    after = row(client, "wait")
+    assert drawn == (Block(0, 400, after[0], after[399]), [])
+    assert sorted(after[:400]) == sorted(wanted)
+    assert after[400:] == [f"x{n}" for n in range(100)]
+
+
 def test_a_dry_run_looks_as_far(client: Client) -> None:
     fill(client, 50_000, {25_000: "deep"})
     put(client, "nowhere", "")
@@ -179,6 +222,20 @@ def test_a_dry_run_looks_as_far(client: Client) -> None:
     assert report.sample == ("deep",)
     assert [skipped.id for skipped in report.skipped] == ["nowhere"]
     assert client.call("LINDEX", Q("wait"), 25_000) == "deep"
+
+
+def test_it_says_so_when_a_job_has_only_lost_its_turn(client: Client) -> None:
+    fill(client, 60_000, {30_000: "a", 30_005: "b"})
+    run = BulkRun(
+        client, Q, removing(), Selection(ids=("a", "b")), 2,
+        stop=lambda: client.call("LINDEX", Q("wait"), 30_000) != "a",
+    )  # fmt: skip
+    with pytest.raises(InterruptedByUserError) as caught:
+        list(run)
+    assert caught.value.why == (
+        "0 jobs were removed before; 2 more jobs have moved within a list and lost their turn"
+    )
+    assert {"a", "b"} <= set(row(client, "wait"))
 
 
 def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
@@ -211,9 +268,42 @@ def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
 
 def test_drawn_entries_pass_others_that_keep_their_order(store: Client) -> None:
     store.call("RPUSH", Q("wait"), *"abcdefghij")
-    assert draw(store, Q("wait"), ["h", "c", "never", "j"], 2, 9) == 2
-    assert row(store, "wait") == [*"abchdefgij"]
-    assert draw(store, Q("wait"), ["h", "c"], 0, 4) == 2
-    assert row(store, "wait") == [*"chabdefgij"]
-    assert draw(store, Q("nothing"), ["a"], 0, 5) == 0
-    assert list(positions(store, Q("wait"), ["a", "j", "never"])) == [{"a": 2, "j": 9}]
+    block = Block(7, 1, "h", "h")
+    assert draw(store, Q("wait"), block, ["c", "f", "never"], 3, 0) == (
+        Block(4, 2, "h", "f"),
+        ["f"],
+    )
+    assert row(store, "wait") == [*"abcdhfegij"]
+    # Adds have pushed it on.
+    store.call("LPUSH", Q("wait"), "y", "z")
+    block = Block(4, 2, "h", "f")
+    assert draw(store, Q("wait"), block, ["c"], 3, 1) is None
+    assert draw(store, Q("wait"), block, ["c"], 3, 2) == (Block(3, 3, "h", "f"), ["c"])
+    assert row(store, "wait") == [*"zyahcfbdegij"]
+    # Others took one of it.
+    store.call("LREM", Q("wait"), 1, "c")
+    assert draw(store, Q("wait"), Block(3, 3, "h", "f"), [], 3, 5) is None
+    assert draw(store, Q("nothing"), Block(0, 1, "a", "a"), ["a"], 5, 5) is None
+    assert list(positions(store, Q("wait"), ["a", "j", "never"])) == [{"a": 2, "j": 10}]
+
+
+def test_any_block_passes_any_others(store: Client) -> None:
+    rng = random.Random(11)
+    for _ in range(300):
+        store.call("DEL", Q("wait"))
+        before = [f"x{n}" for n in range(rng.randint(1, 30))]
+        size, at, steps = rng.randint(1, 12), len(before), rng.randint(1, 20)
+        block = [f"w{n}" for n in range(size)]
+        more = rng.sample(before, rng.randint(0, len(before) // 2))
+        store.call("RPUSH", Q("wait"), *before, *block, "end")
+        drawn = draw(store, Q("wait"), Block(at, size, block[0], block[-1]), more, steps, 0)
+        assert drawn is not None
+        passed = before[max(at - steps, 0) :]
+        come = [job_id for job_id in passed if job_id in more]
+        others = [job_id for job_id in passed if job_id not in more]
+        after = row(store, "wait")
+        start, end = drawn[0].at, drawn[0].at + drawn[0].size
+        assert drawn == (Block(start, size + len(come), after[start], after[end - 1]), come)
+        assert after[:start] == before[: max(at - steps, 0)]
+        assert sorted(after[start:end]) == sorted([*block, *come])
+        assert after[end:] == [*others, "end"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -231,6 +232,8 @@ def carry_out(
     from qctl.ops.bulk import BulkRun  # noqa: PLC0415
     from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
 
+    if rate is not None and not math.isfinite(rate):
+        raise UsageError(f"--rate {rate} is no number of jobs", hint="leave it out for no limit")
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     require_bullmq([snapshot])
@@ -261,7 +264,9 @@ def carry_out(
             if report.complete or report.done or report.below_count:
                 _tell(env, report, paused=snapshot.paused)
     if selection.named and report.skipped_count:
-        _raise_for(report)
+        _raise_for(env, report)
+    elif report.skipped_count > report.moved_on_count:
+        raise typer.Exit(ExitStatus.PARTIAL)
 
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
@@ -271,7 +276,7 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
     firm = firmness(action, selection, total)
     if firm is Firmness.NOT:
         return
-    text = question(action.name, queue, selection, most_meant(selection, total))
+    text = question(action, queue, selection, most_meant(selection, total))
     if firm is Firmness.YES:
         agreed = env.confirm(f"{text}?")
     else:
@@ -294,15 +299,21 @@ def _follow(env: Environment, run: BulkRun) -> None:
 
 
 def _animate(env: Environment, run: BulkRun) -> None:
-    from rich.progress import Progress, TextColumn  # noqa: PLC0415 - only on a terminal
+    from rich.progress import Progress, ProgressColumn, Task  # noqa: PLC0415 - only on a terminal
+    from rich.text import Text  # noqa: PLC0415
 
     from qctl.output.bulk import progress_text  # noqa: PLC0415
 
-    column = TextColumn("{task.description}")
-    with Progress(column, console=env.err, transient=True) as bar:
-        task = bar.add_task("")
-        for progress in run:
-            bar.update(task, description=progress_text(progress))
+    class Line(ProgressColumn):
+        """Also while one step takes long: a flow of many jobs, or a way through a long list."""
+
+        def render(self, task: Task) -> Text:  # noqa: ARG002
+            return Text(progress_text(run.progress()))
+
+    with Progress(Line(), console=env.err, transient=True) as bar:
+        bar.add_task("")
+        for _ in run:
+            pass
 
 
 def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
@@ -318,13 +329,15 @@ def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
     env.streams.stdout.flush()
 
 
-def _raise_for(report: BulkReport) -> None:
+def _raise_for(env: Environment, report: BulkReport) -> None:
     """Not all of the named jobs were changed."""
+    from qctl.ops.lookup import command  # noqa: PLC0415
+
     if report.done or report.below_count:
         raise typer.Exit(ExitStatus.PARTIAL)
     first = report.skipped[0]
     raise NotFoundError(
         "nothing would be changed" if report.dry_run else "nothing was changed",
         why=f"{first.id}: {first.reason}",
-        hint=f"qctl jobs show {report.queue} {first.id}",
+        hint=command(env.settings.prefix, "jobs", "show", report.queue, first.id),
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from qctl.ops.family import look_below, remove_below
-from qctl.ops.far import remove_far_too
+from qctl.ops.far import remove_far
 from qctl.ops.means import WORDS, Means
 from qctl.wire.transitions import promote, remove_jobs, retry_finished
 
-# What an action does to some jobs: id → the script's word, or why the job was left alone.
-Act = Callable[[Means, Sequence[str]], Mapping[str, str]]
+# What an action does to some jobs: id → the script's word, or why the job was left alone. In parts,
+# as they are done: what is told of them must be true when it is interrupted behind any of them.
+Act = Callable[[Means, Sequence[str]], Iterable[Mapping[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Action:
         done: the script's word for a job to which it was done; also the one for people.
         states: those it applies to.
         words: why a job was left alone, by the script's other words.
+        below: whether jobs below them go, too, however many.
+        moved_on: those words that say that it has left its state.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Action:
     states: tuple[str, ...]
     act: Act
     words: Mapping[str, str] = field(default_factory=dict)
+    below: bool = False
+    moved_on: frozenset[str] = frozenset({"inactive"})
 
     def reason(self, answer: str) -> str:
         """Why a job was left alone."""
@@ -47,8 +52,8 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
     """
     forget = "attempts" if reset_attempts else ""
 
-    def act(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
-        return means.pace.timed(
+    def act(means: Means, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
+        yield means.pace.timed(
             len(ids),
             lambda: retry_finished(
                 means.client,
@@ -67,8 +72,8 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
 def promoting() -> Action:
     """Run delayed jobs now."""
 
-    def act(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
-        return means.pace.timed(
+    def act(means: Means, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
+        yield means.pace.timed(
             len(ids), lambda: promote(means.client, means.keys, ids, dry_run=means.dry_run)
         )
 
@@ -82,21 +87,22 @@ def removing(*, with_children: bool = False) -> Action:
         with_children: also all jobs below them in their flows.
     """
     act = _remove_with_children if with_children else partial(_remove, as_one=False)
-    return Action("remove", "removed", _REMOVABLE, act)
+    return Action("remove", "removed", _REMOVABLE, act, below=with_children, moved_on=_LEFT)
 
 
 def purging() -> Action:
     """Delete the jobs of a state; one event tells of many."""
-    return Action("purge", "removed", _REMOVABLE, partial(_remove, as_one=True))
+    return Action("purge", "removed", _REMOVABLE, partial(_remove, as_one=True), moved_on=_LEFT)
 
 
+_LEFT = frozenset({"inactive", "locked", "missing"})
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),
 )
 
 
-def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Mapping[str, str]:
+def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Iterator[Mapping[str, str]]:
     def remove(some: Sequence[str]) -> Mapping[str, str]:
         call = partial(
             remove_jobs,
@@ -107,20 +113,20 @@ def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Mapping[str, s
             as_one=as_one,
             dry_run=means.dry_run,
             seen=means.seen,
+            nearby=means.nearby,
         )
         return means.pace.timed(len(some), call)
 
     if not means.goes_far:
-        return remove(ids)
-    return remove_far_too(means, means.keys, ids, remove, means.state)
+        yield remove(ids)
+    else:
+        yield from remove_far(means, means.keys, ids, remove, means.state)
 
 
-def _remove_with_children(means: Means, ids: Sequence[str]) -> Mapping[str, str]:
-    answers: dict[str, str] = {}
+def _remove_with_children(means: Means, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
     for job_id in ids:
         means.check_stop()
-        answers[job_id] = _remove_family(means, job_id)
-    return answers
+        yield {job_id: _remove_family(means, job_id)}
 
 
 def _remove_family(means: Means, job_id: str) -> str:
@@ -148,7 +154,10 @@ def _remove_family(means: Means, job_id: str) -> str:
     if reason:
         return reason
     act = partial(remove, dry_run=means.dry_run)
-    answer = remove_far_too(means, means.keys, [job_id], act, means.state)[job_id]
+    answer = act([job_id])[job_id]
+    if answer == "deep":
+        for answers in remove_far(means, means.keys, [job_id], act, means.state):
+            answer = answers.get(job_id, answer)
     if answer == "removed":
         means.below += with_it
     return "jobs came below it meanwhile" if answer == "parent" else answer

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from qctl.connect import Client
-from qctl.errors import InterruptedByUserError, PartialError, QctlError
+from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.actions import Action
 from qctl.ops.choice import Selection
+from qctl.ops.far import GROUP
 from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.means import Means
-from qctl.ops.pace import FIRST, READING_S, Pace, round_trip_s
+from qctl.ops.pace import FIRST, MOVING_S, READING_S, Pace, round_trip_s
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
@@ -42,7 +43,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkProgress:
-    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed."""
+    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed.
+
+    Args:
+        below_count: jobs that were deleted with those above them; not among the others.
+        deep: jobs too deep in a long list for one call, whose turn comes together.
+    """
 
     step: ClassVar[str] = "progress"
 
@@ -50,6 +56,8 @@ class BulkProgress:
     matched: int
     done: int
     total: int
+    below_count: int = 0
+    deep: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,7 @@ class BulkReport:
         total: jobs in the state at the start, or named ones.
         matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
         skipped: the first hundred of them.
+        moved_on_count: those of them that had left the state by then, and so are not meant.
         sample: the first ids that were changed, or would be.
         below_count: jobs that were deleted with those above them; not among the others.
         complete: False when it ended before it had looked at all.
@@ -77,6 +86,7 @@ class BulkReport:
     done: int
     skipped_count: int
     skipped: tuple[Skipped, ...]
+    moved_on_count: int = 0
     sample: tuple[str, ...]
     below_count: int = 0
     dry_run: bool
@@ -90,6 +100,7 @@ class _Tally:
     done: int = 0
     skipped_count: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    moved_on: int = 0
     sample: list[str] = field(default_factory=list)
 
     def note(self, answers: Mapping[str, str], action: Action) -> None:
@@ -100,6 +111,7 @@ class _Tally:
                     self.sample.append(job_id)
             else:
                 self.skipped_count += 1
+                self.moved_on += answer in action.moved_on
                 if len(self.skipped) < MOST_SKIPPED:
                     self.skipped.append(Skipped(job_id, action.reason(answer)))
 
@@ -138,6 +150,7 @@ class BulkRun:
         self._tally = _Tally()
         self._means: Means | None = None
         self._far: list[str] = []
+        self._has_acted = False
         self._is_complete = False
 
     def report(self) -> BulkReport:
@@ -153,6 +166,7 @@ class BulkRun:
             done=tally.done,
             skipped_count=tally.skipped_count,
             skipped=tuple(tally.skipped),
+            moved_on_count=tally.moved_on if self._selection.state else 0,
             sample=tuple(tally.sample),
             below_count=self._below,
             dry_run=self._dry_run,
@@ -173,6 +187,11 @@ class BulkRun:
             raise
         except QctlError as error:
             done = self._tally.done + self._below
+            if moved := self._moved():
+                error.why = "\n".join(part for part in (error.why, moved) if part)
+            if not done and self._has_acted and isinstance(error, UnreachableError):
+                unknown = "of the first jobs it is not known whether they were changed"
+                error.why = "\n".join(part for part in (error.why, unknown) if part)
             if self._dry_run or not done:
                 raise
             raise PartialError(
@@ -193,7 +212,7 @@ class BulkRun:
         ping_s = round_trip_s(self._client)
         reading = Pace(ping_s, target_s=READING_S)
         acting = Pace(ping_s, self._first())
-        means = self._means = self._means_of(acting, Pace(ping_s))
+        means = self._means = self._means_of(acting, Pace(ping_s, target_s=MOVING_S))
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
@@ -201,8 +220,6 @@ class BulkRun:
             looks_first = self._selection.only.is_set or self._selection.named
             entries = path.take((reading if looks_first else acting).size)
             if not entries:
-                if not path.is_complete:
-                    raise self._not_all()
                 break
             chosen, gone = self._choose(entries, reading), set()
             while chosen and not self._is_enough():
@@ -211,10 +228,15 @@ class BulkRun:
                 size = self._allowed(acting.size)
                 chunk, chosen = chosen[:size], chosen[size:]
                 gone |= self._act(chunk, means)
-                yield self._progress()
-            gone |= self._act_far(means, began)
-            path.stays([entry for entry in entries if entry.id not in gone])
-            yield self._progress()
+                yield self.progress()
+            if self._has_far():
+                gone |= self._act_far(means, began)
+            stay = [entry for entry in entries if entry.id not in gone]
+            path.stays(stay, gone_before=len(gone) - len(entries) + len(stay))
+            yield self.progress()
+        self._act_far(means, began)
+        if not (path.is_complete or self._is_enough()):
+            raise self._not_all()
         self._is_complete = True
 
     def _first(self) -> int:
@@ -249,11 +271,17 @@ class BulkRun:
     def _were(self, done: int) -> str:
         return f"{done:,} {'job was' if done == 1 else 'jobs were'} {self._action.done}"
 
+    def _moved(self) -> str:
+        lost = self._means.lost_turn if self._means else ""
+        return lost and f"{self._were(self._tally.done + self._below)} before; {lost}"
+
     def _not_all(self) -> PartialError:
         """Some may not have been looked at."""
         why = "jobs are added faster than they can be looked at"
         if self._selection.state in FINISHED:
             why += ", or very many finished in the future by Redis' clock"
+        elif self._selection.state == "waiting":
+            why += ", or the queue was paused or resumed again and again"
         return PartialError(
             f"not all {self._selection.state} jobs were looked at",
             why=why,
@@ -263,11 +291,10 @@ class BulkRun:
     def _check_stop(self) -> None:
         if self._stop():
             done = self._tally.done + self._below
+            were = f"{self._were(done)} before" if done else "nothing was changed"
             raise InterruptedByUserError(
                 "interrupted",
-                why="nothing was changed"
-                if not done or self._dry_run
-                else f"{self._were(done)} before",
+                why="nothing was changed" if self._dry_run else self._moved() or were,
                 hint="the same command once more goes on with those that are left",
             )
 
@@ -313,28 +340,37 @@ class BulkRun:
 
     def _act(self, ids: Sequence[str], means: Means) -> set[str]:
         """Change some jobs; which of them have left their place."""
-        answers = dict(self._action.act(means, ids))
-        if not means.goes_far:
-            far = [job_id for job_id in ids if answers.get(job_id) == "deep"]
-            self._far += far
-            for job_id in far:
-                del answers[job_id]
-        self._tally.matched += len(answers)
-        self._tally.note(answers, self._action)
-        if self._dry_run:
-            return set()
-        return {job_id for job_id, answer in answers.items() if answer == self._action.done}
+        gone: set[str] = set()
+        self._has_acted = not self._dry_run
+        for part in self._action.act(means, ids):
+            answers = dict(part)
+            if not means.goes_far:
+                far = [job_id for job_id, answer in answers.items() if answer == "deep"]
+                self._far += far
+                means.nearby = bool(self._far)
+                for job_id in far:
+                    del answers[job_id]
+            self._tally.matched += len(answers)
+            self._tally.note(answers, self._action)
+            if not self._dry_run:
+                gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
+        return gone
+
+    def _has_far(self) -> bool:
+        """Whether there are enough that are too deep in a list to go for them."""
+        far, limit = len(self._far), self._selection.limit
+        return far >= GROUP or (limit is not None and self._tally.done + far >= limit)
 
     def _act_far(self, means: Means, began: float) -> set[str]:
         """Those that are too deep in a list for one call, together since that takes long."""
         gone: set[str] = set()
-        means.goes_far = True
+        means.goes_far, means.nearby = True, False
         while self._far and not self._is_enough():
             self._wait_for_rate(began)
             self._check_stop()
             size = self._allowed(len(self._far))
-            far, self._far = self._far[:size], self._far[size:]
-            gone |= self._act(far, means)
+            gone |= self._act(self._far[:size], means)
+            del self._far[:size]
         means.goes_far = False
         self._far = []
         return gone
@@ -347,11 +383,14 @@ class BulkRun:
             self._check_stop()
             time.sleep(min(left, _NAP_S))
 
-    def _progress(self) -> BulkProgress:
+    def progress(self) -> BulkProgress:
+        """How far it is; may be asked by another thread."""
         tally = self._tally
         return BulkProgress(
             scanned=tally.scanned,
             matched=tally.matched,
             done=tally.done,
+            below_count=self._below,
+            deep=len(self._far),
             total=max(self._total, tally.scanned),
         )

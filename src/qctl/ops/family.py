@@ -7,11 +7,11 @@ waits for goes in one call with the parent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from qctl.ops.far import remove_far_too
+from qctl.ops.far import GROUP, remove_far
 from qctl.ops.means import WORDS, Means
 from qctl.wire.children import Child, children
 from qctl.wire.keys import QueueKeys
@@ -80,29 +80,61 @@ def remove_below(means: Means, top: Job) -> tuple[str, int]:
 def _clear(means: Means, parent: Job, path: frozenset[Job], stays: _Stays) -> int:
     """How many jobs are left that go in one call with the parent."""
     with_parent = 0
+    # Too deep in a list for one call, and how many go with each: together, since that takes long.
+    far: dict[QueueKeys, dict[str, int]] = {}
     for window in children(means.client, *parent):
-        ready: dict[QueueKeys, list[str]] = {}
-        with_child: dict[Job, int] = {}
+        ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
             if child.job is None or child.job in path:
                 continue
+            with_child = 0
             if (job := _next_parent(child, path)) is not None:
                 before = stays.count
-                with_child[job] = _clear(means, job, path | {job}, stays)
+                with_child = _clear(means, job, path | {job}, stays)
                 if stays.count > before:
                     # What is below it must stay within reach.
                     continue
             keys, job_id = child.job
-            ready.setdefault(keys, []).append(job_id)
-        for keys, ids in ready.items():
-            for job_id, answer in _remove(means, keys, ids, parent).items():
-                count = 1 + with_child.get((keys, job_id), 0)
-                if answer == "removed":
-                    means.below += count
-                elif answer == "last":
-                    with_parent += count
-                elif answer != "missing":
-                    stays.note(keys, job_id, answer)
+            ready.setdefault(keys, {})[job_id] = 1 + with_child
+        for keys, jobs in ready.items():
+            deep = far.setdefault(keys, {})
+            for answers in _remove(means, keys, [*jobs], parent, nearby=bool(deep)):
+                with_parent += _note(means, keys, answers, jobs, stays)
+                deep |= {id_: jobs[id_] for id_, answer in answers.items() if answer == "deep"}
+            if len(deep) >= GROUP:
+                with_parent += _clear_far(means, keys, far.pop(keys), parent, stays)
+    for keys, deep in far.items():
+        with_parent += _clear_far(means, keys, deep, parent, stays)
+    return with_parent
+
+
+def _clear_far(
+    means: Means, keys: QueueKeys, jobs: Mapping[str, int], parent: Job, stays: _Stays
+) -> int:
+    with_parent = 0
+    for answers in remove_far(means, keys, [*jobs], partial(_call, means, keys, parent)):
+        with_parent += _note(means, keys, answers, jobs, stays, is_last=True)
+    return with_parent
+
+
+def _note(
+    means: Means,
+    keys: QueueKeys,
+    answers: Mapping[str, str],
+    jobs: Mapping[str, int],
+    stays: _Stays,
+    *,
+    is_last: bool = False,
+) -> int:
+    """Count what is gone, and what stays; answers how many go with the parent."""
+    with_parent = 0
+    for job_id, answer in answers.items():
+        if answer == "removed":
+            means.below += jobs[job_id]
+        elif answer == "last":
+            with_parent += jobs[job_id]
+        elif answer != "missing" and (is_last or answer != "deep"):
+            stays.note(keys, job_id, answer)
     return with_parent
 
 
@@ -112,25 +144,28 @@ def _next_parent(child: Child, path: frozenset[Job]) -> Job | None:
     return child.job
 
 
-def _remove(means: Means, keys: QueueKeys, ids: list[str], parent: Job) -> dict[str, str]:
+def _remove(
+    means: Means, keys: QueueKeys, ids: list[str], parent: Job, *, nearby: bool
+) -> Iterator[Mapping[str, str]]:
+    left = ids
+    while left:
+        means.check_stop()
+        chunk, left = left[: means.pace.size], left[means.pace.size :]
+        yield _call(means, keys, parent, chunk, nearby=nearby)
+
+
+def _call(
+    means: Means, keys: QueueKeys, parent: Job, ids: Sequence[str], *, nearby: bool = False
+) -> Mapping[str, str]:
     parent_keys, parent_id = parent
-
-    def remove(some: Sequence[str]) -> dict[str, str]:
-        answers: dict[str, str] = {}
-        left = list(some)
-        while left:
-            means.check_stop()
-            chunk, left = left[: means.pace.size], left[means.pace.size :]
-            call = partial(
-                remove_jobs,
-                means.client,
-                keys,
-                chunk,
-                with_last=True,
-                parent_key=parent_keys(parent_id),
-                dry_run=means.dry_run,
-            )
-            answers |= means.pace.timed(len(chunk), call)
-        return answers
-
-    return remove_far_too(means, keys, ids, remove)
+    call = partial(
+        remove_jobs,
+        means.client,
+        keys,
+        ids,
+        with_last=True,
+        parent_key=parent_keys(parent_id),
+        dry_run=means.dry_run,
+        nearby=nearby,
+    )
+    return means.pace.timed(len(ids), call)

@@ -7,46 +7,49 @@ interrupted they have lost their turn, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from qctl.ops.means import Means
-from qctl.wire.far import draw, positions
+from qctl.wire.far import Block, draw, positions
 from qctl.wire.keys import QueueKeys
 
 # What is among so many entries from the head, or a few more, a script finds.
-_NEAR = 1_500
-# Moved together.
-_GROUP = 50
-# Adds during a step, by which those it moved are further in than it knows.
-_SLACK = 100
+_NEAR = 200
+# Moved together: so many may lose their turn.
+GROUP = 10_000
+# Adds at once by which entries may be further in than at the last look.
+_SLACK = 2_500
+# Others may have taken some from between, by which entries are nearer to each other than they were.
+_CLOSER = 100
 # How often jobs are looked for that more adds have left behind.
 _TRIES = 3
 _LISTS = {"waiting": ("paused", "wait"), "stalled": ("active",), "": ("wait", "paused", "active")}
 
 
-def remove_far_too(
+def remove_far(
     means: Means,
     keys: QueueKeys,
     ids: Sequence[str],
     remove: Callable[[Sequence[str]], Mapping[str, str]],
     state: str = "",
-) -> dict[str, str]:
-    """Delete jobs, those that the script finds too ``deep`` as well.
+) -> Iterator[Mapping[str, str]]:
+    """Delete jobs that the script has found too ``deep``.
 
     Args:
         remove: the call of the script: ids → its words.
         state: where the jobs must be.
+
+    Yields:
+        What it says of them, as they are done.
     """
-    answers = dict(remove(ids))
-    far = [job_id for job_id, answer in answers.items() if answer == "deep"]
-    for start in range(0, len(far), _GROUP):
-        group = far[start : start + _GROUP]
+    for start in range(0, len(ids), GROUP):
+        left = ids[start : start + GROUP]
         for name in _LISTS.get(state, ()):
-            found = _remove_from(means, keys(name), group, remove)
-            answers |= found
-            group = [job_id for job_id in group if job_id not in found]
-    return answers
+            for answers in _remove_from(means, keys(name), left, remove):
+                yield answers
+                left = [job_id for job_id in left if job_id not in answers]
+        yield dict.fromkeys(left, "deep")
 
 
 def _remove_from(
@@ -54,41 +57,66 @@ def _remove_from(
     key: str,
     ids: Sequence[str],
     remove: Callable[[Sequence[str]], Mapping[str, str]],
-) -> dict[str, str]:
+) -> Iterator[Mapping[str, str]]:
     """Delete those of the ids that are in a list."""
-    answers: dict[str, str] = {}
-    left: Sequence[str] = ids
+    left = set(ids)
     for _ in range(_TRIES):
-        found = _bring_near(means, key, left)
+        found = _positions(means, key, left)
         if means.dry_run:
-            return dict.fromkeys(found, "removed")
-        answers |= remove(found) if found else {}
-        left = [job_id for job_id in found if answers[job_id] == "deep"]
+            yield dict.fromkeys(found, "removed")
+            return
+        left &= found.keys()
+        end = _sweep(means, key, found) if found else 0
+        while near := _near(means, key, left, end):
+            answers = remove(near)
+            told = {job_id: answer for job_id, answer in answers.items() if answer != "deep"}
+            yield told
+            left -= told.keys()
+            means.moving = max(means.moving - len(told), 0)
+            if not told:
+                break
         if not left:
-            break
-    return answers
+            return
 
 
-def _bring_near(means: Means, key: str, ids: Sequence[str]) -> list[str]:
-    """Those of the ids that are in the list, near to its head now."""
+def _positions(means: Means, key: str, ids: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for some in positions(means.client, key, ids):
         means.check_stop()
         found |= some
-    if not means.dry_run and found:
-        _sweep(means, key, list(found), max(found.values()) + 1)
-    return list(found)
+    return found
 
 
-def _sweep(means: Means, key: str, ids: Sequence[str], end: int) -> None:
-    """Take along all that is come by, from ``end`` on towards the head."""
-    while end > _NEAR:
+def _near(means: Means, key: str, ids: Container[str], end: int) -> list[str]:
+    """Those that are near to the head by now, the first first: so they are found soonest."""
+    means.check_stop()
+    window = means.client.call("LRANGE", key, 0, end + _SLACK)
+    return [job_id for job_id in window if job_id in ids][: means.pace.size]
+
+
+def _sweep(means: Means, key: str, found: Mapping[str, int]) -> int:
+    """Take along all that is come by, from the deepest on towards the head; how far it came."""
+    order = sorted(found, key=lambda job_id: found[job_id])
+    first = order.pop()
+    block = Block(found[first], 1, first, first)
+    # Adds at the head move all of them alike, but for what was there when they were looked for.
+    moved = 0
+    while block.at > _NEAR:
         means.check_stop()
         steps = means.hops.size
-        end += _SLACK
-        start = max(end - _SLACK - len(ids) - steps, 0)
-        moved = means.hops.timed(steps, partial(draw, means.client, key, ids, start, end))
-        if not moved:
-            # Others took them, or have added more than the slack.
-            return
-        end = start + moved
+        lowest = block.at - moved - steps - _CLOSER
+        start = len(order)
+        while start and found[order[start - 1]] >= lowest:
+            start -= 1
+        call = partial(draw, means.client, key, block, order[start:], steps, _SLACK)
+        drawn = means.hops.timed(steps, call)
+        if drawn is None:
+            # Others took some of it, or have added more than the slack.
+            break
+        expected = max(block.at - steps, 0)
+        block, come = drawn
+        means.moving = block.size
+        moved += block.at - expected
+        taken = set(come)
+        order = [*order[:start], *(job_id for job_id in order[start:] if job_id not in taken)]
+    return block.at

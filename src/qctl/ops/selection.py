@@ -40,6 +40,10 @@ FIELDS = (
 )
 # Fields that are text, whatever is typed.
 _TEXTS = frozenset({"id", "name", "state", "worker", "error"})
+# Fields that are numbers: whatever else is typed would never be equal, and always be unequal.
+_NUMBERS = frozenset(
+    {"attempts_made", "attempts_started", "attempts_max", "stalled_count", "priority", "runtime_s"}
+)
 # Fields that hold JSON, into which a path may lead.
 _NESTED = ("data", "opts", "progress")
 _MAX_DEPTH = 50
@@ -223,7 +227,11 @@ class _Parser:
         op = self._take()
         if op.kind != "op":
             raise self._error(f"expected one of {' '.join(_OPERATORS)} here", op)
+        at = self._peek()
         value = self._value(op)
+        is_number = value.value is None or _is_number(value.value)
+        if field.text in _NUMBERS and op.text != "~" and not is_number:
+            raise self._error(f"{field.text} is a number; it can only be compared with one", at)
         if field.text in _TEXTS and isinstance(value.value, bool):
             value = _Value(value.text, value.text)
         return _compare(read, "=" if op.text == "==" else op.text, value)
@@ -231,6 +239,9 @@ class _Parser:
     def _reader(self, token: _Token) -> Callable[[Job], Any]:
         name, *path = token.text.split(".")
         self.fields.add(name)
+        if "[" in token.text:
+            hint = "an element of an array is named by its index alone, such as data.items.0.id"
+            raise self._error(hint, token)
         if name in _NESTED and (name == "progress" or path) and all(path):
             return lambda job: _follow(getattr(job, name), path)
         if name in FIELDS and not path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qctl.ops.actions import Action
 from qctl.ops.bulk import BulkProgress, BulkReport
 from qctl.ops.choice import Selection
 from qctl.output.text import count, counted, visible
@@ -24,20 +25,24 @@ _FORESEEN = {
 _MOST_SHOWN = 10
 
 
-def question(action: str, queue: str, selection: Selection, most: int) -> str:
+def question(action: Action, queue: str, selection: Selection, most: int) -> str:
     """What is about to be done, without the mark behind it."""
     state = f"{selection.state} " if selection.state else ""
     is_certain = bool(selection.named) or not selection.only.is_set
     jobs = counted(most, f"{state}job")
     which = jobs if is_certain else f"up to {jobs}, those that match,"
-    text = _ASKING[action].format(f"{which} of {queue}")
-    return text + ("; that cannot be undone" if action in {"remove", "purge"} else "")
+    text = _ASKING[action.name].format(f"{which} of {queue}")
+    if action.below:
+        text += f" and all jobs below {'it' if most == 1 else 'them'}"
+    return text + ("; that cannot be undone" if action.name in {"remove", "purge"} else "")
 
 
 def progress_text(progress: BulkProgress) -> str:
     """One line for a terminal."""
     scanned = f"{count(progress.scanned)} of {count(progress.total)} scanned"
-    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done"
+    below = f", {count(progress.below_count)} below them" if progress.below_count else ""
+    deep = f", {count(progress.deep)} deep in a list" if progress.deep else ""
+    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done{below}{deep}"
 
 
 def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:

@@ -19,7 +19,7 @@ _SCANS = {
 }
 _COUNT = 500
 # Children that are looked at in one round trip.
-_WINDOW = 100
+_WINDOW = 500
 
 
 @dataclass(frozen=True, slots=True)

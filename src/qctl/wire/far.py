@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from qctl.connect import Client
+from qctl.connect import Arg, Client
 from qctl.wire import scripts
 
 # Entries that one command sends: less than a millisecond of Redis' time.
 _SENT = 5_000
 
 
-def positions(client: Client, key: str, ids: Sequence[str]) -> Iterator[dict[str, int]]:
+def positions(client: Client, key: str, ids: Iterable[str]) -> Iterator[dict[str, int]]:
     """Where in a list some entries are, from the head; a round trip an item, which may be empty.
 
     Adds at the head meanwhile move entries away from it: then one may be further in by now.
@@ -29,12 +30,29 @@ def positions(client: Client, key: str, ids: Sequence[str]) -> Iterator[dict[str
         start += _SENT
 
 
-def draw(client: Client, key: str, ids: Sequence[str], start: int, end: int) -> int:
-    """Bring those of the ids that are between two indices to the first of these.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Entries that follow each other in a list; ``at`` is the index of the first, from the head."""
 
-    Entries that are passed keep their order.
+    at: int
+    size: int
+    first: str
+    last: str
+
+
+def draw(
+    client: Client, key: str, block: Block, ids: Sequence[str], steps: int, slack: int
+) -> tuple[Block, list[str]] | None:
+    """Move a block towards the head; what it passes keeps its order.
+
+    Args:
+        ids: those that it takes along if it comes by them.
+        steps: entries that it comes by at most.
+        slack: how much further in it may be by now.
 
     Returns:
-        How many of the ids are there.
+        It, and those of the ids that are in it now; None when it is not where it should be.
     """
-    return int(scripts.run(client, "draw", [key], [start, end - start, *ids]))
+    args: list[Arg] = [block.at, slack, block.size, block.first, block.last, steps, *ids]
+    answer = scripts.run(client, "draw", [key], args)
+    return (Block(*answer[:4]), answer[4:]) if answer else None

@@ -14,6 +14,8 @@ from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 # Jobs moved by one script call; keeps every call well below 5 ms.
 RESUME_CHUNK = 1000
 RETRY_CHUNK = 100
+# Entries that a call searches for one job where others were too deep, and this one will be, too.
+_NEARBY = 1000
 # Said of a job that a call has not looked at, since it had done enough.
 _LATER = "later"
 
@@ -174,6 +176,7 @@ def remove_jobs(
     parent_key: str = "",
     dry_run: bool = False,
     seen: bool = False,
+    nearby: bool = False,
 ) -> dict[str, str]:
     """Delete jobs with their logs, their dedup keys and what holds their parents up.
 
@@ -184,6 +187,7 @@ def remove_jobs(
         parent_key: only children of this job, and not the last one that it waits for.
         dry_run: write nothing.
         seen: the jobs stood in the lists of ``state`` a moment ago, and a dry run believes it.
+        nearby: search only short ways into lists.
 
     Returns:
         id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,
@@ -200,6 +204,7 @@ def remove_jobs(
             "last" if with_last else "",
             parent_key,
             ("seen" if seen else "dry") if dry_run else "",
+            _NEARBY if nearby else "",
         ],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=False,

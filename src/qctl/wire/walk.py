@@ -45,8 +45,12 @@ class Walk:
         """The next entries, at most ``size``; empty at the end."""
         raise NotImplementedError
 
-    def stays(self, entries: Sequence[Entry]) -> None:
-        """Which of the taken entries are still there, in their order; the walk goes on behind."""
+    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:
+        """Which of the taken entries are still there, in their order; the walk goes on behind.
+
+        Args:
+            gone_before: how many that were taken earlier have been removed meanwhile.
+        """
 
 
 def walk(
@@ -120,8 +124,8 @@ class _WaitingWalk(Walk):
             self.is_complete = False
         return self.is_complete
 
-    def stays(self, entries: Sequence[Entry]) -> None:
-        self._now.stays(entries)
+    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:
+        self._now.stays(entries, gone_before=gone_before)
 
 
 class _ListWalk(Walk):
@@ -196,8 +200,9 @@ class _ListWalk(Walk):
         if len(self._seen) > _REMEMBERED:
             self._seen = dict.fromkeys(islice(self._seen, _REMEMBERED // 2, None))
 
-    def stays(self, entries: Sequence[Entry]) -> None:
-        self._passed -= len(self._taken) - len(entries)
+    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:
+        self._passed -= len(self._taken) - len(entries) + gone_before
+        self._passed = max(0, self._passed)
         for job_id in set(self._taken) - {entry.id for entry in entries}:
             # One that is added anew under this id stands elsewhere.
             self._seen.pop(job_id, None)
@@ -317,6 +322,6 @@ class _SetWalk(Walk):
             if score is not None and not (self._once and float(score) != entry.score)
         ]
 
-    def stays(self, entries: Sequence[Entry]) -> None:
+    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:  # noqa: ARG002
         if entries and self._end is not None:
             self._rising.passed = entries[-1]

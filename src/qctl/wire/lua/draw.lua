@@ -1,32 +1,77 @@
--- Move some entries of a list towards its head, past others that keep their order: a step on the way of
--- jobs that are to be deleted to where Redis finds them soon. They are in the list at every moment.
+-- Move a block of entries of a list towards its head, past others that keep their order, and take more
+-- entries into it on the way: a step of jobs that are to be deleted to where Redis finds them soon. All are
+-- in the list at every moment. However large the block is, passing an entry takes two changes.
 --
 -- KEYS[1] the list
--- ARGV[1] the index of the first entry that may change; ARGV[2] how many may
--- ARGV[3] … ids
+-- ARGV[1] the index at which the block begins, or, if there were adds at the head, up to ARGV[2] further in
+-- ARGV[3] its size; ARGV[4] its first id, ARGV[5] its last
+-- ARGV[6] how many entries it passes at most
+-- ARGV[7] … ids of those before it that come into it
 --
--- Answers how many of the ids are there; they are the first of those entries now.
-local start, count = tonumber(ARGV[1]), tonumber(ARGV[2])
-local wanted, order = {}, {}
-for i = 3, #ARGV do
+-- Answers the index, size, first and last id of the block, and the ids that came into it; nothing when the
+-- block is not there.
+local at, slack, size, steps = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[6])
+local wanted = {}
+for i = 7, #ARGV do
   wanted[ARGV[i]] = true
 end
 
-local ids = redis.call("LRANGE", KEYS[1], start, start + count - 1)
+local function is_from(index)
+  return redis.call("LINDEX", KEYS[1], index) == ARGV[4]
+      and redis.call("LINDEX", KEYS[1], index + size - 1) == ARGV[5]
+end
+
+local function is_there()
+  if is_from(at) then
+    return true
+  end
+  for i, id in ipairs(redis.call("LRANGE", KEYS[1], at + 1, at + slack)) do
+    if id == ARGV[4] and is_from(at + i) then
+      at = at + i
+      return true
+    end
+  end
+end
+
+if not is_there() then
+  return {}
+end
+
+-- What is looked at: the entries before the block, and as many of its last as change places with them.
+local from = math.max(at - steps, 0)
+local passed = at - from
+local ids = passed > 0 and redis.call("LRANGE", KEYS[1], from, at - 1) or {}
+local others, come = {}, {}
 for _, id in ipairs(ids) do
-  if wanted[id] then
-    order[#order + 1] = id
+  local part = wanted[id] and come or others
+  part[#part + 1] = id
+end
+local last = math.min(size, #others)
+for i, id in ipairs(last > 0 and redis.call("LRANGE", KEYS[1], at + size - last, at + size - 1) or {}) do
+  ids[passed + size - last + i] = id
+end
+
+local new_size = size + #come
+local behind = {}
+for i = new_size + 1, passed + size do
+  if i > passed or wanted[ids[i]] then
+    behind[#behind + 1] = ids[i]
   end
 end
-local found = #order
-for _, id in ipairs(ids) do
-  if not wanted[id] then
-    order[#order + 1] = id
+local function set(i, id)
+  if ids[i] ~= id then
+    redis.call("LSET", KEYS[1], from + i - 1, id)
   end
 end
-for i, id in ipairs(order) do
-  if id ~= ids[i] then
-    redis.call("LSET", KEYS[1], start + i - 1, id)
+local taken = 0
+for i = 1, math.min(passed, new_size) do
+  if not wanted[ids[i]] then
+    taken = taken + 1
+    set(i, behind[taken])
   end
 end
-return found
+for i, id in ipairs(others) do
+  set(new_size + i, id)
+end
+return {from, new_size, redis.call("LINDEX", KEYS[1], from),
+  redis.call("LINDEX", KEYS[1], from + new_size - 1), unpack(come)}

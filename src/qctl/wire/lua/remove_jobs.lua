@@ -10,7 +10,8 @@
 -- ARGV[4] "" or the key of a parent: only children of it go, except the last one that it waits for,
 --         so that it neither goes on nor waits for nothing; what is no child of it holds it up no more
 -- ARGV[5] "dry" to write nothing; "seen" for the same with jobs that were just seen in their list
--- ARGV[6] … ids, at most 500
+-- ARGV[6] "" or how many entries of lists are searched for one job at most
+-- ARGV[7] … ids, at most 500
 --
 -- Answers one word a job: "removed", "locked" (a worker has it), "scheduled" (the next run of a
 -- scheduler), "parent" (children of it have not ended), "child-locked" (a worker has the last of them),
@@ -200,8 +201,11 @@ end
 require_queue_types(base)
 redis.call("SCARD", base .. "stalled")
 
+if ARGV[6] ~= "" then
+  search_at_most(tonumber(ARGV[6]))
+end
 local answers, removed = {}, 0
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local answer = has_searched_enough() and "later" or remove(ARGV[i])
   answers[#answers + 1] = answer
   removed = removed + (answer == "removed" and 1 or 0)

@@ -9,6 +9,10 @@ local SEARCHED = has_lpos and 20000 or 4000
 local ENOUGH = 5000
 local searched = 0
 
+local function search_at_most(count)
+  SEARCHED = math.min(SEARCHED, count)
+end
+
 local function has_searched_enough()
   return searched >= ENOUGH
 end
