@@ -124,15 +124,15 @@ def test_its_commands_go_to_the_redis_that_was_asked_about(
     place = f"--redis {parse_url(server.url)}"
     (stalled,) = (f for f in findings("--redis", server.url) if f["check"] == "stalled")
     assert stalled["commands"] == [
-        f"qctl jobs list {place} q --state stalled",
-        f"qctl jobs retry-stalled {place} q",
+        f"qctl jobs list q --state stalled {place}",
+        f"qctl jobs retry-stalled q {place}",
     ]
     put(store, "2")
     config = tmp_path / "qctl" / "config.toml"
     config.parent.mkdir()
     config.write_text(f'[contexts.prod]\nredis = {{ url = "{server.url}" }}\n')
     home = {"XDG_CONFIG_HOME": str(tmp_path)}
-    assert "qctl workers --context prod q" in str(findings("--context", "prod", **home))
+    assert "qctl workers q --context prod" in str(findings("--context", "prod", **home))
     assert "qctl workers q" in str(findings(QCTL_CONTEXT="prod", **home))
 
 

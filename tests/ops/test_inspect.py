@@ -20,8 +20,9 @@ from qctl.connect import Address, Arg, Client, connect
 from qctl.errors import FailedError, NotFoundError, PartialError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import attribution, inspect
+from qctl.ops.commands import quoted
 from qctl.ops.inspect import Inspection, QueueStatus, inspect_queues
-from qctl.ops.lookup import all_queues, find_queues, quoted
+from qctl.ops.lookup import all_queues, find_queues
 from qctl.ops.workers import inspect_workers
 from qctl.wire.clients import WorkerClient, client_name
 from qctl.wire.notes import this_process

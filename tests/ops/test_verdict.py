@@ -14,6 +14,7 @@ from qctl.config_files import Origin
 from qctl.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
+from qctl.ops.commands import commands_like
 from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
@@ -192,13 +193,14 @@ def test_the_commands_go_to_the_redis_that_was_asked(store: Client, apps: Apps) 
     put(store, "lost", "active")
     flags = {"redis.url": Origin("flag"), "context": Origin("flag")}
     settings = replace(SETTINGS, context="prod", origins=flags)
-    told = ask(store, "q", settings=settings).verdict
+    with commands_like(settings):
+        told = ask(store, "q", settings=settings).verdict
     options = "--context prod --redis redis://localhost:6379/0"
     assert told.commands == (f"qctl restart pm2:app {options}",)
     assert f"(qctl jobs retry-stalled q {options} puts back" in told.reasons[1]
     # The shell that it is typed into has the same environment.
-    told = ask(store, "q", settings=replace(settings, origins={"context": Origin("environment")}))
-    assert told.verdict.commands == ("qctl restart pm2:app",)
+    with commands_like(replace(settings, origins={"context": Origin("environment")})):
+        assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
 
 
 def test_a_queue_that_looks_like_an_option_comes_last(store: Client, apps: Apps) -> None:
@@ -221,10 +223,10 @@ def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, app
         "qctl resume q --prefix a:b",
     )
     apps.foreign = {"0": ("bull:b3RoZXI= (database 3)",)}
-    settings = replace(SETTINGS, origins={"redis.prefix": Origin("file")})
-    told = ask(store, "q", settings=settings).verdict
+    with commands_like(replace(SETTINGS, prefix="mine")):
+        told = ask(store, "q").verdict
     # The config's prefix would be taken.
-    assert told.commands[0] == ("qctl drain other --prefix bull --redis redis://localhost:6379/3")
+    assert told.commands[0] == "qctl drain other --prefix bull --redis redis://localhost:6379/3"
     # Which queue that is cannot be told, so the restart has to ask.
     apps.foreign = {"0": ("staging:emails (database 0)",)}
     assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)

@@ -331,7 +331,7 @@ def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
 
 def _raise_for(env: Environment, report: BulkReport) -> None:
     """Not all of the named jobs were changed."""
-    from qctl.ops.lookup import command  # noqa: PLC0415
+    from qctl.ops.commands import command  # noqa: PLC0415
 
     if report.done or report.below_count:
         raise typer.Exit(ExitStatus.PARTIAL)

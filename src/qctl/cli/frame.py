@@ -28,6 +28,7 @@ from qctl.cli.streams import Streams
 from qctl.config import Settings, load_settings
 from qctl.connect import Address, Client, connect
 from qctl.errors import UsageError
+from qctl.ops.commands import commands_like
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -320,9 +321,10 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
         for warning in env.settings.warnings:
             env.note(warning)
         try:
-            if writes:
-                guard_write(env, confirmed, dry_run=arguments["dry_run"])
-            function(env, **arguments)
+            with commands_like(env.settings):
+                if writes:
+                    guard_write(env, confirmed, dry_run=arguments["dry_run"])
+                function(env, **arguments)
         finally:
             env.close()
 

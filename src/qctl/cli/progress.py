@@ -66,7 +66,7 @@ class DrainView:
             for line in plan_lines(step):
                 env.line(line + suffix) if self._dry_run else env.note(line)
         elif isinstance(step, DrainReport):
-            for line in report_lines(step):
+            for line in report_lines(step, env.settings.prefix):
                 env.line(line)
             if step.error:
                 env.streams.stdout.flush()

@@ -120,15 +120,15 @@ class CommandActions:
         steps = drain(client, address, self._env.settings, plan, DrainOptions(), stop)
         with contextlib.closing(steps):
             for step in steps:
-                yield _step(step)
+                yield _step(step, self._env.settings.prefix)
 
 
-def _step(step: Step) -> Told:
+def _step(step: Step, prefix: str) -> Told:
     if isinstance(step, Waiting):
         return Told(tuple(waiting_lines(step)), passing=True)
     if isinstance(step, DrainReport):
         error = (f"error: {visible(step.error)}",) if step.error else ()
-        return Told((*report_lines(step), *error))
+        return Told((*report_lines(step, prefix), *error))
     if isinstance(step, Planned):
         return Told(tuple(plan_lines(step)))
     line = step_line(step)

@@ -11,9 +11,10 @@ from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, UsageError
+from qctl.ops.commands import command
 from qctl.ops.durations import duration_s, parse_duration_s
 from qctl.ops.inspect import count_workers, moment
-from qctl.ops.lookup import command, find_queues, require_bullmq
+from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.wire import lists, scripts
 from qctl.wire.adding import NewJob, add_calls, added_job, check_queue_name
 from qctl.wire.encoding import duration_ms, parse_backoff

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qctl.ops.lookup import command
+from qctl.ops.commands import command
 from qctl.wire.snapshot import QueueSnapshot
 
 

@@ -16,11 +16,11 @@ from contextlib import suppress
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ExitStatus, FailedError, QctlError
+from qctl.ops.commands import command
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
 from qctl.ops.guard import Guard
 from qctl.ops.ledger import JobKey
-from qctl.ops.lookup import command
 from qctl.ops.plan import DrainPlan
 from qctl.ops.restart import Interrupted, Restart, as_it_is_now
 from qctl.ops.roll import Roll

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from qctl.errors import ExitStatus, QctlError
+from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
-from qctl.ops.lookup import command
 from qctl.ops.proof import settle, vanished
 from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
 from qctl.ops.watchdog import may_pass

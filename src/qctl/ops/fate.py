@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qctl.connect import Client
+from qctl.ops.commands import command
 from qctl.ops.jobs import Fate, Job, JobDetail, JobList
-from qctl.ops.lookup import command
 from qctl.wire import lists
 from qctl.wire.clients import WorkerClient
 from qctl.wire.keys import QueueKeys

@@ -228,7 +228,7 @@ class _Look:
                 data=data,
                 is_gapless=is_gapless,
                 now=moment(int(time.time() * 1000) + self._behind_ms),
-                settings=self._settings,
+                prefix=self._settings.prefix,
                 address=self._address,
             ),
         )

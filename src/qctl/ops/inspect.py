@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError
 from qctl.ops.advice import Note, notes
 from qctl.ops.known import Known, Memory, run_id, server_id
-from qctl.ops.lookup import Queues, from_here, queues_named_or_all
+from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import Counts, QueueSnapshot
@@ -139,24 +139,10 @@ def inspect_queues(
         remarks += (_remembered(known, memory),)
     now_s = time.time()
     statuses = tuple(
-        _here(
-            queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s),
-            settings,
-            address,
-        )
+        queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
         for queue in queues.readable
     )
     return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
-
-
-def _here(status: QueueStatus, settings: Settings, address: Address) -> QueueStatus:
-    """With commands that can be typed as they stand."""
-    if not status.notes:
-        return status
-    notes = (
-        replace(note, commands=from_here(note.commands, settings, address)) for note in status.notes
-    )
-    return replace(status, notes=tuple(notes))
 
 
 def _remembered(known: Known, memory: Memory) -> str:

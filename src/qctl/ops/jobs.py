@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.lookup import command
+from qctl.ops.commands import command
 from qctl.wire import heartbeats, lists
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys, job_of

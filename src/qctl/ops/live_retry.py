@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.lookup import command, find_queues, require_bullmq
+from qctl.ops.commands import command
+from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.stalled import RetryPlan, plan_retry
 from qctl.wire.transitions import retry_finished
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qctl.config import DEFAULT_PREFIX, Settings
-from qctl.connect import Address, Client
+from qctl.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
+from qctl.ops.commands import command, quoted
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 _MOST_NAMED = 10
 # How long an error message may look for what was perhaps meant.
 _SUGGESTING_S = 1.0
-# Those that the commands which are recommended have.
-_OPTIONS = frozenset(
-    {
-        "--state",
-        "--prefix",
-        "--wait",
-        "--then-restart",
-        "--target",
-        "--timeout",
-        "--ignore-others",
-        "--redis",
-        "--context",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,56 +130,6 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
 def no_queues(client: Client, prefix: str) -> NotFoundError:
     """The error for a prefix that holds no queue."""
     return _empty_prefix(client, f"no queue exists under the prefix {prefix!r}")
-
-
-def command(prefix: str, verb: str, *words: str) -> str:
-    """A qctl command to show to the operator, quoted for the shell, with the prefix if needed."""
-    options = [] if prefix == DEFAULT_PREFIX else ["--prefix", prefix]
-    # Names that would be taken for options come last, after a ``--``.
-    dashed = [word for word in words if word.startswith("-") and word not in _OPTIONS]
-    plain = [word for word in words if word not in dashed]
-    ordered = [*plain, *options, *(["--", *dashed] if dashed else [])]
-    return " ".join(["qctl", verb, *map(quoted, ordered)])
-
-
-def from_here(commands: Iterable[str], settings: Settings, address: Address) -> tuple[str, ...]:
-    """Commands to show, with the flags by which this Redis was named: else, typed as they stand,
-    they would go to another one.
-    """
-    kinds = {name: origin.kind for name, origin in settings.origins.items()}
-    flags: list[str] = []
-    if kinds.get("context") == "flag" and settings.context:
-        flags += ["--context", quoted(settings.context)]
-    if kinds.get("redis.url") == "flag":
-        flags += ["--redis", quoted(str(address))]
-    return tuple(_with_flags(text, flags) for text in commands)
-
-
-def _with_flags(text: str, flags: Sequence[str]) -> str:
-    words = text.split(" ")
-    if words[0] != "qctl":
-        return text
-    # Behind the verb, which may have two words, and before names and a ``--``.
-    end = 3 if words[1] in {"jobs", "schedules"} else 2
-    return " ".join([*words[:end], *flags, *words[end:]])
-
-
-def quoted(word: str) -> str:
-    """A word as one types it into bash or zsh, control and invisible characters spelled out."""
-    if word.isprintable():
-        from shlex import quote  # noqa: PLC0415 - only where there is something to recommend
-
-        return quote(word)
-    special = {"\\": "\\\\", "'": "\\'"}
-    spelled = "".join(
-        special.get(char, char) if char.isprintable() else _spelled(char) for char in word
-    )
-    return f"$'{spelled}'"
-
-
-def _spelled(char: str) -> str:
-    # The bytes as Redis has them, whatever the locale of the shell is.
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:

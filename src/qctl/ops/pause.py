@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.lookup import command, find_queues, require_bullmq
+from qctl.ops.commands import command
+from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.wire.notes import this_process
 from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.transitions import pause, resume

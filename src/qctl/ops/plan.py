@@ -9,9 +9,10 @@ from enum import Enum
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError
+from qctl.ops.commands import command
 from qctl.ops.estimate import Durations, read_durations, remaining_s
 from qctl.ops.guard import drain_at_work
-from qctl.ops.lookup import command, find_queues, require_bullmq
+from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections

@@ -10,7 +10,8 @@ from typing import Any
 from qctl.connect import Client
 from qctl.errors import FailedError
 from qctl.ops.adding import run_remarks
-from qctl.ops.lookup import command, find_queues, require_bullmq
+from qctl.ops.commands import command
+from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.schedules import ALIVE, Schedule, find_schedule
 from qctl.wire import lists, scheduling, scripts
 from qctl.wire.jobs import read_json

@@ -14,8 +14,9 @@ from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, QctlError
+from qctl.ops.commands import command
 from qctl.ops.inspect import moment
-from qctl.ops.lookup import Queues, command, find_queues, queues_named_or_all
+from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
 from qctl.wire import scheduling
 from qctl.wire.cron import next_time_ms
 from qctl.wire.iterations import Registered, read_one, read_registered

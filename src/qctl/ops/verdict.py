@@ -6,14 +6,14 @@ job only by chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
-from qctl.config import DEFAULT_PREFIX, Settings
 from qctl.connect import Address
+from qctl.ops.commands import command
 from qctl.ops.interruption import JobAtRisk
-from qctl.ops.lookup import command
 from qctl.ops.outage import Downtime
 from qctl.ops.safety import DataSafety
 from qctl.ops.scope import Scope
@@ -25,6 +25,8 @@ SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 DRAIN_TIMEOUT_S = 600.0
 # A job that is due sooner may start while somebody still types.
 SOON_S = 30.0
+
+_Say = Callable[..., str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def judge(
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     now: datetime,
-    settings: Settings,
+    prefix: str,
     address: Address,
 ) -> Verdict:
     """The verdict on a restart now.
@@ -65,19 +67,20 @@ def judge(
         probably: those of them that are, where the workers are known to finish their jobs.
         moved: queues that looked idle, and in which a job has moved while they were looked at.
         data: of each master; None when it cannot be told.
+        prefix: of the queues.
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
-    say = _commands(settings, address)
+    say = partial(command, prefix)
     endangered = tuple(
         _endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say)
     )
     against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
     if against:
-        instead = _instead(scope, queues, downtime, data or (), say)
+        instead = _instead(scope, queues, downtime, data or (), say, address)
         return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(dict.fromkeys(instead)))
     if endangered:
-        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, say))
+        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, address, say))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     # Those that run are other workers', and a retry of one may come here.
     running = "no running job is its own" if any(q.active for q in queues) else "no job is running"
@@ -87,7 +90,9 @@ def judge(
     return Verdict(
         SAFE,
         (reason,),
-        _drain(scope, queues, say, *_patience(downtime)) if scope.target is not None else (),
+        _drain(scope, queues, address, say, *_patience(downtime))
+        if scope.target is not None
+        else (),
         holds_until=None if is_gapless else min(due, default=None),
     )
 
@@ -131,7 +136,7 @@ def _endangered(
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     now: datetime,
-    say: _Commands,
+    say: _Say,
 ) -> Iterator[str]:
     """Why a plain restart would do harm, or might."""
     if interrupted and probably is None:
@@ -155,7 +160,7 @@ def _endangered(
         yield "whether Redis takes writes, without which no job can end, cannot be told"
 
 
-def _may_start(queue: QueueImpact, now: datetime, say: _Commands) -> Iterator[str]:
+def _may_start(queue: QueueImpact, now: datetime, say: _Say) -> Iterator[str]:
     """Why a job of a queue may start, or may run unseen, between the question and the restart.
 
     Also where no worker is seen: not every client shows itself as one.
@@ -204,7 +209,8 @@ def _instead(
     queues: Sequence[QueueImpact],
     downtime: Downtime,
     data: Sequence[DataSafety],
-    say: _Commands,
+    say: _Say,
+    address: Address,
 ) -> Iterator[str]:
     """What to type when even a drain should not begin."""
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
@@ -213,11 +219,11 @@ def _instead(
     for server in data:
         if server.replica_of is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            yield say.at(server.replica_of)("impact", *target)
+            yield say("impact", *target, redis=_url(address, server.replica_of))
         elif server.is_writable is False:
             yield "redis-cli INFO"
     if patience := _patience(downtime):
-        yield from _drain(scope, queues, say, *patience)
+        yield from _drain(scope, queues, address, say, *patience)
 
 
 def _patience(downtime: Downtime) -> tuple[str, ...]:
@@ -229,7 +235,7 @@ def _patience(downtime: Downtime) -> tuple[str, ...]:
 
 
 def _drain(
-    scope: Scope, queues: Sequence[QueueImpact], say: _Commands, *options: str
+    scope: Scope, queues: Sequence[QueueImpact], address: Address, say: _Say, *options: str
 ) -> tuple[str, ...]:
     """The commands that restart without an interruption; with unknown workers, around it."""
     target, connections = scope.target, scope.connections
@@ -249,66 +255,26 @@ def _drain(
         known = [place for place in places if place is not None]
         # A restart without --ignore-others refuses, and says what else it would interrupt.
         spared = known if len(known) == len(places) else []
-        around = [(say.beside(prefix, db), queue) for prefix, queue, db in spared]
         return (
-            *(there("drain", queue) for there, queue in around),
-            say("restart", target.label, *(["--ignore-others"] if around else ()), *options),
-            *(there("resume", queue) for there, queue in around),
+            *(_beside("drain", place, address) for place in spared),
+            say("restart", target.label, *(["--ignore-others"] if spared else ()), *options),
+            *(_beside("resume", place, address) for place in spared),
         )
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
     return (say("drain", *words, *options),)
 
 
-@dataclass(frozen=True, slots=True)
-class _Commands:
-    """Commands to type, for the very Redis that was asked about.
-
-    Args:
-        words: options that every command needs.
-        names_default: the default prefix has to be said, too: the config has another one.
-        redis: the URL of another Redis than the typed command would find by itself; else empty.
-    """
-
-    prefix: str
-    address: Address
-    words: tuple[str, ...]
-    names_default: bool
-    redis: str
-
-    def __call__(self, verb: str, *words: str) -> str:
-        prefix = self.names_default and self.prefix == DEFAULT_PREFIX
-        return command(
-            self.prefix,
-            verb,
-            *words,
-            *(("--prefix", self.prefix) if prefix else ()),
-            *self.words,
-            *(("--redis", self.redis) if self.redis else ()),
-        )
-
-    def beside(self, prefix: str, db: int) -> _Commands:
-        """For another prefix or database of this Redis."""
-        redis = self.redis if db == self.address.db else str(replace(self.address, db=db))
-        return replace(self, prefix=prefix, redis=redis)
-
-    def at(self, place: str) -> _Commands:
-        """For another server; its URL is to be completed with this one's password."""
-        host, _, port = place.rpartition(":")
-        url = replace(self.address, mode="standalone", host=host, port=int(port), unix_path=None)
-        return replace(self, redis=str(url))
+def _beside(verb: str, place: tuple[str, str, int], address: Address) -> str:
+    """A command for a queue under another prefix or in another database of this Redis."""
+    prefix, queue, db = place
+    redis = "" if db == address.db else str(replace(address, db=db))
+    return command(prefix, verb, queue, redis=redis)
 
 
-def _commands(settings: Settings, address: Address) -> _Commands:
-    """What the environment and the config say holds for the commands, too; flags do not."""
-    kinds = {name: origin.kind for name, origin in settings.origins.items()}
-    by_flag = kinds.get("context") == "flag" and settings.context
-    return _Commands(
-        settings.prefix,
-        address,
-        ("--context", settings.context or "") if by_flag else (),
-        names_default=kinds.get("redis.prefix", "default") != "default",
-        redis=str(address) if kinds.get("redis.url") == "flag" else "",
-    )
+def _url(address: Address, place: str) -> str:
+    """Of another server; to be completed with this one's password."""
+    host, _, port = place.rpartition(":")
+    return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
 
 
 def _waiting(queue: QueueImpact) -> int:

@@ -6,8 +6,8 @@ import time
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
+from qctl.ops.commands import command
 from qctl.ops.inspect import count_workers
-from qctl.ops.lookup import command
 from qctl.ops.waiting import LEAST_PAUSE_S, POLL_S, Seen
 from qctl.wire.ending import Ending, ending_told, read_ending
 from qctl.wire.events import last_event_id, read_events

@@ -18,7 +18,7 @@ from qctl.errors import (
     QctlError,
     TimedOutError,
 )
-from qctl.ops.lookup import command
+from qctl.ops.commands import command
 from qctl.wire.ending import Ending
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import Counts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from qctl.ops.lookup import quoted
+from qctl.ops.commands import command
 from qctl.ops.steps import (
     Drained,
     DrainReport,
@@ -128,7 +128,7 @@ _HEADLINES = {
 }
 
 
-def report_lines(report: DrainReport) -> Iterator[str]:
+def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     """The proof, headline last."""
     more = f", {len(report.jobs)} followed" if report.strategy == "roll" else ""
     yield (
@@ -153,10 +153,10 @@ def report_lines(report: DrainReport) -> Iterator[str]:
     if report.still_active:
         yield "still running:"
         yield from job_lines(report.still_active)
-    yield _headline(report)
+    yield _headline(report, prefix)
 
 
-def _headline(report: DrainReport) -> str:
+def _headline(report: DrainReport, prefix: str) -> str:
     text = _HEADLINES[report.outcome]
     queues = ", ".join(map(visible, report.queues))
     if report.outcome == "restarted":
@@ -169,8 +169,7 @@ def _headline(report: DrainReport) -> str:
     if report.resumed:
         return f"{text}; {queues} running again"
     if report.outcome in {"drained", "restarted"}:
-        names = " ".join(visible(quoted(name)) for name in report.queues)
-        return f"{text}; paused still, until: qctl resume {names}"
+        return f"{text}; paused still, until: {visible(command(prefix, 'resume', *report.queues))}"
     return text
 
 

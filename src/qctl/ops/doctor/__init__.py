@@ -31,7 +31,7 @@ from qctl.ops.doctor.findings import (
     name_of,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.lookup import Queues, find_queues, from_here, queues_named_or_all
+from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
 from qctl.ops.targets import Target, open_target, read_connections
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -143,8 +143,7 @@ def _make(check: Check, look: Look) -> tuple[CheckResult, list[Finding]]:
             if isinstance(said, Scope):
                 scopes.append(said.text)
             else:
-                commands = from_here(said.commands, look.settings, look.address)
-                found.append(replace(said, check=name, commands=commands))
+                found.append(replace(said, check=name))
     except NotHereError as error:
         return CheckResult(name, "skipped", str(error)), found
     except UnreachableError:

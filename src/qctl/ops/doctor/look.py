@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ReplyError, UnreachableError
+from qctl.ops.commands import command, quoted
 from qctl.ops.doctor.findings import CannotTellError, NotHereError
 from qctl.ops.inspect import connected_workers, managed_processes
-from qctl.ops.lookup import Queues, command, quoted
+from qctl.ops.lookup import Queues
 from qctl.wire import server
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.clients import WorkerClient, why_untold

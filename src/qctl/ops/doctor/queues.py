@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from qctl.errors import ReplyError
 from qctl.ops import advice
 from qctl.ops.advice import jobs
+from qctl.ops.commands import quoted
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
-from qctl.ops.lookup import quoted
 from qctl.wire.events import recent_events
 from qctl.wire.jobs import number, raised
 from qctl.wire.key_types import WrongKey, wrong_keys
