@@ -103,7 +103,7 @@ def test_the_table_shows_hostile_names_harmlessly(url: str) -> None:
     assert "\u202e" not in ran.out
     assert "ev\\x1b[31mil\\n\\u202e[bold]" in ran.out
     # Without the flag it would resume a queue of another Redis.
-    assert f"    qctl resume --redis {url} email\n" in ran.out
+    assert f"    qctl resume email --redis {url}\n" in ran.out
     by_environment = run("status", "email", PM2_HOME="/nonexistent", QCTL_REDIS_URL=url)
     assert "    qctl resume email\n" in by_environment.out
 
@@ -117,7 +117,7 @@ def test_a_missing_queue_is_exit_3_with_the_nearest_name(url: str) -> None:
     ran = status(url, "email", "emial", "--json")
     assert (ran.code, ran.out) == (3, "")
     assert "no queue is called 'emial'" in ran.err
-    assert ran.err.endswith("try: qctl status email\n")
+    assert ran.err.endswith(f"try: qctl status email --redis {url}\n")
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "email"], ["queues"]])
