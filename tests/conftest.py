@@ -22,7 +22,9 @@ from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, 
 from tests.servers import RedisServer
 
 # How long an example takes is up to the machine.
-hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("patient")
 
 __all__ = ["bullmq", "idle_bulls", "node_bull", "node_modules", "pm2"]
