@@ -266,6 +266,30 @@ def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
     assert len(left) == 39_997 + adding.count
 
 
+def test_deletions_meanwhile_leave_no_job_behind(client: Client) -> None:
+    """By others, before the place that was reached."""
+    places = {n: f"d{n}" for n in range(14_000, 24_000, 100)}
+    fill(client, 40_000, places)
+    gone = iter(range(5_000, 8_000))
+
+    class Deleting:
+        def call(self, *command: object, timeout_s: float = 0.0) -> object:
+            if command[0] == "EVALSHA" and command[3] == Q("wait"):
+                client.call("LREM", Q("wait"), 1, f"x{next(gone)}")
+            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(client, name)
+
+    report = carried_out(Deleting(), *places.values(), total=100)  # type: ignore[arg-type]
+    assert (report.done, report.skipped_count) == (100, 0)
+    deleted = next(gone)
+    assert deleted > 5_010
+    assert row(client, "wait") == [
+        f"x{n}" for n in range(40_000) if n not in places and not 5_000 <= n < deleted
+    ]
+
+
 def test_drawn_entries_pass_others_that_keep_their_order(store: Client) -> None:
     store.call("RPUSH", Q("wait"), *"abcdefghij")
     block = Block(7, 1, "h", "h")
