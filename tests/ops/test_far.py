@@ -266,6 +266,16 @@ def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
     assert len(left) == 39_997 + adding.count
 
 
+def test_an_entry_is_found_although_others_are_deleted_before_it(store: Client) -> None:
+    store.call("RPUSH", Q("wait"), *(f"x{n}" for n in range(12_000)))
+    wanted = {f"x{n}" for n in (5_000, 5_001, 9_990, 10_005)}
+    found: set[str] = set()
+    for some in positions(store, Q("wait"), wanted):
+        found |= some.keys()
+        store.call("LTRIM", Q("wait"), 40, -1)
+    assert found == wanted
+
+
 def test_deletions_meanwhile_leave_no_job_behind(client: Client) -> None:
     """By others, before the place that was reached."""
     places = {n: f"d{n}" for n in range(14_000, 24_000, 100)}
