@@ -173,6 +173,25 @@ def test_what_a_filter_chooses_deep_in_a_list_goes_too(client: Client) -> None:
     assert row(client, "wait") == [f"x{n}" for n in range(24_000) if n not in places]
 
 
+def test_one_that_is_taken_while_it_is_looked_for_has_moved_on(client: Client) -> None:
+    fill(client, 30_000, {15_000: "a", 15_001: "b"})
+
+    class Taking:
+        def call(self, *command: object, timeout_s: float = 0.0) -> object:
+            if command[0] == "LRANGE" and command[2:] == (0, MOST_SENT - 1):
+                client.call("LREM", Q("wait"), 1, "a")
+            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(client, name)
+
+    chosen = Selection(state="waiting", only=Filter(where=parse_where("name = job")))
+    run = BulkRun(Taking(), Q, removing(), chosen, 30_000)  # type: ignore[arg-type]
+    list(run)
+    report = run.report()
+    assert (report.done, report.skipped_count, report.moved_on_count) == (1, 1, 1)
+
+
 def test_many_that_a_filter_chooses_are_moved_together(client: Client) -> None:
     """One in fifty of a long list: not each goes to the head before the next one sets out."""
     places = {n: f"d{n}" for n in range(10, 26_000, 50)}

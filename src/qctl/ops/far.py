@@ -41,7 +41,7 @@ def remove_far(
         state: where the jobs must be.
 
     Yields:
-        What it says of them, as they are done.
+        What it says of them, as they are done; ``gone`` of those that are in none of the lists.
     """
     for start in range(0, len(ids), GROUP):
         left = ids[start : start + GROUP]
@@ -50,7 +50,7 @@ def remove_far(
                 yield answers
                 left = [job_id for job_id in left if job_id not in answers]
         means.moving = 0
-        yield dict.fromkeys(left, "deep")
+        yield dict.fromkeys(left, "gone")
 
 
 def _remove_from(
@@ -78,6 +78,7 @@ def _remove_from(
                 break
         if not left:
             return
+    yield dict.fromkeys(left, "deep")
 
 
 def _positions(means: Means, key: str, ids: Iterable[str]) -> dict[str, int]:
