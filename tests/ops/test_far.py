@@ -173,6 +173,25 @@ def test_what_a_filter_chooses_deep_in_a_list_goes_too(client: Client) -> None:
     assert row(client, "wait") == [f"x{n}" for n in range(24_000) if n not in places]
 
 
+def test_one_that_is_taken_while_it_is_looked_for_has_moved_on(client: Client) -> None:
+    fill(client, 30_000, {15_000: "a", 15_001: "b"})
+
+    class Taking:
+        def call(self, *command: object, timeout_s: float = 0.0) -> object:
+            if command[0] == "LRANGE" and command[2:] == (0, MOST_SENT - 1):
+                client.call("LREM", Q("wait"), 1, "a")
+            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(client, name)
+
+    chosen = Selection(state="waiting", only=Filter(where=parse_where("name = job")))
+    run = BulkRun(Taking(), Q, removing(), chosen, 30_000)  # type: ignore[arg-type]
+    list(run)
+    report = run.report()
+    assert (report.done, report.skipped_count, report.moved_on_count) == (1, 1, 1)
+
+
 def test_many_that_a_filter_chooses_are_moved_together(client: Client) -> None:
     """One in fifty of a long list: not each goes to the head before the next one sets out."""
     places = {n: f"d{n}" for n in range(10, 26_000, 50)}
@@ -264,6 +283,40 @@ def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
         f"x{n}" for n in range(40_000) if n not in {20_000, 20_001, 20_300}
     ]
     assert len(left) == 39_997 + adding.count
+
+
+def test_an_entry_is_found_although_others_are_deleted_before_it(store: Client) -> None:
+    store.call("RPUSH", Q("wait"), *(f"x{n}" for n in range(12_000)))
+    wanted = {f"x{n}" for n in (5_000, 5_001, 9_990, 10_005)}
+    found: set[str] = set()
+    for some in positions(store, Q("wait"), wanted):
+        found |= some.keys()
+        store.call("LTRIM", Q("wait"), 40, -1)
+    assert found == wanted
+
+
+def test_deletions_meanwhile_leave_no_job_behind(client: Client) -> None:
+    """By others, before the place that was reached."""
+    places = {n: f"d{n}" for n in range(14_000, 24_000, 100)}
+    fill(client, 40_000, places)
+    gone = iter(range(5_000, 8_000))
+
+    class Deleting:
+        def call(self, *command: object, timeout_s: float = 0.0) -> object:
+            if command[0] == "EVALSHA" and command[3] == Q("wait"):
+                client.call("LREM", Q("wait"), 1, f"x{next(gone)}")
+            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(client, name)
+
+    report = carried_out(Deleting(), *places.values(), total=100)  # type: ignore[arg-type]
+    assert (report.done, report.skipped_count) == (100, 0)
+    deleted = next(gone)
+    assert deleted > 5_010
+    assert row(client, "wait") == [
+        f"x{n}" for n in range(40_000) if n not in places and not 5_000 <= n < deleted
+    ]
 
 
 def test_drawn_entries_pass_others_that_keep_their_order(store: Client) -> None:

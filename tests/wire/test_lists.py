@@ -20,6 +20,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a list of eight were long."""
     monkeypatch.setattr(lists, "SEARCHED", 3)
     monkeypatch.setattr(lists, "_SENT", 4)
+    monkeypatch.setattr(lists, "_OVERLAP", 1)
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 12, 23])
@@ -30,6 +31,20 @@ def test_an_id_is_found_wherever_it_stands(store: Client, place: str, length: in
     state = "active" if place == "active" else "waiting"
     assert [locate(store, Q, job_id).state for job_id in ids] == [state] * length
     assert locate(store, Q, "j99").state is None
+
+
+def test_an_id_is_found_although_others_are_deleted_before_it(fake: Client) -> None:
+    class Deleting(Spy):
+        def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+            found = super().call(*command, timeout_s=timeout_s)
+            if command[0] == "LRANGE":
+                fake.call("LPOP", Q("wait"))
+            return found
+
+    for number in range(30):
+        fake.call("DEL", Q("wait"))
+        fake.call("RPUSH", Q("wait"), *(f"j{n}" for n in range(30)))
+        assert locate(Deleting(fake), Q, f"j{number}").state == "waiting", number
 
 
 def test_no_command_looks_through_a_whole_list(fake: Client) -> None:

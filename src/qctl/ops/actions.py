@@ -95,7 +95,7 @@ def purging() -> Action:
     return Action("purge", "removed", _REMOVABLE, partial(_remove, as_one=True), moved_on=_LEFT)
 
 
-_LEFT = frozenset({"inactive", "locked", "missing"})
+_LEFT = frozenset({"inactive", "locked", "missing", "gone"})
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),

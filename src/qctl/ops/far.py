@@ -23,7 +23,7 @@ _SLACK = 2_500
 # Others may have taken some from between, by which entries are nearer to each other than they were.
 _CLOSER = 100
 # How often jobs are looked for that more adds have left behind.
-_TRIES = 3
+_TRIES = 10
 _LISTS = {"waiting": ("paused", "wait"), "stalled": ("active",), "": ("wait", "paused", "active")}
 
 
@@ -41,7 +41,7 @@ def remove_far(
         state: where the jobs must be.
 
     Yields:
-        What it says of them, as they are done.
+        What it says of them, as they are done; ``gone`` of those that are in none of the lists.
     """
     for start in range(0, len(ids), GROUP):
         left = ids[start : start + GROUP]
@@ -49,7 +49,8 @@ def remove_far(
             for answers in _remove_from(means, keys(name), left, remove):
                 yield answers
                 left = [job_id for job_id in left if job_id not in answers]
-        yield dict.fromkeys(left, "deep")
+        means.moving = 0
+        yield dict.fromkeys(left, "gone")
 
 
 def _remove_from(
@@ -77,6 +78,7 @@ def _remove_from(
                 break
         if not left:
             return
+    yield dict.fromkeys(left, "deep")
 
 
 def _positions(means: Means, key: str, ids: Iterable[str]) -> dict[str, int]:
@@ -117,6 +119,7 @@ def _sweep(means: Means, key: str, found: Mapping[str, int]) -> int:
         block, come = drawn
         means.moving = block.size
         moved += block.at - expected
-        taken = set(come)
-        order = [*order[:start], *(job_id for job_id in order[start:] if job_id not in taken)]
+        # What was not come by is gone, or will be found when they are looked for again.
+        taken, passed = set(come), block.at - moved + _CLOSER
+        order[start:] = [i for i in order[start:] if i not in taken and found[i] < passed]
     return block.at

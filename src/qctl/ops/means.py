@@ -18,7 +18,8 @@ WORDS = {
     "scheduled": "it is the next run of a scheduler; `qctl schedules remove` ends that",
     "parent": "its children have not ended; --with-children deletes them as well",
     "child-locked": "a worker has one of its children",
-    "deep": "it was not found, or moved on while it was looked for",
+    "gone": "it was not found, or moved on while it was looked for",
+    "deep": "others changed the list too often while it was moved; once more may do",
 }
 
 

@@ -10,6 +10,8 @@ from qctl.wire import scripts
 
 # Entries that one command sends: less than a millisecond of Redis' time.
 _SENT = 5_000
+# Of these read again, since others may delete so many before them meanwhile.
+_OVERLAP = 100
 
 
 def positions(client: Client, key: str, ids: Iterable[str]) -> Iterator[dict[str, int]]:
@@ -27,7 +29,7 @@ def positions(client: Client, key: str, ids: Iterable[str]) -> Iterator[dict[str
         wanted.difference_update(found)
         if len(window) < _SENT:
             return
-        start += _SENT
+        start += _SENT - _OVERLAP
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-childre
 # less than a millisecond.
 SEARCHED = 25_000
 _SENT = 5_000
+# Of those sent, read again with the next ones.
+_OVERLAP = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,8 @@ def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
 def _in_windows(client: Client, key: str, job_id: str, start: int) -> bool:
     """Whether a list has an entry, looked for here in small parts.
 
-    From the head, where new entries push the others on: then one is seen twice, and none missed.
+    From the head, where new entries push the others on: then one is seen twice, and none missed;
+    nor when some before it are deleted.
     """
     while True:
         ids = client.call("LRANGE", key, start, start + _SENT - 1)
@@ -255,4 +258,4 @@ def _in_windows(client: Client, key: str, job_id: str, start: int) -> bool:
             return True
         if len(ids) < _SENT:
             return False
-        start += _SENT
+        start += _SENT - _OVERLAP

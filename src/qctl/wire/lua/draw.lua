@@ -3,13 +3,15 @@
 -- in the list at every moment. However large the block is, passing an entry takes two changes.
 --
 -- KEYS[1] the list
--- ARGV[1] the index at which the block begins, or, if there were adds at the head, up to ARGV[2] further in
+-- ARGV[1] the index at which the block begins; or, if there were adds at the head, up to ARGV[2] further
+--         in; or a little nearer, if others were deleted there
 -- ARGV[3] its size; ARGV[4] its first id, ARGV[5] its last
 -- ARGV[6] how many entries it passes at most
 -- ARGV[7] … ids of those before it that come into it
 --
 -- Answers the index, size, first and last id of the block, and the ids that came into it; nothing when the
 -- block is not there.
+local CLOSER = 100
 local at, slack, size, steps = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[6])
 local wanted = {}
 for i = 7, #ARGV do
@@ -25,9 +27,10 @@ local function is_there()
   if is_from(at) then
     return true
   end
-  for i, id in ipairs(redis.call("LRANGE", KEYS[1], at + 1, at + slack)) do
-    if id == ARGV[4] and is_from(at + i) then
-      at = at + i
+  local low = math.max(at - CLOSER, 0)
+  for i, id in ipairs(redis.call("LRANGE", KEYS[1], low, at + slack)) do
+    if id == ARGV[4] and is_from(low + i - 1) then
+      at = low + i - 1
       return true
     end
   end
