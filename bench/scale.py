@@ -236,9 +236,9 @@ class Lab:
             print(f"{what:44}{statistics.median(times):9.2f} ms")
 
         ping = ("PING",)
-        lengths = [("LLEN", f"bull:queue-{n:04d}:{k}") for n in range(queues) for k in range(20)]
+        lengths = [("LLEN", f"bull:queue-{n:04d}:{k}") for n in range(queues) for k in range(21)]
         timed("a round trip (PING)", lambda: self._client.call(*ping))
-        timed("20 commands a queue, replies thrown away", lambda: self._client.pipeline(lengths))
+        timed("21 commands a queue, replies thrown away", lambda: self._client.pipeline(lengths))
         timed("qctl --version, a process that does nothing", lambda: self._run(("--version",)))
 
     def print_table(self, rows: Sequence[Run], only: str) -> None:
