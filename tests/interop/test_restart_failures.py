@@ -56,8 +56,7 @@ def test_a_crash_loop_is_told_on_a_terminal_too(lab: Lab) -> None:
 
 def test_an_app_that_is_deleted_during_the_wait(lab: Lab) -> None:
     lab.app(LOCK_MS=1000)
-    added = lab.add(20_000)
-    lab.wait_started(*added)
+    added = lab.hold()
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     lab.pm2.delete("app")
@@ -92,8 +91,7 @@ def test_pm2_dies_during_the_wait(pm2: Pm2, redis_server: RedisServer, lab: Lab)
         worker = pm2.pid("app")
         daemon = int((pm2.home / "pm2.pid").read_text())
         try:
-            added = apart.add(1500)
-            apart.wait_started(*added)
+            added = apart.hold()
             drain = apart.steps(*DRAIN)
             drain.await_step("waiting")
             # Its apps end with it.
