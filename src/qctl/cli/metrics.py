@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qctl.cli.frame import Environment, new_app, with_environment
-from qctl.errors import UsageError
+from qctl.errors import FailedError
 
 app = new_app()
 
@@ -48,7 +48,7 @@ def metrics(
 
 def _require_prometheus() -> None:
     if find_spec("prometheus_client") is None:
-        raise UsageError(
+        raise FailedError(
             "the package prometheus_client is not installed",
             why="only this command needs it; --json works without it",
             hint="pip install 'qctl[metrics]'",
