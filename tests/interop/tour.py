@@ -1,4 +1,4 @@
-"""What the README shows of impact, doctor, jobs in bulk, metrics and the rest, printed anew:
+"""What the README's tour shows, printed anew:
 ``python -m tests.interop.tour``.
 
 Starts a private Redis, a private PM2 with a BullMQ worker and a producer, makes a little history,
@@ -137,7 +137,7 @@ def main() -> None:
         with contextlib.closing(connect(redis.url)[1]) as client:
             pm2.wait_worker(client, "emails")
         make_history(bull)
-        walk(terminal, redis, home)
+        walk(terminal, redis, pm2, home)
 
 
 def make_history(bull: NodeBull) -> None:
@@ -160,39 +160,22 @@ def make_history(bull: NodeBull) -> None:
     wait_until(all_ran, "the history", timeout_s=60)
 
 
-def walk(terminal: Terminal, redis: RedisServer, home: Path) -> None:
-    """The tour, in the README's order."""
-    environ = node_env(
-        {"REDIS_PORT": str(redis.port), "QUEUE": "emails", "EVERY_MS": "500", "JOB_MS": "3000"}
-    )
-    command = [*node(), str(HERE / "producer.js")]
-    producer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environ)
-    time.sleep(5)
-    terminal.type("qctl impact --target pm2:worker")
-    terminal.type("qctl doctor")
-    if shutil.which("tmux"):
-        terminal.top(home / "tmux", seconds=14)
-    producer.terminate()
-    producer.wait()
-    where = "data.user.id = 1"
-    bulk = f"qctl jobs retry-failed emails --where '{where}'"
-    terminal.type(
-        f"qctl jobs retry-failed emails --where 'error ~ \"on purpose\" and {where}' --dry-run"
-    )
-    terminal.type("qctl jobs list emails --state failed --limit 3")
-    terminal.type(bulk, answer="y")
-    terminal.type("qctl jobs promote emails --name poll", answer="y")
-    terminal.type("qctl jobs remove emails 41", answer="y")
-    terminal.type("qctl purge emails --state completed", answer="emails")
+def walk(terminal: Terminal, redis: RedisServer, pm2: Pm2, home: Path) -> None:
+    """The tour."""
+    with producing(redis):
+        time.sleep(5)
+        terminal.type("qctl status")
+        terminal.type("qctl impact --target pm2:worker")
+        terminal.type("qctl doctor")
+        if shutil.which("tmux"):
+            terminal.top(home / "tmux", seconds=14)
+    bulk(terminal)
     follow(terminal)
-    terminal.type("qctl schedules list")
-    terminal.type("qctl schedules show emails digest")
-    ran = terminal.type("qctl schedules run emails digest")
-    terminal.type(f"qctl wait emails --for job={ran.split()[1]}")
-    terminal.type("qctl schedules remove emails poll", answer="y")
+    schedules(terminal)
     terminal.type("qctl metrics | grep jobs.*emails")
     serve = "qctl metrics --serve :9120 & sleep 3; curl -s localhost:9120/metrics | grep -c ^qctl_"
     terminal.type(f"{serve}; kill %1; wait")
+    restart_and_kill(terminal, redis, pm2)
     # Not earlier: it guards the Redis of all that was typed before.
     config = home / ".config" / "qctl" / "config.toml"
     config.parent.mkdir(parents=True)
@@ -201,6 +184,63 @@ def walk(terminal: Terminal, redis: RedisServer, home: Path) -> None:
     terminal.type("qctl pause emails --context prod")
     terminal.type("qctl config view | head -6")
     terminal.type("qctl status emials; echo $?")
+
+
+@contextlib.contextmanager
+def producing(redis: RedisServer) -> Iterator[None]:
+    """Meanwhile two jobs a second, of three seconds each."""
+    environ = node_env(
+        {"REDIS_PORT": str(redis.port), "QUEUE": "emails", "EVERY_MS": "500", "JOB_MS": "3000"}
+    )
+    command = [*node(), str(HERE / "producer.js")]
+    producer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environ)
+    try:
+        yield
+    finally:
+        producer.terminate()
+        producer.wait()
+
+
+def bulk(terminal: Terminal) -> None:
+    where = "data.user.id = 1"
+    terminal.type("qctl jobs list emails --state failed --limit 3")
+    terminal.type(
+        f"qctl jobs retry-failed emails --where 'error ~ \"on purpose\" and {where}' --dry-run"
+    )
+    terminal.type(f"qctl jobs retry-failed emails --where '{where}'", answer="y")
+    terminal.type("qctl jobs promote emails --name poll", answer="y")
+    terminal.type("qctl jobs remove emails 41", answer="y")
+    terminal.type("qctl purge emails --state completed", answer="emails")
+
+
+def schedules(terminal: Terminal) -> None:
+    terminal.type("qctl schedules list")
+    terminal.type("qctl schedules show emails digest")
+    ran = terminal.type("qctl schedules run emails digest")
+    terminal.type(f"qctl wait emails --for job={ran.split()[1]}")
+    terminal.type("qctl schedules remove emails poll", answer="y")
+
+
+def restart_and_kill(terminal: Terminal, redis: RedisServer, pm2: Pm2) -> None:
+    """A drain with its restart, then a worker that dies with its jobs."""
+    drain = "qctl drain --then-restart --target pm2:worker"
+    with producing(redis), contextlib.closing(connect(redis.url)[1]) as client:
+        time.sleep(5)
+        terminal.type(f"{drain} --dry-run")
+        # On a terminal the waiting jobs are drawn over and over.
+        terminal.type(f"{drain} 2>&1 | cat")
+        time.sleep(3)
+        terminal.type("qctl pause emails")
+        terminal.type("qctl resume emails")
+        time.sleep(2)
+        pm2.run("stop", "worker")
+        held = client.call("LRANGE", "bull:emails:active", 0, -1)
+        locks = [f"bull:emails:{job_id}:lock" for job_id in held]
+    with contextlib.closing(connect(redis.url)[1]) as client:
+        wait_until(lambda: not client.call("EXISTS", *locks), "the locks to run out", timeout_s=60)
+    terminal.type("qctl status")
+    terminal.type("qctl jobs list emails --state stalled")
+    terminal.type("qctl jobs retry-stalled emails", answer="y")
 
 
 def follow(terminal: Terminal) -> None:
