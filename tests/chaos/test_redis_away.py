@@ -19,8 +19,12 @@ DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 @pytest.fixture
 def own_lab(lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Path) -> Iterator[Lab]:
-    """A lab on a Redis of its own that keeps its data over a restart."""
-    with open_lab(lab_pm2, start_redis("--appendonly", "yes"), tmp_path) as lab:
+    """A lab on a Redis of its own that keeps its data over a restart.
+
+    All of it, also the last second, whatever else the disk is at.
+    """
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+    with open_lab(lab_pm2, server, tmp_path) as lab:
         yield lab
 
 

@@ -223,7 +223,8 @@ def check_still_paused(state: DrainState) -> None:
         if not paused:
             raise FailedError(
                 f"queue {keys.name} was resumed by somebody else during the drain",
-                why="jobs may have started again, so the drain went no further",
+                why="jobs may have started again, so the drain went no further; a Redis that was "
+                "killed meanwhile may have lost the pause, too",
                 hint="find out who did, then drain again; now: "
                 + command(keys.prefix, "status", keys.name),
             )
