@@ -223,7 +223,7 @@ class _Look:
                 interrupted=worst,
                 probably=best if handles else None,
                 # Only what is safe otherwise needs the second look.
-                moved=() if worst else self._moved(),
+                moved=() if worst or is_gapless else self._moved(),
                 downtime=times,
                 data=data,
                 is_gapless=is_gapless,
