@@ -16,7 +16,8 @@ from qctl.ops.actions import purging, removing
 from qctl.ops.bulk import BulkReport, BulkRun
 from qctl.ops.choice import Selection
 from qctl.ops.selection import Filter, parse_where
-from qctl.wire.far import Block, draw, positions
+from qctl.wire.far import Block, draw
+from qctl.wire.lists import positions
 from qctl.wire.transitions import remove_jobs
 from tests.ops.test_family import child, top
 from tests.servers import RedisServer
@@ -42,6 +43,21 @@ def carried_out(client: Client, *ids: str, total: int = 1, **options: bool) -> B
     for _ in run:
         pass
     return run.report()
+
+
+class Watched:
+    """A client, and what happens ahead of each of its commands that is sent alone."""
+
+    def __init__(self, client: Client, before: Callable[[tuple[object, ...]], object]) -> None:
+        self._client = client
+        self._before = before
+
+    def call(self, *command: object, timeout_s: float = 0.0) -> object:
+        self._before(command)
+        return self._client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._client, name)
 
 
 class Replayed:
@@ -176,17 +192,12 @@ def test_what_a_filter_chooses_deep_in_a_list_goes_too(client: Client) -> None:
 def test_one_that_is_taken_while_it_is_looked_for_has_moved_on(client: Client) -> None:
     fill(client, 30_000, {15_000: "a", 15_001: "b"})
 
-    class Taking:
-        def call(self, *command: object, timeout_s: float = 0.0) -> object:
-            if command[0] == "LRANGE" and command[2:] == (0, MOST_SENT - 1):
-                client.call("LREM", Q("wait"), 1, "a")
-            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(client, name)
+    def take(command: tuple[object, ...]) -> None:
+        if command[0] == "LRANGE" and command[2:] == (0, MOST_SENT - 1):
+            client.call("LREM", Q("wait"), 1, "a")
 
     chosen = Selection(state="waiting", only=Filter(where=parse_where("name = job")))
-    run = BulkRun(Taking(), Q, removing(), chosen, 30_000)  # type: ignore[arg-type]
+    run = BulkRun(Watched(client, take), Q, removing(), chosen, 30_000)  # type: ignore[arg-type]
     list(run)
     report = run.report()
     assert (report.done, report.skipped_count, report.moved_on_count) == (1, 1, 1)
@@ -200,21 +211,15 @@ def test_many_that_a_filter_chooses_are_moved_together(client: Client) -> None:
         client.call("HSET", Q(job_id), "name", "wanted")
     draws: list[tuple[object, ...]] = []
 
-    class Counting:
-        def call(self, *command: object, timeout_s: float = 0.0) -> object:
-            if command[0] in {"EVALSHA", "EVAL"} and command[3] == Q("wait"):
-                draws.append(command)
-            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(client, name)
+    def note(command: tuple[object, ...]) -> None:
+        if command[0] in {"EVALSHA", "EVAL"} and command[3] == Q("wait"):
+            draws.append(command)
 
     chosen = Selection(state="waiting", only=Filter(where=parse_where("name = wanted")))
-    run = BulkRun(Counting(), Q, removing(), chosen, 26_000)  # type: ignore[arg-type]
+    run = BulkRun(Watched(client, note), Q, removing(), chosen, 26_000)  # type: ignore[arg-type]
     list(run)
     assert (run.report().done, run.report().scanned) == (len(places), 26_000)
     assert row(client, "wait") == [f"x{n}" for n in range(26_000) if n not in places]
-    # All that were between the two ends that a script searches.
     # All that were between the two ends that a script searches.
     assert len(draws) < 1_000
 
@@ -262,27 +267,21 @@ def test_adds_meanwhile_leave_no_job_behind(client: Client) -> None:
     fill(client, 40_000, {20_000: "a", 20_001: "b", 20_300: "c"})
     added = iter([0, 5, 90, 1_000, 0, 30, 2_000])
 
-    class Adding:
-        def __init__(self) -> None:
-            self.count = 0
+    new: list[str] = []
 
-        def call(self, *command: object, timeout_s: float = 0.0) -> object:
-            if command[0] == "EVALSHA" and (more := next(added, 0)):
-                client.call("LPUSH", Q("wait"), *(f"n{self.count + n}" for n in range(more)))
-                self.count += more
-            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+    def add(command: tuple[object, ...]) -> None:
+        if command[0] == "EVALSHA" and (more := next(added, 0)):
+            ids = [f"n{len(new) + n}" for n in range(more)]
+            client.call("LPUSH", Q("wait"), *ids)
+            new.extend(ids)
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(client, name)
-
-    adding = Adding()
-    report = carried_out(adding, "a", "b", "c")  # type: ignore[arg-type]
+    report = carried_out(Watched(client, add), "a", "b", "c")  # type: ignore[arg-type]
     assert report.done == 3
     left = row(client, "wait")
     assert [job_id for job_id in left if job_id[0] == "x"] == [
         f"x{n}" for n in range(40_000) if n not in {20_000, 20_001, 20_300}
     ]
-    assert len(left) == 39_997 + adding.count
+    assert len(left) == 39_997 + len(new)
 
 
 def test_an_entry_is_found_although_others_are_deleted_before_it(store: Client) -> None:
@@ -301,16 +300,11 @@ def test_deletions_meanwhile_leave_no_job_behind(client: Client) -> None:
     fill(client, 40_000, places)
     gone = iter(range(5_000, 8_000))
 
-    class Deleting:
-        def call(self, *command: object, timeout_s: float = 0.0) -> object:
-            if command[0] == "EVALSHA" and command[3] == Q("wait"):
-                client.call("LREM", Q("wait"), 1, f"x{next(gone)}")
-            return client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+    def delete(command: tuple[object, ...]) -> None:
+        if command[0] == "EVALSHA" and command[3] == Q("wait"):
+            client.call("LREM", Q("wait"), 1, f"x{next(gone)}")
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(client, name)
-
-    report = carried_out(Deleting(), *places.values(), total=100)  # type: ignore[arg-type]
+    report = carried_out(Watched(client, delete), *places.values(), total=100)  # type: ignore[arg-type]
     assert (report.done, report.skipped_count) == (100, 0)
     deleted = next(gone)
     assert deleted > 5_010

@@ -11,8 +11,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from functools import partial
 
 from qctl.ops.means import Means
-from qctl.wire.far import Block, draw, positions
+from qctl.wire.far import Block, draw
 from qctl.wire.keys import QueueKeys
+from qctl.wire.lists import positions
 
 # What is among so many entries from the head, or a few more, a script finds.
 _NEAR = 200

@@ -20,7 +20,7 @@ SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-childre
 # less than a millisecond.
 SEARCHED = 25_000
 _SENT = 5_000
-# Of those sent, read again with the next ones.
+# Of those sent, read again with the next ones: others may delete so many before them meanwhile.
 _OVERLAP = 100
 
 
@@ -241,21 +241,32 @@ def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
         seen = 0 if is_old else SEARCHED
         if not is_old and (raised(head) is not None or raised(tail) is not None):
             return state
-        if (is_old or raised(length) > 2 * seen) and _in_windows(client, keys(name), job_id, seen):
+        if (is_old or raised(length) > 2 * seen) and any(
+            positions(client, keys(name), [job_id], seen)
+        ):
             return state
     return None
 
 
-def _in_windows(client: Client, key: str, job_id: str, start: int) -> bool:
-    """Whether a list has an entry, looked for here in small parts.
+def positions(
+    client: Client, key: str, ids: Iterable[str], start: int = 0
+) -> Iterator[dict[str, int]]:
+    """Where in a list some entries are, from the head; a round trip an item, which may be empty.
 
-    From the head, where new entries push the others on: then one is seen twice, and none missed;
-    nor when some before it are deleted.
+    Adds at the head meanwhile move entries away from it: then one may be further in by now, and
+    one may be seen twice, but none is missed.
+
+    Args:
+        start: how far in to begin.
     """
-    while True:
-        ids = client.call("LRANGE", key, start, start + _SENT - 1)
-        if job_id in ids:
-            return True
-        if len(ids) < _SENT:
-            return False
+    wanted = set(ids)
+    while wanted:
+        window = client.call("LRANGE", key, start, start + _SENT - 1)
+        found = {}
+        if not wanted.isdisjoint(window):
+            found = {job_id: start + i for i, job_id in enumerate(window) if job_id in wanted}
+        yield found
+        wanted.difference_update(found)
+        if len(window) < _SENT:
+            return
         start += _SENT - _OVERLAP
