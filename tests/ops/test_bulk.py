@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +15,8 @@ from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.actions import Action, promoting, purging, removing, retrying
 from qctl.ops.bulk import BulkReport, BulkRun
 from qctl.ops.choice import Firmness, Selection, firmness
-from qctl.ops.pace import TARGET_S, Pace
 from qctl.ops.selection import Filter, parse_where
+from qctl.wire.pace import TARGET_S, Pace
 from tests.wire.build import Q, put, row, scores
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -149,6 +150,30 @@ def test_it_stops_between_two_calls_and_tells_what_was_done(store: Client) -> No
     assert len(scores(store, "failed")) == 300 - report.done
 
 
+class Distant:
+    """A Redis at the end of a slow network."""
+
+    def __init__(self, inner: Client) -> None:
+        self._inner = inner
+        self.scripts = 0
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.scripts += command[0] == "EVALSHA"
+        time.sleep(0.005 * (command[0] != "PING"))
+        return self._inner.call(*command, timeout_s=timeout_s)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_slow_network_does_not_make_calls_small(client: Client) -> None:
+    fill(client, 300)
+    distant = Distant(client)
+    report = carried_out(distant, retrying("failed"), Selection(state="failed"), 300)
+    assert report.done == 300
+    assert distant.scripts < 100
+
+
 class Leaving:
     """A Redis that goes away after some scripts."""
 
@@ -265,14 +290,14 @@ def test_how_firmly_it_asks(
 
 
 def test_the_pace_follows_what_calls_take() -> None:
-    pace = Pace(0.010)
+    pace = Pace()
     first = pace.size
-    pace.learn(first, 0.0101)
+    pace.learn(first, TARGET_S / 10)
     assert pace.size == 2 * first
     # Not a full call: nothing is known about more.
-    pace.learn(1, 0.0101)
+    pace.learn(1, TARGET_S / 10)
     assert pace.size == 2 * first
-    pace.learn(pace.size, 0.010 + 4 * TARGET_S)
+    pace.learn(pace.size, 4 * TARGET_S)
     assert first // 4 < pace.size <= first // 2
     for _ in range(20):
         pace.learn(pace.size, 10)

@@ -210,8 +210,12 @@ class RunningMaster:
     @property
     def pids(self) -> list[int]:
         """Of its processes that live."""
-        children = psutil.Process(self.process.pid).children()
-        return sorted(c.pid for c in children if c.status() != psutil.STATUS_ZOMBIE)
+        living = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    living.append(child.pid)
+        return sorted(living)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connect import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN
-from qctl.wire.transitions import RETRY_CHUNK, retry_finished, retry_stalled
+from qctl.wire.transitions import retry_finished, retry_stalled
 from tests.wire.build import CLASS, Q, events, exponents, job, put, row, scores
 
 # As `jobs retry-stalled --failed` does it.
@@ -157,7 +157,7 @@ def test_an_iteration_of_a_living_scheduler_never_fails_for_stalling(
 
 
 def test_many_jobs_in_chunks(store: Client) -> None:
-    ids = [put(store, str(n), "active") for n in range(2 * RETRY_CHUNK + 50)]
+    ids = [put(store, str(n), "active") for n in range(250)]
     put(store, "held", "active", lock="x:1")
     answers = retry_stalled(store, Q, dict.fromkeys([*ids, "held"], ""))
     assert answers == {**dict.fromkeys(ids, "retried"), "held": "locked"}
@@ -256,7 +256,7 @@ def test_a_child_of_a_vanished_parent_writes_nothing_about_it(store: Client) -> 
 
 def test_failed_jobs_run_in_the_order_in_which_they_are_named(store: Client) -> None:
     put(store, "w")
-    ids = [put_failed(store, str(n)) for n in range(RETRY_CHUNK + 3)]
+    ids = [put_failed(store, str(n)) for n in range(103)]
     assert list(retry_failed(store, Q, ids)) == ids
     assert row(store, "wait") == ["w", *ids[::-1]]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib.resources import files
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.wire import scripts
+from qctl.wire.transitions import promote
+from tests.wire.build import Q, put
 
 NAMES = sorted(
     item.name.removesuffix(".lua")
@@ -56,3 +59,25 @@ def test_a_failing_script_is_an_error(store: Client) -> None:
         scripts.run(store, "pause", ["meta", "marker", "events", "note"], ["{}", ""])
     assert "WRONGTYPE" in caught.value.message
     assert not store.call("EXISTS", "meta", "note")
+
+
+def test_redis_tells_how_long_it_worked(store: Client) -> None:
+    put(store, "a", "delayed")
+    answer, took_s = scripts.run_timed(store, "promote", [Q("")], ["", "a", "never"])
+    assert answer == ["promoted", "missing"]
+    assert 0 <= took_s < 5
+
+
+def test_without_the_right_to_ask_for_the_time_jobs_are_changed_all_the_same(
+    redis_url: str, client: Client
+) -> None:
+    put(client, "a", "delayed")
+    client.call("ACL", "SETUSER", "timeless", "reset", "on", ">pw", "~*", "+@all", "-time")
+    try:
+        url = redis_url.replace("redis://", "redis://timeless:pw@")
+        with contextlib.closing(connect(url)[1]) as timeless:
+            assert promote(timeless, Q, ["a"]) == {"a": "promoted"}
+            _, took_s = scripts.run_timed(timeless, "promote", [Q("")], ["", "a"])
+            assert took_s > 0
+    finally:
+        client.call("ACL", "DELUSER", "timeless")

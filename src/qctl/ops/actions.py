@@ -53,16 +53,14 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
     forget = "attempts" if reset_attempts else ""
 
     def act(means: Means, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
-        yield means.pace.timed(
-            len(ids),
-            lambda: retry_finished(
-                means.client,
-                means.keys,
-                ids,
-                source=state,
-                forget=forget,
-                dry_run=means.dry_run,
-            ),
+        yield retry_finished(
+            means.client,
+            means.keys,
+            ids,
+            source=state,
+            forget=forget,
+            dry_run=means.dry_run,
+            pace=means.pace,
         )
 
     words = {"inactive": f"it is not {state or 'finished'}"}
@@ -73,9 +71,7 @@ def promoting() -> Action:
     """Run delayed jobs now."""
 
     def act(means: Means, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
-        yield means.pace.timed(
-            len(ids), lambda: promote(means.client, means.keys, ids, dry_run=means.dry_run)
-        )
+        yield promote(means.client, means.keys, ids, dry_run=means.dry_run, pace=means.pace)
 
     return Action("promote", "promoted", ("delayed",), act, {"inactive": "it is not delayed"})
 
@@ -104,8 +100,7 @@ _REMOVABLE = (
 
 def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Iterator[Mapping[str, str]]:
     def remove(some: Sequence[str]) -> Mapping[str, str]:
-        call = partial(
-            remove_jobs,
+        return remove_jobs(
             means.client,
             means.keys,
             some,
@@ -114,8 +109,8 @@ def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Iterator[Mappi
             dry_run=means.dry_run,
             seen=means.seen,
             nearby=means.nearby,
+            pace=means.pace,
         )
-        return means.pace.timed(len(some), call)
 
     if not means.goes_far:
         yield remove(ids)
@@ -131,8 +126,7 @@ def _remove_with_children(means: Means, ids: Sequence[str]) -> Iterator[Mapping[
 
 def _remove_family(means: Means, job_id: str) -> str:
     def remove(ids: Sequence[str], *, dry_run: bool) -> Mapping[str, str]:
-        call = partial(
-            remove_jobs,
+        return remove_jobs(
             means.client,
             means.keys,
             ids,
@@ -140,8 +134,8 @@ def _remove_family(means: Means, job_id: str) -> str:
             with_last=True,
             dry_run=dry_run,
             seen=means.seen,
+            pace=means.pace,
         )
-        return means.pace.timed(len(ids), call)
 
     # Before anything below it is touched.
     answer = remove([job_id], dry_run=True)[job_id]

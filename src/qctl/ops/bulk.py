@@ -19,10 +19,10 @@ from qctl.ops.choice import Selection
 from qctl.ops.far import GROUP
 from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.means import Means
-from qctl.ops.pace import FIRST, MOVING_S, READING_S, Pace, round_trip_s
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import Entry
+from qctl.wire.pace import FIRST, READING_S, Pace, round_trip_s
 from qctl.wire.walk import ShortWalk, Walk, walk
 
 SAMPLE = 10
@@ -209,10 +209,9 @@ class BulkRun:
             ) from error
 
     def _run(self) -> Iterator[BulkProgress]:
-        ping_s = round_trip_s(self._client)
-        reading = Pace(ping_s, target_s=READING_S)
-        acting = Pace(ping_s, self._first())
-        means = self._means = self._means_of(acting, Pace(ping_s, target_s=MOVING_S))
+        reading = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
+        acting = Pace(self._first())
+        means = self._means = self._means_of(acting, Pace())
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
@@ -312,7 +311,9 @@ class BulkRun:
         state, heavy = self._selection.state or "", self._selection.heavy
         now_ms = time.time() * 1000
         ids = [entry.id for entry in entries]
-        records = pace.timed(len(ids), lambda: read_records(self._client, self._keys, ids, heavy))
+        began = time.monotonic()
+        records = read_records(self._client, self._keys, ids, heavy)
+        pace.learn(len(ids), time.monotonic() - began)
         jobs = (
             listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
             for entry, record in zip(entries, records, strict=True)

@@ -158,8 +158,7 @@ def _call(
     means: Means, keys: QueueKeys, parent: Job, ids: Sequence[str], *, nearby: bool = False
 ) -> Mapping[str, str]:
     parent_keys, parent_id = parent
-    call = partial(
-        remove_jobs,
+    return remove_jobs(
         means.client,
         keys,
         ids,
@@ -167,5 +166,5 @@ def _call(
         parent_key=parent_keys(parent_id),
         dry_run=means.dry_run,
         nearby=nearby,
+        pace=means.pace,
     )
-    return means.pace.timed(len(ids), call)

@@ -8,7 +8,6 @@ interrupted they have lost their turn, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 
 from qctl.ops.means import Means
 from qctl.wire.far import Block, draw
@@ -20,7 +19,7 @@ _NEAR = 200
 # Moved together: so many may lose their turn.
 GROUP = 10_000
 # Adds at once by which entries may be further in than at the last look.
-_SLACK = 2_500
+_SLACK = 2_000
 # Others may have taken some from between, by which entries are nearer to each other than they were.
 _CLOSER = 100
 # How often jobs are looked for that more adds have left behind.
@@ -111,8 +110,7 @@ def _sweep(means: Means, key: str, found: Mapping[str, int]) -> int:
         start = len(order)
         while start and found[order[start - 1]] >= lowest:
             start -= 1
-        call = partial(draw, means.client, key, block, order[start:], steps, _SLACK)
-        drawn = means.hops.timed(steps, call)
+        drawn = draw(means.client, key, block, order[start:], _SLACK, means.hops)
         if drawn is None:
             # Others took some of it, or have added more than the slack.
             break

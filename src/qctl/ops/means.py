@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qctl.connect import Client
-from qctl.ops.pace import Pace
 from qctl.wire.keys import QueueKeys
+from qctl.wire.pace import Pace
 
 # By the word of a script.
 WORDS = {

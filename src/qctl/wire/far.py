@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connect import Arg, Client
 from qctl.wire import scripts
+from qctl.wire.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +21,20 @@ class Block:
 
 
 def draw(
-    client: Client, key: str, block: Block, ids: Sequence[str], steps: int, slack: int
+    client: Client, key: str, block: Block, ids: Sequence[str], slack: int, pace: Pace
 ) -> tuple[Block, list[str]] | None:
     """Move a block towards the head; what it passes keeps its order.
 
     Args:
         ids: those that it takes along if it comes by them.
-        steps: entries that it comes by at most.
         slack: how much further in it may be by now.
+        pace: how many entries it comes by at most.
 
     Returns:
         It, and those of the ids that are in it now; None when it is not where it should be.
     """
+    steps = pace.size
     args: list[Arg] = [block.at, slack, block.size, block.first, block.last, steps, *ids]
-    answer = scripts.run(client, "draw", [key], args)
+    answer, took_s = scripts.run_timed(client, "draw", [key], args)
+    pace.learn(steps, took_s)
     return (Block(*answer[:4]), answer[4:]) if answer else None

@@ -10,15 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Arg, Client
-from qctl.wire.discovery import literal
+from qctl.wire.discovery import SCAN_COUNT, literal
 from qctl.wire.jobs import is_marker, raised, typed
 from qctl.wire.keys import QueueKeys
 
-# Keys per SCAN: one call stays well below 5 ms also on a busy machine, when all of them match.
-SCAN_COUNT = 500
 # Ids of wait read to find jobs in it, and the window that each read takes.
 MOST_WAITING = 20_000
-_WINDOW = 5000
+_WINDOW = 2500
 _OVERLAP = 250
 _SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 _LISTS = ("active", "wait", "paused")

@@ -17,9 +17,9 @@ _LISTS = {"active": ("active",), "waiting": ("paused", "wait")}
 _NEWEST_FIRST = frozenset({"completed", "failed"})
 SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 # Entries of a list that one command looks through, and that one command sends: each takes Redis
-# less than a millisecond.
-SEARCHED = 25_000
-_SENT = 5_000
+# half a millisecond.
+SEARCHED = 15_000
+_SENT = 2_500
 # Of those sent, read again with the next ones: others may delete so many before them meanwhile.
 _OVERLAP = 100
 

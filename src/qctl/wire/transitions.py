@@ -10,10 +10,10 @@ from qctl.wire import scripts
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
+from qctl.wire.pace import Pace
 
 # Jobs moved by one script call; keeps every call well below 5 ms.
 RESUME_CHUNK = 1000
-RETRY_CHUNK = 100
 # Entries that a call searches for one job where others were too deep, and this one will be, too.
 _NEARBY = 1000
 # Said of a job that a call has not looked at, since it had done enough.
@@ -124,6 +124,7 @@ def retry_finished(
     run_next: bool = False,
     forget: str = "",
     dry_run: bool = False,
+    pace: Pace | None = None,
 ) -> dict[str, str]:
     """Run finished jobs again.
 
@@ -134,6 +135,7 @@ def retry_finished(
         run_next: before those that wait, instead of behind them.
         forget: ``stalls``: the stalls no longer count; ``attempts``: nor do the attempts made.
         dry_run: write nothing.
+        pace: how many jobs a call takes; None to begin anew with a few.
 
     Returns:
         id → ``retried``, ``inactive``, ``missing`` or ``duplicate`` (see the script).
@@ -145,24 +147,31 @@ def retry_finished(
         [source, only_reason, "next" if run_next else "", forget, "dry" if dry_run else ""],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=run_next,
+        pace=pace,
     )
 
 
 def promote(
-    client: Client, keys: QueueKeys, ids: Sequence[str], *, dry_run: bool = False
+    client: Client,
+    keys: QueueKeys,
+    ids: Sequence[str],
+    *,
+    dry_run: bool = False,
+    pace: Pace | None = None,
 ) -> dict[str, str]:
     """Run delayed jobs now.
 
     Args:
         ids: in the order in which the jobs shall run.
         dry_run: write nothing.
+        pace: how many jobs a call takes; None to begin anew with a few.
 
     Returns:
         id → ``promoted``, ``inactive`` or ``missing`` (see the script).
     """
     jobs = {job_id: [job_id] for job_id in ids}
     head: list[Arg] = ["dry" if dry_run else ""]
-    return _in_chunks(client, "promote", [keys("")], head, jobs, last_runs_first=False)
+    return _in_chunks(client, "promote", [keys("")], head, jobs, last_runs_first=False, pace=pace)
 
 
 def remove_jobs(
@@ -177,6 +186,7 @@ def remove_jobs(
     dry_run: bool = False,
     seen: bool = False,
     nearby: bool = False,
+    pace: Pace | None = None,
 ) -> dict[str, str]:
     """Delete jobs with their logs, their dedup keys and what holds their parents up.
 
@@ -188,6 +198,7 @@ def remove_jobs(
         dry_run: write nothing.
         seen: the jobs stood in the lists of ``state`` a moment ago, and a dry run believes it.
         nearby: search only short ways into lists.
+        pace: how many jobs a call takes; None to begin anew with a few.
 
     Returns:
         id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,
@@ -208,6 +219,7 @@ def remove_jobs(
         ],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=False,
+        pace=pace,
     )
 
 
@@ -219,15 +231,19 @@ def _in_chunks(
     jobs: Mapping[str, list[str]],
     *,
     last_runs_first: bool = True,
+    pace: Pace | None = None,
 ) -> dict[str, str]:
     # What is put at the tail of wait last runs first.
     ids = [*jobs][::-1] if last_runs_first else [*jobs]
+    pace = pace or Pace()
     answers: dict[str, str] = {}
     while ids:
-        chunk = ids[:RETRY_CHUNK]
+        chunk = ids[: pace.size]
         args = [*head, *(arg for job_id in chunk for arg in jobs[job_id])]
-        found = zip(chunk, scripts.run(client, script, keys, args), strict=True)
+        words, took_s = scripts.run_timed(client, script, keys, args)
+        found = zip(chunk, words, strict=True)
         told = {job_id: answer for job_id, answer in found if answer != _LATER}
+        pace.learn(len(told), took_s)
         answers.update(told)
         # Those that are left of the chunk are the last of it.
         ids = ids[len(told) :]

@@ -9,8 +9,10 @@
 -- ARGV[6] how many entries it passes at most
 -- ARGV[7] … ids of those before it that come into it
 --
--- Answers the index, size, first and last id of the block, and the ids that came into it; nothing when the
--- block is not there.
+-- Answers how long it took, in microseconds or "" if it cannot tell; and the index, size, first and last id of
+-- the block, and the ids that came into it, or nothing when the block is not there.
+--@include clock
+
 local CLOSER = 100
 local at, slack, size, steps = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[6])
 local wanted = {}
@@ -23,12 +25,8 @@ local function is_from(index)
       and redis.call("LINDEX", KEYS[1], index + size - 1) == ARGV[5]
 end
 
-local function is_there()
-  if is_from(at) then
-    return true
-  end
-  local low = math.max(at - CLOSER, 0)
-  for i, id in ipairs(redis.call("LRANGE", KEYS[1], low, at + slack)) do
+local function is_within(low, high)
+  for i, id in ipairs(redis.call("LRANGE", KEYS[1], low, high)) do
     if id == ARGV[4] and is_from(low + i - 1) then
       at = low + i - 1
       return true
@@ -36,8 +34,24 @@ local function is_there()
   end
 end
 
+-- Since the last step few were added, as a rule: so what is near to where it was comes first.
+local function is_there()
+  if is_from(at) then
+    return true
+  end
+  local low, far = math.max(at - CLOSER, 0), at + slack
+  local high = math.min(at + CLOSER, far)
+  while not is_within(low, high) do
+    if high >= far then
+      return false
+    end
+    low, high = high + 1, math.min(high + 3 * (high - low), far)
+  end
+  return true
+end
+
 if not is_there() then
-  return {}
+  return {took(), {}}
 end
 
 -- What is looked at: the entries before the block, and as many of its last as change places with them.
@@ -76,5 +90,5 @@ end
 for i, id in ipairs(others) do
   set(new_size + i, id)
 end
-return {from, new_size, redis.call("LINDEX", KEYS[1], from),
-  redis.call("LINDEX", KEYS[1], from + new_size - 1), unpack(come)}
+return {took(), {from, new_size, redis.call("LINDEX", KEYS[1], from),
+  redis.call("LINDEX", KEYS[1], from + new_size - 1), unpack(come)}}

@@ -5,7 +5,9 @@
 -- ARGV[1] "dry" to write nothing
 -- ARGV[2] … ids, at most 500
 --
--- Answers one word a job: "promoted", "inactive" (not delayed), "missing" (it has no hash any more).
+-- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
+-- "promoted", "inactive" (not delayed), "missing" (it has no hash any more).
+--@include clock
 --@include placing
 --@include types
 
@@ -42,4 +44,4 @@ end
 if not is_dry then
   wake(base)
 end
-return answers
+return {took(), answers}

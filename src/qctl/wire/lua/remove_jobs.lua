@@ -13,11 +13,13 @@
 -- ARGV[6] "" or how many entries of lists are searched for one job at most
 -- ARGV[7] … ids, at most 500
 --
--- Answers one word a job: "removed", "locked" (a worker has it), "scheduled" (the next run of a
+-- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
+-- "removed", "locked" (a worker has it), "scheduled" (the next run of a
 -- scheduler), "parent" (children of it have not ended), "child-locked" (a worker has the last of them),
 -- "last" (the last that the parent waits for), "inactive" (it is not there), "missing" (nor anywhere,
 -- or no child of the parent), "deep" (far from both ends of a list), "later" (this call has searched
 -- enough; never the first).
+--@include clock
 --@include list_search
 --@include keep
 --@include types
@@ -213,4 +215,4 @@ end
 if event == "cleaned" and removed > 0 and not is_dry then
   emit(base .. "events", base .. "meta", "event", "cleaned", "count", string.format("%.0f", removed))
 end
-return answers
+return {took(), answers}

@@ -9,8 +9,10 @@
 -- ARGV[5] "dry" to write nothing
 -- ARGV[6] … ids, at most 500
 --
--- Answers one word a job: "retried", "inactive" (not finished, or for another reason), "missing",
+-- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
+-- "retried", "inactive" (not finished, or for another reason), "missing",
 -- "duplicate" (another job that is still to end has its deduplication id).
+--@include clock
 --@include parents
 --@include enqueue
 --@include types
@@ -137,4 +139,4 @@ end
 if not is_dry then
   wake(base)
 end
-return answers
+return {took(), answers}

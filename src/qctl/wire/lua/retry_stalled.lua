@@ -10,8 +10,10 @@
 -- ARGV[3] text of the stall failure
 -- ARGV[4], ARGV[5] … id, expected lock; in pairs, at most 500 pairs
 --
--- Answers one word a job: "retried", "locked" (a worker has it), "inactive" (it left active),
+-- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
+-- "retried", "locked" (a worker has it), "inactive" (it left active),
 -- "missing" (it has no hash any more).
+--@include clock
 --@include markers
 --@include events
 --@include enqueue
@@ -65,4 +67,4 @@ end
 if not is_blocked(KEYS[1], KEYS[5]) then
   mark_base(KEYS[6])
 end
-return answers
+return {took(), answers}
