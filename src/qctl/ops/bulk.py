@@ -28,6 +28,8 @@ from qctl.wire.walk import ShortWalk, Walk, walk
 SAMPLE = 10
 # Skipped jobs that a report names; it counts all.
 MOST_SKIPPED = 100
+# Ids read at once where none has to be looked at.
+_TAKEN = 200
 _NAP_S = 0.05
 # With a rate, one call does no more than what it allows in this time.
 _BURST_S = 0.1
@@ -217,7 +219,7 @@ class BulkRun:
         while not self._is_enough():
             self._check_stop()
             looks_first = self._selection.only.is_set or self._selection.named
-            entries = path.take((reading if looks_first else acting).size)
+            entries = path.take(reading.size if looks_first else self._allowed(_TAKEN))
             if not entries:
                 break
             chosen, gone = self._choose(entries, reading), set()
@@ -261,7 +263,7 @@ class BulkRun:
         return limit is not None and self._tally.done >= limit
 
     def _allowed(self, size: int) -> int:
-        """How many of so many jobs the next call may change."""
+        """How many of so many jobs may be changed next."""
         limit = self._selection.limit
         if self._rate is not None and not self._dry_run:
             size = min(size, max(1, int(self._rate * _BURST_S)))
