@@ -1,7 +1,7 @@
 """What qctl's commands cost where there is much of everything.
 
     python bench/scale.py --small          # a hundredth, to try it
-    python bench/scale.py                  # 17 million keys: 8 GB of memory, 3 minutes
+    python bench/scale.py                  # 17 million keys: 8 GB of memory, 25 minutes
 
 Fills a private redis-server (no persistence) with 1,000 queues, one queue with 5 million completed
 and 1 million failed jobs, one with 1 million waiting ones, and 10 million keys of other

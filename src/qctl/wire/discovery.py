@@ -8,7 +8,7 @@ import time
 
 from qctl.connect import Client
 
-# Keys looked at per SCAN call. A key takes Redis 1 to 2 µs, whatever the number (docs/scale.md):
+# Keys looked at per SCAN call. A key takes Redis about 2 µs, whatever the number (docs/scale.md):
 # with this one a call keeps it from others for about 1 ms, also where all of them match.
 SCAN_COUNT = 500
 _GLOB = re.compile(r"([*?\[\]\\^-])")
