@@ -81,4 +81,6 @@ def run_timed(
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)
-    return answer, int(micros) / 1e6 if micros else time.monotonic() - began
+    # None at all: the clock stands still in scripts there, or was set back.
+    worked_us = int(micros or 0)
+    return answer, worked_us / 1e6 if worked_us > 0 else time.monotonic() - began
