@@ -9,12 +9,14 @@ import socket
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import pytest
+
+from qctl.connect import Client, connect
 
 T = TypeVar("T")
 
@@ -180,3 +182,15 @@ class RedisServer:
             listening = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
             return self.port in listening
         return False
+
+
+@contextlib.contextmanager
+def limited_user(admin: Client, url: str, *rules: str) -> Iterator[tuple[str, Client]]:
+    """The URL and a connection of a Redis user with fewer rights, who is there meanwhile."""
+    admin.call("ACL", "SETUSER", "limited", "reset", "on", ">pw", *rules)
+    own = url.replace("redis://", "redis://limited:pw@")
+    try:
+        with contextlib.closing(connect(own)[1]) as client:
+            yield own, client
+    finally:
+        admin.call("ACL", "DELUSER", "limited")

@@ -21,6 +21,7 @@ from qctl.ops import doctor
 from qctl.ops.doctor import Diagnosis, look
 from qctl.ops.targets import Target
 from tests.ops.doctor_lab import SETTINGS, diagnose, of, result
+from tests.servers import limited_user
 from tests.wire.build import Q, put
 
 APP = ManagedProcess(
@@ -89,13 +90,8 @@ def test_a_target_whose_queues_cannot_be_told(
     put(client, "0", "paused")
     found = Target("pm2:app", Pm2(Path("/nonexistent")), (APP,), ())
     monkeypatch.setattr(doctor, "open_target", lambda *_: found)
-    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
-    url = redis_url.replace("redis://", "redis://lowly:x@")
-    try:
-        with contextlib.closing(connect(url)[1]) as lowly:
-            diagnosis = doctor.examine(lowly, parse_url(url), SETTINGS, target="pm2:app")
-    finally:
-        client.call("ACL", "DELUSER", "lowly")
+    with limited_user(client, redis_url, "~*", "+@all", "-client|list") as (url, lowly):
+        diagnosis = doctor.examine(lowly, parse_url(url), SETTINGS, target="pm2:app")
     assert result(diagnosis, "no-workers").status == "failed"
     assert len(of(diagnosis, "legacy-paused")) == 1
 

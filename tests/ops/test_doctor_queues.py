@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connect import Client
 from qctl.errors import NotFoundError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.transitions import pause
 from tests.ops.doctor_lab import diagnose, found, of, result
+from tests.servers import limited_user
 from tests.wire.build import Q, holder, put
 
 
@@ -147,11 +146,8 @@ def test_a_named_queue_that_cannot_be_read_is_a_finding_too(client: Client) -> N
 def test_whoever_may_not_ask_for_types_is_told(client: Client, redis_url: str) -> None:
     put(client, "1")
     client.call("SET", "bull:broken:wait", "text")
-    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-type")
-    url = redis_url.replace("redis://", "redis://lowly:x@")
-    with contextlib.closing(connect(url)[1]) as lowly:
+    with limited_user(client, redis_url, "~*", "+@all", "-type") as (url, lowly):
         diagnosis = diagnose(lowly, url, "broken", "q")
-    client.call("ACL", "DELUSER", "lowly")
     assert result(diagnosis, "unreadable").status == "failed"
     assert {finding.subject.name for finding in of(diagnosis, "unreadable")} == {
         "broken",
@@ -171,14 +167,9 @@ def test_a_queue_of_bull_is_only_named(store: Client) -> None:
 
 def test_what_fails_is_a_finding_and_the_others_go_on(client: Client, redis_url: str) -> None:
     put(client, "1", "paused")
-    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-info", "-client|list")
-    url = redis_url.replace("redis://", "redis://lowly:x@")
-    lowly = connect(url)[1]
-    try:
+    rules = ("~*", "+@all", "-info", "-client|list")
+    with limited_user(client, redis_url, *rules) as (url, lowly):
         diagnosis = diagnose(lowly, url)
-    finally:
-        lowly.close()
-        client.call("ACL", "DELUSER", "lowly")
     for check in ("eviction", "persistence", "memory", "redis-version", "replica", "no-workers"):
         assert result(diagnosis, check).status == "failed", check
         (finding,) = of(diagnosis, check)
@@ -192,12 +183,7 @@ def test_what_fails_is_a_finding_and_the_others_go_on(client: Client, redis_url:
 
 def test_whoever_may_not_ask_for_the_time_is_told_the_rest(client: Client, redis_url: str) -> None:
     put(client, "1", "completed")
-    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-time")
-    url = redis_url.replace("redis://", "redis://lowly:x@")
-    try:
-        with contextlib.closing(connect(url)[1]) as lowly:
-            diagnosis = diagnose(lowly, url)
-    finally:
-        client.call("ACL", "DELUSER", "lowly")
+    with limited_user(client, redis_url, "~*", "+@all", "-time") as (url, lowly):
+        diagnosis = diagnose(lowly, url)
     assert [each.check for each in diagnosis.checks if each.status == "failed"] == ["clock"]
     assert len(of(diagnosis, "persistence")) == 1

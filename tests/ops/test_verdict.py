@@ -22,6 +22,7 @@ from qctl.wire.transitions import hold_lease
 from tests.ops import test_impact
 from tests.ops.test_impact import OTHER, SETTINGS, Apps, ask, ids, look, now_ms, run
 from tests.ops.test_interruption import PROCESS
+from tests.servers import limited_user
 from tests.wire.build import Q, holder, put
 
 apps = test_impact.apps
@@ -330,13 +331,8 @@ def test_without_client_list_nobody_knows_what_the_workers_serve(
     redis_url: str, client: Client
 ) -> None:
     put(client, "1", "completed")
-    client.call("ACL", "SETUSER", "blind", "reset", "on", ">pw", "~*", "+@all", "-client|list")
-    try:
-        url = redis_url.replace("redis://", "redis://blind:pw@")
-        with contextlib.closing(connect(url)[1]) as blind:
-            found = look(blind, "q")
-    finally:
-        client.call("ACL", "DELUSER", "blind")
+    with limited_user(client, redis_url, "~*", "+@all", "-client|list") as (_, blind):
+        found = look(blind, "q")
     assert found.impact.verdict.word == "drain first"
     assert found.impact.verdict.reasons == (
         "which queues these workers serve besides cannot be told",

@@ -20,7 +20,7 @@ from qctl.wire.clients import client_name
 from qctl.wire.ending import Ending, read_ending
 from qctl.wire.events import last_event_id
 from tests.ops.test_adding import add
-from tests.servers import RedisServer, wait_until
+from tests.servers import RedisServer, limited_user, wait_until
 from tests.wire.build import Q, put
 
 
@@ -175,10 +175,9 @@ def test_who_may_not_list_clients_is_told_that_nobody_knows(
     client: Client, redis_server: RedisServer
 ) -> None:
     put(client, "1", "active")
-    client.call("ACL", "SETUSER", "shy", "on", ">pw", "~*", "+@read", "+@connection", "-client")
-    with contextlib.closing(connect(redis_server.url_for("shy", "pw"))[1]) as shy:
+    rules = ("~*", "+@read", "+@connection", "-client")
+    with limited_user(client, redis_server.url, *rules) as (_, shy):
         step, *_, report = wait_for(QueueTarget(shy, Q, "idle"), grace_s=0, timeout_s=0.3)
-    client.call("ACL", "DELUSER", "shy")
     assert isinstance(step, Waiting)
     assert "Redis does not tell" in step.remarks[0]
     assert isinstance(report, WaitReport)

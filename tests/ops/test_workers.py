@@ -17,6 +17,7 @@ from qctl.output.status import workers_text
 from qctl.wire import heartbeats
 from qctl.wire.clients import client_name
 from qctl.wire.heartbeats import Heartbeat
+from tests.servers import limited_user
 from tests.wire.build import Q, put
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
@@ -89,13 +90,8 @@ def test_names_that_several_have_are_not_guessed(
 def test_without_client_list_qctls_own_are_shown(client: Client, redis_url: str) -> None:
     heartbeats.beat(client, BEAT, 1_700_000_000_000)
     put(client, "1", "active", lock="own-1:1")
-    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~*", "+@all", "-client|list")
-    url = redis_url.replace("redis://", "redis://lowly:x@")
-    try:
-        with contextlib.closing(connect(url)[1]) as lowly:
-            report, remarks = inspect_workers(lowly, parse_url(url), SETTINGS)
-    finally:
-        client.call("ACL", "DELUSER", "lowly")
+    with limited_user(client, redis_url, "~*", "+@all", "-client|list") as (url, lowly):
+        report, remarks = inspect_workers(lowly, parse_url(url), SETTINGS)
     assert [(row.name, row.jobs) for row in report.workers] == [(BEAT.name, ("1",))]
     assert "may not list clients" in remarks[0]
 
@@ -115,12 +111,7 @@ def test_a_user_without_qctls_keys_sees_the_queue_all_the_same(
 ) -> None:
     heartbeats.beat(client, BEAT, 1_700_000_000_000)
     put(client, "1", "active", lock="own-1:1")
-    client.call("ACL", "SETUSER", "lowly", "on", ">x", "~bull:*", "+@all")
-    url = redis_url.replace("redis://", "redis://lowly:x@")
-    try:
-        with contextlib.closing(connect(url)[1]) as lowly:
-            report, _ = inspect_workers(lowly, parse_url(url), SETTINGS)
-            assert show_job(lowly, Q, "1").held_by is None
-    finally:
-        client.call("ACL", "DELUSER", "lowly")
+    with limited_user(client, redis_url, "~bull:*", "+@all") as (url, lowly):
+        report, _ = inspect_workers(lowly, parse_url(url), SETTINGS)
+        assert show_job(lowly, Q, "1").held_by is None
     assert [row.host for row in report.workers] == [None, None]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire.drain_record import DrainResult, add_drain, read_drain_record
-from tests.servers import RedisServer
+from tests.servers import limited_user
 
 ONE = DrainResult(
     at_ms=1_700_000_000_000, outcome="restarted", completed=3, failed=1, retried=2, interrupted=1,
@@ -56,16 +56,9 @@ def test_what_somebody_else_put_there_breaks_nothing(store: Client) -> None:
     assert record.last == DrainResult(0, "x", 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def test_what_may_not_be_read_is_an_error_and_not_zero(redis_server: RedisServer) -> None:
-    admin = connect(redis_server.url)[1]
-    admin.call("ACL", "SETUSER", "narrow", "on", ">pw", "~bull:*", "+@all")
-    narrow = connect(redis_server.url_for("narrow", "pw"))[1]
-    try:
+def test_what_may_not_be_read_is_an_error_and_not_zero(client: Client, redis_url: str) -> None:
+    with limited_user(client, redis_url, "~bull:*", "+@all") as (_, narrow):
         with pytest.raises(ReplyError):
             add_drain(narrow, "bull", ONE)
         with pytest.raises(ReplyError):
             read_drain_record(narrow, "bull")
-    finally:
-        narrow.close()
-        admin.call("ACL", "DELUSER", "narrow")
-        admin.close()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from importlib.resources import files
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.transitions import promote
+from tests.servers import limited_user
 from tests.wire.build import Q, put
 
 NAMES = sorted(
@@ -72,12 +72,7 @@ def test_without_the_right_to_ask_for_the_time_jobs_are_changed_all_the_same(
     redis_url: str, client: Client
 ) -> None:
     put(client, "a", "delayed")
-    client.call("ACL", "SETUSER", "timeless", "reset", "on", ">pw", "~*", "+@all", "-time")
-    try:
-        url = redis_url.replace("redis://", "redis://timeless:pw@")
-        with contextlib.closing(connect(url)[1]) as timeless:
-            assert promote(timeless, Q, ["a"]) == {"a": "promoted"}
-            _, took_s = scripts.run_timed(timeless, "promote", [Q("")], ["", "a"])
-            assert took_s > 0
-    finally:
-        client.call("ACL", "DELUSER", "timeless")
+    with limited_user(client, redis_url, "~*", "+@all", "-time") as (_, timeless):
+        assert promote(timeless, Q, ["a"]) == {"a": "promoted"}
+        _, took_s = scripts.run_timed(timeless, "promote", [Q("")], ["", "a"])
+        assert took_s > 0
