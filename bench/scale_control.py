@@ -8,6 +8,7 @@ as often as any other.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from qctl.connect import Client
 
@@ -25,6 +26,21 @@ end
 """
 
 
+@dataclass(slots=True)
+class _Seen:
+    """How many took longer than the limit, and the longest of all."""
+
+    over: int = 0
+    longest_us: int = 0
+
+    def add(self, over: int, longest_us: int) -> None:
+        self.over += over
+        self.longest_us = max(self.longest_us, longest_us)
+
+    def __str__(self) -> str:
+        return f"{self.over}, the longest took {self.longest_us / 1000:.2f} ms"
+
+
 class Control:
     """Counts commands over the limit, and calls of the script that are.
 
@@ -40,24 +56,22 @@ class Control:
         self._looks = 500
         taken = sorted(self._call(200))
         self._looks = max(1, self._looks * _WORK_US // taken[len(taken) // 2])
-        self._repeated = [0, 0]
-        self._compared = [0, 0]
-        self._script = [0, 0]
+        self._repeated, self._compared, self._script = _Seen(), _Seen(), _Seen()
         self._calls = 0
         self._seconds = self._script_s = 0.0
 
     def note_repeated(self, over: int, longest_us: int) -> None:
         """Take note of what was so long each time that it was done."""
-        _add(self._repeated, over, longest_us)
+        self._repeated.add(over, longest_us)
 
     def compare(self, over: int, longest_us: int, seconds: float) -> None:
         """Take note of what was long, in so much of Redis' time; run the script for as long."""
-        _add(self._compared, over, longest_us)
+        self._compared.add(over, longest_us)
         self._seconds += seconds
         while self._script_s < self._seconds:
             taken = self._call(_CALLS)
             self._calls += len(taken)
-            _add(self._script, sum(micros >= LIMIT_US for micros in taken), max(taken))
+            self._script.add(sum(micros >= LIMIT_US for micros in taken), max(taken))
             self._script_s += sum(taken) / 1e6
 
     def _call(self, times: int) -> list[int]:
@@ -76,14 +90,14 @@ class Control:
         """
         lines = [
             f"longer than {LIMIT_US / 1000:g} ms",
-            f"  each time that it was repeated: {_told(self._repeated)}",
-            f"  of what cannot be repeated:     {_told(self._compared)}, in {self._seconds:.0f} s "
+            f"  each time that it was repeated: {self._repeated}",
+            f"  of what cannot be repeated:     {self._compared}, in {self._seconds:.0f} s "
             "of Redis' time",
-            f"  of a script of constant work:   {_told(self._script)}, in {self._script_s:.0f} s, "
+            f"  of a script of constant work:   {self._script}, in {self._script_s:.0f} s, "
             f"{self._calls:,} calls, each {_WORK_US / 1000:g} ms as a rule",
         ]
-        over, by_script = self._compared[0], self._script[0]
-        if self._repeated[0]:
+        over, by_script = self._compared.over, self._script.over
+        if self._repeated.over:
             holds = "BROKEN"
         elif not over:
             holds = "holds"
@@ -92,12 +106,3 @@ class Control:
         else:
             holds = "BROKEN: more than the machine does to the script"
         return "\n".join([*lines, f"no command of more than {LIMIT_US / 1000:g} ms: {holds}"])
-
-
-def _add(to: list[int], over: int, longest_us: int) -> None:
-    to[0] += over
-    to[1] = max(to[1], longest_us)
-
-
-def _told(seen: list[int]) -> str:
-    return f"{seen[0]}, the longest took {seen[1] / 1000:.2f} ms"
