@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
+
+_CODE_IN_SCRIPT = re.compile(r"user_script: ?\d+: -?([A-Z]{3,}) ")
 
 
 class ExitStatus(IntEnum):
@@ -71,6 +74,10 @@ class UnreachableError(QctlError):
     exit_status = ExitStatus.UNREACHABLE
 
 
+class ManagerUnreachableError(UnreachableError):
+    """A process manager cannot be reached; that says nothing about Redis."""
+
+
 class PartialError(QctlError):
     """Some of it was done; ``why`` lists the rest."""
 
@@ -95,7 +102,7 @@ class ReplyError(QctlError):
         # What follows is the command's values, the password after AUTH among them.
         message = message.partition(", with args beginning with")[0]
         self.message = message
-        self.code = message.split(" ", 1)[0]
+        self.code = _code(message)
         what, hint, self.exit_status = _explain(message, self.code)
         if command == "AUTH" and self.exit_status == ExitStatus.FAILED:
             # Whatever the reason, nothing can be done without it.
@@ -107,6 +114,27 @@ class ReplyError(QctlError):
         )
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether Redis is away or cannot serve at present, so that trying again later may help.
+
+    The one definition of "Redis is away" for everything that sits out an outage. It is not meant
+    for a first attempt: a wrong password or a replica's address also looks like this.
+    """
+    if isinstance(error, ReplyError):
+        return error.exit_status == ExitStatus.UNREACHABLE or error.code in _PASSING
+    if isinstance(error, ManagerUnreachableError):
+        return False
+    return isinstance(error, UnreachableError)
+
+
+# What Redis answers while it fails over, moves a slot, or is short of memory, disk or replicas;
+# beside those of _EXPLANATIONS that end with UNREACHABLE.
+_PASSING = frozenset(
+    (
+        *("READONLY", "UNBLOCKED", "TRYAGAIN", "MOVED", "ASK"),
+        *("OOM", "MISCONF", "NOREPLICAS"),
+    )
+)
 _SCATTERED = (
     "the keys of this queue lie in different slots of the cluster",
     "BullMQ needs them in one: a prefix with a hash tag, --prefix '{bull}', or one in its name",
@@ -231,6 +259,13 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.FAILED,
     ),
 }
+
+
+def _code(message: str) -> str:
+    """The error's code; Redis before 7 reports those of a script's commands as ERR."""
+    code = message.split(" ", 1)[0]
+    in_script = _CODE_IN_SCRIPT.findall(message) if code == "ERR" else ()
+    return str(in_script[-1]) if in_script else code
 
 
 def _explain(message: str, code: str) -> tuple[str, str, ExitStatus]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from qctl.cli.frame import Environment
 from qctl.cli.status import look, picture
-from qctl.errors import UnreachableError, UsageError
+from qctl.errors import QctlError, UsageError, is_outage
 from qctl.output.text import visible
 
 
@@ -49,9 +49,9 @@ def _redraw(env: Environment, names: list[str], interval_s: float) -> None:
                     inspection = look(env, names)
                     drawn = picture(env, inspection)
                     trouble = "".join(f"\n{visible(remark)}" for remark in inspection.remarks)
-                except UnreachableError as error:
+                except QctlError as error:
                     # Redis may come back, and whoever watches wants to see just that.
-                    if tick == 0:
+                    if tick == 0 or not is_outage(error):
                         raise
                     trouble = f"\n{visible(error.what)}; looking again"
                 clock = time.strftime("%H:%M:%S")

@@ -15,7 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qctl.errors import NotFoundError, QctlError, RefusedError, UnreachableError
+from qctl.errors import (
+    ManagerUnreachableError,
+    NotFoundError,
+    QctlError,
+    RefusedError,
+    UnreachableError,
+)
 from qctl.manage import pm2_socket
 from qctl.manage.protocol import ManagedProcess, RestartCall
 
@@ -113,7 +119,7 @@ class Pm2:
         except (pm2_socket.NotUnderstoodError, pm2_socket.UnknownMethodError):
             answer = []
         except pm2_socket.RpcError as error:
-            raise UnreachableError(
+            raise ManagerUnreachableError(
                 "PM2 does not list its processes", why=f"PM2 said: {error}", hint="see `pm2 logs`"
             ) from None
         if answer and isinstance(answer[0], list):
@@ -143,7 +149,7 @@ class Pm2:
 
 
 def _no_signals() -> RestartCall:
-    raise UnreachableError(
+    raise ManagerUnreachableError(
         "this PM2 cannot send signals", why="it has no such method", hint="--strategy pause"
     )
 

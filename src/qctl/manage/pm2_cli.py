@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qctl.errors import UnreachableError
+from qctl.errors import ManagerUnreachableError
 
 _LIST_TIMEOUT_S = 30.0
 _CLOSE_TIMEOUT_S = 5.0
@@ -132,8 +132,8 @@ def _environment(home: Path) -> dict[str, str]:
     return {**os.environ, "PM2_HOME": str(home)}
 
 
-def _not_understood(why: str) -> UnreachableError:
-    return UnreachableError(
+def _not_understood(why: str) -> ManagerUnreachableError:
+    return ManagerUnreachableError(
         "this PM2's answers are not understood",
         why=why,
         hint="put the `pm2` of this daemon on PATH; `pm2 --version` 5 to 7 are known",

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qctl.errors import UnreachableError
+from qctl.errors import ManagerUnreachableError
 
 _VERSION = 1
 # A row is 10 to 20 KB, so this is room for thousands of apps.
@@ -130,7 +130,7 @@ class Call:
             self._socket.sendall(encode(request, self._id))
         except OSError as error:
             self.close()
-            raise UnreachableError(
+            raise ManagerUnreachableError(
                 "PM2 does not take requests", why=f"{path}: {error}", hint=_HINT
             ) from error
 
@@ -149,7 +149,7 @@ class Call:
             return self._answer
         data, trouble = self._receive(wait_s)
         if trouble:
-            raise UnreachableError(
+            raise ManagerUnreachableError(
                 "PM2 closed the connection without an answer",
                 why=f"{self._path}: {trouble}",
                 hint=_HINT,
@@ -193,7 +193,7 @@ def call(path: Path, method: str, *args: object, timeout_s: float = 10.0) -> lis
                 return answer
     finally:
         request.close()
-    raise UnreachableError(
+    raise ManagerUnreachableError(
         f"PM2 does not answer within {timeout_s:g} s",
         why=f"{path} accepts connections, but no reply to {method} came",
         hint="see its log, pm2.log in the same folder",
@@ -225,7 +225,7 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
             what, why = "this PM2 belongs to another user", f"{path}: {error.strerror}"
         else:
             what, why = "PM2 cannot be reached", f"{path}: {error.strerror or error}"
-        raise UnreachableError(what, why=why, hint=_HINT) from error
+        raise ManagerUnreachableError(what, why=why, hint=_HINT) from error
     return connection
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qctl.errors import FailedError, UnreachableError, UsageError
+from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 # Of the path of a unix socket, in bytes; macOS has the least.
@@ -167,7 +167,7 @@ class Folder:
             deadline = time.monotonic() + timeout_s
             while (answer := asked.poll(max(deadline - time.monotonic(), 0.0))) is None:
                 if time.monotonic() >= deadline:
-                    raise UnreachableError(
+                    raise ManagerUnreachableError(
                         f"the master of qctl:{self.name} does not answer",
                         why=f"no answer within {timeout_s:g} s",
                         hint=f"qctl worker logs {self.name}",
@@ -223,7 +223,7 @@ class Request:
         self._socket.close()
 
     def _unreachable(self, why: str) -> UnreachableError:
-        return UnreachableError(
+        return ManagerUnreachableError(
             f"the master of qctl:{self._name} cannot be reached",
             why=why,
             hint=f"qctl worker logs {self._name}",

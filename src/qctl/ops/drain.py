@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, FailedError, QctlError
+from qctl.errors import ExitStatus, FailedError, QctlError, is_outage
 from qctl.ops.commands import command
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
@@ -179,7 +179,7 @@ def _look(state: DrainState) -> QctlError | None:
         check_still_paused(state)
         state.active = read_active(state.client, state.queues)
     except QctlError as error:
-        if error.exit_status != ExitStatus.UNREACHABLE:
+        if not is_outage(error):
             raise
         return error
     return None
@@ -198,7 +198,7 @@ def _await_news(state: DrainState, blocking: frozenset[JobKey], *, is_away: bool
         try:
             events = state.follow(wait=True)
         except QctlError as error:
-            if error.exit_status != ExitStatus.UNREACHABLE:
+            if not is_outage(error):
                 raise
             return
         if any(_is_news(keys, event, blocking) for keys, event in events):

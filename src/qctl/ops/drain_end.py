@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from qctl.errors import ExitStatus, QctlError
+from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
 from qctl.ops.proof import settle, vanished
 from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
-from qctl.ops.watchdog import may_pass
 from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -69,7 +68,7 @@ class DrainEnd:
         state = self._state
         self._trouble = error
         names = ", ".join(keys.name for keys in sorted(state.paused_here))
-        if names and may_pass(error):
+        if names and is_outage(error):
             state.notes.append(
                 f"{names} could not be resumed ({error.what}); the watchdog (pid "
                 f"{state.guard.watchdog_pid}) does it as soon as Redis can be written to again"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from qctl.connect import Client
-from qctl.errors import ExitStatus, QctlError, RefusedError, ReplyError, UsageError
+from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since
 from qctl.wire.events import (
@@ -233,7 +233,7 @@ def follow_events(
             found = read_events(client, cursors, block_ms=block_ms)
             is_gone = not found and read_stream(client, keys) is None
         except QctlError as error:
-            if error.exit_status != ExitStatus.UNREACHABLE:
+            if not is_outage(error):
                 raise
             if not away:
                 yield Remark(f"{error.what}; trying again")
@@ -265,7 +265,7 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
     try:
         stream = read_stream(client, keys)
     except QctlError as error:
-        if error.exit_status != ExitStatus.UNREACHABLE:
+        if not is_outage(error):
             raise
         # What was read must not be lost for that; the next read finds out.
         return

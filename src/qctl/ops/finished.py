@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from qctl.connect import Client
-from qctl.errors import ExitStatus, QctlError, ReplyError
+from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.metrics import OTHER, Names
 from qctl.wire.events import Event, read_events
 from qctl.wire.keys import QueueKeys
@@ -198,7 +198,7 @@ class Finished:
         try:
             return read_events(self._client, cursors, count=most)
         except ReplyError as error:
-            if error.exit_status == ExitStatus.UNREACHABLE:
+            if is_outage(error):
                 raise
             if len(cursors) > 1:
                 return self._read_each(cursors, most)

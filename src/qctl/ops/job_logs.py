@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Client
-from qctl.errors import ExitStatus, QctlError
+from qctl.errors import QctlError, is_outage
 from qctl.ops.jobs import not_found
 from qctl.wire import lists
 from qctl.wire.keys import QueueKeys
@@ -93,7 +93,7 @@ def follow_logs(
                 # Its beginning was cut off, or it was cleared: find where we were.
                 rows = _rows(client, log, 0)
         except QctlError as error:
-            if error.exit_status != ExitStatus.UNREACHABLE:
+            if not is_outage(error):
                 raise
             if not away:
                 say(f"{error.what}; trying again")

@@ -16,7 +16,7 @@ from typing import Any
 
 from qctl.config import Settings
 from qctl.connect import Address, Arg, Client
-from qctl.errors import ExitStatus, QctlError, ReplyError
+from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.inspect import QueueStatus, RedisInfo, connected_workers, queue_status, redis_info
 from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.live_events import EventRates, Failure, Rates
@@ -154,7 +154,7 @@ class LiveReader:
         try:
             return self._read(view)
         except QctlError as error:
-            if error.exit_status == ExitStatus.UNREACHABLE:
+            if is_outage(error):
                 # Whoever answers next may be another server, of another version.
                 self._redis = None
             raise
@@ -284,7 +284,7 @@ class LiveReader:
                 connected=clients,
             )
         except QctlError as error:
-            if error.exit_status == ExitStatus.UNREACHABLE:
+            if is_outage(error):
                 raise
             remarks.append(f"no workers shown: {error.what}")
             return None

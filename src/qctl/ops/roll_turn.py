@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from qctl.errors import ExitStatus, FailedError, QctlError
+from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
 from qctl.ops.ledger import JobKey
@@ -92,7 +92,7 @@ class Turn:
             while len(self._state.follow()) >= READ_COUNT and time.monotonic() < until:
                 pass
         except QctlError as error:
-            if error.exit_status != ExitStatus.UNREACHABLE:
+            if not is_outage(error):
                 raise
         time.sleep(max(until - time.monotonic(), 0))
 
@@ -135,7 +135,7 @@ class Turn:
             state.guard.hold()
             jobs = [job for job in read_active(state.client, state.queues) if not job.is_orphan]
         except QctlError as error:
-            if error.exit_status != ExitStatus.UNREACHABLE:
+            if not is_outage(error):
                 raise
             return False
         if self._own_names:
@@ -176,7 +176,7 @@ class Turn:
                 state.catch_up()
                 jobs = read_active(state.client, state.queues)
             except QctlError as error:
-                if error.exit_status != ExitStatus.UNREACHABLE or time.monotonic() > until:
+                if not is_outage(error) or time.monotonic() > until:
                     raise
                 time.sleep(POLL_S)
             else:

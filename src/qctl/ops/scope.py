@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, NotFoundError, QctlError
+from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import managed_processes
 from qctl.ops.lookup import (
@@ -238,7 +238,7 @@ def _connections(
     try:
         return read_connections(client, settings, address.db, processes), ()
     except QctlError as error:
-        if error.exit_status == ExitStatus.UNREACHABLE:
+        if is_outage(error):
             raise
         hint = f" ({error.hint})" if error.hint else ""
         return None, (f"who is connected cannot be told: {error.what}{hint}",)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from qctl.errors import ExitStatus, QctlError
+from qctl.errors import QctlError, is_outage
 from qctl.ops.metrics import MetricsReading
 
 # Below the 10 s that Prometheus waits unless told otherwise.
@@ -67,7 +67,7 @@ class SharedReadings:
         try:
             flight.reading = self._read()
         except QctlError as error:
-            kind = "unreachable" if error.exit_status == ExitStatus.UNREACHABLE else "failed"
+            kind = "unreachable" if is_outage(error) else "failed"
             flight.reading = replace(_failed(kind, began), remarks=(error.what,))
             self.count_error(kind)
         except Exception as error:

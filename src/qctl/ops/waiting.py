@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qctl.errors import (
-    ExitStatus,
     FailedError,
     NotFoundError,
     QctlError,
     TimedOutError,
+    is_outage,
 )
 from qctl.ops.commands import command
 from qctl.wire.ending import Ending
@@ -125,7 +125,7 @@ def wait_for(
         try:
             seen = told or target.look()
         except QctlError as error:
-            if error.exit_status != ExitStatus.UNREACHABLE or seen is None:
+            if not is_outage(error) or seen is None:
                 raise
             trouble, told = error, None
         waited_s = clock() - began
@@ -166,7 +166,7 @@ def _news(target: Target, timeout_s: float, *, is_away: bool) -> Seen | None:
         return target.news(timeout_s)
     except QctlError as error:
         # The look that follows tells of it.
-        if error.exit_status != ExitStatus.UNREACHABLE:
+        if not is_outage(error):
             raise
         return None
 

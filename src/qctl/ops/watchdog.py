@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 
 from qctl.connect import Client, connect
-from qctl.errors import ExitStatus, QctlError
+from qctl.errors import QctlError, is_outage
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 from qctl.wire.transitions import free_lease, hold_lease, resume
@@ -95,7 +95,7 @@ class Watchdog:
                     resume(self._client, keys, owner=holder.owner)
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
-                    if not may_pass(error):
+                    if not is_outage(error):
                         # Trying again is no help; the lease runs out, `status` tells who paused.
                         del pending[keys]
                 else:
@@ -119,15 +119,6 @@ class Watchdog:
         deadline = time.monotonic() + self._stopping["within_s"]
         while time.monotonic() < deadline and is_running(pid, started_at):
             time.sleep(0.05)
-
-
-def may_pass(error: QctlError) -> bool:
-    """Whether the trouble may end by itself: Redis is away, loading, or failing over."""
-    return error.exit_status == ExitStatus.UNREACHABLE or getattr(error, "code", "") in {
-        "READONLY",
-        "OOM",
-        "MISCONF",
-    }
 
 
 def main() -> None:

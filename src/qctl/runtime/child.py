@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from qctl.errors import ExitStatus, QctlError
+from qctl.errors import QctlError, is_outage
 from qctl.runtime import logs
 from qctl.runtime.app import load_workers
 from qctl.runtime.heartbeat import Heart, rss_bytes
@@ -62,7 +62,7 @@ def main() -> NoReturn:
     except QctlError as error:
         words = [f"error: {error.what}", *filter(None, (error.why, error.hint))]
         print(*words, sep="\n", file=sys.stderr)  # noqa: T201 - the master listens
-        is_away = error.exit_status == ExitStatus.UNREACHABLE
+        is_away = is_outage(error)
         kind = "unreachable" if is_away else "error"
         _say(channel, line("failed", reason=kind))
     except BaseException:

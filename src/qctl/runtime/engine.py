@@ -18,13 +18,13 @@ from itertools import chain
 from typing import Any, Protocol
 
 from qctl.connect import Address, Arg
-from qctl.errors import QctlError, ReplyError, UnreachableError
+from qctl.errors import QctlError, ReplyError, UnreachableError, is_outage
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.job import Job
 from qctl.runtime.listener import Listener
 from qctl.runtime.logs import Log
 from qctl.runtime.options import WorkerOptions
-from qctl.runtime.reconnect import RECONNECT_S, Recovery, is_passing_error
+from qctl.runtime.reconnect import RECONNECT_S, Recovery
 from qctl.runtime.stalled import check_stalled
 from qctl.wire import working
 from qctl.wire.keys import QueueKeys
@@ -225,7 +225,7 @@ class Engine:
                 return await send()
             except (UnreachableError, ReplyError) as error:
                 # Whatever keeps us out now let us in before.
-                is_passing = not is_let_in or is_passing_error(error)
+                is_passing = not is_let_in or is_outage(error)
                 if self.connection.is_closed or not is_passing:
                     raise
                 self.resent += 1

@@ -17,20 +17,6 @@ if TYPE_CHECKING:
 
 # First and longest pause between attempts, in seconds.
 RECONNECT_S = (0.05, 3.0)
-# What Redis answers while it starts, is a replica, moves the queue, or is short of something.
-PASSING = frozenset(
-    (
-        *("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK"),
-        *("BUSY", "OOM", "MISCONF", "NOREPLICAS"),
-    )
-)
-
-
-def is_passing_error(error: QctlError) -> bool:
-    """Whether the same command may well succeed a little later."""
-    return isinstance(error, UnreachableError) or (
-        isinstance(error, ReplyError) and error.code in PASSING
-    )
 
 
 class Recovery:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, FailedError, QctlError, ReplyError, UnreachableError
+from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
 from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, workers
 from qctl.ops.doctor.findings import (
     SEVERITIES,
@@ -110,7 +110,7 @@ def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
     try:
         return queues_named_or_all(client, prefix, unique)
     except ReplyError as error:
-        if error.exit_status == ExitStatus.UNREACHABLE or not names:
+        if is_outage(error) or not names:
             raise
     found = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
     told = list(zip(unique, found, strict=True))
