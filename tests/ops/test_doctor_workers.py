@@ -109,7 +109,6 @@ def test_workers_that_do_not_fetch(
 
     reasons: list[tuple[tuple[str | int, ...], tuple[str | int, ...]]] = [
         (("HSET", Q("meta"), "paused", "1"), ("HDEL", Q("meta"), "paused")),
-        (("SET", Q("limiter"), "5", "PX", 60_000), ("DEL", Q("limiter"))),
         (("SET", Q.lease, holder("me", "drain").to_json()), ("DEL", Q.lease)),
         (
             ("HSET", Q("1"), "timestamp", int(time.time() * 1000)),
@@ -122,11 +121,31 @@ def test_workers_that_do_not_fetch(
         client.call(*undo)
         assert len(found(client, "not-fetching")) == 1, undo
 
+    # A limit that may not be reached hides nothing; one that is, does.
+    client.call("SET", Q("limiter"), "3", "PX", 60_000)
+    (finding,) = found(client, "not-fetching")
+    assert finding.severity == "warning"
+    assert "it may be rate limited for another" in finding.what
+    client.call("HSET", Q("meta"), "max", "100")
+    (finding,) = found(client, "not-fetching")
+    assert (finding.severity, finding.evidence["may_be_limited_s"]) == ("error", None)
+    client.call("HSET", Q("meta"), "max", "3")
+    assert found(client, "not-fetching") == []
+    client.call("HDEL", Q("meta"), "max")
+    client.call("DEL", Q("limiter"))
+
     put(client, "2", "active")
     (finding,) = found(client, "not-fetching")
     assert "stalled jobs (1) may keep them busy" in finding.what
     client.call("HSET", Q("meta"), "concurrency", "1")
     assert found(client, "not-fetching") == []
+    (finding,) = found(client, "global-concurrency")
+    assert finding.severity == "error"
+    assert finding.what == (
+        "its global concurrency of 1 is reached: 1 job is active (1 job of these has stalled), "
+        "1 job waits"
+    )
+    assert finding.commands == ("qctl jobs retry-stalled q",)
     client.call("HDEL", Q("meta"), "concurrency")
     client.call("SET", Q.lock("2"), "t")
     assert found(client, "not-fetching") == []

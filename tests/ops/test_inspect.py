@@ -205,6 +205,8 @@ def test_a_time_out_of_range_in_a_note_is_no_crash(client: Client) -> None:
 def test_rate_limits_and_old_formats(client: Client) -> None:
     make_queue(client, "q")
     client.call("SET", "bull:q:limiter", 5, "PX", 60_000)
+    assert one(client).rate_limited_s is None
+    client.call("HSET", "bull:q:meta", "max", 5)
     assert 50 < (one(client).rate_limited_s or 0) <= 60
     assert remarks(client)[0][0].startswith("rate limited for another ")
     client.call("SET", "bull:old:id", 7)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qctl.ops.advice import Note
-from qctl.ops.inspect import ProcessStatus, QueueStatus, RedisInfo, StatusReport
+from qctl.ops.inspect import (
+    ProcessStatus,
+    QueueStatus,
+    RateLimitStatus,
+    RedisInfo,
+    StatusReport,
+)
 from qctl.ops.workers import WorkersReport, WorkerStatus
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
@@ -26,6 +32,9 @@ QUEUE = QueueStatus(
     draining=False,
     legacy_paused=0,
     rate_limited_s=None,
+    rate_limit=None,
+    concurrency=None,
+    is_maxed=False,
     notes=(),
 )
 PROCESS = ProcessStatus("pm2:w\x1b[2J", "3", 4711, "online", 61.0, 2, 12.4, 97_500_000, ("email",))
@@ -49,6 +58,11 @@ def test_states() -> None:
     assert state(replace(QUEUE, paused=True)) == "paused"
     assert state(replace(QUEUE, paused=True, draining=True)) == "draining"
     assert state(replace(QUEUE, rate_limited_s=2.0)) == "limited"
+    assert state(replace(QUEUE, is_maxed=True)) == "maxed"
+    unknown = RateLimitStatus(used=3, max=None, left_s=2.0, holds=None)
+    assert state(replace(QUEUE, rate_limit=unknown)) == "running"
+    idle = replace(QUEUE, counts=replace(QUEUE.counts, active=0), rate_limit=unknown)
+    assert state(idle) == "limited?"
     assert state(replace(QUEUE, workers=None)) == "running"
     assert text(replace(QUEUE, workers=None)).splitlines()[2].split()[-1] == "?"
 

@@ -75,7 +75,7 @@ def test_one_job_in_every_place(store: Client) -> None:
     assert found.schedulers == 2
     assert found.oldest_waiting_ms == 1_700_000_000_200
     assert (found.format, found.client_version, found.paused) == ("bullmq", "6.7.0", False)
-    assert (found.pause_note, found.lease, found.rate_limited_ms) == (None, None, 0)
+    assert (found.pause_note, found.lease, found.rate_limit) == (None, None, None)
 
 
 def test_it_writes_nothing(store: Client) -> None:
@@ -129,8 +129,32 @@ def test_a_rate_limit_and_a_concurrency_limit(store: Client) -> None:
     store.call("SET", Q("limiter"), "5", "PX", 20_000)
     store.call("HSET", Q("meta"), "concurrency", "7")
     found = snapshot(store)
-    assert 0 < found.rate_limited_ms <= 20_000
-    assert found.concurrency == 7
+    # The maximum of the workers' own limiter is not in Redis.
+    assert found.rate_limit is not None
+    assert (found.rate_limit.holds, found.rate_limited_ms) == (None, 0)
+    assert (found.concurrency, found.is_maxed) == (7, False)
+    store.call("HSET", Q("meta"), "max", "6", "concurrency", "0")
+    found = snapshot(store)
+    assert found.rate_limit is not None
+    assert (found.rate_limit.holds, found.is_maxed) == (False, True)
+    store.call("SET", Q("limiter"), "6", "KEEPTTL")
+    assert 0 < snapshot(store).rate_limited_ms <= 20_000
+    # Without a TTL BullMQ takes no notice of it.
+    store.call("PERSIST", Q("limiter"))
+    assert snapshot(store).rate_limit is None
+
+
+@pytest.mark.parametrize("odd", ["x", None])
+def test_a_counter_that_is_none_is_unknown(store: Client, odd: str | None) -> None:
+    put(store, "a")
+    if odd is None:
+        store.call("LPUSH", Q("limiter"), "1")
+    else:
+        store.call("SET", Q("limiter"), odd)
+    store.call("PEXPIRE", Q("limiter"), 20_000)
+    found = snapshot(store)
+    assert found.rate_limit is not None
+    assert (found.rate_limit.used, found.rate_limit.holds) == (None, None)
 
 
 def test_a_queue_that_does_not_exist_is_none(store: Client) -> None:

@@ -33,6 +33,7 @@ def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
         stalled(queue, workers),
         unserved(queue, workers),
         limited(queue),
+        maxed(queue),
     )
     return tuple(note for note in found if note is not None)
 
@@ -87,10 +88,43 @@ def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
 
 
 def limited(queue: QueueSnapshot) -> Note | None:
-    """How long it is rate limited."""
-    if not queue.rate_limited_ms:
+    """That a rate limit holds it back, or may do so, and for how long."""
+    limit = queue.rate_limit
+    if limit is None or limit.holds is False:
         return None
-    return Note(f"rate limited for another {queue.rate_limited_ms / 1000:.1f} s")
+    left = f"{limit.left_ms / 1000:.1f} s"
+    if limit.holds is None:
+        # Each worker goes by its own limiter, so this matters only where jobs wait for one.
+        if not queue.backlog:
+            return None
+        counted = "some" if limit.used is None else f"{limit.used:,}"
+        return Note(
+            f"may be rate limited for another {left}: {counted} jobs are counted in this window, "
+            "and the maximum of its workers' limiter is not in Redis"
+        )
+    if limit.is_manual:
+        own = "" if limit.maximum is not None else "; workers without a limiter go on"
+        return Note(f"rate limited by hand for another {left}{own}")
+    return Note(
+        f"rate limited for another {left}: {limit.used:,} of {limit.maximum:,} jobs have started "
+        "in this window"
+    )
+
+
+def maxed(queue: QueueSnapshot) -> Note | None:
+    """That its global concurrency is reached while jobs wait."""
+    if not queue.is_maxed or not queue.backlog:
+        return None
+    waiting = jobs(queue.backlog, "waits", "wait")
+    if (queue.concurrency or 0) <= 0:
+        return Note(f"its global concurrency is {queue.concurrency}: no job can start, {waiting}")
+    stalled = queue.counts.stalled
+    by = f" ({jobs(stalled, 'of these has', 'of these have')} stalled)" if stalled else ""
+    active = jobs(queue.counts.active, "is", "are")
+    return Note(
+        f"its global concurrency of {queue.concurrency:,} is reached: {active} active{by}, "
+        f"{waiting}"
+    )
 
 
 def _command(queue: QueueSnapshot, verb: str, *options: str) -> str:

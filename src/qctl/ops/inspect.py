@@ -21,7 +21,7 @@ from qctl.ops.known import Known, Memory, run_id, server_id
 from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts, QueueSnapshot
+from qctl.wire.snapshot import Counts, QueueSnapshot, RateLimit
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
@@ -40,6 +40,23 @@ class RedisInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitStatus:
+    """A window of a rate limit.
+
+    Args:
+        used: jobs that started in it; None for a limit set by hand, and where it cannot be read.
+        max: of the queue; None where only the workers know theirs.
+        left_s: until it ends, in seconds.
+        holds: whether no job starts before; None when that is unknown.
+    """
+
+    used: int | None
+    max: int | None
+    left_s: float
+    holds: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStatus:
     """One queue.
 
@@ -49,7 +66,11 @@ class QueueStatus:
         oldest_waiting_s: how long the job that has waited longest has done so, in seconds.
         workers: connected ones; None when Redis does not tell.
         legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
-        rate_limited_s: how long it still is rate limited, in seconds; None when it is not.
+        rate_limited_s: how long it still is rate limited, in seconds; None when it is not, or when
+            that is unknown (``rate_limit``).
+        rate_limit: the window in which jobs are counted now; None when there is none.
+        concurrency: how many jobs may be active at once over all workers; None for no limit.
+        is_maxed: whether that many are.
         notes: what deserves attention, with the commands to type.
     """
 
@@ -67,6 +88,9 @@ class QueueStatus:
     draining: bool
     legacy_paused: int
     rate_limited_s: float | None
+    rate_limit: RateLimitStatus | None
+    concurrency: int | None
+    is_maxed: bool
     notes: tuple[Note, ...]
 
 
@@ -259,8 +283,18 @@ def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Que
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,
         rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
+        rate_limit=_rate_limit(queue.rate_limit),
+        concurrency=queue.concurrency,
+        is_maxed=queue.is_maxed,
         notes=notes(queue, workers),
     )
+
+
+def _rate_limit(limit: RateLimit | None) -> RateLimitStatus | None:
+    if limit is None:
+        return None
+    used = None if limit.is_manual else limit.used
+    return RateLimitStatus(used, limit.maximum, limit.left_ms / 1000, limit.holds)
 
 
 def moment(epoch_ms: int) -> datetime | None:

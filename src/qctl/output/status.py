@@ -107,12 +107,21 @@ def _queue_row(queue: QueueStatus) -> list[Value]:
 
 
 def state_cell(queue: QueueStatus) -> Cell:
-    """Running, paused, rate limited, or being drained."""
+    """Running, or what keeps its jobs from being started."""
     if queue.draining:
         return Cell("draining", "cyan")
     if queue.paused:
         return Cell("paused", "yellow")
-    return Cell("limited", "yellow") if queue.rate_limited_s else Cell("running", "green")
+    if queue.rate_limited_s:
+        return Cell("limited", "yellow")
+    backlog = queue.counts.waiting + queue.counts.prioritized
+    if queue.is_maxed and backlog:
+        return Cell("maxed", "yellow")
+    # With jobs that wait and none that runs, a limit that may hold them is worth a question mark.
+    is_idle = backlog and queue.counts.active == queue.counts.stalled
+    if is_idle and queue.rate_limit is not None and queue.rate_limit.holds is None:
+        return Cell("limited?", "yellow")
+    return Cell("running", "green")
 
 
 def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:

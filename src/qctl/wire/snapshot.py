@@ -15,9 +15,42 @@ from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker, number, raised
+from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder, parse_holder
+
+# What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
+MANUAL_LIMIT = 9007199254740991
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """The window in which started jobs are counted now (wire format 5.6, step 3).
+
+    Args:
+        used: jobs counted so far; None where the counter is not a number.
+        maximum: of the queue (``meta.max``); None where each worker goes by its own limiter, which
+            stands nowhere in Redis.
+        left_ms: until the window ends and the count begins again.
+    """
+
+    used: int | None
+    maximum: int | None
+    left_ms: int
+
+    @property
+    def is_manual(self) -> bool:
+        """Set by hand; workers without a limiter go on unless the queue has a maximum."""
+        return self.used is not None and self.used >= MANUAL_LIMIT
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether no job starts before the window ends; None when that is unknown."""
+        if self.is_manual:
+            return True
+        if self.maximum is None or self.used is None:
+            return None
+        return self.used >= self.maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +81,8 @@ class QueueSnapshot:
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
         pause_note: who paused it, if qctl did.
         lease: the drain at work on it now.
-        rate_limited_ms: how long the queue still is rate limited, 0 if it is not.
+        concurrency: how many of its jobs may be active at once over all workers, if that is set.
+        rate_limit: the window in which jobs are counted now; None when there is none.
     """
 
     keys: QueueKeys
@@ -64,12 +98,22 @@ class QueueSnapshot:
     oldest_waiting_ms: int | None
     pause_note: Holder | None
     lease: Holder | None
-    rate_limited_ms: int
+    rate_limit: RateLimit | None
 
     @property
     def backlog(self) -> int:
         """Jobs that a worker could take now."""
         return self.counts.waiting + self.counts.prioritized
+
+    @property
+    def rate_limited_ms(self) -> int:
+        """How long it is known to be rate limited still; 0 when it is not, or may not be."""
+        return self.rate_limit.left_ms if self.rate_limit and self.rate_limit.holds else 0
+
+    @property
+    def is_maxed(self) -> bool:
+        """Whether its global concurrency is reached: no job starts before an active one ends."""
+        return self.concurrency is not None and self.counts.active >= self.concurrency
 
 
 def read_snapshots(
@@ -106,7 +150,7 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
     the beginning, so that is read there, too.
     """
     return {
-        "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency"),
+        "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency", "max"),
         "active_before": ("LRANGE", keys("active"), 0, -1),
         "waiting_children": ("ZCARD", keys("waiting-children")),
         "delayed": ("ZCARD", keys("delayed")),
@@ -121,6 +165,7 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
         "completed": ("ZCARD", keys("completed")),
         "failed": ("ZCARD", keys("failed")),
         "schedulers": ("ZCARD", keys("repeat")),
+        "limiter": ("GET", keys("limiter")),
         "limiter_ms": ("PTTL", keys("limiter")),
         "has_meta": ("EXISTS", keys("meta")),
         "has_id": ("EXISTS", keys("id")),
@@ -159,7 +204,7 @@ def _snapshot(
     stalled = tuple(
         job_id for job_id, lock in zip(active, locks, strict=True) if not lock and job_id in there
     )
-    paused, version, concurrency = first["meta"]
+    paused, version, concurrency, maximum = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
     # A key that merely ends like a queue's (trap T6) has none of these.
@@ -185,14 +230,26 @@ def _snapshot(
         oldest_waiting_ms=min(times, default=None),
         pause_note=parse_holder(first["pause_note"]),
         lease=parse_holder(first["lease"]),
-        rate_limited_ms=max(first["limiter_ms"], 0),
+        rate_limit=(
+            RateLimit(
+                used=number(typed(first["limiter"], None)),
+                maximum=number(maximum),
+                left_ms=first["limiter_ms"],
+            )
+            if first["limiter_ms"] > 0
+            else None
+        ),
     )
 
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
     for label, reply in first.items():
+        if not isinstance(reply, ReplyError):
+            continue
         # A user whose keys are limited to the prefix cannot see qctl's notes: unknown, no error.
-        if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
+        # Likewise a counter of another type, of which only a queue with a maximum takes notice.
+        is_odd = label == "limiter" and reply.code == "WRONGTYPE"
+        if label not in {"pause_note", "lease"} and not is_odd:
             return reply
     return None
 

@@ -56,6 +56,9 @@ def queue(name: str, **changes: object) -> LiveQueue:
         draining=False,
         legacy_paused=0,
         rate_limited_s=None,
+        rate_limit=None,
+        concurrency=None,
+        is_maxed=False,
         notes=(),
     )
     rates = Rates(20.0, 0.5)

@@ -153,6 +153,35 @@ def legacy_paused(look: Look) -> Iterator[Finding]:
             )
 
 
+def global_concurrency(look: Look) -> Iterator[Finding]:
+    """Queues held back by their global concurrency, and by what takes its slots."""
+    for snapshot in look.snapshots:
+        note = advice.maxed(snapshot)
+        if note is None or snapshot.paused:
+            continue
+        limit, counts, name = snapshot.concurrency or 0, snapshot.counts, snapshot.keys.name
+        # Nothing that runs will free a slot.
+        is_stuck = limit <= 0 or counts.stalled == counts.active
+        yield Finding(
+            severity="error" if is_stuck else "info",
+            subject=queue(name),
+            what=note.text,
+            evidence={
+                "concurrency": limit,
+                "active": counts.active,
+                "stalled": counts.stalled,
+                "waiting": snapshot.backlog,
+            },
+            remedy="raise it with BullMQ's queue.setGlobalConcurrency(n), or take it away with "
+            "removeGlobalConcurrency()"
+            if limit <= 0
+            else "put the stalled jobs back: that frees their slots"
+            if is_stuck
+            else "",
+            commands=(look.command("jobs retry-stalled", name),) if is_stuck and limit > 0 else (),
+        )
+
+
 def mixed_versions(look: Look) -> Iterator[Finding]:
     """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
     traces = read_traces(look.client, look.keys, look.now_ms - _LATELY_MS)
@@ -215,4 +244,11 @@ def _signs(
     return signs
 
 
-CHECKS: tuple[Check, ...] = (unreadable, bull_queues, paused, legacy_paused, mixed_versions)
+CHECKS: tuple[Check, ...] = (
+    unreadable,
+    bull_queues,
+    paused,
+    legacy_paused,
+    global_concurrency,
+    mixed_versions,
+)

@@ -53,15 +53,21 @@ def not_fetching(look: Look) -> Iterator[Finding]:
     for snapshot in _idle(look, [s for s in again if isinstance(s, QueueSnapshot)]):
         workers = look.workers_of(snapshot.keys)
         stalled = snapshot.counts.stalled
+        # A limit of which it is unknown whether it is reached excuses, and hides nothing.
+        limit = advice.limited(snapshot)
         yield Finding(
-            severity="error",
+            severity="error" if limit is None else "warning",
             subject=queue(snapshot.keys.name),
             what=f"{advice.jobs(snapshot.backlog, 'waits', 'wait')} and none starts, although "
             f"{_workers(len(workers))} connected"
-            + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else ""),
+            + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
+            + (f"; it {limit.text}" if limit is not None else ""),
             evidence={
                 "waiting": snapshot.backlog,
                 "stalled": stalled,
+                "may_be_limited_s": None
+                if snapshot.rate_limit is None or limit is None
+                else snapshot.rate_limit.left_ms / 1000,
                 "workers": len(workers),
                 "listening": sum(worker.last_command == "bzpopmin" for worker in workers),
                 "idle_s": [worker.idle_s for worker in workers[:EXAMPLES]],
@@ -164,12 +170,18 @@ def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]
 
 def _could_start(look: Look, snapshot: QueueSnapshot) -> bool:
     running = snapshot.counts.active - snapshot.counts.stalled
-    limit = snapshot.concurrency
-    full = limit is not None and snapshot.counts.active >= limit
-    held_back = snapshot.paused or snapshot.rate_limited_ms or snapshot.lease is not None or full
-    if not snapshot.backlog or running or held_back:
+    if not snapshot.backlog or running or _is_held_back(snapshot):
         return False
     return any(worker.age_s >= PATIENCE_S for worker in look.workers_of(snapshot.keys))
+
+
+def _is_held_back(snapshot: QueueSnapshot) -> bool:
+    """Whether a known reason keeps every job from being started."""
+    limit = snapshot.rate_limit
+    # One set by hand is nothing to workers without a limiter, unless the queue has a maximum.
+    is_limited = limit is not None and limit.holds is True and limit.maximum is not None
+    is_drained = snapshot.lease is not None
+    return snapshot.paused or is_drained or is_limited or snapshot.is_maxed
 
 
 def _is_movement(event: Event) -> bool:
