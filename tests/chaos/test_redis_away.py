@@ -13,6 +13,7 @@ from tests.interop.pm2 import Pm2
 from tests.servers import RedisServer, wait_until
 
 lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
@@ -43,6 +44,29 @@ def test_it_comes_back_and_the_drain_goes_on(own_lab: Lab, end: str) -> None:
     assert done.code == 0, done.err
     assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
     assert (done.report["interrupted"], done.report["lost"]) == (0, 0)
+    lab.prove(added)
+
+
+def test_it_is_restarted_while_the_process_is(own_lab: Lab) -> None:
+    """Then the new worker's connection has a lower number than the old one's."""
+    lab = own_lab
+    lab.app(instances=2)
+    for _ in range(20):
+        # Of connections, too, so that numbers begun anew are lower.
+        lab.client.close()
+        lab.client.call("PING")
+    added = [*lab.hold(2), *lab.add(10, 10)]
+    drain = lab.steps(*DRAIN)
+    drain.await_step("paused")
+    lab.release()
+    drain.await_step("restarting")
+    lab.server.stop()
+    lab.bring_redis_back()
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
+    assert (done.report["completed"], done.report["lost"]) == (2, 0)
+    assert len(done.report["new_pids"]) == 2
     lab.prove(added)
 
 
@@ -97,3 +121,24 @@ def test_it_goes_away_before_anything_was_done(own_lab: Lab) -> None:
     assert "cannot be reached" in done.err
     lab.bring_redis_back()
     lab.prove_tidy("q")
+
+
+def test_connections_that_are_cut_all_the_time(lab: Lab) -> None:
+    """Every connection of qctl and its watchdog, from the pause on: at each step, and in it."""
+    lab.app(instances=2, concurrency=1)
+    added = [*lab.hold(2), *lab.add(*[5] * 40)]
+    drain = lab.steps(*DRAIN)
+    watchdog = drain.watchdog_pid
+    drain.await_step("paused")
+    lab.release()
+    cut = 0
+    while not drain.is_over:
+        cut += lab.cut(drain.pid, watchdog)
+    done = drain.finish()
+    assert done.code == 0, done.err
+    assert cut > 5
+    report = done.report
+    assert (report["outcome"], report["resumed"]) == ("restarted", True)
+    assert (report["completed"], report["interrupted"], report["lost"]) == (2, 0, 0)
+    assert len(report["new_pids"]) == 2
+    lab.prove(added)

@@ -365,6 +365,19 @@ class Lab:
         self.release()
         return drain.finish()
 
+    def cut(self, *pids: int) -> int:
+        """Cut all connections that these processes have to Redis; how many there were."""
+        cut = 0
+        for pid in pids:
+            sockets = []
+            with contextlib.suppress(psutil.Error):
+                sockets = psutil.Process(pid).net_connections("tcp4")
+            for ours in sockets:
+                if ours.raddr and ours.raddr.port == self.server.port:
+                    address = f"{ours.laddr.ip}:{ours.laddr.port}"
+                    cut += self.client.call("CLIENT", "KILL", "ADDR", address, "SKIPME", "yes")
+        return cut
+
     # What happened
 
     def keys(self, queue: str = "q") -> QueueKeys:

@@ -21,6 +21,7 @@ from qctl.ops import restart as module
 from qctl.ops.restart import Expectation, Interrupted, Restart
 from qctl.wire.clients import client_name
 from tests.interop.drain_lab import is_alive
+from tests.servers import RedisServer
 
 # A process that is connected as a worker of the queue q, or only runs when it gets no port.
 CHILD = """
@@ -272,3 +273,24 @@ def test_another_process_with_the_old_pid_does_not_fool_it(
     assert run.old_started_at is not None
     run.old_started_at -= 3600
     assert run.old_is_gone()
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_a_redis_that_numbers_its_connections_anew(
+    start_redis: Callable[..., RedisServer], by_address: bool
+) -> None:
+    """As after a failover or a restart; the new worker has a lower number than the old one."""
+    server = start_redis()
+    with contextlib.closing(connect(server.url)[1]) as client:
+        for _ in range(30):
+            client.close()
+            client.call("PING")
+        manager = FakeManager(server.port, "good")
+        run = restart(client, manager, by_address=by_address)
+        server.stop()
+        server.start()
+        client.close()
+        try:
+            assert run.run().new_pid == manager.children[1].pid
+        finally:
+            manager.end_all()

@@ -30,9 +30,18 @@ def watch_status(env: Environment, names: list[str], interval_s: float) -> None:
 
 
 def _print_lines(env: Environment, names: list[str], interval_s: float) -> None:
+    is_away = False
     try:
-        for _ in _ticks(interval_s):
-            env.emit_json(look(env, names).report)
+        for tick in _ticks(interval_s):
+            try:
+                env.emit_json(look(env, names).report)
+                is_away = False
+            except QctlError as error:
+                if tick == 0 or not is_outage(error):
+                    raise
+                if not is_away:
+                    env.note(f"{error.what}; looking again")
+                is_away = True
     except KeyboardInterrupt:
         return
 

@@ -21,6 +21,7 @@ from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
 from qctl.ops.guard import Guard
 from qctl.ops.ledger import JobKey
+from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
 from qctl.ops.restart import Interrupted, Restart, as_it_is_now
 from qctl.ops.roll import Roll
@@ -63,9 +64,12 @@ def drain(
     # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
     holder = this_process(f"{options.verb} --keep-paused" if kept else options.verb)
     was_paused = {snapshot.keys: snapshot.paused for snapshot in plan.snapshots}
-    guard = Guard(client, address.url, holder, was_paused)
+    # From the leases on, a Redis that goes away is sat out.
+    patient = PatientClient(client, stop)
+    guard = Guard(patient, address.url, holder, was_paused)
     guard.acquire()
-    state = DrainState(client, address, settings, plan, options, holder, stop, guard)
+    patient.patience_s = AWAY_S
+    state = DrainState(patient, address, settings, plan, options, holder, stop, guard)
     end = DrainEnd(state)
     try:
         outcome, error = "aborted", None
@@ -79,10 +83,13 @@ def drain(
         except TimedOut:
             outcome = "timeout"
         except Interrupted:
-            error = QctlError("interrupted")
-            error.exit_status = ExitStatus.INTERRUPTED
+            error = _interrupted()
         except QctlError as failure:
             error = failure
+            if is_outage(failure):
+                # It was sat out for long enough, unless the operator did not want to.
+                error = _interrupted() if stop() else failure
+                patient.patience_s = 0.0
         succeeded = outcome in {"restarted", "drained"}
         yield from end.put_back(keep_paused=kept and succeeded)
         report = end.report(outcome, error)
@@ -93,6 +100,12 @@ def drain(
     finally:
         # Also when the reader of the steps went away in the middle.
         end.close()
+
+
+def _interrupted() -> QctlError:
+    error = QctlError("interrupted")
+    error.exit_status = ExitStatus.INTERRUPTED
+    return error
 
 
 def _record(client: Client, prefix: str, report: DrainReport) -> None:
@@ -152,7 +165,8 @@ def _wait(state: DrainState) -> Iterator[Step]:
     while True:
         if state.stop():
             raise Interrupted
-        trouble = _look(state)
+        with state.client.at_most(POLL_S):
+            trouble = _look(state)
         is_away = trouble is not None
         waited_s = time.monotonic() - began
         blocking = tuple(job.key for job in state.active if not job.is_orphan)
@@ -170,7 +184,8 @@ def _wait(state: DrainState) -> Iterator[Step]:
                 waited_s=round(waited_s, 1),
                 redis_away=is_away,
             )
-        _await_news(state, frozenset(blocking), is_away=is_away)
+        with state.client.at_most(0.0):
+            _await_news(state, frozenset(blocking), is_away=is_away)
 
 
 def _look(state: DrainState) -> QctlError | None:

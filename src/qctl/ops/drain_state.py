@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connect import Address
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.guard import Guard
 from qctl.ops.ledger import Ledger
+from qctl.ops.patience import PatientClient
 from qctl.ops.plan import DrainPlan, running_jobs
 from qctl.ops.restart import Expectation
 from qctl.ops.steps import RunningJob
@@ -53,6 +54,7 @@ class DrainState:
     """One drain under way.
 
     Args:
+        client: sits out a Redis that is away; see there for what may be sent over it.
         cursors: the last event seen of each queue.
         paused_here: queues that this drain paused and that are not resumed yet.
         paused_by_others: queues that somebody else paused as well, after us.
@@ -61,7 +63,7 @@ class DrainState:
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """
 
-    client: Client
+    client: PatientClient
     address: Address
     settings: Settings
     plan: DrainPlan

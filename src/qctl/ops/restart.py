@@ -1,8 +1,8 @@
 """Restart one managed process and prove it: the manager's own answer is not believed.
 
 Proved means: the old process (pid and start time) is gone, a new one is online and has stayed up,
-and each queue has a worker connection that is younger than the restart and, where addresses can be
-matched, held by the new process.
+and each queue has a worker connection that is held by the new process or, where addresses cannot be
+matched, younger than the restart.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from qctl.errors import FailedError, QctlError
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
 from qctl.ops.steps import Ready
 from qctl.wire.clients import WorkerClient, list_workers
+from qctl.wire.server import run_ids
 
 # A new process must have been up this long; PM2's own measure of "unstable" (min_uptime) is 1 s.
 SETTLE_S = 1.0
@@ -101,6 +102,7 @@ class Restart:
         self._is_running = is_running
         self.old_started_at = started_at(process.pid) if process.pid else None
         self._last_client_id = max((w.client_id for w in self._workers()), default=0)
+        self._servers = run_ids(client)
 
     def run(self) -> Ready:
         """Restart it and wait for the proof.
@@ -181,7 +183,10 @@ class Restart:
             if crashes >= MAX_CRASHES:
                 raise self._crash_loop(now)
             if new_pid is not None and now.status == "online":
+                looked_at = time.monotonic()
                 missing = self._missing(now)
+                # The time in which Redis was away, and the look had to wait for it, does not count.
+                deadline += max(time.monotonic() - looked_at - POLL_S, 0)
                 if not missing and time.monotonic() - up_since >= SETTLE_S:
                     return now
             self._rest()
@@ -193,12 +198,16 @@ class Restart:
 
     def _missing(self, new: ManagedProcess) -> str:
         """What still lacks; empty when every queue has its new worker."""
-        fresh = [w for w in self._workers() if w.client_id > self._last_client_id]
+        fresh = self._workers()
         if self._expected.by_address and fresh:
             from qctl.ops.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
             mine = holders(self._client, self._expected.prefix, fresh, [new])
             fresh = [worker for worker in fresh if worker.client_id in mine]
+        elif run_ids(self._client) == self._servers:
+            fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
+        # Else another server answers now, which numbers its connections anew, and everybody has
+        # come anew.
         absent = self._expected.queues - {worker.queue for worker in fresh}
         return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
 

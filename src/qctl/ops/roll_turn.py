@@ -10,6 +10,7 @@ from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
 from qctl.ops.ledger import JobKey
+from qctl.ops.patience import AWAY_S
 from qctl.ops.restart import POLL_S, Interrupted, Restart, as_it_is_now
 from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.steps import Restarting, Step, Waiting
@@ -23,8 +24,6 @@ LOOK_S = 1.0
 STOPPED_S = 2.0
 # On top of a lock's own time, for it to be renewed or to run out.
 LOCK_GRACE_S = 5.0
-# How long Redis may be away when a process has just left.
-AWAY_S = 60.0
 
 
 class Turn:
@@ -88,9 +87,11 @@ class Turn:
     def _rest(self) -> None:
         """Take in events for a moment: they may come fast, and the stream keeps only so many."""
         until = time.monotonic() + POLL_S
+        state = self._state
         try:
-            while len(self._state.follow()) >= READ_COUNT and time.monotonic() < until:
-                pass
+            with state.client.at_most(0.0):
+                while len(state.follow()) >= READ_COUNT and time.monotonic() < until:
+                    pass
         except QctlError as error:
             if not is_outage(error):
                 raise
@@ -132,8 +133,9 @@ class Turn:
         """
         state = self._state
         try:
-            state.guard.hold()
-            jobs = [job for job in read_active(state.client, state.queues) if not job.is_orphan]
+            with state.client.at_most(0.0):
+                state.guard.hold()
+                jobs = [job for job in read_active(state.client, state.queues) if not job.is_orphan]
         except QctlError as error:
             if not is_outage(error):
                 raise
@@ -170,18 +172,10 @@ class Turn:
     def _look_at_hands(self) -> list[ActiveJob]:
         """The jobs that are active now that the process has gone: if it left any, they are here."""
         state = self._state
-        until = time.monotonic() + AWAY_S
-        while True:
-            try:
-                state.catch_up()
-                jobs = read_active(state.client, state.queues)
-            except QctlError as error:
-                if not is_outage(error) or time.monotonic() > until:
-                    raise
-                time.sleep(POLL_S)
-            else:
-                self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
-                return jobs
+        state.catch_up()
+        jobs = read_active(state.client, state.queues)
+        self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
+        return jobs
 
     def _find_harmed(self, hands: list[ActiveJob]) -> Iterator[Step]:
         """Find those of the jobs in hand that nobody has any more; see ``harmed``.

@@ -87,6 +87,21 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     )
 
 
+def run_ids(client: Client) -> frozenset[str] | None:
+    """What each server process that is a master now calls itself; None if this user may not ask.
+
+    They differ after a failover or a restart.
+    """
+    try:
+        infos = [str(node.call("INFO", "server")) for node in client.masters()]
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
+        return None
+    lines = (line for info in infos for line in info.splitlines())
+    return frozenset(line for line in lines if line.startswith("run_id:"))
+
+
 def clock_ms(client: Client) -> int:
     """Redis' time in epoch milliseconds; this host's when Redis does not tell.
 

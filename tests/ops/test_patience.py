@@ -1,0 +1,92 @@
+"""A client that sits outages out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.errors import QctlError, ReplyError, UnreachableError
+from qctl.ops.patience import PatientClient
+from tests.servers import RedisServer
+
+AWAY = UnreachableError("away")
+
+
+class Shaky:
+    """Fails as told, then answers ``done``."""
+
+    def __init__(self, *errors: QctlError) -> None:
+        self._errors = list(errors)
+
+    def call(self, *_: Any, timeout_s: float = 0.0) -> str:  # noqa: ARG002 - as in Client
+        if self._errors:
+            raise self._errors.pop(0)
+        return "done"
+
+    def pipeline(self, commands: Sequence[Any]) -> list[Any]:
+        return [self._errors.pop(0) if self._errors else "done" for _ in commands]
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None: ...
+
+
+def patient(*errors: QctlError, stop: Callable[[], bool] = lambda: False) -> PatientClient:
+    client = PatientClient(Shaky(*errors), stop)
+    client.patience_s = 30.0
+    return client
+
+
+def test_it_repeats_while_redis_is_away_or_fails_over() -> None:
+    errors = (AWAY, ReplyError("LOADING x"), ReplyError("READONLY x"), ReplyError("UNBLOCKED x"))
+    client = patient(*errors)
+    assert client.call("GET", "x") == "done"
+    assert client.outages == len(errors)
+    assert client.masters() == [client]
+
+
+def test_a_pipeline_that_met_an_outage_is_repeated_as_a_whole() -> None:
+    assert patient(ReplyError("LOADING x")).pipeline([("GET", "a"), ("GET", "b")]) == ["done"] * 2
+
+
+def test_other_errors_are_no_outage() -> None:
+    client = patient(ReplyError("NOPERM x"))
+    with pytest.raises(ReplyError, match="may not"):
+        client.call("GET", "x")
+    refused, done = patient(ReplyError("WRONGTYPE x")).pipeline([("GET", "a"), ("GET", "b")])
+    assert isinstance(refused, ReplyError)
+    assert done == "done"
+
+
+def test_without_patience_or_at_the_operators_wish_it_raises_at_once() -> None:
+    client = patient(AWAY)
+    with client.at_most(0.0), pytest.raises(UnreachableError):
+        client.call("GET", "x")
+    assert client.patience_s > 0
+    with pytest.raises(UnreachableError):
+        patient(AWAY, stop=lambda: True).call("GET", "x")
+
+
+def test_a_master_of_a_cluster_is_asked_for_anew(start_redis: Callable[..., RedisServer]) -> None:
+    """Another may have taken over its slots."""
+    old, new = connect(start_redis().url)[1], connect(start_redis().url)[1]
+    new.call("SET", "who", "new")
+
+    class Cluster(Shaky):
+        nodes: Sequence[Client] = (old,)
+
+        def masters(self) -> Sequence[Client]:
+            return self.nodes
+
+    client = PatientClient(Cluster())
+    client.patience_s = 30.0
+    (master,) = client.masters()
+    assert master.call("GET", "who") is None
+    Cluster.nodes = (new,)
+    assert master.pipeline([("GET", "who")]) == ["new"]
+    for node in (old, new):
+        node.close()
