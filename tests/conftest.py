@@ -18,6 +18,7 @@ import pytest
 from qctl.connect import Arg, Client, connect
 from qctl.errors import ReplyError
 from qctl.redis_py import RedisPyClient
+from tests.clusters import cluster, nodes
 from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
 from tests.servers import RedisServer
 
@@ -27,7 +28,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
-__all__ = ["bullmq", "idle_bulls", "node_bull", "node_modules", "pm2"]
+__all__ = ["bullmq", "cluster", "idle_bulls", "node_bull", "node_modules", "nodes", "pm2"]
 
 
 @pytest.fixture(scope="session", autouse=True)

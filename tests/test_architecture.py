@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 GROUND = {
     *("errors", "config", "config_files", "config_guards", "passwords", "places"),
-    *("connect", "resp", "redis_py", "cluster", "embedded"),
+    *("connect", "resp", "redis_py", "cluster", "moving", "embedded"),
 }
 FLOORS = {
     **dict.fromkeys(GROUND, 0),

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.cluster import key_slot
 from qctl.config import Settings
-from qctl.connect import Client, connect, parse_url
+from qctl.connect import connect, parse_url
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.ops.doctor import examine
 from qctl.wire.clients import client_name, list_workers
@@ -33,67 +32,9 @@ from qctl.wire.transitions import (
     retry_stalled,
 )
 from tests.cli.test_frame import run
-from tests.servers import RedisServer, free_port, wait_until
+from tests.clusters import NODES, SLOTS, Cluster, Move
+from tests.servers import RedisServer, free_port
 from tests.wire.build import CLASS, events, holder, is_paused, put, row, scores
-
-SLOTS = 16_384
-NODES = 3
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
-    """A cluster of three masters."""
-    servers = [
-        RedisServer(
-            tmp_path_factory.mktemp("node"),
-            *("--cluster-enabled", "yes", "--cluster-node-timeout", "5000"),
-        ).start()
-        for _ in range(NODES)
-    ]
-    try:
-        form_cluster(servers)
-        yield servers
-    finally:
-        for server in servers:
-            server.stop()
-
-
-def form_cluster(servers: list[RedisServer]) -> None:
-    with contextlib.ExitStack() as stack:
-        admins = [
-            stack.enter_context(contextlib.closing(connect(server.url)[1])) for server in servers
-        ]
-        for number, admin in enumerate(admins):
-            slots = range(SLOTS * number // NODES, SLOTS * (number + 1) // NODES)
-            admin.call("CLUSTER", "ADDSLOTS", *slots)
-            admin.call("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in servers[1:]:
-            admins[0].call("CLUSTER", "MEET", "127.0.0.1", server.port)
-
-        def agreed() -> bool:
-            infos = [admin.call("CLUSTER", "INFO") for admin in admins]
-            return all(
-                "cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info
-                for info in infos
-            )
-
-        wait_until(agreed, "the cluster to form", timeout_s=30)
-
-
-@dataclass
-class Cluster:
-    client: Client
-    nodes: list[RedisServer]
-
-
-@pytest.fixture
-def cluster(nodes: list[RedisServer]) -> Iterator[Cluster]:
-    """An empty cluster, entered by its second node."""
-    with contextlib.closing(connect(f"redis+cluster://127.0.0.1:{nodes[1].port}")[1]) as client:
-        for master in client.masters():
-            master.call("FLUSHALL")
-        yield Cluster(client, nodes)
-
 
 # In one slot, and all over the cluster.
 TAGGED = [QueueKeys("{bull}", f"q{n}") for n in range(3)]
@@ -244,7 +185,7 @@ def test_the_commands_on_jobs(cluster: Cluster, keys: QueueKeys) -> None:
     assert f'qctl_queue_jobs{{queue="{name}",state="failed"}} 3' in qctl("metrics")
     assert "nothing is active" in qctl("wait", name, "--for", "idle")
 
-    with contextlib.closing(Queue(name, redis_url=cluster_url(cluster), prefix=keys.prefix)) as q:
+    with contextlib.closing(Queue(name, redis_url=cluster.url, prefix=keys.prefix)) as q:
         q.upsert_scheduler("s", cron="0 3 * * *", data={"a": 1})
     assert "0 3 * * *" in qctl("schedules", "list", name)
     ran = json.loads(qctl("schedules", "run", name, "s", "--json"))
@@ -253,15 +194,11 @@ def test_the_commands_on_jobs(cluster: Cluster, keys: QueueKeys) -> None:
     assert qctl("schedules", "list", name) == ""
 
 
-def cluster_url(cluster: Cluster) -> str:
-    return f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
-
-
 def test_impact_tells_what_the_nodes_have_in_common_once(cluster: Cluster) -> None:
     for keys in SPREAD[:4]:
         put(cluster.client, "a", "active", keys=keys, lock="t:1", timestamp=1)
         put(cluster.client, "b", keys=keys, timestamp=1)
-    words = ("impact", "--redis", cluster_url(cluster))
+    words = ("impact", "--redis", cluster.url)
     ran = run(*words, PM2_HOME="/nonexistent")
     assert ran.code == 0, ran.err
     assert " ".join(ran.out.split()).count("Redis keeps nothing on disk") == 1
@@ -274,12 +211,12 @@ def test_a_bulk_change_of_a_scattered_queue_says_why_not(cluster: Cluster) -> No
     keys = QueueKeys("plain", "q")
     put(cluster.client, "a", "failed", keys=keys, score=1, timestamp=1)
     words = ("jobs", "retry-failed", "q", "--yes", "--prefix", "plain")
-    ran = run(*words, "--redis", cluster_url(cluster))
+    ran = run(*words, "--redis", cluster.url)
     assert ran.code == ExitStatus.FAILED
     assert "different slots of the cluster" in ran.err
     assert "hash tag" in ran.err
     assert list(scores(cluster.client, "failed", keys)) == ["a"]
-    ran = run("jobs", "add", "q", "x", "--prefix", "plain", "--redis", cluster_url(cluster))
+    ran = run("jobs", "add", "q", "x", "--prefix", "plain", "--redis", cluster.url)
     assert "different slots of the cluster" in ran.err
 
 
@@ -303,47 +240,21 @@ def test_slots_are_those_of_redis(cluster: Cluster, key: str) -> None:
 
 
 def test_a_slot_on_its_way_to_another_node(cluster: Cluster) -> None:
-    keys = TAGGED[0]
-    slot = key_slot(b"bull")
+    keys = QueueKeys("{on-its-way}", "q")
     put(cluster.client, "a", keys=keys)
-    with contextlib.ExitStack() as stack:
-        admins = [
-            stack.enter_context(contextlib.closing(connect(node.url)[1])) for node in cluster.nodes
-        ]
-        ids = [admin.call("CLUSTER", "MYID") for admin in admins]
-        source = slot * NODES // SLOTS
-        target = (source + 1) % NODES
-        admins[target].call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        admins[source].call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-        try:
-            moving = [keys("wait"), keys("meta"), keys("a")]
-            port = cluster.nodes[target].port
-            migrate = ("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *moving)
-            admins[source].call(*migrate)
-            # ASK: the keys are there, the slot is not yet.
-            assert row(cluster.client, "wait", keys) == ["a"]
-            assert cluster.client.pipeline([("LLEN", keys("wait")), ("PING",)]) == [1, "PONG"]
-            for admin in (admins[target], admins[source]):
-                admin.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-            # MOVED: the map that the client holds is old.
-            assert pause(cluster.client, keys, holder("me")).changed
-            assert row(cluster.client, "wait", keys) == ["a"]
-        finally:
-            client = admins[target]
-            client.call("FLUSHALL")
-            for admin in admins:
-                admin.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
-            wait_until(
-                lambda: all(slot_owner(admin, slot) == ids[source] for admin in admins),
-                "the slot to be back",
-            )
+    with Move(cluster, "on-its-way") as move:
+        move.carry([keys("wait"), keys("meta"), keys("a")])
+        # ASK: the keys are there, the slot is not yet.
+        assert row(cluster.client, "wait", keys) == ["a"]
+        assert cluster.client.pipeline([("LLEN", keys("wait")), ("PING",)]) == [1, "PONG"]
+    # MOVED: the map that the client holds is old.
+    assert pause(cluster.client, keys, holder("me")).changed
+    assert row(cluster.client, "wait", keys) == ["a"]
 
 
 def test_a_worker_follows_a_slot_that_moves(cluster: Cluster) -> None:
-    url = f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
     keys = QueueKeys("{moving}", "work")
-    slot = key_slot(b"moving")
-    worker = Worker("work", redis_url=url, prefix=keys.prefix, drain_delay_s=0.5)
+    worker = Worker("work", redis_url=cluster.url, prefix=keys.prefix, drain_delay_s=0.5)
     ran: list[str] = []
 
     @worker.task()
@@ -351,55 +262,23 @@ def test_a_worker_follows_a_slot_that_moves(cluster: Cluster) -> None:
         ran.append(job.id)
 
     async def add_and_wait() -> None:
-        async with AsyncQueue("work", redis_url=url, prefix=keys.prefix) as queue:
+        async with AsyncQueue("work", redis_url=cluster.url, prefix=keys.prefix) as queue:
             job_id = await queue.add("x")
         async with asyncio.timeout(20):
             while job_id not in ran:
                 await asyncio.sleep(0.01)
 
-    async def main(move: Callable[[], None]) -> None:
+    async def main() -> None:
         await worker.start()
         await add_and_wait()
         await worker.wait_drained()
-        move()
+        with Move(cluster, "moving"):
+            pass
         await add_and_wait()
         await worker.stop()
 
-    with contextlib.ExitStack() as stack:
-        admins = [
-            stack.enter_context(contextlib.closing(connect(node.url)[1])) for node in cluster.nodes
-        ]
-        names = [admin.call("CLUSTER", "MYID") for admin in admins]
-        source = slot * NODES // SLOTS
-        target = (source + 1) % NODES
-
-        def move() -> None:
-            admins[target].call("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
-            admins[source].call("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
-            moving = admins[source].call("CLUSTER", "GETKEYSINSLOT", slot, 1000)
-            port = cluster.nodes[target].port
-            admins[source].call("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *moving)
-            for admin in (admins[target], admins[source]):
-                admin.call("CLUSTER", "SETSLOT", slot, "NODE", names[target])
-
-        try:
-            asyncio.run(main(move))
-        finally:
-            admins[target].call("FLUSHALL")
-            for admin in admins:
-                admin.call("CLUSTER", "SETSLOT", slot, "NODE", names[source])
-            wait_until(
-                lambda: all(slot_owner(admin, slot) == names[source] for admin in admins),
-                "the slot to be back",
-            )
+    asyncio.run(main())
     assert len(ran) == 2
-
-
-def slot_owner(admin: Client, slot: int) -> str:
-    for first, last, master, *_ in admin.call("CLUSTER", "SLOTS"):
-        if first <= slot <= last:
-            return str(master[2])
-    return ""
 
 
 # Sentinel

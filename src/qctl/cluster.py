@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from qctl import moving
 from qctl.connect import Address, Arg, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.resp import SocketClient, encode
 
 SLOTS = 16_384
-# A key can move while we look for it, but not for ever.
-MAX_REDIRECTS = 8
-RETRY_PAUSE_S = 0.05
 # How often streams of several nodes are looked at, where Redis itself could wait for one node only.
 POLL_S = 0.02
 _Node = tuple[str, int]
@@ -56,7 +54,8 @@ class ClusterClient:
     """A cluster as one ``Client``. Finds its nodes on first use and again when they change.
 
     A command without a key goes to one of the masters; ask ``masters()`` to reach them all. A
-    command that failed with its connection is not sent again: it may have been done.
+    command that failed with its connection is not sent again: it may have been done. One that was
+    refused because its slot moves is sent again, for ``moving.PATIENCE_S``.
     """
 
     def __init__(self, address: Address) -> None:
@@ -76,21 +75,19 @@ class ClusterClient:
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Many commands, in one round trip a node; errors are returned in their place."""
         replies: list[Any] = [None] * len(commands)
-        pending = list(range(len(commands)))
-        for _ in range(MAX_REDIRECTS):
-            again: list[int] = []
+        pending: Sequence[int] = range(len(commands))
+        pauses = moving.pauses()
+        while True:
             for node, indices in self._by_node(commands, pending).items():
                 batch = [commands[index] for index in indices]
                 for index, reply in zip(indices, self._send(node, batch), strict=True):
                     replies[index] = self._follow_ask(commands[index], reply)
-                    if _is_temporary(replies[index]):
-                        again.append(index)
-            if not again:
-                break
-            pending = again
+            pending = [index for index in pending if moving.is_refusal(replies[index])]
+            pause_s = next(pauses, None) if pending else None
+            if pause_s is None:
+                return replies
             self._owners.clear()
-            time.sleep(RETRY_PAUSE_S)
-        return replies
+            time.sleep(pause_s)
 
     def masters(self) -> Sequence[Client]:
         """A connection to each master that owns slots."""
@@ -196,8 +193,3 @@ class ClusterClient:
             if found or time.monotonic() >= deadline:
                 return found or None
             time.sleep(POLL_S)
-
-
-def _is_temporary(reply: Any) -> bool:
-    """Whether the cluster is changing, so that the command was not done and is worth repeating."""
-    return isinstance(reply, ReplyError) and reply.code in {"MOVED", "TRYAGAIN"}

@@ -140,6 +140,11 @@ _SCATTERED = (
     "BullMQ needs them in one: a prefix with a hash tag, --prefix '{bull}', or one in its name",
     ExitStatus.FAILED,
 )
+_MOVING = (
+    "the cluster is moving these keys to another node",
+    "try again when they are there: `redis-cli --cluster check HOST:PORT` shows open slots",
+    ExitStatus.UNREACHABLE,
+)
 _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     "NOAUTH": (
         "Redis asks for a password",
@@ -171,6 +176,8 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         "check `redis-cli cluster info`, then try again",
         ExitStatus.UNREACHABLE,
     ),
+    "TRYAGAIN": _MOVING,
+    "ASK": _MOVING,
     "CROSSSLOT": _SCATTERED,
     "MOVED": (
         "this Redis is one node of a cluster",

@@ -88,7 +88,7 @@ def add_job(
     if dry_run:
         job_id, outcome = _foreseen(client, keys, job)
     else:
-        answers = [scripts.run(client, call.name, call.keys, call.args) for call in calls]
+        answers = [scripts.run_call(client, call) for call in calls]
         done = added_job(job, answers)
         job_id, outcome = done.id, done.outcome
     if not delay_ms:

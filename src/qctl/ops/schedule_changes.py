@@ -69,7 +69,7 @@ def remove_schedule(
     removed = False
     if not dry_run:
         call = scheduling.remove_call(keys, scheduler_id, entry.iteration_prefix)
-        removed = bool(scripts.run(client, call.name, call.keys, call.args))
+        removed = bool(scripts.run_call(client, call))
     state = schedule.pending_state
     if removed and state == "delayed":
         # A worker may have taken it between the look and the removal.
@@ -117,7 +117,7 @@ def run_schedule(
     job_id = None
     if not dry_run:
         call = scheduling.run_now_call(keys, template, time.time_ns() // 1_000_000)
-        job_id = str(scripts.run(client, call.name, call.keys, call.args)[0])
+        job_id = str(scripts.run_call(client, call)[0])
     return RunNow(
         queue=queue,
         scheduler=scheduler_id,

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import hiredis
 
+from qctl import moving
 from qctl.connect import Address, Arg
 from qctl.errors import ReplyError, UnreachableError
 from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode, tls_context
@@ -57,7 +58,8 @@ class AsyncConnection:
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. Connects on first
     use and again after a failure, a failover or a move of the queue's slot, each time to the server
-    that sentinels or the cluster name then.
+    that sentinels or the cluster name then. While the slot moves, commands are refused; they are
+    sent again for ``moving.PATIENCE_S``.
 
     Args:
         address: where Redis is.
@@ -123,8 +125,16 @@ class AsyncConnection:
             ReplyError: Redis answered with an error.
             UnreachableError: no connection, or it broke; whether the command was done is unknown.
         """
-        await self.open()
-        return _raised(await self._future(command))
+        pauses = moving.pauses()
+        while True:
+            await self.open()
+            try:
+                return _raised(await self._future(command))
+            except ReplyError as error:
+                pause_s = self._pause_s(error, pauses)
+                if pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Many commands in one write; ReplyErrors are returned in their place.
@@ -132,13 +142,23 @@ class AsyncConnection:
         Raises:
             UnreachableError: no connection, or it broke before the last reply.
         """
-        await self.open()
-        futures = [self._future(command) for command in commands]
-        replies = await asyncio.gather(*futures, return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, UnreachableError):
-                raise reply
-        return list(replies)
+        replies: list[Any] = [None] * len(commands)
+        pending: Sequence[int] = range(len(commands))
+        pauses = moving.pauses()
+        while True:
+            await self.open()
+            futures = [self._future(commands[index]) for index in pending]
+            found = await asyncio.gather(*futures, return_exceptions=True)
+            for index, reply in zip(pending, found, strict=True):
+                if isinstance(reply, UnreachableError):
+                    raise reply
+                replies[index] = reply
+            refused = [index for index in pending if moving.is_refusal(replies[index])]
+            pause_s = self._pause_s(replies[refused[0]], pauses) if refused else None
+            if pause_s is None:
+                return replies
+            pending = refused
+            await asyncio.sleep(pause_s)
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
         """A transition of ``wire/lua``; its text is sent only when Redis does not know it yet.
@@ -231,6 +251,14 @@ class AsyncConnection:
             callback(self._unreachable(error))
 
     # Within
+
+    def _pause_s(self, reply: Any, pauses: Iterator[float]) -> float | None:
+        """How long to wait before a command is sent again whose slot moves; None to give it up.
+
+        ASK is not followed: no script of a queue runs before the last key has moved.
+        """
+        is_worth_it = self.address.mode == "cluster" and moving.is_refusal(reply)
+        return next(pauses, None) if is_worth_it else None
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
+from qctl import moving
 from qctl.connect import Address, Arg
 from qctl.errors import QctlError, ReplyError, UnreachableError, is_outage
 from qctl.runtime.connection import AsyncConnection
@@ -228,7 +229,8 @@ class Engine:
                 is_passing = not is_let_in or is_outage(error)
                 if self.connection.is_closed or not is_passing:
                     raise
-                self.resent += 1
+                # One that was refused has certainly not been done.
+                self.resent += not moving.is_refusal(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, most_s)
 

@@ -15,12 +15,10 @@ from datetime import datetime
 from typing import Any, Self, Unpack
 
 from qctl.config import load_settings
-from qctl.connect import Arg, Client, connect
-from qctl.errors import ReplyError
+from qctl.connect import Client, connect
 from qctl.runtime.connection import AsyncConnection
 from qctl.wire import adding, scheduling, scripts
 from qctl.wire.adding import AddedJob, FlowJob, NewJob
-from qctl.wire.jobs import raised
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobKeywords, JobOptions
 from qctl.wire.scheduling import Schedule, Scheduler
@@ -188,19 +186,11 @@ class Queue(_Producer):
 
     def _run(self, call: ScriptCall) -> Any:
         with self._one_at_a_time:
-            return scripts.run(self._client, call.name, call.keys, call.args)
+            return scripts.run_call(self._client, call)
 
     def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        if not calls:
-            return []
-        # The first brings the script along if need be.
-        answers = [self._run(calls[0])]
         with self._one_at_a_time:
-            replies = self._client.pipeline([_command(call) for call in calls[1:]])
-        for call, reply in zip(calls[1:], replies, strict=True):
-            is_unknown = isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
-            answers.append(self._run(call) if is_unknown else raised(reply))
-        return answers
+            return scripts.run_all(self._client, calls)
 
 
 class AsyncQueue(_Producer):
@@ -305,7 +295,3 @@ class AsyncQueue(_Producer):
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _command(call: ScriptCall) -> tuple[Arg, ...]:
-    return ("EVALSHA", scripts.sha(call.name), len(call.keys), *call.keys, *call.args)

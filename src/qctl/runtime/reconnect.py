@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from qctl import moving
 from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.runtime.job import Job
 from qctl.wire import working
@@ -46,12 +47,15 @@ class Recovery:
             error: the step's.
         """
         engine = self._engine
+        is_refusal = moving.is_refusal(error)
         if error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
-            self._unknown.update(job.id for job in jobs)
-            self._is_suspect = True
+            if not is_refusal:
+                self._unknown.update(job.id for job in jobs)
+                self._is_suspect = True
             if not isinstance(error, UnreachableError):
                 if not self._refusals:
-                    engine.log.error("Redis refuses the worker's steps", why=str(error))
+                    log = engine.log.warning if is_refusal else engine.log.error
+                    log("Redis refuses the worker's steps", why=str(error))
                 self._refusals += 1
         if not self.is_under_way and not self._is_closed:
             self.is_under_way = True

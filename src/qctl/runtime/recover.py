@@ -53,7 +53,7 @@ def put_back(held: Held, *, counted: bool) -> list[str]:
         for start in range(0, len(pairs), working.MAX_BATCH):
             chunk = pairs[start : start + working.MAX_BATCH]
             call = working.give_back(keys, chunk)
-            codes = scripts.run(client, call.name, call.keys, call.args)[1]
+            codes = scripts.run_call(client, call)[1]
             # It takes them in reverse, so that the first runs first.
             done += [
                 job_id for (job_id, _), code in zip(reversed(chunk), codes, strict=True) if not code

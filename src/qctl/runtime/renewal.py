@@ -61,16 +61,21 @@ class Renewer(threading.Thread):
         now = time.monotonic()
         # One step of the interpreter, so no job comes or goes meanwhile.
         jobs = list(engine.in_hand.values())
+        lock_ms = round(engine.options.lock_ttl_s * 1000)
         due = [job for job in jobs if now - job.renewed_at >= self._renew_after_s]
         for start in range(0, len(due), working.MAX_BATCH):
             chunk = due[start : start + working.MAX_BATCH]
-            pairs = [(job.id, job.token) for job in chunk]
-            call = working.renew(engine.keys, round(engine.options.lock_ttl_s * 1000), pairs)
-            lost = set(scripts.run(self._client, call.name, call.keys, call.args))
-            for job in chunk:
+            answers = scripts.run_all(
+                self._client,
+                [working.renew(engine.keys, lock_ms, job.id, job.token) for job in chunk],
+            )
+            held = [job.id for job, answer in zip(chunk, answers, strict=True) if answer]
+            if held:
+                self._client.call(*working.forget_marks(engine.keys, held))
+            for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
                 # One that is ending may have been settled while we asked.
-                if job.id in lost and not job.lost_lock and not job.is_ending:
+                if not is_held and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
                     engine.log.error(
                         "lock lost: another worker may run the job now", job=job.id, name=job.name

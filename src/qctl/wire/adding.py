@@ -123,7 +123,7 @@ def _add_call(
         head += (
             found.opts, found.timestamp, found.delay, found.priority, found.lifo, found.rest,
         )  # fmt: skip
-    return ScriptCall("add", (keys(""),), (*head, *rows))
+    return ScriptCall("add", keys.whole, (*head, *rows))
 
 
 # An id, a code, or an id with why that job stands for the new one.
@@ -235,7 +235,9 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
             node.id, encode_name(job.name), encode_data(job.data), found.opts, found.timestamp,
             found.delay, found.priority, found.lifo, "1" if job.children else "", found.rest,
         )  # fmt: skip
-    return ScriptCall("add_flow", tuple(keys), tuple(args))
+    # All queues of a flow lie in one slot: those of the first stand for all of them.
+    guard = QueueKeys(prefix, nodes[0].job.queue).whole
+    return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))
 
 
 def added_flow(nodes: Sequence[FlowNode], answers: Sequence[str | int]) -> AddedJob:

@@ -21,6 +21,17 @@ class QueueKeys:
         """The queue's key ``suffix``, e.g. ``wait`` or a job id."""
         return f"{self.prefix}:{self.name}:{suffix}"
 
+    @property
+    def whole(self) -> tuple[str, str]:
+        """``KEYS[1]`` and ``KEYS[2]`` of a script that may use any key of the queue.
+
+        While a cluster moves a slot, a script runs only on a node that has all of its ``KEYS``. The
+        first of these never exists, so the script runs nowhere before the move has ended: on
+        either node a part of the queue would look like all of it. That key alone would not do,
+        since a script with a single key runs on the node that the slot moves to.
+        """
+        return (self(""), self("meta"))
+
     def lock(self, job_id: str) -> str:
         return self(f"{job_id}:lock")
 

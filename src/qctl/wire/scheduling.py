@@ -125,7 +125,7 @@ def upsert_call(
     ]  # fmt: skip
     for field, value in record.items():
         args += (field, value)
-    return ScriptCall("upsert_scheduler", (keys(""),), tuple(args))
+    return ScriptCall("upsert_scheduler", keys.whole, tuple(args))
 
 
 def upserted_id(scheduler_id: str, answer: Any) -> str:
@@ -157,7 +157,7 @@ def remove_call(
         iteration_prefix: what its jobs' ids begin with, up to the time; None for the usual one.
     """
     prefix = f"repeat:{scheduler_id}:" if iteration_prefix is None else iteration_prefix
-    return ScriptCall("remove_scheduler", (keys(""),), (scheduler_id, prefix))
+    return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
         encode_json(opts, "an option"), "", "0", priority, "1" if opts.get("lifo") else "", "",
     )  # fmt: skip
     args = (now_ms, 1, *options, "1", template.name, template.data)
-    return ScriptCall("add", (keys(""),), args)
+    return ScriptCall("add", keys.whole, args)
 
 
 def next_iteration_call(
@@ -243,7 +243,7 @@ def next_iteration_call(
         number(opts.get("priority")) or 0, "1" if opts.get("lifo") else "",
         encode_json(renewed, "an option")[:-1],
     )  # fmt: skip
-    return ScriptCall("next_iteration", (keys(""),), args)
+    return ScriptCall("next_iteration", keys.whole, args)
 
 
 def list_command(keys: QueueKeys) -> tuple[Arg, ...]:

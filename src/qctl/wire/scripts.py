@@ -16,6 +16,7 @@ from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
+from qctl.wire.jobs import raised
 
 _INCLUDE = "--@include "
 
@@ -68,6 +69,31 @@ def run(client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
         if error.code != "NOSCRIPT":
             raise
     return client.call("EVAL", source(name), len(keys), *keys, *args)
+
+
+def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
+    """Run transitions in as few round trips as it takes; their answers.
+
+    Raises:
+        ReplyError: one of them failed; the others may have run.
+    """
+    if not calls:
+        return []
+    # The first brings the script along if need be.
+    answers = [run_call(client, calls[0])]
+    commands = [
+        ("EVALSHA", sha(call.name), len(call.keys), *call.keys, *call.args) for call in calls[1:]
+    ]
+    replies = client.pipeline(commands) if commands else []
+    for call, reply in zip(calls[1:], replies, strict=True):
+        is_unknown = isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
+        answers.append(run_call(client, call) if is_unknown else raised(reply))
+    return answers
+
+
+def run_call(client: Client, call: ScriptCall) -> Any:
+    """``run`` of a prepared call."""
+    return run(client, call.name, call.keys, call.args)
 
 
 def run_timed(

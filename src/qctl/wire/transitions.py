@@ -59,7 +59,7 @@ def pause(client: Client, keys: QueueKeys, holder: Holder, *, claim: bool = Fals
     changed, event_id = scripts.run(
         client,
         "pause",
-        [*_keys(keys, "meta", "marker", "events"), keys.pause_note],
+        [*_keys(keys, "meta", "marker", "events"), keys.pause_note, *keys.whole],
         [holder.to_json(), "claim" if claim else ""],
     )
     return Pause(bool(changed), event_id)
@@ -72,7 +72,7 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "") -> Resume:
         owner: resume only if the pause is this owner's; empty resumes whoever's it is.
     """
     names = ("meta", "wait", "paused", "prioritized", "delayed", "marker", "events", "active")
-    script_keys = [*_keys(keys, *names), keys.pause_note]
+    script_keys = [*_keys(keys, *names), keys.pause_note, *keys.whole]
     moved = 0
     while True:
         left, moved_now, changed, event_id = scripts.run(
@@ -108,7 +108,7 @@ def retry_stalled(
     return _in_chunks(
         client,
         "retry_stalled",
-        _keys(keys, *names),
+        [*_keys(keys, *names), *keys.whole],
         head,
         {job_id: [job_id, lock] for job_id, lock in locks.items()},
     )
@@ -143,7 +143,7 @@ def retry_finished(
     return _in_chunks(
         client,
         "retry_finished",
-        [keys("")],
+        keys.whole,
         [source, only_reason, "next" if run_next else "", forget, "dry" if dry_run else ""],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=run_next,
@@ -171,7 +171,7 @@ def promote(
     """
     jobs = {job_id: [job_id] for job_id in ids}
     head: list[Arg] = ["dry" if dry_run else ""]
-    return _in_chunks(client, "promote", [keys("")], head, jobs, last_runs_first=False, pace=pace)
+    return _in_chunks(client, "promote", keys.whole, head, jobs, last_runs_first=False, pace=pace)
 
 
 def remove_jobs(
@@ -208,7 +208,7 @@ def remove_jobs(
     return _in_chunks(
         client,
         "remove_jobs",
-        [keys("")],
+        keys.whole,
         [
             place,
             "cleaned" if as_one else "removed",
@@ -226,7 +226,7 @@ def remove_jobs(
 def _in_chunks(
     client: Client,
     script: str,
-    keys: list[str],
+    keys: Sequence[str],
     head: list[Arg],
     jobs: Mapping[str, list[str]],
     *,

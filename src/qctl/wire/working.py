@@ -55,7 +55,7 @@ class Step:
 
     def head(self) -> tuple[Arg, ...]:
         """The command up to the arguments that change."""
-        return ("EVALSHA", sha("work"), 1, self.keys(""))
+        return ("EVALSHA", sha("work"), 2, *self.keys.whole)
 
     def options(self) -> tuple[Arg, ...]:
         """``ARGV[5]`` to ``ARGV[8]``."""
@@ -89,7 +89,7 @@ def fail(
     metrics = "" if metrics_minutes is None else metrics_minutes
     made = (attempts_made, dedup_id)
     args = (now_ms, job_id, token, reason, stacktrace, attempts, keep, metrics, *made)
-    return ScriptCall("fail", (keys(""),), args)
+    return ScriptCall("fail", keys.whole, args)
 
 
 def retry(
@@ -107,22 +107,30 @@ def retry(
     """The job runs again after ``delay_ms``; with ``stacktrace`` it failed this time."""
     flags = ("1" if counted else "", "1" if lifo else "")
     args = (now_ms, job_id, token, delay_ms, *flags, reason, stacktrace)
-    return ScriptCall("retry", (keys(""),), args)
+    return ScriptCall("retry", keys.whole, args)
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
     """Jobs (id, token) go back to run next, the first one first; no attempt is counted."""
-    return ScriptCall("give_back", (keys(""),), tuple(_flat(reversed(jobs))))
+    return ScriptCall("give_back", keys.whole, tuple(_flat(reversed(jobs))))
 
 
 def wait_children(keys: QueueKeys, job_id: str, token: str, now_ms: int) -> ScriptCall:
     """The job waits until its children have finished."""
-    return ScriptCall("wait_children", (keys(""),), (now_ms, job_id, token))
+    return ScriptCall("wait_children", keys.whole, (now_ms, job_id, token))
 
 
-def renew(keys: QueueKeys, lock_ms: int, jobs: Iterable[tuple[str, str]]) -> ScriptCall:
-    """Renew the locks of jobs (id, token)."""
-    return ScriptCall("renew", (keys(""),), (lock_ms, *_flat(jobs)))
+def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
+    """Renew the lock of a job; with those renewed, ``forget_marks``.
+
+    The lock is the script's only key, so that it is renewed while a cluster moves the queue, too.
+    """
+    return ScriptCall("renew", (keys.lock(job_id),), (lock_ms, token))
+
+
+def forget_marks(keys: QueueKeys, ids: Iterable[str]) -> tuple[Arg, ...]:
+    """The command after which a stalled check has not yet seen these jobs."""
+    return ("SREM", keys("stalled"), *ids)
 
 
 def stalled_check(
@@ -130,16 +138,14 @@ def stalled_check(
 ) -> ScriptCall:
     """Bring back jobs of workers that are gone."""
     args = (now_ms, interval_ms, max_stalled_count, STALLED_TOO_OFTEN)
-    return ScriptCall("stalled_check", (keys(""),), args)
+    return ScriptCall("stalled_check", keys.whole, args)
 
 
 def update_job(
     keys: QueueKeys, job_id: str, what: str, value: str, keep: int | None = None
 ) -> ScriptCall:
     """Set a job's ``progress`` or ``data`` (JSON), or add a row to its ``log``."""
-    return ScriptCall(
-        "update_job", (keys(""),), (job_id, what, value, "" if keep is None else keep)
-    )
+    return ScriptCall("update_job", keys.whole, (job_id, what, value, "" if keep is None else keep))
 
 
 def stop_queue(keys: QueueKeys, for_ms: int) -> tuple[Arg, ...]:

@@ -2,7 +2,7 @@
 -- long as the tree is large: it cannot be cut.
 --
 -- KEYS[1], KEYS[2] … for each node the key prefix of its queue with the last colon, e.g. "bull:q:";
---   a parent comes before its children
+--   a parent comes before its children; one key more, see QueueKeys.whole
 -- ARGV[1] now, epoch ms, then for each node ten:
 --   id, name, data as JSON, opts as JSON, timestamp ms or "" for now, delay ms, priority,
 --   "1" to run next (lifo) or "", "1" if it has children or "",
@@ -15,7 +15,8 @@
 local now_text = ARGV[1]
 local now = tonumber(now_text)
 local answers, parents, is_known = {}, {}, {}
-for i, base in ipairs(KEYS) do
+for i = 1, #KEYS - 1 do
+  local base = KEYS[i]
   local at = 2 + (i - 1) * 10
   local job = with_rest({id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2],
     opts = ARGV[at + 3], timestamp = ARGV[at + 4] ~= "" and ARGV[at + 4] or now_text,

@@ -1,22 +1,11 @@
--- Renew the locks of jobs that run. Wire format 5.7.
+-- Renew the lock of a job that runs. Wire format 5.7, but for what the stalled check has marked.
 --
--- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] lock TTL, ms
--- ARGV[2], ARGV[3] … id, lock token; in pairs, at most 250
+-- KEYS[1] the job's lock, and no other key: see working.renew
+-- ARGV[1] lock TTL, ms   ARGV[2] lock token
 --
--- Answers the ids whose lock is lost: gone, or another's.
+-- Answers 1, or 0 when the lock is lost: gone, or another's.
 
-local base, lost, held = KEYS[1], {}, {}
-for i = 2, #ARGV, 2 do
-  local lock_key = base .. ARGV[i] .. ":lock"
-  if redis.call("GET", lock_key) == ARGV[i + 1] then
-    redis.call("PEXPIRE", lock_key, ARGV[1])
-    held[#held + 1] = ARGV[i]
-  else
-    lost[#lost + 1] = ARGV[i]
-  end
+if redis.call("GET", KEYS[1]) == ARGV[2] then
+  return redis.call("PEXPIRE", KEYS[1], ARGV[1])
 end
-if #held > 0 then
-  redis.call("SREM", base .. "stalled", unpack(held))
-end
-return lost
+return 0

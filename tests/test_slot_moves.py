@@ -1,0 +1,232 @@
+"""What qctl does with a queue whose slot is moving to another node of a real cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from qctl import Queue, moving
+from qctl.connect import Client
+from qctl.errors import ExitStatus, ReplyError
+from qctl.wire import scheduling, scripts, working
+from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
+from qctl.wire.far import Block, draw
+from qctl.wire.jobs import pairs
+from qctl.wire.keys import QueueKeys
+from qctl.wire.options import Dedup, JobOptions
+from qctl.wire.pace import Pace
+from qctl.wire.transitions import (
+    free_lease,
+    hold_lease,
+    pause,
+    promote,
+    remove_jobs,
+    resume,
+    retry_finished,
+    retry_stalled,
+)
+from tests.clusters import Cluster, Move
+from tests.wire.build import holder, put
+
+NOW = 1_700_000_000_000
+HELD_BY = "t:0"
+Act = Callable[[Client, QueueKeys], Any]
+
+
+def call(make: Callable[[QueueKeys], scripts.ScriptCall]) -> Act:
+    return lambda client, keys: scripts.run_call(client, make(keys))
+
+
+def step(client: Client, keys: QueueKeys, wanted: int, *done: str) -> Any:
+    """A worker's step: ``done`` jobs have completed, ``wanted`` are fetched."""
+    unchanging = working.Step(keys, 30_000, "", None, None)
+    groups = (1, HELD_BY, "-1||", 1, "") if done else (0,)
+    jobs = [word for job_id in done for word in (job_id, "null", 1)]
+    fixed = (NOW, HELD_BY, unchanging.lock_ms, wanted, *unchanging.options())
+    return client.call(*unchanging.head(), *fixed, *groups, *jobs)
+
+
+def fill(client: Client, keys: QueueKeys, name: str) -> None:
+    """A queue with something for the script ``name`` to do."""
+    jobs = [NewJob("plain") for _ in range(9)]
+    others = [NewJob("d", job_id="d", delay=3600), NewJob("p", job_id="p", priority=2)]
+    scripts.run_all(client, add_calls(keys, [*jobs, *others], NOW))
+    step(client, keys, 4)
+    scripts.run_call(client, fail(keys, "1"))
+    step(client, keys, 0, "2")
+    put(client, "parent", "active", keys=keys, lock=HELD_BY)
+    client.call("SADD", keys("parent:dependencies"), keys("child"))
+    put(client, "lost", "active", keys=keys)
+    client.call("SADD", keys("stalled"), "lost")
+    scripts.run_call(client, upsert(keys))
+    hold_lease(client, keys, holder("me"))
+    if name == "resume":
+        pause(client, keys, holder("me"))
+
+
+def fail(keys: QueueKeys, job_id: str) -> scripts.ScriptCall:
+    return working.fail(
+        keys, job_id, HELD_BY, NOW, reason="no", stacktrace="[]", attempts=1, attempts_made=1,
+        keep="-1||", metrics_minutes=5,
+    )  # fmt: skip
+
+
+def upsert(keys: QueueKeys) -> scripts.ScriptCall:
+    schedule = scheduling.Schedule(every=60)
+    return scheduling.upsert_call(keys, "s", schedule, None, None, JobOptions(), NOW)
+
+
+def next_iteration(client: Client, keys: QueueKeys) -> Any:
+    due = client.call("ZSCORE", keys("repeat"), "s")
+    job_id = f"repeat:s:{due}"
+    fields = pairs(client.call("HGETALL", keys(job_id)))
+    made = scheduling.next_iteration_call(keys, job_id, fields, NOW)
+    assert made is not None
+    return scripts.run_call(client, made)
+
+
+def add(client: Client, keys: QueueKeys) -> Any:
+    jobs = [NewJob("n"), NewJob("n", priority=1), NewJob("n", dedup=Dedup("x")), NewJob("n")]
+    return scripts.run_all(client, add_calls(keys, jobs, NOW))
+
+
+def add_flow(client: Client, keys: QueueKeys) -> Any:
+    below = [FlowJob("kid", keys.name, job_id=f"kid{n}") for n in range(2)]
+    nodes = flow_nodes(FlowJob("top", keys.name, job_id="top", children=below))
+    return scripts.run_call(client, flow_call(keys.prefix, nodes, NOW))
+
+
+# By the script they run; those of the second row name every key that they use.
+REFUSED: dict[str, Act] = {
+    "add": add,
+    "add_flow": add_flow,
+    "fail": call(lambda keys: fail(keys, "3")),
+    "give_back": call(lambda keys: working.give_back(keys, [("3", HELD_BY), ("4", HELD_BY)])),
+    "next_iteration": next_iteration,
+    "pause": lambda client, keys: pause(client, keys, holder("me")).changed,
+    "promote": lambda client, keys: promote(client, keys, ["d", "5"]),
+    "remove_jobs": lambda client, keys: remove_jobs(client, keys, ["1", "d", "9", "3"]),
+    "remove_scheduler": call(lambda keys: scheduling.remove_call(keys, "s")),
+    "resume": lambda client, keys: resume(client, keys).moved,
+    "retry": call(lambda keys: working.retry(keys, "3", HELD_BY, NOW, delay_ms=9, counted=True)),
+    "retry_finished": lambda client, keys: retry_finished(client, keys, ["1", "2", "9"]),
+    "retry_stalled": lambda client, keys: retry_stalled(client, keys, {"lost": "", "3": ""}),
+    "stalled_check": call(lambda keys: working.stalled_check(keys, NOW, 30_000, 1)),
+    "update_job": call(lambda keys: working.update_job(keys, "3", "progress", "7")),
+    "upsert_scheduler": call(upsert),
+    "wait_children": call(lambda keys: working.wait_children(keys, "parent", HELD_BY, NOW)),
+    "work": lambda client, keys: step(client, keys, 3, "3"),
+}
+DONE: dict[str, Act] = {
+    "disown": lambda client, keys: free_lease(client, keys, "me"),
+    "draw": lambda client, keys: draw(client, keys("wait"), Block(3, 1, "6", "6"), [], 2, Pace()),
+    "lease_hold": lambda client, keys: hold_lease(client, keys, holder("you")),
+    "renew": call(lambda keys: working.renew(keys, 30_000, "3", HELD_BY)),
+}
+
+
+def contents(client: Client, keys: QueueKeys) -> dict[str, Any]:
+    """All there is of a queue, without what the time of day decides."""
+    names = {name for node in client.masters() for name in node.call("KEYS", f"*{keys.prefix}*")}
+    readers = {
+        "string": lambda name: client.call("GET", name),
+        "list": lambda name: client.call("LRANGE", name, 0, -1),
+        "set": lambda name: sorted(client.call("SMEMBERS", name)),
+        "zset": lambda name: client.call("ZRANGE", name, 0, -1, "WITHSCORES"),
+        "hash": lambda name: sorted(pairs(client.call("HGETALL", name)).items()),
+        "stream": lambda name: [pairs(flat) for _, flat in client.call("XRANGE", name, "-", "+")],
+    }
+    found = {name: readers[client.call("TYPE", name)](name) for name in sorted(names)}
+    return {alike(name, keys): alike(value, keys) for name, value in found.items()}
+
+
+def alike(value: Any, keys: QueueKeys) -> Any:
+    """The same for queues of all prefixes."""
+    return repr(value).replace(keys.prefix, "{}")
+
+
+PARTS: dict[str, Callable[[list[str]], list[str]]] = {
+    "none": lambda _: [],
+    "odd": lambda names: names[1::2],
+    "even": lambda names: names[::2],
+    "all": lambda names: names,
+}
+
+
+@contextlib.contextmanager
+def no_patience() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving, "PATIENCE_S", 0.0)
+        yield
+
+
+_tags = (f"tag{n}" for n in itertools.count())
+
+
+@pytest.fixture
+def ready(cluster: Cluster) -> Cluster:
+    """With the worker's script known to all nodes."""
+    for master in cluster.client.masters():
+        master.call("SCRIPT", "LOAD", scripts.source("work"))
+    return cluster
+
+
+def expected(client: Client, name: str, act: Act) -> tuple[Any, dict[str, Any]]:
+    """What it answers and leaves where no slot moves."""
+    keys = QueueKeys("{control}", "q")
+    fill(client, keys, name)
+    return act(client, keys), contents(client, keys)
+
+
+def test_every_script_is_tried() -> None:
+    folder = files("qctl.wire") / "lua"
+    names = {path.name.removesuffix(".lua") for path in folder.iterdir() if path.is_file()}
+    assert names == {*REFUSED, *DONE}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_script_waits_until_the_queue_has_moved(ready: Cluster, name: str) -> None:
+    client, act = ready.client, REFUSED[name]
+    answer, left = expected(client, name, act)
+    for part in PARTS.values():
+        tag = next(_tags)
+        keys = QueueKeys(f"{{{tag}}}", "q")
+        fill(client, keys, name)
+        before = contents(client, keys)
+        with Move(ready, tag) as move:
+            move.carry(part(move.left()))
+            with no_patience(), pytest.raises(ReplyError) as caught:
+                act(client, keys)
+            assert caught.value.code == "TRYAGAIN"
+            assert caught.value.exit_status == ExitStatus.UNREACHABLE
+            assert contents(client, keys) == before
+        assert act(client, keys) == answer
+        assert contents(client, keys) == left
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_a_script_with_a_single_key_runs_where_that_is(ready: Cluster, name: str) -> None:
+    client, act = ready.client, DONE[name]
+    answer, left = expected(client, name, act)
+    for part in PARTS.values():
+        tag = next(_tags)
+        keys = QueueKeys(f"{{{tag}}}", "q")
+        fill(client, keys, name)
+        with Move(ready, tag) as move:
+            move.carry(part(move.left()))
+            assert act(client, keys) == answer
+            assert contents(client, keys) == left
+        assert contents(client, keys) == left
+
+
+def test_a_new_queue_is_not_begun_in_a_slot_that_moves(ready: Cluster) -> None:
+    with Move(ready, "unborn"), Queue("q", redis_url=ready.url, prefix="{unborn}") as queue:
+        with no_patience(), pytest.raises(ReplyError) as caught:
+            queue.add("x")
+        assert caught.value.code == "TRYAGAIN"
+    assert contents(ready.client, queue.keys) == {}
