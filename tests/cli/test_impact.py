@@ -100,6 +100,17 @@ def test_colours_are_for_terminals(qctl: Typed, client: Client) -> None:
     assert "\x1b[" not in qctl().out
 
 
+def test_without_a_stalled_check_nobody_promises_a_second_run(qctl: Typed, client: Client) -> None:
+    fill(client, jobs=1)
+    (line,) = [row for row in qctl("q").out.splitlines() if row.startswith("Run again")]
+    assert "unknown" in line
+    assert "no stalled check has run lately" in line
+    client.call("SET", Q("stalled-check"), round(time.time() * 1000), "PX", 30_000)
+    (line,) = [row for row in qctl("q").out.splitlines() if row.startswith("Run again")]
+    assert " in " in line
+    assert "unknown" not in line
+
+
 def test_a_paused_queue_runs_nothing_again(qctl: Typed, client: Client) -> None:
     fill(client)
     client.call("HSET", Q("meta"), "paused", 1)

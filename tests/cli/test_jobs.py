@@ -160,6 +160,7 @@ def test_stalled_jobs_are_shown_with_their_fate(redis_url: str, client: Client) 
     add(client, "1", "active", processedOn=T0)
     add(client, "2", "active", processedOn=T0, stc=1)
     client.call("CLIENT", "SETNAME", client_name("bull", "q"))
+    client.call("SET", "bull:q:stalled-check", T0, "PX", 30_000)
     ran = jobs(redis_url, "list", "q", "--state", "stalled")
     assert "job 1: put back to run next within one or two stalled intervals" in ran.out
     assert "job 2: would fail for good" in ran.out

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from qctl.config import Settings
 from qctl.connect import Client, parse_url
-from qctl.ops.inspect import QueueStatus, inspect_queues
+from qctl.ops.fate import with_fates
+from qctl.ops.inspect import QueueStatus, connected_workers, inspect_queues
+from qctl.ops.jobs import Job, list_jobs
+from qctl.ops.lookup import find_queues
 from qctl.output.status import state_cell
 from tests.interop.node import NodeBull
 from tests.servers import wait_until
@@ -84,8 +90,41 @@ def test_a_queue_held_by_its_global_concurrency(client: Client, bullmq: NodeBull
     bullmq.add_bulk("q", [{"name": "job", "data": {}, "opts": {}} for _ in range(3)])
     found = status(client)
     assert (found.concurrency, found.is_maxed, state_cell(found).value) == (1, True, "maxed")
-    assert notes(client) == (
-        "its global concurrency of 1 is reached: 1 job is active, 3 jobs wait"
-    )
+    assert notes(client) == ("its global concurrency of 1 is reached: 1 job is active, 3 jobs wait")
     client.call("SET", "release:q", 1)
     wait_until(lambda: bullmq.counts("q")["completed"] == 4, "the jobs to go on")
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_stalled_jobs_that_no_worker_looks_for(
+    client: Client, node_bull: Callable[..., NodeBull], version: int
+) -> None:
+    dead = node_bull(version, fresh=True)
+    dead.start_worker("q", name="dead", lockDuration=600_000, skipStalledCheck=True)
+    job_id = dead.add("q", {"held": True})
+    wait_until(lambda: dead.counts("q")["active"] == 1, "the job to start")
+    dead.kill()
+    wait_until(lambda: status(client).workers == 0, "its connection to be gone")
+    assert "locks that nobody renews run out within 10 min" in notes(client)
+    alive = node_bull(version)
+    alive.start_worker("q", name="alive", skipStalledCheck=True)
+    (row,) = jobs(client, "active")
+    assert row.fate is not None
+    assert row.fate.outcome == "held"
+    client.call("DEL", f"bull:q:{job_id}:lock")
+    assert "whether a worker notices is unknown" in notes(client)
+    (row,) = jobs(client, "stalled")
+    assert row.fate is not None
+    assert row.fate.outcome == "unknown"
+    # One that does look makes the promise true.
+    alive.start_worker("q", name="checks", stalledInterval=1000)
+    client.call("SET", "release:q", 1)
+    wait_until(lambda: alive.counts("q")["completed"] == 1, "it to be put back")
+
+
+def jobs(client: Client, state: str) -> tuple[Job, ...]:
+    (snapshot,) = find_queues(client, "bull", ["q"])
+    workers = connected_workers(client, "bull", ["q"], 0)
+    found = list_jobs(client, snapshot, state)
+    told = with_fates(client, snapshot.keys, found, workers, max_stalled_count=1, paused=False)
+    return told.jobs

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -52,7 +53,10 @@ def test_stalled_jobs_that_a_worker_will_notice(client: Client, worker: Client) 
     put(client, "1", "active")
     (finding,) = found(client, "stalled")
     assert finding.severity == "warning"
-    assert "workers notice that" in finding.what
+    assert "whether a worker notices is unknown" in finding.what
+    client.call("SET", Q("stalled-check"), round(time.time() * 1000), "PX", 30_000)
+    (finding,) = found(client, "stalled")
+    assert "workers check for that every 30 s" in finding.what
 
 
 def test_jobs_of_a_worker_that_is_not_connected(client: Client, worker: Client) -> None:
@@ -76,7 +80,7 @@ def test_a_worker_of_qctls_own_whose_process_has_died(client: Client, worker: Cl
     heartbeats.beat(client, replace(beat, pid=ended.pid), 1)
     (finding,) = found(client, "gone-workers")
     assert finding.severity == "warning"
-    assert finding.what.endswith("its process has died")
+    assert "its process has died; locks that nobody renews run out within 30 s" in finding.what
 
 
 def test_one_stall_from_failing(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -127,9 +128,22 @@ def test_a_user_who_may_only_read_sees_everything_but_the_workers(
 # Notes
 
 
-def test_a_healthy_queue_has_no_notes(client: Client) -> None:
+def test_a_healthy_queue_has_no_notes(client: Client, redis_url: str) -> None:
     make_queue(client, "q", active=1)
-    assert one(client).notes == ()
+    client.call("PEXPIRE", "bull:q:active-0:lock", 30_000)
+    with contextlib.closing(connect(redis_url)[1]) as worker:
+        worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
+        assert one(client).notes == ()
+
+
+def test_locks_of_a_worker_that_is_gone_and_when_they_run_out(client: Client) -> None:
+    make_queue(client, "q", active=2)
+    for job_id, ttl_ms in (("active-0", 400_000), ("active-1", 600_000)):
+        client.call("PEXPIRE", f"bull:q:{job_id}:lock", ttl_ms)
+    ((text, commands),) = remarks(client)
+    assert text.startswith("2 jobs are held, and no worker is connected")
+    assert text.endswith("locks that nobody renews run out within 10 min")
+    assert commands == ("qctl jobs retry-stalled q --wait",)
 
 
 def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_url: str) -> None:
@@ -138,9 +152,19 @@ def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_ur
     assert remarks(client) == [("2 jobs have stalled, and no worker is there to notice", commands)]
     worker = connect(redis_url)[1]
     worker.call("CLIENT", "SETNAME", client_name("bull", "q"))
-    assert remarks(client) == [
-        ("2 jobs have stalled; workers notice that within a minute or two", commands)
-    ]
+    # Those that skip the stalled check never notice.
+    ((text, shown),) = remarks(client)
+    assert text.startswith("2 jobs have stalled, and whether a worker notices is unknown: no ")
+    assert shown == commands
+    for interval_ms, words in ((30_000, "30 s"), (600_000, "10 min")):
+        client.call("SET", "bull:q:stalled-check", round(time.time() * 1000), "PX", interval_ms)
+        assert remarks(client) == [
+            (
+                f"2 jobs have stalled; workers check for that every {words}, the second check puts "
+                "them back",
+                commands,
+            )
+        ]
     worker.close()
 
 

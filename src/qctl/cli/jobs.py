@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -26,10 +26,11 @@ from qctl.cli.stalled import retry_stalled
 from qctl.connect import Client
 from qctl.errors import UsageError
 from qctl.ops.fate import detail_with_fate, with_fates
+from qctl.ops.inspect import connected_workers
 from qctl.ops.job_logs import follow_logs, read_logs
 from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.lookup import find_queues
-from qctl.wire.clients import WorkerClient, list_workers
+from qctl.wire.clients import WorkerClient
 from qctl.wire.snapshot import QueueSnapshot
 
 app = new_app("Look at jobs; add them, run them again, delete them.")
@@ -74,7 +75,7 @@ def list_command(
             env.emit_json(job)
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
-    if any(job.state == "stalled" for job in jobs.jobs):
+    if any(job.state in {"active", "stalled"} for job in jobs.jobs):
         jobs = with_fates(
             client,
             snapshot.keys,
@@ -94,7 +95,7 @@ def list_command(
 
     if jobs.jobs:
         env.table(*look.table_of(jobs, datetime.now(UTC), env.width))
-    if state == "stalled":
+    if state in {"active", "stalled"}:
         for line in look.fate_lines(jobs):
             env.line(line)
     if remark := look.summary(jobs, limit=limit, filtered=only.is_set):
@@ -108,7 +109,7 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     _, client = env.redis()
     snapshot = _snapshot(env, client, queue)
     job = show_job(client, snapshot.keys, job_id)
-    if job.state == "stalled":
+    if job.state in {"active", "stalled"}:
         job = detail_with_fate(
             client,
             snapshot.keys,
@@ -169,10 +170,10 @@ def _snapshot(env: Environment, client: Client, queue: str) -> QueueSnapshot:
 
 def _workers(
     env: Environment, client: Client, snapshot: QueueSnapshot
-) -> list[WorkerClient] | None:
+) -> Sequence[WorkerClient] | None:
     address, _ = env.redis()
     keys = snapshot.keys
-    return list_workers(client, keys.prefix, [keys.name], address.db)
+    return connected_workers(client, keys.prefix, [keys.name], address.db)
 
 
 app.command("retry-stalled")(retry_stalled)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from qctl.ops.commands import command
+from qctl.ops.durations import duration
 from qctl.wire.snapshot import QueueSnapshot
 
 
@@ -16,6 +18,11 @@ class Note:
     commands: tuple[str, ...] = ()
 
 
+# Workers make the stalled check, each interval one of them; its key lives as long.
+NO_CHECK = (
+    "no stalled check has run lately, and with skipStalledCheck, or where jobs are fetched by "
+    "hand, none ever does"
+)
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 
@@ -31,6 +38,7 @@ def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
         paused(queue),
         legacy_paused(queue),
         stalled(queue, workers),
+        held_by_nobody_seen(queue, workers),
         unserved(queue, workers),
         limited(queue),
         maxed(queue),
@@ -66,18 +74,36 @@ def legacy_paused(queue: QueueSnapshot) -> Note | None:
 
 
 def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
-    """Jobs that nobody holds."""
+    """Jobs that nobody holds, and whether anybody puts them back."""
     if not queue.counts.stalled:
         return None
     count = jobs(queue.counts.stalled, "has", "have")
-    if workers is None:
-        text = f"{count} stalled; a worker, if there is one, notices that within a minute or two"
-    elif workers == 0:
-        text = f"{count} stalled, and no worker is there to notice"
-    else:
-        text = f"{count} stalled; workers notice that within a minute or two"
     look = _command(queue, "jobs list", "--state", "stalled")
-    return Note(text, (look, _command(queue, "jobs retry-stalled")))
+    commands = (look, _command(queue, "jobs retry-stalled"))
+    if workers == 0:
+        return Note(f"{count} stalled, and no worker is there to notice", commands)
+    clock = queue.stalled_clock
+    if not clock.ran_lately:
+        return Note(
+            f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}", commands
+        )
+    interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
+    text = f"workers check for that every {duration(interval_ms / 1000)}, the second check puts "
+    text += "it back" if queue.counts.stalled == 1 else "them back"
+    return Note(f"{count} stalled; {text}", commands)
+
+
+def held_by_nobody_seen(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Jobs with a lock whose worker is not connected, and when their locks run out."""
+    if workers != 0 or queue.longest_lock_ms is None:
+        return None
+    held = jobs(queue.counts.active - queue.counts.stalled, "is", "are")
+    left = duration(queue.longest_lock_ms / 1000)
+    return Note(
+        f"{held} held, and no worker is connected: it is closing and ends them, or has died; "
+        f"locks that nobody renews run out within {left}",
+        (_command(queue, "jobs retry-stalled", "--wait"),),
+    )
 
 
 def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
@@ -92,7 +118,7 @@ def limited(queue: QueueSnapshot) -> Note | None:
     limit = queue.rate_limit
     if limit is None or limit.holds is False:
         return None
-    left = f"{limit.left_ms / 1000:.1f} s"
+    left = duration(limit.left_ms / 1000)
     if limit.holds is None:
         # Each worker goes by its own limiter, so this matters only where jobs wait for one.
         if not queue.backlog:

@@ -1,33 +1,35 @@
-"""What becomes of a stalled job: what BullMQ's stalled check will do with it, and when.
+"""What becomes of a job whose worker is gone: what BullMQ's stalled check will do, and when.
 
-Every worker runs that check every ``stalledInterval`` (30 s by default), also while the queue is
-paused. The first check that sees a job marks it, the next one puts a marked job without a lock back
-to run next; one that stalled too often is then failed by the worker that takes it (wire format
-5.13).
+Workers run that check every ``stalledInterval`` (30 s by default), also while the queue is paused,
+unless they have ``skipStalledCheck``; code that fetches jobs by hand runs none. The first check
+that sees a job marks it, the next one puts a marked job without a lock back to run next; one that
+stalled too often is then failed by the worker that takes it (wire format 5.13). As long as a job
+has a lock, no check touches it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from qctl.connect import Client
+from qctl.ops.advice import NO_CHECK
 from qctl.ops.commands import command
+from qctl.ops.durations import duration
 from qctl.ops.jobs import Fate, Job, JobDetail, JobList
+from qctl.ops.stalled import is_absent
 from qctl.wire import lists
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, is_listed
 from qctl.wire.keys import QueueKeys
-
-# BullMQ's default; the real value is a worker option that stands nowhere in Redis.
-STALLED_INTERVAL_S = 30
-_SOON = f"within one or two stalled intervals (at most about {2 * STALLED_INTERVAL_S} s by default)"
+from qctl.wire.stalled_clock import StalledClock, read_clocks
 
 
 def fate(
     job: Job,
     workers: Sequence[WorkerClient] | None,
     *,
-    keys: QueueKeys,
+    clock: StalledClock,
     max_stalled_count: int,
     paused: bool = False,
     of_scheduler: bool = False,
@@ -35,12 +37,14 @@ def fate(
     """What will happen to a stalled job.
 
     Args:
+        clock: of its queue: whether stalled jobs are looked for.
         workers: connected to its queue; None when Redis does not tell (no CLIENT LIST).
         max_stalled_count: the workers' ``maxStalledCount``.
         of_scheduler: it is a job of a scheduler that exists; those never stall too often.
     """
     if job.missing:
         return Fate(outcome="none", text="its record is gone from Redis: nothing is left to run")
+    keys = clock.keys
     stall = job.stalled_count + 1
     too_often = stall > max_stalled_count and not of_scheduler
     verdict = f"this would be stall {stall} of {max_stalled_count} allowed"
@@ -55,15 +59,50 @@ def fate(
         if too_often:
             text += f" before one starts, which would fail it for good: {verdict}"
         return Fate(outcome="none", text=text)
-    if too_often:
-        text = f"would fail for good {_SOON}: {verdict}; {remedy} runs it again instead"
-        return Fate(outcome="fails", text=text)
     count = len(workers)
     who = "1 worker is connected" if count == 1 else f"{count} workers are connected"
-    text = f"put back to run next {_SOON}: {who}"
+    if not clock.ran_lately:
+        text = f"{NO_CHECK} ({who}); {remedy} puts it back"
+        if too_often:
+            text += f", a check would have it fail for good: {verdict}"
+        return Fate(outcome="unknown", text=text)
+    soon = _soon(clock)
+    if too_often:
+        text = f"would fail for good {soon}: {verdict}; {remedy} runs it again instead"
+        return Fate(outcome="fails", text=text)
+    text = f"put back to run next {soon}: {who}"
     if paused:
         text += "; it will run when the queue is resumed"
     return Fate(outcome="recovered", text=text)
+
+
+def _soon(clock: StalledClock) -> str:
+    """Within how long: a check marks the job, and the next one puts it back."""
+    interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
+    most = duration(2 * interval_ms / 1000)
+    return f"within one or two stalled intervals (at most about {most})"
+
+
+def fate_of_held(job: Job, workers: Sequence[WorkerClient] | None, keys: QueueKeys) -> Fate | None:
+    """What will happen to a job with a lock whose worker is not connected; None for all others."""
+    if not _is_held(job, workers):
+        return None
+    return _held(job.lock_ttl_ms or 0, keys)
+
+
+def _is_held(job: Job, workers: Sequence[WorkerClient] | None) -> bool:
+    is_gone = is_absent(job.worker, workers) and is_listed(job.worker or "")
+    return job.state == "active" and job.lock_ttl_ms is not None and is_gone
+
+
+def _held(lock_ttl_ms: int, keys: QueueKeys) -> Fate:
+    wait = command(keys.prefix, "jobs", "retry-stalled", keys.name, "--wait")
+    return Fate(
+        outcome="held",
+        text="its worker is not connected: it is closing and ends the job, or has died; then the "
+        f"lock runs out within {duration(lock_ttl_ms / 1000)}, and nothing puts the job back "
+        f"before; `{wait}` waits for that and does",
+    )
 
 
 def with_fates(
@@ -75,33 +114,31 @@ def with_fates(
     max_stalled_count: int,
     paused: bool,
 ) -> JobList:
-    """The same list, its stalled jobs with their fate.
+    """The same list, with the fate of those that have stalled or whose worker is gone.
 
     Args:
         workers: of any queue of this prefix, as ``list_workers`` gives them.
     """
     stalled = [job for job in jobs.jobs if job.state == "stalled"]
     live = _of_scheduler(client, keys, stalled)
+    (clock,) = read_clocks(client, [(keys, ())])
     mine = _serving(workers, keys)
-    return replace(
-        jobs,
-        jobs=tuple(
-            replace(
-                job,
-                fate=fate(
-                    job,
-                    mine,
-                    keys=keys,
-                    max_stalled_count=max_stalled_count,
-                    paused=paused,
-                    of_scheduler=job.scheduler in live,
-                ),
-            )
-            if job.state == "stalled"
-            else job
-            for job in jobs.jobs
-        ),
-    )
+    # One text for all, so that they can be told of in one line.
+    longest_ms = max((job.lock_ttl_ms or 0 for job in jobs.jobs if _is_held(job, mine)), default=0)
+
+    def fate_of(job: Job) -> Fate | None:
+        if job.state != "stalled":
+            return _held(longest_ms, keys) if _is_held(job, mine) else None
+        return fate(
+            job,
+            mine,
+            clock=clock,
+            max_stalled_count=max_stalled_count,
+            paused=paused,
+            of_scheduler=job.scheduler in live,
+        )
+
+    return replace(jobs, jobs=tuple(replace(job, fate=fate_of(job)) for job in jobs.jobs))
 
 
 def detail_with_fate(
@@ -113,16 +150,17 @@ def detail_with_fate(
     max_stalled_count: int,
     paused: bool,
 ) -> JobDetail:
-    """One job in full, with its fate if it is stalled."""
+    """One job in full, with its fate if it has stalled or its worker is gone."""
     if job.state != "stalled":
-        return job
+        return replace(job, fate=fate_of_held(job, _serving(workers, keys), keys))
+    (clock,) = read_clocks(client, [(keys, ())])
     live = _of_scheduler(client, keys, [job])
     return replace(
         job,
         fate=fate(
             job,
             _serving(workers, keys),
-            keys=keys,
+            clock=clock,
             max_stalled_count=max_stalled_count,
             paused=paused,
             of_scheduler=job.scheduler in live,

@@ -45,10 +45,10 @@ _REMEMBERED = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What becomes of a stalled job if nobody intervenes.
+    """What becomes of a job whose worker is gone if nobody intervenes.
 
     Args:
-        outcome: ``recovered``, ``fails``, ``none`` (it stays as it is) or ``unknown``.
+        outcome: ``recovered``, ``fails``, ``none`` (it stays), ``unknown``, ``held`` by its lock.
         text: the same for people, with the reason.
     """
 
@@ -65,7 +65,7 @@ class Job:
         data: the payload; the raw text when it is not JSON.
         runtime_s: how long it has run so far or did run, in seconds.
         missing: the id stands in the list, but the job's record is gone from Redis.
-        fate: of a stalled job, when it was asked for.
+        fate: of a job that has stalled or whose worker is gone, when it was asked for.
     """
 
     id: str

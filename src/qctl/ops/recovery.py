@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qctl.ops.fate import STALLED_INTERVAL_S
 from qctl.wire.active import ActiveJob
 from qctl.wire.stalled_clock import StalledClock
 
@@ -34,6 +33,8 @@ class Recovery:
         min_s, max_s: from the end of the old process until the jobs are back, to run next.
         lock_ms: how long a lock lasts, judged by the locks there are.
         interval_ms: between two stalled checks; ``interval_assumed`` when no key told.
+        is_checked: whether a stalled check ran within its interval; if not, perhaps none ever
+            runs, and the jobs stay where they are.
         next_check_ms: from now until the next check may have an effect.
     """
 
@@ -44,6 +45,7 @@ class Recovery:
     lock_ms: int
     interval_ms: int
     interval_assumed: bool
+    is_checked: bool
     next_check_ms: int
 
 
@@ -67,7 +69,7 @@ def recovery_of(
         boot_s: the new process takes so long to start a worker, least and most.
         now_ms: by this host's clock, epoch milliseconds.
     """
-    interval_ms, assumed = _interval_ms(clock, now_ms)
+    interval_ms, assumed = clock.interval_ms(now_ms)
     slack_ms = interval_ms if leaves_in_s is None else round((SLACK_S + leaves_in_s) * 1000)
     lock_ms, least_lock_ms = _lock_ms(jobs, now_ms, slack_ms)
     key_ms = (clock.next_in_ms - slack_ms, clock.next_in_ms)
@@ -97,6 +99,7 @@ def recovery_of(
         lock_ms=lock_ms,
         interval_ms=interval_ms,
         interval_assumed=assumed,
+        is_checked=clock.ran_lately,
         next_check_ms=clock.next_in_ms,
     )
 
@@ -119,17 +122,3 @@ def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int
     lock_ms = LOCK_MS if least <= LOCK_MS <= most + _TOLERANCE_MS else max(most, least)
     half = max(least // 2 - _TOLERANCE_MS // 3, 0)
     return lock_ms, min(half, max(min(ttl for ttl, _ in locks) - slack_ms, 0))
-
-
-def _interval_ms(clock: StalledClock, now_ms: int) -> tuple[int, bool]:
-    """The interval, from when the last check ran and what is left of its key; and whether it is a
-    guess.
-    """
-    default = STALLED_INTERVAL_S * 1000
-    if clock.checked_at_ms is None or not clock.next_in_ms:
-        return default, True
-    told = now_ms - clock.checked_at_ms + clock.next_in_ms
-    if abs(told - default) <= _TOLERANCE_MS:
-        return default, False
-    # A clock that is wrong by much shows in an interval shorter than what is left of it.
-    return (told, False) if told >= clock.next_in_ms else (max(default, clock.next_in_ms), True)

@@ -149,12 +149,21 @@ def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bo
     A worker that is closing has left CLIENT LIST too, but goes on renewing its locks; waiting for
     the lock to run out tells the two apart.
     """
-    if job.is_orphan or workers is None:
+    return not job.is_orphan and is_absent(job.worker, workers)
+
+
+def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
+    """Whether a worker of this name is known not to be connected; None for one without a name.
+
+    Args:
+        workers: connected to its queue; None when Redis does not tell.
+    """
+    if workers is None:
         return False
     if not workers:
         return True
     named = {worker.worker_name for worker in workers}
-    return job.worker is not None and None not in named and job.worker not in named
+    return name is not None and None not in named and name not in named
 
 
 def await_locks(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from qctl.ops.advice import NO_CHECK
 from qctl.ops.interruption import JobRef
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
@@ -105,6 +106,7 @@ def _active(impact: Impact) -> Aspect:
         notes.append(f"ids: {_ids(worst)}")
     if others:
         notes.append(f"{counted(others, 'job')} in hand of other workers, unaffected")
+    notes += _unseen(impact)
     if impact.unattributed:
         notes.append(
             f"{counted(len(impact.unattributed), 'job')} of these may be another worker's: that "
@@ -113,6 +115,20 @@ def _active(impact: Impact) -> Aspect:
     notes += _last_time(impact)
     notes += [_usual(impact, row) for row in impact.runtimes[:_MOST_ROWS]]
     return Aspect("Active jobs", text, notes, "bold red" if worst else "green")
+
+
+def _unseen(impact: Impact) -> Iterator[str]:
+    """Jobs with a lock in queues to which no worker is connected."""
+    empty = {q.name for q in impact.queues if q.workers == 0 and not q.other_workers}
+    held = [
+        job.lock_ttl_ms for job in impact.jobs if job.queue in empty and job.lock_ttl_ms is not None
+    ]
+    if held:
+        yield (
+            f"{counted(len(held), 'job')} held, and no worker is connected: if it has died, the "
+            f"locks run out within {duration(max(held) / 1000)}, and nothing puts the jobs back "
+            "before"
+        )
 
 
 def _last_time(impact: Impact) -> Iterator[str]:
@@ -194,6 +210,7 @@ def _recovery(impact: Impact) -> Aspect:
     if not rows:
         return Aspect("Run again", "unknown", ())
     low, high = min(row.min_s for row in rows), max(row.max_s for row in rows)
+    unchecked = [visible(row.queue, 30) for row in rows if not row.is_checked]
     notes = ["after the process has gone: its locks run out, then two stalled checks"]
     who = {
         "restarted": "no other worker is there: the restarted one checks when it starts",
@@ -213,7 +230,15 @@ def _recovery(impact: Impact) -> Aspect:
             if left_s
             else "the next check may come at any moment"
         )
-    return Aspect("Run again", f"in {_range(low, high)}", notes)
+    if not unchecked:
+        return Aspect("Run again", f"in {_range(low, high)}", notes)
+    # What follows holds only if some worker looks for stalled jobs.
+    notes = [
+        f"{named(unchecked)}: {NO_CHECK}; then they stay until qctl jobs retry-stalled is typed",
+        f"if one runs: in {_range(low, high)}",
+        *notes,
+    ]
+    return Aspect("Run again", "unknown", notes, "yellow")
 
 
 def _clocks(row: Recovery) -> str:

@@ -97,7 +97,7 @@ def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
 
 
 def fate_lines(jobs: JobList) -> list[str]:
-    """What becomes of the stalled jobs, one line for each kind of fate."""
+    """What becomes of the jobs whose workers are gone, one line for each kind of fate."""
     ids: dict[str, list[str]] = {}
     for job in jobs.jobs:
         if job.fate is not None:
@@ -154,7 +154,8 @@ _FATES = {
     "recovered": Cell("recovered", "green"),
     "fails": Cell("fails", "red"),
     "none": Cell("stays", "yellow"),
-    "unknown": Cell("unknown", "dim"),
+    "unknown": Cell("unknown", "yellow"),
+    "held": Cell("held", "yellow"),
 }
 
 

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from qctl.ops.durations import duration, short_duration
+
+__all__ = [
+    "ELLIPSIS",
+    "cells",
+    "count",
+    "counted",
+    "duration",
+    "short_count",
+    "short_duration",
+    "shortened",
+    "size",
+    "visible",
+]
+
 # Printable for Python, yet drawn as nothing: fillers, joiners and variation selectors.
 _INVISIBLE = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
@@ -76,32 +91,6 @@ def cells(text: str) -> int:
             continue
         width += 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
     return width
-
-
-def duration(seconds: float) -> str:
-    """A duration in words: ``0.4 s``, ``42 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``."""
-    if seconds < 0:
-        return f"-{duration(-seconds)}"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    return _two_units(seconds, (" d", " h", " min", " s"), " ")
-
-
-def short_duration(seconds: float) -> str:
-    """The same for a table cell: ``0s``, ``42s``, ``4m10s``, ``2h5m``, ``3d4h``."""
-    return _two_units(max(seconds, 0), ("d", "h", "m", "s"), "")
-
-
-def _two_units(seconds: float, units: tuple[str, ...], separator: str) -> str:
-    whole = round(seconds)
-    sizes = (86_400, 3_600, 60, 1)
-    for index, size in enumerate(sizes):
-        if whole >= size or size == 1:
-            major, rest = divmod(whole, size)
-            minor = rest // sizes[index + 1] if index < 3 else 0
-            text = f"{major}{units[index]}"
-            return text + (f"{separator}{minor}{units[index + 1]}" if minor else "")
-    raise AssertionError("seconds are the last unit")
 
 
 def count(number: int) -> str:

@@ -18,9 +18,12 @@ from qctl.errors import ReplyError
 from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder, parse_holder
+from qctl.wire.stalled_clock import StalledClock
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
+# What PTTL answers for a key that does not exist.
+_GONE = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class QueueSnapshot:
         lease: the drain at work on it now.
         concurrency: how many of its jobs may be active at once over all workers, if that is set.
         rate_limit: the window in which jobs are counted now; None when there is none.
+        longest_lock_ms: what is left of the active job's lock that runs out last; None without one.
+        stalled_clock: when stalled jobs are looked for; only read where a job is active.
     """
 
     keys: QueueKeys
@@ -99,6 +104,8 @@ class QueueSnapshot:
     pause_note: Holder | None
     lease: Holder | None
     rate_limit: RateLimit | None
+    longest_lock_ms: int | None
+    stalled_clock: StalledClock
 
     @property
     def backlog(self) -> int:
@@ -165,7 +172,6 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
         "completed": ("ZCARD", keys("completed")),
         "failed": ("ZCARD", keys("failed")),
         "schedulers": ("ZCARD", keys("repeat")),
-        "limiter": ("GET", keys("limiter")),
         "limiter_ms": ("PTTL", keys("limiter")),
         "has_meta": ("EXISTS", keys("meta")),
         "has_id": ("EXISTS", keys("id")),
@@ -179,18 +185,27 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
 def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]]:
     if _error(first) is not None:
         return []
-    locks: list[tuple[Arg, ...]] = [("EXISTS", keys.lock(job_id)) for job_id in _active(first)]
+    locks: list[tuple[Arg, ...]] = [("PTTL", keys.lock(job_id)) for job_id in _active(first)]
     ages: list[tuple[Arg, ...]] = [
         ("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)
     ]
-    again: list[tuple[Arg, ...]] = [("LRANGE", keys("active"), 0, -1)] if locks else []
+    again: list[tuple[Arg, ...]] = []
+    if locks:
+        again = [
+            ("LRANGE", keys("active"), 0, -1),
+            ("GET", keys("stalled-check")),
+            ("PTTL", keys("stalled-check")),
+        ]
+    if first["limiter_ms"] > 0:
+        again.append(("GET", keys("limiter")))
     return [*locks, *again, *ages]
 
 
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any]
 ) -> QueueSnapshot | ReplyError | None:
-    # A waiting id may be the name of another key, such as ``wait``: then it has no age.
+    # A waiting id may be the name of another key, such as ``wait``: then it has no age. Likewise
+    # a counter of another type, of which only a queue with a maximum takes notice.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:
@@ -198,11 +213,15 @@ def _snapshot(
     active = _active(first)
     locks, rest = second[: len(active)], iter(second[len(active) :])
     there = frozenset(next(rest)) if active else frozenset()
+    checked = (typed(next(rest), None), next(rest)) if active else (None, 0)
+    used = typed(next(rest), None) if first["limiter_ms"] > 0 else None
     ages = list(rest)
     legacy_paused = first["paused"] - _trailing_marker(first["paused_tail"])
     waiting = first["wait"] - _trailing_marker(first["wait_tail"]) + legacy_paused
     stalled = tuple(
-        job_id for job_id, lock in zip(active, locks, strict=True) if not lock and job_id in there
+        job_id
+        for job_id, lock in zip(active, locks, strict=True)
+        if lock == _GONE and job_id in there
     )
     paused, version, concurrency, maximum = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
@@ -231,25 +250,19 @@ def _snapshot(
         pause_note=parse_holder(first["pause_note"]),
         lease=parse_holder(first["lease"]),
         rate_limit=(
-            RateLimit(
-                used=number(typed(first["limiter"], None)),
-                maximum=number(maximum),
-                left_ms=first["limiter_ms"],
-            )
+            RateLimit(number(used), number(maximum), first["limiter_ms"])
             if first["limiter_ms"] > 0
             else None
         ),
+        longest_lock_ms=max((lock for lock in locks if lock >= 0), default=None),
+        stalled_clock=StalledClock(keys, number(checked[0]), max(checked[1], 0), frozenset()),
     )
 
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
     for label, reply in first.items():
-        if not isinstance(reply, ReplyError):
-            continue
         # A user whose keys are limited to the prefix cannot see qctl's notes: unknown, no error.
-        # Likewise a counter of another type, of which only a queue with a maximum takes notice.
-        is_odd = label == "limiter" and reply.code == "WRONGTYPE"
-        if label not in {"pause_note", "lease"} and not is_odd:
+        if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
             return reply
     return None
 

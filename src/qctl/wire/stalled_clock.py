@@ -9,6 +9,11 @@ from qctl.connect import Arg, Client
 from qctl.wire.jobs import number, raised, typed
 from qctl.wire.keys import QueueKeys
 
+# BullMQ's default stalledInterval; the real one is a worker's option that stands nowhere in Redis.
+DEFAULT_INTERVAL_MS = 30_000
+# Two clocks, a moment of network: an interval this near to the default is the default.
+_TOLERANCE_MS = 1_500
+
 
 @dataclass(frozen=True, slots=True)
 class StalledClock:
@@ -25,6 +30,31 @@ class StalledClock:
     checked_at_ms: int | None
     next_in_ms: int
     marked: frozenset[str]
+
+    @property
+    def ran_lately(self) -> bool:
+        """Whether a check ran within its interval.
+
+        If not, perhaps none ever runs: workers with ``skipStalledCheck``, and code that fetches
+        jobs by hand, run none.
+        """
+        return self.next_in_ms > 0
+
+    def interval_ms(self, now_ms: int) -> tuple[int, bool]:
+        """The interval, by when the last check ran and what is left of its key; and whether it is
+        a guess.
+
+        Args:
+            now_ms: by this host's clock, epoch milliseconds.
+        """
+        if self.checked_at_ms is None or not self.next_in_ms:
+            return DEFAULT_INTERVAL_MS, True
+        told = now_ms - self.checked_at_ms + self.next_in_ms
+        if abs(told - DEFAULT_INTERVAL_MS) <= _TOLERANCE_MS:
+            return DEFAULT_INTERVAL_MS, False
+        # A clock that is wrong by much shows in an interval shorter than what is left of it.
+        is_possible = told >= self.next_in_ms
+        return (told, False) if is_possible else (max(DEFAULT_INTERVAL_MS, self.next_in_ms), True)
 
 
 def read_clocks(
