@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,32 @@ def test_the_page_names_every_check(server: RedisServer) -> None:
     text = PAGE.read_text().partition("## Checks")[2].partition("## ")[0]
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == [name_of(check) for check in CHECKS]
+
+
+def test_what_is_left_without_a_job_or_a_state_goes_as_the_remedy_says(
+    server: RedisServer, store: Client
+) -> None:
+    put(store, "good", "completed")
+    for place, job_id in (("wait", "w 1"), ("completed", "c1"), ("delayed", "d1")):
+        put(store, job_id, place)
+        store.call("DEL", Q(job_id))
+    put(store, "lost", "")
+    put(store, "ended", "", finishedOn=1_700_000_000_000)
+    # Left by a worker that took an id without a job.
+    store.call("HSET", Q("ghost"), "processedOn", "1", "ats", "1")
+    checks = {"missing-hashes", "lost-jobs"}
+    findings = json.loads(doctor(server, "--json").out)["findings"]
+    shown = [c for f in findings if f["check"] in checks for c in f["commands"]]
+    assert len(shown) == 3
+    for command in shown:
+        words = shlex.split(command)
+        assert words[0] == "qctl"
+        ran = run(*words[1:], terminal=True, stdin="y\n")
+        assert ran.code == 0, (command, ran)
+    left = json.loads(doctor(server, "--full", "--json").out)["findings"]
+    assert not checks & {f["check"] for f in left}
+    assert store.call("EXISTS", Q("ghost")) == 0
+    assert store.call("ZRANGE", Q("completed"), 0, -1) == ["good"]
+    # The queue's own hashes are no jobs, whatever they are called.
+    assert run("jobs", "remove", "q", "meta", QCTL_REDIS_URL=server.url).code != 0
+    assert store.call("EXISTS", Q("meta")) == 1

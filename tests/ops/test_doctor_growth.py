@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from qctl.connect import Client
@@ -48,7 +50,9 @@ def test_kept_jobs_without_a_bound(store: Client, state: str) -> None:
     (finding,) = found(store, "kept-finished-jobs")
     assert finding.severity == "info"
     assert finding.evidence["count"] == 35
-    assert finding.evidence["per_day"] == 24.0
+    # The newest is from years ago.
+    assert finding.evidence["per_day"] == 0
+    assert "24 hours" not in finding.what
     assert f"none of the newest has {option}" in finding.what
     for number in range(35, 52):
         put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
@@ -57,6 +61,21 @@ def test_kept_jobs_without_a_bound(store: Client, state: str) -> None:
     for number in range(52, 60):
         put(store, str(number), state, score=1_700_000_000_000 + number * 3_600_000)
     assert found(store, "kept-finished-jobs") == []
+
+
+@pytest.mark.usefixtures("many")
+def test_the_pace_is_counted_and_not_extrapolated(store: Client) -> None:
+    now = int(time.time() * 1000)
+    # A burst: all within 32 ms, 23 minutes ago.
+    for number in range(32):
+        put(store, str(number), "failed", score=now - 1_380_000 + number)
+    (finding,) = found(store, "kept-finished-jobs")
+    assert finding.evidence["per_day"] is None
+    assert "it keeps 32 failed jobs, all from the last 23 min" in finding.what
+    put(store, "old", "failed", score=now - 90_000_000)
+    (finding,) = found(store, "kept-finished-jobs")
+    assert finding.evidence["per_day"] == 32
+    assert "it keeps 33 failed jobs, 32 of them from the last 24 hours" in finding.what
 
 
 @pytest.mark.parametrize(

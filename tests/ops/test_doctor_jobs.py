@@ -108,11 +108,15 @@ def test_ids_without_a_hash(store: Client, full: bool) -> None:
     store.call("ZADD", Q("completed"), 1, "c1", 2, "c2")
     (finding,) = found(store, "missing-hashes", full=full)
     assert finding.severity == "warning"
+    # Nobody takes what is done.
+    assert finding.what == "2 ids without a job: 2 in completed; none of them would be run"
     store.call("LPUSH", Q("wait"), "w1")
     (finding,) = found(store, "missing-hashes", full=full)
     assert finding.severity == "error"
     assert finding.evidence["by_state"] == {"completed": 2, "wait" if not full else "waiting": 1}
     assert "3 ids without a job" in finding.what
+    assert "workers would run 1 of them without a name or data" in finding.what
+    assert finding.commands == ("qctl jobs remove q w1 c1 c2",)
 
 
 def test_how_many_ids_were_looked_at_is_said(
@@ -127,6 +131,19 @@ def test_how_many_ids_were_looked_at_is_said(
     assert result(diagnosis, "missing-hashes").why == "4 of 9 ids; --full looks at all"
     (finding,) = found(store, "missing-hashes", full=True)
     assert finding.evidence["ids"] == ["4"]
+
+
+def test_what_has_looked_at_all_does_not_recommend_itself(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        put(store, str(number))
+    # As where keys are added while the walk is on.
+    monkeypatch.setattr(keyspace, "database_size", lambda _: 10**6)
+    assert "--full" in result(diagnose(store), "lost-jobs").why
+    checks = diagnose(store, full=True).checks
+    assert "of 1,000,000 keys" in "; ".join(check.why for check in checks)
+    assert "--full" not in "; ".join(check.why for check in checks)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -145,7 +162,9 @@ def test_jobs_in_no_state(store: Client, full: bool) -> None:
     assert finding.severity == "error"
     assert finding.evidence["lost"] == ["lost"]
     assert finding.evidence["leftovers"] == 2
-    assert finding.commands == ("qctl jobs show q lost",)
+    assert finding.commands[0] == "qctl jobs show q lost"
+    assert finding.commands[1].split()[:5] == ["qctl", "jobs", "remove", "q", "lost"]
+    assert set(finding.commands[1].split()[5:]) == {"ended", "ghost"}
 
 
 def test_bullmq_pro_may_keep_jobs_elsewhere(store: Client) -> None:

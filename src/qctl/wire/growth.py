@@ -13,6 +13,7 @@ from qctl.wire.keys import QueueKeys
 # BullMQ's own limit, which a queue has before anybody writes one (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
 _JOBS = 20
+_DAY_MS = 86_400_000
 _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
 
 
@@ -33,7 +34,8 @@ class KeptJobs:
         bounded: whether any of these says how many are kept or for how long.
         looked_at: how many of these were read.
         oldest_ms, newest_ms: when the first and the last of all kept ones ended.
-        per_day: how many end in a day, at the pace of the newest; None when that cannot be told.
+        last_day: of those kept now, how many ended in the last 24 hours; None where the oldest is
+            younger than that, so that a day cannot be counted.
     """
 
     keys: QueueKeys
@@ -42,7 +44,7 @@ class KeptJobs:
     looked_at: int
     oldest_ms: int | None
     newest_ms: int | None
-    per_day: float | None
+    last_day: int | None
 
 
 def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLength]:
@@ -60,17 +62,25 @@ def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLe
     return found
 
 
-def kept_jobs(client: Client, places: Sequence[tuple[QueueKeys, str]]) -> list[KeptJobs]:
-    """Of each queue and state (``completed`` or ``failed``), in two round trips."""
+def kept_jobs(
+    client: Client, places: Sequence[tuple[QueueKeys, str]], now_ms: int
+) -> list[KeptJobs]:
+    """Of each queue and state (``completed`` or ``failed``), in two round trips.
+
+    Args:
+        now_ms: epoch milliseconds.
+    """
     windows: list[tuple[Arg, ...]] = []
     for keys, state in places:
         windows += [
             ("ZREVRANGE", keys(state), 0, _JOBS - 1, "WITHSCORES"),
             ("ZRANGE", keys(state), 0, 0, "WITHSCORES"),
+            ("ZCOUNT", keys(state), f"({now_ms - _DAY_MS}", "+inf"),
         ]
     replies = client.pipeline(windows) if windows else []
-    newest = [typed(reply, []) for reply in replies[::2]]
-    oldest = [typed(reply, []) for reply in replies[1::2]]
+    newest = [typed(reply, []) for reply in replies[::3]]
+    oldest = [typed(reply, []) for reply in replies[1::3]]
+    lately = [typed(reply, None) for reply in replies[2::3]]
     reads = [
         ("HGET", keys(job_id), "opts")
         for (keys, _), flat in zip(places, newest, strict=True)
@@ -78,18 +88,20 @@ def kept_jobs(client: Client, places: Sequence[tuple[QueueKeys, str]]) -> list[K
     ]
     opts = iter(client.pipeline(reads) if reads else ())
     found = []
-    for (keys, state), flat, first in zip(places, newest, oldest, strict=True):
+    for (keys, state), flat, first, count in zip(places, newest, oldest, lately, strict=True):
         own = [typed(next(opts), None) for _ in flat[::2]]
         times = [time for score in flat[1::2] if (time := number(score)) is not None]
+        oldest_ms = number(first[1]) if first else None
+        is_covered = oldest_ms is not None and oldest_ms <= now_ms - _DAY_MS
         found.append(
             KeptJobs(
                 keys=keys,
                 state=state,
                 bounded=any(_is_bounded(text, _OPTIONS[state]) for text in own),
                 looked_at=len(own),
-                oldest_ms=number(first[1]) if first else None,
+                oldest_ms=oldest_ms,
                 newest_ms=times[0] if times else None,
-                per_day=_per_day(times),
+                last_day=count if is_covered else None,
             )
         )
     return found
@@ -109,9 +121,3 @@ def _is_bounded(opts: str | None, option: str) -> bool:
 def _at_least_0(value: Any) -> bool:
     told = number(value)
     return told is not None and told >= 0
-
-
-def _per_day(times: Sequence[int]) -> float | None:
-    if len(times) < 2 or times[0] <= times[-1]:
-        return None
-    return (len(times) - 1) / ((times[0] - times[-1]) / 86_400_000)

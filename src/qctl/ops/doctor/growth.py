@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
+from qctl.ops.durations import duration
 from qctl.ops.inspect import moment
 from qctl.wire.growth import KeptJobs, kept_jobs, stream_lengths
 
@@ -50,15 +51,19 @@ def kept_finished_jobs(look: Look) -> Iterator[Finding]:
         for state in ("completed", "failed")
     }
     large = {place: count for place, count in counts.items() if count >= MANY}
-    for kept in kept_jobs(look.client, list(large)):
+    for kept in kept_jobs(look.client, list(large), look.now_ms):
         count = large[kept.keys, kept.state]
         if not kept.bounded and count % _ROUND:
-            yield _unbounded(kept, count)
+            yield _unbounded(kept, count, look.now_ms)
 
 
-def _unbounded(kept: KeptJobs, count: int) -> Finding:
+def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
     option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-    pace = f", {kept.per_day:,.0f} more a day at the present pace" if kept.per_day else ""
+    # Counted, not extrapolated: a burst says nothing about a day.
+    pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
+    age_ms = 0 if kept.oldest_ms is None else now_ms - kept.oldest_ms
+    if kept.last_day is None and age_ms > 0:
+        pace = f", all from the last {duration(age_ms / 1000)}"
     return Finding(
         severity="warning" if count >= VERY_MANY else "info",
         subject=queue(kept.keys.name),
@@ -67,7 +72,7 @@ def _unbounded(kept: KeptJobs, count: int) -> Finding:
             "state": kept.state,
             "count": count,
             "jobs_looked_at": kept.looked_at,
-            "per_day": None if kept.per_day is None else round(kept.per_day, 1),
+            "per_day": kept.last_day,
             "oldest_at": None if kept.oldest_ms is None else moment(kept.oldest_ms),
         },
         remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see it",

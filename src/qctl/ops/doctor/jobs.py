@@ -31,7 +31,10 @@ from qctl.wire.versions import of_other_libraries
 # Keys of the database that are passed without --full, and jobs whose place is then looked for.
 MOST_KEYS = 30_000
 MOST_JOBS = 2000
-_DONE = frozenset({"completed", "failed"})
+# States from which workers take ids, whatever there is behind them.
+_TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "active"})
+# Ids that a command to type names at most.
+MOST_NAMED = 20
 # Of stuck parents.
 _CURES = {
     "failed": "retry or remove these children; give children failParentOnFailure, "
@@ -121,7 +124,7 @@ def last_stall(look: Look) -> Iterator[Finding]:
 
 
 def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
-    """Ids in a state whose job is gone: workers run them as jobs without a name or data."""
+    """Ids in a state whose job is gone; those that wait are run as jobs without a name or data."""
     read = all_bare_ids if look.full else sample_bare_ids
     ids = read(look.client, look.snapshots)
     for keys, found in _by_queue(ids.found, lambda bare: bare.keys).items():
@@ -129,19 +132,35 @@ def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
         for bare in found:
             states.setdefault(bare.state, []).append(bare.id)
         listed = ", ".join(f"{len(each):,} in {state}" for state, each in states.items())
-        is_grave = bool(states.keys() - _DONE)
+        taken = [bare.id for bare in found if bare.state in _TAKEN]
+        # First those that will be run.
+        ordered = [*taken, *(bare.id for bare in found if bare.state not in _TAKEN)]
+        those = "a worker would run it" if len(taken) == 1 else "workers would run them"
+        if len(taken) < len(found):
+            those = f"workers would run {len(taken):,} of them"
         yield Finding(
-            severity="error" if is_grave else "warning",
+            severity="error" if taken else "warning",
             subject=queue(keys.name),
-            what=f"{len(found):,} ids without a job: {listed}"
-            + ("; a worker would run them as jobs without a name or data" if is_grave else ""),
-            evidence=_examples("ids", [bare.id for bare in found])
+            what=f"{_ids(len(found))} without a job: {listed}"
+            + (f"; {those} without a name or data" if taken else "; none of them would be run"),
+            evidence=_examples("ids", ordered)
             | {"by_state": {state: len(each) for state, each in states.items()}},
-            remedy="find out who deletes jobs' keys (evictions, scripts), then remove these ids "
-            "with BullMQ's queue.remove(id)",
+            remedy="find out who deletes jobs' keys (evictions, scripts); "
+            + _removal(len(ordered), "this takes these ids away"),
+            commands=(look.command("jobs remove", keys.name, *ordered[:MOST_NAMED]),),
         )
     if ids.looked_at < ids.total:
-        yield Scope(f"{ids.looked_at:,} of {ids.total:,} ids; --full looks at all")
+        yield look.scope(f"{ids.looked_at:,} of {ids.total:,} ids")
+
+
+def _ids(number: int) -> str:
+    return "1 id" if number == 1 else f"{number:,} ids"
+
+
+def _removal(number: int, text: str) -> str:
+    if number > MOST_NAMED:
+        return f"{text}, {MOST_NAMED} at a time: doctor then names the next"
+    return text
 
 
 def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
@@ -155,23 +174,29 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
         if keys in others:
             continue
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
-        rest = len(found) - len(lost)
+        lost_ids, rest = set(lost), len(found) - len(lost)
         parts = [f"{advice.jobs(len(lost), 'is', 'are')} in no state and will never run"] * bool(
             lost
         )
-        parts += [f"{rest:,} leftovers of ended or removed jobs are in no state"] * bool(rest)
-        example = (lost or [stray.id for stray in found])[0]
+        leftovers = "leftover of an ended or removed job is in no state"
+        if rest > 1:
+            leftovers = "leftovers of ended or removed jobs are in no state"
+        parts += [f"{rest:,} {leftovers}"] * bool(rest)
+        ids = sorted((stray.id for stray in found), key=lambda job_id: job_id not in lost_ids)
+        again = "add again what is still wanted; " if lost else ""
         yield Finding(
             severity="error" if lost else "info",
             subject=queue(keys.name),
             what="; ".join(parts),
             evidence=_examples("lost", lost) | {"leftovers": rest, "jobs_looked_at": walked.jobs},
-            remedy="add again what is still wanted; BullMQ's queue.removeOrphanedJobs() deletes "
-            "all of them",
-            commands=(look.command("jobs show", keys.name, example),),
+            remedy=again + _removal(len(ids), "the second command deletes them"),
+            commands=(
+                look.command("jobs show", keys.name, ids[0]),
+                look.command("jobs remove", keys.name, *ids[:MOST_NAMED]),
+            ),
         )
     if not walked.is_complete or walked.left:
-        yield Scope(f"{walked.jobs:,} jobs among {walked}; --full looks at all")
+        yield look.scope(f"{walked.jobs:,} jobs among {walked}")
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
         yield Scope(f"not {names}: of another library, which may keep jobs elsewhere")
@@ -203,7 +228,7 @@ def stale_deduplications(look: Look) -> Iterator[Finding | Scope]:
             remedy="free them with BullMQ's queue.removeDeduplicationKey(id)",
         )
     if not walked.is_complete:
-        yield Scope(f"{walked}; --full looks at all")
+        yield look.scope(str(walked))
 
 
 def stuck_parents(look: Look) -> Iterator[Finding | Scope]:
@@ -212,7 +237,7 @@ def stuck_parents(look: Look) -> Iterator[Finding | Scope]:
     for keys, found in _by_queue(looked.found, lambda parent: parent.keys).items():
         yield _stuck(look, keys, found)
     if looked.looked_at < looked.total:
-        yield Scope(f"{looked.looked_at:,} of {looked.total:,} parents; --full looks at all")
+        yield look.scope(f"{looked.looked_at:,} of {looked.total:,} parents")
 
 
 def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:

@@ -11,7 +11,7 @@ from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.ops.commands import command, quoted
-from qctl.ops.doctor.findings import CannotTellError, NotHereError
+from qctl.ops.doctor.findings import CannotTellError, NotHereError, Scope
 from qctl.ops.inspect import connected_workers, managed_processes
 from qctl.ops.lookup import Queues
 from qctl.wire import server
@@ -68,6 +68,10 @@ class Look:
         for job in read_active(self.client, self.keys):
             found.setdefault(job.keys, []).append(job)
         return found
+
+    def scope(self, looked_at: str) -> Scope:
+        """How much a check looked at; that ``--full`` takes more, unless this is it."""
+        return Scope(looked_at if self.full else f"{looked_at}; --full looks at all")
 
     def command(self, verb: str, *words: str) -> str:
         """A qctl command to show, with this look's prefix."""

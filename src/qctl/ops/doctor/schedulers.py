@@ -88,8 +88,8 @@ def _registrations(look: Look) -> tuple[Sequence[Registration], Sequence[Scope]]
     found, total = look.once(
         "registrations", lambda: read_registrations(look.client, look.snapshots, full=look.full)
     )
-    scope = f"{len(found):,} of {total:,} schedulers; --full looks at all"
-    return found, [Scope(scope)] if len(found) < total else []
+    scope = look.scope(f"{len(found):,} of {total:,} schedulers")
+    return found, [scope] if len(found) < total else []
 
 
 def _schedulers(number: int, one: str, many: str) -> str:

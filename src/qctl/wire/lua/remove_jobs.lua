@@ -74,10 +74,11 @@ end
 -- A job that may go, and where it is; or nil and why it may not.
 local function look(from, id, where)
   local key = from .. id
-  local fields = is_job(key) and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey")
-      or {}
-  -- The id may be the name of another key, such as "meta": then there is no job to delete.
-  local is_real = fields[1] or false
+  local fields = is_job(key)
+      and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey", "ats") or {}
+  -- The id may be the name of another key, such as "meta": then there is no job to delete. Of an id
+  -- that a worker took without a job there is a hash with its starts alone (wire format T8).
+  local is_real = fields[1] or fields[5] or false
   if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
     return nil, "locked"
   elseif is_real and is_next_run(from, id, fields[2]) then
