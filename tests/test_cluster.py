@@ -89,7 +89,7 @@ def test_pause_and_resume(cluster: Cluster, keys: QueueKeys) -> None:
     assert is_paused(client, keys)
     assert not resume(client, keys, owner="you").owned
     outcome = resume(client, keys, owner="me")
-    assert (outcome.changed, outcome.moved) == (True, 1)
+    assert (outcome.changed, outcome.moved) == (True, 2)
     assert row(client, "wait", keys) == ["a", "old"]
     assert [event["event"] for event in events(client, keys)] == ["paused", "resumed"]
 

@@ -164,7 +164,8 @@ class FakeQueues:
         fields = pairs(call("HGETALL", keys(job_id)))
         states = ("completed", "failed", "delayed", "waiting-children", "prioritized")
         found = [state for state in states if call("ZSCORE", keys(state), job_id)]
-        waits = "waiting" if job_id in call("LRANGE", keys("wait"), 0, -1) else "removed"
+        lists = (call("LRANGE", keys(name), 0, -1) for name in ("wait", "paused"))
+        waits = "waiting" if any(job_id in ids for ids in lists) else "removed"
         return Outcome(
             id=job_id,
             name=fields.get("name", ""),
@@ -217,7 +218,9 @@ class FakeQueues:
     def _describe(self, keys: QueueKeys) -> str:
         call = self.client.call
         counts = {
-            "waiting": call("LLEN", keys("wait")) + call("ZCARD", keys("prioritized")),
+            "waiting": call("LLEN", keys("wait"))
+            + call("LLEN", keys("paused"))
+            + call("ZCARD", keys("prioritized")),
             "active": call("LLEN", keys("active")),
             "delayed": call("ZCARD", keys("delayed")),
         }

@@ -131,12 +131,22 @@ def test_nothing_runs_so_there_is_nothing_to_wait_for(store: Client) -> None:
 
 def test_what_the_operator_should_know(store: Client) -> None:
     put(store, "1")
-    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
     pause(store, Q, holder("them", "pause"))
     told = describe(plan(store, "q"), store, 0)
     assert told.already_paused == ("q",)
-    resumes, stays = told.warnings
-    assert "BullMQ 5.81.5" in resumes
+    (stays,) = told.warnings
     assert "stays paused" in stays
     assert "qctl pause of ada@host (pid 42)" in stays
     assert "qctl resume q" in stays
+
+
+def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(store: Client) -> None:
+    put(store, "1")
+    store.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+    with pytest.raises(RefusedError, match=r"BullMQ 5 \(debounced events\) and BullMQ 6") as caught:
+        plan(store, "q")
+    assert "--mixed-versions" in caught.value.hint
+    accepted = plan(store, "q", mixed_versions=True)
+    (warning,) = describe(accepted, store, 0).warnings
+    assert "qctl resume q" in warning
+    assert set(accepted.mixed) == {Q}

@@ -104,13 +104,40 @@ def test_a_pause_takes_a_drains_pause_over(two: Client) -> None:
     assert note.verb == "pause"
 
 
-@pytest.mark.parametrize(
-    ("version", "warned"), [("bullmq:5.81.5", True), ("bullmq:6.7.0", False), ("", True)]
-)
-def test_a_warning_where_bullmq_5_may_be_at_work(two: Client, version: str, warned: bool) -> None:
-    two.call("HSET", Q("meta"), "version", version)
-    if not version:
-        two.call("HDEL", Q("meta"), "version")
+@pytest.mark.parametrize("version", ["bullmq:5.81.5", "bullmq:6.7.0", None])
+def test_no_warning_where_one_line_of_bullmq_is_at_work(two: Client, version: str | None) -> None:
+    two.call("HDEL", Q("meta"), "version")
+    if version:
+        two.call("HSET", Q("meta"), "version", version)
+    put(two, "9", keys=OTHER)
     (done,) = pause_queues(two, "bull", ["q"])
-    assert bool(done.warnings) is warned
-    assert all("qctl resume q" in warning for warning in done.warnings)
+    assert done.changed
+    assert done.warnings == ()
+
+
+def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(two: Client) -> None:
+    put(two, "9")
+    two.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+    for dry_run in (True, False):
+        with pytest.raises(RefusedError, match=r"BullMQ 5 .* and BullMQ 6 ") as caught:
+            pause_queues(two, "bull", ["other", "q"], dry_run=dry_run)
+    assert "--mixed-versions" in caught.value.hint
+    assert not is_paused(two)
+    assert not is_paused(two, OTHER)
+    first, second = pause_queues(two, "bull", ["other", "q"], mixed_versions=True)
+    assert first.warnings == ()
+    assert "qctl resume q" in second.warnings[0]
+    # Where BullMQ 5 looks when it resumes the queue.
+    assert (row(two, "wait"), row(two, "paused")) == ([], ["9"])
+    # Pausing it once more can only bring jobs together.
+    put(two, "10")
+    assert not pause_queues(two, "bull", ["q"])[0].changed
+    assert row(two, "paused") == ["10", "9"]
+
+
+def test_bullmq_pro_counts_its_versions_itself(two: Client) -> None:
+    put(two, "9")
+    two.call("HSET", Q("meta"), "version", "bullmq-pro:7.1.0")
+    two.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+    pause_queues(two, "bull", ["q"])
+    assert row(two, "paused") == ["9"]

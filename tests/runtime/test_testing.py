@@ -12,6 +12,8 @@ from qctl import Job, Queue, RateLimited, RetryLater, SyncJob, UnrecoverableErro
 from qctl.errors import TimedOutError
 from qctl.testing import FakeQueues, Outcome, run_until_idle
 from qctl.wire.adding import FlowJob, NewJob
+from qctl.wire.notes import this_process
+from qctl.wire.transitions import pause
 
 emails = Worker("emails", concurrency=5, redis_url="redis://nowhere.invalid:1")
 
@@ -147,9 +149,10 @@ def test_a_paused_queue_is_left_alone() -> None:
     with FakeQueues() as fake:
         queue = fake.queue("emails")
         job_id = queue.add("welcome", {"user": 1})
-        fake.client.call("HSET", queue.keys("meta"), "paused", 1)
+        pause(fake.client, queue.keys, this_process("pause"))
+        later_id = queue.add("welcome", {"user": 2})
         fake.run(emails)
-        assert fake.outcome(queue, job_id).state == "waiting"
+        assert [fake.outcome(queue, each).state for each in (job_id, later_id)] == ["waiting"] * 2
 
 
 def test_rate_limits_are_waited_for() -> None:

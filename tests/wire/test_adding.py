@@ -92,7 +92,7 @@ def test_no_marker_while_paused_or_at_the_limit(store: Client) -> None:
     store.call("HSET", Q("meta"), "paused", 1)
     add(store, NewJob("a"), NewJob("b", priority=1))
     assert store.call("EXISTS", Q("marker")) == 0
-    assert row(store, "wait") == ["1"]
+    assert row(store, "paused") == ["1"]
 
 
 def test_jobs_that_bullmq_5_paused_get_company(store: Client) -> None:
@@ -103,10 +103,17 @@ def test_jobs_that_bullmq_5_paused_get_company(store: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "place"), [("5.81.5", "paused"), ("6.7.0", "wait"), ("55.0", "wait")]
+    ("version", "place"),
+    [
+        ("bullmq:5.81.5", "paused"),
+        ("bullmq:6.7.0", "wait"),
+        ("bullmq:12.0", "wait"),
+        ("bullmq-pro:7.0.0", "paused"),
+        ("", "paused"),
+    ],
 )
 def test_a_queue_that_was_empty_when_it_was_paused(version: str, place: str, store: Client) -> None:
-    store.call("HSET", Q("meta"), "paused", 1, "version", f"bullmq:{version}")
+    store.call("HSET", Q("meta"), "paused", 1, "version", version)
     add(store, NewJob("a"), NewJob("b"))
     assert row(store, place) == ["2", "1"]
 

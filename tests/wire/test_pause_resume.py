@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from qctl.connect import Client
+from qctl.errors import ReplyError
 from qctl.wire import scripts, transitions
 from qctl.wire.notes import parse_holder
-from qctl.wire.transitions import RESUME_CHUNK, pause, resume
+from qctl.wire.transitions import MERGE_CHUNK, pause, pause_again, resume
+from tests.servers import limited_user
 from tests.wire.build import CLASS, Q, events, exponents, holder, is_paused, put, row, scores
 
 
@@ -17,7 +19,15 @@ def note(client: Client) -> Any:
     return parse_holder(client.call("GET", Q.pause_note))
 
 
-def test_pause_sets_the_flag_and_leaves_the_lists(store: Client) -> None:
+def set_version(client: Client, version: str | None) -> None:
+    """Of the last Queue object; None for a queue that no Queue object was ever made for."""
+    if version is None:
+        client.call("HDEL", Q("meta"), "version")
+    else:
+        client.call("HSET", Q("meta"), "version", version)
+
+
+def test_pause_of_a_bullmq_6_queue_sets_the_flag_and_leaves_the_lists(store: Client) -> None:
     put(store, "a")
     put(store, "b", "prioritized", score=CLASS)
     store.call("ZADD", Q("marker"), 0, "0")
@@ -30,6 +40,143 @@ def test_pause_sets_the_flag_and_leaves_the_lists(store: Client) -> None:
     assert note(store) == holder("me")
     assert events(store) == [{"event": "paused"}]
     assert store.call("XREVRANGE", Q("events"), "+", "-", "COUNT", 1)[0][0] == outcome.event_id
+
+
+@pytest.mark.parametrize("version", ["bullmq:5.81.5", "bullmq:4.18.2", "bullmq-pro:7.0.0", None])
+def test_pause_of_any_other_queue_moves_ready_jobs_to_the_paused_list(
+    store: Client, version: str | None
+) -> None:
+    for job_id in ("a", "b"):
+        put(store, job_id)
+    put(store, "c", "prioritized", score=CLASS)
+    set_version(store, version)
+    assert pause(store, Q, holder("me")).changed
+    assert (row(store, "wait"), row(store, "paused")) == ([], ["b", "a"])
+    assert list(scores(store, "prioritized")) == ["c"]
+    assert is_paused(store)
+    assert resume(store, Q).moved == 2
+    assert (row(store, "wait"), row(store, "paused")) == (["b", "a"], [])
+
+
+@pytest.mark.parametrize("version", ["bullmq:6.7.0", "bullmq:5.81.5"])
+@pytest.mark.parametrize("in_wait", [3, MERGE_CHUNK + 3])
+@pytest.mark.parametrize("in_paused", [3, 2 * MERGE_CHUNK + 3])
+def test_pause_merges_what_is_in_both_lists(
+    store: Client, version: str, in_wait: int, in_paused: int
+) -> None:
+    waiting = push(store, "wait", in_wait)
+    stranded = push(store, "paused", in_paused)
+    set_version(store, version)
+    assert pause(store, Q, holder("me")).changed
+    assert (row(store, "wait"), row(store, "paused")) == ([], [*waiting, *stranded])
+    assert events(store) == [{"event": "paused"}]
+
+
+def push(client: Client, name: str, count: int) -> list[str]:
+    """Ids in a list, head first."""
+    ids = [f"{name}{n}" for n in range(count)]
+    for start in range(0, count, 500):
+        client.call("RPUSH", Q(name), *ids[start : start + 500])
+    return ids
+
+
+@pytest.mark.parametrize("was_paused", [False, True])
+def test_a_pause_that_dies_half_way_has_lost_nothing_and_says_whose_it_is(
+    store: Client, monkeypatch: pytest.MonkeyPatch, was_paused: bool
+) -> None:
+    ids = push(store, "wait", 2 * MERGE_CHUNK) + push(store, "paused", 2 * MERGE_CHUNK)
+    if was_paused:
+        store.call("HSET", Q("meta"), "paused", "1")
+    with monkeypatch.context() as patch:
+        die_on_call(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            pause(store, Q, holder("me"))
+    assert is_paused(store)
+    assert note(store) == (None if was_paused else holder("me"))
+    assert row(store, "wait") + row(store, "paused") == ids
+    # Whoever pauses it again ends the work.
+    assert pause(store, Q, holder("me")).changed is not was_paused
+    assert row(store, "paused") == ids
+    resume(store, Q)
+    assert row(store, "wait") == ids
+
+
+def die_on_call(number: int, patch: pytest.MonkeyPatch) -> None:
+    real = scripts.run
+    calls = []
+
+    def run(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    patch.setattr(transitions.scripts, "run", run)
+
+
+def test_a_pause_that_is_sent_twice_is_one(store: Client) -> None:
+    put(store, "a")
+    first = pause(store, Q, holder("me"))
+    again = pause(store, Q, holder("me"))
+    assert (again.changed, again.event_id) == (True, first.event_id)
+    assert events(store) == [{"event": "paused"}]
+    assert resume(store, Q, owner="me").changed
+
+
+def test_a_pause_that_fails_half_way_says_whose_it_is(client: Client, redis_url: str) -> None:
+    put(client, "a")
+    set_version(client, "bullmq:5.81.5")
+    rights = ("~*", "+@all", "-xadd")
+    with limited_user(client, redis_url, *rights) as (_, fewer), pytest.raises(ReplyError):
+        pause(fewer, Q, holder("me"))
+    assert is_paused(client)
+    assert resume(client, Q, owner="me").changed
+    assert row(client, "wait") == ["a"]
+
+
+def test_a_paused_queue_that_is_paused_again_has_no_job_left_in_wait(store: Client) -> None:
+    put(store, "a", "paused")
+    put(store, "b", "wait")
+    store.call("HSET", Q("meta"), "paused", "1")
+    assert not pause(store, Q, holder("me")).changed
+    assert (row(store, "wait"), row(store, "paused")) == ([], ["b", "a"])
+    assert note(store) is None
+
+
+# Kept paused, although somebody resumes it
+
+
+@pytest.mark.parametrize("version", ["bullmq:6.7.0", "bullmq:5.81.5"])
+def test_a_queue_that_bullmq_resumed_is_paused_again(store: Client, version: str) -> None:
+    put(store, "a")
+    set_version(store, version)
+    pause(store, Q, holder("me"))
+    held = pause_again(store, Q, holder("me"))
+    assert held is not None
+    assert not held.changed
+    resume_as_bullmq(store)
+    held = pause_again(store, Q, holder("me"))
+    assert held is not None
+    assert held.changed
+    assert is_paused(store)
+    assert store.call("XREVRANGE", Q("events"), "+", "-", "COUNT", 1)[0][0] == held.event_id
+    assert resume(store, Q, owner="me").changed
+    assert row(store, "wait") == ["a"]
+
+
+def resume_as_bullmq(client: Client) -> None:
+    """What either line leaves behind after a pause of qctl: the note."""
+    if client.call("EXISTS", Q("paused")):
+        client.call("RENAME", Q("paused"), Q("wait"))
+    client.call("HDEL", Q("meta"), "paused")
+
+
+def test_a_queue_that_qctl_resumed_is_left_running(store: Client) -> None:
+    put(store, "a")
+    pause(store, Q, holder("me"))
+    resume(store, Q)
+    assert pause_again(store, Q, holder("me")) is None
+    assert not is_paused(store)
 
 
 def test_pausing_twice_keeps_the_first_owner(store: Client) -> None:
@@ -100,7 +247,7 @@ def test_resume_of_a_full_queue_sets_no_marker(store: Client) -> None:
 
 
 def test_legacy_paused_jobs_run_next_and_in_order(store: Client) -> None:
-    count = 2 * RESUME_CHUNK + 500
+    count = 2 * MERGE_CHUNK + 500
     old = [f"old{n}" for n in range(count)]
     for start in range(0, count, 500):
         store.call("RPUSH", Q("paused"), *old[start : start + 500])
@@ -118,26 +265,16 @@ def test_legacy_paused_jobs_run_next_and_in_order(store: Client) -> None:
 def test_a_resume_that_dies_half_way_leaves_a_paused_queue(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [str(n) for n in range(RESUME_CHUNK + 10)]
-    store.call("RPUSH", Q("paused"), *ids)
     pause(store, Q, holder("me"))
-    real = scripts.run
-    calls = []
-
-    def die_on_second(*args: Any) -> Any:
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args)
-
+    ids = push(store, "wait", MERGE_CHUNK + 10) + push(store, "paused", MERGE_CHUNK + 10)
     with monkeypatch.context() as patch:
-        patch.setattr(transitions.scripts, "run", die_on_second)
+        die_on_call(2, patch)
         with pytest.raises(KeyboardInterrupt):
             resume(store, Q)
     assert is_paused(store)
     assert note(store) == holder("me")
     assert row(store, "wait") + row(store, "paused") == ids
-    assert resume(store, Q).moved == 10
+    assert resume(store, Q).changed
     assert row(store, "wait") == ids
     assert not is_paused(store)
 

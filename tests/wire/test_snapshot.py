@@ -272,6 +272,7 @@ class Moving(Counting):
         ("delayed", "prioritized"),
         ("delayed", "paused"),
         ("paused", "wait"),
+        ("wait", "paused"),
         ("wait", "active"),
         ("prioritized", "active"),
         ("active", "delayed"),
@@ -289,7 +290,7 @@ def test_a_job_that_moves_on_meanwhile_is_never_nowhere(
         leave["LPUSH" if start in lists else "ZADD"],
         enter["LPUSH" if end in lists else "ZADD"],
     ]
-    for nth in range(21):
+    for nth in range(30):
         store.call("FLUSHALL")
         put(store, "1", start, score=1)
         (found,) = read_snapshots(Moving(store, nth, move), [Q])

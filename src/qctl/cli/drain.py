@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.pause import MixedVersions
 from qctl.errors import ExitStatus, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def drain(
     strategy: Strategy = None,
     include_others: Others = None,
     keep_paused: KeepPaused = False,
+    mixed_versions: MixedVersions = False,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -96,6 +98,7 @@ def drain(
         strategy=strategy,
         include_others=include_others,
         keep_paused=keep_paused,
+        mixed_versions=mixed_versions,
         yes=yes,
         dry_run=dry_run,
         verb="drain",
@@ -112,6 +115,7 @@ def restart(
     strategy: Strategy = None,
     include_others: Others = None,
     keep_paused: KeepPaused = False,
+    mixed_versions: MixedVersions = False,
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -129,6 +133,7 @@ def restart(
         strategy=strategy,
         include_others=include_others,
         keep_paused=keep_paused,
+        mixed_versions=mixed_versions,
         yes=yes,
         dry_run=dry_run,
         verb="restart",
@@ -146,6 +151,7 @@ def _run(
     strategy: str | None,
     include_others: bool | None,
     keep_paused: bool,
+    mixed_versions: bool,
     yes: bool,
     dry_run: bool,
     verb: str,
@@ -181,6 +187,7 @@ def _run(
             then_restart=then_restart,
             others=others,
             strategy=strategy,
+            mixed_versions=mixed_versions,
         )
         if plan.strategy == "roll":
             _require_roll_options(options)

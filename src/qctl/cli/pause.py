@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 app = new_app()
 
 Queues = Annotated[list[str], typer.Argument(metavar="QUEUE...", help="Queues by name")]
+MixedVersions = Annotated[
+    bool,
+    typer.Option(
+        "--mixed-versions",
+        help="Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing")]
 
 
 @app.command("pause")
 @with_environment
-def pause(env: Environment, queues: Queues, dry_run: DryRun = False) -> None:
+def pause(
+    env: Environment, queues: Queues, mixed_versions: MixedVersions = False, dry_run: DryRun = False
+) -> None:
     """Stop workers from taking jobs; running ones go on.
 
     The pause holds on every host until somebody resumes the queue. `qctl status` tells who paused.
@@ -28,7 +37,10 @@ def pause(env: Environment, queues: Queues, dry_run: DryRun = False) -> None:
     from qctl.ops.pause import pause_queues  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
-    _show(env, pause_queues(client, env.settings.prefix, queues, dry_run=dry_run), dry_run=dry_run)
+    results = pause_queues(
+        client, env.settings.prefix, queues, dry_run=dry_run, mixed_versions=mixed_versions
+    )
+    _show(env, results, dry_run=dry_run)
 
 
 @app.command("resume")

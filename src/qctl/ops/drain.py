@@ -137,7 +137,7 @@ def _pause(state: DrainState) -> Iterator[Step]:
     for keys in state.queues:
         # Before the pause: a queue that is paused already is followed from here.
         before = last_event_id(client, keys)
-        done = pause(client, keys, state.holder)
+        done = pause(client, keys, state.holder, use_list=keys in state.plan.mixed)
         state.begin(keys, done.event_id or before, changed=done.changed)
         (snapshot,) = read_snapshots(client, [keys])
         state.ledger.begin(

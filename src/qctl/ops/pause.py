@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import RefusedError
-from qctl.ops.commands import command
 from qctl.ops.lookup import find_queues, require_bullmq
+from qctl.ops.versions import require_safe_pause
 from qctl.wire.notes import this_process
-from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.transitions import pause, resume
 
 _BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
@@ -37,29 +36,38 @@ class PauseResult:
 
 
 def pause_queues(
-    client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False
+    client: Client,
+    prefix: str,
+    names: Sequence[str],
+    *,
+    dry_run: bool = False,
+    mixed_versions: bool = False,
 ) -> list[PauseResult]:
     """Stop workers from taking jobs of these queues; running jobs go on.
 
+    Args:
+        mixed_versions: also a queue on which BullMQ 5 and BullMQ 6 both work.
+
     Raises:
         NotFoundError: a queue does not exist; then none is paused.
-        RefusedError: one is Bull 3/4's; then none is paused.
+        RefusedError: one is Bull 3/4's, or of both lines of BullMQ; then none is paused.
     """
     snapshots = find_queues(client, prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)
+    mixed = require_safe_pause(client, snapshots, accept=mixed_versions)
     holder = this_process("pause")
     results = []
     for snapshot in snapshots:
-        changed = not snapshot.paused
+        keys, changed = snapshot.keys, not snapshot.paused
         if not dry_run:
-            changed = pause(client, snapshot.keys, holder, claim=True).changed
+            changed = pause(client, keys, holder, claim=True, use_list=keys in mixed).changed
         results.append(
             PauseResult(
-                name=snapshot.keys.name,
+                name=keys.name,
                 paused=True,
                 changed=changed,
                 active=snapshot.counts.active,
-                warnings=_pause_warnings(snapshot),
+                warnings=(mixed[keys],) if keys in mixed else (),
             )
         )
     return results
@@ -102,16 +110,3 @@ def resume_queues(
             )
         )
     return results
-
-
-def _pause_warnings(snapshot: QueueSnapshot) -> tuple[str, ...]:
-    version = snapshot.client_version
-    if version is not None and not version.startswith("5."):
-        return ()
-    name = snapshot.keys.name
-    seen = f"BullMQ {version} was used on it" if version else "its clients' version is unknown"
-    remedy = command(snapshot.keys.prefix, "resume", name)
-    return (
-        f"{name}: {seen}. Resume it with qctl ({remedy}): a BullMQ 5 client that pauses or resumes "
-        "it while jobs are both in wait and in paused loses those in one of them",
-    )

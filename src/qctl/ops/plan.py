@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 from qctl.config import Settings
@@ -16,6 +16,7 @@ from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
+from qctl.ops.versions import installed_by_queue, require_safe_pause
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
@@ -39,6 +40,7 @@ class DrainPlan:
         connections: who is connected; None without a target.
         guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
         strategy: ``pause`` the queues meanwhile, or ``roll``: one process after another.
+        mixed: queues of both lines of BullMQ that are paused all the same, each with a warning.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -47,6 +49,7 @@ class DrainPlan:
     durations: Durations
     guessed: str = ""
     strategy: str = "pause"
+    mixed: Mapping[QueueKeys, str] = field(default_factory=dict)
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -67,17 +70,19 @@ def make_plan(
     then_restart: bool,
     others: Others = Others.REFUSE,
     strategy: str | None = None,
+    mixed_versions: bool = False,
 ) -> DrainPlan:
     """Resolve queues and target and make sure that the drain may begin. Writes nothing.
 
     Args:
         strategy: ``pause`` or ``roll``; None means ``roll`` for processes of qctl's own, which it
             replaces without a gap, and ``pause`` for others.
+        mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
 
     Raises:
         NotFoundError: no such queue or target.
-        RefusedError: the process also serves other queues, a queue is Bull 3/4's, another drain
-            is at work, or the target cannot be rolled.
+        RefusedError: the process also serves other queues, a queue is Bull 3/4's or of both lines
+            of BullMQ, another drain is at work, or the target cannot be rolled.
         FailedError: Redis is not a writable master.
         UsageError: the queues or the target cannot be told.
         UnreachableError: Redis or the process manager cannot be reached.
@@ -101,6 +106,13 @@ def make_plan(
             require_rollable(found, connections)
     snapshots = find_queues(client, settings.prefix, names)
     _preflight(client, snapshots)
+    mixed: dict[QueueKeys, str] = {}
+    if strategy != "roll":
+        processes = found.processes if found else ()
+        served = {p: connections.queues_of([p]) if connections else () for p in processes}
+        mixed = require_safe_pause(
+            client, snapshots, installed=installed_by_queue(served), accept=mixed_versions
+        )
     return DrainPlan(
         snapshots=tuple(snapshots),
         target=found if then_restart else None,
@@ -108,6 +120,7 @@ def make_plan(
         durations=read_durations(client, [snapshot.keys for snapshot in snapshots]),
         guessed=guessed,
         strategy=strategy or "pause",
+        mixed=mixed,
     )
 
 
@@ -254,11 +267,8 @@ def process_plans(
 def _warnings(plan: DrainPlan) -> Iterable[str]:
     for snapshot in plan.snapshots:
         name = snapshot.keys.name
-        if snapshot.client_version and snapshot.client_version.startswith("5."):
-            yield (
-                f"{name} is used by BullMQ {snapshot.client_version}: let qctl resume it. A "
-                "BullMQ 5 client that resumes it meanwhile would lose the jobs in wait"
-            )
+        if snapshot.keys in plan.mixed:
+            yield plan.mixed[snapshot.keys]
         if snapshot.paused:
             by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
             yield (

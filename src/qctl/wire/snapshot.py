@@ -163,11 +163,12 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
         "delayed": ("ZCARD", keys("delayed")),
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
-        # A resume renames it to ``wait``.
+        # A resume renames it to ``wait``, and a pause renames that to it: so before and after.
         "paused": ("LLEN", keys("paused")),
         "paused_tail": ("LINDEX", keys("paused"), -1),
         "wait": ("LLEN", keys("wait")),
         "wait_tail": ("LINDEX", keys("wait"), -1),
+        "paused_after": ("LLEN", keys("paused")),
         "active": ("LRANGE", keys("active"), 0, -1),
         "completed": ("ZCARD", keys("completed")),
         "failed": ("ZCARD", keys("failed")),
@@ -216,7 +217,9 @@ def _snapshot(
     checked = (typed(next(rest), None), next(rest)) if active else (None, 0)
     used = typed(next(rest), None) if first["limiter_ms"] > 0 else None
     ages = list(rest)
-    legacy_paused = first["paused"] - _trailing_marker(first["paused_tail"])
+    legacy_paused = max(first["paused"] - _trailing_marker(first["paused_tail"]), 0)
+    if first["paused_after"] > first["paused"]:
+        legacy_paused = first["paused_after"]
     waiting = first["wait"] - _trailing_marker(first["wait_tail"]) + legacy_paused
     stalled = tuple(
         job_id

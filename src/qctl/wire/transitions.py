@@ -13,7 +13,7 @@ from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 from qctl.wire.pace import Pace
 
 # Jobs moved by one script call; keeps every call well below 5 ms.
-RESUME_CHUNK = 1000
+MERGE_CHUNK = 1000
 # Entries that a call searches for one job where others were too deep, and this one will be, too.
 _NEARBY = 1000
 # Said of a job that a call has not looked at, since it had done enough.
@@ -22,7 +22,12 @@ _LATER = "later"
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """``changed`` is False when the queue was paused already; then ``event_id`` is empty."""
+    """The outcome of a pause.
+
+    Args:
+        changed: False when somebody else had paused the queue already.
+        event_id: of the ``paused`` event, or empty.
+    """
 
     changed: bool
     event_id: str
@@ -49,20 +54,54 @@ def _keys(keys: QueueKeys, *suffixes: str) -> list[str]:
     return [keys(suffix) for suffix in suffixes]
 
 
-def pause(client: Client, keys: QueueKeys, holder: Holder, *, claim: bool = False) -> Pause:
-    """Stop workers from taking jobs; running ones go on.
+def pause(
+    client: Client,
+    keys: QueueKeys,
+    holder: Holder,
+    *,
+    claim: bool = False,
+    use_list: bool = False,
+) -> Pause:
+    """Stop workers from taking jobs; running ones go on. Repeating a call does no harm.
 
     Args:
         claim: make it ours also when a drain has paused it for the time being, so that the queue
             stays paused when that drain ends.
+        use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
-    changed, event_id = scripts.run(
-        client,
-        "pause",
-        [*_keys(keys, "meta", "marker", "events"), keys.pause_note, *keys.whole],
-        [holder.to_json(), "claim" if claim else ""],
-    )
-    return Pause(bool(changed), event_id)
+    word, event_id = _pause(client, keys, holder, "claim" if claim else "", use_list=use_list)
+    return Pause(word != "others", event_id)
+
+
+def pause_again(
+    client: Client, keys: QueueKeys, holder: Holder, *, use_list: bool = False
+) -> Pause | None:
+    """Keep a queue paused that this holder has paused, with all ready jobs where they belong.
+
+    Returns:
+        ``changed`` when somebody had resumed it and it is paused again; None when somebody resumed
+        it through qctl, which takes the note away: then nothing was done.
+    """
+    word, event_id = _pause(client, keys, holder, "again", use_list=use_list)
+    return None if word == "resumed" else Pause(word == "paused", event_id)
+
+
+def _pause(
+    client: Client, keys: QueueKeys, holder: Holder, mode: str, *, use_list: bool
+) -> tuple[str, str]:
+    names = ("meta", "wait", "paused", "marker", "events")
+    script_keys = [*_keys(keys, *names), keys.pause_note, *keys.whole]
+    args: list[Arg] = [
+        holder.to_json(),
+        holder.owner,
+        mode,
+        "list" if use_list else "",
+        MERGE_CHUNK,
+    ]
+    while True:
+        word, event_id = scripts.run(client, "pause", script_keys, args)
+        if word != "more":
+            return word, event_id
 
 
 def resume(client: Client, keys: QueueKeys, *, owner: str = "") -> Resume:
@@ -73,16 +112,12 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "") -> Resume:
     """
     names = ("meta", "wait", "paused", "prioritized", "delayed", "marker", "events", "active")
     script_keys = [*_keys(keys, *names), keys.pause_note, *keys.whole]
-    moved = 0
+    moved = None
     while True:
-        left, moved_now, changed, event_id = scripts.run(
-            client, "resume", script_keys, [owner, RESUME_CHUNK]
-        )
-        moved += moved_now
-        if left < 0:
-            return Resume(changed=False, moved=moved, owned=False, event_id="")
-        if left == 0:
-            return Resume(bool(changed), moved, owned=True, event_id=event_id)
+        word, in_paused, event_id = scripts.run(client, "resume", script_keys, [owner, MERGE_CHUNK])
+        moved = in_paused if moved is None else moved
+        if word != "more":
+            return Resume(word == "resumed", moved, owned=word != "others", event_id=event_id)
 
 
 def retry_stalled(

@@ -11,18 +11,16 @@ from qctl.ops.commands import quoted
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
+from qctl.ops.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.wire.events import recent_events
-from qctl.wire.jobs import number, raised
+from qctl.wire.jobs import raised
 from qctl.wire.key_types import WrongKey, wrong_keys
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
-from qctl.wire.versions import Traces, read_traces
+from qctl.wire.versions import read_traces
 
 # Events looked through for when a queue was paused, over all paused queues together.
 _EVENTS = 20_000
 _MOST_EVENTS = 1000
-# Older traces may be from before an update.
-_LATELY_MS = 600_000
 _CURE = "find out who writes there, stop the queue's workers, and move what is there out of the way"
 
 
@@ -184,10 +182,12 @@ def global_concurrency(look: Look) -> Iterator[Finding]:
 
 def mixed_versions(look: Look) -> Iterator[Finding]:
     """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
-    traces = read_traces(look.client, look.keys, look.now_ms - _LATELY_MS)
+    traces = read_traces(look.client, look.keys, look.now_ms - LATELY_MS)
     installed = _installed(look)
     for snapshot in look.snapshots:
-        signs = _signs(snapshot, traces[snapshot.keys], installed.get(snapshot.keys.name, ()))
+        signs = version_signs(
+            snapshot, traces[snapshot.keys], installed.get(snapshot.keys.name, ())
+        )
         if signs[5] and signs[6]:
             five, six = ("; ".join(signs[version]) for version in (5, 6))
             yield Finding(
@@ -203,45 +203,11 @@ def mixed_versions(look: Look) -> Iterator[Finding]:
 
 def _installed(look: Look) -> dict[str, list[tuple[str, str]]]:
     """By queue: the processes that serve it, each with the BullMQ that it has installed."""
-    from qctl.manage.packages import installed_bullmq  # noqa: PLC0415 - only where some run
-
-    found: dict[str, list[tuple[str, str]]] = {}
     try:
-        served = look.served
+        return installed_by_queue(look.served)
     except (CannotTellError, NotHereError):
         # An extra: the other traces are in Redis.
-        return found
-    for process, names in served.items():
-        version = installed_bullmq(process)
-        for name in names if version is not None else ():
-            found.setdefault(name, []).append((process.target, str(version)))
-    return found
-
-
-def _signs(
-    snapshot: QueueSnapshot, traces: Traces, installed: Sequence[tuple[str, str]]
-) -> dict[int, list[str]]:
-    """What shows each version at work."""
-    signs: dict[int, list[str]] = {5: [], 6: []}
-    told = {f"{target} has {version}": version for target, version in installed}
-    if snapshot.client_version:
-        last = snapshot.client_version
-        told[f"its last Queue object was of {last}"] = last
-    for text, version in told.items():
-        major = number(version.partition(".")[0])
-        if major in signs:
-            signs[major].append(text)
-    if snapshot.paused and snapshot.legacy_paused:
-        signs[5].append("jobs in the paused list")
-    if traces.debounced:
-        signs[5].append("debounced events")
-    if traces.next_ids:
-        signs[5].append("a worker that ran schedules")
-    in_wait = snapshot.counts.waiting - snapshot.legacy_paused
-    # BullMQ 5 leaves nothing in wait when it pauses; qctl does, as BullMQ 6.
-    if snapshot.paused and in_wait and snapshot.pause_note is None and snapshot.lease is None:
-        signs[6].append("jobs in wait although it is paused")
-    return signs
+        return {}
 
 
 CHECKS: tuple[Check, ...] = (

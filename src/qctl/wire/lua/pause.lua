@@ -1,28 +1,69 @@
--- Pause a queue: set the flag, drop the marker, tell listeners. No list is renamed, whatever the
--- version of the other clients, since BullMQ 5's rename can overwrite jobs.
--- Wire format 5.20, 10.2.
+-- Pause a queue the way its own clients do, so that a resume by any of them finds every job: for BullMQ
+-- 6 the flag alone; else ready jobs go to the paused list as well. Wire format 5.20, 10.2.
 --
--- KEYS[1] meta   KEYS[2] marker   KEYS[3] events   KEYS[4] qctl's pause note
--- ARGV[1] the note: who pauses, as JSON
--- ARGV[2] "claim" to make it ours also when a drain has paused it for the time being; else ""
+-- A queue that is paused already stays whose it is, but jobs that were left in wait go to the paused
+-- list, if that one is used. With much in both lists that takes several calls. The note is written before
+-- the flag, and the flag before any job is moved: a caller who dies half way leaves a paused queue that
+-- says whose it is, and never a running one with jobs in a list that no worker reads.
 --
--- Answers {1, id of the event} when this call paused or claimed it, {0, ""} when it was paused
--- already; then nothing is written.
+-- KEYS[1] meta   KEYS[2] wait   KEYS[3] paused   KEYS[4] marker   KEYS[5] events
+-- KEYS[6] qctl's pause note
+-- ARGV[1] the note: who pauses, as JSON   ARGV[2] its owner
+-- ARGV[3] "claim" to make it ours also when a drain has paused it for the time being; "again" to pause a
+--         queue that was resumed only if the note still is ours; else ""
+-- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
+-- ARGV[5] most jobs to move
+--
+-- Answers {word, id of the event}: "paused" (by this call), "ours" (it was already: a repeated call, with
+-- the event of the first), "others" (paused already), "resumed" (by someone who took our note away;
+-- nothing is written), "more" (call again).
 --@include events
 --@include notes
+--@include paused_list
+--@include merging
 
-local function is_for_the_time_being()
-  local verb = holder_at(KEYS[4]).verb
-  return verb == "drain" or verb == "restart"
+local function is_for_the_time_being(holder)
+  return holder.verb == "drain" or holder.verb == "restart"
 end
 
-if redis.call("HEXISTS", KEYS[1], "paused") == 1
-    and not (ARGV[2] == "claim" and is_for_the_time_being()) then
-  return {0, ""}
+-- Whether all of them are where they belong now.
+local function place_ready()
+  if ARGV[4] == "" and redis.call("EXISTS", KEYS[3]) == 0 and is_flag_enough(KEYS[1]) then
+    return true
+  end
+  local merged = merge_ready(KEYS[2], KEYS[3], tonumber(ARGV[5]), true)
+  if merged == KEYS[2] and redis.call("EXISTS", KEYS[2]) == 1 then
+    redis.call("RENAME", KEYS[2], KEYS[3])
+  end
+  return merged ~= nil
 end
+
 -- A key of a wrong type fails here, before anything is written.
-redis.call("XLEN", KEYS[3])
+redis.call("LLEN", KEYS[2])
+redis.call("LLEN", KEYS[3])
+redis.call("ZCARD", KEYS[4])
+redis.call("XLEN", KEYS[5])
+
+local holder = holder_at(KEYS[6])
+local is_ours = holder.owner == ARGV[2]
+if redis.call("HEXISTS", KEYS[1], "paused") == 1 then
+  if not place_ready() then
+    return {"more", ""}
+  elseif is_ours and holder.event then
+    return {"ours", holder.event}
+  elseif not is_ours and not (ARGV[3] == "claim" and is_for_the_time_being(holder)) then
+    return {"others", ""}
+  end
+elseif ARGV[3] == "again" and not is_ours then
+  return {"resumed", ""}
+end
+
+redis.call("SET", KEYS[6], ARGV[1])
 redis.call("HSET", KEYS[1], "paused", "1")
-redis.call("DEL", KEYS[2])
-redis.call("SET", KEYS[4], ARGV[1])
-return {1, emit(KEYS[3], KEYS[1], "event", "paused")}
+redis.call("DEL", KEYS[4])
+if not place_ready() then
+  return {"more", ""}
+end
+local event = emit(KEYS[5], KEYS[1], "event", "paused")
+redis.call("SET", KEYS[6], string.sub(ARGV[1], 1, -2) .. ',"event":"' .. event .. '"}')
+return {"paused", event}

@@ -1,0 +1,120 @@
+"""Which lines of BullMQ work on a queue, and whether a pause is safe with all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from qctl.connect import Client
+from qctl.errors import RefusedError
+from qctl.manage.packages import installed_bullmq
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.commands import command
+from qctl.wire.jobs import number
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.versions import Traces, of_other_libraries, read_traces
+
+# Older traces may be from before an update.
+LATELY_MS = 600_000
+
+Installed = Mapping[str, Sequence[tuple[str, str]]]
+
+
+def installed_by_queue(
+    served: Mapping[ManagedProcess, Collection[str]],
+) -> dict[str, list[tuple[str, str]]]:
+    """By queue: the processes that serve it, each with the BullMQ that it has installed."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for process, names in served.items():
+        version = installed_bullmq(process)
+        for name in names if version is not None else ():
+            found.setdefault(name, []).append((process.target, str(version)))
+    return found
+
+
+def version_signs(
+    snapshot: QueueSnapshot, traces: Traces, installed: Sequence[tuple[str, str]] = ()
+) -> dict[int, list[str]]:
+    """What shows BullMQ 5 and BullMQ 6 at work on a queue.
+
+    Args:
+        installed: processes that serve it, each with the version that it has installed.
+    """
+    signs: dict[int, list[str]] = {5: [], 6: []}
+    found = {f"{target} has {version}": version for target, version in installed}
+    if snapshot.client_version:
+        last = snapshot.client_version
+        found[f"its last Queue object was of {last}"] = last
+    for text, version in found.items():
+        major = number(version.partition(".")[0])
+        if major in signs:
+            signs[major].append(text)
+    if traces.debounced:
+        signs[5].append("debounced events")
+    if traces.next_ids:
+        signs[5].append("a worker that ran schedules")
+    in_wait = snapshot.counts.waiting - snapshot.legacy_paused
+    by_qctl = snapshot.pause_note is not None or snapshot.lease is not None
+    # A pause by qctl puts all jobs into one list: jobs in both are from clients of two lines.
+    if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
+        signs[5].append("jobs in the paused list")
+    if snapshot.paused and in_wait and (snapshot.legacy_paused or not by_qctl):
+        signs[6].append("jobs in wait although it is paused")
+    return signs
+
+
+def require_safe_pause(
+    client: Client,
+    snapshots: Sequence[QueueSnapshot],
+    *,
+    installed: Installed | None = None,
+    accept: bool = False,
+) -> dict[QueueKeys, str]:
+    """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
+
+    The one line adds jobs where a resume by BullMQ 5 does not look (wire format 10.2). A queue that
+    is paused already is not refused: a pause by qctl can only bring its jobs together.
+
+    Args:
+        accept: pause them all the same.
+
+    Returns:
+        the queues that are accepted, each with a warning; in these, jobs belong in the paused list.
+
+    Raises:
+        RefusedError: both lines work on one, and ``accept`` is False.
+    """
+    doubtful = [s for s in snapshots if not s.paused and _is_of_bullmq_6(s)]
+    if not doubtful:
+        return {}
+    queues = [snapshot.keys for snapshot in doubtful]
+    traces = read_traces(client, queues, int(time.time() * 1000) - LATELY_MS)
+    others = of_other_libraries(client, queues)
+    warnings = {}
+    for snapshot in doubtful:
+        keys = snapshot.keys
+        signs = version_signs(snapshot, traces[keys], (installed or {}).get(keys.name, ()))
+        if not signs[5] or keys in others:
+            continue
+        both = (
+            f"{keys.name}: BullMQ 5 ({'; '.join(signs[5])}) and BullMQ 6 ({'; '.join(signs[6])}) "
+            "both work on it"
+        )
+        if not accept:
+            raise RefusedError(
+                f"{both}, so a pause can lose jobs",
+                why="a resume by BullMQ 5 loses what BullMQ 6 has added since the pause",
+                hint="bring its producers and workers to one version, or add --mixed-versions and "
+                "resume it with qctl only",
+            )
+        resume = command(keys.prefix, "resume", keys.name)
+        warnings[keys] = (
+            f"{both}: resume it with qctl only ({resume}). A resume by BullMQ 5 loses what BullMQ "
+            "6 has added since the pause"
+        )
+    return warnings
+
+
+def _is_of_bullmq_6(snapshot: QueueSnapshot) -> bool:
+    return (number((snapshot.client_version or "").partition(".")[0]) or 0) >= 6
