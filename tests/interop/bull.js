@@ -8,7 +8,7 @@ const Redis = require("ioredis");
 const { makeProcessor, running } = require("./processor");
 
 const [version, port] = process.argv.slice(2);
-const { Queue, Worker, QueueEvents, FlowProducer } = require(`bullmq${version}`);
+const { Queue, Worker, QueueEvents, FlowProducer, getNextMillis } = require(`bullmq${version}`);
 const connection = { host: "127.0.0.1", port: Number(port) };
 const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
 
@@ -82,6 +82,17 @@ const ops = {
   // Any method of Queue.
   async queue({ name, prefix, method, args }) {
     return plain(await queueOf(name, prefix)[method](...args));
+  },
+  // When each [pattern, time zone or null, from when (ms)] is next due, as BullMQ's workers count;
+  // null: never; a text: why the pattern is not read.
+  async cron({ cases }) {
+    return cases.map(([pattern, tz, millis]) => {
+      try {
+        return getNextMillis(millis, tz === null ? { pattern } : { pattern, tz }) ?? null;
+      } catch (error) {
+        return error.message;
+      }
+    });
   },
   // Any method of one Job.
   async job({ name, prefix, id, method, args }) {

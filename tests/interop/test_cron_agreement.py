@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
-from zoneinfo import ZoneInfo
+from random import Random
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
 from qctl.connect import Client
 from qctl.errors import UsageError
-from qctl.wire.cron import next_time_ms
+from qctl.wire.cron import check_pattern, next_time_ms
+from tests.interop.cron_patterns import random_case
 from tests.interop.node import NodeBull, NodeError
 from tests.wire.build import Q
 
@@ -43,7 +46,7 @@ PATTERNS = [
     "@daily", "@weekly", "@monthly", "@yearly", "*/10 * * * * *", "0 30 2 * * *", "15 10 3 * * *",
 ]  # fmt: skip
 # (pattern, base) → (BullMQ, qctl). A scheduler made within the hour that the clock shows a second
-# time: to BullMQ it is the day's first one, to qctl that has been. And a skip of half an hour.
+# time: to BullMQ it is the day's first one, to qctl that has been. And changes of half an hour.
 SECOND_HOUR = "2035-10-28T02:10:00+01:00"
 DIFFERENCES = {
     ("30 2 * * *", SECOND_HOUR): ("2035-10-28T02:30:00+01:00", "2035-10-29T02:30:00+01:00"),
@@ -54,6 +57,8 @@ DIFFERENCES = {
         ("2035-10-08T02:00:00+11:00", "2035-10-07T02:30:00+11:00"),
     ("*/20 2 * * *", "2035-10-06T12:00:00"):
         ("2035-10-07T02:40:00+11:00", "2035-10-07T02:30:00+11:00"),
+    ("30 * * * *", "2035-04-01T01:40:00+11:00"):
+        ("2035-04-01T02:30:00+10:30", "2035-04-01T01:30:00+10:30"),
 }  # fmt: skip
 
 
@@ -88,3 +93,48 @@ def test_what_neither_understands(
         node_bull(6).queue("q", "upsertJobScheduler", "s", {"pattern": pattern})
     with pytest.raises(UsageError):
         next_time_ms(pattern, "UTC", 0)
+
+
+def test_random_patterns(node_bull: Callable[..., NodeBull]) -> None:
+    seed = int(os.environ.get("QCTL_SEED", Random().randrange(2**32)))
+    random = Random(seed)
+    cases = [random_case(random) for _ in range(800)]
+    theirs = {version: node_bull(version).send("cron", cases=cases) for version in (5, 6)}
+    wrong = []
+    for case, five, six in zip(cases, theirs[5], theirs[6], strict=True):
+        pattern, tz, start_ms = case
+        try:
+            due = next_time_ms(pattern, tz, start_ms)
+            check_pattern(pattern)
+            is_taken = True
+        except UsageError as error:
+            is_taken = False
+            due = None if "not understood" in error.what else due
+        # A scheduler is made of what both read, and of nothing else; a text is a refusal.
+        both_read = not isinstance(five, str) and not isinstance(six, str)
+        if is_taken and (not both_read or due != six):
+            wrong.append((case, five, six, due))
+        # Fewer fields are a mistake, and refused though both read them.
+        if not is_taken and both_read and len(pattern.split()) > 4:
+            wrong.append((case, five, six, "refused"))
+    assert wrong == [], f"repeat with QCTL_SEED={seed}"
+
+
+def test_time_zones(node_bull: Callable[..., NodeBull]) -> None:
+    zones = [
+        *sorted(available_timezones()), "europe/berlin", "AMERICA/NEW_YORK", "utc", "Gmt", "UTC+3",
+        "utc+02:00", "UTC-0:30", "utc+14:00", "local", "system", "LOCAL", "UTC+", "UTC3", "UTC+2:0",
+        "Mars/Olympus", "Z", "+0200", "GMT+3",
+    ]  # fmt: skip
+    start_ms = 2_000_000_000_000
+    cases = [("30 12 * * *", zone, start_ms) for zone in zones]
+    theirs = node_bull(6).send("cron", cases=cases)
+    wrong = {}
+    for zone, due in zip(zones, theirs, strict=True):
+        try:
+            ours = next_time_ms("30 12 * * *", zone, start_ms)
+        except UsageError:
+            ours = None
+        if ours != (None if isinstance(due, str) else due):
+            wrong[zone] = (due, ours)
+    assert wrong == {}

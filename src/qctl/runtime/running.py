@@ -25,6 +25,9 @@ from qctl.wire.encoding import encode_json
 from qctl.wire.jobs import read_json
 from qctl.wire.scripts import ScriptCall
 
+# Until the next worker may try to make the next job of a scheduler, when one could not.
+SCHEDULER_PAUSE_S = 30.0
+
 
 class NextIteration(Protocol):
     """Makes a scheduler's next iteration when one of its jobs is fetched (wire format 6.4)."""
@@ -103,9 +106,9 @@ class JobRunner:
 
     async def _run_specially(self, job: Job, found: tuple[TaskSpec, Call] | None) -> None:
         """A run that needs more than the handler's call."""
-        if job.scheduler is not None:
-            await self._schedule_next(job)
-        if reason := job.fields.get("defa"):
+        if job.scheduler is not None and not await self._schedule_next(job):
+            await self._ended(job, RetryLater(SCHEDULER_PAUSE_S, counted=False), ran=False)
+        elif reason := job.fields.get("defa"):
             await self._ended(job, UnrecoverableError(reason), ran=False)
         elif self._most_starts is not None and job.attempts_started > self._most_starts:
             error = UnrecoverableError("job started more than allowable limit")
@@ -129,7 +132,8 @@ class JobRunner:
                 raise
             raise JobTimeoutError(f"timed out after {spec.timeout_s:g} s") from None
 
-    async def _schedule_next(self, job: Job) -> None:
+    async def _schedule_next(self, job: Job) -> bool:
+        """Whether the job may run: without the next one made, its run would end the scheduler."""
         engine = self._engine
         try:
             call = self._next_iteration(engine.keys, job.id, job.fields, _now_ms())
@@ -137,9 +141,11 @@ class JobRunner:
                 await engine.run_call(call)
         except Exception as error:
             engine.log.error(
-                "the scheduler's next job could not be made", scheduler=job.scheduler,
-                job=job.id, why=error,
+                "the scheduler's next job cannot be made here; this one is put back",
+                scheduler=job.scheduler, job=job.id, in_s=SCHEDULER_PAUSE_S, why=describe(error),
             )  # fmt: skip
+            return False
+        return True
 
     # Its end
 

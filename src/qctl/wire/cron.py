@@ -1,103 +1,334 @@
 """When a cron pattern is next due, in a time zone and over its clock changes.
 
-Patterns have five fields, or six with seconds first, as BullMQ's; a whole pattern may be
-``@hourly``, ``@daily``, ``@weekly``, ``@monthly`` or ``@yearly``. A time that the clock skips is as
-long after the change as it would have been ("30 2 * * *" is due at 03:30), as with BullMQ; a time
-that it repeats is due once, unless the pattern names every hour.
+Patterns have five fields, or six with seconds first, as BullMQ's; ``@hourly``, ``@daily``,
+``@weekly``, ``@monthly`` and ``@yearly`` stand for whole ones. With both day fields restricted, a day
+that matches one of them is enough; only a bare ``*`` or ``?`` leaves a field open, not ``*/2`` or
+``1-31``. A time that the clock skips is as long after the change as it would have been
+("30 2 * * *" is due at 03:30), as with BullMQ; a time that it repeats is due once, unless the
+pattern names every hour.
 """
 
 from __future__ import annotations
 
-import os
-from datetime import datetime, tzinfo
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
-from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from qctl.errors import UsageError
+from qctl.wire.zones import time_zone
 
-_ALIASES = {
+# BullMQ 5 knows these …
+_COMMON = {
     "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
     "@monthly": "0 0 1 * *",
     "@weekly": "0 0 * * 0",
     "@daily": "0 0 * * *",
     "@hourly": "0 * * * *",
+}
+# … and only BullMQ 6 these too.
+_NEWER = {
+    "@annually": "0 0 1 1 *",
     "@minutely": "* * * * *",
     "@secondly": "* * * * * *",
     "@weekdays": "0 0 * * 1-5",
     "@weekends": "0 0 * * 0,6",
 }
-_LOCALTIME = Path("/etc/localtime")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_SUNDAY_AGAIN = 7
+_OPEN = ("*", "?")
+_MAX_LENGTH = 1024
+# 29 February may be eight years away, the fifth Monday of a February 40.
+_MAX_YEARS = 50
+_ITEM = re.compile(
+    r"(?:(?P<all>[*?])|(?P<low>\d{1,4})(?:-(?P<high>\d{1,4}))?)(?:/(?P<step>\d{1,4}))?"
+)
+
+
+class _PatternError(Exception):
+    """Says what is wrong with a pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A pattern that was understood.
+
+    Args:
+        days: of the month; None when the field is open.
+        has_last_day: the last of the month is due as well.
+        weekdays: 0 is Sunday; None when the field is open.
+        last_weekdays: due in the month's last week.
+        nth: of the weekday in the month; 0 for each.
+        refused: why no scheduler is made with it, though a worker can go on with it; "" for most.
+    """
+
+    seconds: tuple[int, ...]
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    days: frozenset[int] | None
+    has_last_day: bool
+    months: frozenset[int]
+    weekdays: frozenset[int] | None
+    last_weekdays: frozenset[int]
+    nth: int
+    refused: str
+
+    @property
+    def is_hourly(self) -> bool:
+        return len(self.hours) == 24
+
+    def matches(self, day: date) -> bool:
+        """Whether it is due on a day of one of its months."""
+        by_month = self.days is None or day.day in self.days
+        if self.has_last_day and (day + timedelta(days=1)).day == 1:
+            by_month = True
+        if self.weekdays is None:
+            return by_month
+        weekday = day.isoweekday() % 7
+        by_week = weekday in self.weekdays and (not self.nth or -(-day.day // 7) == self.nth)
+        if weekday in self.last_weekdays and (day + timedelta(days=7)).month != day.month:
+            by_week = True
+        return by_week or (by_month and self.days is not None)
+
+    def shown_after(self, moment: datetime) -> datetime | None:
+        """The next time on a clock that is never changed; None if there is none for 50 years."""
+        moment = moment.replace(microsecond=0) + timedelta(seconds=1)
+        day, earliest = moment.date(), moment.time()
+        while day.year <= moment.year + _MAX_YEARS:
+            if day.month not in self.months:
+                day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+            elif self.matches(day) and (found := self._time_from(earliest)):
+                return datetime.combine(day, found)
+            else:
+                day += timedelta(days=1)
+            earliest = time()
+        return None
+
+    def _time_from(self, earliest: time) -> time | None:
+        """The first of its times of a day that is no earlier."""
+        start = (earliest.hour, earliest.minute, earliest.second)
+        for hour in self.hours:
+            for minute in self.minutes if hour >= start[0] else ():
+                if (hour, minute) < start[:2]:
+                    continue
+                for second in self.seconds:
+                    if (hour, minute, second) >= start:
+                        return time(hour, minute, second)
+        return None
 
 
 def next_time_ms(pattern: str, tz: str | None, after_ms: int) -> int | None:
     """The first time of ``pattern`` later than ``after_ms`` (epoch ms); None if there is none.
 
     Args:
-        pattern: five or six fields.
-        tz: name of a time zone, e.g. ``Europe/Berlin``; None for this machine's.
+        pattern: five or six fields; also what only one version of BullMQ reads.
+        tz: a time zone, e.g. ``Europe/Berlin``; None for this machine's.
 
     Raises:
         UsageError: pattern or zone is not known.
     """
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only schedulers need it
-
-    zone = _zone(tz)
-    fields = _fields(pattern)
-    after = datetime.fromtimestamp(after_ms / 1000, zone)
+    cron, zone = parsed(pattern), time_zone(tz)
     try:
-        # The clock's own changes set aside: the next time that a clock would show.
-        shown = next(CronSim(fields, after.replace(tzinfo=None)))
-        due = _instant_ms(shown, zone)
-        while due <= after_ms:
-            # It shows the hour before the change a second time.
-            shown = next(CronSim(fields, shown))
-            due = _instant_ms(shown, zone)
-        if _is_hourly(fields):
-            # In an hour that the clock repeats it is due a second time.
-            repeated = _instant_ms(next(CronSim(fields, after)), zone)
-            due = repeated if after_ms < repeated < due else due
-    except StopIteration:
+        return _next_ms(cron, zone, after_ms)
+    except (OverflowError, ValueError):
+        # Beyond the year 9999.
         return None
-    except CronSimError as error:
-        raise UsageError(
-            f"the cron pattern {pattern!r} is not understood",
-            why=str(error),
-            hint='five fields, or six with seconds first, for example "30 2 * * MON-FRI"',
-        ) from None
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse what the workers of BullMQ 5 or 6 could not go on with.
+
+    Raises:
+        UsageError: it is not understood, or only by one of them.
+    """
+    if why := parsed(pattern).refused:
+        raise _not_understood(pattern, why)
+
+
+def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
+    after = datetime.fromtimestamp(after_ms / 1000, zone)
+    # The clock's own changes set aside: the next time that a clock would show.
+    shown = cron.shown_after(after.replace(tzinfo=None))
+    # When the clock shows an hour a second time, only a pattern for every hour is due again.
+    fold = after.fold if cron.is_hourly else 0
+    while shown is not None and _instant_ms(shown, zone, fold) <= after_ms:
+        shown = cron.shown_after(shown)
+    due = None if shown is None else _instant_ms(shown, zone, fold)
+    if cron.is_hourly:
+        repeated = _in_repeated_hour(cron, zone, after_ms)
+        if repeated is not None and (due is None or repeated < due):
+            return repeated
     return due
 
 
-def _fields(pattern: str) -> str:
-    fields = _ALIASES.get(pattern.strip(), pattern).split()
-    # BullMQ would fail at the first iteration of what only this library knows.
-    if any("W" in field.upper() for field in fields[-3:-2]):
-        raise UsageError(f"the cron pattern {pattern!r} has a W, which BullMQ does not know")
-    return " ".join("*" if field == "?" else field for field in fields)
+def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
+    """The first time after a clock was put back, if it is put back within three hours."""
+
+    def offset(at_ms: int) -> timedelta:
+        return datetime.fromtimestamp(at_ms / 1000, zone).utcoffset() or timedelta()
+
+    before, back = after_ms, after_ms + 3 * 3_600_000
+    if offset(back) >= offset(before):
+        return None
+    # Clocks change at whole seconds.
+    before, back = before // 1000, back // 1000
+    while back - before > 1:
+        middle = (before + back) // 2
+        if offset(middle * 1000) == offset(after_ms):
+            before = middle
+        else:
+            back = middle
+    put_back = datetime.fromtimestamp(back, zone)
+    shown = cron.shown_after(put_back.replace(tzinfo=None) - timedelta(seconds=1))
+    if shown is None:
+        return None
+    return _instant_ms(shown, zone, 1)
 
 
-def _instant_ms(shown: datetime, zone: tzinfo) -> int:
-    # Of a time that comes twice, the first; of one that is skipped, as long after the change.
-    aware = shown if shown.tzinfo else shown.replace(tzinfo=zone)
-    return round(aware.timestamp() * 1000)
+def _instant_ms(shown: datetime, zone: tzinfo, fold: int) -> int:
+    # Of a time that comes twice, the first or the second (fold); of one that is skipped, as long
+    # after the change.
+    at = shown.replace(tzinfo=zone, fold=fold)
+    if fold and _is_skipped(at):
+        at = at.replace(fold=0)
+    return round(at.timestamp() * 1000)
 
 
-def _is_hourly(fields: str) -> bool:
-    return fields.split()[-4] in {"*", "*/1", "0-23"}
+def _is_skipped(at: datetime) -> bool:
+    first, second = at.replace(fold=0).utcoffset(), at.replace(fold=1).utcoffset()
+    return first is not None and second is not None and first < second
 
 
-@lru_cache(maxsize=64)
-def _zone(tz: str | None) -> tzinfo:
-    name = tz or os.environ.get("TZ", "").removeprefix(":")
-    if not name and _LOCALTIME.exists():
-        with _LOCALTIME.open("rb") as file:
-            return ZoneInfo.from_file(file)
+# Parsing
+
+
+@lru_cache(maxsize=256)
+def parsed(pattern: str) -> Cron:
+    """The pattern.
+
+    Raises:
+        UsageError: it is not understood.
+    """
     try:
-        return ZoneInfo(name or "UTC")
-    except (ValueError, OSError, LookupError):
-        # ZoneInfoNotFoundError is a LookupError.
-        raise UsageError(
-            f"there is no time zone {name!r}",
-            hint="for example Europe/Berlin; on a system without time zones, pip install tzdata",
-        ) from None
+        return _parse(pattern)
+    except _PatternError as error:
+        raise _not_understood(pattern, str(error)) from None
+
+
+def _not_understood(pattern: str, why: str) -> UsageError:
+    return UsageError(
+        f"the cron pattern {pattern!r} is not understood",
+        why=why,
+        hint='five fields, or six with seconds first, for example "30 2 * * MON-FRI"',
+    )
+
+
+def _parse(pattern: str) -> Cron:
+    refused: list[str] = []
+    if pattern in _NEWER:
+        refused.append(f"only BullMQ 6 knows {pattern}; write {_NEWER[pattern]!r}")
+    if len(pattern) > _MAX_LENGTH:
+        refused.append(f"BullMQ 6 reads at most {_MAX_LENGTH:,} characters")
+    texts = (_COMMON | _NEWER).get(pattern, pattern).split()
+    if not 1 <= len(texts) <= 6:
+        raise _PatternError(f"it has {len(texts)} fields")
+    if len(texts) < 5:
+        refused.append(f"it has {len(texts)} fields")
+    texts = ["0", "*", "*", "*", "*", "*"][: 6 - len(texts)] + texts
+    if any("?" in text for text in (*texts[:3], texts[4])):
+        refused.append("BullMQ 5 knows ? in the day fields alone")
+    second, minute, hour, day, month, weekday = texts
+    seconds = _values(second, "second", 0, 59, refused)
+    minutes = _values(minute, "minute", 0, 59, refused)
+    hours = _values(hour, "hour", 0, 23, refused)
+    months = _values(_numbered(month, _MONTHS, 1), "month", 1, 12, refused)
+    days, last_days = _without(day, r"L", refused)
+    month_days = _values(days, "day of the month", 1, 31, refused) if days else []
+    weekday, nth = _nth(_numbered(weekday, _WEEKDAYS, 0))
+    weekday, last = _without(weekday, r"[0-7]L", refused)
+    weekdays = _values(weekday, "day of the week", 0, _SUNDAY_AGAIN, refused) if weekday else []
+    longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
+    if len(months) == 1 and not last_days and min(month_days) > longest:
+        if texts[5] in _OPEN:
+            raise _PatternError("there is no such day in that month")
+        refused.append("BullMQ 5 refuses a day that the month does not have")
+    return Cron(
+        tuple(sorted(seconds)),
+        tuple(sorted(minutes)),
+        tuple(sorted(hours)),
+        None if day in _OPEN else frozenset(month_days),
+        bool(last_days),
+        frozenset(months),
+        None if texts[5] in _OPEN else frozenset(value % 7 for value in weekdays),
+        frozenset(int(text[0]) % 7 for text in last),
+        nth,
+        "; ".join(dict.fromkeys(refused)),
+    )
+
+
+def _numbered(text: str, names: list[str], first: int) -> str:
+    def number(found: re.Match[str]) -> str:
+        try:
+            return str(names.index(found[0].lower()) + first)
+        except ValueError:
+            raise _PatternError(f"{found[0]!r} is no name that may stand there") from None
+
+    return re.sub(r"[A-Za-z]{3}", number, text)
+
+
+def _nth(text: str) -> tuple[str, int]:
+    """``5#2`` as 5 and 2."""
+    if "#" not in text:
+        return text, 0
+    if not (found := re.fullmatch(r"([0-7])#0*([1-5])", text)):
+        raise _PatternError("# stands between one day of the week and 1 to 5")
+    return found[1], int(found[2])
+
+
+def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
+    """The list without those of its items that have the form of a last day, and these."""
+    items = text.split(",")
+    last = [item for item in items if re.fullmatch(form, item)]
+    _refuse_twice(last, refused)
+    return ",".join(item for item in items if item not in last), last
+
+
+def _values(text: str, what: str, least: int, most: int, refused: list[str]) -> list[int]:
+    values: list[int] = []
+    for item in text.split(","):
+        if not (found := _ITEM.fullmatch(item)):
+            raise _PatternError(f"{item!r} in the field of the {what}")
+        values += _item_values(found.groupdict(), item, what, least, most)
+    _refuse_twice(values, refused)
+    return values
+
+
+def _item_values(
+    parts: Mapping[str, str | None], item: str, what: str, least: int, most: int
+) -> list[int]:
+    step = int(parts["step"] or 1)
+    low = least if parts["all"] else int(parts["low"] or 0)
+    high = low
+    if parts["high"]:
+        high = int(parts["high"])
+    elif parts["all"] or parts["step"]:
+        high = most
+    if step < 1 or not least <= low <= high <= most:
+        raise _PatternError(
+            f"{item!r} in the field of the {what}, which goes from {least} to {most}"
+        )
+    values = [*range(low, high + 1, step)]
+    if most != _SUNDAY_AGAIN:
+        return values
+    # To find it there twice: a range up to 7 has Sunday as 0, too.
+    if values == [low]:
+        return [low % 7]
+    return [0, *values] if high == values[-1] == _SUNDAY_AGAIN and low > 0 else values
+
+
+def _refuse_twice(values: list[int] | list[str], refused: list[str]) -> None:
+    if len(set(values)) < len(values):
+        refused.append("BullMQ 6 refuses it, since a value is there twice")

@@ -14,7 +14,7 @@ from typing import Any
 
 from qctl.connect import Arg
 from qctl.errors import FailedError, RefusedError, UsageError
-from qctl.wire.cron import next_time_ms
+from qctl.wire.cron import check_pattern, next_time_ms
 from qctl.wire.encoding import (
     MAX_INTEGER,
     duration_ms,
@@ -302,6 +302,7 @@ def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str
     offset = None if schedule.offset is None else duration_ms(schedule.offset, "offset")
     next_ms = None
     if schedule.cron is not None:
+        check_pattern(schedule.cron)
         after_ms = max(now_ms, start_ms or 0)
         next_ms = next_time_ms(schedule.cron, schedule.tz, after_ms)
         if next_ms is None or (end_ms is not None and next_ms > end_ms):

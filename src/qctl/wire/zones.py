@@ -1,0 +1,69 @@
+"""Time zones by the names that BullMQ's workers take: those of Luxon."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, timedelta, timezone, tzinfo
+from functools import cache, lru_cache
+from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
+
+from qctl.errors import UsageError
+
+_LOCALTIME = Path("/etc/localtime")
+_OFFSET = re.compile(r"utc([+-])(\d{1,2})(?::(\d{2}))?")
+
+
+@lru_cache(maxsize=64)
+def time_zone(name: str | None) -> tzinfo:
+    """A zone by its name, in any case: ``Europe/Berlin``, ``UTC``, ``UTC+3``, ``utc+02:00``.
+
+    Args:
+        name: None, ``local`` and ``system`` are this machine's.
+
+    Raises:
+        UsageError: there is no such zone.
+    """
+    lowered = (name or "local").lower()
+    if lowered in {"local", "system", "default"}:
+        return _of_this_machine()
+    if lowered in {"utc", "gmt"}:
+        return UTC
+    if found := _OFFSET.fullmatch(lowered):
+        offset = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
+        if offset < timedelta(days=1):
+            return timezone(-offset if found[1] == "-" else offset)
+        raise _unknown(name)
+    return _named(lowered, name)
+
+
+def _of_this_machine() -> tzinfo:
+    name = os.environ.get("TZ", "").removeprefix(":")
+    if name:
+        return _named(name.lower(), name)
+    if _LOCALTIME.exists():
+        with _LOCALTIME.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    return UTC
+
+
+def _named(lowered: str, name: str | None) -> tzinfo:
+    found = _names().get(lowered)
+    if found is None:
+        raise _unknown(name)
+    return ZoneInfo(found)
+
+
+@cache
+def _names() -> dict[str, str]:
+    """All names by their lower case."""
+    return {name.lower(): name for name in available_timezones() - {"Factory", "localtime"}}
+
+
+def _unknown(name: str | None) -> UsageError:
+    return UsageError(
+        f"there is no time zone {name!r}",
+        hint="for example Europe/Berlin, UTC or UTC+2; on a system without time zones, "
+        "pip install tzdata",
+    )
