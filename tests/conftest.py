@@ -16,8 +16,8 @@ import hypothesis
 import pytest
 
 from qctl.connect import Arg, Client, connect
+from qctl.embedded.fake_client import FakeRedisClient
 from qctl.errors import ReplyError
-from qctl.redis_py import RedisPyClient
 from tests.clusters import cluster, nodes
 from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
 from tests.servers import RedisServer
@@ -81,7 +81,7 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         server.stop()
 
 
-class FakeClient(RedisPyClient):
+class FakeClient(FakeRedisClient):
     """fakeredis, with answers to the few commands that it does not know."""
 
     info = (

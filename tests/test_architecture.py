@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 GROUND = {
     *("errors", "config", "config_files", "config_guards", "passwords", "places"),
-    *("connect", "resp", "redis_py", "cluster", "moving", "embedded"),
+    *("connect", "resp", "sentinel", "cluster", "moving", "embedded"),
 }
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
@@ -31,8 +31,8 @@ FLOORS = {
 }
 # Rooms on lower floors that are closed to a room all the same.
 CLOSED = {
-    "manage": {"wire", "connect", "resp", "redis_py", "cluster", "embedded"},
-    "output": {"connect", "resp", "redis_py", "cluster", "embedded", "manage"},
+    "manage": {"wire", "connect", "resp", "sentinel", "cluster", "embedded"},
+    "output": {"connect", "resp", "sentinel", "cluster", "embedded", "manage"},
 }
 # Rooms that have no floor: the package itself and `python -m qctl`.
 DOORS = {"__init__", "__main__"}
@@ -206,7 +206,7 @@ def test_only_wire_composes_keys() -> None:
 
 HEAVY = {
     *("asyncio", "redis", "textual", "pydantic", "prometheus_client"),
-    *("qctl.runtime", "qctl.redis_py", "qctl.embedded"),
+    *("qctl.runtime", "qctl.embedded"),
 }
 IMPORT_CHECK = """
 import sys

@@ -165,7 +165,7 @@ class ClusterClient:
         """The reply of the node that is just taking over the key's slot, if the first names one."""
         if not isinstance(reply, ReplyError) or reply.code != "ASK":
             return reply
-        host, _, port = reply.message.split()[2].rpartition(":")
+        host, _, port = reply.raw.split()[2].rpartition(":")
         return self._send((host or self.address.host, int(port)), [("ASKING",), command])[1]
 
     # Streams

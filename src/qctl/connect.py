@@ -182,6 +182,6 @@ def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
         from qctl.cluster import ClusterClient  # noqa: PLC0415
 
         return address, ClusterClient(address)
-    from qctl.redis_py import open_client  # noqa: PLC0415 - redis-py costs 110 ms
+    from qctl.sentinel import SentinelClient  # noqa: PLC0415
 
-    return address, open_client(address)
+    return address, SentinelClient(address)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
+# A word this long is no part of another by chance.
+_LONG_SECRET = 8
 _CODE_IN_SCRIPT = re.compile(r"user_script: ?\d+: -?([A-Z]{3,}) ")
 
 
@@ -96,22 +98,37 @@ class ReplyError(QctlError):
     Args:
         message: the error as Redis sent it, e.g. ``WRONGTYPE Operation against …``.
         command: the command and its key, for the explanation; never its values.
+        secret: a password, hidden in what is shown.
+
+    Attributes:
+        message: the error, to be shown.
+        raw: the same with the secret, to be compared and never shown: a password may be a part of
+            Redis' own words.
     """
 
-    def __init__(self, message: str, *, command: str = "") -> None:
+    def __init__(self, message: str, *, command: str = "", secret: str = "") -> None:
         # What follows is the command's values, the password after AUTH among them.
-        message = message.partition(", with args beginning with")[0]
-        self.message = message
+        self.raw = message = message.partition(", with args beginning with")[0]
         self.code = _code(message)
         what, hint, self.exit_status = _explain(message, self.code)
         if command == "AUTH" and self.exit_status == ExitStatus.FAILED:
             # Whatever the reason, nothing can be done without it.
             self.exit_status = ExitStatus.UNREACHABLE
+        self.message = message = without_secret(message, secret)
         super().__init__(
             f"{what} ({command})" if command else what,
             why=f"Redis said: {message}",
             hint=hint,
         )
+
+
+def without_secret(text: str, secret: str) -> str:
+    """The text with ``***`` for a secret; a short one only where it stands as a word."""
+    if not secret:
+        return text
+    if len(secret) >= _LONG_SECRET:
+        return text.replace(secret, "***")
+    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
 
 
 def is_outage(error: BaseException) -> bool:
@@ -256,8 +273,8 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.UNREACHABLE,
     ),
     "max number of clients reached": (
-        "Redis takes no more connections",
-        "close some, or raise its maxclients, then try again",
+        "Redis takes no more connections: as many clients as maxclients allows are connected",
+        "stop a program that holds connections, or raise maxclients in redis.conf, then try again",
         ExitStatus.UNREACHABLE,
     ),
     "unknown command": (

@@ -1,21 +1,23 @@
 """A small synchronous Redis connection: a socket and hiredis' parser.
 
 Why not redis-py here: ``import redis`` loads asyncio and costs 110-150 ms, more than all the rest
-of ``qctl status`` together. One node, one connection, commands in and replies out is all that the
-read path needs; sentinel and cluster go through redis-py (``redis_py.py``), behind the same
-``Client`` protocol.
+of ``qctl status`` together. And it sends a command again when its reply is lost, which may do it
+twice. Here a command is sent once; whether to try again is up to the caller (``is_outage``), who
+knows whether doing it twice does harm.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from qctl.errors import ReplyError, UnreachableError, UsageError
+from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     import ssl
@@ -28,6 +30,8 @@ MAX_PIPELINE = 25_000
 REPLY_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 _READ_SIZE = 65_536
+# A server that answers so is not, or no longer, the master that was looked for.
+_NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
 
 
 def encode(arg: Arg) -> bytes:
@@ -72,14 +76,25 @@ def _reason(error: OSError | UnicodeError) -> str:
 class SocketClient:
     """One connection to one Redis server. Connects on first use and again after a failure.
 
+    It also connects again when the server has closed the connection while it was idle, when the
+    server turns out not to be the master, and in a process that was forked from the one that
+    connected: the replies to that one are none of its business. For one thread at a time.
+
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
     unchanged when sent as an argument.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self.address = address
+        self._connect_timeout_s = connect_timeout_s
         self._socket: socket.socket | None = None
         self._reader = self._new_reader()
+        self._poll = select.poll()
+        self._pid = 0
+        # Until its first commands have been answered; and what the server refused it with.
+        self._is_new = False
+        self._refusal: ReplyError | None = None
+        self._is_master = True
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         """One command, its reply.
@@ -121,11 +136,11 @@ class SocketClient:
 
     def _exchange(self, commands: Sequence[Sequence[Arg]], timeout_s: float) -> list[Any]:
         try:
-            sock = self._socket or self._connect()
+            sock = self._usable_socket() or self._connect()
             sock.settimeout(REPLY_TIMEOUT_S + timeout_s)
             sock.sendall(_pack(commands))
             get = self._reader.gets
-            return [
+            replies = [
                 # Most replies are there already; a call of our own for each takes longer than they.
                 reply
                 if (reply := get()) is not False and not isinstance(reply, hiredis.ReplyError)
@@ -134,8 +149,9 @@ class SocketClient:
             ]
         except (OSError, UnicodeError) as error:
             # Python raises the latter for a host name that no DNS can hold.
+            refusal = self._last_words()
             self.close()
-            raise self._unreachable(error) from error
+            raise refusal or self._unreachable(error) from error
         except hiredis.ProtocolError as error:
             self.close()
             raise self._no_redis() from error
@@ -143,6 +159,42 @@ class SocketClient:
             # A reply may be half read: this connection cannot be used again.
             self.close()
             raise
+        self._is_new, self._refusal = False, None
+        if not self._is_master:
+            self.close()
+        return replies
+
+    def _usable_socket(self) -> socket.socket | None:
+        """The connection; None if there is none, or none that a command may be sent over."""
+        if self._socket is not None:
+            is_own = self._pid == os.getpid()
+            # Idle, so that the only news can be its end, or something that was not asked for.
+            if not is_own or self._poll.poll(0) or self._reader.has_data():
+                self.close()
+        return self._socket
+
+    def _last_words(self) -> ReplyError | None:
+        """Why the server refused a new connection, if it said so before it closed it."""
+        sock = self._socket
+        if sock is None or not self._is_new:
+            return None
+        with contextlib.suppress(OSError, hiredis.ProtocolError):
+            sock.settimeout(0)
+            while self._refusal is None and (chunk := sock.recv(_READ_SIZE)):
+                self._reader.feed(chunk)
+                reply = self._reader.gets()
+                if isinstance(reply, hiredis.ReplyError):
+                    self._refusal = self._reply_error(str(reply), "")
+        return self._refusal
+
+    def _reply_error(self, message: str, command: str) -> ReplyError:
+        # What answers may be no Redis, and may repeat what it was sent.
+        error = ReplyError(message, command=command, secret=self.address.password or "")
+        if error.code in _NOT_THE_MASTER:
+            self._is_master = False
+        if self._is_new and error.exit_status == ExitStatus.UNREACHABLE:
+            self._refusal = error
+        return error
 
     def _read(self, sock: socket.socket, command: Sequence[Arg], reply: Any = False) -> Any:
         """The next reply, which may be there already as far as the parser is concerned."""
@@ -152,37 +204,33 @@ class SocketClient:
                 raise ConnectionResetError("Redis closed the connection")
             self._reader.feed(chunk)
         if isinstance(reply, hiredis.ReplyError):
-            message = str(reply)
-            if self.address.password:
-                # What answers may be no Redis, and may repeat what it was sent.
-                message = message.replace(self.address.password, "***")
-            return ReplyError(message, command=_describe(command))
+            return self._reply_error(str(reply), _describe(command))
         return reply
 
     def _connect(self) -> socket.socket:
         address = self.address
         self._reader = self._new_reader()
+        self._is_new, self._refusal, self._is_master = True, None, True
         if address.unix_path:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(CONNECT_TIMEOUT_S)
+            sock.settimeout(self._connect_timeout_s)
             try:
                 sock.connect(address.unix_path)
             except OSError:
                 sock.close()
                 raise
         else:
-            sock = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S)
+            sock = socket.create_connection((address.host, address.port), self._connect_timeout_s)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if address.tls:
             sock = self._wrap_tls(sock)
-        self._socket = sock
-        try:
-            self._greet(sock)
-        except BaseException:
-            self.close()
-            raise
+        # Closed by the caller if anything fails from here on.
+        self._socket, self._pid = sock, os.getpid()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._greet(sock)
         return sock
 
     def _wrap_tls(self, sock: socket.socket) -> socket.socket:
@@ -211,7 +259,7 @@ class SocketClient:
             commands.append(("SELECT", self.address.db))
         if not commands:
             return
-        sock.settimeout(CONNECT_TIMEOUT_S)
+        sock.settimeout(self._connect_timeout_s)
         sock.sendall(_pack(commands))
         for command in commands:
             reply = self._read(sock, command)
@@ -219,6 +267,15 @@ class SocketClient:
                 raise reply
             if reply != "OK":
                 raise self._no_redis()
+
+    def _ask(self, sock: socket.socket, command: Sequence[Arg]) -> Any:
+        """One command on a connection that is being made, its reply."""
+        sock.settimeout(self._connect_timeout_s)
+        sock.sendall(_pack([command]))
+        reply = self._read(sock, command)
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
 
     def _no_redis(self) -> UnreachableError:
         return UnreachableError(

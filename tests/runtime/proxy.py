@@ -1,10 +1,11 @@
-"""A TCP proxy before Redis, on the test's own event loop, that loses what it is told to lose."""
+"""A TCP proxy before Redis that loses what it is told to lose."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -20,14 +21,16 @@ class LossyProxy:
         port: Redis' port.
         lose: what becomes of the worker's steps, by their number from 1: of ``"reply"`` Redis does
             the step and its reply is dropped, ``"request"`` never arrives; the connection breaks.
+        step: what counts as a step: a packet with these bytes in it.
 
     Attributes:
         steps: how many there were.
     """
 
-    def __init__(self, port: int, lose: Mapping[int, str]) -> None:
+    def __init__(self, port: int, lose: Mapping[int, str], *, step: bytes = STEP) -> None:
         self._redis_port = port
         self._lose = lose
+        self._step = step
         self.steps = 0
         self.port = 0
 
@@ -52,7 +55,7 @@ class LossyProxy:
         async def requests() -> None:
             nonlocal loses_reply
             while data := await client.read(1 << 20):
-                if STEP in data:
+                if self._step in data:
                     self.steps += 1
                     what = self._lose.get(self.steps)
                     if what == "request":
@@ -77,3 +80,30 @@ class LossyProxy:
             to_redis.transport.abort()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*ways, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def proxy_in_thread(port: int, lose: Mapping[int, str], *, step: bytes) -> Iterator[LossyProxy]:
+    """The same for tests without an event loop: the proxy runs on one in a thread."""
+    proxy = LossyProxy(port, lose, step=step)
+    loop = asyncio.new_event_loop()
+    started, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with proxy:
+            started.set()
+            await stop.wait()
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()

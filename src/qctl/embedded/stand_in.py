@@ -20,8 +20,8 @@ from typing import Any
 import fakeredis  # type: ignore[import-untyped,unused-ignore]
 import hiredis
 
+from qctl.embedded.fake_client import FakeRedisClient
 from qctl.errors import QctlError, ReplyError
-from qctl.redis_py import RedisPyClient
 
 # The Redis that fakeredis imitates.
 _REDIS_VERSION = "7.0.0"
@@ -80,7 +80,7 @@ class _Connection(socketserver.BaseRequestHandler):
         redis = fakeredis.FakeRedis(
             server=self.server.data, protocol=2, single_connection_client=True
         )
-        self.client = RedisPyClient(redis, "fakeredis")
+        self.client = FakeRedisClient(redis, "fakeredis")
         self.server.received += 1
         self.server.connections[self.id] = self
 
@@ -168,7 +168,7 @@ def encode_reply(value: Any) -> bytes:
     if value is None:
         return b"$-1\r\n"
     if isinstance(value, ReplyError):
-        return b"-%s\r\n" % value.message.replace("\r\n", " ").encode("utf-8", "surrogateescape")
+        return b"-%s\r\n" % value.raw.replace("\r\n", " ").encode("utf-8", "surrogateescape")
     if isinstance(value, int):
         return b":%d\r\n" % value
     if isinstance(value, list):

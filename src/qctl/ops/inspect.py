@@ -242,7 +242,7 @@ def _redis_info(reply: Any, address: Address) -> RedisInfo:
 
 def _raise_unless_denied(error: ReplyError) -> None:
     """Hosted Redis may also have renamed the command away."""
-    if error.code != "NOPERM" and not error.message.startswith("ERR unknown command"):
+    if error.code != "NOPERM" and not error.raw.startswith("ERR unknown command"):
         raise error
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +20,7 @@ import hiredis
 
 from qctl import moving
 from qctl.connect import Address, Arg
-from qctl.errors import ReplyError, UnreachableError
+from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
 from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode, tls_context
 from qctl.runtime.locate import locate
 from qctl.wire.scripts import ScriptCall, sha, source
@@ -26,6 +28,9 @@ from qctl.wire.scripts import ScriptCall, sha, source
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.
 Callback = Callable[[Any], None]
 _CHECK_S = 1.0
+# Turns of the loop within which it reads what has arrived, and ends a connection that was closed.
+_TURNS = 4
+_LAST_WORDS = 4096
 # A server that answers so is not, or no longer, the one that holds the queue.
 _ELSEWHERE = frozenset(("READONLY", "MOVED", "MASTERDOWN", "CLUSTERDOWN"))
 
@@ -49,6 +54,9 @@ class _Link(asyncio.Protocol):
             self.owner.receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.owner is not None:
+            self.owner.hear_last_words()
+        # What they were may have ended it already.
         if self.owner is not None:
             self.owner.drop(exc or ConnectionResetError("Redis closed the connection"))
 
@@ -79,6 +87,9 @@ class AsyncConnection:
         self._link: _Link | None = None
         self._transport: asyncio.Transport | None = None
         self._is_let_in = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._is_new = False
         self._reader = hiredis.Reader()
         self._waiting: deque[Callback] = deque()
         self._heard_at = 0.0
@@ -104,7 +115,12 @@ class AsyncConnection:
         Raises:
             UnreachableError: nobody answers.
             ReplyError: Redis does not let us in.
+            UsageError: it is open in another event loop or process.
         """
+        if self._transport is not None:
+            self._check_owner()
+            if not self._waiting:
+                await self._notice_end()
         async with self._opening:
             if not self._is_let_in and not self._is_closed:
                 try:
@@ -196,6 +212,16 @@ class AsyncConnection:
         self._waiting.append(callback)
         self._transport.write(packed)
 
+    def close_inherited(self) -> None:
+        """In a forked child: close this process's copy of the descriptor, and nothing else."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is None or (descriptor := sock.fileno()) < 0:
+            return
+        # Replaced, since whatever owns the number may close it once more.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
     async def close(self) -> None:
         """Close for good; calls that still wait fail."""
         self._is_closed = True
@@ -210,7 +236,9 @@ class AsyncConnection:
         self._link = link
         self._transport = transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._is_new = True
         self._heard_at = loop.time()
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
@@ -225,14 +253,27 @@ class AsyncConnection:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
                 if isinstance(reply, hiredis.ReplyError):
-                    reply = ReplyError(self._without_password(str(reply)))
-                    if reply.code in _ELSEWHERE:
+                    reply = ReplyError(str(reply), secret=self.address.password or "")
+                    is_refused = self._is_new and reply.exit_status == ExitStatus.UNREACHABLE
+                    if reply.code in _ELSEWHERE or is_refused:
                         elsewhere = reply
+                    if not self._waiting:
+                        # Why the server is about to hang up.
+                        elsewhere = reply
+                        break
                 self._waiting.popleft()(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.drop(ConnectionError(f"no Redis protocol: {error}"))
+        self._is_new = False
         if elsewhere is not None and reader is self._reader:
-            self.drop(ConnectionError(elsewhere.message))
+            self.drop(elsewhere)
+
+    def hear_last_words(self) -> None:
+        """Read why a server refused a new connection, if a failed write was noticed before that."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None and self._is_new and not self.address.tls:
+            with contextlib.suppress(OSError):
+                self.receive(os.read(sock.fileno(), _LAST_WORDS))
 
     def drop(self, error: BaseException) -> None:
         """Give the connection up; whoever waits for a reply is told."""
@@ -312,14 +353,41 @@ class AsyncConnection:
             return
         self._check = loop.call_later(_CHECK_S, self._check_alive)
 
-    def _without_password(self, text: str) -> str:
-        return text.replace(self.address.password, "***") if self.address.password else text
+    def _check_owner(self) -> None:
+        is_ours = self._pid == os.getpid() and self._loop is asyncio.get_running_loop()
+        if not is_ours:
+            raise UsageError(
+                "a Redis connection is used in another event loop or process than it was opened in",
+                hint="make one in each; an AsyncQueue without connection= does so by itself",
+            )
+
+    async def _notice_end(self) -> None:
+        """Give up a connection that the server has closed while the loop did not run."""
+        for _ in range(_TURNS):
+            if not self._has_news():
+                return
+            await asyncio.sleep(0)
+        if not self._waiting and self._has_news():
+            self.drop(ConnectionResetError("Redis closed the connection"))
+
+    def _has_news(self) -> bool:
+        """Whether something has arrived that the loop has not read, or read as the end."""
+        if self._transport is None:
+            return False
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or self._transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _unreachable(self, error: BaseException) -> UnreachableError:
+        if isinstance(error, ReplyError):
+            return UnreachableError(error.what, why=error.why, hint=error.hint)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return UnreachableError(
             f"Redis at {self.address} cannot be reached",
-            why=self._without_password(str(reason)),
+            why=str(reason),
             hint="check that it runs, and the URL",
         )
 

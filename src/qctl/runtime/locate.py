@@ -35,6 +35,6 @@ def _find_in_cluster(address: Address, key: str) -> tuple[str, int]:
 
 
 def _find_master(address: Address, _: str) -> tuple[str, int]:
-    from qctl.redis_py import find_master  # noqa: PLC0415 - only sentinel users need it
+    from qctl.sentinel import find_master  # noqa: PLC0415 - only sentinel users need it
 
     return find_master(address)

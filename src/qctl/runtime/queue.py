@@ -17,6 +17,7 @@ from typing import Any, Self, Unpack
 from qctl.config import load_settings
 from qctl.connect import Client, connect
 from qctl.runtime.connection import AsyncConnection
+from qctl.runtime.loops import LoopConnections
 from qctl.wire import adding, scheduling, scripts
 from qctl.wire.adding import AddedJob, FlowJob, NewJob
 from qctl.wire.keys import QueueKeys
@@ -59,7 +60,7 @@ class _Producer:
 
 
 class Queue(_Producer):
-    """Adds jobs to a queue. May be used by several threads.
+    """Adds jobs to a queue. May be used by several threads, and after a fork.
 
         with Queue("emails") as queue:
             queue.add("welcome", {"user": 7}, delay=60, attempts=3, backoff="exponential:10s")
@@ -85,7 +86,8 @@ class Queue(_Producer):
         super().__init__(name, redis_url, prefix)
         self._client = client or connect(self._redis_url)[1]
         self._owns_client = client is None
-        self._one_at_a_time = threading.Lock()
+        # One per process: a lock that another thread held at a fork is never released in the child.
+        self._locks: dict[int, threading.Lock] = {}
 
     def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
         """Add a job.
@@ -168,7 +170,7 @@ class Queue(_Producer):
 
     def schedulers(self) -> list[Scheduler]:
         """All schedulers, the one that is due next first."""
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             listed = self._client.call(*scheduling.list_command(self.keys))
             records = self._client.pipeline(scheduling.record_commands(self.keys, listed))
         return scheduling.schedulers(listed, records)
@@ -184,24 +186,29 @@ class Queue(_Producer):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _one_at_a_time(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
     def _run(self, call: ScriptCall) -> Any:
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             return scripts.run_call(self._client, call)
 
     def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        with self._one_at_a_time:
+        with self._one_at_a_time():
             return scripts.run_all(self._client, calls)
 
 
 class AsyncQueue(_Producer):
-    """``Queue`` for an event loop: the same methods, to be awaited.
+    """``Queue`` for event loops: the same methods, to be awaited. Each loop has a connection of its
+    own, closed at the latest together with the loop.
 
         async with AsyncQueue("emails") as queue:
             await queue.add("welcome", {"user": 7})
 
     Args:
         name, redis_url, prefix: see ``Queue``.
-        connection: use this one instead of its own; it is not closed with the queue.
+        connection: use this one, of one event loop, instead of its own; it is not closed with the
+            queue.
 
     Raises:
         UsageError: the name or the URL is none.
@@ -216,10 +223,10 @@ class AsyncQueue(_Producer):
         connection: AsyncConnection | None = None,
     ) -> None:
         super().__init__(name, redis_url, prefix)
-        self._owns_connection = connection is None
         # Sends nothing; an embedded Redis lives as long as this client.
         address, self._client = connect(self._redis_url)
-        self._connection = connection or AsyncConnection(address, key=self.keys(""))
+        self._given = connection
+        self._own = LoopConnections(lambda: AsyncConnection(address, key=self.keys("")))
 
     async def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
         """Add a job; see ``Queue.add``."""
@@ -233,7 +240,7 @@ class AsyncQueue(_Producer):
         """Add a job and those it waits for, all at once; see ``Queue.add_flow``."""
         nodes = adding.flow_nodes(flow)
         call = adding.flow_call(self.prefix, nodes, _now_ms())
-        return adding.added_flow(nodes, await self._connection.run_call(call))
+        return adding.added_flow(nodes, await (await self._connection()).run_call(call))
 
     async def upsert_scheduler(
         self,
@@ -254,23 +261,23 @@ class AsyncQueue(_Producer):
         """Make a scheduler, or change one and its pending job; see ``Queue.upsert_scheduler``."""
         schedule = Schedule(cron, every, tz, limit, start, end, offset, immediately)
         call = self._upsert_call(scheduler_id, schedule, name, data, options)
-        return scheduling.upserted_id(scheduler_id, await self._connection.run_call(call))
+        return scheduling.upserted_id(scheduler_id, await (await self._connection()).run_call(call))
 
     async def remove_scheduler(self, scheduler_id: str) -> bool:
         """Remove a scheduler; see ``Queue.remove_scheduler``."""
         call = scheduling.remove_call(self.keys, scheduler_id)
-        return bool(await self._connection.run_call(call))
+        return bool(await (await self._connection()).run_call(call))
 
     async def schedulers(self) -> list[Scheduler]:
         """All schedulers, the one that is due next first."""
-        listed = await self._connection.call(*scheduling.list_command(self.keys))
+        connection = await self._connection()
+        listed = await connection.call(*scheduling.list_command(self.keys))
         commands = scheduling.record_commands(self.keys, listed)
-        return scheduling.schedulers(listed, await self._connection.pipeline(commands))
+        return scheduling.schedulers(listed, await connection.pipeline(commands))
 
     async def close(self) -> None:
         """Close the connection, if it is the queue's own."""
-        if self._owns_connection:
-            await self._connection.close()
+        await self._own.close()
         self._client.close()
 
     async def __aenter__(self) -> Self:
@@ -279,14 +286,16 @@ class AsyncQueue(_Producer):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _connection(self) -> AsyncConnection:
+        return self._given or await self._own.get()
+
     async def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
         if not calls:
             return []
         # The first brings the script along if need be; then all are on their way together.
-        first = await self._connection.run_call(calls[0])
-        rest = await asyncio.gather(
-            *map(self._connection.run_call, calls[1:]), return_exceptions=True
-        )
+        connection = await self._connection()
+        first = await connection.run_call(calls[0])
+        rest = await asyncio.gather(*map(connection.run_call, calls[1:]), return_exceptions=True)
         for answer in rest:
             if isinstance(answer, BaseException):
                 raise answer

@@ -69,7 +69,7 @@ def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
     try:
         flat = client.call("XINFO", "STREAM", keys("events"))
     except ReplyError as error:
-        if "no such key" in error.message:
+        if "no such key" in error.raw:
             return None
         raise
     facts: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))

@@ -237,7 +237,7 @@ def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
     for index, (name, state) in enumerate(places.items()):
         length, head, tail = replies[3 * index : 3 * index + 3]
         # Redis before 6.0.6 has no LPOS.
-        is_old = isinstance(head, ReplyError) and "unknown command" in head.message.lower()
+        is_old = isinstance(head, ReplyError) and "unknown command" in head.raw.lower()
         seen = 0 if is_old else SEARCHED
         if not is_old and (raised(head) is not None or raised(tail) is not None):
             return state

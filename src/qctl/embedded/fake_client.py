@@ -1,4 +1,7 @@
-"""Sentinel, through redis-py, behind the same ``Client`` protocol as ``resp.py``."""
+"""fakeredis, through redis-py, behind the same ``Client`` protocol as ``resp.py``.
+
+Nothing here reaches a server: redis-py sends a command again when its reply is lost.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,14 @@ from typing import Any
 
 import redis
 import redis.exceptions
-import redis.sentinel
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from qctl.connect import Address, Arg, Client
+from qctl.connect import Arg, Client
 from qctl.errors import ReplyError, UnreachableError
-from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode
+from qctl.resp import encode
 
 
-class RedisPyClient:
-    """Wraps a ``redis.Redis`` with raw replies.
+class FakeRedisClient:
+    """Wraps a ``fakeredis.FakeRedis`` with raw replies.
 
     Args:
         client: the redis-py client, created without ``decode_responses``.
@@ -53,22 +53,6 @@ class RedisPyClient:
     def _errors(self, command: str) -> Iterator[None]:
         try:
             yield
-        except redis.exceptions.AuthenticationError as error:
-            raise ReplyError(f"NOAUTH {error}", command="AUTH") from None
-        except redis.sentinel.MasterNotFoundError as error:
-            # The rest of its text, and the error itself, show the connections with all settings.
-            found_none = str(error).partition(" : ")[0]
-            raise UnreachableError(
-                f"no sentinel names the master of {self._where}",
-                why=f"{found_none}: no sentinel answers, or none that does knows it",
-                hint="check the sentinels' addresses and the master's name in the URL",
-            ) from None
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-            raise UnreachableError(
-                f"Redis at {self._where} cannot be reached",
-                why=str(error),
-                hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
-            ) from error
         except redis.exceptions.ResponseError as error:
             # Without its cause, whose text may repeat the values of the command.
             raise ReplyError(_message(error), command=command) from None
@@ -107,47 +91,3 @@ def _plain(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply
-
-
-def open_client(address: Address) -> Client:
-    """A client for the master that sentinels name. Nothing is sent before the first command."""
-    master = _sentinel(address).master_for(address.master_name, db=address.db)
-    return RedisPyClient(master, str(address))
-
-
-def find_master(address: Address) -> tuple[str, int]:
-    """Host and port of the master that sentinels name.
-
-    Raises:
-        UnreachableError: no sentinel answers, or none knows it.
-    """
-    try:
-        host, port = _sentinel(address).discover_master(address.master_name)
-    except redis.exceptions.RedisError as error:
-        found_none = str(error).partition(" : ")[0]
-        raise UnreachableError(
-            f"no sentinel names the master of {address}",
-            why=found_none,
-            hint="check the sentinels' addresses and the master's name in the URL",
-        ) from None
-    return str(host), int(port)
-
-
-def _sentinel(address: Address) -> Any:
-    options: dict[str, Any] = {
-        "socket_timeout": REPLY_TIMEOUT_S,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "protocol": 2,
-        # Whoever calls decides whether to try again.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    if address.tls:
-        options |= {"ssl": True, **address.tls_options}
-    return redis.sentinel.Sentinel(
-        list(address.nodes),
-        # The sentinels themselves are asked without a password.
-        sentinel_kwargs=options,
-        username=address.username,
-        password=address.password,
-        **options,
-    )
