@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import re
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.resources import files
 from typing import Any
 
 import pytest
 
-from qctl import Queue, moving
+from qctl import AsyncQueue, Job, Queue, Worker, moving
 from qctl.connect import Client
 from qctl.errors import ExitStatus, ReplyError
 from qctl.wire import scheduling, scripts, working
 from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
+from qctl.wire.children import children
 from qctl.wire.far import Block, draw
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
@@ -30,8 +37,10 @@ from qctl.wire.transitions import (
     retry_finished,
     retry_stalled,
 )
+from tests.cli.test_frame import Ran, run
 from tests.clusters import Cluster, Move
-from tests.wire.build import holder, put
+from tests.servers import wait_until
+from tests.wire.build import holder, put, row
 
 NOW = 1_700_000_000_000
 HELD_BY = "t:0"
@@ -146,8 +155,8 @@ def contents(client: Client, keys: QueueKeys) -> dict[str, Any]:
 
 
 def alike(value: Any, keys: QueueKeys) -> Any:
-    """The same for queues of all prefixes."""
-    return repr(value).replace(keys.prefix, "{}")
+    """The same for queues of all prefixes, and for all ids of events."""
+    return re.sub(r"[0-9]{13}-[0-9]+", "ID", repr(value).replace(keys.prefix, "{}"))
 
 
 PARTS: dict[str, Callable[[list[str]], list[str]]] = {
@@ -230,3 +239,178 @@ def test_a_new_queue_is_not_begun_in_a_slot_that_moves(ready: Cluster) -> None:
             queue.add("x")
         assert caught.value.code == "TRYAGAIN"
     assert contents(ready.client, queue.keys) == {}
+
+
+def test_an_add_waits_for_the_end_of_the_move(cluster: Cluster) -> None:
+    keys = QueueKeys("{waits}", "q")
+    added: list[str] = []
+
+    async def add_soon() -> None:
+        async with AsyncQueue("q", redis_url=cluster.url, prefix=keys.prefix) as queue:
+            added.append(await queue.add("x"))
+
+    with (
+        Queue("q", redis_url=cluster.url, prefix=keys.prefix) as queue,
+        ThreadPoolExecutor() as pool,
+    ):
+        added.append(queue.add("x"))
+        with Move(cluster, "waits") as move:
+            adds = [
+                pool.submit(lambda: added.append(queue.add("x"))),
+                pool.submit(lambda: asyncio.run(add_soon())),
+            ]
+            move.carry(move.left()[::2])
+            # Each is refused a few times.
+            assert wait(adds, timeout=0.3).done == set()
+        for each in adds:
+            each.result()
+    assert sorted(added) == ["1", "2", "3"]
+    assert sorted(row(cluster.client, "wait", keys)) == ["1", "2", "3"]
+
+
+def test_what_cannot_wait_says_why(cluster: Cluster) -> None:
+    keys = QueueKeys("{says}", "q")
+    put(cluster.client, "1", keys=keys)
+    words = ("--prefix", keys.prefix, "--redis", cluster.url)
+
+    async def add_soon() -> None:
+        async with AsyncQueue("q", redis_url=cluster.url, prefix=keys.prefix) as queue:
+            await queue.add("x")
+
+    with Move(cluster, "says") as move, no_patience():
+        move.carry(move.left()[::2])
+        for command in (("jobs", "add", "q", "x"), ("pause", "q")):
+            ran = run(*command, *words, PM2_HOME="/nonexistent")
+            assert ran.code == ExitStatus.UNREACHABLE, ran.err
+            assert "the cluster is moving these keys to another node" in ran.err
+            assert "try again when they are there" in ran.err
+        with pytest.raises(ReplyError) as caught:
+            asyncio.run(add_soon())
+        assert caught.value.code in {"ASK", "TRYAGAIN"}
+        assert caught.value.exit_status == ExitStatus.UNREACHABLE
+    assert row(cluster.client, "wait", keys) == ["1"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_all_is_read_while_a_queue_moves(ready: Cluster, part: str) -> None:
+    client, tag = ready.client, next(_tags)
+    keys = QueueKeys(f"{{{tag}}}", "q")
+    fill(client, keys, "resume")
+    words = ("--prefix", keys.prefix, "--redis", ready.url)
+    reads = (
+        ("status", "q", "--json"), ("jobs", "list", "q", "--state", "waiting", "--json"),
+        ("jobs", "show", "q", "3", "--json"), ("schedules", "list", "q", "--json"),
+        ("metrics",),
+    )  # fmt: skip
+
+    def shape(out: str) -> str:
+        """Without ages and times."""
+        return re.sub(r'[0-9.]{3,}|"[a-z_]*_s": *[0-9.]+', "#", out)
+
+    def seen() -> list[Ran]:
+        return [run(*read, *words, PM2_HOME="/nonexistent") for read in reads]
+
+    before = seen()
+    with Move(ready, tag) as move, no_patience():
+        move.carry(PARTS[part](move.left()))
+        for read, then, now in zip(reads, before, seen(), strict=True):
+            assert (now.code, now.err) == (then.code, then.err), read
+            assert shape(now.out) == shape(then.out), read
+
+
+def test_children_are_read_while_a_queue_moves(cluster: Cluster) -> None:
+    client, keys = cluster.client, QueueKeys("{kin}", "q")
+    put(client, "parent", keys=keys)
+    put(client, "child", keys=keys, lock="t", parentKey=keys("parent"))
+    client.call("SADD", keys("parent:dependencies"), keys("child"))
+    client.call("SADD", keys("child:dependencies"), keys("grandchild"))
+    (before,) = children(client, keys, "parent")
+    with Move(cluster, "kin") as move, no_patience():
+        move.carry([keys("parent:dependencies"), keys("child:lock"), keys("child")])
+        assert list(children(client, keys, "parent")) == [before]
+
+
+def test_a_job_keeps_its_lock_through_a_long_move(cluster: Cluster) -> None:
+    keys = QueueKeys("{long}", "q")
+    worker = Worker(
+        "q", redis_url=cluster.url, prefix=keys.prefix, lock_ttl_s=1, stalled_interval_s=0.5
+    )
+    goes_on = asyncio.Event()
+    ran: list[str] = []
+
+    @worker.task()
+    async def note(job: Job) -> None:
+        ran.append(job.id)
+        await goes_on.wait()
+
+    async def main() -> None:
+        async with AsyncQueue("q", redis_url=cluster.url, prefix=keys.prefix) as queue:
+            await queue.add("x")
+        await worker.start()
+        async with asyncio.timeout(20):
+            while not ran:
+                await asyncio.sleep(0.01)
+        with Move(cluster, "long") as move:
+            for part in ([], move.left()[::2], move.left()):
+                move.carry(part)
+                await asyncio.sleep(1)
+                assert cluster.client.call("PTTL", keys.lock("1")) > 0
+        goes_on.set()
+        await worker.wait_drained()
+        await worker.stop()
+
+    asyncio.run(main())
+    assert ran == ["1"]
+    assert cluster.client.call("ZRANGE", keys("completed"), 0, -1) == ["1"]
+
+
+def test_jobs_go_on_while_a_queue_moves_from_node_to_node(cluster: Cluster) -> None:
+    """Two producers and a worker; the keys move a few at a time."""
+    keys = QueueKeys("{busy}", "q")
+    settings: Any = {"redis_url": cluster.url, "prefix": keys.prefix}
+    worker = Worker("q", **settings, concurrency=5)
+    added: list[str] = []
+    ran: Counter[str] = Counter()
+    is_over = threading.Event()
+
+    @worker.task()
+    async def note(job: Job) -> None:
+        await job.update_progress(1)
+        ran[job.id] += 1
+
+    def produce() -> None:
+        with Queue("q", **settings) as queue:
+            while not is_over.is_set():
+                added.append(queue.add("x"))
+                added.extend(queue.add_bulk([NewJob("y"), NewJob("z", delay=0.05)]))
+
+    async def produce_soon() -> None:
+        async with AsyncQueue("q", **settings) as queue:
+            while not is_over.is_set():
+                added.append(await queue.add("x", priority=1))
+
+    def move_on() -> None:
+        for _ in range(3):
+            goal = len(added) + 20
+            wait_until(lambda goal=goal: len(added) > goal, "further adds")
+            with Move(cluster, "busy") as move:
+                while left := move.left():
+                    move.carry(left[: max(len(left) // 10, 1)])
+                    time.sleep(0.01)
+        is_over.set()
+
+    async def main() -> None:
+        await worker.start()
+        mover = asyncio.create_task(asyncio.to_thread(move_on))
+        producer = asyncio.create_task(asyncio.to_thread(produce))
+        await asyncio.gather(mover, producer, produce_soon())
+        async with asyncio.timeout(30):
+            while len(ran) < len(added):
+                await asyncio.sleep(0.01)
+        await worker.wait_drained()
+        await worker.stop()
+
+    asyncio.run(main())
+    assert len(set(added)) == len(added)
+    assert ran == Counter(added)
+    assert cluster.client.call("ZCARD", keys("completed")) == len(added)

@@ -197,7 +197,7 @@ class FakeQueues:
             return not call("EXISTS", keys("active"))
         # In this order: between the two a job may move from the first to the second, not back.
         delayed = self._delayed(keys)
-        if call("EXISTS", keys("wait"), keys("prioritized"), keys("active")):
+        if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False
         if delayed:
             ahead = max(min(delayed.values()) - int(time.time() * 1000) * _SCORE_MS, 0)

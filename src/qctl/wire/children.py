@@ -73,24 +73,17 @@ def _look(
 ) -> Sequence[Child]:
     commands: list[tuple[Arg, ...]] = []
     for key in child_keys:
-        commands += [
-            ("HMGET", key, "parentKey", "parent"),
-            ("EXISTS", *(f"{key}:{suffix}" for suffix in _SCANS)),
-            ("EXISTS", f"{key}:lock"),
-        ]
-    replies = client.pipeline(commands) if commands else []
-    return [
-        Child(
-            key,
-            job_of(key, prefix),
-            _is_own(typed(fields, (None, None)), parent_key),
-            bool(raised(below)),
-            bool(raised(lock)),
-        )
-        for key, fields, below, lock in zip(
-            child_keys, replies[::3], replies[1::3], replies[2::3], strict=True
-        )
-    ]
+        commands.append(("HMGET", key, "parentKey", "parent"))
+        # One by one: while a cluster moves these keys it answers for single ones only.
+        commands += [("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")]
+    replies = iter(client.pipeline(commands))
+    found = []
+    for key in child_keys:
+        fields = typed(next(replies), (None, None))
+        *below, lock = [raised(next(replies)) for _ in (*_SCANS, "lock")]
+        is_own = _is_own(fields, parent_key)
+        found.append(Child(key, job_of(key, prefix), is_own, any(below), bool(lock)))
+    return found
 
 
 def _is_own(fields: Sequence[str | None], parent_key: str) -> bool:
