@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
+import pytest
+
+from qctl import Queue
 from qctl.connect import Client
+from qctl.wire.jobs import pairs
+from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
 from tests.interop.node import NodeBull, ids_of, runs
 from tests.servers import wait_until
@@ -35,3 +42,71 @@ def test_a_scheduler_that_cannot_be_read_stays_for_workers_that_can(
     wait_until(lambda: ids_of(runs(client, "q")) == [job_id], "the run")
     (follower,) = client.call("ZRANGE", Q("delayed"), 0, -1)
     assert follower == f"repeat:s:{client.call('ZSCORE', Q('repeat'), 's')}"
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed"])
+def test_upsert_after_a_promoted_iteration_has_run(
+    bullmq: NodeBull, client: Client, redis_url: str, outcome: str
+) -> None:
+    """An app makes its schedulers at every start: that must work then, too."""
+    repeat = {"pattern": "0 0 1 1 *", "tz": "UTC"}
+    template = {"data": {"fail_times": 1 if outcome == "failed" else 0}}
+    for name in ("q", "n"):
+        job_id = bullmq.queue(name, "upsertJobScheduler", "s", repeat, template)["id"]
+        bullmq.job(name, job_id, "promote")
+        handle = bullmq.start_worker(name)
+        in_state = QueueKeys("bull", name)(outcome)
+        wait_until(lambda key=in_state: client.call("ZCARD", key) == 1, "the run")
+        bullmq.close_worker(handle)
+    bullmq.queue("n", "upsertJobScheduler", "s", repeat, {"data": {"x": 1}})
+    with Queue("q", redis_url=redis_url) as queue:
+        assert queue.upsert_scheduler("s", cron="0 0 1 1 *", tz="UTC", data={"x": 1}) == job_id
+    theirs, ours = dump(client, QueueKeys("bull", "n"), job_id), dump(client, Q, job_id)
+    # BullMQ writes over the job that has ended, and leaves it among them.
+    assert theirs.pop("ended") == [job_id]
+    assert ours.pop("ended") == []
+    old = {"ats", "atm", "processedOn", "finishedOn", "returnvalue", "failedReason", "stacktrace"}
+    for field in old:
+        theirs["job"].pop(field, None)
+    assert ours == theirs
+    assert bullmq.state("q", job_id) == "delayed"
+
+
+def dump(client: Client, keys: QueueKeys, job_id: str) -> dict[str, Any]:
+    job = pairs(client.call("HGETALL", keys(job_id)))
+    opts = json.loads(job.pop("opts"))
+    record = pairs(client.call("HGETALL", keys("repeat:s")))
+    # When it was done.
+    for fields, names in ((job, ("timestamp", "delay", "nrjid")), (opts, ("timestamp", "delay"))):
+        for name in names:
+            fields.pop(name, None)
+    if opts["repeat"].get("offset") in {None, 0}:
+        opts["repeat"].pop("offset", None)
+    return {
+        "job": job,
+        "opts": opts,
+        "record": record,
+        "repeat": client.call("ZRANGE", keys("repeat"), 0, -1, "WITHSCORES"),
+        "delayed": client.call("ZRANGE", keys("delayed"), 0, -1),
+        "wait": client.call("LRANGE", keys("wait"), 0, -1),
+        "ended": [
+            job_id
+            for state in ("completed", "failed")
+            for job_id in client.call("ZRANGE", keys(state), 0, -1)
+        ],
+    }
+
+
+def test_upsert_while_a_promoted_iteration_runs(
+    bullmq: NodeBull, client: Client, redis_url: str
+) -> None:
+    with Queue("q", redis_url=redis_url) as queue:
+        first = queue.upsert_scheduler("s", cron="0 0 1 1 *", tz="UTC", data={"held": True})
+        bullmq.job("q", first, "promote")
+        bullmq.start_worker("q")
+        wait_until(lambda: client.call("ZCARD", Q("delayed")) == 1, "the next job")
+        second = client.call("ZRANGE", Q("delayed"), 0, -1)
+        assert [queue.upsert_scheduler("s", cron="0 0 1 1 *", tz="UTC")] == second
+    client.call("SET", "release:q", 1)
+    wait_until(lambda: client.call("ZRANGE", Q("completed"), 0, -1) == [first], "its end")
+    assert client.call("ZRANGE", Q("delayed"), 0, -1) == second

@@ -159,6 +159,9 @@ def test_a_running_job_is_left_alone(store: Client) -> None:
     assert row(store, "active") == [first]
     hourly = upsert(store, Schedule(cron="0 * * * *", tz="UTC"), sid="c")
     store.call("ZREM", Q("delayed"), hourly)
+    following = upsert(store, Schedule(cron="0 * * * *", tz="UTC"), sid="c", now=NOW + 1000)
+    assert int(following.split(":")[2]) == int(hourly.split(":")[2]) + 60 * MINUTE
+    store.call("ZREM", Q("delayed"), following)
     with pytest.raises(RefusedError, match="not changed"):
         upsert(store, Schedule(cron="0 * * * *", tz="UTC"), sid="c", now=NOW + 1000)
 

@@ -1,9 +1,9 @@
 """When a cron pattern is next due, in a time zone and over its clock changes.
 
 Patterns have five fields, or six with seconds first, as BullMQ's; ``@hourly``, ``@daily``,
-``@weekly``, ``@monthly`` and ``@yearly`` stand for whole ones. With both day fields restricted, a day
-that matches one of them is enough; only a bare ``*`` or ``?`` leaves a field open, not ``*/2`` or
-``1-31``. A time that the clock skips is as long after the change as it would have been
+``@weekly``, ``@monthly`` and ``@yearly`` stand for whole ones. With both day fields restricted, a
+day that matches one of them is enough; only a bare ``*`` or ``?`` leaves a field open, not ``*/2``
+or ``1-31``. A time that the clock skips is as long after the change as it would have been
 ("30 2 * * *" is due at 03:30), as with BullMQ; a time that it repeats is due once, unless the
 pattern names every hour.
 """

@@ -32,6 +32,7 @@ from qctl.wire.scripts import ScriptCall
 # A key of repeatable jobs of old versions: name:id:endDate:tz:suffix (wire format 6.6).
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
 _RUNS = -10
+_TIMES_TRIED = 2
 _OWN_TO_ITERATION = frozenset(
     {"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"}
 )
@@ -108,7 +109,7 @@ def upsert_call(
     """
     if not scheduler_id or is_legacy_key(scheduler_id):
         raise UsageError(f"a scheduler cannot have the id {scheduler_id!r}")
-    record, repeat, next_ms = _schedule(schedule, now_ms)
+    record, repeat, next_times = _schedule(schedule, now_ms)
     template, priority = _template(options, keys.prefix)
     job_name = encode_name(scheduler_id if name is None else name)
     json_data = encode_data(data)
@@ -118,7 +119,7 @@ def upsert_call(
         record["opts"] = encode_json(template, "an option")
     opts = template | {"repeat": repeat | {"count": 1}, "repeatJobKey": scheduler_id}
     args: list[Arg] = [
-        scheduler_id, now_ms, record.get("every", ""), "" if next_ms is None else next_ms,
+        scheduler_id, now_ms, record.get("every", ""), " ".join(map(str, next_times)),
         repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data, priority,
         "1" if options.lifo else "",
         encode_json(opts, "an option")[:-1],
@@ -138,7 +139,7 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
     if answer == _RUNS:
         raise RefusedError(
             f"scheduler {scheduler_id} was not changed",
-            why="its job of the next time exists already, and is no longer waiting",
+            why="its jobs of the next times exist already and run",
         )
     if isinstance(answer, int):
         raise FailedError(
@@ -283,8 +284,8 @@ def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]
     return found
 
 
-def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], int | None]:
-    """Fields for the record, ``opts.repeat``, and the next time of a pattern."""
+def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], list[int]]:
+    """Fields for the record, ``opts.repeat``, and the next times of a pattern."""
     if (schedule.cron is None) == (schedule.every is None):
         raise UsageError("a scheduler needs either cron or every")
     if schedule.immediately and schedule.start is not None:
@@ -300,15 +301,9 @@ def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str
     if every_ms == 0:
         raise UsageError("every must be 1 ms or more")
     offset = None if schedule.offset is None else duration_ms(schedule.offset, "offset")
-    next_ms = None
-    if schedule.cron is not None:
-        check_pattern(schedule.cron)
-        after_ms = max(now_ms, start_ms or 0)
-        next_ms = next_time_ms(schedule.cron, schedule.tz, after_ms)
-        if next_ms is None or (end_ms is not None and next_ms > end_ms):
-            raise UsageError(f"the pattern {schedule.cron!r} is never due before the end")
-        if schedule.immediately:
-            next_ms = now_ms
+    next_times = _next_times(schedule, max(now_ms, start_ms or 0), end_ms)
+    if schedule.immediately and schedule.cron is not None:
+        next_times.insert(0, now_ms)
     repeat = {
         "pattern": schedule.cron,
         "every": every_ms,
@@ -320,7 +315,23 @@ def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str
     }
     repeat = {field: value for field, value in repeat.items() if value is not None}
     record = {field: str(value) for field, value in repeat.items() if field != "offset"}
-    return record, repeat, next_ms
+    return record, repeat, next_times
+
+
+def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[int]:
+    """The pattern's next time, and the one after it, should the job of the first run already."""
+    if schedule.cron is None:
+        return []
+    check_pattern(schedule.cron)
+    times: list[int] = []
+    while len(times) < _TIMES_TRIED:
+        next_ms = next_time_ms(schedule.cron, schedule.tz, times[-1] if times else after_ms)
+        if next_ms is None or (end_ms is not None and next_ms > end_ms):
+            break
+        times.append(next_ms)
+    if not times:
+        raise UsageError(f"the pattern {schedule.cron!r} is never due before the end")
+    return times
 
 
 def _epoch_ms(value: int | datetime | None, what: str) -> int | None:

@@ -3,14 +3,17 @@
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] now, epoch ms   ARGV[3] interval ms, or "" for a cron pattern
--- ARGV[4] the pattern's next time, epoch ms, or ""   ARGV[5] offset ms or ""
+-- ARGV[4] the pattern's next times, epoch ms, with a blank between, or ""   ARGV[5] offset ms or ""
 -- ARGV[6] start, epoch ms, or ""   ARGV[7] the jobs' name   ARGV[8] their data as JSON
 -- ARGV[9] their priority   ARGV[10] "1" to run next (lifo) or ""
 -- ARGV[11] the iteration's opts as JSON without its last brace
 -- ARGV[12] … the other fields of the scheduler's record, name and value in turn
 --
--- Answers {job id, delay in ms}, or -10 (that iteration exists and runs) or -11 (the next 32 are
--- all taken): then nothing was changed.
+-- A pattern's next iteration may have been promoted: when it has ended it makes way for the new one,
+-- while it runs the time after is taken.
+--
+-- Answers {job id, delay in ms}, or -10 (the pattern's next times are all taken) or -11 (so are the
+-- next 32 of an interval): then nothing was changed.
 --@include slots
 --@include keep
 
@@ -39,8 +42,13 @@ local function place_of_pending(id)
   return nil
 end
 
-local slot, offset = tonumber(ARGV[4]), 0
-if every then
+local slot, offset, others = nil, 0, {}
+for time in string.gmatch(ARGV[4], "%d+") do
+  others[#others + 1] = tonumber(time)
+end
+if not every then
+  slot = table.remove(others, 1)
+else
   local known = tonumber(old[1] or "") == every and prev or nil
   slot, offset = next_slot(known, every, now, tonumber(ARGV[5]) or 0, start)
 end
@@ -53,18 +61,32 @@ if place and every and tonumber(old[1] or "") == every then
   slot = prev
 end
 
+-- The set of finished jobs that it is in, or nil.
+local function ended_in(id)
+  for _, set in ipairs({"completed", "failed"}) do
+    if redis.call("ZSCORE", base .. set, id) then
+      return base .. set
+    end
+  end
+end
+
 local function is_taken(id)
   return id ~= (place and pending) and redis.call("EXISTS", base .. id) == 1
+    and (every or not ended_in(id))
 end
 local tries = 1
 while is_taken(iteration_id(sid, slot)) do
-  if not every then
+  slot, tries = every and slot + every or table.remove(others, 1), tries + 1
+  if not slot then
     return -10
   end
-  slot, tries = slot + every, tries + 1
   if tries > 32 then
     return -11
   end
+end
+local ended = ended_in(iteration_id(sid, slot))
+if ended then
+  remove_finished(base, ended, {iteration_id(sid, slot)})
 end
 
 if place then
