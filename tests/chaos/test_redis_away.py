@@ -87,8 +87,9 @@ def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) ->
     assert str(lab.server.port) in report["error"]
     assert any(f"watchdog (pid {watchdog})" in note for note in report["notes"])
     # Nobody could look, which is not the same as having looked in vain.
-    assert report["lost"] == 0
-    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "unknown"}]
+    assert [report[name] for name in ("interrupted", "lost", "idle_s")] == [None] * 3
+    assert report["proof"]["checked"] == "nothing"
+    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "unknown", "was": "active"}]
     assert is_alive(watchdog)
 
     lab.bring_redis_back()

@@ -31,7 +31,7 @@ def test_during_the_wait(lab: Lab, number: signal.Signals) -> None:
     report = done.report
     assert (report["outcome"], report["resumed"]) == ("aborted", True)
     assert (report["interrupted"], report["lost"]) == (0, 0)
-    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "running"}]
+    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "running", "was": "active"}]
     assert report["old_pids"] == []
     assert f"{number.name}: putting everything back" in done.err
     lab.prove_tidy("q")

@@ -113,7 +113,9 @@ def test_the_steps_come_in_their_order_and_the_report_last(lab: Lab) -> None:
     assert [job["id"] for job in plan["active"]] == [first]
     assert plan["backlog"] == 1
     assert (paused["queue"], paused["changed"]) == ("q", True)
-    assert done.report["jobs"] == [{"queue": "q", "id": first, "result": "completed"}]
+    assert done.report["jobs"] == [
+        {"queue": "q", "id": first, "result": "completed", "was": "active"}
+    ]
     lab.prove([first, second])
 
 

@@ -1,4 +1,4 @@
-"""A job that vanishes during a drain: the proof must not pass over it."""
+"""Jobs that vanish during a drain: the proof must not pass over them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.servers import wait_until
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab
 
-DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+RESTART = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 
 def test_a_job_that_vanishes_is_lost_and_says_so(lab: Lab) -> None:
     lab.app()
     added = lab.hold()
-    drain = lab.steps(*DRAIN)
+    drain = lab.steps(*RESTART)
     drain.await_step("waiting")
     keys = lab.keys()
     lab.client.call("LREM", keys("active"), 1, added[0])
@@ -26,3 +26,52 @@ def test_a_job_that_vanishes_is_lost_and_says_so(lab: Lab) -> None:
     assert [job["result"] for job in done.report["jobs"]] == ["lost"]
     wait_until(lambda: not lab.is_paused(), "the queue to run again")
     lab.prove_tidy("q")
+
+
+def hold_with_backlog(lab: Lab) -> list[str]:
+    """A job that runs and three that wait behind it, of which the ids."""
+    lab.app()
+    lab.hold()
+    return lab.add(0, 0, 0)
+
+
+def test_a_backlog_that_somebody_destroys_is_lost(lab: Lab) -> None:
+    waiting = hold_with_backlog(lab)
+    drain = lab.steps(*RESTART)
+    drain.await_step("waiting")
+    # What a resume by BullMQ 5 does to one of the two lists (wire format 5.20).
+    lab.client.call("DEL", lab.keys()("wait"), lab.keys()("paused"))
+    lab.release()
+    done = drain.finish()
+    assert done.code == 1
+    report = done.report
+    assert (report["outcome"], report["lost"]) == ("restarted", 3)
+    lost = {job["id"]: job["was"] for job in report["jobs"] if job["result"] == "lost"}
+    assert lost == dict.fromkeys(waiting, "waiting")
+    assert report["proof"]["checked"] == "all ids"
+    (note,) = report["notes"]
+    assert "qctl doctor q --full" in note
+    assert f"qctl jobs show q {min(waiting)}" in note
+    found = lab.qctl("doctor", "q", "--full", "--json").json["findings"]
+    (finding,) = [each for each in found if each["check"] == "lost-jobs"]
+    assert sorted(finding["evidence"]["lost"]) == sorted(waiting)
+
+
+def test_jobs_that_come_and_go_during_a_drain_are_not_lost(lab: Lab) -> None:
+    waiting = hold_with_backlog(lab)
+    drain = lab.steps(*RESTART)
+    drain.await_step("waiting")
+    added = lab.add(0, 0)
+    delayed = lab.bull().add("q", {"ms": 0}, delay=60_000)
+    lab.bull().queue("q", "remove", waiting[0])
+    # Deletes what waits without any event.
+    lab.bull().queue("q", "drain")
+    again = lab.add(0, 0)
+    lab.release()
+    done = drain.finish()
+    assert done.code == 0, done
+    assert (done.report["lost"], done.report["proof"]["deleted"]) == (0, 4)
+    assert "4 jobs were deleted meanwhile without an event" in done.report["notes"][0]
+    lab.wait_completed(again)
+    assert lab.places(delayed) == ["delayed"]
+    assert [lab.places(job_id) for job_id in added] == [[], []]

@@ -48,7 +48,7 @@ def test_a_job_whose_lock_runs_out_during_the_wait(lab: Lab, version: int) -> No
     assert done.steps[-2]["ids"] == [orphan]
     report = done.report
     assert (report["recovered"], report["interrupted"], report["lost"]) == (1, 0, 0)
-    assert report["jobs"] == [{"queue": "q", "id": orphan, "result": "recovered"}]
+    assert report["jobs"] == [{"queue": "q", "id": orphan, "result": "recovered", "was": "active"}]
     # A stall of which the job is innocent does not count against it.
     assert lab.client.call("HGET", lab.keys()(orphan), "stc") is None
     lab.prove([orphan, other], again=[orphan])
@@ -103,7 +103,9 @@ def test_a_plain_drain_leaves_orphans_and_says_so(lab: Lab) -> None:
     done = lab.qctl("drain", "q", "--json")
     assert done.code == 0, done.err
     assert done.json["outcome"] == "drained"
-    assert done.json["jobs"] == [{"queue": "q", "id": added[0], "result": "orphaned"}]
+    assert done.json["jobs"] == [
+        {"queue": "q", "id": added[0], "result": "orphaned", "was": "active"}
+    ]
     assert (done.json["recovered"], done.json["lost"]) == (0, 0)
     assert lab.places(added[0]) == ["active"]
     assert lab.qctl("resume", "q").code == 0

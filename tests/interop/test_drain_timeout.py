@@ -24,7 +24,7 @@ def test_a_timeout_puts_everything_back(lab: Lab, then_restart: bool) -> None:
     report = done.json
     assert report["outcome"] == "timeout"
     assert [(job["queue"], job["id"]) for job in report["still_active"]] == [("q", added[0])]
-    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "running"}]
+    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "running", "was": "active"}]
     assert (report["interrupted"], report["lost"]) == (0, 0)
     assert (report["old_pids"], report["new_pids"], report["resumed"]) == ([], [], True)
     assert report["paused_s"] >= 1
@@ -60,7 +60,9 @@ def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> Non
     report = done.report
     assert report["outcome"] == "restarted"
     assert (report["interrupted"], report["recovered"], report["lost"]) == (2, 2, 0)
-    assert report["jobs"] == [{"queue": "q", "id": i, "result": "interrupted"} for i in cut]
+    assert report["jobs"] == [
+        {"queue": "q", "id": i, "result": "interrupted", "was": "active"} for i in cut
+    ]
     for job_id in cut:
         assert lab.client.call("HGET", lab.keys()(job_id), "stc") is None
     lab.release()
@@ -103,5 +105,7 @@ def test_a_graceful_app_ends_its_jobs_after_the_timeout(lab: Lab) -> None:
     assert done.code == 0, done.err
     report = done.report
     assert (report["interrupted"], report["recovered"], report["lost"]) == (0, 0, 0)
-    assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "completed"}]
+    assert report["jobs"] == [
+        {"queue": "q", "id": added[0], "result": "completed", "was": "active"}
+    ]
     lab.prove(added)

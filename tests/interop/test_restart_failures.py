@@ -65,7 +65,9 @@ def test_an_app_that_is_deleted_during_the_wait(lab: Lab) -> None:
     assert "no longer under its manager" in done.report["error"]
     assert (done.report["outcome"], done.report["resumed"]) == ("aborted", True)
     # The job stands where it stood; it is not lost, and it is not hidden either.
-    assert done.report["jobs"] == [{"queue": "q", "id": added[0], "result": "orphaned"}]
+    assert done.report["jobs"] == [
+        {"queue": "q", "id": added[0], "result": "orphaned", "was": "active"}
+    ]
     assert done.report["lost"] == 0
     assert lab.places(added[0]) == ["active"]
     lab.prove_tidy("q")
@@ -100,7 +102,9 @@ def test_pm2_dies_during_the_wait(pm2: Pm2, redis_server: RedisServer, lab: Lab)
             assert done.code == 6, done.err
             assert (done.report["outcome"], done.report["resumed"]) == ("aborted", True)
             assert "PM2" in done.report["error"]
-            assert done.report["jobs"] == [{"queue": "q", "id": added[0], "result": "orphaned"}]
+            assert done.report["jobs"] == [
+                {"queue": "q", "id": added[0], "result": "orphaned", "was": "active"}
+            ]
             assert done.report["lost"] == 0
             apart.prove_tidy("q")
         finally:

@@ -91,7 +91,6 @@ def test_an_interrupted_job_is_counted_as_such_and_as_recovered() -> None:
     told.interrupt([(Q, "a")])
     assert results(told) == {"a": "interrupted", "b": "recovered"}
     assert (told.interrupted, told.recovered) == (1, 2)
-    assert told.put_back() == [(Q, "a"), (Q, "b")]
 
 
 def test_what_the_stream_does_not_say_is_settled_by_the_state() -> None:
@@ -101,13 +100,29 @@ def test_what_the_stream_does_not_say_is_settled_by_the_state() -> None:
     assert told.unsettled == []
 
 
-def test_a_finished_job_has_ended_whatever_came_before() -> None:
+def test_a_lost_job_is_lost_whatever_came_before() -> None:
+    told = ledger(active("a"), active("b"))
+    told.recover([(Q, "a")])
+    told.lose((Q, "a"), "waiting")
+    told.lose((Q, "c"), "delayed")
+    told.follow([event(1001, "completed", "b", prev="active")])
+    assert results(told) == {"a": "lost", "b": "completed", "c": "lost"}
+    assert [job.was for job in told.outcomes()] == ["waiting", "active", "delayed"]
+    assert told.active_at_start == 2
+    assert told.lost_of(Q) == 2
+
+
+def test_jobs_that_start_after_a_resume_by_others_were_not_active_at_the_pause() -> None:
     told = ledger(active("a"))
-    told.follow([event(1001, "waiting", "a", prev="active")])
-    assert not told.has_ended((Q, "a"))
-    told.follow([event(1002, "active", "a"), event(1003, "completed", "a", prev="active")])
-    assert told.has_ended((Q, "a"))
-    assert results(told) == {"a": "retried"}
+    told.follow([event(1001, "active", "b"), event(1002, "completed", "b", prev="active")])
+    told.follow([event(1003, "completed", "c", prev="active")])
+    assert results(told) == {"a": "lost", "c": "completed"}
+
+
+def test_what_events_do_not_say_is_not_measured() -> None:
+    told = ledger(backlog=1)
+    told.miss()
+    assert told.idle_s(2500) is None
 
 
 def test_idle_is_the_time_without_a_run_while_jobs_wait() -> None:
@@ -185,7 +200,7 @@ def test_the_counts_agree_whatever_happens(
     assert counts["interrupted"] == told.interrupted
     assert counts["recovered"] <= told.recovered <= len(rows)
     assert counts["lost"] == len([j for j in told.unsettled if results(told)[j[1]] == "lost"])
-    assert 0 <= told.idle_s(now) <= (now - 1000) / 1000
+    assert 0 <= (told.idle_s(now) or 0) <= (now - 1000) / 1000
 
 
 def test_a_job_of_any_queue_means_that_there_is_work() -> None:

@@ -418,7 +418,7 @@ def test_jobs_that_come_and_go_are_not_kept() -> None:
     for n in range(100):
         ledger.follow([at(n, "active", f"j{n}"), at(n, "completed", f"j{n}", "active")])
     assert [row.id for row in ledger.outcomes()] == ["1"]
-    assert ledger._ended_for_good == set()
+    assert ledger._started_since == set()
     ledger.note([(Q, "k")])
     ledger.follow([at(200, "completed", "k", "active")])
     assert [(row.id, row.result) for row in ledger.outcomes()] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -41,6 +42,21 @@ def test_drains_are_told(store: Client) -> None:
     assert found["qctl_last_drain_lost_jobs", ""] == 2
     assert found["qctl_last_drain_end_timestamp_seconds", ""] == 1_700_000_000.5
     assert found["qctl_last_drain_paused_seconds", ""] == 4.1
+
+
+def test_a_figure_that_could_not_be_found_out_is_not_zero(store: Client) -> None:
+    put(store, "1")
+    add_drain(store, "bull", replace(DRAIN, lost=None, interrupted=None, idle_ms=None))
+    reading = read_metrics(store, Address(), Settings(), Names())
+    assert reading.drains is not None
+    assert reading.drains.last is not None
+    last = reading.drains.last
+    assert (last.lost, last.interrupted, last.idle_s) == (None, None, None)
+    found = samples(reading)
+    assert found["qctl_drain_jobs_total", "lost"] == 0
+    assert found["qctl_last_drain_paused_seconds", ""] == 4.1
+    assert ("qctl_last_drain_lost_jobs", "") not in found
+    assert ("qctl_last_drain_idle_seconds", "") not in found
 
 
 def test_before_the_first_drain_there_is_no_last_one(store: Client) -> None:

@@ -20,9 +20,10 @@ from qctl.ops.commands import command
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
 from qctl.ops.guard import Guard
-from qctl.ops.ledger import JobKey
+from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
+from qctl.ops.proof import take_inventory
 from qctl.ops.restart import Interrupted, Restart, as_it_is_now
 from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, Waiting
@@ -127,7 +128,7 @@ def _record(client: Client, prefix: str, report: DrainReport) -> None:
                 recovered=report.recovered,
                 lost=report.lost,
                 paused_ms=round(report.paused_s * 1000),
-                idle_ms=round(report.idle_s * 1000),
+                idle_ms=None if report.idle_s is None else round(report.idle_s * 1000),
             ),
         )
 
@@ -140,8 +141,11 @@ def _pause(state: DrainState) -> Iterator[Step]:
         done = pause(client, keys, state.holder, use_list=keys in state.plan.mixed)
         state.begin(keys, done.event_id or before, changed=done.changed)
         (snapshot,) = read_snapshots(client, [keys])
+        take_inventory(state, keys)
+        active = read_active(client, [keys])
+        state.inventory.begin_active(job.key for job in active)
         state.ledger.begin(
-            read_active(client, [keys]),
+            active,
             backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
             at_ms=int(state.cursors[keys].partition("-")[0]),
         )

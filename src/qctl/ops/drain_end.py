@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from qctl.errors import ExitStatus, QctlError, is_outage
+from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
 from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
-from qctl.ops.proof import settle, vanished
+from qctl.ops.proof import Verdict, prove, unproved
 from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
 from qctl.wire.active import read_active
+from qctl.wire.clients import list_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.transitions import resume, retry_stalled
 
 # How long to watch for the first job after the resume: a worker that missed its marker looks again
@@ -88,6 +89,7 @@ class DrainEnd:
             done = resume(state.client, keys, owner=state.holder.owner)
             if done.changed:
                 state.paused_here.discard(keys)
+                state.resumes.add(done.event_id)
                 state.resumed_at_ms = int(done.event_id.partition("-")[0])
                 yield Resumed(keys.name, done.moved)
             elif keys in state.paused_by_others:
@@ -97,6 +99,7 @@ class DrainEnd:
                 )
             else:
                 state.paused_here.discard(keys)
+                state.resumed_by_others.add(keys)
                 state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
         state.ledger.resumed()
 
@@ -205,35 +208,37 @@ class DrainEnd:
                 return
 
     def report(self, outcome: str, error: QctlError | None) -> DrainReport:
-        """What became of every job that was active when the drain began."""
+        """What became of the jobs that were active when the drain began, and what is lost."""
         state, ledger = self._state, self._state.ledger
-        gone: list[tuple[QueueKeys, str]] = []
         now_ms = state.resumed_at_ms or state.paused_at_ms or 0
+        unserved: tuple[str, ...] | None = None
+        trouble: QctlError | None = None
         try:
-            state.catch_up()
-            settle(state.client, ledger)
-            # One that ran on and was removed once it had completed has told so by now.
-            state.catch_up()
-            gone = vanished(state.client, ledger, state.catch_up)
+            verdict = prove(state)
             active = read_active(state.client, state.queues)
             held = state.held
             state.active = [j for j in active if held is None or j.lock_token in held]
             now_ms = state.redis_now_ms()
-        except QctlError as trouble:
-            state.notes.append(f"what became of the jobs could not be read: {trouble.what}")
+            unserved = self._unserved()
+        except QctlError as failure:
+            trouble = failure
+            what = f"what became of the jobs could not be read: {failure.what}"
+            state.notes.append(what)
+            verdict = unproved(state, what)
             for job in ledger.unsettled:
                 ledger.settle(job, "unknown")
         for pid in state.old_pids[len(state.new_pids) :]:
             told = "was to be replaced" if state.plan.strategy == "roll" else "was told to stop"
             state.notes.append(f"pid {pid} {told}; its successor has not been proved")
-        for keys, job_id in gone:
-            state.notes.append(f"job {job_id} of {keys.name} was put back but is in no list now")
+        self._note_proof(verdict)
         jobs = ledger.outcomes()
         results = [job.result for job in jobs]
-        lost = results.count("lost") + len(gone)
         until_ms = state.resumed_at_ms or now_ms
         # What could not be put back must not pass for a success.
         error = error or self._trouble
+        if error is None and trouble is not None and is_outage(trouble):
+            # A drain whose outcome nobody could look at is no success.
+            error = trouble
         return DrainReport(
             outcome=outcome,
             queues=state.plan.names,
@@ -243,20 +248,59 @@ class DrainEnd:
             completed=results.count("completed"),
             failed=results.count("failed"),
             retried=results.count("retried"),
-            interrupted=ledger.interrupted,
+            interrupted=None if trouble else ledger.interrupted,
             recovered=ledger.recovered,
-            lost=lost,
+            lost=verdict.lost,
+            proof=verdict.proof,
             jobs=tuple(jobs),
             paused_s=max(until_ms - (state.paused_at_ms or until_ms), 0) / 1000,
-            idle_s=ledger.idle_s(now_ms),
+            idle_s=None if trouble else ledger.idle_s(now_ms),
             old_pids=tuple(state.old_pids),
             new_pids=tuple(state.new_pids),
             resumed=state.paused_any and not state.paused_here,
+            unserved=unserved,
             still_active=state.shown(orphans=False) if outcome == "timeout" else (),
             notes=tuple(state.notes),
             error=_text(error),
-            exit_status=_exit_status(outcome, error, lost),
+            exit_status=_exit_status(outcome, error, verdict),
         )
+
+    def _unserved(self) -> tuple[str, ...] | None:
+        """Queues that run although no worker is connected to them; None when that is unknown."""
+        state = self._state
+        try:
+            paused = are_paused(state.client, state.queues)
+            workers = list_workers(
+                state.client, state.queues[0].prefix, state.plan.names, state.address.db
+            )
+        except ReplyError:
+            return None
+        if workers is None:
+            return None
+        served = {worker.queue for worker in workers}
+        running = [
+            k.name for k, is_paused in zip(state.queues, paused, strict=True) if not is_paused
+        ]
+        return tuple(name for name in running if name not in served)
+
+    def _note_proof(self, verdict: Verdict) -> None:
+        """Say what an operator should do about lost jobs, and what was deleted."""
+        state, proof = self._state, verdict.proof
+        lost = [job for job in state.ledger.outcomes() if job.result == "lost"]
+        if verdict.lost is None or lost:
+            names = sorted({job.queue for job in lost} or {keys.name for keys in state.queues})
+            prefix = state.queues[0].prefix
+            note = "jobs that are in no state are found by " + command(
+                prefix, "doctor", *names, "--full"
+            )
+            if lost:
+                note += f", and shown by {command(prefix, 'jobs show', lost[0].queue, lost[0].id)}"
+            state.notes.append(note + "; add again what is still wanted")
+        if proof.deleted:
+            what = "1 job was" if proof.deleted == 1 else f"{proof.deleted:,} jobs were"
+            state.notes.append(
+                f"{what} deleted meanwhile without an event, as BullMQ's queue.drain() does"
+            )
 
 
 def _text(error: QctlError | None) -> str | None:
@@ -267,9 +311,11 @@ def _text(error: QctlError | None) -> str | None:
     return "\n".join(part for part in (what, error.why, error.hint) if part)
 
 
-def _exit_status(outcome: str, error: QctlError | None, lost: int) -> int:
+def _exit_status(outcome: str, error: QctlError | None, verdict: Verdict) -> int:
     if error is not None:
         return int(error.exit_status)
     if outcome == "timeout":
         return int(ExitStatus.TIMED_OUT)
-    return int(ExitStatus.FAILED if lost else ExitStatus.OK)
+    # A resume by somebody else may have lost jobs (wire format 10.2).
+    is_feared = verdict.lost is None and bool(verdict.proof.resumed_by_others)
+    return int(ExitStatus.FAILED if verdict.lost or is_feared else ExitStatus.OK)

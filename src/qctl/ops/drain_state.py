@@ -11,6 +11,7 @@ from qctl.connect import Address
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.guard import Guard
+from qctl.ops.inventory import Inventory
 from qctl.ops.ledger import Ledger
 from qctl.ops.patience import PatientClient
 from qctl.ops.plan import DrainPlan, running_jobs
@@ -18,9 +19,10 @@ from qctl.ops.restart import Expectation
 from qctl.ops.steps import RunningJob
 from qctl.ops.targets import Connections
 from qctl.wire.active import ActiveJob
-from qctl.wire.events import Event, last_event_id, read_events
+from qctl.wire.events import Event, last_event_id, order, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
+from qctl.wire.stream_starts import read_gaps
 from qctl.wire.transitions import disown_pause
 
 # The longest time in which a wish to stop goes unheard.
@@ -58,6 +60,10 @@ class DrainState:
         cursors: the last event seen of each queue.
         paused_here: queues that this drain paused and that are not resumed yet.
         paused_by_others: queues that somebody else paused as well, after us.
+        inventory: the jobs of all queues, running or not.
+        missed: queues of whose events some may have been cut off before they were read.
+        resumed_by_others: queues that somebody else has resumed.
+        resumes: ids of the events of our own resumes.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
         held: lock tokens of the jobs that a roll waited for when its time was up.
@@ -72,10 +78,14 @@ class DrainState:
     stop: Callable[[], bool]
     guard: Guard
     ledger: Ledger = field(default_factory=Ledger)
+    inventory: Inventory = field(default_factory=Inventory)
     cursors: dict[QueueKeys, str] = field(default_factory=dict)
+    missed: set[QueueKeys] = field(default_factory=set)
     paused_here: set[QueueKeys] = field(default_factory=set)
     paused_any: bool = False
     paused_by_others: set[QueueKeys] = field(default_factory=set)
+    resumed_by_others: set[QueueKeys] = field(default_factory=set)
+    resumes: set[str] = field(default_factory=set)
     paused_at_ms: int | None = None
     resumed_at_ms: int | None = None
     active: list[ActiveJob] = field(default_factory=list)
@@ -108,8 +118,13 @@ class DrainState:
         Args:
             wait: whether to wait for the first one, for at most ``BLOCK_MS``.
         """
+        before = dict(self.cursors)
         events = read_events(self.client, self.cursors, block_ms=BLOCK_MS if wait else 0)
+        if events:
+            news = {keys for keys, _ in events}
+            self._note_gaps({keys: before[keys] for keys in news})
         self.ledger.follow(events)
+        self.inventory.follow(events)
         for keys, event in events:
             # Our own pause came before the cursor. In Redis, so that the watchdog knows it too.
             if event.name == "paused":
@@ -117,14 +132,24 @@ class DrainState:
                 disown_pause(self.client, keys, self.holder.owner)
             elif event.name == "resumed":
                 self.paused_by_others.discard(keys)
+                if event.id not in self.resumes:
+                    self.resumed_by_others.add(keys)
         return events
+
+    def _note_gaps(self, cursors: dict[QueueKeys, str]) -> None:
+        gaps = read_gaps(self.client, {k: at for k, at in cursors.items() if k not in self.missed})
+        if gaps:
+            self.missed.update(gaps)
+            self.ledger.miss()
 
     def catch_up(self) -> None:
         """Take in all events up to now, however many there are."""
-        goals = {keys: _order(last_event_id(self.client, keys)) for keys in self.cursors}
-        while any(_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
+        goals = {keys: order(last_event_id(self.client, keys)) for keys in self.cursors}
+        while any(order(self.cursors[keys]) < goal for keys, goal in goals.items()):
             if not self.follow():
-                return
+                break
+        # A stream that was deleted, or has come back older, has no news that would show it.
+        self._note_gaps(self.cursors)
 
     def expectation(self, process: ManagedProcess, connections: Connections | None) -> Expectation:
         """What the successor of a process must show.
@@ -159,8 +184,3 @@ class DrainState:
         """The active jobs at the last look, for the operator."""
         jobs = [job for job in self.active if job.is_orphan is orphans]
         return running_jobs(jobs, self.plan.durations, int(time.time() * 1000))
-
-
-def _order(event_id: str) -> tuple[int, int]:
-    at_ms, _, number = event_id.partition("-")
-    return int(at_ms), int(number or 0)

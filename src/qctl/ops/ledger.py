@@ -1,6 +1,6 @@
 """What became of every job that was active when a drain began, and how long nothing ran.
 
-Told from the event stream, beginning with the ``paused`` event that the pause itself wrote, so that
+Read from the event stream, beginning with the ``paused`` event that the pause itself wrote, so that
 nothing is missed in between; the jobs' own state fills in what the stream does not say. Times are
 Redis' own (the stream ids), so that clocks do not matter.
 """
@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from qctl.ops.inventory import JobKey
 from qctl.wire.active import ActiveJob
 from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
-
-JobKey = tuple[QueueKeys, str]
 
 # How a run of a job ended, by the event that tells it.
 _RUN_ENDED = {
@@ -24,23 +23,25 @@ _RUN_ENDED = {
     "waiting-children": "waiting-children",
     "removed": "removed",
 }
-_FOR_GOOD = frozenset({"completed", "failed", "removed"})
 
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """A job that was active, and what became of it.
+    """A job that was active, or is lost, and what became of it.
 
     Args:
         result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
             ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
             back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
-            (still active without a worker), ``unknown`` (nobody could look) or ``lost``.
+            (still active without a worker), ``unknown`` (nobody could look, or its events were cut
+            off) or ``lost``.
+        was: the state in which a lost job was last.
     """
 
     queue: str
     id: str
     result: str
+    was: str = "active"
 
 
 class Ledger:
@@ -51,7 +52,11 @@ class Ledger:
         self._running: set[JobKey] = set()
         self._interrupted: set[JobKey] = set()
         self._recovered: set[JobKey] = set()
-        self._ended_for_good: set[JobKey] = set()
+        # With the state in which each was last.
+        self._lost: dict[JobKey, str] = {}
+        # What starts while the queue is paused was not active at the pause.
+        self._started_since: set[JobKey] = set()
+        self._has_missed = False
         self._idle_since_ms: int | None = None
         self._backlog_since_ms: int | None = None
         self._longest_idle_ms = 0
@@ -87,8 +92,6 @@ class Ledger:
         if event.name == "active":
             self._started(job, event.at_ms)
             return
-        if event.name in _FOR_GOOD:
-            self._ended_for_good.add(job)
         left_active = event.fields.get("prev") == "active"
         result = _RUN_ENDED.get(event.name)
         if event.name == "waiting":
@@ -99,7 +102,7 @@ class Ledger:
             self._outcomes[job] = "recovered"
         if result is None:
             return
-        if self._paused and left_active:
+        if self._paused and left_active and job not in self._started_since:
             # It was active at the pause, even if it had gone before the list was read.
             self._outcomes.setdefault(job, None)
         if job in self._outcomes and self._outcomes[job] is None:
@@ -108,6 +111,9 @@ class Ledger:
 
     def _started(self, job: JobKey, at_ms: int) -> None:
         self._running.add(job)
+        if self._paused and job not in self._outcomes:
+            # Somebody else has resumed the queue.
+            self._started_since.add(job)
         self._close_idle(at_ms)
 
     def _ended(self, job: JobKey, at_ms: int) -> None:
@@ -145,9 +151,21 @@ class Ledger:
         """Jobs of which the stream has not told the end."""
         return [job for job, result in self._outcomes.items() if result is None]
 
-    def has_ended(self, job: JobKey) -> bool:
-        """Whether an event said that the job is finished or removed, in this run or a later one."""
-        return job in self._ended_for_good
+    def lose(self, job: JobKey, was: str) -> None:
+        """A job is in no state although nothing explains it.
+
+        Args:
+            was: the state in which it was last.
+        """
+        self._lost[job] = was
+
+    def lost_of(self, keys: QueueKeys) -> int:
+        """How many jobs of a queue are known to be lost."""
+        return sum(job[0] == keys for job in {*self._lost, *self.unsettled})
+
+    def miss(self) -> None:
+        """Events may have been cut off before they were read."""
+        self._has_missed = True
 
     @property
     def active_at_start(self) -> int:
@@ -163,30 +181,36 @@ class Ledger:
         return len(self._interrupted)
 
     def outcomes(self) -> list[JobOutcome]:
-        """Every job that was active at the start; one whose end is unknown counts as lost."""
+        """Every job that was active at the start, and every other that is lost.
+
+        One whose end is unknown counts as lost.
+        """
         rows = []
         for (keys, job_id), result in self._outcomes.items():
             job = (keys, job_id)
             told = result or "lost"
-            if job in self._interrupted:
+            if job in self._lost:
+                told = "lost"
+            elif job in self._interrupted:
                 told = "interrupted"
             elif job in self._recovered:
                 told = "recovered"
-            rows.append(JobOutcome(keys.name, job_id, told))
+            rows.append(JobOutcome(keys.name, job_id, told, self._lost.get(job, "active")))
+        rest = self._lost.keys() - self._outcomes.keys()
+        rows += [JobOutcome(job[0].name, job[1], "lost", self._lost[job]) for job in sorted(rest)]
         return rows
 
-    def put_back(self) -> list[JobKey]:
-        """Jobs that should be somewhere in the queue now: retried, recovered or interrupted."""
-        again = {"retried", "recovered", "waiting-children"}
-        told = {job for job, result in self._outcomes.items() if result in again}
-        return sorted(told | self._recovered)
-
-    def idle_s(self, until_ms: int) -> float:
+    def idle_s(self, until_ms: int) -> float | None:
         """The longest time in which nothing ran although jobs waited, in seconds.
 
         Args:
             until_ms: Redis' time of the end; closes a span that is still open.
+
+        Returns:
+            None when it could not be measured, since events are missing.
         """
+        if self._has_missed:
+            return None
         longest = self._longest_idle_ms
         if self._idle_since_ms is not None and self._backlog_since_ms is not None:
             since = max(self._idle_since_ms, self._backlog_since_ms)

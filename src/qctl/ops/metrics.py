@@ -78,11 +78,11 @@ class LastDrain:
     completed: int
     failed: int
     retried: int
-    interrupted: int
+    interrupted: int | None
     recovered: int
-    lost: int
+    lost: int | None
     paused_s: float
-    idle_s: float
+    idle_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ def _last(result: DrainResult) -> LastDrain:
         outcome=result.outcome,
         **{name: getattr(result, name) for name in RESULTS},
         paused_s=result.paused_ms / 1000,
-        idle_s=result.idle_ms / 1000,
+        idle_s=None if result.idle_ms is None else result.idle_ms / 1000,
     )
 
 

@@ -1,45 +1,118 @@
-"""The proof at the end of a drain: where each job is now, where the event stream does not say."""
+"""The proof at the end of a drain: every job that the queues held is in some state, or has ended.
+
+Up to ``MAX_IDS`` jobs of a queue are looked for by their ids, except those whose end an event
+reports. In larger queues these are the jobs whose ids were taken, and the number of all jobs must
+be the one at the start, changed by what every event since has changed.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from qctl.connect import Client
-from qctl.ops.ledger import JobKey, Ledger
+from qctl.errors import ReplyError, is_outage
+from qctl.ops.drain_state import DrainState
+from qctl.ops.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
+from qctl.ops.steps import Proof
+from qctl.wire.census import DELETED, STRAY, in_no_state, read_census, read_ids
+from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import locate
 
 # A job may move from one list to the next between two reads; in no list this often, it is gone.
 LOOKS = 4
 LOOK_AGAIN_S = 0.05
+# An iteration that a new one of the same scheduler replaces is deleted without an event.
+_ITERATION = "repeat:"
 
 
-def settle(client: Client, ledger: Ledger) -> None:
-    """Find out about the jobs whose end the event stream has not told.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the jobs.
+
+    Args:
+        lost: how many are lost; None when that could not be checked.
+    """
+
+    lost: int | None
+    proof: Proof
+
+
+def take_inventory(state: DrainState, keys: QueueKeys) -> None:
+    """Take note of a queue's jobs at the start, once its events are followed.
+
+    What cannot be read stays unknown, which the verdict says.
+
+    Raises:
+        QctlError: Redis is away.
+    """
+    most = min(MAX_IDS, MAX_IDS_OF_ALL // len(state.queues))
+    try:
+        census = read_census(state.client, keys)
+        ids = read_ids(state.client, keys, census.counts, most)
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return
+    state.inventory.begin(keys, census, ids, most)
+
+
+def prove(state: DrainState) -> Verdict:
+    """Find out what became of every job; the ledger takes note of it.
+
+    Raises:
+        QctlError: Redis is away, or refuses to be read.
+    """
+    inventory, ledger = state.inventory, state.ledger
+    known = [keys for keys in state.queues if inventory.has(keys)]
+    for keys in known:
+        if not inventory.is_complete(keys):
+            inventory.end(keys, read_census(state.client, keys))
+    state.catch_up()
+    _settle(state)
+    # One that ran on and was removed once it had completed has an event by now.
+    state.catch_up()
+    nowhere = _find_nowhere(state, known)
+    for job, left in nowhere.items():
+        if left == STRAY:
+            ledger.lose(job, inventory.state(job) or "active")
+    unsettled = set(ledger.unsettled)
+    deleted = [job for job, left in nowhere.items() if left == DELETED and job not in unsettled]
+    return _verdict(state, known, deleted)
+
+
+def unproved(state: DrainState, why: str) -> Verdict:
+    """The verdict when nothing could be checked."""
+    proof = Proof(resumed_by_others=_names(state.resumed_by_others), why=why)
+    return Verdict(None, proof)
+
+
+def _settle(state: DrainState) -> None:
+    """Find out about the jobs that were active and whose end the event stream has not told.
 
     One that is in no state, and whose end nothing explains, stays unsettled, which means lost.
     """
+    ledger = state.ledger
+    absent = []
     for job in ledger.unsettled:
-        state, locked = _where(client, job)
-        if state == "active":
+        where, locked = _where(state.client, job)
+        if where is None:
+            absent.append(job)
+        elif where == "active":
             ledger.settle(job, "running" if locked else "orphaned")
-        elif state in {"waiting", "delayed", "prioritized"}:
+        elif where in {"waiting", "delayed", "prioritized"}:
             ledger.settle(job, "retried")
-        elif state is not None:
-            ledger.settle(job, state)
-
-
-def vanished(client: Client, ledger: Ledger, follow: Callable[[], object]) -> list[JobKey]:
-    """Jobs that went back into the queue and are in no state now; there should be none.
-
-    Args:
-        follow: takes new events into the ledger. Called after the look at the states: a job that
-            ran again and was removed in the meantime has told so by then.
-    """
-    nowhere = [job for job in ledger.put_back() if _where(client, job)[0] is None]
-    if nowhere:
-        follow()
-    return [job for job in nowhere if not ledger.has_ended(job)]
+        else:
+            ledger.settle(job, where)
+    for job, left in in_no_state(state.client, absent).items():
+        if left == STRAY:
+            continue
+        if job[0] in state.missed:
+            # Perhaps it has completed and was removed, and that event was cut off.
+            ledger.settle(job, "unknown")
+        elif left == DELETED and state.inventory.cleaned(job[0]):
+            ledger.settle(job, "removed")
 
 
 def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
@@ -51,3 +124,75 @@ def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
         if found.state is not None:
             return found.state, found.lock_token is not None
     return None, False
+
+
+def _find_nowhere(state: DrainState, known: Iterable[QueueKeys]) -> dict[JobKey, str]:
+    """Jobs that are in no state although no event says that they have ended; what is left of each.
+
+    Those that move while they are looked for are looked for again.
+    """
+    inventory = state.inventory
+    suspects = [job for keys in known for job in inventory.jobs(keys)]
+    nowhere: dict[JobKey, str] = {}
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_AGAIN_S)
+        inventory.moved()
+        nowhere = in_no_state(state.client, suspects)
+        state.catch_up()
+        moved = inventory.moved()
+        nowhere = {job: left for job, left in nowhere.items() if job not in moved}
+        suspects = list(nowhere)
+        if not suspects:
+            break
+    return nowhere
+
+
+def _verdict(state: DrainState, known: list[QueueKeys], deleted: list[JobKey]) -> Verdict:
+    inventory, missed = state.inventory, state.missed
+    results = [job.result for job in state.ledger.outcomes()]
+    lost = results.count("lost")
+    doubts = [f"the jobs of {keys.name} could not be counted" for keys in state.queues
+              if keys not in known]  # fmt: skip
+    for keys in known:
+        if keys in missed:
+            doubts.append(
+                f"events of {keys.name} were cut off before they could be read; more are kept with "
+                "a larger streams.events.maxLen"
+            )
+        elif not inventory.is_complete(keys):
+            missing = inventory.balance(keys).missing
+            own = state.ledger.lost_of(keys)
+            if own:
+                lost += max(missing - own, 0)
+            elif not inventory.balance(keys).agrees:
+                less = "fewer" if missing > 0 else "more"
+                doubts.append(
+                    f"{keys.name} has {_jobs(abs(missing))} {less} than its events explain"
+                )
+    ids = sum(inventory.seen(keys) for keys in known)
+    checked = "all ids"
+    if not known:
+        checked = "nothing"
+    elif missed or len(known) < len(state.queues):
+        checked = f"a sample of {_jobs(ids)}"
+    elif not all(map(inventory.is_complete, known)):
+        checked = f"counts and a sample of {_jobs(ids)}"
+    silent = [job for job in deleted if not job[1].startswith(_ITERATION) and job[0] not in missed]
+    proof = Proof(
+        checked=checked,
+        ids=ids,
+        deleted=len(silent),
+        events_missed=_names(missed),
+        resumed_by_others=_names(state.resumed_by_others),
+        why="; ".join(doubts),
+    )
+    return Verdict(None if doubts and not lost else lost, proof)
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number:,} jobs"
+
+
+def _names(queues: Iterable[QueueKeys]) -> tuple[str, ...]:
+    return tuple(sorted(keys.name for keys in queues))

@@ -13,7 +13,8 @@ from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess, Signaller
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainState
-from qctl.ops.ledger import JobKey
+from qctl.ops.inventory import JobKey
+from qctl.ops.proof import take_inventory
 from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.roll_turn import Turn
 from qctl.ops.steps import Step
@@ -70,7 +71,9 @@ class Roll:
         state = self._state
         for keys in state.queues:
             state.cursors[keys] = last_event_id(state.client, keys)
+            take_inventory(state, keys)
         jobs = read_active(state.client, state.queues)
+        state.inventory.begin_active(job.key for job in jobs)
         self._orphans_at_start = {job.key for job in jobs if job.is_orphan}
         self._ledger.begin(jobs, backlog=self._backlog(), at_ms=state.redis_now_ms())
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qctl.ops.ledger import JobKey, Ledger
+from qctl.ops.inventory import JobKey
+from qctl.ops.ledger import Ledger
 from qctl.wire.active import ActiveJob
 from qctl.wire.events import Event
 
@@ -83,8 +84,10 @@ class RollLedger(Ledger):
         if not self._running and self._idle_since_ms is None:
             self._idle_since_ms = at_ms
 
-    def idle_s(self, until_ms: int) -> float:
-        """The longest time in which nothing ran although jobs waited, in seconds."""
+    def idle_s(self, until_ms: int) -> float | None:
+        """The same as in ``Ledger``."""
+        if self._has_missed:
+            return None
         longest_ms = self._longest_idle_ms
         if self._idle_since_ms is not None and self._backlog:
             added = len(self._waiting_ms)

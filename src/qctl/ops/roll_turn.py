@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
-from qctl.ops.ledger import JobKey
+from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S
 from qctl.ops.restart import POLL_S, Interrupted, Restart, as_it_is_now
 from qctl.ops.roll_ledger import RollLedger

@@ -128,6 +128,29 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What the count of lost jobs rests on.
+
+    Args:
+        checked: ``all ids``, ``counts and a sample of N jobs`` for large queues, ``a sample of N
+            jobs`` where events are missing, or ``nothing``.
+        ids: jobs followed by their ids.
+        deleted: jobs that are gone without an event of their own. Only a deletion on purpose,
+            such as BullMQ's ``queue.drain()``, leaves nothing of a job.
+        events_missed: queues of whose events some were cut off before they could be read.
+        resumed_by_others: queues that somebody else resumed meanwhile.
+        why: why ``lost`` is unknown, else empty.
+    """
+
+    checked: str = "nothing"
+    ids: int = 0
+    deleted: int = 0
+    events_missed: tuple[str, ...] = ()
+    resumed_by_others: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainReport:
     """The end of a drain (see docs/cli.md).
 
@@ -136,8 +159,12 @@ class DrainReport:
         strategy: ``pause`` or ``roll``. After a roll ``jobs``, and the counts of their results, are
             of more than the jobs that were active at the start: see ``RollLedger``.
         paused_s: from the first pause to the last resume, by Redis' clock.
-        idle_s: the longest time in which nothing ran although jobs waited.
+        interrupted, lost: None when it could not be checked.
+        proof: what ``lost`` rests on.
+        idle_s: the longest time in which nothing ran although jobs waited; None when it could not
+            be measured.
         resumed: whether the queues that this drain paused run again.
+        unserved: queues that run and have no worker connected; None when that is unknown.
         still_active: what still runs, after a timeout.
         notes: what else the operator should know.
         error: why it ended early, else None.
@@ -153,15 +180,17 @@ class DrainReport:
     completed: int = 0
     failed: int = 0
     retried: int = 0
-    interrupted: int = 0
+    interrupted: int | None = None
     recovered: int = 0
-    lost: int = 0
+    lost: int | None = None
     jobs: tuple[JobOutcome, ...] = ()
     paused_s: float = 0.0
-    idle_s: float = 0.0
+    idle_s: float | None = None
     old_pids: tuple[int, ...] = ()
     new_pids: tuple[int, ...] = ()
     resumed: bool = False
+    proof: Proof = Proof()
+    unserved: tuple[str, ...] | None = None
     still_active: tuple[RunningJob, ...] = ()
     notes: tuple[str, ...] = field(default=())
     error: str | None = None

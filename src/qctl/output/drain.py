@@ -21,6 +21,8 @@ from qctl.ops.steps import (
 from qctl.output.text import counted, duration, visible
 
 _MOST_JOBS = 10
+# Of those that came to harm, as many as fit a screen.
+_MOST_HARMED = 50
 
 
 def plan_lines(plan: Planned) -> Iterator[str]:
@@ -135,25 +137,47 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
         f"jobs active at the start: {report.active_at_start}{more}: {report.completed} completed, "
         f"{report.failed} failed, {report.retried} retried, {report.recovered} recovered"
     )
-    yield f"interrupted: {report.interrupted}   lost: {report.lost}"
+    interrupted, lost = _known(report.interrupted), _known(report.lost)
+    yield f"interrupted: {interrupted}   lost: {lost}{_checked(report)}"
     # After a roll the queues go on, and so do jobs.
     unharmed = {"completed", "retried"} | ({"running"} if report.strategy == "roll" else set())
-    for job in report.jobs:
-        if job.result not in unharmed:
-            yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}"
+    harmed = [job for job in report.jobs if job.result not in unharmed]
+    for job in harmed[:_MOST_HARMED]:
+        was = f", was {job.was}" if job.result == "lost" else ""
+        yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}{was}"
+    if len(harmed) > _MOST_HARMED:
+        yield f"    … and {len(harmed) - _MOST_HARMED:,} more; --json lists all"
+    if report.proof.resumed_by_others:
+        queues = ", ".join(map(visible, report.proof.resumed_by_others))
+        yield f"resumed by somebody else meanwhile: {queues}"
+    idle = "how long jobs waited while nothing ran is unknown: events are missing"
+    if report.idle_s is not None:
+        idle = f"jobs waited while nothing ran for {duration(report.idle_s)} at most"
     if report.strategy == "roll":
-        yield f"not paused; jobs waited while nothing ran for {duration(report.idle_s)} at most"
+        yield f"not paused; {idle}"
     elif report.paused_s:
-        yield (
-            f"paused for {duration(report.paused_s)}; "
-            f"jobs waited while nothing ran for {duration(report.idle_s)} at most"
-        )
+        yield f"paused for {duration(report.paused_s)}; {idle}"
     for note in report.notes:
         yield f"note: {visible(note)}"
     if report.still_active:
         yield "still running:"
         yield from job_lines(report.still_active)
     yield _headline(report, prefix)
+
+
+def _known(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
+
+
+def _checked(report: DrainReport) -> str:
+    """What the number of lost jobs rests on."""
+    proof = report.proof
+    if report.lost is None:
+        return f" ({visible(proof.why)})" if proof.why else ""
+    what = proof.checked
+    if what == "all ids":
+        what = ("all " if proof.ids > 1 else "") + counted(proof.ids, "job")
+    return f"   ({what} checked)"
 
 
 def _headline(report: DrainReport, prefix: str) -> str:

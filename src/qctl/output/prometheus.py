@@ -278,7 +278,9 @@ def _drains(record: Drains | None) -> Iterator[Metric]:
         ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_s),
         ("lost_jobs", "Jobs that it could not account for.", last.lost),
     ):
-        yield _gauge(f"qctl_last_drain_{name}", f"Of the last drain. {help_text}", (), {(): value})
+        # A figure that could not be found out is left out: 0 would look healthy.
+        samples: Samples = {} if value is None else {(): float(value)}
+        yield _gauge(f"qctl_last_drain_{name}", f"Of the last drain. {help_text}", (), samples)
 
 
 def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:

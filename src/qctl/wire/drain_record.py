@@ -17,6 +17,8 @@ from qctl.wire.keys import drain_record
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
+# In place of a number that could not be found out.
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class DrainResult:
         completed, failed, retried, interrupted, recovered, lost: jobs, as its report counts them.
         paused_ms: from the first pause to the last resume.
         idle_ms: the longest time in which nothing ran although jobs waited.
+            ``interrupted``, ``lost`` and ``idle_ms`` are None when they could not be found out.
     """
 
     at_ms: int
@@ -36,11 +39,11 @@ class DrainResult:
     completed: int
     failed: int
     retried: int
-    interrupted: int
+    interrupted: int | None
     recovered: int
-    lost: int
+    lost: int | None
     paused_ms: int
-    idle_ms: int
+    idle_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,12 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
         ReplyError: it refuses; then the record may have a part of it.
     """
     key = drain_record(prefix)
-    last = [part for name, value in asdict(result).items() for part in (f"last:{name}", value)]
+    last: list[Arg] = []
+    for name, value in asdict(result).items():
+        last += [f"last:{name}", _UNKNOWN if value is None else value]
     commands: list[tuple[Arg, ...]] = [
         ("HINCRBY", key, f"drains:{result.outcome}", 1),
-        *(("HINCRBY", key, f"jobs:{name}", getattr(result, name)) for name in RESULTS),
+        *(("HINCRBY", key, f"jobs:{name}", getattr(result, name) or 0) for name in RESULTS),
         ("HSET", key, *last),
     ]
     for reply in client.pipeline(commands):
@@ -96,7 +101,9 @@ def read_drain_record(client: Client, prefix: str) -> DrainRecord:
 
 def _last(row: Mapping[str, str]) -> DrainResult:
     values: dict[str, Any] = {
-        item.name: number(row.get(f"last:{item.name}")) or 0 for item in fields(DrainResult)
+        item.name: None if told == _UNKNOWN else number(told) or 0
+        for item in fields(DrainResult)
+        for told in [row.get(f"last:{item.name}")]
     }
     values["outcome"] = row["last:outcome"]
     return DrainResult(**values)

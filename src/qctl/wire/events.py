@@ -15,6 +15,8 @@ from qctl.wire.keys import QueueKeys
 READ_COUNT = 1000
 # Of past events, fewer: each may hold a large return value.
 WINDOW = 250
+# Where an empty stream is read from.
+BEFORE_ALL = "0-0"
 # Of the events of one millisecond.
 _LAST_NUMBER = 2**64 - 1
 
@@ -41,6 +43,12 @@ class Event:
     def at_ms(self) -> int:
         """When it was written, by Redis' clock."""
         return int(self.id.partition("-")[0])
+
+
+def order(event_id: str) -> tuple[int, int]:
+    """What stream ids are ordered by."""
+    at_ms, _, number = event_id.partition("-")
+    return int(at_ms), int(number or 0)
 
 
 def last_event_id(client: Client, keys: QueueKeys) -> str:

@@ -7,6 +7,7 @@ that has nothing to do with their names: its first steps are a fair sample.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from qctl.connect import Arg, Client
@@ -175,8 +176,19 @@ class _Listed:
     complete: bool = True
 
 
+def ids_in_lists(
+    client: Client, wanted: Mapping[QueueKeys, AbstractSet[str]]
+) -> dict[QueueKeys, set[str]]:
+    """Those of the wanted ids that stand in a list; reads no further than the last of them."""
+    found = _listed(client, list(wanted), None, wanted)
+    return {keys: listed.ids for keys, listed in found.items()}
+
+
 def _listed(
-    client: Client, queues: Sequence[QueueKeys], most: int | None
+    client: Client,
+    queues: Sequence[QueueKeys],
+    most: int | None,
+    wanted: Mapping[QueueKeys, AbstractSet[str]] | None = None,
 ) -> dict[QueueKeys, _Listed]:
     """What stands in the lists, read in windows that overlap: workers take from the same end."""
     found = {keys: _Listed(set()) for keys in queues}
@@ -188,11 +200,13 @@ def _listed(
         commands = [("LRANGE", k(name), -(start + window), -(start + 1)) for k, name in pending]
         going_on = []
         for place, reply in zip(pending, client.pipeline(commands), strict=True):
+            keys = place[0]
             ids = typed(reply, [])
-            own = found[place[0]]
-            own.ids.update(ids)
+            found[keys].ids.update(ids if wanted is None else wanted[keys] & set(ids))
             if len(ids) == window:
                 going_on.append(place)
+        if wanted is not None:
+            going_on = [(k, name) for k, name in going_on if len(found[k].ids) < len(wanted[k])]
         start += window - _OVERLAP
         if share is not None and start >= share:
             for keys, _ in going_on:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qctl.connect import Client
+from qctl.wire.events import BEFORE_ALL, order
 from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys
 
@@ -23,9 +24,21 @@ def has_missed(cursor: str, start: str | None) -> bool:
         cursor: id of the last event read.
         start: id of the oldest one there is; None for an empty stream.
     """
-    return start is not None and _parts(start) > _parts(cursor)
+    return start is not None and order(start) > order(cursor)
 
 
-def _parts(event_id: str) -> tuple[int, int]:
-    at_ms, _, count = event_id.partition("-")
-    return int(at_ms), int(count or 0)
+def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKeys]:
+    """Queues whose streams no longer have the event behind which the last read began.
+
+    To be called after that read; one round trip. As long as that event is there, none after it has
+    been missed. When it is not, some may have been: it was cut off, the stream was deleted, or
+    Redis has come back with older data.
+
+    Args:
+        cursors: id of the last event of the read before.
+    """
+    # Of a stream that had none nothing can be said.
+    known = [(keys, cursor) for keys, cursor in cursors.items() if cursor != BEFORE_ALL]
+    commands = [("XRANGE", keys("events"), cursor, cursor, "COUNT", 1) for keys, cursor in known]
+    replies = client.pipeline(commands) if commands else []
+    return [keys for (keys, _), reply in zip(known, replies, strict=True) if not typed(reply, [])]

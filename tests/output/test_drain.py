@@ -1,0 +1,68 @@
+"""The report of a drain as a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qctl.ops.ledger import JobOutcome
+from qctl.ops.steps import DrainReport, Proof
+from qctl.output.drain import report_lines
+
+REPORT = DrainReport(
+    outcome="restarted",
+    queues=("q",),
+    target="pm2:app",
+    active_at_start=1,
+    completed=1,
+    interrupted=0,
+    lost=0,
+    paused_s=2.0,
+    idle_s=0.5,
+    new_pids=(7,),
+    resumed=True,
+    proof=Proof(checked="all ids", ids=1_200),
+    unserved=(),
+)
+
+
+def lines(report: DrainReport) -> list[str]:
+    return list(report_lines(report, "bull"))
+
+
+def test_nothing_lost_says_what_was_checked() -> None:
+    assert lines(REPORT) == [
+        "jobs active at the start: 1: 1 completed, 0 failed, 0 retried, 0 recovered",
+        "interrupted: 0   lost: 0   (all 1,200 jobs checked)",
+        "paused for 2.0 s; jobs waited while nothing ran for 0.5 s at most",
+        "restarted pm2:app (now pid 7); q running again",
+    ]
+
+
+def test_of_a_large_queue_it_was_counts_and_a_sample() -> None:
+    proof = Proof(checked="counts and a sample of 10,000 jobs", ids=10_000)
+    told = lines(replace(REPORT, proof=proof))
+    assert told[1] == "interrupted: 0   lost: 0   (counts and a sample of 10,000 jobs checked)"
+
+
+def test_lost_jobs_are_named_with_where_they_were() -> None:
+    jobs = tuple(JobOutcome("q", str(number), "lost", "delayed") for number in range(60))
+    told = lines(replace(REPORT, lost=60, jobs=jobs))
+    assert told[1] == "interrupted: 0   lost: 60   (all 1,200 jobs checked)"
+    assert told[2] == "    q 0: lost, was delayed"
+    assert told[52] == "    … and 10 more; --json lists all"
+
+
+def test_what_could_not_be_checked_is_unknown() -> None:
+    report = replace(
+        REPORT, interrupted=None, lost=None, idle_s=None, proof=Proof(why="Redis is away")
+    )
+    told = lines(report)
+    assert told[1] == "interrupted: unknown   lost: unknown (Redis is away)"
+    assert told[2] == (
+        "paused for 2.0 s; how long jobs waited while nothing ran is unknown: events are missing"
+    )
+
+
+def test_a_resume_by_somebody_else_is_said() -> None:
+    proof = replace(REPORT.proof, resumed_by_others=("q",))
+    assert "resumed by somebody else meanwhile: q" in lines(replace(REPORT, proof=proof))
