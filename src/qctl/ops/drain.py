@@ -259,7 +259,7 @@ def _restart(state: DrainState) -> Iterator[Step]:
         check_still_paused(state)
         process = as_it_is_now(target.manager, planned)
         expected = state.expectation(process, state.plan.connections)
-        run = Restart(state.client, target.manager, process, expected, state.stop)
+        run = Restart(state.client, target.manager, process, expected, state.stop, state.rest)
         if state.stop():
             raise Interrupted
         if run.old_started_at is not None:

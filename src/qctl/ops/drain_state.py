@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 from qctl.config import Settings
 from qctl.connect import Address
-from qctl.errors import ReplyError
+from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.guard import Guard
 from qctl.ops.inventory import Inventory
 from qctl.ops.ledger import Ledger
 from qctl.ops.patience import PatientClient
 from qctl.ops.plan import DrainPlan, running_jobs
-from qctl.ops.restart import Expectation
+from qctl.ops.restart import POLL_S, Expectation
 from qctl.ops.steps import RunningJob
 from qctl.ops.targets import Connections
 from qctl.wire.active import ActiveJob
-from qctl.wire.events import Event, last_event_id, order, read_events
+from qctl.wire.events import READ_COUNT, Event, last_event_id, order, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.stream_starts import read_gaps
@@ -150,6 +150,18 @@ class DrainState:
                 break
         # A stream that was deleted, or has come back older, has no news that would show it.
         self._note_gaps(self.cursors)
+
+    def rest(self) -> None:
+        """Take in events for a moment: they may come fast, and the stream keeps only so many."""
+        until = time.monotonic() + POLL_S
+        try:
+            with self.client.at_most(0.0):
+                while len(self.follow()) >= READ_COUNT and time.monotonic() < until:
+                    pass
+        except QctlError as error:
+            if not is_outage(error):
+                raise
+        time.sleep(max(until - time.monotonic(), 0))
 
     def expectation(self, process: ManagedProcess, connections: Connections | None) -> Expectation:
         """What the successor of a process must show.

@@ -11,12 +11,11 @@ from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
 from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S
-from qctl.ops.restart import POLL_S, Interrupted, Restart, as_it_is_now
+from qctl.ops.restart import Interrupted, Restart, as_it_is_now
 from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.steps import Restarting, Step, Waiting
 from qctl.ops.targets import Connections, Target, read_connections
 from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.events import READ_COUNT
 
 # How often the jobs in hand are looked at.
 LOOK_S = 1.0
@@ -49,7 +48,7 @@ class Turn:
         """Replace the process and find out whether it left jobs behind; see ``harmed``."""
         state, manager = self._state, self._target.manager
         state.guard.hold()
-        self._rest()
+        self._state.rest()
         if state.stop():
             raise Interrupted
         process = as_it_is_now(manager, self._planned)
@@ -63,7 +62,7 @@ class Turn:
             process,
             state.expectation(process, connections),
             state.stop,
-            self._rest,
+            state.rest,
         )
         yield Restarting(process.target, process.key, process.pid)
         if process.pid:
@@ -83,19 +82,6 @@ class Turn:
         state.new_pids.append(ready.new_pid)
         yield ready
         yield from self._find_harmed(hands)
-
-    def _rest(self) -> None:
-        """Take in events for a moment: they may come fast, and the stream keeps only so many."""
-        until = time.monotonic() + POLL_S
-        state = self._state
-        try:
-            with state.client.at_most(0.0):
-                while len(state.follow()) >= READ_COUNT and time.monotonic() < until:
-                    pass
-        except QctlError as error:
-            if not is_outage(error):
-                raise
-        time.sleep(max(until - time.monotonic(), 0))
 
     # Leaving
 
@@ -123,7 +109,7 @@ class Turn:
                     waited_s=round(waited_s, 1),
                     redis_away=is_away,
                 )
-            self._rest()
+            self._state.rest()
 
     def _look(self, held: frozenset[str | None] | None) -> bool:
         """See which jobs the process may still have; False while Redis is away.
@@ -154,7 +140,7 @@ class Turn:
             # The manager has not noticed yet that the process is gone.
             if time.monotonic() > noticed:
                 return
-            self._rest()
+            self._state.rest()
         until = time.monotonic() + STOPPED_S
         while (row := run.row()) is not None and row.status == "stopped":
             if time.monotonic() > until:
@@ -163,9 +149,9 @@ class Turn:
                         run.raise_refusal(call)
                         if time.monotonic() > until + AWAY_S:
                             return
-                        self._rest()
+                        self._state.rest()
                 return
-            self._rest()
+            self._state.rest()
 
     # What it left behind
 
@@ -209,7 +195,7 @@ class Turn:
                     waited_s=round(told_at - began, 1),
                 )
             if pending:
-                self._rest()
+                self._state.rest()
         for keys, job_id in sorted(pending):
             state.notes.append(f"whether job {job_id} of {keys.name} still runs could not be told")
         state.catch_up()
