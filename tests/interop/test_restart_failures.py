@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 
+from qctl.ops.restart import BOOT_S
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab, kill
 from tests.interop.pm2 import Pm2
@@ -50,7 +51,11 @@ def test_a_crash_loop_is_told_on_a_terminal_too(lab: Lab) -> None:
     done = lab.qctl(*DRAIN)
     assert done.code == 1
     assert "aborted; q running again" in done.out
-    assert "crashing on purpose" in done.err
+    # What went wrong comes first, before the stack and what Node adds.
+    error = done.err[done.err.index("keeps crashing") :].splitlines()
+    assert error[1].strip() == "Error: crashing on purpose: a setting is missing"
+    assert "node:internal" not in done.err
+    assert "no worker of q is connected now" in done.err
     lab.prove_tidy("q")
 
 
@@ -64,12 +69,12 @@ def test_an_app_that_is_deleted_during_the_wait(lab: Lab) -> None:
     assert done.code == 1
     assert "no longer under its manager" in done.report["error"]
     assert (done.report["outcome"], done.report["resumed"]) == ("aborted", True)
-    # The job stands where it stood; it is not lost, and it is not hidden either.
+    # Its process is gone for good; whoever serves the queue next runs it.
     assert done.report["jobs"] == [
-        {"queue": "q", "id": added[0], "result": "orphaned", "was": "active"}
+        {"queue": "q", "id": added[0], "result": "recovered", "was": "active"}
     ]
     assert done.report["lost"] == 0
-    assert lab.places(added[0]) == ["active"]
+    assert lab.places(added[0]) == ["wait"]
     lab.prove_tidy("q")
 
 
@@ -122,3 +127,66 @@ def test_an_app_that_restarts_slowly_is_waited_for(lab: Lab) -> None:
     # Online at once, by PM2's word; proved only once its worker is connected.
     assert done.json["paused_s"] > 2.5
     lab.prove(added)
+
+
+def test_an_app_that_pm2_gave_up_and_whose_cause_is_fixed(lab: Lab) -> None:
+    flag = lab.folder / "crash"
+    lab.app(CRASH_MS=100, CRASH_IF=flag, options={"max_restarts": 2, "min_uptime": 60_000})
+    flag.touch()
+    lab.pm2.run("restart", "app")
+    wait_until(lambda: lab.pm2.rows("app")[0].status == "errored", "PM2 to give the app up")
+    added = lab.add(10)
+
+    # Not fixed: what counts is what happens now, and it is the same.
+    done = lab.qctl(*DRAIN, "--json")
+    assert done.code == 1
+    assert "keeps crashing" in done.json["error"]
+    assert lab.pm2.rows("app")[0].status == "errored"
+
+    flag.unlink()
+    done = lab.qctl(*DRAIN)
+    assert done.code == 0, done.err
+    assert "is up: it was not running, pid" in done.err
+    lab.prove(added)
+
+
+def test_an_app_that_is_stopped_during_the_wait_is_not_started(lab: Lab) -> None:
+    lab.app(LOCK_MS=1000, STALLED_MS=600_000)
+    (job,) = lab.hold()
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    lab.pm2.run("stop", "app")
+    done = drain.finish()
+    assert done.code == 1
+    assert "was stopped by somebody during the drain" in done.report["error"]
+    assert f"pm2 start {lab.pm2.rows('app')[0].pm_id}" in done.report["error"]
+    assert "restarting" not in done.step_names
+    assert (done.report["outcome"], done.report["resumed"]) == ("aborted", True)
+    assert lab.pm2.rows("app")[0].status == "stopped"
+    # What it had in hand runs as soon as somebody starts it again.
+    assert (done.report["recovered"], done.report["lost"]) == (1, 0)
+    assert lab.places(job) == ["wait"]
+    lab.prove_tidy("q")
+    lab.release()
+    lab.pm2.run("start", "app")
+    lab.prove([job], again=[job])
+
+
+def test_an_app_that_is_stopped_while_it_boots(lab: Lab) -> None:
+    slow = lab.folder / "slow"
+    lab.app(BOOT_MS=600_000, BOOT_IF=slow)
+    lab.add(1)
+    old = lab.pm2.pid("app")
+    slow.touch()
+    drain = lab.steps(*DRAIN)
+    drain.await_step("restarting")
+    wait_until(lambda: lab.pm2.pid("app") not in {0, old}, "the app to be started again")
+    lab.pm2.run("stop", "app")
+    # Long before the time that a process may take to boot.
+    wait_until(lambda: drain.is_over, "the drain to notice", timeout_s=BOOT_S / 2)
+    done = drain.finish()
+    assert done.code == 1
+    assert "was started and is stopped again" in done.report["error"]
+    assert "somebody stopped it; no worker of q is connected now" in done.report["error"]
+    assert lab.pm2.rows("app")[0].status == "stopped"
+    lab.prove_tidy("q")

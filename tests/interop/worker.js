@@ -12,7 +12,8 @@
 //   STALLED_MS      stalledInterval
 //   HANDLE_SIGINT   1: let running jobs end on SIGINT, then exit
 //   HANDLE_SIGTERM  1: the same on SIGTERM
-//   BOOT_MS         wait so long before the workers start
+//   BOOT_MS         wait so long before the workers start …
+//   BOOT_IF         … only when this file exists
 //   READY           1: tell the manager "ready" once they have started
 //   CRASH_MS        throw after so long …
 //   CRASH_IF        … only when this file exists
@@ -32,7 +33,7 @@ async function main() {
       throw new Error("crashing on purpose: a setting is missing");
     }, Number(env.CRASH_MS));
   }
-  if (env.BOOT_MS) await sleep(Number(env.BOOT_MS));
+  if (env.BOOT_MS && (!env.BOOT_IF || fs.existsSync(env.BOOT_IF))) await sleep(Number(env.BOOT_MS));
   const redis = new Redis({ ...connection, maxRetriesPerRequest: null });
   redis.on("error", (error) => console.error(error.message));
   const options = { connection, prefix: env.PREFIX || "bull" };

@@ -14,6 +14,7 @@ import pytest
 
 from qctl.errors import NotFoundError, QctlError, RefusedError, UnreachableError
 from qctl.manage import pm2_socket
+from qctl.manage.last_words import last_words, log_size
 from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from tests.interop.pm2 import Pm2 as RealPm2
@@ -138,29 +139,9 @@ def test_a_numeric_name_that_is_also_a_pm_id(looked_at: Pm2) -> None:
 
 def test_last_words_come_from_the_error_log(looked_at: Pm2) -> None:
     process = looked_at.find("fork")[0]
-    words = wait_until(lambda: looked_at.last_words(process), "the app to write its log")
-    assert list(words) == ["first word", "last word"]
-    assert list(looked_at.last_words(process, 1)) == ["last word"]
-    assert list(looked_at.last_words(process, 0)) == []
-
-
-def test_last_words_of_logs_of_all_kinds(looked_at: Pm2, tmp_path: Path) -> None:
-    process = looked_at.processes()[0]
-    log = tmp_path / "err.log"
-
-    def words(content: bytes, lines: int = 10) -> list[str]:
-        log.write_bytes(content)
-        return list(looked_at.last_words(replace(process, error_log=log), lines))
-
-    assert words(b"") == []
-    assert words(b"one\r\ntwo") == ["one", "two"]
-    assert words(b"a\x0bb\n\n\xff\n") == ["a\x0bb", "", "\ufffd"]
-    # Cut in the middle of a line: the rest of it is no line.
-    assert words(b"x" * 70_000 + b"\nlast\n") == ["last"]
-    assert words(b"y" * 70_000) == ["y" * 65_536]
-    os.mkfifo(tmp_path / "pipe")
-    for odd in (tmp_path / "missing", tmp_path, tmp_path / "pipe", Path("/dev/null"), None):
-        assert list(looked_at.last_words(replace(process, error_log=odd))) == []
+    words = wait_until(lambda: last_words(process), "the app to write its log")
+    assert words == ["first word", "last word"]
+    assert last_words(process, log_size(process)) == []
 
 
 def test_a_restart_changes_the_process_and_nothing_else(real_pm2: RealPm2) -> None:

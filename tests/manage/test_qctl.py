@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from qctl.errors import NotFoundError, UnreachableError, UsageError
+from qctl.manage.last_words import last_words
 from qctl.manage.protocol import Manager
 from qctl.manage.qctl import Qctl, more, refusal, tail
 from qctl.manage.sockets import started_at
@@ -59,7 +60,7 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     assert call.error() == error
     call.close()
     assert [p.pid for p in manager.find("w")] == [p.pid for p in new]
-    assert any("not replaced" in row for row in manager.last_words(one))
+    assert any("not replaced" in row for row in last_words(one))
 
     with pytest.raises(NotFoundError, match="has no process 7") as caught:
         manager.find("w/7")

@@ -42,12 +42,15 @@ class FakeManager:
     Args:
         port: of the Redis that the process connects to; 0 for none.
         behaviour: what it does when asked for a restart.
+        log: its error log.
     """
 
     kind = "fake"
 
-    def __init__(self, port: int, behaviour: str) -> None:
+    def __init__(self, port: int, behaviour: str, log: Path) -> None:
         self.port = port
+        self.log = log
+        self.log.write_text("Error: of long ago\n")
         self.behaviour = behaviour
         self.children: list[subprocess.Popen[bytes]] = []
         self.status = "online"
@@ -68,7 +71,7 @@ class FakeManager:
             target="fake:app", key="7", name="app", namespace="", status=self.status,
             pid=self.children[-1].pid, started_at_ms=0, restarts=0, mode="fork",
             stop_signal="SIGINT", kill_timeout_ms=0, ready_timeout_ms=0, cpu_percent=None,
-            rss_bytes=None, error_log=Path("/dev/null"),
+            rss_bytes=None, error_log=self.log,
         )  # fmt: skip
 
     def processes(self) -> Sequence[ManagedProcess]:
@@ -86,6 +89,8 @@ class FakeManager:
         if self.behaviour == "refuse":
             self.refusal = "another restart is under way"
         elif self.behaviour != "stubborn":
+            with self.log.open("a") as log:
+                log.write("Error: a setting is missing\n    at app.js:1:1\n")
             self.end(self.children[-1])
             self.status = "errored" if self.behaviour == "errored" else "online"
             self.spawn(self.port if self.behaviour in {"good", "slow"} else 0)
@@ -96,9 +101,6 @@ class FakeManager:
 
     def close(self) -> None:
         self.closed = True
-
-    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:  # noqa: ARG002
-        return ["Error: a setting is missing"]
 
     @staticmethod
     def end(child: subprocess.Popen[bytes]) -> None:
@@ -111,11 +113,14 @@ class FakeManager:
 
 
 @pytest.fixture
-def manage(client: Client, redis_url: str) -> Iterator[Callable[[str], FakeManager]]:
+def manage(
+    client: Client, redis_url: str, tmp_path: Path
+) -> Iterator[Callable[[str], FakeManager]]:
     made: list[FakeManager] = []
 
     def start(behaviour: str) -> FakeManager:
-        made.append(FakeManager(int(redis_url.rpartition(":")[2].split("/")[0]), behaviour))
+        port = int(redis_url.rpartition(":")[2].split("/")[0])
+        made.append(FakeManager(port, behaviour, tmp_path / "log"))
         return made[-1]
 
     yield start
@@ -227,7 +232,9 @@ def test_a_process_that_its_manager_gave_up(
     manager = manage("errored")
     with pytest.raises(FailedError, match="keeps crashing") as caught:
         restart(client, manager).run()
-    assert "errored" in caught.value.why
+    assert caught.value.why.startswith("Error: a setting is missing\n")
+    assert "its status is errored; no worker of q is connected now" in caught.value.why
+    assert "long ago" not in caught.value.why
 
 
 def test_a_process_that_somebody_deleted(
@@ -277,7 +284,7 @@ def test_another_process_with_the_old_pid_does_not_fool_it(
 
 @pytest.mark.parametrize("by_address", [True, False])
 def test_a_redis_that_numbers_its_connections_anew(
-    start_redis: Callable[..., RedisServer], by_address: bool
+    start_redis: Callable[..., RedisServer], by_address: bool, tmp_path: Path
 ) -> None:
     """As after a failover or a restart; the new worker has a lower number than the old one."""
     server = start_redis()
@@ -285,7 +292,7 @@ def test_a_redis_that_numbers_its_connections_anew(
         for _ in range(30):
             client.close()
             client.call("PING")
-        manager = FakeManager(server.port, "good")
+        manager = FakeManager(server.port, "good", tmp_path / "log")
         run = restart(client, manager, by_address=by_address)
         server.stop()
         server.start()

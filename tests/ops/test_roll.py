@@ -106,9 +106,6 @@ class Master:
     def close(self) -> None:
         pass
 
-    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:  # noqa: ARG002
-        return ["Error: a setting is missing"]
-
     @staticmethod
     def end(child: subprocess.Popen[bytes]) -> None:
         child.kill()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
-import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,6 @@ DEFAULT_KILL_TIMEOUT_MS = 1600
 DEFAULT_LISTEN_TIMEOUT_MS = 3000
 # PM2_KILL_SIGNAL in the daemon's environment can change it; no row and no harmless call shows that.
 DEFAULT_STOP_SIGNAL = "SIGINT"
-_TAIL_BYTES = 64 * 1024
 _MAX_LISTED = 20
 
 
@@ -100,18 +97,6 @@ class Pm2:
         method = "sendSignalToProcessId"
         call = pm2_socket.Call(self._socket, method, request, timeout_s=self._timeout_s)
         return _RpcRestart(call, _no_signals)
-
-    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
-        """The last lines of its error log, at most 64 KiB; empty when there is none to read."""
-        if process.error_log is None or lines <= 0:
-            return ()
-        tail, cut = _tail(process.error_log)
-        # Only "\n": splitlines() would also split at separators inside a message.
-        found = [line.removesuffix("\r") for line in tail.removesuffix("\n").split("\n")]
-        # The first line of a cut tail is a part, unless it is all there is.
-        if cut and len(found) > 1:
-            del found[0]
-        return found[-lines:] if tail else ()
 
     def _rows(self) -> list[Any]:
         try:
@@ -298,6 +283,8 @@ def _process(row: object) -> ManagedProcess | None:
         ready_timeout_ms=listen_timeout_ms if env.get("wait_ready") else 0,
         cpu_percent=float(cpu) if isinstance(cpu, int | float) else None,
         rss_bytes=_number(monit.get("memory")),
+        last_start_ms=_number(env.get("pm_uptime")),
+        starts_again=_starts_again(env),
         tree_kill=env.get("treekill") is not False,
         script=_text(env.get("pm_exec_path")),
         cwd=_text(env.get("pm_cwd")),
@@ -305,24 +292,11 @@ def _process(row: object) -> ManagedProcess | None:
     )
 
 
-def _tail(path: Path) -> tuple[str, bool]:
-    """The end of a file as text, and whether more stands before it; "" if it cannot be read."""
-    try:
-        # Without blocking: what is set as the log may be a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return "", False
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return "", False
-        start = max(0, status.st_size - _TAIL_BYTES)
-        tail = os.pread(descriptor, _TAIL_BYTES, start)
-    except OSError:
-        return "", False
-    finally:
-        os.close(descriptor)
-    return tail.decode(errors="replace"), start > 0
+def _starts_again(env: Mapping[str, object]) -> bool:
+    if env.get("autorestart") in {False, "false"} or env.get("stop_exit_codes"):
+        return False
+    # PM2 gives up at the first exit then, whatever the process had done.
+    return _number(env.get("max_restarts")) != 0
 
 
 def _text(value: object) -> str:

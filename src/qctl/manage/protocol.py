@@ -19,13 +19,16 @@ class ManagedProcess:
         namespace: PM2's namespace; "" where a manager has none.
         status: the manager's word: ``online``, ``stopped``, ``errored``, ``launching`` …
         pid: None when it does not run.
-        started_at_ms: when it was started, epoch milliseconds.
+        started_at_ms: when it was started, epoch milliseconds; None when it does not run.
+        last_start_ms: the same, also of a process that has ended since.
         restarts: how often the manager has restarted it.
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop it.
         kill_timeout_ms: how long after that it sends SIGKILL.
         ready_timeout_ms: how long the manager waits for the app to report that it is ready; 0 when
             it does not wait.
+        starts_again: whether its manager starts it again when it has left by itself, whatever
+            its exit code.
         tree_kill: whether stopping it also stops its children.
         script: what it runs; tells two apps of one name apart.
         cwd: the folder it runs in; tells them apart when both run ``npm``.
@@ -46,10 +49,18 @@ class ManagedProcess:
     ready_timeout_ms: int
     cpu_percent: float | None
     rss_bytes: int | None
+    last_start_ms: int | None = None
+    starts_again: bool = True
     tree_kill: bool = True
     script: str = field(default="", repr=False)
     cwd: str = field(default="", repr=False)
     error_log: Path | None = field(default=None, repr=False)
+
+    def was_started_since(self, before: ManagedProcess) -> bool:
+        """Whether it was started after it was read as ``before``, even if it has ended again."""
+        if self.pid is not None and self.pid != before.pid:
+            return True
+        return self.last_start_ms is not None and self.last_start_ms != before.last_start_ms
 
 
 class RestartCall(Protocol):
@@ -91,10 +102,6 @@ class Manager(Protocol):
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
         """Ask for a restart of this one process, and return at once."""
-        ...
-
-    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
-        """The last lines of its error log; empty when there is none."""
         ...
 
 

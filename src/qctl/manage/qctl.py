@@ -78,12 +78,6 @@ class Qctl:
             Request(Folder(self._home, master), {"do": "replace", "slot": int(slot)})
         )
 
-    def last_words(self, process: ManagedProcess, lines: int = 10) -> Sequence[str]:
-        """The last lines of the log of its master; empty when there is none."""
-        if process.error_log is None:
-            return ()
-        return tail(process.error_log, lines)[0]
-
     def not_running(self, name: str) -> NotFoundError:
         """The error for a name that no running master has."""
         known = names(self._home)

@@ -24,7 +24,7 @@ from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
 from qctl.ops.proof import take_inventory
-from qctl.ops.restart import Interrupted, Restart, as_it_is_now
+from qctl.ops.restart import GoneError, Interrupted, Restart, as_it_is_now
 from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, Waiting
 from qctl.wire.active import read_active
@@ -257,7 +257,11 @@ def _restart(state: DrainState) -> Iterator[Step]:
         # The last look before the point of no return. The process may be another by now: a crash
         # during the wait, or somebody's own restart.
         check_still_paused(state)
-        process = as_it_is_now(target.manager, planned)
+        try:
+            process = as_it_is_now(target.manager, planned)
+        except GoneError:
+            state.is_process_gone = True
+            raise
         expected = state.expectation(process, state.plan.connections)
         run = Restart(state.client, target.manager, process, expected, state.stop, state.rest)
         if state.stop():

@@ -43,7 +43,8 @@ class DrainEnd:
                 yield from self._put_back_sole()
             if not keep_paused:
                 yield from self._resume()
-            if state.old_pids and state.plan.strategy != "roll":
+            has_left_jobs = state.old_pids or state.is_process_gone
+            if has_left_jobs and state.plan.strategy != "roll":
                 yield from self._recover_orphans()
                 yield from self._await_locks()
             if has_restarted and not keep_paused:

@@ -66,6 +66,7 @@ class DrainState:
         resumes: ids of the events of our own resumes.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
+        is_process_gone: a process that was to be restarted had ended before, by somebody's hand.
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """
 
@@ -91,6 +92,7 @@ class DrainState:
     active: list[ActiveJob] = field(default_factory=list)
     in_the_way: list[ActiveJob] = field(default_factory=list)
     held: frozenset[str | None] | None = None
+    is_process_gone: bool = False
     old_pids: list[int] = field(default_factory=list)
     new_pids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

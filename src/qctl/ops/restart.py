@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import FailedError, QctlError
+from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
 from qctl.ops.steps import Ready
 from qctl.wire.clients import WorkerClient, list_workers
@@ -24,11 +25,16 @@ SETTLE_S = 1.0
 # On top of the manager's own timeouts, for the new process to boot and connect.
 BOOT_S = 60.0
 POLL_S = 0.05
-# By the manager's kind: what shows a process, its log, and starts it again.
+# By the manager's kind: what shows a process, its log, restarts it, and starts a stopped one.
 _REMEDIES = {
-    "pm2": ("pm2 describe {key}", "pm2 logs {key}", "pm2 restart {key}"),
-    "qctl": ("qctl worker list", "qctl worker logs {name}", "qctl worker restart {name}"),
+    "pm2": ("pm2 describe {key}", "pm2 logs {key}", "pm2 restart {key}", "pm2 start {key}"),
+    "qctl": (
+        *("qctl worker list", "qctl worker logs {name}"),
+        *("qctl worker restart {name}", "qctl worker start {name} APP"),
+    ),
 }
+# For a manager to tell of a process that has ended, on top of its kill timeout.
+STOPPED_S = 2.0
 # New processes that may die before it is called a crash loop.
 MAX_CRASHES = 2
 
@@ -54,20 +60,55 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The operator wants to stop; the process that was being stopped has ended."""
 
 
+class GoneError(FailedError):
+    """Somebody stopped or deleted a process; it is not started against their will."""
+
+
 def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
     """The process, which may be another by now: a crash, or somebody's own restart.
 
     Raises:
-        FailedError: its manager has it no more.
+        GoneError: its manager has it no more, or somebody stopped it.
     """
-    for process in manager.processes():
-        if process.key == planned.key:
-            return process
-    raise FailedError(
-        f"{planned.target} (id {planned.key}) is no longer under its manager",
-        why="somebody deleted it during the drain",
-        hint="start it again as it was started before",
+    process = _find(manager, planned)
+    until = time.monotonic() + planned.kill_timeout_ms / 1000 + STOPPED_S
+    while process is not None and process.status == "stopping" and time.monotonic() < until:
+        # Somebody else's stop, or their restart.
+        time.sleep(POLL_S)
+        process = _find(manager, planned)
+    if process is None:
+        raise GoneError(
+            f"{label(planned)} is no longer under its manager",
+            why="somebody deleted it during the drain",
+            hint="start it again as it was started before",
+        )
+    if process.status in {"stopped", "stopping"}:
+        raise stopped_by_somebody(manager, process)
+    return process
+
+
+def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
+    """The error for a process that somebody else stopped."""
+    return GoneError(
+        f"{label(process)} was stopped by somebody during the drain",
+        why="it was not started again, since that may be what they wanted; no worker of it is "
+        "connected",
+        hint=f"ask them, or start it: {_remedy(manager, process, 3)}",
     )
+
+
+def label(process: ManagedProcess) -> str:
+    """How messages name one process: ``pm2:app (id 3)``."""
+    return f"{process.target} (id {process.key})"
+
+
+def _find(manager: Manager, wanted: ManagedProcess) -> ManagedProcess | None:
+    return next((p for p in manager.processes() if p.key == wanted.key), None)
+
+
+def _remedy(manager: Manager, process: ManagedProcess, which: int) -> str:
+    remedies = _REMEDIES.get(manager.kind, _REMEDIES["pm2"])
+    return remedies[which].format(key=process.key, name=process.name)
 
 
 class Restart:
@@ -101,6 +142,7 @@ class Restart:
         self._rest = rest
         self._is_running = is_running
         self.old_started_at = started_at(process.pid) if process.pid else None
+        self._log_size = log_size(process)
         self._last_client_id = max((w.client_id for w in self._workers()), default=0)
         self._servers = run_ids(client)
 
@@ -160,9 +202,8 @@ class Restart:
         )
 
     def _await_new(self, call: RestartCall) -> ManagedProcess:
-        process = self._process
-        deadline = time.monotonic() + process.ready_timeout_ms / 1000 + BOOT_S
-        new_pid, up_since, crashes = None, time.monotonic(), 0
+        deadline = time.monotonic() + self._process.ready_timeout_ms / 1000 + BOOT_S
+        launches = _Launches(self._process)
         missing = "no new process was started"
         while time.monotonic() < deadline:
             if self._stop():
@@ -170,31 +211,48 @@ class Restart:
             self.raise_refusal(call)
             now = self.row()
             if now is None:
-                raise FailedError(
+                raise GoneError(
                     f"{self._label} is no longer under its manager",
                     why="somebody deleted it, or ended its manager, during the restart",
                     hint="start it again as it was started before",
                 )
-            if now.status == "errored":
-                raise self._crash_loop(now)
-            if now.pid not in {new_pid, process.pid}:
-                crashes += new_pid is not None
-                new_pid, up_since = now.pid, time.monotonic()
-            if crashes >= MAX_CRASHES:
-                raise self._crash_loop(now)
-            if new_pid is not None and now.status == "online":
-                looked_at = time.monotonic()
-                missing = self._missing(now)
-                # The time in which Redis was away, and the look had to wait for it, does not count.
-                deadline += max(time.monotonic() - looked_at - POLL_S, 0)
-                if not missing and time.monotonic() - up_since >= SETTLE_S:
-                    return now
+            # Until then the row tells of the time before the restart.
+            if launches.see(now):
+                self._raise_end(now, launches)
+                if now.status == "online":
+                    looked_at = time.monotonic()
+                    missing = self._missing(now)
+                    # The time in which Redis was away, and the look had to wait for it, does not
+                    # count.
+                    deadline += max(time.monotonic() - looked_at - POLL_S, 0)
+                    if not missing and launches.up_s >= SETTLE_S:
+                        return now
             self._rest()
         raise FailedError(
             f"{self._label} was restarted but is not ready",
             why=self._with_last_words(missing),
             hint=f"look at it: {self._remedy(1)}",
         )
+
+    def _raise_end(self, now: ManagedProcess, launches: _Launches) -> None:
+        """Raise a FailedError if the new process has ended for good."""
+        if now.status == "errored" or launches.crashes >= MAX_CRASHES:
+            raise FailedError(
+                f"{self._label} keeps crashing after the restart",
+                why=self._with_last_words(f"its status is {now.status}"),
+                hint=f"fix the app, then {self._remedy(2)}",
+            )
+        if now.status == "stopped" and now.pid is None:
+            who = (
+                "somebody stopped it"
+                if now.starts_again
+                else "it has ended and its manager does not start it again, or somebody stopped it"
+            )
+            raise GoneError(
+                f"{self._label} was started and is stopped again",
+                why=self._with_last_words(who),
+                hint=f"look at it: {self._remedy(1)}; to start it: {self._remedy(3)}",
+            )
 
     def _missing(self, new: ManagedProcess) -> str:
         """What still lacks; empty when every queue has its new worker."""
@@ -221,7 +279,7 @@ class Restart:
 
     def row(self) -> ManagedProcess | None:
         """The process as its manager has it now; None when it has it no more."""
-        return next((p for p in self._manager.processes() if p.key == self._process.key), None)
+        return _find(self._manager, self._process)
 
     def raise_refusal(self, call: RestartCall) -> None:
         """Raise a FailedError if the manager has refused."""
@@ -233,25 +291,62 @@ class Restart:
                 hint=f"look at it: {self._remedy(0)}",
             )
 
-    def _crash_loop(self, now: ManagedProcess) -> QctlError:
-        return FailedError(
-            f"{self._label} keeps crashing after the restart",
-            why=self._with_last_words(f"its status is {now.status}"),
-            hint=f"mend the app, then {self._remedy(2)}",
-        )
-
     def _with_last_words(self, reason: str) -> str:
-        words = _indented(self._manager.last_words(self._process))
-        return f"{reason}; its last words:\n{words}" if words else reason
+        words = last_words(self._process, self._log_size)
+        unserved = self._unserved()
+        if unserved:
+            reason += f"; no worker of {', '.join(sorted(unserved))} is connected now"
+        return "\n".join([*(f"    {line}" for line in words), reason]).strip()
+
+    def _unserved(self) -> frozenset[str]:
+        """Queues that nobody serves now; none where that cannot be read."""
+        expected = self._expected
+        try:
+            workers = list_workers(self._client, expected.prefix, expected.queues, expected.db)
+        except QctlError:
+            return frozenset()
+        return expected.queues - {w.queue for w in workers} if workers is not None else frozenset()
 
     def _remedy(self, which: int) -> str:
-        remedies = _REMEDIES.get(self._manager.kind, _REMEDIES["pm2"])
-        return remedies[which].format(key=self._process.key, name=self._process.name)
+        return _remedy(self._manager, self._process, which)
 
     @property
     def _label(self) -> str:
-        return f"{self._process.target} (id {self._process.key})"
+        return label(self._process)
 
 
-def _indented(lines: Iterable[str]) -> str:
-    return "\n".join(f"    {line}" for line in lines)
+class _Launches:
+    """The processes that were started since the restart was asked for.
+
+    Args:
+        before: the process as it was then.
+    """
+
+    def __init__(self, before: ManagedProcess) -> None:
+        self._before = before
+        self._first: ManagedProcess | None = None
+        self._pid: int | None = None
+        self._up_since = 0.0
+        self._ended = 0
+
+    def see(self, now: ManagedProcess) -> bool:
+        """Take in a reading; whether a process was started since the restart was asked for."""
+        if self._first is None and not now.was_started_since(self._before):
+            return False
+        self._first = self._first or now
+        if now.pid != self._pid:
+            self._ended += self._pid is not None
+            self._pid, self._up_since = now.pid, time.monotonic()
+        # Some may have come and gone between two readings.
+        self._ended = max(self._ended, now.restarts - self._first.restarts)
+        return True
+
+    @property
+    def crashes(self) -> int:
+        """New processes that have ended."""
+        return self._ended
+
+    @property
+    def up_s(self) -> float:
+        """How long the present one has been seen, in seconds."""
+        return time.monotonic() - self._up_since

@@ -94,12 +94,15 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
                 text += f"; {counted(len(step.orphans), 'orphan')} without a worker left aside"
             return text
         case Restarting():
-            return f"restarting {visible(step.target)} id {step.key} (pid {step.pid or '-'}) …"
+            name = f"{visible(step.target)} id {step.key}"
+            return f"restarting {name} (pid {step.pid}) …" if step.pid else f"starting {name} …"
         case Ready():
             workers = ", ".join(map(visible, step.workers))
+            before = f"pid {step.old_pid} is gone" if step.old_pid else "it was not running"
+            serves = f"serves {workers}" if workers else "stays up"
             return (
-                f"{visible(step.target)} id {step.key} is up: pid {step.old_pid or '-'} is gone, "
-                f"pid {step.new_pid} serves {workers} ({duration(step.took_s)})"
+                f"{visible(step.target)} id {step.key} is up: {before}, "
+                f"pid {step.new_pid} {serves} ({duration(step.took_s)})"
             )
         case Resumed():
             moved = f"; {counted(step.moved, 'job')} brought back" if step.moved else ""
