@@ -10,10 +10,11 @@ import pytest
 from qctl.config import Settings
 from qctl.connect import Client, parse_url
 from qctl.ops.fate import with_fates
-from qctl.ops.inspect import QueueStatus, connected_workers, inspect_queues
+from qctl.ops.inspect import QueueStatus, inspect_queues
 from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.lookup import find_queues
 from qctl.output.status import state_cell
+from qctl.wire.clients import list_workers
 from tests.interop.node import NodeBull
 from tests.servers import wait_until
 
@@ -124,7 +125,7 @@ def test_stalled_jobs_that_no_worker_looks_for(
 
 def jobs(client: Client, state: str) -> tuple[Job, ...]:
     (snapshot,) = find_queues(client, "bull", ["q"])
-    workers = connected_workers(client, "bull", ["q"], 0)
+    workers = list_workers(client, "bull", ["q"], 0)
     found = list_jobs(client, snapshot, state)
     told = with_fates(client, snapshot.keys, found, workers, max_stalled_count=1, paused=False)
     return told.jobs

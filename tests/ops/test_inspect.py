@@ -24,8 +24,9 @@ from qctl.ops import attribution, inspect
 from qctl.ops.commands import quoted
 from qctl.ops.inspect import Inspection, QueueStatus, inspect_queues
 from qctl.ops.lookup import all_queues, find_queues
+from qctl.ops.metrics import Names, read_metrics
 from qctl.ops.workers import inspect_workers
-from qctl.wire.clients import WorkerClient, client_name
+from qctl.wire.clients import WorkerClient, client_name, list_workers
 from qctl.wire.notes import this_process
 from tests.servers import RedisServer
 
@@ -123,6 +124,78 @@ def test_a_user_who_may_only_read_sees_everything_but_the_workers(
     assert "client|list" in caught.value.hint
     client.close()
     admin.close()
+
+
+class Answering(Counting):
+    """A client of a server that answers some commands, by their first two words, its own way."""
+
+    def __init__(self, client: Client, answers: dict[tuple[Arg, Arg], Any]) -> None:
+        super().__init__(client)
+        self._answers = answers
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:  # noqa: ARG002
+        (reply,) = self.pipeline([command])
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        replies = super().pipeline(commands)
+        return [
+            self._answers.get((command[0], command[1]) if len(command) > 1 else ("", ""), reply)
+            for command, reply in zip(commands, replies, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ERR syntax error",
+        "ERR Unsupported CLIENT subcommand",
+        "ERR unknown command 'CLIENT'",
+        "NOPERM User reader has no permissions to run the 'client|list' command",
+    ],
+)
+def test_a_server_that_does_not_list_its_clients_has_unknown_workers(
+    client: Client, words: str
+) -> None:
+    make_queue(client, "q", waiting=2, stalled=1)
+    answering = Answering(client, {("CLIENT", "LIST"): ReplyError(words)})
+    status = look(answering, "q").report.queues[0]
+    assert (status.workers, status.counts.waiting) == (None, 2)
+    assert "no worker" not in " ".join(note.text for note in status.notes)
+    assert list_workers(answering, "bull", ["q"]) is None
+    assert read_metrics(answering, ADDRESS, SETTINGS, Names(100)).queues[0].workers is None
+    with pytest.raises(FailedError, match="has no CLIENT LIST"):
+        inspect_workers(answering, ADDRESS, SETTINGS)
+
+
+def test_a_server_that_is_away_is_not_one_that_does_not_list(client: Client) -> None:
+    make_queue(client, "q", waiting=2)
+    away = Answering(client, {("CLIENT", "LIST"): ReplyError("LOADING Redis is loading")})
+    with pytest.raises(ReplyError, match="loading"):
+        look(away, "q")
+    with pytest.raises(ReplyError, match="loading"):
+        list_workers(away, "bull", ["q"])
+
+
+@pytest.mark.parametrize(
+    ("info", "shown"),
+    [
+        # As these servers answer INFO; only Redis itself runs here.
+        ("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n", "Valkey 8.1.1"),
+        ("redis_version:7.4.0\r\ndragonfly_version:df-v1.25.0\r\n", "Dragonfly 1.25.0"),
+        ("redis_version:7.0.15\r\n", "Redis 7.0.15"),
+        ("redis_version:6.2\r\nserver_name:other\r\n", "Other 6.2"),
+        ("", "Redis ?"),
+    ],
+)
+def test_a_server_has_its_own_name_and_version(client: Client, info: str, shown: str) -> None:
+    make_queue(client, "q", waiting=1)
+    answering = Answering(client, {("INFO", "server"): f"# Server\r\n{info}"})
+    redis = look(answering, "q").report.redis
+    assert redis.product == shown
+    assert (redis.version or "") in info
 
 
 # Notes

@@ -338,8 +338,8 @@ def test_without_client_list_nobody_knows_what_the_workers_serve(
         "which queues these workers serve besides cannot be told",
     )
     assert found.remarks == (
-        "who is connected cannot be told: this Redis user may not list clients (grant it: ACL "
-        "SETUSER … +client|list)",
+        "who is connected cannot be told: this Redis user may not list clients, or this Redis has "
+        "no CLIENT LIST TYPE (grant it: ACL SETUSER … +client|list)",
     )
 
 

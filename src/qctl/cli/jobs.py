@@ -26,11 +26,10 @@ from qctl.cli.stalled import retry_stalled
 from qctl.connect import Client
 from qctl.errors import UsageError
 from qctl.ops.fate import detail_with_fate, with_fates
-from qctl.ops.inspect import connected_workers
 from qctl.ops.job_logs import follow_logs, read_logs
 from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.lookup import find_queues
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.snapshot import QueueSnapshot
 
 app = new_app("Look at jobs; add them, run them again, delete them.")
@@ -173,7 +172,7 @@ def _workers(
 ) -> Sequence[WorkerClient] | None:
     address, _ = env.redis()
     keys = snapshot.keys
-    return connected_workers(client, keys.prefix, [keys.name], address.db)
+    return list_workers(client, keys.prefix, [keys.name], address.db)
 
 
 app.command("retry-stalled")(retry_stalled)

@@ -23,7 +23,7 @@ from typer.main import get_command
 from qctl import __version__
 from qctl.cli.frame import COMMON_FLAGS, wants_debug
 from qctl.cli.help import Group
-from qctl.cli.streams import Streams
+from qctl.cli.streams import OutputError, Streams
 from qctl.errors import ExitStatus, QctlError, UsageError
 
 # Name → module and help line, in the order of `qctl --help`. A test holds that each line is the
@@ -140,6 +140,8 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
     except QctlError as error:
         if debug:
             _write_traceback(streams)
+        if isinstance(error, OutputError):
+            _forget_stdout()
         code = _report(error, streams)
     except KeyboardInterrupt:
         _write_lines(streams, ["", "interrupted"])
@@ -223,6 +225,9 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
     try:
         # What is on stdout belongs before the error, also where both are one terminal.
         streams.stdout.flush()
+    except (OSError, OutputError):
+        _forget_stdout()
+    try:
         for line in lines:
             streams.stderr.write(visible(_PASSWORD.sub(r"\1***@", line)) + "\n")
         streams.stderr.flush()

@@ -7,7 +7,46 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO, cast
+
+from qctl.errors import FailedError
+
+
+class OutputError(FailedError):
+    """What was printed could not be written, for example to a full disk."""
+
+
+class _Output:
+    """Standard output, whose failures are named; nothing else can tell them from other errors."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise _named(error) from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _named(error) from error
+
+
+def _named(error: OSError) -> Exception:
+    # No reader is left: nobody is there to be told, and this is no failure of ours.
+    if isinstance(error, BrokenPipeError):
+        return error
+    return OutputError(
+        "the output cannot be written",
+        why=error.strerror or str(error),
+        hint="free space there, or redirect the output; what was written may be incomplete",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +77,8 @@ class Streams:
             if isinstance(stream, io.TextIOWrapper):
                 # A terminal that is not UTF-8 must not turn an ellipsis into a crash.
                 stream.reconfigure(errors="backslashreplace")
+        # Typer prints help there by itself.
+        sys.stdout = stdout = cast("TextIO", _Output(stdout))
         return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
 
 

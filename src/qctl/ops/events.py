@@ -154,7 +154,7 @@ def start_of(client: Client, since: str) -> str:
         seconds, micros = client.call("TIME")
         now = _EPOCH + timedelta(seconds=int(seconds), microseconds=int(micros))
     except ReplyError as error:
-        if error.code != "NOPERM":
+        if is_outage(error):
             raise
         now = datetime.now(UTC)
     return _just_before((parse_since(since, now) - _EPOCH) // timedelta(milliseconds=1))

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from qctl.config import Settings
 from qctl.connect import Address, Arg, Client
-from qctl.errors import ReplyError
+from qctl.errors import ReplyError, is_outage
 from qctl.ops.advice import Note, notes
 from qctl.ops.known import Known, Memory, run_id, server_id
 from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
+from qctl.wire.server import product
 from qctl.wire.snapshot import Counts, QueueSnapshot, RateLimit
 
 if TYPE_CHECKING:
@@ -32,11 +33,23 @@ _INFO = ("INFO", "server")
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """The server; ``version`` and ``mode`` are None when the user may not call INFO."""
+    """The server; None when the user may not call INFO.
+
+    Args:
+        version: of the Redis that it is compatible with.
+        server: the product, ``Redis`` or ``Valkey`` for example, and ``server_version`` its own.
+    """
 
     url: str
     version: str | None
     mode: str | None
+    server: str | None = None
+    server_version: str | None = None
+
+    @property
+    def product(self) -> str:
+        """Name and version of the server for people; of an unknown version ``Redis ?``."""
+        return f"{self.server or 'Redis'} {self.server_version or self.version or '?'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +231,13 @@ class _Along:
         return _redis_info(self._replies[0], address)
 
     def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
-        """As ``connected_workers``."""
+        """As ``list_workers``."""
         if not self._replies:
-            return connected_workers(self._client, prefix, names, db)
+            return list_workers(self._client, prefix, names, db)
         reply = self._replies[1]
         if isinstance(reply, ReplyError):
-            _raise_unless_denied(reply)
+            if is_outage(reply):
+                raise reply
             return None
         return parse_workers([str(reply)], prefix, names, db)
 
@@ -234,32 +248,18 @@ def redis_info(client: Client, address: Address) -> RedisInfo:
 
 def _redis_info(reply: Any, address: Address) -> RedisInfo:
     if isinstance(reply, ReplyError):
-        _raise_unless_denied(reply)
+        # Denied to this user, or renamed away by a service.
+        if is_outage(reply):
+            raise reply
         return RedisInfo(str(address), None, None)
     fields = dict(line.split(":", 1) for line in str(reply).splitlines() if ":" in line)
-    return RedisInfo(str(address), fields.get("redis_version"), fields.get("redis_mode"))
-
-
-def _raise_unless_denied(error: ReplyError) -> None:
-    """Hosted Redis may also have renamed the command away."""
-    if error.code != "NOPERM" and not error.raw.startswith("ERR unknown command"):
-        raise error
-
-
-def connected_workers(
-    client: Client, prefix: str, names: Sequence[str], db: int
-) -> list[WorkerClient] | None:
-    """Workers of ``prefix`` (see ``list_workers``); None when Redis does not tell."""
-    try:
-        return list_workers(client, prefix, names, db)
-    except ReplyError as error:
-        _raise_unless_denied(error)
-        return None
+    version, mode = fields.get("redis_version"), fields.get("redis_mode")
+    return RedisInfo(str(address), version, mode, *product(fields))
 
 
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
     """Workers of one queue; None when Redis does not tell."""
-    workers = connected_workers(client, keys.prefix, [keys.name], db)
+    workers = list_workers(client, keys.prefix, [keys.name], db)
     # Those of the prefix's other queues are among them.
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)
 

@@ -17,13 +17,13 @@ from typing import Any
 from qctl.config import Settings
 from qctl.connect import Address, Arg, Client
 from qctl.errors import QctlError, ReplyError, is_outage
-from qctl.ops.inspect import QueueStatus, RedisInfo, connected_workers, queue_status, redis_info
+from qctl.ops.inspect import QueueStatus, RedisInfo, queue_status, redis_info
 from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.live_events import EventRates, Failure, Rates
 from qctl.ops.live_failures import OtherFailures
 from qctl.ops.lookup import find_queues
 from qctl.ops.workers import WorkerStatus, inspect_workers
-from qctl.wire.clients import WorkerClient
+from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.discovery import discover
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
@@ -225,7 +225,7 @@ class LiveReader:
         names = [name for name, found in snapshots.items() if isinstance(found, QueueSnapshot)]
         if not names:
             return ()
-        return connected_workers(self._client, self._settings.prefix, names, self._address.db)
+        return list_workers(self._client, self._settings.prefix, names, self._address.db)
 
     def _queues(
         self,

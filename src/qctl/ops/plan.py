@@ -8,7 +8,7 @@ from enum import Enum
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import FailedError, RefusedError, ReplyError, UsageError
+from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.commands import command
 from qctl.ops.estimate import Durations, read_durations, remaining_s
 from qctl.ops.guard import drain_at_work
@@ -212,7 +212,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
     try:
         replication = str(client.masters()[0].call("INFO", "replication"))
     except ReplyError as error:
-        if error.code != "NOPERM":
+        if is_outage(error):
             raise
         return  # The first write tells, and changes nothing when it fails.
     if "role:slave" in replication:

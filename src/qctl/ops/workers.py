@@ -16,11 +16,11 @@ from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.inspect import connected_workers, managed_processes
+from qctl.ops.inspect import managed_processes
 from qctl.ops.known import Memory
 from qctl.ops.lookup import find_queues
 from qctl.wire import heartbeats
-from qctl.wire.clients import WorkerClient, why_untold
+from qctl.wire.clients import WorkerClient, list_workers, why_untold
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
 
@@ -93,9 +93,7 @@ def inspect_workers(
     known = sorted(wanted) or Memory(settings.state_home, address, prefix).names(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
     remarks: tuple[str, ...] = ()
-    workers = (
-        connected_workers(client, prefix, known, address.db) if connected is None else [*connected]
-    )
+    workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
     if workers is None and beats:
         workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix)[0]}",)
     if workers is None:

@@ -53,7 +53,7 @@ _WORKER_COLUMNS = (
 def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
     """The report as the lines of a terminal ``width`` cells wide."""
     redis = report.redis
-    about = f"{redis.url}" + (f", Redis {redis.version}" if redis.version else "")
+    about = f"{redis.url}" + (f", {redis.product}" if redis.version else "")
     if len({queue.prefix for queue in report.queues}) == 1:
         about += f", prefix {report.queues[0].prefix}"
     parts = [styled(visible(about), "dim", colour=colour) + "\n"]

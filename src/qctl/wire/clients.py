@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qctl.connect import Client
-from qctl.errors import ReplyError
+from qctl.errors import ReplyError, is_outage
 
 # Pub/sub and replication connections are none of workers'.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
@@ -58,16 +58,20 @@ def list_workers(
     try:
         lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
     except ReplyError as error:
-        if error.code == "NOPERM":
-            return None
-        raise
+        # Denied, or unknown: old servers and some services do not have it, in words of their own.
+        if is_outage(error):
+            raise
+        return None
     return parse_workers(lists, prefix, queues, db)
 
 
 def why_untold(prefix: str) -> tuple[str, str]:
     """Why ``list_workers`` answered None, and what would help: two clauses."""
     if is_listed(prefix):
-        return "this Redis user may not list clients", "grant it: ACL SETUSER … +client|list"
+        return (
+            "this Redis user may not list clients, or this Redis has no CLIENT LIST TYPE",
+            "grant it: ACL SETUSER … +client|list",
+        )
     return (
         f"workers under the prefix {prefix!r} are in no list of Redis, since a connection's name "
         "may only have printable ASCII and no space",

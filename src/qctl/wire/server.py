@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from qctl.connect import Client
-from qctl.errors import ReplyError
+from qctl.errors import ReplyError, is_outage
 from qctl.resp import SocketClient
 from qctl.wire.jobs import number, pairs
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
 _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write")
+# What names another product in INFO.
+_PRODUCTS = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,19 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     )
 
 
+def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Name and version of the server, from its INFO.
+
+    A server that is compatible with Redis gives the version of that Redis as ``redis_version``, and
+    its own beside it.
+    """
+    for field, name in _PRODUCTS.items():
+        if version := info.get(field):
+            return name, version.removeprefix("df-v")
+    version = info.get("redis_version")
+    return (info.get("server_name", "Redis").title() if version else None), version
+
+
 def run_ids(client: Client) -> frozenset[str] | None:
     """What each server process that is a master now calls itself; None if this user may not ask.
 
@@ -95,7 +110,7 @@ def run_ids(client: Client) -> frozenset[str] | None:
     try:
         infos = [str(node.call("INFO", "server")) for node in client.masters()]
     except ReplyError as error:
-        if error.code != "NOPERM":
+        if is_outage(error):
             raise
         return None
     lines = (line for info in infos for line in info.splitlines())
@@ -149,7 +164,7 @@ def _clock(node: Client) -> tuple[int, int | None]:
     try:
         seconds, micros = node.call("TIME")
     except ReplyError as error:
-        if error.code != "NOPERM":
+        if is_outage(error):
             raise
         return 0, None
     after_ns = time.time_ns()
@@ -181,7 +196,7 @@ def _info(node: Client) -> dict[str, str]:
     # One section a command: several in one is newer than Redis 6.
     for reply in node.pipeline([("INFO", section) for section in _SECTIONS]):
         if isinstance(reply, ReplyError):
-            if reply.code != "NOPERM":
+            if is_outage(reply):
                 raise reply
             return {}
         lines = (line.partition(":") for line in str(reply).splitlines() if line[:1] != "#")

@@ -12,11 +12,11 @@ from qctl.connect import Address, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.ops.commands import command, quoted
 from qctl.ops.doctor.findings import CannotTellError, NotHereError, Scope
-from qctl.ops.inspect import connected_workers, managed_processes
+from qctl.ops.inspect import managed_processes
 from qctl.ops.lookup import Queues
 from qctl.wire import server
 from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.clients import WorkerClient, why_untold
+from qctl.wire.clients import WorkerClient, list_workers, why_untold
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -115,7 +115,7 @@ class Look:
 
     def _read_workers(self) -> Sequence[WorkerClient]:
         names = [keys.name for keys in self.keys]
-        found = connected_workers(self.client, self.settings.prefix, names, self.address.db)
+        found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
             raise CannotTellError(*why_untold(self.settings.prefix))
         return found

@@ -195,7 +195,7 @@ def failure_lines(failures: Sequence[Failure], chosen: int, *, width: int) -> st
 def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool) -> str:
     """Where, what server, what this view costs, whether Redis answers, when it did last."""
     redis = reading.redis
-    left = f"{redis.url}  Redis {redis.version or '?'}  {reading.prefix}"
+    left = f"{redis.url}  {redis.product}  {reading.prefix}"
     if reading.context:
         # First, since it is what must not be cut off.
         left = f"{reading.context}  {left}"

@@ -1,0 +1,47 @@
+"""Output that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qctl.runtime.queue import Queue
+
+FULL = Path("/dev/full")
+
+COMMANDS = {
+    "help": ["--help"],
+    "version": ["--version"],
+    "table": ["status"],
+    "json": ["status", "--json"],
+    "ndjson": ["status", "--output", "ndjson"],
+    "settings": ["config", "view"],
+    "completion": ["completion", "bash"],
+    "metrics": ["metrics"],
+}
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_full_disk_is_named(kind: str, redis_url: str) -> None:
+    with Queue("q", redis_url=redis_url) as queue:
+        queue.add("x")
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "qctl", *COMMANDS[kind]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "QCTL_REDIS_URL": redis_url},
+            timeout=60,
+            check=False,
+        )
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert lines[:2] == ["error: the output cannot be written", "No space left on device"]
+    assert "unexpected" not in done.stderr
+    assert "Traceback" not in done.stderr
