@@ -44,7 +44,7 @@ QUEUES = ("children", "q")
 TRIES = 8
 _numbers = itertools.count()
 
-keep = [None, True, False, 0, 1, {"count": 2}, {"age": 3600}]
+keep = [None, True, False, 0, 1, {"count": 2}, {"age": 3600}, "true", ""]
 backoffs = [None, 0, {"type": "fixed", "delay": 3}, {"type": "exponential", "delay": 1}]
 CONTINUE = "continueParentOnFailure"
 policies = [

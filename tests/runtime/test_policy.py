@@ -29,6 +29,26 @@ def test_no_backoff_is_at_once() -> None:
         assert delay_of(backoff, 3) == 0
 
 
+def test_a_delay_below_nothing() -> None:
+    for kind in ("fixed", "exponential"):
+        assert delay_of({"type": kind, "delay": -7}) == 0
+        # BullMQ's word for: no retry.
+        assert delay_of({"type": kind, "delay": -1}) == -1
+    assert delay_of(-1) == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("9007199254740991", 2**53 - 1), ("9.007199254741e+15", 2**53), ("1e+21", 2**53),
+        ("1.7976931348623157e+308", 2**53), ("1e999", 2**53), ('"3"', 3), ("2.5", 3), ("0.5", 1),
+        ("true", 1), ("-4", 0), ("null", 0), ('"x"', 0), ("{}", 0), ("[3]", 0),
+    ],
+)  # fmt: skip
+def test_attempts(text: str, allowed: int) -> None:
+    assert policy_of(f'{{"attempts":{text}}}').attempts == allowed
+
+
 @given(delays, attempts)
 def test_fixed_and_exponential(delay_ms: int, made: int) -> None:
     assert delay_of(delay_ms, made) == delay_of({"type": "fixed", "delay": delay_ms}, made)
@@ -82,7 +102,17 @@ def test_a_growing_delay_has_an_end() -> None:
         ({"age": 3600, "count": 7, "limit": 2}, "7|3600|2"),
         ({"age": 1.5}, "-1|1.5|"),
         ({}, KEEP_ALL),
-        ("nonsense", None),
+        ("", KEEP_ALL),
+        # A text is true.
+        ("true", "0||"),
+        ("false", "0||"),
+        ("100", "0||"),
+        ({"age": 0}, "-1|0|"),
+        ({"age": -5, "count": 2}, "2|0|"),
+        ({"age": "10"}, "-1|10|"),
+        ({"age": "x"}, KEEP_ALL),
+        ({"count": 1e21}, KEEP_ALL),
+        ([1], None),
     ],
     ids=str,
 )
@@ -105,7 +135,7 @@ def options_of(*names: str) -> st.SearchStrategy[Any]:
 
 @given(st.integers(0, 10**9))
 def test_a_rule_for_an_age_has_all_its_digits(age: int) -> None:
-    assert keep_rule({"age": age, "count": 3}) == f"3|{age or ''}|"
+    assert keep_rule({"age": age, "count": 3}) == f"3|{age}|"
 
 
 @given(options_of("count", "age", "limit") | json_values)
@@ -122,7 +152,8 @@ def test_no_options_make_a_worker_stumble(opts: Any) -> None:
     policy = policy_of(json.dumps(opts))
     assert isinstance(policy.attempts, int)
     try:
-        assert backoff_s(policy, 1, ERROR, {}) >= 0
+        delay_s = backoff_s(policy, 1, ERROR, {})
+        assert delay_s >= 0 or delay_s == -1
     except UnknownBackoffError:
         assert policy.backoff_kind
 

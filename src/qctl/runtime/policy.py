@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from qctl.wire.jobs import number, read_json
+from qctl.wire.jobs import attempts_allowed, number, read_json
 from qctl.wire.options import Keep
 
 # (attempts made including this one, the error) → delay in seconds; below 0 fails the job.
@@ -62,15 +62,15 @@ def policy_of(opts_json: str) -> JobPolicy:
         # A bare number means fixed.
         backoff = {"type": "fixed", "delay": backoff} if backoff else {}
     return JobPolicy(
-        attempts=number(opts.get("attempts")) or 0,
+        attempts=attempts_allowed(opts.get("attempts")),
         backoff_kind=str(backoff.get("type") or ""),
-        backoff_ms=_positive(backoff.get("delay")),
-        jitter=min(_positive(backoff.get("jitter")), 1.0),
+        backoff_ms=_finite(backoff.get("delay")),
+        jitter=min(max(_finite(backoff.get("jitter")), 0.0), 1.0),
         keep_completed=keep_rule(opts.get("removeOnComplete")),
         keep_failed=keep_rule(opts.get("removeOnFail")),
         stack_traces=number(opts.get("stackTraceLimit")),
         lifo=bool(opts.get("lifo")),
-        keep_logs=number(opts.get("kl")),
+        keep_logs=max(number(opts.get("kl")) or 0, 0) or None,
     )
 
 
@@ -78,19 +78,30 @@ def keep_rule(option: Any) -> str | None:
     """``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as scripts read it; None for none."""
     if option is None:
         return None
-    if isinstance(option, bool):
+    if isinstance(option, bool | str):
+        # A text is true, whatever it says: BullMQ does not read it.
         return "0||" if option else KEEP_ALL
     if isinstance(option, Keep):
         option = {"count": option.count, "age": option.age_s, "limit": option.limit}
     if isinstance(option, Mapping):
         count, limit = number(option.get("count")), number(option.get("limit"))
-        age = _positive(option.get("age"))
-        # No exponents: the scripts read digits.
-        age_text = f"{age:.3f}".rstrip("0").rstrip(".") if age else ""
+        age_text = _age_text(option.get("age"))
         limit_text = str(limit) if age_text and limit and limit > 0 else ""
         return f"{-1 if count is None else count}|{age_text}|{limit_text}"
     count = number(option)
     return None if count is None else f"{count}||"
+
+
+def _age_text(age: Any) -> str:
+    """Seconds without an exponent, since the scripts read digits; an age below 0 keeps none."""
+    if isinstance(age, bool):
+        return ""
+    try:
+        seconds = float(age)
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    # Never the other way round: what is no number must not remove anything.
+    return f"{max(seconds, 0.0):.3f}".rstrip("0").rstrip(".") if math.isfinite(seconds) else ""
 
 
 def backoff_s(
@@ -120,14 +131,18 @@ def backoff_s(
     else:
         known = ", ".join(["fixed", "exponential", *custom])
         raise UnknownBackoffError(f"unknown backoff {kind!r}; this worker has: {known}")
+    if most == -1:
+        # To BullMQ that is: do not retry.
+        return -1.0
+    most = max(most, 0.0)
     if jitter:
         most = math.floor(random.random() * most * jitter + most * (1 - jitter))  # noqa: S311
     return most / 1000
 
 
-def _positive(value: Any) -> float:
+def _finite(value: Any) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
         return 0.0
-    return found if 0 < found < math.inf else 0.0
+    return found if math.isfinite(found) else 0.0

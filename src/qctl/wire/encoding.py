@@ -100,6 +100,14 @@ def parse_backoff(value: Backoff | str) -> Backoff:
     """
     if isinstance(value, Backoff):
         return value
+    if not isinstance(value, str):
+        raise UsageError(
+            f"a backoff of {value!r} is not understood",
+            why="a number alone does not say of what",
+            hint=f'for example backoff="fixed:{value}s" or "fixed:{value}ms"'
+            if isinstance(value, int | float)
+            else 'for example backoff="exponential:60s" or Backoff(…)',
+        )
     found = _BACKOFF_TEXT.fullmatch(value)
     if not found:
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
         finished_on_ms=number(fields.get("finishedOn")),
         attempts_made=made,
         attempts_started=number(fields.get("ats")) or 0,
-        attempts_max=max(number(opts.get("attempts")) or 0, 1),
+        attempts_max=max(attempts_allowed(opts.get("attempts")), 1),
         stalled_count=number(fields.get("stc")) or number(fields.get("stalledCounter")) or 0,
         worker=fields.get("pb"),
         progress=read_json(fields.get("progress"), None)[0],
@@ -213,3 +214,14 @@ def number(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return whole if abs(whole) <= _LARGEST else None
+
+
+def attempts_allowed(value: Any) -> int:
+    """``opts.attempts`` as BullMQ compares it: 2.5 lets three runs fail, 1e21 as many as there are.
+
+    0 for what is missing or no number; more than can be counted is ``2**53``.
+    """
+    try:
+        return math.ceil(min(max(float(value), 0), _LARGEST))
+    except (TypeError, ValueError):
+        return 0
