@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qctl.ops.ledger import JobOutcome
-from qctl.ops.steps import DrainReport, Proof
-from qctl.output.drain import report_lines
+from qctl.ops.steps import DrainReport, Proof, RunningJob, Waiting
+from qctl.output.drain import report_lines, waiting_lines
 
 REPORT = DrainReport(
     outcome="restarted",
@@ -66,3 +66,24 @@ def test_what_could_not_be_checked_is_unknown() -> None:
 def test_a_resume_by_somebody_else_is_said() -> None:
     proof = replace(REPORT.proof, resumed_by_others=("q",))
     assert "resumed by somebody else meanwhile: q" in lines(replace(REPORT, proof=proof))
+
+
+def test_a_queue_without_a_worker_does_not_run_again() -> None:
+    aborted = replace(REPORT, outcome="aborted", queues=("q", "r"), unserved=("q",))
+    assert lines(aborted)[-1] == (
+        "aborted; r running again; q resumed, but without a worker: none is connected"
+    )
+    # Something was stopped, and nothing came in its place.
+    told = lines(replace(aborted, queues=("q",), unserved=(), old_pids=(6, 7)))
+    assert told[-1] == "aborted; q resumed"
+    rolled = replace(REPORT, strategy="roll", resumed=False, unserved=("q",))
+    assert lines(rolled)[-1] == (
+        "restarted pm2:app (now pid 7); q without a worker: none is connected"
+    )
+    assert lines(replace(REPORT, unserved=None))[-1] == "restarted pm2:app (now pid 7); q resumed"
+
+
+def test_orphans_alone_are_nothing_to_wait_for() -> None:
+    job = RunningJob("q", "1", "job", 3.0, None, None, None)
+    told = waiting_lines(Waiting(active=(), orphans=(job,), waited_s=2.0))
+    assert told == ["no job is left to wait for, 2.0 s so far"]

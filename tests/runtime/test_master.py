@@ -28,7 +28,9 @@ def test_a_stop_lets_jobs_finish_and_takes_no_more(master_lab: MasterLab) -> Non
     running = master_lab.add(2, s=2.5)
     master_lab.wait_started(*running)
     master.signal(signal.SIGINT)
-    master.wait_log("stopping")
+    # Also of jobs that started a moment ago.
+    (row,) = master.wait_log("finishing jobs")
+    assert row["jobs"] == 2
     pids = master.pids
     wait_until(lambda: not connected(master_lab), "the workers to fetch no more", timeout_s=2)
     assert len(master_lab.ids("active")) == 2

@@ -63,7 +63,8 @@ def drain(
     """
     kept = options.keep_paused or plan.target is None
     # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
-    holder = this_process(f"{options.verb} --keep-paused" if kept else options.verb)
+    stays = " --keep-paused" if options.keep_paused else " (stays paused)" if kept else ""
+    holder = this_process(f"{options.verb}{stays}")
     was_paused = {snapshot.keys: snapshot.paused for snapshot in plan.snapshots}
     # From the leases on, a Redis that goes away is sat out.
     patient = PatientClient(client, stop)

@@ -118,6 +118,8 @@ def waiting_lines(step: Waiting) -> list[str]:
     """The jobs that are in the way."""
     if step.redis_away:
         return ["Redis does not answer; waiting for it …"]
+    if not step.active:
+        return [f"no job is left to wait for, {duration(step.waited_s)} so far"]
     text = f"waiting for {counted(len(step.active), 'job')}, {duration(step.waited_s)} so far"
     if step.orphans:
         text += f" (not for {counted(len(step.orphans), 'orphan')})"
@@ -185,19 +187,28 @@ def _checked(report: DrainReport) -> str:
 
 def _headline(report: DrainReport, prefix: str) -> str:
     text = _HEADLINES[report.outcome]
-    queues = ", ".join(map(visible, report.queues))
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
-    if report.strategy == "roll":
-        if report.outcome == "timeout":
-            return f"timed out: {_of(report)} replaced; nothing was killed"
-        return text
+    if report.strategy == "roll" and report.outcome == "timeout":
+        text = f"timed out: {_of(report)} replaced; nothing was killed"
+    parts = [text]
+    unserved = report.unserved or ()
     if report.resumed:
-        return f"{text}; {queues} running again"
-    if report.outcome in {"drained", "restarted"}:
-        return f"{text}; paused still, until: {visible(command(prefix, 'resume', *report.queues))}"
-    return text
+        served = [queue for queue in report.queues if queue not in unserved]
+        if served:
+            # A process that was stopped and has no successor may take its workers along.
+            is_sure = report.unserved is not None and len(report.new_pids) >= len(report.old_pids)
+            runs = "running again" if is_sure else "resumed"
+            parts.append(f"{', '.join(map(visible, served))} {runs}")
+    elif report.strategy != "roll" and report.outcome in {"drained", "restarted"}:
+        resume = visible(command(prefix, "resume", *report.queues))
+        parts.append(f"paused still, until: {resume}")
+    if unserved:
+        names = ", ".join(map(visible, unserved))
+        is_resumed = "resumed, but " if report.resumed else ""
+        parts.append(f"{names} {is_resumed}without a worker: none is connected")
+    return "; ".join(parts)
 
 
 def _of(report: DrainReport) -> str:

@@ -119,6 +119,8 @@ class Child:
         await self._start()
         telling = self._loop.create_task(self._tell_states())
         await self._stop.wait()
+        # What is in hand now: the master says so, and its last news may be a second old.
+        self._say_state()
         _say(self._channel, line("leaving"))
         if self._heart is not None:
             self._loop.call_later(0.1, self._heart.beat_now)

@@ -32,6 +32,8 @@ SEE_OFF_S = 5.0
 LAST_LOOK_S = 6.0
 # After a replacement that failed, until a process beyond its limits is replaced again.
 RETRY_LIMITS_S = 30.0
+# For processes that are told to stop to say what they have in hand.
+_LAST_NEWS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,11 +322,17 @@ class Master:
     async def _end(self) -> None:
         self._stop.set()
         self._notifier.stopping()
-        in_hand = sum(child.state.busy for child in self.children)
         grace = f"{self.options.grace_s:g}s" if self.options.grace_s else "for ever"
-        self.log.info("stopping", processes=len(self.children), jobs=in_hand, grace=grace)
-        for child in list(self.children):
+        self.log.info("stopping", processes=len(self.children), grace=grace)
+        children = list(self.children)
+        for child in children:
             self._retire(child)
+        told = [asyncio.create_task(child.leaving.wait()) for child in children]
+        if told:
+            # Each says what it has in hand; one whose loop is blocked has said so before.
+            await asyncio.wait(told, timeout=_LAST_NEWS_S)
+        if in_hand := sum(child.state.busy for child in children if not child.ended.is_set()):
+            self.log.info("finishing jobs", jobs=in_hand)
         while self.children:
             await asyncio.wait([asyncio.create_task(c.ended.wait()) for c in self.children])
             # For those who wait for the same.

@@ -33,6 +33,7 @@ class ChildProcess:
         state: as it last told, at ``heard_at`` (monotonic).
         ready: it takes jobs.
         left: it takes no more jobs, or never will; it may still finish some.
+        leaving: it has said that it finishes its jobs and ends.
         ended: the process is gone.
         reason: ``unreachable`` when it could not start because Redis was away.
     """
@@ -51,7 +52,7 @@ class ChildProcess:
         self.reason = ""
         self.was_killed = False
         self.is_due = False
-        self._said_leaving = False
+        self.leaving = asyncio.Event()
         self._code = 0
         self._tail = b""
         self._tail_ended = asyncio.Event()
@@ -129,12 +130,12 @@ class ChildProcess:
     @property
     def was_leaving(self) -> bool:
         """Whether its end is one that was wanted, however it came."""
-        return self.was_killed or self._said_leaving
+        return self.was_killed or self.leaving.is_set()
 
     @property
     def ended_well(self) -> bool:
         """Whether it left by the front door, and so has given all its jobs back."""
-        return self._said_leaving and self._code == 0
+        return self.leaving.is_set() and self._code == 0
 
     @property
     def how_it_ended(self) -> str:
@@ -202,7 +203,7 @@ class ChildProcess:
             case "changed":
                 self.on_changed(message["files"])
             case "leaving":
-                self._said_leaving = True
+                self.leaving.set()
                 self.left.set()
             case "failed":
                 self.reason = message["reason"]
