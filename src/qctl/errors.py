@@ -148,7 +148,7 @@ def is_outage(error: BaseException) -> bool:
 # beside those of _EXPLANATIONS that end with UNREACHABLE.
 _PASSING = frozenset(
     (
-        *("READONLY", "UNBLOCKED", "TRYAGAIN", "MOVED", "ASK"),
+        *("READONLY", "UNBLOCKED", "MOVED"),
         *("OOM", "MISCONF", "NOREPLICAS"),
     )
 )

@@ -255,6 +255,8 @@ class AsyncConnection:
                 if isinstance(reply, hiredis.ReplyError):
                     reply = ReplyError(str(reply), secret=self.address.password or "")
                     is_refused = self._is_new and reply.exit_status == ExitStatus.UNREACHABLE
+                    # A slot that moves is no reason to hang up.
+                    is_refused = is_refused and not moving.is_refusal(reply)
                     if reply.code in _ELSEWHERE or is_refused:
                         elsewhere = reply
                     if not self._waiting:
