@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -12,9 +13,9 @@ import pytest
 
 from qctl.config import Settings
 from qctl.connect import Client, connect, parse_url
-from qctl.ops.doctor import Diagnosis, Finding, examine, workers
+from qctl.ops.doctor import Diagnosis, Finding, examine, schedulers, workers
 from qctl.wire.keys import QueueKeys
-from tests.interop.node import NodeBull
+from tests.interop.node import HERE, NodeBull, node, node_env
 from tests.interop.pm2 import Pm2
 from tests.ops.doctor_lab import SETTINGS
 from tests.servers import RedisServer, wait_until
@@ -85,12 +86,71 @@ def test_healthy_queues_under_load_give_no_warning(
     while looks < 8 or bull.counts("q")["completed"] < 1000:
         diagnosis = doctor(there, durable, full=looks % 3 == 2)
         assert not [each for each in diagnosis.checks if each.status == "failed"]
-        assert diagnosis.findings == ()
+        assert [f for f in diagnosis.findings if f.check != "failure-rate"] == []
+        # Three of four children fail on purpose.
+        assert {f.subject.name for f in of(diagnosis, "failure-rate")} <= {"children"}
         looks += 1
     assert diagnosis.examined.queues == 2
     assert diagnosis.examined.workers == 3
     wait_until(lambda: bull.counts("q")["waiting"] == 0, "the queue to be worked off")
-    assert doctor(there, durable, full=True).findings == ()
+    (finding,) = doctor(there, durable, full=True).findings
+    assert (finding.check, finding.subject.name) == ("failure-rate", "children")
+    assert finding.what.startswith("36 of the 48 jobs that ended in the last ")
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_a_worker_whose_clock_is_wrong(
+    node_bull: Start, client: Client, redis_server: RedisServer, version: int
+) -> None:
+    bull = node_bull(version)
+    script = (
+        "const now = Date.now.bind(Date); Date.now = () => now() + 75000;"
+        f"const {{ Worker }} = require('bullmq{version}');"
+        f"new Worker('q', async () => 1, {{ connection: {{ port: {redis_server.port} }},"
+        " name: 'skewed' });"
+    )
+    bull.start_worker("other", name="right")
+    skewed = subprocess.Popen([*node(), "-e", script], cwd=HERE, env=node_env())
+    try:
+        for _ in range(5):
+            bull.add("q")
+            bull.add("other")
+        wait_until(lambda: bull.counts("q")["completed"] == 5, "the jobs to end")
+        wait_until(lambda: bull.counts("other")["completed"] == 5, "the jobs to end")
+        (finding,) = of(doctor(client, redis_server), "host-clocks")
+    finally:
+        skewed.kill()
+        skewed.wait()
+    assert (finding.severity, finding.subject.name) == ("warning", "q")
+    assert finding.what.startswith("the clock of worker 'skewed' is 1 min 1")
+    assert "ahead of that of Redis" in finding.what
+    assert 74_000 < finding.evidence["ahead_ms"] < 76_000
+
+
+def test_schedulers_that_are_overdue(
+    bullmq: NodeBull, client: Client, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = {"name": "tick"}
+    bullmq.queue("q", "upsertJobScheduler", "often", {"every": 300}, template)
+    bullmq.queue("q", "upsertJobScheduler", "cron", {"pattern": "* * * * * *"}, template)
+    bullmq.queue("q", "upsertJobScheduler", "nightly", {"pattern": "0 3 * * *"}, template)
+    assert of(doctor(client, redis_server), "overdue-schedulers") == []
+    monkeypatch.setattr(schedulers, "OVERDUE_S", 2)
+
+    def late() -> list[Finding]:
+        return [
+            f
+            for f in of(doctor(client, redis_server), "overdue-schedulers")
+            if f.evidence["count"] == 2
+        ]
+
+    (finding,) = wait_until(late, "both to be late")
+    assert finding.severity == "warning"
+    assert set(finding.evidence["schedulers"]) == {"often", "cron"}
+    assert finding.evidence["skipped"]["often"] >= 6
+    assert finding.evidence["skipped"]["cron"] >= 1
+    bullmq.start_worker("q")
+    wait_until(lambda: not late(), "a worker to catch up")
 
 
 def test_a_child_that_failed_without_a_policy(

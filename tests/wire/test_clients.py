@@ -32,7 +32,8 @@ class Listing:
         return "".join(f"{line}\n" for line in self.lines)
 
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        raise NotImplementedError
+        assert list(commands) == [("INFO", "replication")]
+        return ["role:master"]
 
     def masters(self) -> Sequence[Client]:
         return [self]

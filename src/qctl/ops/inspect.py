@@ -21,7 +21,7 @@ from qctl.ops.known import Known, Memory, run_id, server_id
 from qctl.ops.lookup import Queues, queues_named_or_all
 from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.server import product
+from qctl.wire.server import INFO_REPLICATION, product, upstream
 from qctl.wire.snapshot import Counts, QueueSnapshot, RateLimit
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class RedisInfo:
     Args:
         version: of the Redis that it is compatible with.
         server: the product, ``Redis`` or ``Valkey`` for example, and ``server_version`` its own.
+        replica_of: of a replica, its master's ``host:port``: what it shows may be old.
     """
 
     url: str
@@ -45,6 +46,7 @@ class RedisInfo:
     mode: str | None
     server: str | None = None
     server_version: str | None = None
+    replica_of: str | None = None
 
     @property
     def product(self) -> str:
@@ -170,6 +172,11 @@ def inspect_queues(
             queues = queues_named_or_all(client, settings.prefix, names, known)
     per_queue = None if workers is None else Counter(worker.queue for worker in workers)
     processes, remarks = _processes(client, settings, workers or [])
+    if redis.replica_of is not None:
+        remarks += (
+            f"this Redis is a replica of {redis.replica_of}: what it shows may be old, and workers "
+            "are connected to its master",
+        )
     known_at = None
     if known is not None and known.is_remembered:
         known_at = datetime.fromtimestamp(known.passed_at_s, UTC)
@@ -208,8 +215,9 @@ class _Along:
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         if self._replies or len(self._client.masters()) > 1:
             return self._client.pipeline(commands)
-        info, clients, *replies = self._client.pipeline([_INFO, LIST_CLIENTS, *commands])
-        self._replies = [info, clients]
+        own = (_INFO, LIST_CLIENTS, INFO_REPLICATION)
+        (*self._replies,) = self._client.pipeline([*own, *commands])
+        replies, self._replies = self._replies[len(own) :], self._replies[: len(own)]
         return replies
 
     def masters(self) -> Sequence[Client]:
@@ -228,7 +236,7 @@ class _Along:
     def redis(self, address: Address) -> RedisInfo:
         if not self._replies:
             return redis_info(self._client, address)
-        return _redis_info(self._replies[0], address)
+        return _redis_info(self._replies[0], self._replies[2], address)
 
     def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
         """As ``list_workers``."""
@@ -239,14 +247,16 @@ class _Along:
             if is_outage(reply):
                 raise reply
             return None
-        return parse_workers([str(reply)], prefix, names, db)
+        found = parse_workers([str(reply)], prefix, names, db)
+        return found if found or upstream(self._replies[2]) is None else None
 
 
 def redis_info(client: Client, address: Address) -> RedisInfo:
-    return _redis_info(client.masters()[0].pipeline([_INFO])[0], address)
+    info, replication = client.masters()[0].pipeline([_INFO, INFO_REPLICATION])
+    return _redis_info(info, replication, address)
 
 
-def _redis_info(reply: Any, address: Address) -> RedisInfo:
+def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
     if isinstance(reply, ReplyError):
         # Denied to this user, or renamed away by a service.
         if is_outage(reply):
@@ -254,7 +264,10 @@ def _redis_info(reply: Any, address: Address) -> RedisInfo:
         return RedisInfo(str(address), None, None)
     fields = dict(line.split(":", 1) for line in str(reply).splitlines() if ":" in line)
     version, mode = fields.get("redis_version"), fields.get("redis_mode")
-    return RedisInfo(str(address), version, mode, *product(fields))
+    above = upstream(replication)
+    return RedisInfo(
+        str(address), version, mode, *product(fields), None if above is None else above.master
+    )
 
 
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:

@@ -15,6 +15,7 @@ from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.ops.commands import command, quoted
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
+from qctl.wire.server import read_upstream
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ def _empty_prefix(client: Client, what: str) -> NotFoundError:
         return NotFoundError(
             what, why=f"prefixes that hold queues: {listed}", hint=f"--prefix {quoted(prefixes[0])}"
         )
+    if (above := read_upstream(client)) is not None:
+        return NotFoundError(what, why=f"this Redis is {above}", hint="ask its master: --redis URL")
     return NotFoundError(
         what,
         why="this Redis database holds no BullMQ queue at all" if is_complete else "",

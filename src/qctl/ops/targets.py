@@ -114,7 +114,7 @@ def read_connections(
     """
     workers = list_workers(client, settings.prefix, db=db)
     if workers is None:
-        what, hint = why_untold(settings.prefix)
+        what, hint = why_untold(settings.prefix, client)
         why = "so qctl cannot prove that the new workers are connected"
         raise FailedError(what, why=why, hint=hint)
     found = holders(client, settings.prefix, workers, processes)

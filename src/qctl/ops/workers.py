@@ -95,9 +95,9 @@ def inspect_workers(
     remarks: tuple[str, ...] = ()
     workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
     if workers is None and beats:
-        workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix)[0]}",)
+        workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix, client)[0]}",)
     if workers is None:
-        what, hint = why_untold(prefix)
+        what, hint = why_untold(prefix, client)
         raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]

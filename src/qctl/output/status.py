@@ -54,6 +54,8 @@ def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
     """The report as the lines of a terminal ``width`` cells wide."""
     redis = report.redis
     about = f"{redis.url}" + (f", {redis.product}" if redis.version else "")
+    if redis.replica_of is not None:
+        about += f", a replica of {redis.replica_of}"
     if len({queue.prefix for queue in report.queues}) == 1:
         about += f", prefix {report.queues[0].prefix}"
     parts = [styled(visible(about), "dim", colour=colour) + "\n"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qctl.connect import Client
 from qctl.errors import ReplyError, is_outage
+from qctl.wire.server import read_upstream
 
 # Pub/sub and replication connections are none of workers'.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
@@ -62,11 +63,20 @@ def list_workers(
         if is_outage(error):
             raise
         return None
-    return parse_workers(lists, prefix, queues, db)
+    found = parse_workers(lists, prefix, queues, db)
+    # Of a replica nobody is a client whose worker is connected to the master.
+    return found if found or read_upstream(client) is None else None
 
 
-def why_untold(prefix: str) -> tuple[str, str]:
-    """Why ``list_workers`` answered None, and what would help: two clauses."""
+def why_untold(prefix: str, client: Client | None = None) -> tuple[str, str]:
+    """Why ``list_workers`` answered None, and what would help: two clauses.
+
+    Args:
+        client: asked whether it is connected to a replica.
+    """
+    above = None if client is None else read_upstream(client)
+    if above is not None:
+        return f"this Redis is {above}; workers are connected to that", "ask there: --redis URL"
     if is_listed(prefix):
         return (
             "this Redis user may not list clients, or this Redis has no CLIENT LIST TYPE",

@@ -105,10 +105,10 @@ def past_events(
             yield _event(entry_id, flat)
         if len(entries) < window:
             return
-        until = _before(str(entries[-1][0]))
+        until = before(str(entries[-1][0]))
 
 
-def _before(entry_id: str) -> str:
+def before(entry_id: str) -> str:
     """The last id before this one; Redis 6.0 has no open ranges."""
     ms, _, number = entry_id.partition("-")
     if int(number) > 0:

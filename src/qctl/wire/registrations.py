@@ -15,6 +15,8 @@ from qctl.wire.snapshot import QueueSnapshot
 # Schedulers looked at over all queues together, and of one queue.
 BUDGET = 5000
 _MOST, _LEAST = 1000, 5
+# Later than any time that Redis can hold as a score.
+_NEVER_MS = 2**53
 _PENDING, _ENDED = ("delayed", "prioritized"), ("completed", "failed")
 
 
@@ -55,18 +57,41 @@ class Registration:
         end = number(self.fields.get("endDate"))
         if end is None:
             return False
-        return now_ms > end or (self._following_ms() or end + 1) > end
+        return now_ms > end or (self.following_ms()) > end
 
-    def _following_ms(self) -> int | None:
+    def following_ms(self, after_ms: int | None = None) -> int:
+        """Its time after that of the pending job, or after another of its times.
+
+        The same time where its pattern or time zone is not known here; infinitely late, in effect,
+        where there is no further one.
+        """
+        slot_ms = self.next_ms if after_ms is None else after_ms
         every = number(self.fields.get("every"))
         if every is not None:
-            return self.next_ms + every
+            return slot_ms + every
         try:
             pattern, zone = self.fields.get("pattern", ""), self.fields.get("tz")
-            return next_time_ms(pattern, zone, self.next_ms)
+            following = next_time_ms(pattern, zone, slot_ms)
         except UsageError:
-            # A pattern or time zone that is not known here; then only its end date can tell.
-            return self.next_ms
+            return slot_ms
+        return _NEVER_MS if following is None else following
+
+    def skipped(self, now_ms: int, most: int) -> int | None:
+        """How many of its times have passed since that of the pending job, ``most`` at most; None
+        where its pattern or time zone is not known here.
+        """
+        every = number(self.fields.get("every"))
+        if every is not None:
+            return min(max(now_ms - self.next_ms, 0) // every, most) if every > 0 else None
+        slot_ms = self.next_ms
+        for count in range(most):
+            following_ms = self.following_ms(slot_ms)
+            if following_ms <= slot_ms:
+                return None
+            if following_ms > now_ms:
+                return count
+            slot_ms = following_ms
+        return most
 
 
 def read_registrations(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.resp import SocketClient
 from qctl.wire.jobs import number, pairs
 
+INFO_REPLICATION = ("INFO", "replication")
 _SECTIONS = ("server", "memory", "persistence", "replication")
 _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write")
 # What names another product in INFO.
@@ -71,6 +73,34 @@ class ServerFacts:
     replicas: tuple[ReplicaFacts, ...]
     clock_ahead_ms: int
     clock_error_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Of a replica: its master's ``host:port``, and whether it is connected to it and in step."""
+
+    master: str
+    is_in_sync: bool
+
+    def __str__(self) -> str:
+        out_of_step = "" if self.is_in_sync else ", which it is not in sync with"
+        return f"a replica of {self.master}{out_of_step}"
+
+
+def read_upstream(client: Client) -> Upstream | None:
+    """What the first master that is connected to is a replica of; None for a master, and where
+    this user may not ask.
+    """
+    return upstream(client.masters()[0].pipeline([INFO_REPLICATION])[0])
+
+
+def upstream(reply: Any) -> Upstream | None:
+    """The same, by the answer to ``INFO_REPLICATION``."""
+    if isinstance(reply, ReplyError):
+        return None
+    info = _fields(str(reply))
+    master = _master(info)
+    return None if master is None else Upstream(master, info.get("master_link_status") == "up")
 
 
 def read_servers(client: Client) -> tuple[ServerFacts, ...]:
@@ -199,9 +229,13 @@ def _info(node: Client) -> dict[str, str]:
             if is_outage(reply):
                 raise reply
             return {}
-        lines = (line.partition(":") for line in str(reply).splitlines() if line[:1] != "#")
-        found |= {name: value for name, colon, value in lines if colon}
+        found |= _fields(str(reply))
     return found
+
+
+def _fields(info: str) -> dict[str, str]:
+    lines = (line.partition(":") for line in info.splitlines() if line[:1] != "#")
+    return {name: value for name, colon, value in lines if colon}
 
 
 def _settings(node: Client) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
-from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, workers
+from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, trends, workers
 from qctl.ops.doctor.findings import (
     SEVERITIES,
     CannotTellError,
@@ -44,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     *workers.CHECKS,
     *processes.CHECKS,
     *growth.CHECKS,
+    *trends.CHECKS,
 )
 
 __all__ = [

@@ -117,7 +117,7 @@ class Look:
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
-            raise CannotTellError(*why_untold(self.settings.prefix))
+            raise CannotTellError(*why_untold(self.settings.prefix, self.client))
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
@@ -212,6 +212,14 @@ class Look:
     def now_ms(self) -> int:
         """By the clock of this host."""
         return int(time.time() * 1000)
+
+    @property
+    def redis_now_ms(self) -> int:
+        """By Redis' clock, which stamps the events; this host's where Redis does not tell."""
+        try:
+            return self.now_ms + self.servers[0].clock_ahead_ms
+        except CannotTellError:
+            return self.now_ms
 
     def once(self, what: str, read: Callable[[], T]) -> T:
         """The same answer, or the same failure, to all who ask."""

@@ -6,8 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Scope, queue
 from qctl.ops.doctor.look import Look
+from qctl.ops.durations import duration
 from qctl.wire.keys import QueueKeys
 from qctl.wire.registrations import Registration, read_registrations
+
+# A pending job that is late by less is on its way.
+OVERDUE_S = 60
+MOST_SKIPPED = 1000
 
 
 def dead_schedulers(look: Look) -> Iterator[Finding | Scope]:
@@ -24,8 +29,37 @@ def dead_schedulers(look: Look) -> Iterator[Finding | Scope]:
             subject=queue(keys.name),
             what=f"{_schedulers(len(found), 'has', 'have')} no pending job and will make no more",
             evidence=_examples(found),
-            remedy="upsert them again: as a rule a restart of the app that does so",
+            remedy="upsert them again: usually a restart of the app does so",
             commands=(look.command("schedules show", keys.name, found[0].id),),
+        )
+    yield from scope
+
+
+def overdue_schedulers(look: Look) -> Iterator[Finding | Scope]:
+    """Schedulers whose pending job is late by a whole slot: no worker takes it, and what is due
+    meanwhile is skipped.
+    """
+    late: dict[QueueKeys, list[Registration]] = {}
+    registrations, scope = _registrations(look)
+    latest_ms = look.now_ms - OVERDUE_S * 1000
+    for each in registrations:
+        is_late = each.pending and each.fields and each.next_ms <= latest_ms
+        if is_late and each.following_ms() <= look.now_ms and not each.has_ended(look.now_ms):
+            late.setdefault(each.keys, []).append(each)
+    for keys, found in late.items():
+        shown = found[:EXAMPLES]
+        skipped = {each.id: each.skipped(look.now_ms, MOST_SKIPPED) for each in shown}
+        worst = max(look.now_ms - each.next_ms for each in found)
+        first = skipped[found[0].id]
+        runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"
+        yield Finding(
+            severity="warning",
+            subject=queue(keys.name),
+            what=f"{_schedulers(len(found), 'is', 'are')} overdue, by {duration(worst / 1000)} at "
+            f"most: the job waits for a worker, and the runs due meanwhile are skipped{runs}",
+            evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
+            remedy="have a worker take it: is the queue paused, without workers, or far behind?",
+            commands=(look.command("schedules list", keys.name),),
         )
     yield from scope
 
@@ -100,4 +134,9 @@ def _examples(found: Sequence[Registration]) -> dict[str, object]:
     return {"count": len(found), "schedulers": [each.id for each in found[:EXAMPLES]]}
 
 
-CHECKS: tuple[Check, ...] = (dead_schedulers, duplicate_schedulers, legacy_repeatables)
+CHECKS: tuple[Check, ...] = (
+    dead_schedulers,
+    overdue_schedulers,
+    duplicate_schedulers,
+    legacy_repeatables,
+)

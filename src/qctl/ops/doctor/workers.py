@@ -158,7 +158,7 @@ def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]
     """
     idle = [snapshot for snapshot in snapshots if _could_start(look, snapshot)]
     events = recent_events(look.client, [snapshot.keys for snapshot in idle], _EVENTS)
-    latest_ms = _redis_now_ms(look) - PATIENCE_S * 1000 if idle else 0
+    latest_ms = look.redis_now_ms - PATIENCE_S * 1000 if idle else 0
     found = []
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
@@ -187,14 +187,6 @@ def _is_held_back(snapshot: QueueSnapshot) -> bool:
 def _is_movement(event: Event) -> bool:
     """Whether it tells of more than a job that was added."""
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
-
-
-def _redis_now_ms(look: Look) -> int:
-    """By Redis' clock, which stamps the events."""
-    try:
-        return look.now_ms + look.servers[0].clock_ahead_ms
-    except CannotTellError:
-        return look.now_ms
 
 
 def _restarts(look: Look, workers: Sequence[WorkerClient]) -> tuple[str, ...]:

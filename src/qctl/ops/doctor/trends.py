@@ -1,0 +1,174 @@
+"""Where things are going: a backlog that grows, jobs that fail, clocks that disagree.
+
+All of it by the events of the last minutes, as far as their streams reach back. Nothing is told of
+a time for which there are none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from qctl.ops.advice import jobs
+from qctl.ops.doctor.findings import Check, Finding, Scope, queue
+from qctl.ops.doctor.look import Look
+from qctl.ops.durations import duration
+from qctl.wire.history import ClockSample, Happening, History, clock_samples, read_histories
+from qctl.wire.keys import QueueKeys
+
+WINDOW_MS = 900_000
+# Queues whose events are read, those with the most at stake; events of all of them together, and of
+# one.
+MOST_QUEUES, BUDGET, MOST_EVENTS = 50, 20_000, 10_000
+# A shorter time shows a burst, no trend.
+LEAST_WINDOW_MS = 20_000
+_PARTS, _LEAST_GROWN, _LEAST_SHARE = 3, 20, 0.1
+_LEAST_ENDED, _LEAST_FAILED, _FAILING = 20, 5, 0.25
+# As the clock of this host (redis.MOST_SKEW_MS).
+MOST_SKEW_MS = 1000
+_SAMPLES, _LEAST_SAMPLES = 10, 2
+_READY = frozenset({"wait", "paused", "prioritized"})
+
+
+def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
+    """Queues to which jobs come faster than workers take them."""
+    histories, scope = _histories(look)
+    snapshots = {snapshot.keys: snapshot for snapshot in look.snapshots}
+    short = []
+    for history in histories:
+        snapshot = snapshots[history.keys]
+        if snapshot.paused or snapshot.lease is not None or not snapshot.backlog:
+            continue
+        window_ms = look.redis_now_ms - history.since_ms
+        if window_ms < LEAST_WINDOW_MS or not history.events:
+            short.append(history.keys.name)
+            continue
+        came = [event for event in history.events if event.name == "waiting"]
+        left = [event for event in history.events if _has_left(event)]
+        grown = len(came) - len(left)
+        parts = [_in_part(came, part, history, window_ms) for part in range(_PARTS)]
+        taken = [_in_part(left, part, history, window_ms) for part in range(_PARTS)]
+        # In each part of it, or it was one burst.
+        is_steady = all(new > old for new, old in zip(parts, taken, strict=True))
+        is_much = grown >= max(_LEAST_GROWN, _LEAST_SHARE * len(came))
+        if is_steady and is_much and snapshot.backlog >= grown // 2:
+            yield Finding(
+                severity="warning",
+                subject=queue(history.keys.name),
+                what=f"its backlog grows: in the last {duration(window_ms / 1000)} "
+                f"{jobs(len(came), 'came', 'came')} and {len(left):,} left; "
+                f"{jobs(snapshot.backlog, 'waits', 'wait')}",
+                evidence={
+                    "window_s": round(window_ms / 1000, 1),
+                    "came": len(came),
+                    "left": len(left),
+                    "waiting": snapshot.backlog,
+                },
+                remedy="run more workers or more jobs at a time, find what slows them, or add less",
+                commands=(look.command("workers", history.keys.name),),
+            )
+    yield from scope
+    if short:
+        shown = ", ".join(short[:_SAMPLES]) + (", …" if len(short) > _SAMPLES else "")
+        yield Scope(f"whether that of {shown} grows is unknown: its events reach back too little")
+
+
+def _has_left(event: Happening) -> bool:
+    return event.name == "active" or (event.name == "removed" and event.prev in _READY)
+
+
+def _in_part(events: Sequence[Happening], part: int, history: History, window_ms: int) -> int:
+    begins = history.since_ms + part * window_ms / _PARTS
+    ends = begins + window_ms / _PARTS
+    # The last one has no end: clocks differ by milliseconds.
+    is_last = part == _PARTS - 1
+    return sum(begins <= event.at_ms and (is_last or event.at_ms < ends) for event in events)
+
+
+def failure_rate(look: Look) -> Iterator[Finding | Scope]:
+    """Queues in which a large part of the jobs that end have failed for good."""
+    histories, scope = _histories(look)
+    for history in histories:
+        failed = [event for event in history.events if event.name == "failed"]
+        ended = len(failed) + sum(event.name == "completed" for event in history.events)
+        if ended < _LEAST_ENDED or len(failed) < max(_LEAST_FAILED, _FAILING * ended):
+            continue
+        window_ms = look.redis_now_ms - history.since_ms
+        (reason, number), *_ = Counter(event.reason or "" for event in failed).most_common(1)
+        name = history.keys.name
+        yield Finding(
+            severity="warning",
+            subject=queue(name),
+            what=f"{len(failed):,} of the {ended:,} jobs that ended in the last "
+            f"{duration(window_ms / 1000)} failed for good ({len(failed) / ended:.0%})"
+            + (f", {number:,} of them with {reason!r}" if reason else ""),
+            evidence={
+                "window_s": round(window_ms / 1000, 1),
+                "failed": len(failed),
+                "ended": ended,
+                "reason": reason or None,
+            },
+            remedy="see why; once that is cured, qctl jobs retry-failed runs them again",
+            commands=(look.command("jobs list", name, "--state", "failed"),),
+        )
+    yield from scope
+
+
+def host_clocks(look: Look) -> Iterator[Finding | Scope]:
+    """Workers and producers whose clock differs from that of Redis, by their last jobs."""
+    histories, scope = _histories(look)
+    groups: dict[tuple[QueueKeys, bool, str | None], list[ClockSample]] = {}
+    for sample in clock_samples(look.client, histories, _SAMPLES):
+        groups.setdefault((sample.keys, sample.is_producer, sample.who), []).append(sample)
+    for (keys, is_producer, who), samples in groups.items():
+        # Those without a name may be many, of which one is wrong.
+        far = sorted(s.ahead_ms for s in samples if abs(s.ahead_ms) > MOST_SKEW_MS)
+        # A call that waited for Redis is late once; a clock is always, and by as much.
+        alike = max(
+            (
+                [ms for ms in far if 0 <= ms - least <= MOST_SKEW_MS and ms * least > 0]
+                for least in far
+            ),
+            key=len,
+            default=[],
+        )
+        if len(alike) < _LEAST_SAMPLES:
+            continue
+        ahead_ms = alike[len(alike) // 2]
+        side = "ahead of" if ahead_ms > 0 else "behind"
+        whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"
+        yield Finding(
+            severity="warning",
+            subject=queue(keys.name),
+            what=f"the clock of {whose} is {duration(abs(ahead_ms) / 1000)} {side} that of Redis, "
+            f"by {len(alike)} of its last jobs",
+            evidence={
+                "who": who,
+                "is_producer": is_producer,
+                "ahead_ms": ahead_ms,
+                "samples": len(samples),
+                "alike": len(alike),
+            },
+            remedy="synchronise that host's clock (NTP): delays and schedules go by it",
+        )
+    yield from scope
+
+
+def _histories(look: Look) -> tuple[Sequence[History], Sequence[Scope]]:
+    """Of the queues with the most at stake: where jobs failed, and with the longest backlogs."""
+    waiting = sorted(look.snapshots, key=lambda s: -s.backlog)
+    failing = sorted(look.snapshots, key=lambda s: -s.counts.failed)
+    ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)
+    keys = list(dict.fromkeys(ordered))[:MOST_QUEUES]
+    most = min(BUDGET // max(len(keys), 1), MOST_EVENTS)
+    found = look.once(
+        "histories",
+        lambda: read_histories(
+            look.client, keys, since_ms=look.redis_now_ms - WINDOW_MS, most=most
+        ),
+    )
+    text = f"the {len(keys)} of {len(look.snapshots):,} queues with the most jobs waiting or failed"
+    return found, [Scope(text)] if len(keys) < len(look.snapshots) else []
+
+
+CHECKS: tuple[Check, ...] = (growing_backlog, failure_rate, host_clocks)

@@ -1,0 +1,144 @@
+"""What lately happened to jobs: the newest events of many queues, without what they carry.
+
+An event may hold a large return value, so they are read in small windows, and only their bones are
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Arg, Client
+from qctl.wire.events import WINDOW, before
+from qctl.wire.jobs import number, pairs, read_json, typed
+from qctl.wire.keys import QueueKeys
+
+# Of a reason, which may be as long as its author likes.
+_MOST_REASON = 200
+# Which field of the job's hash tells the same moment by the clock of whoever did it.
+_CLOCKS = {"added": "timestamp", "active": "processedOn"} | dict.fromkeys(
+    ("completed", "failed"), "finishedOn"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One event: what, when by Redis' clock, and to which job.
+
+    Args:
+        prev: the state that the job was in; None where that is not told.
+        reason: of a failure, the beginning of its first line.
+    """
+
+    name: str
+    at_ms: int
+    job_id: str | None
+    prev: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Of one queue, newest first.
+
+    Args:
+        since_ms: from when on it is complete, by Redis' clock, as far as the stream was not cut.
+    """
+
+    keys: QueueKeys
+    events: tuple[Happening, ...]
+    since_ms: int
+
+
+def read_histories(
+    client: Client, queues: Sequence[QueueKeys], *, since_ms: int, most: int
+) -> list[History]:
+    """The events of each queue since a moment, in as many round trips as the longest one takes.
+
+    Args:
+        since_ms: epoch milliseconds by Redis' clock.
+        most: events of each queue; where there are more, its history begins later.
+    """
+    found: dict[QueueKeys, list[Happening]] = {keys: [] for keys in queues}
+    begins = dict.fromkeys(queues, since_ms)
+    pending = dict.fromkeys(queues, "+")
+    while pending:
+        commands: list[tuple[Arg, ...]] = [
+            ("XREVRANGE", keys("events"), until, "-", "COUNT", WINDOW)
+            for keys, until in pending.items()
+        ]
+        going_on = {}
+        for keys, reply in zip(pending, client.pipeline(commands), strict=True):
+            entries = typed(reply, [])
+            events = [_happening(str(entry_id), flat or ()) for entry_id, flat in entries]
+            recent = [event for event in events if event.at_ms >= since_ms]
+            found[keys] += recent
+            if len(recent) < len(events) or not found[keys]:
+                continue
+            begins[keys] = found[keys][-1].at_ms
+            # Where the stream ends, what was before has been cut off, or never was.
+            if len(entries) == WINDOW and len(found[keys]) < most:
+                going_on[keys] = before(str(entries[-1][0]))
+        pending = going_on
+    return [History(keys, tuple(found[keys]), begins[keys]) for keys in queues]
+
+
+def _happening(entry_id: str, flat: Sequence[str]) -> Happening:
+    fields = pairs(flat)
+    reason = fields.get("failedReason")
+    return Happening(
+        name=fields.get("event", ""),
+        at_ms=int(entry_id.partition("-")[0]),
+        job_id=fields.get("jobId"),
+        prev=fields.get("prev"),
+        reason=None if reason is None else reason.partition("\n")[0][:_MOST_REASON],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSample:
+    """What one clock said against that of Redis at the same moment, give or take a call.
+
+    Args:
+        who: name of the worker; None for one without a name, and for ``is_producer``.
+        ahead_ms: of the clock against that of Redis.
+    """
+
+    keys: QueueKeys
+    who: str | None
+    is_producer: bool
+    ahead_ms: int
+
+
+def clock_samples(client: Client, histories: Sequence[History], most: int) -> list[ClockSample]:
+    """What the newest jobs tell of their hosts' clocks, in one round trip.
+
+    The event is stamped by Redis, and the field of the same step by whoever took it.
+
+    Args:
+        most: events of each queue and kind that are looked at.
+    """
+    wanted: list[tuple[QueueKeys, Happening]] = []
+    for history in histories:
+        for name in _CLOCKS:
+            # The hash tells of the last of several runs alone.
+            newest = {e.job_id: e for e in reversed(history.events) if e.name == name and e.job_id}
+            chosen = sorted(newest.values(), key=lambda event: -event.at_ms)[:most]
+            wanted += [(history.keys, event) for event in chosen]
+    reads: list[tuple[Arg, ...]] = [
+        ("HMGET", keys(event.job_id or ""), _CLOCKS[event.name], "pb", "opts")
+        for keys, event in wanted
+    ]
+    rows = client.pipeline(reads) if reads else []
+    samples = []
+    for (keys, event), reply in zip(wanted, rows, strict=True):
+        time, worker, opts = typed(reply, (None, None, None))
+        told_ms, is_producer = number(time), event.name == "added"
+        # A producer may give a job any time that it likes.
+        options: Any = read_json(opts, {})[0] if is_producer else {}
+        if told_ms is not None and isinstance(options, dict) and "timestamp" not in options:
+            who = None if is_producer else worker
+            samples.append(ClockSample(keys, who, is_producer, told_ms - event.at_ms))
+    return samples
