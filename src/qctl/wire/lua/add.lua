@@ -26,6 +26,7 @@ end
 
 -- Plain jobs that follow each other share one counter, push and marker.
 local function add_plain(from, to, ids)
+  trim_events(events, base .. "meta")
   local count = (to - from) / 3 + 1
   local number = redis.call("INCRBY", base .. "id", count) - count
   local fresh = {}
@@ -40,7 +41,6 @@ local function add_plain(from, to, ids)
     ids[#ids + 1] = id
   end
   redis.call("LPUSH", target_list(base), unpack(fresh))
-  redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
   wake(base)
 end
 

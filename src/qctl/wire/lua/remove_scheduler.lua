@@ -15,7 +15,7 @@ end
 local id = ARGV[2] .. string.format("%.0f", prev)
 if redis.call("ZREM", base .. "delayed", id) == 1 then
   delete_job_keys(base .. id)
-  redis.call("XADD", base .. "events", "*", "event", "removed", "jobId", id, "prev", "delayed")
+  emit(base .. "events", base .. "meta", "event", "removed", "jobId", id, "prev", "delayed")
 end
 redis.call("ZREM", base .. "repeat", sid)
 redis.call("DEL", base .. "repeat:" .. sid)

@@ -15,7 +15,7 @@ local base = KEYS[1]
 if not redis.call("SET", base .. "stalled-check", ARGV[1], "PX", ARGV[2], "NX") then
   return {{}, -1}
 end
-redis.call("XTRIM", base .. "events", "MAXLEN", "~", max_events(base .. "meta"))
+trim_events(base .. "events", base .. "meta")
 local stalled = {}
 local marked = redis.call("SPOP", base .. "stalled", 1000)
 for _, id in ipairs(marked) do

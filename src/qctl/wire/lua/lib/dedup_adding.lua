@@ -40,8 +40,7 @@ local function deduplicate(base, job)
   end
   if dedup.replace and redis.call("ZREM", base .. "delayed", owner) == 1 then
     delete_job_keys(base .. owner)
-    redis.call("XADD", base .. "events", "*", "event", "removed", "jobId", owner,
-      "prev", "delayed")
+    emit(base .. "events", base .. "meta", "event", "removed", "jobId", owner, "prev", "delayed")
     tell(job.id, owner)
     redis.call("DEL", base .. "dn:" .. dedup.id)
     if dedup.ttl and not dedup.extend and not dedup.keep_last then

@@ -13,6 +13,18 @@ local function max_events(meta_key)
   return max_len
 end
 
+local trimmed = {}
+
+-- P2, once a call and stream, before the call's first event. Those who wait for events hear of them when
+-- the call ends: what is cut by then, by a queue that keeps few events or none, they never hear.
+local function trim_events(events_key, meta_key)
+  if not trimmed[events_key] then
+    trimmed[events_key] = true
+    redis.call("XTRIM", events_key, "MAXLEN", "~", max_events(meta_key))
+  end
+end
+
 local function emit(events_key, meta_key, ...)
-  return redis.call("XADD", events_key, "MAXLEN", "~", max_events(meta_key), "*", ...)
+  trim_events(events_key, meta_key)
+  return redis.call("XADD", events_key, "*", ...)
 end

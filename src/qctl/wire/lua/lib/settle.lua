@@ -147,7 +147,7 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
   end
   local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
   -- Keys of another type fail here, before anything is written.
-  redis.call("XTRIM", events, "MAXLEN", "~", max_events(base .. "meta"))
+  trim_events(events, base .. "meta")
   redis.call("ZCARD", base .. kind)
   check_existence(batch)
   if kind == "completed" then

@@ -17,7 +17,7 @@ local function store_job(base, job)
   optional("rjk", job.rjk)
   optional("deid", job.deid)
   redis.call("HSET", base .. job.id, unpack(fields))
-  redis.call("XADD", base .. "events", "*", "event", "added", "jobId", job.id, "name", job.name)
+  emit(base .. "events", base .. "meta", "event", "added", "jobId", job.id, "name", job.name)
 end
 
 -- A stored job that waits for nothing but its time and turn; lifo: true to run next.
