@@ -75,3 +75,23 @@ def test_jobs_that_come_and_go_during_a_drain_are_not_lost(lab: Lab) -> None:
     lab.wait_completed(again)
     assert lab.places(delayed) == ["delayed"]
     assert [lab.places(job_id) for job_id in added] == [[], []]
+
+
+def test_a_resume_by_bullmq_5_that_destroys_a_list_is_seen(lab: Lab) -> None:
+    lab.app(version=5)
+    lab.hold(version=5)
+    lab.add(0, 0, version=5)
+    drain = lab.steps(*RESTART, "--mixed-versions")
+    drain.await_step("waiting")
+    # Of the lists for what waits, one holds the jobs of before; a job of another version goes into
+    # the other, and a resume by version 5 renames one over the other (wire format 10.2).
+    (other,) = lab.add(0, version=6)
+    assert lab.places(other) == ["wait"]
+    lab.bull(5).resume("q")
+    lab.release()
+    report = drain.finish().report
+    assert lab.places(other) == []
+    assert report["lost"] == 1
+    (lost,) = [job for job in report["jobs"] if job["result"] == "lost"]
+    assert (lost["id"], lost["was"]) == (other, "waiting")
+    assert report["proof"]["resumed_by_others"] == ["q"]

@@ -30,7 +30,7 @@ class Interruptions:
 
     Args:
         ids: jobs found stalled in it that had not begun in it, in order.
-        remembered: whether the event stream still reaches back to its start; if not, jobs that were
+        remembered: whether all of its events are still there and were read; if not, jobs that were
             removed since are not among them, and one that had stalled before and was retried in the
             span may be.
     """
@@ -50,11 +50,12 @@ def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]
         [("XRANGE", span.keys("events"), "-", "+", "COUNT", 1) for span in spans]
     )
     remembered = []
-    for span, first in zip(spans, firsts, strict=True):
+    for index, (span, first) in enumerate(zip(spans, firsts, strict=True)):
         entries = typed(first, [])
         began_ms = int(str(entries[0][0]).partition("-")[0]) if entries else None
-        remembered.append(began_ms is not None and began_ms <= span.start_ms)
-    partly = [i for i, told in enumerate(remembered) if not told or i in unread]
+        reaches_back = began_ms is not None and began_ms <= span.start_ms
+        remembered.append(reaches_back and index not in unread)
+    partly = [i for i, told in enumerate(remembered) if not told]
     records = dict(zip(partly, _by_records(client, [spans[i] for i in partly]), strict=True))
     return [
         Interruptions(tuple(dict.fromkeys([*events, *records.get(index, ())])), remembered[index])
