@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from qctl.connect import Client
-from qctl.ops.drain_end import DrainEnd
+from qctl.ops.drain_end import DrainEnd, _exit_status
 from qctl.ops.drain_state import DrainState
-from qctl.ops.steps import Recovered
+from qctl.ops.proof import Verdict
+from qctl.ops.steps import Proof, Recovered
 from qctl.wire.active import read_active
 from tests.wire.build import Q, put
 
@@ -42,3 +43,12 @@ def test_a_job_that_left_meanwhile_is_left_alone(client: Client) -> None:
     client.call("DEL", Q("active"))
     assert list(end_of(client, jobs)._await_locks()) == []
     assert client.call("LLEN", Q("wait")) == 0
+
+
+def test_a_resume_by_others_that_could_not_be_checked_is_no_success() -> None:
+    checked = Verdict(0, Proof(resumed_by_others=("q",)))
+    assert _exit_status("restarted", None, checked) == 0
+    assert _exit_status("restarted", None, replace(checked, lost=None)) == 1
+    assert _exit_status("restarted", None, replace(checked, lost=1)) == 1
+    # Mere ignorance is said, and is no sign of a loss.
+    assert _exit_status("restarted", None, Verdict(None, Proof())) == 0

@@ -288,7 +288,7 @@ class DrainEnd:
         """Say what an operator should do about lost jobs, and what was deleted."""
         state, proof = self._state, verdict.proof
         lost = [job for job in state.ledger.outcomes() if job.result == "lost"]
-        if verdict.lost is None or lost:
+        if lost or (verdict.lost is None and proof.checked != "nothing"):
             names = sorted({job.queue for job in lost} or {keys.name for keys in state.queues})
             prefix = state.queues[0].prefix
             note = "jobs that are in no state are found by " + command(

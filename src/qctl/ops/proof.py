@@ -152,8 +152,13 @@ def _verdict(state: DrainState, known: list[QueueKeys], deleted: list[JobKey]) -
     inventory, missed = state.inventory, state.missed
     results = [job.result for job in state.ledger.outcomes()]
     lost = results.count("lost")
-    doubts = [f"the jobs of {keys.name} could not be counted" for keys in state.queues
-              if keys not in known]  # fmt: skip
+    doubts = [
+        f"the jobs of {keys.name} could not be counted"
+        if keys in state.cursors
+        else f"{keys.name} was not reached"
+        for keys in state.queues
+        if keys not in known
+    ]
     for keys in known:
         if keys in missed:
             doubts.append(
