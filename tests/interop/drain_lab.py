@@ -109,21 +109,24 @@ class Running:
 
     def await_step(self, name: str, **fields: Any) -> dict[str, Any]:
         """The first step of this name and these fields, as soon as it is told (NDJSON)."""
-        seen = 0
+        return self.await_steps(1, name, **fields)[0]
+
+    def await_steps(self, count: int, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """The first so many of them."""
         deadline = time.monotonic() + QCTL_TIMEOUT_S
         while time.monotonic() < deadline:
             ended = self.is_over
-            while seen < len(self._out):
-                step: dict[str, Any] = json.loads(self._out[seen])
-                seen += 1
-                if step["step"] == name and fields.items() <= step.items():
-                    return step
             if ended:
                 self._join()
-                if seen == len(self._out):
-                    break
-            time.sleep(0.002)
-        pytest.fail(f"no step {name} {fields}: {''.join(self._out)}{''.join(self._err)}")
+            steps = [json.loads(line) for line in self._out]
+            found = [s for s in steps if s["step"] == name and fields.items() <= s.items()]
+            if len(found) >= count or ended:
+                break
+            time.sleep(0.005)
+        if len(found) < count:
+            told = f"{''.join(self._out)}{''.join(self._err)}"
+            pytest.fail(f"not {count} steps {name} {fields}: {told}")
+        return found[:count]
 
     @property
     def watchdog_pid(self) -> int:

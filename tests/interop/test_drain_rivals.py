@@ -65,25 +65,6 @@ def test_a_queue_paused_by_another_during_the_drain_stays_paused(lab: Lab, who: 
     lab.prove(added)
 
 
-def test_a_drain_of_a_queue_that_another_resumes_goes_no_further(lab: Lab) -> None:
-    lab.app()
-    added = [*lab.hold(), *lab.add(10)]
-    pid = lab.pm2.pid("app")
-    drain = lab.steps(*DRAIN)
-    drain.await_step("waiting")
-    lab.bull().resume("q")
-    done = drain.finish()
-    assert done.code == 1
-    assert done.report["outcome"] == "aborted"
-    assert "resumed by somebody else" in done.report["error"]
-    assert done.report["old_pids"] == []
-    assert "restarting" not in done.step_names
-    lab.prove_tidy("q")
-    assert lab.pm2.pid("app") == pid
-    lab.release()
-    lab.prove(added)
-
-
 def test_qctl_resume_keeps_off_unless_forced(lab: Lab) -> None:
     lab.app()
     added = [*lab.hold(), *lab.add(10)]

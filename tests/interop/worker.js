@@ -14,6 +14,7 @@
 //   HANDLE_SIGTERM  1: the same on SIGTERM
 //   BOOT_MS         wait so long before the workers start …
 //   BOOT_IF         … only when this file exists
+//   RESUME_AT_START 1: resume the queues that are paused, as many apps do
 //   READY           1: tell the manager "ready" once they have started
 //   CRASH_MS        throw after so long …
 //   CRASH_IF        … only when this file exists
@@ -24,7 +25,7 @@ const Redis = require("ioredis");
 const { makeProcessor, sleep } = require("./processor");
 
 const env = process.env;
-const { Worker } = require(`bullmq${env.BULLMQ || "6"}`);
+const { Queue, Worker } = require(`bullmq${env.BULLMQ || "6"}`);
 const connection = { host: "127.0.0.1", port: Number(env.REDIS_PORT || 6379) };
 
 async function main() {
@@ -41,6 +42,10 @@ async function main() {
   if (env.WORKER_NAME) options.name = env.WORKER_NAME;
   if (env.LOCK_MS) options.lockDuration = Number(env.LOCK_MS);
   if (env.STALLED_MS) options.stalledInterval = Number(env.STALLED_MS);
+  for (const name of env.RESUME_AT_START ? (env.QUEUES || "q").split(",") : []) {
+    const queue = new Queue(name, options);
+    if (await queue.isPaused()) await queue.resume();
+  }
   const processor = makeProcessor(redis, env.WORKER_NAME || "");
   const workers = (env.QUEUES || "q").split(",").map((queue) => {
     const worker = new Worker(queue, processor, options);

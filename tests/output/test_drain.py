@@ -87,3 +87,9 @@ def test_orphans_alone_are_nothing_to_wait_for() -> None:
     job = RunningJob("q", "1", "job", 3.0, None, None, None)
     told = waiting_lines(Waiting(active=(), orphans=(job,), waited_s=2.0))
     assert told == ["no job is left to wait for, 2.0 s so far"]
+
+
+def test_a_timeout_after_a_restart_does_not_say_that_nothing_was_restarted() -> None:
+    told = lines(replace(REPORT, outcome="timeout"))
+    expected = "timed out: jobs were still running after 1 process had been restarted"
+    assert told[-1] == f"{expected}; q running again"

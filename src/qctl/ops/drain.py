@@ -10,16 +10,16 @@ can, else by its watchdog.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 
 from qctl.config import Settings
 from qctl.connect import Address, Client
-from qctl.errors import ExitStatus, FailedError, QctlError, is_outage
-from qctl.ops.commands import command
+from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
 from qctl.ops.guard import Guard
+from qctl.ops.holding import follow_active, hold_pauses, look_after_start
 from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
@@ -32,7 +32,6 @@ from qctl.wire.drain_record import DrainResult, add_drain
 from qctl.wire.events import Event, last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
 from qctl.wire.transitions import pause
 
 # Events wake the wait at once; this is the net for what they do not tell, such as a lock that runs
@@ -141,26 +140,24 @@ def _pause(state: DrainState) -> Iterator[Step]:
         before = last_event_id(client, keys)
         done = pause(client, keys, state.holder, use_list=keys in state.plan.mixed)
         state.begin(keys, done.event_id or before, changed=done.changed)
-        (snapshot,) = read_snapshots(client, [keys])
         take_inventory(state, keys)
-        active = read_active(client, [keys])
-        state.inventory.begin_active(job.key for job in active)
-        state.ledger.begin(
-            active,
-            backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
-            at_ms=int(state.cursors[keys].partition("-")[0]),
-        )
+        follow_active(state, keys, state.cursors[keys])
         yield Paused(keys.name, done.changed)
 
 
 def _wait_and_restart(state: DrainState) -> Iterator[Step]:
+    yield from _wait_for_jobs(state)
+    yield from _restart(state)
+
+
+def _wait_for_jobs(state: DrainState) -> Iterator[Step]:
+    """Wait; where the operator wants it, go on when the time is up."""
     try:
         yield from _wait(state)
     except TimedOut:
         if state.plan.target is None or not state.options.restart_on_timeout:
             raise
-        state.in_the_way = [job for job in state.active if not job.is_orphan]
-    yield from _restart(state)
+        state.in_the_way += [job for job in state.active if not job.is_orphan]
 
 
 def _wait(state: DrainState) -> Iterator[Step]:
@@ -171,7 +168,8 @@ def _wait(state: DrainState) -> Iterator[Step]:
         if state.stop():
             raise Interrupted
         with state.client.at_most(POLL_S):
-            trouble = _look(state)
+            again, trouble = _look(state)
+        yield from _paused(again)
         is_away = trouble is not None
         waited_s = time.monotonic() - began
         blocking = tuple(job.key for job in state.active if not job.is_orphan)
@@ -193,16 +191,27 @@ def _wait(state: DrainState) -> Iterator[Step]:
             _await_news(state, frozenset(blocking), is_away=is_away)
 
 
-def _look(state: DrainState) -> QctlError | None:
-    """See what is active now; the trouble while Redis is away, which a drain sits out."""
+def _look(state: DrainState) -> tuple[list[QueueKeys], QctlError | None]:
+    """See what is active now.
+
+    Returns:
+        queues that had to be paused again, and the trouble while Redis is away, which a drain sits
+        out.
+    """
+    again: list[QueueKeys] = []
     try:
-        check_still_paused(state)
+        again = hold_pauses(state)
         state.active = read_active(state.client, state.queues)
     except QctlError as error:
         if not is_outage(error):
             raise
-        return error
-    return None
+        return again, error
+    return again, None
+
+
+def _paused(queues: Iterable[QueueKeys]) -> Iterator[Step]:
+    for keys in queues:
+        yield Paused(keys.name, changed=True)
 
 
 def _await_news(state: DrainState, blocking: frozenset[JobKey], *, is_away: bool) -> None:
@@ -231,33 +240,17 @@ def _is_news(keys: QueueKeys, event: Event, blocking: frozenset[JobKey]) -> bool
     return event.name != "progress" and (keys, event.job_id) in blocking
 
 
-def check_still_paused(state: DrainState) -> None:
-    """Make sure that the leases are ours and the queues still paused.
-
-    Raises:
-        RefusedError: another drain has taken a lease.
-        FailedError: somebody resumed a queue.
-    """
-    state.guard.hold()
-    for keys, paused in zip(state.queues, are_paused(state.client, state.queues), strict=True):
-        if not paused:
-            raise FailedError(
-                f"queue {keys.name} was resumed by somebody else during the drain",
-                why="jobs may have started again, so the drain went no further; a Redis that was "
-                "killed meanwhile may have lost the pause, too",
-                hint="find out who did, then drain again; now: "
-                + command(keys.prefix, "status", keys.name),
-            )
-
-
 def _restart(state: DrainState) -> Iterator[Step]:
     target = state.plan.target
     if target is None:
         return
+    state.left = list(target.processes)
     for planned in target.processes:
-        # The last look before the point of no return. The process may be another by now: a crash
-        # during the wait, or somebody's own restart.
-        check_still_paused(state)
+        # The last look before the point of no return.
+        while again := hold_pauses(state):
+            yield from _paused(again)
+            yield from _wait_for_jobs(state)
+        # It may be another by now: a crash during the wait, or somebody's own restart.
         try:
             process = as_it_is_now(target.manager, planned)
         except GoneError:
@@ -269,9 +262,13 @@ def _restart(state: DrainState) -> Iterator[Step]:
             raise Interrupted
         if run.old_started_at is not None:
             state.guard.announce_stop(process, run.old_started_at)
+        state.left.remove(planned)
         yield Restarting(process.target, process.key, process.pid)
         if process.pid:
             state.old_pids.append(process.pid)
         ready = run.run()
         state.new_pids.append(ready.new_pid)
         yield ready
+        look_after_start(state, process)
+    if state.options.keep_paused:
+        yield from _paused(hold_pauses(state))

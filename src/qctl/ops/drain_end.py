@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
+from qctl.ops import holding
 from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
 from qctl.ops.proof import Verdict, prove, unproved
@@ -101,7 +102,8 @@ class DrainEnd:
             else:
                 state.paused_here.discard(keys)
                 state.resumed_by_others.add(keys)
-                state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
+                if keys not in state.resumed_at_start:
+                    state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
         state.ledger.resumed()
 
     # Jobs that lost their worker
@@ -231,6 +233,10 @@ class DrainEnd:
         for pid in state.old_pids[len(state.new_pids) :]:
             told = "was to be replaced" if state.plan.strategy == "roll" else "was told to stop"
             state.notes.append(f"pid {pid} {told}; its successor has not been proved")
+        state.notes += holding.notes(state)
+        if state.new_pids and state.left:
+            left = ", ".join(f"{process.target} id {process.key}" for process in state.left)
+            state.notes.append(f"not restarted: {left}")
         self._note_proof(verdict)
         jobs = ledger.outcomes()
         results = [job.result for job in jobs]
@@ -261,6 +267,7 @@ class DrainEnd:
             resumed=state.paused_any and not state.paused_here,
             unserved=unserved,
             still_active=state.shown(orphans=False) if outcome == "timeout" else (),
+            paused_again=state.times_paused_again.total(),
             notes=tuple(state.notes),
             error=_text(error),
             exit_status=_exit_status(outcome, error, verdict),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -64,6 +65,11 @@ class DrainState:
         missed: queues of whose events some may have been cut off before they were read.
         resumed_by_others: queues that somebody else has resumed.
         resumes: ids of the events of our own resumes.
+        own_pauses: ids of the events of our own pauses.
+        resumed_lately: how often somebody else resumed each queue since the last restart.
+        times_paused_again: how often each queue was paused again for that reason.
+        resumed_at_start: queues that were resumed while a new process started, with its target.
+        left: processes that are not restarted yet.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
         is_process_gone: a process that was to be restarted had ended before, by somebody's hand.
@@ -87,6 +93,12 @@ class DrainState:
     paused_by_others: set[QueueKeys] = field(default_factory=set)
     resumed_by_others: set[QueueKeys] = field(default_factory=set)
     resumes: set[str] = field(default_factory=set)
+    own_pauses: set[str] = field(default_factory=set)
+    resumed_lately: Counter[QueueKeys] = field(default_factory=Counter)
+    times_paused_again: Counter[QueueKeys] = field(default_factory=Counter)
+    resumed_at_start: dict[QueueKeys, str] = field(default_factory=dict)
+    left: list[ManagedProcess] = field(default_factory=list)
+    disowned: set[QueueKeys] = field(default_factory=set)
     paused_at_ms: int | None = None
     resumed_at_ms: int | None = None
     active: list[ActiveJob] = field(default_factory=list)
@@ -110,9 +122,34 @@ class DrainState:
         """
         self.cursors[keys] = cursor
         if changed:
+            self.own_pauses.add(cursor)
             self.paused_here.add(keys)
             self.paused_any = True
             self.paused_at_ms = self.paused_at_ms or int(cursor.partition("-")[0])
+
+    def is_ours(self, keys: QueueKeys) -> bool:
+        """Whether the pause note of a queue is ours, unless somebody took it away."""
+        return keys in self.paused_here and keys not in self.disowned
+
+    def paused_again(self, keys: QueueKeys, event_id: str) -> bool:
+        """Take note of our pause of a queue.
+
+        Args:
+            event_id: of the pause.
+
+        Returns:
+            whether it is another one than those before.
+        """
+        if event_id in self.own_pauses:
+            return False
+        self.own_pauses.add(event_id)
+        self.paused_here.add(keys)
+        self.paused_any = True
+        self.paused_at_ms = self.paused_at_ms or int(event_id.partition("-")[0])
+        self.disowned.discard(keys)
+        self.resumed_lately[keys] += 1
+        self.times_paused_again[keys] += 1
+        return True
 
     def follow(self, *, wait: bool = False) -> list[tuple[QueueKeys, Event]]:
         """Take in new events.
@@ -128,12 +165,16 @@ class DrainState:
         self.ledger.follow(events)
         self.inventory.follow(events)
         for keys, event in events:
-            # Our own pause came before the cursor. In Redis, so that the watchdog knows it too.
-            if event.name == "paused":
+            if event.name == "paused" and event.id in self.own_pauses:
+                self.resumed_at_ms = None
+            elif event.name == "paused":
                 self.paused_by_others.add(keys)
+                # In Redis, so that the watchdog knows it, too.
                 disown_pause(self.client, keys, self.holder.owner)
+                self.disowned.add(keys)
             elif event.name == "resumed":
                 self.paused_by_others.discard(keys)
+                self.resumed_at_ms = event.at_ms
                 if event.id not in self.resumes:
                     self.resumed_by_others.add(keys)
         return events

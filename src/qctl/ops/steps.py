@@ -165,6 +165,7 @@ class DrainReport:
             be measured.
         resumed: whether the queues that this drain paused run again.
         unserved: queues that run and have no worker connected; None when that is unknown.
+        paused_again: how often a queue was paused again because somebody else had resumed it.
         still_active: what still runs, after a timeout.
         notes: what else the operator should know.
         error: why it ended early, else None.
@@ -191,6 +192,7 @@ class DrainReport:
     resumed: bool = False
     proof: Proof = Proof()
     unserved: tuple[str, ...] | None = None
+    paused_again: int = 0
     still_active: tuple[RunningJob, ...] = ()
     notes: tuple[str, ...] = field(default=())
     error: str | None = None

@@ -192,6 +192,10 @@ def _headline(report: DrainReport, prefix: str) -> str:
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
     if report.strategy == "roll" and report.outcome == "timeout":
         text = f"timed out: {_of(report)} replaced; nothing was killed"
+    elif report.outcome == "timeout" and report.new_pids:
+        # The queue had to be paused anew before the next one.
+        done = counted(len(report.new_pids), "process", "processes")
+        text = f"timed out: jobs were still running after {done} had been restarted"
     parts = [text]
     unserved = report.unserved or ()
     if report.resumed:

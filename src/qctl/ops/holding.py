@@ -1,0 +1,106 @@
+"""Keep the queues of a drain paused, although somebody resumes them.
+
+Many apps resume their queues when they start (``if (await q.isPaused()) await q.resume()``), and so
+end the pause of the drain that restarts them. The lease says that the queues are the drain's for
+the time being, so it pauses them again before it does anything that needs them paused: it waits on,
+or, before the next process is restarted, for the jobs that have started since. Going on as a roll
+would not do: nothing says that the app finishes its jobs when it is told to leave.
+"""
+
+from __future__ import annotations
+
+from qctl.errors import FailedError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.commands import command
+from qctl.ops.drain_state import DrainState
+from qctl.wire.active import read_active
+from qctl.wire.keys import QueueKeys
+from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
+from qctl.wire.transitions import pause, pause_again
+
+# Within one wait. Several apps may start at the time, but not without end.
+MAX_RESUMES = 3
+
+
+def hold_pauses(state: DrainState) -> list[QueueKeys]:
+    """Make sure that the leases are ours and the queues paused; pause again what was resumed.
+
+    Returns:
+        the queues that had to be paused again.
+
+    Raises:
+        RefusedError: another drain has taken a lease.
+        FailedError: a queue was resumed through qctl, or is resumed again and again.
+    """
+    state.guard.hold()
+    again = []
+    for keys in state.queues:
+        use_list = keys in state.plan.mixed
+        if state.is_ours(keys):
+            held = pause_again(state.client, keys, state.holder, use_list=use_list)
+        else:
+            held = pause(state.client, keys, state.holder, use_list=use_list)
+        if held is None:
+            raise FailedError(
+                f"queue {keys.name} was resumed by somebody else during the drain",
+                why="through qctl resume --force, or by a Redis that was killed and lost the "
+                "pause; jobs may have started again, so the drain went no further",
+                hint="find out who did, then drain again; now: "
+                + command(keys.prefix, "status", keys.name),
+            )
+        if held.event_id and state.paused_again(keys, held.event_id):
+            again.append(keys)
+            follow_active(state, keys, held.event_id)
+            _require_peace(state, keys)
+    return again
+
+
+def follow_active(state: DrainState, keys: QueueKeys, event_id: str) -> None:
+    """Follow the jobs that are active after a pause.
+
+    Args:
+        event_id: of the pause.
+    """
+    (snapshot,) = read_snapshots(state.client, [keys])
+    active = read_active(state.client, [keys])
+    state.inventory.begin_active(job.key for job in active)
+    state.ledger.begin(
+        active,
+        backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
+        at_ms=int(event_id.partition("-")[0]),
+    )
+
+
+def _require_peace(state: DrainState, keys: QueueKeys) -> None:
+    count = state.resumed_lately[keys]
+    if count > MAX_RESUMES:
+        raise FailedError(
+            f"queue {keys.name} was resumed by somebody else {count} times within one wait",
+            why="it was paused again each time, and jobs started in between",
+            hint="find out what resumes it, such as an app that keeps starting anew, then drain "
+            f"again; now: {command(keys.prefix, 'status', keys.name)}",
+        )
+
+
+def look_after_start(state: DrainState, process: ManagedProcess) -> None:
+    """Take note of the queues that were resumed while a new process started."""
+    state.resumed_lately.clear()
+    for keys, paused in zip(state.queues, are_paused(state.client, state.queues), strict=True):
+        if not paused:
+            state.resumed_at_start[keys] = process.target
+
+
+def notes(state: DrainState) -> list[str]:
+    """What the operator should know about resumes by somebody else."""
+    told = []
+    for keys in state.queues:
+        count, target = state.times_paused_again.get(keys, 0), state.resumed_at_start.get(keys)
+        again = f", and paused again {'once' if count == 1 else f'{count} times'}" if count else ""
+        if target is not None:
+            told.append(
+                f"{keys.name} was resumed while {target} started{again}: the app seems to resume "
+                "its queues when it starts, which ends any pause"
+            )
+        elif count:
+            told.append(f"{keys.name} was resumed by somebody else during the drain{again}")
+    return told

@@ -1,0 +1,101 @@
+"""Apps that resume their queues when they start, and others who resume a queue during a drain."""
+
+from __future__ import annotations
+
+import pytest
+
+from qctl.ops.holding import MAX_RESUMES
+from tests.interop import drain_lab
+from tests.interop.drain_lab import Lab
+from tests.interop.node import runs
+
+lab_pm2 = drain_lab.lab_pm2
+lab = drain_lab.lab
+
+DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("version", [5, 6])
+def test_an_app_that_resumes_its_queue_at_start_is_drained(
+    lab: Lab, version: int, instances: int
+) -> None:
+    lab.app(version=version, instances=instances, RESUME_AT_START=1)
+    held = lab.hold(instances, version=version)
+    added = [*held, *lab.add(*[200] * (30 - instances), version=version)]
+    before = {row.pid for row in lab.pm2.rows("app")}
+
+    done = lab.drain_held(*DRAIN)
+    assert done.code == 0, done.err
+    report = done.report
+    assert report["outcome"] == "restarted"
+    assert (report["interrupted"], report["lost"], report["resumed"]) == (0, 0, True)
+    # Each process but the last resumed the queue before the next one was restarted.
+    assert report["paused_again"] == instances - 1
+    (note,) = report["notes"]
+    assert "resumed while pm2:app started" in note
+    assert not before & {row.pid for row in lab.pm2.rows("app")}
+    lab.prove(added)
+    assert len(runs(lab.client, "q")) == 2 * 30
+
+
+def test_a_queue_that_is_resumed_during_the_wait_is_paused_again(lab: Lab) -> None:
+    lab.app(version=5, concurrency=2)
+    added = [*lab.hold(version=5), *lab.add(*[30] * 10, version=5)]
+    lab.wait_completed(added[1:])
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    added += lab.add(*[30] * 10, version=5)
+    lab.bull(5).resume("q")
+    drain.await_steps(2, "paused", changed=True)
+    assert lab.is_paused()
+    lab.release()
+    done = drain.finish()
+    assert (done.code, done.report["outcome"], done.report["lost"]) == (0, "restarted", 0)
+    assert (done.report["paused_again"], done.report["interrupted"]) == (1, 0)
+    assert done.report["notes"] == [
+        "q was resumed by somebody else during the drain, and paused again once"
+    ]
+    lab.prove(added)
+
+
+def test_a_queue_that_is_resumed_again_and_again(lab: Lab) -> None:
+    lab.app()
+    added = [*lab.hold(), *lab.add(10)]
+    pid = lab.pm2.pid("app")
+    drain = lab.steps(*DRAIN)
+    for count in range(MAX_RESUMES + 1):
+        drain.await_steps(count + 1, "paused", changed=True)
+        lab.bull().resume("q")
+    done = drain.finish()
+    assert (done.code, done.report["outcome"]) == (1, "aborted")
+    assert f"resumed by somebody else {MAX_RESUMES + 1} times" in done.report["error"]
+    assert done.report["old_pids"] == []
+    assert lab.pm2.pid("app") == pid
+    lab.prove_tidy("q")
+    lab.release()
+    lab.prove(added)
+
+
+def test_a_queue_that_is_to_stay_paused_does(lab: Lab) -> None:
+    lab.app(RESUME_AT_START=1)
+    added = [*lab.hold(), *lab.add(10, 10)]
+    done = lab.drain_held(*DRAIN, "--keep-paused")
+    assert (done.code, done.report["resumed"], done.report["paused_again"]) == (0, False, 1)
+    assert lab.is_paused()
+    assert "resumed while pm2:app started" in done.report["notes"][0]
+    assert lab.qctl("resume", "q").code == 0
+    lab.prove(added)
+
+
+def test_a_pause_of_somebody_else_that_is_resumed_is_not_brought_back(lab: Lab) -> None:
+    """It was ended by who resumed it: the drain pauses for its own time only."""
+    lab.app(RESUME_AT_START=1, instances=2)
+    held = lab.hold(2)
+    assert lab.qctl("pause", "q").code == 0
+    added = [*held, *lab.add(10, 10)]
+    done = lab.drain_held(*DRAIN)
+    assert (done.code, done.report["outcome"], done.report["interrupted"]) == (0, "restarted", 0)
+    assert not lab.is_paused()
+    lab.wait_completed(added)
+    lab.prove_runs()
