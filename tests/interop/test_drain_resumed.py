@@ -37,6 +37,10 @@ def test_an_app_that_resumes_its_queue_at_start_is_drained(
     assert not before & {row.pid for row in lab.pm2.rows("app")}
     lab.prove(added)
     assert len(runs(lab.client, "q")) == 2 * 30
+    findings = lab.qctl("doctor", "q", "--json").json["findings"]
+    (habit,) = [each for each in findings if each["check"] == "resumes-at-start"]
+    assert habit["subject"] == {"kind": "queue", "name": "q"}
+    assert habit["evidence"]["target"] == "pm2:app"
 
 
 def test_a_queue_that_is_resumed_during_the_wait_is_paused_again(lab: Lab) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError
+from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.transitions import pause
 from tests.ops.doctor_lab import diagnose, found, of, result
@@ -187,3 +188,24 @@ def test_whoever_may_not_ask_for_the_time_is_told_the_rest(client: Client, redis
         diagnosis = diagnose(lowly, url)
     assert [each.check for each in diagnosis.checks if each.status == "failed"] == ["clock"]
     assert len(of(diagnosis, "persistence")) == 1
+
+
+def test_an_app_that_resumes_its_queue_when_it_starts(store: Client) -> None:
+    put(store, "1")
+    record_starts(
+        store, "bull", "pm2:app", 1_700_000_000_000, resumed=["q", "gone"], kept=["other"]
+    )
+    (finding,) = found(store, "resumes-at-start")
+    assert (finding.severity, finding.subject.name) == ("warning", "q")
+    assert finding.what == (
+        "pm2:app resumes it when it starts, as seen at 2023-11-14 22:13:20 UTC: every start of "
+        "that app ends a pause"
+    )
+    assert "resume()" in finding.remedy
+
+
+def test_whoever_may_not_read_what_drains_have_seen(client: Client, redis_url: str) -> None:
+    put(client, "1")
+    with limited_user(client, redis_url, "~bull:*", "+@all") as (url, lowly):
+        diagnosis = diagnose(lowly, url)
+    assert result(diagnosis, "resumes-at-start").status == "skipped"

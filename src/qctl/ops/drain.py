@@ -19,7 +19,7 @@ from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
 from qctl.ops.guard import Guard
-from qctl.ops.holding import follow_active, hold_pauses, look_after_start
+from qctl.ops.holding import follow_active, hold_pauses, look_after_start, record_starts
 from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
@@ -97,6 +97,7 @@ def drain(
         # One that failed before it changed anything was none.
         if succeeded or outcome == "timeout" or state.paused_any or state.old_pids:
             _record(client, state.queues[0].prefix, report)
+            record_starts(state, complete=outcome == "restarted")
         yield report
     finally:
         # Also when the reader of the steps went away in the middle.

@@ -9,10 +9,14 @@ would not do: nothing says that the app finishes its jobs when it is told to lea
 
 from __future__ import annotations
 
-from qctl.errors import FailedError
+import time
+from contextlib import suppress
+
+from qctl.errors import FailedError, QctlError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.commands import command
 from qctl.ops.drain_state import DrainState
+from qctl.wire import drain_record
 from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
@@ -88,6 +92,29 @@ def look_after_start(state: DrainState, process: ManagedProcess) -> None:
     for keys, paused in zip(state.queues, are_paused(state.client, state.queues), strict=True):
         if not paused:
             state.resumed_at_start[keys] = process.target
+
+
+def record_starts(state: DrainState, *, complete: bool) -> None:
+    """Remember whether the app resumed its queues when it started, for the doctor.
+
+    Args:
+        complete: whether all of its processes were restarted.
+    """
+    target = state.plan.target
+    if target is None or state.plan.strategy == "roll":
+        return
+    resumed = {keys.name for keys in state.resumed_at_start}
+    quiet = {keys.name for keys in state.queues if keys not in state.resumed_by_others}
+    # An extra: a user without this right must not fail a drain.
+    with suppress(QctlError):
+        drain_record.record_starts(
+            state.client,
+            state.queues[0].prefix,
+            target.label,
+            int(time.time() * 1000),
+            resumed=resumed,
+            kept=quiet - resumed if complete else (),
+        )
 
 
 def notes(state: DrainState) -> list[str]:

@@ -1,4 +1,4 @@
-"""What drains have come to, for metrics: one hash per prefix, of fixed size.
+"""What drains have come to, for metrics, and what they have seen of apps: one hash per prefix.
 
 Drains that ended without a word (killed, or undone by their watchdog) and those that failed before
 they changed anything are not in it.
@@ -6,7 +6,8 @@ they changed anything are not in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -19,6 +20,8 @@ OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
 # In place of a number that could not be found out.
 _UNKNOWN = "unknown"
+# `resumer:[queue, target]`: when that app resumed that queue at its start, epoch milliseconds.
+_RESUMER = "resumer:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,70 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
     ]
     for reply in client.pipeline(commands):
         raised(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumer:
+    """An app that resumed a queue when it started, as a drain has seen.
+
+    Args:
+        queue: its name.
+        target: the app, for example ``pm2:worker``.
+        at_ms: when it was seen last, epoch milliseconds.
+    """
+
+    queue: str
+    target: str
+    at_ms: int
+
+
+def record_starts(
+    client: Client,
+    prefix: str,
+    target: str,
+    at_ms: int,
+    *,
+    resumed: Collection[str],
+    kept: Collection[str],
+) -> None:
+    """Remember which queues an app resumed when it started, in one round trip.
+
+    Args:
+        resumed: names of the queues that it resumed.
+        kept: of those that it left paused: they are forgotten.
+
+    Raises:
+        UnreachableError: Redis is away.
+        ReplyError: it refuses.
+    """
+    key = drain_record(prefix)
+    commands: list[tuple[Arg, ...]] = []
+    if resumed:
+        fields_ = [part for name in resumed for part in (_resumer_field(name, target), at_ms)]
+        commands.append(("HSET", key, *fields_))
+    if kept:
+        commands.append(("HDEL", key, *(_resumer_field(name, target) for name in kept)))
+    for reply in client.pipeline(commands) if commands else ():
+        raised(reply)
+
+
+def read_resumers(client: Client, prefix: str) -> list[Resumer]:
+    """The apps that resumed a queue when they started last.
+
+    Raises:
+        ReplyError: this Redis user may not read the record.
+    """
+    row = pairs(client.call("HGETALL", drain_record(prefix)))
+    found = []
+    for name, value in sorted(row.items()):
+        if name.startswith(_RESUMER):
+            queue, target = json.loads(name.removeprefix(_RESUMER))
+            found.append(Resumer(queue, target, number(value) or 0))
+    return found
+
+
+def _resumer_field(queue: str, target: str) -> str:
+    return _RESUMER + json.dumps([queue, target])
 
 
 def read_drain_record(client: Client, prefix: str) -> DrainRecord:

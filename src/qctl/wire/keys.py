@@ -93,5 +93,5 @@ def worker_index(prefix: str) -> str:
 
 
 def drain_record(prefix: str) -> str:
-    """A hash: what the drains under a prefix have come to. Of fixed size, and never deleted."""
+    """A hash: what the drains under a prefix have come to, and seen. It never expires."""
     return f"qctl:drains:{prefix}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from qctl.errors import ReplyError
+from qctl.errors import ReplyError, is_outage
 from qctl.ops import advice
 from qctl.ops.advice import jobs
 from qctl.ops.commands import quoted
@@ -12,6 +12,7 @@ from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereErr
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
 from qctl.ops.versions import LATELY_MS, installed_by_queue, version_signs
+from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
 from qctl.wire.jobs import raised
 from qctl.wire.key_types import WrongKey, wrong_keys
@@ -124,6 +125,31 @@ def paused(look: Look) -> Iterator[Finding]:
         )
 
 
+def resumes_at_start(look: Look) -> Iterator[Finding]:
+    """Apps that resumed a queue when they started, as the last drain of each has seen."""
+    names = {keys.name for keys in look.keys}
+    try:
+        resumers = read_resumers(look.client, look.settings.prefix)
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        why = "this Redis user may not read what drains have seen"
+        raise NotHereError(why) from error
+    for resumer in resumers:
+        if resumer.queue not in names:
+            continue
+        seen_at = moment(resumer.at_ms)
+        yield Finding(
+            severity="warning",
+            subject=queue(resumer.queue),
+            what=f"{resumer.target} resumes it when it starts"
+            + (f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else "")
+            + ": every start of that app ends a pause",
+            evidence={"target": resumer.target, "seen_at": seen_at},
+            remedy="take the call of resume() out of the start of the app",
+        )
+
+
 def legacy_paused(look: Look) -> Iterator[Finding]:
     """Jobs in BullMQ 5's ``paused`` list where nobody reads them, or where a resume loses some."""
     for snapshot in look.snapshots:
@@ -214,6 +240,7 @@ CHECKS: tuple[Check, ...] = (
     unreadable,
     bull_queues,
     paused,
+    resumes_at_start,
     legacy_paused,
     global_concurrency,
     mixed_versions,
