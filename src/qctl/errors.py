@@ -242,6 +242,8 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
 # Errors that have no code of their own, by a part of their text.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
+    # Within a script, where Redis 7 leaves the code out.
+    "The user executing the script can't": _EXPLANATIONS["NOPERM"],
     "unknown command 'SENTINEL'": (
         "what answers is a Redis and no sentinel",
         "name the sentinels (port 26379 as a rule), or use redis://HOST:PORT/DB",

@@ -33,7 +33,12 @@ def make(client: Client, redis_url: str) -> Iterator[Callable[..., Guard]]:
 
     yield make
     for guard in made:
-        guard.release()
+        release(guard)
+
+
+def release(guard: Guard) -> None:
+    guard.free()
+    guard.dismiss()
 
 
 def pid_of(guard: Guard) -> int:
@@ -50,7 +55,7 @@ def test_it_holds_the_leases_and_gives_them_back(
     assert parse_holder(client.call("GET", OTHER.lease)) == ME
     watchdog = pid_of(guard)
     assert is_alive(watchdog)
-    guard.release()
+    release(guard)
     assert client.call("KEYS", "qctl:*") == []
     assert not is_alive(watchdog)
     assert guard.watchdog_pid is None
@@ -61,7 +66,7 @@ def test_whether_a_queue_was_paused_stands_in_its_lease(client: Client, redis_ur
     guard.acquire()
     held = [parse_holder(client.call("GET", keys.lease)) for keys in (Q, OTHER)]
     assert [lease and lease.was_paused for lease in held] == [True, False]
-    guard.release()
+    release(guard)
 
 
 def test_the_second_is_refused_and_leaves_nothing(
@@ -125,7 +130,7 @@ def test_a_drain_of_very_many_queues(make: Callable[..., Guard], client: Client)
     guard = make(*queues)
     guard.acquire()
     assert len(client.call("KEYS", "qctl:lease:*")) == len(queues)
-    guard.release()
+    release(guard)
     assert client.call("KEYS", "qctl:*") == []
 
 

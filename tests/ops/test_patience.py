@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,13 +63,19 @@ def test_other_errors_are_no_outage() -> None:
     assert done == "done"
 
 
-def test_without_patience_or_at_the_operators_wish_it_raises_at_once() -> None:
+def test_without_patience_it_raises_at_once() -> None:
     client = patient(AWAY)
     with client.at_most(0.0), pytest.raises(UnreachableError):
         client.call("GET", "x")
     assert client.patience_s > 0
+
+
+def test_when_the_operator_wants_to_stop_it_tries_little_longer() -> None:
+    assert patient(AWAY, stop=lambda: True).call("GET", "x") == "done"
+    began = time.monotonic()
     with pytest.raises(UnreachableError):
-        patient(AWAY, stop=lambda: True).call("GET", "x")
+        patient(*[AWAY] * 1000, stop=lambda: True).call("GET", "x")
+    assert time.monotonic() - began < 30
 
 
 def test_a_master_of_a_cluster_is_asked_for_anew(start_redis: Callable[..., RedisServer]) -> None:

@@ -55,7 +55,7 @@ def paused(queue: QueueSnapshot) -> Note | None:
     note = queue.pause_note
     if note is None:
         text = "paused, and not through qctl"
-    elif note.verb in {"drain", "restart"}:
+    elif note.is_temporary:
         text = f"left paused by {note}, which no longer runs"
     else:
         text = f"paused by {note}"

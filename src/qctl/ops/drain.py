@@ -29,10 +29,9 @@ from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, Waiting
 from qctl.wire.active import read_active
 from qctl.wire.drain_record import DrainResult, add_drain
-from qctl.wire.events import Event, last_event_id
+from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.transitions import pause
 
 # Events wake the wait at once; this is the net for what they do not tell, such as a lock that runs
 # out.
@@ -64,7 +63,7 @@ def drain(
     # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
     stays = " --keep-paused" if options.keep_paused else " (stays paused)" if kept else ""
     holder = this_process(f"{options.verb}{stays}")
-    was_paused = {snapshot.keys: snapshot.paused for snapshot in plan.snapshots}
+    was_paused = {s.keys: s.paused and s.keys not in plan.left_behind for s in plan.snapshots}
     # From the leases on, a Redis that goes away is sat out.
     patient = PatientClient(client, stop)
     guard = Guard(patient, address.url, holder, was_paused)
@@ -135,15 +134,11 @@ def _record(client: Client, prefix: str, report: DrainReport) -> None:
 
 
 def _pause(state: DrainState) -> Iterator[Step]:
-    client = state.client
     for keys in state.queues:
-        # Before the pause: a queue that is paused already is followed from here.
-        before = last_event_id(client, keys)
-        done = pause(client, keys, state.holder, use_list=keys in state.plan.mixed)
-        state.begin(keys, done.event_id or before, changed=done.changed)
+        changed = state.pause(keys)
         take_inventory(state, keys)
         follow_active(state, keys, state.cursors[keys])
-        yield Paused(keys.name, done.changed)
+        yield Paused(keys.name, changed)
 
 
 def _wait_and_restart(state: DrainState) -> Iterator[Step]:

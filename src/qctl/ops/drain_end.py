@@ -9,13 +9,15 @@ from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
 from qctl.ops import holding
 from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
+from qctl.ops.plan import stays_paused
 from qctl.ops.proof import Verdict, prove, unproved
-from qctl.ops.steps import DrainReport, Recovered, Resumed, Step
+from qctl.ops.resuming import confirm, resume_own
+from qctl.ops.steps import DrainReport, Recovered, Step
 from qctl.wire.active import read_active
 from qctl.wire.clients import list_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.transitions import resume, retry_stalled
+from qctl.wire.transitions import retry_stalled
 
 # How long to watch for the first job after the resume: a worker that missed its marker looks again
 # after BullMQ's drainDelay, 5 s.
@@ -43,15 +45,14 @@ class DrainEnd:
             if state.in_the_way and state.old_pids:
                 yield from self._put_back_sole()
             if not keep_paused:
-                yield from self._resume()
+                yield from resume_own(state)
             has_left_jobs = state.old_pids or state.is_process_gone
             if has_left_jobs and state.plan.strategy != "roll":
                 yield from self._recover_orphans()
                 yield from self._await_locks()
             if has_restarted and not keep_paused:
                 self._await_first_start()
-            state.guard.release()
-            self._is_closed = True
+            self._release()
         except QctlError as error:
             self._leave_to_watchdog(error)
 
@@ -60,12 +61,18 @@ class DrainEnd:
         if self._is_closed:
             return
         try:
-            for _ in self._resume():
+            for _ in resume_own(self._state):
                 pass
-            self._state.guard.release()
-            self._is_closed = True
+            self._release()
         except QctlError as error:
             self._leave_to_watchdog(error)
+
+    def _release(self) -> None:
+        """Give the leases back, and dismiss the watchdog once nothing can bring our pause back."""
+        guard = self._state.guard
+        guard.free()
+        guard.dismiss(watch_s=confirm(self._state))
+        self._is_closed = True
 
     def _leave_to_watchdog(self, error: QctlError) -> None:
         state = self._state
@@ -82,29 +89,6 @@ class DrainEnd:
             state.notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
         state.guard.abandon()
         self._is_closed = True
-
-    def _resume(self) -> Iterator[Step]:
-        state = self._state
-        # Somebody else may have paused it meanwhile, and means it.
-        state.follow()
-        for keys in sorted(state.paused_here):
-            done = resume(state.client, keys, owner=state.holder.owner)
-            if done.changed:
-                state.paused_here.discard(keys)
-                state.resumes.add(done.event_id)
-                state.resumed_at_ms = int(done.event_id.partition("-")[0])
-                yield Resumed(keys.name, done.moved)
-            elif keys in state.paused_by_others:
-                state.notes.append(
-                    f"{keys.name} was paused by somebody else meanwhile, so it stays paused; when "
-                    f"they are done: {command(keys.prefix, 'resume', keys.name)}"
-                )
-            else:
-                state.paused_here.discard(keys)
-                state.resumed_by_others.add(keys)
-                if keys not in state.resumed_at_start:
-                    state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
-        state.ledger.resumed()
 
     # Jobs that lost their worker
 
@@ -264,11 +248,11 @@ class DrainEnd:
             idle_s=None if trouble else ledger.idle_s(now_ms),
             old_pids=tuple(state.old_pids),
             new_pids=tuple(state.new_pids),
-            resumed=state.paused_any and not state.paused_here,
+            resumed=_is_resumed(state),
             unserved=unserved,
             still_active=state.shown(orphans=False) if outcome == "timeout" else (),
             paused_again=state.times_paused_again.total(),
-            notes=tuple(state.notes),
+            notes=(*_paused_before(state), *state.notes),
             error=_text(error),
             exit_status=_exit_status(outcome, error, verdict),
         )
@@ -309,6 +293,22 @@ class DrainEnd:
             state.notes.append(
                 f"{what} deleted meanwhile without an event, as BullMQ's queue.drain() does"
             )
+
+
+def _paused_before(state: DrainState) -> Iterator[str]:
+    """What became of queues that were paused when the drain began."""
+    for snapshot in state.plan.snapshots:
+        keys, note = snapshot.keys, snapshot.pause_note
+        if keys in state.plan.left_behind:
+            yield f"{keys.name} had been left paused by {note}; this drain has taken that over"
+        elif snapshot.paused:
+            yield stays_paused(snapshot)
+
+
+def _is_resumed(state: DrainState) -> bool | None:
+    if state.paused_here or not (state.paused_any or state.resumed_here):
+        return False
+    return None if state.is_unconfirmed else True
 
 
 def _text(error: QctlError | None) -> str | None:

@@ -24,7 +24,7 @@ from qctl.wire.events import READ_COUNT, Event, last_event_id, order, read_event
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.stream_starts import read_gaps
-from qctl.wire.transitions import disown_pause
+from qctl.wire.transitions import disown_pause, pause
 
 # The longest time in which a wish to stop goes unheard.
 BLOCK_MS = 200
@@ -59,7 +59,9 @@ class DrainState:
     Args:
         client: sits out a Redis that is away; see there for what may be sent over it.
         cursors: the last event seen of each queue.
-        paused_here: queues that this drain paused and that are not resumed yet.
+        paused_here: queues that this drain paused, or may have, and that are not resumed yet.
+        resumed_here: those that it has resumed.
+        is_unconfirmed: whether a failover now may undo that.
         paused_by_others: queues that somebody else paused as well, after us.
         inventory: the jobs of all queues, running or not.
         missed: queues of whose events some may have been cut off before they were read.
@@ -69,6 +71,9 @@ class DrainState:
         resumed_lately: how often somebody else resumed each queue since the last restart.
         times_paused_again: how often each queue was paused again for that reason.
         resumed_at_start: queues that were resumed while a new process started, with its target.
+        disowned: queues whose pause is no longer ours, since somebody else wants it, too.
+        to_disown: those of them of which Redis does not know yet.
+        unchecked: from where on it is not known yet whether events were cut off.
         left: processes that are not restarted yet.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
@@ -89,6 +94,8 @@ class DrainState:
     cursors: dict[QueueKeys, str] = field(default_factory=dict)
     missed: set[QueueKeys] = field(default_factory=set)
     paused_here: set[QueueKeys] = field(default_factory=set)
+    resumed_here: set[QueueKeys] = field(default_factory=set)
+    is_unconfirmed: bool = False
     paused_any: bool = False
     paused_by_others: set[QueueKeys] = field(default_factory=set)
     resumed_by_others: set[QueueKeys] = field(default_factory=set)
@@ -99,6 +106,8 @@ class DrainState:
     resumed_at_start: dict[QueueKeys, str] = field(default_factory=dict)
     left: list[ManagedProcess] = field(default_factory=list)
     disowned: set[QueueKeys] = field(default_factory=set)
+    to_disown: set[QueueKeys] = field(default_factory=set)
+    unchecked: dict[QueueKeys, str] = field(default_factory=dict)
     paused_at_ms: int | None = None
     resumed_at_ms: int | None = None
     active: list[ActiveJob] = field(default_factory=list)
@@ -113,6 +122,25 @@ class DrainState:
     def queues(self) -> tuple[QueueKeys, ...]:
         return self.plan.queues
 
+    def pause(self, keys: QueueKeys) -> bool:
+        """Pause a queue and follow it from there; whether that, and not somebody before us, did it.
+
+        One that a drain has left behind becomes ours.
+        """
+        before = last_event_id(self.client, keys)
+        # Until the answer is here, it may be paused by us.
+        self.paused_here.add(keys)
+        done = pause(
+            self.client,
+            keys,
+            self.holder,
+            claim=keys in self.plan.left_behind,
+            use_list=keys in self.plan.mixed,
+        )
+        # A queue that is paused already is followed from before.
+        self.begin(keys, done.event_id or before, changed=done.changed)
+        return done.changed
+
     def begin(self, keys: QueueKeys, cursor: str, *, changed: bool) -> None:
         """Follow a queue from an event on.
 
@@ -126,6 +154,8 @@ class DrainState:
             self.paused_here.add(keys)
             self.paused_any = True
             self.paused_at_ms = self.paused_at_ms or int(cursor.partition("-")[0])
+        else:
+            self.paused_here.discard(keys)
 
     def is_ours(self, keys: QueueKeys) -> bool:
         """Whether the pause note of a queue is ours, unless somebody took it away."""
@@ -147,6 +177,7 @@ class DrainState:
         self.paused_any = True
         self.paused_at_ms = self.paused_at_ms or int(event_id.partition("-")[0])
         self.disowned.discard(keys)
+        self.to_disown.discard(keys)
         self.resumed_lately[keys] += 1
         self.times_paused_again[keys] += 1
         return True
@@ -159,25 +190,33 @@ class DrainState:
         """
         before = dict(self.cursors)
         events = read_events(self.client, self.cursors, block_ms=BLOCK_MS if wait else 0)
-        if events:
-            news = {keys for keys, _ in events}
-            self._note_gaps({keys: before[keys] for keys in news})
+        # First what needs no Redis, which may go away: these events do not come again.
         self.ledger.follow(events)
         self.inventory.follow(events)
         for keys, event in events:
-            if event.name == "paused" and event.id in self.own_pauses:
-                self.resumed_at_ms = None
-            elif event.name == "paused":
-                self.paused_by_others.add(keys)
-                # In Redis, so that the watchdog knows it, too.
-                disown_pause(self.client, keys, self.holder.owner)
-                self.disowned.add(keys)
-            elif event.name == "resumed":
-                self.paused_by_others.discard(keys)
-                self.resumed_at_ms = event.at_ms
-                if event.id not in self.resumes:
-                    self.resumed_by_others.add(keys)
+            self.unchecked.setdefault(keys, before[keys])
+            self._follow_pauses(keys, event)
+        for keys in [*self.to_disown]:
+            # In Redis, so that the watchdog knows it, too.
+            disown_pause(self.client, keys, self.holder.owner)
+            self.to_disown.discard(keys)
+        if self.unchecked:
+            self._note_gaps(self.unchecked)
+            self.unchecked.clear()
         return events
+
+    def _follow_pauses(self, keys: QueueKeys, event: Event) -> None:
+        if event.name == "paused" and event.id in self.own_pauses:
+            self.resumed_at_ms = None
+        elif event.name == "paused":
+            self.paused_by_others.add(keys)
+            self.disowned.add(keys)
+            self.to_disown.add(keys)
+        elif event.name == "resumed":
+            self.paused_by_others.discard(keys)
+            self.resumed_at_ms = event.at_ms
+            if event.id not in self.resumes:
+                self.resumed_by_others.add(keys)
 
     def _note_gaps(self, cursors: dict[QueueKeys, str]) -> None:
         gaps = read_gaps(self.client, {k: at for k, at in cursors.items() if k not in self.missed})

@@ -87,15 +87,26 @@ class Guard:
         stopping = {"pid": process.pid, "started_at": started_at, "within_s": within_s}
         self._tell({"stopping": stopping})
 
-    def release(self) -> None:
-        """Give the leases back and dismiss the watchdog.
+    def free(self) -> None:
+        """Give the leases back; the watchdog stays on duty.
 
         Raises:
-            UnreachableError: Redis is away; then the watchdog stays on duty.
+            UnreachableError: Redis is away.
         """
         for keys in self._leases:
             free_lease(self._client, keys, self._holder.owner)
-        self._tell({"goodbye": True})
+
+    def dismiss(self, *, watch_s: float = 0.0) -> None:
+        """Let the watchdog go.
+
+        Args:
+            watch_s: not at once: for so long it first looks whether our pause comes back, on its
+                own.
+        """
+        self._tell({"goodbye": True, "watch_s": watch_s})
+        if watch_s:
+            self.abandon()
+            return
         self._close_pipe()
         if self._watchdog is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -103,7 +114,7 @@ class Guard:
             self._watchdog = None
 
     def abandon(self) -> None:
-        """Leave the rest to the watchdog, which goes on when qctl has ended."""
+        """Leave the rest to the watchdog, which goes on when the pipe is closed."""
         self._close_pipe()
         if self._watchdog is not None:
             # It outlives us on purpose; without this, Popen would complain that it still runs.

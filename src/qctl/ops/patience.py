@@ -15,6 +15,9 @@ T = TypeVar("T")
 # How long Redis may be away in the middle of an operation that has begun: a failover by Sentinel
 # takes 30 s by its defaults, and some.
 AWAY_S = 60.0
+# How long a call is repeated when the operator wants to stop: one cut connection is no reason to
+# leave things undone.
+STOPPING_S = 1.0
 # First and longest pause between two attempts.
 _PAUSE_S = (0.02, 0.5)
 
@@ -27,7 +30,7 @@ class PatientClient:
 
     Args:
         client: the connection itself.
-        stop: asked between attempts; when it says True the trouble is raised at once.
+        stop: asked between attempts; when it says True there are a few more at most.
 
     Attributes:
         patience_s: how long a call is repeated, in seconds; 0 raises at once.
@@ -88,7 +91,8 @@ class PatientClient:
                 if not is_outage(error):
                     raise
                 self.outages += 1
-                if self._stop() or time.monotonic() - began >= self.patience_s:
+                patience_s = min(self.patience_s, STOPPING_S) if self._stop() else self.patience_s
+                if time.monotonic() - began >= patience_s:
                     raise
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, longest_s)

@@ -18,6 +18,7 @@ from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
 from qctl.ops.versions import installed_by_queue, require_safe_pause
 from qctl.wire.active import ActiveJob, read_active
+from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -41,6 +42,8 @@ class DrainPlan:
         guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
         strategy: ``pause`` the queues meanwhile, or ``roll``: one process after another.
         mixed: queues of both lines of BullMQ that are paused all the same, each with a warning.
+        left_behind: queues that a drain has paused which no longer runs, and left paused. This one
+            takes them over.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -50,6 +53,7 @@ class DrainPlan:
     guessed: str = ""
     strategy: str = "pause"
     mixed: Mapping[QueueKeys, str] = field(default_factory=dict)
+    left_behind: frozenset[QueueKeys] = frozenset()
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -121,7 +125,21 @@ def make_plan(
         guessed=guessed,
         strategy=strategy or "pause",
         mixed=mixed,
+        left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(client, s)),
     )
+
+
+def _is_left_behind(client: Client, snapshot: QueueSnapshot) -> bool:
+    """Whether the queue's pause is that of a drain which is gone, its watchdog included.
+
+    Not if an event tells that it was resumed since: then somebody else has paused it, whose client
+    knows nothing of the note.
+    """
+    note = snapshot.pause_note
+    if not snapshot.paused or note is None or not note.is_temporary:
+        return False
+    events = past_events(client, snapshot.keys, since=f"{note.at_ms}-0")
+    return not any(event.name == "resumed" for event in events)
 
 
 def _only_target(
@@ -269,12 +287,20 @@ def _warnings(plan: DrainPlan) -> Iterable[str]:
         name = snapshot.keys.name
         if snapshot.keys in plan.mixed:
             yield plan.mixed[snapshot.keys]
-        if snapshot.paused:
-            by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
-            yield (
-                f"{name} is paused already{by} and stays paused at the end; when that is no "
-                f"longer wanted: {command(snapshot.keys.prefix, 'resume', name)}"
-            )
+        if snapshot.keys in plan.left_behind:
+            yield f"{name} was left paused by {snapshot.pause_note}: this drain takes that over"
+        elif snapshot.paused:
+            yield stays_paused(snapshot)
+
+
+def stays_paused(snapshot: QueueSnapshot) -> str:
+    """What to say of a queue that somebody paused before the drain."""
+    by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+    name = snapshot.keys.name
+    return (
+        f"{name} was paused before{by} and stays paused at the end; when that is no longer wanted: "
+        f"{command(snapshot.keys.prefix, 'resume', name)}"
+    )
 
 
 def running_jobs(

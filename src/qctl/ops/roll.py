@@ -70,7 +70,11 @@ class Roll:
     def _begin(self) -> None:
         state = self._state
         for keys in state.queues:
-            state.cursors[keys] = last_event_id(state.client, keys)
+            if keys in state.plan.left_behind:
+                # So that it is resumed at the end.
+                state.pause(keys)
+            else:
+                state.cursors[keys] = last_event_id(state.client, keys)
             take_inventory(state, keys)
         jobs = read_active(state.client, state.queues)
         state.inventory.begin_active(job.key for job in jobs)

@@ -163,7 +163,8 @@ class DrainReport:
         proof: what ``lost`` rests on.
         idle_s: the longest time in which nothing ran although jobs waited; None when it could not
             be measured.
-        resumed: whether the queues that this drain paused run again.
+        resumed: whether the queues that this drain paused run again; None when a replica that may
+            take over has not acknowledged it.
         unserved: queues that run and have no worker connected; None when that is unknown.
         paused_again: how often a queue was paused again because somebody else had resumed it.
         still_active: what still runs, after a timeout.
@@ -189,7 +190,7 @@ class DrainReport:
     idle_s: float | None = None
     old_pids: tuple[int, ...] = ()
     new_pids: tuple[int, ...] = ()
-    resumed: bool = False
+    resumed: bool | None = False
     proof: Proof = Proof()
     unserved: tuple[str, ...] | None = None
     paused_again: int = 0

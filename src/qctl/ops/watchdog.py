@@ -7,7 +7,8 @@ that Redis does not: the pause note names the drain that paused a queue, so it c
 somebody else's pause nor resume twice.
 
 The messages on the pipe are lines of JSON: first a ``Charge``, then ``{"stopping": …}`` before each
-restart, at last ``{"goodbye": true}``. The Redis URL, which may hold a password, goes through the
+restart, at last ``{"goodbye": true}``, with ``watch_s`` where a failover may bring the pause back:
+so long it looks again. The Redis URL, which may hold a password, goes through the
 pipe and so never shows in a process list.
 """
 
@@ -25,11 +26,16 @@ from qctl.connect import Client, connect
 from qctl.errors import QctlError, is_outage
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
+from qctl.wire.replication import can_lose_writes
 from qctl.wire.transitions import free_lease, hold_lease, resume
 
 RENEW_S = LEASE_TTL_MS / 3 / 1000
 # Redis may be away for long; after this time an operator has long taken over.
 GIVE_UP_S = 24 * 3600.0
+# After a resume that Redis may yet lose: how long it has to last without an outage, and the most.
+WATCH_S = 10.0
+WATCH_EVERY_S = 0.5
+WATCH_AWAY_S = 600.0
 READY = b"ready\n"
 
 
@@ -79,10 +85,13 @@ class Watchdog:
             for line in lines:
                 message = json.loads(line)
                 if message.get("goodbye"):
+                    self.watch(message.get("watch_s", 0.0))
                     return
                 self._stopping = message.get("stopping")
         self._await_stopped()
         self.undo()
+        with contextlib.suppress(QctlError):
+            self.watch(WATCH_S if can_lose_writes(self._client) else 0.0)
 
     def undo(self) -> None:
         """Resume what the drain paused and give the leases back, as soon as Redis lets us."""
@@ -103,6 +112,27 @@ class Watchdog:
             if pending:
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, 5.0)
+
+    def watch(self, watch_s: float) -> None:
+        """Resume again what comes back paused by us: a failover may have lost the resume.
+
+        Args:
+            watch_s: how long Redis must have been there, with the queues running, before the end.
+        """
+        now = time.monotonic()
+        until, give_up = now + watch_s, now + max(watch_s, WATCH_AWAY_S)
+        while (now := time.monotonic()) < min(until, give_up):
+            for keys, holder in self._leases.items():
+                try:
+                    if resume(self._client, keys, owner=holder.owner).changed:
+                        until = now + watch_s
+                    free_lease(self._client, keys, holder.owner)
+                except QctlError as error:
+                    if not is_outage(error):
+                        return
+                    # Whoever answers next may not know of it.
+                    until = time.monotonic() + watch_s
+            time.sleep(WATCH_EVERY_S)
 
     def _renew(self) -> None:
         for keys, holder in self._leases.items():

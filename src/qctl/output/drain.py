@@ -198,19 +198,21 @@ def _headline(report: DrainReport, prefix: str) -> str:
         text = f"timed out: jobs were still running after {done} had been restarted"
     parts = [text]
     unserved = report.unserved or ()
-    if report.resumed:
+    if report.resumed is not False:
         served = [queue for queue in report.queues if queue not in unserved]
         if served:
             # A process that was stopped and has no successor may take its workers along.
             is_sure = report.unserved is not None and len(report.new_pids) >= len(report.old_pids)
             runs = "running again" if is_sure else "resumed"
             parts.append(f"{', '.join(map(visible, served))} {runs}")
+        if report.resumed is None:
+            parts.append("a failover may still undo that")
     elif report.strategy != "roll" and report.outcome in {"drained", "restarted"}:
         resume = visible(command(prefix, "resume", *report.queues))
         parts.append(f"paused still, until: {resume}")
     if unserved:
         names = ", ".join(map(visible, unserved))
-        is_resumed = "resumed, but " if report.resumed else ""
+        is_resumed = "" if report.resumed is False else "resumed, but "
         parts.append(f"{names} {is_resumed}without a worker: none is connected")
     return "; ".join(parts)
 

@@ -32,6 +32,11 @@ class Holder:
     at_ms: int
     was_paused: bool = False
 
+    @property
+    def is_temporary(self) -> bool:
+        """Whether its pause is to end with the command, which resumes the queue: by a drain."""
+        return self.verb in {"drain", "restart"}
+
     def __str__(self) -> str:
         verb, user, host = map(_one_line, (self.verb, self.user, self.host))
         return f"qctl {verb} of {user}@{host} (pid {self.pid})"

@@ -1,0 +1,106 @@
+"""The resume at the end of a drain: of what is its own, and so that it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qctl.errors import ReplyError, is_outage
+from qctl.ops.commands import command
+from qctl.ops.drain_state import DrainState
+from qctl.ops.steps import Resumed, Step
+from qctl.ops.watchdog import WATCH_S
+from qctl.wire.events import past_events
+from qctl.wire.keys import QueueKeys
+from qctl.wire.replication import await_replicas, can_lose_writes
+from qctl.wire.snapshot import are_paused
+from qctl.wire.transitions import Resume, resume
+
+# How long replicas get to acknowledge the resume.
+CONFIRM_MS = 1000
+# How long the watchdog looks again when they did not.
+UNCONFIRMED_WATCH_S = 60.0
+
+
+def resume_own(state: DrainState) -> Iterator[Step]:
+    """Resume what this drain has paused, or may have: a pause whose reply was lost is among it.
+
+    The note says whose a pause is: every queue is tried, and somebody else's pause left alone.
+
+    Raises:
+        QctlError: Redis is away for too long, or refuses; queues may still be paused by us.
+    """
+    # Somebody else may have paused it meanwhile, and means it.
+    state.follow()
+    for keys in sorted(state.queues):
+        outages = state.client.outages
+        done = _resume(state, keys)
+        if not done.changed and keys not in state.paused_here:
+            continue
+        if not done.changed and _is_paused(state, keys):
+            state.notes.append(
+                f"{keys.name} was paused by somebody else meanwhile, so it stays paused; when "
+                f"they are done: {command(keys.prefix, 'resume', keys.name)}"
+            )
+            continue
+        state.paused_here.discard(keys)
+        event_id = done.event_id
+        if not done.owned and state.client.outages > outages:
+            # The call was repeated, and found its own work done.
+            event_id = _resumed_event(state, keys)
+        if done.changed or event_id:
+            state.resumed_here.add(keys)
+            state.resumes.add(event_id)
+            state.resumed_at_ms = int(event_id.partition("-")[0] or 0) or state.redis_now_ms()
+            yield Resumed(keys.name, done.moved)
+        elif keys in state.cursors:
+            state.resumed_by_others.add(keys)
+            if keys not in state.resumed_at_start:
+                state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
+    state.ledger.resumed()
+
+
+def _resume(state: DrainState, keys: QueueKeys) -> Resume:
+    try:
+        return resume(state.client, keys, owner=state.holder.owner)
+    except ReplyError as error:
+        if is_outage(error) or _is_paused(state, keys):
+            raise
+        # It failed half way, behind the point from which on workers take jobs.
+        state.notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
+        return Resume(changed=True, moved=0, owned=True, event_id="")
+
+
+def _resumed_event(state: DrainState, keys: QueueKeys) -> str:
+    """The id of the last ``resumed`` event since we paused the queue; empty if there is none."""
+    events = past_events(state.client, keys, since=state.cursors.get(keys, "-"))
+    return next((event.id for event in events if event.name == "resumed"), "")
+
+
+def _is_paused(state: DrainState, keys: QueueKeys) -> bool:
+    return are_paused(state.client, [keys])[0]
+
+
+def confirm(state: DrainState) -> float:
+    """See whether the resume outlives a failover.
+
+    To be called behind the last write, which is what replicas are asked to acknowledge.
+
+    Returns:
+        For how many seconds the watchdog should look again; 0 when nothing can undo the resume.
+    """
+    if not state.resumed_here or not can_lose_writes(state.client):
+        return 0.0
+    confirmed = await_replicas(state.client, CONFIRM_MS)
+    # Another master may answer by now, which has not heard of it.
+    for keys in sorted(state.resumed_here):
+        resume(state.client, keys, owner=state.holder.owner)
+    if confirmed:
+        return WATCH_S
+    state.is_unconfirmed = True
+    names = ", ".join(keys.name for keys in sorted(state.resumed_here))
+    state.notes.append(
+        f"{names} runs again, but not every replica has acknowledged that: a failover now would "
+        f"pause it again. The watchdog (pid {state.guard.watchdog_pid}) resumes it then; it looks "
+        f"for {UNCONFIRMED_WATCH_S:.0f} s"
+    )
+    return UNCONFIRMED_WATCH_S

@@ -1,0 +1,62 @@
+"""Whether what was written is safe from a failover, or from a Redis that is killed."""
+
+from __future__ import annotations
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+from qctl.wire.jobs import number
+
+
+def can_lose_writes(client: Client) -> bool:
+    """Whether a write that was answered may be undone and the data before it come back.
+
+    Replicas are behind their master, and an append-only file behind the memory. A Redis that has
+    neither has a snapshot at most, and loses jobs with anything else. True where it is unknown.
+    """
+    return any(_replicas(node) != 0 or _has_aof(node) for node in client.masters())
+
+
+def await_replicas(client: Client, timeout_ms: int) -> bool:
+    """Whether every replica acknowledges what was written last over this client's connections.
+
+    Args:
+        timeout_ms: how long each master waits for its replicas, in milliseconds.
+
+    Returns:
+        False also where it cannot be asked.
+    """
+    for node in client.masters():
+        replicas = _replicas(node)
+        if replicas is None:
+            return False
+        if replicas:
+            try:
+                reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
+            except ReplyError:
+                # Not granted, or a replica by now.
+                return False
+            if int(reached) < replicas:
+                return False
+    return True
+
+
+def _replicas(node: Client) -> int | None:
+    found = _info(node, "replication")
+    return None if found is None else number(found.get("connected_slaves")) or 0
+
+
+def _has_aof(node: Client) -> bool:
+    found = _info(node, "persistence")
+    return found is None or found.get("aof_enabled") == "1"
+
+
+def _info(node: Client, section: str) -> dict[str, str] | None:
+    """None when this user may not ask."""
+    try:
+        text = str(node.call("INFO", section))
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
+        return None
+    lines = (line.partition(":") for line in text.splitlines())
+    return {name: value for name, colon, value in lines if colon}
