@@ -10,7 +10,7 @@ import pytest
 from qctl.connect import Client
 from qctl.ops import proof
 from qctl.ops.drain_state import DrainState
-from qctl.ops.inventory import JobKey
+from qctl.ops.inventory import Balance, JobKey
 from qctl.ops.proof import Verdict, prove, take_inventory
 from qctl.wire.active import read_active
 from qctl.wire.events import last_event_id
@@ -250,6 +250,16 @@ def test_a_large_list_that_is_destroyed_is_lost(store: Client) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_where_others_were_deleted_only_those_that_were_seen_are_lost(store: Client) -> None:
+    for number in range(30):
+        put(store, str(number))
+    state = begin(store)
+    store.call("DEL", Q("wait"), Q("0"))
+    verdict = prove(state)
+    assert (verdict.lost, verdict.proof.why) == (9, "q has 30 jobs fewer than its events explain")
+
+
+@pytest.mark.usefixtures("small")
 def test_a_loss_outside_the_sample_makes_the_answer_unknown(store: Client) -> None:
     for number in range(30):
         put(store, str(number))
@@ -266,11 +276,16 @@ def test_iterations_that_replace_others_are_accounted_for(store: Client) -> None
         put(store, str(number))
     put(store, "repeat:s:1", "delayed")
     state = begin(store)
-    store.call("DEL", Q("delayed"), Q("repeat:s:1"))
-    put(store, "repeat:s:2", "delayed")
-    emit(store, "added", "repeat:s:2")
-    emit(store, "delayed", "repeat:s:2")
+    for number in range(2, 5):
+        store.call("DEL", Q("delayed"), Q(f"repeat:s:{number - 1}"))
+        put(store, f"repeat:s:{number}", "delayed")
+        emit(store, "added", f"repeat:s:{number}")
+        # That an earlier one runs once more does not make the present one due.
+        emit(store, "waiting", "repeat:s:0", prev="failed")
+        emit(store, "active", "repeat:s:0", prev="waiting")
+        emit(store, "completed", "repeat:s:0", prev="active")
     assert prove(state).lost == 0
+    assert state.inventory.balance(Q) == Balance(missing=3, replaced=3)
 
 
 # Events that are missing

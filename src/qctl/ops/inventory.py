@@ -68,7 +68,9 @@ class _Held:
     delta: int = 0
     cleaned: int = 0
     replaced: int = 0
-    # Schedulers whose present iteration runs or has run: the next one replaces nothing.
+    # By scheduler its present iteration, and whether that runs or has run: then the next one
+    # replaces nothing.
+    iterations: dict[str, str] = field(default_factory=dict)
     due: set[str] = field(default_factory=set)
 
     def counts(self, event: Event) -> bool:
@@ -178,8 +180,12 @@ def _count(held: _Held, event: Event) -> None:
             scheduler = job_id.rpartition(":")[0]
             held.replaced += scheduler not in held.due
             held.due.discard(scheduler)
+            held.iterations[scheduler] = job_id
     elif name == "active" and job_id.startswith(_ITERATION):
-        held.due.add(job_id.rpartition(":")[0])
+        scheduler = job_id.rpartition(":")[0]
+        # An earlier iteration may run again.
+        if held.iterations.get(scheduler, job_id) == job_id:
+            held.due.add(scheduler)
     elif name in _FINISHED or (name == "removed" and previous not in _NOT_COUNTED):
         held.delta -= 1
     elif name == "waiting" and previous in _FINISHED:

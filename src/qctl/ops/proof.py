@@ -168,7 +168,8 @@ def _verdict(state: DrainState, known: list[QueueKeys], deleted: list[JobKey]) -
         elif not inventory.is_complete(keys):
             missing = inventory.balance(keys).missing
             own = state.ledger.lost_of(keys)
-            if own:
+            if own and not any(job[0] == keys for job in deleted):
+                # What happened to those that were looked for happened to the others.
                 lost += max(missing - own, 0)
             elif not inventory.balance(keys).agrees:
                 less = "fewer" if missing > 0 else "more"
