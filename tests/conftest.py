@@ -86,7 +86,7 @@ class FakeClient(FakeRedisClient):
 
     info = (
         "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nprocess_id:1\r\n"
-        "role:master\r\nmaxmemory:0\r\n"
+        "role:master\r\nmaxmemory:0\r\naof_enabled:0\r\nrdb_last_bgsave_status:ok\r\n"
     )
 
     def __init__(self) -> None:

@@ -100,14 +100,32 @@ def test_colours_are_for_terminals(qctl: Typed, client: Client) -> None:
     assert "\x1b[" not in qctl().out
 
 
+def test_repeatables_that_it_cannot_read_are_not_none(qctl: Typed, client: Client) -> None:
+    put(client, "1", "completed")
+    assert "none" in rows(qctl("q").out)["Scheduled"]
+    client.call("ZADD", Q("repeat"), 1, "old::::* * * * *")
+    ran = qctl("q")
+    assert "unknown" in rows(ran.out)["Scheduled"]
+    assert "1 more was not looked at" in ran.out
+    assert json.loads(qctl("q", "--json").out)["schedules_unread"] == 1
+
+
+def test_a_scheduler_that_is_overdue_is_not_called_unaffected(qctl: Typed, client: Client) -> None:
+    put(client, "1", "completed")
+    schedule(client, int(time.time() * 1000) - 3_600_000)
+    ran = qctl("q")
+    assert "1 overdue" in rows(ran.out)["Scheduled"]
+    assert "next due 1 h ago" in ran.out
+
+
 def test_without_a_stalled_check_nobody_promises_a_second_run(qctl: Typed, client: Client) -> None:
     fill(client, jobs=1)
-    (line,) = [row for row in qctl("q").out.splitlines() if row.startswith("Run again")]
+    line = rows(qctl("q").out)["Run again"]
     assert "unknown" in line
     assert "no stalled check has run lately" in line
     client.call("SET", Q("stalled-check"), round(time.time() * 1000), "PX", 30_000)
-    (line,) = [row for row in qctl("q").out.splitlines() if row.startswith("Run again")]
-    assert " in " in line
+    line = rows(qctl("q").out)["Run again"]
+    assert line.startswith("in ")
     assert "unknown" not in line
 
 

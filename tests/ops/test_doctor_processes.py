@@ -71,7 +71,8 @@ def completed(client: Client, *runtimes_ms: int, name: str = "job") -> None:
 def test_a_kill_timeout_that_is_too_short(client: Client, run: Run) -> None:
     completed(client, *[10] * 30)
     completed(client, 5000, 5000, 4000, 3000, name="rare")
-    assert of(run(APP), "kill-timeout") == []
+    diagnosis = run(APP)
+    assert (of(diagnosis, "kill-timeout"), result(diagnosis, "kill-timeout").why) == ([], "")
     completed(client, *[100] * 10, *[2500] * 10, name="slow")
     (finding,) = of(run(APP, replace(APP, key="1", kill_timeout_ms=9000)), "kill-timeout")
     assert finding.severity == "warning"
@@ -82,6 +83,15 @@ def test_a_kill_timeout_that_is_too_short(client: Client, run: Run) -> None:
     assert finding.evidence["jobs_looked_at"] == 20
     assert "set kill_timeout to 4000 ms or more" in finding.remedy
     assert of(run(replace(APP, kill_timeout_ms=2500)), "kill-timeout") == []
+
+
+def test_durations_that_are_not_kept_are_unknown(client: Client, run: Run) -> None:
+    put(client, "0", "paused")
+    completed(client, 5000, 4000)
+    diagnosis = run(APP)
+    assert of(diagnosis, "kill-timeout") == []
+    why = result(diagnosis, "kill-timeout").why
+    assert why == "how long the jobs of pm2:app take is unknown: too few are kept"
 
 
 def test_a_target_whose_queues_cannot_be_told(

@@ -12,8 +12,8 @@ import pytest
 from qctl.connect import Client, connect, parse_url
 from qctl.ops.doctor import examine
 from qctl.wire import server
-from tests.ops.doctor_lab import SETTINGS, found
-from tests.servers import RedisServer, wait_until
+from tests.ops.doctor_lab import SETTINGS, diagnose, found, of
+from tests.servers import RedisServer, limited_user, wait_until
 from tests.wire.build import put
 
 REDIS = ("eviction", "persistence", "memory", "redis-version", "clock", "replica")
@@ -99,7 +99,7 @@ def test_snapshots_that_cannot_be_asked_for(client: Client, says: Callable[..., 
 
 
 def test_memory_near_its_limit_names_what_holds_it(
-    client: Client, says: Callable[..., None]
+    client: Client, redis_url: str, says: Callable[..., None]
 ) -> None:
     for number in range(100):
         put(client, str(number), "completed", data="x" * 5000)
@@ -111,6 +111,10 @@ def test_memory_near_its_limit_names_what_holds_it(
     first = finding.evidence["largest"][0]
     assert (first["queue"], first["holds"], first["count"]) == ("q", "100 completed jobs", 100)
     assert 500_000 < first["estimated_bytes"] < 1_000_000
+    with limited_user(client, redis_url, "~*", "+@all", "-memory") as (url, lowly):
+        (finding,) = of(diagnose(lowly, url), "memory")
+    assert finding.evidence["largest"] is None
+    assert "the most of these queues: unknown" in finding.what
     says(used_memory_bytes=99, maxmemory_bytes=100)
     assert found(client, "memory")[0].severity == "error"
     says(used_memory_bytes=79, maxmemory_bytes=100)

@@ -15,6 +15,7 @@ from qctl.wire import heartbeats
 from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import Counts
+from tests.servers import limited_user
 from tests.wire.build import Q, put
 
 NOWHERE = Path("/nonexistent")
@@ -160,3 +161,14 @@ def test_own_workers_by_queue_and_target(store: Client, most: int) -> None:
         OwnWorkers("q00", "qctl:w", 2, 10, 3, 24),
         OwnWorkers(name, "", 1, 5, 3, 12),
     }
+
+
+def test_own_workers_that_may_not_be_seen_are_not_called_absent(
+    client: Client, redis_url: str
+) -> None:
+    put(client, "1", "completed")
+    assert read(client).remarks == ()
+    with limited_user(client, redis_url, "~bull:*", "+@all") as (_, lowly):
+        found = read(lowly)
+    assert found.own_workers == ()
+    assert "whether qctl's own workers run is unknown" in found.remarks[0]

@@ -98,6 +98,10 @@ def test_hazards(fields: dict[str, Any], hazard: str, is_writable: bool | None) 
         # INFO is denied, or leaves it out.
         ({"role": None}, None),
         ({"maxmemory_bytes": None}, None),
+        ({"aof_enabled": None}, None),
+        ({"aof_enabled": True, "aof_ok": None}, None),
+        ({"rdb_ok": None}, None),
+        ({"rdb_ok": None, "rdb_schedule": ""}, True),
         ({"maxmemory_bytes": 100, "used_memory_bytes": None}, None),
         # So many are good; without CONFIG nobody knows how many it takes.
         ({"replicas_needed": None, "replicas_good": 1}, None),

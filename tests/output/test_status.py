@@ -67,6 +67,15 @@ def test_states() -> None:
     assert text(replace(QUEUE, workers=None)).splitlines()[2].split()[-1] == "?"
 
 
+def test_an_age_that_cannot_be_read_is_not_shown_as_none() -> None:
+    def age(queue: QueueStatus) -> str:
+        return text(queue).splitlines()[2].split()[-2]
+
+    assert age(replace(QUEUE, oldest_waiting_s=None)) == "?"
+    empty = replace(QUEUE, counts=replace(QUEUE.counts, waiting=0), oldest_waiting_s=None)
+    assert age(empty) == "-"
+
+
 def test_commands_stand_on_lines_of_their_own() -> None:
     shown = text(replace(QUEUE, notes=(Note("paused\x1b", ("qctl resume email",)),)))
     assert shown.endswith("\nemail: paused\\x1b\n    qctl resume email\n")

@@ -50,6 +50,11 @@ def schedule_impacts(
     return tuple(sorted(found, key=lambda impact: impact.next_at))
 
 
+def unread_schedules(agendas: Sequence[Agenda]) -> int:
+    """How many are registered besides those that ``schedule_impacts`` knows."""
+    return sum(agenda.total_schedulers - len(agenda.schedulers) for agenda in agendas)
+
+
 def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> ScheduleImpact:
     is_late = now_ms <= scheduler.next_ms < back_ms
     skipped: int | None = 0

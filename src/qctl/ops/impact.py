@@ -16,7 +16,7 @@ from typing import TypeVar
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import ReplyError
-from qctl.ops.agenda import ScheduleImpact, moment, schedule_impacts
+from qctl.ops.agenda import ScheduleImpact, moment, schedule_impacts, unread_schedules
 from qctl.ops.best_time import BestTime, best_time, last_hours
 from qctl.ops.estimate import (
     Durations,
@@ -71,6 +71,8 @@ class Impact:
         max_stalled_count: the limit that is assumed.
         away_s: how long no worker is taken to be there, for ``schedules``.
         schedules: None when they cannot be read. Likewise ``data``, and ``best_time``.
+        schedules_unread: those besides ``schedules``: repeatables of old versions, without a
+            record, or beyond the 200 soonest of a queue; None when they cannot be read.
         unread: names of queues that cannot be read.
         bull: names of queues of Bull 3/4, whose jobs were not looked at.
     """
@@ -99,6 +101,7 @@ class Impact:
     recovery: tuple[Recovery, ...]
     away_s: float
     schedules: tuple[ScheduleImpact, ...] | None
+    schedules_unread: int | None
     downtime: Downtime
     data: tuple[DataSafety, ...] | None
     best_time: BestTime | None
@@ -213,6 +216,7 @@ class _Look:
             recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
             away_s=away_s,
             schedules=self._schedules(queues, away_s),
+            schedules_unread=None if self._agendas is None else unread_schedules(self._agendas),
             downtime=times,
             data=data,
             best_time=self._best_time(times),

@@ -176,7 +176,7 @@ def read_metrics(
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
     figures = [_figures(*pair) for pair in zip(statuses, totals, strict=True)]
-    beats = _heartbeats(client, settings.prefix)
+    beats, unseen = _heartbeats(client, settings.prefix)
     # A queue that cannot be read now is there all the same.
     there = {status.name for status in statuses} | {name for name, _ in found.queues.broken}
     names.keep_only(there | {beat.queue for beat in beats})
@@ -189,7 +189,7 @@ def read_metrics(
         own_workers=_own_workers(beats, names),
         processes=found.report.processes,
         drains=_drains(client, settings.prefix),
-        remarks=_remarks(found),
+        remarks=(*_remarks(found), *unseen),
     )
 
 
@@ -240,12 +240,13 @@ def _plus(one: int | None, two: int | None) -> int | None:
     return two if one is None else one if two is None else one + two
 
 
-def _heartbeats(client: Client, prefix: str) -> Sequence[Heartbeat]:
+def _heartbeats(client: Client, prefix: str) -> tuple[Sequence[Heartbeat], tuple[str, ...]]:
+    """Those of qctl's own workers, and a remark where they cannot be read."""
     try:
-        return heartbeats.read_all(client, prefix)
-    except ReplyError:
+        return heartbeats.read_all(client, prefix), ()
+    except ReplyError as error:
         # An extra; whoever may see the queues need not be allowed to see qctl's keys.
-        return ()
+        return (), (f"whether qctl's own workers run is unknown: {error.what}",)
 
 
 def _drains(client: Client, prefix: str) -> Drains | None:

@@ -98,7 +98,7 @@ def _is_writable(server: ServerFacts) -> bool | None:
         None if server.role is None else server.role != "slave",
         _has_room(server),
         _has_replicas(server),
-        not (server.aof_enabled and server.aof_ok is False),
+        _appends(server),
         _outlives_snapshots(server),
     )
     return False if False in facts else None if None in facts else True
@@ -127,10 +127,16 @@ def _has_replicas(server: ServerFacts) -> bool | None:
     return needed == 0 or (None if good is None else good >= needed)
 
 
-def _outlives_snapshots(server: ServerFacts) -> bool | None:
-    if server.rdb_ok is not False or server.rdb_schedule == "" or server.rdb_stops_writes is False:
+def _appends(server: ServerFacts) -> bool | None:
+    if server.aof_enabled is False:
         return True
-    return None if server.rdb_schedule is None else False
+    return None if server.aof_enabled is None else server.aof_ok
+
+
+def _outlives_snapshots(server: ServerFacts) -> bool | None:
+    if server.rdb_ok or server.rdb_schedule == "" or server.rdb_stops_writes is False:
+        return True
+    return None if server.rdb_ok is None or server.rdb_schedule is None else False
 
 
 def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from qctl.ops.advice import NO_CHECK
 from qctl.ops.interruption import JobRef
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
+from qctl.output.impact_schedules import scheduled, when
 from qctl.output.text import counted, duration, size, visible
 from qctl.output.verdict import verdict_lines
 
@@ -77,7 +77,7 @@ def _rows(impact: Impact) -> Iterator[Aspect]:
     if impact.interrupted:
         yield _recovery(impact)
     yield from _untouched(impact)
-    yield _scheduled(impact)
+    yield scheduled(impact)
     yield _data(impact.data)
     yield _downtime(impact)
 
@@ -260,42 +260,9 @@ def _untouched(impact: Impact) -> Iterator[Aspect]:
         notes.append(f"{prioritized:,} of them with a priority")
     yield Aspect("Waiting", f"{waiting + prioritized:,} unaffected", notes)
     dues = [queue.next_due_at for queue in impact.queues if queue.next_due_at is not None]
-    next_due = [f"next due {_when(min(dues), impact.asked_at)}"] if dues else []
+    next_due = [f"next due {when(min(dues), impact.asked_at)}"] if dues else []
     yield Aspect("Delayed", f"{delayed:,} unaffected", next_due)
     yield Aspect("Parents", f"{parents:,} unaffected", ["waiting for children"] if parents else [])
-
-
-def _scheduled(impact: Impact) -> Aspect:
-    away = duration(impact.away_s)
-    if impact.schedules is None:
-        return Aspect("Scheduled", "unknown", ())
-    if not impact.schedules:
-        return Aspect("Scheduled", "none", ())
-    late = [row for row in impact.schedules if row.runs_late_s is not None]
-    skipped = sum(row.skipped or 0 for row in late)
-    notes = []
-    if not late:
-        text = "none missed"
-        notes.append(f"if it is away for {away}")
-    else:
-        text = f"{len(late):,} late, {skipped:,} skipped"
-        notes.append(f"if it is away for {away}; BullMQ makes up for one, the others never run")
-    for row in (late or impact.schedules)[:_MOST_ROWS]:
-        how = f"cron {visible(row.pattern, 30)}" if row.pattern else _every(row.every_ms)
-        text_of = f"{visible(row.id, 30)} ({how}): next due {_when(row.next_at, impact.asked_at)}"
-        if row.skipped is None:
-            text_of += "; its pattern is not understood"
-        elif row.skipped:
-            text_of += f"; {row.skipped:,} skipped"
-        notes.append(text_of)
-    more = len(late or impact.schedules) - _MOST_ROWS
-    if more > 0:
-        notes.append(f"and {more:,} more")
-    return Aspect("Scheduled", text, notes, "yellow" if skipped else "")
-
-
-def _every(every_ms: int | None) -> str:
-    return "no interval" if every_ms is None else f"every {duration(every_ms / 1000)}"
 
 
 def _data(data: Sequence[DataSafety] | None) -> Aspect:
@@ -363,13 +330,6 @@ def _downtime(impact: Impact) -> Aspect:
         is_known = times.roll_is_possible is not None
         notes.append(f"roll: {'not possible' if is_known else 'unknown'}: {times.roll_why_not}")
     return Aspect("Downtime", text, notes)
-
-
-def _when(at: datetime, now: datetime) -> str:
-    left_s = (at - now).total_seconds()
-    if left_s < -1:
-        return f"{duration(-left_s)} ago"
-    return "now" if left_s < 1 else f"in {duration(left_s)}"
 
 
 def _range(low_s: float, high_s: float) -> str:

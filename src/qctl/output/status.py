@@ -103,9 +103,16 @@ def _queue_row(queue: QueueStatus) -> list[Value]:
         counts.waiting_children,
         counts.completed,
         Cell(counts.failed, "red" if counts.failed else ""),
-        None if oldest is None else short_duration(oldest),
+        _age(oldest, counts.waiting + counts.prioritized),
         Cell("?" if queue.workers is None else queue.workers, "bold red" if unserved else ""),
     ]
+
+
+def _age(seconds: float | None, backlog: int) -> Value:
+    """Of the oldest waiting job; ``?`` where one waits, and since when cannot be read."""
+    if seconds is not None:
+        return short_duration(seconds)
+    return "?" if backlog else None
 
 
 def state_cell(queue: QueueStatus) -> Cell:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
+from qctl.wire.jobs import raised
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -35,6 +37,9 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
 
     The memory of a key that Redis itself estimates, plus that of ten of the jobs in it times their
     number.
+
+    Raises:
+        ReplyError: this user may not ask for it, or this Redis has no MEMORY command.
     """
     fullest = sorted(queues, key=lambda queue: sum(_sizes(queue).values()), reverse=True)[:_QUEUES]
     parts = [
@@ -47,7 +52,8 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
     commands: list[tuple[Arg, ...]] = []
     for (keys, state, _), ids in zip(parts, samples, strict=True):
-        commands += [("MEMORY", "USAGE", keys(job_id)) for job_id in ids]
+        # Of a hash by all of its fields: by default Redis may leave out the one that is large.
+        commands += [("MEMORY", "USAGE", keys(job_id), "SAMPLES", 0) for job_id in ids]
         commands.append(("MEMORY", "USAGE", keys(state)))
     commands += [("MEMORY", "USAGE", queue.keys("events")) for queue in fullest]
     commands += [("XLEN", queue.keys("events")) for queue in fullest]
@@ -85,6 +91,6 @@ def _window(keys: QueueKeys, state: str) -> tuple[Arg, ...]:
     return (command, keys(state), -_JOBS, -1)
 
 
-def _bytes(reply: object) -> int:
-    # A job may go meanwhile; hosted Redis may not grant MEMORY.
-    return reply if isinstance(reply, int) else 0
+def _bytes(reply: Any) -> int:
+    # A job may go meanwhile.
+    return int(raised(reply) or 0)

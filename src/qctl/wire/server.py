@@ -164,7 +164,7 @@ def _read(node: Client) -> ServerFacts:
     ahead_ms, error_ms = _clock(node)
     info = _info(node)
     settings = _settings(node)
-    told = bool(info)
+    aof = info.get("aof_enabled")
     return ServerFacts(
         version=info.get("redis_version"),
         role=info.get("role"),
@@ -173,7 +173,7 @@ def _read(node: Client) -> ServerFacts:
         used_memory_bytes=number(info.get("used_memory")),
         maxmemory_bytes=number(info.get("maxmemory")),
         eviction_policy=info.get("maxmemory_policy"),
-        aof_enabled=info.get("aof_enabled") == "1" if told else None,
+        aof_enabled=None if aof is None else aof == "1",
         aof_ok=_is_well(info.get("aof_last_write_status")),
         aof_fsync=settings.get("appendfsync"),
         rdb_saved_at_ms=_ms(number(info.get("rdb_last_save_time"))),

@@ -147,7 +147,9 @@ class Look:
         if remarks:
             raise CannotTellError("; ".join(remarks))
         if not processes:
-            raise NotHereError("PM2 and qctl run no process on this host")
+            raise NotHereError(
+                f"PM2 (of {self.settings.pm2_home}) and qctl run no process on this host"
+            )
         return processes
 
     @property

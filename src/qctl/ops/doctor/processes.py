@@ -35,11 +35,14 @@ _SHARE = 0.95
 _HEADROOM = 1.5
 
 
-def kill_timeout(look: Look) -> Iterator[Finding]:
+def kill_timeout(look: Look) -> Iterator[Finding | Scope]:
     """A manager that kills sooner than the jobs usually end: its restart interrupts them."""
     durations = _durations(look)
+    unknown = []
     for target, processes in _apps(look).items():
         slowest = _slowest(look, durations, processes)
+        if slowest is None:
+            unknown.append(target)
         shortest = min(processes, key=lambda p: p.kill_timeout_ms)
         if slowest is None or slowest.p95_s * 1000 <= shortest.kill_timeout_ms:
             continue
@@ -62,6 +65,9 @@ def kill_timeout(look: Look) -> Iterator[Finding]:
             "let it close its workers on that signal; until then restart it through qctl",
             commands=(look.command("restart", target),),
         )
+    if unknown:
+        listed = ", ".join(unknown[:EXAMPLES]) + (", …" if len(unknown) > EXAMPLES else "")
+        yield Scope(f"how long the jobs of {listed} take is unknown: too few are kept")
 
 
 def stop_signal(look: Look) -> Iterator[Finding | Scope]:

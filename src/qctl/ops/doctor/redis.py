@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 
+from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue, redis
 from qctl.ops.doctor.look import Look
 from qctl.wire.memory import Holding, holdings
@@ -105,7 +106,9 @@ def memory(look: Look) -> Iterator[Finding]:
         if share < MEMORY_WARNING:
             continue
         largest = _largest(look)
-        shown = ", ".join(f"{held} of {held.keys.name}" for held in largest)
+        shown = ", ".join(f"{held} of {held.keys.name}" for held in largest or ())
+        if largest is None:
+            shown = "unknown, since MEMORY USAGE is not granted"
         yield Finding(
             severity="error" if share >= MEMORY_ERROR else "warning",
             subject=redis(server),
@@ -114,7 +117,9 @@ def memory(look: Look) -> Iterator[Finding]:
             evidence={
                 "used_memory_bytes": used,
                 "maxmemory_bytes": limit,
-                "largest": [
+                "largest": None
+                if largest is None
+                else [
                     {
                         "queue": held.keys.name,
                         "holds": held.what,
@@ -128,8 +133,14 @@ def memory(look: Look) -> Iterator[Finding]:
         )
 
 
-def _largest(look: Look) -> list[Holding]:
-    found = holdings(look.client, look.snapshots)
+def _largest(look: Look) -> list[Holding] | None:
+    """What takes the most; None where Redis does not tell."""
+    try:
+        found = holdings(look.client, look.snapshots)
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return None
     return sorted(found, key=lambda held: held.estimated_bytes, reverse=True)[:_LARGEST_SHOWN]
 
 
@@ -214,7 +225,10 @@ def _has_saved(server: ServerFacts) -> bool:
 
 
 def _untold() -> CannotTellError:
-    return CannotTellError("this Redis user may not call INFO", "grant it: ACL SETUSER … +info")
+    return CannotTellError(
+        "this Redis user may not call INFO, or this Redis leaves it out there",
+        "grant it: ACL SETUSER … +info",
+    )
 
 
 CHECKS: tuple[Check, ...] = (
