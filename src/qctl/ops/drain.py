@@ -165,7 +165,7 @@ def _wait(state: DrainState) -> Iterator[Step]:
             raise Interrupted
         with state.client.at_most(POLL_S):
             again, trouble = _look(state)
-        yield from _paused(again)
+        yield from _paused_again(again)
         is_away = trouble is not None
         waited_s = time.monotonic() - began
         blocking = tuple(job.key for job in state.active if not job.is_orphan)
@@ -205,9 +205,9 @@ def _look(state: DrainState) -> tuple[list[QueueKeys], QctlError | None]:
     return again, None
 
 
-def _paused(queues: Iterable[QueueKeys]) -> Iterator[Step]:
+def _paused_again(queues: Iterable[QueueKeys]) -> Iterator[Step]:
     for keys in queues:
-        yield Paused(keys.name, changed=True)
+        yield Paused(keys.name, changed=True, again=True)
 
 
 def _await_news(state: DrainState, blocking: frozenset[JobKey], *, is_away: bool) -> None:
@@ -244,7 +244,7 @@ def _restart(state: DrainState) -> Iterator[Step]:
     for planned in target.processes:
         # The last look before the point of no return.
         while again := hold_pauses(state):
-            yield from _paused(again)
+            yield from _paused_again(again)
             yield from _wait_for_jobs(state)
         # It may be another by now: a crash during the wait, or somebody's own restart.
         try:
@@ -267,4 +267,4 @@ def _restart(state: DrainState) -> Iterator[Step]:
         yield ready
         look_after_start(state, process)
     if state.options.keep_paused:
-        yield from _paused(hold_pauses(state))
+        yield from _paused_again(hold_pauses(state))

@@ -59,11 +59,17 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A queue is paused; ``changed`` is False when it had been already."""
+    """A queue is paused.
+
+    Args:
+        changed: False when it had been already.
+        again: somebody had resumed it meanwhile.
+    """
 
     step: ClassVar[str] = "paused"
     queue: str
     changed: bool
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
     match step:
         case Paused():
             done = "paused" if step.changed else "was paused already"
+            if step.again:
+                done = "was resumed by somebody else; paused again"
             return f"{visible(step.queue)} {done}"
         case Drained():
             text = f"drained after {duration(step.waited_s)}: no job is running"
@@ -105,8 +107,7 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
                 f"pid {step.new_pid} {serves} ({duration(step.took_s)})"
             )
         case Resumed():
-            moved = f"; {counted(step.moved, 'job')} brought back" if step.moved else ""
-            return f"{visible(step.queue)} resumed{moved}"
+            return f"{visible(step.queue)} resumed"
         case Recovered():
             ids = ", ".join(visible(job_id, 40) for job_id in step.ids[:_MOST_JOBS])
             return f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
