@@ -32,6 +32,7 @@ class Row:
     restarts: int
     mode: str
     namespace: str
+    unstable: int
 
 
 class Pm2:
@@ -105,6 +106,7 @@ class Pm2:
                 restarts=item["pm2_env"]["restart_time"],
                 mode=item["pm2_env"]["exec_mode"],
                 namespace=item["pm2_env"]["namespace"],
+                unstable=item["pm2_env"]["unstable_restarts"],
             )
             for item in json.loads(self.run("jlist", "-s"))
             if name in {"", item["name"]}

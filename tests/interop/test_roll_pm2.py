@@ -9,6 +9,7 @@ import pytest
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab, is_alive
 from tests.interop.node import runs
+from tests.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab
@@ -33,10 +34,15 @@ def test_a_roll_under_load(lab: Lab, cluster: bool, options: dict[str, object]) 
     time.sleep(2)
     lab.release()
     done = roll.finish()
-    added = [*held, *producer.stop()]
-
     assert done.code == 0, done.err
     report = done.report
+
+    def take_jobs() -> bool:
+        return set(report["new_pids"]) <= {row["pid"] for row in runs(lab.client, "q")}
+
+    wait_until(take_jobs, "the new processes to take jobs")
+    added = [*held, *producer.stop()]
+
     assert (report["outcome"], report["strategy"]) == ("restarted", "roll")
     assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
     assert report["paused_s"] == 0
@@ -72,7 +78,7 @@ def test_an_app_that_does_not_handle_the_signal_ends_the_roll(lab: Lab) -> None:
 
 
 def test_when_the_time_is_up_nothing_is_killed(lab: Lab) -> None:
-    lab.app(instances=2, HANDLE_SIGINT=1)
+    lab.app(instances=2, HANDLE_SIGINT=1, options={"autorestart": False})
     jobs = lab.hold(2)
     done = lab.qctl(*ROLL, "--timeout", "1s", "--json")
     assert done.code == 4
@@ -82,6 +88,8 @@ def test_when_the_time_is_up_nothing_is_killed(lab: Lab) -> None:
     assert len(report["old_pids"]) == 1
     assert {job["id"] for job in report["still_active"]} <= set(jobs)
     assert report["still_active"]
+    # Nobody starts it again once it has left.
+    assert any("pm2 start 0" in note or "pm2 start 1" in note for note in report["notes"])
     lab.release()
     lab.prove(jobs)
 
@@ -96,3 +104,41 @@ def test_one_process_alone_is_refused(lab: Lab) -> None:
     assert "--strategy pause" in done.err
     assert lab.pm2.rows("app") == before
     lab.prove_tidy("q")
+
+
+@pytest.mark.parametrize("most", [3, 1])
+def test_three_rolls_in_a_row_are_no_crashes(lab: Lab, most: int) -> None:
+    """PM2 counts an exit before min_uptime as a crash, and gives up at max_restarts of them."""
+    options = {"min_uptime": 600_000, "max_restarts": most}
+    lab.app(instances=2, HANDLE_SIGINT=1, options=options)
+    added = lab.add(10)
+    for _ in range(3):
+        done = lab.qctl(*ROLL, "--json")
+        assert done.code == 0, done.err
+        assert done.json["outcome"] == "restarted"
+        rows = lab.pm2.rows("app")
+        assert [row.status for row in rows] == ["online", "online"]
+        # What is left for crashes of its own.
+        assert all(row.unstable < most for row in rows)
+    lab.prove([*added, *lab.add(10)])
+
+
+@pytest.mark.parametrize("autorestart", [True, False])
+def test_a_process_that_is_stopped_during_its_turn_is_not_started(
+    lab: Lab, autorestart: bool
+) -> None:
+    lab.app(instances=2, HANDLE_SIGINT=1, LOCK_MS=2000, options={"autorestart": autorestart})
+    jobs = lab.hold(2)
+    roll = lab.steps(*ROLL)
+    first = roll.await_step("restarting")
+    roll.await_step("waiting")
+    # It kills when its patience is over, and takes the job with it.
+    lab.pm2.run("stop", first["key"])
+    done = roll.finish()
+    assert done.code == 1
+    assert "was stopped by somebody during the drain" in done.report["error"]
+    assert (done.report["interrupted"], done.report["recovered"]) == (1, 1)
+    assert sorted(row.status for row in lab.pm2.rows("app")) == ["online", "stopped"]
+    again = [job["id"] for job in done.report["jobs"] if job["result"] == "interrupted"]
+    lab.release()
+    lab.prove(jobs, again=again)

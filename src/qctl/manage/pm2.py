@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from qctl.manage.protocol import ManagedProcess, RestartCall
 # PM2's own defaults; a row has these fields only when the app sets them.
 DEFAULT_KILL_TIMEOUT_MS = 1600
 DEFAULT_LISTEN_TIMEOUT_MS = 3000
+DEFAULT_MIN_UPTIME_MS = 1000
+DEFAULT_MAX_RESTARTS = 16
 # PM2_KILL_SIGNAL in the daemon's environment can change it; no row and no harmless call shows that.
 DEFAULT_STOP_SIGNAL = "SIGINT"
 _MAX_LISTED = 20
@@ -86,21 +89,30 @@ class Pm2:
         """Have PM2 send this one process SIGINT, and return at once.
 
         Unlike a restart's, this signal is followed by no SIGKILL, and changes no setting of the
-        app, so there is none to put back. PM2 starts the process again when it has left, unless the
-        app says otherwise (``autorestart``, ``stop_exit_codes``); then its status is ``stopped``.
-        Only the process itself gets the signal, not its children.
+        app, so there is none to put back. Where PM2 would count the exit as a crash, its counters
+        are set to 0 first, as by ``pm2 reset``; PM2's own restart does that to the crashes, too.
+        PM2 starts the process again when it has left, unless the app says otherwise
+        (``autorestart``, ``stop_exit_codes``); then its status is ``stopped``. Only the process
+        itself gets the signal, not its children.
 
         Raises:
             UnreachableError: PM2 does not run or does not take the request.
         """
+        if process.crash_until_ms is not None and time.time() * 1000 < process.crash_until_ms:
+            # If it fails and PM2 gives the process up, the caller has it started again.
+            with contextlib.suppress(pm2_socket.RpcError, UnreachableError):
+                self._call("resetMetaProcessId", int(process.key))
         request = {"process_id": int(process.key), "signal": DEFAULT_STOP_SIGNAL}
         method = "sendSignalToProcessId"
         call = pm2_socket.Call(self._socket, method, request, timeout_s=self._timeout_s)
         return _RpcRestart(call, _no_signals)
 
+    def _call(self, method: str, argument: object) -> list[Any]:
+        return pm2_socket.call(self._socket, method, argument, timeout_s=self._timeout_s)
+
     def _rows(self) -> list[Any]:
         try:
-            answer = pm2_socket.call(self._socket, "getMonitorData", {}, timeout_s=self._timeout_s)
+            answer = self._call("getMonitorData", {})
         except (pm2_socket.NotUnderstoodError, pm2_socket.UnknownMethodError):
             answer = []
         except pm2_socket.RpcError as error:
@@ -285,6 +297,7 @@ def _process(row: object) -> ManagedProcess | None:
         rss_bytes=_number(monit.get("memory")),
         last_start_ms=_number(env.get("pm_uptime")),
         starts_again=_starts_again(env),
+        crash_until_ms=_crash_until_ms(env) if pid else None,
         tree_kill=env.get("treekill") is not False,
         script=_text(env.get("pm_exec_path")),
         cwd=_text(env.get("pm_cwd")),
@@ -297,6 +310,18 @@ def _starts_again(env: Mapping[str, object]) -> bool:
         return False
     # PM2 gives up at the first exit then, whatever the process had done.
     return _number(env.get("max_restarts")) != 0
+
+
+def _crash_until_ms(env: Mapping[str, object]) -> int | None:
+    """PM2 counts an exit within ``min_uptime`` of the start, in the first ``max_restarts`` times
+    ``min_uptime`` after the app was created or last restarted by a command.
+    """
+    started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))
+    min_uptime_ms = _number(env.get("min_uptime", DEFAULT_MIN_UPTIME_MS))
+    most = _number(env.get("max_restarts", DEFAULT_MAX_RESTARTS))
+    if started_ms is None or created_ms is None or min_uptime_ms is None or most is None:
+        return None
+    return min(started_ms + min_uptime_ms, created_ms + min_uptime_ms * most)
 
 
 def _text(value: object) -> str:

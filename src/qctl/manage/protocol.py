@@ -29,6 +29,8 @@ class ManagedProcess:
             it does not wait.
         starts_again: whether its manager starts it again when it has left by itself, whatever
             its exit code.
+        crash_until_ms: until when, in epoch milliseconds, its manager takes its exit for a crash;
+            None when it does not.
         tree_kill: whether stopping it also stops its children.
         script: what it runs; tells two apps of one name apart.
         cwd: the folder it runs in; tells them apart when both run ``npm``.
@@ -51,6 +53,7 @@ class ManagedProcess:
     rss_bytes: int | None
     last_start_ms: int | None = None
     starts_again: bool = True
+    crash_until_ms: int | None = None
     tree_kill: bool = True
     script: str = field(default="", repr=False)
     cwd: str = field(default="", repr=False)
@@ -112,6 +115,7 @@ class Signaller(Protocol):
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
         """Send this one process its stop signal, and return at once.
 
-        Nothing is killed: it leaves when its jobs have ended, and the manager starts it again.
+        Nothing is killed: it leaves when its jobs have ended, and the manager starts it again. This
+        must not bring the process nearer to the number of crashes at which its manager gives up.
         """
         ...

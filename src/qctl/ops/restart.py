@@ -71,7 +71,7 @@ def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
         GoneError: its manager has it no more, or somebody stopped it.
     """
     process = _find(manager, planned)
-    until = time.monotonic() + planned.kill_timeout_ms / 1000 + STOPPED_S
+    until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, BOOT_S)
     while process is not None and process.status == "stopping" and time.monotonic() < until:
         # Somebody else's stop, or their restart.
         time.sleep(POLL_S)
@@ -94,6 +94,14 @@ def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
         why="it was not started again, since that may be what they wanted; no worker of it is "
         "connected",
         hint=f"ask them, or start it: {_remedy(manager, process, 3)}",
+    )
+
+
+def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
+    """The note on a process that was told to leave and that nobody starts again."""
+    return (
+        f"{label(process)} leaves when its jobs have ended, and its manager does not start it "
+        f"again; then: {_remedy(manager, process, 3)}"
     )
 
 

@@ -59,6 +59,9 @@ class Roll:
             yield from turn.run()
             if turn.harmed:
                 yield from self._put_back(turn.harmed)
+            if turn.error is not None:
+                raise turn.error
+            if turn.harmed:
                 raise _interrupted(target, planned, turn)
         self._look_for_backlog()
         # Whoever had these has been replaced, or was gone before.

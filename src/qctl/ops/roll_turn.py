@@ -11,7 +11,14 @@ from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
 from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S
-from qctl.ops.restart import Interrupted, Restart, as_it_is_now
+from qctl.ops.restart import (
+    GoneError,
+    Interrupted,
+    Restart,
+    as_it_is_now,
+    leaves_for_good,
+    stopped_by_somebody,
+)
 from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.steps import Restarting, Step, Waiting
 from qctl.ops.targets import Connections, Target, read_connections
@@ -19,8 +26,6 @@ from qctl.wire.active import ActiveJob, read_active
 
 # How often the jobs in hand are looked at.
 LOOK_S = 1.0
-# A manager starts a process that has left within moments; if not, it is asked to.
-STOPPED_S = 2.0
 # On top of a lock's own time, for it to be renewed or to run out.
 LOCK_GRACE_S = 5.0
 
@@ -43,6 +48,9 @@ class Turn:
         self.harmed: dict[JobKey, ActiveJob | None] = {}
         self._orphans: set[JobKey] = set()
         self._own_names: frozenset[str] = frozenset()
+        # Why the roll ends with this process, if it does.
+        self.error: FailedError | None = None
+        self._is_being_stopped = False
 
     def run(self) -> Iterator[Step]:
         """Replace the process and find out whether it left jobs behind; see ``harmed``."""
@@ -51,7 +59,12 @@ class Turn:
         self._state.rest()
         if state.stop():
             raise Interrupted
-        process = as_it_is_now(manager, self._planned)
+        try:
+            process = as_it_is_now(manager, self._planned)
+        except GoneError as error:
+            self.error = error
+            yield from self._find_harmed(self._look_at_hands())
+            return
         connections = read_connections(state.client, state.settings, state.address.db, [process])
         self._own_names = _names(connections, process)
         self._orphans = {j.key for j in read_active(state.client, state.queues) if j.is_orphan}
@@ -71,16 +84,26 @@ class Turn:
         with contextlib.closing(_begin_leaving(manager, process)) as call:
             try:
                 yield from self._await_old_gone(run, call)
+            except (Interrupted, TimedOut):
+                if not process.starts_again:
+                    state.notes.append(leaves_for_good(manager, process))
+                raise
             except FailedError:
                 if process.pid and call.error() is not None:
                     # The manager refused: it was not told anything, and works on.
                     state.old_pids.remove(process.pid)
                 raise
             hands = self._look_at_hands()
-            self._start_if_stopped(run, process)
-            ready = run.await_ready(call, began)
-        state.new_pids.append(ready.new_pid)
-        yield ready
+            try:
+                if process.pid:
+                    self._start_if_left(run, process)
+                ready = run.await_ready(call, began)
+            except FailedError as error:
+                # First for the jobs that the old one had: they are in hand still.
+                self.error = error
+            else:
+                state.new_pids.append(ready.new_pid)
+                yield ready
         yield from self._find_harmed(hands)
 
     # Leaving
@@ -97,6 +120,8 @@ class Turn:
             is_late = waited_s > state.options.timeout_s
             if is_late or time.monotonic() - looked_at >= LOOK_S:
                 looked_at = time.monotonic()
+                row = run.row()
+                self._is_being_stopped |= row is not None and row.status == "stopping"
                 is_away = not self._look(held)
                 if not is_away:
                     held = frozenset(job.lock_token for job in state.active)
@@ -133,25 +158,34 @@ class Turn:
             state.active = [job for job in jobs if held is None or job.lock_token in held]
         return True
 
-    def _start_if_stopped(self, run: Restart, process: ManagedProcess) -> None:
-        """Start a process that its manager lets be when it has left, as PM2 without autorestart."""
+    def _start_if_left(self, run: Restart, process: ManagedProcess) -> None:
+        """Start a process that its manager lets be when it has left, as PM2 without autorestart.
+
+        Raises:
+            GoneError: somebody has stopped it.
+        """
+        manager = self._target.manager
         noticed = time.monotonic() + AWAY_S
-        while (row := run.row()) is not None and row.pid and row.pid == process.pid:
+        while (row := run.row()) is not None and (
+            row.pid == process.pid or row.status == "stopping"
+        ):
             # The manager has not noticed yet that the process is gone.
             if time.monotonic() > noticed:
                 return
             self._state.rest()
-        until = time.monotonic() + STOPPED_S
-        while (row := run.row()) is not None and row.status == "stopped":
-            if time.monotonic() > until:
-                with contextlib.closing(self._target.manager.begin_restart(process)) as call:
-                    while (now := run.row()) is not None and now.status == "stopped":
-                        run.raise_refusal(call)
-                        if time.monotonic() > until + AWAY_S:
-                            return
-                        self._state.rest()
-                return
-            self._state.rest()
+        if row is None or row.pid or row.was_started_since(process):
+            return
+        if row.status == "stopped" and (process.starts_again or self._is_being_stopped):
+            raise stopped_by_somebody(manager, row)
+        if row.status not in {"stopped", "errored"}:
+            return
+        until = time.monotonic() + AWAY_S
+        with contextlib.closing(manager.begin_restart(process)) as call:
+            while (row := run.row()) is not None and not row.was_started_since(process):
+                run.raise_refusal(call)
+                if time.monotonic() > until:
+                    return
+                self._state.rest()
 
     # What it left behind
 
