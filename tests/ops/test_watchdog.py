@@ -72,6 +72,33 @@ def test_a_closed_pipe_undoes_the_drain(drained: Client, pipe: Pipe) -> None:
     assert [event["event"] for event in events(drained)] == ["paused", "resumed"]
 
 
+def test_a_pause_of_ours_that_comes_back_after_the_goodbye(
+    client: Client, redis_url: str, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a failover may bring it back, or a Redis that was killed."""
+    monkeypatch.setattr(watchdog, "WATCH_EVERY_S", 0.01)
+    put(client, "1")
+    pipe.tell(goodbye=True, watch_s=1.0)
+    with contextlib.closing(connect(redis_url)[1]) as own:
+        loop = threading.Thread(target=Watchdog(own, {Q: ME}).guard, args=(pipe.reader,))
+        loop.start()
+        hold_lease(client, Q, ME)
+        pause(client, Q, ME)
+        wait_until(lambda: not is_paused(client), "it to be resumed again")
+        wait_until(lambda: client.call("KEYS", "qctl:*") == [], "the lease to go")
+        # Somebody else's is left alone.
+        pause(client, Q, holder("them"))
+        loop.join(30)
+        assert not loop.is_alive()
+    assert is_paused(client)
+
+
+def test_an_outage_begins_the_watch_anew(drained: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "WATCH_EVERY_S", 0.01)
+    Watchdog(Shaky(drained, *[UnreachableError("away")] * 3), {Q: ME}).watch(0.1)  # type: ignore[arg-type]
+    assert not is_paused(drained)
+
+
 def test_half_a_goodbye_is_none(drained: Client, pipe: Pipe) -> None:
     os.write(pipe.writer, b'{"goodbye": tr')
     pipe.close()

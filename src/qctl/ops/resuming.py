@@ -88,9 +88,10 @@ def confirm(state: DrainState) -> float:
     Returns:
         For how many seconds the watchdog should look again; 0 when nothing can undo the resume.
     """
-    if not state.resumed_here or not can_lose_writes(state.client):
+    has_sentinel = state.address.mode == "sentinel"
+    if not state.resumed_here or not (has_sentinel or can_lose_writes(state.client)):
         return 0.0
-    confirmed = await_replicas(state.client, CONFIRM_MS)
+    confirmed = await_replicas(state.client, CONFIRM_MS, at_least=int(has_sentinel))
     # Another master may answer by now, which has not heard of it.
     for keys in sorted(state.resumed_here):
         resume(state.client, keys, owner=state.holder.owner)

@@ -59,10 +59,18 @@ class Charge:
 
 
 class Watchdog:
-    """The watchdog's own side: the loop it runs until the pipe closes, and what it does then."""
+    """The watchdog's own side: the loop it runs until the pipe closes, and what it does then.
 
-    def __init__(self, client: Client, leases: dict[QueueKeys, Holder]) -> None:
+    Args:
+        leases: those to renew.
+        has_sentinel: whether another Redis may be made master.
+    """
+
+    def __init__(
+        self, client: Client, leases: dict[QueueKeys, Holder], *, has_sentinel: bool = False
+    ) -> None:
         self._client = client
+        self._has_sentinel = has_sentinel
         self._leases = leases
         self._stopping: dict[str, float] | None = None
 
@@ -91,7 +99,8 @@ class Watchdog:
         self._await_stopped()
         self.undo()
         with contextlib.suppress(QctlError):
-            self.watch(WATCH_S if can_lose_writes(self._client) else 0.0)
+            if self._has_sentinel or can_lose_writes(self._client):
+                self.watch(WATCH_S)
 
     def undo(self) -> None:
         """Resume what the drain paused and give the leases back, as soon as Redis lets us."""
@@ -156,7 +165,7 @@ def main() -> None:
     # Unbuffered, since what follows on the pipe is read by file descriptor.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
         charge = json.loads(pipe.readline())
-    _, client = connect(charge["url"])
+    address, client = connect(charge["url"])
     leases = {
         QueueKeys(charge["prefix"], name): holder
         for name, text in charge["leases"].items()
@@ -167,7 +176,8 @@ def main() -> None:
         os.write(sys.stdout.fileno(), READY)
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, sys.stdout.fileno())
-    Watchdog(client, leases).guard(sys.stdin.fileno())
+    has_sentinel = address.mode == "sentinel"
+    Watchdog(client, leases, has_sentinel=has_sentinel).guard(sys.stdin.fileno())
 
 
 if __name__ == "__main__":

@@ -16,18 +16,20 @@ def can_lose_writes(client: Client) -> bool:
     return any(_replicas(node) != 0 or _has_aof(node) for node in client.masters())
 
 
-def await_replicas(client: Client, timeout_ms: int) -> bool:
+def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> bool:
     """Whether every replica acknowledges what was written last over this client's connections.
 
     Args:
         timeout_ms: how long each master waits for its replicas, in milliseconds.
+        at_least: replicas that each master should have; one that has lost its connection may be
+            promoted, too.
 
     Returns:
         False also where it cannot be asked.
     """
     for node in client.masters():
         replicas = _replicas(node)
-        if replicas is None:
+        if replicas is None or replicas < at_least:
             return False
         if replicas:
             try:

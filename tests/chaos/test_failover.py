@@ -1,0 +1,132 @@
+"""Sentinel promotes a replica around the resume, one that has not heard of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import pytest
+
+from qctl.config import load_settings
+from qctl.connect import Client, connect
+from qctl.errors import UnreachableError
+from qctl.ops.drain import drain
+from qctl.ops.drain_state import DrainOptions
+from qctl.ops.plan import make_plan
+from qctl.ops.steps import DrainReport
+from qctl.wire.jobs import pairs
+from tests.servers import RedisServer, wait_until
+from tests.wire.build import is_paused, put
+
+
+@dataclass
+class Pair:
+    """A master, its replica, and the sentinel that watches them."""
+
+    master: RedisServer
+    replica: RedisServer
+    url: str
+    sentinel: Client
+
+    def address_of_master(self) -> str:
+        return pairs(self.sentinel.call("SENTINEL", "MASTER", "main"))["port"]
+
+
+@pytest.fixture
+def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
+    master = start_redis("--repl-diskless-sync-delay", "0")
+    replica = start_redis("--replicaof", "127.0.0.1", str(master.port))
+    watching = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
+    with contextlib.closing(connect(watching.url.removesuffix("/0"))[1]) as sentinel:
+
+        def is_known() -> bool:
+            rows = map(pairs, sentinel.call("SENTINEL", "REPLICAS", "main"))
+            return any(row["master-link-status"] == "ok" for row in rows)
+
+        wait_until(is_known, "the sentinel to know the replica", timeout_s=30)
+        url = f"redis+sentinel://127.0.0.1:{watching.port}/main/0"
+        yield Pair(master, replica, url, sentinel)
+        os.kill(replica.pid, signal.SIGCONT)
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "qctl.ops.watchdog" in child.cmdline():
+                    # It would wait for this Redis for some minutes.
+                    child.kill()
+
+
+def is_tidy(client: Client) -> bool:
+    """Whether the queue runs and qctl has left nothing; False while it cannot be asked."""
+    with contextlib.suppress(UnreachableError):
+        return not is_paused(client) and client.call("KEYS", "qctl:[^d]*") == []
+    return False
+
+
+def run(url: str, on_step: Callable[[Any], None]) -> DrainReport:
+    """A drain that is interrupted as soon as it has paused the queue."""
+    settings = load_settings(environ={})
+    address, client = connect(url)
+    seen: list[Any] = []
+    with contextlib.closing(client):
+        plan = make_plan(client, address, settings, ["q"], target=None, then_restart=False)
+        options = DrainOptions(timeout_s=60)
+        for step in drain(client, address, settings, plan, options, lambda: bool(seen)):
+            on_step(step)
+            seen.append(step)
+    report = seen[-1]
+    assert isinstance(report, DrainReport)
+    return report
+
+
+@pytest.mark.parametrize("how", ["behind", "disconnected"])
+def test_a_resume_that_the_new_master_has_not_heard_of_is_made_again(pair: Pair, how: str) -> None:
+    with contextlib.closing(connect(pair.master.url)[1]) as client:
+        put(client, "1")
+
+        def cut_off(step: Any) -> None:
+            if step.step == "paused":
+                # The replica has the pause, and nothing of what comes then.
+                client.call("WAIT", 1, 10_000)
+                os.kill(pair.replica.pid, signal.SIGSTOP)
+                if how == "disconnected":
+                    client.call("CLIENT", "KILL", "TYPE", "replica")
+
+        report = run(pair.url, cut_off)
+        assert not is_paused(client)
+    # It was not confirmed, and that is said.
+    assert report.resumed is None
+    (note,) = report.notes
+    assert "not every replica has acknowledged" in note
+
+    if how == "behind":
+        # What it was sent is in its socket and would arrive after all.
+        return
+    pair.master.kill()
+    os.kill(pair.replica.pid, signal.SIGCONT)
+    with contextlib.closing(connect(pair.replica.url)[1]) as client:
+        # What was promised: nothing but the watchdog is there to do it.
+        assert is_paused(client)
+        wait_until(lambda: is_tidy(client), "the watchdog to resume", timeout_s=60)
+
+
+def test_a_failover_during_the_drain_is_sat_out(pair: Pair) -> None:
+    with contextlib.closing(connect(pair.master.url)[1]) as client:
+        put(client, "1", "active", lock="w:1")
+        client.call("WAIT", 1, 10_000)
+
+    def fail_over(step: Any) -> None:
+        if step.step == "paused":
+            pair.sentinel.call("SENTINEL", "FAILOVER", "main")
+
+    report = run(pair.url, fail_over)
+    assert report.outcome == "aborted"
+    assert report.resumed is True, report
+    wait_until(
+        lambda: pair.address_of_master() == str(pair.replica.port), "the failover", timeout_s=60
+    )
+    with contextlib.closing(connect(pair.replica.url)[1]) as client:
+        wait_until(lambda: is_tidy(client), "the new master to run", timeout_s=60)
