@@ -15,7 +15,7 @@ from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.lookup import find_queues
 from qctl.output.status import state_cell
 from qctl.wire.clients import list_workers
-from tests.interop.node import NodeBull
+from tests.interop.node import NodeBull, NodeError
 from tests.servers import wait_until
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
@@ -94,6 +94,19 @@ def test_a_queue_held_by_its_global_concurrency(client: Client, bullmq: NodeBull
     assert notes(client) == ("its global concurrency of 1 is reached: 1 job is active, 3 jobs wait")
     client.call("SET", "release:q", 1)
     wait_until(lambda: bullmq.counts("q")["completed"] == 4, "the jobs to go on")
+
+
+def test_a_global_concurrency_that_is_no_number(client: Client, bullmq: NodeBull) -> None:
+    # As by Number(process.env.X) or a setting that is missing; BullMQ stores what it gets.
+    bullmq.queue("q", "setGlobalConcurrency", None)
+    with pytest.raises(NodeError, match="attempt to compare nil with number"):
+        bullmq.add("q")
+    found = status(client)
+    assert (found.is_broken, state_cell(found).value) == (True, "broken")
+    assert "fails on every add" in notes(client)
+    bullmq.queue("q", "removeGlobalConcurrency")
+    bullmq.add("q")
+    assert state_cell(status(client)).value == "running"
 
 
 @pytest.mark.parametrize("version", [5, 6])

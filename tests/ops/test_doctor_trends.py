@@ -94,7 +94,7 @@ def test_what_the_events_do_not_tell_is_unknown(client: Client) -> None:
     diagnosis = diagnose(client)
     assert of(diagnosis, "growing-backlog") == []
     why = result(diagnosis, "growing-backlog").why
-    assert why == "whether that of q grows is unknown: its events reach back too little"
+    assert why == "unknown of 1 with jobs waiting, whose events reach back less than 20 s: q"
     client.call("DEL", Q("events"))
     assert "unknown" in result(diagnose(client), "growing-backlog").why
 

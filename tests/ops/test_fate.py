@@ -100,10 +100,12 @@ def test_jobs_of_workers_that_are_gone_wait_for_their_locks(store: Client) -> No
     assert fates["1"] == fates["2"]
     assert fates["1"].outcome == "held"
     assert "the lock runs out within 10 min" in fates["1"].text
+    store.call("PERSIST", KEYS.lock("1"))
     one = show_job(store, KEYS, "1")
     one = detail_with_fate(store, KEYS, one, [WORKER], max_stalled_count=1, paused=False)
     assert one.fate is not None
     assert one.fate.outcome == "held"
+    assert "has no end" in one.fate.text
 
 
 def test_nothing_is_left_of_a_job_without_a_record() -> None:

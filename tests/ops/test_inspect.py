@@ -217,6 +217,9 @@ def test_locks_of_a_worker_that_is_gone_and_when_they_run_out(client: Client) ->
     assert text.startswith("2 jobs are held, and no worker is connected")
     assert text.endswith("locks that nobody renews run out within 10 min")
     assert commands == ("qctl jobs retry-stalled q --wait",)
+    client.call("PERSIST", "bull:q:active-1:lock")
+    ((text, _),) = remarks(client)
+    assert "a lock of theirs has no end" in text
 
 
 def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_url: str) -> None:

@@ -35,6 +35,7 @@ QUEUE = QueueStatus(
     rate_limit=None,
     concurrency=None,
     is_maxed=False,
+    is_broken=False,
     notes=(),
 )
 PROCESS = ProcessStatus("pm2:w\x1b[2J", "3", 4711, "online", 61.0, 2, 12.4, 97_500_000, ("email",))

@@ -95,15 +95,22 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
 
 def held_by_nobody_seen(queue: QueueSnapshot, workers: int | None) -> Note | None:
     """Jobs with a lock whose worker is not connected, and when their locks run out."""
-    if workers != 0 or queue.longest_lock_ms is None:
+    number = queue.counts.active - queue.counts.stalled
+    if workers != 0 or number <= 0:
         return None
-    held = jobs(queue.counts.active - queue.counts.stalled, "is", "are")
-    left = duration(queue.longest_lock_ms / 1000)
+    held = jobs(number, "is", "are")
     return Note(
         f"{held} held, and no worker is connected: it is closing and ends them, or has died; "
-        f"locks that nobody renews run out within {left}",
+        + locks_end(queue.longest_lock_ms),
         (_command(queue, "jobs retry-stalled", "--wait"),),
     )
+
+
+def locks_end(longest_ms: int | None) -> str:
+    """Within how long locks that nobody renews are gone; None for never."""
+    if longest_ms is None:
+        return "a lock of theirs has no end, so nothing puts its job back until that key is deleted"
+    return f"locks that nobody renews run out within {duration(longest_ms / 1000)}"
 
 
 def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
@@ -138,7 +145,12 @@ def limited(queue: QueueSnapshot) -> Note | None:
 
 
 def maxed(queue: QueueSnapshot) -> Note | None:
-    """That its global concurrency is reached while jobs wait."""
+    """That its global concurrency keeps jobs from being started."""
+    if queue.odd_concurrency is not None:
+        return Note(
+            f"its global concurrency is {queue.odd_concurrency!r} and no number: BullMQ fails on "
+            "every add and every fetch"
+        )
     if not queue.is_maxed or not queue.backlog:
         return None
     waiting = jobs(queue.backlog, "waits", "wait")

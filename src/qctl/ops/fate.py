@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qctl.connect import Client
-from qctl.ops.advice import NO_CHECK
+from qctl.ops.advice import NO_CHECK, locks_end
 from qctl.ops.commands import command
 from qctl.ops.durations import duration
 from qctl.ops.jobs import Fate, Job, JobDetail, JobList
@@ -87,15 +87,18 @@ def fate_of_held(job: Job, workers: Sequence[WorkerClient] | None, keys: QueueKe
     """What will happen to a job with a lock whose worker is not connected; None for all others."""
     if not _is_held(job, workers):
         return None
-    return _held(job.lock_ttl_ms or 0, keys)
+    return _held(job.lock_ttl_ms, keys)
 
 
 def _is_held(job: Job, workers: Sequence[WorkerClient] | None) -> bool:
     is_gone = is_absent(job.worker, workers) and is_listed(job.worker or "")
-    return job.state == "active" and job.lock_ttl_ms is not None and is_gone
+    return job.state == "active" and is_gone
 
 
-def _held(lock_ttl_ms: int, keys: QueueKeys) -> Fate:
+def _held(lock_ttl_ms: int | None, keys: QueueKeys) -> Fate:
+    if lock_ttl_ms is None:
+        text = f"its worker is not connected; {locks_end(None)}"
+        return Fate(outcome="held", text=text)
     wait = command(keys.prefix, "jobs", "retry-stalled", keys.name, "--wait")
     return Fate(
         outcome="held",
@@ -128,7 +131,8 @@ def with_fates(
 
     def fate_of(job: Job) -> Fate | None:
         if job.state != "stalled":
-            return _held(longest_ms, keys) if _is_held(job, mine) else None
+            left_ms = None if job.lock_ttl_ms is None else longest_ms
+            return _held(left_ms, keys) if _is_held(job, mine) else None
         return fate(
             job,
             mine,

@@ -86,6 +86,7 @@ class QueueStatus:
         rate_limit: the window in which jobs are counted now; None when there is none.
         concurrency: how many jobs may be active at once over all workers; None for no limit.
         is_maxed: whether that many are.
+        is_broken: what stands in its place is no number, and BullMQ's scripts fail.
         notes: what deserves attention, with the commands to type.
     """
 
@@ -106,6 +107,7 @@ class QueueStatus:
     rate_limit: RateLimitStatus | None
     concurrency: int | None
     is_maxed: bool
+    is_broken: bool
     notes: tuple[Note, ...]
 
 
@@ -299,6 +301,7 @@ def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Que
         rate_limit=_rate_limit(queue.rate_limit),
         concurrency=queue.concurrency,
         is_maxed=queue.is_maxed,
+        is_broken=queue.odd_concurrency is not None,
         notes=notes(queue, workers),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.ops.advice import NO_CHECK
+from qctl.ops.advice import NO_CHECK, locks_end
 from qctl.ops.interruption import JobRef
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
@@ -121,13 +121,13 @@ def _unseen(impact: Impact) -> Iterator[str]:
     """Jobs with a lock in queues to which no worker is connected."""
     empty = {q.name for q in impact.queues if q.workers == 0 and not q.other_workers}
     held = [
-        job.lock_ttl_ms for job in impact.jobs if job.queue in empty and job.lock_ttl_ms is not None
+        job.lock_ttl_ms for job in impact.jobs if job.queue in empty and job.held_by != "nobody"
     ]
     if held:
+        left_ms = None if None in held else max(ttl or 0 for ttl in held)
         yield (
-            f"{counted(len(held), 'job')} held, and no worker is connected: if it has died, the "
-            f"locks run out within {duration(max(held) / 1000)}, and nothing puts the jobs back "
-            "before"
+            f"{counted(len(held), 'job')} held, and no worker is connected: if it has died, "
+            f"{locks_end(left_ms)}"
         )
 
 

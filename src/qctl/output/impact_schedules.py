@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 4
 # A job that is late by less is on its way to a worker.
-_OVERDUE = timedelta(seconds=60)
+_OVERDUE = timedelta(seconds=5)
 
 
 def scheduled(impact: Impact) -> Aspect:

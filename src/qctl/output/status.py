@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from qctl.ops.inspect import ProcessStatus, QueueStatus, StatusReport
     from qctl.ops.workers import WorkersReport
 
+_STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
 _QUEUE_COLUMNS = (
     Column("QUEUE", keep_end=True),
     Column("STATE"),
@@ -117,20 +118,20 @@ def _age(seconds: float | None, backlog: int) -> Value:
 
 def state_cell(queue: QueueStatus) -> Cell:
     """Running, or what keeps its jobs from being started."""
-    if queue.draining:
-        return Cell("draining", "cyan")
-    if queue.paused:
-        return Cell("paused", "yellow")
-    if queue.rate_limited_s:
-        return Cell("limited", "yellow")
     backlog = queue.counts.waiting + queue.counts.prioritized
-    if queue.is_maxed and backlog:
-        return Cell("maxed", "yellow")
     # With jobs that wait and none that runs, a limit that may hold them is worth a question mark.
-    is_idle = backlog and queue.counts.active == queue.counts.stalled
-    if is_idle and queue.rate_limit is not None and queue.rate_limit.holds is None:
-        return Cell("limited?", "yellow")
-    return Cell("running", "green")
+    is_idle = bool(backlog) and queue.counts.active == queue.counts.stalled
+    may_be_limited = queue.rate_limit is not None and queue.rate_limit.holds is None
+    states = {
+        "broken": queue.is_broken,
+        "draining": queue.draining,
+        "paused": queue.paused,
+        "limited": bool(queue.rate_limited_s),
+        "maxed": queue.is_maxed and bool(backlog),
+        "limited?": is_idle and may_be_limited,
+    }
+    name = next((name for name, holds in states.items() if holds), "running")
+    return Cell(name, _STATE_STYLES.get(name, "yellow"))
 
 
 def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:

@@ -22,8 +22,8 @@ from qctl.wire.stalled_clock import StalledClock
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
-# What PTTL answers for a key that does not exist.
-_GONE = -2
+# What PTTL answers for a key that does not exist, and for one that never runs out.
+_GONE, _ENDLESS = -2, -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,11 @@ class QueueSnapshot:
         pause_note: who paused it, if qctl did.
         lease: the drain at work on it now.
         concurrency: how many of its jobs may be active at once over all workers, if that is set.
+        odd_concurrency: what stands in its place and is no number: BullMQ's scripts then fail, on
+            adding jobs as on fetching them.
         rate_limit: the window in which jobs are counted now; None when there is none.
-        longest_lock_ms: what is left of the active job's lock that runs out last; None without one.
+        longest_lock_ms: what is left of the active job's lock that runs out last; None without one,
+            and where one never does.
         stalled_clock: when stalled jobs are looked for; only read where a job is active.
     """
 
@@ -95,6 +98,7 @@ class QueueSnapshot:
     client_version: str | None
     paused: bool
     concurrency: int | None
+    odd_concurrency: str | None
     counts: Counts
     legacy_paused: int
     active_ids: tuple[str, ...]
@@ -244,6 +248,7 @@ def _snapshot(
         client_version=version.partition(":")[2] or version if version else None,
         paused=paused is not None or bool(first["has_meta_paused"]),
         concurrency=number(concurrency),
+        odd_concurrency=concurrency if number(concurrency) is None else None,
         counts=counts,
         legacy_paused=legacy_paused,
         active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
@@ -257,9 +262,14 @@ def _snapshot(
             if first["limiter_ms"] > 0
             else None
         ),
-        longest_lock_ms=max((lock for lock in locks if lock >= 0), default=None),
+        longest_lock_ms=_longest(locks),
         stalled_clock=StalledClock(keys, number(checked[0]), max(checked[1], 0), frozenset()),
     )
+
+
+def _longest(locks: Sequence[int]) -> int | None:
+    there = [ttl for ttl in locks if ttl != _GONE]
+    return None if _ENDLESS in there else max(there, default=None)
 
 
 def _error(first: dict[str, Any]) -> ReplyError | None:

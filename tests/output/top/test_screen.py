@@ -59,6 +59,7 @@ def queue(name: str, **changes: object) -> LiveQueue:
         rate_limit=None,
         concurrency=None,
         is_maxed=False,
+        is_broken=False,
         notes=(),
     )
     rates = Rates(20.0, 0.5)

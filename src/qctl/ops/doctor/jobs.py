@@ -18,7 +18,6 @@ from qctl.ops.doctor.findings import (
     queue,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.durations import duration
 from qctl.ops.stalled import worker_is_gone
 from qctl.wire import heartbeats, keyspace, parents
 from qctl.wire.active import ActiveJob
@@ -79,14 +78,15 @@ def gone_workers(look: Look) -> Iterator[Finding]:
         ]
         if held:
             dead = _owners_are_dead(look, held)
-            left_ms = max(job.lock_ttl_ms or 0 for job in held)
+            ttls = [job.lock_ttl_ms for job in held]
+            left_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(
                 severity="warning" if dead else "info",
                 subject=queue(snapshot.keys.name),
                 what=f"{advice.jobs(len(held), 'is', 'are')} held by a worker that is not "
                 "connected: "
                 + ("its process has died" if dead else "it is closing and ends them, or has died")
-                + f"; locks that nobody renews run out within {duration(left_ms / 1000)}",
+                + f"; {advice.locks_end(left_ms)}",
                 evidence=_examples("jobs", [job.id for job in held])
                 | {"longest_lock_ttl_ms": left_ms},
                 remedy=("" if dead else "if it has died, ")

@@ -180,29 +180,35 @@ def legacy_paused(look: Look) -> Iterator[Finding]:
 def global_concurrency(look: Look) -> Iterator[Finding]:
     """Queues held back by their global concurrency, and by what takes its slots."""
     for snapshot in look.snapshots:
-        note = advice.maxed(snapshot)
-        if note is None or snapshot.paused:
+        note, counts = advice.maxed(snapshot), snapshot.counts
+        is_odd = snapshot.odd_concurrency is not None
+        if note is None or (snapshot.paused and not is_odd):
             continue
-        limit, counts, name = snapshot.concurrency or 0, snapshot.counts, snapshot.keys.name
-        # Nothing that runs will free a slot.
-        is_stuck = limit <= 0 or counts.stalled == counts.active
+        is_none = is_odd or (snapshot.concurrency or 0) <= 0
+        # Or nothing that runs will make room.
+        is_stuck = is_none or counts.stalled == counts.active
+        remedy = ""
+        if is_none:
+            remedy = (
+                "set it with BullMQ's queue.setGlobalConcurrency(n), or take it away with "
+                "removeGlobalConcurrency()"
+            )
+        elif is_stuck:
+            remedy = "put the stalled jobs back: that makes room"
+        name = snapshot.keys.name
+        retry = look.command("jobs retry-stalled", name)
         yield Finding(
             severity="error" if is_stuck else "info",
             subject=queue(name),
             what=note.text,
             evidence={
-                "concurrency": limit,
+                "concurrency": snapshot.odd_concurrency if is_odd else snapshot.concurrency,
                 "active": counts.active,
                 "stalled": counts.stalled,
                 "waiting": snapshot.backlog,
             },
-            remedy="raise it with BullMQ's queue.setGlobalConcurrency(n), or take it away with "
-            "removeGlobalConcurrency()"
-            if limit <= 0
-            else "put the stalled jobs back: that frees their slots"
-            if is_stuck
-            else "",
-            commands=(look.command("jobs retry-stalled", name),) if is_stuck and limit > 0 else (),
+            remedy=remedy,
+            commands=(retry,) if is_stuck and not is_none else (),
         )
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from qctl.ops.advice import jobs
-from qctl.ops.doctor.findings import Check, Finding, Scope, queue
+from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, Scope, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.durations import duration
 from qctl.wire.history import ClockSample, Happening, History, clock_samples, read_histories
@@ -69,8 +69,11 @@ def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
             )
     yield from scope
     if short:
-        shown = ", ".join(short[:_SAMPLES]) + (", …" if len(short) > _SAMPLES else "")
-        yield Scope(f"whether that of {shown} grows is unknown: its events reach back too little")
+        shown = ", ".join(short[:EXAMPLES]) + (", …" if len(short) > EXAMPLES else "")
+        yield Scope(
+            f"unknown of {len(short):,} with jobs waiting, whose events reach back less than "
+            f"{LEAST_WINDOW_MS / 1000:.0f} s: {shown}"
+        )
 
 
 def _has_left(event: Happening) -> bool:
