@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker, moving
-from qctl.connect import Client
+from qctl.connect import Client, connect
 from qctl.errors import ExitStatus, ReplyError
 from qctl.wire import scheduling, scripts, working
 from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
@@ -41,7 +42,7 @@ from qctl.wire.transitions import (
 from tests.cli.test_frame import Ran, run
 from tests.clusters import Cluster, Move
 from tests.servers import wait_until
-from tests.wire.build import holder, put, row
+from tests.wire.build import holder, is_paused, put, row
 
 NOW = 1_700_000_000_000
 HELD_BY = "t:0"
@@ -331,6 +332,31 @@ def test_children_are_read_while_a_queue_moves(cluster: Cluster) -> None:
     with Move(cluster, "kin") as move, no_patience():
         move.carry([keys("parent:dependencies"), keys("child:lock"), keys("child")])
         assert list(children(client, keys, "parent")) == [before]
+
+
+def test_a_drain_sits_out_a_move(ready: Cluster) -> None:
+    client, keys = ready.client, QueueKeys("{drained}", "q")
+    scripts.run_all(client, add_calls(keys, [NewJob("x"), NewJob("x")], NOW))
+    step(client, keys, 1)
+    words = ("drain", "q", "--yes", "--json", "--timeout", "60s", "--prefix", keys.prefix)
+
+    def move_and_end() -> None:
+        # With a connection of its own, as for any thread.
+        with contextlib.closing(connect(ready.url)[1]) as own:
+            wait_until(lambda: is_paused(own, keys), "the drain to pause the queue")
+            with Move(ready, "drained") as move, no_patience():
+                move.carry(move.left()[::2])
+                time.sleep(1)
+            step(own, keys, 0, "1")
+
+    with ThreadPoolExecutor() as pool:
+        moved = pool.submit(move_and_end)
+        ran = run(*words, "--redis", ready.url, PM2_HOME="/nonexistent")
+        moved.result()
+    assert ran.code == 0, ran.err
+    assert is_paused(client, keys)
+    assert row(client, "paused", keys) == ["2"]
+    assert json.loads(ran.out)["lost"] == 0
 
 
 def test_a_job_keeps_its_lock_through_a_long_move(cluster: Cluster) -> None:
