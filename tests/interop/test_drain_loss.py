@@ -89,7 +89,10 @@ def test_a_resume_by_bullmq_5_that_destroys_a_list_is_seen(lab: Lab) -> None:
     assert lab.places(other) == ["wait"]
     lab.bull(5).resume("q")
     lab.release()
-    report = drain.finish().report
+    done = drain.finish()
+    report = done.report
+    assert done.code == 1
+    assert any("q was resumed by somebody else" in note for note in report["notes"])
     assert lab.places(other) == []
     assert report["lost"] == 1
     (lost,) = [job for job in report["jobs"] if job["result"] == "lost"]

@@ -63,11 +63,6 @@ def test_what_could_not_be_checked_is_unknown() -> None:
     )
 
 
-def test_a_resume_by_somebody_else_is_said() -> None:
-    proof = replace(REPORT.proof, resumed_by_others=("q",))
-    assert "resumed by somebody else meanwhile: q" in lines(replace(REPORT, proof=proof))
-
-
 def test_a_queue_without_a_worker_does_not_run_again() -> None:
     aborted = replace(REPORT, outcome="aborted", queues=("q", "r"), unserved=("q",))
     assert lines(aborted)[-1] == (

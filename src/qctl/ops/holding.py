@@ -130,4 +130,6 @@ def notes(state: DrainState) -> list[str]:
             )
         elif count:
             told.append(f"{keys.name} was resumed by somebody else during the drain{again}")
+        elif keys in state.resumed_by_others:
+            told.append(f"{keys.name} was resumed by somebody else meanwhile")
     return told

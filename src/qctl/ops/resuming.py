@@ -54,8 +54,6 @@ def resume_own(state: DrainState) -> Iterator[Step]:
             yield Resumed(keys.name, done.moved)
         elif keys in state.cursors:
             state.resumed_by_others.add(keys)
-            if keys not in state.resumed_at_start:
-                state.notes.append(f"{keys.name} was resumed by somebody else meanwhile")
     state.ledger.resumed()
 
 

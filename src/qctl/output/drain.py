@@ -153,9 +153,6 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
         yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}{was}"
     if len(harmed) > _MOST_HARMED:
         yield f"    … and {len(harmed) - _MOST_HARMED:,} more; --json lists all"
-    if report.proof.resumed_by_others:
-        queues = ", ".join(map(visible, report.proof.resumed_by_others))
-        yield f"resumed by somebody else meanwhile: {queues}"
     idle = "how long jobs waited while nothing ran is unknown: events are missing"
     if report.idle_s is not None:
         idle = f"jobs waited while nothing ran for {duration(report.idle_s)} at most"
