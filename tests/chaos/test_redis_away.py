@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,28 @@ def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) ->
     assert report["proof"]["checked"] == "nothing"
     assert report["jobs"] == [{"queue": "q", "id": added[0], "result": "unknown", "was": "active"}]
     assert is_alive(watchdog)
+
+    lab.bring_redis_back()
+    wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    lab.prove(added)
+
+
+def test_it_dies_during_the_restart_and_nothing_is_claimed(own_lab: Lab) -> None:
+    lab = own_lab
+    lab.app()
+    added = [*lab.hold(), *lab.add(10)]
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    watchdog = drain.watchdog_pid
+    lab.release()
+    drain.await_step("restarting")
+    lab.server.stop()
+    # It would be waited for; this ends it at once.
+    drain.signal(signal.SIGINT)
+    report = drain.finish().report
+    assert [report[name] for name in ("interrupted", "lost", "idle_s")] == [None] * 3
+    assert (report["outcome"], report["resumed"], report["unserved"]) == ("aborted", False, None)
+    assert "could not be read" in report["proof"]["why"]
 
     lab.bring_redis_back()
     wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
