@@ -58,7 +58,7 @@ def step(client: Client, keys: QueueKeys, wanted: int, *done: str) -> Any:
     unchanging = working.Step(keys, 30_000, "", None, None)
     groups = (1, HELD_BY, "-1||", 1, "") if done else (0,)
     jobs = [word for job_id in done for word in (job_id, "null", 1)]
-    fixed = (NOW, HELD_BY, unchanging.lock_ms, wanted, *unchanging.options())
+    fixed = (NOW, HELD_BY, unchanging.lock_ms, wanted, 0, *unchanging.options())
     return client.call(*unchanging.head(), *fixed, *groups, *jobs)
 
 

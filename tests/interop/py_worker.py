@@ -36,6 +36,10 @@ class PyWorker:
         """Run something on the worker's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
 
+    def call(self, do: Callable[[], Any]) -> None:
+        """Call something on the worker's loop."""
+        self._loop.call_soon_threadsafe(do)
+
     def stop(self, grace_s: float = 10.0) -> None:
         """Stop as a signal would."""
         if not self._is_over:

@@ -38,7 +38,7 @@ def test_wait_until_finished(few: NodeBull, py_worker: py.Starter, client: Clien
             few.wait_finished("q", failing, timeout_s=5)
     # The end of a child that releases its parent.
     tree = {
-        "name": "parent", "queueName": "q", "data": {"ms": 30},
+        "name": "parent", "queueName": "q", "data": {"ms": 300},
         "children": [{"name": "child", "queueName": "q", "data": {"ms": 30, "returns": 5}}],
     }  # fmt: skip
     parent = few.add_flow(tree)

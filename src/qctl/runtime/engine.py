@@ -26,6 +26,7 @@ from qctl.runtime.listener import Listener
 from qctl.runtime.logs import Log
 from qctl.runtime.options import WorkerOptions
 from qctl.runtime.reconnect import RECONNECT_S, Recovery
+from qctl.runtime.sharing import Places
 from qctl.runtime.stalled import check_stalled
 from qctl.wire import working
 from qctl.wire.keys import QueueKeys
@@ -88,6 +89,7 @@ class Engine:
         self._head, self._options = self._step.head(), self._step.options()
         self._most = min(working.MAX_BATCH, -(-options.concurrency // STEPS_IN_FLIGHT))
         self._free = options.concurrency
+        self._places = Places()
         self._settled: deque[Completed] = deque()
         self._steps = 0
         self._fetches = 0
@@ -271,12 +273,14 @@ class Engine:
             jobs += (job.id, value, number)
         self._fetches += not settling
         self._steps += 1
+        held = self.options.concurrency - self._free + settling
+        kept = self._places.kept(settling, held, self._loop.time()) if settling else 0
         self._free -= wanted
         token = f"{self.owner}:{self._steps_sent}"
         self._steps_sent += 1
         self.connection.send(
             (
-                *self._head, int(time.time() * 1000), token, self._step.lock_ms, wanted,
+                *self._head, int(time.time() * 1000), token, self._step.lock_ms, wanted, kept,
                 *self._options, len(groups), *chain.from_iterable(groups), *jobs,
             ),
             partial(self._on_step, batch, wanted, token),
@@ -306,11 +310,12 @@ class Engine:
         if wanted and reason != "failed":
             self.last_fetch_at = now
             self._note_reason(reason, int(ms))
+        jobs = zip(fetched[::2], fetched[1::2], strict=True)
         if fetched and self.is_stopping:
-            self._return_unstarted([Job(*row, token, self, now) for row in _by_two(fetched)])
+            self._return_unstarted([Job(*row, token, self, now) for row in jobs])
         else:
             start = self._runner.start
-            for id_, flat in _by_two(fetched):
+            for id_, flat in jobs:
                 job = in_hand[id_] = Job(id_, flat, token, self, now)
                 start(job)
         if not in_hand:
@@ -393,7 +398,3 @@ class Engine:
         """Redis takes steps again."""
         self.is_drained = False
         self._kick()
-
-
-def _by_two(flat: list[Any]) -> zip[tuple[str, list[str]]]:
-    return zip(flat[::2], flat[1::2], strict=True)

@@ -58,7 +58,7 @@ class Step:
         return ("EVALSHA", sha("work"), 2, *self.keys.whole)
 
     def options(self) -> tuple[Arg, ...]:
-        """``ARGV[5]`` to ``ARGV[8]``."""
+        """``ARGV[6]`` to ``ARGV[9]``."""
         most, window_ms = self.limiter or ("", "")
         metrics = "" if self.metrics_minutes is None else self.metrics_minutes
         return (self.worker_name, most, window_ms, metrics)

@@ -3,9 +3,11 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] most jobs to fetch, 0 to 250
--- ARGV[5] worker name, or ""             ARGV[6] worker rate limit: jobs, or ""
--- ARGV[7] and its window in ms, or ""    ARGV[8] most metrics minutes, or ""
--- ARGV[9] number of groups k of completed jobs that have the same: then k times lock token, keep rule
+-- ARGV[5] of the places of the jobs that have completed, how many it keeps if the queue's concurrency is
+-- limited; the others go to whoever waits first
+-- ARGV[6] worker name, or ""             ARGV[7] worker rate limit: jobs, or ""
+-- ARGV[8] and its window in ms, or ""    ARGV[9] most metrics minutes, or ""
+-- ARGV[10] number of groups k of completed jobs that have the same: then k times lock token, keep rule
 -- "count|age s|limit", attempts made with this one, deduplication id or ""
 -- then for each completed job, at most 250: id, return value as JSON, number of its group
 --
@@ -16,8 +18,8 @@
 --@include fetch
 
 local base, now = KEYS[1], tonumber(ARGV[1])
-local kinds, first = {}, 10
-for i = 1, tonumber(ARGV[9]) do
+local kinds, first = {}, 11
+for i = 1, tonumber(ARGV[10]) do
   kinds[tostring(i)] = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]),
     attempts_made = ARGV[first + 2], dedup_id = ARGV[first + 3]}
   first = first + 4
@@ -30,7 +32,7 @@ end
 
 local codes, refused = {}, 0
 if count > 0 then
-  for i, code in ipairs(settle(base, now, "completed", ids, values, groups, tonumber(ARGV[8]))) do
+  for i, code in ipairs(settle(base, now, "completed", ids, values, groups, tonumber(ARGV[9]))) do
     if code ~= 0 then
       codes[#codes + 1] = i
       codes[#codes + 1] = code
@@ -46,8 +48,9 @@ local wanted = tonumber(ARGV[4]) - refused
 local fetched = {{}, "", 0}
 if wanted > 0 then
   local is_done
-  is_done, fetched = pcall(fetch, base, now, ARGV[2], ARGV[3], wanted, ARGV[5], tonumber(ARGV[6]),
-    tonumber(ARGV[7]))
+  local kept = count > 0 and tonumber(ARGV[5]) or nil
+  is_done, fetched = pcall(fetch, base, now, ARGV[2], ARGV[3], wanted, ARGV[6], tonumber(ARGV[7]),
+    tonumber(ARGV[8]), kept)
   if not is_done then
     local text = type(fetched) == "table" and fetched.err or tostring(fetched)
     if count == 0 then
@@ -61,5 +64,9 @@ local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
   emit(base .. "events", base .. "meta", "event", "drained")
+end
+if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
+    and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then
+  wake(base)
 end
 return {codes, fetched[1], fetched[2], fetched[3]}

@@ -4,7 +4,10 @@
 -- How many may start now, at most wanted: {number, reason, 0, …} with what stops more, {0, reason, ms}
 -- when none may. Reasons: "blocked" (paused, or as many run as the queue allows), "limited" (for that
 -- many ms) or "".
-local function allowance(base, wanted, limiter_max)
+-- Places under the queue's concurrency are shared: a worker keeps those of its own jobs that have just
+-- ended (kept), and takes more only a few at a time, to wait for its turn again: BZPOPMIN serves first
+-- who has waited longest. Otherwise the first worker would have them all, for as long as jobs wait.
+local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local most = tonumber(meta[3] or "") or limiter_max
   local limit_ms = tonumber(meta[4] or "")
@@ -34,8 +37,9 @@ local function allowance(base, wanted, limiter_max)
     if room <= 0 then
       return {0, "blocked", 0}
     end
-    if room <= wanted then
-      wanted, reason = room, "blocked"
+    local share = math.min(kept or math.max(math.floor(room / 4), 1), room)
+    if share <= wanted then
+      wanted, reason = share, "blocked"
     end
   end
   return {wanted, reason, 0, most, limit_ms}
@@ -92,12 +96,14 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   return fields, has_failed
 end
 
--- Fetches at most wanted jobs. limiter_max and limiter_ms: the worker's own rate limit, or nil.
+-- Fetches at most wanted jobs. limiter_max and limiter_ms: the worker's own rate limit, or nil. kept: see
+-- allowance.
 -- Answers {jobs, reason, ms}: jobs is {id, fields, id, fields, …}; reason is "" when as many came as
 -- were wanted, else "blocked", "limited" (for ms), "delayed" (the next job is due at ms) or "empty".
-local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms)
+local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms,
+    kept)
   promote_due(base, now)
-  local may = allowance(base, wanted, limiter_max)
+  local may = allowance(base, wanted, limiter_max, kept)
   if may[1] == 0 then
     return {{}, may[2], may[3]}
   end
