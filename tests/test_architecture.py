@@ -15,7 +15,7 @@ FILES = sorted(SRC.rglob("*.py"))
 MAX_LINES = 400
 
 GROUND = {
-    *("errors", "config", "config_files", "config_guards", "passwords", "places"),
+    *("errors", "extras", "config", "config_files", "config_guards", "passwords", "places"),
     *("connect", "resp", "sentinel", "cluster", "moving", "embedded"),
 }
 FLOORS = {

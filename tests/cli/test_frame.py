@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +14,11 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
+from typer._click import exceptions as click_errors
 
 from qctl.cli import program
 from qctl.cli.frame import (
@@ -60,7 +63,33 @@ def run(*arguments: str, stdin: str = "", terminal: bool = False, **environ: str
         environ={"XDG_CONFIG_HOME": "/nonexistent", **environ},
     )
     code = program.run(arguments, streams)
-    return Ran(code, streams.stdout.getvalue(), streams.stderr.getvalue())  # type: ignore[attr-defined]
+    ran = Ran(code, streams.stdout.getvalue(), streams.stderr.getvalue())  # type: ignore[attr-defined]
+    for line in ran.err.splitlines():
+        if line.startswith("try: qctl "):
+            require_typable(line.removeprefix("try: "), len(arguments))
+    return ran
+
+
+def require_typable(hint: str, typed: int) -> None:
+    """Fail unless the command line takes a hint as it is printed.
+
+    Args:
+        typed: how many words the command had that it is about. With one of them put right it may
+            still lack an argument.
+    """
+    name, *words = shlex.split(hint.replace("$'", "'"))
+    may_lack = [click_errors.MissingParameter] if len(words) == typed else []
+    group: Any = program.build()
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.suppress(click_errors.Exit, *may_lack),
+    ):
+        context = group.make_context(name, words)
+        while isinstance(group, typer.core.TyperGroup):
+            name, group, words = group.resolve_command(
+                context, [*context._protected_args, *context.args]
+            )
+            context = group.make_context(name, words, parent=context)
 
 
 @pytest.fixture
@@ -197,13 +226,13 @@ def test_errors_become_words_and_exit_codes(
     probe: dict[str, object], error: type[QctlError], code: int
 ) -> None:
     def fail(_: Environment) -> None:
-        raise error("it failed", why="this\nand that", hint="qctl other")
+        raise error("it failed", why="this\nand that", hint="qctl queues")
 
     probe["do"] = fail
     ran = run("probe", "--json")
     assert ran.code == code
     assert ran.out == ""
-    assert ran.err == "error: it failed\nthis\nand that\ntry: qctl other\n"
+    assert ran.err == "error: it failed\nthis\nand that\ntry: qctl queues\n"
 
 
 def test_errors_show_untrusted_text_harmlessly_and_hide_passwords(probe: dict[str, object]) -> None:
@@ -247,8 +276,10 @@ def test_ctrl_c_is_130(probe: dict[str, object]) -> None:
     ("words", "what", "hint"),
     [
         (["statsu"], "qctl has no command 'statsu'", "try: qctl status"),
+        (["version"], "qctl has no command 'version'", "try: qctl --version"),
+        (["help"], "qctl has no command 'help'", "try: qctl --help"),
         (["xyzzy"], "qctl has no command 'xyzzy'", "try: qctl --help"),
-        (["status", "--prefx", "x"], "qctl status has no option --prefx", "qctl status --prefix"),
+        (["status", "--prefx", "x"], "qctl status has no option --prefx", "qctl status --prefix x"),
         (["status", "--redis"], "option '--redis' requires an argument", "qctl status --help"),
         (["status", "--output", "xml"], "'xml' is not one of", "qctl status --help"),
         (["--redis", "x", "status"], "qctl has no option --redis", "--redis after the command"),

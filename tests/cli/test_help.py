@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qctl.cli import reference
 from qctl.cli.examples import EXAMPLES
+from qctl.cli.help import Command, Group
 from qctl.cli.program import COMMANDS, build
+from qctl.cli.spelling import distance, nearest
 from tests.cli.test_frame import run
 
 ROOT = Path(__file__).parents[2]
@@ -93,15 +97,15 @@ def test_a_group_shows_the_whole_line_of_each_command(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["jobs", "list", "q", "--state", "faild"], "try: qctl jobs list --state failed"),
-        (["jobs", "list", "q", "--state=waitng"], "try: qctl jobs list --state waiting"),
+        (["jobs", "list", "q", "--state", "faild"], "try: qctl jobs list q --state failed"),
+        (["jobs", "list", "q", "--state=waitng"], "try: qctl jobs list q --state=waiting"),
         (["status", "--output", "jsno"], "try: qctl status --output json"),
         (["completion", "bsh"], "try: qctl completion bash"),
         (["jobs", "lst"], "try: qctl jobs list"),
         (["worker", "strat"], "try: qctl worker start"),
-        (["jobs", "list", "q", "--limt", "5"], "try: qctl jobs list --limit"),
+        (["jobs", "list", "q", "--limt", "5"], "try: qctl jobs list q --limit 5"),
         (["jobs", "list", "q", "--state", "xyzzy"], "try: qctl jobs list --help"),
-        (["pause", "q", "--dry"], "try: qctl pause --dry-run"),
+        (["pause", "q", "--dry"], "try: qctl pause q --dry-run"),
         (["pause", "q", "--yes"], "try: qctl pause --help"),
     ],
 )
@@ -145,3 +149,68 @@ def test_the_man_page_is_well_formed() -> None:
         check=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # Each of these was taken for a command that changes something.
+        *(["ps"], ["rm"], ["ls"], ["view"], ["clean"], ["reset"], ["state"], ["prune"], ["kill"]),
+        *(["jobs", "rm"], ["jobs", "move"], ["jobs", "delete"], ["worker", "ps"]),
+    ],
+    ids=" ".join,
+)
+def test_no_command_is_suggested_that_was_hardly_meant(words: list[str]) -> None:
+    ran = run(*words)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == " ".join(["try: qctl", *words[:-1], "--help"])
+
+
+@given(st.sampled_from(sorted(COMMANDS)), st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1))
+def test_a_suggestion_is_a_slip_or_two_away(name: str, word: str) -> None:
+    near = nearest(word, COMMANDS)
+    assert not near or distance(word, near) <= (1 if len(word) < 6 else 2)
+    assert nearest(name, COMMANDS) == name
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "slips"),
+    [("", "", 0), ("a", "", 1), ("drian", "drain", 1), ("ca", "abc", 3), ("kitten", "sitting", 3)],
+)
+def test_slips(one: str, two: str, slips: int) -> None:
+    assert distance(one, two) == distance(two, one) == slips
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["drain", "q", "--then-restart", "--target", "pm2:a", "--target", "pm2:b"],
+        ["status", "--prefix", "a", "--prefix=b"],
+        ["status", "--redis", "redis://a", "--redis", "redis://b"],
+        ["jobs", "list", "q", "--state", "failed", "--state", "waiting"],
+        ["jobs", "list", "q", "--limit", "1", "--limit", "1"],
+        ["purge", "q", "--state", "failed", "--state", "completed", "--yes"],
+        ["status", "--watch", "--watch", "5"],
+        ["top", "--interval", "1", "--interval", "2"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_takes_one_value_is_given_once(words: list[str]) -> None:
+    ran = run(*words)
+    flag = next(word for word in reversed(words) if word.startswith("--") and word != "--yes")
+    flag = flag.partition("=")[0]
+    assert ran.code == 2
+    assert f"takes one {flag}, and it is given 2 times" in ran.err
+
+
+def test_every_option_is_a_flag_or_takes_several_or_is_given_once() -> None:
+    """The rule holds for all commands, since they all are of one class."""
+    for path, ctx in commands(build()):
+        assert isinstance(ctx.command, Command | Group), path
+
+
+def test_flags_and_options_with_several_values_are_repeated_at_will(redis_url: str) -> None:
+    ran = run(
+        "jobs", "list", "q", "--state", "failed", "--json", "--json", QCTL_REDIS_URL=redis_url
+    )
+    assert "times" not in ran.err

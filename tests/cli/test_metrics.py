@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.cli import metrics
 from qctl.connect import Client, connect
+from qctl.extras import install_command
 from qctl.wire.drain_record import DrainResult, add_drain
 from tests.cli.test_frame import Ran, run
 from tests.servers import RedisServer, free_port, wait_until
@@ -103,7 +104,7 @@ def test_without_the_package(redis_url: str, monkeypatch: pytest.MonkeyPatch) ->
     for words in ([], ["--serve", ":9120"]):
         ran = typed(redis_url, *words)
         assert ran.code == 1
-        assert ran.err.endswith("try: pip install 'qctl[metrics]'\n")
+        assert ran.err.endswith(f"try: {install_command('metrics')}\n")
     assert typed(redis_url, "--json").code == 0
 
 

@@ -60,6 +60,8 @@ def test_the_answer_decides(
     ran = retry(redis_url, "q", stdin=answer, terminal=True)
     assert ran.code == code
     assert "would run twice" in ran.err
+    # Whoever has just said no is not told how to say yes.
+    assert "--yes" not in ran.err
     assert row(client, "wait") == (["1"] if code == 0 else [])
 
 
@@ -90,7 +92,7 @@ def test_json_has_the_shape_of_the_contract(redis_url: str, client: Client) -> N
     put(client, "1", "active")
     client.call("LPUSH", Q("active"), "ghost")
     ran = retry(redis_url, "q", "--json")
-    assert ran.code == 0
+    assert ran.code == 7
     (queue,) = json.loads(ran.out)["queues"]
     assert (queue["name"], queue["stalled"], queue["retried"]) == ("q", 2, ["1"])
     (skipped,) = queue["skipped"]
@@ -101,7 +103,9 @@ def test_json_has_the_shape_of_the_contract(redis_url: str, client: Client) -> N
 def test_a_ghost_is_left_alone_with_a_reason(redis_url: str, client: Client) -> None:
     put(client, "1")
     client.call("LPUSH", Q("active"), "ghost")
+    assert retry(redis_url, "q", "--dry-run").code == 7
     ran = retry(redis_url, "q")
+    assert ran.code == 7
     assert ran.out == ("q: ghost left alone: its data (the job hash) is gone, so it cannot run\n")
     assert row(client, "active") == ["ghost"]
 

@@ -127,7 +127,16 @@ def test_a_prefix_that_holds_nothing_is_exit_3_and_names_those_that_do(
     ran = run(*words, "--redis", url, "--prefix", "bullmq", PM2_HOME="/nonexistent")
     assert (ran.code, ran.out) == (3, "")
     assert "'bull'" in ran.err
-    assert ran.err.endswith("try: --prefix bull\n")
+    assert ran.err.endswith(f"try: qctl queues --prefix bull --redis {url}\n")
+
+
+def test_of_several_prefixes_the_near_one_is_suggested(url: str, client: Client) -> None:
+    for prefix in ("another", "zz"):
+        client.call("HSET", f"{prefix}:q:meta", "opts.maxLenEvents", "10000")
+    near = run("status", "--prefix", "bul", QCTL_REDIS_URL=url, PM2_HOME="/nonexistent")
+    assert near.err.endswith("try: qctl queues --prefix bull\n")
+    far = run("status", "--prefix", "xyzzy", QCTL_REDIS_URL=url, PM2_HOME="/nonexistent")
+    assert far.err.endswith("try: name one of them with --prefix\n")
 
 
 def test_an_empty_database_is_exit_3(redis_url: str) -> None:

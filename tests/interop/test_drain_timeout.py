@@ -55,6 +55,9 @@ def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> Non
     done = lab.steps(*DRAIN, "--on-timeout", "restart").finish()
     assert done.code == 0, done.err
     names = done.step_names
+    (time_up,) = [step for step in done.steps if step["step"] == "time_up"]
+    assert sorted(job["id"] for job in time_up["active"]) == sorted(cut)
+    assert names.index("time_up") < names.index("restarting")
     # Their locks, which last 30 s, were not waited for.
     assert names.index("ready") < names.index("recovered") < names.index("resumed")
     report = done.report

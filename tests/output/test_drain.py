@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qctl.ops.ledger import JobOutcome
-from qctl.ops.steps import DrainReport, Proof, RunningJob, Waiting
-from qctl.output.drain import report_lines, waiting_lines
+from qctl.ops.steps import DrainReport, Proof, RunningJob, TimeUp, Waiting
+from qctl.output.drain import report_lines, step_line, waiting_lines
 
 REPORT = DrainReport(
     outcome="restarted",
@@ -88,3 +88,11 @@ def test_a_timeout_after_a_restart_does_not_say_that_nothing_was_restarted() -> 
     told = lines(replace(REPORT, outcome="timeout"))
     expected = "timed out: jobs were still running after 1 process had been restarted"
     assert told[-1] == f"{expected}; q running again"
+
+
+def test_a_restart_at_the_end_of_the_time_says_that_the_time_is_up() -> None:
+    job = RunningJob("q", "1", "n", 1.0, 1_000, None, None)
+    line = step_line(TimeUp(300.0, (job, job)))
+    assert line is not None
+    assert line.startswith("the time is up after 5 min")
+    assert "2 jobs still run" in line

@@ -282,7 +282,7 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
     else:
         agreed = env.confirm_name(f"{text}.", queue)
     if not agreed:
-        raise RefusedError("nothing was done", hint="--yes does it without asking")
+        raise RefusedError("nothing was done")
 
 
 def _follow(env: Environment, run: BulkRun) -> None:

@@ -13,12 +13,31 @@ import typer
 from typer import _click as click
 from typer.core import TyperCommand, TyperGroup
 
+from qctl.errors import UsageError
+
 # An example that is longer has its meaning below it instead of beside it.
 _MOST_BESIDE = 40
 
 
 class Command(TyperCommand):
-    """A command whose help begins with examples."""
+    """A command whose help begins with examples, and whose options are given once.
+
+    Of an option that is given twice, Click takes the last: ``drain --target a --target b`` would
+    restart b and say nothing of a.
+    """
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            parsed = parse(args)
+            if not ctx.resilient_parsing:
+                _require_once(ctx, parsed[2])
+            return parsed
+
+        parser.parse_args = parse_once
+        return parser
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(ctx, formatter)
@@ -50,6 +69,31 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, *, cls: Any = None, **settings: Any) -> Any:
         return super().command(name, cls=cls or Command, **settings)
+
+
+def _require_once(ctx: click.Context, given: list[Any]) -> None:
+    """Refuse an option with a value that is given twice, unless it takes several.
+
+    Args:
+        given: the parameters, in the order and as often as they stand on the command line.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for param in given:
+        times = given.count(param)
+        if times > 1 and param.param_type_name == "option" and not _takes_several(param):
+            flag = max(param.opts, key=len)
+            raise UsageError(
+                f"{ctx.command_path} takes one {flag}, and it is given {times} times",
+                why="all but the last would be ignored",
+                hint=f"give {flag} once, and run the command once for each value",
+            )
+
+
+def _takes_several(param: Any) -> bool:
+    # A flag says the same however often it is given.
+    return bool(param.multiple or param.is_flag or param.count)
 
 
 def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:

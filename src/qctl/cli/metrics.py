@@ -9,6 +9,7 @@ import typer
 
 from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.errors import FailedError
+from qctl.extras import install_command
 
 app = new_app()
 
@@ -51,7 +52,7 @@ def _require_prometheus() -> None:
         raise FailedError(
             "the package prometheus_client is not installed",
             why="only this command needs it; --json works without it",
-            hint="pip install 'qctl[metrics]'",
+            hint=install_command("metrics"),
         )
 
 

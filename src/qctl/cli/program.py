@@ -23,6 +23,7 @@ from typer.main import get_command
 from qctl import __version__
 from qctl.cli.frame import COMMON_FLAGS, wants_debug
 from qctl.cli.help import Group
+from qctl.cli.spelling import nearest, nearest_flag
 from qctl.cli.streams import OutputError, Streams
 from qctl.errors import ExitStatus, QctlError, UsageError
 
@@ -182,26 +183,40 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
         what = f"{path} has no option {error.option_name}"
         # Without the dashes, which make any two short flags look alike.
         flags = {flag.lstrip("-"): flag for flag in error.possibilities or ()}
-        if near := _nearest(error.option_name.lstrip("-"), list(flags), cutoff=0.6):
-            hint = f"{path} {flags[near]}"
+        if near := nearest_flag(error.option_name.lstrip("-"), flags):
+            hint = _retyped(arguments, error.option_name, flags[near])
         elif ctx and not ctx.parent and error.option_name in COMMON_FLAGS:
             hint = f"{error.option_name} after the command, as in qctl status {error.option_name}"
     elif what.startswith("No such command") and ctx:
         name = next((word for word in arguments if repr(word) in what), "")
         what = f"{path} has no command {name!r}"
-        near = _nearest(name, ctx.command.list_commands(ctx))
-        hint = f"{path} {near}" if near else hint
+        if name in {"help", "version"} and not ctx.parent:
+            hint = f"{path} --{name}"
+        elif near := nearest(name, ctx.command.list_commands(ctx)):
+            hint = _retyped(arguments, name, near)
     elif (match := _NO_CHOICE.search(what)) and isinstance(error, click_errors.BadParameter):
-        near = _nearest(match[1], getattr(getattr(error.param, "type", None), "choices", ()))
-        spelled = [word for word in error.param.opts if word.startswith("-")] if error.param else []
-        hint = " ".join([path, *spelled[:1], near]) if near else hint
+        near = nearest(match[1], getattr(getattr(error.param, "type", None), "choices", ()))
+        hint = _retyped(arguments, match[1], near) if near else hint
     return UsageError(what[:1].lower() + what[1:], hint=hint)
 
 
-def _nearest(name: str, names: Sequence[str], cutoff: float = 0.5) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415
+def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
+    """The command as it was typed, with the word that was wrong put right."""
+    from qctl.ops.commands import quoted  # noqa: PLC0415 - only for a command that is wrong
 
-    return next(iter(get_close_matches(name, names, n=1, cutoff=cutoff)), "")
+    for index, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if word == wrong:
+            mended = right
+        elif equals and flag == wrong:
+            mended = f"{right}={value}"
+        elif equals and value == wrong:
+            mended = f"{flag}={right}"
+        else:
+            continue
+        words = [*arguments[:index], mended, *arguments[index + 1 :]]
+        return " ".join(["qctl", *map(quoted, words)])
+    return f"qctl {' '.join(word for word in arguments[:1] if word in COMMANDS)} --help"
 
 
 def _report(error: QctlError, streams: Streams) -> int:

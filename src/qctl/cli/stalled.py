@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.frame import Environment, with_environment
-from qctl.errors import InterruptedByUserError, RefusedError, UsageError
+from qctl.errors import ExitStatus, InterruptedByUserError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.connect import Client
@@ -62,6 +62,8 @@ def retry_stalled(
         for line in report_lines(report, plan):
             env.line(line + (" (dry run)" if dry_run else ""))
     plan.found.raise_if_broken()
+    if report.left_alone:
+        raise typer.Exit(ExitStatus.PARTIAL)
 
 
 def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
@@ -93,4 +95,4 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
     for line in risk_lines(plan):
         env.note(line)
     if not env.confirm("Put them back?"):
-        raise RefusedError("nothing was done", hint="--yes puts them back without asking")
+        raise RefusedError("nothing was done")

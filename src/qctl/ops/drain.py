@@ -26,7 +26,7 @@ from qctl.ops.plan import DrainPlan
 from qctl.ops.proof import take_inventory
 from qctl.ops.restart import GoneError, Interrupted, Restart, as_it_is_now
 from qctl.ops.roll import Roll
-from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, Waiting
+from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, TimeUp, Waiting
 from qctl.wire.active import read_active
 from qctl.wire.drain_record import DrainResult, add_drain
 from qctl.wire.events import Event
@@ -154,6 +154,7 @@ def _wait_for_jobs(state: DrainState) -> Iterator[Step]:
         if state.plan.target is None or not state.options.restart_on_timeout:
             raise
         state.in_the_way += [job for job in state.active if not job.is_orphan]
+        yield TimeUp(state.options.timeout_s, state.shown(orphans=False))
 
 
 def _wait(state: DrainState) -> Iterator[Step]:

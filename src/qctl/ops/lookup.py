@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qctl.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
-from qctl.ops.commands import command, quoted
+from qctl.ops.commands import command
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from qctl.wire.server import read_upstream
@@ -130,7 +130,7 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
 
 def no_queues(client: Client, prefix: str) -> NotFoundError:
     """The error for a prefix that holds no queue."""
-    return _empty_prefix(client, f"no queue exists under the prefix {prefix!r}")
+    return _empty_prefix(client, prefix, f"no queue exists under the prefix {prefix!r}")
 
 
 def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
@@ -142,7 +142,7 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
         # A user who may not SCAN can still be told what is missing.
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
     if not existing and is_complete:
-        return _empty_prefix(client, f"{what}: no queue exists under the prefix {prefix!r}")
+        return _empty_prefix(client, prefix, f"{what}: no queue exists under the prefix {prefix!r}")
     import difflib  # noqa: PLC0415 - only for a name that is wrong
 
     near = list(
@@ -161,15 +161,20 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
     return NotFoundError(what, why=why, hint=command(prefix, "queues"))
 
 
-def _empty_prefix(client: Client, what: str) -> NotFoundError:
+def _empty_prefix(client: Client, prefix: str, what: str) -> NotFoundError:
     try:
         prefixes, is_complete = prefixes_in_use(client, _SUGGESTING_S)
     except ReplyError:
         prefixes, is_complete = [], False
     if prefixes:
+        import difflib  # noqa: PLC0415 - only for a prefix that is wrong
+
         listed = _listed([repr(prefix) for prefix in prefixes])
+        near = prefixes if len(prefixes) == 1 else difflib.get_close_matches(prefix, prefixes, n=1)
         return NotFoundError(
-            what, why=f"prefixes that hold queues: {listed}", hint=f"--prefix {quoted(prefixes[0])}"
+            what,
+            why=f"prefixes that hold queues: {listed}",
+            hint=command(near[0], "queues") if near else "name one of them with --prefix",
         )
     if (above := read_upstream(client)) is not None:
         return NotFoundError(what, why=f"this Redis is {above}", hint="ask its master: --redis URL")

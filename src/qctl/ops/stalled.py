@@ -23,6 +23,7 @@ _SKIPPED = {
     "missing": "its data (the job hash) is gone, so it cannot run",
     "duplicate": "another job that is still to end has its deduplication id",
 }
+_NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,13 @@ class RetryReport:
     """What ``jobs retry-stalled`` did."""
 
     queues: tuple[RetriedQueue, ...]
+
+    @property
+    def left_alone(self) -> int:
+        """How many jobs were not put back although they are stalled still."""
+        return sum(
+            skipped.reason not in _NOT_STALLED for queue in self.queues for skipped in queue.skipped
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,19 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeUp:
+    """The time is up and jobs still run; with ``--on-timeout restart`` that does not stop it.
+
+    Args:
+        active: those that the restart will interrupt.
+    """
+
+    step: ClassVar[str] = "time_up"
+    waited_s: float
+    active: tuple[RunningJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """Nothing but orphans is active."""
 
@@ -206,4 +219,15 @@ class DrainReport:
     exit_status: int = 0
 
 
-Step = Planned | Paused | Waiting | Drained | Restarting | Ready | Resumed | Recovered | DrainReport
+Step = (
+    Planned
+    | Paused
+    | Waiting
+    | TimeUp
+    | Drained
+    | Restarting
+    | Ready
+    | Resumed
+    | Recovered
+    | DrainReport
+)

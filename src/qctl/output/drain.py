@@ -16,6 +16,7 @@ from qctl.ops.steps import (
     Resumed,
     RunningJob,
     Step,
+    TimeUp,
     Waiting,
 )
 from qctl.output.text import counted, duration, visible
@@ -95,6 +96,12 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
             if step.orphans:
                 text += f"; {counted(len(step.orphans), 'orphan')} without a worker left aside"
             return text
+        case TimeUp():
+            jobs = counted(len(step.active), "job")
+            return (
+                f"the time is up after {duration(step.waited_s)} and {jobs} still run; "
+                "restarting all the same, then what is interrupted is put back"
+            )
         case Restarting():
             name = f"{visible(step.target)} id {step.key}"
             return f"restarting {name} (pid {step.pid}) …" if step.pid else f"starting {name} …"

@@ -1,0 +1,43 @@
+"""Which name was probably meant by a word that is none: only a close one.
+
+A suggestion may be typed without much thought. So it must be a slip of the fingers away, and not
+merely share some letters: nobody who typed ``version`` meant ``drain``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Letters of a word within which one slip is plausible, and beyond which two are.
+_ONE_SLIP, _TWO_SLIPS = 3, 6
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The name that is fewest slips away from ``word``; "" if none is close.
+
+    A slip is a letter too many, too few, wrong, or swapped with its neighbour. A word of three to
+    five letters may have one, a longer one two, a shorter one none.
+    """
+    allowed = 2 if len(word) >= _TWO_SLIPS else 1 if len(word) >= _ONE_SLIP else 0
+    slips = [(distance(word, name), name) for name in names]
+    return next((name for far, name in sorted(slips) if far <= allowed), "")
+
+
+def nearest_flag(word: str, flags: Iterable[str]) -> str:
+    """The same for a flag, which may also be cut short: ``--dry`` for ``--dry-run``."""
+    longer = [flag for flag in flags if flag.startswith(word)]
+    return longer[0] if len(longer) == 1 and len(word) >= _ONE_SLIP else nearest(word, flags)
+
+
+def distance(one: str, two: str) -> int:
+    """How many slips lead from one word to the other (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(two) + 1))
+    for row, letter in enumerate(one, 1):
+        now = [row]
+        for column, other in enumerate(two, 1):
+            best = min(last[column] + 1, now[-1] + 1, last[column - 1] + (letter != other))
+            swapped = row > 1 and column > 1 and (letter, other) == (two[column - 2], one[row - 2])
+            now.append(min(best, before[column - 2] + 1) if swapped else best)
+        before, last = last, now
+    return last[-1]
