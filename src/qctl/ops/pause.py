@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from qctl.connect import Client
 from qctl.errors import RefusedError
 from qctl.ops.lookup import find_queues, require_bullmq
+from qctl.ops.rights import require_rights
 from qctl.ops.versions import require_safe_pause
+from qctl.wire import rights
 from qctl.wire.notes import this_process
 from qctl.wire.transitions import pause, resume
 
@@ -50,11 +52,16 @@ def pause_queues(
 
     Raises:
         NotFoundError: a queue does not exist; then none is paused.
-        RefusedError: one is Bull 3/4's, or of both lines of BullMQ; then none is paused.
+        RefusedError: one is Bull 3/4's, or of both lines of BullMQ, or this Redis user lacks a
+            right; then none is paused.
     """
     snapshots = find_queues(client, prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)
     mixed = require_safe_pause(client, snapshots, accept=mixed_versions)
+    # What is paused must be resumed, too.
+    require_rights(
+        client, [s.keys for s in snapshots], rights.PAUSE, what="a pause with its resume"
+    )
     holder = this_process("pause")
     results = []
     for snapshot in snapshots:

@@ -13,10 +13,12 @@ from qctl.ops.commands import command
 from qctl.ops.estimate import Durations, read_durations, remaining_s
 from qctl.ops.guard import drain_at_work
 from qctl.ops.lookup import find_queues, require_bullmq
+from qctl.ops.rights import require_rights
 from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
 from qctl.ops.versions import installed_by_queue, require_safe_pause
+from qctl.wire import rights
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
@@ -227,6 +229,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
     for snapshot in snapshots:
         if snapshot.lease is not None:
             raise drain_at_work(snapshot.keys, snapshot.lease)
+    require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
     try:
         replication = str(client.masters()[0].call("INFO", "replication"))
     except ReplyError as error:

@@ -97,9 +97,13 @@ def confirm(state: DrainState) -> float:
         return WATCH_S
     state.is_unconfirmed = True
     names = ", ".join(keys.name for keys in sorted(state.resumed_here))
+    doubt = (
+        "this Redis user may not ask (INFO, WAIT) whether its replicas have acknowledged that"
+        if confirmed is None
+        else "not every replica has acknowledged that"
+    )
     state.notes.append(
-        f"{names} runs again, but not every replica has acknowledged that: a failover now would "
-        f"pause it again. The watchdog (pid {state.guard.watchdog_pid}) resumes it then; it looks "
-        f"for {UNCONFIRMED_WATCH_S:.0f} s"
+        f"{names} runs again, but {doubt}: a failover now might pause it again. The watchdog (pid "
+        f"{state.guard.watchdog_pid}) resumes it then; it looks for {UNCONFIRMED_WATCH_S:.0f} s"
     )
     return UNCONFIRMED_WATCH_S

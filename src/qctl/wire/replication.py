@@ -16,7 +16,7 @@ def can_lose_writes(client: Client) -> bool:
     return any(_replicas(node) != 0 or _has_aof(node) for node in client.masters())
 
 
-def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> bool:
+def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> bool | None:
     """Whether every replica acknowledges what was written last over this client's connections.
 
     Args:
@@ -25,20 +25,23 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
             promoted, too.
 
     Returns:
-        False also where it cannot be asked.
+        None where this user may not ask (INFO, WAIT).
     """
     for node in client.masters():
         replicas = _replicas(node)
-        if replicas is None or replicas < at_least:
+        if replicas is None:
+            return None
+        if replicas < at_least:
             return False
-        if replicas:
-            try:
-                reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
-            except ReplyError:
-                # Not granted, or a replica by now.
-                return False
-            if int(reached) < replicas:
-                return False
+        if not replicas:
+            continue
+        try:
+            reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
+        except ReplyError as error:
+            # Other than refused: by now it is a replica itself.
+            return None if error.code == "NOPERM" else False
+        if int(reached) < replicas:
+            return False
     return True
 
 

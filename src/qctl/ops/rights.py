@@ -1,0 +1,47 @@
+"""Refuse to begin what this Redis user could not end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from qctl.connect import Client
+from qctl.errors import RefusedError
+from qctl.wire.keys import QueueKeys
+from qctl.wire.rights import Refused, read_refused
+
+
+def require_rights(
+    client: Client, queues: Iterable[QueueKeys], scripts: Sequence[str], *, what: str
+) -> None:
+    """Make sure that every command of these scripts is granted, on each queue.
+
+    Before Redis 7 nobody can say, and nothing is refused.
+
+    Args:
+        scripts: ``wire.rights.DRAIN`` or ``PAUSE``.
+        what: for the message, e.g. ``a drain``.
+
+    Raises:
+        RefusedError: some are not; the message names them.
+    """
+    for keys in queues:
+        refused = read_refused(client, keys, scripts)
+        if refused is None:
+            return
+        if refused:
+            raise _refusal(keys, refused, what)
+
+
+def _refusal(keys: QueueKeys, refused: Refused, what: str) -> RefusedError:
+    missing = []
+    if refused.on_queue:
+        missing.append(f"on keys of queue {keys.name}: {', '.join(refused.on_queue)}")
+    if refused.on_own:
+        missing.append(f"on qctl's own keys, qctl:*: {', '.join(refused.on_own)}")
+    commands = sorted({*refused.on_queue, *refused.on_own})
+    grant = " ".join(f"+{name}" for name in commands)
+    return RefusedError(
+        f"this Redis user may not run all commands that {what} needs, so nothing was changed",
+        why="not granted " + "; ".join(missing),
+        hint=f"ACL SETUSER NAME {grant} ~{keys.prefix}:* ~qctl:*",
+    )

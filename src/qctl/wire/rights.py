@@ -1,0 +1,96 @@
+"""What a Redis user must be allowed to do before qctl begins with something it could not end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+from qctl.wire import scripts
+from qctl.wire.keys import QueueKeys
+
+# The scripts that a drain runs on the queue, and on qctl's own keys.
+DRAIN = ("pause", "resume", "retry_stalled", "census")
+PAUSE = ("pause", "resume")
+_OWN = ("lease_hold", "disown")
+# What a drain reads besides, with ``$1`` for a key of the queue.
+_READS = (
+    *("EXISTS $1", "GET $1", "HEXISTS $1", "HGET $1", "HMGET $1", "LINDEX $1", "LLEN $1"),
+    *("LPOS $1 x", "LRANGE $1", "PTTL $1", "XRANGE $1", "XREAD STREAMS $1 0", "XREVRANGE $1"),
+    *("ZCARD $1", "ZRANGE $1", "ZREVRANGE $1", "ZSCORE $1 x"),
+)
+_CALL = re.compile(r'redis\.p?call\(\s*"([A-Z]+)"')
+# Only qctl's notes are set, though by scripts that otherwise write to the queue.
+_OWN_ONLY = {"SET"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Commands that a user may not run, in small letters.
+
+    Args:
+        on_queue: on the queue's keys.
+        on_own: on qctl's own keys.
+    """
+
+    on_queue: tuple[str, ...] = ()
+    on_own: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.on_queue or self.on_own)
+
+
+@cache
+def script_commands(name: str) -> frozenset[str]:
+    """The commands that a script of ours runs, from its source."""
+    return frozenset(_CALL.findall(scripts.source(name)))
+
+
+def needed(names: Sequence[str]) -> list[str]:
+    """The commands that these scripts and the notes need, as ``rights.lua`` takes them."""
+    on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
+    on_own = frozenset[str]().union(*map(script_commands, _OWN))
+    found = {_on_key(name, 1) for name in on_queue}
+    found |= {_on_key(name, number) for name in on_own for number in (2, 3)}
+    return sorted(found | {*_READS} if names == DRAIN else found)
+
+
+def read_refused(client: Client, keys: QueueKeys, names: Sequence[str]) -> Refused | None:
+    """Which commands that these scripts and the notes need this user may not run.
+
+    Args:
+        names: ``DRAIN`` or ``PAUSE``.
+
+    Returns:
+        None where Redis cannot say, before version 7.
+
+    Raises:
+        ReplyError: Redis is away, or cannot run scripts at present.
+    """
+    try:
+        refused = scripts.run(
+            client, "rights", [keys("meta")], [keys.pause_note, keys.lease, *needed(names)]
+        )
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
+        # Not even this script.
+        return Refused(on_queue=("eval", "evalsha"))
+    if refused is None:
+        return None
+    return Refused(
+        on_queue=tuple(sorted({_name(text) for text in refused if "$1" in text.split()})),
+        on_own=tuple(sorted({_name(text) for text in refused if "$1" not in text.split()})),
+    )
+
+
+def _on_key(name: str, number: int) -> str:
+    # Without a key: nothing but the command itself is asked for.
+    return name if name == "TIME" else f"{name} ${number}"
+
+
+def _name(command: str) -> str:
+    return command.partition(" ")[0].lower()
