@@ -150,3 +150,13 @@ def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(stor
     (warning,) = describe(accepted, store, 0).warnings
     assert "qctl resume q" in warning
     assert set(accepted.mixed) == {Q}
+
+
+def test_rights_that_nobody_can_check_are_said(fake: Client) -> None:
+    put(fake, "1")
+    settings = Settings(pm2_home=Path("/nonexistent"))
+    for user, is_said in ((None, False), ("default", False), ("limited", True)):
+        address = Address(username=user)
+        made = make_plan(fake, address, settings, ["q"], target=None, then_restart=False)
+        warnings = describe(made, fake, 0).warnings
+        assert any("cannot say what the user limited may do" in w for w in warnings) is is_said

@@ -46,6 +46,7 @@ class DrainPlan:
         mixed: queues of both lines of BullMQ that are paused all the same, each with a warning.
         left_behind: queues that a drain has paused which no longer runs, and left paused. This one
             takes them over.
+        unchecked_user: the Redis user, if nobody can say whether it may do all of it.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -56,6 +57,7 @@ class DrainPlan:
     strategy: str = "pause"
     mixed: Mapping[QueueKeys, str] = field(default_factory=dict)
     left_behind: frozenset[QueueKeys] = frozenset()
+    unchecked_user: str = ""
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -111,7 +113,7 @@ def make_plan(
         if strategy == "roll":
             require_rollable(found, connections)
     snapshots = find_queues(client, settings.prefix, names)
-    _preflight(client, snapshots)
+    is_granted = _preflight(client, snapshots)
     mixed: dict[QueueKeys, str] = {}
     if strategy != "roll":
         processes = found.processes if found else ()
@@ -127,6 +129,8 @@ def make_plan(
         guessed=guessed,
         strategy=strategy or "pause",
         mixed=mixed,
+        # The default user has all rights, or nearly always.
+        unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
         left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(client, s)),
     )
 
@@ -221,7 +225,8 @@ def _refuse_strangers(target: Target, connected: set[str], names: Iterable[str])
         )
 
 
-def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
+def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
+    """Whether it is known that this user may do all that is needed; raises if it may not begin."""
     require_bullmq(
         snapshots,
         hint="drain it with Bull's own queue.pause() and queue.whenCurrentJobsFinished()",
@@ -229,13 +234,13 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
     for snapshot in snapshots:
         if snapshot.lease is not None:
             raise drain_at_work(snapshot.keys, snapshot.lease)
-    require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
+    is_known = require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
     try:
         replication = str(client.masters()[0].call("INFO", "replication"))
     except ReplyError as error:
         if is_outage(error):
             raise
-        return  # The first write tells, and changes nothing when it fails.
+        return is_known  # The first write tells, and changes nothing when it fails.
     if "role:slave" in replication:
         raise FailedError(
             "this Redis is a replica, so queues cannot be paused here",
@@ -244,6 +249,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> None:
             ),
             hint="connect to its master with --redis URL",
         )
+    return is_known
 
 
 def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
@@ -286,6 +292,11 @@ def process_plans(
 
 
 def _warnings(plan: DrainPlan) -> Iterable[str]:
+    if plan.unchecked_user:
+        yield (
+            f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "
+            "it lacks a right, the drain fails half way"
+        )
     for snapshot in plan.snapshots:
         name = snapshot.keys.name
         if snapshot.keys in plan.mixed:

@@ -12,14 +12,15 @@ from qctl.wire.rights import Refused, read_refused
 
 def require_rights(
     client: Client, queues: Iterable[QueueKeys], scripts: Sequence[str], *, what: str
-) -> None:
+) -> bool:
     """Make sure that every command of these scripts is granted, on each queue.
-
-    Before Redis 7 nobody can say, and nothing is refused.
 
     Args:
         scripts: ``wire.rights.DRAIN`` or ``PAUSE``.
         what: for the message, e.g. ``a drain``.
+
+    Returns:
+        False where nobody can say, before Redis 7; then nothing is refused.
 
     Raises:
         RefusedError: some are not; the message names them.
@@ -27,9 +28,10 @@ def require_rights(
     for keys in queues:
         refused = read_refused(client, keys, scripts)
         if refused is None:
-            return
+            return False
         if refused:
             raise _refusal(keys, refused, what)
+    return True
 
 
 def _refusal(keys: QueueKeys, refused: Refused, what: str) -> RefusedError:
