@@ -74,6 +74,9 @@ def test_a_drain_tells_its_steps_on_stderr_and_the_proof_on_stdout(
     assert "drained after" in ran.err
     assert is_paused(client)
     assert row(client, "wait") == ["1"]
+    # Not "drain --keep-paused", which nobody typed.
+    (status,) = json.loads(qctl("status", "q", "--json").out)["queues"]
+    assert status["paused_by"].startswith("qctl drain (stays paused) of ")
 
 
 def test_json_is_one_object_with_the_fields_of_the_contract(qctl: Typed) -> None:

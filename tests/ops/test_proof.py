@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +34,14 @@ def emit(client: Client, name: str, job_id: str = "", keys: QueueKeys = Q, **fie
     client.call("XADD", keys("events"), "*", "event", name, *named, *words)
 
 
-def begin(client: Client, *queues: QueueKeys) -> DrainState:
-    """A drain that has just paused these queues."""
+def begin(
+    client: Client, *queues: QueueKeys, meanwhile: Callable[[], object] = lambda: None
+) -> DrainState:
+    """A drain that has just paused these queues.
+
+    Args:
+        meanwhile: what happens before their jobs are counted.
+    """
     nothing: Any = None
     plan: Any = SimpleNamespace(queues=queues or (Q,))
     state = DrainState(
@@ -43,6 +50,7 @@ def begin(client: Client, *queues: QueueKeys) -> DrainState:
     for keys in state.queues:
         emit(client, "paused", keys=keys)
         state.begin(keys, last_event_id(client, keys), changed=True)
+        meanwhile()
         take_inventory(state, keys)
         active = read_active(client, [keys])
         state.inventory.begin_active(job.key for job in active)
@@ -320,7 +328,7 @@ def test_nothing_lost_is_not_said_when_events_are_missing(store: Client) -> None
     cut_off(store)
     verdict = prove(state)
     assert (verdict.lost, verdict.proof.checked) == (None, "a sample of 1 job")
-    assert verdict.proof.why.startswith("events of q were cut off before they could be read")
+    assert verdict.proof.why.startswith("events of q are missing: they were cut off")
 
 
 def test_a_stream_that_was_deleted_is_a_gap(store: Client) -> None:
@@ -359,3 +367,15 @@ def test_a_resume_by_somebody_else_is_noticed_and_ours_is_not(store: Client) -> 
     assert prove(state).proof.resumed_by_others == ()
     emit(store, "resumed")
     assert prove(state).proof.resumed_by_others == ("q",)
+
+
+def test_a_resume_before_the_jobs_were_counted_makes_the_answer_unknown(store: Client) -> None:
+    put(store, "1")
+
+    def resume() -> None:
+        store.call("DEL", Q("wait"))
+        emit(store, "resumed")
+
+    verdict = prove(begin(store, meanwhile=resume))
+    assert (verdict.lost, verdict.proof.resumed_by_others) == (None, ("q",))
+    assert verdict.proof.why == "q was resumed by somebody else before its jobs were counted"

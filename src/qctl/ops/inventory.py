@@ -64,6 +64,8 @@ class _Held:
     is_complete: bool
     begin: Census
     begin_order: tuple[int, int]
+    taken_order: tuple[int, int]
+    is_disturbed: bool = False
     end: Census | None = None
     delta: int = 0
     cleaned: int = 0
@@ -86,17 +88,26 @@ class Inventory:
         # Only kept once somebody asks: a roll sees millions of events.
         self._moved: set[JobKey] | None = None
 
-    def begin(self, keys: QueueKeys, census: Census, ids: dict[str, str], most: int) -> None:
+    def begin(
+        self, keys: QueueKeys, census: Census, ids: dict[str, str], most: int, taken_id: str
+    ) -> None:
         """Begin with a queue.
 
         Args:
             census: taken before the ids, and after the event from which on events are followed.
             ids: job id → state.
             most: how many were asked for.
+            taken_id: the last event when all ids had been read.
         """
         waiting = census.jobs - census.counts["active"]
         self._queues[keys] = _Held(
-            ids, len(ids), 2 * most, waiting <= most, census, order(census.last_event_id)
+            ids=ids,
+            seen=len(ids),
+            most=2 * most,
+            is_complete=waiting <= most,
+            begin=census,
+            begin_order=order(census.last_event_id),
+            taken_order=order(taken_id),
         )
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
@@ -115,6 +126,8 @@ class Inventory:
                 continue
             if held.counts(event):
                 _count(held, event)
+            if event.name == "resumed" and order(event.id) <= held.taken_order:
+                held.is_disturbed = True
             job_id = event.job_id
             if job_id is None:
                 continue
@@ -141,6 +154,10 @@ class Inventory:
     def is_complete(self, keys: QueueKeys) -> bool:
         """Whether all of the queue's jobs are known by their ids."""
         return self._queues[keys].is_complete
+
+    def is_disturbed(self, keys: QueueKeys) -> bool:
+        """Whether the queue was resumed before its jobs were known: a list may be missing."""
+        return self._queues[keys].is_disturbed
 
     def seen(self, keys: QueueKeys) -> int:
         """How many jobs are or were known by their ids."""

@@ -17,6 +17,7 @@ from qctl.ops.drain_state import DrainState
 from qctl.ops.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
 from qctl.ops.steps import Proof
 from qctl.wire.census import DELETED, STRAY, in_no_state, read_census, read_ids
+from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import locate
 
@@ -51,11 +52,12 @@ def take_inventory(state: DrainState, keys: QueueKeys) -> None:
     try:
         census = read_census(state.client, keys)
         ids = read_ids(state.client, keys, census.counts, most)
+        taken_id = last_event_id(state.client, keys)
     except ReplyError as error:
         if is_outage(error):
             raise
         return
-    state.inventory.begin(keys, census, ids, most)
+    state.inventory.begin(keys, census, ids, most, taken_id)
 
 
 def prove(state: DrainState) -> Verdict:
@@ -162,9 +164,11 @@ def _verdict(state: DrainState, known: list[QueueKeys], deleted: list[JobKey]) -
     for keys in known:
         if keys in missed:
             doubts.append(
-                f"events of {keys.name} were cut off before they could be read; more are kept with "
-                "a larger streams.events.maxLen"
+                f"events of {keys.name} are missing: they were cut off before they could be read "
+                "(a larger streams.events.maxLen keeps more), or their stream was deleted"
             )
+        elif inventory.is_disturbed(keys):
+            doubts.append(f"{keys.name} was resumed by somebody else before its jobs were counted")
         elif not inventory.is_complete(keys):
             missing = inventory.balance(keys).missing
             own = state.ledger.lost_of(keys)

@@ -18,7 +18,7 @@ class Holder:
 
     Args:
         owner: unique to one run of a command; what ownership is compared by.
-        verb: ``pause``, ``drain`` or ``restart``.
+        verb: ``pause``, ``drain`` or ``restart``, with more words when the pause is to stay.
         user, host, pid: where that command runs.
         at_ms: when it began, epoch milliseconds.
         was_paused: whether the queue was paused before (leases only).
