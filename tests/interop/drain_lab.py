@@ -107,6 +107,11 @@ class Running:
     def is_over(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return "".join(self._out)
+
     def await_step(self, name: str, **fields: Any) -> dict[str, Any]:
         """The first step of this name and these fields, as soon as it is told (NDJSON)."""
         return self.await_steps(1, name, **fields)[0]
@@ -370,16 +375,7 @@ class Lab:
 
     def cut(self, *pids: int) -> int:
         """Cut all connections that these processes have to Redis; how many there were."""
-        cut = 0
-        for pid in pids:
-            sockets = []
-            with contextlib.suppress(psutil.Error):
-                sockets = psutil.Process(pid).net_connections("tcp4")
-            for ours in sockets:
-                if ours.raddr and ours.raddr.port == self.server.port:
-                    address = f"{ours.laddr.ip}:{ours.laddr.port}"
-                    cut += self.client.call("CLIENT", "KILL", "ADDR", address, "SKIPME", "yes")
-        return cut
+        return cut_connections(self.client, self.server.port, *pids)
 
     # What happened
 
@@ -490,6 +486,20 @@ class Lab:
 def write_config(folder: Path, text: str) -> None:
     """A ``qctl.toml`` where qctl runs."""
     (folder / "qctl.toml").write_text(text)
+
+
+def cut_connections(client: Client, port: int, *pids: int) -> int:
+    """Cut all connections that these processes have to the Redis of ``client``; how many."""
+    cut = 0
+    for pid in pids:
+        sockets = []
+        with contextlib.suppress(psutil.Error):
+            sockets = psutil.Process(pid).net_connections("tcp4")
+        for ours in sockets:
+            if ours.raddr and ours.raddr.port == port:
+                address = f"{ours.laddr.ip}:{ours.laddr.port}"
+                cut += client.call("CLIENT", "KILL", "ADDR", address, "SKIPME", "yes")
+    return cut
 
 
 def kill(pid: int) -> None:

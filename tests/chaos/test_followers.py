@@ -1,0 +1,119 @@
+"""Commands that follow a queue, while their connections are cut or another Redis becomes master."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from qctl.connect import Client, connect
+from qctl.errors import UnreachableError
+from qctl.wire.transitions import pause, resume
+from tests.chaos import test_failover
+from tests.chaos.test_failover import Pair
+from tests.interop.drain_lab import Running, cut_connections
+from tests.servers import wait_until
+from tests.wire.build import Q, holder, put
+
+pair = test_failover.pair
+
+COMMANDS = {
+    "wait": ("wait", "q", "--for", "idle", "--timeout", "2m", "--output", "ndjson"),
+    "wait-job": ("wait", "q", "--for", "job=1", "--timeout", "2m", "--output", "ndjson"),
+    "events": ("events", "q", "--follow", "--output", "ndjson"),
+    "status": ("status", "q", "--watch", "0.2", "--output", "ndjson"),
+    "logs": ("jobs", "logs", "q", "1", "--follow", "--output", "ndjson"),
+}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], dict[str, Running]]]:
+    """Starts all of them on a Redis."""
+    running: dict[str, Running] = {}
+
+    def start(url: str) -> dict[str, Running]:
+        env = {**os.environ, "QCTL_REDIS_URL": url, "XDG_CONFIG_HOME": str(tmp_path)}
+        for name, words in COMMANDS.items():
+            running[name] = Running([sys.executable, "-m", "qctl", *words], env, tmp_path)
+        return running
+
+    yield start
+    for each in running.values():
+        each.close()
+
+
+def begin(client: Client) -> None:
+    """A running job with a line in its log."""
+    put(client, "1", "active", lock="w:1")
+    client.call("PEXPIRE", Q.lock("1"), 300_000)
+    client.call("RPUSH", Q.logs("1"), "first")
+
+
+def finish(client: Client) -> None:
+    client.call("RPUSH", Q.logs("1"), "last")
+    client.call("LREM", Q("active"), 1, "1")
+    client.call("ZADD", Q("completed"), 1, "1")
+    client.call("HSET", Q("1"), "finishedOn", 1, "returnvalue", "7")
+    client.call("XADD", Q("events"), "*", "event", "completed", "jobId", "1", "returnvalue", "7")
+
+
+def prove(running: dict[str, Running]) -> None:
+    """All of them saw the end."""
+    for name in ("wait", "wait-job", "logs"):
+        done = running[name].finish()
+        assert done.code == 0, (name, done.err)
+    wait_until(lambda: "completed" in running["events"].said, "the event to be told")
+    assert not running["events"].is_over
+    assert not running["status"].is_over
+
+    def active() -> object:
+        return json.loads(running["status"].said.splitlines()[-1])["queues"][0]["counts"]["active"]
+
+    wait_until(lambda: active() == 0, "status to look again")
+    assert "last" in running["logs"].said
+
+
+def test_their_connections_are_cut(
+    client: Client, redis_url: str, start: Callable[[str], dict[str, Running]]
+) -> None:
+    begin(client)
+    running = start(redis_url)
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    for each in running.values():
+        for _ in range(3):
+            # Each time it is connected again.
+            wait_until(lambda pid=each.pid: cut_connections(client, port, pid), "a connection")
+    assert [name for name, each in running.items() if each.is_over] == []
+    finish(client)
+    prove(running)
+
+
+def test_a_failover(pair: Pair, start: Callable[[str], dict[str, Running]]) -> None:
+    with contextlib.closing(connect(pair.master.url)[1]) as client:
+        begin(client)
+        running = start(pair.url)
+        wait_until(lambda: running["status"].said, "status to be up", timeout_s=60)
+        wait_until(lambda: running["wait"].said, "the wait to be up", timeout_s=60)
+        wait_until(lambda: running["logs"].said, "the log to be followed", timeout_s=60)
+        pause(client, Q, holder("me"))
+        wait_until(lambda: "paused" in running["events"].said, "events to be up", timeout_s=60)
+        client.call("WAIT", 1, 10_000)
+    pair.sentinel.call("SENTINEL", "FAILOVER", "main")
+    wait_until(
+        lambda: pair.address_of_master() == str(pair.replica.port), "the failover", timeout_s=60
+    )
+    with contextlib.closing(connect(pair.replica.url)[1]) as client:
+
+        def can_be_written() -> bool:
+            with contextlib.suppress(UnreachableError):
+                return bool(client.call("ROLE")[0] == "master") and resume(client, Q).owned
+            return False
+
+        wait_until(can_be_written, "the new master", timeout_s=60)
+        finish(client)
+        prove(running)
