@@ -250,7 +250,8 @@ def test_best_and_worst_case(qctl: Typed, apps: Apps, client: Client) -> None:
 def test_stalled_jobs_are_named_apart(qctl: Typed, client: Client) -> None:
     put(client, "lost", "active", stc=1)
     told = rows(qctl().out)
-    assert told["Active jobs"] == "none running"
+    # Its worker may be too busy to renew the lock.
+    assert told["Active jobs"] == "none known to run"
     assert "1 already" in told["Stalled jobs"]
     assert "1 would fail for good once a worker looks" in told["Stalled jobs"]
 

@@ -154,6 +154,22 @@ def test_workers_that_do_not_fetch(
     assert found(client, "not-fetching") == []
 
 
+def test_a_due_job_that_no_worker_fetches(
+    client: Client, connected: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "PATIENCE_S", 1)
+    put(client, "1", "delayed", score=(int(time.time() * 1000) - 60_000) * 4096)
+    assert found(client, "no-workers")[0].evidence["overdue"] == 1
+    connected("w")
+    (finding,) = wait_until(lambda: found(client, "not-fetching"), "a second to pass")
+    assert finding.what == (
+        "1 job is delayed and overdue and none starts, although 1 worker is connected"
+    )
+    # A worker that still fetches moves others on.
+    client.call("XADD", Q("events"), "*", "event", "completed", "jobId", "0")
+    assert found(client, "not-fetching") == []
+
+
 def test_a_job_that_starts_between_two_looks_is_no_hazard(
     client: Client,
     redis_url: str,

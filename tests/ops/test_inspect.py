@@ -249,6 +249,17 @@ def test_waiting_jobs_without_a_worker(client: Client) -> None:
     assert remarks(client) == [("1 job waits, and no worker is connected", ())]
 
 
+def test_delayed_jobs_that_are_due_and_that_nobody_comes_for(client: Client) -> None:
+    make_queue(client, "q")
+    now_ms = int(time.time() * 1000)
+    for job_id, ms in (("1", now_ms - 60_000), ("2", now_ms - 1000), ("3", now_ms + 60_000)):
+        client.call("ZADD", "bull:q:delayed", ms * 4096, job_id)
+    assert one(client).overdue == 1
+    assert remarks(client) == [("1 job is delayed and overdue, and no worker is connected", ())]
+    make_queue(client, "q", waiting=2)
+    assert remarks(client)[0][0].startswith("2 jobs wait, 1 job is delayed and overdue, and no ")
+
+
 def test_jobs_that_nobody_reads(client: Client) -> None:
     make_queue(client, "q", legacy_paused=3)
     status = one(client)
@@ -402,7 +413,7 @@ def test_lookup_names_prefixes_in_use(store: Client) -> None:
         with pytest.raises(NotFoundError) as caught:
             attempt()
         assert "'other prefix'" in caught.value.why
-        assert caught.value.hint == "--prefix 'other prefix'"
+        assert caught.value.hint == "qctl queues --prefix 'other prefix'"
 
 
 def test_a_broken_queue_among_all_is_collected_and_a_named_one_raised(client: Client) -> None:

@@ -115,9 +115,11 @@ def locks_end(longest_ms: int | None) -> str:
 
 def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
     """Jobs that nobody comes for."""
-    if workers != 0 or not queue.backlog:
+    if workers != 0 or not (queue.backlog or queue.overdue):
         return None
-    return Note(f"{jobs(queue.backlog, 'waits', 'wait')}, and no worker is connected")
+    parts = [jobs(queue.backlog, "waits", "wait")] * bool(queue.backlog)
+    parts += [f"{jobs(queue.overdue, 'is', 'are')} delayed and overdue"] * bool(queue.overdue)
+    return Note(f"{', '.join(parts)}, and no worker is connected")
 
 
 def limited(queue: QueueSnapshot) -> Note | None:

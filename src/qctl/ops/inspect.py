@@ -87,6 +87,7 @@ class QueueStatus:
         concurrency: how many jobs may be active at once over all workers; None for no limit.
         is_maxed: whether that many are.
         is_broken: what stands in its place is no number, and BullMQ's scripts fail.
+        overdue: delayed jobs that are due and that no worker has fetched yet.
         notes: what deserves attention, with the commands to type.
     """
 
@@ -108,6 +109,7 @@ class QueueStatus:
     concurrency: int | None
     is_maxed: bool
     is_broken: bool
+    overdue: int
     notes: tuple[Note, ...]
 
 
@@ -302,6 +304,7 @@ def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Que
         concurrency=queue.concurrency,
         is_maxed=queue.is_maxed,
         is_broken=queue.odd_concurrency is not None,
+        overdue=queue.overdue,
         notes=notes(queue, workers),
     )
 

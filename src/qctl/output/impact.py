@@ -87,6 +87,9 @@ def _active(impact: Impact) -> Aspect:
     if not held:
         if hidden := [*impact.bull, *impact.unread]:
             return Aspect("Active jobs", "none known", (f"not read: {named(hidden)}",), "yellow")
+        if len(impact.jobs):
+            # Those that have stalled may still run.
+            return Aspect("Active jobs", "none known to run", (), "yellow")
         return Aspect("Active jobs", "none running", (), "green")
     worst, best = impact.interrupted, impact.interrupted_if_handled
     others = sum(job.held_by == "other" for job in held)

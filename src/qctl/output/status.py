@@ -91,7 +91,7 @@ def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
 
 def _queue_row(queue: QueueStatus) -> list[Value]:
     counts = queue.counts
-    unserved = queue.workers == 0 and counts.waiting + counts.prioritized > 0
+    unserved = queue.workers == 0 and counts.waiting + counts.prioritized + queue.overdue > 0
     oldest = queue.oldest_waiting_s
     return [
         Cell(queue.name, "bold"),
@@ -99,7 +99,7 @@ def _queue_row(queue: QueueStatus) -> list[Value]:
         counts.waiting,
         counts.active,
         Cell(counts.stalled, "bold red" if counts.stalled else ""),
-        counts.delayed,
+        Cell(counts.delayed, "yellow" if queue.overdue else ""),
         counts.prioritized,
         counts.waiting_children,
         counts.completed,

@@ -9,6 +9,7 @@ only ``@read``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,14 @@ from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.notes import Holder, parse_holder
 from qctl.wire.stalled_clock import StalledClock
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
+# A worker that missed its marker looks for due jobs after 10 s at most; clocks may differ a little.
+OVERDUE_MS = 15_000
 # What PTTL answers for a key that does not exist, and for one that never runs out.
 _GONE, _ENDLESS = -2, -1
 
@@ -81,6 +85,8 @@ class QueueSnapshot:
             they are part of ``counts.waiting``.
         active_ids: of the jobs that were active at the beginning of the look or at its end;
             ``counts.active`` are those at its end.
+        overdue: of the delayed jobs, those that are due for longer than a worker needs to notice;
+            they stay there until one fetches.
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
         pause_note: who paused it, if qctl did.
         lease: the drain at work on it now.
@@ -104,6 +110,7 @@ class QueueSnapshot:
     active_ids: tuple[str, ...]
     stalled_ids: tuple[str, ...]
     schedulers: int
+    overdue: int
     oldest_waiting_ms: int | None
     pause_note: Holder | None
     lease: Holder | None
@@ -135,7 +142,8 @@ def read_snapshots(
     None for a queue that does not exist; an error for one that cannot be read, so that one broken
     queue does not hide the others.
     """
-    requests = [_first_trip(keys) for keys in queues]
+    now_ms = int(time.time() * 1000)
+    requests = [_first_trip(keys, now_ms) for keys in queues]
     replies = iter(client.pipeline([command for r in requests for command in r.values()]))
     firsts = [{label: next(replies) for label in request} for request in requests]
     followups = [_second_trip(*pair) for pair in zip(queues, firsts, strict=True)]
@@ -153,7 +161,7 @@ def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:
     return [bool(raised(reply)) for reply in replies]
 
 
-def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
+def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
     """What to ask, in the order in which jobs go their way: each place before those it leads to.
 
     Others may move jobs between two commands of a long pipeline. One that moves on is then seen
@@ -165,6 +173,7 @@ def _first_trip(keys: QueueKeys) -> dict[str, tuple[Arg, ...]]:
         "active_before": ("LRANGE", keys("active"), 0, -1),
         "waiting_children": ("ZCARD", keys("waiting-children")),
         "delayed": ("ZCARD", keys("delayed")),
+        "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
         # A resume renames it to ``wait``, and a pause renames that to it: so before and after.
@@ -254,6 +263,7 @@ def _snapshot(
         active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
         stalled_ids=stalled,
         schedulers=first["schedulers"],
+        overdue=first["overdue"],
         oldest_waiting_ms=min(times, default=None),
         pause_note=parse_holder(first["pause_note"]),
         lease=parse_holder(first["lease"]),

@@ -49,6 +49,7 @@ def queue(name: str, **changes: object) -> LiveQueue:
         paused=False,
         paused_by=None,
         counts=Counts(12, 2, 1, 3, 0, 0, 100, 4),
+        overdue=0,
         oldest_waiting_s=1.0,
         schedulers=0,
         workers=1,

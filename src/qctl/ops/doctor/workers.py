@@ -37,7 +37,11 @@ def no_workers(look: Look) -> Iterator[Finding]:
                 severity="warning",
                 subject=queue(snapshot.keys.name),
                 what=note.text,
-                evidence={"waiting": snapshot.backlog, "workers": 0},
+                evidence={
+                    "waiting": snapshot.backlog,
+                    "overdue": snapshot.overdue,
+                    "workers": 0,
+                },
                 remedy="start its workers; if they run, compare their Redis, database and prefix "
                 "with these; a worker whose name has a space or is not ASCII is not seen",
                 commands=(look.command("workers", snapshot.keys.name),),
@@ -58,12 +62,13 @@ def not_fetching(look: Look) -> Iterator[Finding]:
         yield Finding(
             severity="error" if limit is None else "warning",
             subject=queue(snapshot.keys.name),
-            what=f"{advice.jobs(snapshot.backlog, 'waits', 'wait')} and none starts, although "
+            what=f"{_ready(snapshot)} and none starts, although "
             f"{_workers(len(workers))} connected"
             + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
             + (f"; it {limit.text}" if limit is not None else ""),
             evidence={
                 "waiting": snapshot.backlog,
+                "overdue": snapshot.overdue,
                 "stalled": stalled,
                 "may_be_limited_s": None
                 if snapshot.rate_limit is None or limit is None
@@ -163,16 +168,25 @@ def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
         times = [time for time in (*moved[:1], snapshot.oldest_waiting_ms) if time is not None]
-        if times and max(times) <= latest_ms:
+        # What is overdue is so for long enough.
+        if (times or snapshot.overdue) and max(times, default=0) <= latest_ms:
             found.append(snapshot)
     return found
 
 
 def _could_start(look: Look, snapshot: QueueSnapshot) -> bool:
     running = snapshot.counts.active - snapshot.counts.stalled
-    if not snapshot.backlog or running or _is_held_back(snapshot):
+    if not (snapshot.backlog or snapshot.overdue) or running or _is_held_back(snapshot):
         return False
     return any(worker.age_s >= PATIENCE_S for worker in look.workers_of(snapshot.keys))
+
+
+def _ready(snapshot: QueueSnapshot) -> str:
+    overdue = f"{advice.jobs(snapshot.overdue, 'is', 'are')} delayed and overdue"
+    if not snapshot.backlog:
+        return overdue
+    waiting = advice.jobs(snapshot.backlog, "waits", "wait")
+    return f"{waiting}, {overdue}" if snapshot.overdue else waiting
 
 
 def _is_held_back(snapshot: QueueSnapshot) -> bool:
