@@ -379,3 +379,17 @@ def test_a_resume_before_the_jobs_were_counted_makes_the_answer_unknown(store: C
     verdict = prove(begin(store, meanwhile=resume))
     assert (verdict.lost, verdict.proof.resumed_by_others) == (None, ("q",))
     assert verdict.proof.why == "q was resumed by somebody else before its jobs were counted"
+
+
+def test_a_library_that_keeps_jobs_elsewhere_has_not_lost_them(store: Client) -> None:
+    for job_id in ("1", "2"):
+        put(store, job_id, "active" if job_id == "1" else "wait")
+    store.call("HSET", Q("meta"), "version", "bullmq-pro:7.0.0")
+    state = begin(store)
+    # Into a group, which is a list of its own.
+    store.call("DEL", Q("wait"), Q("active"))
+    store.call("RPUSH", Q("groups:a"), "2", "1")
+    verdict = prove(state)
+    assert verdict.lost is None
+    assert verdict.proof.why.startswith("q is a queue of bullmq-pro, which may keep jobs")
+    assert results(state.ledger) == {"1": "unknown"}

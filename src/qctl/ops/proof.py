@@ -20,6 +20,7 @@ from qctl.wire.census import DELETED, STRAY, in_no_state, read_census, read_ids
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import locate
+from qctl.wire.versions import of_other_libraries
 
 # A job may move from one list to the next between two reads; in no list this often, it is gone.
 LOOKS = 4
@@ -76,12 +77,20 @@ def prove(state: DrainState) -> Verdict:
     # One that ran on and was removed once it had completed has an event by now.
     state.catch_up()
     nowhere = _find_nowhere(state, known)
-    for job, left in nowhere.items():
-        if left == STRAY:
+    strays = [job for job, left in nowhere.items() if left == STRAY]
+    others = of_other_libraries(state.client, sorted({keys for keys, _ in strays}))
+    for job in strays:
+        if job[0] not in others:
             ledger.lose(job, inventory.state(job) or "active")
+        elif job in ledger.unsettled:
+            ledger.settle(job, "unknown")
     unsettled = set(ledger.unsettled)
     deleted = [job for job, left in nowhere.items() if left == DELETED and job not in unsettled]
-    return _verdict(state, known, deleted)
+    doubts = [
+        f"{keys.name} is a queue of {library}, which may keep jobs where qctl does not look"
+        for keys, library in others.items()
+    ]
+    return _verdict(state, known, deleted, doubts)
 
 
 def unproved(state: DrainState, why: str) -> Verdict:
@@ -150,11 +159,13 @@ def _find_nowhere(state: DrainState, known: Iterable[QueueKeys]) -> dict[JobKey,
     return nowhere
 
 
-def _verdict(state: DrainState, known: list[QueueKeys], deleted: list[JobKey]) -> Verdict:
+def _verdict(
+    state: DrainState, known: list[QueueKeys], deleted: list[JobKey], doubts: list[str]
+) -> Verdict:
     inventory, missed = state.inventory, state.missed
     results = [job.result for job in state.ledger.outcomes()]
     lost = results.count("lost")
-    doubts = [
+    doubts = doubts + [
         f"the jobs of {keys.name} could not be counted"
         if keys in state.cursors
         else f"{keys.name} was not reached"
