@@ -130,6 +130,28 @@ def test_when_both_are_killed_status_tells_who_it_was_and_resume_cures(lab: Lab)
     lab.prove(added)
 
 
+@pytest.mark.parametrize("strategy", ["pause", "roll"])
+def test_when_both_are_killed_the_next_drain_takes_over(lab: Lab, strategy: str) -> None:
+    lab.app(instances=2, HANDLE_SIGINT=1)
+    added = [*lab.hold(2), *lab.add(10)]
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    kill(drain.watchdog_pid)
+    pid = drain.pid
+    drain.kill()
+    lab.release()
+    lab.wait_completed(added[:2])
+    assert lab.is_paused()
+    lab.client.call("DEL", lab.keys().lease)
+
+    again = lab.qctl(*DRAIN, "--strategy", strategy, "--json")
+    assert again.code == 0, again.err
+    report = again.json
+    assert (report["outcome"], report["resumed"], report["lost"]) == ("restarted", True, 0)
+    assert any("left paused" in note and f"pid {pid}" in note for note in report["notes"])
+    lab.prove(added)
+
+
 def test_the_watchdog_lets_a_process_end_that_is_being_stopped(lab: Lab) -> None:
     """Resumed too early, the queue would lose one more job to the process that PM2 is stopping."""
     # It ignores SIGINT while it closes, which takes the whole kill timeout: its job never ends.
