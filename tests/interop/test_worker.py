@@ -434,8 +434,8 @@ def test_failed_reasons_of_any_kind_reach_node(bullmq: NodeBull, py_worker: py.S
         "empty": (ValueError(), "ValueError"),
         "key": (KeyError("user"), "KeyError: 'user'"),
         "lines": (RuntimeError("two\nlines"), "two\nlines"),
-        "half": (RuntimeError("half \ud83d"), "half"),
-        "raw": (RuntimeError("byte \udcff"), "byte"),
+        "half": (RuntimeError("half \ud83d"), "half \ufffd"),
+        "raw": (RuntimeError("byte \udcff"), "byte \ufffd"),
         "nul": (RuntimeError("a\x00b"), "a\x00b"),
     }
 

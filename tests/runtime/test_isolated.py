@@ -72,9 +72,18 @@ def raise_odd(_: SyncJob) -> None:
     raise Odd("very ", "odd")
 
 
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def raise_unprintable(_: SyncJob) -> None:
+    raise UnprintableError
+
+
 def worker(redis_url: str, **options: Any) -> Worker:
     found = Worker("isolated", redis_url=redis_url, concurrency=2, **options)
-    for handler in (answer, die, refuse, raise_odd, cut, slow):
+    for handler in (answer, die, refuse, raise_odd, raise_unprintable, cut, slow):
         found.task(handler.__name__, isolate=True)(handler)
     found.task("spin", isolate=True, kill_after_s=0.3)(spin)
     found.task("rest", isolate=True, timeout_s=0.3)(rest)
@@ -131,6 +140,12 @@ def test_exceptions_keep_their_kind(redis_url: str, client: Client) -> None:
 
 def test_an_exception_that_cannot_travel_is_told(redis_url: str, client: Client) -> None:
     assert run(redis_url, client, "raise_odd")["failedReason"] == "Odd: very odd"
+
+
+def test_an_exception_without_a_text_keeps_its_trace(redis_url: str, client: Client) -> None:
+    job = run(redis_url, client, "raise_unprintable")
+    assert job["failedReason"] == "UnprintableError"
+    assert "in raise_unprintable" in job["stacktrace"]
 
 
 def test_an_error_of_the_connections_kind_is_the_handlers_own(

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from qctl.connect import Arg
 from qctl.runtime.job import Job, SyncJob
-from qctl.runtime.outcomes import JobTimeoutError
+from qctl.runtime.outcomes import JobTimeoutError, text_of
 from qctl.runtime.tasks import Call, Handler, TaskSpec
 from qctl.runtime.threads import Threads
 from qctl.wire.keys import QueueKeys
@@ -203,7 +203,7 @@ class _Child:
         try:
             return "ok", job.send(kind, value)
         except Exception as error:
-            return "error", f"{type(error).__name__}: {error}"
+            return "error", f"{type(error).__name__}: {text_of(error)}"
 
     def kill(self) -> None:
         self.is_usable = False
@@ -217,7 +217,7 @@ class _Child:
 
 def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseException:
     """The child's exception, or one that says the same when it cannot be had."""
-    error: BaseException = RuntimeError(f"{kind}: {text}")
+    error: BaseException = RuntimeError(f"{kind}: {text}" if text else kind)
     if pickled is not None:
         with contextlib.suppress(Exception):
             error = pickle.loads(pickled)  # noqa: S301 - from our own child
@@ -312,7 +312,12 @@ def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         pickle.dumps(value)
     except BaseException as error:
-        return "failed", (_pickled(error), type(error).__name__, str(error), traceback.format_exc())
+        return "failed", (
+            _pickled(error),
+            type(error).__name__,
+            text_of(error),
+            traceback.format_exc(),
+        )
     return "done", value
 
 

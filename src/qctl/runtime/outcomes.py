@@ -5,6 +5,14 @@ from __future__ import annotations
 import math
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says; "" where its own ``__str__`` fails."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 class UnrecoverableError(Exception):
     """The job has failed, and another attempt would not help."""
 

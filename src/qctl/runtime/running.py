@@ -17,6 +17,7 @@ from qctl.runtime.outcomes import (
     RetryLater,
     UnrecoverableError,
     WaitForChildren,
+    text_of,
 )
 from qctl.runtime.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.tasks import Call, TaskSpec
@@ -272,11 +273,7 @@ class JobRunner:
 
 def describe(error: BaseException) -> str:
     """What ``failedReason`` says: the error's text, or its kind where that says more."""
-    try:
-        text = str(error)
-    except Exception:
-        # An app's own class, with a mistake in its __str__.
-        text = ""
+    text = text_of(error)
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__
         text = f"{kind}: {text}" if text else kind

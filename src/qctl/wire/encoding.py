@@ -75,6 +75,29 @@ def _escape_surrogates(text: str) -> str:
     return text
 
 
+def valid_text(text: str) -> str:
+    """Text as UTF-8 can hold it: surrogates that are a pair become its character, others U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def check_id(id_: str, what: str) -> None:
+    """An id is part of a key.
+
+    Raises:
+        UsageError: it is no text, is empty, or is not valid Unicode; ``what`` says whose it is.
+    """
+    if not isinstance(id_, str) or not id_ or valid_text(id_) != id_:
+        raise UsageError(
+            f"{what} cannot have the id {id_!r}", why="an id is a text that UTF-8 can hold"
+        )
+
+
 def duration_ms(value: Duration, what: str) -> int:
     """Whole milliseconds.
 
@@ -125,6 +148,7 @@ def check_job_id(job_id: str) -> None:
     """
     if not isinstance(job_id, str):
         raise UsageError(f"a job id must be a text, not {job_id!r}")
+    check_id(job_id, "a job")
     why = ""
     # The longest of these numbers has 16 digits.
     if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
@@ -224,7 +248,7 @@ def encode_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise UsageError(f"a job's name must be a text, not {name!r}")
-    return name
+    return valid_text(name)
 
 
 def integer(value: int | None, what: str, most: int = MAX_INTEGER) -> int | None:
@@ -275,8 +299,7 @@ def _policy(value: OnFailure | str) -> str:
 
 def _dedup(dedup: Dedup) -> tuple[dict[str, Any], dict[str, Any]]:
     """For the stored options, and for the scripts."""
-    if not dedup.id:
-        raise UsageError("a deduplication needs an id")
+    check_id(dedup.id, "a deduplication")
     ttl_ms = None if dedup.ttl_s is None else duration_ms(dedup.ttl_s, "ttl_s")
     flags = {
         "extend": dedup.extend,

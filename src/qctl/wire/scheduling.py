@@ -17,6 +17,7 @@ from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire.cron import check_pattern, next_time_ms
 from qctl.wire.encoding import (
     MAX_INTEGER,
+    check_id,
     duration_ms,
     encode_data,
     encode_json,
@@ -107,7 +108,8 @@ def upsert_call(
     Raises:
         UsageError: the schedule or the jobs' options are wrong.
     """
-    if not scheduler_id or is_legacy_key(scheduler_id):
+    check_id(scheduler_id, "a scheduler")
+    if is_legacy_key(scheduler_id):
         raise UsageError(f"a scheduler cannot have the id {scheduler_id!r}")
     record, repeat, next_times = _schedule(schedule, now_ms)
     template, priority = _template(options, keys.prefix)

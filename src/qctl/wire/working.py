@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.connect import Arg
+from qctl.wire.encoding import valid_text
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall, sha
@@ -88,7 +89,8 @@ def fail(
     """
     metrics = "" if metrics_minutes is None else metrics_minutes
     made = (attempts_made, dedup_id)
-    args = (now_ms, job_id, token, reason, stacktrace, attempts, keep, metrics, *made)
+    text = valid_text(reason)
+    args = (now_ms, job_id, token, text, stacktrace, attempts, keep, metrics, *made)
     return ScriptCall("fail", keys.whole, args)
 
 
@@ -106,7 +108,7 @@ def retry(
 ) -> ScriptCall:
     """The job runs again after ``delay_ms``; with ``stacktrace`` it failed this time."""
     flags = ("1" if counted else "", "1" if lifo else "")
-    args = (now_ms, job_id, token, delay_ms, *flags, reason, stacktrace)
+    args = (now_ms, job_id, token, delay_ms, *flags, valid_text(reason), stacktrace)
     return ScriptCall("retry", keys.whole, args)
 
 
@@ -145,7 +147,8 @@ def update_job(
     keys: QueueKeys, job_id: str, what: str, value: str, keep: int | None = None
 ) -> ScriptCall:
     """Set a job's ``progress`` or ``data`` (JSON), or add a row to its ``log``."""
-    return ScriptCall("update_job", keys.whole, (job_id, what, value, "" if keep is None else keep))
+    rows = "" if keep is None else keep
+    return ScriptCall("update_job", keys.whole, (job_id, what, valid_text(value), rows))
 
 
 def stop_queue(keys: QueueKeys, for_ms: int) -> tuple[Arg, ...]:
