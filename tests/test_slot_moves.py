@@ -29,6 +29,7 @@ from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, JobOptions
 from qctl.wire.pace import Pace
+from qctl.wire.rights import DRAIN, read_refused
 from qctl.wire.transitions import (
     free_lease,
     hold_lease,
@@ -138,6 +139,7 @@ DONE: dict[str, Act] = {
     "disown": lambda client, keys: free_lease(client, keys, "me"),
     "draw": lambda client, keys: draw(client, keys("wait"), Block(3, 1, "6", "6"), [], 2, Pace()),
     "lease_hold": lambda client, keys: hold_lease(client, keys, holder("you")),
+    "rights": lambda client, keys: read_refused(client, keys, DRAIN),
     "renew": call(lambda keys: working.renew(keys, 30_000, "3", HELD_BY)),
 }
 

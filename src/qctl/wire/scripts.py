@@ -2,6 +2,9 @@
 
 A script or a part may hold lines ``--@include name``, which are replaced by ``lua/lib/name.lua``; a
 part that is included twice is there once.
+
+A script names all keys that it uses, or its first or last keys are ``QueueKeys.whole``: a cluster
+that moves the queue must never run it on a part of the queue.
 """
 
 from __future__ import annotations
