@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,20 +114,63 @@ def test_a_restart_under_load(lab: MasterLab, load: Load) -> None:
     assert not lab.client.call("HEXISTS", Q("meta"), "paused")
 
 
-def test_code_that_does_not_start_changes_nothing(lab: MasterLab, load: Load) -> None:
+@pytest.mark.parametrize("strategy", ["roll", "pause"])
+def test_code_that_does_not_start_changes_nothing(
+    lab: MasterLab, load: Load, strategy: str
+) -> None:
     before = start(lab)
     lab.write("raise ImportError('a module is missing')")
-    done = lab.qctl("restart", "qctl:app", "--json")
+    done = lab.qctl("restart", "qctl:app", "--strategy", strategy, "--json")
     added = load.stop()
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert (report["outcome"], report["interrupted"], report["lost"]) == ("aborted", 0, 0)
-    assert "a module is missing" in report["error"]
+    what, why = report["error"].splitlines()[:2]
+    assert what == "qctl:app (id app/0) was not replaced; the old process works on"
+    assert why.endswith("died before it was ready: ImportError: a module is missing")
     # The old ones were told nothing.
     assert (report["old_pids"], report["notes"]) == ([], [])
     assert pids(lab) == before
     lab.wait_completed(added)
     assert lab.counts() == dict.fromkeys(added, 1)
+
+
+def test_three_rolls_in_a_row(lab: MasterLab) -> None:
+    seen = start(lab)
+    lab.queue.add("job", {"s": 0})
+    for _ in range(3):
+        done = lab.qctl("restart", "qctl:app", "--json")
+        assert done.returncode == 0, done.stderr
+        seen += json.loads(done.stdout)["new_pids"]
+        assert pids(lab) == seen[-2:]
+    assert len(set(seen)) == 8
+
+
+@pytest.mark.parametrize("strategy", ["roll", "pause"])
+def test_a_master_that_is_stopped_meanwhile_is_not_started(lab: MasterLab, strategy: str) -> None:
+    before = start(lab, "--grace", "0.5s")
+    jobs = [lab.queue.add("job", {"s": 15}) for _ in range(8)]
+    lab.wait_started(*jobs)
+    done: list[subprocess.CompletedProcess[str]] = []
+    words = ("restart", "qctl:app", "--strategy", strategy, "--json")
+    drain = threading.Thread(target=lambda: done.append(lab.qctl(*words)))
+    drain.start()
+
+    def has_begun() -> bool:
+        if strategy == "pause":
+            return bool(lab.client.call("HEXISTS", Q("meta"), "paused"))
+        return pids(lab)[0] != before[0]
+
+    wait_until(has_begun, "the drain to wait")
+    assert lab.qctl("worker", "stop", "app").returncode == 0
+    drain.join(60)
+    report = json.loads(done[0].stdout)
+    assert (done[0].returncode, report["outcome"]) == (1, "aborted")
+    assert "its master has ended: somebody stopped it during the drain" in report["error"]
+    assert (report["retried"], report["interrupted"], report["lost"]) == (8, 0, 0)
+    assert lab.client.call("LLEN", Q("wait")) == 8
+    assert lab.client.call("KEYS", "qctl:lease*") == []
+    assert not lab.client.call("HEXISTS", Q("meta"), "paused")
 
 
 def test_jobs_may_take_longer_than_the_grace(lab: MasterLab) -> None:

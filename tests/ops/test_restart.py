@@ -82,6 +82,9 @@ class FakeManager:
             self.spawn(0)
         return [self.row()]
 
+    def process(self, key: str) -> ManagedProcess | None:
+        return next((process for process in self.processes() if process.key == key), None)
+
     def find(self, name: str) -> Sequence[ManagedProcess]:  # noqa: ARG002 - as in Manager
         return self.processes()
 

@@ -83,6 +83,9 @@ class Master:
             for slot, child in enumerate(self.slots)
         ]  # fmt: skip
 
+    def process(self, key: str) -> ManagedProcess | None:
+        return next((process for process in self.processes() if process.key == key), None)
+
     def find(self, name: str) -> Sequence[ManagedProcess]:  # noqa: ARG002 - as in Manager
         return self.processes()
 

@@ -198,8 +198,8 @@ def restart(
         what, _, words = error.partition("\n")
         raise FailedError(
             f"qctl:{name}: {what}",
-            why=f"those not yet replaced stay; its last words:\n{words}" if words else "",
-            hint=f"mend the app, then qctl worker restart {name}" if words else "qctl worker list",
+            why=f"those not yet replaced stay; it said:\n{words}" if words else "",
+            hint=f"fix the app, then qctl worker restart {name}" if words else "qctl worker list",
         )
     rows = answer["replaced"]
     if env.output == "table":

@@ -22,8 +22,11 @@ _FRAME = re.compile(r"\s+at \S.*")
 _CARETS = re.compile(r"\s*\^+\s*")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
 _NAMED = re.compile(r"(?:Uncaught )?\[?(?:\w+\.)*\w*(?:Error|Exception|Rejection)\b.*")
-# Frames of Node itself, and the version at the end, say nothing about the app.
-_NOISE = re.compile(r".*(?:\bat .*node:internal/.*|\bNode\.js v[\d.]+)")
+# Frames of Node and Python themselves, and the version at the end, say nothing about the app.
+_NOISE = re.compile(
+    r'\s+at .*node:internal/.*|Node\.js v[\d.]+|\s+File "<frozen .*|\s+return _bootstrap\..*'
+)
+_UNDERLINES = re.compile(r"[\s~^]+")
 # The lines of a message between the one that names the error and its first frame, at most.
 _MESSAGE_LINES = 20
 
@@ -85,12 +88,13 @@ def error_first(lines: Sequence[str], most: int = MAX_LINES) -> list[str]:
     said = [line for line in plain if line.strip() and not _NOISE.fullmatch(line)]
     traceback = _last(said, lambda i: _TRACEBACK.fullmatch(said[i]))
     named = _last(said, lambda i: _NAMED.fullmatch(said[i]) and _has_frames(said, i))
-    carets = _last(said, lambda i: i and _CARETS.fullmatch(said[i - 1]))
+    carets = _last(said, lambda i: i and _CARETS.fullmatch(said[i - 1]) and said[i][0] != " ")
     at = max(named, carets)
     if traceback > at:
         # Python names the error below its trace, and the last frames matter.
         at = next((i for i in range(traceback + 1, len(said)) if said[i][0] != " "), traceback)
-        return [said[at], *said[max(at - most + 1, 0) : at]]
+        frames = [line for line in said[traceback:at] if not _UNDERLINES.fullmatch(line)]
+        return [said[at], *frames[-(most - 1) :]]
     if at < 0:
         at = _last(said, lambda i: _NAMED.fullmatch(said[i]))
     return said[at : at + most] if at >= 0 else said[-most:]

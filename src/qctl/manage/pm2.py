@@ -59,6 +59,14 @@ class Pm2:
         processes = [process for row in self._rows() if (process := _process(row))]
         return sorted(processes, key=lambda process: int(process.key))
 
+    def process(self, key: str) -> ManagedProcess | None:
+        """The process with this pm_id; None if there is none.
+
+        Raises:
+            UnreachableError: as for ``processes``.
+        """
+        return next((process for process in self.processes() if process.key == key), None)
+
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """All instances of the app ``name``, or the process with this pm_id.
 

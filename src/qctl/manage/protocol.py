@@ -93,6 +93,14 @@ class Manager(Protocol):
         """
         ...
 
+    def process(self, key: str) -> ManagedProcess | None:
+        """One process as it is now; None when the manager does not have it.
+
+        Raises:
+            UnreachableError: as above.
+        """
+        ...
+
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """The processes that ``name`` means.
 

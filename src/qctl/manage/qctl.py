@@ -5,6 +5,7 @@ A restart of one of their processes has no gap: the new one takes jobs before th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ _FOR_EVER_MS = 86_400_000
 READY_TIMEOUT_MS = 60_000
 _TAIL_BYTES = 64 * 1024
 _CHUNK = 1024 * 1024
+# From a master's last answer to its end.
+_ENDING_S = 10.0
+_POLL_S = 0.05
 
 
 class Qctl:
@@ -46,6 +50,25 @@ class Qctl:
             except UnreachableError:
                 continue
         return found
+
+    def process(self, key: str) -> ManagedProcess | None:
+        """The process ``NAME/SLOT``; None if its master does not run.
+
+        Raises:
+            UnreachableError: its master runs and does not answer.
+        """
+        name = key.partition("/")[0]
+        folder = Folder(self._home, name)
+        until = time.monotonic() + _ENDING_S
+        while folder.running():
+            try:
+                return next((each for each in self._of(name) if each.key == key), None)
+            except UnreachableError:
+                # One that is about to end does not answer any more.
+                if time.monotonic() > until:
+                    raise
+            time.sleep(_POLL_S)
+        return None
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """The processes of one master; ``NAME/SLOT`` means one of them.
@@ -131,11 +154,11 @@ class _Replacement:
 
 
 def refusal(answer: dict[str, Any]) -> str | None:
-    """Why a master refused, with the last words of the process that failed; None if it did not."""
+    """Why a master refused, with the error that the new process died of; None if it did not."""
     if "error" not in answer:
         return None
-    words = "".join(f"\n    {row}" for row in answer.get("words", ()))
-    return f"{answer['error']}{words}"
+    words = answer.get("words") or ()
+    return "\n".join((": ".join((answer["error"], *words[:1])), *(f"    {w}" for w in words[1:])))
 
 
 def tail(path: Path, lines: int, start: int = 0) -> tuple[list[str], int]:

@@ -24,7 +24,7 @@ from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
 from qctl.ops.proof import take_inventory
-from qctl.ops.restart import GoneError, Interrupted, Restart, as_it_is_now
+from qctl.ops.restart import GoneError, Interrupted, NotReplacedError, Restart, as_it_is_now
 from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, TimeUp, Waiting
 from qctl.wire.active import read_active
@@ -263,7 +263,12 @@ def _restart(state: DrainState) -> Iterator[Step]:
         yield Restarting(process.target, process.key, process.pid)
         if process.pid:
             state.old_pids.append(process.pid)
-        ready = run.run()
+        try:
+            ready = run.run()
+        except NotReplacedError:
+            if process.pid and not run.old_is_gone():
+                state.old_pids.remove(process.pid)
+            raise
         state.new_pids.append(ready.new_pid)
         yield ready
         look_after_start(state, process)

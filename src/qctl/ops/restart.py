@@ -60,6 +60,10 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The operator wants to stop; the process that was being stopped has ended."""
 
 
+class NotReplacedError(FailedError):
+    """The manager refused: the process was not told to leave, and works on."""
+
+
 class GoneError(FailedError):
     """Somebody stopped or deleted a process; it is not started against their will."""
 
@@ -70,21 +74,31 @@ def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
     Raises:
         GoneError: its manager has it no more, or somebody stopped it.
     """
-    process = _find(manager, planned)
+    process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, BOOT_S)
     while process is not None and process.status == "stopping" and time.monotonic() < until:
         # Somebody else's stop, or their restart.
         time.sleep(POLL_S)
-        process = _find(manager, planned)
+        process = manager.process(planned.key)
     if process is None:
-        raise GoneError(
-            f"{label(planned)} is no longer under its manager",
-            why="somebody deleted it during the drain",
-            hint="start it again as it was started before",
-        )
+        raise _deleted(manager, planned)
     if process.status in {"stopped", "stopping"}:
         raise stopped_by_somebody(manager, process)
     return process
+
+
+def _deleted(manager: Manager, process: ManagedProcess) -> GoneError:
+    if manager.kind == "qctl":
+        return GoneError(
+            f"{label(process)} is gone",
+            why="its master has ended: somebody stopped it during the drain",
+            hint=f"ask them, or start it again: {_remedy(manager, process, 3)}",
+        )
+    return GoneError(
+        f"{label(process)} is no longer under its manager",
+        why="somebody deleted it, or ended its manager, during the drain",
+        hint="ask them, or start it again as it was started before",
+    )
 
 
 def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
@@ -108,10 +122,6 @@ def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
 def label(process: ManagedProcess) -> str:
     """How messages name one process: ``pm2:app (id 3)``."""
     return f"{process.target} (id {process.key})"
-
-
-def _find(manager: Manager, wanted: ManagedProcess) -> ManagedProcess | None:
-    return next((p for p in manager.processes() if p.key == wanted.key), None)
 
 
 def _remedy(manager: Manager, process: ManagedProcess, which: int) -> str:
@@ -158,7 +168,8 @@ class Restart:
         """Restart it and wait for the proof.
 
         Raises:
-            FailedError: the manager refused, the new process keeps dying, or it does not get ready.
+            NotReplacedError: the manager refused.
+            FailedError: the new process keeps dying, or it does not get ready.
             Interrupted: ``stop`` said so.
         """
         began = time.monotonic()
@@ -195,7 +206,8 @@ class Restart:
             began: when the restart did, by the monotonic clock.
 
         Raises:
-            FailedError: the manager refused, the new process keeps dying, or it does not get ready.
+            NotReplacedError: the manager refused.
+            FailedError: the new process keeps dying, or it does not get ready.
             Interrupted: ``stop`` said so.
         """
         new = self._await_new(call)
@@ -219,11 +231,7 @@ class Restart:
             self.raise_refusal(call)
             now = self.row()
             if now is None:
-                raise GoneError(
-                    f"{self._label} is no longer under its manager",
-                    why="somebody deleted it, or ended its manager, during the restart",
-                    hint="start it again as it was started before",
-                )
+                raise _deleted(self._manager, self._process)
             # Until then the row tells of the time before the restart.
             if launches.see(now):
                 self._raise_end(now, launches)
@@ -287,17 +295,24 @@ class Restart:
 
     def row(self) -> ManagedProcess | None:
         """The process as its manager has it now; None when it has it no more."""
-        return _find(self._manager, self._process)
+        return self._manager.process(self._process.key)
 
     def raise_refusal(self, call: RestartCall) -> None:
-        """Raise a FailedError if the manager has refused."""
+        """Raise a NotReplacedError if the manager has refused."""
         reason = call.error()
-        if reason is not None:
-            raise FailedError(
-                f"the process manager refused to restart {self._label}",
+        if reason is None:
+            return
+        if self._manager.kind == "qctl" and not self.old_is_gone():
+            raise NotReplacedError(
+                f"{self._label} was not replaced; the old process works on",
                 why=reason,
-                hint=f"look at it: {self._remedy(0)}",
+                hint=f"see {self._remedy(1)}; fix the app, then {self._remedy(2)}",
             )
+        raise NotReplacedError(
+            f"the process manager refused to restart {self._label}",
+            why=reason,
+            hint=f"look at it: {self._remedy(0)}",
+        )
 
     def _with_last_words(self, reason: str) -> str:
         words = last_words(self._process, self._log_size)

@@ -14,6 +14,7 @@ from qctl.ops.patience import AWAY_S
 from qctl.ops.restart import (
     GoneError,
     Interrupted,
+    NotReplacedError,
     Restart,
     as_it_is_now,
     leaves_for_good,
@@ -88,9 +89,8 @@ class Turn:
                 if not process.starts_again:
                     state.notes.append(leaves_for_good(manager, process))
                 raise
-            except FailedError:
-                if process.pid and call.error() is not None:
-                    # The manager refused: it was not told anything, and works on.
+            except NotReplacedError:
+                if process.pid:
                     state.old_pids.remove(process.pid)
                 raise
             hands = self._look_at_hands()

@@ -46,16 +46,19 @@ def plan_lines(plan: Planned) -> Iterator[str]:
         yield "roll       one process after another, each once its own jobs have ended; no pause"
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
-        limit = duration(process.kill_timeout_ms / 1000)
-        if not rolls:
-            then = f"SIGKILL after {limit}"
-        elif process.target.startswith("qctl:"):
+        name = f"{visible(process.target)} id {process.key}"
+        if process.pid is None:
+            yield f"start      {name}, which is {process.status}; its queues: {serves}"
+            continue
+        if process.target.startswith("qctl:"):
             then = "however long its jobs take"
-        else:
+        elif rolls:
             then = "no SIGKILL"
+        else:
+            then = f"SIGKILL after {duration(process.kill_timeout_ms / 1000)}"
         yield (
-            f"restart    {visible(process.target)} id {process.key}, pid {process.pid or '-'}, "
-            f"{process.status}: {process.stop_signal}, {then}; its queues: {serves}"
+            f"restart    {name}, pid {process.pid}, {process.status}: {process.stop_signal}, "
+            f"{then}; its queues: {serves}"
         )
     for warning in plan.warnings:
         yield f"note       {visible(warning)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from qctl.config import state_home
 from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
-from qctl.manage.qctl import tail
+from qctl.manage.last_words import error_first, read_tail
 from qctl.manage.sockets import started_at
 from qctl.manage.state import Folder, MasterState
 from qctl.runtime import control, logs
@@ -26,7 +26,6 @@ _VARIABLE = "QCTL_WORKER_MASTER"
 MOST_LOG_BYTES = 10_000_000
 _LOOK_AT_LOG_S = 2.0
 _POLL_S = 0.03
-_LAST_LINES = 15
 
 
 def run_in_background(
@@ -72,7 +71,7 @@ def run_in_background(
         return master.pid, pids
     # What did not start is not listed, and not known instead of what ran before.
     folder.restore(known)
-    words = "\n".join(f"    {row}" for row in tail(folder.log, _LAST_LINES, before)[0])
+    words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, before)))
     if timed_out:
         raise TimedOutError(
             f"qctl:{folder.name} was not ready within {timeout_s:g} s",
@@ -88,7 +87,7 @@ def run_in_background(
     raise FailedError(
         f"qctl:{folder.name} did not start",
         why=f"its last words:\n{words}",
-        hint="mend the app; `qctl worker run` tries it in front",
+        hint="fix the app; `qctl worker run` tries it in front",
     )
 
 

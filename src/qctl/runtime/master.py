@@ -23,7 +23,7 @@ from qctl.runtime.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.process import ChildProcess
 from qctl.runtime.readiness import Notifier
 from qctl.runtime.recover import recover
-from qctl.runtime.slots import NotReadyError, Slot
+from qctl.runtime.slots import NotReadyError, Slot, in_one_line
 
 # After the end of a child's grace, for it to cancel, give back and go; then it is killed. A child
 # ends itself somewhat later, should there be no master any more.
@@ -166,7 +166,7 @@ class Master:
                     old, new = await slot.replace()
                 except NotReadyError as error:
                     if not self.is_stopping:
-                        words = " | ".join(error.words[-3:])
+                        words = in_one_line(error.words)
                         self.log.error(
                             "not replaced, the old one stays", slot=slot.number, why=words
                         )

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from qctl.manage.last_words import error_first
 from qctl.runtime.messages import ORDERS_VARIABLE, ChildState, Held, Orders, line, parse
 
 _TAIL_BYTES = 8192
-_LAST_LINES = 10
 # After its end, for what it has written to be read.
 _DRAIN_S = 0.5
 _CHUNK = 65_536
@@ -148,9 +148,8 @@ class ChildProcess:
             return f"killed by signal {-self._code}"
 
     def last_words(self) -> list[str]:
-        """The last lines on its stderr before it was ready, and how it ended."""
-        text = self._tail.decode(errors="replace")
-        words = [row for row in text.splitlines() if row.strip()][-_LAST_LINES:]
+        """What it wrote to stderr before it was ready, the error first, and how it ended."""
+        words = error_first(self._tail.decode(errors="replace").splitlines())
         return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
 
     def stop(self, *, for_ever: bool = False) -> None:

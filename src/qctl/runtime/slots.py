@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from qctl.errors import ExitStatus, FailedError
 from qctl.runtime.logs import Log
@@ -16,6 +16,11 @@ MOST_CRASHES = 5
 PAUSES_S = (0.1, 30.0)
 # A process that lived so long did not die of its start.
 STEADY_S = 60.0
+
+
+def in_one_line(words: Sequence[str]) -> str:
+    """The error that a process died of, which comes first, and how it ended, which comes last."""
+    return " | ".join(dict.fromkeys((*words[:1], *words[-1:])))
 
 
 class NotReadyError(FailedError):
@@ -147,7 +152,7 @@ class Slot:
         if child is not None and not child.ended.is_set():
             self._retire(child)
         pid = child.pid if child else None
-        self._log.error("process died before it was ready", pid=pid, why=" | ".join(words[-2:]))
+        self._log.error("process died before it was ready", pid=pid, why=in_one_line(words))
 
     async def _rest(self) -> None:
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSES_S[1])
