@@ -107,9 +107,9 @@ def start(
         is_stopping = _answer_of(folder).get("stopping")
         raise FailedError(
             f"qctl:{name} is still stopping" if is_stopping else f"qctl:{name} runs already",
-            hint="qctl worker list shows when it has ended"
+            hint="qctl worker list"
             if is_stopping
-            else f"replace its processes: qctl worker restart {name}",
+            else f"qctl worker restart {name}",
         )
     pid, pids = run_in_background(folder, options, environ, lock, timeout_s)
     if env.output == "table":
@@ -156,8 +156,8 @@ def stop(
         if deadline is not None and time.monotonic() > deadline:
             raise TimedOutError(
                 f"qctl:{name} is still stopping after {limit_s:g} s",
-                why="its jobs have not finished; it takes no new ones and goes on",
-                hint=f"give them back: qctl worker stop {name} --now",
+                why="its jobs have not finished; it takes no new ones and goes on. --now gives them back",
+                hint=f"qctl worker stop {name} --now",
             )
         time.sleep(_POLL_S)
     _say(env, {"name": name, "stopped": True}, f"stopped qctl:{name} (pid {state.pid})")

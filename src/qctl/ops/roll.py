@@ -119,5 +119,5 @@ def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedE
             hint="--strategy pause needs nothing from the app",
         )
     return FailedError(
-        what, why="it ended before its jobs did", hint=f"see qctl worker logs {process.name}"
+        what, why="it ended before its jobs did", hint=f"qctl worker logs {process.name}"
     )

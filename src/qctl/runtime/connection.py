@@ -90,6 +90,7 @@ class AsyncConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._is_new = False
+        self._poll = select.poll()
         self._reader = hiredis.Reader()
         self._waiting: deque[Callback] = deque()
         self._heard_at = 0.0
@@ -240,7 +241,10 @@ class AsyncConnection:
         self._pid = os.getpid()
         self._is_new = True
         self._heard_at = loop.time()
+        self._poll = select.poll()
         sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._poll.register(sock.fileno(), select.POLLIN)
         if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._check = loop.call_later(_CHECK_S, self._check_alive)
@@ -376,12 +380,7 @@ class AsyncConnection:
         """Whether something has arrived that the loop has not read, or read as the end."""
         if self._transport is None:
             return False
-        sock = self._transport.get_extra_info("socket")
-        if sock is None or self._transport.is_closing():
-            return True
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return self._transport.is_closing() or bool(self._poll.poll(0))
 
     def _unreachable(self, error: BaseException) -> UnreachableError:
         if isinstance(error, ReplyError):
