@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from qctl.wire.transitions import (
 )
 from tests.cli.test_frame import run
 from tests.clusters import NODES, SLOTS, Cluster, Move
+from tests.forks import add_own, exit_code, forked
 from tests.servers import RedisServer, free_port
 from tests.wire.build import CLASS, events, holder, is_paused, put, row, scores
 
@@ -418,3 +420,15 @@ def test_the_doctor(cluster: Cluster) -> None:
     assert unsaved[0].commands == (
         f"redis-cli -h 127.0.0.1 -p {ports[0]} config set appendonly yes",
     )
+
+
+def test_a_queue_outlives_forks_and_idle_connections(cluster: Cluster) -> None:
+    with Queue("q", redis_url=cluster.url, prefix="{fork}") as queue:
+        queue.add("warm", job_id="warm")
+        pids = [forked(partial(add_own, queue, f"child{n}", 30)) for n in range(2)]
+        assert add_own(queue, "parent", 30) == 0
+        assert [exit_code(pid) for pid in pids] == [0, 0]
+        for node in cluster.client.masters():
+            node.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert queue.add("x", job_id="after") == "after"
+    assert cluster.client.call("LLEN", "{fork}:q:wait") == 3 * 60 + 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from qctl.runtime.queue import Queue
 from qctl.wire import scripts
 from qctl.wire.adding import NewJob
 from qctl.wire.jobs import pairs
+from tests.forks import add_own, exit_code, forked
 from tests.runtime.proxy import proxy_in_thread
 from tests.servers import RedisServer, wait_until
 
@@ -125,34 +125,6 @@ def test_a_process_of_multiprocessing_gets_its_own_replies(redis_url: str) -> No
         for process in processes:
             process.join(30)
         assert [process.exitcode for process in processes] == [0] * 3
-
-
-def forked(work: Callable[[], int]) -> int:
-    """The pid of a child that ends with the result of ``work``, or 255 when it fails or hangs."""
-    pid = os.fork()
-    if not pid:
-        code = 255
-        try:
-            signal.alarm(30)
-            code = work()
-        finally:
-            os._exit(code)
-    return pid
-
-
-def exit_code(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def add_own(queue: Queue, owner: str, jobs: int) -> int:
-    """How many of the ids that came back are not one's own."""
-    wrong = 0
-    for n in range(jobs):
-        job_id = f"{owner}-{n}"
-        wrong += queue.add("x", job_id=job_id) != job_id
-    ids = [f"{owner}-bulk-{n}" for n in range(jobs)]
-    wrong += queue.add_bulk([NewJob("x", job_id=job_id) for job_id in ids]) != ids
-    return min(wrong, 255)
 
 
 # Too many clients

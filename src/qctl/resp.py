@@ -31,7 +31,7 @@ REPLY_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 _READ_SIZE = 65_536
 # A server that answers so is not, or no longer, the master that was looked for.
-_NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
+NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
 
 
 def encode(arg: Arg) -> bytes:
@@ -190,7 +190,7 @@ class SocketClient:
     def _reply_error(self, message: str, command: str) -> ReplyError:
         # What answers may be no Redis, and may repeat what it was sent.
         error = ReplyError(message, command=command, secret=self.address.password or "")
-        if error.code in _NOT_THE_MASTER:
+        if error.code in NOT_THE_MASTER:
             self._is_master = False
         if self._is_new and error.exit_status == ExitStatus.UNREACHABLE:
             self._refusal = error

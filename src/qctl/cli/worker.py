@@ -107,9 +107,7 @@ def start(
         is_stopping = _answer_of(folder).get("stopping")
         raise FailedError(
             f"qctl:{name} is still stopping" if is_stopping else f"qctl:{name} runs already",
-            hint="qctl worker list"
-            if is_stopping
-            else f"qctl worker restart {name}",
+            hint="qctl worker list" if is_stopping else f"qctl worker restart {name}",
         )
     pid, pids = run_in_background(folder, options, environ, lock, timeout_s)
     if env.output == "table":
@@ -156,7 +154,8 @@ def stop(
         if deadline is not None and time.monotonic() > deadline:
             raise TimedOutError(
                 f"qctl:{name} is still stopping after {limit_s:g} s",
-                why="its jobs have not finished; it takes no new ones and goes on. --now gives them back",
+                why="its jobs have not finished; it takes no new ones and goes on. --now gives "
+                "its jobs back",
                 hint=f"qctl worker stop {name} --now",
             )
         time.sleep(_POLL_S)

@@ -21,7 +21,7 @@ import hiredis
 from qctl import moving
 from qctl.connect import Address, Arg
 from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
-from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, encode, tls_context
+from qctl.resp import CONNECT_TIMEOUT_S, NOT_THE_MASTER, REPLY_TIMEOUT_S, encode, tls_context
 from qctl.runtime.locate import locate
 from qctl.wire.scripts import ScriptCall, sha, source
 
@@ -32,7 +32,7 @@ _CHECK_S = 1.0
 _TURNS = 4
 _LAST_WORDS = 4096
 # A server that answers so is not, or no longer, the one that holds the queue.
-_ELSEWHERE = frozenset(("READONLY", "MOVED", "MASTERDOWN", "CLUSTERDOWN"))
+_ELSEWHERE = NOT_THE_MASTER | {"MOVED", "CLUSTERDOWN"}
 
 
 class _Link(asyncio.Protocol):
