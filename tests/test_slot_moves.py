@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker, moving
-from qctl.connect import Client, connect
+from qctl.connect import Arg, Client, connect
 from qctl.errors import ExitStatus, ReplyError
+from qctl.resp import SocketClient
 from qctl.wire import scheduling, scripts, working
 from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
 from qctl.wire.census import read_census
 from qctl.wire.children import children
+from qctl.wire.discovery import discover
 from qctl.wire.far import Block, draw
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
@@ -207,18 +209,19 @@ def test_every_script_is_tried() -> None:
 def test_a_script_waits_until_the_queue_has_moved(ready: Cluster, name: str) -> None:
     client, act = ready.client, REFUSED[name]
     answer, left = expected(client, name, act)
-    for part in PARTS.values():
+    for parts in (("none", "odd", "all"), ("even",)):
         tag = next(_tags)
         keys = QueueKeys(f"{{{tag}}}", "q")
         fill(client, keys, name)
         before = contents(client, keys)
         with Move(ready, tag) as move:
-            move.carry(part(move.left()))
-            with no_patience(), pytest.raises(ReplyError) as caught:
-                act(client, keys)
-            assert caught.value.code == "TRYAGAIN"
-            assert caught.value.exit_status == ExitStatus.UNREACHABLE
-            assert contents(client, keys) == before
+            for part in parts:
+                move.carry(PARTS[part](move.left()))
+                with no_patience(), pytest.raises(ReplyError) as caught:
+                    act(client, keys)
+                assert caught.value.code == "TRYAGAIN"
+                assert caught.value.exit_status == ExitStatus.UNREACHABLE
+                assert contents(client, keys) == before
         assert act(client, keys) == answer
         assert contents(client, keys) == left
 
@@ -322,6 +325,27 @@ def test_all_is_read_while_a_queue_moves(ready: Cluster, part: str) -> None:
         for read, then, now in zip(reads, before, seen(), strict=True):
             assert (now.code, now.err) == (then.code, then.err), read
             assert shape(now.out) == shape(then.out), read
+
+
+@pytest.mark.parametrize("tag", ["a", "b", "c"])
+def test_a_queue_that_moves_while_it_is_looked_for_is_found(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tag: str
+) -> None:
+    """The tags lie on different nodes."""
+    client, keys = cluster.client, QueueKeys(f"{{{tag}}}", "q")
+    put(client, "1", keys=keys)
+    with Move(cluster, tag) as move:
+        call_node = SocketClient.call
+
+        def call_and_move(node: SocketClient, *command: Arg, timeout_s: float = 0.0) -> Any:
+            reply = call_node(node, *command, timeout_s=timeout_s)
+            if command[0] == "SCAN":
+                monkeypatch.undo()
+                move.carry(move.left())
+            return reply
+
+        monkeypatch.setattr(SocketClient, "call", call_and_move)
+        assert discover(client, keys.prefix) == ["q"]
 
 
 def test_children_are_read_while_a_queue_moves(cluster: Cluster) -> None:

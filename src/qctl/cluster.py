@@ -90,9 +90,15 @@ class ClusterClient:
             time.sleep(pause_s)
 
     def masters(self) -> Sequence[Client]:
-        """A connection to each master that owns slots."""
+        """A connection to each master that owns slots.
+
+        Those from which a slot is moving come first, so that a pass over all keys meets a key on
+        its old node or on its new one.
+        """
         self._owners.clear()
-        return [self._client(node) for node in sorted(set(self._slot_owners().values()))]
+        nodes = sorted(set(self._slot_owners().values()))
+        clients = [self._client(node) for node in nodes]
+        return sorted(clients, key=lambda client: not _gives_slots(client))
 
     def node_of(self, key: str) -> tuple[str, int]:
         """Host and port of the master that holds a key."""
@@ -193,3 +199,12 @@ class ClusterClient:
             if found or time.monotonic() >= deadline:
                 return found or None
             time.sleep(POLL_S)
+
+
+def _gives_slots(client: SocketClient) -> bool:
+    """Whether a slot of this node is moving to another; False where this user may not ask."""
+    try:
+        # Only its own line has them.
+        return "->-" in client.call("CLUSTER", "NODES")
+    except ReplyError:
+        return False
