@@ -100,8 +100,8 @@ def held_by_nobody_seen(queue: QueueSnapshot, workers: int | None) -> Note | Non
         return None
     held = jobs(number, "is", "are")
     return Note(
-        f"{held} held, and no worker is connected: it is closing and ends them, or has died; "
-        + locks_end(queue.longest_lock_ms),
+        f"{held} held, and Redis lists no worker: theirs is closing, has died, or has "
+        "a name that is never listed; " + locks_end(queue.longest_lock_ms),
         (_command(queue, "jobs retry-stalled", "--wait"),),
     )
 
