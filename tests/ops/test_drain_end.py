@@ -6,7 +6,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from qctl.connect import Client
+from qctl.ops import drain_end
 from qctl.ops.drain_end import DrainEnd, _exit_status
 from qctl.ops.drain_state import DrainState
 from qctl.ops.proof import Verdict
@@ -52,3 +55,28 @@ def test_a_resume_by_others_that_could_not_be_checked_is_no_success() -> None:
     assert _exit_status("restarted", None, replace(checked, lost=1)) == 1
     # Mere ignorance is said, and is no sign of a loss.
     assert _exit_status("restarted", None, Verdict(None, Proof())) == 0
+
+
+def test_jobs_that_are_held_back_are_not_waited_for(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_end, "FIRST_START_S", 0.1)
+    put(client, "1", "active", lock="t")
+    put(client, "2")
+
+    def notes() -> list[str]:
+        end = end_of(client, [])
+        monkeypatch.setattr(DrainState, "follow", lambda *_, **__: [])
+        end._await_first_start()
+        return end._state.notes
+
+    client.call("HSET", Q("meta"), "concurrency", "1")
+    assert notes() == []
+    client.call("HDEL", Q("meta"), "concurrency")
+    assert notes() == ["jobs wait, but none has started within 0 s"]
+    # Only the worker knows its limiter's maximum: a possible reason is named, and nothing excused.
+    client.call("SET", Q("limiter"), "3", "PX", 60_000)
+    (note,) = notes()
+    assert "; q may be rate limited for another 1 min: 3 jobs are counted" in note
+    client.call("HSET", Q("meta"), "max", "3")
+    assert notes() == []

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
 from qctl.ops import holding
+from qctl.ops.advice import limited
 from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
 from qctl.ops.plan import stays_paused
@@ -188,10 +189,15 @@ class DrainEnd:
                 return
             snapshots = read_snapshots(state.client, state.queues)
             ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]
-            if not any(s.backlog and not s.rate_limited_ms for s in ready):
+            # Of the others it is known why they wait.
+            idle = [s for s in ready if s.backlog and not (s.rate_limited_ms or s.is_maxed)]
+            if not idle:
                 return
             if time.monotonic() > deadline:
-                state.notes.append(f"jobs wait, but none has started within {FIRST_START_S:.0f} s")
+                limits = [f"; {s.keys.name} {note.text}" for s in idle if (note := limited(s))]
+                state.notes.append(
+                    f"jobs wait, but none has started within {FIRST_START_S:.0f} s{''.join(limits)}"
+                )
                 return
 
     def report(self, outcome: str, error: QctlError | None) -> DrainReport:
