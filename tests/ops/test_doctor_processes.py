@@ -252,3 +252,50 @@ def test_the_bullmq_that_a_process_has_installed(client: Client, run: Run, tmp_p
 def test_packages_that_cannot_be_read_are_none(run: Run, tmp_path: Path, text: str) -> None:
     install(tmp_path, text)
     assert of(run(replace(APP, cwd=str(tmp_path))), "mixed-versions") == []
+
+
+STOPPED = replace(APP, status="stopped", pid=None)
+
+
+def test_a_stopped_app_that_serves_a_queue_with_a_backlog(client: Client, run: Run) -> None:
+    assert of(run(APP), "stopped-apps") == []
+    (finding,) = of(run(STOPPED), "stopped-apps")
+    assert (finding.severity, finding.subject.name) == ("warning", "pm2:app")
+    assert finding.what == (
+        "it is stopped, and 1 job waits in q without a worker, which it serves by [targets] of "
+        "the config"
+    )
+    assert finding.commands == ("pm2 start 0",)
+    # Another instance runs.
+    assert of(run(STOPPED, replace(APP, key="1")), "stopped-apps") == []
+    # Nothing waits.
+    client.call("DEL", Q("wait"))
+    assert of(run(STOPPED), "stopped-apps") == []
+    assert result(run(), "stopped-apps").status == "skipped"
+
+
+def test_a_stopped_app_of_which_nobody_says_what_it_serves(run: Run) -> None:
+    other = replace(STOPPED, key="7", name="web", target="pm2:web")
+    (finding,) = of(run(other), "stopped-apps")
+    assert finding.severity == "info"
+    assert finding.what.endswith("whether it is the one that served q is not known")
+    assert finding.evidence["serves_them"] is None
+    assert "[targets]" in finding.remedy
+
+
+def test_an_app_that_pm2_gave_up_is_found_in_any_case(client: Client, run: Run) -> None:
+    client.call("DEL", Q("wait"))
+    (finding,) = of(run(replace(STOPPED, status="errored")), "stopped-apps")
+    assert (finding.severity, finding.what) == ("warning", "PM2 has given it up (errored)")
+    assert finding.commands == ("pm2 logs 0", "pm2 restart 0")
+    (finding,) = of(run(replace(STOPPED, status="errored"), replace(APP, key="1")), "stopped-apps")
+    assert finding.what == "1 of its 2 processes: PM2 has given it up (errored)"
+
+
+def test_where_workers_cannot_be_listed_nobody_says_that_there_is_none(
+    client: Client, redis_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(STOPPED)
+    with limited_user(client, redis_url, "~*", "+@all", "-client|list") as (_, lowly):
+        diagnosis = doctor.examine(lowly, parse_url(redis_url), SERVING)
+    assert result(diagnosis, "stopped-apps").status == "failed"

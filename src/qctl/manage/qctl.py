@@ -106,17 +106,28 @@ class Qctl:
         known = names(self._home)
         running = [other for other in known if Folder(self._home, other).running()]
         why = f"running: {', '.join(f'qctl:{other}' for other in running) or 'none'}"
-        state = Folder(self._home, name).read() if name in known else None
-        if state is None:
+        start = self._start_command(name) if name in known else None
+        if start is None:
             return NotFoundError(
                 f"there is no worker qctl:{name}", why=why, hint="qctl worker list"
             )
+        return NotFoundError(f"qctl:{name} is stopped", why=why, hint=start)
+
+    def stopped(self) -> Sequence[tuple[str, str]]:
+        """Names of the masters that do not run, each with the command that starts it again."""
+        found = [
+            (name, self._start_command(name))
+            for name in names(self._home)
+            if Folder(self._home, name).running() is None
+        ]
+        return [(name, start) for name, start in found if start is not None]
+
+    def _start_command(self, name: str) -> str | None:
+        state = Folder(self._home, name).read()
+        if state is None:
+            return None
         several = f" --processes {state.processes}" if state.processes > 1 else ""
-        return NotFoundError(
-            f"qctl:{name} is stopped",
-            why=why,
-            hint=f"qctl worker start {name} {' '.join(state.apps)}{several}",
-        )
+        return f"qctl worker start {name} {' '.join(state.apps)}{several}"
 
     def _of(self, name: str) -> list[ManagedProcess]:
         folder = Folder(self._home, name)

@@ -14,7 +14,17 @@ from dataclasses import replace
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
-from qctl.ops.doctor import growth, jobs, processes, queues, redis, schedulers, trends, workers
+from qctl.ops.doctor import (
+    growth,
+    jobs,
+    processes,
+    queues,
+    redis,
+    schedulers,
+    stopped,
+    trends,
+    workers,
+)
 from qctl.ops.doctor.findings import (
     SEVERITIES,
     CannotTellError,
@@ -43,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     *schedulers.CHECKS,
     *workers.CHECKS,
     *processes.CHECKS,
+    *stopped.CHECKS,
     *growth.CHECKS,
     *trends.CHECKS,
 )

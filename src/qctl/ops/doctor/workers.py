@@ -32,7 +32,7 @@ def no_workers(look: Look) -> Iterator[Finding]:
     for snapshot in look.snapshots:
         note = advice.unserved(snapshot, len(look.workers_of(snapshot.keys)))
         # Somebody may be there whom Redis does not list.
-        if note is not None and not snapshot.paused and not _unlisted(look, snapshot):
+        if note is not None and not snapshot.paused and not unlisted(look, snapshot):
             yield Finding(
                 severity="warning",
                 subject=queue(snapshot.keys.name),
@@ -131,7 +131,7 @@ def unnamed_workers(look: Look) -> Iterator[Finding]:
 def unlisted_workers(look: Look) -> Iterator[Finding]:
     """Workers by whose jobs alone one knows of them: Redis does not take their names."""
     for snapshot in look.snapshots:
-        running = _unlisted(look, snapshot)
+        running = unlisted(look, snapshot)
         names = sorted({str(job.worker) for job in running})
         if names:
             listed = ", ".join(map(repr, names[:EXAMPLES]))
@@ -150,7 +150,7 @@ def unlisted_workers(look: Look) -> Iterator[Finding]:
             )
 
 
-def _unlisted(look: Look, snapshot: QueueSnapshot) -> list[ActiveJob]:
+def unlisted(look: Look, snapshot: QueueSnapshot) -> list[ActiveJob]:
     """The jobs in hand of workers that CLIENT LIST leaves out."""
     return [job for job in look.active(snapshot.keys) if not is_listed(job.worker or "")]
 

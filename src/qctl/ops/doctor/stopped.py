@@ -1,0 +1,136 @@
+"""Apps that their manager does not run, while jobs wait that may be theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qctl.ops import advice
+from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Severity, process
+from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.workers import unlisted
+from qctl.wire.snapshot import QueueSnapshot
+
+# How a manager calls a process that is meant to run, though it does not at this moment.
+_ON_THE_WAY = frozenset({"launching", "stopping", "waiting restart"})
+
+
+@dataclass(frozen=True, slots=True)
+class _App:
+    """An app of which processes do not run.
+
+    Args:
+        down: how many do not, of ``total``.
+        status: their manager's word.
+        commands: what shows why, and what starts it.
+    """
+
+    target: str
+    status: str
+    down: int
+    total: int
+    commands: tuple[str, ...]
+
+
+def stopped_apps(look: Look) -> Iterator[Finding]:
+    """Apps that are stopped, or that PM2 has given up, while jobs wait and no worker is there."""
+    apps = _down(look)
+    unserved = [snapshot for snapshot in look.snapshots if _is_unserved(look, snapshot)]
+    for app in apps:
+        named = {q for t in look.settings.targets if t.process == app.target for q in t.queues}
+        waiting = [s for s in unserved if s.keys.name in named] if named else unserved
+        gave_up = app.status == "errored"
+        if app.down < app.total:
+            waiting = []
+        if not waiting and not gave_up:
+            continue
+        severity: Severity = "warning" if named or gave_up else "info"
+        yield Finding(
+            severity=severity,
+            subject=process(app.target),
+            what=_what(app, waiting, is_known=bool(named)),
+            evidence={
+                "status": app.status,
+                "processes": app.total,
+                "down": app.down,
+                "queues": [s.keys.name for s in waiting][:EXAMPLES],
+                "waiting": sum(s.backlog for s in waiting),
+                "serves_them": True if named else None,
+            },
+            remedy=""
+            if named or not waiting
+            else "name the queues that it serves in [targets] of qctl.toml",
+            commands=app.commands,
+        )
+
+
+def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str:
+    state = "PM2 has given it up (errored)" if app.status == "errored" else f"it is {app.status}"
+    if app.down < app.total:
+        state = f"{app.down} of its {app.total} processes: {state}"
+    if not waiting:
+        return state
+    names = ", ".join(s.keys.name for s in waiting[:EXAMPLES])
+    names += ", …" if len(waiting) > EXAMPLES else ""
+    backlog = sum(s.backlog for s in waiting)
+    text = f"{state}, and {advice.jobs(backlog, 'waits', 'wait')} in {names} without a worker"
+    if is_known:
+        return f"{text}, which it serves by [targets] of the config"
+    return f"{text}; whether it is the one that served {names} is not known"
+
+
+def _down(look: Look) -> list[_App]:
+    """Apps of this host that do not run, or not all of whose processes do."""
+    try:
+        processes = look.all_processes if look.chosen is None else look.chosen
+    except NotHereError:
+        processes = ()
+    by_target: dict[str, list[str]] = {}
+    down: dict[str, list[tuple[str, str]]] = {}
+    for each in processes:
+        by_target.setdefault(each.target, []).append(each.key)
+        if each.pid is None and each.status not in _ON_THE_WAY:
+            down.setdefault(each.target, []).append((each.status, each.key))
+    found = []
+    for target, rows in down.items():
+        # What PM2 has given up matters more than what somebody stopped.
+        status, key = min(rows)
+        found.append(
+            _App(
+                target=target,
+                status=status,
+                down=len(rows),
+                total=len(by_target[target]),
+                commands=(f"pm2 logs {key}", f"pm2 restart {key}")
+                if status == "errored"
+                else (f"pm2 start {key}",),
+            )
+        )
+    found += _stopped_masters(look)
+    if not processes and not found:
+        raise NotHereError("no process manager of this host runs, or ran, anything")
+    return found
+
+
+def _stopped_masters(look: Look) -> list[_App]:
+    from qctl.manage.qctl import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
+
+    if look.chosen is not None:
+        return []
+    return [
+        _App(f"qctl:{name}", "stopped", 1, 1, (start,))
+        for name, start in Qctl(look.settings.state_home).stopped()
+    ]
+
+
+def _is_unserved(look: Look, snapshot: QueueSnapshot) -> bool:
+    workers = len(look.workers_of(snapshot.keys))
+    # Somebody may be there whom Redis does not list.
+    return (
+        advice.unserved(snapshot, workers) is not None
+        and not snapshot.paused
+        and not unlisted(look, snapshot)
+    )
+
+
+CHECKS: tuple[Check, ...] = (stopped_apps,)
