@@ -1,4 +1,4 @@
-"""Children of this process that use what it has made, and are told right from wrong by their exit."""
+"""Children of this process that use what it has made; their exit codes tell what went wrong."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import tempfile
 import time
@@ -25,6 +26,7 @@ from typing import Any, Self
 
 from qctl.connect import Client, connect
 from qctl.errors import TimedOutError, UsageError
+from qctl.extras import install_command
 from qctl.runtime.queue import Queue
 from qctl.runtime.worker import Worker
 from qctl.wire.adding import NewJob
@@ -110,13 +112,14 @@ class FakeQueues:
         self.url = ""
         self.client: Client
         self._ends = contextlib.ExitStack()
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         try:
             from qctl.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis is an extra
         except ImportError as error:
             raise UsageError(
-                "qctl.testing needs fakeredis", why=str(error), hint="pip install 'qctl[testing]'"
+                "qctl.testing needs fakeredis", why=str(error), hint=install_command("testing")
             ) from error
         folder = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="qctl-"))
         server = StandIn(Path(folder) / "redis.sock")
@@ -126,7 +129,9 @@ class FakeQueues:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ends.close()
+        # A fork leaves the block too, and must leave the server and its folder to its parent.
+        if self._pid == os.getpid():
+            self._ends.close()
 
     def queue(self, name: str, *, prefix: str | None = None) -> Queue:
         """A producer for a queue here."""

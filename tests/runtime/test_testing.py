@@ -14,6 +14,7 @@ from qctl.testing import FakeQueues, Outcome, run_until_idle
 from qctl.wire.adding import FlowJob, NewJob
 from qctl.wire.notes import this_process
 from qctl.wire.transitions import pause
+from tests.forks import add_own, exit_code, forked
 
 emails = Worker("emails", concurrency=5, redis_url="redis://nowhere.invalid:1")
 
@@ -197,3 +198,19 @@ def test_two_fakes_know_nothing_of_each_other() -> None:
         assert other.client.call("KEYS", "*") == []
         with Queue("q", redis_url=one.url) as queue:
             assert queue.add("y") == "2"
+
+
+def test_a_fork_uses_the_queues_and_leaves_them_to_its_parent() -> None:
+    with FakeQueues() as fake:
+        queue = fake.queue("q")
+        queue.add("first")
+
+        def leave() -> int:
+            wrong = add_own(queue, "child", 20)
+            fake.__exit__()
+            return wrong
+
+        pid = forked(leave)
+        assert add_own(queue, "parent", 20) == 0
+        assert exit_code(pid) == 0
+        assert queue.add("last", job_id="last") == "last"
