@@ -13,13 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker, moving
-from qctl.connect import Arg, Client, connect
+from qctl.cluster import key_slot
+from qctl.config import Settings
+from qctl.connect import Arg, Client, connect, parse_url
 from qctl.errors import ExitStatus, ReplyError
+from qctl.ops.doctor import examine
+from qctl.ops.doctor.findings import Finding
 from qctl.resp import SocketClient
 from qctl.wire import scheduling, scripts, working
 from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
@@ -346,6 +351,25 @@ def test_a_queue_that_moves_while_it_is_looked_for_is_found(
 
         monkeypatch.setattr(SocketClient, "call", call_and_move)
         assert discover(client, keys.prefix) == ["q"]
+
+
+def test_the_doctor_names_a_queue_that_moves(cluster: Cluster) -> None:
+    for tag in ("ill", "well"):
+        put(cluster.client, "1", "completed", keys=QueueKeys("bull", f"{{{tag}}}"))
+    settings = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
+
+    def found() -> list[Finding]:
+        address = parse_url(cluster.url)
+        diagnosis = examine(cluster.client, address, settings, sleep=lambda _: None)
+        return [each for each in diagnosis.findings if each.check == "moving-slots"]
+
+    with Move(cluster, "ill") as move:
+        move.carry(move.left()[::2])
+        (finding,) = found()
+    assert finding.subject.name == "{ill}"
+    assert finding.evidence == {"slot": key_slot(b"ill")}
+    assert finding.commands == (f"redis-cli --cluster check 127.0.0.1:{cluster.nodes[0].port}",)
+    assert found() == []
 
 
 def test_children_are_read_while_a_queue_moves(cluster: Cluster) -> None:

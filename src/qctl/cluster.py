@@ -7,6 +7,7 @@ replies and per-command errors from pipelines; redis-py's cluster offers neither
 from __future__ import annotations
 
 import binascii
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -202,9 +203,19 @@ class ClusterClient:
 
 
 def _gives_slots(client: SocketClient) -> bool:
-    """Whether a slot of this node is moving to another; False where this user may not ask."""
     try:
-        # Only its own line has them.
-        return "->-" in client.call("CLUSTER", "NODES")
+        return bool(open_slots(client)[0])
     except ReplyError:
         return False
+
+
+def open_slots(node: Client) -> tuple[set[int], set[int]]:
+    """The slots that are moving from this node to others, and from others to this one.
+
+    Raises:
+        ReplyError: this user may not ask.
+    """
+    # Only its own line has them, as [93->-ID] and [93-<-ID].
+    nodes = node.call("CLUSTER", "NODES")
+    going, coming = (re.findall(rf"\[(\d+)-{way}-", nodes) for way in "><")
+    return set(map(int, going)), set(map(int, coming))

@@ -6,9 +6,11 @@ import re
 import time
 from collections.abc import Iterator
 
+from qctl.cluster import key_slot, open_slots
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue, redis
 from qctl.ops.doctor.look import Look
+from qctl.resp import encode
 from qctl.wire.memory import Holding, holdings
 from qctl.wire.server import ServerFacts
 
@@ -215,6 +217,34 @@ def cluster_prefix(look: Look) -> Iterator[Finding]:
             )
 
 
+def moving_slots(look: Look) -> Iterator[Finding]:
+    """Queues whose slot is moving to another node, or was when somebody stopped half way."""
+    if look.address.mode != "cluster":
+        return
+    try:
+        found = [open_slots(node) for node in look.client.masters()]
+    except ReplyError:
+        raise CannotTellError(
+            "this Redis user may not ask which slots are moving",
+            "grant it: ACL SETUSER … +cluster|nodes",
+        ) from None
+    moving = set[int]().union(*(slots for both in found for slots in both))
+    host, port = look.address.host, look.address.port
+    for snapshot in look.snapshots:
+        slot = key_slot(encode(snapshot.keys("")))
+        if slot in moving:
+            yield Finding(
+                severity="warning",
+                subject=queue(snapshot.keys.name),
+                what=f"its slot {slot} is moving to another node of the cluster: until it has, no "
+                "job is added, taken or ended",
+                evidence={"slot": slot},
+                remedy="wait for the reshard; if none is running, complete it with "
+                "redis-cli --cluster fix",
+                commands=(look.redis_cli(None, "--cluster", "check", f"{host}:{port}"),),
+            )
+
+
 def _has_saved(server: ServerFacts) -> bool:
     """Whether a snapshot was made since the start, which Redis counts as one itself."""
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
@@ -239,4 +269,5 @@ CHECKS: tuple[Check, ...] = (
     clock,
     replica,
     cluster_prefix,
+    moving_slots,
 )
