@@ -20,7 +20,7 @@ from qctl.ops.impact import Assessment, Impact, assess
 from qctl.ops.interruption import JobRef
 from qctl.ops.targets import Connections
 from qctl.wire import heartbeats
-from qctl.wire.clients import WorkerClient, client_name
+from qctl.wire.clients import ForeignWorker, WorkerClient, client_name
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from tests.ops.test_interruption import BEAT, PROCESS
@@ -55,7 +55,7 @@ class Apps:
         self.processes = [PROCESS]
         self.owned = {"0": (self.worker(1),)}
         self.others: tuple[WorkerClient, ...] = ()
-        self.foreign: dict[str, tuple[str, ...]] = {}
+        self.foreign: dict[str, tuple[ForeignWorker, ...]] = {}
         self.error: Exception | None = None
         self.kind = "pm2"
 
@@ -112,13 +112,13 @@ def test_jobs_of_other_workers_do_not_count(store: Client, apps: Apps) -> None:
 
 def test_the_other_queues_of_the_app_are_looked_at_too(store: Client, apps: Apps) -> None:
     apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
-    apps.foreign = {"0": ("bull:eA== (database 3)",)}
+    apps.foreign = {"0": (ForeignWorker("bull:eA==", 3),)}
     put(store, "1", "completed")
     run(store, "2", OTHER)
     told = ask(store, "q")
     assert told.also == ("other",)
     assert told.interrupted == (JobRef("other", "2"),)
-    assert told.foreign == ("bull:eA== (database 3)",)
+    assert told.foreign == ("x (prefix bull, database 3)",)
     store.call("DEL", OTHER("active"))
     # What was not looked at is not safe.
     assert ask(store, "q").verdict.word == "drain first"
@@ -235,7 +235,7 @@ def test_qctls_own_masters_interrupt_nothing(store: Client, apps: Apps) -> None:
     assert told.verdict.commands == ("qctl restart qctl:app",)
     assert told.downtime.plain_s == (0.0, 0.0)
     assert told.downtime.roll_is_possible is True
-    apps.foreign = {"0": ("bull:eA== (database 3)",)}
+    apps.foreign = {"0": (ForeignWorker("bull:eA==", 3),)}
     assert ask(store, "q", target="qctl:app").verdict.word == "safe"
 
 

@@ -15,7 +15,7 @@ from qctl.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
 from qctl.ops.commands import commands_like
-from qctl.wire.clients import client_name
+from qctl.wire.clients import ForeignWorker, client_name
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.transitions import hold_lease
@@ -217,19 +217,19 @@ def test_a_queue_that_looks_like_an_option_comes_last(store: Client, apps: Apps)
 
 def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, apps: Apps) -> None:
     run(store, "1")
-    apps.foreign = {"0": ("a:b:cQ==:w:x (database 0)", "a:b:cQ==:w:y (database 0)")}
+    apps.foreign = {"0": (ForeignWorker("a:b:cQ==:w:x", 0), ForeignWorker("a:b:cQ==:w:y", 0))}
     assert ask(store, "q").verdict.commands == (
         "qctl drain q --prefix a:b",
         "qctl restart pm2:app --ignore-others",
         "qctl resume q --prefix a:b",
     )
-    apps.foreign = {"0": ("bull:b3RoZXI= (database 3)",)}
+    apps.foreign = {"0": (ForeignWorker("bull:b3RoZXI=", 3),)}
     with commands_like(replace(SETTINGS, prefix="mine")):
         told = ask(store, "q").verdict
     # The config's prefix would be taken.
     assert told.commands[0] == "qctl drain other --prefix bull --redis redis://localhost:6379/3"
     # Which queue that is cannot be told, so the restart has to ask.
-    apps.foreign = {"0": ("staging:emails (database 0)",)}
+    apps.foreign = {"0": (ForeignWorker("staging:emails", 0),)}
     assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
 
 
@@ -323,7 +323,7 @@ def test_so_may_those_of_another_prefix(redis_url: str, client: Client) -> None:
             connection.call("CLIENT", "SETNAME", client_name(prefix, "q"))
         told = ask(client).verdict
     assert told.word == "drain first"
-    assert "may serve staging:cQ== (database 0), whose" in told.reasons[0]
+    assert "may serve q (prefix staging, database 0), whose" in told.reasons[0]
     assert told.commands == ("qctl drain q", "qctl resume q")
 
 

@@ -200,7 +200,7 @@ class _Look:
             last_restarts=self._or_remark("what the last restart did", self._last_restarts),
             queues=queues,
             also=scope.also,
-            foreign=scope.foreign,
+            foreign=tuple(dict.fromkeys(map(str, scope.foreign))),
             unread=tuple(name for name, _ in scope.queues.broken),
             bull=scope.bull,
             jobs=jobs,

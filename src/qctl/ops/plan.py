@@ -182,7 +182,9 @@ def _queues_of(
     """The queues to drain, and whether they were found rather than named."""
     connected = connections.queues_of(target.processes)
     serves = connected | set(target.configured)
-    foreign = [name for p in target.processes for name in connections.foreign.get(p.key, ())]
+    foreign = list(
+        dict.fromkeys(str(w) for p in target.processes for w in connections.foreign.get(p.key, ()))
+    )
     if not names:
         if not serves:
             raise UsageError(

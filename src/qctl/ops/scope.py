@@ -22,7 +22,7 @@ from qctl.ops.lookup import (
     require_bullmq,
 )
 from qctl.ops.targets import Connections, Target, open_target, read_connections
-from qctl.wire.clients import list_foreign
+from qctl.wire.clients import ForeignWorker, list_foreign
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
@@ -49,7 +49,7 @@ class Scope:
     target: Target | None
     connections: Connections | None
     also: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
+    foreign: tuple[ForeignWorker, ...] = ()
     why_no_target: str = ""
     unsure: str = ""
     wider: tuple[str, ...] = ()
@@ -218,7 +218,8 @@ def _beside(
     near = [worker for worker in connections.workers if _host(worker.address) in hosts]
     others = sorted({worker.queue for worker in near} - meant)
     foreign = list_foreign(client, settings.prefix, address.db)
-    found = [*others, *sorted({name for place, name in foreign if _host(place) in hosts})]
+    elsewhere = {str(worker) for place, worker in foreign if _host(place) in hosts}
+    found = [*others, *sorted(elsewhere)]
     if not found:
         return "", ()
     more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""

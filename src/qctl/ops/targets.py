@@ -10,7 +10,7 @@ from qctl.connect import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.attribution import by_address, holders
-from qctl.wire.clients import WorkerClient, list_foreign, list_workers, why_untold
+from qctl.wire.clients import ForeignWorker, WorkerClient, list_foreign, list_workers, why_untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Connections:
 
     workers: tuple[WorkerClient, ...]
     owned: Mapping[str, tuple[WorkerClient, ...]]
-    foreign: Mapping[str, tuple[str, ...]]
+    foreign: Mapping[str, tuple[ForeignWorker, ...]]
 
     def queues_of(self, processes: Sequence[ManagedProcess]) -> set[str]:
         """Names of the queues that these processes serve."""
@@ -122,7 +122,7 @@ def read_connections(
     for worker in workers:
         if worker.client_id in found:
             owned.setdefault(found[worker.client_id].key, []).append(worker)
-    foreign: dict[str, list[str]] = {}
+    foreign: dict[str, list[ForeignWorker]] = {}
     addresses = by_address(processes)
     for address, name in list_foreign(client, settings.prefix, db):
         if address in addresses:

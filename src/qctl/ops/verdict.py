@@ -18,7 +18,6 @@ from qctl.ops.outage import Downtime
 from qctl.ops.safety import DataSafety
 from qctl.ops.scope import Scope
 from qctl.ops.unaffected import QueueImpact
-from qctl.wire.clients import place_of
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 # How long a drain waits unless it is told otherwise.
@@ -148,7 +147,8 @@ def _endangered(
     if is_gapless:
         return
     if scope.foreign:
-        yield f"it also serves {', '.join(scope.foreign)}, whose jobs were not looked at"
+        elsewhere = ", ".join(dict.fromkeys(map(str, scope.foreign)))
+        yield f"it also serves {elsewhere}, whose jobs were not looked at"
     if scope.unsure:
         yield scope.unsure
     for queue in queues:
@@ -251,7 +251,7 @@ def _drain(
         ] or [q.name for q in queues]
         return (say("drain", *at_work, *options), say("resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
-        places = list(dict.fromkeys(map(place_of, scope.foreign)))
+        places = list(dict.fromkeys(worker.place for worker in scope.foreign))
         known = [place for place in places if place is not None]
         # A restart without --ignore-others refuses, and says what else it would interrupt.
         spared = known if len(known) == len(places) else []

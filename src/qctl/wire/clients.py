@@ -16,9 +16,7 @@ from qctl.wire.server import read_upstream
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 # PFX:<base64>, or with a worker's name behind it; not QueueEvents' PFX:<base64>:qe.
 _WORKER_NAME = re.compile(r".+:[A-Za-z0-9+/]{2,}={0,2}(:w:.*)?")
-_FOREIGN = re.compile(
-    r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)? \(database (?P<db>\d+)\)"
-)
+_FOREIGN = re.compile(r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,36 @@ class WorkerClient:
     age_s: int
     idle_s: int
     last_command: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ForeignWorker:
+    """A worker under another prefix or in another database.
+
+    Args:
+        name: of its connection.
+    """
+
+    name: str
+    db: int
+
+    @property
+    def place(self) -> tuple[str, str, int] | None:
+        """Prefix, queue and database; None if the name does not show which queue it is.
+
+        The prefix may hold colons; a base64 word with a worker's name behind it does not.
+        """
+        match = _FOREIGN.fullmatch(self.name)
+        queue = _queue_name(match["queue"], frozenset()) if match else None
+        if match is None or queue is None or not queue.isprintable():
+            return None
+        return match["prefix"], queue, self.db
+
+    def __str__(self) -> str:
+        if self.place is None:
+            return f"{self.name} (database {self.db})"
+        prefix, queue, db = self.place
+        return f"{queue} (prefix {prefix}, database {db})"
 
 
 def list_workers(
@@ -109,12 +137,8 @@ def parse_workers(
     return list(workers.values())
 
 
-def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, str]]:
-    """Workers that look like BullMQ's but serve another prefix or database.
-
-    Returns:
-        ``(address, "name of the connection (database N)")`` of each.
-    """
+def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, ForeignWorker]]:
+    """Workers that look like BullMQ's but serve another prefix or database, with their address."""
     found = []
     for node in client.masters():
         for line in str(node.call(*LIST_CLIENTS)).split("\n"):
@@ -122,20 +146,9 @@ def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, st
             name = fields.get("name", "")
             is_worker = _WORKER_NAME.fullmatch(name) is not None
             if is_worker and _parse(line, prefix, frozenset(), db) is None:
-                found.append((fields.get("addr", ""), f"{name} (database {fields.get('db')})"))
+                foreign = ForeignWorker(name, int(fields.get("db", 0)))
+                found.append((fields.get("addr", ""), foreign))
     return found
-
-
-def place_of(foreign: str) -> tuple[str, str, int] | None:
-    """Prefix, queue and database of a worker as ``list_foreign`` tells it; None if it is unclear.
-
-    The prefix may hold colons; a base64 word with a database or a worker's name behind it does not.
-    """
-    match = _FOREIGN.fullmatch(foreign)
-    queue = _queue_name(match["queue"], frozenset()) if match else None
-    if match is None or queue is None or not queue.isprintable():
-        return None
-    return match["prefix"], queue, int(match["db"])
 
 
 def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
