@@ -208,10 +208,17 @@ def test_resume_undoes_a_pause(store: Client) -> None:
     assert sorted(store.call("KEYS", "*")) == sorted([*before, Q("events"), Q("marker")])
 
 
-def test_resume_of_a_running_queue_tells_nobody(store: Client) -> None:
+def test_only_who_wants_a_queue_paused_or_running_says_so_again(store: Client) -> None:
     put(store, "a")
-    assert not resume(store, Q).changed
+    # A drain that ends, beside others: its word would be taken for somebody's wish.
+    assert not resume(store, Q, owner="me").changed
     assert events(store) == []
+    assert not resume(store, Q).changed
+    assert events(store) == [{"event": "resumed"}]
+    assert pause(store, Q, holder("me"), claim=True).changed
+    assert not pause(store, Q, holder("you")).changed
+    assert not pause(store, Q, holder("you"), claim=True).changed
+    assert events(store)[1:] == [{"event": "paused"}, {"event": "paused"}]
 
 
 def test_resume_wakes_for_a_prioritised_job(store: Client) -> None:

@@ -52,6 +52,10 @@ if redis.call("HEXISTS", KEYS[1], "paused") == 1 then
   elseif is_ours and holder.event then
     return {"ours", holder.event}
   elseif not is_ours and not (ARGV[3] == "claim" and is_for_the_time_being(holder)) then
+    if ARGV[3] == "claim" then
+      -- Somebody wants it paused: listeners hear of it, as BullMQ's do.
+      emit(KEYS[5], KEYS[1], "event", "paused")
+    end
     return {"others", ""}
   end
 elseif ARGV[3] == "again" and not is_ours then

@@ -43,7 +43,9 @@ if not is_blocked(KEYS[1], KEYS[8]) then
     mark_delayed(KEYS[6], KEYS[5])
   end
 end
-if not is_paused then
+if not is_paused and ARGV[1] ~= "" then
   return {"running", in_paused, ""}
 end
-return {"resumed", in_paused, emit(KEYS[7], KEYS[1], "event", "resumed")}
+-- Also when it ran: somebody wants it to run, and BullMQ's listeners hear of that.
+local event = emit(KEYS[7], KEYS[1], "event", "resumed")
+return {is_paused and "resumed" or "running", in_paused, event}
