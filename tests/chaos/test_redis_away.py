@@ -48,6 +48,29 @@ def test_it_comes_back_and_the_drain_goes_on(own_lab: Lab, end: str) -> None:
     lab.prove(added)
 
 
+def test_it_comes_back_without_the_pause(
+    lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    with open_lab(lab_pm2, start_redis(), tmp_path) as lab:
+        lab.app()
+        added = [*lab.hold(), *lab.add(10, 10)]
+        # What it will have after a crash, and what the replica of a failover may have.
+        lab.client.call("SAVE")
+        drain = lab.steps(*DRAIN)
+        drain.await_step("waiting")
+        lab.server.kill()
+        drain.await_step("waiting", redis_away=True)
+        lab.bring_redis_back()
+        drain.await_step("paused", again=True)
+        assert lab.is_paused()
+        lab.release()
+        done = drain.finish()
+        assert (done.code, done.report["outcome"]) == (0, "restarted")
+        assert (done.report["interrupted"], done.report["paused_again"]) == (0, 1)
+        assert any("lost the pause of q" in note for note in done.report["notes"])
+        lab.prove(added)
+
+
 def test_it_is_restarted_while_the_process_is(own_lab: Lab) -> None:
     """Then the new worker's connection has a lower number than the old one's."""
     lab = own_lab

@@ -151,17 +151,25 @@ def test_a_running_worker_takes_nothing_while_qctl_has_paused(
     bullmq.close_worker(worker)
 
 
-def test_delayed_jobs_that_fall_due_in_a_pause_are_not_lost(
-    bullmq: NodeBull, client: Client
+@pytest.mark.parametrize("resumer", ALL)
+@pytest.mark.parametrize("worker", WHO)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_delayed_jobs_that_fall_due_in_a_pause(
+    version: str, worker: str, resumer: str, node_bull: Bulls, client: Client
 ) -> None:
-    bullmq.start_worker("q", drainDelay=1)
-    pause(client, Q, this_process("drain"))
-    ids = [bullmq.add("q", delay=50), bullmq.add("q", delay=60, priority=3)]
-    # Version 5 promotes into its "paused" list; the worker looks when the delay is over.
-    wait_until(lambda: snapshot(client).backlog == 2, "the promotion", timeout_s=20)
+    let_last_queue_be_of(version, node_bull, client)
+    waiting = node_bull(6).add("q")
+    do_pause("qctl", node_bull, client)
+    # A worker promotes into the list of its own line as soon as it looks.
+    handle = node_bull(WHO[worker]).start_worker("q", drainDelay=1)
+    due = [node_bull(6).add("q", delay=50), node_bull(6).add("q", delay=60, priority=3)]
+    wait_until(lambda: snapshot(client).backlog == 3, "the promotion", timeout_s=20)
     assert ids_of(runs(client, "q"), "start") == []
-    resume(client, Q)
-    wait_until(lambda: sorted(ids_of(runs(client, "q"))) == sorted(ids), "both to run")
+    node_bull(WHO[worker]).close_worker(handle)
+    do_resume(resumer, node_bull, client)
+    lost = lost_in(version, "qctl", worker, resumer)
+    kept = {"": [waiting, *due], "before": due, "during": [waiting, due[1]]}[lost]
+    assert_all_run(node_bull, client, kept, 6)
 
 
 def test_the_pauses_of_both_lines_are_seen_as_one(bullmq: NodeBull, client: Client) -> None:

@@ -74,6 +74,7 @@ class DrainState:
         disowned: queues whose pause is no longer ours, since somebody else wants it, too.
         to_disown: those of them of which Redis does not know yet.
         unchecked: from where on it is not known yet whether events were cut off.
+        forgotten: queues whose pause Redis had lost, so that they were paused again.
         left: processes that are not restarted yet.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
@@ -104,6 +105,7 @@ class DrainState:
     resumed_lately: Counter[QueueKeys] = field(default_factory=Counter)
     times_paused_again: Counter[QueueKeys] = field(default_factory=Counter)
     resumed_at_start: dict[QueueKeys, str] = field(default_factory=dict)
+    forgotten: set[QueueKeys] = field(default_factory=set)
     left: list[ManagedProcess] = field(default_factory=list)
     disowned: set[QueueKeys] = field(default_factory=set)
     to_disown: set[QueueKeys] = field(default_factory=set)

@@ -20,7 +20,7 @@ from qctl.wire import drain_record
 from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.transitions import pause, pause_again
+from qctl.wire.transitions import Pause, pause, pause_again
 
 # Within one wait. Several apps may start at the time, but not without end.
 MAX_RESUMES = 3
@@ -34,7 +34,7 @@ def hold_pauses(state: DrainState) -> list[QueueKeys]:
 
     Raises:
         RefusedError: another drain has taken a lease.
-        FailedError: a queue was resumed through qctl, or is resumed again and again.
+        FailedError: a queue was resumed with qctl resume --force, or is resumed again and again.
     """
     state.guard.hold()
     again = []
@@ -45,18 +45,26 @@ def hold_pauses(state: DrainState) -> list[QueueKeys]:
         else:
             held = pause(state.client, keys, state.holder, use_list=use_list)
         if held is None:
-            raise FailedError(
-                f"queue {keys.name} was resumed by somebody else during the drain",
-                why="through qctl resume --force, or by a Redis that was killed and lost the "
-                "pause; jobs may have started again, so the drain went no further",
-                hint="find out who did, then drain again; now: "
-                + command(keys.prefix, "status", keys.name),
-            )
+            held = _pause_anew(state, keys)
         if held.event_id and state.paused_again(keys, held.event_id):
             again.append(keys)
             follow_active(state, keys, held.event_id)
             _require_peace(state, keys)
     return again
+
+
+def _pause_anew(state: DrainState, keys: QueueKeys) -> Pause:
+    """Pause a queue that has neither its flag nor our note any more."""
+    # A resume, which takes the note away when it is qctl's, leaves an event.
+    state.catch_up()
+    if keys in state.resumed_by_others:
+        raise FailedError(
+            f"queue {keys.name} was resumed with qctl resume --force during the drain",
+            why="jobs may have started again, so the drain went no further",
+            hint=f"drain it again; now: {command(keys.prefix, 'status', keys.name)}",
+        )
+    state.forgotten.add(keys)
+    return pause(state.client, keys, state.holder, use_list=keys in state.plan.mixed)
 
 
 def follow_active(state: DrainState, keys: QueueKeys, event_id: str) -> None:
@@ -121,6 +129,11 @@ def notes(state: DrainState) -> list[str]:
     """What the operator should know about resumes by somebody else."""
     told = []
     for keys in state.queues:
+        if keys in state.forgotten:
+            told.append(
+                f"Redis had lost the pause of {keys.name}, as after a failover, so it was paused "
+                "again"
+            )
         count, target = state.times_paused_again.get(keys, 0), state.resumed_at_start.get(keys)
         again = f", and paused again {'once' if count == 1 else f'{count} times'}" if count else ""
         if target is not None:
@@ -128,7 +141,7 @@ def notes(state: DrainState) -> list[str]:
                 f"{keys.name} was resumed while {target} started{again}: the app seems to resume "
                 "its queues when it starts, which ends any pause"
             )
-        elif count:
+        elif count and keys in state.resumed_by_others:
             told.append(f"{keys.name} was resumed by somebody else during the drain{again}")
         elif keys in state.resumed_by_others:
             told.append(f"{keys.name} was resumed by somebody else meanwhile")

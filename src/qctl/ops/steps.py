@@ -63,7 +63,7 @@ class Paused:
 
     Args:
         changed: False when it had been already.
-        again: somebody had resumed it meanwhile.
+        again: somebody had resumed it meanwhile, or Redis had lost the pause.
     """
 
     step: ClassVar[str] = "paused"
@@ -185,7 +185,7 @@ class DrainReport:
         resumed: whether the queues that this drain paused run again; None when a replica that may
             take over has not acknowledged it.
         unserved: queues that run and have no worker connected; None when that is unknown.
-        paused_again: how often a queue was paused again because somebody else had resumed it.
+        paused_again: how often a queue was paused again because it no longer was.
         still_active: what still runs, after a timeout.
         notes: what else the operator should know.
         error: why it ended early, else None.

@@ -92,7 +92,7 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
         case Paused():
             done = "paused" if step.changed else "was paused already"
             if step.again:
-                done = "was resumed by somebody else; paused again"
+                done = "was no longer paused; paused again"
             return f"{visible(step.queue)} {done}"
         case Drained():
             text = f"drained after {duration(step.waited_s)}: no job is running"
