@@ -120,3 +120,18 @@ def test_what_bullmq_6_adds_during_a_drain_of_bullmq_5_survives_its_resume(lab: 
     done = drain.finish()
     assert (done.code, done.report["outcome"], done.report["lost"]) == (0, "restarted", 0)
     lab.prove(added)
+
+
+def test_a_job_of_the_new_process_is_not_put_back_when_the_time_is_up(lab: Lab) -> None:
+    lab.app(instances=2, RESUME_AT_START=1, LOCK_MS=3000)
+    interrupted = lab.hold(2)
+    job = {"name": "job", "data": {"held": True}, "opts": {}}
+    (later,) = lab.bull().add_bulk("q", [job])
+    drain = lab.steps(*DRAIN, "--timeout", "1s", "--on-timeout", "restart")
+    # It starts in the first new process, which has resumed the queue, and runs on.
+    lab.wait_started(later)
+    done = drain.finish()
+    assert (done.code, done.report["outcome"]) == (0, "restarted")
+    assert done.report["interrupted"] == 2
+    lab.release()
+    lab.prove([*interrupted, later], again=interrupted)

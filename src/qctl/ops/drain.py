@@ -153,7 +153,12 @@ def _wait_for_jobs(state: DrainState) -> Iterator[Step]:
     except TimedOut:
         if state.plan.target is None or not state.options.restart_on_timeout:
             raise
-        state.in_the_way += [job for job in state.active if not job.is_orphan]
+        jobs = [job for job in state.active if not job.is_orphan]
+        if state.new_pids:
+            known = {job.key for job in state.in_the_way}
+            state.in_doubt += [job for job in jobs if job.key not in known]
+        else:
+            state.in_the_way = jobs
         yield TimeUp(state.options.timeout_s, state.shown(orphans=False))
 
 

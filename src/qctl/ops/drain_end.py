@@ -120,6 +120,7 @@ class DrainEnd:
         state = self._state
         sole = self._sole_queues()
         keys_left = {job.key for job in state.in_the_way if job.keys not in sole}
+        keys_left |= {job.key for job in state.in_doubt}
         # Compared from here on: until it ended, the old process may have renewed them once more.
         active = read_active(state.client, state.queues) if keys_left else []
         pending = {job.key: job for job in active if job.key in keys_left}

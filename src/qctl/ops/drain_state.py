@@ -78,6 +78,8 @@ class DrainState:
         left: processes that are not restarted yet.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
+        in_doubt: jobs that ran when another process was restarted all the same; they may be of one
+            that is new already.
         is_process_gone: a process that was to be restarted had ended before, by somebody's hand.
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """
@@ -114,6 +116,7 @@ class DrainState:
     resumed_at_ms: int | None = None
     active: list[ActiveJob] = field(default_factory=list)
     in_the_way: list[ActiveJob] = field(default_factory=list)
+    in_doubt: list[ActiveJob] = field(default_factory=list)
     held: frozenset[str | None] | None = None
     is_process_gone: bool = False
     old_pids: list[int] = field(default_factory=list)
