@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from qctl.connect import Address, Client, connect, parse_url
 from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError, UsageError
 from qctl.resp import MAX_PIPELINE, encode
+from qctl.runtime.connection import AsyncConnection
 from tests.servers import RedisServer, free_port
 
 # URLs
@@ -356,6 +358,20 @@ def test_tls(tls_port: int, certificate: Path) -> None:
         assert client.call("PING") == "PONG"
     with open_client(f"rediss://127.0.0.1:{tls_port}/0?ssl_cert_reqs=none") as client:
         assert client.call("PING") == "PONG"
+        # What TLS itself sends later does not count as the end of a connection.
+        assert len({client.call("CLIENT", "ID") for _ in range(5)}) == 1
+
+
+def test_tls_on_an_event_loop(tls_port: int, certificate: Path) -> None:
+    async def main() -> set[int]:
+        url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate}"
+        connection = AsyncConnection(parse_url(url))
+        await connection.open()
+        found = {await connection.call("CLIENT", "ID") for _ in range(5)}
+        await connection.close()
+        return found
+
+    assert len(asyncio.run(main())) == 1
 
 
 def test_an_unknown_certificate_is_refused(tls_port: int) -> None:

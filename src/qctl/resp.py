@@ -84,9 +84,9 @@ class SocketClient:
     unchanged when sent as an argument.
     """
 
-    def __init__(self, address: Address, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(self, address: Address, *, connect_timeout_s: float | None = None) -> None:
         self.address = address
-        self._connect_timeout_s = connect_timeout_s
+        self._connect_timeout_s = connect_timeout_s or CONNECT_TIMEOUT_S
         self._socket: socket.socket | None = None
         self._reader = self._new_reader()
         self._poll = select.poll()

