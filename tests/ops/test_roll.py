@@ -252,6 +252,27 @@ def test_a_job_that_a_master_put_back_counts_as_interrupted_too(
     assert (report.outcome, report.interrupted, report.recovered) == ("aborted", 1, 1)
 
 
+def test_what_events_that_are_missing_would_have_told_is_unknown(
+    master: Master, client: Client, redis_url: str
+) -> None:
+    put(client, "0")
+    add_event(client, "waiting", "0")
+
+    def die_with_it(slot: int) -> None:
+        # In one step, or the first might be read before it is cut off.
+        lua = """
+            for _, name in ipairs({"stalled", "progress"}) do
+              redis.call("XADD", KEYS[1], "*", "event", name, "jobId", "0")
+            end
+            redis.call("XTRIM", KEYS[1], "MAXLEN", 1)
+        """
+        client.call("EVAL", lua, 1, Q("events"))
+
+    master.on_replace = die_with_it
+    _, report = roll(redis_url)
+    assert (report.interrupted, report.lost, report.idle_s) == (None, None, None)
+
+
 def test_a_long_job_elsewhere_is_told_from_one_left_behind(
     master: Master, client: Client, redis_url: str
 ) -> None:

@@ -221,8 +221,9 @@ class DrainEnd:
             verdict = unproved(state, what)
             for job in ledger.unsettled:
                 ledger.settle(job, "unknown")
+        is_roll = state.plan.strategy == "roll"
         for pid in state.old_pids[len(state.new_pids) :]:
-            told = "was to be replaced" if state.plan.strategy == "roll" else "was told to stop"
+            told = "was to be replaced" if is_roll else "was told to stop"
             state.notes.append(f"pid {pid} {told}; its successor has not been proved")
         state.notes += holding.notes(state)
         if state.new_pids and state.left:
@@ -246,7 +247,8 @@ class DrainEnd:
             completed=results.count("completed"),
             failed=results.count("failed"),
             retried=results.count("retried"),
-            interrupted=None if trouble else ledger.interrupted,
+            # A roll learns from events alone of jobs that a stalled check has put back.
+            interrupted=None if trouble or (state.missed and is_roll) else ledger.interrupted,
             recovered=ledger.recovered,
             lost=verdict.lost,
             proof=verdict.proof,
