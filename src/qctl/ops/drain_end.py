@@ -89,6 +89,7 @@ class DrainEnd:
             remedy = command(queues[0].prefix, "resume", *(keys.name for keys in queues))
             state.notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
         state.guard.abandon()
+        state.is_left = True
         self._is_closed = True
 
     # Jobs that lost their worker
@@ -317,7 +318,8 @@ def _paused_before(state: DrainState) -> Iterator[str]:
 def _is_resumed(state: DrainState) -> bool | None:
     if state.paused_here or not (state.paused_any or state.resumed_here):
         return False
-    return None if state.is_unconfirmed else True
+    # Somebody else's resume is theirs to confirm.
+    return True if state.is_confirmed or not state.resumed_here else None
 
 
 def _text(error: QctlError | None) -> str | None:

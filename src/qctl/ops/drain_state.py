@@ -61,7 +61,8 @@ class DrainState:
         cursors: the last event seen of each queue.
         paused_here: queues that this drain paused, or may have, and that are not resumed yet.
         resumed_here: those that it has resumed.
-        is_unconfirmed: whether a failover now may undo that.
+        is_confirmed: whether no failover can undo that, as far as is known.
+        is_left: whether the watchdog has to resume the rest.
         paused_by_others: queues that somebody else paused as well, after us.
         inventory: the jobs of all queues, running or not.
         missed: queues of whose events some may have been cut off before they were read.
@@ -98,7 +99,8 @@ class DrainState:
     missed: set[QueueKeys] = field(default_factory=set)
     paused_here: set[QueueKeys] = field(default_factory=set)
     resumed_here: set[QueueKeys] = field(default_factory=set)
-    is_unconfirmed: bool = False
+    is_confirmed: bool = False
+    is_left: bool = False
     paused_any: bool = False
     paused_by_others: set[QueueKeys] = field(default_factory=set)
     resumed_by_others: set[QueueKeys] = field(default_factory=set)
@@ -220,7 +222,11 @@ class DrainState:
         elif event.name == "resumed":
             self.paused_by_others.discard(keys)
             self.resumed_at_ms = event.at_ms
-            if event.id not in self.resumes:
+            if self.is_left and keys in self.paused_here:
+                # By the watchdog, which has made it its own.
+                self.paused_here.discard(keys)
+                self.resumed_here.add(keys)
+            elif event.id not in self.resumes:
                 self.resumed_by_others.add(keys)
 
     def _note_gaps(self, cursors: dict[QueueKeys, str]) -> None:

@@ -88,14 +88,15 @@ def confirm(state: DrainState) -> float:
     """
     has_sentinel = state.address.mode == "sentinel"
     if not state.resumed_here or not (has_sentinel or can_lose_writes(state.client)):
+        state.is_confirmed = True
         return 0.0
     confirmed = await_replicas(state.client, CONFIRM_MS, at_least=int(has_sentinel))
     # Another master may answer by now, which has not heard of it.
     for keys in sorted(state.resumed_here):
         resume(state.client, keys, owner=state.holder.owner)
     if confirmed:
+        state.is_confirmed = True
         return WATCH_S
-    state.is_unconfirmed = True
     names = ", ".join(keys.name for keys in sorted(state.resumed_here))
     doubt = (
         "this Redis user may not ask (INFO, WAIT) whether its replicas have acknowledged that"

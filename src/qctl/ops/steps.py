@@ -182,8 +182,8 @@ class DrainReport:
         proof: what ``lost`` rests on.
         idle_s: the longest time in which nothing ran although jobs waited; None when it could not
             be measured.
-        resumed: whether the queues that this drain paused run again; None when a replica that may
-            take over has not acknowledged it.
+        resumed: whether the queues that this drain paused run again; None when it was not
+            confirmed that a failover cannot undo that.
         unserved: queues that run and have no worker connected; None when that is unknown.
         paused_again: how often a queue was paused again because it no longer was.
         still_active: what still runs, after a timeout.

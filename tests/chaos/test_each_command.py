@@ -1,0 +1,182 @@
+"""A whole drain with a restart, in which one command fails: each of them in turn, or some.
+
+``QCTL_EVERY=1 pytest …`` fails each; the suite takes every sixth, beginning at random.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from qctl.config import load_settings
+from qctl.connect import Arg, Client, parse_url
+from qctl.errors import UnreachableError
+from qctl.ops import drain as module
+from qctl.ops import drain_end, restart
+from qctl.ops.drain import drain
+from qctl.ops.drain_state import DrainOptions
+from qctl.ops.estimate import read_durations
+from qctl.ops.guard import Guard
+from qctl.ops.plan import DrainPlan
+from qctl.ops.steps import DrainReport
+from qctl.ops.targets import Connections, Target
+from qctl.wire import scripts
+from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from tests.ops.test_restart import FakeManager
+from tests.servers import wait_until
+from tests.wire.build import Q, events, is_paused, put
+
+T = TypeVar("T")
+
+EVERY = int(os.environ.get("QCTL_EVERY", "6"))
+# The first takes the lease; when that fails, nothing begins.
+FIRST = 2
+FOR_EVER = 10**9
+
+
+class Failing:
+    """Fails from a command on, counted from 1.
+
+    Args:
+        at: the first that fails.
+        count: how many fail.
+        loses: ``reply``: Redis has done it; ``request``: it has not.
+    """
+
+    def __init__(self, client: Client, at: int, count: int, loses: str) -> None:
+        self._client = client
+        self._failing = range(at, at + count)
+        self._loses = loses
+        self.names: list[str] = []
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        return self._send(command, lambda: self._client.call(*command, timeout_s=timeout_s))
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        return self._send(commands[0], lambda: self._client.pipeline(commands))
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None: ...
+
+    def _send(self, command: Sequence[Arg], send: Callable[[], T]) -> T:
+        self.names.append(str(command[0]))
+        fails = len(self.names) in self._failing
+        if fails and self._loses == "request":
+            raise UnreachableError("away")
+        reply = send()
+        if fails:
+            raise UnreachableError("away")
+        return reply
+
+
+class Stage:
+    """A queue with a job that lost its worker, and a process that serves it."""
+
+    def __init__(self, client: Client, url: str, log: Path) -> None:
+        self._client = client
+        self._address = parse_url(url)
+        self._log = log
+
+    def drain(self, at: int, count: int, loses: str) -> tuple[Failing, DrainReport]:
+        """Drain it, with these commands failing."""
+        client = self._client
+        client.call("FLUSHALL")
+        put(client, "1", "active")
+        manager = FakeManager(self._address.port, "good", self._log)
+        failing = Failing(client, at, count, loses)
+        (snapshot,) = read_snapshots(client, [Q])
+        assert isinstance(snapshot, QueueSnapshot)
+        plan = DrainPlan(
+            (snapshot,),
+            Target("fake:app", manager, (manager.row(),), ()),
+            Connections((), {}, {}),
+            read_durations(client, [Q]),
+        )
+        settings, options = load_settings(environ={}), DrainOptions(timeout_s=30)
+        report = None
+        try:
+            for step in drain(failing, self._address, settings, plan, options):
+                report = step
+        finally:
+            manager.end_all()
+        assert isinstance(report, DrainReport)
+        return failing, report
+
+    def is_tidy(self) -> bool:
+        client = self._client
+        return not is_paused(client) and client.call("KEYS", "qctl:[^d]*") == []
+
+
+@pytest.fixture
+def stage(client: Client, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    monkeypatch.setattr(drain_end, "FIRST_START_S", 0.0)
+    monkeypatch.setattr(restart, "SETTLE_S", 0.0)
+    for name in ("pause", "resume", "lease_hold", "disown", "retry_stalled", "census"):
+        client.call("SCRIPT", "LOAD", scripts.source(name))
+    return Stage(client, redis_url, tmp_path / "log")
+
+
+@contextlib.contextmanager
+def told(text: str) -> Iterator[None]:
+    """An error in here is raised with this text."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(text)
+        raise
+
+
+def prove(report: DrainReport, stage: Stage, client: Client) -> None:
+    """It went as if nothing had failed."""
+    assert (report.outcome, report.exit_status, report.error) == ("restarted", 0, None)
+    assert (report.resumed, report.recovered, report.lost) == (True, 1, 0)
+    # Nobody takes the job here.
+    assert [note for note in report.notes if "none has started" not in note] == []
+    assert stage.is_tidy()
+    kinds = [event["event"] for event in events(client)]
+    assert (kinds.count("paused"), kinds.count("resumed")) == (1, 1)
+
+
+def test_a_command_that_fails_is_sent_again(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody dies here, and a process each time takes long.
+    monkeypatch.setattr(Guard, "_start_watchdog", lambda _: None)
+    clean, report = stage.drain(FOR_EVER, 1, "reply")
+    prove(report, stage, client)
+    first = FIRST + random.randrange(EVERY)
+    for at in range(first, len(clean.names) + 1, EVERY):
+        for loses in ("reply", "request"):
+            with told(f"command {at} fails ({loses}) of {clean.names}"):
+                _, report = stage.drain(at, 1, loses)
+                prove(report, stage, client)
+
+
+def test_redis_that_does_not_come_back_for_qctl(
+    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for its watchdog, which resumes; and nothing is claimed that is not known."""
+    monkeypatch.setattr(module, "AWAY_S", 0.0)
+    every = 2 * EVERY if EVERY > 1 else 1
+    number = len(stage.drain(FOR_EVER, 1, "reply")[0].names)
+    first = FIRST + random.randrange(every)
+    for at in range(first, number, every):
+        with told(f"from command {at} of {number} on"):
+            failing, report = stage.drain(at, FOR_EVER, "request")
+            if report.exit_status == 0:
+                # What failed was the record of drains, an extra.
+                assert failing.names[at - 1] not in {"EVALSHA", "XREAD", "CLIENT"}
+                continue
+            assert report.exit_status == 6
+            if report.resumed:
+                assert stage.is_tidy()
+            assert (report.lost, report.interrupted) == (None, None)
+            wait_until(stage.is_tidy, "the watchdog to resume")
