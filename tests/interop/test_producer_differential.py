@@ -192,7 +192,8 @@ def happen(client: Client, prefix: str, step: Happen) -> None:
     """What a worker or an operator would do to one of the waiting jobs."""
     base = f"{prefix}:q:"
     if step.what == "pause":
-        client.call("HSET", f"{base}meta", "paused", 1)
+        # The version, which no producer of qctl writes, tells where ready jobs go then.
+        client.call("HSET", f"{base}meta", "paused", 1, "version", "bullmq:6.7.0")
         return
     waiting = client.call("LRANGE", f"{base}wait", 0, -1)
     if not waiting:
