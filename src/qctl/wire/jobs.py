@@ -225,3 +225,6 @@ def attempts_allowed(value: Any) -> int:
         return math.ceil(min(max(float(value), 0), _LARGEST))
     except (TypeError, ValueError):
         return 0
+    except OverflowError:
+        # An integer of more than 308 digits, which JavaScript reads as Infinity.
+        return _LARGEST if value > 0 else 0
