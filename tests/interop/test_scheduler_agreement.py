@@ -44,6 +44,20 @@ def test_a_scheduler_that_cannot_be_read_stays_for_workers_that_can(
     assert follower == f"repeat:s:{client.call('ZSCORE', Q('repeat'), 's')}"
 
 
+def test_a_job_of_a_scheduler_that_is_gone_runs_whatever_its_pattern(
+    node_bull: Callable[..., NodeBull], py_worker: py.Starter, client: Client
+) -> None:
+    bull = node_bull(6)
+    repeat = {"pattern": "H * * * *", "immediately": True}
+    job_id = bull.queue("q", "upsertJobScheduler", "s", repeat)["id"]
+    wait_until(lambda: bool(client.call("EXISTS", Q("delayed"), Q("wait"))), "it to be there")
+    if client.call("ZREM", Q("delayed"), job_id):
+        client.call("LPUSH", Q("wait"), job_id)
+    bull.queue("q", "removeJobScheduler", "s")
+    py_worker()
+    wait_until(lambda: ids_of(runs(client, "q")) == [job_id], "the run")
+
+
 @pytest.mark.parametrize("outcome", ["completed", "failed"])
 def test_upsert_after_a_promoted_iteration_has_run(
     bullmq: NodeBull, client: Client, redis_url: str, outcome: str

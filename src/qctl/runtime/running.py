@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
-from qctl.errors import QctlError
+from qctl.errors import QctlError, UsageError
 from qctl.runtime.engine import Engine
 from qctl.runtime.job import Job
 from qctl.runtime.outcomes import (
@@ -23,7 +23,7 @@ from qctl.runtime.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.tasks import Call, TaskSpec
 from qctl.wire import working
 from qctl.wire.encoding import encode_json
-from qctl.wire.jobs import read_json
+from qctl.wire.jobs import number, read_json
 from qctl.wire.scripts import ScriptCall
 
 # Until the next worker may try to make the next job of a scheduler, when one could not.
@@ -141,12 +141,21 @@ class JobRunner:
             if call is not None:
                 await engine.run_call(call)
         except Exception as error:
+            if isinstance(error, UsageError) and not await self._is_registered(job):
+                # Its scheduler is gone, or goes on with another job.
+                return True
             engine.log.error(
                 "the scheduler's next job cannot be made here; this one is put back",
                 scheduler=job.scheduler, job=job.id, in_s=SCHEDULER_PAUSE_S, why=describe(error),
             )  # fmt: skip
             return False
         return True
+
+    async def _is_registered(self, job: Job) -> bool:
+        """Whether its scheduler would end with this job."""
+        scheduler = job.scheduler or ""
+        score = await self._engine.command(*working.registration(self._engine.keys, scheduler))
+        return job.id == f"repeat:{scheduler}:{number(score)}"
 
     # Its end
 

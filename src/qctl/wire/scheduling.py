@@ -46,7 +46,8 @@ class Schedule:
     Args:
         cron: five fields, or six with seconds first.
         every: an interval, in seconds or as a ``timedelta``.
-        tz: the time zone of ``cron``; None for that of whoever makes the next job.
+        tz: the time zone of ``cron``, such as ``Europe/Berlin`` or ``UTC+2``; None or ``local`` for
+            that of whoever makes the next job.
         limit: at most so many jobs.
         start: no job before; epoch ms or a ``datetime`` (a naive one is local time).
         end: no job after; the same.

@@ -151,6 +151,11 @@ def update_job(
     return ScriptCall("update_job", keys.whole, (job_id, what, valid_text(value), rows))
 
 
+def registration(keys: QueueKeys, scheduler_id: str) -> tuple[Arg, ...]:
+    """The command that tells the time of a scheduler's pending job, epoch ms; None for none."""
+    return ("ZSCORE", keys("repeat"), scheduler_id)
+
+
 def stop_queue(keys: QueueKeys, for_ms: int) -> tuple[Arg, ...]:
     """The command that lets no worker with a rate limit start jobs for a time."""
     return ("SET", keys("limiter"), NO_MORE_JOBS, "PX", max(for_ms, 1))
