@@ -186,8 +186,10 @@ class DrainEnd:
         """See a job start after the end: the proof that work goes on."""
         state = self._state
         deadline = time.monotonic() + FIRST_START_S
-        while not state.stop():
-            if any(event.name == "active" for _, event in state.follow(wait=True)):
+        # It may have been seen already, where an app resumed its queue when it started.
+        while not (state.has_started or state.stop()):
+            state.follow(wait=True)
+            if state.has_started:
                 return
             snapshots = read_snapshots(state.client, state.queues)
             ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]

@@ -77,6 +77,7 @@ class DrainState:
         unchecked: from where on it is not known yet whether events were cut off.
         forgotten: queues whose pause Redis had lost, so that they were paused again.
         left: processes that are not restarted yet.
+        has_started: whether a job has started since the last pause.
         active: the active jobs at the last look.
         in_the_way: jobs that were running when their process was restarted all the same.
         in_doubt: jobs that ran when another process was restarted all the same; they may be of one
@@ -116,6 +117,7 @@ class DrainState:
     unchecked: dict[QueueKeys, str] = field(default_factory=dict)
     paused_at_ms: int | None = None
     resumed_at_ms: int | None = None
+    has_started: bool = False
     active: list[ActiveJob] = field(default_factory=list)
     in_the_way: list[ActiveJob] = field(default_factory=list)
     in_doubt: list[ActiveJob] = field(default_factory=list)
@@ -203,6 +205,8 @@ class DrainState:
         for keys, event in events:
             self.unchecked.setdefault(keys, before[keys])
             self._follow_pauses(keys, event)
+            if event.name in {"active", "paused"}:
+                self.has_started = event.name == "active"
         for keys in [*self.to_disown]:
             # In Redis, so that the watchdog knows it, too.
             disown_pause(self.client, keys, self.holder.owner)
