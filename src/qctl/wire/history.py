@@ -44,12 +44,14 @@ class History:
     """Of one queue, newest first.
 
     Args:
-        since_ms: from when on it is complete, by Redis' clock, as far as the stream was not cut.
+        since_ms: from when on it is complete, by Redis' clock.
+        is_empty: whether the stream has no event at all: then nothing is known.
     """
 
     keys: QueueKeys
     events: tuple[Happening, ...]
     since_ms: int
+    is_empty: bool
 
 
 def read_histories(
@@ -64,6 +66,7 @@ def read_histories(
     found: dict[QueueKeys, list[Happening]] = {keys: [] for keys in queues}
     begins = dict.fromkeys(queues, since_ms)
     pending = dict.fromkeys(queues, "+")
+    empty = set()
     while pending:
         commands: list[tuple[Arg, ...]] = [
             ("XREVRANGE", keys("events"), until, "-", "COUNT", WINDOW)
@@ -75,14 +78,17 @@ def read_histories(
             events = [_happening(str(entry_id), flat or ()) for entry_id, flat in entries]
             recent = [event for event in events if event.at_ms >= since_ms]
             found[keys] += recent
-            if len(recent) < len(events) or not found[keys]:
+            if len(recent) < len(events):
+                continue
+            if not found[keys]:
+                empty.add(keys)
                 continue
             begins[keys] = found[keys][-1].at_ms
             # Where the stream ends, what was before has been cut off, or never was.
             if len(entries) == WINDOW and len(found[keys]) < most:
                 going_on[keys] = before(str(entries[-1][0]))
         pending = going_on
-    return [History(keys, tuple(found[keys]), begins[keys]) for keys in queues]
+    return [History(keys, tuple(found[keys]), begins[keys], keys in empty) for keys in queues]
 
 
 def _happening(entry_id: str, flat: Sequence[str]) -> Happening:

@@ -40,8 +40,8 @@ def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
         if snapshot.paused or snapshot.lease is not None or not snapshot.backlog:
             continue
         window_ms = look.redis_now_ms - history.since_ms
-        if window_ms < LEAST_WINDOW_MS or not history.events:
-            short.append(history.keys.name)
+        if _is_short(look, history):
+            short.append(history)
             continue
         came = [event for event in history.events if event.name == "waiting"]
         left = [event for event in history.events if _has_left(event)]
@@ -68,10 +68,20 @@ def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
                 commands=(look.command("workers", history.keys.name),),
             )
     yield from scope
+    yield from _unknown(short)
+
+
+def _is_short(look: Look, history: History) -> bool:
+    """Whether its events reach back too little to tell anything."""
+    return history.is_empty or look.redis_now_ms - history.since_ms < LEAST_WINDOW_MS
+
+
+def _unknown(short: Sequence[History]) -> Iterator[Scope]:
     if short:
-        shown = ", ".join(short[:EXAMPLES]) + (", …" if len(short) > EXAMPLES else "")
+        names = [history.keys.name for history in short]
+        shown = ", ".join(names[:EXAMPLES]) + (", …" if len(short) > EXAMPLES else "")
         yield Scope(
-            f"unknown of {len(short):,} with jobs waiting, whose events reach back less than "
+            f"unknown of {len(short):,}, whose events reach back less than "
             f"{LEAST_WINDOW_MS / 1000:.0f} s: {shown}"
         )
 
@@ -91,10 +101,14 @@ def _in_part(events: Sequence[Happening], part: int, history: History, window_ms
 def failure_rate(look: Look) -> Iterator[Finding | Scope]:
     """Queues in which a large part of the jobs that end have failed for good."""
     histories, scope = _histories(look)
+    counts = {snapshot.keys: snapshot.counts for snapshot in look.snapshots}
+    short = []
     for history in histories:
         failed = [event for event in history.events if event.name == "failed"]
         ended = len(failed) + sum(event.name == "completed" for event in history.events)
         if ended < _LEAST_ENDED or len(failed) < max(_LEAST_FAILED, _FAILING * ended):
+            if counts[history.keys].failed and _is_short(look, history):
+                short.append(history)
             continue
         window_ms = look.redis_now_ms - history.since_ms
         (reason, number), *_ = Counter(event.reason or "" for event in failed).most_common(1)
@@ -115,6 +129,7 @@ def failure_rate(look: Look) -> Iterator[Finding | Scope]:
             commands=(look.command("jobs list", name, "--state", "failed"),),
         )
     yield from scope
+    yield from _unknown(short)
 
 
 def host_clocks(look: Look) -> Iterator[Finding | Scope]:
