@@ -125,6 +125,8 @@ def test_the_decorator_leaves_the_function_as_it_is() -> None:
         ({"lock_ttl_s": 0}, "lock_ttl_s"),
         ({"stalled_interval_s": -1}, "stalled_interval_s"),
         ({"drain_delay_s": 0}, "drain_delay_s"),
+        ({"remove_on_complete": "100"}, "remove_on_complete cannot be '100'"),
+        ({"remove_on_fail": {"cuont": 5}}, "remove_on_fail cannot be"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:

@@ -439,6 +439,15 @@ def test_equal_options_that_mean_different_things_are_kept_apart() -> None:
         {"backoff": Backoff("fixed", 1, jitter=2)},
         {"on_failure": "explode"},
         {"dedup": Dedup("")},
+        {"dedup": {"id": "x"}},
+        {"parent": {"id": "x", "queue": "q"}},
+        {"backoff": 5},
+        {"backoff": {"type": "fixed", "delay": 5}},
+        {"remove_on_complete": "100"},
+        {"remove_on_complete": {"cuont": 5}},
+        {"remove_on_complete": [5]},
+        {"priority": [1]},
+        {"on_failure": {}},
         {"dedup": Dedup("x"), "parent": Parent("p", "q")},
         {"extra": {"delay": 5}},
         {"extra": {"x": object()}},
@@ -467,3 +476,9 @@ def test_data_is_json_or_nothing_is_done() -> None:
 
 def test_keywords_are_the_options() -> None:
     assert set(JobKeywords.__annotations__) == set(JobOptions.__dataclass_fields__)
+
+
+def test_a_keep_rule_may_have_bullmqs_form() -> None:
+    rule = {"age": 60, "count": 1}
+    found = option_set(JobOptions(remove_on_complete=rule), "bull")  # type: ignore[arg-type]
+    assert json.loads(found.opts)["removeOnComplete"] == rule

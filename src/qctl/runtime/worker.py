@@ -25,6 +25,7 @@ from qctl.runtime.running import JobRunner
 from qctl.runtime.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
 from qctl.runtime.threads import Threads
 from qctl.wire.clients import client_name
+from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep
 
@@ -135,8 +136,8 @@ class Worker:
             max_started_attempts=max_started_attempts,
             drain_delay_s=drain_delay_s,
             rate_limit=rate_limit,
-            keep_completed=keep_rule(remove_on_complete) or KEEP_ALL,
-            keep_failed=keep_rule(remove_on_fail) or KEEP_ALL,
+            keep_completed=_keep_rule(remove_on_complete, "remove_on_complete"),
+            keep_failed=_keep_rule(remove_on_fail, "remove_on_fail"),
             metrics_minutes=metrics_minutes,
             blocked_after_s=blocked_after_s,
             backoffs=dict(backoffs or {}),
@@ -355,3 +356,8 @@ async def _within(awaitable: Any, timeout_s: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _keep_rule(option: bool | int | Keep | None, what: str) -> str:
+    # A text in a job's options would be true; here it is a mistake, and would delete every job.
+    return keep_rule(keep_option(option, what)) or KEEP_ALL

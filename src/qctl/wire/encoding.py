@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import lru_cache
@@ -12,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from qctl.errors import UsageError
-from qctl.wire.options import Backoff, Dedup, Duration, JobOptions, Keep, OnFailure
+from qctl.wire.options import Backoff, Dedup, Duration, JobOptions, Keep, OnFailure, Parent
 
 MAX_PRIORITY = 2**21 - 1
 # Beyond this JavaScript cannot count.
@@ -174,7 +175,11 @@ def option_set(options: JobOptions, prefix: str) -> OptionSet:
     if options.extra is not None or options.job_id:
         # The one cannot be hashed, the others would only fill the cache.
         return _encode(prefix, *_values(options))
-    return _encode_cached(prefix, *_values(options))
+    try:
+        return _encode_cached(prefix, *_values(options))
+    except TypeError:
+        # One that cannot be hashed, such as a dict: it is wrong, or as good as new each time.
+        return _encode(prefix, *_values(options))
 
 
 def _encode(prefix: str, *values: Any) -> OptionSet:
@@ -190,8 +195,8 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
         "backoff": None if o.backoff is None else _backoff(parse_backoff(o.backoff)),
         "jobId": o.job_id or None,
         "lifo": o.lifo or None,
-        "removeOnComplete": _keep(o.remove_on_complete, "remove_on_complete"),
-        "removeOnFail": _keep(o.remove_on_fail, "remove_on_fail"),
+        "removeOnComplete": keep_option(o.remove_on_complete, "remove_on_complete"),
+        "removeOnFail": keep_option(o.remove_on_fail, "remove_on_fail"),
         "timestamp": integer(o.timestamp_ms, "timestamp_ms"),
         "kl": integer(o.keep_logs, "keep_logs"),
         "stackTraceLimit": integer(o.stack_trace_limit, "stack_trace_limit"),
@@ -201,6 +206,8 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
     policy = {} if o.on_failure is None else {_policy(o.on_failure): True}
     opts |= policy
     if o.parent is not None:
+        if not isinstance(o.parent, Parent):
+            raise UsageError(f"parent must be a Parent(…), not {o.parent!r}")
         queue_key = f"{prefix}:{o.parent.queue}"
         opts["parent"] = {"id": o.parent.id, "queue": queue_key}
         parent = {"id": o.parent.id, "queueKey": queue_key} | policy
@@ -275,11 +282,25 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
     return found
 
 
-def _keep(value: bool | int | Keep | None, what: str) -> Any:
+def keep_option(value: Any, what: str) -> Any:
+    """``removeOnComplete`` or ``removeOnFail`` as it is stored.
+
+    Args:
+        value: True, False, a count, a ``Keep`` or a mapping of BullMQ's names; None for none.
+
+    Raises:
+        UsageError: it is something else.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return integer(value, what)
+    if isinstance(value, Mapping) and value.keys() <= {"count", "age", "limit"}:
+        value = Keep(value.get("count"), value.get("age"), value.get("limit"))
+    if not isinstance(value, Keep):
+        raise UsageError(
+            f"{what} cannot be {value!r}", hint="True, False, a number of jobs, or Keep(…)"
+        )
     found = {
         "count": integer(value.count, f"{what}.count"),
         "age": integer(value.age_s, f"{what}.age_s"),
@@ -299,6 +320,8 @@ def _policy(value: OnFailure | str) -> str:
 
 def _dedup(dedup: Dedup) -> tuple[dict[str, Any], dict[str, Any]]:
     """For the stored options, and for the scripts."""
+    if not isinstance(dedup, Dedup):
+        raise UsageError(f"dedup must be a Dedup(…), not {dedup!r}")
     check_id(dedup.id, "a deduplication")
     ttl_ms = None if dedup.ttl_s is None else duration_ms(dedup.ttl_s, "ttl_s")
     flags = {
