@@ -71,7 +71,7 @@ _qctl_table() {
     'value:jobs add --context') _qctl_found=('@contexts') ;;
     'value:jobs add --output') _qctl_found=('table' 'json' 'ndjson') ;;
     'commands:pause') _qctl_found=() ;;
-    'options:pause') _qctl_found=('--dry-run' '--confirm' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'options:pause') _qctl_found=('--mixed-versions' '--dry-run' '--confirm' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:pause +') _qctl_found=('@queues') ;;
     'value:pause --context') _qctl_found=('@contexts') ;;
     'value:pause --output') _qctl_found=('table' 'json' 'ndjson') ;;
@@ -81,7 +81,7 @@ _qctl_table() {
     'value:resume --context') _qctl_found=('@contexts') ;;
     'value:resume --output') _qctl_found=('table' 'json' 'ndjson') ;;
     'commands:drain') _qctl_found=() ;;
-    'options:drain') _qctl_found=('--then-restart' '--target' '--timeout' '--on-timeout' '--strategy' '--include-others' '--ignore-others' '--keep-paused' '--yes' '--dry-run' '--confirm' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'options:drain') _qctl_found=('--then-restart' '--target' '--timeout' '--on-timeout' '--strategy' '--include-others' '--ignore-others' '--keep-paused' '--mixed-versions' '--yes' '--dry-run' '--confirm' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:drain +') _qctl_found=('@queues') ;;
     'value:drain --target') _qctl_found=('@targets') ;;
     'value:drain --on-timeout') _qctl_found=('abort' 'restart') ;;
@@ -89,7 +89,7 @@ _qctl_table() {
     'value:drain --context') _qctl_found=('@contexts') ;;
     'value:drain --output') _qctl_found=('table' 'json' 'ndjson') ;;
     'commands:restart') _qctl_found=() ;;
-    'options:restart') _qctl_found=('--timeout' '--on-timeout' '--strategy' '--include-others' '--ignore-others' '--keep-paused' '--yes' '--dry-run' '--confirm' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
+    'options:restart') _qctl_found=('--timeout' '--on-timeout' '--strategy' '--include-others' '--ignore-others' '--keep-paused' '--mixed-versions' '--yes' '--dry-run' '--confirm' '--redis' '--prefix' '--context' '--output' '--json' '--no-color' '--debug' '--help') ;;
     'argument:restart 0') _qctl_found=('@targets') ;;
     'value:restart --on-timeout') _qctl_found=('abort' 'restart') ;;
     'value:restart --strategy') _qctl_found=('pause' 'roll') ;;

@@ -406,6 +406,7 @@ function __qctl_table
             true
         case 'options:pause'
             printf '%s\n' \
+                '--mixed-versions	Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs' \
                 '--dry-run	Say what would be done, write nothing' \
                 '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
@@ -465,6 +466,7 @@ function __qctl_table
                 '--include-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--ignore-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--keep-paused	Leave the queues paused at the end' \
+                '--mixed-versions	Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs' \
                 '--yes	Do not ask' \
                 '--dry-run	Show the plan and write nothing' \
                 '--confirm	The context\'s name, where it is asked for' \
@@ -508,6 +510,7 @@ function __qctl_table
                 '--include-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--ignore-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--keep-paused	Leave the queues paused at the end' \
+                '--mixed-versions	Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs' \
                 '--yes	Do not ask' \
                 '--dry-run	Show the plan and write nothing' \
                 '--confirm	The context\'s name, where it is asked for' \
