@@ -223,6 +223,9 @@ def attempts_allowed(value: Any) -> int:
     """
     try:
         return math.ceil(min(max(float(value), 0), _LARGEST))
+    except OverflowError:
+        # An integer of more digits than a float can hold.
+        return _LARGEST if value > 0 else 0
     except (TypeError, ValueError):
         return 0
     except OverflowError:
