@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 
+import pytest
+
 from qctl.ops.restart import BOOT_S
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab, kill
@@ -190,4 +192,24 @@ def test_an_app_that_is_stopped_while_it_boots(lab: Lab) -> None:
     assert "was started and is stopped again" in done.report["error"]
     assert "somebody stopped it; no worker of q is connected now" in done.report["error"]
     assert lab.pm2.rows("app")[0].status == "stopped"
+    lab.prove_tidy("q")
+
+
+@pytest.mark.parametrize("words", [(), ("--keep-paused",), ("--strategy", "roll")])
+def test_an_app_that_dies_soon_after_it_was_ready(lab: Lab, words: tuple[str, ...]) -> None:
+    flag = lab.folder / "die"
+    lab.app(instances=2, HANDLE_SIGINT=1, DIE_MS=700, DIE_IF=flag)
+    added = lab.add(1)
+    lab.wait_completed(added)
+    second = lab.pm2.rows("app")[1]
+    flag.touch()
+    done = lab.qctl(*DRAIN, *words, "--json")
+    assert done.code == 1, done.out
+    assert done.json["outcome"] == "aborted"
+    what, why = done.json["error"].splitlines()[:2]
+    assert what.endswith("keeps crashing after the restart")
+    assert why.strip() == "Error: dying on purpose: the database is gone"
+    if "roll" in words:
+        # It ends with the first process; the other one works on.
+        assert second in lab.pm2.rows("app")
     lab.prove_tidy("q")

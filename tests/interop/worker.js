@@ -18,6 +18,8 @@
 //   READY           1: tell the manager "ready" once they have started
 //   CRASH_MS        throw after so long …
 //   CRASH_IF        … only when this file exists
+//   DIE_MS          throw so long after the workers have started …
+//   DIE_IF          … only when this file exists
 //   SECRET_TOKEN    not used: something that must never be shown
 
 const fs = require("node:fs");
@@ -66,6 +68,11 @@ async function main() {
 
   await Promise.all(workers.map((worker) => worker.waitUntilReady()));
   console.log(`ready ${process.pid}`);
+  if (env.DIE_MS && fs.existsSync(env.DIE_IF)) {
+    setTimeout(() => {
+      throw new Error("dying on purpose: the database is gone");
+    }, Number(env.DIE_MS));
+  }
   if (env.READY === "1" && process.send) process.send("ready");
 }
 

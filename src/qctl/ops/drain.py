@@ -18,13 +18,14 @@ from qctl.connect import Address, Client
 from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut
+from qctl.ops.gone import GoneError, as_it_is_now
 from qctl.ops.guard import Guard
 from qctl.ops.holding import follow_active, hold_pauses, look_after_start, record_starts
 from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S, PatientClient
 from qctl.ops.plan import DrainPlan
 from qctl.ops.proof import take_inventory
-from qctl.ops.restart import GoneError, Interrupted, NotReplacedError, Restart, as_it_is_now
+from qctl.ops.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, TimeUp, Waiting
 from qctl.wire.active import read_active
@@ -79,6 +80,8 @@ def drain(
             else:
                 yield from _pause(state)
                 yield from _wait_and_restart(state)
+                if kept:
+                    _confirm(state)
             outcome = "restarted" if plan.target else "drained"
         except TimedOut:
             outcome = "timeout"
@@ -92,6 +95,13 @@ def drain(
                 patient.patience_s = 0.0
         succeeded = outcome in {"restarted", "drained"}
         yield from end.put_back(keep_paused=kept and succeeded)
+        if succeeded and not kept and plan.strategy != "roll":
+            try:
+                _confirm(state)
+            except Interrupted:
+                state.notes.append("that the new processes stay up was not waited for")
+            except QctlError as failure:
+                outcome, error = "aborted", failure
         report = end.report(outcome, error)
         # One that failed before it changed anything was none.
         if succeeded or outcome == "timeout" or state.paused_any or state.old_pids:
@@ -101,6 +111,12 @@ def drain(
     finally:
         # Also when the reader of the steps went away in the middle.
         end.close()
+
+
+def _confirm(state: DrainState) -> None:
+    """Make sure that the new processes have stayed up; see ``Restart.confirm``."""
+    for number, run in enumerate(state.proved):
+        state.new_pids[number] = run.confirm()
 
 
 def _interrupted() -> QctlError:
@@ -275,6 +291,7 @@ def _restart(state: DrainState) -> Iterator[Step]:
                 state.old_pids.remove(process.pid)
             raise
         state.new_pids.append(ready.new_pid)
+        state.proved.append(run)
         yield ready
         look_after_start(state, process)
     if state.options.keep_paused:

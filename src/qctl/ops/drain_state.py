@@ -16,7 +16,7 @@ from qctl.ops.inventory import Inventory
 from qctl.ops.ledger import Ledger
 from qctl.ops.patience import PatientClient
 from qctl.ops.plan import DrainPlan, running_jobs
-from qctl.ops.restart import POLL_S, Expectation
+from qctl.ops.restart import POLL_S, Expectation, Restart
 from qctl.ops.steps import RunningJob
 from qctl.ops.targets import Connections
 from qctl.wire.active import ActiveJob
@@ -83,6 +83,7 @@ class DrainState:
         in_doubt: jobs that ran when another process was restarted all the same; they may be of one
             that is new already.
         is_process_gone: a process that was to be restarted had ended before, by somebody's hand.
+        proved: the restarts of this drain whose new process got ready, as in ``new_pids``.
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """
 
@@ -125,6 +126,7 @@ class DrainState:
     is_process_gone: bool = False
     old_pids: list[int] = field(default_factory=list)
     new_pids: list[int] = field(default_factory=list)
+    proved: list[Restart] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property

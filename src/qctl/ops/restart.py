@@ -16,6 +16,8 @@ from qctl.connect import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
+from qctl.ops.gone import GoneError, deleted, label, remedy
+from qctl.ops.launches import Launches
 from qctl.ops.steps import Ready
 from qctl.wire.clients import WorkerClient, list_workers
 from qctl.wire.server import run_ids
@@ -25,16 +27,6 @@ SETTLE_S = 1.0
 # On top of the manager's own timeouts, for the new process to boot and connect.
 BOOT_S = 60.0
 POLL_S = 0.05
-# By the manager's kind: what shows a process, its log, restarts it, and starts a stopped one.
-_REMEDIES = {
-    "pm2": ("pm2 describe {key}", "pm2 logs {key}", "pm2 restart {key}", "pm2 start {key}"),
-    "qctl": (
-        *("qctl worker list", "qctl worker logs {name}"),
-        *("qctl worker restart {name}", "qctl worker start {name} APP"),
-    ),
-}
-# For a manager to tell of a process that has ended, on top of its kill timeout.
-STOPPED_S = 2.0
 # New processes that may die before it is called a crash loop.
 MAX_CRASHES = 2
 
@@ -62,71 +54,6 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 class NotReplacedError(FailedError):
     """The manager refused: the process was not told to leave, and works on."""
-
-
-class GoneError(FailedError):
-    """Somebody stopped or deleted a process; it is not started against their will."""
-
-
-def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
-    """The process, which may be another by now: a crash, or somebody's own restart.
-
-    Raises:
-        GoneError: its manager has it no more, or somebody stopped it.
-    """
-    process = manager.process(planned.key)
-    until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, BOOT_S)
-    while process is not None and process.status == "stopping" and time.monotonic() < until:
-        # Somebody else's stop, or their restart.
-        time.sleep(POLL_S)
-        process = manager.process(planned.key)
-    if process is None:
-        raise _deleted(manager, planned)
-    if process.status in {"stopped", "stopping"}:
-        raise stopped_by_somebody(manager, process)
-    return process
-
-
-def _deleted(manager: Manager, process: ManagedProcess) -> GoneError:
-    if manager.kind == "qctl":
-        return GoneError(
-            f"{label(process)} is gone",
-            why="its master has ended: somebody stopped it during the drain",
-            hint=f"ask them, or start it again: {_remedy(manager, process, 3)}",
-        )
-    return GoneError(
-        f"{label(process)} is no longer under its manager",
-        why="somebody deleted it, or ended its manager, during the drain",
-        hint="ask them, or start it again as it was started before",
-    )
-
-
-def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
-    """The error for a process that somebody else stopped."""
-    return GoneError(
-        f"{label(process)} was stopped by somebody during the drain",
-        why="it was not started again, since that may be what they wanted; no worker of it is "
-        "connected",
-        hint=f"ask them, or start it: {_remedy(manager, process, 3)}",
-    )
-
-
-def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
-    """The note on a process that was told to leave and that nobody starts again."""
-    return (
-        f"{label(process)} leaves when its jobs have ended, and its manager does not start it "
-        f"again; then: {_remedy(manager, process, 3)}"
-    )
-
-
-def label(process: ManagedProcess) -> str:
-    """How messages name one process: ``pm2:app (id 3)``."""
-    return f"{process.target} (id {process.key})"
-
-
-def _remedy(manager: Manager, process: ManagedProcess, which: int) -> str:
-    remedies = _REMEDIES.get(manager.kind, _REMEDIES["pm2"])
-    return remedies[which].format(key=process.key, name=process.name)
 
 
 class Restart:
@@ -161,6 +88,7 @@ class Restart:
         self._is_running = is_running
         self.old_started_at = started_at(process.pid) if process.pid else None
         self._log_size = log_size(process)
+        self._launches = Launches(process)
         self._last_client_id = max((w.client_id for w in self._workers()), default=0)
         self._servers = run_ids(client)
 
@@ -210,7 +138,14 @@ class Restart:
             FailedError: the new process keeps dying, or it does not get ready.
             Interrupted: ``stop`` said so.
         """
-        new = self._await_new(call)
+        launches = self._launches
+
+        def is_settled() -> bool:
+            # One that has crashed before has to show more.
+            since_s = launches.connected_s if launches.crashes else launches.up_s
+            return since_s >= SETTLE_S
+
+        new = self._await_up(is_settled, call)
         assert new.pid is not None  # noqa: S101 - online processes have one
         return Ready(
             target=self._process.target,
@@ -221,17 +156,36 @@ class Restart:
             workers=tuple(sorted(self._expected.queues)),
         )
 
-    def _await_new(self, call: RestartCall) -> ManagedProcess:
+    def confirm(self) -> int:
+        """Make sure that the new process has stayed up once its workers were connected.
+
+        Many an app dies soon after that. Waiting for it takes no time from the jobs, if the queues
+        run again by then.
+
+        Returns:
+            its pid, which is another if it has crashed once.
+
+        Raises:
+            FailedError, Interrupted: as ``await_ready``.
+        """
+        new = self._await_up(lambda: self._launches.connected_s >= SETTLE_S)
+        assert new.pid is not None  # noqa: S101 - online processes have one
+        return new.pid
+
+    def _await_up(
+        self, is_settled: Callable[[], bool], call: RestartCall | None = None
+    ) -> ManagedProcess:
         deadline = time.monotonic() + self._process.ready_timeout_ms / 1000 + BOOT_S
-        launches = _Launches(self._process)
+        launches = self._launches
         missing = "no new process was started"
         while time.monotonic() < deadline:
             if self._stop():
                 raise Interrupted
-            self.raise_refusal(call)
+            if call is not None:
+                self.raise_refusal(call)
             now = self.row()
             if now is None:
-                raise _deleted(self._manager, self._process)
+                raise deleted(self._manager, self._process)
             # Until then the row tells of the time before the restart.
             if launches.see(now):
                 self._raise_end(now, launches)
@@ -241,7 +195,8 @@ class Restart:
                     # The time in which Redis was away, and the look had to wait for it, does not
                     # count.
                     deadline += max(time.monotonic() - looked_at - POLL_S, 0)
-                    if not missing and launches.up_s >= SETTLE_S:
+                    launches.note_workers(are_connected=not missing)
+                    if not missing and is_settled():
                         return now
             self._rest()
         raise FailedError(
@@ -250,7 +205,7 @@ class Restart:
             hint=f"look at it: {self._remedy(1)}",
         )
 
-    def _raise_end(self, now: ManagedProcess, launches: _Launches) -> None:
+    def _raise_end(self, now: ManagedProcess, launches: Launches) -> None:
         """Raise a FailedError if the new process has ended for good."""
         if now.status == "errored" or launches.crashes >= MAX_CRASHES:
             raise FailedError(
@@ -331,45 +286,8 @@ class Restart:
         return expected.queues - {w.queue for w in workers} if workers is not None else frozenset()
 
     def _remedy(self, which: int) -> str:
-        return _remedy(self._manager, self._process, which)
+        return remedy(self._manager, self._process, which)
 
     @property
     def _label(self) -> str:
         return label(self._process)
-
-
-class _Launches:
-    """The processes that were started since the restart was asked for.
-
-    Args:
-        before: the process as it was then.
-    """
-
-    def __init__(self, before: ManagedProcess) -> None:
-        self._before = before
-        self._first: ManagedProcess | None = None
-        self._pid: int | None = None
-        self._up_since = 0.0
-        self._ended = 0
-
-    def see(self, now: ManagedProcess) -> bool:
-        """Take in a reading; whether a process was started since the restart was asked for."""
-        if self._first is None and not now.was_started_since(self._before):
-            return False
-        self._first = self._first or now
-        if now.pid != self._pid:
-            self._ended += self._pid is not None
-            self._pid, self._up_since = now.pid, time.monotonic()
-        # Some may have come and gone between two readings.
-        self._ended = max(self._ended, now.restarts - self._first.restarts)
-        return True
-
-    @property
-    def crashes(self) -> int:
-        """New processes that have ended."""
-        return self._ended
-
-    @property
-    def up_s(self) -> float:
-        """How long the present one has been seen, in seconds."""
-        return time.monotonic() - self._up_since

@@ -5,21 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain_state import DrainState, TimedOut
+from qctl.ops.gone import GoneError, as_it_is_now, leaves_for_good, stopped_by_somebody
 from qctl.ops.inventory import JobKey
 from qctl.ops.patience import AWAY_S
-from qctl.ops.restart import (
-    GoneError,
-    Interrupted,
-    NotReplacedError,
-    Restart,
-    as_it_is_now,
-    leaves_for_good,
-    stopped_by_somebody,
-)
+from qctl.ops.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.steps import Restarting, Step, Waiting
 from qctl.ops.targets import Connections, Target, read_connections
@@ -98,12 +92,15 @@ class Turn:
                 if process.pid:
                     self._start_if_left(run, process)
                 ready = run.await_ready(call, began)
+                # Before the next one is told to leave: nothing is paused, so it takes no time from
+                # the jobs.
+                new_pid = run.confirm()
             except FailedError as error:
                 # First for the jobs that the old one had: they are in hand still.
                 self.error = error
             else:
-                state.new_pids.append(ready.new_pid)
-                yield ready
+                state.new_pids.append(new_pid)
+                yield replace(ready, new_pid=new_pid)
         yield from self._find_harmed(hands)
 
     # Leaving

@@ -1,0 +1,89 @@
+"""Processes that somebody stopped or deleted during a drain: they are not started again."""
+
+from __future__ import annotations
+
+import time
+
+from qctl.errors import FailedError
+from qctl.manage.protocol import ManagedProcess, Manager
+
+# By the manager's kind: what shows a process, its log, restarts it, and starts a stopped one.
+_REMEDIES = {
+    "pm2": ("pm2 describe {key}", "pm2 logs {key}", "pm2 restart {key}", "pm2 start {key}"),
+    "qctl": (
+        *("qctl worker list", "qctl worker logs {name}"),
+        *("qctl worker restart {name}", "qctl worker start {name} APP"),
+    ),
+}
+# The longest wait for somebody else's stop or restart to end.
+MAX_STOP_S = 60.0
+# For a manager to report a process that has ended, on top of its kill timeout.
+STOPPED_S = 2.0
+POLL_S = 0.05
+
+
+class GoneError(FailedError):
+    """Somebody stopped or deleted a process; it is not started against their will."""
+
+
+def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
+    """The process, which may be another by now: a crash, or somebody's own restart.
+
+    Raises:
+        GoneError: its manager has it no more, or somebody stopped it.
+    """
+    process = manager.process(planned.key)
+    until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
+    while process is not None and process.status == "stopping" and time.monotonic() < until:
+        # Somebody else's stop, or their restart.
+        time.sleep(POLL_S)
+        process = manager.process(planned.key)
+    if process is None:
+        raise deleted(manager, planned)
+    if process.status in {"stopped", "stopping"}:
+        raise stopped_by_somebody(manager, process)
+    return process
+
+
+def deleted(manager: Manager, process: ManagedProcess) -> GoneError:
+    """The error for a process that its manager does not have any more."""
+    if manager.kind == "qctl":
+        return GoneError(
+            f"{label(process)} is gone",
+            why="its master has ended: somebody stopped it during the drain",
+            hint=f"ask them, or start it again: {remedy(manager, process, 3)}",
+        )
+    return GoneError(
+        f"{label(process)} is no longer under its manager",
+        why="somebody deleted it, or ended its manager, during the drain",
+        hint="ask them, or start it again as it was started before",
+    )
+
+
+def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
+    """The error for a process that somebody else stopped."""
+    return GoneError(
+        f"{label(process)} was stopped by somebody during the drain",
+        why="it was not started again, since that may be what they wanted; no worker of it is "
+        "connected",
+        hint=f"ask them, or start it: {remedy(manager, process, 3)}",
+    )
+
+
+def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
+    """The note on a process that was told to leave and that nobody starts again."""
+    return (
+        f"{label(process)} leaves when its jobs have ended, and its manager does not start it "
+        f"again; then: {remedy(manager, process, 3)}"
+    )
+
+
+def label(process: ManagedProcess) -> str:
+    """How messages name one process: ``pm2:app (id 3)``."""
+    return f"{process.target} (id {process.key})"
+
+
+def remedy(manager: Manager, process: ManagedProcess, which: int) -> str:
+    """A command to type: 0 shows the process, 1 its log, 2 restarts it, 3 starts a stopped one."""
+    remedies = _REMEDIES.get(manager.kind, _REMEDIES["pm2"])
+    return remedies[which].format(key=process.key, name=process.name)
