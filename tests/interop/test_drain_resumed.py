@@ -101,6 +101,7 @@ def test_a_pause_of_somebody_else_that_is_resumed_is_not_brought_back(lab: Lab) 
     added = [*held, *lab.add(10, 10)]
     done = lab.drain_held(*DRAIN)
     assert (done.code, done.report["outcome"], done.report["interrupted"]) == (0, "restarted", 0)
+    assert "it was paused before the drain, and runs now" in done.report["notes"][0]
     assert not lab.is_paused()
     lab.wait_completed(added)
     lab.prove_runs()

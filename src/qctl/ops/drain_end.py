@@ -309,11 +309,12 @@ class DrainEnd:
 
 def _paused_before(state: DrainState) -> Iterator[str]:
     """What became of queues that were paused when the drain began."""
+    ended = holding.pauses_ended(state)
     for snapshot in state.plan.snapshots:
         keys, note = snapshot.keys, snapshot.pause_note
         if keys in state.plan.left_behind:
             yield f"{keys.name} had been left paused by {note}; this drain has taken that over"
-        elif snapshot.paused:
+        elif snapshot.paused and keys not in ended:
             yield stays_paused(snapshot)
 
 

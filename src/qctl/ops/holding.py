@@ -125,10 +125,20 @@ def record_starts(state: DrainState, *, complete: bool) -> None:
         )
 
 
+def pauses_ended(state: DrainState) -> set[QueueKeys]:
+    """Queues that somebody had paused before the drain, and somebody else resumed during it."""
+    if state.options.keep_paused:
+        return set()
+    paused = {snapshot.keys for snapshot in state.plan.snapshots if snapshot.paused}
+    return (paused & state.resumed_by_others) - set(state.plan.left_behind)
+
+
 def notes(state: DrainState) -> list[str]:
     """What the operator should know about resumes by somebody else."""
     told = []
     for keys in state.queues:
+        ended = keys in pauses_ended(state)
+        end = "; it was paused before the drain, and runs now" if ended else ""
         if keys in state.forgotten:
             told.append(
                 f"Redis had lost the pause of {keys.name}, as after a failover, so it was paused "
@@ -139,10 +149,10 @@ def notes(state: DrainState) -> list[str]:
         if target is not None:
             told.append(
                 f"{keys.name} was resumed while {target} started{again}: the app seems to resume "
-                "its queues when it starts, which ends any pause"
+                f"its queues when it starts, which ends any pause{end}"
             )
         elif count and keys in state.resumed_by_others:
-            told.append(f"{keys.name} was resumed by somebody else during the drain{again}")
+            told.append(f"{keys.name} was resumed by somebody else during the drain{again}{end}")
         elif keys in state.resumed_by_others:
-            told.append(f"{keys.name} was resumed by somebody else meanwhile")
+            told.append(f"{keys.name} was resumed by somebody else meanwhile{end}")
     return told
