@@ -13,6 +13,7 @@ from qctl.connect import Client, connect, parse_url
 from qctl.errors import FailedError, NotFoundError
 from qctl.ops.doctor import examine
 from qctl.ops.inspect import Inspection, inspect_queues
+from qctl.ops.live import LiveReader, View
 from qctl.ops.workers import inspect_workers
 from qctl.wire.clients import client_name
 from qctl.wire.server import read_upstream
@@ -56,6 +57,11 @@ def test_a_replica_says_so_and_calls_no_worker_absent(
     with pytest.raises(FailedError, match="a replica of") as caught:
         inspect_workers(below, parse_url(replica.url), SETTINGS)
     assert "may not list clients" not in str(caught.value)
+    reading = LiveReader(below, parse_url(replica.url), SETTINGS).read(View(("q",)))
+    assert found.remarks[0] in reading.remarks
+    (row,) = reading.queues
+    assert row.status is not None
+    assert row.status.workers is None
     diagnosis = examine(below, parse_url(replica.url), SETTINGS, sleep=lambda _: None)
     assert of(diagnosis, "replica")[0].severity == "error"
     assert result(diagnosis, "no-workers").status == "failed"

@@ -49,6 +49,16 @@ class RedisInfo:
     replica_of: str | None = None
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know about all that it shows."""
+        if self.replica_of is None:
+            return ()
+        return (
+            f"this Redis is a replica of {self.replica_of}: what it shows may be old, and workers "
+            "are connected to its master",
+        )
+
+    @property
     def product(self) -> str:
         """Name and version of the server for people; of an unknown version ``Redis ?``."""
         return f"{self.server or 'Redis'} {self.server_version or self.version or '?'}"
@@ -176,11 +186,7 @@ def inspect_queues(
             queues = queues_named_or_all(client, settings.prefix, names, known)
     per_queue = None if workers is None else Counter(worker.queue for worker in workers)
     processes, remarks = _processes(client, settings, workers or [])
-    if redis.replica_of is not None:
-        remarks += (
-            f"this Redis is a replica of {redis.replica_of}: what it shows may be old, and workers "
-            "are connected to its master",
-        )
+    remarks += redis.remarks
     known_at = None
     if known is not None and known.is_remembered:
         known_at = datetime.fromtimestamp(known.passed_at_s, UTC)

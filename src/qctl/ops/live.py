@@ -165,7 +165,7 @@ class LiveReader:
         if self._redis is None:
             self._redis = redis_info(self._client, self._address)
         names = self._named or self._discovered()
-        remarks: list[str] = []
+        remarks = [*self._redis.remarks]
         snapshots = self._snapshots(view)
         clients = self._connected(snapshots)
         queues = self._queues(snapshots, clients, remarks)
