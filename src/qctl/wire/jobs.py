@@ -224,10 +224,7 @@ def attempts_allowed(value: Any) -> int:
     try:
         return math.ceil(min(max(float(value), 0), _LARGEST))
     except OverflowError:
-        # An integer of more digits than a float can hold.
+        # An integer of more than 308 digits, which JavaScript reads as Infinity.
         return _LARGEST if value > 0 else 0
     except (TypeError, ValueError):
         return 0
-    except OverflowError:
-        # An integer of more than 308 digits, which JavaScript reads as Infinity.
-        return _LARGEST if value > 0 else 0
