@@ -249,6 +249,13 @@ def test_waiting_jobs_without_a_worker(client: Client) -> None:
     assert remarks(client) == [("1 job waits, and no worker is connected", ())]
 
 
+def test_a_worker_that_may_be_unlisted_is_not_called_absent(client: Client) -> None:
+    make_queue(client, "q", waiting=1, active=1)
+    told = [text for text, _ in remarks(client)]
+    assert "1 job waits, and Redis lists no worker" in told
+    assert not any("no worker is connected" in text for text in told)
+
+
 def test_delayed_jobs_that_are_due_and_that_nobody_comes_for(client: Client) -> None:
     make_queue(client, "q")
     now_ms = int(time.time() * 1000)

@@ -119,7 +119,10 @@ def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
         return None
     parts = [jobs(queue.backlog, "waits", "wait")] * bool(queue.backlog)
     parts += [f"{jobs(queue.overdue, 'is', 'are')} delayed and overdue"] * bool(queue.overdue)
-    return Note(f"{', '.join(parts)}, and no worker is connected")
+    # Where a job has a lock, one may be there whose name Redis never lists.
+    is_held = queue.counts.active > queue.counts.stalled
+    seen = "Redis lists no worker" if is_held else "no worker is connected"
+    return Note(f"{', '.join(parts)}, and {seen}")
 
 
 def limited(queue: QueueSnapshot) -> Note | None:
@@ -132,9 +135,11 @@ def limited(queue: QueueSnapshot) -> Note | None:
         # Each worker goes by its own limiter, so this matters only where jobs wait for one.
         if not queue.backlog:
             return None
-        counted = "some" if limit.used is None else f"{limit.used:,}"
+        counted = "some jobs are"
+        if limit.used is not None:
+            counted = jobs(limit.used, "is", "are")
         return Note(
-            f"may be rate limited for another {left}: {counted} jobs are counted in this window, "
+            f"may be rate limited for another {left}: {counted} counted in this window, "
             "and the maximum of its workers' limiter is not in Redis"
         )
     if limit.is_manual:
