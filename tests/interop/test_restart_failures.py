@@ -134,23 +134,29 @@ def test_an_app_that_restarts_slowly_is_waited_for(lab: Lab) -> None:
 
 def test_an_app_that_pm2_gave_up_and_whose_cause_is_fixed(lab: Lab) -> None:
     flag = lab.folder / "crash"
-    lab.app(CRASH_MS=100, CRASH_IF=flag, options={"max_restarts": 2, "min_uptime": 60_000})
+    options = {"max_restarts": 2, "min_uptime": 60_000}
+    lab.app(CRASH_MS=100, CRASH_IF=flag, LOCK_MS=1000, STALLED_MS=600_000, options=options)
+    (held,) = lab.hold()
     flag.touch()
     lab.pm2.run("restart", "app")
     wait_until(lambda: lab.pm2.rows("app")[0].status == "errored", "PM2 to give the app up")
+    lock = lab.keys().lock(held)
+    wait_until(lambda: not lab.client.call("EXISTS", lock), "the lock to run out")
     added = lab.add(10)
 
     # Not fixed: what counts is what happens now, and it is the same.
     done = lab.qctl(*DRAIN, "--json")
     assert done.code == 1
     assert "keeps crashing" in done.json["error"]
-    assert lab.pm2.rows("app")[0].status == "errored"
+    # What it had in hand when it died is put back all the same.
+    assert (done.json["recovered"], lab.places(held)) == (1, ["wait"])
 
     flag.unlink()
+    lab.release()
     done = lab.qctl(*DRAIN)
     assert done.code == 0, done.err
     assert "is up: it was not running, pid" in done.err
-    lab.prove(added)
+    lab.prove([held, *added], again=[held])
 
 
 def test_an_app_that_is_stopped_during_the_wait_is_not_started(lab: Lab) -> None:

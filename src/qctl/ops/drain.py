@@ -284,6 +284,8 @@ def _restart(state: DrainState) -> Iterator[Step]:
         yield Restarting(process.target, process.key, process.pid)
         if process.pid:
             state.old_pids.append(process.pid)
+        else:
+            state.is_process_gone = True
         try:
             ready = run.run()
         except NotReplacedError:

@@ -82,7 +82,7 @@ class DrainState:
         in_the_way: jobs that were running when their process was restarted all the same.
         in_doubt: jobs that ran when another process was restarted all the same; they may be of one
             that is new already.
-        is_process_gone: a process that was to be restarted had ended before, by somebody's hand.
+        is_process_gone: a process that was to be restarted had ended before.
         proved: the restarts of this drain whose new process got ready, as in ``new_pids``.
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """

@@ -274,7 +274,7 @@ class Restart:
         unserved = self._unserved()
         if unserved:
             reason += f"; no worker of {', '.join(sorted(unserved))} is connected now"
-        return "\n".join([*(f"    {line}" for line in words), reason]).strip()
+        return "\n".join([*words, reason])
 
     def _unserved(self) -> frozenset[str]:
         """Queues that nobody serves now; none where that cannot be read."""
