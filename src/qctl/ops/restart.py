@@ -208,9 +208,11 @@ class Restart:
     def _raise_end(self, now: ManagedProcess, launches: Launches) -> None:
         """Raise a FailedError if the new process has ended for good."""
         if now.status == "errored" or launches.crashes >= MAX_CRASHES:
+            died = launches.crashes
+            so_far = f"{died} new {'process has' if died == 1 else 'processes have'} died; "
             raise FailedError(
                 f"{self._label} keeps crashing after the restart",
-                why=self._with_last_words(f"its status is {now.status}"),
+                why=self._with_last_words(f"{so_far if died else ''}its status is {now.status}"),
                 hint=f"fix the app, then {self._remedy(2)}",
             )
         if now.status == "stopped" and now.pid is None:
