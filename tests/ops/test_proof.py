@@ -283,15 +283,16 @@ def test_iterations_that_replace_others_are_accounted_for(store: Client) -> None
     for number in range(30):
         put(store, str(number))
     put(store, "repeat:s:1", "delayed")
+    store.call("ZADD", Q("repeat"), 1, "s")
     state = begin(store)
     for number in range(2, 5):
-        store.call("DEL", Q("delayed"), Q(f"repeat:s:{number - 1}"))
-        put(store, f"repeat:s:{number}", "delayed")
-        emit(store, "added", f"repeat:s:{number}")
         # That an earlier one runs once more does not make the present one due.
         emit(store, "waiting", "repeat:s:0", prev="failed")
         emit(store, "active", "repeat:s:0", prev="waiting")
         emit(store, "completed", "repeat:s:0", prev="active")
+        store.call("DEL", Q("delayed"), Q(f"repeat:s:{number - 1}"))
+        put(store, f"repeat:s:{number}", "delayed")
+        emit(store, "added", f"repeat:s:{number}")
     assert prove(state).lost == 0
     assert state.inventory.balance(Q) == Balance(missing=3, replaced=3)
 

@@ -65,14 +65,14 @@ class _Held:
     begin: Census
     begin_order: tuple[int, int]
     taken_order: tuple[int, int]
+    # By scheduler its present iteration, and below those of which it runs or has run: then the next
+    # one replaces nothing.
+    iterations: dict[str, str]
     is_disturbed: bool = False
     end: Census | None = None
     delta: int = 0
     cleaned: int = 0
     replaced: int = 0
-    # By scheduler its present iteration, and whether that runs or has run: then the next one
-    # replaces nothing.
-    iterations: dict[str, str] = field(default_factory=dict)
     due: set[str] = field(default_factory=set)
 
     def counts(self, event: Event) -> bool:
@@ -108,6 +108,7 @@ class Inventory:
             begin=census,
             begin_order=order(census.last_event_id),
             taken_order=order(taken_id),
+            iterations={job_id.rpartition(":")[0]: job_id for job_id in census.iterations},
         )
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
@@ -200,8 +201,8 @@ def _count(held: _Held, event: Event) -> None:
             held.iterations[scheduler] = job_id
     elif name == "active" and job_id.startswith(_ITERATION):
         scheduler = job_id.rpartition(":")[0]
-        # An earlier iteration may run again.
-        if held.iterations.get(scheduler, job_id) == job_id:
+        # An earlier iteration may run, too.
+        if held.iterations.get(scheduler) == job_id:
             held.due.add(scheduler)
     elif name in _FINISHED or (name == "removed" and previous not in _NOT_COUNTED):
         held.delta -= 1

@@ -8,16 +8,26 @@ from itertools import chain, islice
 
 from qctl.connect import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.jobs import typed
+from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.keyspace import JobId, ids_in_lists
 from qctl.wire.lists import SORTED_SETS, windows
 
 # In the order in which jobs move on: one that moves while they are read is seen where it goes.
 STATES = ("waiting-children", "delayed", "prioritized", "waiting")
-_KEYS = ("wait", "paused", "active", "prioritized", "delayed", "waiting-children", "events")
+_KEYS = (
+    "wait",
+    "paused",
+    "active",
+    "prioritized",
+    "delayed",
+    "waiting-children",
+    "events",
+    "repeat",
+)
 # Ids of one read.
 _WINDOW = 2500
+_SCHEDULERS = 1000
 # Jobs looked for in one round trip.
 _BATCH = 1000
 
@@ -34,10 +44,12 @@ class Census:
     Args:
         counts: by state (``STATES`` and ``active``).
         last_event_id: the last event that had happened; ``0-0`` if the stream was empty.
+        iterations: ids of the pending jobs of schedulers, of 1,000 at most.
     """
 
     counts: dict[str, int]
     last_event_id: str
+    iterations: frozenset[str]
 
     @property
     def jobs(self) -> int:
@@ -50,8 +62,8 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
     Raises:
         ReplyError: a key is of a wrong type, or the user may not run scripts.
     """
-    wait, paused, active, prioritized, delayed, children, last = scripts.run(
-        client, "census", [keys(name) for name in _KEYS]
+    wait, paused, active, prioritized, delayed, children, last, schedulers = scripts.run(
+        client, "census", [keys(name) for name in _KEYS], [_SCHEDULERS]
     )
     counts = {
         "waiting-children": children,
@@ -60,7 +72,8 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
         "waiting": wait + paused,
         "active": active,
     }
-    return Census(counts, str(last))
+    pending = frozenset(f"repeat:{name}:{at_ms}" for name, at_ms in pairs(schedulers).items())
+    return Census(counts, str(last), pending)
 
 
 def read_ids(client: Client, keys: QueueKeys, counts: dict[str, int], most: int) -> dict[str, str]:

@@ -1,11 +1,13 @@
 -- Count the jobs of a queue that have not ended, and say which event was the last: at one moment, so that
 -- the events behind that one explain every later difference in the counts. Writes nothing.
--- Wire format 4.2, 8.
+-- Wire format 4.2, 6.1, 8.
 --
 -- KEYS[1] wait   KEYS[2] paused   KEYS[3] active   KEYS[4] prioritized   KEYS[5] delayed
--- KEYS[6] waiting-children   KEYS[7] events
+-- KEYS[6] waiting-children   KEYS[7] events   KEYS[8] repeat
+-- ARGV[1] schedulers listed at most
 --
--- Answers the six lengths in this order, and the id of the last event or "0-0".
+-- Answers the six lengths in this order, the id of the last event or "0-0", and schedulers with the
+-- times of their pending jobs.
 
 local found = {}
 for i = 1, 3 do
@@ -16,4 +18,5 @@ for i = 4, 6 do
 end
 local newest = redis.call("XREVRANGE", KEYS[7], "+", "-", "COUNT", 1)
 found[7] = newest[1] and newest[1][1] or "0-0"
+found[8] = redis.call("ZRANGE", KEYS[8], 0, tonumber(ARGV[1]) - 1, "WITHSCORES")
 return found
