@@ -158,6 +158,13 @@ def test_orphans_that_nobody_takes_up_end_the_wait_with_the_cure(client: Client)
 def test_orphans_are_waited_for_while_a_worker_is_there(client: SocketClient) -> None:
     put(client, "1", "active")
     with a_worker(client):
+        *_, step, _ = wait_for(QueueTarget(client, Q, "idle"), grace_s=0, timeout_s=0.1)
+        assert isinstance(step, Waiting)
+        # One with skipStalledCheck never does.
+        (remark,) = step.remarks
+        assert "whether another takes them up is unknown: no stalled check has run" in remark
+        assert "`qctl jobs retry-stalled q` puts them back" in remark
+        client.call("SET", Q("stalled-check"), 1, "PX", 30_000)
         *_, step, report = wait_for(QueueTarget(client, Q, "idle"), grace_s=0, timeout_s=0.1)
     assert isinstance(step, Waiting)
     assert step.remarks == ("active jobs have lost their worker; the others take them up",)

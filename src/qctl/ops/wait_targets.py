@@ -6,6 +6,7 @@ import time
 
 from qctl.connect import Client
 from qctl.errors import ReplyError
+from qctl.ops.advice import NO_CHECK
 from qctl.ops.commands import command
 from qctl.ops.inspect import count_workers
 from qctl.ops.waiting import LEAST_PAUSE_S, POLL_S, Seen
@@ -199,6 +200,12 @@ def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) ->
             "active jobs have lost their worker, and Redis does not tell (by CLIENT LIST) "
             "whether another is there to take them up"
         )
-    elif snapshot.counts.stalled and workers:
+    elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_lately:
         found.append("active jobs have lost their worker; the others take them up")
+    elif snapshot.counts.stalled and workers:
+        retry = command(keys.prefix, "jobs retry-stalled", keys.name)
+        found.append(
+            "active jobs have lost their worker, and whether another takes them up is unknown: "
+            f"{NO_CHECK}; `{retry}` puts them back"
+        )
     return tuple(found)
