@@ -72,6 +72,8 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     with pytest.raises(NotFoundError, match="qctl:w is stopped") as caught:
         manager.find("w")
     assert caught.value.hint == "qctl worker start w app:worker --processes 2"
+    assert manager.stopped() == [("w", caught.value.hint)]
+    assert manager.process("w/0") is None
     with pytest.raises(UnreachableError):
         manager.begin_restart(one)
     assert manager.processes() == []

@@ -266,6 +266,9 @@ def test_a_stopped_app_that_serves_a_queue_with_a_backlog(client: Client, run: R
         "the config"
     )
     assert finding.commands == ("pm2 start 0",)
+    put(client, "0", "wait")
+    (finding,) = of(run(STOPPED, replace(STOPPED, key="1")), "stopped-apps")
+    assert finding.commands == ("pm2 start 0", "pm2 start 1")
     # Another instance runs.
     assert of(run(STOPPED, replace(APP, key="1")), "stopped-apps") == []
     # Nothing waits.
@@ -290,6 +293,8 @@ def test_an_app_that_pm2_gave_up_is_found_in_any_case(client: Client, run: Run) 
     assert finding.commands == ("pm2 logs 0", "pm2 restart 0")
     (finding,) = of(run(replace(STOPPED, status="errored"), replace(APP, key="1")), "stopped-apps")
     assert finding.what == "1 of its 2 processes: PM2 has given it up (errored)"
+    (finding,) = of(run(STOPPED, replace(STOPPED, key="1", status="errored")), "stopped-apps")
+    assert finding.commands == ("pm2 logs 1", "pm2 restart 1")
 
 
 def test_where_workers_cannot_be_listed_nobody_says_that_there_is_none(

@@ -93,17 +93,18 @@ def _down(look: Look) -> list[_App]:
             down.setdefault(each.target, []).append((each.status, each.key))
     found = []
     for target, rows in down.items():
-        # What PM2 has given up matters more than what somebody stopped.
-        status, key = min(rows)
+        # What PM2 has given up ("errored") matters more than what somebody stopped.
+        status = min(status for status, _ in rows)
+        keys = [key for each, key in rows if each == status]
+        verb = "restart" if status == "errored" else "start"
+        logs = [f"pm2 logs {keys[0]}"] * (status == "errored")
         found.append(
             _App(
                 target=target,
                 status=status,
                 down=len(rows),
                 total=len(by_target[target]),
-                commands=(f"pm2 logs {key}", f"pm2 restart {key}")
-                if status == "errored"
-                else (f"pm2 start {key}",),
+                commands=(*logs, *(f"pm2 {verb} {key}" for key in keys[:EXAMPLES])),
             )
         )
     found += _stopped_masters(look)
