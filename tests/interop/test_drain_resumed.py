@@ -33,6 +33,7 @@ def test_an_app_that_resumes_its_queue_at_start_is_drained(
     assert (report["interrupted"], report["lost"], report["resumed"]) == (0, 0, True)
     # Each process but the last resumed the queue before the next one was restarted.
     assert report["paused_again"] == instances - 1
+    assert report["active_at_start"] == instances
     (note,) = report["notes"]
     assert "resumed while pm2:app started" in note
     assert not before & {row.pid for row in lab.pm2.rows("app")}

@@ -78,6 +78,23 @@ def test_jobs_that_start_after_the_resume_are_not_this_drains() -> None:
     assert results(told) == {"a": "completed"}
 
 
+def test_jobs_of_a_later_pause_are_followed_and_were_not_there_at_the_start() -> None:
+    told = ledger(active("a"))
+    told.follow(
+        [
+            event(1100, "completed", "a", prev="active", returnvalue="null"),
+            # Somebody resumed the queue: b is over before the next pause, c is not.
+            event(1200, "active", "b", prev="waiting"),
+            event(1250, "completed", "b", prev="active", returnvalue="null"),
+            event(1300, "active", "c", prev="waiting"),
+        ]
+    )
+    told.begin_again([active("c"), active("d")], backlog=0, at_ms=1400)
+    told.follow([event(1500, "completed", "c", prev="active", returnvalue="null")])
+    assert told.active_at_start == 1
+    assert results(told) == {"a": "completed", "c": "completed", "d": "lost"}
+
+
 def test_a_stalled_check_of_a_worker_is_a_recovery() -> None:
     told = ledger(active("a", lock=None))
     told.follow([event(1001, "waiting", "a", prev="active"), event(1001, "stalled", "a")])

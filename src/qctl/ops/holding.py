@@ -48,7 +48,7 @@ def hold_pauses(state: DrainState) -> list[QueueKeys]:
             held = _pause_anew(state, keys)
         if held.event_id and state.paused_again(keys, held.event_id):
             again.append(keys)
-            follow_active(state, keys, held.event_id)
+            follow_active(state, keys, held.event_id, again=True)
             _require_peace(state, keys)
     return again
 
@@ -67,16 +67,20 @@ def _pause_anew(state: DrainState, keys: QueueKeys) -> Pause:
     return pause(state.client, keys, state.holder, use_list=keys in state.plan.mixed)
 
 
-def follow_active(state: DrainState, keys: QueueKeys, event_id: str) -> None:
+def follow_active(
+    state: DrainState, keys: QueueKeys, event_id: str, *, again: bool = False
+) -> None:
     """Follow the jobs that are active after a pause.
 
     Args:
         event_id: of the pause.
+        again: whether it is not the first one.
     """
     (snapshot,) = read_snapshots(state.client, [keys])
     active = read_active(state.client, [keys])
     state.inventory.begin_active(job.key for job in active)
-    state.ledger.begin(
+    begin = state.ledger.begin_again if again else state.ledger.begin
+    begin(
         active,
         backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
         at_ms=int(event_id.partition("-")[0]),

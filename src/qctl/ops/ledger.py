@@ -56,6 +56,8 @@ class Ledger:
         self._lost: dict[JobKey, str] = {}
         # What starts while the queue is paused was not active at the pause.
         self._started_since: set[JobKey] = set()
+        # Of the outcomes: jobs that were active at a later pause only.
+        self._later: set[JobKey] = set()
         self._has_missed = False
         self._idle_since_ms: int | None = None
         self._backlog_since_ms: int | None = None
@@ -80,6 +82,12 @@ class Ledger:
         if backlog:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
         self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
+
+    def begin_again(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
+        """The same after another pause, since somebody else had resumed the queue."""
+        active = list(jobs)
+        self._later.update(job.key for job in active if job.key not in self._outcomes)
+        self.begin(active, backlog=backlog, at_ms=at_ms)
 
     def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
         """Take note of events, in order."""
@@ -169,7 +177,7 @@ class Ledger:
 
     @property
     def active_at_start(self) -> int:
-        return len(self._outcomes)
+        return len(self._outcomes) - len(self._later)
 
     @property
     def recovered(self) -> int:

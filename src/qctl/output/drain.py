@@ -148,7 +148,8 @@ _HEADLINES = {
 
 def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     """The proof, headline last."""
-    more = f", {len(report.jobs)} followed" if report.strategy == "roll" else ""
+    has_more = report.strategy == "roll" or report.paused_again
+    more = f", {len(report.jobs)} followed" if has_more else ""
     yield (
         f"jobs active at the start: {report.active_at_start}{more}: {report.completed} completed, "
         f"{report.failed} failed, {report.retried} retried, {report.recovered} recovered"
