@@ -182,6 +182,6 @@ def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
         from qctl.cluster import ClusterClient  # noqa: PLC0415
 
         return address, ClusterClient(address)
-    from qctl.sentinel import SentinelClient  # noqa: PLC0415
+    from qctl.sentinel import SentinelClient  # noqa: PLC0415 - redis-py costs 110 ms
 
     return address, SentinelClient(address)

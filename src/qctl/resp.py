@@ -84,9 +84,8 @@ class SocketClient:
     unchanged when sent as an argument.
     """
 
-    def __init__(self, address: Address, *, connect_timeout_s: float | None = None) -> None:
+    def __init__(self, address: Address) -> None:
         self.address = address
-        self._connect_timeout_s = connect_timeout_s or CONNECT_TIMEOUT_S
         self._socket: socket.socket | None = None
         self._reader = self._new_reader()
         self._poll = select.poll()
@@ -213,14 +212,14 @@ class SocketClient:
         self._is_new, self._refusal, self._is_master = True, None, True
         if address.unix_path:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(self._connect_timeout_s)
+            sock.settimeout(CONNECT_TIMEOUT_S)
             try:
                 sock.connect(address.unix_path)
             except OSError:
                 sock.close()
                 raise
         else:
-            sock = socket.create_connection((address.host, address.port), self._connect_timeout_s)
+            sock = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -259,7 +258,7 @@ class SocketClient:
             commands.append(("SELECT", self.address.db))
         if not commands:
             return
-        sock.settimeout(self._connect_timeout_s)
+        sock.settimeout(CONNECT_TIMEOUT_S)
         sock.sendall(_pack(commands))
         for command in commands:
             reply = self._read(sock, command)
@@ -270,7 +269,7 @@ class SocketClient:
 
     def _ask(self, sock: socket.socket, command: Sequence[Arg]) -> Any:
         """One command on a connection that is being made, its reply."""
-        sock.settimeout(self._connect_timeout_s)
+        sock.settimeout(CONNECT_TIMEOUT_S)
         sock.sendall(_pack([command]))
         reply = self._read(sock, command)
         if isinstance(reply, ReplyError):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import socket
 from dataclasses import replace
+from typing import Any
+
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from qctl.connect import Address
-from qctl.errors import QctlError, ReplyError, UnreachableError
-from qctl.resp import CONNECT_TIMEOUT_S, SocketClient
-
-# A sentinel that does not answer must not keep us from asking the others.
-_SENTINEL_TIMEOUT_S = 1.0
+from qctl.errors import ReplyError, UnreachableError
+from qctl.resp import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, SocketClient
 
 
 class SentinelClient(SocketClient):
@@ -45,28 +48,31 @@ class SentinelClient(SocketClient):
 def find_master(address: Address) -> tuple[str, int]:
     """Host and port of the master that sentinels name.
 
+    redis-py asks them: a question may be sent twice, unlike a write.
+
     Raises:
         UnreachableError: no sentinel answers, or none knows it.
     """
-    timeout_s = CONNECT_TIMEOUT_S if len(address.nodes) == 1 else _SENTINEL_TIMEOUT_S
-    reasons: list[str] = []
-    for host, port in address.nodes:
-        # The sentinels themselves are asked without a password.
-        node = replace(address, mode="standalone", host=host, port=port, nodes=())
-        own = replace(node, db=0, username=None, password=None)
-        client = SocketClient(own, connect_timeout_s=timeout_s)
-        try:
-            found = client.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.master_name)
-        except QctlError as error:
-            reasons.append(f"{host}:{port}: {error.why or error.what}")
-            continue
-        finally:
-            client.close()
-        if found:
-            return str(found[0]), int(found[1])
-        reasons.append(f"{host}:{port} knows no master {address.master_name!r}")
-    raise UnreachableError(
-        f"no sentinel names the master of {address}",
-        why="\n".join(reasons),
-        hint="check the sentinels' addresses and the master's name in the URL",
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": REPLY_TIMEOUT_S,
+        # A sentinel that does not answer must not keep us from asking the others.
+        "socket_connect_timeout": CONNECT_TIMEOUT_S if len(address.nodes) == 1 else 1.0,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        **({"ssl": True, **address.tls_options} if address.tls else {}),
+    }
+    # The sentinels themselves are asked without a password.
+    sentinels = Sentinel(list(address.nodes), sentinel_kwargs=options)
+    try:
+        host, port = sentinels.discover_master(address.master_name)
+    except RedisError as error:
+        raise UnreachableError(
+            f"no sentinel names the master of {address}",
+            # The rest of its text shows the connections with all their settings.
+            why=f"{str(error).partition(' : ')[0]}: none answers, or none that does knows it",
+            hint="check the sentinels' addresses and the master's name in the URL",
+        ) from None
+    finally:
+        for sentinel in sentinels.sentinels:
+            sentinel.close()
+    return str(host), int(port)
