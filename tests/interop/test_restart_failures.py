@@ -151,6 +151,8 @@ def test_an_app_that_pm2_gave_up_and_whose_cause_is_fixed(lab: Lab) -> None:
     # What it had in hand when it died is put back all the same.
     assert (done.json["recovered"], lab.places(held)) == (1, ["wait"])
 
+    # PM2 goes on for a while when qctl has given up.
+    wait_until(lambda: lab.pm2.rows("app")[0].status == "errored", "PM2 to give it up again")
     flag.unlink()
     lab.release()
     done = lab.qctl(*DRAIN)
