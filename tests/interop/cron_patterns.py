@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from random import Random
 
+from qctl.wire.zones import time_zone
+
 ZONES = [
     "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Pacific/Apia",
     "Australia/Sydney", "America/St_Johns", "Africa/Casablanca", "Asia/Tokyo", "America/Sao_Paulo",
@@ -22,12 +24,16 @@ _TO = datetime(2037, 1, 1, tzinfo=UTC).timestamp()
 
 def random_case(random: Random) -> tuple[str, str, int]:
     """A pattern, a time zone and a start in epoch ms."""
+    zone = random.choice(ZONES)
     start_ms = int(random.uniform(_FROM, _TO) * 1000)
+    while datetime.fromtimestamp(start_ms / 1000, time_zone(zone)).fold:
+        # An hour that the clock shows a second time, in which they differ on purpose.
+        start_ms += 3_600_000
     if random.random() < 0.5:
         # Whole seconds are a special case.
         start_ms -= start_ms % 1000
     if random.random() < 0.02:
-        return random.choice(_PREDEFINED), random.choice(ZONES), start_ms
+        return random.choice(_PREDEFINED), zone, start_ms
     fields = [
         _field(random, 0, 59),
         _field(random, 0, 23),
@@ -39,7 +45,7 @@ def random_case(random: Random) -> tuple[str, str, int]:
         fields.insert(0, _field(random, 0, 59))
     elif random.random() < 0.02:
         del fields[: random.randint(1, 4)]
-    return " ".join(fields), random.choice(ZONES), start_ms
+    return " ".join(fields), zone, start_ms
 
 
 def _day_of_month(random: Random) -> str:

@@ -112,7 +112,10 @@ def test_not_understood(pattern: str, tz: str) -> None:
     [
         ("0 0 * * 0,7", "BullMQ 6"), ("0 8,13,13 * * *", "BullMQ 6"), ("@weekdays", "BullMQ 6"),
         ("* ? * * *", "BullMQ 5"), ("0 0 31 2 MON", "BullMQ 5"), ("* * * *", "4 fields"),
-        ("0 0 * * 5-7,0", "BullMQ 6"), ("H * * * *", "'H'"), ("0 0 * * SUNDAY", "'DAY'"),
+        ("0 0 * * 5-7,0", "BullMQ 6"), ("0 0 1-31 * MON", "differently"),
+        ("0 0 1 * */1", "differently"), ("0 0 1 * 1-7", "differently"),
+        ("0 0 13 * 5#2", "differently"), ("0 0 * * 2-7/2", "differently"),
+        ("H * * * *", "'H'"), ("0 0 * * SUNDAY", "'DAY'"),
     ],
 )  # fmt: skip
 def test_refused_for_a_new_scheduler(pattern: str, why: str) -> None:

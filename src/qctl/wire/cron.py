@@ -139,10 +139,10 @@ def next_time_ms(pattern: str, tz: str | None, after_ms: int) -> int | None:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse what the workers of BullMQ 5 or 6 could not go on with.
+    """Refuse what the workers of BullMQ 5 or 6 could not go on with, or would read differently.
 
     Raises:
-        UsageError: it is not understood, or only by one of them.
+        UsageError: it is not understood, or not by both in the same way.
     """
     if why := parsed(pattern).refused:
         raise _not_understood(pattern, why)
@@ -255,6 +255,10 @@ def _parse(pattern: str) -> Cron:
         if texts[5] in _OPEN:
             raise _PatternError("there is no such day in that month")
         refused.append("BullMQ 5 refuses a day that the month does not have")
+    # BullMQ 5 takes a list for open that has a value for each day, though not written as *.
+    looks_open = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
+    if day not in _OPEN and texts[5] not in _OPEN and (looks_open or nth):
+        refused.append("BullMQ 5 and 6 read it differently; write * for one of the day fields")
     return Cron(
         tuple(sorted(seconds)),
         tuple(sorted(minutes)),
@@ -301,13 +305,18 @@ def _values(text: str, what: str, least: int, most: int, refused: list[str]) -> 
     for item in text.split(","):
         if not (found := _ITEM.fullmatch(item)):
             raise _PatternError(f"{item!r} in the field of the {what}")
-        values += _item_values(found.groupdict(), item, what, least, most)
+        values += _item_values(found.groupdict(), item, what, least, most, refused)
     _refuse_twice(values, refused)
     return values
 
 
 def _item_values(
-    parts: Mapping[str, str | None], item: str, what: str, least: int, most: int
+    parts: Mapping[str, str | None],
+    item: str,
+    what: str,
+    least: int,
+    most: int,
+    refused: list[str],
 ) -> list[int]:
     step = int(parts["step"] or 1)
     low = least if parts["all"] else int(parts["low"] or 0)
@@ -324,9 +333,13 @@ def _item_values(
     if most != _SUNDAY_AGAIN:
         return values
     # To find it there twice: a range up to 7 has Sunday as 0, too.
-    if values == [low]:
+    if not (parts["all"] or parts["high"] or parts["step"]):
         return [low % 7]
-    return [0, *values] if high == values[-1] == _SUNDAY_AGAIN and low > 0 else values
+    if high == _SUNDAY_AGAIN and low > 0:
+        if values[-1] == _SUNDAY_AGAIN:
+            return [0, *values]
+        refused.append(f"BullMQ 5 and 6 read {item!r} differently, with a Sunday and without")
+    return values
 
 
 def _refuse_twice(values: list[int] | list[str], refused: list[str]) -> None:
