@@ -181,7 +181,7 @@ def test_what_is_left_without_a_job_or_a_state_goes_as_the_remedy_says(
     checks = {"missing-hashes", "lost-jobs"}
     findings = json.loads(doctor(server, "--json").out)["findings"]
     shown = [c for f in findings if f["check"] in checks for c in f["commands"]]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for command in shown:
         words = shlex.split(command)
         assert words[0] == "qctl"
@@ -189,7 +189,8 @@ def test_what_is_left_without_a_job_or_a_state_goes_as_the_remedy_says(
         assert ran.code == 0, (command, ran)
     left = json.loads(doctor(server, "--full", "--json").out)["findings"]
     assert not checks & {f["check"] for f in left}
-    assert store.call("EXISTS", Q("ghost")) == 0
+    assert store.call("EXISTS", Q("ghost"), Q("ended")) == 0
+    assert store.call("LRANGE", Q("wait"), 0, -1) == ["lost"]
     assert store.call("ZRANGE", Q("completed"), 0, -1) == ["good"]
     # The queue's own hashes are no jobs, whatever they are called.
     assert run("jobs", "remove", "q", "meta", QCTL_REDIS_URL=server.url).code != 0

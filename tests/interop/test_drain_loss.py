@@ -55,6 +55,9 @@ def test_a_backlog_that_somebody_destroys_is_lost(lab: Lab) -> None:
     found = lab.qctl("doctor", "q", "--full", "--json").json["findings"]
     (finding,) = [each for each in found if each["check"] == "lost-jobs"]
     assert sorted(finding["evidence"]["lost"]) == sorted(waiting)
+    typed = note.partition("; qctl ")[2].partition(" puts back")[0].split()
+    assert lab.qctl(*typed).code == 0
+    lab.wait_completed(waiting)
 
 
 def test_jobs_that_come_and_go_during_a_drain_are_not_lost(lab: Lab) -> None:

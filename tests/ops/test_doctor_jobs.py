@@ -163,8 +163,9 @@ def test_jobs_in_no_state(store: Client, full: bool) -> None:
     assert finding.evidence["lost"] == ["lost"]
     assert finding.evidence["leftovers"] == 2
     assert finding.commands[0] == "qctl jobs show q lost"
-    assert finding.commands[1].split()[:5] == ["qctl", "jobs", "remove", "q", "lost"]
-    assert set(finding.commands[1].split()[5:]) == {"ended", "ghost"}
+    assert finding.commands[1] == "qctl jobs retry q lost"
+    assert finding.commands[2].split()[:4] == ["qctl", "jobs", "remove", "q"]
+    assert set(finding.commands[2].split()[4:]) == {"ended", "ghost"}
 
 
 def test_bullmq_pro_may_keep_jobs_elsewhere(store: Client) -> None:

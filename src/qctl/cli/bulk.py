@@ -67,9 +67,10 @@ def retry(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Run finished jobs again, failed or completed ones.
+    """Run finished jobs again, failed or completed ones, and put lost ones back.
 
-    A job keeps its priority, and its parent waits for it again.
+    A job keeps its priority, and its parent waits for it again. A lost job is one that has not
+    ended and is in no state, as `qctl doctor --full` finds them.
     """
     from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
     from qctl.ops.choice import Selection  # noqa: PLC0415

@@ -43,10 +43,10 @@ class Action:
 
 
 def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
-    """Run finished jobs again.
+    """Run finished jobs again; without a state also put lost ones back.
 
     Args:
-        state: where they must be: ``failed`` or ``completed``; empty for either.
+        state: where they must be: ``failed`` or ``completed``; empty for either, or for nowhere.
         reset_attempts: forget attempts and stalls; else a job that used all its attempts gets one
             more run.
     """
@@ -63,7 +63,14 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
             pace=means.pace,
         )
 
-    words = {"inactive": f"it is not {state or 'finished'}"}
+    words = {
+        "inactive": f"it is not {state or 'finished'}",
+        "ended": "it has ended and is in no state: only `qctl jobs remove` applies to it",
+        "ghost": "it is in no state and lacks a name or a timestamp, so it cannot run",
+        "children": "it is in no state, and its children have not ended",
+        "deep": "whether it is in no state cannot be determined while so many jobs wait; try again "
+        "when there are fewer",
+    }
     return Action("retry", "retried", ("failed", "completed"), act, words)
 
 

@@ -23,6 +23,8 @@ from qctl.wire.transitions import retry_stalled
 # How long to watch for the first job after the resume: a worker that missed its marker looks again
 # after BullMQ's drainDelay, 5 s.
 FIRST_START_S = 10.0
+# Ids that a command to type names at most.
+MAX_NAMED = 20
 
 
 class DrainEnd:
@@ -294,12 +296,19 @@ class DrainEnd:
         if lost or (verdict.lost is None and proof.checked != "nothing"):
             names = sorted({job.queue for job in lost} or {keys.name for keys in state.queues})
             prefix = state.queues[0].prefix
-            note = "jobs that are in no state are found by " + command(
+            note = "jobs that are in no state, and how to put them back, are found by " + command(
                 prefix, "doctor", *names, "--full"
             )
             if lost:
-                note += f", and shown by {command(prefix, 'jobs show', lost[0].queue, lost[0].id)}"
-            state.notes.append(note + "; add again what is still wanted")
+                queue = lost[0].queue
+                ids = [job.id for job in lost if job.queue == queue]
+                is_all = len(ids) <= MAX_NAMED and len(names) == 1
+                note += (
+                    f", and shown by {command(prefix, 'jobs show', queue, ids[0])}; "
+                    f"{command(prefix, 'jobs retry', queue, *ids[:MAX_NAMED])} puts "
+                    f"{'back what is left of them' if is_all else 'the first ones back'}"
+                )
+            state.notes.append(note)
         if proof.deleted:
             what = "1 job was" if proof.deleted == 1 else f"{proof.deleted:,} jobs were"
             state.notes.append(

@@ -161,11 +161,12 @@ def retry_finished(
     dry_run: bool = False,
     pace: Pace | None = None,
 ) -> dict[str, str]:
-    """Run finished jobs again.
+    """Run finished jobs again, and put lost ones back: unfinished, and in no state.
 
     Args:
         ids: in the order in which the jobs shall run.
-        source: ``failed`` or ``completed``: only jobs that are there; empty for either.
+        source: ``failed`` or ``completed``: only jobs that are there; empty for either of them, or
+            for no state at all.
         only_reason: restricts it to jobs that failed with this text; empty for any.
         run_next: before those that wait, instead of behind them.
         forget: ``stalls``: the stalls no longer count; ``attempts``: nor do the attempts made.
@@ -173,7 +174,8 @@ def retry_finished(
         pace: how many jobs a call takes; None to begin anew with a few.
 
     Returns:
-        id → ``retried``, ``inactive``, ``missing`` or ``duplicate`` (see the script).
+        id → ``retried``, ``inactive``, ``missing`` or ``duplicate``; without a source also
+        ``ghost``, ``ended``, ``locked``, ``children`` or ``deep`` (see the script).
     """
     return _in_chunks(
         client,

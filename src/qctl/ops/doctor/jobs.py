@@ -182,18 +182,21 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
         if rest > 1:
             leftovers = "leftovers of ended or removed jobs are in no state"
         parts += [f"{rest:,} {leftovers}"] * bool(rest)
-        ids = sorted((stray.id for stray in found), key=lambda job_id: job_id not in lost_ids)
-        again = "add again what is still wanted; " if lost else ""
+        left = [stray.id for stray in found if stray.id not in lost_ids]
+        cures, commands = [], [look.command("jobs show", keys.name, [*lost, *left][0])]
+        if lost:
+            cures.append(_removal(len(lost), "`jobs retry` puts lost jobs back"))
+            commands.append(look.command("jobs retry", keys.name, *lost[:MOST_NAMED]))
+        if left:
+            cures.append(_removal(rest, "`jobs remove` deletes leftovers"))
+            commands.append(look.command("jobs remove", keys.name, *left[:MOST_NAMED]))
         yield Finding(
             severity="error" if lost else "info",
             subject=queue(keys.name),
             what="; ".join(parts),
             evidence=_examples("lost", lost) | {"leftovers": rest, "jobs_looked_at": walked.jobs},
-            remedy=again + _removal(len(ids), "the second command deletes them"),
-            commands=(
-                look.command("jobs show", keys.name, ids[0]),
-                look.command("jobs remove", keys.name, *ids[:MOST_NAMED]),
-            ),
+            remedy="; ".join(cures),
+            commands=tuple(commands),
         )
     if not walked.is_complete or walked.left:
         yield look.scope(f"{walked.jobs:,} jobs among {walked}")

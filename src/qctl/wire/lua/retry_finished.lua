@@ -1,8 +1,9 @@
--- Run finished jobs again. Wire format 5.14; unlike BullMQ's bulk retry (5.15) a job keeps its priority,
--- its parent counts it as unfinished again, and its deduplication id is its own until it ends.
+-- Run finished jobs again, and put lost ones back: jobs in no state that have not ended (wire format 10.2,
+-- rule 5). Wire format 5.14; unlike BullMQ's bulk retry (5.15) a job keeps its priority, its parent counts
+-- it as unfinished again, and its deduplication id is its own until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] where the jobs must be: "failed", "completed", or "" for either
+-- ARGV[1] where the jobs must be: "failed", "completed", or "" for either of them or nowhere
 -- ARGV[2] "" for any; else only jobs whose failedReason is this text
 -- ARGV[3] "" behind those that wait; "next" before them, or in front of their priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget attempts, too
@@ -11,11 +12,13 @@
 --
 -- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
 -- "retried", "inactive" (not finished, or for another reason), "missing",
--- "duplicate" (another job that is still to end has its deduplication id).
+-- "duplicate" (another job that is still to end has its deduplication id), "later" (this call has searched
+-- enough; never the first). With "" for the place also the words of lib/lost.lua.
 --@include clock
 --@include parents
 --@include enqueue
 --@include types
+--@include lost
 
 local base, source, only_reason = KEYS[1], ARGV[1], ARGV[2]
 local runs_next, forget, is_dry = ARGV[3] == "next", ARGV[4], ARGV[5] == "dry"
@@ -78,8 +81,7 @@ local function decoded(text)
   return is_json and type(value) == "table" and value or {}
 end
 
-local function forget_past(job_key, state)
-  redis.call("HDEL", job_key, "finishedOn", "processedOn", "defa", RESULTS[state])
+local function forget_counts(job_key)
   if forget ~= "" then
     redis.call("HDEL", job_key, "stc")
   end
@@ -102,8 +104,9 @@ local function retry(id)
     return "duplicate"
   end
   local state = find_finished(id)
-  if not state then
-    return "inactive"
+  local lost = not state and source == "" and look_for_lost(base, id)
+  if not state and lost ~= "lost" then
+    return lost or "inactive"
   end
   local opts = decoded(fields[3])
   if fields[4] then
@@ -112,8 +115,13 @@ local function retry(id)
   if is_dry then
     return "retried"
   end
+  forget_counts(job_key)
+  if lost then
+    put_back(base, id, opts.lifo == true, (began or 0) / 1000)
+    return "retried"
+  end
   redis.call("ZREM", base .. state, id)
-  forget_past(job_key, state)
+  redis.call("HDEL", job_key, "finishedOn", "processedOn", "defa", RESULTS[state])
   local parent = parent_of(fields[5], fields[6])
   if parent then
     pcall(rejoin_parent, job_key, parent, state)
@@ -134,7 +142,7 @@ require_queue_types(base)
 
 local answers = {}
 for i = 6, #ARGV do
-  answers[#answers + 1] = retry(ARGV[i])
+  answers[#answers + 1] = has_searched_enough() and "later" or retry(ARGV[i])
 end
 if not is_dry then
   wake(base)

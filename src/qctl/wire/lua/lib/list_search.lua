@@ -5,12 +5,17 @@
 local has_lpos = type(redis.pcall("LPOS", KEYS[1] .. "wait", "", "MAXLEN", 1)) ~= "table"
 local SEARCHED = has_lpos and 10000 or 2000
 -- From here on a call begins no other search. With the one that it is at, and a LREM as far in as that
--- reaches, a call comes by 17,500 entries at most.
+-- reaches, a call comes by 17,500 entries at most, unless it searches further.
 local ENOUGH = 2500
 local searched = 0
 
 local function search_at_most(count)
   SEARCHED = math.min(SEARCHED, count)
+end
+
+-- For a script that must know that a job is in no list. A search of 50,000 entries takes up to 1.5 ms.
+local function search_further(count)
+  SEARCHED = has_lpos and count or SEARCHED
 end
 
 local function has_searched_enough()

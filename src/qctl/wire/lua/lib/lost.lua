@@ -1,0 +1,54 @@
+-- Jobs that are lost: a hash that has not ended, in no state, as after a resume by BullMQ 5 that overwrote
+-- a list (wire format 10.2). Jobs change their state within scripts only, so what is in no state in a
+-- script is not on its way.
+--@include placing
+--@include list_search
+
+search_further(50000)
+
+-- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (never was a whole job),
+-- "ended" (it has ended; only this is left of it), "locked" (a worker has it), "children" (some have not
+-- ended), "deep" (it may be in a list that is too long to be searched as a whole).
+local function look_for_lost(base, id)
+  for _, name in ipairs({"prioritized", "delayed", "waiting-children", "completed", "failed"}) do
+    if redis.call("ZSCORE", base .. name, id) then
+      return nil
+    end
+  end
+  local job_key = base .. id
+  local fields = redis.call("HMGET", job_key, "name", "timestamp", "finishedOn")
+  local pending = redis.pcall("SCARD", job_key .. ":dependencies")
+  if not fields[1] or not tonumber(fields[2] or "") then
+    return "ghost"
+  elseif fields[3] then
+    return "ended"
+  elseif redis.call("EXISTS", job_key .. ":lock") == 1 then
+    return "locked"
+  end
+  local list = find_in_lists(base, {"active", "wait", "paused"}, id)
+  if list then
+    return list == "deep" and "deep" or nil
+  end
+  return type(pending) == "number" and pending > 0 and "children" or "lost"
+end
+
+-- Puts a lost job where it would be: a delayed one until it is due, after its last start if it has one.
+-- now: epoch ms. The marker for ready jobs is the caller's.
+local function put_back(base, id, is_lifo, now)
+  local fields = redis.call("HMGET", base .. id, "timestamp", "processedOn", "delay", "priority")
+  local start = math.max(tonumber(fields[1]), tonumber(fields[2] or "") or 0)
+  local delay, priority = tonumber(fields[3] or "") or 0, tonumber(fields[4] or "") or 0
+  if delay > 0 and start + delay > now then
+    local due = place_delayed(base, id, start, delay)
+    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", id, "delay", due)
+    mark_delayed(base .. "marker", base .. "delayed")
+    return
+  end
+  redis.call("HSET", base .. id, "delay", "0")
+  if priority > 0 then
+    place_prioritized(base, id, priority)
+  else
+    redis.call(is_lifo and "RPUSH" or "LPUSH", target_list(base), id)
+  end
+  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "unknown")
+end

@@ -1,0 +1,40 @@
+"""Jobs that a resume by BullMQ 5 loses, and the way back (wire format 10.2)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+
+from qctl.connect import Client
+from qctl.wire.keys import QueueKeys
+from tests.cli.test_bulk import qctl
+from tests.interop.node import NodeBull, ids_of, runs
+from tests.servers import wait_until
+from tests.wire.build import row
+
+Q = QueueKeys("bull", "q")
+
+
+def test_jobs_that_a_resume_has_lost_are_put_back_as_doctor_says(
+    node_bull: Callable[..., NodeBull], client: Client, redis_url: str
+) -> None:
+    bull = node_bull(5)
+    before = [bull.add("q") for _ in range(3)]
+    # As BullMQ 6 pauses.
+    client.call("HSET", Q("meta"), "paused", "1")
+    during = bull.add("q")
+    assert (row(client, "wait"), row(client, "paused")) == (before[::-1], [during])
+    bull.resume("q")
+    assert row(client, "wait") == [during]
+    found = json.loads(qctl(redis_url, "doctor", "q", "--full", "--json").out)["findings"]
+    (finding,) = [each for each in found if each["check"] == "lost-jobs"]
+    (command,) = [each for each in finding["commands"] if "retry" in each]
+    for code in (0, 3):
+        ran = qctl(redis_url, *shlex.split(command)[1:])
+        assert ran.code == code, ran
+    handle = bull.start_worker("q")
+    wait_until(lambda: len(runs(client, "q")) >= 8, "four jobs to start and end")
+    wait_until(lambda: bull.counts("q")["active"] == 0, "the last job to be settled")
+    bull.close_worker(handle)
+    assert sorted(ids_of(runs(client, "q"))) == sorted([*before, during])
