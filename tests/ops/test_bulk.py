@@ -13,11 +13,12 @@ import pytest
 from qctl.connect import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.actions import Action, promoting, purging, removing, retrying
-from qctl.ops.bulk import BulkReport, BulkRun
+from qctl.ops.bulk import BulkRun
+from qctl.ops.bulk_report import BulkReport
 from qctl.ops.choice import Firmness, Selection, firmness
 from qctl.ops.selection import Filter, parse_where
 from qctl.wire.pace import TARGET_S, Pace
-from tests.wire.build import Q, put, row, scores
+from tests.wire.build import Q, events, put, row, scores
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
@@ -81,6 +82,26 @@ def test_which_jobs(store: Client, selection: dict[str, Any], expected: Sequence
     assert (report.done, report.matched, report.skipped_count) == (len(ids), len(ids), 0)
     assert len(scores(store, "failed")) == 60 - len(ids)
     assert report.sample == tuple(ids[:10])
+
+
+def test_a_purge_is_one_event_however_many_calls_it_takes(store: Client) -> None:
+    fill(store, 700)
+    chosen = Selection(state="failed")
+    assert carried_out(store, purging(), chosen, dry_run=True).done == 700
+    assert events(store) == []
+    assert carried_out(store, purging(), chosen).done == 700
+    assert events(store) == [{"event": "cleaned", "count": "700"}]
+
+
+def test_a_purge_that_is_interrupted_reports_what_it_deleted(store: Client) -> None:
+    fill(store, 700)
+    chosen = Selection(state="failed")
+    run = BulkRun(store, Q, purging(), chosen, 700, stop=lambda: run.report().done > 0)
+    with pytest.raises(InterruptedByUserError):
+        list(run)
+    done = run.report().done
+    assert 0 < done < 700
+    assert events(store) == [{"event": "cleaned", "count": str(done)}]
 
 
 def test_a_dry_run_counts_and_changes_nothing(store: Client) -> None:

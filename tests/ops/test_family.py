@@ -11,7 +11,8 @@ import pytest
 from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, QctlError
 from qctl.ops.actions import removing
-from qctl.ops.bulk import BulkReport, BulkRun
+from qctl.ops.bulk import BulkRun
+from qctl.ops.bulk_report import BulkReport
 from qctl.ops.choice import Selection
 from qctl.ops.family import LEVELS
 from qctl.output.bulk import progress_text

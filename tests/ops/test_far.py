@@ -13,7 +13,8 @@ import pytest
 from qctl.connect import Client, connect
 from qctl.errors import InterruptedByUserError
 from qctl.ops.actions import purging, removing
-from qctl.ops.bulk import BulkReport, BulkRun
+from qctl.ops.bulk import BulkRun
+from qctl.ops.bulk_report import BulkReport
 from qctl.ops.choice import Selection
 from qctl.ops.selection import Filter, parse_where
 from qctl.wire.far import Block, draw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl.connect import Client
-from qctl.wire.transitions import promote, remove_jobs, retry_finished
+from qctl.wire.transitions import promote, remove_jobs, report_cleaned, retry_finished
 from qctl.wire.walk import walk
 from tests.wire.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores
 
@@ -187,10 +187,12 @@ def test_a_parent_goes_on_without_its_last_child(store: Client) -> None:
     assert row(store, "wait") == ["parent"]
 
 
-def test_a_whole_state_is_told_of_once(store: Client) -> None:
+def test_jobs_that_are_deleted_silently_are_reported_in_one_event(store: Client) -> None:
     for job_id in ("a", "b"):
         put(store, job_id, "completed")
-    remove_jobs(store, Q, ["a", "b", "c"], state="completed", as_one=True)
+    remove_jobs(store, Q, ["a", "b", "c"], state="completed", silent=True)
+    assert events(store) == []
+    report_cleaned(store, Q, 2)
     assert events(store) == [{"event": "cleaned", "count": "2"}]
 
 

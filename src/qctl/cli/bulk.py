@@ -12,7 +12,8 @@ from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.actions import Action
-    from qctl.ops.bulk import BulkReport, BulkRun
+    from qctl.ops.bulk import BulkRun
+    from qctl.ops.bulk_report import BulkReport
     from qctl.ops.choice import Selection
     from qctl.ops.selection import Filter
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from qctl.connect import Client
 from qctl.ops.family import look_below, remove_below
 from qctl.ops.far import remove_far
 from qctl.ops.means import WORDS, Means
-from qctl.wire.transitions import promote, remove_jobs, retry_finished
+from qctl.wire.keys import QueueKeys
+from qctl.wire.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
 # What an action does to some jobs: id → the script's word, or why the job was left alone. In parts,
 # as they are done: what is told of them must be true when it is interrupted behind any of them.
@@ -27,6 +29,7 @@ class Action:
         words: why a job was left alone, by the script's other words.
         below: whether jobs below them go, too, however many.
         moved_on: those words that say that it has left its state.
+        report: writes one event for so many jobs to which it was done; None if each has its own.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Action:
     words: Mapping[str, str] = field(default_factory=dict)
     below: bool = False
     moved_on: frozenset[str] = frozenset({"inactive"})
+    report: Callable[[Client, QueueKeys, int], None] | None = None
 
     def reason(self, answer: str) -> str:
         """Why a job was left alone."""
@@ -89,13 +93,14 @@ def removing(*, with_children: bool = False) -> Action:
     Args:
         with_children: also all jobs below them in their flows.
     """
-    act = _remove_with_children if with_children else partial(_remove, as_one=False)
+    act = _remove_with_children if with_children else partial(_remove, silent=False)
     return Action("remove", "removed", _REMOVABLE, act, below=with_children, moved_on=_LEFT)
 
 
 def purging() -> Action:
-    """Delete the jobs of a state; one event tells of many."""
-    return Action("purge", "removed", _REMOVABLE, partial(_remove, as_one=True), moved_on=_LEFT)
+    """Delete the jobs of a state, reported in one event for up to 10,000."""
+    act = partial(_remove, silent=True)
+    return Action("purge", "removed", _REMOVABLE, act, moved_on=_LEFT, report=report_cleaned)
 
 
 _LEFT = frozenset({"inactive", "locked", "missing", "gone"})
@@ -105,14 +110,14 @@ _REMOVABLE = (
 )
 
 
-def _remove(means: Means, ids: Sequence[str], *, as_one: bool) -> Iterator[Mapping[str, str]]:
+def _remove(means: Means, ids: Sequence[str], *, silent: bool) -> Iterator[Mapping[str, str]]:
     def remove(some: Sequence[str]) -> Mapping[str, str]:
         return remove_jobs(
             means.client,
             means.keys,
             some,
             state=means.state,
-            as_one=as_one,
+            silent=silent,
             dry_run=means.dry_run,
             seen=means.seen,
             nearby=means.nearby,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from qctl.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.actions import Action
+from qctl.ops.bulk_report import BulkProgress, BulkReport, Skipped
 from qctl.ops.choice import Selection
 from qctl.ops.far import GROUP
 from qctl.ops.jobs import FINISHED, listed_job
@@ -33,66 +34,8 @@ _TAKEN = 200
 _NAP_S = 0.05
 # With a rate, one call does no more than what it allows in this time.
 _BURST_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A job that was left alone, and why."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkProgress:
-    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed.
-
-    Args:
-        below_count: jobs that were deleted with those above them; not among the others.
-        deep: jobs too deep in a long list for one call, whose turn comes together.
-    """
-
-    step: ClassVar[str] = "progress"
-
-    scanned: int
-    matched: int
-    done: int
-    total: int
-    below_count: int = 0
-    deep: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkReport:
-    """What was done.
-
-    Args:
-        action: ``retry``, ``promote``, ``remove`` or ``purge``.
-        total: jobs in the state at the start, or named ones.
-        matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
-        skipped: the first hundred of them.
-        moved_on_count: those of them that had left the state by then, and so are not meant.
-        sample: the first ids that were changed, or would be.
-        below_count: jobs that were deleted with those above them; not among the others.
-        complete: False when it ended before it had looked at all.
-    """
-
-    step: ClassVar[str] = "report"
-
-    queue: str
-    action: str
-    state: str | None
-    total: int
-    scanned: int
-    matched: int
-    done: int
-    skipped_count: int
-    skipped: tuple[Skipped, ...]
-    moved_on_count: int = 0
-    sample: tuple[str, ...]
-    below_count: int = 0
-    dry_run: bool
-    complete: bool = True
+# Deleted jobs in one event, as with BullMQ's clean.
+_MAX_REPORTED = 10_000
 
 
 @dataclass(slots=True)
@@ -152,6 +95,7 @@ class BulkRun:
         self._tally = _Tally()
         self._means: Means | None = None
         self._far: list[str] = []
+        self._unreported = 0
         self._has_acted = False
         self._is_complete = False
 
@@ -184,7 +128,7 @@ class BulkRun:
             QctlError: the same, before any was.
         """
         try:
-            yield from self._run()
+            yield from self._run_and_report()
         except (InterruptedByUserError, PartialError):
             raise
         except QctlError as error:
@@ -209,6 +153,21 @@ class BulkRun:
                 ),
                 hint="the same command once more: it goes on with those that are left",
             ) from error
+
+    def _run_and_report(self) -> Iterator[BulkProgress]:
+        try:
+            yield from self._run()
+        finally:
+            self._report_deleted(1)
+
+    def _report_deleted(self, least: int) -> None:
+        """Write the event for jobs that have none of their own, once there are so many of them."""
+        write, count = self._action.report, self._unreported
+        if write is not None and count >= least:
+            # The jobs are gone all the same.
+            with suppress(QctlError):
+                write(self._client, self._keys, count)
+            self._unreported = 0
 
     def _run(self) -> Iterator[BulkProgress]:
         reading = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
@@ -357,6 +316,8 @@ class BulkRun:
             self._tally.note(answers, self._action)
             if not self._dry_run:
                 gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
+        self._unreported += len(gone)
+        self._report_deleted(_MAX_REPORTED)
         return gone
 
     def _has_far(self) -> bool:

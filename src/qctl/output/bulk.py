@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qctl.ops.actions import Action
-from qctl.ops.bulk import BulkProgress, BulkReport
+from qctl.ops.bulk_report import BulkProgress, BulkReport
 from qctl.ops.choice import Selection
 from qctl.output.text import count, counted, visible
 

@@ -217,7 +217,7 @@ def remove_jobs(
     ids: Sequence[str],
     *,
     state: str = "",
-    as_one: bool = False,
+    silent: bool = False,
     with_last: bool = False,
     parent_key: str = "",
     dry_run: bool = False,
@@ -229,7 +229,7 @@ def remove_jobs(
 
     Args:
         state: only jobs that are there; empty for anywhere.
-        as_one: tell of them in one event for all, as BullMQ's clean does.
+        silent: write no ``removed`` events; the caller reports them with ``report_cleaned``.
         with_last: also those that wait for one child only, and that child with them.
         parent_key: only children of this job, and not the last one that it waits for.
         dry_run: write nothing.
@@ -248,7 +248,7 @@ def remove_jobs(
         keys.whole,
         [
             place,
-            "cleaned" if as_one else "removed",
+            "" if silent else "removed",
             "last" if with_last else "",
             parent_key,
             ("seen" if seen else "dry") if dry_run else "",
@@ -258,6 +258,11 @@ def remove_jobs(
         last_runs_first=False,
         pace=pace,
     )
+
+
+def report_cleaned(client: Client, keys: QueueKeys, count: int) -> None:
+    """Write the one event for jobs that were deleted silently, as BullMQ's clean does."""
+    scripts.run(client, "cleaned", [*_keys(keys, "events", "meta"), keys("")], [count])
 
 
 def _in_chunks(

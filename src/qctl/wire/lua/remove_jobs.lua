@@ -4,7 +4,7 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or
 --         "" for any place
--- ARGV[2] "removed": an event a job; "cleaned": one for all
+-- ARGV[2] "removed": an event a job; "": none, since the caller reports many in one (cleaned.lua)
 -- ARGV[3] "" to leave jobs alone whose children have not ended; "last" to delete one with the only
 --         child that has not, and with the only one below that, and so on
 -- ARGV[4] "" or the key of a parent: only children of it go, except the last one that it waits for,
@@ -207,13 +207,9 @@ redis.call("SCARD", base .. "stalled")
 if ARGV[6] ~= "" then
   search_at_most(tonumber(ARGV[6]))
 end
-local answers, removed = {}, 0
+local answers = {}
 for i = 7, #ARGV do
   local answer = has_searched_enough() and "later" or remove(ARGV[i])
   answers[#answers + 1] = answer
-  removed = removed + (answer == "removed" and 1 or 0)
-end
-if event == "cleaned" and removed > 0 and not is_dry then
-  emit(base .. "events", base .. "meta", "event", "cleaned", "count", string.format("%.0f", removed))
 end
 return {took(), answers}

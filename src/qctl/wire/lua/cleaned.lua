@@ -1,0 +1,9 @@
+-- Report deleted jobs in one event. Wire format 5.19 (clean).
+--
+-- KEYS[1] events   KEYS[2] meta   KEYS[3] the queue's key prefix with its last colon
+-- ARGV[1] how many
+--
+-- Answers the id of the event.
+--@include events
+
+return emit(KEYS[1], KEYS[2], "event", "cleaned", "count", ARGV[1])
