@@ -20,7 +20,7 @@ _OWN = ("lease_hold", "disown")
 _READS = (
     *("EXISTS $1", "GET $1", "HEXISTS $1", "HGET $1", "HMGET $1", "LINDEX $1", "LLEN $1"),
     *("LPOS $1 x", "LRANGE $1", "PTTL $1", "XRANGE $1", "XREAD STREAMS $1 0", "XREVRANGE $1"),
-    *("ZCARD $1", "ZRANGE $1", "ZREVRANGE $1", "ZSCORE $1 x"),
+    *("ZCARD $1", "ZCOUNT $1", "ZRANGE $1", "ZREVRANGE $1", "ZSCORE $1 x"),
 )
 _CALL = re.compile(r'redis\.p?call\(\s*"([A-Z]+)"')
 # Only qctl's notes are set, though by scripts that otherwise write to the queue.
