@@ -131,20 +131,22 @@ class Running:
         if len(found) < count:
             told = f"{''.join(self._out)}{''.join(self._err)}"
             pytest.fail(f"not {count} steps {name} {fields}: {told}")
+        self._find_watchdogs()
         return found[:count]
 
     @property
     def watchdog_pid(self) -> int:
         """The pid of its watchdog."""
+        return wait_until(self._find_watchdogs, "qctl to have a watchdog")
 
-        def find() -> int:
+    def _find_watchdogs(self) -> int:
+        """The pid of its watchdog, which is ended with it; 0 if it has none."""
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.pid).children()
-            pids = [c.pid for c in children if "qctl.ops.watchdog" in " ".join(_cmdline(c))]
-            return pids[0] if pids else 0
-
-        pid = wait_until(find, "qctl to have a watchdog")
-        self._watchdogs.add(pid)
-        return pid
+        pids = [c.pid for c in children if "qctl.ops.watchdog" in " ".join(_cmdline(c))]
+        self._watchdogs.update(pids)
+        return pids[0] if pids else 0
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -174,7 +176,7 @@ class Running:
         assert SECRET not in "".join(self._out + self._err)
 
     def _end_watchdogs(self) -> None:
-        """When a test has failed, one may be left that waits for a Redis which never comes back."""
+        """One may be left that waits for a Redis which never comes back."""
         for pid in filter(is_alive, self._watchdogs):
             process = psutil.Process(pid)
             # A pid that was used again belongs to somebody else.
