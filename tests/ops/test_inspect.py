@@ -27,7 +27,9 @@ from qctl.ops.lookup import all_queues, find_queues
 from qctl.ops.metrics import Names, read_metrics
 from qctl.ops.workers import inspect_workers
 from qctl.wire.clients import WorkerClient, client_name, list_workers
+from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
+from qctl.wire.transitions import pause
 from tests.servers import RedisServer
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"))
@@ -288,7 +290,8 @@ def test_who_paused_it(client: Client, verb: str, text: str) -> None:
     assert remarks(client) == [("paused, and not through qctl", ("qctl resume q",))]
     assert one(client).paused_by is None
     holder = this_process(verb)
-    client.call("SET", "qctl:paused:bull:q", holder.to_json())
+    client.call("HDEL", "bull:q:meta", "paused")
+    pause(client, QueueKeys("bull", "q"), holder)
     status = one(client)
     assert status.paused_by == str(holder)
     assert status.paused_at is not None

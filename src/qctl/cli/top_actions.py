@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from qctl.cli.frame import Environment
 from qctl.cli.guard import name_to_type, settings_in_force
 from qctl.connect import Client
+from qctl.ops.advice import LATER_PAUSE
 from qctl.ops.drain import drain
 from qctl.ops.drain_state import DrainOptions
 from qctl.ops.live_retry import plan_stalled, require_failed, retry_one_failed
@@ -71,6 +72,8 @@ class CommandActions:
         lines = _lines(planned, planned_line)
         if snapshot.paused:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
+            if snapshot.doubtful_note:
+                by = f"by {snapshot.doubtful_note}, or {LATER_PAUSE}"
             lines = (f"it was paused {visible(by)}", *lines)
         return self._proposal(f"Resume {queue}?", lines, carry)
 

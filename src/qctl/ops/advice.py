@@ -23,6 +23,8 @@ NO_CHECK = (
     "no stalled check has run lately, and with skipStalledCheck, or where jobs are fetched by "
     "hand, none ever does"
 )
+# Of a pause whose note may be out of date.
+LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 
@@ -53,7 +55,9 @@ def paused(queue: QueueSnapshot) -> Note | None:
     if not queue.paused:
         return None
     note = queue.pause_note
-    if note is None:
+    if queue.doubtful_note is not None:
+        text = f"paused by {queue.doubtful_note}, or {LATER_PAUSE}"
+    elif note is None:
         text = "paused, and not through qctl"
     elif note.is_temporary:
         text = f"left paused by {note}, which no longer runs"

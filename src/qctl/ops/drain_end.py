@@ -321,7 +321,7 @@ def _paused_before(state: DrainState) -> Iterator[str]:
     ended = holding.pauses_ended(state)
     for snapshot in state.plan.snapshots:
         keys, note = snapshot.keys, snapshot.pause_note
-        if keys in state.plan.left_behind:
+        if keys in state.plan.left_behind and keys in {*state.paused_here, *state.resumed_here}:
             yield f"{keys.name} had been left paused by {note}; this drain has taken that over"
         elif snapshot.paused and keys not in ended:
             yield stays_paused(snapshot)

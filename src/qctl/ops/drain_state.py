@@ -145,7 +145,7 @@ class DrainState:
             self.client,
             keys,
             self.holder,
-            claim=keys in self.plan.left_behind,
+            take_over=keys in self.plan.left_behind,
             use_list=keys in self.plan.mixed,
         )
         # A queue that is paused already is followed from before.

@@ -9,6 +9,7 @@ from enum import Enum
 from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
+from qctl.ops.advice import LATER_PAUSE
 from qctl.ops.commands import command
 from qctl.ops.estimate import Durations, read_durations, remaining_s
 from qctl.ops.guard import drain_at_work
@@ -20,7 +21,6 @@ from qctl.ops.targets import Connections, Target, manager_for, open_target, read
 from qctl.ops.versions import installed_by_queue, require_safe_pause
 from qctl.wire import rights
 from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -131,21 +131,17 @@ def make_plan(
         mixed=mixed,
         # The default user has all rights, or nearly always.
         unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
-        left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(client, s)),
+        left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(s)),
     )
 
 
-def _is_left_behind(client: Client, snapshot: QueueSnapshot) -> bool:
+def _is_left_behind(snapshot: QueueSnapshot) -> bool:
     """Whether the queue's pause is that of a drain which is gone, its watchdog included.
 
-    Not if an event tells that it was resumed since: then somebody else has paused it, whose client
-    knows nothing of the note.
+    Not if somebody else has paused it since, or may have.
     """
     note = snapshot.pause_note
-    if not snapshot.paused or note is None or not note.is_temporary:
-        return False
-    events = past_events(client, snapshot.keys, since=f"{note.at_ms}-0")
-    return not any(event.name == "resumed" for event in events)
+    return note is not None and note.is_temporary
 
 
 def _only_target(
@@ -312,6 +308,8 @@ def _warnings(plan: DrainPlan) -> Iterable[str]:
 def stays_paused(snapshot: QueueSnapshot) -> str:
     """What to say of a queue that somebody paused before the drain."""
     by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+    if snapshot.doubtful_note:
+        by = f", by {snapshot.doubtful_note} or {LATER_PAUSE},"
     name = snapshot.keys.name
     return (
         f"{name} was paused before{by} and stays paused at the end; when that is no longer wanted: "

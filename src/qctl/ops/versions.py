@@ -55,7 +55,7 @@ def version_signs(
     if traces.next_ids:
         signs[5].append("a worker that ran schedules")
     in_wait = snapshot.counts.waiting - snapshot.legacy_paused
-    by_qctl = snapshot.pause_note is not None or snapshot.lease is not None
+    by_qctl = any((snapshot.pause_note, snapshot.doubtful_note, snapshot.lease))
     # A pause by qctl puts all jobs into one list: jobs in both are from clients of two lines.
     if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
         signs[5].append("jobs in the paused list")

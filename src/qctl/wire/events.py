@@ -102,7 +102,7 @@ def past_events(
     while True:
         entries = client.call("XREVRANGE", keys("events"), until, since, "COUNT", window)
         for entry_id, flat in entries:
-            yield _event(entry_id, flat)
+            yield to_event(entry_id, flat)
         if len(entries) < window:
             return
         until = before(str(entries[-1][0]))
@@ -170,7 +170,7 @@ def _read_group(
     for key, entries in reply or ():
         keys = by_key[key]
         for entry_id, flat in entries:
-            event = _event(entry_id, flat)
+            event = to_event(entry_id, flat)
             cursors[keys] = event.id
             events.append((keys, event))
     return events
@@ -186,7 +186,8 @@ def _slot_tag(keys: QueueKeys) -> str:
     return tag if brace and closed else ""
 
 
-def _event(entry_id: str, flat: Sequence[str] | None) -> Event:
+def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
+    """The event of a stream's entry."""
     fields = pairs(flat or ())
     return Event(str(entry_id), fields.pop("event", ""), fields)
 
@@ -198,6 +199,6 @@ def recent_events(
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
     replies = client.pipeline(commands) if commands else []
     return {
-        keys: [_event(*entry) for entry in typed(reply, [])]
+        keys: [to_event(*entry) for entry in typed(reply, [])]
         for keys, reply in zip(queues, replies, strict=True)
     }

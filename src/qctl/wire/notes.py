@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 # A drain's lease; renewed every third of it.
 LEASE_TTL_MS = 15_000
+_EVENT_ID = re.compile(r"\d+-\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,15 @@ def parse_holder(text: Any) -> Holder | None:
         at_ms=_whole(found.get("at_ms")),
         was_paused=found.get("was_paused") is True,
     )
+
+
+def noted_event(text: Any) -> str:
+    """The id of the ``paused`` event that a pause note is about; empty where it has none."""
+    try:
+        event = json.loads(text)["event"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return ""
+    return event if isinstance(event, str) and _EVENT_ID.fullmatch(event) else ""
 
 
 def _text(value: Any) -> str:

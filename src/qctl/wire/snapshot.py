@@ -3,8 +3,9 @@
 The first trip asks for lengths, flags and the active ids; the second for the locks of the active
 ids and the age of the oldest waiting job, whose keys only the first trip can tell. Behind the locks
 it reads the active ids once more: a job that finished in between has no lock either, but has left
-the list, and has not stalled. Nothing is written, and no script is run: it works for a user who has
-only ``@read``.
+the list, and has not stalled. Only where qctl has paused a queue it goes once more, to see whether
+that pause is still its own (``wire.pause_notes``). Nothing is written, and no script is run: it
+works for a user who has only ``@read``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from qctl.wire.notes import Holder, parse_holder
+from qctl.wire.pause_notes import HOLDS, UNKNOWN, check_notes
 from qctl.wire.stalled_clock import StalledClock
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
@@ -88,7 +90,8 @@ class QueueSnapshot:
         overdue: of the delayed jobs, those that are due for longer than a worker needs to notice;
             they stay there until one fetches.
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
-        pause_note: who paused it, if qctl did.
+        pause_note: who paused it, if qctl did; None while it is not paused.
+        doubtful_note: who had paused it; somebody else may have resumed and paused it since.
         lease: the drain at work on it now.
         concurrency: how many of its jobs may be active at once over all workers, if that is set.
         odd_concurrency: what stands in its place and is no number: BullMQ's scripts then fail, on
@@ -113,6 +116,7 @@ class QueueSnapshot:
     overdue: int
     oldest_waiting_ms: int | None
     pause_note: Holder | None
+    doubtful_note: Holder | None
     lease: Holder | None
     rate_limit: RateLimit | None
     longest_lock_ms: int | None
@@ -149,8 +153,14 @@ def read_snapshots(
     followups = [_second_trip(*pair) for pair in zip(queues, firsts, strict=True)]
     commands = [command for followup in followups for command in followup]
     replies = iter(client.pipeline(commands) if commands else ())
+    notes = {
+        keys: first["pause_note"]
+        for keys, first in zip(queues, firsts, strict=True)
+        if _error(first) is None and first["meta"][0] is not None and _note(first) is not None
+    }
+    pauses = check_notes(client, notes) if notes else {}
     return [
-        _snapshot(keys, first, [next(replies) for _ in followup])
+        _snapshot(keys, first, [next(replies) for _ in followup], pauses.get(keys))
         for keys, first, followup in zip(queues, firsts, followups, strict=True)
     ]
 
@@ -216,7 +226,7 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
 
 
 def _snapshot(
-    keys: QueueKeys, first: dict[str, Any], second: list[Any]
+    keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
     # A waiting id may be the name of another key, such as ``wait``: then it has no age. Likewise
     # a counter of another type, of which only a queue with a maximum takes notice.
@@ -265,7 +275,8 @@ def _snapshot(
         schedulers=first["schedulers"],
         overdue=first["overdue"],
         oldest_waiting_ms=min(times, default=None),
-        pause_note=parse_holder(first["pause_note"]),
+        pause_note=_note(first) if pause == HOLDS else None,
+        doubtful_note=_note(first) if pause == UNKNOWN else None,
         lease=parse_holder(first["lease"]),
         rate_limit=(
             RateLimit(number(used), number(maximum), first["limiter_ms"])
@@ -288,6 +299,10 @@ def _error(first: dict[str, Any]) -> ReplyError | None:
         if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
             return reply
     return None
+
+
+def _note(first: dict[str, Any]) -> Holder | None:
+    return parse_holder(first["pause_note"])
 
 
 def _active(first: dict[str, Any]) -> list[str]:

@@ -60,6 +60,7 @@ def pause(
     holder: Holder,
     *,
     claim: bool = False,
+    take_over: bool = False,
     use_list: bool = False,
 ) -> Pause:
     """Stop workers from taking jobs; running ones go on. Repeating a call does no harm.
@@ -67,9 +68,11 @@ def pause(
     Args:
         claim: make it ours also when a drain has paused it for the time being, so that the queue
             stays paused when that drain ends.
+        take_over: the same for a drain that is gone, unless somebody else has paused it since.
         use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
-    word, event_id = _pause(client, keys, holder, "claim" if claim else "", use_list=use_list)
+    mode = "claim" if claim else "take over" if take_over else ""
+    word, event_id = _pause(client, keys, holder, mode, use_list=use_list)
     return Pause(word != "others", event_id)
 
 
@@ -108,7 +111,8 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "") -> Resume:
     """Let workers take jobs again.
 
     Args:
-        owner: resume only if the pause is this owner's; empty resumes whoever's it is.
+        owner: resume only if the pause is this owner's, and nobody else has paused the queue
+            since; empty resumes whoever's it is.
     """
     names = ("meta", "wait", "paused", "prioritized", "delayed", "marker", "events", "active")
     script_keys = [*_keys(keys, *names), keys.pause_note, *keys.whole]

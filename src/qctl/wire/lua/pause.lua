@@ -9,7 +9,8 @@
 -- KEYS[1] meta   KEYS[2] wait   KEYS[3] paused   KEYS[4] marker   KEYS[5] events
 -- KEYS[6] qctl's pause note
 -- ARGV[1] the note: who pauses, as JSON   ARGV[2] its owner
--- ARGV[3] "claim" to make it ours also when a drain has paused it for the time being; "again" to pause a
+-- ARGV[3] "claim" to make it ours also when a drain has paused it for the time being; "take over" for the
+--         same, unless somebody else has paused or resumed it since; "again" to pause a
 --         queue that was resumed only if the note still is ours; else ""
 -- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
 -- ARGV[5] most jobs to move
@@ -21,9 +22,14 @@
 --@include notes
 --@include paused_list
 --@include merging
+--@include overtaken
 
-local function is_for_the_time_being(holder)
-  return holder.verb == "drain" or holder.verb == "restart"
+-- Whether a pause of a drain becomes ours.
+local function is_claimed(holder)
+  if holder.verb ~= "drain" and holder.verb ~= "restart" then
+    return false
+  end
+  return ARGV[3] == "claim" or (ARGV[3] == "take over" and not is_overtaken(KEYS[5], holder))
 end
 
 -- Whether all of them are where they belong now.
@@ -51,7 +57,7 @@ if redis.call("HEXISTS", KEYS[1], "paused") == 1 then
     return {"more", ""}
   elseif is_ours and holder.event then
     return {"ours", holder.event}
-  elseif not is_ours and not (ARGV[3] == "claim" and is_for_the_time_being(holder)) then
+  elseif not is_ours and not is_claimed(holder) then
     if ARGV[3] == "claim" then
       -- Somebody wants it paused: listeners hear of it, as BullMQ's do.
       emit(KEYS[5], KEYS[1], "event", "paused")

@@ -9,13 +9,16 @@
 -- ARGV[2] most jobs to move
 --
 -- Answers {word, jobs in the paused list before, id of the event or ""}: "resumed", "running" (it was not
--- paused), "others" (the pause is not the owner's; nothing is written), "more" (call again).
+-- paused), "others" (the pause is not the owner's, or somebody else has paused it since; at most the owner's note
+-- goes), "more" (call again).
 --@include markers
 --@include events
 --@include notes
 --@include merging
+--@include overtaken
 
-if ARGV[1] ~= "" and holder_at(KEYS[9]).owner ~= ARGV[1] then
+local holder = ARGV[1] ~= "" and holder_at(KEYS[9]) or {}
+if ARGV[1] ~= "" and holder.owner ~= ARGV[1] then
   return {"others", 0, ""}
 end
 -- A key of a wrong type fails here, before anything is written.
@@ -27,6 +30,10 @@ redis.call("LLEN", KEYS[8])
 
 local in_paused = redis.call("LLEN", KEYS[3])
 local is_paused = redis.call("HEXISTS", KEYS[1], "paused") == 1
+if is_paused and is_overtaken(KEYS[7], holder) then
+  redis.call("DEL", KEYS[9])
+  return {"others", 0, ""}
+end
 local merged = merge_ready(KEYS[2], KEYS[3], tonumber(ARGV[2]), is_paused)
 if not merged then
   return {"more", in_paused, ""}

@@ -1,0 +1,66 @@
+"""Whether a paused queue is paused by the one in qctl's pause note.
+
+A resume by BullMQ leaves the note where it is, and a later pause by BullMQ must not pass for the
+note's. The note has the id of its ``paused`` event: the events since then tell, if they are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qctl.connect import Client
+from qctl.wire.events import Event, to_event
+from qctl.wire.jobs import typed
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import noted_event, parse_holder
+
+# Events read in one round trip, over all queues; of one queue some anyway.
+_WINDOW, _MIN_WINDOW = 1000, 50
+# With one queue that is as many as BullMQ keeps by default.
+_ROUNDS = 10
+
+HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
+
+
+def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:
+    """Whose the pauses of some paused queues are.
+
+    Args:
+        notes: the pause note of each, as it stands in Redis.
+
+    Returns:
+        ``holds`` when it is the note's; ``over`` when it was resumed since, or somebody else has
+        paused it as well and the note's pause was to end with a drain; ``unknown`` when the events
+        do not reach back to the note, are too many, or cannot be read.
+    """
+    answers = dict.fromkeys(notes, UNKNOWN)
+    cursors = {keys: event for keys, text in notes.items() if (event := noted_event(text))}
+    first = dict(cursors)
+    for _ in range(_ROUNDS):
+        if not cursors:
+            break
+        count = max(_WINDOW // len(cursors), _MIN_WINDOW)
+        replies = client.pipeline(
+            [("XRANGE", keys("events"), at, "+", "COUNT", count) for keys, at in cursors.items()]
+        )
+        for keys, reply in zip([*cursors], replies, strict=True):
+            events = [to_event(*entry) for entry in typed(reply, [])]
+            # The last one that was read before. When it is gone, others may be, too.
+            if not events or events[0].id != cursors[keys]:
+                del cursors[keys]
+            elif any(_ends(event, notes[keys]) for event in events if event.id != first[keys]):
+                answers[keys] = OVER
+                del cursors[keys]
+            elif len(events) < count:
+                answers[keys] = HOLDS
+                del cursors[keys]
+            else:
+                cursors[keys] = events[-1].id
+    return answers
+
+
+def _ends(event: Event, note: Any) -> bool:
+    holder = parse_holder(note)
+    is_temporary = holder is not None and holder.is_temporary
+    return event.name == "resumed" or (is_temporary and event.name == "paused")
