@@ -29,10 +29,13 @@ def test_jobs_that_a_resume_has_lost_are_put_back_as_doctor_says(
     assert row(client, "wait") == [during]
     found = json.loads(qctl(redis_url, "doctor", "q", "--full", "--json").out)["findings"]
     (finding,) = [each for each in found if each["check"] == "lost-jobs"]
+    assert finding["evidence"]["all_lost"] == before
     (command,) = [each for each in finding["commands"] if "retry" in each]
     for code in (0, 3):
         ran = qctl(redis_url, *shlex.split(command)[1:])
         assert ran.code == code, ran
+    # In their order, behind the one that waits already.
+    assert row(client, "wait") == [*before[::-1], during]
     handle = bull.start_worker("q")
     wait_until(lambda: len(runs(client, "q")) >= 8, "four jobs to start and end")
     wait_until(lambda: bull.counts("q")["active"] == 0, "the last job to be settled")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qctl.connect import Arg, Client
 from qctl.wire.discovery import SCAN_COUNT, literal
-from qctl.wire.jobs import is_marker, raised, typed
+from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 
 # Ids of wait read to find jobs in it, and the window that each read takes.
@@ -56,12 +56,14 @@ class Stray:
     Args:
         finished: it has run to its end, and is a leftover.
         ghost: it never was a job: a worker took an id that had no hash (wire format T8).
+        added_at_ms: epoch ms; 0 where the hash does not tell.
     """
 
     keys: QueueKeys
     id: str
     finished: bool
     ghost: bool
+    added_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def find_strays(client: Client, jobs: Sequence[JobId], *, most_waiting: int | No
     first, unplaced = _unlisted(client, jobs, most_waiting)
     second, _ = _unlisted(client, list(first), most_waiting)
     found = tuple(
-        Stray(keys, job_id, finished=state[3] is not None, ghost=state[0] is None)
+        Stray(keys, job_id, state[3] is not None, state[0] is None, number(state[0]) or 0)
         for (keys, job_id), state in second.items()
         if first[keys, job_id] == state
     )

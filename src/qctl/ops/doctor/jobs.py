@@ -32,8 +32,9 @@ MOST_KEYS = 30_000
 MOST_JOBS = 2000
 # States from which workers take ids, whatever there is behind them.
 _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "active"})
-# Ids that a command to type names at most.
+# Ids that a command to type names at most, and those that the evidence lists for a program.
 MOST_NAMED = 20
+MAX_LISTED = 10_000
 # Of stuck parents.
 _CURES = {
     "failed": "retry or remove these children; give children failParentOnFailure, "
@@ -173,6 +174,8 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
     for keys, found in by_queue.items():
         if keys in others:
             continue
+        # As they were added: put back in this order, they run in it. Ids of one moment are numbers.
+        found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         lost_ids, rest = set(lost), len(found) - len(lost)
         parts = [f"{advice.jobs(len(lost), 'is', 'are')} in no state and will never run"] * bool(
@@ -194,7 +197,12 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
             severity="error" if lost else "info",
             subject=queue(keys.name),
             what="; ".join(parts),
-            evidence=_examples("lost", lost) | {"leftovers": rest, "jobs_looked_at": walked.jobs},
+            evidence=_examples("lost", lost)
+            | {
+                "all_lost": lost[:MAX_LISTED],
+                "leftovers": rest,
+                "jobs_looked_at": walked.jobs,
+            },
             remedy="; ".join(cures),
             commands=tuple(commands),
         )
