@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,10 @@ from qctl.ops.drain_state import DrainState
 from qctl.ops.inventory import Balance, JobKey
 from qctl.ops.proof import Verdict, prove, take_inventory
 from qctl.wire.active import read_active
+from qctl.wire.census import read_census
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import remove_jobs
+from qctl.wire.transitions import remove_jobs, report_cleaned, retry_finished
 from tests.ops.test_ledger import results
 from tests.wire.build import Q, put
 
@@ -164,7 +166,8 @@ def test_what_purge_deletes_is_explained(store: Client) -> None:
     for job_id in "abc":
         put(store, job_id)
     state = begin(store)
-    remove_jobs(store, Q, ["a", "b"], state="waiting", as_one=True)
+    remove_jobs(store, Q, ["a", "b"], state="waiting", silent=True)
+    report_cleaned(store, Q, 2)
     remove_jobs(store, Q, ["c"])
     assert prove(state).lost == 0
 
@@ -276,6 +279,25 @@ def test_a_loss_outside_the_sample_makes_the_answer_unknown(store: Client) -> No
     verdict = prove(state)
     assert verdict.lost is None
     assert verdict.proof.why == "q has 1 job fewer than its events explain"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_lost_job_that_is_put_back_does_not_stand_in_for_another(store: Client) -> None:
+    for number in range(30):
+        put(store, str(number))
+    later = {"delay": 600_000, "timestamp": round(time.time() * 1000)}
+    put(store, "before", "")
+    put(store, "delayed before", "", **later)
+    state = begin(store)
+    # Lost and put back during the drain: it was counted, and is once more.
+    store.call("LREM", Q("wait"), 0, "0")
+    ids = ["before", "delayed before", "0"]
+    assert retry_finished(store, Q, ids) == dict.fromkeys(ids, "retried")
+    assert prove(state).lost == 0
+    store.call("LREM", Q("wait"), 0, "28")
+    store.call("LREM", Q("wait"), 0, "29")
+    state.inventory.end(Q, read_census(store, Q))
+    assert state.inventory.balance(Q).missing == 2
 
 
 @pytest.mark.usefixtures("small")

@@ -208,6 +208,10 @@ def _count(held: _Held, event: Event) -> None:
         held.delta -= 1
     elif name == "waiting" and previous in _FINISHED:
         held.delta += 1
+    elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in held.ids:
+        # A lost job that was put back. If it was lost during the drain, it was counted already, and
+        # one job too many is expected: better than one that stands in for another.
+        held.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")
         held.cleaned += int(count) if count.isdecimal() else 0

@@ -40,7 +40,8 @@ local function put_back(base, id, is_lifo, now)
   local delay, priority = tonumber(fields[3] or "") or 0, tonumber(fields[4] or "") or 0
   if delay > 0 and start + delay > now then
     local due = place_delayed(base, id, start, delay)
-    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", id, "delay", due)
+    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", id, "delay", due,
+      "prev", "unknown")
     mark_delayed(base .. "marker", base .. "delayed")
     return
   end
