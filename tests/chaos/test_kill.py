@@ -152,6 +152,27 @@ def test_when_both_are_killed_the_next_drain_takes_over(lab: Lab, strategy: str)
     lab.prove(added)
 
 
+@pytest.mark.parametrize("version", [5, 6])
+def test_after_both_are_killed_a_pause_by_bullmq_is_not_taken_over(lab: Lab, version: int) -> None:
+    lab.app()
+    added = lab.hold()
+    drain = lab.steps("drain", "q")
+    drain.await_step("waiting")
+    kill(drain.watchdog_pid)
+    drain.kill()
+    lab.client.call("DEL", lab.keys().lease)
+    lab.release()
+    lab.wait_completed(added)
+    lab.bull(version).resume("q")
+    lab.bull(version).pause("q")
+    status = lab.qctl("status", "q", "--json").json["queues"][0]
+    assert (status["paused"], status["paused_by"]) == (True, None)
+    report = lab.qctl(*DRAIN, "--json").json
+    assert (report["outcome"], report["resumed"]) == ("restarted", False)
+    assert any("q was paused before and stays paused" in note for note in report["notes"])
+    assert lab.is_paused()
+
+
 def test_the_watchdog_lets_a_process_end_that_is_being_stopped(lab: Lab) -> None:
     """Resumed too early, the queue would lose one more job to the process that PM2 is stopping."""
     # It ignores SIGINT while it closes, which takes the whole kill timeout: its job never ends.
