@@ -159,7 +159,7 @@ def test_a_listing_that_is_not_understood_asks_the_command(
 def test_a_command_that_cannot_be_run(pm2_command: Script, short_home: Path) -> None:
     pm2_command("")
     # An interpreter that does not exist.
-    Path(os.environ["PATH"].split(":")[0], "pm2").write_text("#!/nonexistent\n")
+    Path(os.environ["PATH"].split(":")[0], "pm2").write_text(f"#!{short_home}/missing\n")
     for ask in (lambda: list_rows(short_home), lambda: CliRestart(short_home, "0")):
         with pytest.raises(UnreachableError) as caught:
             ask()
