@@ -109,7 +109,7 @@ function __qctl_table
                 'show	One job in full' \
                 'logs	The rows that a job has logged' \
                 'retry-stalled	Put stalled jobs back to run next, now instead of after the stalled checks' \
-                'retry	Run finished jobs again, failed or completed ones' \
+                'retry	Run finished jobs again, failed or completed ones, and put lost ones back' \
                 'retry-failed	Run failed jobs again, those that failed first first' \
                 'promote	Run delayed jobs now, those due first first' \
                 'remove	Delete jobs, by id or those of a state' \
