@@ -16,7 +16,7 @@ from qctl.ops.inspect import Inspection, inspect_queues
 from qctl.ops.live import LiveReader, View
 from qctl.ops.workers import inspect_workers
 from qctl.wire.clients import client_name
-from qctl.wire.server import read_upstream
+from qctl.wire.info import read_upstream
 from tests.ops.doctor_lab import of, result
 from tests.servers import RedisServer, wait_until
 from tests.wire.build import put

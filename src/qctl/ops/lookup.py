@@ -14,8 +14,8 @@ from qctl.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.ops.commands import command
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
+from qctl.wire.info import read_upstream
 from qctl.wire.keys import QueueKeys
-from qctl.wire.server import read_upstream
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 
 if TYPE_CHECKING:

@@ -15,6 +15,8 @@ from qctl.wire.keys import QueueKeys
 # The text BullMQ gives a job that was found stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 LEGACY_MARKER = "0:"
+# A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
+DELAY_FACTOR = 4096
 # Beyond this JavaScript cannot count (wire format 3): such a number was never meant as one.
 _LARGEST = 2**53
 

@@ -8,11 +8,9 @@ from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker, pairs, raised, typed
+from qctl.wire.jobs import DELAY_FACTOR, is_marker, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
 
-# A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
-DELAY_FACTOR = 4096
 _LISTS = {"active": ("active",), "waiting": ("paused", "wait")}
 _NEWEST_FIRST = frozenset({"completed", "failed"})
 SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")

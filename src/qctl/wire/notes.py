@@ -11,6 +11,8 @@ from typing import Any
 
 # A drain's lease; renewed every third of it.
 LEASE_TTL_MS = 15_000
+# Whose a pause is, as far as the note goes; see pause_notes.py.
+HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 _EVENT_ID = re.compile(r"\d+-\d+")
 
 

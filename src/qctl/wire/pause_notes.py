@@ -13,14 +13,12 @@ from qctl.connect import Client
 from qctl.wire.events import Event, to_event
 from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.notes import noted_event, parse_holder
+from qctl.wire.notes import HOLDS, OVER, UNKNOWN, noted_event, parse_holder
 
 # Events read in one round trip, over all queues; of one queue some anyway.
 _WINDOW, _MIN_WINDOW = 1000, 50
 # With one queue that is as many as BullMQ keeps by default.
 _ROUNDS = 10
-
-HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 
 
 def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from qctl.connect import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.resp import SocketClient
+from qctl.wire.info import info_fields, master_of
 from qctl.wire.jobs import number, pairs
 
-INFO_REPLICATION = ("INFO", "replication")
 _SECTIONS = ("server", "memory", "persistence", "replication")
 _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write")
-# What names another product in INFO.
-_PRODUCTS = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,34 +72,6 @@ class ServerFacts:
     clock_error_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """Of a replica: its master's ``host:port``, and whether it is connected to it and in step."""
-
-    master: str
-    is_in_sync: bool
-
-    def __str__(self) -> str:
-        out_of_step = "" if self.is_in_sync else ", which it is not in sync with"
-        return f"a replica of {self.master}{out_of_step}"
-
-
-def read_upstream(client: Client) -> Upstream | None:
-    """What the first master that is connected to is a replica of; None for a master, and where
-    this user may not ask.
-    """
-    return upstream(client.masters()[0].pipeline([INFO_REPLICATION])[0])
-
-
-def upstream(reply: Any) -> Upstream | None:
-    """The same, by the answer to ``INFO_REPLICATION``."""
-    if isinstance(reply, ReplyError):
-        return None
-    info = _fields(str(reply))
-    master = _master(info)
-    return None if master is None else Upstream(master, info.get("master_link_status") == "up")
-
-
 def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     """Each master, in three round trips a master.
 
@@ -117,19 +86,6 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
         else _read(node)
         for node in nodes
     )
-
-
-def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Name and version of the server, from its INFO.
-
-    A server that is compatible with Redis gives the version of that Redis as ``redis_version``, and
-    its own beside it.
-    """
-    for field, name in _PRODUCTS.items():
-        if version := info.get(field):
-            return name, version.removeprefix("df-v")
-    version = info.get("redis_version")
-    return (info.get("server_name", "Redis").title() if version else None), version
 
 
 def run_ids(client: Client) -> frozenset[str] | None:
@@ -168,7 +124,7 @@ def _read(node: Client) -> ServerFacts:
     return ServerFacts(
         version=info.get("redis_version"),
         role=info.get("role"),
-        master=_master(info),
+        master=master_of(info),
         uptime_s=number(info.get("uptime_in_seconds")),
         used_memory_bytes=number(info.get("used_memory")),
         maxmemory_bytes=number(info.get("maxmemory")),
@@ -207,12 +163,6 @@ def _ms(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * 1000
 
 
-def _master(info: Mapping[str, str]) -> str | None:
-    if info.get("role") != "slave":
-        return None
-    return f"{info.get('master_host', '')}:{number(info.get('master_port')) or 0}"
-
-
 def _is_well(status: str | None) -> bool | None:
     return None if status is None else status == "ok"
 
@@ -229,13 +179,8 @@ def _info(node: Client) -> dict[str, str]:
             if is_outage(reply):
                 raise reply
             return {}
-        found |= _fields(str(reply))
+        found |= info_fields(str(reply))
     return found
-
-
-def _fields(info: str) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.splitlines() if line[:1] != "#")
-    return {name: value for name, colon, value in lines if colon}
 
 
 def _settings(node: Client) -> dict[str, str]:

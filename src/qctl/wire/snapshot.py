@@ -11,17 +11,15 @@ works for a user who has only ``@read``.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qctl.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker, number, raised, typed
+from qctl.wire.jobs import DELAY_FACTOR, is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import DELAY_FACTOR
-from qctl.wire.notes import Holder, parse_holder
-from qctl.wire.pause_notes import HOLDS, UNKNOWN, check_notes
+from qctl.wire.notes import HOLDS, UNKNOWN, Holder, parse_holder
 from qctl.wire.stalled_clock import StalledClock
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
@@ -158,11 +156,17 @@ def read_snapshots(
         for keys, first in zip(queues, firsts, strict=True)
         if _error(first) is None and first["meta"][0] is not None and _note(first) is not None
     }
-    pauses = check_notes(client, notes) if notes else {}
+    pauses = _whose_pauses(client, notes) if notes else {}
     return [
         _snapshot(keys, first, [next(replies) for _ in followup], pauses.get(keys))
         for keys, first, followup in zip(queues, firsts, followups, strict=True)
     ]
+
+
+def _whose_pauses(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:
+    from qctl.wire.pause_notes import check_notes  # noqa: PLC0415 - 3 ms that few need
+
+    return check_notes(client, notes)
 
 
 def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:

@@ -1,0 +1,69 @@
+"""INFO taken apart: its fields, which product answers, and whose replica it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connect import Client
+from qctl.errors import ReplyError
+from qctl.wire.jobs import number
+
+INFO_REPLICATION = ("INFO", "replication")
+# What names another product in INFO.
+_PRODUCTS = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly"}
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Of a replica: its master's ``host:port``, and whether it is connected to it and in step."""
+
+    master: str
+    is_in_sync: bool
+
+    def __str__(self) -> str:
+        out_of_step = "" if self.is_in_sync else ", which it is not in sync with"
+        return f"a replica of {self.master}{out_of_step}"
+
+
+def info_fields(reply: str) -> dict[str, str]:
+    """The fields of an answer to INFO."""
+    lines = (line.partition(":") for line in reply.splitlines() if line[:1] != "#")
+    return {name: value for name, colon, value in lines if colon}
+
+
+def master_of(info: Mapping[str, str]) -> str | None:
+    """Of a replica, the ``host:port`` of its master; None for a master."""
+    if info.get("role") != "slave":
+        return None
+    return f"{info.get('master_host', '')}:{number(info.get('master_port')) or 0}"
+
+
+def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Name and version of the server, from its INFO.
+
+    A server that is compatible with Redis gives the version of that Redis as ``redis_version``, and
+    its own beside it.
+    """
+    for field, name in _PRODUCTS.items():
+        if version := info.get(field):
+            return name, version.removeprefix("df-v")
+    version = info.get("redis_version")
+    return (info.get("server_name", "Redis").title() if version else None), version
+
+
+def read_upstream(client: Client) -> Upstream | None:
+    """What the first master that is connected to is a replica of; None for a master, and where
+    this user may not ask.
+    """
+    return upstream(client.masters()[0].pipeline([INFO_REPLICATION])[0])
+
+
+def upstream(reply: Any) -> Upstream | None:
+    """The same, by the answer to ``INFO_REPLICATION``."""
+    if isinstance(reply, ReplyError):
+        return None
+    info = info_fields(str(reply))
+    master = master_of(info)
+    return None if master is None else Upstream(master, info.get("master_link_status") == "up")
