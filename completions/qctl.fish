@@ -459,7 +459,7 @@ function __qctl_table
         case 'options:drain'
             printf '%s\n' \
                 '--then-restart	Restart the process once nothing is running' \
-                '--target	Process to restart, for example pm2:worker' \
+                '--target	Process to restart with --then-restart, for example pm2:worker. Without it nothing is restarted: the target names the queues to drain when none is named' \
                 '--timeout	Longest wait for running jobs: 30s, 10m, 2h' \
                 '--on-timeout	Then: put everything back, or restart anyway and bring interrupted jobs back' \
                 '--strategy	How: pause the queues meanwhile, or roll: one process after another, no pause. Default: roll for qctl: targets, else pause' \

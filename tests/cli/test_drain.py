@@ -186,6 +186,34 @@ def test_what_was_named_is_not_asked_about(qctl: Typed, app: None, client: Clien
     assert is_paused(client)
 
 
+@pytest.mark.parametrize("queues", [(), ("q",)])
+def test_a_target_that_is_not_restarted_is_noted(
+    qctl: Typed, app: None, queues: tuple[str, ...]
+) -> None:
+    ran = qctl("drain", *queues, "--target", "pm2:app", "--dry-run")
+    note = "pm2:app is not restarted: that needs --then-restart"
+    assert note in ran.out
+    assert note in qctl("drain", *queues, "--target", "pm2:app").err
+    ran = qctl("drain", *queues, "--target", "pm2:app", "--then-restart", "--dry-run")
+    assert "not restarted" not in ran.out
+
+
+def test_queues_that_cannot_be_found_are_to_be_named_for_the_same_command(
+    qctl: Typed, app: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker of the app is connected."""
+    monkeypatch.setattr(plan, "read_connections", lambda *_: targets.Connections((), {}, {}))
+    restart = qctl("restart", "pm2:app", "--prefix", "bull")
+    assert restart.code == 2
+    hint = "qctl drain QUEUE --then-restart --target pm2:app --prefix bull"
+    assert restart.err.endswith(f"try: name each of them: {hint}\n")
+    typed = hint.replace("QUEUE", "q").split()[1:]
+    done = json.loads(qctl(*typed, "--dry-run", "--json").out)
+    assert (done["queues"], done["target"]) == (["q"], "pm2:app")
+    alone = qctl("drain", "--target", "pm2:app")
+    assert alone.err.endswith("try: name each of them: qctl drain QUEUE\n")
+
+
 def test_a_target_from_the_config(
     qctl: Typed, app: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,13 @@ def test_a_timeout_after_a_restart_does_not_say_that_nothing_was_restarted() -> 
     assert told[-1] == f"{expected}; q running again"
 
 
+def test_only_a_restart_that_was_wanted_was_not_made() -> None:
+    timed_out = replace(REPORT, outcome="timeout", old_pids=(), new_pids=())
+    assert "still running, so nothing was restarted;" in lines(timed_out)[-1]
+    told = lines(replace(timed_out, target=None))[-1]
+    assert told == "timed out: jobs were still running; q running again"
+
+
 def test_a_restart_at_the_end_of_the_time_says_that_the_time_is_up() -> None:
     job = RunningJob("q", "1", "n", 1.0, 1_000, None, None)
     line = step_line(TimeUp(300.0, (job, job)))

@@ -20,7 +20,12 @@ app = new_app()
 
 TargetOption = Annotated[
     str | None,
-    typer.Option("--target", metavar="TARGET", help="Process to restart, for example pm2:worker"),
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="Process to restart with --then-restart, for example pm2:worker. Without it nothing "
+        "is restarted: the target names the queues to drain when none is named",
+    ),
 ]
 Timeout = Annotated[
     str, typer.Option("--timeout", metavar="D", help="Longest wait for running jobs: 30s, 10m, 2h")

@@ -47,6 +47,7 @@ class DrainPlan:
         left_behind: queues that a drain has paused which no longer runs, and left paused. This one
             takes them over.
         unchecked_user: the Redis user, if nobody can say whether it may do all of it.
+        not_restarted: a target that was named for a drain without a restart.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -58,6 +59,7 @@ class DrainPlan:
     mixed: Mapping[QueueKeys, str] = field(default_factory=dict)
     left_behind: frozenset[QueueKeys] = frozenset()
     unchecked_user: str = ""
+    not_restarted: str = ""
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -105,7 +107,9 @@ def make_plan(
         found, connections = _only_target(client, address, settings, names)
         guessed = found.label
     if found is not None and connections is not None:
-        names, was_guessed = _queues_of(found, connections, names, others, then_restart)
+        names, was_guessed = _queues_of(
+            found, connections, settings.prefix, names, others, then_restart
+        )
         if was_guessed and guessed:
             guessed += f" with {', '.join(names)}"
     if found is not None and then_restart and connections is not None:
@@ -132,6 +136,7 @@ def make_plan(
         # The default user has all rights, or nearly always.
         unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
         left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(s)),
+        not_restarted=found.label if found and target is not None and not then_restart else "",
     )
 
 
@@ -171,6 +176,7 @@ def _only_target(
 def _queues_of(
     target: Target,
     connections: Connections,
+    prefix: str,
     names: Sequence[str],
     others: Others,
     then_restart: bool,
@@ -183,10 +189,12 @@ def _queues_of(
     )
     if not names:
         if not serves:
+            # Named queues need no target to be drained, but a restart needs both.
+            restart = ("--then-restart", "--target", target.label) if then_restart else ()
             raise UsageError(
                 f"it is not clear which queues {target.label} serves",
                 why="none of its processes holds a worker connection that can be matched here",
-                hint=f"name them: qctl drain QUEUE … --target {target.label}",
+                hint=f"name each of them: {command(prefix, 'drain', 'QUEUE', *restart)}",
             )
         names, guessed = sorted(serves), True
     else:
@@ -290,6 +298,8 @@ def process_plans(
 
 
 def _warnings(plan: DrainPlan) -> Iterable[str]:
+    if plan.not_restarted:
+        yield f"{plan.not_restarted} is not restarted: that needs --then-restart"
     if plan.unchecked_user:
         yield (
             f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "

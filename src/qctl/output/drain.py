@@ -140,7 +140,7 @@ def waiting_lines(step: Waiting) -> list[str]:
 _HEADLINES = {
     "drained": "drained: nothing is running",
     "restarted": "restarted",
-    "timeout": "timed out: jobs were still running, so nothing was restarted",
+    "timeout": "timed out: jobs were still running",
     "refused": "refused",
     "aborted": "aborted",
 }
@@ -204,7 +204,9 @@ def _headline(report: DrainReport, prefix: str) -> str:
     elif report.outcome == "timeout" and report.new_pids:
         # The queue had to be paused anew before the next one.
         done = counted(len(report.new_pids), "process", "processes")
-        text = f"timed out: jobs were still running after {done} had been restarted"
+        text = f"{text} after {done} had been restarted"
+    elif report.outcome == "timeout" and report.target:
+        text = f"{text}, so nothing was restarted"
     parts = [text]
     unserved = report.unserved or ()
     if report.resumed is not False:
