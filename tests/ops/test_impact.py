@@ -365,3 +365,24 @@ def test_of_many_queues_only_those_at_work_are_drained(store: Client, apps: Apps
     told = ask(store)
     # Nothing to drain, and no target that could be named.
     assert (told.verdict.word, told.verdict.commands) == ("safe", ())
+
+
+def test_a_restart_of_redis_shows_nothing_of_how_long_a_start_takes(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "completed")
+    real = impact.read_servers
+
+    def started(up_s: int | None) -> None:
+        monkeypatch.setattr(
+            impact, "read_servers", lambda c: tuple(replace(s, uptime_s=up_s) for s in real(c))
+        )
+
+    # The connection is 5 s old.
+    apps.processes = [replace(PROCESS, started_at_ms=now_ms() - 8000)]
+    started(3600)
+    told = ask(store, "q").downtime
+    assert (told.boot_is_assumed, round(told.boot_s[1])) == (False, 5)
+    for up_s in (5, None):
+        started(up_s)
+        assert ask(store, "q").downtime.boot_is_assumed

@@ -155,6 +155,7 @@ class _Look:
         self._scope = scope
         self._settings = settings
         self._now_ms, self._behind_ms = int(time.time() * 1000), 0
+        self._redis_up_s: float | None = None
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
         self.remarks: list[str] = []
         self._agendas = self._or_remark("what is scheduled", self._read_agendas)
@@ -183,9 +184,9 @@ class _Look:
         queues = queues_beside(scope, self._active, self._agendas or ())
         held = [job for job in self._active if not job.is_orphan]
         remaining = [self._remaining(job) for job in held]
-        times = downtime(target, scope.connections, remaining, self._now_ms)
-        away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
         data = self._or_remark("how safe the data is", self._data)
+        times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
+        away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
         worst = tuple(job for job in jobs if job.interrupted)
         best = tuple(job for job in jobs if job.interrupted_if_handled)
         is_timed = kill_after_s is not None
@@ -345,6 +346,9 @@ class _Look:
         servers = read_servers(self._client)
         # Where this host's clock is slow, what is due is due sooner.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
+        up_s = [server.uptime_s for server in servers if server.uptime_s is not None]
+        if len(up_s) == len(servers):
+            self._redis_up_s = min(up_s, default=None)
         if any(server.role is None for server in servers):
             self.remarks.append(
                 "how safe the data is cannot be told: this Redis user may not call INFO (grant it: "

@@ -14,7 +14,10 @@ from qctl.ops.targets import Connections, Target
 
 # Where the last start does not tell: a small app at its best, a larger one.
 BOOT_S = (0.3, 5.0)
-# A worker that connected later than this after the start of its process did so for other reasons.
+# Workers connect soon after the start of their process. A connection that is later than this may be
+# a slow start, or one in place of a lost one: Redis does not tell which.
+_SURE_BOOT_S = 10.0
+# A later one still is not from the start of the process.
 _LONGEST_BOOT_S = 60.0
 
 
@@ -49,15 +52,17 @@ def downtime(
     connections: Connections | None,
     remaining: Sequence[Sequence[float]],
     now_ms: int,
+    redis_up_s: float | None,
 ) -> Downtime:
     """How long each way takes.
 
     Args:
         remaining: of each running job, how long comparable ones still ran, ascending, in seconds.
         now_ms: by this host's clock, epoch milliseconds.
+        redis_up_s: since the last start of a master; None when Redis does not tell.
     """
     processes = target.processes if target else ()
-    boot_s, is_assumed = _boot_s(processes, connections, now_ms)
+    boot_s, is_assumed = _boot_s(processes, connections, now_ms, redis_up_s)
     p50_s, p95_s = all_ended_s(remaining, 0.5), all_ended_s(remaining, 0.95)
     again_s = boot_s[1] + SETTLE_S
     is_possible, why_not = _roll(target, connections)
@@ -88,20 +93,36 @@ def _plain_s(
 
 
 def _boot_s(
-    processes: Sequence[ManagedProcess], connections: Connections | None, now_ms: int
+    processes: Sequence[ManagedProcess],
+    connections: Connections | None,
+    now_ms: int,
+    redis_up_s: float | None,
 ) -> tuple[tuple[float, float], bool]:
-    """How long they took the last time: CLIENT LIST tells the age of a connection, in seconds."""
-    took = []
+    """How long they took the last time: CLIENT LIST tells the age of a connection, in seconds.
+
+    A connection is renewed when Redis restarts or drops it, so that the start of a process took as
+    long as its age tells, or less.
+    """
+    sure, limits = [], []
     for process in processes:
         workers = connections.owned.get(process.key, ()) if connections else ()
-        if workers and process.started_at_ms is not None:
-            up_s = (now_ms - process.started_at_ms) / 1000
-            took.append(up_s - max(worker.age_s for worker in workers))
-    known = [seconds for seconds in took if -1 <= seconds <= _LONGEST_BOOT_S]
-    if not known:
-        return BOOT_S, True
-    least, most = max(min(known) - 1, 0.0), max(*known, 0.0) + 2
-    return (round(max(least, 0.1), 1), round(most, 1)), False
+        if not workers or process.started_at_ms is None:
+            continue
+        up_s = (now_ms - process.started_at_ms) / 1000
+        if redis_up_s is not None and redis_up_s < up_s:
+            # No connection can be from the start of the process.
+            continue
+        took_s = up_s - max(worker.age_s for worker in workers)
+        if -1 <= took_s <= _SURE_BOOT_S and redis_up_s is not None:
+            sure.append(took_s)
+        elif -1 <= took_s <= _LONGEST_BOOT_S:
+            limits.append(took_s)
+    if sure:
+        least, most = max(min(sure) - 1, 0.1), max(*sure, 0.0) + 2
+        return (round(least, 1), round(most, 1)), False
+    # All are of one app, so the shortest of them is nearest to the truth.
+    most = max(BOOT_S[1], min(limits) + 2) if limits else BOOT_S[1]
+    return (BOOT_S[0], round(most, 1)), True
 
 
 def _roll(target: Target | None, connections: Connections | None) -> tuple[bool | None, str]:
