@@ -53,6 +53,18 @@ def begin(client: Client) -> None:
     client.call("RPUSH", Q.logs("1"), "first")
 
 
+def await_all(client: Client, running: dict[str, Running]) -> None:
+    """Wait until all of them follow the queue: at its start a command that fails is no follower."""
+    for name in ("status", "wait", "wait-job", "logs"):
+        wait_until(lambda name=name: running[name].said, f"{name} to be up", timeout_s=60)
+
+    def is_followed() -> bool:
+        client.call("XADD", Q("events"), "*", "event", "stirred")
+        return "stirred" in running["events"].said
+
+    wait_until(is_followed, "events to be up", timeout_s=60)
+
+
 def finish(client: Client) -> None:
     client.call("RPUSH", Q.logs("1"), "last")
     client.call("LREM", Q("active"), 1, "1")
@@ -82,6 +94,7 @@ def test_their_connections_are_cut(
 ) -> None:
     begin(client)
     running = start(redis_url)
+    await_all(client, running)
     port = int(redis_url.rpartition(":")[2].partition("/")[0])
     for each in running.values():
         for _ in range(3):
@@ -96,15 +109,7 @@ def test_a_failover(pair: Pair, start: Callable[[str], dict[str, Running]]) -> N
     with contextlib.closing(connect(pair.master.url)[1]) as client:
         begin(client)
         running = start(pair.url)
-        wait_until(lambda: running["status"].said, "status to be up", timeout_s=60)
-        wait_until(lambda: running["wait"].said, "the wait to be up", timeout_s=60)
-        wait_until(lambda: running["logs"].said, "the log to be followed", timeout_s=60)
-
-        def is_followed() -> bool:
-            client.call("XADD", Q("events"), "*", "event", "stirred")
-            return "stirred" in running["events"].said
-
-        wait_until(is_followed, "events to be up", timeout_s=60)
+        await_all(client, running)
         client.call("WAIT", 1, 10_000)
     pair.sentinel.call("SENTINEL", "FAILOVER", "main")
     wait_until(
