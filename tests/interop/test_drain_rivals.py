@@ -133,3 +133,24 @@ def test_ignoring_the_other_queue_drains_one_alone(lab: Lab) -> None:
     assert done.report["queues"] == ["a"]
     lab.prove(a, "a")
     lab.prove(b, "b")
+
+
+def test_apps_of_both_lines_on_one_queue(lab: Lab) -> None:
+    """Whichever of them has opened the queue last, and whichever is to be restarted."""
+    for version, installed in ((5, "5.81.5"), (6, "6.7.0")):
+        package = lab.folder / f"v{version}/node_modules/bullmq/package.json"
+        package.parent.mkdir(parents=True)
+        package.write_text(f'{{"version": "{installed}"}}')
+        folder = {"cwd": str(lab.folder / f"v{version}")}
+        lab.app(f"app{version}", version=version, options=folder)
+    for version in (5, 6):
+        lab.add(0, version=version)
+        meta = lab.client.call("HGET", lab.keys()("meta"), "version")
+        assert meta.startswith(f"bullmq:{version}.")
+        for words in (("pause", "q"), ("restart", "pm2:app5"), ("restart", "pm2:app6")):
+            done = lab.qctl(*words)
+            assert done.code == 5, done
+            assert "pm2:app5 has 5.81.5" in done.err
+            assert "pm2:app6 has 6.7.0" in done.err
+    assert not lab.is_paused()
+    assert lab.qctl("pause", "q", "--mixed-versions").code == 0

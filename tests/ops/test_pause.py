@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from qctl.connect import Client
+from qctl.config import Settings, TargetConfig
+from qctl.connect import Address, Client
 from qctl.errors import NotFoundError, RefusedError
-from qctl.ops.pause import pause_queues, resume_queues
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops import attribution, inspect
+from qctl.ops import pause as ops
+from qctl.ops.pause import resume_queues
+from qctl.ops.plan import make_plan
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.transitions import hold_lease, pause
+from tests.ops.test_doctor_processes import APP
 from tests.wire.build import Q, holder, is_paused, put, row
 
 OTHER = QueueKeys("bull", "other")
+HOST = Settings(pm2_home=Path("/nonexistent"))
+
+
+def pause_queues(client: Client, prefix: str, names: Sequence[str], **options: Any) -> Any:
+    settings = replace(options.pop("settings", HOST), prefix=prefix)
+    return ops.pause_queues(client, settings, names, db=0, **options)
 
 
 @pytest.fixture
@@ -133,6 +150,50 @@ def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(two:
     put(two, "10")
     assert not pause_queues(two, "bull", ["q"])[0].changed
     assert row(two, "paused") == ["10", "9"]
+
+
+@pytest.fixture
+def both(two: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A host on which two apps serve ``q``, one with BullMQ 5 and one with BullMQ 6."""
+    apps = [app_with(tmp_path / version, version) for version in ("5.81.5", "6.7.0")]
+    monkeypatch.setattr(inspect, "managed_processes", lambda _: (apps, ()))
+    targets = tuple(TargetConfig(app.name, app.target, ("q",)) for app in apps)
+    return replace(HOST, targets=targets)
+
+
+def app_with(folder: Path, version: str) -> ManagedProcess:
+    package = folder / "node_modules/bullmq/package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(f'{{"version": "{version}"}}')
+    return replace(APP, target=f"pm2:{version}", name=version, cwd=str(folder))
+
+
+@pytest.mark.parametrize("version", ["bullmq:5.81.5", "bullmq:6.7.0", None])
+def test_what_processes_have_installed_counts_whichever_was_there_last(
+    two: Client, both: Settings, version: str | None
+) -> None:
+    two.call("HDEL", Q("meta"), "version")
+    if version:
+        two.call("HSET", Q("meta"), "version", version)
+    with pytest.raises(RefusedError, match=r"pm2:5.81.5 has 5.81.5.*pm2:6.7.0 has 6.7.0"):
+        pause_queues(two, "bull", ["other", "q"], settings=both)
+    assert not is_paused(two, OTHER)
+    with pytest.raises(RefusedError, match=r"pm2:5.81.5 has 5.81.5.*pm2:6.7.0 has 6.7.0"):
+        make_plan(two, Address(), both, ["q"], target=None, then_restart=False)
+    (done,) = pause_queues(two, "bull", ["q"], settings=both, mixed_versions=True)
+    assert len(done.warnings) == 1
+    # One that is paused already is not refused.
+    assert pause_queues(two, "bull", ["q"], settings=both)[0].warnings == ()
+
+
+def test_processes_that_cannot_be_seen_do_not_keep_a_pause_from_being_made(
+    two: Client, both: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(attribution, "holders", deny)
+    assert pause_queues(two, "bull", ["q"], settings=both)[0].changed
 
 
 def test_bullmq_pro_counts_its_versions_itself(two: Client) -> None:

@@ -36,9 +36,14 @@ def pause(
     """
     from qctl.ops.pause import pause_queues  # noqa: PLC0415 - not for --help
 
-    _, client = env.redis()
+    address, client = env.redis()
     results = pause_queues(
-        client, env.settings.prefix, queues, dry_run=dry_run, mixed_versions=mixed_versions
+        client,
+        env.settings,
+        queues,
+        db=address.db,
+        dry_run=dry_run,
+        mixed_versions=mixed_versions,
     )
     _show(env, results, dry_run=dry_run)
 

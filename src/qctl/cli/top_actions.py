@@ -52,12 +52,12 @@ class CommandActions:
 
     def pause(self, queue: str) -> Proposal:
         client = self._client()
-        prefix = self._prefix
+        settings, db = self._env.settings, self._env.redis()[0].db
 
         def carry(_: Stop) -> Iterator[Told]:
-            yield from _told(pause_queues(client, prefix, [queue]))
+            yield from _told(pause_queues(client, settings, [queue], db=db))
 
-        planned = pause_queues(client, prefix, [queue], dry_run=True)
+        planned = pause_queues(client, settings, [queue], db=db, dry_run=True)
         return self._proposal(f"Pause {queue}?", _lines(planned, planned_line), carry)
 
     def resume(self, queue: str) -> Proposal:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from qctl.config import TargetConfig
 from qctl.connect import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
@@ -71,3 +72,26 @@ def queues_served(
         if process is not None:
             served.setdefault(process.key, set()).add(worker.queue)
     return served
+
+
+def serving(
+    processes: Iterable[ManagedProcess],
+    connected: Mapping[str, Collection[str]],
+    targets: Iterable[TargetConfig],
+    names: Collection[str],
+) -> dict[ManagedProcess, frozenset[str]]:
+    """The running processes that serve any of these queues, with the names of these queues.
+
+    Args:
+        connected: see ``queues_served``.
+        targets: what the config says that processes serve; it counts as well.
+    """
+    configured: dict[str, set[str]] = {}
+    for target in targets:
+        configured.setdefault(target.process, set()).update(target.queues)
+    found = {}
+    for process in processes:
+        served = {*connected.get(process.key, ()), *configured.get(process.target, ())}
+        if process.pid and served & set(names):
+            found[process] = frozenset(served & set(names))
+    return found

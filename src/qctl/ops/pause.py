@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qctl.config import Settings
 from qctl.connect import Client
 from qctl.errors import RefusedError
 from qctl.ops.lookup import find_queues, require_bullmq
@@ -39,15 +40,17 @@ class PauseResult:
 
 def pause_queues(
     client: Client,
-    prefix: str,
+    settings: Settings,
     names: Sequence[str],
     *,
+    db: int,
     dry_run: bool = False,
     mixed_versions: bool = False,
 ) -> list[PauseResult]:
     """Stop workers from taking jobs of these queues; running jobs go on.
 
     Args:
+        db: the Redis database.
         mixed_versions: also a queue on which BullMQ 5 and BullMQ 6 both work.
 
     Raises:
@@ -55,9 +58,9 @@ def pause_queues(
         RefusedError: one is Bull 3/4's, or of both lines of BullMQ, or this Redis user lacks a
             right; then none is paused.
     """
-    snapshots = find_queues(client, prefix, names)
+    snapshots = find_queues(client, settings.prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)
-    mixed = require_safe_pause(client, snapshots, accept=mixed_versions)
+    mixed = require_safe_pause(client, snapshots, settings, db, accept=mixed_versions)
     # What is paused must be resumed, too.
     require_rights(
         client, [s.keys for s in snapshots], rights.PAUSE, what="a pause with its resume"

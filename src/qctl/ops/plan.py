@@ -18,7 +18,7 @@ from qctl.ops.rights import require_rights
 from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
-from qctl.ops.versions import installed_by_queue, require_safe_pause
+from qctl.ops.versions import require_safe_pause
 from qctl.wire import rights
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.keys import QueueKeys
@@ -120,11 +120,7 @@ def make_plan(
     is_granted = _preflight(client, snapshots)
     mixed: dict[QueueKeys, str] = {}
     if strategy != "roll":
-        processes = found.processes if found else ()
-        served = {p: connections.queues_of([p]) if connections else () for p in processes}
-        mixed = require_safe_pause(
-            client, snapshots, installed=installed_by_queue(served), accept=mixed_versions
-        )
+        mixed = require_safe_pause(client, snapshots, settings, address.db, accept=mixed_versions)
     return DrainPlan(
         snapshots=tuple(snapshots),
         target=found if then_restart else None,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
+from qctl.config import Settings
 from qctl.connect import Client
-from qctl.errors import RefusedError
+from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.commands import command
+from qctl.wire.clients import list_workers
 from qctl.wire.jobs import number
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
@@ -17,8 +19,6 @@ from qctl.wire.versions import Traces, of_other_libraries, read_traces
 
 # Older traces may be from before an update.
 LATELY_MS = 600_000
-
-Installed = Mapping[str, Sequence[tuple[str, str]]]
 
 
 def installed_by_queue(
@@ -31,6 +31,35 @@ def installed_by_queue(
         for name in names if version is not None else ():
             found.setdefault(name, []).append((process.target, str(version)))
     return found
+
+
+def _installed(
+    client: Client, settings: Settings, db: int, names: Collection[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """The same for all processes of this host that are seen to serve these queues.
+
+    None where that cannot be read: the other traces are in Redis, and a pause must not fail for it.
+
+    Raises:
+        UnreachableError: Redis is away.
+    """
+    from qctl.ops.attribution import holders, queues_served, serving  # noqa: PLC0415 - psutil
+    from qctl.ops.inspect import managed_processes  # noqa: PLC0415 - most of status
+
+    try:
+        processes, _ = managed_processes(settings)
+        if not processes:
+            return {}
+        workers = list_workers(client, settings.prefix, names, db) or ()
+        connected = queues_served(workers, holders(client, settings.prefix, workers, processes))
+    except UnreachableError:
+        raise
+    except Exception as error:
+        # psutil raises what it likes.
+        if isinstance(error, ReplyError) and is_outage(error):
+            raise
+        return {}
+    return installed_by_queue(serving(processes, connected, settings.targets, names))
 
 
 def version_signs(
@@ -67,8 +96,9 @@ def version_signs(
 def require_safe_pause(
     client: Client,
     snapshots: Sequence[QueueSnapshot],
+    settings: Settings,
+    db: int,
     *,
-    installed: Installed | None = None,
     accept: bool = False,
 ) -> dict[QueueKeys, str]:
     """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
@@ -77,6 +107,8 @@ def require_safe_pause(
     is paused already is not refused: a pause by qctl can only bring its jobs together.
 
     Args:
+        settings: whose process managers tell what is installed.
+        db: the Redis database.
         accept: pause them all the same.
 
     Returns:
@@ -85,17 +117,18 @@ def require_safe_pause(
     Raises:
         RefusedError: both lines work on one, and ``accept`` is False.
     """
-    doubtful = [s for s in snapshots if not s.paused and _is_of_bullmq_6(s)]
-    if not doubtful:
+    running = [snapshot for snapshot in snapshots if not snapshot.paused]
+    if not running:
         return {}
-    queues = [snapshot.keys for snapshot in doubtful]
+    queues = [snapshot.keys for snapshot in running]
+    installed = _installed(client, settings, db, [keys.name for keys in queues])
     traces = read_traces(client, queues, int(time.time() * 1000) - LATELY_MS)
     others = of_other_libraries(client, queues)
     warnings = {}
-    for snapshot in doubtful:
+    for snapshot in running:
         keys = snapshot.keys
-        signs = version_signs(snapshot, traces[keys], (installed or {}).get(keys.name, ()))
-        if not signs[5] or keys in others:
+        signs = version_signs(snapshot, traces[keys], installed.get(keys.name, ()))
+        if not (signs[5] and signs[6]) or keys in others:
             continue
         both = (
             f"{keys.name}: BullMQ 5 ({'; '.join(signs[5])}) and BullMQ 6 ({'; '.join(signs[6])}) "
@@ -114,7 +147,3 @@ def require_safe_pause(
             "6 has added since the pause"
         )
     return warnings
-
-
-def _is_of_bullmq_6(snapshot: QueueSnapshot) -> bool:
-    return (number((snapshot.client_version or "").partition(".")[0]) or 0) >= 6

@@ -162,19 +162,12 @@ class Look:
         return self.once("served", self._read_served)
 
     def _read_served(self) -> Mapping[ManagedProcess, frozenset[str]]:
-        from qctl.ops.attribution import queues_served  # noqa: PLC0415 - psutil, 30 ms
+        from qctl.ops.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
         processes = self.all_processes if self.chosen is None else self.chosen
         connected = queues_served(self.workers, self.holders)
-        looked_at = {snapshot.keys.name for snapshot in self.snapshots}
-        configured: dict[str, set[str]] = {}
-        for target in self.settings.targets:
-            configured.setdefault(target.process, set()).update(target.queues)
-        found = {}
-        for process in processes:
-            names = connected.get(process.key, set()) | configured.get(process.target, set())
-            if process.pid and names & looked_at:
-                found[process] = frozenset(names & looked_at)
+        names = {snapshot.keys.name for snapshot in self.snapshots}
+        found = serving(processes, connected, self.settings.targets, names)
         if not found:
             raise NotHereError("no managed process of this host is seen to serve these queues")
         return found
