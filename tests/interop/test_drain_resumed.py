@@ -90,6 +90,15 @@ def test_a_queue_that_is_to_stay_paused_does(lab: Lab) -> None:
     assert (done.code, done.report["resumed"], done.report["paused_again"]) == (0, False, 1)
     assert lab.is_paused()
     assert "resumed while pm2:app started" in done.report["notes"][0]
+    verdict = lab.qctl("impact", "q", "--json").json["verdict"]
+    assert (verdict["word"], verdict["commands"]) == (
+        "drain first",
+        ["qctl restart pm2:app --keep-paused"],
+    )
+    assert verdict["reasons"][0].startswith("a restart ends the pause of q: pm2:app resumes it")
+    # As it says, also of a pause that is not the drain's.
+    assert lab.qctl("restart", "pm2:app", "--keep-paused").code == 0
+    assert lab.is_paused()
     assert lab.qctl("resume", "q").code == 0
     lab.prove(added)
 

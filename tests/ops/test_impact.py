@@ -15,12 +15,13 @@ from qctl.config import Settings, TargetConfig
 from qctl.connect import Client, connect, parse_url
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import impact, scope, targets
+from qctl.ops import impact, resumers, scope, targets
 from qctl.ops.impact import Assessment, Impact, assess
 from qctl.ops.interruption import JobRef
 from qctl.ops.targets import Connections
 from qctl.wire import heartbeats
 from qctl.wire.clients import ForeignWorker, WorkerClient, client_name
+from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.lists import DELAY_FACTOR
 from tests.ops.test_interruption import BEAT, PROCESS
@@ -386,3 +387,32 @@ def test_a_restart_of_redis_shows_nothing_of_how_long_a_start_takes(
     for up_s in (5, None):
         started(up_s)
         assert ask(store, "q").downtime.boot_is_assumed
+
+
+def test_a_start_that_ends_a_pause_is_not_safe(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1")
+    store.call("HSET", Q("meta"), "paused", 1)
+    at_ms = 1_700_000_000_000
+    record_starts(store, "bull", "pm2:another", at_ms, resumed=["q"], kept=[])
+    record_starts(store, "bull", "pm2:app", at_ms, resumed=["other"], kept=[])
+    assert ask(store, "q").verdict.word == "safe"
+    record_starts(store, "bull", "pm2:app", at_ms, resumed=["q"], kept=[])
+    told = ask(store, "q").verdict
+    assert told.word == "drain first"
+    assert told.reasons == (
+        "a restart ends the pause of q: pm2:app resumes it when it starts, as seen at 2023-11-14 "
+        "22:13:20 UTC",
+    )
+    assert told.commands == ("qctl restart pm2:app --keep-paused",)
+    # With another queue that is to run.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    put(store, "1", "completed", keys=OTHER)
+    assert ask(store, "q").verdict.commands == ("qctl restart pm2:app", "qctl pause q")
+
+    def denied(*_: Any) -> Any:
+        raise ReplyError("NOPERM no permissions")
+
+    monkeypatch.setattr(resumers, "read_resumers", denied)
+    assert "whether its start ends a pause cannot be told" in look(store, "q").remarks[0]

@@ -14,7 +14,10 @@ from qctl.connect import parse_url
 
 # What else the commands take that are recommended; other words that begin with a dash are names.
 _OPTIONS = frozenset(
-    {"--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others", "--full"}
+    {
+        *("--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"),
+        *("--full", "--keep-paused"),
+    }
 )
 # Those of the command that runs, of which a process has one.
 _typed: Settings | None = None

@@ -32,6 +32,7 @@ from qctl.ops.outage import Downtime, downtime
 from qctl.ops.past_restarts import LastRestart, past_restarts, told
 from qctl.ops.plan import process_plans
 from qctl.ops.recovery import Recovery, recovery_of
+from qctl.ops.resumers import ends_pauses
 from qctl.ops.safety import DataSafety, data_safety
 from qctl.ops.scope import Scope, find_scope
 from qctl.ops.steps import ProcessPlan
@@ -39,6 +40,7 @@ from qctl.ops.unaffected import QueueImpact, moved_meanwhile, queues_beside
 from qctl.ops.verdict import Verdict, judge
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.agenda import Agenda, read_agendas
+from qctl.wire.drain_record import Resumer
 from qctl.wire.keys import QueueKeys
 from qctl.wire.server import read_servers
 from qctl.wire.stalled_clock import read_clocks
@@ -229,6 +231,7 @@ class _Look:
                 probably=best if handles else None,
                 # Only what is safe otherwise needs the second look.
                 moved=() if worst or is_gapless else self._moved(),
+                resumers=self._or_remark("whether its start ends a pause", self._resumers) or (),
                 downtime=times,
                 data=data,
                 is_gapless=is_gapless,
@@ -264,6 +267,9 @@ class _Look:
             names = connections.queues_of([process])
             served[process] = [keys for keys in self._keys if keys.name in names]
         return tuple(map(told, past_restarts(self._client, served)))
+
+    def _resumers(self) -> list[Resumer]:
+        return ends_pauses(self._client, self._scope, self._settings.prefix)
 
     # What is scheduled
 

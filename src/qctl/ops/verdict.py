@@ -15,9 +15,11 @@ from qctl.connect import Address
 from qctl.ops.commands import command
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.outage import Downtime
+from qctl.ops.resumers import habit
 from qctl.ops.safety import DataSafety
 from qctl.ops.scope import Scope
 from qctl.ops.unaffected import QueueImpact
+from qctl.wire.drain_record import Resumer
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 # How long a drain waits unless it is told otherwise.
@@ -52,6 +54,7 @@ def judge(
     interrupted: Sequence[JobAtRisk],
     probably: Sequence[JobAtRisk] | None,
     moved: Sequence[str],
+    resumers: Sequence[Resumer],
     downtime: Downtime,
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
@@ -65,21 +68,28 @@ def judge(
         interrupted: at worst.
         probably: those of them that are, where the workers are known to finish their jobs.
         moved: queues that looked idle, and in which a job has moved while they were looked at.
+        resumers: paused queues that the target resumes when it starts.
         data: of each master; None when it cannot be told.
         prefix: of the queues.
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
     say = partial(command, prefix)
-    endangered = tuple(
-        _endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say)
+    endangered = (
+        *_endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say),
+        *(f"a restart ends the pause of {each.queue}: {habit(each)}" for each in resumers),
     )
     against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
     if against:
         instead = _instead(scope, queues, downtime, data or (), say, address)
         return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(dict.fromkeys(instead)))
     if endangered:
-        return Verdict(DRAIN_FIRST, endangered, _drain(scope, queues, address, say))
+        # It leaves all queues of the target paused, so no other may run.
+        stay = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
+        again = () if stay else (say("pause", each.queue) for each in resumers)
+        return Verdict(
+            DRAIN_FIRST, endangered, (*_drain(scope, queues, address, say, *stay), *again)
+        )
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     # Those that run are other workers', and a retry of one may come here.
     running = "no running job is its own" if any(q.active for q in queues) else "no job is running"

@@ -11,6 +11,7 @@ from qctl.ops.commands import quoted
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
+from qctl.ops.resumers import habit
 from qctl.ops.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
@@ -138,14 +139,11 @@ def resumes_at_start(look: Look) -> Iterator[Finding]:
     for resumer in resumers:
         if resumer.queue not in names:
             continue
-        seen_at = moment(resumer.at_ms)
         yield Finding(
             severity="warning",
             subject=queue(resumer.queue),
-            what=f"{resumer.target} resumes it when it starts"
-            + (f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else "")
-            + ": every start of that app ends a pause",
-            evidence={"target": resumer.target, "seen_at": seen_at},
+            what=f"{habit(resumer)}: every start of that app ends a pause",
+            evidence={"target": resumer.target, "seen_at": moment(resumer.at_ms)},
             remedy="take the call of resume() out of the start of the app",
         )
 
