@@ -371,7 +371,7 @@ function __qctl_table
         case 'options:jobs add'
             printf '%s\n' \
                 '--data	Its payload; @FILE, or - for stdin' \
-                '--delay	Run it no sooner than after 30s, 2h' \
+                '--delay	Run it no sooner than after 30s, 2h, or seconds' \
                 '--priority	1 (most urgent) to 2097151; 0 before all' \
                 '--attempts	Runs allowed through failures' \
                 '--backoff	Before a retry: exponential:60s' \
@@ -460,14 +460,14 @@ function __qctl_table
             printf '%s\n' \
                 '--then-restart	Restart the process once nothing is running' \
                 '--target	Process to restart with --then-restart, for example pm2:worker. Without it nothing is restarted: the target names the queues to drain when none is named' \
-                '--timeout	Longest wait for running jobs: 30s, 10m, 2h' \
+                '--timeout	Longest wait for running jobs: 30s, 10m, 2h, or seconds' \
                 '--on-timeout	Then: put everything back, or restart anyway and bring interrupted jobs back' \
                 '--strategy	How: pause the queues meanwhile, or roll: one process after another, no pause. Default: roll for qctl: targets, else pause' \
                 '--include-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--ignore-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
-                '--keep-paused	Leave the queues paused at the end' \
+                '--keep-paused	Leave the queues paused at the end, if all went well; after a timeout, Ctrl-C or a failure they are resumed' \
                 '--mixed-versions	Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs' \
-                '--yes	Do not ask' \
+                '--yes	Do not ask about a target or queues that were guessed' \
                 '--dry-run	Show the plan and write nothing' \
                 '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
@@ -504,14 +504,14 @@ function __qctl_table
             true
         case 'options:restart'
             printf '%s\n' \
-                '--timeout	Longest wait for running jobs: 30s, 10m, 2h' \
+                '--timeout	Longest wait for running jobs: 30s, 10m, 2h, or seconds' \
                 '--on-timeout	Then: put everything back, or restart anyway and bring interrupted jobs back' \
                 '--strategy	How: pause the queues meanwhile, or roll: one process after another, no pause. Default: roll for qctl: targets, else pause' \
                 '--include-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
                 '--ignore-others	Queues the process serves that were not named: drain them too, or let their jobs be interrupted. Without either: refuse' \
-                '--keep-paused	Leave the queues paused at the end' \
+                '--keep-paused	Leave the queues paused at the end, if all went well; after a timeout, Ctrl-C or a failure they are resumed' \
                 '--mixed-versions	Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs' \
-                '--yes	Do not ask' \
+                '--yes	No effect: a named target is not asked about' \
                 '--dry-run	Show the plan and write nothing' \
                 '--confirm	The context\'s name, where it is asked for' \
                 '--redis	Redis' \
@@ -737,7 +737,7 @@ function __qctl_table
         case 'options:wait'
             printf '%s\n' \
                 '--for	What to wait for' \
-                '--timeout	Give up after 30s, 10m, 2h (exit 4)' \
+                '--timeout	Give up after 30s, 10m, 2h, or seconds (exit 4)' \
                 '--include-delayed	empty: also nothing delayed (but by schedulers) or waiting for children' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +125,30 @@ def test_a_dry_run_of_restart_needs_no_yes(qctl: Typed, app: None) -> None:
     assert ran.code == 0
     told = json.loads(ran.out)
     assert (told["queues"], told["target"]) == (["q"], "pm2:app")
+
+
+def test_only_a_drain_that_succeeds_leaves_the_queue_paused(
+    qctl: Typed, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(client, "run", "active", lock="t")
+    ran = qctl("drain", "q", "--keep-paused", "--timeout", "0.2")
+    assert (ran.code, is_paused(client)) == (4, False)
+    for verb in ("drain", "restart"):
+        qctl(verb, "--help")
+        told = " ".join(capsys.readouterr().out.split())
+        assert "paused at the end, if all went well; after a" in told
+    client.call("DEL", Q("active"))
+    assert (qctl("drain", "q", "--keep-paused").code, is_paused(client)) == (0, True)
+
+
+def test_a_drain_that_cannot_show_its_plan_does_not_begin(
+    qctl: Typed, redis_url: str, client: Client
+) -> None:
+    script = f"{sys.executable} -m qctl drain q --redis {redis_url} 2>/dev/full"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert not is_paused(client)
+    assert client.call("KEYS", "qctl:*") == []
 
 
 @pytest.mark.parametrize("output", ["json", "ndjson"])

@@ -284,7 +284,11 @@ def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) 
     [
         (("nosuch",), 3, "no queue is called 'nosuch'"),
         (("q", "--target", "pm2:nosuch"), 3, "nosuch"),
-        (("q", "--away", "soon"), 2, "--away 'soon' is not a duration"),
+        (
+            ("q", "--away", "soon"),
+            2,
+            "--away 'soon' is not a duration\nit is a number of seconds, or",
+        ),
     ],
 )
 def test_exit_codes(

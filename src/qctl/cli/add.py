@@ -24,7 +24,10 @@ def add(
         typer.Option("--data", metavar="JSON", help="Its payload; @FILE, or - for stdin"),
     ] = None,
     delay: Annotated[
-        str | None, typer.Option("--delay", metavar="D", help="Run it no sooner than after 30s, 2h")
+        str | None,
+        typer.Option(
+            "--delay", metavar="D", help="Run it no sooner than after 30s, 2h, or seconds"
+        ),
     ] = None,
     priority: Annotated[
         int | None,

@@ -28,7 +28,10 @@ TargetOption = Annotated[
     ),
 ]
 Timeout = Annotated[
-    str, typer.Option("--timeout", metavar="D", help="Longest wait for running jobs: 30s, 10m, 2h")
+    str,
+    typer.Option(
+        "--timeout", metavar="D", help="Longest wait for running jobs: 30s, 10m, 2h, or seconds"
+    ),
 ]
 OnTimeout = Annotated[
     Literal["abort", "restart"],
@@ -56,9 +59,17 @@ Strategy = Annotated[
     ),
 ]
 KeepPaused = Annotated[
-    bool, typer.Option("--keep-paused", help="Leave the queues paused at the end")
+    bool,
+    typer.Option(
+        "--keep-paused",
+        help="Leave the queues paused at the end, if all went well; after a timeout, Ctrl-C or a "
+        "failure they are resumed",
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do not ask about a target or queues that were guessed"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing")]
 
 
@@ -121,7 +132,9 @@ def restart(
     include_others: Others = None,
     keep_paused: KeepPaused = False,
     mixed_versions: MixedVersions = False,
-    yes: Yes = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="No effect: a named target is not asked about")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Restart a process without interrupting its jobs.

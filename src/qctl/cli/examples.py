@@ -92,7 +92,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "drain": (
         ("qctl drain emails", "pause it, wait for the running jobs"),
         ("qctl drain emails --then-restart --target pm2:worker", "and restart the worker"),
-        ("qctl drain emails --timeout 2m --keep-paused", "leave it paused whatever happens"),
+        ("qctl drain emails --timeout 2m", "if jobs run longer: resume it, exit code 4"),
         ("qctl drain emails --then-restart --dry-run", "the plan"),
     ),
     "restart": (

@@ -30,7 +30,9 @@ def wait(
     ],
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", metavar="D", help="Give up after 30s, 10m, 2h (exit 4)"),
+        typer.Option(
+            "--timeout", metavar="D", help="Give up after 30s, 10m, 2h, or seconds (exit 4)"
+        ),
     ] = None,
     include_delayed: Annotated[
         bool,

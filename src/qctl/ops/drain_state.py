@@ -41,8 +41,8 @@ class DrainOptions:
     Args:
         timeout_s: the longest wait for active jobs, in seconds; in a roll, for those of a process.
         restart_on_timeout: restart anyway when that is over, instead of putting things back.
-        keep_paused: leave the queues paused at the end. A drain without a restart always does: what
-            is drained must not fill up again before the operator has acted.
+        keep_paused: leave the queues paused at the end if all went well. A drain without a restart
+            always does: what is drained must not fill up again before the operator has acted.
         verb: ``drain`` or ``restart``, for the pause note.
     """
 

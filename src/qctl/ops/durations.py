@@ -26,7 +26,7 @@ def parse_duration_s(text: str, flag: str) -> float:
     if seconds is None:
         raise UsageError(
             f"{flag} {text!r} is not a duration",
-            why="it is a number with a unit: 30s, 10m, 2h",
+            why="it is a number of seconds, or one with a unit, as in 30s, 10m, 2h",
             hint=f"{flag} 10m",
         )
     return seconds
