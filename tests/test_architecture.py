@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 GROUND = {
     *("errors", "extras", "config", "config_files", "config_guards", "passwords", "places"),
-    *("connect", "resp", "sentinel", "cluster", "moving", "embedded"),
+    *("connect", "resp", "sentinel", "cluster", "moving", "embedded", "similar"),
 }
 FLOORS = {
     **dict.fromkeys(GROUND, 0),

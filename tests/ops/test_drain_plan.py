@@ -12,6 +12,7 @@ from qctl.config import Settings
 from qctl.connect import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
 from qctl.ops.plan import DrainPlan, describe, make_plan
+from qctl.wire.keys import QueueKeys
 from qctl.wire.transitions import hold_lease, pause
 from tests.wire.build import Q, holder, put
 
@@ -41,6 +42,15 @@ def test_a_queue_that_does_not_exist(store: Client) -> None:
     put(store, "1")
     with pytest.raises(NotFoundError, match="'qq'"):
         plan(store, "q", "qq")
+
+
+def test_a_queue_of_the_same_name_in_another_case_is_the_nearest(store: Client) -> None:
+    for name in ("r6", "p6", "m6"):
+        put(store, "1", keys=QueueKeys("bull", name))
+    with pytest.raises(NotFoundError, match="'P6'") as caught:
+        plan(store, "P6")
+    assert caught.value.why.startswith("the nearest under the prefix 'bull': 'p6', ")
+    assert caught.value.hint == "qctl status p6"
 
 
 def test_a_misspelt_queue_is_told_before_anything_about_the_target(store: Client) -> None:

@@ -7,7 +7,6 @@ name, and the row is dropped at once: it is never stored, logged or put into an 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from qctl.errors import (
 )
 from qctl.manage import pm2_socket
 from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.similar import similar_names
 
 # PM2's own defaults; a row has these fields only when the app sets them.
 DEFAULT_KILL_TIMEOUT_MS = 1600
@@ -250,7 +250,7 @@ def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:
             hint=f"name one app: {inside[0].target}",
         )
     names = list(dict.fromkeys(process.name for process in processes))
-    close = difflib.get_close_matches(name, names, n=1)
+    close = similar_names(name, names)
     return NotFoundError(
         f"PM2 has no app named {name}",
         why=f"targets: {_targets(processes)}",

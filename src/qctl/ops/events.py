@@ -13,6 +13,7 @@ from qctl.connect import Client
 from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since
+from qctl.similar import similar_names
 from qctl.wire.events import (
     WINDOW,
     Event,
@@ -111,11 +112,9 @@ class EventFilter:
 
 def doubts(names: Iterable[str]) -> list[str]:
     """Remarks on names that BullMQ itself gives no event: perhaps mistyped."""
-    import difflib  # noqa: PLC0415 - only for a name that may be wrong
-
     found = []
     for name in sorted(set(names) - KNOWN):
-        near = difflib.get_close_matches(name, sorted(KNOWN), n=1)
+        near = similar_names(name, sorted(KNOWN))
         meant = f"; did you mean {near[0]}?" if near else ""
         found.append(f"{name!r} is none of BullMQ's own events{meant}")
     return found

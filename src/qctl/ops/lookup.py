@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from qctl.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.ops.commands import command
+from qctl.similar import similar_names
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.info import read_upstream
 from qctl.wire.keys import QueueKeys
@@ -143,13 +144,11 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
     if not existing and is_complete:
         return _empty_prefix(client, prefix, f"{what}: no queue exists under the prefix {prefix!r}")
-    import difflib  # noqa: PLC0415 - only for a name that is wrong
-
     near = list(
         dict.fromkeys(
             match
             for name in missing[:_MOST_NAMED]
-            for match in difflib.get_close_matches(name, existing, n=3, cutoff=0.5)
+            for match in similar_names(name, existing, most=3, cutoff=0.5)
         )
     )
     if near:
@@ -167,10 +166,8 @@ def _empty_prefix(client: Client, prefix: str, what: str) -> NotFoundError:
     except ReplyError:
         prefixes, is_complete = [], False
     if prefixes:
-        import difflib  # noqa: PLC0415 - only for a prefix that is wrong
-
         listed = _listed([repr(prefix) for prefix in prefixes])
-        near = prefixes if len(prefixes) == 1 else difflib.get_close_matches(prefix, prefixes, n=1)
+        near = prefixes if len(prefixes) == 1 else similar_names(prefix, prefixes)
         return NotFoundError(
             what,
             why=f"prefixes that hold queues: {listed}",

@@ -17,6 +17,7 @@ from qctl.errors import NotFoundError, QctlError
 from qctl.ops.commands import command
 from qctl.ops.inspect import moment
 from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
+from qctl.similar import similar_names
 from qctl.wire import scheduling
 from qctl.wire.cron import next_time_ms
 from qctl.wire.iterations import Registered, read_one, read_registered
@@ -141,10 +142,8 @@ def find_schedule(
 
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
-    import difflib  # noqa: PLC0415 - only for an id that is wrong
-
     known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MOST_SKIPPED)]
-    near = difflib.get_close_matches(scheduler_id, known, n=3, cutoff=0.5) or known[:_MOST_NAMED]
+    near = similar_names(scheduler_id, known, most=3, cutoff=0.5) or known[:_MOST_NAMED]
     why = f"it has: {', '.join(map(repr, near))}" if near else "it has none"
     return NotFoundError(
         f"queue {keys.name!r} has no scheduler {scheduler_id!r}",

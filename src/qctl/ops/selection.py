@@ -23,6 +23,7 @@ from typing import Any
 
 from qctl.errors import UsageError
 from qctl.ops.jobs import FINISHED, Job, Predicate
+from qctl.similar import similar_names
 
 FIELDS = (
     "id",
@@ -249,9 +250,7 @@ class _Parser:
             return lambda job: getattr(job, attribute)
         if name in ("data", "opts") and not path:
             raise self._error(f"name a member of it, such as {name}.user.id", token)
-        import difflib  # noqa: PLC0415 - only for a field that is wrong
-
-        close = difflib.get_close_matches(token.text, FIELDS, 1)
+        close = similar_names(token.text, FIELDS)
         raise self._error(
             f"there is no such field; did you mean {close[0]}?" if close else "no such field",
             token,

@@ -10,6 +10,7 @@ from qctl.connect import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.attribution import by_address, holders
+from qctl.similar import similar_names
 from qctl.wire.clients import ForeignWorker, WorkerClient, list_foreign, list_workers, why_untold
 
 
@@ -80,10 +81,8 @@ def open_target(settings: Settings, text: str) -> Target:
     process = configured[text].process if text in configured else text
     kind, separator, name = process.partition(":")
     if not separator or not name:
-        import difflib  # noqa: PLC0415 - only for a name that is wrong
-
         known = ", ".join(sorted(configured)) or "none are configured"
-        near = difflib.get_close_matches(text, configured, 1)
+        near = similar_names(text, configured)
         raise NotFoundError(
             f"no target {text!r}",
             why=f"configured targets: {known}",
