@@ -101,6 +101,8 @@ def test_a_group_shows_the_whole_line_of_each_command(capsys: pytest.CaptureFixt
         (["jobs", "list", "q", "--state=waitng"], "try: qctl jobs list q --state=waiting"),
         (["status", "--output", "jsno"], "try: qctl status --output json"),
         (["completion", "bsh"], "try: qctl completion bash"),
+        (["jobs", "list", "q", "--state", "FAILED"], "try: qctl jobs list q --state failed"),
+        (["STATUS"], "try: qctl status"),
         (["jobs", "lst"], "try: qctl jobs list"),
         (["worker", "strat"], "try: qctl worker start"),
         (["jobs", "list", "q", "--limt", "5"], "try: qctl jobs list q --limit 5"),

@@ -33,7 +33,7 @@ def test_nothing_lost_says_what_was_checked() -> None:
     assert lines(REPORT) == [
         "jobs active at the start: 1: 1 completed, 0 failed, 0 retried, 0 recovered",
         "interrupted: 0   lost: 0   (all 1,200 jobs checked)",
-        "paused for 2.0 s; jobs waited while nothing ran for 0.5 s at most",
+        "paused for 2.0 s; longest gap with jobs waiting: 0.5 s",
         "restarted pm2:app (now pid 7); q running again",
     ]
 
@@ -59,7 +59,7 @@ def test_what_could_not_be_checked_is_unknown() -> None:
     told = lines(report)
     assert told[1] == "interrupted: unknown   lost: unknown (Redis is away)"
     assert told[2] == (
-        "paused for 2.0 s; how long jobs waited while nothing ran is unknown: events are missing"
+        "paused for 2.0 s; longest gap with jobs waiting: unknown, events are missing"
     )
 
 

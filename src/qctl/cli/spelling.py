@@ -15,11 +15,11 @@ _ONE_SLIP, _TWO_SLIPS = 3, 6
 def nearest(word: str, names: Iterable[str]) -> str:
     """The name that is fewest slips away from ``word``; "" if none is close.
 
-    A slip is a letter too many, too few, wrong, or swapped with its neighbour. A word of three to
-    five letters may have one, a longer one two, a shorter one none.
+    A slip is a letter too many, too few, wrong, or swapped with its neighbour; case does not
+    count. A word of three to five letters may have one, a longer one two, a shorter one none.
     """
     allowed = 2 if len(word) >= _TWO_SLIPS else 1 if len(word) >= _ONE_SLIP else 0
-    slips = [(distance(word, name), name) for name in names]
+    slips = [(distance(word.casefold(), name.casefold()), name) for name in names]
     return next((name for far, name in sorted(slips) if far <= allowed), "")
 
 

@@ -164,9 +164,8 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
         yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}{was}"
     if len(harmed) > _MOST_HARMED:
         yield f"    … and {len(harmed) - _MOST_HARMED:,} more; --json lists all"
-    idle = "how long jobs waited while nothing ran is unknown: events are missing"
-    if report.idle_s is not None:
-        idle = f"jobs waited while nothing ran for {duration(report.idle_s)} at most"
+    gap = "unknown, events are missing" if report.idle_s is None else duration(report.idle_s)
+    idle = f"longest gap with jobs waiting: {gap}"
     if report.strategy == "roll":
         yield f"not paused; {idle}"
     elif report.paused_s:
