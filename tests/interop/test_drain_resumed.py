@@ -103,18 +103,31 @@ def test_a_queue_that_is_to_stay_paused_does(lab: Lab) -> None:
     lab.prove(added)
 
 
-def test_a_pause_of_somebody_else_that_is_resumed_is_not_brought_back(lab: Lab) -> None:
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_pause_of_somebody_else_that_is_resumed_is_not_brought_back(
+    lab: Lab, instances: int
+) -> None:
     """It was ended by who resumed it: the drain pauses for its own time only."""
-    lab.app(RESUME_AT_START=1, instances=2)
-    held = lab.hold(2)
+    lab.app(RESUME_AT_START=1, instances=instances)
+    held = lab.hold(instances)
     assert lab.qctl("pause", "q").code == 0
     added = [*held, *lab.add(10, 10)]
     done = lab.drain_held(*DRAIN)
     assert (done.code, done.report["outcome"], done.report["interrupted"]) == (0, "restarted", 0)
+    assert (done.report["resumed"], done.report["still_paused"]) == (True, [])
+    assert "stays paused" in done.steps[0]["warnings"][0]
     assert "it was paused before the drain, and runs now" in done.report["notes"][0]
     assert not lab.is_paused()
     lab.wait_completed(added)
     lab.prove_runs()
+    if instances == 1:
+        # Seen once, it is said beforehand, and the last line is right.
+        assert lab.qctl("pause", "q").code == 0
+        done = lab.qctl(*DRAIN, "--yes")
+        assert done.code == 0, done.err
+        assert "pm2:app seems to resume it when it starts" in done.out + done.err
+        assert "q running again" in done.out
+        assert "paused still" not in done.out
 
 
 def test_what_bullmq_6_adds_during_a_drain_of_bullmq_5_survives_its_resume(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
 from qctl.ops import holding
@@ -218,7 +218,10 @@ class DrainEnd:
             held = state.held
             state.active = [j for j in active if held is None or j.lock_token in held]
             now_ms = state.redis_now_ms()
-            unserved = self._unserved()
+            paused = are_paused(state.client, state.queues)
+            pairs = zip(state.queues, paused, strict=True)
+            state.paused_at_end = frozenset(keys for keys, is_paused in pairs if is_paused)
+            unserved = self._unserved(state.paused_at_end)
         except QctlError as failure:
             trouble = failure
             what = f"what became of the jobs could not be read: {failure.what}"
@@ -263,6 +266,9 @@ class DrainEnd:
             old_pids=tuple(state.old_pids),
             new_pids=tuple(state.new_pids),
             resumed=_is_resumed(state),
+            still_paused=None
+            if state.paused_at_end is None
+            else tuple(keys.name for keys in state.queues if keys in state.paused_at_end),
             unserved=unserved,
             still_active=state.shown(orphans=False) if outcome == "timeout" else (),
             paused_again=state.times_paused_again.total(),
@@ -271,11 +277,10 @@ class DrainEnd:
             exit_status=_exit_status(outcome, error, verdict),
         )
 
-    def _unserved(self) -> tuple[str, ...] | None:
+    def _unserved(self, paused: Container[QueueKeys]) -> tuple[str, ...] | None:
         """Queues that run although no worker is connected to them; None when that is unknown."""
         state = self._state
         try:
-            paused = are_paused(state.client, state.queues)
             workers = list_workers(
                 state.client, state.queues[0].prefix, state.plan.names, state.address.db
             )
@@ -284,9 +289,7 @@ class DrainEnd:
         if workers is None:
             return None
         served = {worker.queue for worker in workers}
-        running = [
-            k.name for k, is_paused in zip(state.queues, paused, strict=True) if not is_paused
-        ]
+        running = [keys.name for keys in state.queues if keys not in paused]
         return tuple(name for name in running if name not in served)
 
     def _note_proof(self, verdict: Verdict) -> None:
@@ -328,8 +331,12 @@ def _paused_before(state: DrainState) -> Iterator[str]:
 
 
 def _is_resumed(state: DrainState) -> bool | None:
-    if state.paused_here or not (state.paused_any or state.resumed_here):
+    if state.paused_here:
         return False
+    if not (state.paused_any or state.resumed_here):
+        # All of them were paused before; an app that resumes them has ended that.
+        ended = holding.pauses_ended(state)
+        return state.plan.strategy != "roll" and ended == set(state.queues)
     # Somebody else's resume is theirs to confirm.
     return True if state.is_confirmed or not state.resumed_here else None
 

@@ -83,6 +83,7 @@ class DrainState:
         in_doubt: jobs that ran when another process was restarted all the same; they may be of one
             that is new already.
         is_process_gone: a process that was to be restarted had ended before.
+        paused_at_end: queues that are paused at the end; None when that could not be read.
         proved: the restarts of this drain whose new process got ready, as in ``new_pids``.
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """
@@ -127,6 +128,7 @@ class DrainState:
     old_pids: list[int] = field(default_factory=list)
     new_pids: list[int] = field(default_factory=list)
     proved: list[Restart] = field(default_factory=list)
+    paused_at_end: frozenset[QueueKeys] | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

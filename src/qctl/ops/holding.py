@@ -130,11 +130,13 @@ def record_starts(state: DrainState, *, complete: bool) -> None:
 
 
 def pauses_ended(state: DrainState) -> set[QueueKeys]:
-    """Queues that somebody had paused before the drain, and somebody else resumed during it."""
-    if state.options.keep_paused:
-        return set()
-    paused = {snapshot.keys for snapshot in state.plan.snapshots if snapshot.paused}
-    return (paused & state.resumed_by_others) - set(state.plan.left_behind)
+    """Queues that somebody had paused before the drain, and that run at its end."""
+    before = {snapshot.keys for snapshot in state.plan.snapshots if snapshot.paused}
+    before -= state.plan.left_behind
+    if state.paused_at_end is not None:
+        return before - state.paused_at_end
+    is_kept = state.options.keep_paused or state.plan.target is None
+    return set() if is_kept else before & state.resumed_by_others
 
 
 def notes(state: DrainState) -> list[str]:
@@ -159,4 +161,6 @@ def notes(state: DrainState) -> list[str]:
             told.append(f"{keys.name} was resumed by somebody else during the drain{again}{end}")
         elif keys in state.resumed_by_others:
             told.append(f"{keys.name} was resumed by somebody else meanwhile{end}")
+        elif ended:
+            told.append(f"{keys.name} was paused before the drain, and runs now")
     return told

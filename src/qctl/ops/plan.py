@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -21,6 +21,7 @@ from qctl.ops.targets import Connections, Target, manager_for, open_target, read
 from qctl.ops.versions import require_safe_pause
 from qctl.wire import rights
 from qctl.wire.active import ActiveJob, read_active
+from qctl.wire.drain_record import read_resumers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot
 
@@ -270,7 +271,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
         active=active,
         orphans=orphans,
         estimate_s=max(known, default=0.0) if len(known) == len(estimates) else None,
-        warnings=tuple(_warnings(plan)),
+        warnings=tuple(_warnings(plan, _resumed_at_start(plan, client))),
         strategy=plan.strategy,
     )
 
@@ -293,7 +294,20 @@ def process_plans(
     )
 
 
-def _warnings(plan: DrainPlan) -> Iterable[str]:
+def _resumed_at_start(plan: DrainPlan, client: Client) -> set[str]:
+    """Names of the queues that the target has been seen to resume when it starts."""
+    if plan.target is None or plan.strategy == "roll":
+        return set()
+    try:
+        seen = read_resumers(client, plan.queues[0].prefix)
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return set()
+    return {each.queue for each in seen if each.target == plan.target.label}
+
+
+def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[str]:
     if plan.not_restarted:
         yield f"{plan.not_restarted} is not restarted: that needs --then-restart"
     if plan.unchecked_user:
@@ -308,7 +322,14 @@ def _warnings(plan: DrainPlan) -> Iterable[str]:
         if snapshot.keys in plan.left_behind:
             yield f"{name} was left paused by {snapshot.pause_note}: this drain takes that over"
         elif snapshot.paused:
-            yield stays_paused(snapshot)
+            if name in resumed_at_start and plan.target:
+                yield (
+                    f"{name} was paused before, but {plan.target.label} seems to resume it when it "
+                    "starts, as an earlier drain has seen: then it runs at the end, unless "
+                    "--keep-paused"
+                )
+            else:
+                yield stays_paused(snapshot)
 
 
 def stays_paused(snapshot: QueueSnapshot) -> str:

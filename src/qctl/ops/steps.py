@@ -182,6 +182,7 @@ class DrainReport:
         proof: what ``lost`` rests on.
         idle_s: the longest time in which nothing ran although jobs waited; None when it could not
             be measured.
+        still_paused: queues that are paused at the end; None when that could not be read.
         resumed: whether the queues that this drain paused run again; None when it was not
             confirmed that a failover cannot undo that.
         unserved: queues that run and have no worker connected; None when that is unknown.
@@ -210,6 +211,7 @@ class DrainReport:
     old_pids: tuple[int, ...] = ()
     new_pids: tuple[int, ...] = ()
     resumed: bool | None = False
+    still_paused: tuple[str, ...] | None = None
     proof: Proof = Proof()
     unserved: tuple[str, ...] | None = None
     paused_again: int = 0

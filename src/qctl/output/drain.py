@@ -208,8 +208,12 @@ def _headline(report: DrainReport, prefix: str) -> str:
         text = f"{text}, so nothing was restarted"
     parts = [text]
     unserved = report.unserved or ()
-    if report.resumed is not False:
-        served = [queue for queue in report.queues if queue not in unserved]
+    still = report.still_paused or ()
+    is_over = report.strategy != "roll" and report.outcome in {"drained", "restarted"}
+    if report.resumed is False and report.still_paused is None:
+        still = report.queues
+    if report.resumed is not False or is_over:
+        served = [queue for queue in report.queues if queue not in {*unserved, *still}]
         if served:
             # A process that was stopped and has no successor may take its workers along.
             is_sure = report.unserved is not None and len(report.new_pids) >= len(report.old_pids)
@@ -217,9 +221,10 @@ def _headline(report: DrainReport, prefix: str) -> str:
             parts.append(f"{', '.join(map(visible, served))} {runs}")
         if report.resumed is None:
             parts.append("a failover may still undo that")
-    elif report.strategy != "roll" and report.outcome in {"drained", "restarted"}:
-        resume = visible(command(prefix, "resume", *report.queues))
-        parts.append(f"paused still, until: {resume}")
+    if still and is_over:
+        resume = visible(command(prefix, "resume", *still))
+        some = "" if len(still) == len(report.queues) else f"{', '.join(map(visible, still))} "
+        parts.append(f"{some}paused still, until: {resume}")
     if unserved:
         names = ", ".join(map(visible, unserved))
         is_resumed = "" if report.resumed is False else "resumed, but "
