@@ -103,24 +103,31 @@ def test_a_worker_whose_clock_is_wrong(
     node_bull: Start, client: Client, redis_server: RedisServer, version: int
 ) -> None:
     bull = node_bull(version)
-    script = (
-        "const now = Date.now.bind(Date); Date.now = () => now() + 75000;"
-        f"const {{ Worker }} = require('bullmq{version}');"
-        f"new Worker('q', async () => 1, {{ connection: {{ port: {redis_server.port} }},"
-        " name: 'skewed' });"
-    )
-    bull.start_worker("other", name="right")
-    skewed = subprocess.Popen([*node(), "-e", script], cwd=HERE, env=node_env())
+
+    def start(queue: str, name: str, ahead_ms: int, runs_ms: int) -> subprocess.Popen[bytes]:
+        script = (
+            f"const now = Date.now.bind(Date); Date.now = () => now() + {ahead_ms};"
+            f"const {{ Worker }} = require('bullmq{version}');"
+            f"new Worker('{queue}', () => new Promise((end) => setTimeout(end, {runs_ms})),"
+            f" {{ connection: {{ port: {redis_server.port} }}, name: '{name}', concurrency: 5 }});"
+        )
+        return subprocess.Popen([*node(), "-e", script], cwd=HERE, env=node_env())
+
+    started = [start("q", "skewed", 75_000, 0), start("other", "right", 0, 1000)]
     try:
         for _ in range(5):
             bull.add("q")
             bull.add("other")
+        wait_until(lambda: bull.counts("other")["active"] == 5, "the jobs to start")
+        # Their ends have to wait, as for a Redis that is away.
+        client.call("CLIENT", "PAUSE", 3000)
         wait_until(lambda: bull.counts("q")["completed"] == 5, "the jobs to end")
         wait_until(lambda: bull.counts("other")["completed"] == 5, "the jobs to end")
         (finding,) = of(doctor(client, redis_server), "host-clocks")
     finally:
-        skewed.kill()
-        skewed.wait()
+        for each in started:
+            each.kill()
+            each.wait()
     assert (finding.severity, finding.subject.name) == ("warning", "q")
     assert finding.what.startswith("the clock of worker 'skewed' is 1 min 1")
     assert "ahead of that of Redis" in finding.what

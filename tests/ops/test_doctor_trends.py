@@ -157,8 +157,10 @@ def test_a_backlog_in_which_nothing_happens_does_not_grow(client: Client) -> Non
 def test_the_clock_of_a_producer(client: Client) -> None:
     rows: list[Row] = []
     for number in range(4):
-        put(client, f"own{number}", timestamp=now_ms() - 3_600_000, opts='{"timestamp":1}')
-        rows.append((5.0, "added", {"jobId": f"own{number}", "name": "job"}))
+        ago_s = 5.0 + 10 * number
+        told_ms = now_ms() - round(ago_s * 1000) - 3_595_000
+        put(client, f"own{number}", timestamp=told_ms, opts='{"timestamp":1}')
+        rows.append((ago_s, "added", {"jobId": f"own{number}", "name": "job"}))
     happen(client, rows)
     # A time of the job's own choice says nothing about a clock.
     assert found(client, "host-clocks") == []
@@ -169,11 +171,57 @@ def test_the_clock_of_a_producer(client: Client) -> None:
     assert finding.evidence["is_producer"] is True
 
 
-def test_one_call_that_came_late_is_no_wrong_clock(client: Client) -> None:
-    late = {"0": 0, "1": -4000, "2": -9000, "3": -20}
-    for job_id, ms in late.items():
-        put(client, job_id, "active", lock="t", pb="w", processedOn=now_ms() - 10_000 + ms)
-    happen(client, [(10.0, "active", {"jobId": job_id}) for job_id in late])
+def ran(
+    client: Client, jobs: Iterable[tuple[float, float]], *, fetch_ms: int = 0, end_ms: int = 0
+) -> None:
+    """Jobs of one worker, fetched and ended so many seconds ago by the clock of Redis.
+
+    Args:
+        fetch_ms, end_ms: how far ahead the worker's own times of it are.
+    """
+    rows: list[Row] = []
+    for number, (fetched_s, ended_s) in enumerate(jobs):
+        told = {
+            "processedOn": now_ms() - round(fetched_s * 1000) + fetch_ms,
+            "finishedOn": now_ms() - round(ended_s * 1000) + end_ms,
+        }
+        put(client, str(number), "completed", pb="w", **told)
+        rows.append((fetched_s, "active", {"jobId": str(number)}))
+        rows.append((ended_s, "completed", {"jobId": str(number)}))
+    happen(client, rows)
+
+
+def test_the_clock_of_a_worker_that_is_behind(client: Client) -> None:
+    ran(client, [(60, 50), (50, 40)], fetch_ms=-5000, end_ms=-5000)
+    assert found(client, "host-clocks") == []
+    client.call("FLUSHALL")
+    # One of them waited for Redis besides.
+    ran(client, [(60, 50), (50, 40), (40, 30)], fetch_ms=-5000, end_ms=-9000)
+    (finding,) = found(client, "host-clocks")
+    assert finding.what.startswith("the clock of worker 'w' is 5.")
+    assert finding.what.endswith("s behind that of Redis, by 3 of its last jobs")
+    assert -5900 < finding.evidence["ahead_ms"] < -4900
+
+
+def test_calls_that_waited_for_redis_are_no_wrong_clock(client: Client) -> None:
+    # All were fetched before Redis went away and ended meanwhile; or the fetch came late.
+    for late in ({"end_ms": -5200}, {"fetch_ms": -5200}):
+        ran(client, [(40 + n / 10, 10 + n / 100) for n in range(10)], **late)
+        assert found(client, "host-clocks") == []
+        client.call("FLUSHALL")
+    # Their fetch is not among the events any more.
+    ran(client, [(4000, 10)] * 10, end_ms=-5200)
+    assert found(client, "host-clocks") == []
+    client.call("FLUSHALL")
+    # A producer's jobs that waited for Redis arrive at one moment.
+    for number in range(10):
+        put(client, str(number), timestamp=now_ms() - 15_200)
+    happen(client, [(10.0, "added", {"jobId": str(n)}) for n in range(10)])
+    assert found(client, "host-clocks") == []
+
+
+def test_a_worker_that_may_be_gone_has_no_clock(client: Client) -> None:
+    ran(client, [(400, 390)] * 5, fetch_ms=75_000, end_ms=75_000)
     assert found(client, "host-clocks") == []
 
 

@@ -6,6 +6,7 @@ kept.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ _MOST_REASON = 200
 _CLOCKS = {"added": "timestamp", "active": "processedOn"} | dict.fromkeys(
     ("completed", "failed"), "finishedOn"
 )
+_BOTH_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,46 +107,88 @@ def _happening(entry_id: str, flat: Sequence[str]) -> Happening:
 
 @dataclass(frozen=True, slots=True)
 class ClockSample:
-    """What one clock said against that of Redis at the same moment, give or take a call.
+    """What the clock of one host said of a job against that of Redis.
+
+    A call that waits, as for a Redis that is away, makes a clock look behind, never ahead. So of a
+    job's two steps the one that looks less behind counts: no single outage delays both.
 
     Args:
         who: name of the worker; None for one without a name, and for ``is_producer``.
-        ahead_ms: of the clock against that of Redis.
+        ahead_ms: of the clock against that of Redis, at least.
+        is_whole: whether both steps of a worker are known, its fetch and its end.
+        at_ms: of the newest step, by Redis' clock.
     """
 
     keys: QueueKeys
     who: str | None
     is_producer: bool
     ahead_ms: int
+    is_whole: bool
+    at_ms: int
 
 
 def clock_samples(client: Client, histories: Sequence[History], most: int) -> list[ClockSample]:
-    """What the newest jobs tell of their hosts' clocks, in one round trip.
+    """What jobs tell of their hosts' clocks, in one round trip.
 
     The event is stamped by Redis, and the field of the same step by whoever took it.
 
     Args:
-        most: events of each queue and kind that are looked at.
+        most: jobs of each queue whose producer, and whose worker is looked at; twice as many where
+            both steps of the worker are known.
     """
-    wanted: list[tuple[QueueKeys, Happening]] = []
+    wanted: list[tuple[QueueKeys, bool, list[Happening]]] = []
     for history in histories:
-        for name in _CLOCKS:
-            # The hash tells of the last of several runs alone.
-            newest = {e.job_id: e for e in reversed(history.events) if e.name == name and e.job_id}
-            chosen = sorted(newest.values(), key=lambda event: -event.at_ms)[:most]
-            wanted += [(history.keys, event) for event in chosen]
+        added = list(_newest(history, "added").values())
+        # Many at one moment may be one call that waited.
+        wanted += [(history.keys, True, [event]) for event in _spread(added, most)]
+        steps = defaultdict[str, list[Happening]](list)
+        for of_step in (_newest(history, "active"), _newest(history, "completed", "failed")):
+            for job_id, event in of_step.items():
+                steps[job_id].append(event)
+        jobs = sorted(steps.values(), key=lambda events: -events[-1].at_ms)
+        whole = [events for events in jobs if len(events) == _BOTH_STEPS]
+        rest = [events for events in jobs if len(events) < _BOTH_STEPS]
+        chosen = whole[: 2 * most] + rest[:most]
+        wanted += [(history.keys, False, events) for events in chosen]
     reads: list[tuple[Arg, ...]] = [
-        ("HMGET", keys(event.job_id or ""), _CLOCKS[event.name], "pb", "opts")
-        for keys, event in wanted
+        (
+            *("HMGET", keys(events[0].job_id or ""), "opts" if is_producer else "pb"),
+            *(_CLOCKS[event.name] for event in events),
+        )
+        for keys, is_producer, events in wanted
     ]
     rows = client.pipeline(reads) if reads else []
     samples = []
-    for (keys, event), reply in zip(wanted, rows, strict=True):
-        time, worker, opts = typed(reply, (None, None, None))
-        told_ms, is_producer = number(time), event.name == "added"
+    for (keys, is_producer, events), reply in zip(wanted, rows, strict=True):
+        text, *times = typed(reply, (None,) * (1 + len(events)))
+        aheads = [
+            told_ms - event.at_ms
+            for event, time in zip(events, times, strict=True)
+            if (told_ms := number(time)) is not None
+        ]
         # A producer may give a job any time that it likes.
-        options: Any = read_json(opts, {})[0] if is_producer else {}
-        if told_ms is not None and isinstance(options, dict) and "timestamp" not in options:
-            who = None if is_producer else worker
-            samples.append(ClockSample(keys, who, is_producer, told_ms - event.at_ms))
+        options: Any = read_json(text, {})[0] if is_producer else {}
+        if aheads and isinstance(options, dict) and "timestamp" not in options:
+            samples.append(
+                ClockSample(
+                    keys,
+                    who=None if is_producer else text,
+                    is_producer=is_producer,
+                    ahead_ms=max(aheads),
+                    is_whole=len(aheads) == _BOTH_STEPS,
+                    at_ms=events[-1].at_ms,
+                )
+            )
     return samples
+
+
+def _newest(history: History, *names: str) -> dict[str, Happening]:
+    """Job id → its newest event of these; the hash tells of the last of several runs alone."""
+    return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
+
+
+def _spread(events: Sequence[Happening], most: int) -> list[Happening]:
+    """Some of them, the first and the last included."""
+    if len(events) <= most:
+        return list(events)
+    return [events[index * (len(events) - 1) // (most - 1)] for index in range(most)]

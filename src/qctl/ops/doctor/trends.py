@@ -26,7 +26,9 @@ _PARTS, _LEAST_GROWN, _LEAST_SHARE = 3, 20, 0.1
 _LEAST_ENDED, _LEAST_FAILED, _FAILING = 20, 5, 0.25
 # As the clock of this host (redis.MOST_SKEW_MS).
 MOST_SKEW_MS = 1000
-_SAMPLES, _LEAST_SAMPLES = 10, 2
+_SAMPLES, _LEAST_AHEAD, _LEAST_BEHIND = 10, 2, 3
+# A worker or producer of which nothing is newer may be gone.
+_RECENT_MS = 300_000
 _READY = frozenset({"wait", "paused", "prioritized"})
 
 
@@ -139,20 +141,11 @@ def host_clocks(look: Look) -> Iterator[Finding | Scope]:
     for sample in clock_samples(look.client, histories, _SAMPLES):
         groups.setdefault((sample.keys, sample.is_producer, sample.who), []).append(sample)
     for (keys, is_producer, who), samples in groups.items():
-        # Those without a name may be many, of which one is wrong.
-        far = sorted(s.ahead_ms for s in samples if abs(s.ahead_ms) > MOST_SKEW_MS)
-        # A call that waited for Redis is late once; a clock is always, and by as much.
-        alike = max(
-            (
-                [ms for ms in far if 0 <= ms - least <= MOST_SKEW_MS and ms * least > 0]
-                for least in far
-            ),
-            key=len,
-            default=[],
-        )
-        if len(alike) < _LEAST_SAMPLES:
+        newest_ms = max(sample.at_ms for sample in samples)
+        alike = _ahead(samples) or _behind(samples)
+        if not alike or look.redis_now_ms - newest_ms > _RECENT_MS:
             continue
-        ahead_ms = alike[len(alike) // 2]
+        ahead_ms = alike[len(alike) // 2] if alike[0] > 0 else alike[-1]
         side = "ahead of" if ahead_ms > 0 else "behind"
         whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"
         yield Finding(
@@ -170,6 +163,36 @@ def host_clocks(look: Look) -> Iterator[Finding | Scope]:
             remedy="synchronise that host's clock (NTP): delays and schedules go by it",
         )
     yield from scope
+
+
+def _ahead(samples: Sequence[ClockSample]) -> list[int]:
+    """By how much a clock is ahead by each job that shows it, ascending; empty if it is not.
+
+    Those without a name may be many, of which one is wrong, so the others are no evidence.
+    """
+    far = sorted(s.ahead_ms for s in samples if s.ahead_ms > MOST_SKEW_MS)
+    alike = max(
+        ([ms for ms in far if 0 <= ms - least <= MOST_SKEW_MS] for least in far),
+        key=len,
+        default=[],
+    )
+    return alike if len(alike) >= _LEAST_AHEAD else []
+
+
+def _behind(samples: Sequence[ClockSample]) -> list[int]:
+    """The same of a clock that is behind: by each job, or a call that waited for Redis is meant.
+
+    So the last one, which shows the least, is what is known.
+    """
+    found = sorted(sample.ahead_ms for sample in samples)
+    if found[-1] >= -MOST_SKEW_MS:
+        return []
+    if samples[0].is_producer:
+        times = [sample.at_ms for sample in samples]
+        is_sure = len(found) >= _LEAST_BEHIND and max(times) - min(times) >= LEAST_WINDOW_MS
+    else:
+        is_sure = sum(sample.is_whole for sample in samples) >= _LEAST_BEHIND
+    return found if is_sure else []
 
 
 def _histories(look: Look) -> tuple[Sequence[History], Sequence[Scope]]:
