@@ -63,6 +63,12 @@ def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> Non
     report = done.report
     assert report["outcome"] == "restarted"
     assert (report["interrupted"], report["recovered"], report["lost"]) == (2, 2, 0)
+    # They ran until they were killed, so the time of the wait is none in which nothing ran.
+    events = lab.client.call("XRANGE", lab.keys()("events"), "-", "+")
+    told = [(fields[1], int(at.partition("-")[0])) for at, fields in events]
+    (paused_ms,) = [at for name, at in told if name == "paused"]
+    started_ms = next(at for name, at in told if name == "active" and at > paused_ms)
+    assert 0 < report["idle_s"] < (started_ms - paused_ms) / 1000 - 0.9
     assert report["jobs"] == [
         {"queue": "q", "id": i, "result": "interrupted", "was": "active"} for i in cut
     ]

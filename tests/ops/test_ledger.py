@@ -18,8 +18,8 @@ RESULTS = {
 }
 
 
-def active(job_id: str, *, lock: str | None = "t") -> ActiveJob:
-    return ActiveJob(Q, job_id, "job", 0, None, 0, None, lock, 30_000 if lock else None)
+def active(job_id: str, *, lock: str | None = "t", ttl_ms: int = 30_000) -> ActiveJob:
+    return ActiveJob(Q, job_id, "job", 0, None, 0, None, lock, ttl_ms if lock else None)
 
 
 def event(at_ms: int, name: str, job_id: str, **fields: str) -> tuple[object, Event]:
@@ -108,6 +108,52 @@ def test_an_interrupted_job_is_counted_as_such_and_as_recovered() -> None:
     told.interrupt([(Q, "a")])
     assert results(told) == {"a": "interrupted", "b": "recovered"}
     assert (told.interrupted, told.recovered) == (1, 2)
+
+
+def test_a_job_that_had_a_lock_and_is_put_back_was_interrupted() -> None:
+    told = ledger(active("a"), active("b"), active("c", lock=None))
+    told.follow(
+        [
+            event(1500, "waiting", "b", prev="active"),
+            event(1500, "stalled", "b"),
+            # Another run of it: its end is not this drain's.
+            event(1600, "active", "b"),
+        ]
+    )
+    told.recover([(Q, "a"), (Q, "b"), (Q, "c")])
+    assert results(told) == {"a": "interrupted", "b": "interrupted", "c": "recovered"}
+    assert (told.interrupted, told.recovered) == (2, 3)
+
+
+def test_a_run_without_a_lock_ended_when_it_was_last_known_to_go_on() -> None:
+    told = ledger(active("a"), active("b"), backlog=1)
+    told.look([active("a", ttl_ms=29_000), active("b", ttl_ms=29_000)], 2000)
+    # One is renewed between two looks; then both lose their locks, one after the other.
+    told.look([active("a", ttl_ms=30_000), active("b", ttl_ms=28_000)], 3000)
+    told.look([active("a", ttl_ms=1000), active("b", lock=None)], 31_000)
+    assert told.idle_s(31_000) == 0
+    told.look([active("a", lock=None), active("b", lock=None)], 33_000)
+    assert told.idle_s(34_000) == 32
+
+
+def test_a_stalled_check_says_too_late_that_a_run_has_ended() -> None:
+    told = ledger(active("a"), backlog=1)
+    told.follow([event(31_000, "waiting", "a", prev="active"), event(31_000, "stalled", "a")])
+    assert told.idle_s(32_000) == 31
+
+
+def test_a_job_that_is_killed_ran_until_then() -> None:
+    told = ledger(active("a"), backlog=1)
+    told.alive([(Q, "a")], 4000)
+    told.recover([(Q, "a")])
+    assert told.idle_s(5500) == 1.5
+
+
+def test_when_a_run_ended_that_was_found_dead_after_the_resume_is_unknown() -> None:
+    told = ledger(active("a"), backlog=1)
+    told.resumed()
+    told.recover([(Q, "a")])
+    assert (told.interrupted, told.idle_s(5500)) == (1, None)
 
 
 def test_what_the_stream_does_not_say_is_settled_by_the_state() -> None:

@@ -58,9 +58,9 @@ def test_what_could_not_be_checked_is_unknown() -> None:
     )
     told = lines(report)
     assert told[1] == "interrupted: unknown   lost: unknown (Redis is away)"
-    assert told[2] == (
-        "paused for 2.0 s; longest gap with jobs waiting: unknown, events are missing"
-    )
+    assert told[2] == "paused for 2.0 s; longest gap with jobs waiting: unknown"
+    told = lines(replace(REPORT, interrupted=1))
+    assert told[2] == "paused for 2.0 s; longest gap with jobs waiting: at most 0.5 s"
 
 
 def test_a_queue_without_a_worker_does_not_run_again() -> None:

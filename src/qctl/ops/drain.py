@@ -175,7 +175,19 @@ def _wait_for_jobs(state: DrainState) -> Iterator[Step]:
             state.in_doubt += [job for job in jobs if job.key not in known]
         else:
             state.in_the_way = jobs
+            _note_alive(state)
         yield TimeUp(state.options.timeout_s, state.shown(orphans=False))
+
+
+def _note_alive(state: DrainState) -> None:
+    """Jobs in the way run until their process is killed, if it is still the one of the plan."""
+    target = state.plan.target
+    assert target is not None  # noqa: S101 - nothing else is restarted
+    now_ms = state.redis_now_ms()
+    found = [target.manager.process(planned.key) for planned in target.processes]
+    pids = [process.pid for process in found if process is not None]
+    if pids == [planned.pid for planned in target.processes]:
+        state.ledger.alive((job.key for job in state.in_the_way), now_ms)
 
 
 def _wait(state: DrainState) -> Iterator[Step]:
@@ -219,7 +231,9 @@ def _look(state: DrainState) -> tuple[list[QueueKeys], QctlError | None]:
     again: list[QueueKeys] = []
     try:
         again = hold_pauses(state)
+        now_ms = state.redis_now_ms()
         state.active = read_active(state.client, state.queues)
+        state.ledger.look(state.active, now_ms)
     except QctlError as error:
         if not is_outage(error):
             raise

@@ -112,7 +112,7 @@ class DrainEnd:
         state = self._state
         for keys in self._sole_queues():
             locks = {j.id: j.lock_token or "" for j in state.in_the_way if j.keys == keys}
-            yield from self.put_back_jobs(keys, locks, interrupted=True)
+            yield from self.put_back_jobs(keys, locks)
 
     def _await_locks(self) -> Iterator[Step]:
         """The other interrupted jobs, each when its lock has run out.
@@ -135,7 +135,7 @@ class DrainEnd:
                     del pending[key]
                 elif job.is_orphan:
                     del pending[key]
-                    yield from self.put_back_jobs(key[0], {key[1]: ""}, interrupted=True)
+                    yield from self.put_back_jobs(key[0], {key[1]: ""})
                 else:
                     pending[key] = job
             if pending:
@@ -148,24 +148,18 @@ class DrainEnd:
                 f"out: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
             )
 
-    def put_back_jobs(
-        self, keys: QueueKeys, locks: dict[str, str], *, interrupted: bool = False
-    ) -> Iterator[Step]:
+    def put_back_jobs(self, keys: QueueKeys, locks: dict[str, str]) -> Iterator[Step]:
         """Put jobs of a queue back, to run next.
 
         Args:
             locks: id → the lock that the job must still have; "" for none.
-            interrupted: whether their process ended before they did.
         """
         if not locks:
             return
         state = self._state
         answers = retry_stalled(state.client, keys, locks)
         done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
-        in_the_way = {job.key for job in state.in_the_way}
-        jobs = [(keys, job_id) for job_id in done]
-        state.ledger.recover(jobs)
-        state.ledger.interrupt(job for job in jobs if interrupted or job in in_the_way)
+        state.ledger.recover((keys, job_id) for job_id in done)
         if done:
             yield Recovered(keys.name, done)
 

@@ -58,7 +58,16 @@ class Ledger:
         self._started_since: set[JobKey] = set()
         # Of the outcomes: jobs that were active at a later pause only.
         self._later: set[JobKey] = set()
+        # Seen with a lock in their present run.
+        self._held: set[JobKey] = set()
+        # When each of them was known to run, by Redis' clock; when the run of each ended.
+        self._alive_ms: dict[JobKey, int] = {}
+        self._ends_ms: dict[JobKey, int] = {}
+        self._looks: dict[JobKey, ActiveJob] = {}
+        self._looked_ms = 0
+        self._begun_ms = 0
         self._has_missed = False
+        self._is_unmeasured = False
         self._idle_since_ms: int | None = None
         self._backlog_since_ms: int | None = None
         self._longest_idle_ms = 0
@@ -74,10 +83,13 @@ class Ledger:
             at_ms: Redis' time of the pause.
         """
         self._now_ms = max(self._now_ms, at_ms)
+        self._begun_ms = max(self._begun_ms, at_ms)
         for job in jobs:
             self._outcomes.setdefault(job.key, None)
             if not job.is_orphan:
                 self._running.add(job.key)
+                self._held.add(job.key)
+                self._alive_ms.setdefault(job.key, at_ms)
         # Called once a queue: a job of any of them means that there is work.
         if backlog:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
@@ -88,6 +100,31 @@ class Ledger:
         active = list(jobs)
         self._later.update(job.key for job in active if job.key not in self._outcomes)
         self.begin(active, backlog=backlog, at_ms=at_ms)
+
+    def look(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
+        """Take note of the locks of the active jobs.
+
+        A run whose lock is gone has ended at a time that nobody knows: as early as it was last
+        known to go on, so that the time without a run is not told too short.
+
+        Args:
+            at_ms: Redis' time before they were read.
+        """
+        for job in jobs:
+            if job.key not in self._held:
+                continue
+            before = self._looks.get(job.key)
+            if job.is_orphan:
+                self._ended(job.key, self._alive_ms[job.key])
+            elif before is not None and job.was_renewed_since(before):
+                self.alive([job.key], self._looked_ms)
+            self._looks[job.key] = job
+        self._looked_ms = at_ms
+
+    def alive(self, jobs: Iterable[JobKey], at_ms: int) -> None:
+        """These jobs ran at this time."""
+        for job in jobs:
+            self._alive_ms[job] = max(self._alive_ms.get(job, 0), at_ms)
 
     def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
         """Take note of events, in order."""
@@ -108,6 +145,7 @@ class Ledger:
         if event.name == "stalled" and self._outcomes.get(job) == "retried":
             # A stalled check, a worker's or ours, says "waiting", then "stalled".
             self._outcomes[job] = "recovered"
+            self._lost_worker(job)
         if result is None:
             return
         if self._paused and left_active and job not in self._started_since:
@@ -119,16 +157,23 @@ class Ledger:
 
     def _started(self, job: JobKey, at_ms: int) -> None:
         self._running.add(job)
+        if at_ms > self._begun_ms:
+            # Another run, and not the one that was looked at.
+            self._held.discard(job)
         if self._paused and job not in self._outcomes:
             # Somebody else has resumed the queue.
             self._started_since.add(job)
         self._close_idle(at_ms)
 
     def _ended(self, job: JobKey, at_ms: int) -> None:
+        if job in self._running:
+            self._ends_ms[job] = at_ms
+        elif job in self._ends_ms:
+            self._ends_ms[job] = min(self._ends_ms[job], at_ms)
         self._running.discard(job)
         # After the resume nobody tells whether jobs still wait, so nothing is measured.
-        if self._paused and not self._running and self._idle_since_ms is None:
-            self._idle_since_ms = at_ms
+        if self._paused and not self._running and self._ends_ms:
+            self._idle_since_ms = max(self._ends_ms.values())
 
     def _close_idle(self, at_ms: int) -> None:
         if self._idle_since_ms is not None and self._backlog_since_ms is not None:
@@ -140,11 +185,21 @@ class Ledger:
         """The process of these jobs ended before they did."""
         for job in jobs:
             self._interrupted.add(job)
-            self._ended(job, self._now_ms)
+            if not self._paused and job in self._running:
+                # Nothing tells whether it still ran before the resume.
+                self._is_unmeasured = True
+            self._ended(job, self._alive_ms.get(job, self._now_ms))
+
+    def _lost_worker(self, job: JobKey) -> None:
+        """A job that had no lock was put back: one that had it before was interrupted."""
+        if job in self._held:
+            self.interrupt([job])
 
     def recover(self, jobs: Iterable[JobKey]) -> None:
         """These jobs were put back by this drain."""
-        self._recovered.update(jobs)
+        for job in jobs:
+            self._recovered.add(job)
+            self._lost_worker(job)
 
     def settle(self, job: JobKey, result: str) -> None:
         """The state of a job told what the stream did not."""
@@ -215,9 +270,9 @@ class Ledger:
             until_ms: Redis' time of the end; closes a span that is still open.
 
         Returns:
-            None when it could not be measured, since events are missing.
+            None when it could not be measured: events are missing, or when a run ended is unknown.
         """
-        if self._has_missed:
+        if self._has_missed or self._is_unmeasured:
             return None
         longest = self._longest_idle_ms
         if self._idle_since_ms is not None and self._backlog_since_ms is not None:

@@ -97,14 +97,12 @@ class Roll:
         self._ledger.note(harmed)
         self._ledger.interrupt(harmed)
         locks = {key: job.lock_token or "" for key, job in harmed.items() if job is not None}
-        yield from self._put_back_locked(locks, interrupted=True)
+        yield from self._put_back_locked(locks)
 
-    def _put_back_locked(
-        self, locks: dict[JobKey, str], *, interrupted: bool = False
-    ) -> Iterator[Step]:
+    def _put_back_locked(self, locks: dict[JobKey, str]) -> Iterator[Step]:
         for keys in self._state.queues:
             own = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
-            yield from self._end.put_back_jobs(keys, own, interrupted=interrupted)
+            yield from self._end.put_back_jobs(keys, own)
 
 
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:

@@ -164,8 +164,10 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
         yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}{was}"
     if len(harmed) > _MOST_HARMED:
         yield f"    … and {len(harmed) - _MOST_HARMED:,} more; --json lists all"
-    gap = "unknown, events are missing" if report.idle_s is None else duration(report.idle_s)
-    idle = f"longest gap with jobs waiting: {gap}"
+    gap = "unknown" if report.idle_s is None else duration(report.idle_s)
+    # When an interrupted run ended is not known to the second.
+    at_most = "at most " if report.interrupted and report.idle_s is not None else ""
+    idle = f"longest gap with jobs waiting: {at_most}{gap}"
     if report.strategy == "roll":
         yield f"not paused; {idle}"
     elif report.paused_s:
