@@ -219,7 +219,9 @@ def test_a_target_that_is_not_restarted_is_noted(
     ran = qctl("drain", *queues, "--target", "pm2:app", "--dry-run")
     note = "pm2:app is not restarted: that needs --then-restart"
     assert note in ran.out
-    assert note in qctl("drain", *queues, "--target", "pm2:app").err
+    ran = qctl("drain", *queues, "--target", "pm2:app")
+    assert note in ran.err
+    assert f"note: {note}" in ran.out
     ran = qctl("drain", *queues, "--target", "pm2:app", "--then-restart", "--dry-run")
     assert "not restarted" not in ran.out
 

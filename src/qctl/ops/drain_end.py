@@ -10,7 +10,7 @@ from qctl.ops import holding
 from qctl.ops.advice import limited
 from qctl.ops.commands import command
 from qctl.ops.drain_state import BLOCK_MS, DrainState
-from qctl.ops.plan import stays_paused
+from qctl.ops.plan import not_restarted, stays_paused
 from qctl.ops.proof import Verdict, prove, unproved
 from qctl.ops.resuming import confirm, resume_own
 from qctl.ops.steps import DrainReport, Recovered, Step
@@ -226,8 +226,10 @@ class DrainEnd:
         is_roll = state.plan.strategy == "roll"
         for pid in state.old_pids[len(state.new_pids) :]:
             told = "was to be replaced" if is_roll else "was told to stop"
-            state.notes.append(f"pid {pid} {told}; its successor has not been proved")
+            state.notes.append(f"pid {pid} {told}; the new process has not been confirmed up")
         state.notes += holding.notes(state)
+        if state.plan.not_restarted:
+            state.notes.append(not_restarted(state.plan.not_restarted))
         if state.new_pids and state.left:
             left = ", ".join(f"{process.target} id {process.key}" for process in state.left)
             state.notes.append(f"not restarted: {left}")

@@ -309,7 +309,7 @@ def _resumed_at_start(plan: DrainPlan, client: Client) -> set[str]:
 
 def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[str]:
     if plan.not_restarted:
-        yield f"{plan.not_restarted} is not restarted: that needs --then-restart"
+        yield not_restarted(plan.not_restarted)
     if plan.unchecked_user:
         yield (
             f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "
@@ -330,6 +330,11 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
                 )
             else:
                 yield stays_paused(snapshot)
+
+
+def not_restarted(label: str) -> str:
+    """What to say of a target that a drain without a restart was given."""
+    return f"{label} is not restarted: that needs --then-restart"
 
 
 def stays_paused(snapshot: QueueSnapshot) -> str:
