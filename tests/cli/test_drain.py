@@ -240,6 +240,8 @@ def test_queues_that_cannot_be_found_are_to_be_named_for_the_same_command(
     assert (done["queues"], done["target"]) == (["q"], "pm2:app")
     alone = qctl("drain", "--target", "pm2:app")
     assert alone.err.endswith("try: name each of them: qctl drain QUEUE\n")
+    assert qctl("drain").err.endswith("try: name each queue: qctl drain QUEUE\n")
+    assert qctl("drain", "--then-restart").err.endswith("the process with --target pm2:NAME\n")
 
 
 def test_a_target_from_the_config(

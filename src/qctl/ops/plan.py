@@ -105,7 +105,9 @@ def make_plan(
     connections = read_connections(client, settings, address.db, found.processes) if found else None
     guessed = ""
     if found is None and (then_restart or not names):
-        found, connections = _only_target(client, address, settings, names)
+        found, connections = _only_target(
+            client, address, settings, names, then_restart=then_restart
+        )
         guessed = found.label
     if found is not None and connections is not None:
         names, was_guessed = _queues_of(
@@ -147,7 +149,12 @@ def _is_left_behind(snapshot: QueueSnapshot) -> bool:
 
 
 def _only_target(
-    client: Client, address: Address, settings: Settings, names: Sequence[str]
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    then_restart: bool,
 ) -> tuple[Target, Connections]:
     """The one managed app that serves the named queues, or any queue when none is named."""
     manager = manager_for("pm2", settings)
@@ -166,7 +173,10 @@ def _only_target(
             if labels
             else "no managed process on this host holds a worker of them"
         )
-        raise UsageError(f"it is not clear {what}", why=why, hint="name it with --target pm2:NAME")
+        hint = "name the process with --target pm2:NAME"
+        if not then_restart:
+            hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
+        raise UsageError(f"it is not clear {what}", why=why, hint=hint)
     return open_target(settings, labels.pop()), connections
 
 
