@@ -54,6 +54,8 @@ def test_a_connection_that_may_have_been_renewed_is_a_limit_and_no_figure() -> N
 
 def test_a_connection_is_not_older_than_redis() -> None:
     assert boot(UP_S - 47, redis_up_s=UP_S - 45) == (BOOT_S, True)
-    assert boot(UP_S - 4, redis_up_s=UP_S - 3) == (BOOT_S, True)
+    assert boot(UP_S - 4, redis_up_s=UP_S - 3.5) == (BOOT_S, True)
+    # Both were started at the same time; Redis counts whole seconds.
+    assert boot(UP_S - 2, redis_up_s=UP_S - 1) == ((1.0, 4.0), False)
     # Where Redis does not tell, nobody knows whether it was there before.
     assert boot(UP_S - 7, redis_up_s=None) == ((BOOT_S[0], 9.0), True)

@@ -19,6 +19,8 @@ BOOT_S = (0.3, 5.0)
 _SURE_BOOT_S = 10.0
 # A later one still is not from the start of the process.
 _LONGEST_BOOT_S = 60.0
+# Redis counts its uptime in whole seconds.
+_ROUNDING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,7 @@ def _boot_s(
         if not workers or process.started_at_ms is None:
             continue
         up_s = (now_ms - process.started_at_ms) / 1000
-        if redis_up_s is not None and redis_up_s < up_s:
+        if redis_up_s is not None and redis_up_s + _ROUNDING_S < up_s:
             # No connection can be from the start of the process.
             continue
         took_s = up_s - max(worker.age_s for worker in workers)

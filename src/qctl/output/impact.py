@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qctl.ops.advice import NO_CHECK, locks_end
 from qctl.ops.interruption import JobRef
+from qctl.ops.outage import BOOT_S
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
 from qctl.output.impact_schedules import scheduled, when
@@ -306,6 +307,8 @@ def _loss(server: DataSafety) -> str:
 def _downtime(impact: Impact) -> Aspect:
     times = impact.downtime
     boot = "assumed" if times.boot_is_assumed else "as the last start took"
+    if times.boot_is_assumed and times.boot_s[1] > BOOT_S[1]:
+        boot = "assumed: its worker connected late, or has connected again since"
     notes = []
     text = "unknown"
     if times.plain_s is not None:
