@@ -127,10 +127,16 @@ def test_ignoring_the_other_queue_drains_one_alone(lab: Lab) -> None:
     drain = lab.steps("drain", "a", "--then-restart", "--target", "pm2:app", "--ignore-others")
     drain.await_step("paused", queue="a")
     assert not lab.is_paused("b")
+    lab.hold(queue="b")
     lab.release("a")
     done = drain.finish()
     assert done.code == 0, done.err
     assert done.report["queues"] == ["a"]
+    # Nobody has followed the jobs of the other queue, so nobody says that they are unharmed.
+    assert done.report["interrupted"] is None
+    assert any(note.startswith("1 job of b that ran") for note in done.report["notes"])
+    (warning,) = done.steps[0]["warnings"]
+    assert warning.startswith("jobs of b that run at the restart")
     lab.prove(a, "a")
     lab.prove(b, "b")
 

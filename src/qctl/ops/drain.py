@@ -272,6 +272,16 @@ def _is_news(keys: QueueKeys, event: Event, blocking: frozenset[JobKey]) -> bool
     return event.name != "progress" and (keys, event.job_id) in blocking
 
 
+def _count_ignored(state: DrainState) -> None:
+    """Take note of how many jobs of other queues the restart may interrupt."""
+    prefix = state.settings.prefix
+    queues = [QueueKeys(prefix, name) for name in state.plan.ignored]
+    # For a note only, which also does without the number.
+    with suppress(QctlError):
+        jobs = read_active(state.client, queues)
+        state.ignored_running = sum(not job.is_orphan for job in jobs)
+
+
 def _restart(state: DrainState) -> Iterator[Step]:
     target = state.plan.target
     if target is None:
@@ -294,6 +304,8 @@ def _restart(state: DrainState) -> Iterator[Step]:
             raise Interrupted
         if run.old_started_at is not None:
             state.guard.announce_stop(process, run.old_started_at)
+        if not state.old_pids:
+            _count_ignored(state)
         state.left.remove(planned)
         yield Restarting(process.target, process.key, process.pid)
         if process.pid:

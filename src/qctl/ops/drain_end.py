@@ -234,6 +234,8 @@ class DrainEnd:
             left = ", ".join(f"{process.target} id {process.key}" for process in state.left)
             state.notes.append(f"not restarted: {left}")
         self._note_proof(verdict)
+        if state.plan.ignored and state.old_pids:
+            state.notes.append(_ignored(state))
         jobs = ledger.outcomes()
         results = [job.result for job in jobs]
         until_ms = state.resumed_at_ms or now_ms
@@ -251,8 +253,7 @@ class DrainEnd:
             completed=results.count("completed"),
             failed=results.count("failed"),
             retried=results.count("retried"),
-            # A roll learns from events alone of jobs that a stalled check has put back.
-            interrupted=None if trouble or (state.missed and is_roll) else ledger.interrupted,
+            interrupted=None if self._is_blind(trouble) else ledger.interrupted,
             recovered=ledger.recovered,
             lost=verdict.lost,
             proof=verdict.proof,
@@ -272,6 +273,13 @@ class DrainEnd:
             error=_text(error),
             exit_status=_exit_status(outcome, error, verdict),
         )
+
+    def _is_blind(self, trouble: QctlError | None) -> bool:
+        """Whether jobs may have been interrupted of which the ledger does not know."""
+        state = self._state
+        # A roll learns from events alone of jobs that a stalled check has put back.
+        is_deaf = bool(state.missed) and state.plan.strategy == "roll"
+        return trouble is not None or is_deaf or bool(state.plan.ignored and state.old_pids)
 
     def _unserved(self, paused: Container[QueueKeys]) -> tuple[str, ...] | None:
         """Queues that run although no worker is connected to them; None when that is unknown."""
@@ -313,6 +321,20 @@ class DrainEnd:
             state.notes.append(
                 f"{what} deleted meanwhile without an event, as BullMQ's queue.drain() does"
             )
+
+
+def _ignored(state: DrainState) -> str:
+    """What may have become of the jobs of other queues of the process."""
+    running, names = state.ignored_running, ", ".join(state.plan.ignored)
+    if running is None:
+        what = f"jobs of {names} that were running"
+    else:
+        were = "1 job" if running == 1 else f"{running:,} jobs"
+        what = f"{were} of {names} that ran before the restart"
+    return (
+        f"{what} may have been interrupted, which is not in the figures; they come back when their "
+        "locks have run out and a worker looks for stalled jobs"
+    )
 
 
 def _paused_before(state: DrainState) -> Iterator[str]:

@@ -85,6 +85,8 @@ class DrainState:
         is_process_gone: a process that was to be restarted had ended before.
         paused_at_end: queues that are paused at the end; None when that could not be read.
         proved: the restarts of this drain whose new process got ready, as in ``new_pids``.
+        ignored_running: jobs of queues that the drain ignores that ran just before the restart;
+            None when that is unknown.
         held: lock tokens of the jobs that a roll waited for when its time was up.
     """
 
@@ -123,6 +125,7 @@ class DrainState:
     active: list[ActiveJob] = field(default_factory=list)
     in_the_way: list[ActiveJob] = field(default_factory=list)
     in_doubt: list[ActiveJob] = field(default_factory=list)
+    ignored_running: int | None = None
     held: frozenset[str | None] | None = None
     is_process_gone: bool = False
     old_pids: list[int] = field(default_factory=list)

@@ -70,6 +70,19 @@ class DrainPlan:
     def names(self) -> tuple[str, ...]:
         return tuple(snapshot.keys.name for snapshot in self.snapshots)
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Other queues of the target, whose jobs a restart interrupts without waiting for them.
+
+        Those under another prefix or database are described rather than named.
+        """
+        if self.target is None or self.connections is None:
+            return ()
+        foreign = self.connections.foreign
+        strangers = {str(w) for p in self.target.processes for w in foreign.get(p.key, ())}
+        served = self.connections.queues_of(self.target.processes) | {*self.target.configured}
+        return (*sorted(served - {*self.names}), *sorted(strangers))
+
 
 def make_plan(
     client: Client,
@@ -324,6 +337,11 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
         yield (
             f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "
             "it lacks a right, the drain fails half way"
+        )
+    if plan.ignored:
+        yield (
+            f"jobs of {', '.join(plan.ignored)} that run at the restart may be interrupted: nobody "
+            "waits for them, and they are not in the figures"
         )
     for snapshot in plan.snapshots:
         name = snapshot.keys.name
