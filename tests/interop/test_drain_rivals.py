@@ -6,6 +6,7 @@ import pytest
 
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab
+from tests.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab
@@ -78,6 +79,34 @@ def test_qctl_resume_keeps_off_unless_forced(lab: Lab) -> None:
     assert lab.qctl("resume", "q", "--force").code == 0
     done = drain.finish()
     assert (done.code, done.report["outcome"]) == (1, "aborted")
+    lab.release()
+    lab.prove(added)
+
+
+@pytest.mark.parametrize("who", ["before", "qctl", 6])
+def test_a_forced_resume_stops_the_drain_whoever_has_paused_the_queue(
+    lab: Lab, who: str | int
+) -> None:
+    lab.app()
+    added = [*lab.hold(), *lab.add(10)]
+    pid = lab.pm2.pid("app")
+    if who == "before":
+        assert lab.qctl("pause", "q").code == 0
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    if who == "qctl":
+        paused = lab.qctl("pause", "q")
+        assert f"pid {drain.pid}) is at work on q" in paused.err
+        assert "stays paused at its end" in paused.err
+    elif who == 6:
+        lab.bull().pause("q")
+        # The drain has seen it when its note is gone.
+        wait_until(lambda: lab.traces() == ["qctl:lease:bull:q"], "the drain to disown its pause")
+    assert lab.qctl("resume", "q", "--force").code == 0
+    done = drain.finish()
+    assert (done.code, done.report["outcome"]) == (1, "aborted")
+    assert "resumed with qctl resume --force" in done.report["error"]
+    assert (done.report["old_pids"], lab.pm2.pid("app")) == ([], pid)
     lab.release()
     lab.prove(added)
 

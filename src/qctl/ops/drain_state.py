@@ -67,6 +67,7 @@ class DrainState:
         inventory: the jobs of all queues, running or not.
         missed: queues of whose events some may have been cut off before they were read.
         resumed_by_others: queues that somebody else has resumed.
+        forced: those of them that were resumed with ``qctl resume --force``.
         resumes: ids of the events of our own resumes.
         own_pauses: ids of the events of our own pauses.
         resumed_lately: how often somebody else resumed each queue since the last restart.
@@ -109,6 +110,7 @@ class DrainState:
     paused_any: bool = False
     paused_by_others: set[QueueKeys] = field(default_factory=set)
     resumed_by_others: set[QueueKeys] = field(default_factory=set)
+    forced: set[QueueKeys] = field(default_factory=set)
     resumes: set[str] = field(default_factory=set)
     own_pauses: set[str] = field(default_factory=set)
     resumed_lately: Counter[QueueKeys] = field(default_factory=Counter)
@@ -239,6 +241,8 @@ class DrainState:
                 self.resumed_here.add(keys)
             elif event.id not in self.resumes:
                 self.resumed_by_others.add(keys)
+            if event.is_forced:
+                self.forced.add(keys)
 
     def _note_gaps(self, cursors: dict[QueueKeys, str]) -> None:
         gaps = read_gaps(self.client, {k: at for k, at in cursors.items() if k not in self.missed})

@@ -40,7 +40,13 @@ def hold_pauses(state: DrainState) -> list[QueueKeys]:
     again = []
     for keys in state.queues:
         use_list = keys in state.plan.mixed
-        if state.is_ours(keys):
+        is_ours = state.is_ours(keys)
+        if not is_ours and not are_paused(state.client, [keys])[0]:
+            # Only the event tells who has resumed it.
+            state.catch_up()
+        if keys in state.forced:
+            raise _forced(keys)
+        if is_ours:
             held = pause_again(state.client, keys, state.holder, use_list=use_list)
         else:
             held = pause(state.client, keys, state.holder, use_list=use_list)
@@ -58,13 +64,17 @@ def _pause_anew(state: DrainState, keys: QueueKeys) -> Pause:
     # A resume, which takes the note away when it is qctl's, leaves an event.
     state.catch_up()
     if keys in state.resumed_by_others:
-        raise FailedError(
-            f"queue {keys.name} was resumed with qctl resume --force during the drain",
-            why="jobs may have started again, so the drain went no further",
-            hint=f"drain it again; now: {command(keys.prefix, 'status', keys.name)}",
-        )
+        raise _forced(keys)
     state.forgotten.add(keys)
     return pause(state.client, keys, state.holder, use_list=keys in state.plan.mixed)
+
+
+def _forced(keys: QueueKeys) -> FailedError:
+    return FailedError(
+        f"queue {keys.name} was resumed with qctl resume --force during the drain",
+        why="jobs may have started again, so the drain went no further",
+        hint=f"drain it again; now: {command(keys.prefix, 'status', keys.name)}",
+    )
 
 
 def follow_active(
@@ -101,8 +111,11 @@ def _require_peace(state: DrainState, keys: QueueKeys) -> None:
 def look_after_start(state: DrainState, process: ManagedProcess) -> None:
     """Take note of the queues that were resumed while a new process started."""
     state.resumed_lately.clear()
-    for keys, paused in zip(state.queues, are_paused(state.client, state.queues), strict=True):
-        if not paused:
+    states = are_paused(state.client, state.queues)
+    if not all(states):
+        state.catch_up()
+    for keys, paused in zip(state.queues, states, strict=True):
+        if not paused and keys not in state.forced:
             state.resumed_at_start[keys] = process.target
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.config import Settings
@@ -12,7 +12,9 @@ from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.rights import require_rights
 from qctl.ops.versions import require_safe_pause
 from qctl.wire import rights
+from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
+from qctl.wire.snapshot import QueueSnapshot
 from qctl.wire.transitions import pause, resume
 
 _BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
@@ -77,10 +79,20 @@ def pause_queues(
                 paused=True,
                 changed=changed,
                 active=snapshot.counts.active,
-                warnings=(mixed[keys],) if keys in mixed else (),
+                warnings=tuple(_warnings(snapshot, mixed)),
             )
         )
     return results
+
+
+def _warnings(snapshot: QueueSnapshot, mixed: Mapping[QueueKeys, str]) -> Iterator[str]:
+    if snapshot.keys in mixed:
+        yield mixed[snapshot.keys]
+    if snapshot.lease is not None:
+        yield (
+            f"{snapshot.lease} is at work on {snapshot.keys.name}, and goes on; the queue stays "
+            "paused at its end"
+        )
 
 
 def resume_queues(
@@ -108,7 +120,7 @@ def resume_queues(
     for snapshot in snapshots:
         changed, moved = snapshot.paused, snapshot.legacy_paused
         if not dry_run:
-            done = resume(client, snapshot.keys)
+            done = resume(client, snapshot.keys, force=force)
             changed, moved = done.changed, done.moved
         results.append(
             PauseResult(

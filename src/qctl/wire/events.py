@@ -40,6 +40,11 @@ class Event:
         return self.fields.get("jobId")
 
     @property
+    def is_forced(self) -> bool:
+        """Whether it is of a ``qctl resume --force``."""
+        return self.name == "resumed" and self.fields.get("qctl") == "force"
+
+    @property
     def at_ms(self) -> int:
         """When it was written, by Redis' clock."""
         return int(self.id.partition("-")[0])

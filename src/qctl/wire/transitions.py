@@ -107,18 +107,20 @@ def _pause(
             return word, event_id
 
 
-def resume(client: Client, keys: QueueKeys, *, owner: str = "") -> Resume:
+def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = False) -> Resume:
     """Let workers take jobs again.
 
     Args:
         owner: resume only if the pause is this owner's, and nobody else has paused the queue
             since; empty resumes whoever's it is.
+        force: let a drain that is at work on the queue see, by the event, that it shall stop.
     """
+    args: list[Arg] = [owner, MERGE_CHUNK, "force" if force else ""]
     names = ("meta", "wait", "paused", "prioritized", "delayed", "marker", "events", "active")
     script_keys = [*_keys(keys, *names), keys.pause_note, *keys.whole]
     moved = None
     while True:
-        word, in_paused, event_id = scripts.run(client, "resume", script_keys, [owner, MERGE_CHUNK])
+        word, in_paused, event_id = scripts.run(client, "resume", script_keys, args)
         moved = in_paused if moved is None else moved
         if word != "more":
             return Resume(word == "resumed", moved, owned=word != "others", event_id=event_id)

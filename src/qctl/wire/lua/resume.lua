@@ -6,7 +6,7 @@
 -- KEYS[1] meta   KEYS[2] wait   KEYS[3] paused   KEYS[4] prioritized   KEYS[5] delayed
 -- KEYS[6] marker   KEYS[7] events   KEYS[8] active   KEYS[9] qctl's pause note
 -- ARGV[1] "" to resume whoever paused it; an owner to resume only that owner's pause
--- ARGV[2] most jobs to move
+-- ARGV[2] most jobs to move   ARGV[3] "force" when a drain at work on it is to see that it shall stop; else ""
 --
 -- Answers {word, jobs in the paused list before, id of the event or ""}: "resumed", "running" (it was not
 -- paused), "others" (the pause is not the owner's, or somebody else has paused it since; at most the owner's note
@@ -54,5 +54,11 @@ if not is_paused and ARGV[1] ~= "" then
   return {"running", in_paused, ""}
 end
 -- Also when it ran: somebody wants it to run, and BullMQ's listeners hear of that.
-local event = emit(KEYS[7], KEYS[1], "event", "resumed")
+local event
+if ARGV[3] == "force" then
+  -- The note does not show it where somebody else has paused the queue since.
+  event = emit(KEYS[7], KEYS[1], "event", "resumed", "qctl", "force")
+else
+  event = emit(KEYS[7], KEYS[1], "event", "resumed")
+end
 return {is_paused and "resumed" or "running", in_paused, event}
