@@ -38,6 +38,23 @@ def test_nothing_lost_says_what_was_checked() -> None:
     ]
 
 
+def test_which_queues_run_goes_by_what_is_so_at_the_end() -> None:
+    head = "restarted pm2:app (now pid 7); "
+    two = replace(REPORT, queues=("q", "r"))
+    for resumed, still, told in (
+        (True, (), "q, r running again"),
+        # One was paused before.
+        (True, ("r",), "q running again; r paused still, until: qctl resume r"),
+        (False, ("r",), "q running again; r paused still, until: qctl resume r"),
+        (False, ("q", "r"), "paused still, until: qctl resume q r"),
+        # It could not be read.
+        (False, None, "paused still, until: qctl resume q r"),
+        (True, None, "q, r running again"),
+    ):
+        report = replace(two, resumed=resumed, still_paused=still)
+        assert lines(report)[-1] == head + told
+
+
 def test_of_a_large_queue_it_was_counts_and_a_sample() -> None:
     proof = Proof(checked="counts and a sample of 10,000 jobs", ids=10_000)
     told = lines(replace(REPORT, proof=proof))
