@@ -39,12 +39,14 @@ def test_it_comes_back_and_the_drain_goes_on(own_lab: Lab, end: str) -> None:
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     getattr(lab.server, end)()
-    drain.await_step("waiting", redis_away=True)
+    # The second one comes a second later.
+    drain.await_steps(2, "waiting", redis_away=True)
     lab.bring_redis_back()
     done = drain.finish()
     assert done.code == 0, done.err
     assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
     assert (done.report["interrupted"], done.report["lost"]) == (0, 0)
+    assert any(note.startswith("Redis was away for ") for note in done.report["notes"])
     lab.prove(added)
 
 

@@ -47,6 +47,7 @@ def test_it_repeats_while_redis_is_away_or_fails_over() -> None:
     client = patient(*errors)
     assert client.call("GET", "x") == "done"
     assert client.outages == len(errors)
+    assert client.away_s > 0
     assert client.masters() == [client]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qctl.ops.ledger import JobOutcome
-from qctl.ops.steps import DrainReport, Proof, RunningJob, TimeUp, Waiting
+from qctl.ops.steps import Drained, DrainReport, Proof, RunningJob, TimeUp, Waiting
 from qctl.output.drain import report_lines, step_line, waiting_lines
 
 REPORT = DrainReport(
@@ -93,6 +93,17 @@ def test_a_queue_without_a_worker_does_not_run_again() -> None:
         "restarted pm2:app (now pid 7); q without a worker: none is connected"
     )
     assert lines(replace(REPORT, unserved=None))[-1] == "restarted pm2:app (now pid 7); q resumed"
+
+
+def test_jobs_without_a_lock_may_still_run() -> None:
+    job = RunningJob("q", "1", "job", 2.0, None, None, None)
+    told = step_line(Drained(2.0, (job,)))
+    assert told == (
+        "drained after 2.0 s: no job with a lock is running; 1 orphan (no lock) left aside, which "
+        "may still run in a worker that hangs"
+    )
+    report = replace(REPORT, outcome="drained", jobs=(JobOutcome("q", "1", "orphaned"),))
+    assert lines(report)[-1].startswith("drained: nothing with a lock is running; ")
 
 
 def test_orphans_alone_are_nothing_to_wait_for() -> None:

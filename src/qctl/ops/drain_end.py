@@ -228,6 +228,8 @@ class DrainEnd:
             told = "was to be replaced" if is_roll else "was told to stop"
             state.notes.append(f"pid {pid} {told}; the new process has not been confirmed up")
         state.notes += holding.notes(state)
+        if state.client.away_s >= 1:
+            state.notes.append(f"Redis was away for {state.client.away_s:.0f} s in all")
         if state.plan.not_restarted:
             state.notes.append(not_restarted(state.plan.not_restarted))
         if state.new_pids and state.left:

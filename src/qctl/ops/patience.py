@@ -36,6 +36,7 @@ class PatientClient:
         patience_s: how long a call is repeated, in seconds; 0 raises at once.
         outages: the number of attempts that failed so far. Compared before and after a call, it
             says whether the call may have been carried out more than once.
+        away_s: for how long in all Redis has not answered, outages that have ended.
     """
 
     def __init__(self, client: Client, stop: Callable[[], bool] = lambda: False) -> None:
@@ -43,6 +44,8 @@ class PatientClient:
         self._stop = stop
         self.patience_s = 0.0
         self.outages = 0
+        self.away_s = 0.0
+        self._away_since: float | None = None
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
@@ -85,15 +88,23 @@ class PatientClient:
         began = time.monotonic()
         pause_s, longest_s = _PAUSE_S
         while True:
+            tried = time.monotonic()
             try:
-                return attempt()
+                answer = attempt()
             except QctlError as error:
                 if not is_outage(error):
                     raise
                 self.outages += 1
+                if self._away_since is None:
+                    self._away_since = tried
                 patience_s = min(self.patience_s, STOPPING_S) if self._stop() else self.patience_s
                 if time.monotonic() - began >= patience_s:
                     raise
+            else:
+                if self._away_since is not None:
+                    self.away_s += time.monotonic() - self._away_since
+                    self._away_since = None
+                return answer
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, longest_s)
 

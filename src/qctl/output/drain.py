@@ -95,10 +95,14 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
                 done = "was no longer paused; paused again"
             return f"{visible(step.queue)} {done}"
         case Drained():
-            text = f"drained after {duration(step.waited_s)}: no job is running"
-            if step.orphans:
-                text += f"; {counted(len(step.orphans), 'orphan')} without a worker left aside"
-            return text
+            text = f"drained after {duration(step.waited_s)}: no job"
+            if not step.orphans:
+                return f"{text} is running"
+            orphans = counted(len(step.orphans), "orphan")
+            return (
+                f"{text} with a lock is running; {orphans} (no lock) left aside, which may still "
+                "run in a worker that hangs"
+            )
         case TimeUp():
             jobs = counted(len(step.active), "job")
             return (
@@ -197,6 +201,9 @@ def _checked(report: DrainReport) -> str:
 
 def _headline(report: DrainReport, prefix: str) -> str:
     text = _HEADLINES[report.outcome]
+    if report.outcome == "drained" and any(job.result == "orphaned" for job in report.jobs):
+        # A worker that hangs has lost its locks, and may still be at work.
+        text = "drained: nothing with a lock is running"
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
