@@ -274,6 +274,8 @@ def _is_news(keys: QueueKeys, event: Event, blocking: frozenset[JobKey]) -> bool
 
 def _count_ignored(state: DrainState) -> None:
     """Take note of how many jobs of other queues the restart may interrupt."""
+    if not state.plan.ignored:
+        return
     prefix = state.settings.prefix
     queues = [QueueKeys(prefix, name) for name in state.plan.ignored]
     # For a note only, which also does without the number.
