@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.clients import client_name
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from worker import NODE_MODULES, PEERS, install_python_bullmq, start_redis
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 
 
 @dataclass(frozen=True)

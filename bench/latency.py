@@ -24,7 +24,7 @@ from pathlib import Path
 from worker import NODE_MODULES, PEERS, start_redis
 
 from qctl import Queue
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ from cli_cold import QCTL, start_redis
 from scale_control import LIMIT_US, Control
 from scale_load import BACKLOG, BIG, Sizes, check_memory, fill
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.clients import client_name
 
 NAME = "bench"

@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.keys import QueueKeys
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from qctl.cluster import key_slot
-from qctl.connect import Client, connect
+from qctl.connection.cluster import key_slot
+from qctl.connection.connect import Client, connect
 from tests.servers import RedisServer, wait_until
 
 SLOTS = 16_384

@@ -15,8 +15,8 @@ import fakeredis
 import hypothesis
 import pytest
 
-from qctl.connect import Arg, Client, connect
-from qctl.embedded.fake_client import FakeRedisClient
+from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.embedded.fake_client import FakeRedisClient
 from qctl.errors import ReplyError
 from tests.clusters import cluster, nodes
 from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2

@@ -16,7 +16,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker
-from qctl.cluster import key_slot
 from qctl.config import Settings
-from qctl.connect import connect, parse_url
+from qctl.connection.cluster import key_slot
+from qctl.connection.connect import connect, parse_url
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.ops.doctor import examine
 from qctl.wire.clients import client_name, list_workers

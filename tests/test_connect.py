@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.connect import Address, Client, connect, parse_url
+from qctl.connection.connect import Address, Client, connect, parse_url
+from qctl.connection.socket_client import MAX_PIPELINE, encode
 from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError, UsageError
-from qctl.resp import MAX_PIPELINE, encode
 from qctl.runtime.connection import AsyncConnection
 from tests.servers import RedisServer, free_port
 
@@ -385,7 +385,7 @@ def test_tls_to_a_server_without_it(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Redis waits for the rest of what it takes for a command.
-    monkeypatch.setattr("qctl.resp.CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("qctl.connection.socket_client.CONNECT_TIMEOUT_S", 0.3)
     url = redis_server.url.replace("redis://", "rediss://")
     with open_client(url) as client, pytest.raises(UnreachableError):
         client.call("PING")

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.runtime.queue import Queue
 from qctl.wire import scripts

@@ -19,8 +19,8 @@ import pytest
 
 from qctl.cli.complete import _queues, cache_path
 from qctl.config import Settings
-from qctl.connect import Arg, Client, connect
-from qctl.embedded import (
+from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.embedded import (
     IDLE_S,
     LOCK_FILE,
     STATE_FILE,
@@ -30,8 +30,8 @@ from qctl.embedded import (
     start_private,
     stop_kept,
 )
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, ReplyError, UnreachableError, UsageError
-from qctl.resp import SocketClient
 from qctl.wire.clients import client_name
 from tests.servers import wait_until
 
@@ -78,7 +78,7 @@ def is_gone(pid: int) -> bool:
 def keeper_of(server: EmbeddedServer) -> int:
     parent = psutil.Process(server.pid).parent()
     assert parent is not None
-    assert "qctl.embedded.keeper" in parent.cmdline()
+    assert "qctl.connection.embedded.keeper" in parent.cmdline()
     return parent.pid
 
 
@@ -209,7 +209,7 @@ def test_commands_share_a_kept_server(folder: Path) -> None:
 
 def test_starters_at_once_start_one(folder: Path) -> None:
     script = (
-        "import sys; from qctl.connect import connect; _, c = connect('embedded:' + sys.argv[1]);"
+        "import sys; from qctl.connection.connect import connect; _, c = connect('embedded:' + sys.argv[1]);"
         "c.call('INCR', 'n'); print(c.call('INFO', 'server').split('process_id:')[1].split()[0])"
     )
     starters = [python(script, str(folder)) for _ in range(6)]
@@ -462,7 +462,7 @@ def test_the_stand_in_wakes_the_blocked(
     stand_in: EmbeddedServer, connected: Callable[[], Client]
 ) -> None:
     script = (
-        "import sys; from qctl.connect import connect; _, c = connect(sys.argv[1]);"
+        "import sys; from qctl.connection.connect import connect; _, c = connect(sys.argv[1]);"
         "print(c.call('BZPOPMIN', 'marker', 20, timeout_s=20))"
     )
     blocked = python(script, stand_in.url)

@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 
-from qctl import AsyncQueue, Job, Queue, Worker, moving
-from qctl.cluster import key_slot
+from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.config import Settings
-from qctl.connect import Arg, Client, connect, parse_url
+from qctl.connection import slot_moves as moving
+from qctl.connection.cluster import key_slot
+from qctl.connection.connect import Arg, Client, connect, parse_url
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, ReplyError
 from qctl.ops.doctor import examine
 from qctl.ops.doctor.findings import Finding
-from qctl.resp import SocketClient
 from qctl.wire import scheduling, scripts, working
 from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
 from qctl.wire.census import read_census

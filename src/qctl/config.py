@@ -25,7 +25,7 @@ from qctl.config_files import (
     table_of,
 )
 from qctl.config_guards import find_guards
-from qctl.connect import DEFAULT_URL, parse_url
+from qctl.connection.connect import DEFAULT_URL, parse_url
 from qctl.errors import UsageError
 from qctl.passwords import PasswordSource, with_password
 

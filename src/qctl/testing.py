@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import TimedOutError, UsageError
 from qctl.extras import install_command
 from qctl.runtime.queue import Queue
@@ -116,7 +116,7 @@ class FakeQueues:
 
     def __enter__(self) -> Self:
         try:
-            from qctl.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis is an extra
+            from qctl.connection.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis is an extra
         except ImportError as error:
             raise UsageError(
                 "qctl.testing needs fakeredis", why=str(error), hint=install_command("testing")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from qctl.config import load_settings
-from qctl.connect import Arg, Client, parse_url
+from qctl.connection.connect import Arg, Client, parse_url
 from qctl.errors import UnreachableError
 from qctl.ops import drain as module
 from qctl.ops import drain_end, restart

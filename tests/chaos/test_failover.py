@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from qctl.config import load_settings
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
 from qctl.ops.drain import drain
 from qctl.ops.drain_state import DrainOptions

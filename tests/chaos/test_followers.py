@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
 from tests.chaos import test_failover
 from tests.chaos.test_failover import Pair

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qctl import Queue
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError
 from qctl.wire.adding import FlowJob, NewJob
 from qctl.wire.keys import QueueKeys

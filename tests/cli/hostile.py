@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qctl.connect import Client
-from qctl.resp import encode
+from qctl.connection.connect import Client
+from qctl.connection.socket_client import encode
 
 Word = str | bytes
 TIMEOUT_S = 60.0

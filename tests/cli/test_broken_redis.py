@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from tests.cli.test_frame import run
 from tests.servers import RedisServer, free_port, wait_until
@@ -207,7 +207,7 @@ def test_what_answers_is_no_redis_or_breaks_off(reply: bytes, text: str) -> None
 
 def test_what_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("REPLY_TIMEOUT_S", "CONNECT_TIMEOUT_S"):
-        monkeypatch.setattr(f"qctl.resp.{limit}", 0.3)
+        monkeypatch.setattr(f"qctl.connection.socket_client.{limit}", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         ran = run("status", "--redis", f"redis://:{PASSWORD}@127.0.0.1:{port}")
@@ -222,7 +222,7 @@ def test_tls_to_a_server_without(
     monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
 ) -> None:
     # Redis waits for the rest of what it takes for a command.
-    monkeypatch.setattr("qctl.resp.CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("qctl.connection.socket_client.CONNECT_TIMEOUT_S", 0.5)
     ran = run("status", "--redis", f"rediss://:{PASSWORD}@127.0.0.1:{redis_server.port}")
     assert ran.code == 6
     assert "no TLS connection" in ran.err

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from tests.ops.test_bulk import fill
 from tests.servers import RedisServer, wait_until
 from tests.wire.build import row, scores

@@ -21,7 +21,7 @@ import typer
 
 from qctl.cli import complete, completion
 from qctl.cli.program import COMMANDS, build
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from tests.cli.test_frame import run
 from tests.servers import wait_until
 
@@ -492,7 +492,7 @@ def test_tab_loads_neither_typer_nor_rich_nor_redis(home: Path) -> None:
         "try: main()\n"
         "except SystemExit: pass\n"
         "print(*{'typer', 'rich', 'redis', 'hiredis', 'asyncio', 'json', 'pathlib',"
-        " 'qctl.config', 'qctl.connect', 'dataclasses'} & sys.modules.keys())"
+        " 'qctl.config', 'qctl.connection.connect', 'dataclasses'} & sys.modules.keys())"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

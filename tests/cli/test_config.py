@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from qctl.cli import program
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from tests.cli.test_frame import Ran, run
 from tests.servers import RedisServer
 from tests.wire.build import Q, is_paused, put

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.clients import client_name
 from tests.cli.hostile import (
     DEEP,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.output.text import cells
 from qctl.wire import heartbeats
 from qctl.wire.keys import QueueKeys

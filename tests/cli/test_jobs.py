@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from qctl.cli.jobs import State
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.jobs import STATES
 from qctl.wire.clients import client_name
 from tests.cli.test_frame import Ran, run

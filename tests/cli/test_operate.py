@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.scheduling import Schedule as Rule
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_schedules import MD5_KEY, at, legacy, make, now_ms

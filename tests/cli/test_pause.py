@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import Ran, run
 from tests.wire.build import Q, is_paused, put

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connect import connect
+from qctl.connection.connect import connect
 from tests.cli.hostile import Qctl, Result, assert_no_secret, put
 from tests.cli.test_broken_redis import hang_up
 from tests.servers import RedisServer, free_port

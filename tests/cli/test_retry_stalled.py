@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.ops import stalled
 from qctl.wire.clients import client_name
 from qctl.wire.jobs import STALLED_TOO_OFTEN

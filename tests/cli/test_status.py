@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.ops import known
 from qctl.wire.clients import client_name
 from tests.cli.test_frame import Ran, run

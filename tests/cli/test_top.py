@@ -22,7 +22,7 @@ from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
 from qctl.config import Settings
 from qctl.config_files import Origin
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
 from qctl.ops.live import LiveReader
 from qctl.output.top.app import TopApp

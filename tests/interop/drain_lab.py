@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.clients import list_workers
 from qctl.wire.keys import QueueKeys
 from tests.interop.node import HERE, NodeBull, node, node_env, runs

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.keys import QueueKeys
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 from tests.interop.node import HERE, install_node_modules, node, node_env, runs

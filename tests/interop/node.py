@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"

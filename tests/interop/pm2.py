@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.clients import list_workers
 from tests.interop.node import HERE, MODULES, node, node_env
 from tests.servers import wait_until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qctl import Job, RetryLater, UnrecoverableError, WaitForChildren, Worker
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 
 Starter = Callable[..., "PyWorker"]
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from qctl.config import Settings
-from qctl.connect import Client, connect, parse_url
+from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.doctor import Diagnosis, Finding, examine, schedulers, workers
 from qctl.wire.keys import QueueKeys
 from tests.interop.node import HERE, NodeBull, node, node_env

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.throughput import read_throughput
 from tests.interop.node import NodeBull
 from tests.servers import wait_until

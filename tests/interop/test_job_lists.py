@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.job_logs import read_logs
 from qctl.ops.jobs import Job, list_jobs, show_job
 from qctl.ops.lookup import find_queues

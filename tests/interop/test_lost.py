@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_bulk import qctl
 from tests.interop.node import NodeBull, ids_of, runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.finished import Finished
 from qctl.ops.metrics import Names
 from qctl.wire.finished_counts import FinishedCounts, read_finished_counts

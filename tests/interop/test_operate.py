@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ExitStatus
 from qctl.ops import wait_targets, waiting
 from qctl.ops.events import EventFilter, QueueEvent, follow_events

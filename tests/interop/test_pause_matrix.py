@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import scripts
 from qctl.wire.adding import NewJob, add_calls, added_ids
 from qctl.wire.keys import QueueKeys

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
 from qctl.wire.transitions import pause

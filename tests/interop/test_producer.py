@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.runtime.queue import Queue
 from qctl.wire import scripts
 from qctl.wire.adding import FlowJob, NewJob

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import QctlError
 from qctl.runtime.queue import Queue
 from qctl.wire.adding import AddedJob, FlowJob

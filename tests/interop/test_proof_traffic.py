@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.ops import proof
 from qctl.ops.drain_state import DrainState
 from qctl.ops.patience import PatientClient

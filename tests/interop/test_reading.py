@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connect import connect
+from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from qctl.wire.clients import list_workers
 from qctl.wire.discovery import discover, prefixes_in_use

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qctl import Job
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from tests.interop import py_worker as py
 from tests.interop.node import NodeBull, runs
 from tests.interop.test_worker import settled

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from qctl import Queue, moving
+from qctl import Queue
+from qctl.connection import slot_moves as moving
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from tests.clusters import Cluster, Move

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl import Queue
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.adding import NewJob
 from qctl.wire.options import Dedup
 from tests.interop import py_worker as py

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from qctl import Queue
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.adding import NewJob
 from qctl.wire.jobs import pairs
 from tests.interop import py_worker as py

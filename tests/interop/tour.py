@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from qctl.connect import connect
+from qctl.connection.connect import connect
 from tests.interop.node import HERE, NodeBull, install_node_modules, node, node_env
 from tests.interop.pm2 import Pm2
 from tests.servers import RedisServer, wait_until

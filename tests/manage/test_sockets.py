@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.manage.sockets import is_running, local_endpoints, process_tree, started_at
 from tests.servers import RedisServer, wait_until
 

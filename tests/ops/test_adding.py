@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, RefusedError, UsageError
 from qctl.ops.adding import (
     AddReport,
@@ -21,7 +22,6 @@ from qctl.ops.adding import (
     parse_keep,
 )
 from qctl.output.adding import remark_lines
-from qctl.resp import SocketClient
 from qctl.wire.adding import NewJob
 from qctl.wire.clients import client_name
 from qctl.wire.options import Dedup, Keep

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.agenda import MOST_SLOTS, ScheduleImpact, later_slots, moment, schedule_impacts
 from qctl.wire.agenda import Agenda, read_agendas
 from qctl.wire.lists import DELAY_FACTOR

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Arg, Client
+from qctl.connection.connect import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.actions import Action, promoting, purging, removing, retrying
 from qctl.ops.bulk import BulkRun

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.actions import Action, removing, retrying
 from qctl.ops.bulk import BulkRun, Selection
 from qctl.ops.selection import Filter, parse_where

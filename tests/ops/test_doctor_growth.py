@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.doctor import growth
 from tests.ops.doctor_lab import found
 from tests.wire.build import Q, put

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.ops.doctor import jobs
 from qctl.wire import heartbeats, integrity, keyspace
 from qctl.wire.clients import client_name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connect import Client, connect, parse_url
+from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.doctor import examine
 from qctl.wire import server
 from tests.ops.doctor_lab import SETTINGS, diagnose, found, of

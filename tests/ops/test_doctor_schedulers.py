@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import registrations
 from tests.ops.doctor_lab import diagnose, found, of, result
 from tests.wire.build import Q, put

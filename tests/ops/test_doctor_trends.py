@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.doctor import trends
 from qctl.wire.keys import QueueKeys
 from tests.ops.doctor_lab import diagnose, found, of, result

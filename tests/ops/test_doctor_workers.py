@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connect import Client, connect, parse_url
+from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import FailedError
 from qctl.ops.doctor import examine, workers
 from qctl.ops.inspect import inspect_queues

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops import drain_end
 from qctl.ops.drain_end import DrainEnd, _exit_status
 from qctl.ops.drain_state import DrainState

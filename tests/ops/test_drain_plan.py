@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
 from qctl.ops.plan import DrainPlan, describe, make_plan
 from qctl.wire.keys import QueueKeys

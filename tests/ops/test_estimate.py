@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.estimate import all_ended_s, quantile, read_durations, remaining_s
 from qctl.wire.active import ActiveJob
 from tests.wire.build import Q, put

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Arg, Client, connect
+from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import RefusedError, UnreachableError, UsageError
 from qctl.ops.events import (
     EventFilter,
@@ -24,7 +25,6 @@ from qctl.ops.events import (
     require_stream,
     start_of,
 )
-from qctl.resp import SocketClient
 from qctl.wire.events import past_events
 from tests.ops.test_jobs import snapshot
 from tests.servers import RedisServer, wait_until

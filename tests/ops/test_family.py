@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import InterruptedByUserError, QctlError
 from qctl.ops.actions import removing
 from qctl.ops.bulk import BulkRun

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import InterruptedByUserError
 from qctl.ops.actions import purging, removing
 from qctl.ops.bulk import BulkRun

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.fate import detail_with_fate, fate, with_fates
 from qctl.ops.jobs import Job, list_jobs, show_job
 from qctl.wire.clients import WorkerClient

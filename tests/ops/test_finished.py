@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import UnreachableError
 from qctl.ops import finished as module
 from qctl.ops.finished import BUCKETS_S, Finished, FinishedFigures

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import FailedError, RefusedError
 from qctl.ops import guard as module
 from qctl.ops.guard import Guard

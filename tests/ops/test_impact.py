@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qctl.config import Settings, TargetConfig
-from qctl.connect import Client, connect, parse_url
+from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import impact, resumers, scope, targets

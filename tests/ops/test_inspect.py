@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.config import Settings
-from qctl.connect import Address, Arg, Client, connect
+from qctl.connection.connect import Address, Arg, Client, connect
 from qctl.errors import FailedError, NotFoundError, PartialError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import attribution, inspect

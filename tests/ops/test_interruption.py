@@ -9,7 +9,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.interruption import Holders, JobAtRisk, jobs_at_risk
 from qctl.ops.targets import Connections

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Arg, Client, connect
+from qctl.connection.connect import Arg, Client, connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.job_logs import follow_logs, read_logs
 from qctl.ops.jobs import (

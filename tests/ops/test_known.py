@@ -13,7 +13,7 @@ import pytest
 
 from qctl.cli import complete
 from qctl.config import Settings
-from qctl.connect import Address, Client, parse_url
+from qctl.connection.connect import Address, Client, parse_url
 from qctl.errors import NotFoundError
 from qctl.ops import known
 from qctl.ops.inspect import Inspection, inspect_queues

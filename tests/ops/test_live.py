@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from qctl.config import Settings
-from qctl.connect import Address, Client, connect
+from qctl.connection.connect import Address, Client, connect
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops import live, live_events, live_failures
 from qctl.ops.inspect import RedisInfo
 from qctl.ops.live import LiveReader, View
-from qctl.resp import SocketClient
 from qctl.wire.clients import LIST_CLIENTS, client_name
 from qctl.wire.keys import QueueKeys
 from tests.servers import RedisServer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl.config import Settings
-from qctl.connect import Address, Arg, Client
+from qctl.connection.connect import Address, Arg, Client
 from qctl.ops.metrics import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
 from qctl.wire import heartbeats
 from qctl.wire.heartbeats import Heartbeat

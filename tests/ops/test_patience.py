@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.ops.patience import PatientClient
 from tests.servers import RedisServer

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qctl.config import Settings, TargetConfig
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import attribution, inspect

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops import proof
 from qctl.ops.drain_state import DrainState
 from qctl.ops.inventory import Balance, JobKey

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qctl.config import Settings
-from qctl.connect import Client, connect, parse_url
+from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import FailedError, NotFoundError
 from qctl.ops.doctor import examine
 from qctl.ops.inspect import Inspection, inspect_queues

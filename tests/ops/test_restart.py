@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import restart as module

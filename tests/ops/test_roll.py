@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qctl.config import Settings
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.ops import drain_end

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.safety import DataSafety, data_safety
 from qctl.wire.server import ReplicaFacts, ServerFacts, read_servers
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import FailedError, NotFoundError, RefusedError
 from qctl.ops.schedule_changes import remove_schedule, run_schedule
 from qctl.ops.schedules import (

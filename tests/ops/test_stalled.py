@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import NotFoundError, RefusedError
 from qctl.ops import stalled
 from qctl.ops.stalled import Skipped, await_locks, carry_out, plan_retry

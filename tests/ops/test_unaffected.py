@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops import impact
 from qctl.wire.lists import DELAY_FACTOR
 from tests.ops import test_impact

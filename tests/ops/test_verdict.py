@@ -11,7 +11,7 @@ import pytest
 
 from qctl.config import TargetConfig
 from qctl.config_files import Origin
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
 from qctl.ops.commands import commands_like

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, UnreachableError
 from qctl.ops import wait_targets, waiting
 from qctl.ops.wait_targets import JobTarget, QueueTarget
 from qctl.ops.waiting import Seen, Target, Waiting, WaitReport, error_of, wait_for
-from qctl.resp import SocketClient
 from qctl.wire.adding import NewJob
 from qctl.wire.clients import client_name
 from qctl.wire.ending import Ending, read_ending

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops import watchdog

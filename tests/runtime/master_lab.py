@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from qctl import Queue
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.keys import QueueKeys
 from tests.servers import wait_until
 

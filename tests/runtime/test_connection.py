@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, parse_url
+from qctl.connection.connect import Client, parse_url
 from qctl.errors import ReplyError, UnreachableError
 from qctl.runtime import connection as module
 from qctl.runtime.connection import AsyncConnection

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from qctl import AsyncQueue, Job, Worker
-from qctl.connect import connect
+from qctl.connection.connect import connect
 from qctl.wire.jobs import pairs
 from tests.servers import RedisServer, wait_until
 

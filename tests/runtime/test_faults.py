@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from qctl import Job, Queue, RateLimited, Worker
-from qctl.connect import Arg, Client, connect
+from qctl.connection.connect import Arg, Client, connect
 from qctl.errors import UnreachableError, UsageError
 from qctl.runtime.engine import Engine
 from qctl.wire.jobs import pairs

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client, connect, parse_url
+from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import UsageError
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.queue import AsyncQueue

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.runtime.queue import AsyncQueue, Queue
 from qctl.wire.adding import FlowJob, NewJob

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qctl import Job, Queue, RetryLater, Worker
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
 from qctl.wire.adding import NewJob
 from qctl.wire.keys import QueueKeys

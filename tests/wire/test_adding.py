@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, UsageError
 from qctl.wire import adding, scripts
 from qctl.wire.adding import AddedJob, FlowJob, NewJob

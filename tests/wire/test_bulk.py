@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.transitions import promote, remove_jobs, report_cleaned, retry_finished
 from qctl.wire.walk import walk
 from tests.wire.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.wire.clients import WorkerClient, client_name, list_workers, parse_workers
 from tests.servers import RedisServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
 from tests.wire.build import put

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.wire.events import READ_COUNT, Event, last_event_id, read_events
 from qctl.wire.keys import QueueKeys
 from tests.servers import wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import heartbeats
 from qctl.wire.heartbeats import Heartbeat, owner_of, read, read_all
 

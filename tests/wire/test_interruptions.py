@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import interruptions
 from qctl.wire.interruptions import Span, stalled_within
 from tests.wire.build import Q

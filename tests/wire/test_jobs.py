@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.jobs import is_marker, parse_job, read_jobs
 from tests.wire.build import Q, put
 

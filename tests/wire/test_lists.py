@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Arg, Client
+from qctl.connection.connect import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire import lists
 from qctl.wire.lists import locate

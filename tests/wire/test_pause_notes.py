@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import pause_notes
 from qctl.wire.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.transitions import pause, resume

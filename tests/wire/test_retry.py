@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.transitions import retry_finished, retry_stalled
 from tests.wire.build import CLASS, Q, events, exponents, job, put, row, scores

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import rights, scripts
 from qctl.wire.rights import DRAIN, PAUSE, Refused, read_refused, script_commands
 from tests.servers import limited_user

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire import scheduling, scripts
 from qctl.wire.options import Dedup, JobOptions, Parent

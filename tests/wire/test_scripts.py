@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.transitions import promote

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.wire.server import ServerFacts, read_servers
 from tests.servers import RedisServer, wait_until

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire.stalled_clock import read_clocks
 from qctl.wire.throughput import Throughput, read_throughput
 from tests.wire.build import Q

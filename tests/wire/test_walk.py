@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.wire import walk as module
 from qctl.wire.lists import Entry
 from qctl.wire.transitions import resume

@@ -23,7 +23,7 @@ from qctl.cli.bulk import (
 )
 from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.cli.stalled import retry_stalled
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import UsageError
 from qctl.ops.fate import detail_with_fate, with_fates
 from qctl.ops.job_logs import follow_logs, read_logs

@@ -73,7 +73,7 @@ def _print(env: Environment, max_queues: int) -> None:
 
 def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None:
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.connect import connect  # noqa: PLC0415
+    from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.ops.finished import Finished  # noqa: PLC0415
     from qctl.ops.metrics import Names, read_metrics  # noqa: PLC0415
     from qctl.ops.scrape import SharedReadings  # noqa: PLC0415

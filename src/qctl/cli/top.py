@@ -50,7 +50,7 @@ def top(
             hint=install_command("top"),
         )
     from qctl.cli.top_actions import CommandActions  # noqa: PLC0415 - not for --help
-    from qctl.connect import connect  # noqa: PLC0415
+    from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.ops.live import LiveReader  # noqa: PLC0415
 
     # Readings have a connection of their own: a drain waits on the other.

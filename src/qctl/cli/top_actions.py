@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from qctl.cli.frame import Environment
 from qctl.cli.guard import name_to_type, settings_in_force
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.advice import LATER_PAUSE
 from qctl.ops.drain import drain
 from qctl.ops.drain_state import DrainOptions

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
+from qctl.connection.embedded import EmbeddedServer, start_kept, start_private
 from qctl.demo.app import FOLDER_VARIABLE, OWNER_VARIABLE
-from qctl.embedded import EmbeddedServer, start_kept, start_private
 from qctl.errors import FailedError, InterruptedByUserError
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.family import look_below, remove_below
 from qctl.ops.far import remove_far
 from qctl.ops.means import WORDS, Means

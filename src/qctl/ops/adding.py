@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.commands import command
 from qctl.ops.durations import duration_s, parse_duration_s

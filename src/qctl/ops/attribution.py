@@ -6,7 +6,7 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from qctl.config import TargetConfig
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.wire import heartbeats

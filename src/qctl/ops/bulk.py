@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.actions import Action
 from qctl.ops.bulk_report import BulkProgress, BulkReport, Skipped

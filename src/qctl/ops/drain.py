@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain_end import DrainEnd
 from qctl.ops.drain_state import DrainOptions, DrainState, TimedOut

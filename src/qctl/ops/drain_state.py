@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qctl.config import Settings
-from qctl.connect import Address
+from qctl.connection.connect import Address
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.guard import Guard

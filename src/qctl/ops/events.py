@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.inspect import moment
 from qctl.ops.selection import parse_since

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.advice import NO_CHECK, locks_end
 from qctl.ops.commands import command
 from qctl.ops.durations import duration

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import ReplyError
 from qctl.ops.agenda import ScheduleImpact, moment, schedule_impacts, unread_schedules
 from qctl.ops.best_time import BestTime, best_time, last_hours

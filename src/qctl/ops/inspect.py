@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from qctl.config import Settings
-from qctl.connect import Address, Arg, Client
+from qctl.connection.connect import Address, Arg, Client
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.advice import Note, notes
 from qctl.ops.known import Known, Memory, run_id, server_id

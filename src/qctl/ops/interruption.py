@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.estimate import Durations, quantile, remaining_runs_s

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.commands import command
 from qctl.wire import heartbeats, lists

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import ReplyError
 from qctl.wire.discovery import discover
 
@@ -223,7 +223,7 @@ def main() -> None:
     """Entry of the process in the background; its task is on standard input."""
     import json  # noqa: PLC0415
 
-    from qctl.connect import connect  # noqa: PLC0415 - this process alone makes a client
+    from qctl.connection.connect import connect  # noqa: PLC0415 - this process alone makes a client
 
     task = json.load(sys.stdin)
     address, client = connect(task["url"], start=False)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qctl.config import Settings
-from qctl.connect import Address, Arg, Client
+from qctl.connection.connect import Address, Arg, Client
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.inspect import QueueStatus, RedisInfo, queue_status, redis_info
 from qctl.ops.jobs import Job, list_jobs

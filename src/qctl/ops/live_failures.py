@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.live_events import Failure, failure_at
 from qctl.wire.failed import failed_since
 from qctl.wire.keys import QueueKeys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import RefusedError
 from qctl.ops.commands import command
 from qctl.ops.lookup import find_queues, require_bullmq

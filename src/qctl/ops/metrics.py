@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.ops.inspect import Inspection, ProcessStatus, QueueStatus, inspect_queues
 from qctl.wire import heartbeats

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.config import Settings
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import RefusedError
 from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.rights import require_rights

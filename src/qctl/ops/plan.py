@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.advice import LATER_PAUSE
 from qctl.ops.commands import command

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.drain_state import DrainState
 from qctl.ops.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall

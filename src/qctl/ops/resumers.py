@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.agenda import moment
 from qctl.ops.scope import Scope
 from qctl.wire.drain_record import Resumer, read_resumers

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import FailedError
 from qctl.ops.adding import run_remarks
 from qctl.ops.commands import command

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, QctlError
 from qctl.ops.commands import command
 from qctl.ops.inspect import moment

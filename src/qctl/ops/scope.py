@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import managed_processes

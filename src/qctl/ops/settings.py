@@ -9,7 +9,7 @@ from typing import Literal
 
 from qctl.config import Settings, load_settings
 from qctl.config_files import DEFAULT, Origin, project_config_path, user_config_path
-from qctl.connect import EMBEDDED, parse_url
+from qctl.connection.connect import EMBEDDED, parse_url
 from qctl.errors import QctlError
 
 _MASK = "***"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.lookup import Queues, queues_named_or_all, require_bullmq
 from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.clients import WorkerClient, list_workers

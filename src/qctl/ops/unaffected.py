@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.ops.agenda import moment
 from qctl.ops.scope import Scope
 from qctl.wire.active import ActiveJob

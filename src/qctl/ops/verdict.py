@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from qctl.connect import Address
+from qctl.connection.connect import Address
 from qctl.ops.commands import command
 from qctl.ops.interruption import JobAtRisk
 from qctl.ops.outage import Downtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.ops.advice import NO_CHECK
 from qctl.ops.commands import command

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qctl.config import Settings
-from qctl.connect import Address, Client
+from qctl.connection.connect import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import managed_processes

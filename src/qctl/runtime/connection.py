@@ -18,10 +18,16 @@ from typing import Any, cast
 
 import hiredis
 
-from qctl import moving
-from qctl.connect import Address, Arg
+from qctl.connection import slot_moves as moving
+from qctl.connection.connect import Address, Arg
+from qctl.connection.socket_client import (
+    CONNECT_TIMEOUT_S,
+    NOT_THE_MASTER,
+    REPLY_TIMEOUT_S,
+    encode,
+    tls_context,
+)
 from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
-from qctl.resp import CONNECT_TIMEOUT_S, NOT_THE_MASTER, REPLY_TIMEOUT_S, encode, tls_context
 from qctl.runtime.locate import locate
 from qctl.wire.scripts import ScriptCall, sha, source
 

@@ -17,8 +17,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
-from qctl import moving
-from qctl.connect import Address, Arg
+from qctl.connection import slot_moves as moving
+from qctl.connection.connect import Address, Arg
 from qctl.errors import QctlError, ReplyError, UnreachableError, is_outage
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.job import Job

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.worker import Worker

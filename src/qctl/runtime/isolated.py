@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from qctl.connect import Arg
+from qctl.connection.connect import Arg
 from qctl.runtime.job import Job, SyncJob
 from qctl.runtime.outcomes import JobTimeoutError, text_of
 from qctl.runtime.tasks import Call, Handler, TaskSpec

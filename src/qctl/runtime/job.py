@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
-from qctl.connect import Arg
+from qctl.connection.connect import Arg
 from qctl.runtime.policy import JobPolicy, policy_of
 from qctl.wire import working
 from qctl.wire.encoding import encode_json

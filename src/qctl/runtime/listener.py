@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from qctl.connect import Address
+from qctl.connection.connect import Address
 from qctl.errors import QctlError
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.reconnect import RECONNECT_S

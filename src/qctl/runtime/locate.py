@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from qctl.connect import Address
+from qctl.connection.connect import Address
 
 
 async def locate(address: Address, key: str) -> Address:
@@ -25,7 +25,7 @@ async def locate(address: Address, key: str) -> Address:
 
 
 def _find_in_cluster(address: Address, key: str) -> tuple[str, int]:
-    from qctl.cluster import ClusterClient  # noqa: PLC0415 - only cluster users need it
+    from qctl.connection.cluster import ClusterClient  # noqa: PLC0415 - only cluster users need it
 
     client = ClusterClient(address)
     try:
@@ -35,6 +35,6 @@ def _find_in_cluster(address: Address, key: str) -> tuple[str, int]:
 
 
 def _find_master(address: Address, _: str) -> tuple[str, int]:
-    from qctl.sentinel import find_master  # noqa: PLC0415 - only sentinel users need it
+    from qctl.connection.sentinel import find_master  # noqa: PLC0415 - only sentinel users need it
 
     return find_master(address)

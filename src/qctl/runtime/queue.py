@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Self, Unpack
 
 from qctl.config import load_settings
-from qctl.connect import Client, connect
+from qctl.connection.connect import Client, connect
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.loops import LoopConnections
 from qctl.wire import adding, scheduling, scripts

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from qctl import moving
+from qctl.connection import slot_moves as moving
 from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.runtime.job import Job
 from qctl.wire import working

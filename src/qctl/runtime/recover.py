@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from qctl.connect import connect
+from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.messages import Held

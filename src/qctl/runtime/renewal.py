@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
 from qctl.errors import QctlError
 from qctl.runtime.engine import Engine
 from qctl.wire import scripts, working

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from qctl.config import Settings, load_settings
-from qctl.connect import connect
+from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
 from qctl.runtime.engine import Engine

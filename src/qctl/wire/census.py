@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from qctl.connect import Arg, Client
+from qctl.connection.connect import Arg, Client
 from qctl.wire import scripts
 from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys

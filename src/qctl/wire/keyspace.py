@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from qctl.connect import Arg, Client
+from qctl.connection.connect import Arg, Client
 from qctl.wire.discovery import SCAN_COUNT, literal
 from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qctl.connect import Arg
+from qctl.connection.connect import Arg
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire.cron import check_pattern, next_time_ms
 from qctl.wire.encoding import (

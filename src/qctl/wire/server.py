@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qctl.connect import Client
+from qctl.connection.connect import Client
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
-from qctl.resp import SocketClient
 from qctl.wire.info import info_fields, master_of
 from qctl.wire.jobs import number, pairs
 

@@ -6,11 +6,11 @@ import re
 import time
 from collections.abc import Iterator
 
-from qctl.cluster import key_slot, open_slots
+from qctl.connection.cluster import key_slot, open_slots
+from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue, redis
 from qctl.ops.doctor.look import Look
-from qctl.resp import encode
 from qctl.wire.memory import Holding, holdings
 from qctl.wire.server import ServerFacts
 

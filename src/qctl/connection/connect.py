@@ -170,18 +170,18 @@ def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
         UnreachableError: an embedded server does not run and does not, or may not, start.
     """
     if url.startswith(EMBEDDED):
-        from qctl.embedded import open_embedded  # noqa: PLC0415 - rarely used
+        from qctl.connection.embedded import open_embedded  # noqa: PLC0415 - rarely used
 
         return open_embedded(url, start=start)
     address = parse_url(url)
     if address.mode == "standalone":
-        from qctl.resp import SocketClient  # noqa: PLC0415 - only the client in use is loaded
+        from qctl.connection.socket_client import SocketClient  # noqa: PLC0415 - only the client in use is loaded
 
         return address, SocketClient(address)
     if address.mode == "cluster":
-        from qctl.cluster import ClusterClient  # noqa: PLC0415
+        from qctl.connection.cluster import ClusterClient  # noqa: PLC0415
 
         return address, ClusterClient(address)
-    from qctl.sentinel import SentinelClient  # noqa: PLC0415 - redis-py costs 110 ms
+    from qctl.connection.sentinel import SentinelClient  # noqa: PLC0415 - redis-py costs 110 ms
 
     return address, SentinelClient(address)

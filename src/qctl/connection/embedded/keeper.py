@@ -1,6 +1,6 @@
 """The keeper of an embedded Redis: a process that starts the server, watches it and cleans up.
 
-``python -m qctl.embedded.keeper ORDER``, where ORDER is JSON: ``folder``, ``appendonly``, ``lock``
+``python -m qctl.connection.embedded.keeper ORDER``, where ORDER is JSON: ``folder``, ``appendonly``, ``lock``
 (an inherited descriptor), and ``temporary`` or ``idle_s``. One line of JSON on standard output
 tells what was started (``url``, ``pid``, ``kind``, ``description``) or why nothing was (``what``,
 ``why``, ``hint``).
@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from qctl.connect import parse_url
-from qctl.embedded import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
+from qctl.connection.connect import parse_url
+from qctl.connection.embedded import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UnreachableError
 from qctl.extras import install_command
-from qctl.resp import SocketClient
 
 LOG_FILE = "redis.log"
 # Addresses of unix sockets end at 104 bytes on macOS, 108 on Linux.
@@ -151,7 +151,7 @@ def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> 
             why="fakeredis, which would stand in, cannot read it",
             hint="install redis-server, or name another folder",
         )
-    from qctl.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis may be missing
+    from qctl.connection.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis may be missing
 
     return StandIn(socket)
 

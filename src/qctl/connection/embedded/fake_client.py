@@ -1,4 +1,4 @@
-"""fakeredis, through redis-py, behind the same ``Client`` protocol as ``resp.py``.
+"""fakeredis, through redis-py, behind the same ``Client`` protocol as ``connection/socket_client.py``.
 
 Nothing here reaches a server: redis-py sends a command again when its reply is lost.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import redis
 import redis.exceptions
 
-from qctl.connect import Arg, Client
+from qctl.connection.connect import Arg, Client
+from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, UnreachableError
-from qctl.resp import encode
 
 
 class FakeRedisClient:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from qctl import moving
-from qctl.connect import Address, Arg, Client
+from qctl.connection import slot_moves as moving
+from qctl.connection.connect import Address, Arg, Client
+from qctl.connection.socket_client import SocketClient, encode
 from qctl.errors import ReplyError, UnreachableError
-from qctl.resp import SocketClient, encode
 
 SLOTS = 16_384
 # How often streams of several nodes are looked at, where Redis itself could wait for one node only.
