@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect, parse_url
 from qctl.errors import ExitStatus, ReplyError, UnreachableError

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qctl.config import Settings, load_settings
+from qctl.config.passwords import with_password
+from qctl.config.places import Places
+from qctl.config.settings import Settings, load_settings
 from qctl.errors import FailedError, NotFoundError, QctlError, UsageError
-from qctl.passwords import with_password
-from qctl.places import Places
 
 
 class Place:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from qctl.cli.complete import _queues, cache_path
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Arg, Client, connect
 from qctl.connection.embedded import (
     IDLE_S,

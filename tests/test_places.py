@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.places import Places
+from qctl.config.places import Places
 
 # What the resolver of these tests knows.
 NAMES = {

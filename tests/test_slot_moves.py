@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection import slot_moves as moving
 from qctl.connection.cluster import key_slot
 from qctl.connection.connect import Arg, Client, connect, parse_url

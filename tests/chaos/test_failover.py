@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.config import load_settings
+from qctl.config.settings import load_settings
 from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
 from qctl.ops.drain import drain

@@ -492,7 +492,7 @@ def test_tab_loads_neither_typer_nor_rich_nor_redis(home: Path) -> None:
         "try: main()\n"
         "except SystemExit: pass\n"
         "print(*{'typer', 'rich', 'redis', 'hiredis', 'asyncio', 'json', 'pathlib',"
-        " 'qctl.config', 'qctl.connection.connect', 'dataclasses'} & sys.modules.keys())"
+        " 'qctl.config.settings', 'qctl.connection.connect', 'dataclasses'} & sys.modules.keys())"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

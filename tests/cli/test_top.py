@@ -20,8 +20,8 @@ from textual.pilot import Pilot
 from qctl.cli.frame import Environment, make_environment
 from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
-from qctl.config import Settings
-from qctl.config_files import Origin
+from qctl.config.files import Origin
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
 from qctl.ops.live import LiveReader

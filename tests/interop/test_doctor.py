@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.doctor import Diagnosis, Finding, examine, schedulers, workers
 from qctl.wire.keys import QueueKeys

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, parse_url
 from qctl.ops.fate import with_fates
 from qctl.ops.inspect import QueueStatus, inspect_queues

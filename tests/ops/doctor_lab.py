@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, parse_url
 from qctl.ops.doctor import CheckResult, Diagnosis, Finding, examine
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.config import Origin, Settings
+from qctl.config.settings import Origin, Settings
 from qctl.ops.commands import command, commands_like
 
 FLAG = Origin("flag")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.config import TargetConfig
+from qctl.config.settings import TargetConfig
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess

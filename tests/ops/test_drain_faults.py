@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import load_settings
+from qctl.config.settings import load_settings
 from qctl.connection.connect import Arg, Client, parse_url
 from qctl.errors import UnreachableError
 from qctl.ops import drain as module

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
 from qctl.ops.plan import DrainPlan, describe, make_plan

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import Settings, TargetConfig
+from qctl.config.settings import Settings, TargetConfig
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qctl.cli import complete
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client, parse_url
 from qctl.errors import NotFoundError
 from qctl.ops import known

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client, connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, UnreachableError

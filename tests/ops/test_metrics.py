@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Arg, Client
 from qctl.ops.metrics import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
 from qctl.wire import heartbeats

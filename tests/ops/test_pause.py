@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import Settings, TargetConfig
+from qctl.config.settings import Settings, TargetConfig
 from qctl.connection.connect import Address, Client
 from qctl.errors import NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import FailedError, NotFoundError
 from qctl.ops.doctor import examine

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qctl.config import TargetConfig
-from qctl.config_files import Origin
+from qctl.config.files import Origin
+from qctl.config.settings import TargetConfig
 from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.jobs import show_job
 from qctl.ops.workers import WorkersReport, inspect_workers

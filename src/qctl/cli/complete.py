@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from qctl.config import Settings
+    from qctl.config.settings import Settings
 
 KINDS = ("queues", "targets", "contexts")
 FRESH_S = 10.0
@@ -166,7 +166,7 @@ def refresh(path: str) -> None:
 
 
 def _sources() -> Iterable[tuple[str, Iterable[str]]]:
-    from qctl.config import load_settings  # noqa: PLC0415 - 30 ms
+    from qctl.config.settings import load_settings  # noqa: PLC0415 - 30 ms
 
     try:
         settings = load_settings()

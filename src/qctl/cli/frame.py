@@ -25,7 +25,7 @@ import typer
 from qctl.cli.guard import guard_write
 from qctl.cli.help import App, Command, Group
 from qctl.cli.streams import Streams
-from qctl.config import Settings, load_settings
+from qctl.config.settings import Settings, load_settings
 from qctl.connection.connect import Address, Client, connect
 from qctl.errors import UsageError
 from qctl.ops.commands import commands_like

@@ -8,7 +8,7 @@ from qctl.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.cli.frame import Environment
-    from qctl.config import Settings
+    from qctl.config.settings import Settings
 
 
 def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:
@@ -55,7 +55,7 @@ def settings_in_force(env: Environment) -> Settings:
     settings = env.settings
     if settings.read_only or settings.guarded_at is None:
         return settings
-    from qctl.places import other_url  # noqa: PLC0415 - most machines have no contexts
+    from qctl.config.places import other_url  # noqa: PLC0415 - most machines have no contexts
 
     if (url := other_url(*env.redis())) is None:
         return settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from qctl.config import TargetConfig
+from qctl.config.settings import TargetConfig
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess

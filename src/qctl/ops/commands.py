@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from qctl.config import DEFAULT_PREFIX, Settings
+from qctl.config.settings import DEFAULT_PREFIX, Settings
 from qctl.connection.connect import parse_url
 
 # What else the commands take that are recommended; other words that begin with a dash are names.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain_end import DrainEnd

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.manage.protocol import ManagedProcess

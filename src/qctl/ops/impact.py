@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import ReplyError
 from qctl.ops.agenda import ScheduleImpact, moment, schedule_impacts, unread_schedules

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Arg, Client
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.advice import Note, notes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Arg, Client
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.inspect import QueueStatus, RedisInfo, queue_status, redis_info

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client
 from qctl.errors import RefusedError
 from qctl.ops.lookup import find_queues, require_bullmq

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qctl.config import Settings, load_settings
-from qctl.config_files import DEFAULT, Origin, project_config_path, user_config_path
+from qctl.config.files import DEFAULT, Origin, project_config_path, user_config_path
+from qctl.config.settings import Settings, load_settings
 from qctl.connection.connect import EMBEDDED, parse_url
 from qctl.errors import QctlError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Client
 from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
 from qctl.manage.packages import installed_bullmq

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from qctl.config import state_home
+from qctl.config.settings import state_home
 from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
 from qctl.manage.last_words import error_first, read_tail
 from qctl.manage.sockets import started_at

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self, Unpack
 
-from qctl.config import load_settings
+from qctl.config.settings import load_settings
 from qctl.connection.connect import Client, connect
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.loops import LoopConnections

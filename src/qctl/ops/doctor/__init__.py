@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from qctl.config import Settings
+from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
 from qctl.ops.doctor import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qctl.config_files import (
+from qctl.config.files import (
     HINT,
     Layer,
     Look,
@@ -24,10 +24,10 @@ from qctl.config_files import (
     read_layers,
     table_of,
 )
-from qctl.config_guards import find_guards
+from qctl.config.guards import find_guards
+from qctl.config.passwords import PasswordSource, with_password
 from qctl.connection.connect import DEFAULT_URL, parse_url
 from qctl.errors import UsageError
-from qctl.passwords import PasswordSource, with_password
 
 DEFAULT_PREFIX = "bull"
 # BullMQ's own default. The limit is a worker option that stands nowhere in Redis.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from qctl.config_files import DEFAULT, Layer, Look, layers_of
+from qctl.config.files import DEFAULT, Layer, Look, layers_of
 
 if TYPE_CHECKING:
-    from qctl.places import Places
+    from qctl.config.places import Places
 
 
 class Guards(NamedTuple):
@@ -39,7 +39,7 @@ def find_guards(
     if not contexts:
         look.origins["confirm"] = DEFAULT
         return Guards(None, look.guard("read_only"), confirm=False, elsewhere=None)
-    from qctl.places import Places  # noqa: PLC0415 - most machines have no contexts
+    from qctl.config.places import Places  # noqa: PLC0415 - most machines have no contexts
 
     places = Places()
     holders = [*_by_redis(url, chosen, look, contexts, files, places), (chosen, look)]
