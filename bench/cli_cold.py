@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qctl.connection.connect import Client, connect
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 
 ROOT = Path(__file__).resolve().parent.parent
 # The console script beside this interpreter, as an operator would call it.

@@ -39,7 +39,7 @@ from scale_control import LIMIT_US, Control
 from scale_load import BACKLOG, BIG, Sizes, check_memory, fill
 
 from qctl.connection.connect import Client, connect
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 
 NAME = "bench"
 WORKERS = 40

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 from qctl.runtime.queue import Queue
-from qctl.wire.adding import NewJob
+from qctl.wire.write.adding import NewJob
 
 
 def forked(work: Callable[[], int]) -> int:

@@ -129,7 +129,7 @@ def test_ground_floor_order() -> None:
         ("ops", "runtime.worker", "Worker"),
         ("runtime", "ops.inspect", "status"),
         ("ops", "output.table", "table"),
-        ("output", "wire.snapshot", "read_snapshots"),
+        ("output", "wire.read.snapshot", "read_snapshots"),
         ("output", "connect", "connect"),
         ("output", "cli.main", "main"),
         ("cli", "utils", "helper"),
@@ -143,10 +143,10 @@ def test_the_rule_itself(room: str, module: str, name: str) -> None:
     ("room", "module", "name"),
     [
         ("cli", "output.table", "table"),
-        ("ops", "wire.snapshot", "read_snapshots"),
+        ("ops", "wire.read.snapshot", "read_snapshots"),
         ("ops", "manage.protocol", "Manager"),
         ("output", "ops.inspect", "Status"),
-        ("output", "wire.snapshot", "Counts"),
+        ("output", "wire.read.snapshot", "Counts"),
         ("cli", "connect", "connect"),
     ],
 )
@@ -243,5 +243,5 @@ def test_status_run_loads_nothing_heavy(redis_url: str) -> None:
         "finally:\n    sys.stdout = out"
     )
     loaded = modules_after(statement)
-    assert "qctl.wire.discovery" in loaded
+    assert "qctl.wire.read.discovery" in loaded
     assert not loaded & HEAVY

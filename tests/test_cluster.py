@@ -18,13 +18,13 @@ from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect, parse_url
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.ops.doctor import examine
-from qctl.wire.clients import client_name, list_workers
-from qctl.wire.discovery import discover, prefixes_in_use
 from qctl.wire.events import last_event_id, read_events
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import (
+from qctl.wire.read.clients import client_name, list_workers
+from qctl.wire.read.discovery import discover, prefixes_in_use
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.write.transitions import (
     free_lease,
     hold_lease,
     pause,

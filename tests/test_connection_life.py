@@ -16,8 +16,8 @@ from qctl.connection.connect import Client, connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.runtime.queue import Queue
 from qctl.wire import scripts
-from qctl.wire.adding import NewJob
 from qctl.wire.jobs import pairs
+from qctl.wire.write.adding import NewJob
 from tests.forks import add_own, exit_code, forked
 from tests.runtime.proxy import proxy_in_thread
 from tests.servers import RedisServer, wait_until

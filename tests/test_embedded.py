@@ -32,7 +32,7 @@ from qctl.connection.embedded import (
 )
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, ReplyError, UnreachableError, UsageError
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 from tests.servers import wait_until
 
 

@@ -27,18 +27,20 @@ from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, ReplyError
 from qctl.ops.doctor import examine
 from qctl.ops.doctor.findings import Finding
-from qctl.wire import scheduling, scripts, working
-from qctl.wire.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
-from qctl.wire.census import read_census
-from qctl.wire.children import children
-from qctl.wire.discovery import discover
-from qctl.wire.far import Block, draw
+from qctl.wire import scripts
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, JobOptions
-from qctl.wire.pace import Pace
-from qctl.wire.rights import DRAIN, read_refused
-from qctl.wire.transitions import (
+from qctl.wire.read.census import read_census
+from qctl.wire.read.children import children
+from qctl.wire.read.discovery import discover
+from qctl.wire.read.rights import DRAIN, read_refused
+from qctl.wire.schedulers import scheduling
+from qctl.wire.write import worker_calls as working
+from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
+from qctl.wire.write.far import Block, draw
+from qctl.wire.write.pace import Pace
+from qctl.wire.write.transitions import (
     free_lease,
     hold_lease,
     pause,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from qctl.runtime.queue import AsyncQueue, Queue
-from qctl.wire.adding import NewJob
+from qctl.wire.write.adding import NewJob
 
 PORT, JOBS, BULK = map(int, sys.argv[1:4])
 URL = f"redis://127.0.0.1:{PORT}/0"

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from qctl.runtime.outcomes import RateLimited, RetryLater, UnrecoverableError, WaitForChildren
     from qctl.runtime.queue import AsyncQueue, Queue
     from qctl.runtime.worker import Worker
-    from qctl.wire.adding import AddedJob, FlowJob, NewJob
     from qctl.wire.options import Backoff, Dedup, Keep, OnFailure, Parent
+    from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
 # The command line must not pay for the runtime: each name is loaded when it is first used.
 _MODULES = {
-    "AddedJob": "wire.adding",
+    "AddedJob": "wire.write.adding",
     "AsyncQueue": "runtime.queue",
     "Backoff": "wire.options",
     "Dedup": "wire.options",
-    "FlowJob": "wire.adding",
+    "FlowJob": "wire.write.adding",
     "Job": "runtime.job",
     "Keep": "wire.options",
-    "NewJob": "wire.adding",
+    "NewJob": "wire.write.adding",
     "OnFailure": "wire.options",
     "Parent": "wire.options",
     "Queue": "runtime.queue",

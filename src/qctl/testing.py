@@ -29,9 +29,9 @@ from qctl.errors import TimedOutError, UsageError
 from qctl.extras import install_command
 from qctl.runtime.queue import Queue
 from qctl.runtime.worker import Worker
-from qctl.wire.adding import NewJob
 from qctl.wire.jobs import pairs, read_json
 from qctl.wire.keys import QueueKeys
+from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
 _LOOK_S = 0.005

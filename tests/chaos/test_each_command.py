@@ -27,7 +27,7 @@ from qctl.ops.plan import DrainPlan
 from qctl.ops.steps import DrainReport
 from qctl.ops.targets import Connections, Target
 from qctl.wire import scripts
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.ops.test_restart import FakeManager
 from tests.servers import wait_until
 from tests.wire.build import Q, events, is_paused, put

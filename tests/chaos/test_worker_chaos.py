@@ -16,8 +16,8 @@ import pytest
 from qctl import Queue
 from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError
-from qctl.wire.adding import FlowJob, NewJob
 from qctl.wire.keys import QueueKeys
+from qctl.wire.write.adding import FlowJob, NewJob
 from tests.servers import RedisServer, wait_until
 
 APP = Path(__file__).parent / "worker_app.py"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qctl.runtime.slots import MOST_CRASHES
-from qctl.wire.heartbeats import read_all
+from qctl.wire.read.heartbeats import read_all
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import MasterLab
 from tests.servers import RedisServer, wait_until

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire import walk
 from qctl.wire.keys import QueueKeys
+from qctl.wire.write import walk
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_bulk import fill
 from tests.wire.build import Q, put, row, scores

@@ -14,9 +14,9 @@ from qctl.connection.connect import Client
 from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import plan, targets
-from qctl.wire.clients import WorkerClient
 from qctl.wire.drain_record import read_drain_record
-from qctl.wire.transitions import hold_lease
+from qctl.wire.read.clients import WorkerClient
+from qctl.wire.write.transitions import hold_lease
 from tests.cli.test_frame import Ran, run
 from tests.wire.build import Q, holder, is_paused, put, row
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client, connect
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 from tests.cli.hostile import (
     DEEP,
     PAYLOADS,

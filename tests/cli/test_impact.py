@@ -14,10 +14,10 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.output.text import cells
-from qctl.wire import heartbeats
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import DELAY_FACTOR
-from qctl.wire.transitions import hold_lease
+from qctl.wire.read import heartbeats
+from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.write.transitions import hold_lease
 from tests.cli.test_frame import Ran, run
 from tests.ops import test_impact
 from tests.ops.test_impact import Apps

@@ -12,7 +12,7 @@ import pytest
 from qctl.cli.jobs import State
 from qctl.connection.connect import Client
 from qctl.ops.jobs import STATES
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_jobs import KEYS, T0, add, lock
 from tests.servers import wait_until

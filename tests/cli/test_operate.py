@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.scheduling import Schedule as Rule
+from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_schedules import MD5_KEY, at, legacy, make, now_ms
 from tests.servers import wait_until

@@ -10,8 +10,8 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.ops import stalled
-from qctl.wire.clients import client_name
 from qctl.wire.jobs import STALLED_TOO_OFTEN
+from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
 from tests.wire.build import Q, job, put, row
 

@@ -17,7 +17,7 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.ops import known
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
 from tests.servers import wait_until
 

@@ -26,7 +26,7 @@ from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
 from qctl.ops.live import LiveReader
 from qctl.output.top.app import TopApp
-from qctl.wire.transitions import hold_lease
+from qctl.wire.write.transitions import hold_lease
 from tests.cli.test_frame import run
 from tests.output.top.pilot import drive, until
 from tests.servers import wait_until

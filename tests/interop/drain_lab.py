@@ -25,8 +25,8 @@ import psutil
 import pytest
 
 from qctl.connection.connect import Client, connect
-from qctl.wire.clients import list_workers
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import list_workers
 from tests.interop.node import HERE, NodeBull, node, node_env, runs
 from tests.interop.pm2 import Pm2
 from tests.servers import RedisServer, wait_until

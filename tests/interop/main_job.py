@@ -21,7 +21,7 @@ from pathlib import Path
 
 from qctl.connection.connect import Client, connect
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.interop.node import HERE, install_node_modules, node, node_env, runs
 from tests.interop.pm2 import Pm2
 from tests.servers import RedisServer, wait_until

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.clients import list_workers
+from qctl.wire.read.clients import list_workers
 from tests.interop.node import HERE, MODULES, node, node_env
 from tests.servers import wait_until
 

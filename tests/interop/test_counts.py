@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.discovery import discover
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts, QueueSnapshot, read_snapshots
+from qctl.wire.read.discovery import discover
+from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
 from tests.interop.node import NodeBull, NodeError
 from tests.servers import wait_until
 

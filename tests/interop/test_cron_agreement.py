@@ -12,7 +12,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import UsageError
-from qctl.wire.cron import check_pattern, next_time_ms
+from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from tests.interop.cron_patterns import random_case
 from tests.interop.node import NodeBull, NodeError
 from tests.wire.build import Q

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.wire.rights import DRAIN, needed
+from qctl.wire.read.rights import DRAIN, needed
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab
 from tests.servers import limited_user

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from qctl.connection.connect import Client
-from qctl.wire.throughput import read_throughput
+from qctl.wire.read.throughput import read_throughput
 from tests.interop.node import NodeBull
 from tests.servers import wait_until
 from tests.wire.build import Q

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qctl.connection.connect import Client
 from qctl.ops.finished import Finished
 from qctl.ops.metrics import Names
-from qctl.wire.finished_counts import FinishedCounts, read_finished_counts
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
 from tests.interop.node import NodeBull
 from tests.servers import wait_until
 

@@ -10,11 +10,11 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.wire import scripts
-from qctl.wire.adding import NewJob, add_calls, added_ids
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import pause, resume, retry_finished
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.write.adding import NewJob, add_calls, added_ids
+from qctl.wire.write.transitions import pause, resume, retry_finished
 from tests.interop.node import NodeBull, ids_of, runs
 from tests.servers import wait_until
 from tests.wire.build import put

@@ -10,7 +10,7 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.ops.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
-from qctl.wire.transitions import pause
+from qctl.wire.write.transitions import pause
 from tests.cli.test_bulk import qctl
 from tests.interop.node import NodeBull
 from tests.ops.test_drain_faults import run as run_drain

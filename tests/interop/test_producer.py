@@ -13,10 +13,10 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.runtime.queue import Queue
 from qctl.wire import scripts
-from qctl.wire.adding import FlowJob, NewJob
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep, Parent
-from qctl.wire.scheduling import next_iteration_call
+from qctl.wire.schedulers.scheduling import next_iteration_call
+from qctl.wire.write.adding import FlowJob, NewJob
 from tests.interop.node import NodeBull, NodeError, runs
 from tests.servers import wait_until
 from tests.wire.build import Q, job, row, scores

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from qctl.connection.connect import Client
 from qctl.errors import QctlError
 from qctl.runtime.queue import Queue
-from qctl.wire.adding import AddedJob, FlowJob
 from qctl.wire.jobs import pairs
 from qctl.wire.options import Backoff, Dedup, Keep, Parent
+from qctl.wire.write.adding import AddedJob, FlowJob
 from tests.interop.node import NodeBull, NodeError
 
 # Adds carry their time, so that scores can be compared to the last digit.

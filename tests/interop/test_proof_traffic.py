@@ -17,10 +17,10 @@ from qctl.ops import proof
 from qctl.ops.drain_state import DrainState
 from qctl.ops.patience import PatientClient
 from qctl.ops.proof import Verdict, prove, take_inventory
-from qctl.wire.active import read_active
 from qctl.wire.events import last_event_id
 from qctl.wire.notes import this_process
-from qctl.wire.transitions import pause, promote, remove_jobs, resume, retry_finished
+from qctl.wire.read.active import read_active
+from qctl.wire.write.transitions import pause, promote, remove_jobs, resume, retry_finished
 from tests.interop.node import NodeBull, NodeError
 from tests.wire.build import Q
 

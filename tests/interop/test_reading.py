@@ -9,14 +9,14 @@ import pytest
 
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
-from qctl.wire.clients import list_workers
-from qctl.wire.discovery import discover, prefixes_in_use
 from qctl.wire.events import last_event_id, read_events
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import pause
+from qctl.wire.read.clients import list_workers
+from qctl.wire.read.discovery import discover, prefixes_in_use
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.write.transitions import pause
 from tests.interop.node import NodeBull
 from tests.servers import RedisServer, wait_until
 

@@ -10,8 +10,8 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN, read_jobs
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import retry_finished, retry_stalled
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.write.transitions import retry_finished, retry_stalled
 from tests.interop.node import NodeBull, NodeError, ids_of, runs
 from tests.servers import wait_until
 

@@ -6,8 +6,8 @@ import pytest
 
 from qctl import Queue
 from qctl.connection.connect import Client
-from qctl.wire.adding import NewJob
 from qctl.wire.options import Dedup
+from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
 from tests.interop.node import NodeBull, NodeError
 from tests.interop.test_worker import names

@@ -14,7 +14,7 @@ from qctl.ops.inspect import QueueStatus, inspect_queues
 from qctl.ops.jobs import Job, list_jobs
 from qctl.ops.lookup import find_queues
 from qctl.output.status import state_cell
-from qctl.wire.clients import list_workers
+from qctl.wire.read.clients import list_workers
 from tests.interop.node import NodeBull, NodeError
 from tests.servers import wait_until
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from qctl import Queue
 from qctl.connection.connect import Client
-from qctl.wire.adding import NewJob
 from qctl.wire.jobs import pairs
+from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
 from tests.interop.node import runs
 from tests.interop.test_worker import Q, settled

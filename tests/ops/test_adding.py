@@ -22,9 +22,9 @@ from qctl.ops.adding import (
     parse_keep,
 )
 from qctl.output.adding import remark_lines
-from qctl.wire.adding import NewJob
-from qctl.wire.clients import client_name
 from qctl.wire.options import Dedup, Keep
+from qctl.wire.read.clients import client_name
+from qctl.wire.write.adding import NewJob
 from tests.wire.build import Q, events, job, put, row
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.ops.agenda import MOST_SLOTS, ScheduleImpact, later_slots, moment, schedule_impacts
-from qctl.wire.agenda import Agenda, read_agendas
-from qctl.wire.lists import DELAY_FACTOR
-from qctl.wire.scheduling import Scheduler
+from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.schedulers.agenda import Agenda, read_agendas
+from qctl.wire.schedulers.scheduling import Scheduler
 from tests.wire.build import Q, put
 
 NOW = 1_700_000_000_000

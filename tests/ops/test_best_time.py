@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from qctl.ops.best_time import HOUR_MS, WEEK_HOURS, BestTime, best_time, last_hours
-from qctl.wire.agenda import Agenda
-from qctl.wire.scheduling import Scheduler
-from qctl.wire.throughput import Throughput
+from qctl.wire.read.throughput import Throughput
+from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.scheduling import Scheduler
 from tests.wire.build import Q
 
 # A Tuesday.

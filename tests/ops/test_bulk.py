@@ -17,7 +17,7 @@ from qctl.ops.bulk import BulkRun
 from qctl.ops.bulk_report import BulkReport
 from qctl.ops.choice import Firmness, Selection, firmness
 from qctl.ops.selection import Filter, parse_where
-from qctl.wire.pace import TARGET_S, Pace
+from qctl.wire.write.pace import TARGET_S, Pace
 from tests.wire.build import Q, events, put, row, scores
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -279,7 +279,7 @@ def test_a_limit_counts_what_was_done(store: Client) -> None:
 def test_what_may_not_be_all_is_partly_done(
     store: Client, monkeypatch: pytest.MonkeyPatch, dry_run: bool
 ) -> None:
-    monkeypatch.setattr("qctl.wire.walk._NOTED", 10)
+    monkeypatch.setattr("qctl.wire.write.walk._NOTED", 10)
     for n in range(30):
         put(store, str(n), "failed", score=4 * 10**12 + n, finishedOn=4 * 10**12 + n)
     run = BulkRun(store, Q, retrying("failed"), Selection(state="failed"), 30, dry_run=dry_run)

@@ -43,12 +43,12 @@ def test_memory_does_not_grow_with_the_number_of_jobs(
     client: Client, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     # What is remembered of any number of jobs, smaller, so that fewer jobs show the same.
-    monkeypatch.setattr("qctl.wire.walk._NOTED", 200)
-    monkeypatch.setattr("qctl.wire.walk._SENT", 50)
-    monkeypatch.setattr("qctl.wire.walk._REMEMBERED", 200)
+    monkeypatch.setattr("qctl.wire.write.walk._NOTED", 200)
+    monkeypatch.setattr("qctl.wire.write.walk._SENT", 50)
+    monkeypatch.setattr("qctl.wire.write.walk._REMEMBERED", 200)
     # Measuring makes calls slow, which would make them small.
-    monkeypatch.setattr("qctl.wire.pace.TARGET_S", 60.0)
-    monkeypatch.setattr("qctl.wire.pace._MOST", 50)
+    monkeypatch.setattr("qctl.wire.write.pace.TARGET_S", 60.0)
+    monkeypatch.setattr("qctl.wire.write.pace._MOST", 50)
     selection = Selection(state=state, only=Filter(where=parse_where("id ~ 7")))
     action = retrying("failed") if state == "failed" else removing()
     # The first one warms up.

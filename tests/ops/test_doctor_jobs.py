@@ -15,9 +15,10 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.ops.doctor import jobs
-from qctl.wire import heartbeats, integrity, keyspace
-from qctl.wire.clients import client_name
+from qctl.wire.checks import integrity, keyspace
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read import heartbeats
+from qctl.wire.read.clients import client_name
 from tests.ops.doctor_lab import diagnose, found, of, result
 from tests.ops.test_workers import BEAT
 from tests.wire.build import Q, put

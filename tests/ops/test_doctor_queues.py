@@ -8,7 +8,7 @@ from qctl.connection.connect import Client
 from qctl.errors import NotFoundError
 from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import pause
+from qctl.wire.write.transitions import pause
 from tests.ops.doctor_lab import diagnose, found, of, result
 from tests.servers import limited_user
 from tests.wire.build import Q, holder, put

@@ -11,7 +11,7 @@ import pytest
 
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.doctor import examine
-from qctl.wire import server
+from qctl.wire.read import server
 from tests.ops.doctor_lab import SETTINGS, diagnose, found, of
 from tests.servers import RedisServer, limited_user, wait_until
 from tests.wire.build import put

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire import registrations
+from qctl.wire.checks import registrations
 from tests.ops.doctor_lab import diagnose, found, of, result
 from tests.wire.build import Q, put
 

@@ -14,8 +14,8 @@ from qctl.errors import FailedError
 from qctl.ops.doctor import examine, workers
 from qctl.ops.inspect import inspect_queues
 from qctl.ops.targets import read_connections
-from qctl.wire.clients import client_name
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import client_name
 from tests.ops.doctor_lab import SETTINGS, diagnose, found, of
 from tests.servers import wait_until
 from tests.wire.build import Q, holder, put

@@ -14,7 +14,7 @@ from qctl.ops.drain_end import DrainEnd, _exit_status
 from qctl.ops.drain_state import DrainState
 from qctl.ops.proof import Verdict
 from qctl.ops.steps import Proof, Recovered
-from qctl.wire.active import read_active
+from qctl.wire.read.active import read_active
 from tests.wire.build import Q, put
 
 

@@ -17,7 +17,7 @@ from qctl.ops.drain_state import DrainOptions
 from qctl.ops.plan import make_plan
 from qctl.ops.steps import DrainReport
 from qctl.wire import scripts
-from qctl.wire.transitions import pause
+from qctl.wire.write.transitions import pause
 from tests.servers import limited_user, wait_until
 from tests.wire.build import Q, events, holder, is_paused, put
 

@@ -6,7 +6,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.ops.estimate import all_ended_s, quantile, read_durations, remaining_s
-from qctl.wire.active import ActiveJob
+from qctl.wire.read.active import ActiveJob
 from tests.wire.build import Q, put
 
 

@@ -17,10 +17,10 @@ from qctl.ops.bulk import BulkRun
 from qctl.ops.bulk_report import BulkReport
 from qctl.ops.choice import Selection
 from qctl.ops.selection import Filter, parse_where
-from qctl.wire.far import Block, draw
-from qctl.wire.lists import positions
-from qctl.wire.pace import Pace
-from qctl.wire.transitions import remove_jobs
+from qctl.wire.read.lists import positions
+from qctl.wire.write.far import Block, draw
+from qctl.wire.write.pace import Pace
+from qctl.wire.write.transitions import remove_jobs
 from tests.ops.test_family import child, top
 from tests.servers import RedisServer
 from tests.wire.build import Q, put, row

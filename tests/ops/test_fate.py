@@ -9,9 +9,9 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.ops.fate import detail_with_fate, fate, with_fates
 from qctl.ops.jobs import Job, list_jobs, show_job
-from qctl.wire.clients import WorkerClient
 from qctl.wire.keys import QueueKeys
-from qctl.wire.stalled_clock import StalledClock
+from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.stalled_clock import StalledClock
 from tests.ops.test_jobs import KEYS, add, snapshot
 
 WORKER = WorkerClient("q", "w1", 7, "10.0.0.1:5", 60, 1)

@@ -12,7 +12,7 @@ from qctl.ops import guard as module
 from qctl.ops.guard import Guard
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
-from qctl.wire.transitions import hold_lease, pause
+from qctl.wire.write.transitions import hold_lease, pause
 from tests.interop.drain_lab import PUT_RIGHT_S, is_alive, kill
 from tests.servers import wait_until
 from tests.wire.build import Q, holder, is_paused, put

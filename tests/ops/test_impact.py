@@ -19,11 +19,11 @@ from qctl.ops import impact, resumers, scope, targets
 from qctl.ops.impact import Assessment, Impact, assess
 from qctl.ops.interruption import JobRef
 from qctl.ops.targets import Connections
-from qctl.wire import heartbeats
-from qctl.wire.clients import ForeignWorker, WorkerClient, client_name
 from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import DELAY_FACTOR
+from qctl.wire.read import heartbeats
+from qctl.wire.read.clients import ForeignWorker, WorkerClient, client_name
+from qctl.wire.read.lists import DELAY_FACTOR
 from tests.ops.test_interruption import BEAT, PROCESS
 from tests.wire.build import Q, put
 

@@ -26,10 +26,10 @@ from qctl.ops.inspect import Inspection, QueueStatus, inspect_queues
 from qctl.ops.lookup import all_queues, find_queues
 from qctl.ops.metrics import Names, read_metrics
 from qctl.ops.workers import inspect_workers
-from qctl.wire.clients import WorkerClient, client_name, list_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.transitions import pause
+from qctl.wire.read.clients import WorkerClient, client_name, list_workers
+from qctl.wire.write.transitions import pause
 from tests.servers import RedisServer
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"))

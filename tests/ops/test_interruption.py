@@ -13,9 +13,9 @@ from qctl.connection.connect import Client
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.interruption import Holders, JobAtRisk, jobs_at_risk
 from qctl.ops.targets import Connections
-from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.clients import WorkerClient
-from qctl.wire.heartbeats import Heartbeat
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.heartbeats import Heartbeat
 from tests.wire.build import Q, put
 
 NOW = 1_700_000_100_000

@@ -23,7 +23,7 @@ from qctl.ops.jobs import (
 )
 from qctl.ops.selection import Filter
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.servers import RedisServer
 
 KEYS = QueueKeys("bull", "q")

@@ -19,7 +19,7 @@ from qctl.ops import known
 from qctl.ops.inspect import Inspection, inspect_queues
 from qctl.ops.known import Memory
 from qctl.ops.workers import inspect_workers
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 from tests.ops.test_inspect import Counting, make_queue
 from tests.servers import wait_until
 

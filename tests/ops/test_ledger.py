@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.ops.ledger import Ledger
-from qctl.wire.active import ActiveJob
 from qctl.wire.events import Event
+from qctl.wire.read.active import ActiveJob
 from tests.wire.build import Q
 
 RESULTS = {

@@ -17,8 +17,8 @@ from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops import live, live_events, live_failures
 from qctl.ops.inspect import RedisInfo
 from qctl.ops.live import LiveReader, View
-from qctl.wire.clients import LIST_CLIENTS, client_name
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import LIST_CLIENTS, client_name
 from tests.servers import RedisServer
 from tests.wire.build import Q, put
 

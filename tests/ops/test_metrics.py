@@ -11,10 +11,10 @@ import pytest
 from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Arg, Client
 from qctl.ops.metrics import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
-from qctl.wire import heartbeats
-from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts
+from qctl.wire.read import heartbeats
+from qctl.wire.read.heartbeats import Heartbeat
+from qctl.wire.read.snapshot import Counts
 from tests.servers import limited_user
 from tests.wire.build import Q, put
 

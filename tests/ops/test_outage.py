@@ -10,7 +10,7 @@ import pytest
 from qctl.manage.pm2 import Pm2
 from qctl.ops.outage import BOOT_S, downtime
 from qctl.ops.targets import Connections, Target
-from qctl.wire.clients import WorkerClient
+from qctl.wire.read.clients import WorkerClient
 from tests.ops.test_interruption import NOW, PROCESS
 
 UP_S = 300

@@ -19,7 +19,7 @@ from qctl.ops.pause import resume_queues
 from qctl.ops.plan import make_plan
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
-from qctl.wire.transitions import hold_lease, pause
+from qctl.wire.write.transitions import hold_lease, pause
 from tests.ops.test_doctor_processes import APP
 from tests.wire.build import Q, holder, is_paused, put, row
 

@@ -14,11 +14,11 @@ from qctl.ops import proof
 from qctl.ops.drain_state import DrainState
 from qctl.ops.inventory import Balance, JobKey
 from qctl.ops.proof import Verdict, prove, take_inventory
-from qctl.wire.active import read_active
-from qctl.wire.census import read_census
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import remove_jobs, report_cleaned, retry_finished
+from qctl.wire.read.active import read_active
+from qctl.wire.read.census import read_census
+from qctl.wire.write.transitions import remove_jobs, report_cleaned, retry_finished
 from tests.ops.test_ledger import results
 from tests.wire.build import Q, put
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from qctl.ops.recovery import SLACK_S, Recovery, recovery_of
-from qctl.wire.active import ActiveJob
-from qctl.wire.stalled_clock import StalledClock
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.stalled_clock import StalledClock
 from tests.wire.build import Q
 
 NOW = 1_700_000_000_000

@@ -15,8 +15,8 @@ from qctl.ops.doctor import examine
 from qctl.ops.inspect import Inspection, inspect_queues
 from qctl.ops.live import LiveReader, View
 from qctl.ops.workers import inspect_workers
-from qctl.wire.clients import client_name
-from qctl.wire.info import read_upstream
+from qctl.wire.read.clients import client_name
+from qctl.wire.read.info import read_upstream
 from tests.ops.doctor_lab import of, result
 from tests.servers import RedisServer, wait_until
 from tests.wire.build import put

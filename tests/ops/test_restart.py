@@ -19,7 +19,7 @@ from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import restart as module
 from qctl.ops.restart import Expectation, Interrupted, Restart
-from qctl.wire.clients import client_name
+from qctl.wire.read.clients import client_name
 from tests.interop.drain_lab import is_alive
 from tests.servers import RedisServer
 

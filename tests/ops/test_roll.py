@@ -25,10 +25,10 @@ from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import DrainReport, Step
 from qctl.ops.targets import Connections, Target
-from qctl.wire.active import ActiveJob
-from qctl.wire.clients import client_name
 from qctl.wire.events import Event
-from qctl.wire.transitions import hold_lease
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.clients import client_name
+from qctl.wire.write.transitions import hold_lease
 from tests.interop.drain_lab import is_alive
 from tests.wire.build import Q, holder, put
 

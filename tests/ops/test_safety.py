@@ -9,7 +9,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.ops.safety import DataSafety, data_safety
-from qctl.wire.server import ReplicaFacts, ServerFacts, read_servers
+from qctl.wire.read.server import ReplicaFacts, ServerFacts, read_servers
 
 NOW = 1_700_000_000_000
 GOOD = ServerFacts(

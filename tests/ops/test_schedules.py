@@ -20,9 +20,10 @@ from qctl.ops.schedules import (
     show_schedule,
 )
 from qctl.output.schedules import run_line
-from qctl.wire import scheduling, scripts
+from qctl.wire import scripts
 from qctl.wire.options import JobOptions
-from qctl.wire.scheduling import Schedule as Rule
+from qctl.wire.schedulers import scheduling
+from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.ops.test_jobs import Spy
 from tests.wire.build import Q, events, job, put, row, scores
 

@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.ops import impact
-from qctl.wire.lists import DELAY_FACTOR
+from qctl.wire.read.lists import DELAY_FACTOR
 from tests.ops import test_impact
 from tests.ops.test_impact import Apps, ask, now_ms
 from tests.wire.build import Q, put

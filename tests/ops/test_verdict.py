@@ -15,10 +15,10 @@ from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from qctl.ops import impact
 from qctl.ops.commands import commands_like
-from qctl.wire.clients import ForeignWorker, client_name
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import DELAY_FACTOR
-from qctl.wire.transitions import hold_lease
+from qctl.wire.read.clients import ForeignWorker, client_name
+from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.write.transitions import hold_lease
 from tests.ops import test_impact
 from tests.ops.test_impact import OTHER, SETTINGS, Apps, ask, ids, look, now_ms, run
 from tests.ops.test_interruption import PROCESS

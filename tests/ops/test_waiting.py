@@ -15,10 +15,10 @@ from qctl.errors import ExitStatus, UnreachableError
 from qctl.ops import wait_targets, waiting
 from qctl.ops.wait_targets import JobTarget, QueueTarget
 from qctl.ops.waiting import Seen, Target, Waiting, WaitReport, error_of, wait_for
-from qctl.wire.adding import NewJob
-from qctl.wire.clients import client_name
-from qctl.wire.ending import Ending, read_ending
 from qctl.wire.events import last_event_id
+from qctl.wire.read.clients import client_name
+from qctl.wire.read.ending import Ending, read_ending
+from qctl.wire.write.adding import NewJob
 from tests.ops.test_adding import add
 from tests.servers import RedisServer, limited_user, wait_until
 from tests.wire.build import Q, put

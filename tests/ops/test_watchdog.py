@@ -18,7 +18,7 @@ from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops import watchdog
 from qctl.ops.watchdog import Charge, Watchdog
-from qctl.wire.transitions import hold_lease, pause
+from qctl.wire.write.transitions import hold_lease, pause
 from tests.servers import wait_until
 from tests.wire.build import Q, events, holder, is_paused, put
 

@@ -14,9 +14,9 @@ from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.jobs import show_job
 from qctl.ops.workers import WorkersReport, inspect_workers
 from qctl.output.status import workers_text
-from qctl.wire import heartbeats
-from qctl.wire.clients import client_name
-from qctl.wire.heartbeats import Heartbeat
+from qctl.wire.read import heartbeats
+from qctl.wire.read.clients import client_name
+from qctl.wire.read.heartbeats import Heartbeat
 from tests.servers import limited_user
 from tests.wire.build import Q, put
 

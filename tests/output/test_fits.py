@@ -18,7 +18,7 @@ from qctl.output.jobs import table_of
 from qctl.output.json import dumps
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
-from qctl.wire.snapshot import Counts
+from qctl.wire.read.snapshot import Counts
 from tests.output.test_status import PROCESS, QUEUE, REDIS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -19,7 +19,7 @@ from qctl.ops.metrics import OTHER, Drains, LastDrain, MetricsReading, OwnWorker
 from qctl.output import prometheus
 from qctl.output.prometheus import Scrape, _Collector, text_of
 from qctl.wire.drain_record import OUTCOMES, RESULTS
-from qctl.wire.snapshot import Counts
+from qctl.wire.read.snapshot import Counts
 
 DRAINS = Drains(
     dict.fromkeys(OUTCOMES, 1),

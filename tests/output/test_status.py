@@ -15,7 +15,7 @@ from qctl.ops.inspect import (
 from qctl.ops.workers import WorkersReport, WorkerStatus
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
-from qctl.wire.snapshot import Counts
+from qctl.wire.read.snapshot import Counts
 
 QUEUE = QueueStatus(
     name="email",

@@ -11,9 +11,9 @@ import pytest
 from qctl import Job, Queue, RateLimited, RetryLater, SyncJob, UnrecoverableError, Worker
 from qctl.errors import TimedOutError
 from qctl.testing import FakeQueues, Outcome, run_until_idle
-from qctl.wire.adding import FlowJob, NewJob
 from qctl.wire.notes import this_process
-from qctl.wire.transitions import pause
+from qctl.wire.write.adding import FlowJob, NewJob
+from qctl.wire.write.transitions import pause
 from tests.forks import add_own, exit_code, forked
 
 emails = Worker("emails", concurrency=5, redis_url="redis://nowhere.invalid:1")

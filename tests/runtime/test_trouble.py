@@ -14,8 +14,8 @@ import pytest
 from qctl import Job, Queue, RetryLater, Worker
 from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
-from qctl.wire.adding import NewJob
 from qctl.wire.keys import QueueKeys
+from qctl.wire.write.adding import NewJob
 from tests.runtime.proxy import LossyProxy
 from tests.servers import RedisServer, free_port
 

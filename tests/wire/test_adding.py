@@ -9,10 +9,11 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, UsageError
-from qctl.wire import adding, scripts
-from qctl.wire.adding import AddedJob, FlowJob, NewJob
+from qctl.wire import scripts
 from qctl.wire.encoding import encode_data, option_set, parse_backoff
 from qctl.wire.options import Backoff, Dedup, JobKeywords, JobOptions, Keep, OnFailure, Parent
+from qctl.wire.write import adding
+from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 from tests.wire.build import CLASS, Q, events, exponents, job, put, row, scores
 
 NOW = 1_700_000_000_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.transitions import promote, remove_jobs, report_cleaned, retry_finished
-from qctl.wire.walk import walk
+from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
+from qctl.wire.write.walk import walk
 from tests.wire.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores
 
 DONE = {"finishedOn": 1_700_000_009_000, "processedOn": 1_700_000_008_000}

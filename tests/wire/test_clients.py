@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
-from qctl.wire.clients import WorkerClient, client_name, list_workers, parse_workers
+from qctl.wire.read.clients import WorkerClient, client_name, list_workers, parse_workers
 from tests.servers import RedisServer
 
 # Redis allows no blanks and no control characters in a connection's name.

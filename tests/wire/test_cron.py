@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from qctl.errors import UsageError
-from qctl.wire.cron import check_pattern, next_time_ms
-from qctl.wire.zones import time_zone
+from qctl.wire.schedulers.cron import check_pattern, next_time_ms
+from qctl.wire.schedulers.zones import time_zone
 
 BERLIN = "Europe/Berlin"
 

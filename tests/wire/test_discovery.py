@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.discovery import discover, discover_within, prefixes_in_use
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.discovery import discover, discover_within, prefixes_in_use
 from tests.wire.build import put
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qctl.connection.connect import Client
-from qctl.wire import heartbeats
-from qctl.wire.heartbeats import Heartbeat, owner_of, read, read_all
+from qctl.wire.read import heartbeats
+from qctl.wire.read.heartbeats import Heartbeat, owner_of, read, read_all
 
 BEAT = Heartbeat(
     owner="3f0e:1",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire import interruptions
-from qctl.wire.interruptions import Span, stalled_within
+from qctl.wire.read import interruptions
+from qctl.wire.read.interruptions import Span, stalled_within
 from tests.wire.build import Q
 
 

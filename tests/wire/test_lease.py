@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.wire.notes import LEASE_TTL_MS, parse_holder, this_process
-from qctl.wire.transitions import disown_pause, free_lease, hold_lease, pause, resume
+from qctl.wire.write.transitions import disown_pause, free_lease, hold_lease, pause, resume
 from tests.wire.build import Q, holder, is_paused, put
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from qctl.connection.connect import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire import lists
-from qctl.wire.lists import locate
+from qctl.wire.read import lists
+from qctl.wire.read.lists import locate
 from tests.ops.test_jobs import Spy
 from tests.wire.build import Q, put
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.transitions import retry_finished
+from qctl.wire.write.transitions import retry_finished
 from tests.wire.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores
 
 

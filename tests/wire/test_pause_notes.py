@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire import pause_notes
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.transitions import pause, resume
+from qctl.wire.read import pause_notes
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.write.transitions import pause, resume
 from tests.wire.build import Q, events, holder, is_paused, put
 
 

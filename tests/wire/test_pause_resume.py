@@ -8,9 +8,10 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
-from qctl.wire import scripts, transitions
+from qctl.wire import scripts
 from qctl.wire.notes import parse_holder
-from qctl.wire.transitions import MERGE_CHUNK, pause, pause_again, resume
+from qctl.wire.write import transitions
+from qctl.wire.write.transitions import MERGE_CHUNK, pause, pause_again, resume
 from tests.servers import limited_user
 from tests.wire.build import CLASS, Q, events, exponents, holder, is_paused, put, row, scores
 

@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN
-from qctl.wire.transitions import retry_finished, retry_stalled
+from qctl.wire.write.transitions import retry_finished, retry_stalled
 from tests.wire.build import CLASS, Q, events, exponents, job, put, row, scores
 
 # As `jobs retry-stalled --failed` does it.

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire import rights, scripts
-from qctl.wire.rights import DRAIN, PAUSE, Refused, read_refused, script_commands
+from qctl.wire import scripts
+from qctl.wire.read import rights
+from qctl.wire.read.rights import DRAIN, PAUSE, Refused, read_refused, script_commands
 from tests.servers import limited_user
 from tests.wire.build import Q, put
 

@@ -10,9 +10,16 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import FailedError, RefusedError, UsageError
-from qctl.wire import scheduling, scripts
+from qctl.wire import scripts
 from qctl.wire.options import Dedup, JobOptions, Parent
-from qctl.wire.scheduling import Schedule, Scheduler, next_iteration_call, upsert_call, upserted_id
+from qctl.wire.schedulers import scheduling
+from qctl.wire.schedulers.scheduling import (
+    Schedule,
+    Scheduler,
+    next_iteration_call,
+    upsert_call,
+    upserted_id,
+)
 from tests.wire.build import Q, events, exponents, job, put, row, scores
 
 NOW = 1_700_000_000_000

@@ -9,7 +9,7 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
-from qctl.wire.transitions import promote
+from qctl.wire.write.transitions import promote
 from tests.servers import limited_user
 from tests.wire.build import Q, put
 

@@ -9,7 +9,7 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
-from qctl.wire.server import ServerFacts, read_servers
+from qctl.wire.read.server import ServerFacts, read_servers
 from tests.servers import RedisServer, wait_until
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
-from qctl.wire.active import read_active
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts, QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.transitions import hold_lease, pause
+from qctl.wire.read.active import read_active
+from qctl.wire.read.snapshot import Counts, QueueSnapshot, are_paused, read_snapshots
+from qctl.wire.write.transitions import hold_lease, pause
 from tests.wire.build import CLASS, Q, holder, put
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire.stalled_clock import read_clocks
-from qctl.wire.throughput import Throughput, read_throughput
+from qctl.wire.read.stalled_clock import read_clocks
+from qctl.wire.read.throughput import Throughput, read_throughput
 from tests.wire.build import Q
 
 HOUR = 3_600_000

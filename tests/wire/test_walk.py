@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.wire import walk as module
-from qctl.wire.lists import Entry
-from qctl.wire.transitions import resume
-from qctl.wire.walk import Walk, walk
+from qctl.wire.read.lists import Entry
+from qctl.wire.write import walk as module
+from qctl.wire.write.transitions import resume
+from qctl.wire.write.walk import Walk, walk
 from tests.wire.build import Q
 
 NOW_MS = 1_700_000_000_000

@@ -29,8 +29,8 @@ from qctl.ops.fate import detail_with_fate, with_fates
 from qctl.ops.job_logs import follow_logs, read_logs
 from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.lookup import find_queues
-from qctl.wire.clients import WorkerClient, list_workers
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.snapshot import QueueSnapshot
 
 app = new_app("Look at jobs; add them, run them again, delete them.")
 

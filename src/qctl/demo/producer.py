@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from qctl.demo.app import QUEUE
 from qctl.runtime.queue import Queue
-from qctl.wire.adding import NewJob
 from qctl.wire.options import Backoff
+from qctl.wire.write.adding import NewJob
 
 EVERY_S = 0.125
 SCHEDULER = "report"

@@ -16,7 +16,7 @@ from qctl.demo.record import Proof, Run
 from qctl.demo.stage import Stage
 from qctl.errors import FailedError
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 NAME = "demo"
 PROCESSES = 2

@@ -11,7 +11,7 @@ from qctl.ops.family import look_below, remove_below
 from qctl.ops.far import remove_far
 from qctl.ops.means import WORDS, Means
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import promote, remove_jobs, report_cleaned, retry_finished
+from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
 # What an action does to some jobs: id → the script's word, or why the job was left alone. In parts,
 # as they are done: what is told of them must be true when it is interrupted behind any of them.

@@ -15,12 +15,13 @@ from qctl.ops.commands import command
 from qctl.ops.durations import duration_s, parse_duration_s
 from qctl.ops.inspect import count_workers, moment
 from qctl.ops.lookup import find_queues, require_bullmq
-from qctl.wire import lists, scripts
-from qctl.wire.adding import NewJob, add_calls, added_job, check_queue_name
+from qctl.wire import scripts
 from qctl.wire.encoding import duration_ms, parse_backoff
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read import lists
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
 # Python reads no longer numbers, and JavaScript takes far shorter ones for infinity.
 _MOST_DIGITS = 4000

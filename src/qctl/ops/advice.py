@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.ops.commands import command
 from qctl.ops.durations import duration
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.snapshot import QueueSnapshot
 
 
 @dataclass(frozen=True, slots=True)

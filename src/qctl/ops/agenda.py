@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from qctl.errors import UsageError
-from qctl.wire.agenda import Agenda
-from qctl.wire.cron import next_time_ms
-from qctl.wire.scheduling import Scheduler
+from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.cron import next_time_ms
+from qctl.wire.schedulers.scheduling import Scheduler
 
 # Slots of one scheduler that are looked at; more than that is said to be "at least".
 MOST_SLOTS = 1000

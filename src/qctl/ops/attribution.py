@@ -9,8 +9,8 @@ from qctl.config.settings import TargetConfig
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.wire import heartbeats
-from qctl.wire.clients import WorkerClient
+from qctl.wire.read import heartbeats
+from qctl.wire.read.clients import WorkerClient
 
 
 def holders(

@@ -10,9 +10,9 @@ from datetime import datetime
 
 from qctl.errors import UsageError
 from qctl.ops.agenda import MOST_SLOTS, later_slots, moment
-from qctl.wire.agenda import Agenda
-from qctl.wire.scheduling import Scheduler
-from qctl.wire.throughput import Throughput
+from qctl.wire.read.throughput import Throughput
+from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.scheduling import Scheduler
 
 HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24

@@ -22,9 +22,9 @@ from qctl.ops.jobs import FINISHED, listed_job
 from qctl.ops.means import Means
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import Entry
-from qctl.wire.pace import FIRST, READING_S, Pace, round_trip_s
-from qctl.wire.walk import ShortWalk, Walk, walk
+from qctl.wire.read.lists import Entry
+from qctl.wire.write.pace import FIRST, READING_S, Pace, round_trip_s
+from qctl.wire.write.walk import ShortWalk, Walk, walk
 
 SAMPLE = 10
 # Skipped jobs that a report names; it counts all.

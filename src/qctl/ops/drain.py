@@ -28,11 +28,11 @@ from qctl.ops.proof import take_inventory
 from qctl.ops.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.roll import Roll
 from qctl.ops.steps import Drained, DrainReport, Paused, Restarting, Step, TimeUp, Waiting
-from qctl.wire.active import read_active
 from qctl.wire.drain_record import DrainResult, add_drain
 from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
+from qctl.wire.read.active import read_active
 
 # Events wake the wait at once; this is the net for what they do not tell, such as a lock that runs
 # out.

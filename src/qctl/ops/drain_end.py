@@ -14,11 +14,11 @@ from qctl.ops.plan import not_restarted, stays_paused
 from qctl.ops.proof import Verdict, prove, unproved
 from qctl.ops.resuming import confirm, resume_own
 from qctl.ops.steps import DrainReport, Recovered, Step
-from qctl.wire.active import read_active
-from qctl.wire.clients import list_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.transitions import retry_stalled
+from qctl.wire.read.active import read_active
+from qctl.wire.read.clients import list_workers
+from qctl.wire.read.snapshot import QueueSnapshot, are_paused, read_snapshots
+from qctl.wire.write.transitions import retry_stalled
 
 # How long to watch for the first job after the resume: a worker that missed its marker looks again
 # after BullMQ's drainDelay, 5 s.

@@ -19,12 +19,12 @@ from qctl.ops.plan import DrainPlan, running_jobs
 from qctl.ops.restart import POLL_S, Expectation, Restart
 from qctl.ops.steps import RunningJob
 from qctl.ops.targets import Connections
-from qctl.wire.active import ActiveJob
 from qctl.wire.events import READ_COUNT, Event, last_event_id, order, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
-from qctl.wire.stream_starts import read_gaps
-from qctl.wire.transitions import disown_pause, pause
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.stream_starts import read_gaps
+from qctl.wire.write.transitions import disown_pause, pause
 
 # The longest time in which a wish to stop goes unheard.
 BLOCK_MS = 200

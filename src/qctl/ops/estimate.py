@@ -11,8 +11,8 @@ from statistics import median
 
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
-from qctl.wire.active import RECENT_SAMPLE, ActiveJob, recent_durations
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import RECENT_SAMPLE, ActiveJob, recent_durations
 
 Durations = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
 

@@ -24,7 +24,7 @@ from qctl.wire.events import (
 )
 from qctl.wire.jobs import number, read_json
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.snapshot import QueueSnapshot
 
 DEFAULT_LIMIT = 50
 # How long one read waits for news; only a Ctrl-C that finds no way in would notice.

@@ -13,9 +13,9 @@ from functools import partial
 
 from qctl.ops.far import GROUP, remove_far
 from qctl.ops.means import WORDS, Means
-from qctl.wire.children import Child, children
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import remove_jobs
+from qctl.wire.read.children import Child, children
+from qctl.wire.write.transitions import remove_jobs
 
 # Of parents and children below each other; as many as one call of the script goes down.
 LEVELS = 100

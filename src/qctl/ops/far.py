@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from qctl.ops.means import Means
-from qctl.wire.far import Block, draw
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import positions
+from qctl.wire.read.lists import positions
+from qctl.wire.write.far import Block, draw
 
 # What is among so many entries from the head, or a few more, a script finds.
 _NEAR = 200

@@ -19,10 +19,10 @@ from qctl.ops.commands import command
 from qctl.ops.durations import duration
 from qctl.ops.jobs import Fate, Job, JobDetail, JobList
 from qctl.ops.stalled import is_absent
-from qctl.wire import lists
-from qctl.wire.clients import WorkerClient, is_listed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.stalled_clock import StalledClock, read_clocks
+from qctl.wire.read import lists
+from qctl.wire.read.clients import WorkerClient, is_listed
+from qctl.wire.read.stalled_clock import StalledClock, read_clocks
 
 
 def fate(

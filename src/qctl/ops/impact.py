@@ -38,13 +38,13 @@ from qctl.ops.scope import Scope, find_scope
 from qctl.ops.steps import ProcessPlan
 from qctl.ops.unaffected import QueueImpact, moved_meanwhile, queues_beside
 from qctl.ops.verdict import Verdict, judge
-from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.agenda import Agenda, read_agendas
 from qctl.wire.drain_record import Resumer
 from qctl.wire.keys import QueueKeys
-from qctl.wire.server import read_servers
-from qctl.wire.stalled_clock import read_clocks
-from qctl.wire.throughput import read_throughput
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.server import read_servers
+from qctl.wire.read.stalled_clock import read_clocks
+from qctl.wire.read.throughput import read_throughput
+from qctl.wire.schedulers.agenda import Agenda, read_agendas
 
 # Queues whose history is counted; those with the most completed jobs.
 MOST_HISTORIES = 10

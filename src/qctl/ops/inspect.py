@@ -19,10 +19,10 @@ from qctl.errors import ReplyError, is_outage
 from qctl.ops.advice import Note, notes
 from qctl.ops.known import Known, Memory, run_id, server_id
 from qctl.ops.lookup import Queues, queues_named_or_all
-from qctl.wire.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
-from qctl.wire.info import INFO_REPLICATION, product, upstream
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts, QueueSnapshot, RateLimit
+from qctl.wire.read.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
+from qctl.wire.read.info import INFO_REPLICATION, product, upstream
+from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess

@@ -19,10 +19,10 @@ from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.estimate import Durations, quantile, remaining_runs_s
 from qctl.ops.targets import Connections
-from qctl.wire import heartbeats, lists
-from qctl.wire.active import ActiveJob
-from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read import heartbeats, lists
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.heartbeats import Heartbeat
 
 # From the start of a process until its worker starts; a system's clock is set by seconds at times.
 _LONGEST_START_S, _CLOCK_S = 60.0, 2.0

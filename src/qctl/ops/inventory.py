@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from qctl.wire.census import Census
 from qctl.wire.events import Event, order
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.census import Census
 
 JobKey = tuple[QueueKeys, str]
 

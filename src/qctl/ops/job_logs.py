@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from qctl.connection.connect import Client
 from qctl.errors import QctlError, is_outage
 from qctl.ops.jobs import not_found
-from qctl.wire import lists
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read import lists
 
 # How much of a log's end is remembered, to go on after BullMQ has cut off its beginning.
 _MEMORY = 1000

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.commands import command
-from qctl.wire import heartbeats, lists
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys, job_of
-from qctl.wire.lists import Entry
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read import heartbeats, lists
+from qctl.wire.read.lists import Entry
+from qctl.wire.read.snapshot import QueueSnapshot
 
 if TYPE_CHECKING:
     from qctl.ops.selection import Filter

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 from qctl.connection.connect import Address, Client
 from qctl.errors import ReplyError
-from qctl.wire.discovery import discover
+from qctl.wire.read.discovery import discover
 
 # A pass that takes no longer is made each time.
 DEAR_S = 0.25

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qctl.ops.inventory import JobKey
-from qctl.wire.active import ActiveJob
 from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob
 
 # How a run of a job ended, by the event that tells it.
 _RUN_ENDED = {

@@ -23,10 +23,10 @@ from qctl.ops.live_events import EventRates, Failure, Rates
 from qctl.ops.live_failures import OtherFailures
 from qctl.ops.lookup import find_queues
 from qctl.ops.workers import WorkerStatus, inspect_workers
-from qctl.wire.clients import WorkerClient, list_workers
-from qctl.wire.discovery import discover
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.discovery import discover
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 # Queues read in one reading, however tall the screen is.
 MOST_QUEUES = 60

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from qctl.connection.connect import Client
 from qctl.wire.events import Event, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.stream_starts import has_missed, read_stream_starts
+from qctl.wire.read.stream_starts import has_missed, read_stream_starts
 
 # Events taken in one reading, shared by the queues in sight: keeps Redis' part below 5 ms.
 MOST_EVENTS = 3000

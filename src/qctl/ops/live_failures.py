@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 
 from qctl.connection.connect import Client
 from qctl.ops.live_events import Failure, failure_at
-from qctl.wire.failed import failed_since
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.failed import failed_since
 
 # Queues looked at in one reading, and failures taken of each: well below 1 ms of Redis' time.
 MOST_QUEUES = 200

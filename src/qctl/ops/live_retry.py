@@ -9,7 +9,7 @@ from qctl.errors import RefusedError
 from qctl.ops.commands import command
 from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.stalled import RetryPlan, plan_retry
-from qctl.wire.transitions import retry_finished
+from qctl.wire.write.transitions import retry_finished
 
 _REFUSED = {
     "inactive": "it is no longer failed",

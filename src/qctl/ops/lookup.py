@@ -14,10 +14,10 @@ from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.ops.commands import command
 from qctl.similar import similar_names
-from qctl.wire.discovery import discover, discover_within, prefixes_in_use
-from qctl.wire.info import read_upstream
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.discovery import discover, discover_within, prefixes_in_use
+from qctl.wire.read.info import read_upstream
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 if TYPE_CHECKING:
     from qctl.ops.known import Known

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.pace import Pace
+from qctl.wire.write.pace import Pace
 
 # By the word of a script.
 WORDS = {

@@ -15,12 +15,12 @@ from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.ops.inspect import Inspection, ProcessStatus, QueueStatus, inspect_queues
-from qctl.wire import heartbeats
 from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
-from qctl.wire.finished_counts import FinishedCounts, read_finished_counts
-from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts
+from qctl.wire.read import heartbeats
+from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
+from qctl.wire.read.heartbeats import Heartbeat
+from qctl.wire.read.snapshot import Counts
 
 DEFAULT_MAX_QUEUES = 1000
 OTHER = "(other)"

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from qctl.connection.connect import Client
 from qctl.manage.protocol import ManagedProcess
-from qctl.wire.interruptions import Span, stalled_within
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.interruptions import Span, stalled_within
 
 # BullMQ's defaults: a lock of 30 s and two stalled checks, 30 s apart each; and some seconds more.
 AFTERMATH_S = 100

@@ -11,11 +11,11 @@ from qctl.errors import RefusedError
 from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.rights import require_rights
 from qctl.ops.versions import require_safe_pause
-from qctl.wire import rights
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
-from qctl.wire.snapshot import QueueSnapshot
-from qctl.wire.transitions import pause, resume
+from qctl.wire.read import rights
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.write.transitions import pause, resume
 
 _BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
 

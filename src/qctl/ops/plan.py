@@ -19,11 +19,11 @@ from qctl.ops.rollable import require_rollable
 from qctl.ops.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.targets import Connections, Target, manager_for, open_target, read_connections
 from qctl.ops.versions import require_safe_pause
-from qctl.wire import rights
-from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read import rights
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.snapshot import QueueSnapshot
 
 
 class Others(Enum):

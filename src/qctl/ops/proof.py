@@ -16,11 +16,11 @@ from qctl.errors import ReplyError, is_outage
 from qctl.ops.drain_state import DrainState
 from qctl.ops.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
 from qctl.ops.steps import Proof
-from qctl.wire.census import DELETED, STRAY, in_no_state, read_census, read_ids
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import locate
-from qctl.wire.versions import of_other_libraries
+from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
+from qctl.wire.read.lists import locate
+from qctl.wire.read.versions import of_other_libraries
 
 # A job may move from one list to the next between two reads; in no list this often, it is gone.
 LOOKS = 4

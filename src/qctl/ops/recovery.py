@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qctl.wire.active import ActiveJob
-from qctl.wire.stalled_clock import StalledClock
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.stalled_clock import StalledClock
 
 # BullMQ's default lockDuration.
 LOCK_MS = 30_000

@@ -19,8 +19,8 @@ from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
 from qctl.ops.gone import GoneError, deleted, label, remedy
 from qctl.ops.launches import Launches
 from qctl.ops.steps import Ready
-from qctl.wire.clients import WorkerClient, list_workers
-from qctl.wire.server import run_ids
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.server import run_ids
 
 # A new process must have been up this long; PM2's own measure of "unstable" (min_uptime) is 1 s.
 SETTLE_S = 1.0

@@ -11,9 +11,9 @@ from qctl.ops.steps import Resumed, Step
 from qctl.ops.watchdog import WATCH_S
 from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replication import await_replicas, can_lose_writes
-from qctl.wire.snapshot import are_paused
-from qctl.wire.transitions import Resume, resume
+from qctl.wire.read.replication import await_replicas, can_lose_writes
+from qctl.wire.read.snapshot import are_paused
+from qctl.wire.write.transitions import Resume, resume
 
 # How long replicas get to acknowledge the resume.
 CONFIRM_MS = 1000

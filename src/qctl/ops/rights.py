@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from qctl.connection.connect import Client
 from qctl.errors import RefusedError
 from qctl.wire.keys import QueueKeys
-from qctl.wire.rights import Refused, read_refused
+from qctl.wire.read.rights import Refused, read_refused
 
 
 def require_rights(

@@ -19,9 +19,9 @@ from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.roll_turn import Turn
 from qctl.ops.steps import Step
 from qctl.ops.targets import Target
-from qctl.wire.active import ActiveJob, read_active
 from qctl.wire.events import last_event_id
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 
 class Roll:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from qctl.ops.inventory import JobKey
 from qctl.ops.ledger import Ledger
-from qctl.wire.active import ActiveJob
 from qctl.wire.events import Event
+from qctl.wire.read.active import ActiveJob
 
 _FOR_GOOD = frozenset({"completed", "failed", "removed"})
 # What ends a job's run, when it was active before.

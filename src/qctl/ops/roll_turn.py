@@ -17,7 +17,7 @@ from qctl.ops.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.roll_ledger import RollLedger
 from qctl.ops.steps import Restarting, Step, Waiting
 from qctl.ops.targets import Connections, Target, read_connections
-from qctl.wire.active import ActiveJob, read_active
+from qctl.wire.read.active import ActiveJob, read_active
 
 # How often the jobs in hand are looked at.
 LOOK_S = 1.0

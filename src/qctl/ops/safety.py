@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qctl.wire.server import ServerFacts
+from qctl.wire.read.server import ServerFacts
 
 # A replica that is further behind than this has lost contact rather than a moment.
 _LAG_S = 10

@@ -13,8 +13,10 @@ from qctl.ops.adding import run_remarks
 from qctl.ops.commands import command
 from qctl.ops.lookup import find_queues, require_bullmq
 from qctl.ops.schedules import ALIVE, Schedule, find_schedule
-from qctl.wire import lists, scheduling, scripts
+from qctl.wire import scripts
 from qctl.wire.jobs import read_json
+from qctl.wire.read import lists
+from qctl.wire.schedulers import scheduling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from qctl.ops.commands import command
 from qctl.ops.inspect import moment
 from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
 from qctl.similar import similar_names
-from qctl.wire import scheduling
-from qctl.wire.cron import next_time_ms
-from qctl.wire.iterations import Registered, read_one, read_registered
 from qctl.wire.jobs import number, parse_job
 from qctl.wire.keys import QueueKeys
+from qctl.wire.schedulers import scheduling
+from qctl.wire.schedulers.cron import next_time_ms
+from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
 
 # Due times of a pattern that are counted or listed.
 MOST_SKIPPED = 1000

@@ -22,9 +22,9 @@ from qctl.ops.lookup import (
     require_bullmq,
 )
 from qctl.ops.targets import Connections, Target, open_target, read_connections
-from qctl.wire.clients import ForeignWorker, list_foreign
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.clients import ForeignWorker, list_foreign
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 _MOST_NAMED = 5
 

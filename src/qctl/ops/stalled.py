@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from qctl.connection.connect import Client
 from qctl.ops.lookup import Queues, queues_named_or_all, require_bullmq
-from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.clients import WorkerClient, list_workers
-from qctl.wire.failed import failed_with
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import retry_finished, retry_stalled
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.failed import failed_with
+from qctl.wire.write.transitions import retry_finished, retry_stalled
 
 POLL_S = 0.2
 

@@ -11,7 +11,13 @@ from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.attribution import by_address, holders
 from qctl.similar import similar_names
-from qctl.wire.clients import ForeignWorker, WorkerClient, list_foreign, list_workers, why_untold
+from qctl.wire.read.clients import (
+    ForeignWorker,
+    WorkerClient,
+    list_foreign,
+    list_workers,
+    why_untold,
+)
 
 
 @dataclass(frozen=True, slots=True)

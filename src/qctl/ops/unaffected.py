@@ -10,10 +10,10 @@ from datetime import datetime
 from qctl.connection.connect import Client
 from qctl.ops.agenda import moment
 from qctl.ops.scope import Scope
-from qctl.wire.active import ActiveJob
-from qctl.wire.agenda import Agenda, read_agendas
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.schedulers.agenda import Agenda, read_agendas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

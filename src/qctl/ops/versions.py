@@ -11,11 +11,11 @@ from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.commands import command
-from qctl.wire.clients import list_workers
 from qctl.wire.jobs import number
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
-from qctl.wire.versions import Traces, of_other_libraries, read_traces
+from qctl.wire.read.clients import list_workers
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.read.versions import Traces, of_other_libraries, read_traces
 
 # Older traces may be from before an update.
 LATELY_MS = 600_000

@@ -10,11 +10,11 @@ from qctl.ops.advice import NO_CHECK
 from qctl.ops.commands import command
 from qctl.ops.inspect import count_workers
 from qctl.ops.waiting import LEAST_PAUSE_S, POLL_S, Seen
-from qctl.wire.ending import Ending, ending_told, read_ending
 from qctl.wire.events import last_event_id, read_events
-from qctl.wire.iterations import pending_delayed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts, QueueSnapshot, read_snapshots
+from qctl.wire.read.ending import Ending, ending_told, read_ending
+from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
+from qctl.wire.schedulers.iterations import pending_delayed
 
 
 class _Workers:

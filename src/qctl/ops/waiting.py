@@ -19,9 +19,9 @@ from qctl.errors import (
     is_outage,
 )
 from qctl.ops.commands import command
-from qctl.wire.ending import Ending
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import Counts
+from qctl.wire.read.ending import Ending
+from qctl.wire.read.snapshot import Counts
 
 # The slow look.
 POLL_S = 5.0

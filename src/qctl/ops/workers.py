@@ -19,10 +19,10 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.ops.inspect import managed_processes
 from qctl.ops.known import Memory
 from qctl.ops.lookup import find_queues
-from qctl.wire import heartbeats
-from qctl.wire.clients import WorkerClient, list_workers, why_untold
-from qctl.wire.heartbeats import Heartbeat
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read import heartbeats
+from qctl.wire.read.clients import WorkerClient, list_workers, why_untold
+from qctl.wire.read.heartbeats import Heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _jobs_in_hand(
     """Active job ids by queue and worker name, for names that one worker of the queue alone has;
     and by the owner of the lock, for workers that tell it.
     """
-    from qctl.wire.active import read_active  # noqa: PLC0415
+    from qctl.wire.read.active import read_active  # noqa: PLC0415
 
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [key for key, number in counts.items() if key[1] and number == 1]

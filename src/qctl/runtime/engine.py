@@ -28,9 +28,9 @@ from qctl.runtime.options import WorkerOptions
 from qctl.runtime.reconnect import RECONNECT_S, Recovery
 from qctl.runtime.sharing import Places
 from qctl.runtime.stalled import check_stalled
-from qctl.wire import working
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall, source
+from qctl.wire.write import worker_calls as working
 
 STEPS_IN_FLIGHT = 2
 MOST_LIMIT_WAIT_S = 30.0

@@ -15,8 +15,8 @@ from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.worker import Worker
-from qctl.wire import heartbeats
-from qctl.wire.heartbeats import Heartbeat
+from qctl.wire.read import heartbeats
+from qctl.wire.read.heartbeats import Heartbeat
 
 
 def rss_bytes() -> int:

@@ -8,12 +8,12 @@ from typing import Any, Protocol, TypeVar
 
 from qctl.connection.connect import Arg
 from qctl.runtime.policy import JobPolicy, policy_of
-from qctl.wire import working
 from qctl.wire.encoding import encode_json
 from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Parent
 from qctl.wire.scripts import ScriptCall
+from qctl.wire.write import worker_calls as working
 
 T = TypeVar("T")
 

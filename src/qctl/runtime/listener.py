@@ -11,7 +11,7 @@ from qctl.connection.connect import Address
 from qctl.errors import QctlError
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.reconnect import RECONNECT_S
-from qctl.wire import working
+from qctl.wire.write import worker_calls as working
 
 if TYPE_CHECKING:
     from qctl.runtime.engine import Engine

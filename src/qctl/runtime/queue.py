@@ -1,6 +1,6 @@
 """``Queue`` and ``AsyncQueue``: an app's way to add jobs, flows and schedulers.
 
-Both say the same to Redis (``wire/adding.py``, ``wire/scheduling.py``), one over a socket, the
+Both say the same to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``), one over a socket, the
 other over the event loop. Nothing is sent before the first use.
 """
 
@@ -18,12 +18,14 @@ from qctl.config.settings import load_settings
 from qctl.connection.connect import Client, connect
 from qctl.runtime.connection import AsyncConnection
 from qctl.runtime.loops import LoopConnections
-from qctl.wire import adding, scheduling, scripts
-from qctl.wire.adding import AddedJob, FlowJob, NewJob
+from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobKeywords, JobOptions
-from qctl.wire.scheduling import Schedule, Scheduler
+from qctl.wire.schedulers import scheduling
+from qctl.wire.schedulers.scheduling import Schedule, Scheduler
 from qctl.wire.scripts import ScriptCall
+from qctl.wire.write import adding
+from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
 
 class _Producer:

@@ -10,10 +10,12 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.messages import Held
-from qctl.wire import heartbeats, scripts, working
-from qctl.wire.active import read_active
+from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
-from qctl.wire.transitions import retry_stalled
+from qctl.wire.read import heartbeats
+from qctl.wire.read.active import read_active
+from qctl.wire.write import worker_calls as working
+from qctl.wire.write.transitions import retry_stalled
 
 # Seconds before each look: a dead process's last command may still be on its way into Redis.
 LOOKS_S = (0.0, 0.25, 1.0, 3.0)

@@ -13,7 +13,8 @@ import time
 from qctl.connection.connect import Client
 from qctl.errors import QctlError
 from qctl.runtime.engine import Engine
-from qctl.wire import scripts, working
+from qctl.wire import scripts
+from qctl.wire.write import worker_calls as working
 
 LOOK_S = 0.5
 

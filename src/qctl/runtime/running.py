@@ -21,10 +21,10 @@ from qctl.runtime.outcomes import (
 )
 from qctl.runtime.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.tasks import Call, TaskSpec
-from qctl.wire import working
 from qctl.wire.encoding import encode_json
 from qctl.wire.jobs import number, read_json
 from qctl.wire.scripts import ScriptCall
+from qctl.wire.write import worker_calls as working
 
 # Until the next worker may try to make the next job of a scheduler, when one could not.
 SCHEDULER_PAUSE_S = 30.0

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from qctl.errors import QctlError
-from qctl.wire import working
+from qctl.wire.write import worker_calls as working
 
 if TYPE_CHECKING:
     from qctl.runtime.engine import Engine

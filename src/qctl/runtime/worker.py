@@ -24,10 +24,10 @@ from qctl.runtime.renewal import Renewer
 from qctl.runtime.running import JobRunner
 from qctl.runtime.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
 from qctl.runtime.threads import Threads
-from qctl.wire.clients import client_name
 from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep
+from qctl.wire.read.clients import client_name
 
 H = TypeVar("H", bound=Handler)
 
@@ -209,7 +209,7 @@ class Worker:
             UsageError: it has no task, or it works already.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses.
         """
-        from qctl.wire.scheduling import next_iteration_call  # noqa: PLC0415
+        from qctl.wire.schedulers.scheduling import next_iteration_call  # noqa: PLC0415
 
         if not self._tasks.specs:
             raise UsageError(

@@ -21,7 +21,7 @@ from qctl.output.top.actions import Proposal, Stop, Told
 from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_lines, sparkline, status_line
-from qctl.wire.snapshot import Counts
+from qctl.wire.read.snapshot import Counts
 from tests.output.top.pilot import drive, lines_of, text_of, until
 
 AT = datetime(2026, 5, 4, 12, 0, 3, tzinfo=UTC)

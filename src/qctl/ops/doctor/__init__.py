@@ -44,7 +44,7 @@ from qctl.ops.doctor.look import Look
 from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
 from qctl.ops.targets import Target, open_target, read_connections
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 CHECKS: tuple[Check, ...] = (
     *redis.CHECKS,

@@ -10,7 +10,7 @@ from qctl.errors import ReplyError
 
 if TYPE_CHECKING:
     from qctl.ops.doctor.look import Look
-    from qctl.wire.server import ServerFacts
+    from qctl.wire.read.server import ServerFacts
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")

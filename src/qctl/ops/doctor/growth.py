@@ -8,7 +8,7 @@ from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.durations import duration
 from qctl.ops.inspect import moment
-from qctl.wire.growth import KeptJobs, kept_jobs, stream_lengths
+from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 
 # Finished jobs from which on it matters whether their number has a bound.
 MANY, VERY_MANY = 10_000, 100_000

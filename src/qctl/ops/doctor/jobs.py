@@ -19,13 +19,14 @@ from qctl.ops.doctor.findings import (
 )
 from qctl.ops.doctor.look import Look
 from qctl.ops.stalled import worker_is_gone
-from qctl.wire import heartbeats, keyspace, parents
-from qctl.wire.active import ActiveJob
-from qctl.wire.clients import is_listed
-from qctl.wire.integrity import all_bare_ids, sample_bare_ids
+from qctl.wire.checks import keyspace, parents
+from qctl.wire.checks.integrity import all_bare_ids, sample_bare_ids
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import known_schedulers
-from qctl.wire.versions import of_other_libraries
+from qctl.wire.read import heartbeats
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.clients import is_listed
+from qctl.wire.read.lists import known_schedulers
+from qctl.wire.read.versions import of_other_libraries
 
 # Keys of the database that are passed without --full, and jobs whose place is then looked for.
 MOST_KEYS = 30_000

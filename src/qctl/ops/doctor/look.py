@@ -14,15 +14,15 @@ from qctl.ops.commands import command, quoted
 from qctl.ops.doctor.findings import CannotTellError, NotHereError, Scope
 from qctl.ops.inspect import managed_processes
 from qctl.ops.lookup import Queues
-from qctl.wire import server
-from qctl.wire.active import ActiveJob, read_active
-from qctl.wire.clients import WorkerClient, list_workers, why_untold
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read import server
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import WorkerClient, list_workers, why_untold
+from qctl.wire.read.snapshot import QueueSnapshot
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
-    from qctl.wire.server import ServerFacts
+    from qctl.wire.read.server import ServerFacts
 
 T = TypeVar("T")
 _REDIS_PORT = 6379

@@ -21,8 +21,8 @@ from qctl.ops.doctor.look import Look
 from qctl.ops.estimate import Durations, quantile, read_durations
 from qctl.ops.inspect import moment
 from qctl.ops.past_restarts import PastRestart, past_restarts
-from qctl.wire.active import RECENT_SAMPLE
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import RECENT_SAMPLE
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess

@@ -13,12 +13,12 @@ from qctl.ops.doctor.look import Look
 from qctl.ops.inspect import moment
 from qctl.ops.resumers import habit
 from qctl.ops.versions import LATELY_MS, installed_by_queue, version_signs
+from qctl.wire.checks.key_types import WrongKey, wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
 from qctl.wire.jobs import raised
-from qctl.wire.key_types import WrongKey, wrong_keys
 from qctl.wire.keys import QueueKeys
-from qctl.wire.versions import read_traces
+from qctl.wire.read.versions import read_traces
 
 # Events looked through for when a queue was paused, over all paused queues together.
 _EVENTS = 20_000

@@ -11,8 +11,8 @@ from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue, redis
 from qctl.ops.doctor.look import Look
-from qctl.wire.memory import Holding, holdings
-from qctl.wire.server import ServerFacts
+from qctl.wire.checks.memory import Holding, holdings
+from qctl.wire.read.server import ServerFacts
 
 OLDEST_SUPPORTED = (5, 0)
 OLDEST_RECOMMENDED = (6, 2)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Scope, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.durations import duration
+from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
-from qctl.wire.registrations import Registration, read_registrations
 
 # A pending job that is late by less is on its way.
 OVERDUE_S = 60

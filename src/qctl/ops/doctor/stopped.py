@@ -9,7 +9,7 @@ from qctl.ops import advice
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Severity, process
 from qctl.ops.doctor.look import Look
 from qctl.ops.doctor.workers import unlisted
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.snapshot import QueueSnapshot
 
 # How a manager calls a process that is meant to run, though it does not at this moment.
 _ON_THE_WAY = frozenset({"launching", "stopping", "waiting restart"})

@@ -13,8 +13,8 @@ from qctl.ops.advice import jobs
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, Scope, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.durations import duration
-from qctl.wire.history import ClockSample, Happening, History, clock_samples, read_histories
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.history import ClockSample, Happening, History, clock_samples, read_histories
 
 WINDOW_MS = 900_000
 # Queues whose events are read, those with the most at stake; events of all of them together, and of

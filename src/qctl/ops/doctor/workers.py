@@ -15,10 +15,10 @@ from qctl.ops.doctor.findings import (
     queue,
 )
 from qctl.ops.doctor.look import Look
-from qctl.wire.active import ActiveJob
-from qctl.wire.clients import WorkerClient, is_listed
 from qctl.wire.events import Event, recent_events
-from qctl.wire.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.clients import WorkerClient, is_listed
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 # A worker that missed its marker looks again after BullMQ's drainDelay (5 s) or 10 s at most.
 PATIENCE_S = 15

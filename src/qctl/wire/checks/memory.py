@@ -10,7 +10,7 @@ from qctl.connection.connect import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import raised
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.snapshot import QueueSnapshot
 
 # Jobs of a state whose memory is asked for, and queues that are looked at, the fullest first.
 _JOBS = 10

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from qctl.connection.connect import Arg, Client
 from qctl.wire.jobs import is_marker, raised, typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import windows
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.lists import windows
+from qctl.wire.read.snapshot import QueueSnapshot
 
 # Ids looked at over all queues together, and at each end of one state.
 BUDGET = 10_000

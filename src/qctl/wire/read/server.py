@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from qctl.connection.connect import Client
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
-from qctl.wire.info import info_fields, master_of
 from qctl.wire.jobs import number, pairs
+from qctl.wire.read.info import info_fields, master_of
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
 _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write")

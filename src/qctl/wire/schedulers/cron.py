@@ -17,7 +17,7 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
 from qctl.errors import UsageError
-from qctl.wire.zones import time_zone
+from qctl.wire.schedulers.zones import time_zone
 
 # BullMQ 5 knows these …
 _COMMON = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from qctl.connection.connect import Arg, Client
 from qctl.errors import UsageError
-from qctl.wire.cron import next_time_ms
 from qctl.wire.jobs import number, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.schedulers.cron import next_time_ms
 
 # Schedulers looked at over all queues together, and of one queue.
 BUDGET = 5000

@@ -20,7 +20,7 @@ from qctl.errors import ReplyError
 from qctl.wire.jobs import DELAY_FACTOR, is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, UNKNOWN, Holder, parse_holder
-from qctl.wire.stalled_clock import StalledClock
+from qctl.wire.read.stalled_clock import StalledClock
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
@@ -164,7 +164,7 @@ def read_snapshots(
 
 
 def _whose_pauses(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:
-    from qctl.wire.pause_notes import check_notes  # noqa: PLC0415 - 3 ms that few need
+    from qctl.wire.read.pause_notes import check_notes  # noqa: PLC0415 - 3 ms that few need
 
     return check_notes(client, notes)
 

@@ -9,7 +9,7 @@ from typing import Literal
 from qctl.connection.connect import Arg, Client
 from qctl.wire.jobs import raised, typed
 from qctl.wire.keys import QueueKeys, job_of
-from qctl.wire.snapshot import QueueSnapshot
+from qctl.wire.read.snapshot import QueueSnapshot
 
 # Parents looked at over all queues together, of one queue, and unfinished children of one parent.
 BUDGET = 2000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.connect import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.pace import Pace
+from qctl.wire.write.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from itertools import chain, islice
 
 from qctl.connection.connect import Arg, Client
 from qctl.wire import scripts
+from qctl.wire.checks.keyspace import JobId, ids_in_lists
 from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.keyspace import JobId, ids_in_lists
-from qctl.wire.lists import SORTED_SETS, windows
+from qctl.wire.read.lists import SORTED_SETS, windows
 
 # In the order in which jobs move on: one that moves while they are read is seen where it goes.
 STATES = ("waiting-children", "delayed", "prioritized", "waiting")

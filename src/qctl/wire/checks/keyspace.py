@@ -11,9 +11,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from qctl.connection.connect import Arg, Client
-from qctl.wire.discovery import SCAN_COUNT, literal
 from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.discovery import SCAN_COUNT, literal
 
 # Ids of wait read to find jobs in it, and the window that each read takes.
 MOST_WAITING = 20_000

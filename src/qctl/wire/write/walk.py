@@ -13,8 +13,8 @@ from itertools import islice
 from qctl.connection.connect import Arg, Client
 from qctl.wire.jobs import is_marker, pairs, raised
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import Entry, active_ids, stalled_ids
-from qctl.wire.server import clock_ms
+from qctl.wire.read.lists import Entry, active_ids, stalled_ids
+from qctl.wire.read.server import clock_ms
 
 _FINISHED = frozenset({"completed", "failed"})
 # Entries before the place that was reached in a list that are read once more: so many may be

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError, is_outage
-from qctl.wire.info import read_upstream
+from qctl.wire.read.info import read_upstream
 
 # Pub/sub and replication connections are none of workers'.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")

@@ -14,7 +14,6 @@ from typing import Any
 
 from qctl.connection.connect import Arg
 from qctl.errors import FailedError, RefusedError, UsageError
-from qctl.wire.cron import check_pattern, next_time_ms
 from qctl.wire.encoding import (
     MAX_INTEGER,
     check_id,
@@ -28,6 +27,7 @@ from qctl.wire.encoding import (
 from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobOptions
+from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from qctl.wire.scripts import ScriptCall
 
 # A key of repeatable jobs of old versions: name:id:endDate:tz:suffix (wire format 6.6).

@@ -11,7 +11,7 @@ from qctl.connection.connect import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import number, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.scheduling import Scheduler, is_legacy_key, schedulers
+from qctl.wire.schedulers.scheduling import Scheduler, is_legacy_key, schedulers
 
 # Schedulers read per round trip.
 _WINDOW = 500

@@ -10,7 +10,7 @@ from qctl.wire import scripts
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
-from qctl.wire.pace import Pace
+from qctl.wire.write.pace import Pace
 
 # Jobs moved by one script call; keeps every call well below 5 ms.
 MERGE_CHUNK = 1000

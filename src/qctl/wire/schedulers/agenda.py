@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from qctl.connection.connect import Arg, Client
 from qctl.wire.jobs import pairs, raised, typed
 from qctl.wire.keys import QueueKeys
-from qctl.wire.lists import due_ms
-from qctl.wire.scheduling import Scheduler, record_commands, schedulers
+from qctl.wire.read.lists import due_ms
+from qctl.wire.schedulers.scheduling import Scheduler, record_commands, schedulers
 
 # Of one queue; the soonest.
 MOST_SCHEDULERS = 200

@@ -1,0 +1,1 @@
+"""Reads queues without changing them."""

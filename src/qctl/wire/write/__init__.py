@@ -1,0 +1,1 @@
+"""Changes queues: every write is a call of one Lua transition."""
