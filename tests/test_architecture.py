@@ -123,11 +123,11 @@ def test_ground_floor_order() -> None:
     ("room", "module", "name"),
     [
         ("wire", "manage.protocol", "Manager"),
-        ("wire", "ops.inspect", "status"),
+        ("wire", "ops.queues.status", "status"),
         ("manage", "wire.keys", "QueueKeys"),
         ("manage", "connect", "connect"),
         ("ops", "runtime.worker", "Worker"),
-        ("runtime", "ops.inspect", "status"),
+        ("runtime", "ops.queues.status", "status"),
         ("ops", "output.table", "table"),
         ("output", "wire.read.snapshot", "read_snapshots"),
         ("output", "connect", "connect"),
@@ -145,7 +145,7 @@ def test_the_rule_itself(room: str, module: str, name: str) -> None:
         ("cli", "output.table", "table"),
         ("ops", "wire.read.snapshot", "read_snapshots"),
         ("ops", "manage.protocol", "Manager"),
-        ("output", "ops.inspect", "Status"),
+        ("output", "ops.queues.status", "Status"),
         ("output", "wire.read.snapshot", "Counts"),
         ("cli", "connect", "connect"),
     ],
@@ -227,7 +227,9 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["qctl", "qctl.ops.inspect", "qctl.cli.main", "qctl.cli.status"])
+@pytest.mark.parametrize(
+    "module", ["qctl", "qctl.ops.queues.status", "qctl.cli.main", "qctl.cli.status"]
+)
 def test_status_loads_nothing_heavy(module: str) -> None:
     loaded = modules_after(f"import {module}")
     assert module in loaded

@@ -17,15 +17,16 @@ import pytest
 from qctl.config.settings import load_settings
 from qctl.connection.connect import Arg, Client, parse_url
 from qctl.errors import UnreachableError
-from qctl.ops import drain as module
-from qctl.ops import drain_end, restart
-from qctl.ops.drain import drain
-from qctl.ops.drain_state import DrainOptions
-from qctl.ops.estimate import read_durations
-from qctl.ops.guard import Guard
-from qctl.ops.plan import DrainPlan
-from qctl.ops.steps import DrainReport
-from qctl.ops.targets import Connections, Target
+from qctl.ops.drain import finish as drain_end
+from qctl.ops.drain import run as module
+from qctl.ops.drain.lease import Guard
+from qctl.ops.drain.plan import DrainPlan
+from qctl.ops.drain.run import drain
+from qctl.ops.drain.state import DrainOptions
+from qctl.ops.drain.steps import DrainReport
+from qctl.ops.jobs.estimate import read_durations
+from qctl.ops.processes import restart
+from qctl.ops.processes.targets import Connections, Target
 from qctl.wire import scripts
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.ops.test_restart import FakeManager

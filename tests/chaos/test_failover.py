@@ -15,10 +15,10 @@ import pytest
 from qctl.config.settings import load_settings
 from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
-from qctl.ops.drain import drain
-from qctl.ops.drain_state import DrainOptions
-from qctl.ops.plan import make_plan
-from qctl.ops.steps import DrainReport
+from qctl.ops.drain.plan import make_plan
+from qctl.ops.drain.run import drain
+from qctl.ops.drain.state import DrainOptions
+from qctl.ops.drain.steps import DrainReport
 from qctl.wire.jobs import pairs
 from tests.servers import RedisServer, wait_until
 from tests.wire.build import is_paused, put
@@ -54,7 +54,7 @@ def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
         os.kill(replica.pid, signal.SIGCONT)
         for child in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                if "qctl.ops.watchdog" in child.cmdline():
+                if "qctl.ops.drain.run.watchdog" in child.cmdline():
                     # It would wait for this Redis for some minutes.
                     child.kill()
 

@@ -13,7 +13,8 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import plan, targets
+from qctl.ops.drain import plan
+from qctl.ops.processes import targets
 from qctl.wire.drain_record import read_drain_record
 from qctl.wire.read.clients import WorkerClient
 from qctl.wire.write.transitions import hold_lease

@@ -400,7 +400,7 @@ def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain",
+FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain.run",
              "qctl.manage.pm2", "qctl.cli.jobs", "prometheus_client")  # fmt: skip
 
 

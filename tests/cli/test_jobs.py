@@ -11,7 +11,7 @@ import pytest
 
 from qctl.cli.jobs import State
 from qctl.connection.connect import Client
-from qctl.ops.jobs import STATES
+from qctl.ops.jobs.listing import STATES
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
 from tests.ops.test_jobs import KEYS, T0, add, lock

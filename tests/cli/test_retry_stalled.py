@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from qctl.connection.connect import Client, connect
-from qctl.ops import stalled
+from qctl.ops.jobs import retry_stalled as stalled
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from qctl.connection.connect import Client, connect
-from qctl.ops import known
+from qctl.ops.queues import names as known
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
 from tests.servers import wait_until

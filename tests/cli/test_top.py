@@ -24,7 +24,7 @@ from qctl.config.files import Origin
 from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
-from qctl.ops.live import LiveReader
+from qctl.ops.live.view import LiveReader
 from qctl.output.top.app import TopApp
 from qctl.wire.write.transitions import hold_lease
 from tests.cli.test_frame import run

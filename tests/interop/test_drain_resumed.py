@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.ops.holding import MAX_RESUMES
+from qctl.ops.drain.holding import MAX_RESUMES
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab
 from tests.interop.node import runs

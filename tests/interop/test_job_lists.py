@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.job_logs import read_logs
-from qctl.ops.jobs import Job, list_jobs, show_job
-from qctl.ops.lookup import find_queues
+from qctl.ops.jobs.listing import Job, list_jobs, show_job
+from qctl.ops.jobs.logs import read_logs
+from qctl.ops.queues.find import find_queues
 from qctl.wire.keys import QueueKeys
 from tests.interop.node import NodeBull
 from tests.servers import wait_until

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qctl.connection.connect import Client
-from qctl.ops.finished import Finished
-from qctl.ops.metrics import Names
+from qctl.ops.metrics.finished import Finished
+from qctl.ops.metrics.reading import Names
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
 from tests.interop.node import NodeBull

@@ -14,12 +14,13 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import ExitStatus
-from qctl.ops import wait_targets, waiting
-from qctl.ops.events import EventFilter, QueueEvent, follow_events
-from qctl.ops.schedule_changes import remove_schedule, run_schedule
-from qctl.ops.schedules import Schedule, list_schedules, show_schedule
-from qctl.ops.wait_targets import JobTarget, QueueTarget
-from qctl.ops.waiting import Target, WaitReport, error_of, wait_for
+from qctl.ops.follow import wait as waiting
+from qctl.ops.follow import wait_targets
+from qctl.ops.follow.events import EventFilter, QueueEvent, follow_events
+from qctl.ops.follow.wait import Target, WaitReport, error_of, wait_for
+from qctl.ops.follow.wait_targets import JobTarget, QueueTarget
+from qctl.ops.schedules.changes import remove_schedule, run_schedule
+from qctl.ops.schedules.listing import Schedule, list_schedules, show_schedule
 from qctl.wire.events import last_event_id
 from tests.cli.test_frame import run
 from tests.interop.node import NodeBull, runs

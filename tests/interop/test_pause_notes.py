@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.watchdog import Watchdog
+from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.transitions import pause
 from tests.cli.test_bulk import qctl

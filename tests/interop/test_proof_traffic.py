@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client, connect
-from qctl.ops import proof
-from qctl.ops.drain_state import DrainState
+from qctl.ops.drain import proof
+from qctl.ops.drain.proof import Verdict, prove, take_inventory
+from qctl.ops.drain.state import DrainState
 from qctl.ops.patience import PatientClient
-from qctl.ops.proof import Verdict, prove, take_inventory
 from qctl.wire.events import last_event_id
 from qctl.wire.notes import this_process
 from qctl.wire.read.active import read_active

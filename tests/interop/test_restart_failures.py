@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from qctl.ops.restart import BOOT_S
+from qctl.ops.processes.restart import BOOT_S
 from tests.interop import drain_lab
 from tests.interop.drain_lab import Lab, kill
 from tests.interop.pm2 import Pm2

@@ -9,10 +9,10 @@ import pytest
 
 from qctl.config.settings import Settings
 from qctl.connection.connect import Client, parse_url
-from qctl.ops.fate import with_fates
-from qctl.ops.inspect import QueueStatus, inspect_queues
-from qctl.ops.jobs import Job, list_jobs
-from qctl.ops.lookup import find_queues
+from qctl.ops.jobs.fate import with_fates
+from qctl.ops.jobs.listing import Job, list_jobs
+from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.status import QueueStatus, inspect_queues
 from qctl.output.status import state_cell
 from qctl.wire.read.clients import list_workers
 from tests.interop.node import NodeBull, NodeError

@@ -12,7 +12,7 @@ import pytest
 from qctl.connection.connect import Client, connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, RefusedError, UsageError
-from qctl.ops.adding import (
+from qctl.ops.jobs.add import (
     AddReport,
     add_job,
     check_backoff,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.agenda import MOST_SLOTS, ScheduleImpact, later_slots, moment, schedule_impacts
+from qctl.ops.queues.agenda import MOST_SLOTS, ScheduleImpact, later_slots, moment, schedule_impacts
 from qctl.wire.read.lists import DELAY_FACTOR
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler

@@ -12,11 +12,11 @@ import pytest
 
 from qctl.connection.connect import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
-from qctl.ops.actions import Action, promoting, purging, removing, retrying
-from qctl.ops.bulk import BulkRun
-from qctl.ops.bulk_report import BulkReport
-from qctl.ops.choice import Firmness, Selection, firmness
-from qctl.ops.selection import Filter, parse_where
+from qctl.ops.bulk.actions import Action, promoting, purging, removing, retrying
+from qctl.ops.bulk.choice import Firmness, Selection, firmness
+from qctl.ops.bulk.report import BulkReport
+from qctl.ops.bulk.run import BulkRun
+from qctl.ops.jobs.where import Filter, parse_where
 from qctl.wire.write.pace import TARGET_S, Pace
 from tests.wire.build import Q, events, put, row, scores
 

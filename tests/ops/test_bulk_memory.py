@@ -8,9 +8,9 @@ import tracemalloc
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.actions import Action, removing, retrying
-from qctl.ops.bulk import BulkRun, Selection
-from qctl.ops.selection import Filter, parse_where
+from qctl.ops.bulk.actions import Action, removing, retrying
+from qctl.ops.bulk.run import BulkRun, Selection
+from qctl.ops.jobs.where import Filter, parse_where
 from tests.wire.build import Q
 
 FILL = """

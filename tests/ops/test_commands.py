@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl.config.settings import Origin, Settings
-from qctl.ops.commands import command, commands_like
+from qctl.ops.processes.suggest import command, commands_like
 
 FLAG = Origin("flag")
 

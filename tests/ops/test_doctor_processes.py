@@ -19,7 +19,7 @@ from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import doctor
 from qctl.ops.doctor import Diagnosis, look
-from qctl.ops.targets import Target
+from qctl.ops.processes.targets import Target
 from tests.ops.doctor_lab import SETTINGS, diagnose, of, result
 from tests.servers import limited_user
 from tests.wire.build import Q, put

@@ -12,8 +12,8 @@ import pytest
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import FailedError
 from qctl.ops.doctor import examine, workers
-from qctl.ops.inspect import inspect_queues
-from qctl.ops.targets import read_connections
+from qctl.ops.processes.targets import read_connections
+from qctl.ops.queues.status import inspect_queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from tests.ops.doctor_lab import SETTINGS, diagnose, found, of

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops import drain_end
-from qctl.ops.drain_end import DrainEnd, _exit_status
-from qctl.ops.drain_state import DrainState
-from qctl.ops.proof import Verdict
-from qctl.ops.steps import Proof, Recovered
+from qctl.ops.drain import finish as drain_end
+from qctl.ops.drain.finish import DrainEnd, _exit_status
+from qctl.ops.drain.proof import Verdict
+from qctl.ops.drain.state import DrainState
+from qctl.ops.drain.steps import Proof, Recovered
 from qctl.wire.read.active import read_active
 from tests.wire.build import Q, put
 

@@ -11,11 +11,11 @@ import pytest
 from qctl.config.settings import load_settings
 from qctl.connection.connect import Arg, Client, parse_url
 from qctl.errors import UnreachableError
-from qctl.ops import drain as module
-from qctl.ops.drain import drain
-from qctl.ops.drain_state import DrainOptions
-from qctl.ops.plan import make_plan
-from qctl.ops.steps import DrainReport
+from qctl.ops.drain import run as module
+from qctl.ops.drain.plan import make_plan
+from qctl.ops.drain.run import drain
+from qctl.ops.drain.state import DrainOptions
+from qctl.ops.drain.steps import DrainReport
 from qctl.wire import scripts
 from qctl.wire.write.transitions import pause
 from tests.servers import limited_user, wait_until

@@ -11,7 +11,7 @@ import pytest
 from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
-from qctl.ops.plan import DrainPlan, describe, make_plan
+from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import hold_lease, pause
 from tests.wire.build import Q, holder, put

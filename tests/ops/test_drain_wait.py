@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qctl.ops import drain
+from qctl.ops.drain import run as drain
 from qctl.wire.events import Event
 from tests.wire.build import Q
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.estimate import all_ended_s, quantile, read_durations, remaining_s
+from qctl.ops.jobs.estimate import all_ended_s, quantile, read_durations, remaining_s
 from qctl.wire.read.active import ActiveJob
 from tests.wire.build import Q, put
 

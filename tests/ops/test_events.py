@@ -14,7 +14,7 @@ import pytest
 from qctl.connection.connect import Arg, Client, connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import RefusedError, UnreachableError, UsageError
-from qctl.ops.events import (
+from qctl.ops.follow.events import (
     EventFilter,
     QueueEvent,
     Remark,

@@ -10,11 +10,11 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import InterruptedByUserError, QctlError
-from qctl.ops.actions import removing
-from qctl.ops.bulk import BulkRun
-from qctl.ops.bulk_report import BulkReport
-from qctl.ops.choice import Selection
-from qctl.ops.family import LEVELS
+from qctl.ops.bulk.actions import removing
+from qctl.ops.bulk.choice import Selection
+from qctl.ops.bulk.family import LEVELS
+from qctl.ops.bulk.report import BulkReport
+from qctl.ops.bulk.run import BulkRun
 from qctl.output.bulk import progress_text
 from qctl.wire.keys import QueueKeys
 from tests.ops.test_bulk import Leaving

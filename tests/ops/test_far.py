@@ -12,11 +12,11 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import InterruptedByUserError
-from qctl.ops.actions import purging, removing
-from qctl.ops.bulk import BulkRun
-from qctl.ops.bulk_report import BulkReport
-from qctl.ops.choice import Selection
-from qctl.ops.selection import Filter, parse_where
+from qctl.ops.bulk.actions import purging, removing
+from qctl.ops.bulk.choice import Selection
+from qctl.ops.bulk.report import BulkReport
+from qctl.ops.bulk.run import BulkRun
+from qctl.ops.jobs.where import Filter, parse_where
 from qctl.wire.read.lists import positions
 from qctl.wire.write.far import Block, draw
 from qctl.wire.write.pace import Pace

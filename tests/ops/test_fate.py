@@ -7,8 +7,8 @@ import time
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.fate import detail_with_fate, fate, with_fates
-from qctl.ops.jobs import Job, list_jobs, show_job
+from qctl.ops.jobs.fate import detail_with_fate, fate, with_fates
+from qctl.ops.jobs.listing import Job, list_jobs, show_job
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.stalled_clock import StalledClock

@@ -8,9 +8,9 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import UnreachableError
-from qctl.ops import finished as module
-from qctl.ops.finished import BUCKETS_S, Finished, FinishedFigures
-from qctl.ops.metrics import OTHER, Names
+from qctl.ops.metrics import finished as module
+from qctl.ops.metrics.finished import BUCKETS_S, Finished, FinishedFigures
+from qctl.ops.metrics.reading import OTHER, Names
 from qctl.wire.keys import QueueKeys
 from tests.servers import wait_until
 from tests.wire.build import Q

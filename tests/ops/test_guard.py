@@ -8,8 +8,8 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import FailedError, RefusedError
-from qctl.ops import guard as module
-from qctl.ops.guard import Guard
+from qctl.ops.drain import lease as module
+from qctl.ops.drain.lease import Guard
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.transitions import hold_lease, pause

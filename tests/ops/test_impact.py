@@ -15,10 +15,13 @@ from qctl.config.settings import Settings, TargetConfig
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import impact, resumers, scope, targets
-from qctl.ops.impact import Assessment, Impact, assess
-from qctl.ops.interruption import JobRef
-from qctl.ops.targets import Connections
+from qctl.ops.impact import assess as impact
+from qctl.ops.impact import scope
+from qctl.ops.impact.assess import Assessment, Impact, assess
+from qctl.ops.impact.jobs_at_risk import JobRef
+from qctl.ops.processes import targets
+from qctl.ops.processes.targets import Connections
+from qctl.ops.queues import resumers
 from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats

@@ -20,12 +20,13 @@ from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Arg, Client, connect
 from qctl.errors import FailedError, NotFoundError, PartialError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import attribution, inspect
-from qctl.ops.commands import quoted
-from qctl.ops.inspect import Inspection, QueueStatus, inspect_queues
-from qctl.ops.lookup import all_queues, find_queues
-from qctl.ops.metrics import Names, read_metrics
-from qctl.ops.workers import inspect_workers
+from qctl.ops.metrics.reading import Names, read_metrics
+from qctl.ops.processes import attribution
+from qctl.ops.processes.suggest import quoted
+from qctl.ops.queues import status as inspect
+from qctl.ops.queues.find import all_queues, find_queues
+from qctl.ops.queues.status import Inspection, QueueStatus, inspect_queues
+from qctl.ops.queues.workers import inspect_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.clients import WorkerClient, client_name, list_workers
@@ -464,7 +465,7 @@ def test_what_was_not_looked_through_is_not_called_empty(
     fake: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.pipeline([("SET", f"other:{number}", "x") for number in range(5000)])
-    monkeypatch.setattr("qctl.ops.lookup._SUGGESTING_S", -1.0)
+    monkeypatch.setattr("qctl.ops.queues.find._SUGGESTING_S", -1.0)
     with pytest.raises(NotFoundError) as caught:
         find_queues(fake, "bull", ["q"])
     said = f"{caught.value.what} {caught.value.why}"

@@ -11,8 +11,8 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.interruption import Holders, JobAtRisk, jobs_at_risk
-from qctl.ops.targets import Connections
+from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, jobs_at_risk
+from qctl.ops.processes.targets import Connections
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.heartbeats import Heartbeat

@@ -12,16 +12,9 @@ import pytest
 
 from qctl.connection.connect import Arg, Client, connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import (
-    CHUNK,
-    DEFAULT_LIMIT,
-    STATES,
-    list_jobs,
-    show_job,
-    stream_jobs,
-)
-from qctl.ops.selection import Filter
+from qctl.ops.jobs.listing import CHUNK, DEFAULT_LIMIT, STATES, list_jobs, show_job, stream_jobs
+from qctl.ops.jobs.logs import follow_logs, read_logs
+from qctl.ops.jobs.where import Filter
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.servers import RedisServer

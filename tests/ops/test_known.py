@@ -15,10 +15,10 @@ from qctl.cli import complete
 from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client, parse_url
 from qctl.errors import NotFoundError
-from qctl.ops import known
-from qctl.ops.inspect import Inspection, inspect_queues
-from qctl.ops.known import Memory
-from qctl.ops.workers import inspect_workers
+from qctl.ops.queues import names as known
+from qctl.ops.queues.names import Memory
+from qctl.ops.queues.status import Inspection, inspect_queues
+from qctl.ops.queues.workers import inspect_workers
 from qctl.wire.read.clients import client_name
 from tests.ops.test_inspect import Counting, make_queue
 from tests.servers import wait_until

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.ops.ledger import Ledger
+from qctl.ops.drain.ledger import Ledger
 from qctl.wire.events import Event
 from qctl.wire.read.active import ActiveJob
 from tests.wire.build import Q

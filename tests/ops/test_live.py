@@ -14,9 +14,11 @@ from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client, connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, UnreachableError
-from qctl.ops import live, live_events, live_failures
-from qctl.ops.inspect import RedisInfo
-from qctl.ops.live import LiveReader, View
+from qctl.ops.live import events as live_events
+from qctl.ops.live import failures as live_failures
+from qctl.ops.live import view as live
+from qctl.ops.live.view import LiveReader, View
+from qctl.ops.queues.status import RedisInfo
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import LIST_CLIENTS, client_name
 from tests.servers import RedisServer

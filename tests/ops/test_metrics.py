@@ -10,7 +10,7 @@ import pytest
 
 from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Arg, Client
-from qctl.ops.metrics import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
+from qctl.ops.metrics.reading import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.heartbeats import Heartbeat

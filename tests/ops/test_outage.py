@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from qctl.manage.pm2 import Pm2
-from qctl.ops.outage import BOOT_S, downtime
-from qctl.ops.targets import Connections, Target
+from qctl.ops.impact.downtime import BOOT_S, downtime
+from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.read.clients import WorkerClient
 from tests.ops.test_interruption import NOW, PROCESS
 

@@ -13,10 +13,11 @@ from qctl.config.settings import Settings, TargetConfig
 from qctl.connection.connect import Address, Client
 from qctl.errors import NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import attribution, inspect
-from qctl.ops import pause as ops
-from qctl.ops.pause import resume_queues
-from qctl.ops.plan import make_plan
+from qctl.ops.drain.plan import make_plan
+from qctl.ops.processes import attribution
+from qctl.ops.queues import pause as ops
+from qctl.ops.queues import status as inspect
+from qctl.ops.queues.pause import resume_queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.transitions import hold_lease, pause

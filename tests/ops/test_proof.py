@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops import proof
-from qctl.ops.drain_state import DrainState
-from qctl.ops.inventory import Balance, JobKey
-from qctl.ops.proof import Verdict, prove, take_inventory
+from qctl.ops.drain import proof
+from qctl.ops.drain.inventory import Balance, JobKey
+from qctl.ops.drain.proof import Verdict, prove, take_inventory
+from qctl.ops.drain.state import DrainState
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from qctl.ops.recovery import SLACK_S, Recovery, recovery_of
+from qctl.ops.impact.recovery import SLACK_S, Recovery, recovery_of
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.stalled_clock import StalledClock
 from tests.wire.build import Q

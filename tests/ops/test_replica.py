@@ -12,9 +12,9 @@ from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import FailedError, NotFoundError
 from qctl.ops.doctor import examine
-from qctl.ops.inspect import Inspection, inspect_queues
-from qctl.ops.live import LiveReader, View
-from qctl.ops.workers import inspect_workers
+from qctl.ops.live.view import LiveReader, View
+from qctl.ops.queues.status import Inspection, inspect_queues
+from qctl.ops.queues.workers import inspect_workers
 from qctl.wire.read.clients import client_name
 from qctl.wire.read.info import read_upstream
 from tests.ops.doctor_lab import of, result

@@ -17,8 +17,8 @@ import pytest
 from qctl.connection.connect import Client, connect
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import restart as module
-from qctl.ops.restart import Expectation, Interrupted, Restart
+from qctl.ops.processes import restart as module
+from qctl.ops.processes.restart import Expectation, Interrupted, Restart
 from qctl.wire.read.clients import client_name
 from tests.interop.drain_lab import is_alive
 from tests.servers import RedisServer

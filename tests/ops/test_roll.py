@@ -16,15 +16,15 @@ from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect
 from qctl.errors import RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall
-from qctl.ops import drain_end
-from qctl.ops import plan as planning
-from qctl.ops.drain import drain
-from qctl.ops.drain_state import DrainOptions
-from qctl.ops.plan import describe, make_plan
-from qctl.ops.roll_ledger import RollLedger
-from qctl.ops.rollable import require_rollable
-from qctl.ops.steps import DrainReport, Step
-from qctl.ops.targets import Connections, Target
+from qctl.ops.drain import finish as drain_end
+from qctl.ops.drain import plan as planning
+from qctl.ops.drain.plan import describe, make_plan
+from qctl.ops.drain.roll.ledger import RollLedger
+from qctl.ops.drain.roll.rollable import require_rollable
+from qctl.ops.drain.run import drain
+from qctl.ops.drain.state import DrainOptions
+from qctl.ops.drain.steps import DrainReport, Step
+from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.events import Event
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import client_name

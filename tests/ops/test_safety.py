@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops.safety import DataSafety, data_safety
+from qctl.ops.impact.safety import DataSafety, data_safety
 from qctl.wire.read.server import ReplicaFacts, ServerFacts, read_servers
 
 NOW = 1_700_000_000_000

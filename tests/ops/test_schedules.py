@@ -11,8 +11,8 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import FailedError, NotFoundError, RefusedError
-from qctl.ops.schedule_changes import remove_schedule, run_schedule
-from qctl.ops.schedules import (
+from qctl.ops.schedules.changes import remove_schedule, run_schedule
+from qctl.ops.schedules.listing import (
     MOST_SKIPPED,
     Schedule,
     ScheduleDetail,

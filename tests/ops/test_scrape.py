@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from qctl.errors import FailedError, UnreachableError
-from qctl.ops.metrics import MetricsReading
-from qctl.ops.scrape import SharedReadings
+from qctl.ops.metrics.reading import MetricsReading
+from qctl.ops.metrics.scrape import SharedReadings
 from tests.servers import wait_until
 
 GOOD = MetricsReading(datetime.now(UTC), 0.1, up=True)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.errors import UsageError
-from qctl.ops.jobs import Job
-from qctl.ops.selection import FIELDS, parse_since, parse_where
+from qctl.ops.jobs.listing import Job
+from qctl.ops.jobs.where import FIELDS, parse_since, parse_where
 
 JOB = Job(
     id="12",

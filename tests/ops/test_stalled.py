@@ -9,8 +9,8 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import NotFoundError, RefusedError
-from qctl.ops import stalled
-from qctl.ops.stalled import Skipped, await_locks, carry_out, plan_retry
+from qctl.ops.jobs import retry_stalled as stalled
+from qctl.ops.jobs.retry_stalled import Skipped, await_locks, carry_out, plan_retry
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.read.clients import client_name
 from tests.wire.build import Q, job, put, row

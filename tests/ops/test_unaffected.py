@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.ops import impact
+from qctl.ops.impact import assess as impact
 from qctl.wire.read.lists import DELAY_FACTOR
 from tests.ops import test_impact
 from tests.ops.test_impact import Apps, ask, now_ms

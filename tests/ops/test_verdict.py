@@ -13,8 +13,8 @@ from qctl.config.files import Origin
 from qctl.config.settings import TargetConfig
 from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
-from qctl.ops import impact
-from qctl.ops.commands import commands_like
+from qctl.ops.impact import assess as impact
+from qctl.ops.processes.suggest import commands_like
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, client_name
 from qctl.wire.read.lists import DELAY_FACTOR

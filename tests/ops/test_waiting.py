@@ -12,9 +12,10 @@ import pytest
 from qctl.connection.connect import Client, connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, UnreachableError
-from qctl.ops import wait_targets, waiting
-from qctl.ops.wait_targets import JobTarget, QueueTarget
-from qctl.ops.waiting import Seen, Target, Waiting, WaitReport, error_of, wait_for
+from qctl.ops.follow import wait as waiting
+from qctl.ops.follow import wait_targets
+from qctl.ops.follow.wait import Seen, Target, Waiting, WaitReport, error_of, wait_for
+from qctl.ops.follow.wait_targets import JobTarget, QueueTarget
 from qctl.wire.events import last_event_id
 from qctl.wire.read.clients import client_name
 from qctl.wire.read.ending import Ending, read_ending

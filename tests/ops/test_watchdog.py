@@ -16,8 +16,8 @@ import pytest
 from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
-from qctl.ops import watchdog
-from qctl.ops.watchdog import Charge, Watchdog
+from qctl.ops.drain import watchdog
+from qctl.ops.drain.watchdog import Charge, Watchdog
 from qctl.wire.write.transitions import hold_lease, pause
 from tests.servers import wait_until
 from tests.wire.build import Q, events, holder, is_paused, put

@@ -11,8 +11,8 @@ import pytest
 
 from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect, parse_url
-from qctl.ops.jobs import show_job
-from qctl.ops.workers import WorkersReport, inspect_workers
+from qctl.ops.jobs.listing import show_job
+from qctl.ops.queues.workers import WorkersReport, inspect_workers
 from qctl.output.status import workers_text
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import client_name

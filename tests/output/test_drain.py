@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qctl.ops.ledger import JobOutcome
-from qctl.ops.steps import Drained, DrainReport, Proof, RunningJob, TimeUp, Waiting
+from qctl.ops.drain.ledger import JobOutcome
+from qctl.ops.drain.steps import Drained, DrainReport, Proof, RunningJob, TimeUp, Waiting
 from qctl.output.drain import report_lines, step_line, waiting_lines
 
 REPORT = DrainReport(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qctl.ops.inspect import ProcessStatus, QueueStatus, StatusReport
-from qctl.ops.jobs import STATES, Fate, Job, JobList
-from qctl.ops.workers import WorkersReport, WorkerStatus
+from qctl.ops.jobs.listing import STATES, Fate, Job, JobList
+from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
+from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 from qctl.output.console import table
 from qctl.output.jobs import table_of
 from qctl.output.json import dumps

@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qctl.ops.finished import BUCKETS_S, FinishedFigures
-from qctl.ops.inspect import ProcessStatus
-from qctl.ops.metrics import OTHER, Drains, LastDrain, MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.metrics.finished import BUCKETS_S, FinishedFigures
+from qctl.ops.metrics.reading import (
+    OTHER,
+    Drains,
+    LastDrain,
+    MetricsReading,
+    OwnWorkers,
+    QueueFigures,
+)
+from qctl.ops.queues.status import ProcessStatus
 from qctl.output import prometheus
 from qctl.output.prometheus import Scrape, _Collector, text_of
 from qctl.wire.drain_record import OUTCOMES, RESULTS

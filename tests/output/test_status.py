@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qctl.ops.advice import Note
-from qctl.ops.inspect import (
+from qctl.ops.queues.advice import Note
+from qctl.ops.queues.status import (
     ProcessStatus,
     QueueStatus,
     RateLimitStatus,
     RedisInfo,
     StatusReport,
 )
-from qctl.ops.workers import WorkersReport, WorkerStatus
+from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
 from qctl.wire.read.snapshot import Counts

@@ -67,7 +67,7 @@ def add(
 
     With --id or --dedup it may be that of a job that is there already; then nothing is added.
     """
-    from qctl.ops import adding as ops  # noqa: PLC0415 - not for --help
+    from qctl.ops.jobs import add as ops  # noqa: PLC0415 - not for --help
     from qctl.wire.write.adding import NewJob  # noqa: PLC0415
 
     if job_id == "":

@@ -11,11 +11,11 @@ from qctl.cli.frame import Environment, with_environment
 from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.actions import Action
-    from qctl.ops.bulk import BulkRun
-    from qctl.ops.bulk_report import BulkReport
-    from qctl.ops.choice import Selection
-    from qctl.ops.selection import Filter
+    from qctl.ops.bulk.actions import Action
+    from qctl.ops.bulk.choice import Selection
+    from qctl.ops.bulk.report import BulkReport
+    from qctl.ops.bulk.run import BulkRun
+    from qctl.ops.jobs.where import Filter
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids")]
@@ -73,8 +73,8 @@ def retry(
     A job keeps its priority, and its parent waits for it again. A lost job is one that has not
     ended and is in no state, as `qctl doctor --full` finds them.
     """
-    from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
-    from qctl.ops.choice import Selection  # noqa: PLC0415
+    from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
+    from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
 
     action = retrying(reset_attempts=reset_attempts)
     carry_out(env, queue, action, Selection(ids=_unique(ids)), yes=yes, dry_run=dry_run)
@@ -101,7 +101,7 @@ def retry_failed(
     Each job keeps its priority, and its parent waits for it again. One that fails once more
     meanwhile is not retried a second time.
     """
-    from qctl.ops.actions import retrying  # noqa: PLC0415 - not for --help
+    from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
 
     chosen = select("failed", ids, name, where, since, until, limit)
     action = retrying("failed", reset_attempts=reset_attempts)
@@ -127,7 +127,7 @@ def promote(
 
     Each job keeps its priority.
     """
-    from qctl.ops.actions import promoting  # noqa: PLC0415 - not for --help
+    from qctl.ops.bulk.actions import promoting  # noqa: PLC0415 - not for --help
 
     chosen = select(None if ids else "delayed", ids, name, where, since, until, limit)
     carry_out(env, queue, promoting(), chosen, rate=rate, yes=yes, dry_run=dry_run)
@@ -157,7 +157,7 @@ def remove(
     Jobs that a worker has are left alone, and so are parents whose children have not ended and the
     next runs of schedulers. A parent that waits for nothing else goes on without a deleted child.
     """
-    from qctl.ops.actions import removing  # noqa: PLC0415 - not for --help
+    from qctl.ops.bulk.actions import removing  # noqa: PLC0415 - not for --help
 
     if not ids and state is None:
         raise UsageError("which jobs?", hint="name their ids, or a state: --state failed")
@@ -184,7 +184,7 @@ def select(
     Raises:
         UsageError: a value is not understood, or filters stand beside ids without a state.
     """
-    from qctl.ops.choice import Selection  # noqa: PLC0415
+    from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
 
     if state is None and any((name, where, since, until)):
         raise UsageError(
@@ -208,7 +208,7 @@ def parse_filter(
     Raises:
         UsageError: a value is not understood.
     """
-    from qctl.ops.selection import Filter, parse_since, parse_where  # noqa: PLC0415
+    from qctl.ops.jobs.where import Filter, parse_since, parse_where  # noqa: PLC0415
 
     return Filter(
         ids=frozenset(ids or ()),
@@ -231,8 +231,8 @@ def carry_out(
 ) -> None:
     """Ask, do it, show how far it is, and tell what was done."""
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.ops.bulk import BulkRun  # noqa: PLC0415
-    from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
+    from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
+    from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
     if rate is not None and not math.isfinite(rate):
         raise UsageError(f"--rate {rate} is no number of jobs", hint="leave it out for no limit")
@@ -272,7 +272,7 @@ def carry_out(
 
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
-    from qctl.ops.choice import Firmness, firmness, most_meant  # noqa: PLC0415
+    from qctl.ops.bulk.choice import Firmness, firmness, most_meant  # noqa: PLC0415
     from qctl.output.bulk import question  # noqa: PLC0415
 
     firm = firmness(action, selection, total)
@@ -333,7 +333,7 @@ def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
 
 def _raise_for(env: Environment, report: BulkReport) -> None:
     """Not all of the named jobs were changed."""
-    from qctl.ops.commands import command  # noqa: PLC0415
+    from qctl.ops.processes.suggest import command  # noqa: PLC0415
 
     if report.done or report.below_count:
         raise typer.Exit(ExitStatus.PARTIAL)

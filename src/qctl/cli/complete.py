@@ -184,7 +184,7 @@ def _sources() -> Iterable[tuple[str, Iterable[str]]]:
 
 def _queues(settings: Settings) -> Iterable[str]:
     from qctl.connection.connect import connect  # noqa: PLC0415
-    from qctl.ops.known import Memory  # noqa: PLC0415
+    from qctl.ops.queues.names import Memory  # noqa: PLC0415
 
     # TAB must not start a Redis either.
     address, client = connect(settings.full_url(), start=False)

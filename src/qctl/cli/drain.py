@@ -13,8 +13,8 @@ from qctl.cli.pause import MixedVersions
 from qctl.errors import ExitStatus, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.drain_state import DrainOptions
-    from qctl.ops.plan import DrainPlan
+    from qctl.ops.drain.plan import DrainPlan
+    from qctl.ops.drain.state import DrainOptions
 
 app = new_app()
 
@@ -177,11 +177,11 @@ def _run(
     # Late, so that `qctl --help` stays quick.
     from qctl.cli.progress import DrainView  # noqa: PLC0415
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.ops.drain import drain as carry_out  # noqa: PLC0415
-    from qctl.ops.drain_state import DrainOptions as Options  # noqa: PLC0415
+    from qctl.ops.drain.plan import Others as OthersChoice  # noqa: PLC0415
+    from qctl.ops.drain.plan import describe, make_plan  # noqa: PLC0415
+    from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
+    from qctl.ops.drain.state import DrainOptions as Options  # noqa: PLC0415
     from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.plan import Others as OthersChoice  # noqa: PLC0415
-    from qctl.ops.plan import describe, make_plan  # noqa: PLC0415
 
     options = Options(
         timeout_s=parse_duration_s(timeout, "--timeout"),
@@ -258,7 +258,7 @@ def _emit_refusal(
 ) -> None:
     if env.output == "table":
         return
-    from qctl.ops.steps import DrainReport  # noqa: PLC0415
+    from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
     from qctl.output.json import as_record  # noqa: PLC0415
 
     refusal = DrainReport(

@@ -11,7 +11,7 @@ from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.events import EventFilter, QueueEvent
+    from qctl.ops.follow.events import EventFilter, QueueEvent
     from qctl.wire.keys import QueueKeys
 
 app = new_app()
@@ -54,8 +54,8 @@ def events(
     BullMQ keeps about the last 10,000 events of a queue. Without --follow the last ones are shown;
     with it and without --since, only what comes from now on.
     """
-    from qctl.ops import events as ops  # noqa: PLC0415 - not for --help
-    from qctl.ops.lookup import find_queues  # noqa: PLC0415
+    from qctl.ops.follow import events as ops  # noqa: PLC0415 - not for --help
+    from qctl.ops.queues.find import find_queues  # noqa: PLC0415
 
     if follow and env.output == "json":
         raise UsageError(
@@ -90,7 +90,7 @@ def events(
 def _follow(
     env: Environment, keys: QueueKeys, wanted: EventFilter, after: str | None, limit: int | None
 ) -> None:
-    from qctl.ops.events import Remark, follow_events  # noqa: PLC0415 - not for --help
+    from qctl.ops.follow.events import Remark, follow_events  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
     shown = 0

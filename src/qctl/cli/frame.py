@@ -28,7 +28,7 @@ from qctl.cli.streams import Streams
 from qctl.config.settings import Settings, load_settings
 from qctl.connection.connect import Address, Client, connect
 from qctl.errors import UsageError
-from qctl.ops.commands import commands_like
+from qctl.ops.processes.suggest import commands_like
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -47,7 +47,7 @@ def impact(
     not that it is safe: scripts read .verdict.word of --json.
     """
     from qctl.ops.durations import parse_duration_s  # noqa: PLC0415 - not for --help
-    from qctl.ops.impact import assess  # noqa: PLC0415
+    from qctl.ops.impact.assess import assess  # noqa: PLC0415
 
     away_s = None if away is None else parse_duration_s(away, "--away")
     address, client = env.redis()

@@ -25,10 +25,10 @@ from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.cli.stalled import retry_stalled
 from qctl.connection.connect import Client
 from qctl.errors import UsageError
-from qctl.ops.fate import detail_with_fate, with_fates
-from qctl.ops.job_logs import follow_logs, read_logs
-from qctl.ops.jobs import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
-from qctl.ops.lookup import find_queues
+from qctl.ops.jobs.fate import detail_with_fate, with_fates
+from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
+from qctl.ops.jobs.logs import follow_logs, read_logs
+from qctl.ops.queues.find import find_queues
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 

@@ -57,7 +57,7 @@ def _require_prometheus() -> None:
 
 
 def _print(env: Environment, max_queues: int) -> None:
-    from qctl.ops.metrics import Names, read_metrics  # noqa: PLC0415
+    from qctl.ops.metrics.reading import Names, read_metrics  # noqa: PLC0415
 
     address, client = env.redis()
     reading = read_metrics(client, address, env.settings, Names(max_queues))
@@ -74,9 +74,9 @@ def _print(env: Environment, max_queues: int) -> None:
 def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None:
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.connection.connect import connect  # noqa: PLC0415
-    from qctl.ops.finished import Finished  # noqa: PLC0415
-    from qctl.ops.metrics import Names, read_metrics  # noqa: PLC0415
-    from qctl.ops.scrape import SharedReadings  # noqa: PLC0415
+    from qctl.ops.metrics.finished import Finished  # noqa: PLC0415
+    from qctl.ops.metrics.reading import Names, read_metrics  # noqa: PLC0415
+    from qctl.ops.metrics.scrape import SharedReadings  # noqa: PLC0415
     from qctl.output.metrics_server import serve  # noqa: PLC0415
     from qctl.output.prometheus import Scrape, texts_of  # noqa: PLC0415
 

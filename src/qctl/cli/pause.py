@@ -10,7 +10,7 @@ import typer
 from qctl.cli.frame import Environment, new_app, with_environment
 
 if TYPE_CHECKING:
-    from qctl.ops.pause import PauseResult
+    from qctl.ops.queues.pause import PauseResult
 
 app = new_app()
 
@@ -34,7 +34,7 @@ def pause(
 
     The pause holds on every host until somebody resumes the queue. `qctl status` tells who paused.
     """
-    from qctl.ops.pause import pause_queues  # noqa: PLC0415 - not for --help
+    from qctl.ops.queues.pause import pause_queues  # noqa: PLC0415 - not for --help
 
     address, client = env.redis()
     results = pause_queues(
@@ -62,7 +62,7 @@ def resume(
 
     Brings back every job that BullMQ 5 set aside in its paused list.
     """
-    from qctl.ops.pause import resume_queues  # noqa: PLC0415 - not for --help
+    from qctl.ops.queues.pause import resume_queues  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
     results = resume_queues(client, env.settings.prefix, queues, dry_run=dry_run, force=force)

@@ -202,7 +202,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
     """The command as it was typed, with the word that was wrong put right."""
-    from qctl.ops.commands import quoted  # noqa: PLC0415 - only for a command that is wrong
+    from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):
         flag, equals, value = word.partition("=")

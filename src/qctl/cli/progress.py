@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qctl.cli.frame import Environment
-from qctl.ops.steps import DrainReport, Planned, Step, Waiting
+from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
 from qctl.output.json import as_record
 

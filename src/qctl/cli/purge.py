@@ -47,7 +47,7 @@ def purge(
 
     Like `jobs remove --state`, but one event tells of many jobs, and the queue's name is asked for.
     """
-    from qctl.ops.actions import purging  # noqa: PLC0415 - not for --help
+    from qctl.ops.bulk.actions import purging  # noqa: PLC0415 - not for --help
 
     chosen = select(state, ids, name, where, since, until, limit)
     carry_out(env, queue, purging(), chosen, rate=rate, yes=yes, dry_run=dry_run)

@@ -28,7 +28,7 @@ def list_command(
 
     STATE is dead when there is no pending job, from which alone the next one would come.
     """
-    from qctl.ops.schedules import list_schedules  # noqa: PLC0415 - not for --help
+    from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
     found, looked_at = list_schedules(client, env.settings.prefix, queues or [])
@@ -53,7 +53,7 @@ def list_command(
 @with_environment
 def show_command(env: Environment, queue: Queue, scheduler_id: SchedulerId) -> None:
     """One scheduler in full, and its next due times."""
-    from qctl.ops.schedules import show_schedule  # noqa: PLC0415 - not for --help
+    from qctl.ops.schedules.listing import show_schedule  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
     schedule = show_schedule(client, env.settings.prefix, queue, scheduler_id)
@@ -75,7 +75,7 @@ def remove_command(
 
     Apps that set their schedulers when they start make it again at their next start.
     """
-    from qctl.ops.schedule_changes import remove_schedule  # noqa: PLC0415 - not for --help
+    from qctl.ops.schedules.changes import remove_schedule  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
     removal = remove_schedule(client, env.settings.prefix, queue, scheduler_id, dry_run=dry_run)
@@ -97,7 +97,7 @@ def run_command(
 
     It is no iteration: the schedule goes on as if nothing had happened, and does not count it.
     """
-    from qctl.ops.schedule_changes import run_schedule  # noqa: PLC0415 - not for --help
+    from qctl.ops.schedules.changes import run_schedule  # noqa: PLC0415 - not for --help
 
     address, client = env.redis()
     run = run_schedule(

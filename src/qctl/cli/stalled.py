@@ -11,7 +11,7 @@ from qctl.errors import ExitStatus, InterruptedByUserError, RefusedError, UsageE
 
 if TYPE_CHECKING:
     from qctl.connection.connect import Client
-    from qctl.ops.stalled import RetryPlan
+    from qctl.ops.jobs.retry_stalled import RetryPlan
 
 
 @with_environment
@@ -42,7 +42,7 @@ def retry_stalled(
     A job is stalled when it is active and nobody holds its lock. If a worker of the queue is still
     connected, such a job may yet be running in it, so qctl asks first.
     """
-    from qctl.ops.stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
+    from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
 
     address, client = env.redis()
     prefix = env.settings.prefix
@@ -68,7 +68,7 @@ def retry_stalled(
 
 def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.ops.stalled import await_locks  # noqa: PLC0415
+    from qctl.ops.jobs.retry_stalled import await_locks  # noqa: PLC0415
 
     told = -1
     with stop_on_signals(env.note) as stop:

@@ -11,7 +11,7 @@ from qctl.cli.patience import patience
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.inspect import Inspection
+    from qctl.ops.queues.status import Inspection
 
 DEFAULT_INTERVAL_S = "2"
 _LEAST_INTERVAL_S = 0.1
@@ -59,7 +59,7 @@ def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
 
 def look(env: Environment, names: list[str]) -> Inspection:
     """One look at the queues."""
-    from qctl.ops.inspect import inspect_queues  # noqa: PLC0415 - not for --help
+    from qctl.ops.queues.status import inspect_queues  # noqa: PLC0415 - not for --help
 
     address, client = env.redis()
     return inspect_queues(client, address, env.settings, names)
@@ -94,8 +94,8 @@ def queues(env: Environment) -> None:
     It looks at every key of the database, which takes seconds where there are millions. Then
     `qctl status` and others remember the names for a few minutes.
     """
-    from qctl.ops.known import Memory  # noqa: PLC0415
-    from qctl.ops.lookup import no_queues  # noqa: PLC0415
+    from qctl.ops.queues.find import no_queues  # noqa: PLC0415
+    from qctl.ops.queues.names import Memory  # noqa: PLC0415
 
     address, client = env.redis()
     with patience(env, _LOOKING):
@@ -118,7 +118,7 @@ def workers(env: Environment, names: Names = None) -> None:
 
     A worker that is closing has left this list although its job may still run.
     """
-    from qctl.ops.workers import inspect_workers  # noqa: PLC0415
+    from qctl.ops.queues.workers import inspect_workers  # noqa: PLC0415
 
     address, client = env.redis()
     report, remarks = inspect_workers(client, address, env.settings, names or [])

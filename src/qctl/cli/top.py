@@ -51,7 +51,7 @@ def top(
         )
     from qctl.cli.top_actions import CommandActions  # noqa: PLC0415 - not for --help
     from qctl.connection.connect import connect  # noqa: PLC0415
-    from qctl.ops.live import LiveReader  # noqa: PLC0415
+    from qctl.ops.live.view import LiveReader  # noqa: PLC0415
 
     # Readings have a connection of their own: a drain waits on the other.
     address, client = connect(env.settings.full_url())

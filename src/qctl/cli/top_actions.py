@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from qctl.cli.frame import Environment
 from qctl.cli.guard import name_to_type, settings_in_force
 from qctl.connection.connect import Client
-from qctl.ops.advice import LATER_PAUSE
-from qctl.ops.drain import drain
-from qctl.ops.drain_state import DrainOptions
-from qctl.ops.live_retry import plan_stalled, require_failed, retry_one_failed
-from qctl.ops.lookup import find_queues
-from qctl.ops.pause import PauseResult, pause_queues, resume_queues
-from qctl.ops.plan import DrainPlan, describe, make_plan
-from qctl.ops.stalled import RetryPlan, carry_out
-from qctl.ops.steps import DrainReport, Planned, Step, Waiting
+from qctl.ops.drain.plan import DrainPlan, describe, make_plan
+from qctl.ops.drain.run import drain
+from qctl.ops.drain.state import DrainOptions
+from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
+from qctl.ops.jobs.retry_stalled import RetryPlan, carry_out
+from qctl.ops.live.retry import plan_stalled, require_failed, retry_one_failed
+from qctl.ops.queues.advice import LATER_PAUSE
+from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
 from qctl.output.pause import pause_line, planned_line
 from qctl.output.stalled import report_lines as retry_lines

@@ -11,7 +11,7 @@ from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.waiting import Target, Waiting, WaitReport
+    from qctl.ops.follow.wait import Target, Waiting, WaitReport
 
 app = new_app()
 
@@ -47,8 +47,8 @@ def wait(
     idle: no job is active; empty: none is waiting, prioritized or active; job=ID: the job is
     completed. A job that fails ends the wait at once, with exit code 1 and its reason.
     """
-    from qctl.ops import waiting as ops  # noqa: PLC0415 - not for --help
     from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
+    from qctl.ops.follow import wait as ops  # noqa: PLC0415 - not for --help
 
     if include_delayed and condition != "empty":
         raise UsageError("--include-delayed goes with --for empty")
@@ -65,8 +65,8 @@ def wait(
 
 
 def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Target:
-    from qctl.ops.lookup import find_queues, require_bullmq  # noqa: PLC0415
-    from qctl.ops.wait_targets import JobTarget, QueueTarget  # noqa: PLC0415
+    from qctl.ops.follow.wait_targets import JobTarget, QueueTarget  # noqa: PLC0415
+    from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
     kind, separator, job_id = condition.partition("=")
     if condition not in {"idle", "empty"} and not (kind == "job" and separator and job_id):

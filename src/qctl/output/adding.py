@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.ops.adding import AddReport
+from qctl.ops.jobs.add import AddReport
 from qctl.output.json import iso_time
 from qctl.output.text import visible
 

@@ -9,7 +9,7 @@ from qctl.output.aspects import named, wrapped
 from qctl.output.text import counted, duration
 
 if TYPE_CHECKING:
-    from qctl.ops.best_time import BestTime, Gap, Quiet
+    from qctl.ops.impact.best_time import BestTime, Gap, Quiet
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

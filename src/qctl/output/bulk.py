@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qctl.ops.actions import Action
-from qctl.ops.bulk_report import BulkProgress, BulkReport
-from qctl.ops.choice import Selection
+from qctl.ops.bulk.actions import Action
+from qctl.ops.bulk.choice import Selection
+from qctl.ops.bulk.report import BulkProgress, BulkReport
 from qctl.output.text import count, counted, visible
 
 _ASKING = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from qctl.ops.commands import command
-from qctl.ops.steps import (
+from qctl.ops.drain.steps import (
     Drained,
     DrainReport,
     Paused,
@@ -19,6 +18,7 @@ from qctl.ops.steps import (
     TimeUp,
     Waiting,
 )
+from qctl.ops.processes.suggest import command
 from qctl.output.text import counted, duration, visible
 
 _MOST_JOBS = 10

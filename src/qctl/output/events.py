@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from qctl.ops.events import EventPage, QueueEvent
+from qctl.ops.follow.events import EventPage, QueueEvent
 from qctl.output.console import styled
 from qctl.output.text import count, counted, duration, shortened, visible
 

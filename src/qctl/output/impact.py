@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.ops.advice import NO_CHECK, locks_end
-from qctl.ops.interruption import JobRef
-from qctl.ops.outage import BOOT_S
+from qctl.ops.impact.downtime import BOOT_S
+from qctl.ops.impact.jobs_at_risk import JobRef
+from qctl.ops.queues.advice import NO_CHECK, locks_end
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
 from qctl.output.impact_schedules import scheduled, when
@@ -15,10 +15,10 @@ from qctl.output.text import counted, duration, size, visible
 from qctl.output.verdict import verdict_lines
 
 if TYPE_CHECKING:
-    from qctl.ops.estimate import Runtimes
-    from qctl.ops.impact import Impact
-    from qctl.ops.recovery import Recovery
-    from qctl.ops.safety import DataSafety
+    from qctl.ops.impact.assess import Impact
+    from qctl.ops.impact.recovery import Recovery
+    from qctl.ops.impact.safety import DataSafety
+    from qctl.ops.jobs.estimate import Runtimes
 
 _MOST_IDS = 10
 _MOST_ROWS = 4

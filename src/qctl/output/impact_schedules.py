@@ -9,7 +9,7 @@ from qctl.output.aspects import Aspect
 from qctl.output.text import duration, visible
 
 if TYPE_CHECKING:
-    from qctl.ops.impact import Impact
+    from qctl.ops.impact.assess import Impact
 
 _MOST_ROWS = 4
 # A job that is late by less is on its way to a worker.

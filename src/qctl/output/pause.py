@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.ops.pause import PauseResult
+from qctl.ops.queues.pause import PauseResult
 from qctl.output.text import counted, visible
 
 

@@ -19,8 +19,8 @@ from prometheus_client.core import (
 )
 
 from qctl import __version__
-from qctl.ops.finished import BUCKETS_S, FinishedFigures
-from qctl.ops.metrics import OTHER, Drains, MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.metrics.finished import BUCKETS_S, FinishedFigures
+from qctl.ops.metrics.reading import OTHER, Drains, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
 
 # Totals of queues that are not there any more.

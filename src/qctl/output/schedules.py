@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from qctl.ops.schedule_changes import Removal, RunNow
-from qctl.ops.schedules import MOST_SKIPPED, Schedule, ScheduleDetail
+from qctl.ops.schedules.changes import Removal, RunNow
+from qctl.ops.schedules.listing import MOST_SKIPPED, Schedule, ScheduleDetail
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import iso_time
 from qctl.output.text import counted, duration, short_duration, visible

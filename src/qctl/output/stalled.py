@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qctl.ops.stalled import RetryPlan, RetryReport
+from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport
 from qctl.output.text import counted, visible
 
 _MOST_IDS = 10

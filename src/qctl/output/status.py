@@ -9,8 +9,8 @@ from qctl.output.console import Cell, Column, Value, styled, table
 from qctl.output.text import short_duration, size, visible
 
 if TYPE_CHECKING:
-    from qctl.ops.inspect import ProcessStatus, QueueStatus, StatusReport
-    from qctl.ops.workers import WorkersReport
+    from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
+    from qctl.ops.queues.workers import WorkersReport
 
 _STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
 _QUEUE_COLUMNS = (

@@ -10,7 +10,7 @@ from qctl.output.console import styled
 from qctl.output.text import visible
 
 if TYPE_CHECKING:
-    from qctl.ops.impact import Impact
+    from qctl.ops.impact.assess import Impact
 
 _MOST_REASONS = 5
 # Queues in a command that somebody would copy.

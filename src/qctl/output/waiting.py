@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.ops.waiting import WaitReport
+from qctl.ops.follow.wait import WaitReport
 from qctl.output.text import duration, visible
 
 

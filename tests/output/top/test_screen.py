@@ -11,11 +11,11 @@ import pytest
 from textual.pilot import Pilot
 
 from qctl.errors import RefusedError, UnreachableError
-from qctl.ops.inspect import QueueStatus, RedisInfo
-from qctl.ops.jobs import Job
-from qctl.ops.live import LiveQueue, Reading, View
-from qctl.ops.live_events import Failure, Rates
-from qctl.ops.workers import WorkerStatus
+from qctl.ops.jobs.listing import Job
+from qctl.ops.live.events import Failure, Rates
+from qctl.ops.live.view import LiveQueue, Reading, View
+from qctl.ops.queues.status import QueueStatus, RedisInfo
+from qctl.ops.queues.workers import WorkerStatus
 from qctl.output.text import cells
 from qctl.output.top.actions import Proposal, Stop, Told
 from qctl.output.top.app import TopApp

@@ -41,8 +41,8 @@ from qctl.ops.doctor.findings import (
     name_of,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.lookup import Queues, find_queues, queues_named_or_all
-from qctl.ops.targets import Target, open_target, read_connections
+from qctl.ops.processes.targets import Target, open_target, read_connections
+from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.durations import duration
-from qctl.ops.inspect import moment
+from qctl.ops.queues.status import moment
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 
 # Finished jobs from which on it matters whether their number has a bound.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from qctl.errors import ReplyError
-from qctl.ops import advice
 from qctl.ops.doctor.findings import (
     EXAMPLES,
     CannotTellError,
@@ -18,7 +17,8 @@ from qctl.ops.doctor.findings import (
     queue,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.stalled import worker_is_gone
+from qctl.ops.jobs.retry_stalled import worker_is_gone
+from qctl.ops.queues import advice
 from qctl.wire.checks import keyspace, parents
 from qctl.wire.checks.integrity import all_bare_ids, sample_bare_ids
 from qctl.wire.keys import QueueKeys

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qctl.config.settings import Settings
 from qctl.connection.connect import Address, Client
 from qctl.errors import ReplyError, UnreachableError
-from qctl.ops.commands import command, quoted
 from qctl.ops.doctor.findings import CannotTellError, NotHereError, Scope
-from qctl.ops.inspect import managed_processes
-from qctl.ops.lookup import Queues
+from qctl.ops.processes.suggest import command, quoted
+from qctl.ops.queues.find import Queues
+from qctl.ops.queues.status import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import server
 from qctl.wire.read.active import ActiveJob, read_active
@@ -162,7 +162,7 @@ class Look:
         return self.once("served", self._read_served)
 
     def _read_served(self) -> Mapping[ManagedProcess, frozenset[str]]:
-        from qctl.ops.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
+        from qctl.ops.processes.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
         processes = self.all_processes if self.chosen is None else self.chosen
         connected = queues_served(self.workers, self.holders)
@@ -182,7 +182,7 @@ class Look:
         return self.once("holders", self._read_holders)
 
     def _read_holders(self) -> dict[int, ManagedProcess]:
-        from qctl.ops.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
+        from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:
             return holders(self.client, self.settings.prefix, self.workers, self.all_processes)

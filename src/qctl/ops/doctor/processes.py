@@ -7,7 +7,6 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qctl.errors import UnreachableError
-from qctl.ops import advice
 from qctl.ops.doctor.findings import (
     EXAMPLES,
     CannotTellError,
@@ -18,9 +17,10 @@ from qctl.ops.doctor.findings import (
     process,
 )
 from qctl.ops.doctor.look import Look
-from qctl.ops.estimate import Durations, quantile, read_durations
-from qctl.ops.inspect import moment
-from qctl.ops.past_restarts import PastRestart, past_restarts
+from qctl.ops.jobs.estimate import Durations, quantile, read_durations
+from qctl.ops.processes.past_restarts import PastRestart, past_restarts
+from qctl.ops.queues import advice
+from qctl.ops.queues.status import moment
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import RECENT_SAMPLE
 

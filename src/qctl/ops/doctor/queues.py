@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.errors import ReplyError, is_outage
-from qctl.ops import advice
-from qctl.ops.advice import jobs
-from qctl.ops.commands import quoted
 from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
 from qctl.ops.doctor.look import Look
-from qctl.ops.inspect import moment
-from qctl.ops.resumers import habit
-from qctl.ops.versions import LATELY_MS, installed_by_queue, version_signs
+from qctl.ops.processes.suggest import quoted
+from qctl.ops.queues import advice
+from qctl.ops.queues.advice import jobs
+from qctl.ops.queues.resumers import habit
+from qctl.ops.queues.status import moment
+from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.wire.checks.key_types import WrongKey, wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qctl.ops import advice
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Severity, process
 from qctl.ops.doctor.look import Look
 from qctl.ops.doctor.workers import unlisted
+from qctl.ops.queues import advice
 from qctl.wire.read.snapshot import QueueSnapshot
 
 # How a manager calls a process that is meant to run, though it does not at this moment.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from qctl.ops import advice
 from qctl.ops.doctor.findings import (
     EXAMPLES,
     CannotTellError,
@@ -15,6 +14,7 @@ from qctl.ops.doctor.findings import (
     queue,
 )
 from qctl.ops.doctor.look import Look
+from qctl.ops.queues import advice
 from qctl.wire.events import Event, recent_events
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WorkerClient, is_listed

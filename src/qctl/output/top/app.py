@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from qctl.errors import ExitStatus, QctlError
-from qctl.ops.live import Reading, View
+from qctl.ops.live.view import Reading, View
 from qctl.output.text import short_duration, shortened, visible
 from qctl.output.top import tables
 from qctl.output.top.actions import Actions, Proposal

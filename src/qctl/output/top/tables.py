@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from qctl.ops.jobs import Job
-from qctl.ops.live import LiveQueue, Reading
-from qctl.ops.live_events import Failure, Rates
-from qctl.ops.workers import WorkerStatus
+from qctl.ops.jobs.listing import Job
+from qctl.ops.live.events import Failure, Rates
+from qctl.ops.live.view import LiveQueue, Reading
+from qctl.ops.queues.workers import WorkerStatus
 from qctl.output.console import Cell, Column, Value, table
 from qctl.output.status import state_cell
 from qctl.output.text import cells, short_duration, shortened, size, visible

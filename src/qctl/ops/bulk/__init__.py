@@ -1,0 +1,1 @@
+"""Retry, promote or delete many jobs."""

@@ -1,0 +1,1 @@
+"""Drain queues, restart their processes, and prove what became of every job."""

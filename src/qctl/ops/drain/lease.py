@@ -1,0 +1,178 @@
+"""Leases on the queues of a drain, and the watchdog that undoes the drain if qctl dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from qctl.connection.connect import Client
+from qctl.errors import FailedError, RefusedError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.drain.watchdog import READY, Charge
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import Holder
+from qctl.wire.write.transitions import free_lease, hold_lease
+
+WATCHDOG_START_S = 15.0
+
+
+def drain_at_work(keys: QueueKeys, holder: Holder) -> RefusedError:
+    """The refusal to drain a queue whose lease somebody else holds."""
+    return RefusedError(
+        f"another drain is at work on queue {keys.name}",
+        why=f"{holder} holds its lease",
+        hint="wait for it to end; its lease runs out 15 s after it dies",
+    )
+
+
+class Guard:
+    """Holds the leases of one drain.
+
+    Args:
+        client: where the queues are.
+        url: the same Redis for the watchdog; may hold a password.
+        holder: this drain.
+        was_paused: the queues, with whether each was paused before.
+    """
+
+    def __init__(
+        self, client: Client, url: str, holder: Holder, was_paused: Mapping[QueueKeys, bool]
+    ) -> None:
+        self._client = client
+        self._url = url
+        self._holder = holder
+        self._leases = {keys: holder.with_was_paused(paused) for keys, paused in was_paused.items()}
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._pipe: int | None = None
+
+    def acquire(self) -> None:
+        """Take every lease and start the watchdog; on failure nothing is held.
+
+        Raises:
+            RefusedError: another drain is at work on one of the queues.
+            FailedError: the watchdog did not start.
+        """
+        try:
+            self.hold()
+            self._start_watchdog()
+        except BaseException:
+            self._free_leases()
+            raise
+
+    def hold(self) -> None:
+        """Renew every lease, and make sure that they still are ours and the watchdog lives.
+
+        Raises:
+            RefusedError: another drain has taken one, which it can only after ours had run out.
+        """
+        for keys, lease in self._leases.items():
+            other = hold_lease(self._client, keys, lease)
+            if other is not None:
+                raise drain_at_work(keys, other)
+        if self._watchdog is not None and self._watchdog.poll() is not None:
+            self._start_watchdog()
+
+    @property
+    def watchdog_pid(self) -> int | None:
+        return self._watchdog.pid if self._watchdog else None
+
+    def announce_stop(self, process: ManagedProcess, started_at: float) -> None:
+        """Tell the watchdog which process is being stopped, so that it lets it end first."""
+        within_s = process.kill_timeout_ms / 1000 + 2
+        stopping = {"pid": process.pid, "started_at": started_at, "within_s": within_s}
+        self._tell({"stopping": stopping})
+
+    def free(self) -> None:
+        """Give the leases back; the watchdog stays on duty.
+
+        Raises:
+            UnreachableError: Redis is away.
+        """
+        for keys in self._leases:
+            free_lease(self._client, keys, self._holder.owner)
+
+    def dismiss(self, *, watch_s: float = 0.0) -> None:
+        """Let the watchdog go.
+
+        Args:
+            watch_s: not at once: for so long it first looks whether our pause comes back, on its
+                own.
+        """
+        self._tell({"goodbye": True, "watch_s": watch_s})
+        if watch_s:
+            self.abandon()
+            return
+        self._close_pipe()
+        if self._watchdog is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._watchdog.wait(timeout=5)
+            self._watchdog = None
+
+    def abandon(self) -> None:
+        """Leave the rest to the watchdog, which goes on when the pipe is closed."""
+        self._close_pipe()
+        if self._watchdog is not None:
+            # It outlives us on purpose; without this, Popen would complain that it still runs.
+            self._watchdog.returncode = 0
+            self._watchdog = None
+
+    def _free_leases(self) -> None:
+        for keys in self._leases:
+            with contextlib.suppress(Exception):
+                free_lease(self._client, keys, self._holder.owner)
+
+    def _start_watchdog(self) -> None:
+        self._close_pipe()
+        first = next(iter(self._leases))
+        leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
+        charge = Charge(self._url, first.prefix, leases).to_line()
+        reader, writer = os.pipe()
+        self._pipe = writer
+        # Into the pipe before there is a reader: if qctl is killed right after the start, the
+        # watchdog already knows what to do. What does not fit follows.
+        os.set_blocking(writer, False)
+        written = os.write(writer, charge)
+        os.set_blocking(writer, True)
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-P", "-m", "qctl.ops.drain.run.watchdog"],
+            stdin=reader,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+        os.close(reader)
+        with contextlib.suppress(BrokenPipeError):
+            while written < len(charge):
+                written += os.write(writer, charge[written:])
+        assert self._watchdog.stdout is not None  # noqa: S101 - it is a pipe
+        ready, _, _ = select.select([self._watchdog.stdout], [], [], WATCHDOG_START_S)
+        answer = self._watchdog.stdout.readline() if ready else b""
+        self._watchdog.stdout.close()
+        if answer != READY:
+            self._watchdog.kill()
+            self._watchdog.wait()
+            self._watchdog = None
+            self._close_pipe()
+            raise FailedError(
+                "the watchdog process did not start, so nothing was paused",
+                why="without it a killed qctl would leave the queues paused",
+                hint=f"see what `{sys.executable} -m qctl.ops.drain.run.watchdog` says",
+            )
+
+    def _tell(self, message: dict[str, object]) -> None:
+        if self._pipe is None:
+            return
+        # A watchdog that died is noticed and replaced in hold().
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipe, json.dumps(message).encode() + b"\n")
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None

@@ -1,0 +1,281 @@
+"""What became of every job that was active when a drain began, and how long nothing ran.
+
+Read from the event stream, beginning with the ``paused`` event that the pause itself wrote, so that
+nothing is missed in between; the jobs' own state fills in what the stream does not say. Times are
+Redis' own (the stream ids), so that clocks do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qctl.ops.drain.inventory import JobKey
+from qctl.wire.events import Event
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob
+
+# How a run of a job ended, by the event that tells it.
+_RUN_ENDED = {
+    "completed": "completed",
+    "failed": "failed",
+    "delayed": "retried",
+    "waiting-children": "waiting-children",
+    "removed": "removed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """A job that was active, or is lost, and what became of it.
+
+    Args:
+        result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
+            ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
+            back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
+            (still active without a worker), ``unknown`` (nobody could look, or its events were cut
+            off) or ``lost``.
+        was: the state in which a lost job was last.
+    """
+
+    queue: str
+    id: str
+    result: str
+    was: str = "active"
+
+
+class Ledger:
+    """Follows the jobs of one drain through the event stream."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[JobKey, str | None] = {}
+        self._running: set[JobKey] = set()
+        self._interrupted: set[JobKey] = set()
+        self._recovered: set[JobKey] = set()
+        # With the state in which each was last.
+        self._lost: dict[JobKey, str] = {}
+        # What starts while the queue is paused was not active at the pause.
+        self._started_since: set[JobKey] = set()
+        # Of the outcomes: jobs that were active at a later pause only.
+        self._later: set[JobKey] = set()
+        # Seen with a lock in their present run.
+        self._held: set[JobKey] = set()
+        # When each of them was known to run, by Redis' clock; when the run of each ended.
+        self._alive_ms: dict[JobKey, int] = {}
+        self._ends_ms: dict[JobKey, int] = {}
+        self._looks: dict[JobKey, ActiveJob] = {}
+        self._looked_ms = 0
+        self._begun_ms = 0
+        self._has_missed = False
+        self._is_unmeasured = False
+        self._idle_since_ms: int | None = None
+        self._backlog_since_ms: int | None = None
+        self._longest_idle_ms = 0
+        self._now_ms = 0
+        self._paused = True
+
+    def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
+        """Take note of what is active now.
+
+        Args:
+            jobs: the active jobs right after the pause.
+            backlog: jobs that could run if the queues were not paused.
+            at_ms: Redis' time of the pause.
+        """
+        self._now_ms = max(self._now_ms, at_ms)
+        self._begun_ms = max(self._begun_ms, at_ms)
+        for job in jobs:
+            self._outcomes.setdefault(job.key, None)
+            if not job.is_orphan:
+                self._running.add(job.key)
+                self._held.add(job.key)
+                self._alive_ms.setdefault(job.key, at_ms)
+        # Called once a queue: a job of any of them means that there is work.
+        if backlog:
+            self._backlog_since_ms = self._backlog_since_ms or at_ms
+        self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
+
+    def begin_again(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
+        """The same after another pause, since somebody else had resumed the queue."""
+        active = list(jobs)
+        self._later.update(job.key for job in active if job.key not in self._outcomes)
+        self.begin(active, backlog=backlog, at_ms=at_ms)
+
+    def look(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
+        """Take note of the locks of the active jobs.
+
+        A run whose lock is gone has ended at a time that nobody knows: as early as it was last
+        known to go on, so that the time without a run is not told too short.
+
+        Args:
+            at_ms: Redis' time before they were read.
+        """
+        for job in jobs:
+            if job.key not in self._held:
+                continue
+            before = self._looks.get(job.key)
+            if job.is_orphan:
+                self._ended(job.key, self._alive_ms[job.key])
+            elif before is not None and job.was_renewed_since(before):
+                self.alive([job.key], self._looked_ms)
+            self._looks[job.key] = job
+        self._looked_ms = at_ms
+
+    def alive(self, jobs: Iterable[JobKey], at_ms: int) -> None:
+        """These jobs ran at this time."""
+        for job in jobs:
+            self._alive_ms[job] = max(self._alive_ms.get(job, 0), at_ms)
+
+    def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
+        """Take note of events, in order."""
+        for keys, event in events:
+            self._now_ms = max(self._now_ms, event.at_ms)
+            if event.job_id is not None:
+                self._follow_job((keys, event.job_id), event)
+
+    def _follow_job(self, job: JobKey, event: Event) -> None:
+        if event.name == "active":
+            self._started(job, event.at_ms)
+            return
+        left_active = event.fields.get("prev") == "active"
+        result = _RUN_ENDED.get(event.name)
+        if event.name == "waiting":
+            self._backlog_since_ms = self._backlog_since_ms or event.at_ms
+            result = "retried" if left_active else None
+        if event.name == "stalled" and self._outcomes.get(job) == "retried":
+            # A stalled check, a worker's or ours, says "waiting", then "stalled".
+            self._outcomes[job] = "recovered"
+            self._lost_worker(job)
+        if result is None:
+            return
+        if self._paused and left_active and job not in self._started_since:
+            # It was active at the pause, even if it had gone before the list was read.
+            self._outcomes.setdefault(job, None)
+        if job in self._outcomes and self._outcomes[job] is None:
+            self._outcomes[job] = result
+        self._ended(job, event.at_ms)
+
+    def _started(self, job: JobKey, at_ms: int) -> None:
+        self._running.add(job)
+        if at_ms > self._begun_ms:
+            # Another run, and not the one that was looked at.
+            self._held.discard(job)
+        if self._paused and job not in self._outcomes:
+            # Somebody else has resumed the queue.
+            self._started_since.add(job)
+        self._close_idle(at_ms)
+
+    def _ended(self, job: JobKey, at_ms: int) -> None:
+        if job in self._running:
+            self._ends_ms[job] = at_ms
+        elif job in self._ends_ms:
+            self._ends_ms[job] = min(self._ends_ms[job], at_ms)
+        self._running.discard(job)
+        # After the resume nobody tells whether jobs still wait, so nothing is measured.
+        if self._paused and not self._running and self._ends_ms:
+            self._idle_since_ms = max(self._ends_ms.values())
+
+    def _close_idle(self, at_ms: int) -> None:
+        if self._idle_since_ms is not None and self._backlog_since_ms is not None:
+            since = max(self._idle_since_ms, self._backlog_since_ms)
+            self._longest_idle_ms = max(self._longest_idle_ms, at_ms - since)
+        self._idle_since_ms = None
+
+    def interrupt(self, jobs: Iterable[JobKey]) -> None:
+        """The process of these jobs ended before they did."""
+        for job in jobs:
+            self._interrupted.add(job)
+            if not self._paused and job in self._running:
+                # Nothing tells whether it still ran before the resume.
+                self._is_unmeasured = True
+            self._ended(job, self._alive_ms.get(job, self._now_ms))
+
+    def _lost_worker(self, job: JobKey) -> None:
+        """A job that had no lock was put back: one that had it before was interrupted."""
+        if job in self._held:
+            self.interrupt([job])
+
+    def recover(self, jobs: Iterable[JobKey]) -> None:
+        """These jobs were put back by this drain."""
+        for job in jobs:
+            self._recovered.add(job)
+            self._lost_worker(job)
+
+    def settle(self, job: JobKey, result: str) -> None:
+        """The state of a job told what the stream did not."""
+        self._outcomes[job] = result
+
+    def resumed(self) -> None:
+        """From here on jobs start again; those are not this drain's."""
+        self._paused = False
+
+    @property
+    def unsettled(self) -> list[JobKey]:
+        """Jobs of which the stream has not told the end."""
+        return [job for job, result in self._outcomes.items() if result is None]
+
+    def lose(self, job: JobKey, was: str) -> None:
+        """A job is in no state although nothing explains it.
+
+        Args:
+            was: the state in which it was last.
+        """
+        self._lost[job] = was
+
+    def lost_of(self, keys: QueueKeys) -> int:
+        """How many jobs of a queue are known to be lost."""
+        return sum(job[0] == keys for job in {*self._lost, *self.unsettled})
+
+    def miss(self) -> None:
+        """Events may have been cut off before they were read."""
+        self._has_missed = True
+
+    @property
+    def active_at_start(self) -> int:
+        return len(self._outcomes) - len(self._later)
+
+    @property
+    def recovered(self) -> int:
+        by_others = {job for job, result in self._outcomes.items() if result == "recovered"}
+        return len(self._recovered | by_others)
+
+    @property
+    def interrupted(self) -> int:
+        return len(self._interrupted)
+
+    def outcomes(self) -> list[JobOutcome]:
+        """Every job that was active at the start, and every other that is lost.
+
+        One whose end is unknown counts as lost.
+        """
+        rows = []
+        for (keys, job_id), result in self._outcomes.items():
+            job = (keys, job_id)
+            told = result or "lost"
+            if job in self._lost:
+                told = "lost"
+            elif job in self._interrupted:
+                told = "interrupted"
+            elif job in self._recovered:
+                told = "recovered"
+            rows.append(JobOutcome(keys.name, job_id, told, self._lost.get(job, "active")))
+        rest = self._lost.keys() - self._outcomes.keys()
+        rows += [JobOutcome(job[0].name, job[1], "lost", self._lost[job]) for job in sorted(rest)]
+        return rows
+
+    def idle_s(self, until_ms: int) -> float | None:
+        """The longest time in which nothing ran although jobs waited, in seconds.
+
+        Args:
+            until_ms: Redis' time of the end; closes a span that is still open.
+
+        Returns:
+            None when it could not be measured: events are missing, or when a run ended is unknown.
+        """
+        if self._has_missed or self._is_unmeasured:
+            return None
+        longest = self._longest_idle_ms
+        if self._idle_since_ms is not None and self._backlog_since_ms is not None:
+            since = max(self._idle_since_ms, self._backlog_since_ms)
+            longest = max(longest, until_ms - since)
+        return max(longest, 0) / 1000

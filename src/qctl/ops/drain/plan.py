@@ -1,0 +1,405 @@
+"""Before a drain writes anything: which queues, which processes, and may it begin at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Address, Client
+from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
+from qctl.ops.drain.lease import drain_at_work
+from qctl.ops.drain.roll.rollable import require_rollable
+from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
+from qctl.ops.jobs.estimate import Durations, read_durations, remaining_s
+from qctl.ops.processes.suggest import command
+from qctl.ops.processes.targets import (
+    Connections,
+    Target,
+    manager_for,
+    open_target,
+    read_connections,
+)
+from qctl.ops.queues.advice import LATER_PAUSE
+from qctl.ops.queues.find import find_queues, require_bullmq
+from qctl.ops.queues.rights import require_rights
+from qctl.ops.queues.versions import require_safe_pause
+from qctl.wire.drain_record import read_resumers
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read import rights
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.snapshot import QueueSnapshot
+
+
+class Others(Enum):
+    """What to do with queues that the process serves but that were not named."""
+
+    REFUSE = "refuse"
+    INCLUDE = "include"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan:
+    """A drain that may begin.
+
+    Args:
+        snapshots: the queues, as they are now.
+        target: what to restart; None for a drain alone.
+        connections: who is connected; None without a target.
+        guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
+        strategy: ``pause`` the queues meanwhile, or ``roll``: one process after another.
+        mixed: queues of both lines of BullMQ that are paused all the same, each with a warning.
+        left_behind: queues that a drain has paused which no longer runs, and left paused. This one
+            takes them over.
+        unchecked_user: the Redis user, if nobody can say whether it may do all of it.
+        not_restarted: a target that was named for a drain without a restart.
+    """
+
+    snapshots: tuple[QueueSnapshot, ...]
+    target: Target | None
+    connections: Connections | None
+    durations: Durations
+    guessed: str = ""
+    strategy: str = "pause"
+    mixed: Mapping[QueueKeys, str] = field(default_factory=dict)
+    left_behind: frozenset[QueueKeys] = frozenset()
+    unchecked_user: str = ""
+    not_restarted: str = ""
+
+    @property
+    def queues(self) -> tuple[QueueKeys, ...]:
+        return tuple(snapshot.keys for snapshot in self.snapshots)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(snapshot.keys.name for snapshot in self.snapshots)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Other queues of the target, whose jobs a restart interrupts without waiting for them.
+
+        Those under another prefix or database are described rather than named.
+        """
+        if self.target is None or self.connections is None:
+            return ()
+        foreign = self.connections.foreign
+        strangers = {str(w) for p in self.target.processes for w in foreign.get(p.key, ())}
+        served = self.connections.queues_of(self.target.processes) | {*self.target.configured}
+        return (*sorted(served - {*self.names}), *sorted(strangers))
+
+
+def make_plan(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    target: str | None,
+    then_restart: bool,
+    others: Others = Others.REFUSE,
+    strategy: str | None = None,
+    mixed_versions: bool = False,
+) -> DrainPlan:
+    """Resolve queues and target and make sure that the drain may begin. Writes nothing.
+
+    Args:
+        strategy: ``pause`` or ``roll``; None means ``roll`` for processes of qctl's own, which it
+            replaces without a gap, and ``pause`` for others.
+        mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
+
+    Raises:
+        NotFoundError: no such queue or target.
+        RefusedError: the process also serves other queues, a queue is Bull 3/4's or of both lines
+            of BullMQ, another drain is at work, or the target cannot be rolled.
+        FailedError: Redis is not a writable master.
+        UsageError: the queues or the target cannot be told.
+        UnreachableError: Redis or the process manager cannot be reached.
+    """
+    if names:
+        # First, so that a misspelt queue is not taken for one that the process does not serve.
+        find_queues(client, settings.prefix, names)
+    found = None if target is None else open_target(settings, target)
+    connections = read_connections(client, settings, address.db, found.processes) if found else None
+    guessed = ""
+    if found is None and (then_restart or not names):
+        found, connections = _only_target(
+            client, address, settings, names, then_restart=then_restart
+        )
+        guessed = found.label
+    if found is not None and connections is not None:
+        names, was_guessed = _queues_of(
+            found, connections, settings.prefix, names, others, then_restart
+        )
+        if was_guessed and guessed:
+            guessed += f" with {', '.join(names)}"
+    if found is not None and then_restart and connections is not None:
+        strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
+        if strategy == "roll":
+            require_rollable(found, connections)
+    snapshots = find_queues(client, settings.prefix, names)
+    is_granted = _preflight(client, snapshots)
+    mixed: dict[QueueKeys, str] = {}
+    if strategy != "roll":
+        mixed = require_safe_pause(client, snapshots, settings, address.db, accept=mixed_versions)
+    return DrainPlan(
+        snapshots=tuple(snapshots),
+        target=found if then_restart else None,
+        connections=connections,
+        durations=read_durations(client, [snapshot.keys for snapshot in snapshots]),
+        guessed=guessed,
+        strategy=strategy or "pause",
+        mixed=mixed,
+        # The default user has all rights, or nearly always.
+        unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
+        left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(s)),
+        not_restarted=found.label if found and target is not None and not then_restart else "",
+    )
+
+
+def _is_left_behind(snapshot: QueueSnapshot) -> bool:
+    """Whether the queue's pause is that of a drain which is gone, its watchdog included.
+
+    Not if somebody else has paused it since, or may have.
+    """
+    note = snapshot.pause_note
+    return note is not None and note.is_temporary
+
+
+def _only_target(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    then_restart: bool,
+) -> tuple[Target, Connections]:
+    """The one managed app that serves the named queues, or any queue when none is named."""
+    manager = manager_for("pm2", settings)
+    processes = manager.processes()
+    connections = read_connections(client, settings, address.db, processes)
+    wanted = set(names)
+    labels = {t.process for t in settings.targets if wanted & set(t.queues)}
+    for process in processes:
+        served = connections.queues_of([process])
+        if served & wanted or (served and not wanted):
+            labels.add(process.target)
+    if len(labels) != 1:
+        what = "which process to restart" if names else "which queues to drain"
+        why = (
+            f"several serve them: {', '.join(sorted(labels))}"
+            if labels
+            else "no managed process on this host holds a worker of them"
+        )
+        hint = "name the process with --target pm2:NAME"
+        if not then_restart:
+            hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
+        raise UsageError(f"it is not clear {what}", why=why, hint=hint)
+    return open_target(settings, labels.pop()), connections
+
+
+def _queues_of(
+    target: Target,
+    connections: Connections,
+    prefix: str,
+    names: Sequence[str],
+    others: Others,
+    then_restart: bool,
+) -> tuple[Sequence[str], bool]:
+    """The queues to drain, and whether they were found rather than named."""
+    connected = connections.queues_of(target.processes)
+    serves = connected | set(target.configured)
+    foreign = list(
+        dict.fromkeys(str(w) for p in target.processes for w in connections.foreign.get(p.key, ()))
+    )
+    if not names:
+        if not serves:
+            # Named queues need no target to be drained, but a restart needs both.
+            restart = ("--then-restart", "--target", target.label) if then_restart else ()
+            raise UsageError(
+                f"it is not clear which queues {target.label} serves",
+                why="none of its processes holds a worker connection that can be matched here",
+                hint=f"name each of them: {command(prefix, 'drain', 'QUEUE', *restart)}",
+            )
+        names, guessed = sorted(serves), True
+    else:
+        guessed = False
+    if not then_restart:
+        return names, guessed
+    _refuse_strangers(target, connected, names)
+    rest = sorted(serves - set(names))
+    if (rest or foreign) and others is Others.REFUSE:
+        raise RefusedError(
+            f"{target.label} also serves {', '.join([*rest, *foreign])}",
+            why="restarting it would interrupt the jobs of those queues",
+            hint="drain them too with --include-others"
+            + (" (those of another prefix or database cannot be)" if foreign else "")
+            + ", or accept that with --ignore-others",
+        )
+    if foreign and others is Others.INCLUDE:
+        raise RefusedError(
+            f"{target.label} also serves {', '.join(foreign)}",
+            why="they are under another prefix or database, which one drain cannot take in",
+            hint="accept that their jobs are interrupted with --ignore-others",
+        )
+    return ([*names, *rest] if others is Others.INCLUDE else names), guessed
+
+
+def _refuse_strangers(target: Target, connected: set[str], names: Iterable[str]) -> None:
+    """A named queue that the process does not serve is most likely a wrong target."""
+    strangers = set(names) - connected - set(target.configured)
+    if connected and strangers:
+        raise RefusedError(
+            f"{target.label} does not serve {', '.join(sorted(strangers))}",
+            why=f"its workers are connected to {', '.join(sorted(connected))}",
+            hint="name another --target, or say that it does in [targets] of qctl.toml",
+        )
+
+
+def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
+    """Whether it is known that this user may do all that is needed; raises if it may not begin."""
+    require_bullmq(
+        snapshots,
+        hint="drain it with Bull's own queue.pause() and queue.whenCurrentJobsFinished()",
+    )
+    for snapshot in snapshots:
+        if snapshot.lease is not None:
+            raise drain_at_work(snapshot.keys, snapshot.lease)
+    is_known = require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
+    try:
+        replication = str(client.masters()[0].call("INFO", "replication"))
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return is_known  # The first write tells, and changes nothing when it fails.
+    if "role:slave" in replication:
+        raise FailedError(
+            "this Redis is a replica, so queues cannot be paused here",
+            why="\n".join(
+                line.strip() for line in replication.splitlines() if line.startswith("master_")
+            ),
+            hint="connect to its master with --redis URL",
+        )
+    return is_known
+
+
+def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
+    """The plan with the numbers of now, for ``--dry-run`` and before the first step."""
+    jobs = read_active(client, plan.queues)
+    active = running_jobs((j for j in jobs if not j.is_orphan), plan.durations, now_ms)
+    orphans = running_jobs((j for j in jobs if j.is_orphan), plan.durations, now_ms)
+    estimates = [job.estimate_s for job in active]
+    known = [estimate for estimate in estimates if estimate is not None]
+    return Planned(
+        queues=plan.names,
+        already_paused=tuple(s.keys.name for s in plan.snapshots if s.paused),
+        target=plan.target.label if plan.target else None,
+        processes=process_plans(plan.target, plan.connections),
+        backlog=sum(snapshot.backlog for snapshot in plan.snapshots),
+        active=active,
+        orphans=orphans,
+        estimate_s=max(known, default=0.0) if len(known) == len(estimates) else None,
+        warnings=tuple(_warnings(plan, _resumed_at_start(plan, client))),
+        strategy=plan.strategy,
+    )
+
+
+def process_plans(
+    target: Target | None, connections: Connections | None
+) -> tuple[ProcessPlan, ...]:
+    """The processes of a target; without queues where nobody tells who is connected."""
+    return tuple(
+        ProcessPlan(
+            target=process.target,
+            key=process.key,
+            pid=process.pid,
+            status=process.status,
+            stop_signal=process.stop_signal,
+            kill_timeout_ms=process.kill_timeout_ms,
+            queues=tuple(sorted(connections.queues_of([process]) if connections else ())),
+        )
+        for process in (target.processes if target else ())
+    )
+
+
+def _resumed_at_start(plan: DrainPlan, client: Client) -> set[str]:
+    """Names of the queues that the target has been seen to resume when it starts."""
+    if plan.target is None or plan.strategy == "roll":
+        return set()
+    try:
+        seen = read_resumers(client, plan.queues[0].prefix)
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return set()
+    return {each.queue for each in seen if each.target == plan.target.label}
+
+
+def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[str]:
+    if plan.not_restarted:
+        yield not_restarted(plan.not_restarted)
+    if plan.unchecked_user:
+        yield (
+            f"a Redis before version 7 cannot say what the user {plan.unchecked_user} may do: if "
+            "it lacks a right, the drain fails half way"
+        )
+    if plan.ignored:
+        yield (
+            f"jobs of {', '.join(plan.ignored)} that run at the restart may be interrupted: nobody "
+            "waits for them, and they are not in the figures"
+        )
+    for snapshot in plan.snapshots:
+        name = snapshot.keys.name
+        if snapshot.keys in plan.mixed:
+            yield plan.mixed[snapshot.keys]
+        if snapshot.keys in plan.left_behind:
+            yield f"{name} was left paused by {snapshot.pause_note}: this drain takes that over"
+        elif snapshot.paused:
+            if name in resumed_at_start and plan.target:
+                yield (
+                    f"{name} was paused before, but {plan.target.label} seems to resume it when it "
+                    "starts, as an earlier drain has seen: then it runs at the end, unless "
+                    "--keep-paused"
+                )
+            else:
+                yield stays_paused(snapshot)
+
+
+def not_restarted(label: str) -> str:
+    """What to say of a target that a drain without a restart was given."""
+    return f"{label} is not restarted: that needs --then-restart"
+
+
+def stays_paused(snapshot: QueueSnapshot) -> str:
+    """What to say of a queue that somebody paused before the drain."""
+    by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+    if snapshot.doubtful_note:
+        by = f", by {snapshot.doubtful_note} or {LATER_PAUSE},"
+    name = snapshot.keys.name
+    return (
+        f"{name} was paused before{by} and stays paused at the end; when that is no longer wanted: "
+        f"{command(snapshot.keys.prefix, 'resume', name)}"
+    )
+
+
+def running_jobs(
+    jobs: Iterable[ActiveJob], durations: Durations, now_ms: int
+) -> tuple[RunningJob, ...]:
+    """Active jobs as the steps show them, with what they probably still take."""
+    shown = []
+    for job in jobs:
+        elapsed = (now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
+        runtime_s = max(elapsed, 0.0) if elapsed is not None else None
+        shown.append(
+            RunningJob(
+                queue=job.keys.name,
+                id=job.id,
+                name=job.name,
+                runtime_s=round(runtime_s, 1) if runtime_s is not None else None,
+                lock_ttl_ms=job.lock_ttl_ms,
+                worker=job.worker,
+                estimate_s=remaining_s(job, runtime_s, durations),
+            )
+        )
+    return tuple(shown)

@@ -1,0 +1,219 @@
+"""The proof at the end of a drain: every job that the queues held is in some state, or has ended.
+
+Up to ``MAX_IDS`` jobs of a queue are looked for by their ids, except those whose end an event
+reports. In larger queues these are the jobs whose ids were taken, and the number of all jobs must
+be the one at the start, changed by what every event since has changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qctl.connection.connect import Client
+from qctl.errors import ReplyError, is_outage
+from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
+from qctl.ops.drain.state import DrainState
+from qctl.ops.drain.steps import Proof
+from qctl.wire.events import last_event_id
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
+from qctl.wire.read.lists import locate
+from qctl.wire.read.versions import of_other_libraries
+
+# A job may move from one list to the next between two reads; in no list this often, it is gone.
+LOOKS = 4
+LOOK_AGAIN_S = 0.05
+# An iteration that a new one of the same scheduler replaces is deleted without an event.
+_ITERATION = "repeat:"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the jobs.
+
+    Args:
+        lost: how many are lost; None when that could not be checked.
+    """
+
+    lost: int | None
+    proof: Proof
+
+
+def take_inventory(state: DrainState, keys: QueueKeys) -> None:
+    """Take note of a queue's jobs at the start, once its events are followed.
+
+    What cannot be read stays unknown, which the verdict says.
+
+    Raises:
+        QctlError: Redis is away.
+    """
+    most = min(MAX_IDS, MAX_IDS_OF_ALL // len(state.queues))
+    try:
+        census = read_census(state.client, keys)
+        ids = read_ids(state.client, keys, census.counts, most)
+        taken_id = last_event_id(state.client, keys)
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        return
+    state.inventory.begin(keys, census, ids, most, taken_id)
+
+
+def prove(state: DrainState) -> Verdict:
+    """Find out what became of every job; the ledger takes note of it.
+
+    Raises:
+        QctlError: Redis is away, or refuses to be read.
+    """
+    inventory, ledger = state.inventory, state.ledger
+    known = [keys for keys in state.queues if inventory.has(keys)]
+    for keys in known:
+        if not inventory.is_complete(keys):
+            inventory.end(keys, read_census(state.client, keys))
+    state.catch_up()
+    _settle(state)
+    # One that ran on and was removed once it had completed has an event by now.
+    state.catch_up()
+    nowhere = _find_nowhere(state, known)
+    strays = [job for job, left in nowhere.items() if left == STRAY]
+    others = of_other_libraries(state.client, sorted({keys for keys, _ in strays}))
+    for job in strays:
+        if job[0] not in others:
+            ledger.lose(job, inventory.state(job) or "active")
+        elif job in ledger.unsettled:
+            ledger.settle(job, "unknown")
+    unsettled = set(ledger.unsettled)
+    deleted = [job for job, left in nowhere.items() if left == DELETED and job not in unsettled]
+    doubts = [
+        f"{keys.name} is a queue of {library}, which may keep jobs where qctl does not look"
+        for keys, library in others.items()
+    ]
+    return _verdict(state, known, deleted, doubts)
+
+
+def unproved(state: DrainState, why: str) -> Verdict:
+    """The verdict when nothing could be checked."""
+    proof = Proof(resumed_by_others=_names(state.resumed_by_others), why=why)
+    return Verdict(None, proof)
+
+
+def _settle(state: DrainState) -> None:
+    """Find out about the jobs that were active and whose end the event stream has not told.
+
+    One that is in no state, and whose end nothing explains, stays unsettled, which means lost.
+    """
+    ledger = state.ledger
+    absent = []
+    for job in ledger.unsettled:
+        where, locked = _where(state.client, job)
+        if where is None:
+            absent.append(job)
+        elif where == "active":
+            ledger.settle(job, "running" if locked else "orphaned")
+        elif where in {"waiting", "delayed", "prioritized"}:
+            ledger.settle(job, "retried")
+        else:
+            ledger.settle(job, where)
+    for job, left in in_no_state(state.client, absent).items():
+        if left == STRAY:
+            continue
+        if job[0] in state.missed:
+            # Perhaps it has completed and was removed, and that event was cut off.
+            ledger.settle(job, "unknown")
+        elif left == DELETED and state.inventory.cleaned(job[0]):
+            ledger.settle(job, "removed")
+
+
+def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
+    keys, job_id = job
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_AGAIN_S)
+        found = locate(client, keys, job_id)
+        if found.state is not None:
+            return found.state, found.lock_token is not None
+    return None, False
+
+
+def _find_nowhere(state: DrainState, known: Iterable[QueueKeys]) -> dict[JobKey, str]:
+    """Jobs that are in no state although no event says that they have ended; what is left of each.
+
+    Those that move while they are looked for are looked for again.
+    """
+    inventory = state.inventory
+    suspects = [job for keys in known for job in inventory.jobs(keys)]
+    nowhere: dict[JobKey, str] = {}
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_AGAIN_S)
+        inventory.moved()
+        nowhere = in_no_state(state.client, suspects)
+        state.catch_up()
+        moved = inventory.moved()
+        nowhere = {job: left for job, left in nowhere.items() if job not in moved}
+        suspects = list(nowhere)
+        if not suspects:
+            break
+    return nowhere
+
+
+def _verdict(
+    state: DrainState, known: list[QueueKeys], deleted: list[JobKey], doubts: list[str]
+) -> Verdict:
+    inventory, missed = state.inventory, state.missed
+    results = [job.result for job in state.ledger.outcomes()]
+    lost = results.count("lost")
+    doubts = doubts + [
+        f"the jobs of {keys.name} could not be counted"
+        if keys in state.cursors
+        else f"{keys.name} was not reached"
+        for keys in state.queues
+        if keys not in known
+    ]
+    for keys in known:
+        if keys in missed:
+            doubts.append(
+                f"events of {keys.name} are missing: they were cut off before they could be read "
+                "(a larger streams.events.maxLen keeps more), or their stream was deleted"
+            )
+        elif inventory.is_disturbed(keys):
+            doubts.append(f"{keys.name} was resumed by somebody else before its jobs were counted")
+        elif not inventory.is_complete(keys):
+            missing = inventory.balance(keys).missing
+            own = state.ledger.lost_of(keys)
+            if own and not any(job[0] == keys for job in deleted):
+                # What happened to those that were looked for happened to the others.
+                lost += max(missing - own, 0)
+            elif not inventory.balance(keys).agrees:
+                less = "fewer" if missing > 0 else "more"
+                doubts.append(
+                    f"{keys.name} has {_jobs(abs(missing))} {less} than its events explain"
+                )
+    ids = sum(inventory.seen(keys) for keys in known)
+    checked = "all ids"
+    if not known:
+        checked = "nothing"
+    elif missed or len(known) < len(state.queues):
+        checked = f"a sample of {_jobs(ids)}"
+    elif not all(map(inventory.is_complete, known)):
+        checked = f"counts and a sample of {_jobs(ids)}"
+    silent = [job for job in deleted if not job[1].startswith(_ITERATION) and job[0] not in missed]
+    proof = Proof(
+        checked=checked,
+        ids=ids,
+        deleted=len(silent),
+        events_missed=_names(missed),
+        resumed_by_others=_names(state.resumed_by_others),
+        why="; ".join(doubts),
+    )
+    return Verdict(None if doubts and not lost else lost, proof)
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number:,} jobs"
+
+
+def _names(queues: Iterable[QueueKeys]) -> tuple[str, ...]:
+    return tuple(sorted(keys.name for keys in queues))

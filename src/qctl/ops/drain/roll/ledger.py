@@ -1,0 +1,97 @@
+"""What became of the jobs of a roll, during which the queues go on.
+
+Followed are the jobs that were active at the start, those in hand whenever an old process had
+ended, and any that lost its worker meanwhile. The others start and end unharmed, and there may be
+thousands a second: they only count for the time in which nothing ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qctl.ops.drain.inventory import JobKey
+from qctl.ops.drain.ledger import Ledger
+from qctl.wire.events import Event
+from qctl.wire.read.active import ActiveJob
+
+_FOR_GOOD = frozenset({"completed", "failed", "removed"})
+# What ends a job's run, when it was active before.
+_ENDED = _FOR_GOOD | {"delayed", "waiting", "waiting-children"}
+
+
+class RollLedger(Ledger):
+    """The ledger of a roll."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Nothing is paused: what starts is not known to have been there from the start.
+        self._paused = False
+        self._at_start = 0
+        self._stalls: set[JobKey] = set()
+        # Jobs that came to wait while nothing ran, with when.
+        self._waiting_ms: dict[JobKey, int] = {}
+        self._backlog = 0
+
+    def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
+        """Take note of what is active at the start; times and backlog as in ``Ledger``."""
+        super().begin(jobs, backlog=backlog, at_ms=at_ms)
+        self._at_start = len(self._outcomes)
+        self._backlog = backlog
+
+    def note(self, jobs: Iterable[JobKey]) -> None:
+        """Follow these jobs as well."""
+        for job in jobs:
+            self._outcomes.setdefault(job, None)
+
+    def stalls(self) -> set[JobKey]:
+        """Jobs that a stalled check took from a worker since the last call."""
+        taken, self._stalls = self._stalls, set()
+        return taken
+
+    def backlog_is(self, count: int) -> None:
+        """How many jobs could run now; tells at the end whether a pause in the work still lasts."""
+        self._backlog = count
+
+    @property
+    def active_at_start(self) -> int:
+        return self._at_start
+
+    def _follow_job(self, job: JobKey, event: Event) -> None:
+        if event.name == "stalled":
+            self._stalls.add(job)
+            self._outcomes[job] = "recovered"
+        if job in self._outcomes:
+            super()._follow_job(job, event)
+        elif event.name == "active":
+            self._started(job, event.at_ms)
+        elif event.name in _ENDED and (
+            event.name in _FOR_GOOD or event.fields.get("prev") == "active"
+        ):
+            self._ended(job, event.at_ms)
+        if event.name == "waiting" and self._idle_since_ms is not None:
+            self._waiting_ms.setdefault(job, event.at_ms)
+
+    def _started(self, job: JobKey, at_ms: int) -> None:
+        self._running.add(job)
+        if self._idle_since_ms is not None:
+            since_ms = self._waiting_ms.get(job, self._idle_since_ms)
+            self._longest_idle_ms = max(self._longest_idle_ms, at_ms - since_ms)
+        self._idle_since_ms = None
+        self._waiting_ms.clear()
+
+    def _ended(self, job: JobKey, at_ms: int) -> None:
+        self._running.discard(job)
+        if not self._running and self._idle_since_ms is None:
+            self._idle_since_ms = at_ms
+
+    def idle_s(self, until_ms: int) -> float | None:
+        """The same as in ``Ledger``."""
+        if self._has_missed:
+            return None
+        longest_ms = self._longest_idle_ms
+        if self._idle_since_ms is not None and self._backlog:
+            added = len(self._waiting_ms)
+            all_new = added >= self._backlog and added > 0
+            since_ms = min(self._waiting_ms.values()) if all_new else self._idle_since_ms
+            longest_ms = max(longest_ms, until_ms - since_ms)
+        return max(longest_ms, 0) / 1000

@@ -1,0 +1,48 @@
+"""Whether the processes of a target can be replaced one after another.
+
+qctl's own always can: their master starts the new one first. A manager that restarts with a signal
+and a time limit leaves a gap in each process, so there must be others, and the signal, sent without
+the limit, must reach the workers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from qctl.errors import RefusedError
+from qctl.manage.protocol import ManagedProcess, Signaller
+from qctl.ops.processes.targets import Connections, Target
+
+
+def require_rollable(target: Target, connections: Connections) -> None:
+    """Make sure that a target can be rolled without a gap and without an interruption.
+
+    Raises:
+        RefusedError: it cannot, or only its manager could tell.
+    """
+    if not isinstance(target.manager, Signaller):
+        return
+    why = ""
+    online = [process for process in target.processes if process.status == "online"]
+    if len(online) < 2:
+        why = "it has one process only, so there would be nobody to take jobs meanwhile"
+    elif any(process.stop_signal == "message" for process in online):
+        why = "it is stopped by a message, and only a signal can be sent without a kill after it"
+    elif any(map(partial(_has_workers_below, connections), online)):
+        why = "its workers run in a child of its process, and the signal would not reach them"
+    if why:
+        raise RefusedError(
+            f"{target.label} cannot be rolled",
+            why=why,
+            hint="use --strategy pause, which needs none of this",
+        )
+
+
+def _has_workers_below(connections: Connections, process: ManagedProcess) -> bool:
+    from qctl.manage.sockets import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
+
+    workers = connections.owned.get(process.key, ())
+    if not workers or process.pid is None:
+        return False
+    holders = local_endpoints(process_tree(process.pid))
+    return any(holders.get(worker.address, process.pid) != process.pid for worker in workers)

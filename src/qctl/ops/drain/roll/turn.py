@@ -1,0 +1,276 @@
+"""The replacement of one process in a roll, and the look at what it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from qctl.errors import FailedError, QctlError, is_outage
+from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
+from qctl.ops.drain.inventory import JobKey
+from qctl.ops.drain.roll.ledger import RollLedger
+from qctl.ops.drain.state import DrainState, TimedOut
+from qctl.ops.drain.steps import Restarting, Step, Waiting
+from qctl.ops.patience import AWAY_S
+from qctl.ops.processes.gone import GoneError, as_it_is_now, leaves_for_good, stopped_by_somebody
+from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
+from qctl.ops.processes.targets import Connections, Target, read_connections
+from qctl.wire.read.active import ActiveJob, read_active
+
+# How often the jobs in hand are looked at.
+LOOK_S = 1.0
+# On top of a lock's own time, for it to be renewed or to run out.
+LOCK_GRACE_S = 5.0
+
+
+class Turn:
+    """The replacement of one process.
+
+    Args:
+        planned: the process as it was when the plan was made.
+    """
+
+    def __init__(
+        self, state: DrainState, ledger: RollLedger, target: Target, planned: ManagedProcess
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._target = target
+        self._planned = planned
+        # Jobs that the process left behind; None for those that are in the queue again.
+        self.harmed: dict[JobKey, ActiveJob | None] = {}
+        self._orphans: set[JobKey] = set()
+        self._own_names: frozenset[str] = frozenset()
+        # Why the roll ends with this process, if it does.
+        self.error: FailedError | None = None
+        self._is_being_stopped = False
+
+    def run(self) -> Iterator[Step]:
+        """Replace the process and find out whether it left jobs behind; see ``harmed``."""
+        state, manager = self._state, self._target.manager
+        state.guard.hold()
+        self._state.rest()
+        if state.stop():
+            raise Interrupted
+        try:
+            process = as_it_is_now(manager, self._planned)
+        except GoneError as error:
+            self.error = error
+            yield from self._find_harmed(self._look_at_hands())
+            return
+        connections = read_connections(state.client, state.settings, state.address.db, [process])
+        self._own_names = _names(connections, process)
+        self._orphans = {j.key for j in read_active(state.client, state.queues) if j.is_orphan}
+        self._ledger.stalls()
+        run = Restart(
+            state.client,
+            manager,
+            process,
+            state.expectation(process, connections),
+            state.stop,
+            state.rest,
+        )
+        yield Restarting(process.target, process.key, process.pid)
+        if process.pid:
+            state.old_pids.append(process.pid)
+        began = time.monotonic()
+        with contextlib.closing(_begin_leaving(manager, process)) as call:
+            try:
+                yield from self._await_old_gone(run, call)
+            except (Interrupted, TimedOut):
+                if not process.starts_again:
+                    state.notes.append(leaves_for_good(manager, process))
+                raise
+            except NotReplacedError:
+                if process.pid:
+                    state.old_pids.remove(process.pid)
+                raise
+            hands = self._look_at_hands()
+            try:
+                if process.pid:
+                    self._start_if_left(run, process)
+                ready = run.await_ready(call, began)
+                # Before the next one is told to leave: nothing is paused, so it takes no time from
+                # the jobs.
+                new_pid = run.confirm()
+            except FailedError as error:
+                # First for the jobs that the old one had: they are in hand still.
+                self.error = error
+            else:
+                state.new_pids.append(new_pid)
+                yield replace(ready, new_pid=new_pid)
+        yield from self._find_harmed(hands)
+
+    # Leaving
+
+    def _await_old_gone(self, run: Restart, call: RestartCall) -> Iterator[Step]:
+        state = self._state
+        began, looked_at = time.monotonic(), 0.0
+        held: frozenset[str | None] | None = None
+        while not run.old_is_gone():
+            run.raise_refusal(call)
+            if state.stop():
+                raise Interrupted
+            waited_s = time.monotonic() - began
+            is_late = waited_s > state.options.timeout_s
+            if is_late or time.monotonic() - looked_at >= LOOK_S:
+                looked_at = time.monotonic()
+                row = run.row()
+                self._is_being_stopped |= row is not None and row.status == "stopping"
+                is_away = not self._look(held)
+                if not is_away:
+                    held = frozenset(job.lock_token for job in state.active)
+                if is_late:
+                    state.held = held
+                    raise TimedOut
+                yield Waiting(
+                    active=state.shown(orphans=False),
+                    orphans=state.shown(orphans=True),
+                    waited_s=round(waited_s, 1),
+                    redis_away=is_away,
+                )
+            self._state.rest()
+
+    def _look(self, held: frozenset[str | None] | None) -> bool:
+        """See which jobs the process may still have; False while Redis is away.
+
+        By the names of its workers, if it has names of its own; else those that have been running
+        since the first look.
+        """
+        state = self._state
+        try:
+            with state.client.at_most(0.0):
+                state.guard.hold()
+                jobs = [job for job in read_active(state.client, state.queues) if not job.is_orphan]
+        except QctlError as error:
+            if not is_outage(error):
+                raise
+            return False
+        if self._own_names:
+            state.active = [job for job in jobs if job.worker in self._own_names]
+            self._ledger.note(job.key for job in state.active)
+        else:
+            state.active = [job for job in jobs if held is None or job.lock_token in held]
+        return True
+
+    def _start_if_left(self, run: Restart, process: ManagedProcess) -> None:
+        """Start a process that its manager lets be when it has left, as PM2 without autorestart.
+
+        Raises:
+            GoneError: somebody has stopped it.
+        """
+        manager = self._target.manager
+        noticed = time.monotonic() + AWAY_S
+        while (row := run.row()) is not None and (
+            row.pid == process.pid or row.status == "stopping"
+        ):
+            # The manager has not noticed yet that the process is gone.
+            if time.monotonic() > noticed:
+                return
+            self._state.rest()
+        if row is None or row.pid or row.was_started_since(process):
+            return
+        if row.status == "stopped" and (process.starts_again or self._is_being_stopped):
+            raise stopped_by_somebody(manager, row)
+        if row.status not in {"stopped", "errored"}:
+            return
+        until = time.monotonic() + AWAY_S
+        with contextlib.closing(manager.begin_restart(process)) as call:
+            while (row := run.row()) is not None and not row.was_started_since(process):
+                run.raise_refusal(call)
+                if time.monotonic() > until:
+                    return
+                self._state.rest()
+
+    # What it left behind
+
+    def _look_at_hands(self) -> list[ActiveJob]:
+        """The jobs that are active now that the process has gone: if it left any, they are here."""
+        state = self._state
+        state.catch_up()
+        jobs = read_active(state.client, state.queues)
+        self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
+        return jobs
+
+    def _find_harmed(self, hands: list[ActiveJob]) -> Iterator[Step]:
+        """Find those of the jobs in hand that nobody has any more; see ``harmed``.
+
+        A job is in good hands when it ends, when its lock is renewed, or when the worker that
+        holds its lock does either with another job. It was left behind when its lock runs out.
+        """
+        state = self._state
+        pending: dict[JobKey, ActiveJob] = {}
+        for job in hands:
+            if job.is_orphan:
+                if job.key not in self._orphans:
+                    self.harmed[job.key] = job
+            elif not self._own_names or job.worker in self._own_names:
+                pending[job.key] = job
+        tokens = {job.lock_token for job in hands}
+        longest_ms = max((job.lock_ttl_ms or 0 for job in pending.values()), default=0)
+        until = time.monotonic() + longest_ms / 1000 + LOCK_GRACE_S
+        began = told_at = time.monotonic()
+        while pending and time.monotonic() < until:
+            if state.stop():
+                raise Interrupted
+            now = {job.key: job for job in read_active(state.client, state.queues)}
+            self._sort(pending, now, tokens)
+            if pending and time.monotonic() - told_at >= LOOK_S:
+                told_at = time.monotonic()
+                state.active = list(pending.values())
+                yield Waiting(
+                    active=state.shown(orphans=False),
+                    orphans=(),
+                    waited_s=round(told_at - began, 1),
+                )
+            if pending:
+                self._state.rest()
+        for keys, job_id in sorted(pending):
+            state.notes.append(f"whether job {job_id} of {keys.name} still runs could not be told")
+        state.catch_up()
+        for key in self._ledger.stalls() - self._orphans:
+            self.harmed[key] = None
+
+    def _sort(
+        self,
+        pending: dict[JobKey, ActiveJob],
+        now: dict[JobKey, ActiveJob],
+        tokens: set[str | None],
+    ) -> None:
+        """Take the jobs out of ``pending`` of which it can be told by now whether they live on."""
+        # What was taken since the process left, or renewed, is held by a living worker.
+        alive = {_owner(job) for job in now.values() if job.lock_token not in tokens}
+        for key, before in pending.items():
+            job = now.get(key)
+            if job is not None and job.was_renewed_since(before):
+                alive.add(_owner(job))
+        for key, before in list(pending.items()):
+            job = now.get(key)
+            if job is None or job.lock_token not in {None, before.lock_token}:
+                del pending[key]
+            elif job.is_orphan:
+                del pending[key]
+                self.harmed[key] = job
+            elif _owner(job) in alive - {""}:
+                del pending[key]
+            else:
+                pending[key] = job
+
+
+def _begin_leaving(manager: Manager, process: ManagedProcess) -> RestartCall:
+    if isinstance(manager, Signaller) and process.pid:
+        return manager.begin_exit(process)
+    return manager.begin_restart(process)
+
+
+def _names(connections: Connections, process: ManagedProcess) -> frozenset[str]:
+    """The names that its workers write to their jobs; none unless every one of them has a name."""
+    names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
+    return frozenset(name for name in names if name) if all(names) else frozenset()
+
+
+def _owner(job: ActiveJob) -> str:
+    """What all lock tokens of one worker begin with; "" for a token of another form."""
+    return (job.lock_token or "").rpartition(":")[0]

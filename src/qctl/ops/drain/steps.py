@@ -1,0 +1,235 @@
+"""The steps of a drain, as it yields them, and the report at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from qctl.ops.drain.ledger import JobOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that is in the way.
+
+    Args:
+        runtime_s: how long it has run.
+        lock_ttl_ms: how long its lock still holds; None without a lock.
+        estimate_s: how long it probably still takes, from recent runs; None when unknown.
+    """
+
+    queue: str
+    id: str
+    name: str | None
+    runtime_s: float | None
+    lock_ttl_ms: int | None
+    worker: str | None
+    estimate_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """A process that will be restarted."""
+
+    target: str
+    key: str
+    pid: int | None
+    status: str
+    stop_signal: str
+    kill_timeout_ms: int
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a drain is going to do, with the numbers of now."""
+
+    step: ClassVar[str] = "plan"
+    queues: tuple[str, ...]
+    already_paused: tuple[str, ...]
+    target: str | None
+    processes: tuple[ProcessPlan, ...]
+    backlog: int
+    active: tuple[RunningJob, ...]
+    orphans: tuple[RunningJob, ...]
+    estimate_s: float | None
+    warnings: tuple[str, ...]
+    strategy: str = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A queue is paused.
+
+    Args:
+        changed: False when it had been already.
+        again: somebody had resumed it meanwhile, or Redis had lost the pause.
+    """
+
+    step: ClassVar[str] = "paused"
+    queue: str
+    changed: bool
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The jobs that are still in the way. Repeated when they change, and once a second."""
+
+    step: ClassVar[str] = "waiting"
+    active: tuple[RunningJob, ...]
+    orphans: tuple[RunningJob, ...]
+    waited_s: float
+    redis_away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimeUp:
+    """The time is up and jobs still run; with ``--on-timeout restart`` that does not stop it.
+
+    Args:
+        active: those that the restart will interrupt.
+    """
+
+    step: ClassVar[str] = "time_up"
+    waited_s: float
+    active: tuple[RunningJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing but orphans is active."""
+
+    step: ClassVar[str] = "drained"
+    waited_s: float
+    orphans: tuple[RunningJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    """The manager was asked to restart a process."""
+
+    step: ClassVar[str] = "restarting"
+    target: str
+    key: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The new process is proved: old one gone, new one up and its workers connected."""
+
+    step: ClassVar[str] = "ready"
+    target: str
+    key: str
+    old_pid: int | None
+    new_pid: int
+    took_s: float
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A queue runs again; ``moved`` jobs came over from BullMQ 5's paused list."""
+
+    step: ClassVar[str] = "resumed"
+    queue: str
+    moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Jobs without a worker were put back, to run next."""
+
+    step: ClassVar[str] = "recovered"
+    queue: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the count of lost jobs rests on.
+
+    Args:
+        checked: ``all ids``, ``counts and a sample of N jobs`` for large queues, ``a sample of N
+            jobs`` where events are missing, or ``nothing``.
+        ids: jobs followed by their ids.
+        deleted: jobs that are gone without an event of their own. Only a deletion on purpose,
+            such as BullMQ's ``queue.drain()``, leaves nothing of a job.
+        events_missed: queues of whose events some were cut off before they could be read.
+        resumed_by_others: queues that somebody else resumed meanwhile.
+        why: why ``lost`` is unknown, else empty.
+    """
+
+    checked: str = "nothing"
+    ids: int = 0
+    deleted: int = 0
+    events_missed: tuple[str, ...] = ()
+    resumed_by_others: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """The end of a drain (see docs/cli.md).
+
+    Args:
+        outcome: ``drained``, ``restarted``, ``timeout``, ``refused`` or ``aborted``.
+        strategy: ``pause`` or ``roll``. After a roll ``jobs``, and the counts of their results, are
+            of more than the jobs that were active at the start: see ``RollLedger``.
+        paused_s: from the first pause to the last resume, by Redis' clock.
+        interrupted, lost: None when it could not be checked.
+        proof: what ``lost`` rests on.
+        idle_s: the longest time in which nothing ran although jobs waited; None when it could not
+            be measured.
+        still_paused: queues that are paused at the end; None when that could not be read.
+        resumed: whether the queues that this drain paused run again; None when it was not
+            confirmed that a failover cannot undo that.
+        unserved: queues that run and have no worker connected; None when that is unknown.
+        paused_again: how often a queue was paused again because it no longer was.
+        still_active: what still runs, after a timeout.
+        notes: what else the operator should know.
+        error: why it ended early, else None.
+        exit_status: the exit code this outcome stands for.
+    """
+
+    step: ClassVar[str] = "report"
+    outcome: str
+    queues: tuple[str, ...]
+    target: str | None
+    strategy: str = "pause"
+    active_at_start: int = 0
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    interrupted: int | None = None
+    recovered: int = 0
+    lost: int | None = None
+    jobs: tuple[JobOutcome, ...] = ()
+    paused_s: float = 0.0
+    idle_s: float | None = None
+    old_pids: tuple[int, ...] = ()
+    new_pids: tuple[int, ...] = ()
+    resumed: bool | None = False
+    still_paused: tuple[str, ...] | None = None
+    proof: Proof = Proof()
+    unserved: tuple[str, ...] | None = None
+    paused_again: int = 0
+    still_active: tuple[RunningJob, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    error: str | None = None
+    exit_status: int = 0
+
+
+Step = (
+    Planned
+    | Paused
+    | Waiting
+    | TimeUp
+    | Drained
+    | Restarting
+    | Ready
+    | Resumed
+    | Recovered
+    | DrainReport
+)

@@ -1,0 +1,1 @@
+"""Follow a queue's events, and wait for a queue or a job."""

@@ -1,0 +1,295 @@
+"""What happened in a queue: its event stream, past and as it goes on (wire format 8)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from qctl.connection.connect import Client
+from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
+from qctl.ops.jobs.where import parse_since
+from qctl.ops.queues.status import moment
+from qctl.similar import similar_names
+from qctl.wire.events import (
+    WINDOW,
+    Event,
+    last_event_id,
+    past_events,
+    read_events,
+    read_stream,
+)
+from qctl.wire.jobs import number, read_json
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.snapshot import QueueSnapshot
+
+DEFAULT_LIMIT = 50
+# How long one read waits for news; only a Ctrl-C that finds no way in would notice.
+BLOCK_MS = 5000
+# Between two attempts to reach a Redis that went away.
+RETRY_S = 0.5
+_ID = re.compile(r"\d{1,19}(-\d{1,20})?", re.ASCII)
+# Those of BullMQ; apps may write others (wire format 8).
+KNOWN = frozenset(
+    {
+        *("added", "waiting", "delayed", "waiting-children", "active", "progress", "completed"),
+        *("failed", "retries-exhausted", "stalled", "removed", "duplicated", "deduplicated"),
+        *("debounced", "drained", "paused", "resumed", "cleaned"),
+    }
+)
+_JSON_FIELDS = frozenset({"returnvalue", "data"})
+_NUMBERS = frozenset({"delay", "count", "attemptsMade"})
+# Of the events of one millisecond.
+_LAST_NUMBER = 2**64 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEvent:
+    """One event.
+
+    Args:
+        id: its place in the stream; what comes after it is what ``--since ID`` shows.
+        happened_at: by Redis' clock; None for an id that is no time.
+        fields: the rest, by BullMQ's names; JSON is read, and ``delay`` (when a delayed job is
+            due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
+    """
+
+    id: str
+    queue: str
+    happened_at: datetime | None
+    event: str
+    job_id: str | None
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """The last events, oldest first.
+
+    Args:
+        total: events that are kept, shown or not; None when the queue has no stream.
+        kept_since_at: when the oldest that is kept happened.
+        cut: whether older ones have been cut off; True also where Redis before 7 does not tell.
+        more: there are older ones that match.
+    """
+
+    queue: str
+    total: int | None
+    kept_since_at: datetime | None
+    cut: bool
+    more: bool
+    events: tuple[QueueEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that whoever follows a stream must know; ``lost``: events may be missing."""
+
+    text: str
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are wanted; empty means all."""
+
+    names: frozenset[str] = frozenset()
+    job_id: str | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.names) or self.job_id is not None
+
+    def takes(self, event: Event) -> bool:
+        if self.names and event.name not in self.names:
+            return False
+        return self.job_id is None or event.job_id == self.job_id
+
+
+def doubts(names: Iterable[str]) -> list[str]:
+    """Remarks on names that BullMQ itself gives no event: perhaps mistyped."""
+    found = []
+    for name in sorted(set(names) - KNOWN):
+        near = similar_names(name, sorted(KNOWN))
+        meant = f"; did you mean {near[0]}?" if near else ""
+        found.append(f"{name!r} is none of BullMQ's own events{meant}")
+    return found
+
+
+def require_stream(snapshot: QueueSnapshot) -> None:
+    """To be called before a queue's events are read.
+
+    Raises:
+        RefusedError: the queue is Bull 3/4's, which have none.
+    """
+    if snapshot.format == "bull":
+        raise RefusedError(
+            f"{snapshot.keys.name} is a queue of Bull 3 or 4",
+            why="those tell what happens by pub/sub and keep none of it",
+        )
+
+
+def start_of(client: Client, since: str) -> str:
+    """The stream id after which ``--since`` begins: an event's id, or a time by Redis' clock.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
+        ms, number = _order(since)
+        if moment(ms) is None or number > _LAST_NUMBER:
+            raise UsageError(
+                f"--since {since!r} is no event's id",
+                why="an id begins with when the event happened, in milliseconds since 1970",
+                hint="--since 10m, or the `id` that --output ndjson has of an event",
+            )
+        # Without its second part an id stands for the whole of its millisecond.
+        return since if "-" in since else _just_before(ms)
+    try:
+        seconds, micros = client.call("TIME")
+        now = _EPOCH + timedelta(seconds=int(seconds), microseconds=int(micros))
+    except ReplyError as error:
+        if is_outage(error):
+            raise
+        now = datetime.now(UTC)
+    return _just_before((parse_since(since, now) - _EPOCH) // timedelta(milliseconds=1))
+
+
+def _just_before(epoch_ms: int) -> str:
+    return f"{max(epoch_ms - 1, 0)}-{_LAST_NUMBER}"
+
+
+def moment_of(event_id: str | None) -> datetime | None:
+    """When the event with this id happened."""
+    return None if event_id is None else moment(_order(event_id)[0])
+
+
+def recent_events(
+    client: Client,
+    keys: QueueKeys,
+    wanted: EventFilter,
+    *,
+    after: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> EventPage:
+    """The last events that match, read in windows from the end of the stream.
+
+    Args:
+        after: none up to this stream id.
+        limit: how many at most.
+    """
+    stream = read_stream(client, keys)
+    found: list[QueueEvent] = []
+    since = "-" if after is None else after
+    more = False
+    window = WINDOW if wanted.is_set else min(limit + 1, WINDOW)
+    for event in past_events(client, keys, since=since, window=window):
+        if event.id == after or not wanted.takes(event):
+            continue
+        if len(found) == limit:
+            more = True
+            break
+        found.append(queue_event(keys, event))
+    return EventPage(
+        queue=keys.name,
+        total=None if stream is None else stream.length,
+        kept_since_at=moment_of(stream.oldest_id) if stream else None,
+        cut=stream is not None and stream.is_cut,
+        more=more,
+        events=tuple(reversed(found)),
+    )
+
+
+def follow_events(
+    client: Client,
+    keys: QueueKeys,
+    wanted: EventFilter,
+    *,
+    after: str | None = None,
+    block_ms: int = BLOCK_MS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[QueueEvent | Remark]:
+    """Events as they come, without end. A Redis that goes away is waited for.
+
+    Args:
+        after: the stream id to begin behind; None begins with what comes next.
+        block_ms: how long one read waits.
+
+    Raises:
+        QctlError: Redis cannot be reached at the start, or refuses.
+    """
+    cursors = {keys: last_event_id(client, keys) if after is None else after}
+    # What was asked for need not be an event; one that was read is.
+    is_event = after is None
+    away = False
+    while True:
+        cursor = cursors[keys]
+        try:
+            found = read_events(client, cursors, block_ms=block_ms)
+            is_gone = not found and read_stream(client, keys) is None
+        except QctlError as error:
+            if not is_outage(error):
+                raise
+            if not away:
+                yield Remark(f"{error.what}; trying again")
+            away = True
+            sleep(RETRY_S)
+            continue
+        if away:
+            away = False
+            yield Remark("Redis is back")
+        if is_gone and cursor != "0-0":
+            yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
+            # Whatever is written from now on is new.
+            cursors[keys] = "0-0"
+        if found:
+            yield from _gap(client, keys, cursor, is_event=is_event)
+            is_event = True
+        for _, event in found:
+            if wanted.takes(event):
+                yield queue_event(keys, event)
+
+
+def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
+    """A remark if the stream may have been cut off, or begun anew, beyond what was seen last.
+
+    To be called behind the read that went on from there: whatever was cut off before it counts.
+    """
+    if cursor == "0-0":
+        return
+    try:
+        stream = read_stream(client, keys)
+    except QctlError as error:
+        if not is_outage(error):
+            raise
+        # What was read must not be lost for that; the next read finds out.
+        return
+    # An event that is no longer there has been cut off, or has gone with its whole stream.
+    oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
+    if oldest is not None and _order(oldest) > _order(cursor):
+        yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, count = entry_id.partition("-")
+    return int(ms), int(count or 0)
+
+
+def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
+    """An event of the stream as operators see it."""
+    fields: dict[str, Any] = {}
+    for name, text in event.fields.items():
+        if name == "jobId":
+            continue
+        if name in _JSON_FIELDS:
+            fields[name] = read_json(text, None)[0]
+        elif name in _NUMBERS:
+            value = number(text)
+            fields[name] = text if value is None else value
+        else:
+            fields[name] = text
+    return QueueEvent(event.id, keys.name, moment(event.at_ms), event.name, event.job_id, fields)

@@ -1,0 +1,211 @@
+"""What can be waited for: a queue at rest, or the end of a job."""
+
+from __future__ import annotations
+
+import time
+
+from qctl.connection.connect import Client
+from qctl.errors import ReplyError
+from qctl.ops.follow.wait import LEAST_PAUSE_S, POLL_S, Seen
+from qctl.ops.processes.suggest import command
+from qctl.ops.queues.advice import NO_CHECK
+from qctl.ops.queues.status import count_workers
+from qctl.wire.events import last_event_id, read_events
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.ending import Ending, ending_told, read_ending
+from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
+from qctl.wire.schedulers.iterations import pending_delayed
+
+
+class _Workers:
+    """How many workers of a queue are connected, asked once a while: it lists all clients."""
+
+    def __init__(self, client: Client, keys: QueueKeys, db: int) -> None:
+        self._client, self._keys, self._db = client, keys, db
+        self._asked_at = -POLL_S
+        self._count: int | None = None
+
+    def count(self) -> int | None:
+        """None when Redis does not tell."""
+        if time.monotonic() - self._asked_at >= POLL_S:
+            self._count = count_workers(self._client, self._keys, self._db)
+            self._asked_at = time.monotonic()
+        return self._count
+
+
+class QueueTarget:
+    """A queue that is to become ``idle`` or ``empty``.
+
+    Args:
+        condition: ``idle``: nothing is active; ``empty``: nothing is waiting, prioritized or
+            active.
+        include_delayed: ``empty`` also needs nothing to be delayed or waiting for children; the
+            next jobs of schedulers do not count.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: QueueKeys,
+        condition: str,
+        *,
+        include_delayed: bool = False,
+        db: int = 0,
+    ) -> None:
+        self.keys, self.condition = keys, condition
+        self._client = client
+        self._include_delayed = include_delayed
+        self._workers = _Workers(client, keys, db)
+        self._cursor = "0-0"
+        self._looked_at = 0.0
+
+    def look(self) -> Seen:
+        """Whether it is so now."""
+        client, keys = self._client, self.keys
+        # Before the look: what happens from here on is news.
+        self._cursor = last_event_id(client, keys)
+        self._looked_at = time.monotonic()
+        (snapshot,) = read_snapshots(client, [keys])
+        if isinstance(snapshot, ReplyError):
+            raise snapshot
+        if snapshot is None:
+            return Seen(outcome="gone", text=f"queue {keys.name} does not exist any more")
+        counts = snapshot.counts
+        in_the_way = {"active": counts.active}
+        if self.condition == "empty":
+            in_the_way |= {"waiting": counts.waiting, "prioritized": counts.prioritized}
+            if self._include_delayed:
+                in_the_way["waiting for children"] = counts.waiting_children
+                delayed = counts.delayed
+                if delayed and snapshot.schedulers and not any(in_the_way.values()):
+                    # Only when nothing else is left: every scheduler has to be read for it.
+                    delayed -= pending_delayed(client, keys)
+                in_the_way["delayed"] = delayed
+        if not any(number > 0 for number in in_the_way.values()):
+            return Seen(outcome=self.condition, text=_at_rest(counts), counts=counts)
+        workers = self._workers.count()
+        return Seen(
+            outcome=None,
+            text=_listed(in_the_way),
+            remarks=_hindrances(snapshot, workers, self.condition),
+            stuck=self._stuck(snapshot, workers, in_the_way),
+            counts=counts,
+        )
+
+    def _stuck(
+        self, snapshot: QueueSnapshot, workers: int | None, in_the_way: dict[str, int]
+    ) -> str:
+        stalled = snapshot.counts.stalled
+        if workers != 0 or not stalled or stalled < sum(in_the_way.values()):
+            return ""
+        return (
+            f"{_jobs(stalled)} of queue {self.keys.name} lost the worker, and none is connected "
+            "to take up what it had: this would never end"
+        )
+
+    def news(self, timeout_s: float) -> Seen | None:
+        """Any event is news; they are not read, only noticed."""
+        read_events(
+            self._client, {self.keys: self._cursor}, block_ms=max(int(timeout_s * 1000), 1), count=1
+        )
+        pause_s = self._looked_at + LEAST_PAUSE_S - time.monotonic()
+        if pause_s > 0:
+            time.sleep(min(pause_s, timeout_s))
+        return None
+
+
+class JobTarget:
+    """A job that is to be completed."""
+
+    def __init__(self, client: Client, keys: QueueKeys, job_id: str, *, db: int = 0) -> None:
+        self.keys, self.condition = keys, f"job={job_id}"
+        self._client, self._id = client, job_id
+        self._workers = _Workers(client, keys, db)
+        self._cursors: dict[QueueKeys, str] = {}
+
+    def look(self) -> Seen:
+        """How it ended, or where it is."""
+        client, keys = self._client, self.keys
+        if not self._cursors:
+            # Before the look: what happens from here on is followed.
+            self._cursors[keys] = last_event_id(client, keys)
+        ending = read_ending(client, keys, self._id)
+        if ending.is_final:
+            return self._ended(ending)
+        (snapshot,) = read_snapshots(client, [keys])
+        remarks: tuple[str, ...] = ()
+        state = ending.state
+        if isinstance(snapshot, QueueSnapshot) and state != "active":
+            if self._id in snapshot.stalled_ids:
+                state = "active, but stalled: its worker is gone"
+            remarks = _hindrances(snapshot, self._workers.count(), "job")
+        return Seen(outcome=None, text=f"job {self._id} is {state}", remarks=remarks)
+
+    def news(self, timeout_s: float) -> Seen | None:
+        """Events are followed until one is about the job."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            events = read_events(self._client, self._cursors, block_ms=max(int(left_s * 1000), 1))
+            mine = [event for _, event in events if event.job_id == self._id]
+            for event in mine:
+                if (ending := ending_told(event)) is not None:
+                    return self._ended(ending)
+            if any(event.name != "progress" for event in mine):
+                return None
+        return None
+
+    def _ended(self, ending: Ending) -> Seen:
+        name, job = self.keys.name, f"job {self._id}"
+        text = f"{job} {ending.state}"
+        if ending.state == "removed":
+            text = f"{job} of queue {name} was removed before it had ended"
+        elif ending.state == "missing":
+            text = (
+                f"no {job} in queue {name}: it never existed, was removed without an event, or "
+                "ended too long ago for the event stream to tell"
+            )
+        return Seen(outcome=ending.state, text=text, ending=ending)
+
+
+def _at_rest(counts: Counts) -> str:
+    left = {
+        "waiting": counts.waiting,
+        "prioritized": counts.prioritized,
+        "delayed": counts.delayed,
+        "waiting for children": counts.waiting_children,
+    }
+    return f"nothing is active; {_listed(left) or 'nothing'} left"
+
+
+def _listed(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {what}" for what, number in numbers.items() if number > 0)
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number:,} jobs"
+
+
+def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
+    """What keeps the queue from getting done; without numbers, so that each is told once."""
+    found = []
+    keys = snapshot.keys
+    if snapshot.paused and condition != "idle":
+        by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+        resume = command(keys.prefix, "resume", keys.name)
+        found.append(f"queue {keys.name} is paused{by}: what waits runs after `{resume}`")
+    if workers == 0:
+        found.append(f"no worker of queue {keys.name} is connected")
+    if snapshot.counts.stalled and workers is None:
+        found.append(
+            "active jobs have lost their worker, and Redis does not tell (by CLIENT LIST) "
+            "whether another is there to take them up"
+        )
+    elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_lately:
+        found.append("active jobs have lost their worker; the others take them up")
+    elif snapshot.counts.stalled and workers:
+        retry = command(keys.prefix, "jobs retry-stalled", keys.name)
+        found.append(
+            "active jobs have lost their worker, and whether another takes them up is unknown: "
+            f"{NO_CHECK}; `{retry}` puts them back"
+        )
+    return tuple(found)

@@ -1,0 +1,400 @@
+"""What a restart now would do to the jobs: the answer before anybody types ``pm2 restart``.
+
+Reads only. The cost is bounded: the active lists, 200 recent jobs a queue, 200 schedulers a queue,
+and 168 counts for each of the busiest queues.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Address, Client
+from qctl.errors import ReplyError
+from qctl.ops.drain.plan import process_plans
+from qctl.ops.drain.steps import ProcessPlan
+from qctl.ops.impact.best_time import BestTime, best_time, last_hours
+from qctl.ops.impact.downtime import Downtime, downtime
+from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_risk, read_beats
+from qctl.ops.impact.recovery import Recovery, recovery_of
+from qctl.ops.impact.safety import DataSafety, data_safety
+from qctl.ops.impact.scope import Scope, find_scope
+from qctl.ops.impact.verdict import Verdict, judge
+from qctl.ops.impact.waiting_work import QueueImpact, moved_meanwhile, queues_beside
+from qctl.ops.jobs.estimate import (
+    Durations,
+    Runtimes,
+    quantile,
+    read_durations,
+    remaining_runs_s,
+    usual_runtimes,
+)
+from qctl.ops.processes.past_restarts import LastRestart, past_restarts, told
+from qctl.ops.queues.agenda import ScheduleImpact, moment, schedule_impacts, unread_schedules
+from qctl.ops.queues.find import Queues
+from qctl.ops.queues.resumers import ends_pauses
+from qctl.wire.drain_record import Resumer
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.server import read_servers
+from qctl.wire.read.stalled_clock import read_clocks
+from qctl.wire.read.throughput import read_throughput
+from qctl.wire.schedulers.agenda import Agenda, read_agendas
+
+# Queues whose history is counted; those with the most completed jobs.
+MOST_HISTORIES = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impact:
+    """The JSON of ``qctl impact`` (see docs/cli.md).
+
+    Args:
+        target: what would be restarted; None for all workers of these queues.
+        processes: of the target.
+        handles_signal: whether the workers finish their jobs on the signal; None if unknown.
+        kill_after_s: what jobs get to end in; None if unknown, or as long as they take.
+        last_restarts: what the last one of each process did; None when that cannot be read.
+        also: queues that the target serves besides those named.
+        foreign: workers of the target elsewhere, whose jobs were not looked at.
+        jobs: the active ones.
+        interrupted: by a plain restart now, at worst.
+        interrupted_if_handled: at best; None when the kill timeout is not known.
+        fails_for_good: those of ``interrupted`` that then fail.
+        fails_if_handled: those of ``interrupted_if_handled`` that then fail.
+        unattributed: those of ``interrupted`` of which it cannot be told whether the target has
+            them.
+        max_stalled_count: the limit that is assumed.
+        away_s: how long no worker is taken to be there, for ``schedules``.
+        schedules: None when they cannot be read. Likewise ``data``, and ``best_time``.
+        schedules_unread: those besides ``schedules``: repeatables of old versions, without a
+            record, or beyond the 200 soonest of a queue; None when they cannot be read.
+        unread: names of queues that cannot be read.
+        bull: names of queues of Bull 3/4, whose jobs were not looked at.
+    """
+
+    asked_at: datetime
+    verdict: Verdict
+    target: str | None
+    why_no_target: str
+    processes: tuple[ProcessPlan, ...]
+    handles_signal: bool | None
+    kill_after_s: float | None
+    last_restarts: tuple[LastRestart, ...] | None
+    queues: tuple[QueueImpact, ...]
+    also: tuple[str, ...]
+    foreign: tuple[str, ...]
+    unread: tuple[str, ...]
+    bull: tuple[str, ...]
+    jobs: tuple[JobAtRisk, ...]
+    interrupted: tuple[JobRef, ...]
+    interrupted_if_handled: tuple[JobRef, ...] | None
+    fails_for_good: tuple[JobRef, ...]
+    fails_if_handled: tuple[JobRef, ...] | None
+    unattributed: tuple[JobRef, ...]
+    max_stalled_count: int
+    runtimes: tuple[Runtimes, ...]
+    recovery: tuple[Recovery, ...]
+    away_s: float
+    schedules: tuple[ScheduleImpact, ...] | None
+    schedules_unread: int | None
+    downtime: Downtime
+    data: tuple[DataSafety, ...] | None
+    best_time: BestTime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """An impact, the queues behind it (some may be unreadable), and remarks on what failed."""
+
+    impact: Impact
+    queues: Queues
+    remarks: tuple[str, ...]
+
+
+def assess(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    target: str | None = None,
+    away_s: float | None = None,
+) -> Assessment:
+    """What a restart now would do.
+
+    Args:
+        names: queues; those that the target serves besides are looked at too.
+        target: what would be restarted; without, the one app that serves the queues, else all
+            their workers.
+        away_s: how long no worker will be there; None for what a plain restart takes.
+
+    Raises:
+        NotFoundError: no such queue or target; or it serves none of the queues.
+        RefusedError: a named queue is Bull 3/4's.
+        FailedError: the target does not run.
+        UnreachableError: Redis or the target's manager cannot be reached.
+    """
+    scope = find_scope(client, address, settings, names, target)
+    look = _Look(client, address, settings, scope)
+    return Assessment(look.impact(away_s), scope.queues, (*scope.remarks, *look.remarks))
+
+
+class _Look:
+    """One look: what is due is read before what runs, so that no job that starts meanwhile is
+    missed; and queues that look idle are read again at the end.
+    """
+
+    def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
+        self._client = client
+        self._address = address
+        self._scope = scope
+        self._settings = settings
+        self._now_ms, self._behind_ms = int(time.time() * 1000), 0
+        self._redis_up_s: float | None = None
+        self._keys = [snapshot.keys for snapshot in scope.snapshots]
+        self.remarks: list[str] = []
+        self._agendas = self._or_remark("what is scheduled", self._read_agendas)
+        self._active = read_active(client, self._keys)
+        # How long jobs take matters where some run, and where some are scheduled.
+        busy = {job.keys for job in self._active}
+        told = [s.keys for s in scope.snapshots if s.keys in busy or s.schedulers]
+        self._durations: Durations = read_durations(client, told)
+        processes = scope.target.processes if scope.target else None
+        beats = read_beats(client, self._active, settings.prefix)
+        self._holders = Holders(processes, scope.connections, beats)
+
+    def impact(self, away_s: float | None) -> Impact:
+        scope, target = self._scope, self._scope.target
+        kill_after_s = self._kill_after_s()
+        jobs = jobs_at_risk(
+            self._client,
+            self._active,
+            self._holders,
+            self._durations,
+            kill_after_s=kill_after_s,
+            max_stalled_count=self._settings.max_stalled_count,
+            now_ms=self._now_ms,
+        )
+        handles = self._handles_signal()
+        queues = queues_beside(scope, self._active, self._agendas or ())
+        held = [job for job in self._active if not job.is_orphan]
+        remaining = [self._remaining(job) for job in held]
+        data = self._or_remark("how safe the data is", self._data)
+        times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
+        away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
+        worst = tuple(job for job in jobs if job.interrupted)
+        best = tuple(job for job in jobs if job.interrupted_if_handled)
+        is_timed = kill_after_s is not None
+        is_gapless = kill_after_s == math.inf
+        return Impact(
+            asked_at=moment(self._now_ms),
+            target=target.label if target else None,
+            why_no_target=scope.why_no_target,
+            processes=process_plans(target, scope.connections),
+            handles_signal=handles,
+            kill_after_s=None if is_gapless else kill_after_s,
+            last_restarts=self._or_remark("what the last restart did", self._last_restarts),
+            queues=queues,
+            also=scope.also,
+            foreign=tuple(dict.fromkeys(map(str, scope.foreign))),
+            unread=tuple(name for name, _ in scope.queues.broken),
+            bull=scope.bull,
+            jobs=jobs,
+            interrupted=_refs(worst),
+            interrupted_if_handled=_refs(best) if is_timed else None,
+            fails_for_good=_refs(job for job in worst if job.fails_for_good),
+            fails_if_handled=(
+                _refs(job for job in best if job.fails_for_good) if is_timed else None
+            ),
+            unattributed=_refs(job for job in worst if job.held_by == "unknown"),
+            max_stalled_count=self._settings.max_stalled_count,
+            runtimes=usual_runtimes(self._active, self._durations),
+            recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
+            away_s=away_s,
+            schedules=self._schedules(queues, away_s),
+            schedules_unread=None if self._agendas is None else unread_schedules(self._agendas),
+            downtime=times,
+            data=data,
+            best_time=self._best_time(times),
+            # Last, since what is due comes nearer while the rest is read.
+            verdict=judge(
+                scope,
+                queues,
+                interrupted=worst,
+                probably=best if handles else None,
+                # Only what is safe otherwise needs the second look.
+                moved=() if worst or is_gapless else self._moved(),
+                resumers=self._or_remark("whether its start ends a pause", self._resumers) or (),
+                downtime=times,
+                data=data,
+                is_gapless=is_gapless,
+                now=moment(int(time.time() * 1000) + self._behind_ms),
+                prefix=self._settings.prefix,
+                address=self._address,
+            ),
+        )
+
+    # The processes
+
+    def _kill_after_s(self) -> float | None:
+        target = self._scope.target
+        if target is None:
+            return None
+        if all(process.target.startswith("qctl:") for process in target.processes):
+            return math.inf
+        return min(process.kill_timeout_ms for process in target.processes) / 1000
+
+    def _handles_signal(self) -> bool | None:
+        target = self._scope.target
+        told = (
+            {self._holders.handled(process) for process in target.processes} if target else {None}
+        )
+        return told.pop() if len(told) == 1 else None
+
+    def _last_restarts(self) -> tuple[LastRestart, ...]:
+        target, connections = self._scope.target, self._scope.connections
+        if target is None or connections is None:
+            return ()
+        served = {}
+        for process in target.processes:
+            names = connections.queues_of([process])
+            served[process] = [keys for keys in self._keys if keys.name in names]
+        return tuple(map(told, past_restarts(self._client, served)))
+
+    def _resumers(self) -> list[Resumer]:
+        return ends_pauses(self._client, self._scope, self._settings.prefix)
+
+    # What is scheduled
+
+    def _read_agendas(self) -> list[Agenda]:
+        return read_agendas(self._client, self._keys)
+
+    def _schedules(
+        self, queues: Sequence[QueueImpact], away_s: float
+    ) -> tuple[ScheduleImpact, ...] | None:
+        """Where other workers stay, or the new process is there before the old one goes, nothing
+        is missed.
+        """
+        if (agendas := self._agendas) is None:
+            return None
+        served = {queue.name for queue in queues if queue.other_workers}
+        back_ms = self._now_ms + round(away_s * 1000)
+        alone = [agenda for agenda in agendas if agenda.keys.name not in served]
+        rest = [agenda for agenda in agendas if agenda.keys.name in served]
+        return (
+            *schedule_impacts(alone, now_ms=self._now_ms, back_ms=back_ms),
+            *schedule_impacts(rest, now_ms=self._now_ms, back_ms=self._now_ms),
+        )
+
+    # The jobs
+
+    def _moved(self) -> tuple[str, ...]:
+        found = self._or_remark(
+            "whether a job has moved meanwhile",
+            lambda: moved_meanwhile(
+                self._client, self._scope.snapshots, self._active, self._agendas
+            ),
+        )
+        return found if found is not None else tuple(keys.name for keys in self._keys)
+
+    def _remaining(self, job: ActiveJob) -> Sequence[float]:
+        elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
+        return remaining_runs_s(job, elapsed_s, self._durations)
+
+    def _recovery(
+        self,
+        interrupted: Sequence[JobAtRisk],
+        leaves_in_s: float | None,
+        boot_s: tuple[float, float],
+        queues: Sequence[QueueImpact],
+    ) -> tuple[Recovery, ...]:
+        refs = {job.ref for job in interrupted}
+        by_queue: dict[QueueKeys, list[ActiveJob]] = {}
+        for job in self._active:
+            if JobRef(job.keys.name, job.id) in refs:
+                by_queue.setdefault(job.keys, []).append(job)
+        wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items()]
+        clocks = self._or_remark(
+            "when stalled jobs are looked for", lambda: read_clocks(self._client, wanted)
+        )
+        read_ms = int(time.time() * 1000)
+        beside = {queue.name: queue for queue in queues}
+        target = self._scope.target
+        found = []
+        for clock in clocks or ():
+            own, others = beside[clock.keys.name].workers, beside[clock.keys.name].other_workers
+            by = "unknown" if others is None else "others" if others else "restarted"
+            # Two workers in one process check at times of their own.
+            is_lone = by == "restarted" and own == 1
+            found.append(
+                recovery_of(
+                    by_queue[clock.keys],
+                    clock,
+                    by=by,
+                    is_lone=is_lone and target is not None and len(target.processes) == 1,
+                    leaves_in_s=leaves_in_s,
+                    boot_s=boot_s,
+                    now_ms=read_ms,
+                )
+            )
+        return tuple(found)
+
+    # Redis and its history
+
+    def _data(self) -> tuple[DataSafety, ...] | None:
+        servers = read_servers(self._client)
+        # Where this host's clock is slow, what is due is due sooner.
+        self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
+        up_s = [server.uptime_s for server in servers if server.uptime_s is not None]
+        if len(up_s) == len(servers):
+            self._redis_up_s = min(up_s, default=None)
+        if any(server.role is None for server in servers):
+            self.remarks.append(
+                "how safe the data is cannot be told: this Redis user may not call INFO (grant it: "
+                "ACL SETUSER … +info)"
+            )
+            return None
+        return data_safety(servers, self._now_ms)
+
+    def _best_time(self, times: Downtime) -> BestTime | None:
+        if self._agendas is None:
+            return None
+        ordered = sorted(self._scope.snapshots, key=lambda s: -s.counts.completed)
+        chosen = [snapshot.keys for snapshot in ordered[:MOST_HISTORIES]]
+        hours = last_hours(self._now_ms)
+        found = self._or_remark(
+            "when few jobs run", lambda: read_throughput(self._client, chosen, hours)
+        )
+        if found is None:
+            return None
+        usual_s = {
+            (keys.name, name): quantile(sorted(runs), 0.95) or 0.0
+            for keys, names in self._durations.items()
+            for name, runs in names.items()
+        }
+        return best_time(
+            found,
+            self._agendas,
+            now_ms=self._now_ms,
+            needed_s=times.drain_p95_s or (times.plain_s or times.boot_s)[1],
+            usual_s=usual_s,
+        )
+
+    def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
+        """What it reads; None with a remark when this user may not, or a key is broken."""
+        try:
+            return read()
+        except ReplyError as error:
+            self.remarks.append(f"{what} cannot be told: {error.message}")
+            return None
+
+
+def _refs(jobs: Iterable[JobAtRisk]) -> tuple[JobRef, ...]:
+    return tuple(job.ref for job in jobs)

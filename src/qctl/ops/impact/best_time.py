@@ -1,0 +1,281 @@
+"""When few jobs run: quiet hours of the day and the week, and gaps between scheduled jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from qctl.errors import UsageError
+from qctl.ops.queues.agenda import MOST_SLOTS, later_slots, moment
+from qctl.wire.read.throughput import Throughput
+from qctl.wire.schedulers.agenda import Agenda
+from qctl.wire.schedulers.scheduling import Scheduler
+
+HOUR_MS = 3_600_000
+WEEK_HOURS = 7 * 24
+# Fewer say nothing about an hour.
+LEAST_JOBS = 50
+# An hour is quiet up to this share of the way from the least to the most.
+_QUIET = 0.15
+# Of the hours of a day or a week, to tell which of them are quiet; one never seen is not.
+_LEAST_SEEN = 0.95
+GAP_HORIZON_MS = 24 * HOUR_MS
+# Shorter ones are no gap that a person could use.
+LEAST_GAP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known of one queue; see ``Throughput``."""
+
+    queue: str
+    source: str
+    since_at: datetime | None
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """The quietest hours in a row, in local time.
+
+    Args:
+        weekday: 0 for Monday; None for hours of every day.
+        from_hour, to_hour: 0 to 23; the end is not a part of it.
+        jobs_per_hour: that completed then, on average.
+        next_at: when it begins next, or has begun if it is now.
+    """
+
+    weekday: int | None
+    from_hour: int
+    to_hour: int
+    jobs_per_hour: float
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time in which no scheduled job is due, nor probably still runs."""
+
+    from_at: datetime
+    to_at: datetime
+    length_s: float
+    is_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestTime:
+    """When to restart.
+
+    Args:
+        zone: the local time zone of this host.
+        histories: what it rests on, by queue.
+        from_at, to_at: whole hours of which all these queues tell; None for none.
+        hours: how many these are.
+        jobs: that completed in them.
+        jobs_by_hour: on average, by hour of the day, from 0; None for hours never seen.
+        quiet_day, quiet_week: None when the history is too short to tell, or no hour stands out.
+        too_little: why it cannot be told; "" when it can.
+        next_gap: the first between scheduled jobs that is long enough for a restart.
+        longest_gap: the longest in the next 24 hours.
+        is_scheduled: whether any scheduler makes jobs for these queues.
+    """
+
+    zone: str
+    histories: tuple[History, ...]
+    from_at: datetime | None
+    to_at: datetime | None
+    hours: int
+    jobs: int
+    jobs_by_hour: tuple[float | None, ...]
+    quiet_day: Quiet | None
+    quiet_week: Quiet | None
+    too_little: str
+    next_gap: Gap | None
+    longest_gap: Gap | None
+    is_scheduled: bool
+
+
+Local = Callable[[int], time.struct_time]
+
+
+def local_time(epoch_ms: int) -> time.struct_time:
+    """The time on this host's clocks."""
+    return time.localtime(epoch_ms / 1000)
+
+
+def last_hours(now_ms: int, local: Local = local_time) -> list[int]:
+    """The starts of the whole hours of the last week, by local clocks, oldest first."""
+    offset_ms = (local(now_ms).tm_gmtoff or 0) * 1000
+    end = (now_ms + offset_ms) // HOUR_MS * HOUR_MS - offset_ms
+    return [end - back * HOUR_MS for back in range(WEEK_HOURS, 0, -1)]
+
+
+def best_time(
+    found: Sequence[Throughput],
+    agendas: Sequence[Agenda],
+    *,
+    now_ms: int,
+    needed_s: float,
+    usual_s: Mapping[tuple[str, str], float],
+    local: Local = local_time,
+) -> BestTime:
+    """When to restart.
+
+    Args:
+        found: of the hours in ``last_hours``.
+        needed_s: how long a restart takes.
+        usual_s: how long jobs run, by queue and name.
+    """
+    telling = [t for t in found if t.since_ms is not None]
+    since_ms = max((t.since_ms for t in telling if t.since_ms is not None), default=now_ms)
+    hours = [hour for hour in last_hours(now_ms, local) if hour >= since_ms]
+    totals = {hour: sum(t.jobs.get(hour, 0) for t in telling) for hour in hours}
+    jobs = sum(totals.values())
+    too_little = _too_little(len(hours), jobs)
+    by_hour = _averages(totals, lambda at: local(at).tm_hour, 24)
+    by_slot = _averages(totals, lambda at: local(at).tm_wday * 24 + local(at).tm_hour, WEEK_HOURS)
+    gaps = _gaps(agendas, now_ms, usual_s)
+    enough = [gap for gap in gaps if gap.length_s >= max(needed_s, LEAST_GAP_S)]
+    return BestTime(
+        zone=local(now_ms).tm_zone or "UTC",
+        histories=tuple(
+            History(
+                t.keys.name,
+                t.source,
+                None if t.since_ms is None else moment(t.since_ms),
+                sum(t.jobs.values()),
+            )
+            for t in found
+        ),
+        from_at=moment(hours[0]) if hours else None,
+        to_at=moment(hours[-1] + HOUR_MS) if hours else None,
+        hours=len(hours),
+        jobs=jobs,
+        jobs_by_hour=by_hour,
+        quiet_day=None if too_little else _quietest(by_hour, now_ms, local),
+        quiet_week=None if too_little else _quietest(by_slot, now_ms, local),
+        too_little=too_little,
+        next_gap=enough[0] if enough else None,
+        longest_gap=max(gaps, key=lambda gap: gap.length_s, default=None),
+        is_scheduled=any(agenda.schedulers for agenda in agendas),
+    )
+
+
+def _too_little(hours: int, jobs: int) -> str:
+    if hours < 24:
+        return f"only {hours} whole {'hour' if hours == 1 else 'hours'} of history, of 24 needed"
+    if jobs < LEAST_JOBS:
+        return f"only {jobs} {'job' if jobs == 1 else 'jobs'} completed in {hours} hours"
+    return ""
+
+
+def _averages(
+    totals: Mapping[int, int], slot_of: Callable[[int], int], size: int
+) -> tuple[float | None, ...]:
+    sums, seen = [0] * size, [0] * size
+    for hour, jobs in totals.items():
+        slot = slot_of(hour)
+        sums[slot] += jobs
+        seen[slot] += 1
+    return tuple(
+        round(total / times, 1) if times else None for total, times in zip(sums, seen, strict=True)
+    )
+
+
+def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Quiet | None:
+    """The longest run of quiet hours around the quietest; hours of the day, or of the week."""
+    known = [value for value in averages if value is not None]
+    least, most = min(known, default=0.0), max(known, default=0.0)
+    if len(known) < _LEAST_SEEN * len(averages) or least > most / 2:
+        return None
+    limit = least + _QUIET * (most - least)
+    size = len(averages)
+    quiet = [value is not None and value <= limit for value in averages]
+    runs = [
+        (start, _run(quiet, start))
+        for start in range(size)
+        if quiet[start] and not quiet[start - 1]
+    ]
+    start, length = max(runs, key=lambda run: run[1])
+    values = [averages[(start + step) % size] or 0.0 for step in range(length)]
+    is_week = size == WEEK_HOURS
+    if is_week and length >= 24:
+        # A whole quiet day and more: any of its hours will do, so its first day's.
+        length = 24
+    return Quiet(
+        weekday=start // 24 if is_week else None,
+        from_hour=start % 24,
+        to_hour=(start + length) % 24,
+        jobs_per_hour=round(sum(values) / len(values), 1),
+        next_at=moment(_next(start, length, size, now_ms, local)),
+    )
+
+
+def _run(quiet: Sequence[bool], start: int) -> int:
+    length = 0
+    while length < len(quiet) and quiet[(start + length) % len(quiet)]:
+        length += 1
+    return length
+
+
+def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
+    """When these hours begin next; when they are now, when they began."""
+    at = local(now_ms)
+    slot = (at.tm_wday * 24 if size == WEEK_HOURS else 0) + at.tm_hour
+    offset_ms = (at.tm_gmtoff or 0) * 1000
+    hour = (now_ms + offset_ms) // HOUR_MS * HOUR_MS - offset_ms
+    since = (slot - start) % size
+    return hour - since * HOUR_MS if since < length else hour + (size - since) * HOUR_MS
+
+
+# Between scheduled jobs
+
+
+def _gaps(
+    agendas: Sequence[Agenda], now_ms: int, usual_s: Mapping[tuple[str, str], float]
+) -> list[Gap]:
+    """The times within the horizon in which no scheduled job runs, in their order."""
+    until_ms = now_ms + GAP_HORIZON_MS
+    busy = sorted(_busy(agendas, now_ms, until_ms, usual_s))
+    gaps, free_ms = [], now_ms
+    if not busy:
+        return []
+    for start, end in [*busy, (until_ms, until_ms)]:
+        if start > free_ms:
+            length_s = (start - free_ms) / 1000
+            gaps.append(Gap(moment(free_ms), moment(start), length_s, free_ms == now_ms))
+        free_ms = max(free_ms, end)
+    return gaps
+
+
+def _busy(
+    agendas: Sequence[Agenda],
+    now_ms: int,
+    until_ms: int,
+    usual_s: Mapping[tuple[str, str], float],
+) -> Iterable[tuple[int, int]]:
+    for agenda in agendas:
+        for scheduler in agenda.schedulers:
+            took_ms = round(usual_s.get((agenda.keys.name, scheduler.name), 0.0) * 1000)
+            slots = []
+            with contextlib.suppress(UsageError):
+                slots = [*_slots(scheduler, now_ms, until_ms)]
+            yield from ((slot, slot + took_ms) for slot in slots)
+            if len(slots) >= MOST_SLOTS:
+                # There are more than are looked at.
+                yield slots[-1], until_ms
+
+
+def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
+    """Its times from now on; the pending one counts, however late it is."""
+    first = scheduler.next_ms
+    if first >= until_ms:
+        return
+    if first >= now_ms:
+        yield first
+    elif scheduler.every_ms:
+        first += (now_ms - first) // scheduler.every_ms * scheduler.every_ms
+    yield from later_slots(scheduler, max(first, now_ms) if scheduler.cron else first, until_ms)

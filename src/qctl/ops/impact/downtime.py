@@ -1,0 +1,137 @@
+"""How long nobody takes jobs: with a plain restart, with a drain, with a roll."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qctl.errors import RefusedError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.drain.roll.rollable import require_rollable
+from qctl.ops.jobs.estimate import all_ended_s
+from qctl.ops.processes.restart import SETTLE_S
+from qctl.ops.processes.targets import Connections, Target
+
+# Where the last start does not tell: a small app at its best, a larger one.
+BOOT_S = (0.3, 5.0)
+# Workers connect soon after the start of their process. A connection that is later than this may be
+# a slow start, or one in place of a lost one: Redis does not tell which.
+_SURE_BOOT_S = 10.0
+# A later one still is not from the start of the process.
+_LONGEST_BOOT_S = 60.0
+# Redis counts its uptime in whole seconds.
+_ROUNDING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downtime:
+    """In seconds; None is unknown.
+
+    Args:
+        boot_s: from the start of a process until its worker is connected, least and most;
+            ``boot_is_assumed`` when the last start does not tell.
+        plain_s: no job of the target is taken, with a plain restart: least and most.
+        drain_wait_p50_s, drain_wait_p95_s: until all running jobs have ended, so that a drain goes
+            on; the queues are paused meanwhile.
+        drain_p50_s, drain_p95_s: the same with the restart behind it.
+        roll_is_possible: one process after another, without a pause; None when nothing is known.
+        roll_why_not: the reason.
+    """
+
+    boot_s: tuple[float, float]
+    boot_is_assumed: bool
+    plain_s: tuple[float, float] | None
+    drain_wait_p50_s: float | None
+    drain_wait_p95_s: float | None
+    drain_p50_s: float | None
+    drain_p95_s: float | None
+    roll_is_possible: bool | None
+    roll_why_not: str
+
+
+def downtime(
+    target: Target | None,
+    connections: Connections | None,
+    remaining: Sequence[Sequence[float]],
+    now_ms: int,
+    redis_up_s: float | None,
+) -> Downtime:
+    """How long each way takes.
+
+    Args:
+        remaining: of each running job, how long comparable ones still ran, ascending, in seconds.
+        now_ms: by this host's clock, epoch milliseconds.
+        redis_up_s: since the last start of a master; None when Redis does not tell.
+    """
+    processes = target.processes if target else ()
+    boot_s, is_assumed = _boot_s(processes, connections, now_ms, redis_up_s)
+    p50_s, p95_s = all_ended_s(remaining, 0.5), all_ended_s(remaining, 0.95)
+    again_s = boot_s[1] + SETTLE_S
+    is_possible, why_not = _roll(target, connections)
+    return Downtime(
+        boot_s=boot_s,
+        boot_is_assumed=is_assumed,
+        plain_s=_plain_s(processes, boot_s),
+        drain_wait_p50_s=p50_s,
+        drain_wait_p95_s=p95_s,
+        drain_p50_s=None if p50_s is None else round(p50_s + again_s, 1),
+        drain_p95_s=None if p95_s is None else round(p95_s + again_s, 1),
+        roll_is_possible=is_possible,
+        roll_why_not=why_not,
+    )
+
+
+def _plain_s(
+    processes: Sequence[ManagedProcess], boot_s: tuple[float, float]
+) -> tuple[float, float] | None:
+    if not processes:
+        return None
+    if all(process.target.startswith("qctl:") for process in processes):
+        # The new process takes jobs before the old one stops to.
+        return 0.0, 0.0
+    # One that finishes its jobs takes no new ones, and its successor starts when it is gone.
+    longest_s = max(process.kill_timeout_ms for process in processes) / 1000
+    return boot_s[0], round(longest_s + boot_s[1], 1)
+
+
+def _boot_s(
+    processes: Sequence[ManagedProcess],
+    connections: Connections | None,
+    now_ms: int,
+    redis_up_s: float | None,
+) -> tuple[tuple[float, float], bool]:
+    """How long they took the last time: CLIENT LIST tells the age of a connection, in seconds.
+
+    A connection is renewed when Redis restarts or drops it, so that the start of a process took as
+    long as its age tells, or less.
+    """
+    sure, limits = [], []
+    for process in processes:
+        workers = connections.owned.get(process.key, ()) if connections else ()
+        if not workers or process.started_at_ms is None:
+            continue
+        up_s = (now_ms - process.started_at_ms) / 1000
+        if redis_up_s is not None and redis_up_s + _ROUNDING_S < up_s:
+            # No connection can be from the start of the process.
+            continue
+        took_s = up_s - max(worker.age_s for worker in workers)
+        if -1 <= took_s <= _SURE_BOOT_S and redis_up_s is not None:
+            sure.append(took_s)
+        elif -1 <= took_s <= _LONGEST_BOOT_S:
+            limits.append(took_s)
+    if sure:
+        least, most = max(min(sure) - 1, 0.1), max(*sure, 0.0) + 2
+        return (round(least, 1), round(most, 1)), False
+    # All are of one app, so the shortest of them is nearest to the truth.
+    most = max(BOOT_S[1], min(limits) + 2) if limits else BOOT_S[1]
+    return (BOOT_S[0], round(most, 1)), True
+
+
+def _roll(target: Target | None, connections: Connections | None) -> tuple[bool | None, str]:
+    if target is None or connections is None:
+        return None, "which process is meant is not known"
+    try:
+        require_rollable(target, connections)
+    except RefusedError as error:
+        return False, error.why
+    return True, ""

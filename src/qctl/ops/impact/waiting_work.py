@@ -1,0 +1,132 @@
+"""What a restart of workers does not touch: the jobs that wait, and who else could run them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from qctl.connection.connect import Client
+from qctl.ops.impact.scope import Scope
+from qctl.ops.queues.agenda import moment
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.schedulers.agenda import Agenda, read_agendas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueImpact:
+    """A queue and what waits in it, which a restart of workers does not touch.
+
+    Args:
+        stalled: active jobs that nobody has; no restart can interrupt them.
+        workers, other_workers: of the target, and those that stay; None when that cannot be told.
+        next_due_at: when the next delayed or scheduled job is due.
+    """
+
+    name: str
+    paused: bool
+    waiting: int
+    prioritized: int
+    delayed: int
+    waiting_children: int
+    active: int
+    stalled: int
+    workers: int | None
+    other_workers: int | None
+    next_due_at: datetime | None
+
+
+def queues_beside(
+    scope: Scope, active: Sequence[ActiveJob], agendas: Sequence[Agenda]
+) -> tuple[QueueImpact, ...]:
+    """The queues of a scope, in its order.
+
+    Args:
+        active: all their active jobs.
+        agendas: of those whose agenda could be read.
+    """
+    due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
+    running: dict[QueueKeys, list[ActiveJob]] = defaultdict(list)
+    for job in active:
+        running[job.keys].append(job)
+    own_of, all_of = _workers(scope)
+    found = []
+    for snapshot in scope.snapshots:
+        keys, counts = snapshot.keys, snapshot.counts
+        jobs = running[keys]
+        own = None if own_of is None else own_of[keys.name]
+        due_ms = due.get(keys)
+        found.append(
+            QueueImpact(
+                name=keys.name,
+                paused=snapshot.paused,
+                waiting=counts.waiting,
+                prioritized=counts.prioritized,
+                delayed=counts.delayed,
+                waiting_children=counts.waiting_children,
+                active=len(jobs),
+                stalled=sum(job.is_orphan for job in jobs),
+                workers=own,
+                # Without one of its own, the target's may be among those seen, behind a proxy.
+                other_workers=all_of[keys.name] - own if own else None,
+                next_due_at=None if due_ms is None else moment(due_ms),
+            )
+        )
+    return tuple(found)
+
+
+def moved_meanwhile(
+    client: Client,
+    snapshots: Sequence[QueueSnapshot],
+    active: Sequence[ActiveJob],
+    agendas: Sequence[Agenda] | None,
+) -> tuple[str, ...]:
+    """Names of queues that looked idle, and in which a job has moved since: it may start again.
+
+    A short job that starts behind the first read and ends before the next is in neither; but it
+    has completed, or now waits or is due at another time than the one before.
+
+    Args:
+        snapshots, active, agendas: what was read; of ``agendas`` None where that cannot be.
+    """
+    running = {job.key for job in active}
+    idle = [s for s in snapshots if s.paused or not _may_start(s)]
+    keys = [snapshot.keys for snapshot in idle]
+    due, due_now = (
+        {agenda.keys: agenda.next_delayed_ms for agenda in found}
+        for found in (agendas or (), read_agendas(client, keys) if agendas is not None else ())
+    )
+
+    def is_quiet(before: QueueSnapshot, after: object) -> bool:
+        if not isinstance(after, QueueSnapshot):
+            return False
+        if before.paused:
+            return after.paused
+        ids = (*before.active_ids, *after.active_ids)
+        return (
+            not _may_start(after)
+            and running.issuperset((before.keys, job_id) for job_id in ids)
+            and due.get(before.keys) == due_now.get(before.keys)
+        )
+
+    pairs = zip(idle, read_snapshots(client, keys), strict=True)
+    return tuple(before.keys.name for before, after in pairs if not is_quiet(before, after))
+
+
+def _may_start(snapshot: QueueSnapshot) -> bool:
+    return bool(snapshot.backlog or snapshot.counts.waiting_children)
+
+
+def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:
+    """By queue: how many the target has, None when Redis does not tell; and how many there are."""
+    connections, target = scope.connections, scope.target
+    if connections is None:
+        return None, Counter()
+    total = Counter(worker.queue for worker in connections.workers)
+    if target is None:
+        return total, total
+    owned = (connections.owned.get(process.key, ()) for process in target.processes)
+    return Counter(worker.queue for workers in owned for worker in workers), total

@@ -1,0 +1,1 @@
+"""Single jobs and lists of jobs."""

@@ -1,0 +1,266 @@
+"""Adding one job from the command line; the same calls as ``Queue.add`` of the runtime makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from qctl.connection.connect import Client
+from qctl.errors import NotFoundError, UsageError
+from qctl.ops.durations import duration_s, parse_duration_s
+from qctl.ops.processes.suggest import command
+from qctl.ops.queues.find import find_queues, require_bullmq
+from qctl.ops.queues.status import count_workers, moment
+from qctl.wire import scripts
+from qctl.wire.encoding import duration_ms, parse_backoff
+from qctl.wire.keys import QueueKeys
+from qctl.wire.options import Dedup, Keep
+from qctl.wire.read import lists
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
+
+# Python reads no longer numbers, and JavaScript takes far shorter ones for infinity.
+_MOST_DIGITS = 4000
+_TTL = re.compile(r"\d+(\.\d+)?(ms|s|m|min|h|d)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddReport:
+    """What ``jobs add`` did, or would do.
+
+    Args:
+        id: of the job, or of the one that stands for it; None in a dry run of a job that would get
+            a number of its own.
+        outcome: ``added``; ``exists``: a job with this id was there, and nothing was added;
+            ``deduplicated``: another job stands for it, and nothing was added.
+        state: of that job now; None where it stands in no list.
+        created_queue: the queue did not exist before.
+        remarks: why it may not run soon.
+    """
+
+    queue: str
+    id: str | None
+    name: str
+    outcome: str
+    state: str | None
+    due_at: datetime | None
+    created_queue: bool
+    remarks: tuple[str, ...]
+    dry_run: bool
+
+
+def add_job(
+    client: Client,
+    prefix: str,
+    queue: str,
+    job: NewJob,
+    *,
+    db: int = 0,
+    create: bool = False,
+    dry_run: bool = False,
+) -> AddReport:
+    """Add ``job`` to ``queue``.
+
+    Args:
+        db: the database, by which workers are told from those of others.
+        create: make the queue if it does not exist; a mistyped name would make one by accident.
+
+    Raises:
+        NotFoundError: the queue does not exist, and ``create`` is off.
+        RefusedError: it is Bull 3/4's.
+        UsageError: an option is wrong.
+    """
+    check_queue_name(queue)
+    snapshot = _find(client, prefix, queue, create=create)
+    keys = QueueKeys(prefix, queue)
+    now_ms = time.time_ns() // 1_000_000
+    delay_ms = 0 if job.delay is None else duration_ms(job.delay, "delay")
+    due_at = moment(now_ms + delay_ms)
+    if due_at is None:
+        raise UsageError(
+            "the delay is too long",
+            why="the job would be due after the year 9999, which no date can tell",
+        )
+    calls = add_calls(keys, [job], now_ms)
+    if dry_run:
+        job_id, outcome = _foreseen(client, keys, job)
+    else:
+        answers = [scripts.run_call(client, call) for call in calls]
+        done = added_job(job, answers)
+        job_id, outcome = done.id, done.outcome
+    if not delay_ms:
+        due_at = None
+    state: str | None = "delayed" if delay_ms else "prioritized" if job.priority else "waiting"
+    if outcome != "added" and job_id is not None:
+        there = lists.locate(client, keys, job_id)
+        state = there.state
+        due_at = None if there.due_ms is None else moment(there.due_ms)
+    return AddReport(
+        queue=queue,
+        id=job_id,
+        name=job.name,
+        outcome=outcome,
+        state=state,
+        due_at=due_at,
+        created_queue=snapshot is None,
+        remarks=run_remarks(client, keys, snapshot, db) if outcome == "added" else (),
+        dry_run=dry_run,
+    )
+
+
+def _find(client: Client, prefix: str, queue: str, *, create: bool) -> QueueSnapshot | None:
+    try:
+        (snapshot,) = find_queues(client, prefix, [queue])
+    except NotFoundError as error:
+        if create:
+            return None
+        raise NotFoundError(
+            error.what,
+            why=f"{error.why}\nadding to a queue that does not exist would make one",
+            hint="the same command with --create, if that is the name",
+        ) from None
+    require_bullmq([snapshot], hint="use Bull's own queue.add()")
+    return snapshot
+
+
+def run_remarks(
+    client: Client, keys: QueueKeys, snapshot: QueueSnapshot | None, db: int
+) -> tuple[str, ...]:
+    """Why a job that was added now may not run soon."""
+    found = []
+    if snapshot is not None and snapshot.paused:
+        by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+        resume = command(keys.prefix, "resume", keys.name)
+        found.append(f"queue {keys.name} is paused{by}: it runs after `{resume}`")
+    if count_workers(client, keys, db) == 0:
+        found.append(f"no worker of queue {keys.name} is connected")
+    return tuple(found)
+
+
+def _foreseen(client: Client, keys: QueueKeys, job: NewJob) -> tuple[str | None, str]:
+    """What an add would answer now."""
+    if job.job_id and client.call("EXISTS", keys(job.job_id)):
+        return job.job_id, "exists"
+    if job.dedup is not None:
+        owner = client.call("GET", keys.dedup(job.dedup.id))
+        if owner is not None:
+            return str(owner), "deduplicated"
+    return job.job_id, "added"
+
+
+# What the options mean
+
+
+def parse_data(text: str | None) -> Any:
+    """The payload that ``--data`` gives.
+
+    Raises:
+        UsageError: it is not JSON, or null.
+    """
+    if text is None:
+        return None
+    try:
+        data = json.loads(text, parse_constant=_refuse, parse_int=_whole)
+    except RecursionError:
+        raise UsageError("--data is nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(
+            "--data is not JSON",
+            why=str(error),
+            hint="""--data '{"to": "ada"}', --data @FILE, or --data - for stdin""",
+        ) from None
+    if data is None:
+        # None stands for no data, and what `jq .payload` prints where there is none is a slip.
+        raise UsageError(
+            "--data is null", why="a job without data has {}", hint="leave --data out, if meant"
+        )
+    return data
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits is more than a worker can read")
+    return int(digits)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def parse_delay(text: str | None) -> float | None:
+    """Seconds that ``--delay`` gives."""
+    return None if text is None else parse_duration_s(text, "--delay")
+
+
+def check_backoff(text: str | None) -> str | None:
+    """The text of ``--backoff``, if it is one.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        parse_backoff(text)
+    except UsageError:
+        raise UsageError(
+            f"--backoff {text!r} is not understood",
+            why="it is a kind and a time: fixed, exponential or a name that the worker knows",
+            hint="--backoff exponential:60s or --backoff fixed:500ms",
+        ) from None
+    return text
+
+
+def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
+    """What ``--remove-on-complete`` and ``--remove-on-fail`` say about finished jobs.
+
+    ``true`` removes at once, ``false`` never; ``100`` keeps so many, ``24h`` those of so long, and
+    ``100,24h`` both.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if text is None:
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    count: int | None = None
+    age_s: float | None = None
+    for part in text.split(","):
+        if part.isascii() and part.isdigit() and count is None and len(part) < _MOST_DIGITS:
+            count = int(part)
+        elif _TTL.fullmatch(part) and age_s is None and (read := duration_s(part)) is not None:
+            age_s = read
+        else:
+            raise UsageError(
+                f"{flag} {text!r} is not understood",
+                why="it is true (at once), false (never), a number of jobs to keep, a time for "
+                "which to keep them, or both",
+                hint=f"{flag} true, {flag} 1000, {flag} 24h or {flag} 1000,24h",
+            )
+    if age_s is None:
+        return count
+    if age_s < 1 or age_s != int(age_s):
+        raise UsageError(f"{flag} {text!r}: BullMQ counts that age in whole seconds")
+    return Keep(count=count, age_s=int(age_s))
+
+
+def parse_dedup(text: str | None) -> Dedup | None:
+    """``ID`` or ``ID:TTL``; the TTL has a unit, so that an id may end in a colon and a number.
+
+    Raises:
+        UsageError: there is no id.
+    """
+    if text is None:
+        return None
+    head, colon, tail = text.rpartition(":")
+    dedup = Dedup(text)
+    if colon and _TTL.fullmatch(tail):
+        dedup = Dedup(head, ttl_s=parse_duration_s(tail, "the TTL of --dedup"))
+    if not dedup.id:
+        raise UsageError(f"--dedup {text!r} has no id", hint="--dedup user-7, or --dedup user-7:5s")
+    return dedup

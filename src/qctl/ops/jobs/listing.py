@@ -1,0 +1,400 @@
+"""Jobs of a queue: lists by state, and one job in full.
+
+Nothing is written. A list costs what it shows, not what the queue holds: without a filter only the
+jobs shown are read, and named ones alone; with another filter the list is read in chunks until
+enough jobs match.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from qctl.connection.connect import Client
+from qctl.errors import NotFoundError, ReplyError, UsageError
+from qctl.ops.processes.suggest import command
+from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
+from qctl.wire.keys import QueueKeys, job_of
+from qctl.wire.read import heartbeats, lists
+from qctl.wire.read.lists import Entry
+from qctl.wire.read.snapshot import QueueSnapshot
+
+if TYPE_CHECKING:
+    from qctl.ops.jobs.where import Filter
+
+STATES = (
+    "waiting",
+    "active",
+    "stalled",
+    "delayed",
+    "prioritized",
+    "waiting-children",
+    "completed",
+    "failed",
+)
+FINISHED = frozenset({"completed", "failed"})
+DEFAULT_LIMIT = 50
+# Jobs read per round trip: large enough to hide the network, small enough for memory.
+CHUNK = 200
+# Ids by which a job that moves while its list is read is not shown twice.
+_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What becomes of a job whose worker is gone if nobody intervenes.
+
+    Args:
+        outcome: ``recovered``, ``fails``, ``none`` (it stays), ``unknown``, ``held`` by its lock.
+        text: the same for people, with the reason.
+    """
+
+    outcome: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job. Times are aware; None means that it has not happened, or is not known.
+
+    Args:
+        state: one of ``STATES``: ``stalled`` for a job in ``active`` that has no lock.
+        data: the payload; the raw text when it is not JSON.
+        runtime_s: how long it has run so far or did run, in seconds.
+        missing: the id stands in the list, but the job's record is gone from Redis.
+        fate: of a job that has stalled or whose worker is gone, when it was asked for.
+    """
+
+    id: str
+    name: str | None
+    state: str
+    data: Any = None
+    opts: Mapping[str, Any] | None = None
+    attempts_made: int = 0
+    attempts_started: int = 0
+    attempts_max: int = 1
+    stalled_count: int = 0
+    worker: str | None = None
+    lock_ttl_ms: int | None = None
+    added_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    due_at: datetime | None = None
+    runtime_s: float | None = None
+    failed_reason: str | None = None
+    progress: Any = None
+    priority: int = 0
+    scheduler: str | None = None
+    missing: bool = False
+    fate: Fate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """Jobs of one state; ``total`` counts all that are in it, shown or not."""
+
+    queue: str
+    state: str
+    total: int
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The flow parent of a job; ``queue`` and ``id`` are None when it has another prefix."""
+
+    key: str
+    queue: str | None
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """How many flow children are in which condition; ``ignored`` failed without consequence."""
+
+    pending: int
+    processed: int
+    ignored: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBy:
+    """The process of qctl's own worker that has a job; ``process`` is its target, if any."""
+
+    host: str
+    pid: int
+    process: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetail(Job):
+    """One job in full.
+
+    Args:
+        data_is_json: False when ``data`` is raw text that is not JSON.
+        delay_ms: the present delay.
+        lock_token: what the worker that has it identifies itself by.
+        held_by: where that worker runs, if it is one of qctl's own.
+        deferred_failure: a reason for which the next worker will fail it without running it.
+        log_rows: rows that ``jobs logs`` shows.
+    """
+
+    queue: str
+    data_is_json: bool = True
+    delay_ms: int = 0
+    returnvalue: Any = None
+    stacktrace: Sequence[str] = ()
+    parent: Parent | None = None
+    children: Children | None = None
+    deduplication_id: str | None = None
+    deferred_failure: str | None = None
+    lock_token: str | None = None
+    held_by: HeldBy | None = None
+    log_rows: int = 0
+
+
+Predicate = Callable[[Job], bool]
+
+
+def list_jobs(
+    client: Client,
+    snapshot: QueueSnapshot,
+    state: str,
+    only: Filter | None = None,
+    *,
+    limit: int = DEFAULT_LIMIT,
+) -> JobList:
+    """Jobs of one state, as ``stream_jobs`` finds them.
+
+    Args:
+        snapshot: of the queue; its counts give ``total``.
+    """
+    jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
+    total = getattr(snapshot.counts, state.replace("-", "_"))
+    if len(jobs) < limit and not (only and only.is_set):
+        # All of them were seen; the count may have been taken earlier, or hold a marker.
+        total = len(jobs)
+    return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)
+
+
+def stream_jobs(
+    client: Client,
+    keys: QueueKeys,
+    state: str,
+    only: Filter | None = None,
+    *,
+    limit: int = DEFAULT_LIMIT,
+) -> Iterator[Job]:
+    """Jobs of one state: the next to run or oldest first, finished ones newest first.
+
+    Named jobs of ``waiting`` come in the order of their ids.
+
+    Args:
+        state: one of ``STATES``.
+        only: which of them.
+        limit: how many at most; memory does not grow with it.
+
+    Raises:
+        UsageError: there is no such state.
+        ReplyError: Redis refused a command.
+    """
+    if state not in STATES:
+        raise UsageError(f"no state {state!r}", why=f"states: {', '.join(STATES)}")
+    wanted = only if only and only.is_set else None
+    size = CHUNK if wanted else max(1, min(limit, CHUNK))
+    if state == "stalled":
+        chunks = _chunks([Entry(job_id) for job_id in lists.stalled_ids(client, keys)], size)
+    elif wanted and wanted.ids and state != "active":
+        chunks = _chunks(lists.find(client, keys, state, wanted.ids), size)
+    else:
+        chunks = lists.windows(client, keys, state, size)
+    if wanted and wanted.since_ms is not None and state in FINISHED:
+        chunks = _down_to(wanted.since_ms, chunks)
+    found = 0
+    # An id may have moved along since the chunk before.
+    recent: dict[str, None] = {}
+    for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
+        if job.id in recent or (wanted and not wanted.takes(job)):
+            continue
+        yield job
+        found += 1
+        if found >= limit:
+            return
+        recent[job.id] = None
+        if len(recent) > _REMEMBERED:
+            recent = dict.fromkeys([*recent][_REMEMBERED // 2 :])
+
+
+def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
+    for start in range(0, len(entries), size):
+        yield [*entries[start : start + size]]
+
+
+def _down_to(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
+    """Finished ones, newest first, until one is older."""
+    for entries in chunks:
+        yield [entry for entry in entries if entry.score is None or entry.score >= since_ms]
+        if entries and entries[-1].score is not None and entries[-1].score < since_ms:
+            return
+
+
+def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
+    """The jobs of one chunk, without those that left the state while it was read."""
+    now_ms = time.time() * 1000
+    # Only what a worker has can be locked.
+    locks = state in {"active", "stalled"}
+    found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
+    pairs = list(zip(entries, found, strict=True))
+    if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
+        # No lock: stalled, or finished a moment ago. Only the former still is in the list.
+        still = frozenset(lists.active_ids(client, keys))
+        pairs = [(e, j) for e, j in pairs if (j is not None and j.lock_token) or e.id in still]
+    elif state == "stalled":
+        # One that has a lock again was taken up by a worker.
+        pairs = [(e, j) for e, j in pairs if j is None or j.lock_token is None]
+    return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
+
+
+def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:
+    """A job as a list shows it, from its place in a state and what its hash and lock say.
+
+    Args:
+        now_ms: epoch milliseconds.
+    """
+    if state == "active" and (found is None or found.lock_token is None):
+        state = "stalled"
+    due = lists.due_ms(entry.score) if state == "delayed" and entry.score is not None else None
+    if found is None:
+        # The score of a finished job is when it finished; that much is still known.
+        finished = _at(entry.score) if state in FINISHED else None
+        return Job(
+            id=entry.id,
+            name=None,
+            state=state,
+            due_at=_at(due),
+            finished_at=finished,
+            missing=True,
+        )
+    return Job(
+        lock_ttl_ms=found.lock_ttl_ms,
+        due_at=_at(due),
+        **_common(found.record, state, now_ms),
+    )
+
+
+def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
+    """The fields that a listed job and one shown in full share."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "state": state,
+        "data": record.data,
+        "opts": record.opts,
+        "attempts_made": record.attempts_made,
+        "attempts_started": record.attempts_started,
+        "attempts_max": record.attempts_max,
+        "stalled_count": record.stalled_count,
+        "worker": record.worker,
+        "added_at": _at(record.timestamp_ms),
+        "started_at": _at(record.processed_on_ms),
+        "finished_at": _at(record.finished_on_ms),
+        "runtime_s": _runtime_s(record, state, now_ms),
+        "failed_reason": record.failed_reason,
+        "progress": record.progress,
+        "priority": record.priority,
+        "scheduler": record.scheduler,
+    }
+
+
+def _runtime_s(record: JobRecord, state: str, now_ms: float) -> float | None:
+    started = record.processed_on_ms
+    ends = {"active": now_ms, "stalled": now_ms}
+    end = ends.get(state, record.finished_on_ms if state in FINISHED else None)
+    if started is None or end is None:
+        return None
+    # Workers and qctl may run on hosts whose clocks differ.
+    return round(max(end - started, 0) / 1000, 3)
+
+
+def _at(epoch_ms: float | None) -> datetime | None:
+    if epoch_ms is None:
+        return None
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
+    """One job in full.
+
+    Raises:
+        NotFoundError: there is no such job, or only its id is left in a list.
+    """
+    where = lists.locate(client, keys, job_id)
+    if where.state is None and where.fields:
+        # It moved from one list to another between the two round trips.
+        where = lists.locate(client, keys, job_id)
+    if not where.fields:
+        raise not_found(keys, job_id, where.state)
+    state = where.state or "unknown"
+    if state == "active" and where.lock_token is None:
+        state = "stalled"
+    record = parse_job(job_id, where.fields)
+    return JobDetail(
+        **_common(record, state, time.time() * 1000),
+        queue=keys.name,
+        lock_ttl_ms=where.lock_ttl_ms,
+        due_at=_at(where.due_ms),
+        data_is_json=record.data_is_json,
+        delay_ms=record.delay_ms,
+        returnvalue=record.returnvalue,
+        stacktrace=tuple(record.stacktrace),
+        parent=_parent(keys, record.parent_key),
+        children=Children(*where.children) if any(where.children) else None,
+        deduplication_id=where.fields.get("deid"),
+        deferred_failure=record.deferred_failure,
+        lock_token=where.lock_token,
+        held_by=_held_by(client, where.lock_token),
+        log_rows=where.log_rows,
+    )
+
+
+def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
+    owner = heartbeats.owner_of(lock_token)
+    try:
+        found = heartbeats.read(client, [owner]).get(owner)
+    except ReplyError:
+        # Whoever may see the queue need not be allowed to see qctl's keys.
+        return None
+    return HeldBy(found.host, found.pid, found.process or None) if found else None
+
+
+def _parent(keys: QueueKeys, parent_key: str | None) -> Parent | None:
+    if not parent_key:
+        return None
+    found = job_of(parent_key, keys.prefix)
+    if found is None:
+        return Parent(parent_key, None, None)
+    return Parent(parent_key, found[0].name, found[1])
+
+
+def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:
+    """The error for an id without a record; ``state`` is the list it still stands in, if any."""
+    if state is not None:
+        return NotFoundError(
+            f"job {job_id!r} of queue {keys.name!r} has no record",
+            why=f"its id stands in {state!r}, but its data is gone from Redis: "
+            "deleted by hand, or evicted",
+            hint=command(keys.prefix, "jobs", "list", keys.name, "--state", state),
+        )
+    return NotFoundError(
+        f"no job {job_id!r} in queue {keys.name!r}",
+        why="it never existed, or was removed when it finished "
+        "(removeOnComplete, removeOnFail) or by hand",
+        hint=command(keys.prefix, "jobs", "list", keys.name, "--state", "failed"),
+    )

@@ -1,0 +1,140 @@
+"""The log of a job: the rows its processor wrote with ``job.log()``."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from qctl.connection.connect import Client
+from qctl.errors import QctlError, is_outage
+from qctl.ops.jobs.listing import not_found
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read import lists
+
+# How much of a log's end is remembered, to go on after BullMQ has cut off its beginning.
+_MEMORY = 1000
+# Rows read by one command; a log may have any number of them, and each any length.
+_WINDOW = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Rows of a job's log, oldest first; ``total`` counts all that are kept."""
+
+    queue: str
+    id: str
+    total: int
+    logs: tuple[str, ...]
+
+
+def read_logs(
+    client: Client, keys: QueueKeys, job_id: str, *, start: int = 0, limit: int | None = None
+) -> LogPage:
+    """Rows of a job's log.
+
+    Args:
+        start: the first row wanted, from 0; negative counts from the end.
+        limit: how many rows at most.
+
+    Raises:
+        NotFoundError: there is no such job.
+    """
+    where = lists.locate(client, keys, job_id)
+    if not where.fields and not where.log_rows:
+        raise not_found(keys, job_id, where.state)
+    if start < 0:
+        start = max(0, where.log_rows + start)
+    rows = _rows(client, keys.logs(job_id), start, limit)
+    return LogPage(keys.name, job_id, max(where.log_rows, len(rows)), tuple(rows))
+
+
+def follow_logs(
+    client: Client,
+    keys: QueueKeys,
+    job_id: str,
+    *,
+    start: int = 0,
+    poll_s: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[str]:
+    """Rows of a job's log, then new ones as they come, until the job has finished.
+
+    A Redis that goes away is waited for.
+
+    A job that keeps only its last rows (``keepLogs``) may write more of them between two polls
+    than it keeps; those in between are lost, which is said, and rows that repeat exactly may be
+    taken for old.
+
+    Args:
+        poll_s: seconds between two looks.
+        say: told that Redis went away, that it is back, and that rows may be missing.
+
+    Raises:
+        NotFoundError: there is no such job.
+        QctlError: Redis cannot be reached at the start, or refuses.
+    """
+    page = read_logs(client, keys, job_id, start=start)
+    yield from page.logs
+    position = page.total
+    tail = deque(page.logs, _MEMORY)
+    log = keys.logs(job_id)
+    away = False
+    while True:
+        try:
+            # Asked before the last look, so that no row written before the end is missed.
+            ended = lists.has_ended(client, keys, job_id)
+            # The last row seen is read again, to notice when rows before it have gone.
+            rows = _rows(client, log, position - bool(tail))
+            is_cut = bool(tail) and rows[:1] != [tail[-1]]
+            if is_cut:
+                # Its beginning was cut off, or it was cleared: find where we were.
+                rows = _rows(client, log, 0)
+        except QctlError as error:
+            if not is_outage(error):
+                raise
+            if not away:
+                say(f"{error.what}; trying again")
+            away = True
+            sleep(poll_s)
+            continue
+        if away:
+            away = False
+            say("Redis is back")
+        if is_cut:
+            known = _overlap(tail, rows)
+            if rows and not known:
+                say("rows may be missing here: the log was cut or cleared before they were read")
+            fresh = rows[known:]
+            position = len(rows)
+        else:
+            fresh = rows[bool(tail) :]
+            position += len(fresh)
+        yield from fresh
+        tail.extend(fresh)
+        if ended:
+            return
+        sleep(poll_s)
+
+
+def _rows(client: Client, log: str, start: int, limit: int | None = None) -> list[str]:
+    rows: list[str] = []
+    while limit is None or len(rows) < limit:
+        size = _WINDOW if limit is None else min(limit - len(rows), _WINDOW)
+        first = start + len(rows)
+        part = client.call("LRANGE", log, first, first + size - 1)
+        rows += part
+        if len(part) < size:
+            break
+    return rows
+
+
+def _overlap(tail: Sequence[str], rows: Sequence[str]) -> int:
+    """How many of ``rows`` are the end of what was seen: the longest such beginning."""
+    seen = list(tail)
+    for size in range(min(len(seen), len(rows)), 0, -1):
+        if seen[-size:] == list(rows[:size]):
+            return size
+    return 0

@@ -1,0 +1,247 @@
+"""Put stalled jobs back now, instead of after their lock and two stalled checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from qctl.connection.connect import Client
+from qctl.ops.queues.find import Queues, queues_named_or_all, require_bullmq
+from qctl.wire.jobs import STALLED_TOO_OFTEN
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.failed import failed_with
+from qctl.wire.write.transitions import retry_finished, retry_stalled
+
+POLL_S = 0.2
+
+_SKIPPED = {
+    "locked": "a worker has taken its lock meanwhile",
+    "inactive": "it left active meanwhile",
+    "missing": "its data (the job hash) is gone, so it cannot run",
+    "duplicate": "another job that is still to end has its deduplication id",
+}
+_NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A job that was not put back, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetriedQueue:
+    """What was done to one queue (see docs/cli.md).
+
+    Args:
+        stalled: stalled jobs found.
+        retried: ids that went back, or would in a dry run; failed ones included.
+        failed: of these, how many had already failed for stalling.
+    """
+
+    name: str
+    stalled: int
+    retried: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryReport:
+    """What ``jobs retry-stalled`` did."""
+
+    queues: tuple[RetriedQueue, ...]
+
+    @property
+    def left_alone(self) -> int:
+        """How many jobs were not put back although they are stalled still."""
+        return sum(
+            skipped.reason not in _NOT_STALLED for queue in self.queues for skipped in queue.skipped
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueToRetry:
+    """What would be put back in one queue.
+
+    Args:
+        stalled: active jobs without a lock.
+        waiting_for: jobs whose worker is gone but whose lock has not run out.
+        failed_ids: jobs that failed with "job stalled more than allowable limit".
+        live_workers: connected workers; None when Redis does not tell.
+    """
+
+    keys: QueueKeys
+    stalled: tuple[ActiveJob, ...]
+    waiting_for: tuple[ActiveJob, ...]
+    failed_ids: tuple[str, ...]
+    live_workers: int | None
+
+    @property
+    def is_risky(self) -> bool:
+        """Whether a job that looks stalled may still be running: a live worker whose event loop is
+        blocked cannot renew its locks.
+        """
+        return bool(self.stalled) and self.live_workers != 0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPlan:
+    """All queues with something to put back or to wait for, and those without.
+
+    Args:
+        found: the queues that were looked at; some may be unreadable.
+    """
+
+    queues: tuple[QueueToRetry, ...] = field(default=())
+    found: Queues = field(default=Queues(()))
+
+    @property
+    def risky(self) -> tuple[QueueToRetry, ...]:
+        return tuple(queue for queue in self.queues if queue.is_risky)
+
+
+def plan_retry(
+    client: Client,
+    prefix: str,
+    names: Sequence[str],
+    *,
+    db: int = 0,
+    failed: bool = False,
+) -> RetryPlan:
+    """Find the stalled jobs of these queues, or of all when none is named. Writes nothing.
+
+    Args:
+        failed: also find jobs that already failed for stalling too often.
+
+    Raises:
+        NotFoundError: a queue does not exist.
+        RefusedError: a named queue is Bull 3/4's.
+    """
+    found = queues_named_or_all(client, prefix, names)
+    if names:
+        require_bullmq(found.readable)
+    snapshots = [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
+    workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
+    jobs: dict[QueueKeys, list[ActiveJob]] = {snapshot.keys: [] for snapshot in snapshots}
+    for job in read_active(client, [*jobs]):
+        jobs[job.keys].append(job)
+    queues = []
+    for keys, own in jobs.items():
+        here = None if workers is None else [w for w in workers if w.queue == keys.name]
+        queues.append(
+            QueueToRetry(
+                keys=keys,
+                stalled=tuple(job for job in own if job.is_orphan),
+                waiting_for=tuple(job for job in own if worker_is_gone(job, here)),
+                failed_ids=_failed_ids(client, keys) if failed else (),
+                live_workers=None if here is None else len(here),
+            )
+        )
+    return RetryPlan(tuple(queues), found)
+
+
+def _failed_ids(client: Client, keys: QueueKeys) -> tuple[str, ...]:
+    """Those that failed for stalling, the longest ago first."""
+    return tuple(reversed([*failed_with(client, keys, STALLED_TOO_OFTEN)]))
+
+
+def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
+    """Whether a locked job's worker is known to be gone.
+
+    A worker that is closing has left CLIENT LIST too, but goes on renewing its locks; waiting for
+    the lock to run out tells the two apart.
+    """
+    return not job.is_orphan and is_absent(job.worker, workers)
+
+
+def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
+    """Whether a worker of this name is known not to be connected; None for one without a name.
+
+    Args:
+        workers: connected to its queue; None when Redis does not tell.
+    """
+    if workers is None:
+        return False
+    if not workers:
+        return True
+    named = {worker.worker_name for worker in workers}
+    return name is not None and None not in named and name not in named
+
+
+def await_locks(
+    client: Client, plan: RetryPlan, stop: Callable[[], bool] = lambda: False
+) -> Iterator[list[ActiveJob]]:
+    """Wait until the locks of jobs whose worker is gone have run out.
+
+    Yields:
+        the jobs still waited for, several times a second. A job whose lock is renewed has a living
+        worker after all, and is waited for no longer.
+    """
+    pending = {job.key: job for queue in plan.queues for job in queue.waiting_for}
+    queues = [queue.keys for queue in plan.queues]
+    while pending and not stop():
+        yield list(pending.values())
+        time.sleep(POLL_S)
+        now = {job.key: job for job in read_active(client, queues)}
+        for key, before in list(pending.items()):
+            job = now.get(key)
+            if job is None or job.is_orphan or job.was_renewed_since(before):
+                del pending[key]
+            else:
+                pending[key] = job
+
+
+def carry_out(
+    client: Client,
+    plan: RetryPlan,
+    *,
+    count_stall: int | None = None,
+    dry_run: bool = False,
+) -> RetryReport:
+    """Put the jobs of a plan back, each only if it still has no lock.
+
+    Args:
+        count_stall: None to forget earlier stalls, so that this retry cannot make the job fail for
+            good; else the workers' ``maxStalledCount``, and a stall is counted as BullMQ does.
+    """
+    return RetryReport(
+        tuple(_retry_queue(client, queue, count_stall, dry_run) for queue in plan.queues)
+    )
+
+
+def _retry_queue(
+    client: Client, queue: QueueToRetry, count_stall: int | None, dry_run: bool
+) -> RetriedQueue:
+    ids = [job.id for job in queue.stalled]
+    if dry_run:
+        answers = {job.id: "missing" if job.name is None else "retried" for job in queue.stalled}
+        answers |= dict.fromkeys(queue.failed_ids, "retried")
+    else:
+        answers = retry_stalled(client, queue.keys, dict.fromkeys(ids, ""), count_stall=count_stall)
+        answers |= retry_finished(
+            client,
+            queue.keys,
+            queue.failed_ids,
+            source="failed",
+            only_reason=STALLED_TOO_OFTEN,
+            run_next=True,
+            forget="stalls",
+        )
+    failed = set(queue.failed_ids)
+    return RetriedQueue(
+        name=queue.keys.name,
+        stalled=len(ids),
+        retried=tuple(job_id for job_id, answer in answers.items() if answer == "retried"),
+        skipped=tuple(
+            Skipped(job_id, _SKIPPED[answer])
+            for job_id, answer in answers.items()
+            if answer != "retried"
+        ),
+        failed=sum(answers[job_id] == "retried" for job_id in failed),
+    )

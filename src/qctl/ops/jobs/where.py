@@ -1,0 +1,383 @@
+"""Choosing jobs: the language of ``--where``, and ``--since``.
+
+.. code-block:: text
+
+    expression  = and-part { "or" and-part }
+    and-part    = not-part { "and" not-part }
+    not-part    = "not" not-part | "(" expression ")" | field op value
+    op          = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"      (~ contains, any case)
+    value       = number | true | false | null | "text" | 'text' | bareword
+
+    data.user.id = 42 and (error ~ timeout or attempts_made >= 3)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from qctl.errors import UsageError
+from qctl.ops.jobs.listing import FINISHED, Job, Predicate
+from qctl.similar import similar_names
+
+FIELDS = (
+    "id",
+    "name",
+    "state",
+    "attempts_made",
+    "attempts_started",
+    "attempts_max",
+    "stalled_count",
+    "priority",
+    "worker",
+    "runtime_s",
+    "progress",
+    "error",
+)
+# Fields that are text, whatever is typed.
+_TEXTS = frozenset({"id", "name", "state", "worker", "error"})
+# Fields that are numbers: whatever else is typed would never be equal, and always be unequal.
+_NUMBERS = frozenset(
+    {"attempts_made", "attempts_started", "attempts_max", "stalled_count", "priority", "runtime_s"}
+)
+# Fields that hold JSON, into which a path may lead.
+_NESTED = ("data", "opts", "progress")
+_MAX_DEPTH = 50
+_OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
+_KEYWORDS = frozenset({"and", "or", "not"})
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<op>!=|<=|>=|==|=|<|>|~)
+    | (?P<paren>[()])
+    | (?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    | (?P<word>[^\s()"'=!<>~]+)
+    | (?P<bad>\S)
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_WORDS = {"true": True, "false": False, "null": None}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A literal: its typed value, and the text as typed."""
+
+    value: str | int | float | bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The test of an expression; ``fields`` are those of a job that it looks at."""
+
+    test: Predicate
+    fields: frozenset[str]
+
+    def __call__(self, job: Job) -> bool:
+        return self.test(job)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which jobs of a state; all that is given must hold.
+
+    Args:
+        since, until: finished (completed, failed) or added (others) in this time.
+        where: see ``parse_where``; any test in code.
+    """
+
+    ids: frozenset[str] = frozenset()
+    name: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    where: Predicate | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether jobs must be looked at to tell which."""
+        return self != Filter()
+
+    def takes(self, job: Job) -> bool:
+        """Whether a job is one of these."""
+        at = job.finished_at if job.state in FINISHED else job.added_at
+        # One without times is neither newer nor older than anything.
+        if self.since is not None and (at is None or at < self.since):
+            return False
+        if self.until is not None and (at is None or at > self.until):
+            return False
+        if self.ids and job.id not in self.ids:
+            return False
+        named = self.name is None or job.name == self.name
+        return named and (self.where is None or self.where(job))
+
+    @property
+    def since_ms(self) -> float | None:
+        """The score from which on finished jobs may be meant, epoch ms: all that it takes are."""
+        # A time as a float is not exact.
+        return None if self.since is None else self.since.timestamp() * 1000 - 1
+
+
+def parse_where(text: str) -> Where:
+    """The test that an expression describes.
+
+    A field that a job does not have equals ``null`` and nothing else. A number equals a number of
+    the same value, and text that is written in the same way: job 1 is not job 01. It is less or
+    more than text that reads as a number.
+
+    Raises:
+        UsageError: it is not an expression; the message points at the place.
+    """
+    parser = _Parser(text)
+    return Where(parser.parse(), frozenset(parser.fields))
+
+
+class _Parser:
+    """Recursive descent; each method reads one rule of the grammar above."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._tokens = [
+            _Token(str(match.lastgroup), match[str(match.lastgroup)], match.start(match.lastindex))
+            for match in _TOKEN.finditer(source)
+            if match.lastindex
+        ]
+        self._next = 0
+        self._depth = 0
+        self.fields: set[str] = set()
+
+    def parse(self) -> Predicate:
+        test = self._or()
+        token = self._peek()
+        if token.kind == "paren":
+            raise self._error("there is no '(' for this ')'", token)
+        if token.kind != "end":
+            raise self._error(
+                "expected 'and' or 'or' here; put a value with spaces in quotation marks", token
+            )
+        return test
+
+    def _peek(self) -> _Token:
+        if self._next < len(self._tokens):
+            return self._tokens[self._next]
+        return _Token("end", "", len(self._source.rstrip()))
+
+    def _take(self) -> _Token:
+        token = self._peek()
+        self._next += 1
+        return token
+
+    def _takes(self, kind: str, text: str) -> bool:
+        token = self._peek()
+        if token.kind == kind and token.text.lower() == text:
+            self._next += 1
+            return True
+        return False
+
+    def _or(self) -> Predicate:
+        parts = [self._and()]
+        while self._takes("word", "or"):
+            parts.append(self._and())
+        return parts[0] if len(parts) == 1 else lambda job: any(part(job) for part in parts)
+
+    def _and(self) -> Predicate:
+        parts = [self._not()]
+        while self._takes("word", "and"):
+            parts.append(self._not())
+        return parts[0] if len(parts) == 1 else lambda job: all(part(job) for part in parts)
+
+    def _not(self) -> Predicate:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._error(f"more than {_MAX_DEPTH} levels deep", self._peek())
+        try:
+            if self._takes("word", "not"):
+                inner = self._not()
+                return lambda job: not inner(job)
+            opening = self._peek()
+            if not self._takes("paren", "("):
+                return self._comparison()
+            test = self._or()
+            if not self._takes("paren", ")"):
+                if self._peek().kind == "end":
+                    raise self._error("this '(' is not closed", opening)
+                raise self._error("expected 'and', 'or' or ')' here", self._peek())
+            return test
+        finally:
+            self._depth -= 1
+
+    def _comparison(self) -> Predicate:
+        field = self._take()
+        if field.kind != "word" or field.text.lower() in _KEYWORDS:
+            raise self._error("expected a field here", field)
+        read = self._reader(field)
+        op = self._take()
+        if op.kind != "op":
+            raise self._error(f"expected one of {' '.join(_OPERATORS)} here", op)
+        at = self._peek()
+        value = self._value(op)
+        is_number = value.value is None or _is_number(value.value)
+        if field.text in _NUMBERS and op.text != "~" and not is_number:
+            raise self._error(f"{field.text} is a number; it can only be compared with one", at)
+        if field.text in _TEXTS and isinstance(value.value, bool):
+            value = _Value(value.text, value.text)
+        return _compare(read, "=" if op.text == "==" else op.text, value)
+
+    def _reader(self, token: _Token) -> Callable[[Job], Any]:
+        name, *path = token.text.split(".")
+        self.fields.add(name)
+        if "[" in token.text:
+            hint = "an element of an array is named by its index alone, such as data.items.0.id"
+            raise self._error(hint, token)
+        if name in _NESTED and (name == "progress" or path) and all(path):
+            return lambda job: _follow(getattr(job, name), path)
+        if name in FIELDS and not path:
+            attribute = "failed_reason" if name == "error" else name
+            return lambda job: getattr(job, attribute)
+        if name in ("data", "opts") and not path:
+            raise self._error(f"name a member of it, such as {name}.user.id", token)
+        close = similar_names(token.text, FIELDS)
+        raise self._error(
+            f"there is no such field; did you mean {close[0]}?" if close else "no such field",
+            token,
+            more=f"\nfields: {', '.join(FIELDS)}, data.PATH, opts.PATH",
+        )
+
+    def _value(self, op: _Token) -> _Value:
+        token = self._take()
+        if token.kind == "text":
+            text = re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
+            return _Value(text, text)
+        if token.kind != "word" or token.text.lower() in _KEYWORDS:
+            if token.kind == "bad" and token.text in "\"'":
+                raise self._error("this quotation mark is not closed", token)
+            raise self._error("expected a value here", token)
+        value = _literal(token.text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error("this number is too large; as text it needs quotation marks", token)
+        if isinstance(value, bool | None) and op.text in ("<", "<=", ">", ">="):
+            raise self._error(f"{token.text} cannot be compared with {op.text}", token)
+        return _Value(value, token.text)
+
+    def _error(self, problem: str, token: _Token, *, more: str = "") -> UsageError:
+        # One column a character, so that the caret stands below the right one.
+        line = "".join(c if c.isprintable() else "?" for c in self._source)
+        start = max(0, token.column - 50)
+        return UsageError(
+            f"--where, column {token.column + 1}: {problem}",
+            why=f"{line[start : start + 76]}\n{' ' * (token.column - start)}^{more}",
+            hint="--where 'attempts_made > 2 and data.user.id = 42'",
+        )
+
+
+def _literal(text: str) -> str | int | float | bool | None:
+    if text in _WORDS:
+        return _WORDS[text]
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str) -> int | float | None:
+    if not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _follow(value: Any, path: list[str]) -> Any:
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and len(part) < 10:
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            return None
+    return value
+
+
+def _compare(read: Callable[[Job], Any], op: str, wanted: _Value) -> Predicate:
+    if op == "~":
+        needle = wanted.text.casefold()
+        return lambda job: needle in _as_text(read(job)).casefold()
+    if op in ("=", "!="):
+        return lambda job: _equals(read(job), wanted) == (op == "=")
+    return lambda job: _ordered(read(job), op, wanted)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _equals(actual: Any, wanted: _Value) -> bool:
+    if isinstance(actual, str) and wanted.value is not None:
+        return not isinstance(wanted.value, bool) and actual == wanted.text
+    if _is_number(wanted.value):
+        return _is_number(actual) and bool(actual == wanted.value)
+    return type(actual) is type(wanted.value) and bool(actual == wanted.value)
+
+
+def _ordered(actual: Any, op: str, wanted: _Value) -> bool:
+    value: Any = wanted.value
+    if _is_number(value):
+        if isinstance(actual, str):
+            actual = _number(actual)
+        if not _is_number(actual):
+            return False
+    elif not isinstance(actual, str):
+        return False
+    match op:
+        case "<":
+            return bool(actual < value)
+        case "<=":
+            return bool(actual <= value)
+        case ">":
+            return bool(actual > value)
+        case _:
+            return bool(actual >= value)
+
+
+def parse_since(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
+    """The moment that ``flag`` names: ``30s``, ``10m``, ``2h``, ``3d`` ago, or an ISO time.
+
+    A time without an offset is local time.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    now = now or datetime.now(UTC)
+    duration = _DURATION.fullmatch(text.strip())
+    try:
+        if duration:
+            return now - timedelta(seconds=float(duration[1]) * _SECONDS[duration[2]])
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(
+            f"{flag} {text!r} is not a time",
+            why="it is a duration such as 30s, 10m, 2h or 3d, or an ISO time",
+            hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
+        ) from error

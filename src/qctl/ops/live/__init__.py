@@ -1,0 +1,1 @@
+"""What ``qctl top`` shows."""

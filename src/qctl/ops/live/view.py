@@ -1,0 +1,328 @@
+"""What ``top`` shows: one bounded reading after another.
+
+A reading costs what is on the screen and not what Redis holds: only the queues in sight are read,
+of the chosen one also its workers and as many active jobs as there are lines for. Names of queues
+come from a scan, which is repeated ever more seldom the longer it takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Address, Arg, Client
+from qctl.errors import QctlError, ReplyError, is_outage
+from qctl.ops.jobs.listing import Job, list_jobs
+from qctl.ops.live.events import EventRates, Failure, Rates
+from qctl.ops.live.failures import OtherFailures
+from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info
+from qctl.ops.queues.workers import WorkerStatus, inspect_workers
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.discovery import discover
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+
+# Queues read in one reading, however tall the screen is.
+MOST_QUEUES = 60
+# Active jobs of the chosen queue read in one reading, at least and at most.
+_LEAST_JOBS = 20
+_MOST_JOBS = 200
+# Beyond as many active jobs it is not told which worker has how many: each would have to be read.
+MOST_IN_HAND = 1000
+# The locks of active jobs in sight are looked at, one command each; so that very many of them do
+# not keep Redis busy, readings are then made more seldom.
+MOST_COMMANDS_PER_S = 5000
+# Points of a sparkline: the readings remembered.
+TREND_POINTS = 30
+# Least time between two scans for queues; one that takes long is made at most 1 % of the time.
+SCAN_EVERY_S = 30.0
+_SCAN_SHARE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is on the screen.
+
+    Args:
+        queues: names of those in sight.
+        chosen: the queue whose workers and jobs are shown; None for none.
+        jobs: active jobs to be read, within 20 and 200.
+    """
+
+    queues: tuple[str, ...] = ()
+    chosen: str | None = None
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveQueue:
+    """A queue in sight.
+
+    Args:
+        status: None when it is gone or cannot be read; ``trouble`` says which.
+        rates: None until two readings have been made.
+        trend: jobs completed per second at the readings before, oldest first; None where unknown.
+    """
+
+    name: str
+    status: QueueStatus | None
+    trouble: str | None
+    rates: Rates | None
+    trend: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All figures of one moment.
+
+    Args:
+        at: when it was made, by this host's clock.
+        names: of all queues; ``queues`` are those in sight.
+        workers, jobs: of the chosen queue, stalled jobs first; None when they cannot be told (see
+            ``remarks``).
+        jobs_total: active jobs of the chosen queue, shown or not.
+        failures: of the queues in sight since they came into sight, and of the others as their
+            turn comes, newest first.
+        commands: sent to Redis for this reading.
+        took_ms: the time this reading took, Redis and network included.
+        pause_s: what is to pass before the next one, at least.
+        remarks: what could not be read, and why.
+    """
+
+    at: datetime
+    redis: RedisInfo
+    prefix: str
+    context: str | None
+    names: tuple[str, ...]
+    queues: tuple[LiveQueue, ...]
+    chosen: str | None
+    workers: tuple[WorkerStatus, ...] | None
+    jobs: tuple[Job, ...] | None
+    jobs_total: int
+    failures: tuple[Failure, ...]
+    commands: int
+    took_ms: float
+    pause_s: float
+    remarks: tuple[str, ...]
+
+
+class LiveReader:
+    """Makes readings. Not for use by two threads at a time.
+
+    Args:
+        names: the queues to show; without any, all under the prefix.
+    """
+
+    def __init__(
+        self, client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
+    ) -> None:
+        self._client = _Counting(client)
+        self._address = address
+        self._settings = settings
+        self._named = tuple(dict.fromkeys(names))
+        self._found: tuple[str, ...] = ()
+        self._scan_due = 0.0
+        self._redis: RedisInfo | None = None
+        self._events = EventRates()
+        self._other_failures = OtherFailures()
+        self._trends: dict[str, deque[float | None]] = {}
+
+    def check(self) -> None:
+        """Make sure that Redis answers and that the named queues exist.
+
+        Raises:
+            NotFoundError: a named queue does not exist.
+            UnreachableError: Redis does not answer.
+        """
+        self._redis = redis_info(self._client, self._address)
+        if self._named:
+            find_queues(self._client, self._settings.prefix, self._named)
+
+    def read(self, view: View) -> Reading:
+        """One reading.
+
+        Raises:
+            UnreachableError: Redis does not answer; the next reading may succeed.
+            ReplyError: Redis refuses what no figure can be had without.
+        """
+        try:
+            return self._read(view)
+        except QctlError as error:
+            if is_outage(error):
+                # Whoever answers next may be another server, of another version.
+                self._redis = None
+            raise
+
+    def _read(self, view: View) -> Reading:
+        began = time.monotonic()
+        self._client.commands = 0
+        if self._redis is None:
+            self._redis = redis_info(self._client, self._address)
+        names = self._named or self._discovered()
+        remarks = [*self._redis.remarks]
+        snapshots = self._snapshots(view)
+        clients = self._connected(snapshots)
+        queues = self._queues(snapshots, clients, remarks)
+        self._add_other_failures(names, snapshots, remarks)
+        if not self._client.commands:
+            # Nothing to read is no proof that Redis answers.
+            self._client.call("PING")
+        chosen = snapshots.get(view.chosen or "")
+        workers: tuple[WorkerStatus, ...] | None = None
+        jobs: tuple[Job, ...] | None = None
+        total = 0
+        if isinstance(chosen, QueueSnapshot):
+            workers = self._workers(chosen, clients, remarks)
+            limit = min(max(view.jobs, _LEAST_JOBS), _MOST_JOBS)
+            jobs = self._jobs(chosen, limit, remarks)
+            # Short ones have ended since they were counted.
+            is_cut = jobs is None or len(jobs) == limit
+            total = chosen.counts.active if is_cut else len(jobs or ())
+        return Reading(
+            at=datetime.now(UTC),
+            redis=self._redis,
+            prefix=self._settings.prefix,
+            context=self._settings.context,
+            names=names,
+            queues=queues,
+            chosen=view.chosen,
+            workers=workers,
+            jobs=jobs,
+            jobs_total=total,
+            failures=self._events.failures,
+            commands=self._client.commands,
+            took_ms=round((time.monotonic() - began) * 1000, 1),
+            pause_s=self._client.commands / MOST_COMMANDS_PER_S,
+            remarks=tuple(dict.fromkeys(remarks)),
+        )
+
+    def _discovered(self) -> tuple[str, ...]:
+        began = time.monotonic()
+        if began >= self._scan_due:
+            self._found = tuple(discover(self._client, self._settings.prefix))
+            ended = time.monotonic()
+            self._scan_due = ended + max(SCAN_EVERY_S, (ended - began) * _SCAN_SHARE)
+        return self._found
+
+    def _snapshots(self, view: View) -> dict[str, QueueSnapshot | ReplyError | None]:
+        wanted = view.queues[:MOST_QUEUES]
+        if view.chosen is not None and view.chosen not in wanted:
+            wanted = (*wanted, view.chosen)
+        keys = [QueueKeys(self._settings.prefix, name) for name in wanted]
+        found = read_snapshots(self._client, keys) if keys else []
+        return dict(zip(wanted, found, strict=True))
+
+    def _connected(
+        self, snapshots: dict[str, QueueSnapshot | ReplyError | None]
+    ) -> Sequence[WorkerClient] | None:
+        """Workers, in one look for all lists: it takes Redis as long as it has connections."""
+        names = [name for name, found in snapshots.items() if isinstance(found, QueueSnapshot)]
+        if not names:
+            return ()
+        return list_workers(self._client, self._settings.prefix, names, self._address.db)
+
+    def _queues(
+        self,
+        snapshots: dict[str, QueueSnapshot | ReplyError | None],
+        clients: Sequence[WorkerClient] | None,
+        remarks: list[str],
+    ) -> tuple[LiveQueue, ...]:
+        readable = [s for s in snapshots.values() if isinstance(s, QueueSnapshot)]
+        try:
+            rates = self._events.read(self._client, [s.keys for s in readable])
+        except ReplyError as error:
+            rates = {}
+            remarks.append(f"no rates: {error.what}")
+        names = [s.keys.name for s in readable]
+        per_queue = None if clients is None else Counter(client.queue for client in clients)
+        now_s = time.time()
+        self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
+        rows = []
+        for name, found in snapshots.items():
+            if not isinstance(found, QueueSnapshot):
+                trouble = "is gone" if found is None else found.what
+                rows.append(LiveQueue(name, None, trouble, None, ()))
+                continue
+            rate = rates.get(found.keys)
+            self._trends[name].append(None if rate is None else rate.completed_per_s)
+            workers = None if per_queue is None else per_queue[name]
+            status = queue_status(found, workers, now_s)
+            rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
+        return tuple(rows)
+
+    def _add_other_failures(
+        self, names: Sequence[str], in_sight: Collection[str], remarks: list[str]
+    ) -> None:
+        prefix = self._settings.prefix
+        try:
+            found = self._other_failures.read(self._client, prefix, names, in_sight)
+        except ReplyError as error:
+            remarks.append(f"no failures of queues out of sight: {error.what}")
+            return
+        self._events.add(found)
+
+    def _workers(
+        self,
+        chosen: QueueSnapshot,
+        clients: Sequence[WorkerClient] | None,
+        remarks: list[str],
+    ) -> tuple[WorkerStatus, ...] | None:
+        try:
+            report, more = inspect_workers(
+                self._client,
+                self._address,
+                self._settings,
+                [chosen.keys.name],
+                are_there=True,
+                with_jobs=chosen.counts.active <= MOST_IN_HAND,
+                connected=clients,
+            )
+        except QctlError as error:
+            if is_outage(error):
+                raise
+            remarks.append(f"no workers shown: {error.what}")
+            return None
+        remarks += more
+        return report.workers
+
+    def _jobs(
+        self, chosen: QueueSnapshot, limit: int, remarks: list[str]
+    ) -> tuple[Job, ...] | None:
+        if not chosen.counts.active:
+            return ()
+        try:
+            jobs = list_jobs(self._client, chosen, "active", limit=limit).jobs
+        except ReplyError as error:
+            remarks.append(f"no jobs shown: {error.what}")
+            return None
+        return tuple(sorted(jobs, key=lambda job: job.state != "stalled"))
+
+
+class _Counting:
+    """A client that counts the commands sent through it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.commands = 0
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.commands += 1
+        return self._client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        self.commands += len(commands)
+        return self._client.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        # One server answers for itself; a cluster's nodes are asked seldom, and are not counted.
+        nodes = self._client.masters()
+        return [self] if len(nodes) == 1 else nodes
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,1 @@
+"""Managed processes: targets, which worker runs where, and proven restarts."""

@@ -1,0 +1,295 @@
+"""Restart one managed process and prove it: the manager's own answer is not believed.
+
+Proved means: the old process (pid and start time) is gone, a new one is online and has stayed up,
+and each queue has a worker connection that is held by the new process or, where addresses cannot be
+matched, younger than the restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qctl.connection.connect import Client
+from qctl.errors import FailedError, QctlError
+from qctl.manage.last_words import last_words, log_size
+from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
+from qctl.ops.drain.steps import Ready
+from qctl.ops.processes.gone import GoneError, deleted, label, remedy
+from qctl.ops.processes.launches import Launches
+from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.server import run_ids
+
+# A new process must have been up this long; PM2's own measure of "unstable" (min_uptime) is 1 s.
+SETTLE_S = 1.0
+# On top of the manager's own timeouts, for the new process to boot and connect.
+BOOT_S = 60.0
+POLL_S = 0.05
+# New processes that may die before it is called a crash loop.
+MAX_CRASHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the new process must show.
+
+    Args:
+        queues: queues that need a new worker.
+        by_address: whether its workers can be told by their address.
+        prefix: the queues' key prefix.
+        db: the queues' database.
+    """
+
+    queues: frozenset[str]
+    by_address: bool
+    prefix: str
+    db: int
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """The operator wants to stop; the process that was being stopped has ended."""
+
+
+class NotReplacedError(FailedError):
+    """The manager refused: the process was not told to leave, and works on."""
+
+
+class Restart:
+    """One process, one restart.
+
+    Args:
+        client: where workers are seen to connect.
+        manager: who restarts it.
+        process: what is restarted, as it was before.
+        expected: what to wait for.
+        stop: asked often; True means that the operator wants to stop.
+        rest: passes the time between two looks; returns after about ``POLL_S``.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        manager: Manager,
+        process: ManagedProcess,
+        expected: Expectation,
+        stop: Callable[[], bool],
+        rest: Callable[[], object] = lambda: time.sleep(POLL_S),
+    ) -> None:
+        from qctl.manage.sockets import is_running, started_at  # noqa: PLC0415 - psutil costs 30 ms
+
+        self._client = client
+        self._manager = manager
+        self._process = process
+        self._expected = expected
+        self._stop = stop
+        self._rest = rest
+        self._is_running = is_running
+        self.old_started_at = started_at(process.pid) if process.pid else None
+        self._log_size = log_size(process)
+        self._launches = Launches(process)
+        self._last_client_id = max((w.client_id for w in self._workers()), default=0)
+        self._servers = run_ids(client)
+
+    def run(self) -> Ready:
+        """Restart it and wait for the proof.
+
+        Raises:
+            NotReplacedError: the manager refused.
+            FailedError: the new process keeps dying, or it does not get ready.
+            Interrupted: ``stop`` said so.
+        """
+        began = time.monotonic()
+        with contextlib.closing(self._manager.begin_restart(self._process)) as call:
+            self.await_old_gone(call)
+            return self.await_ready(call, began)
+
+    def old_is_gone(self) -> bool:
+        """Whether the old process has ended; a reused pid does not fool it."""
+        pid, started = self._process.pid, self.old_started_at
+        return pid is None or started is None or not self._is_running(pid, started)
+
+    def await_old_gone(self, call: RestartCall) -> None:
+        """Wait until the old process has ended. A wish to stop is heard only after that:
+        a queue resumed while its worker is being stopped could lose one more job to it.
+        """
+        deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
+        while not self.old_is_gone():
+            self.raise_refusal(call)
+            if time.monotonic() > deadline:
+                raise FailedError(
+                    f"{self._label} did not stop",
+                    why=f"pid {self._process.pid} still runs after its kill timeout",
+                    hint=f"look at it: {self._remedy(0)}",
+                )
+            self._rest()
+        if self._stop():
+            raise Interrupted
+
+    def await_ready(self, call: RestartCall, began: float) -> Ready:
+        """Wait until the new process is proved.
+
+        Args:
+            began: when the restart did, by the monotonic clock.
+
+        Raises:
+            NotReplacedError: the manager refused.
+            FailedError: the new process keeps dying, or it does not get ready.
+            Interrupted: ``stop`` said so.
+        """
+        launches = self._launches
+
+        def is_settled() -> bool:
+            # One that has crashed before has to show more.
+            since_s = launches.connected_s if launches.crashes else launches.up_s
+            return since_s >= SETTLE_S
+
+        new = self._await_up(is_settled, call)
+        assert new.pid is not None  # noqa: S101 - online processes have one
+        return Ready(
+            target=self._process.target,
+            key=self._process.key,
+            old_pid=self._process.pid,
+            new_pid=new.pid,
+            took_s=round(time.monotonic() - began, 3),
+            workers=tuple(sorted(self._expected.queues)),
+        )
+
+    def confirm(self) -> int:
+        """Make sure that the new process has stayed up once its workers were connected.
+
+        Many an app dies soon after that. Waiting for it takes no time from the jobs, if the queues
+        run again by then.
+
+        Returns:
+            its pid, which is another if it has crashed once.
+
+        Raises:
+            FailedError, Interrupted: as ``await_ready``.
+        """
+        new = self._await_up(lambda: self._launches.connected_s >= SETTLE_S)
+        assert new.pid is not None  # noqa: S101 - online processes have one
+        return new.pid
+
+    def _await_up(
+        self, is_settled: Callable[[], bool], call: RestartCall | None = None
+    ) -> ManagedProcess:
+        deadline = time.monotonic() + self._process.ready_timeout_ms / 1000 + BOOT_S
+        launches = self._launches
+        missing = "no new process was started"
+        while time.monotonic() < deadline:
+            if self._stop():
+                raise Interrupted
+            if call is not None:
+                self.raise_refusal(call)
+            now = self.row()
+            if now is None:
+                raise deleted(self._manager, self._process)
+            # Until then the row tells of the time before the restart.
+            if launches.see(now):
+                self._raise_end(now, launches)
+                if now.status == "online":
+                    looked_at = time.monotonic()
+                    missing = self._missing(now)
+                    # The time in which Redis was away, and the look had to wait for it, does not
+                    # count.
+                    deadline += max(time.monotonic() - looked_at - POLL_S, 0)
+                    launches.note_workers(are_connected=not missing)
+                    if not missing and is_settled():
+                        return now
+            self._rest()
+        raise FailedError(
+            f"{self._label} was restarted but is not ready",
+            why=self._with_last_words(missing),
+            hint=f"look at it: {self._remedy(1)}",
+        )
+
+    def _raise_end(self, now: ManagedProcess, launches: Launches) -> None:
+        """Raise a FailedError if the new process has ended for good."""
+        if now.status == "errored" or launches.crashes >= MAX_CRASHES:
+            died = launches.crashes
+            so_far = f"{died} new {'process has' if died == 1 else 'processes have'} died; "
+            raise FailedError(
+                f"{self._label} keeps crashing after the restart",
+                why=self._with_last_words(f"{so_far if died else ''}its status is {now.status}"),
+                hint=f"fix the app, then {self._remedy(2)}",
+            )
+        if now.status == "stopped" and now.pid is None:
+            who = (
+                "somebody stopped it"
+                if now.starts_again
+                else "it has ended and its manager does not start it again, or somebody stopped it"
+            )
+            raise GoneError(
+                f"{self._label} was started and is stopped again",
+                why=self._with_last_words(who),
+                hint=f"look at it: {self._remedy(1)}; to start it: {self._remedy(3)}",
+            )
+
+    def _missing(self, new: ManagedProcess) -> str:
+        """What still lacks; empty when every queue has its new worker."""
+        fresh = self._workers()
+        if self._expected.by_address and fresh:
+            from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
+
+            mine = holders(self._client, self._expected.prefix, fresh, [new])
+            fresh = [worker for worker in fresh if worker.client_id in mine]
+        elif run_ids(self._client) == self._servers:
+            fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
+        # Else another server answers now, which numbers its connections anew, and everybody has
+        # come anew.
+        absent = self._expected.queues - {worker.queue for worker in fresh}
+        return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
+
+    def _workers(self) -> Sequence[WorkerClient]:
+        return (
+            list_workers(
+                self._client, self._expected.prefix, self._expected.queues, self._expected.db
+            )
+            or ()
+        )
+
+    def row(self) -> ManagedProcess | None:
+        """The process as its manager has it now; None when it has it no more."""
+        return self._manager.process(self._process.key)
+
+    def raise_refusal(self, call: RestartCall) -> None:
+        """Raise a NotReplacedError if the manager has refused."""
+        reason = call.error()
+        if reason is None:
+            return
+        if self._manager.kind == "qctl" and not self.old_is_gone():
+            raise NotReplacedError(
+                f"{self._label} was not replaced; the old process works on",
+                why=reason,
+                hint=f"see {self._remedy(1)}; fix the app, then {self._remedy(2)}",
+            )
+        raise NotReplacedError(
+            f"the process manager refused to restart {self._label}",
+            why=reason,
+            hint=f"look at it: {self._remedy(0)}",
+        )
+
+    def _with_last_words(self, reason: str) -> str:
+        words = last_words(self._process, self._log_size)
+        unserved = self._unserved()
+        if unserved:
+            reason += f"; no worker of {', '.join(sorted(unserved))} is connected now"
+        return "\n".join([*words, reason])
+
+    def _unserved(self) -> frozenset[str]:
+        """Queues that nobody serves now; none where that cannot be read."""
+        expected = self._expected
+        try:
+            workers = list_workers(self._client, expected.prefix, expected.queues, expected.db)
+        except QctlError:
+            return frozenset()
+        return expected.queues - {w.queue for w in workers} if workers is not None else frozenset()
+
+    def _remedy(self, which: int) -> str:
+        return remedy(self._manager, self._process, which)
+
+    @property
+    def _label(self) -> str:
+        return label(self._process)

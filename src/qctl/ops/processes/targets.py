@@ -1,0 +1,139 @@
+"""From ``MANAGER:NAME`` to the processes it means, and the queues they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Client
+from qctl.errors import FailedError, NotFoundError, UsageError
+from qctl.manage.protocol import ManagedProcess, Manager
+from qctl.ops.processes.attribution import by_address, holders
+from qctl.similar import similar_names
+from qctl.wire.read.clients import (
+    ForeignWorker,
+    WorkerClient,
+    list_foreign,
+    list_workers,
+    why_untold,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Processes to restart, all of one app.
+
+    Args:
+        label: ``pm2:worker``.
+        processes: those that are meant to run; stopped ones are left alone.
+        configured: queues that the config says they serve.
+    """
+
+    label: str
+    manager: Manager
+    processes: tuple[ManagedProcess, ...]
+    configured: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Who is connected to Redis as a worker.
+
+    Args:
+        workers: all workers under this prefix.
+        owned: process key → its workers among them; empty where addresses cannot be matched.
+        foreign: process key → its workers under other prefixes or databases.
+    """
+
+    workers: tuple[WorkerClient, ...]
+    owned: Mapping[str, tuple[WorkerClient, ...]]
+    foreign: Mapping[str, tuple[ForeignWorker, ...]]
+
+    def queues_of(self, processes: Sequence[ManagedProcess]) -> set[str]:
+        """Names of the queues that these processes serve."""
+        return {worker.queue for p in processes for worker in self.owned.get(p.key, ())}
+
+
+def manager_for(kind: str, settings: Settings) -> Manager:
+    """The process manager that a target's first word names.
+
+    Raises:
+        UsageError: qctl does not know that manager.
+    """
+    if kind == "pm2":
+        from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only the manager in use is loaded
+
+        return Pm2(settings.pm2_home)
+    if kind == "qctl":
+        from qctl.manage.qctl import Qctl  # noqa: PLC0415
+
+        return Qctl(settings.state_home)
+    raise UsageError(
+        f"qctl cannot restart processes of {kind!r}",
+        why="it knows pm2 and qctl",
+        hint="name the target as pm2:NAME (see `pm2 ls`) or qctl:NAME (see `qctl worker list`)",
+    )
+
+
+def open_target(settings: Settings, text: str) -> Target:
+    """The target that ``text`` means: ``MANAGER:NAME`` or a name from ``[targets.NAME]``.
+
+    Raises:
+        NotFoundError: there is no such target; the message lists those there are.
+        UnreachableError: the manager does not run.
+    """
+    configured = {target.name: target for target in settings.targets}
+    process = configured[text].process if text in configured else text
+    kind, separator, name = process.partition(":")
+    if not separator or not name:
+        known = ", ".join(sorted(configured)) or "none are configured"
+        near = similar_names(text, configured)
+        raise NotFoundError(
+            f"no target {text!r}",
+            why=f"configured targets: {known}",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "a target is MANAGER:NAME, for example pm2:worker; `pm2 ls` shows the names",
+        )
+    manager = manager_for(kind, settings)
+    found = manager.find(name)
+    running = tuple(p for p in found if p.status not in {"stopped", "stopping"})
+    if not running:
+        status = found[0].status
+        raise FailedError(
+            f"{process} is {status}, so there is nothing to drain or restart",
+            hint=f"pm2 start {found[0].key}" if kind == "pm2" else "qctl worker list",
+        )
+    queues = {queue for t in settings.targets if t.process == process for queue in t.queues}
+    return Target(running[0].target, manager, running, tuple(sorted(queues)))
+
+
+def read_connections(
+    client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
+) -> Connections:
+    """Who is connected, and which of them these processes are.
+
+    Raises:
+        FailedError: Redis does not tell, and so no restart can be proved.
+    """
+    workers = list_workers(client, settings.prefix, db=db)
+    if workers is None:
+        what, hint = why_untold(settings.prefix, client)
+        why = "so qctl cannot prove that the new workers are connected"
+        raise FailedError(what, why=why, hint=hint)
+    found = holders(client, settings.prefix, workers, processes)
+    owned: dict[str, list[WorkerClient]] = {}
+    for worker in workers:
+        if worker.client_id in found:
+            owned.setdefault(found[worker.client_id].key, []).append(worker)
+    foreign: dict[str, list[ForeignWorker]] = {}
+    addresses = by_address(processes)
+    for address, name in list_foreign(client, settings.prefix, db):
+        if address in addresses:
+            foreign.setdefault(addresses[address].key, []).append(name)
+    return Connections(
+        tuple(workers),
+        {key: tuple(items) for key, items in owned.items()},
+        {key: tuple(items) for key, items in foreign.items()},
+    )

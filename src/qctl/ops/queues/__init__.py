@@ -1,0 +1,1 @@
+"""Queues as a whole: find, show, pause and resume them."""

@@ -1,0 +1,185 @@
+"""What deserves attention about a queue, in words, with the commands to type."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from qctl.ops.durations import duration
+from qctl.ops.processes.suggest import command
+from qctl.wire.read.snapshot import QueueSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark: one clause without a full stop, and the commands that look into it or mend it."""
+
+    text: str
+    commands: tuple[str, ...] = ()
+
+
+# Workers make the stalled check, each interval one of them; its key lives as long.
+NO_CHECK = (
+    "no stalled check has run lately, and with skipStalledCheck, or where jobs are fetched by "
+    "hand, none ever does"
+)
+# Of a pause whose note may be out of date.
+LATER_PAUSE = "by somebody else since then (its events do not show which)"
+BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
+
+
+def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
+    """Remarks on one queue, the most pressing first; none for a healthy queue.
+
+    Args:
+        workers: connected to it; None when that is unknown.
+    """
+    if queue.format == "bull":
+        return (BULL,)
+    found = (
+        paused(queue),
+        legacy_paused(queue),
+        stalled(queue, workers),
+        held_by_nobody_seen(queue, workers),
+        unserved(queue, workers),
+        limited(queue),
+        maxed(queue),
+    )
+    return tuple(note for note in found if note is not None)
+
+
+def paused(queue: QueueSnapshot) -> Note | None:
+    """Who paused it, or who is draining it."""
+    if queue.lease is not None:
+        return Note(f"{queue.lease} is at work on it now")
+    if not queue.paused:
+        return None
+    note = queue.pause_note
+    if queue.doubtful_note is not None:
+        text = f"paused by {queue.doubtful_note}, or {LATER_PAUSE}"
+    elif note is None:
+        text = "paused, and not through qctl"
+    elif note.is_temporary:
+        text = f"left paused by {note}, which no longer runs"
+    else:
+        text = f"paused by {note}"
+    return Note(text, (_command(queue, "resume"),))
+
+
+def legacy_paused(queue: QueueSnapshot) -> Note | None:
+    """Jobs where no worker looks for them."""
+    if queue.paused or not queue.legacy_paused:
+        return None
+    found = jobs(queue.legacy_paused, "is", "are")
+    text = (
+        f"{found} in BullMQ 5's list of paused jobs, which no worker reads: a resume fetches them"
+    )
+    return Note(text, (_command(queue, "resume"),))
+
+
+def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Jobs that nobody holds, and whether anybody puts them back."""
+    if not queue.counts.stalled:
+        return None
+    count = jobs(queue.counts.stalled, "has", "have")
+    look = _command(queue, "jobs list", "--state", "stalled")
+    commands = (look, _command(queue, "jobs retry-stalled"))
+    if workers == 0:
+        return Note(f"{count} stalled, and no worker is there to notice", commands)
+    clock = queue.stalled_clock
+    if not clock.ran_lately:
+        return Note(
+            f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}", commands
+        )
+    interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
+    text = f"workers check for that every {duration(interval_ms / 1000)}, the second check puts "
+    text += "it back" if queue.counts.stalled == 1 else "them back"
+    return Note(f"{count} stalled; {text}", commands)
+
+
+def held_by_nobody_seen(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Jobs with a lock whose worker is not connected, and when their locks run out."""
+    number = queue.counts.active - queue.counts.stalled
+    if workers != 0 or number <= 0:
+        return None
+    held = jobs(number, "is", "are")
+    return Note(
+        f"{held} held, and Redis lists no worker: theirs is closing, has died, or has "
+        "a name that is never listed; " + locks_end(queue.longest_lock_ms),
+        (_command(queue, "jobs retry-stalled", "--wait"),),
+    )
+
+
+def locks_end(longest_ms: int | None) -> str:
+    """Within how long locks that nobody renews are gone; None for never."""
+    if longest_ms is None:
+        return "a lock of theirs has no end, so nothing puts its job back until that key is deleted"
+    return f"locks that nobody renews run out within {duration(longest_ms / 1000)}"
+
+
+def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
+    """Jobs that nobody comes for."""
+    if workers != 0 or not (queue.backlog or queue.overdue):
+        return None
+    parts = [jobs(queue.backlog, "waits", "wait")] * bool(queue.backlog)
+    parts += [f"{jobs(queue.overdue, 'is', 'are')} delayed and overdue"] * bool(queue.overdue)
+    # Where a job has a lock, one may be there whose name Redis never lists.
+    is_held = queue.counts.active > queue.counts.stalled
+    seen = "Redis lists no worker" if is_held else "no worker is connected"
+    return Note(f"{', '.join(parts)}, and {seen}")
+
+
+def limited(queue: QueueSnapshot) -> Note | None:
+    """That a rate limit holds it back, or may do so, and for how long."""
+    limit = queue.rate_limit
+    if limit is None or limit.holds is False:
+        return None
+    left = duration(limit.left_ms / 1000)
+    if limit.holds is None:
+        # Each worker goes by its own limiter, so this matters only where jobs wait for one.
+        if not queue.backlog:
+            return None
+        counted = "some jobs are"
+        if limit.used is not None:
+            counted = jobs(limit.used, "is", "are")
+        return Note(
+            f"may be rate limited for another {left}: {counted} counted in this window, "
+            "and the maximum of its workers' limiter is not in Redis"
+        )
+    if limit.is_manual:
+        own = "" if limit.maximum is not None else "; workers without a limiter go on"
+        return Note(f"rate limited by hand for another {left}{own}")
+    return Note(
+        f"rate limited for another {left}: {limit.used:,} of {limit.maximum:,} jobs have started "
+        "in this window"
+    )
+
+
+def maxed(queue: QueueSnapshot) -> Note | None:
+    """That its global concurrency keeps jobs from being started."""
+    if queue.odd_concurrency is not None:
+        return Note(
+            f"its global concurrency is {queue.odd_concurrency!r} and no number: BullMQ fails on "
+            "every add and every fetch"
+        )
+    if not queue.is_maxed or not queue.backlog:
+        return None
+    waiting = jobs(queue.backlog, "waits", "wait")
+    if (queue.concurrency or 0) <= 0:
+        return Note(f"its global concurrency is {queue.concurrency}: no job can start, {waiting}")
+    stalled = queue.counts.stalled
+    by = f" ({jobs(stalled, 'of these has', 'of these have')} stalled)" if stalled else ""
+    active = jobs(queue.counts.active, "is", "are")
+    return Note(
+        f"its global concurrency of {queue.concurrency:,} is reached: {active} active{by}, "
+        f"{waiting}"
+    )
+
+
+def _command(queue: QueueSnapshot, verb: str, *options: str) -> str:
+    return command(queue.keys.prefix, verb, queue.keys.name, *options)
+
+
+def jobs(number: int, one: str, many: str) -> str:
+    """``1 job waits``, ``3 jobs wait``."""
+    return f"{number:,} job {one}" if number == 1 else f"{number:,} jobs {many}"

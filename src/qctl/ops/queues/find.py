@@ -1,0 +1,189 @@
+"""From queue names to queues: every command finds its queues here.
+
+A missing key must not look like an idle queue: a name that does not exist is an error, and so is a
+prefix that holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qctl.connection.connect import Client
+from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
+from qctl.ops.processes.suggest import command
+from qctl.similar import similar_names
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.discovery import discover, discover_within, prefixes_in_use
+from qctl.wire.read.info import read_upstream
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+
+if TYPE_CHECKING:
+    from qctl.ops.queues.names import Known
+
+_MOST_NAMED = 10
+# How long an error message may look for what was perhaps meant.
+_SUGGESTING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """What a prefix holds: queues that can be read, and the names of those that cannot with why."""
+
+    readable: tuple[QueueSnapshot, ...]
+    broken: tuple[tuple[str, ReplyError], ...] = ()
+
+    def raise_if_broken(self) -> None:
+        """To be called once the readable ones have been dealt with.
+
+        Raises:
+            PartialError: there are broken ones; it lists them.
+        """
+        if not self.broken:
+            return
+        first = self.broken[0][1]
+        lines = [f"{name!r}: {error.message}" for name, error in self.broken]
+        raise PartialError(
+            f"{len(self.broken)} of {len(self.broken) + len(self.readable)} queues cannot be read",
+            why=_listed(lines, "\n"),
+            hint=first.hint,
+        )
+
+
+def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
+    """The queues with these names, in their order, each once; read directly, without a scan.
+
+    Raises:
+        NotFoundError: one of them does not exist; the message names the nearest ones.
+        ReplyError: one of them cannot be read.
+    """
+    unique = list(dict.fromkeys(names))
+    found = []
+    missing = []
+    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
+    for name, snapshot in zip(unique, snapshots, strict=True):
+        if isinstance(snapshot, ReplyError):
+            raise snapshot
+        if snapshot is None:
+            missing.append(name)
+        else:
+            found.append(snapshot)
+    if missing:
+        raise _no_such_queue(client, prefix, missing)
+    return found
+
+
+def all_queues(client: Client, prefix: str, known: Known | None = None) -> Queues:
+    """Every queue under ``prefix``, by name.
+
+    Args:
+        known: names to use instead of a pass over all keys; those of queues that have gone do no
+            harm.
+
+    Raises:
+        NotFoundError: there is none; the message names the prefixes that hold queues.
+    """
+    readable = []
+    broken = []
+    names = discover(client, prefix) if known is None else known.names
+    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in names]) if names else []
+    for name, snapshot in zip(names, snapshots, strict=True):
+        if isinstance(snapshot, ReplyError):
+            broken.append((name, snapshot))
+        elif snapshot is not None:
+            readable.append(snapshot)
+    if not readable and not broken:
+        if known is not None and known.is_remembered:
+            # Those remembered have gone; there may be others.
+            return all_queues(client, prefix)
+        raise no_queues(client, prefix)
+    return Queues(tuple(readable), tuple(broken))
+
+
+def queues_named_or_all(
+    client: Client, prefix: str, names: Sequence[str], known: Known | None = None
+) -> Queues:
+    """The named queues, or without names every queue.
+
+    Raises:
+        NotFoundError, ReplyError: as ``find_queues`` and ``all_queues``.
+    """
+    if names:
+        return Queues(tuple(find_queues(client, prefix, names)))
+    return all_queues(client, prefix, known)
+
+
+def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> None:
+    """To be called before anything is written.
+
+    Raises:
+        RefusedError: one of the queues is Bull 3/4's; ``hint`` says what to do instead.
+    """
+    for snapshot in snapshots:
+        if snapshot.format == "bull":
+            raise RefusedError(
+                f"{snapshot.keys.name} is a queue of Bull 3 or 4",
+                why="qctl reads such queues but never writes to them",
+                hint=hint,
+            )
+
+
+def no_queues(client: Client, prefix: str) -> NotFoundError:
+    """The error for a prefix that holds no queue."""
+    return _empty_prefix(client, prefix, f"no queue exists under the prefix {prefix!r}")
+
+
+def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
+    names = ", ".join(repr(name) for name in missing[:_MOST_NAMED])
+    what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
+    try:
+        existing, is_complete = discover_within(client, prefix, _SUGGESTING_S)
+    except ReplyError:
+        # A user who may not SCAN can still be told what is missing.
+        return NotFoundError(what, why=f"under the prefix {prefix!r}")
+    if not existing and is_complete:
+        return _empty_prefix(client, prefix, f"{what}: no queue exists under the prefix {prefix!r}")
+    near = list(
+        dict.fromkeys(
+            match
+            for name in missing[:_MOST_NAMED]
+            for match in similar_names(name, existing, most=3, cutoff=0.5)
+        )
+    )
+    if near:
+        why = f"the nearest under the prefix {prefix!r}: {_listed([repr(name) for name in near])}"
+        return NotFoundError(what, why=why, hint=command(prefix, "status", near[0]))
+    why = f"the prefix {prefix!r} holds: {_listed([repr(name) for name in existing])}"
+    if not is_complete:
+        why = f"under the prefix {prefix!r}"
+    return NotFoundError(what, why=why, hint=command(prefix, "queues"))
+
+
+def _empty_prefix(client: Client, prefix: str, what: str) -> NotFoundError:
+    try:
+        prefixes, is_complete = prefixes_in_use(client, _SUGGESTING_S)
+    except ReplyError:
+        prefixes, is_complete = [], False
+    if prefixes:
+        listed = _listed([repr(prefix) for prefix in prefixes])
+        near = prefixes if len(prefixes) == 1 else similar_names(prefix, prefixes)
+        return NotFoundError(
+            what,
+            why=f"prefixes that hold queues: {listed}",
+            hint=command(near[0], "queues") if near else "name one of them with --prefix",
+        )
+    if (above := read_upstream(client)) is not None:
+        return NotFoundError(what, why=f"this Redis is {above}", hint="ask its master: --redis URL")
+    return NotFoundError(
+        what,
+        why="this Redis database holds no BullMQ queue at all" if is_complete else "",
+        hint="check --redis URL: the host, and the database number at its end",
+    )
+
+
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    shown = [*items[:_MOST_NAMED]]
+    if len(items) > _MOST_NAMED:
+        shown.append(f"… and {len(items) - _MOST_NAMED:,} more")
+    return separator.join(shown)

@@ -1,0 +1,134 @@
+"""Pause and resume queues, safely beside BullMQ 5 and 6 clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Client
+from qctl.errors import RefusedError
+from qctl.ops.queues.find import find_queues, require_bullmq
+from qctl.ops.queues.rights import require_rights
+from qctl.ops.queues.versions import require_safe_pause
+from qctl.wire.keys import QueueKeys
+from qctl.wire.notes import this_process
+from qctl.wire.read import rights
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.write.transitions import pause, resume
+
+_BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseResult:
+    """One queue after ``pause`` or ``resume``.
+
+    Args:
+        paused: whether it is paused now.
+        changed: whether this command changed that (or would, in a dry run).
+        active: jobs that were running at the time; a pause lets them go on.
+        moved: jobs brought back from BullMQ 5's paused list by a resume.
+        warnings: hazards that remain.
+    """
+
+    name: str
+    paused: bool
+    changed: bool
+    active: int
+    moved: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def pause_queues(
+    client: Client,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    db: int,
+    dry_run: bool = False,
+    mixed_versions: bool = False,
+) -> list[PauseResult]:
+    """Stop workers from taking jobs of these queues; running jobs go on.
+
+    Args:
+        db: the Redis database.
+        mixed_versions: also a queue on which BullMQ 5 and BullMQ 6 both work.
+
+    Raises:
+        NotFoundError: a queue does not exist; then none is paused.
+        RefusedError: one is Bull 3/4's, or of both lines of BullMQ, or this Redis user lacks a
+            right; then none is paused.
+    """
+    snapshots = find_queues(client, settings.prefix, names)
+    require_bullmq(snapshots, hint=_BULL_HINT)
+    mixed = require_safe_pause(client, snapshots, settings, db, accept=mixed_versions)
+    # What is paused must be resumed, too.
+    require_rights(
+        client, [s.keys for s in snapshots], rights.PAUSE, what="a pause with its resume"
+    )
+    holder = this_process("pause")
+    results = []
+    for snapshot in snapshots:
+        keys, changed = snapshot.keys, not snapshot.paused
+        if not dry_run:
+            changed = pause(client, keys, holder, claim=True, use_list=keys in mixed).changed
+        results.append(
+            PauseResult(
+                name=keys.name,
+                paused=True,
+                changed=changed,
+                active=snapshot.counts.active,
+                warnings=tuple(_warnings(snapshot, mixed)),
+            )
+        )
+    return results
+
+
+def _warnings(snapshot: QueueSnapshot, mixed: Mapping[QueueKeys, str]) -> Iterator[str]:
+    if snapshot.keys in mixed:
+        yield mixed[snapshot.keys]
+    if snapshot.lease is not None:
+        yield (
+            f"{snapshot.lease} is at work on {snapshot.keys.name}, and goes on; the queue stays "
+            "paused at its end"
+        )
+
+
+def resume_queues(
+    client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False, force: bool = False
+) -> list[PauseResult]:
+    """Let workers take jobs of these queues again, with every job that a BullMQ 5 pause set aside.
+
+    Args:
+        force: also a queue that a drain is at work on.
+
+    Raises:
+        NotFoundError: a queue does not exist; then none is resumed.
+        RefusedError: one is Bull 3/4's, or being drained; then none is resumed.
+    """
+    snapshots = find_queues(client, prefix, names)
+    require_bullmq(snapshots, hint=_BULL_HINT)
+    for snapshot in snapshots:
+        if snapshot.lease is not None and not force:
+            raise RefusedError(
+                f"queue {snapshot.keys.name} is being drained",
+                why=f"{snapshot.lease} holds its lease and resumes it when it is done",
+                hint="wait for it, stop it with Ctrl-C, or resume all the same with --force",
+            )
+    results = []
+    for snapshot in snapshots:
+        changed, moved = snapshot.paused, snapshot.legacy_paused
+        if not dry_run:
+            done = resume(client, snapshot.keys, force=force)
+            changed, moved = done.changed, done.moved
+        results.append(
+            PauseResult(
+                name=snapshot.keys.name,
+                paused=False,
+                changed=changed,
+                active=snapshot.counts.active,
+                moved=moved,
+            )
+        )
+    return results

@@ -1,0 +1,390 @@
+"""The state of queues and processes: what ``status`` shows.
+
+Reads only, in two round trips however many queues there are once their names are known, and with
+whatever the Redis user is allowed: what it may not see is None.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Address, Arg, Client
+from qctl.errors import ReplyError, is_outage
+from qctl.ops.queues.advice import Note, notes
+from qctl.ops.queues.find import Queues, queues_named_or_all
+from qctl.ops.queues.names import Known, Memory, run_id, server_id
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
+from qctl.wire.read.info import INFO_REPLICATION, product, upstream
+from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
+
+if TYPE_CHECKING:
+    from qctl.manage.protocol import ManagedProcess
+
+_PM2_TIMEOUT_S = 2.0
+_INFO = ("INFO", "server")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisInfo:
+    """The server; None when the user may not call INFO.
+
+    Args:
+        version: of the Redis that it is compatible with.
+        server: the product, ``Redis`` or ``Valkey`` for example, and ``server_version`` its own.
+        replica_of: of a replica, its master's ``host:port``: what it shows may be old.
+    """
+
+    url: str
+    version: str | None
+    mode: str | None
+    server: str | None = None
+    server_version: str | None = None
+    replica_of: str | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know about all that it shows."""
+        if self.replica_of is None:
+            return ()
+        return (
+            f"this Redis is a replica of {self.replica_of}: what it shows may be old, and workers "
+            "are connected to its master",
+        )
+
+    @property
+    def product(self) -> str:
+        """Name and version of the server for people; of an unknown version ``Redis ?``."""
+        return f"{self.server or 'Redis'} {self.server_version or self.version or '?'}"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitStatus:
+    """A window of a rate limit.
+
+    Args:
+        used: jobs that started in it; None for a limit set by hand, and where it cannot be read.
+        max: of the queue; None where only the workers know theirs.
+        left_s: until it ends, in seconds.
+        holds: whether no job starts before; None when that is unknown.
+    """
+
+    used: int | None
+    max: int | None
+    left_s: float
+    holds: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """One queue.
+
+    Args:
+        client_version: of BullMQ, by the last Queue object made.
+        paused_by: who paused it, if qctl did.
+        oldest_waiting_s: how long the job that has waited longest has done so, in seconds.
+        workers: connected ones; None when Redis does not tell.
+        legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
+        rate_limited_s: how long it still is rate limited, in seconds; None when it is not, or when
+            that is unknown (``rate_limit``).
+        rate_limit: the window in which jobs are counted now; None when there is none.
+        concurrency: how many jobs may be active at once over all workers; None for no limit.
+        is_maxed: whether that many are.
+        is_broken: what stands in its place is no number, and BullMQ's scripts fail.
+        overdue: delayed jobs that are due and that no worker has fetched yet.
+        notes: what deserves attention, with the commands to type.
+    """
+
+    name: str
+    prefix: str
+    format: str
+    client_version: str | None
+    paused: bool
+    paused_by: str | None
+    counts: Counts
+    oldest_waiting_s: float | None
+    schedulers: int
+    workers: int | None
+    paused_at: datetime | None
+    draining: bool
+    legacy_paused: int
+    rate_limited_s: float | None
+    rate_limit: RateLimitStatus | None
+    concurrency: int | None
+    is_maxed: bool
+    is_broken: bool
+    overdue: int
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """One process under a manager, and the queues whose workers run in it."""
+
+    target: str
+    key: str
+    pid: int | None
+    status: str
+    uptime_s: float | None
+    restarts: int
+    cpu_percent: float | None
+    rss_bytes: int | None
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The JSON of ``qctl status``.
+
+    Args:
+        queues_known_at: when the queues' names were looked for, if that was not now (``known``).
+    """
+
+    redis: RedisInfo
+    queues: tuple[QueueStatus, ...]
+    processes: tuple[ProcessStatus, ...]
+    queues_known_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A report, the queues behind it (some may be unreadable), and remarks on what failed."""
+
+    report: StatusReport
+    queues: Queues
+    remarks: tuple[str, ...]
+
+
+def inspect_queues(
+    client: Client, address: Address, settings: Settings, names: Sequence[str] = ()
+) -> Inspection:
+    """The named queues, or all under the prefix, with their workers and this host's processes.
+
+    Raises:
+        NotFoundError: a named queue does not exist, or without names the prefix holds none.
+        ReplyError: a named queue cannot be read.
+    """
+    memory = Memory(settings.state_home, address, settings.prefix)
+    known = None if names else memory.recall() or memory.look(client)
+    along = _Along(client)
+    queues = queues_named_or_all(along, settings.prefix, names, known)
+    if known is not None and known.is_remembered and known.server != along.server_id():
+        known = memory.look(client)
+        queues = queues_named_or_all(client, settings.prefix, names, known)
+    redis = along.redis(address)
+    workers = along.workers(settings.prefix, names if known is None else known.names, address.db)
+    if known is not None and known.is_remembered:
+        more = known.with_more(worker.queue for worker in workers or ())
+        if len(more.names) > len(known.names):
+            known = more
+            queues = queues_named_or_all(client, settings.prefix, names, known)
+    per_queue = None if workers is None else Counter(worker.queue for worker in workers)
+    processes, remarks = _processes(client, settings, workers or [])
+    remarks += redis.remarks
+    known_at = None
+    if known is not None and known.is_remembered:
+        known_at = datetime.fromtimestamp(known.passed_at_s, UTC)
+        remarks += (_remembered(known, memory),)
+    now_s = time.time()
+    statuses = tuple(
+        queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
+        for queue in queues.readable
+    )
+    return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
+
+
+def _remembered(known: Known, memory: Memory) -> str:
+    """What to know about names not looked for now; has the next pass made if it is due."""
+    if known.is_due:
+        memory.look_in_background()
+    return (
+        f"queues as of {known.age_s:.0f} s ago, and those that have workers: looking for others "
+        f"takes {known.took_s:.1f} s in this Redis; `qctl queues` does it now"
+    )
+
+
+class _Along:
+    """A client whose first pipeline also asks who the server is and who is connected.
+
+    That saves their round trips. The servers of a cluster are asked one by one, later.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._replies: list[Any] = []
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        return self._client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        if self._replies or len(self._client.masters()) > 1:
+            return self._client.pipeline(commands)
+        own = (_INFO, LIST_CLIENTS, INFO_REPLICATION)
+        (*self._replies,) = self._client.pipeline([*own, *commands])
+        replies, self._replies = self._replies[len(own) :], self._replies[: len(own)]
+        return replies
+
+    def masters(self) -> Sequence[Client]:
+        return self._client.masters()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def server_id(self) -> str:
+        """As ``known.server_id``."""
+        if not self._replies:
+            return server_id(self._client)
+        reply = self._replies[0]
+        return "" if isinstance(reply, ReplyError) else run_id(str(reply))
+
+    def redis(self, address: Address) -> RedisInfo:
+        if not self._replies:
+            return redis_info(self._client, address)
+        return _redis_info(self._replies[0], self._replies[2], address)
+
+    def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
+        """As ``list_workers``."""
+        if not self._replies:
+            return list_workers(self._client, prefix, names, db)
+        reply = self._replies[1]
+        if isinstance(reply, ReplyError):
+            if is_outage(reply):
+                raise reply
+            return None
+        found = parse_workers([str(reply)], prefix, names, db)
+        return found if found or upstream(self._replies[2]) is None else None
+
+
+def redis_info(client: Client, address: Address) -> RedisInfo:
+    info, replication = client.masters()[0].pipeline([_INFO, INFO_REPLICATION])
+    return _redis_info(info, replication, address)
+
+
+def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
+    if isinstance(reply, ReplyError):
+        # Denied to this user, or renamed away by a service.
+        if is_outage(reply):
+            raise reply
+        return RedisInfo(str(address), None, None)
+    fields = dict(line.split(":", 1) for line in str(reply).splitlines() if ":" in line)
+    version, mode = fields.get("redis_version"), fields.get("redis_mode")
+    above = upstream(replication)
+    return RedisInfo(
+        str(address), version, mode, *product(fields), None if above is None else above.master
+    )
+
+
+def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
+    """Workers of one queue; None when Redis does not tell."""
+    workers = list_workers(client, keys.prefix, [keys.name], db)
+    # Those of the prefix's other queues are among them.
+    return None if workers is None else sum(worker.queue == keys.name for worker in workers)
+
+
+def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
+    note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
+    return QueueStatus(
+        name=queue.keys.name,
+        prefix=queue.keys.prefix,
+        format=queue.format,
+        client_version=queue.client_version,
+        paused=queue.paused,
+        paused_by=str(note) if note and queue.paused else None,
+        counts=queue.counts,
+        oldest_waiting_s=(
+            None if oldest_ms is None else round(max(now_s - oldest_ms / 1000, 0), 3)
+        ),
+        schedulers=queue.schedulers,
+        workers=workers,
+        paused_at=moment(note.at_ms) if note and queue.paused else None,
+        draining=queue.lease is not None,
+        legacy_paused=queue.legacy_paused,
+        rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
+        rate_limit=_rate_limit(queue.rate_limit),
+        concurrency=queue.concurrency,
+        is_maxed=queue.is_maxed,
+        is_broken=queue.odd_concurrency is not None,
+        overdue=queue.overdue,
+        notes=notes(queue, workers),
+    )
+
+
+def _rate_limit(limit: RateLimit | None) -> RateLimitStatus | None:
+    if limit is None:
+        return None
+    used = None if limit.is_manual else limit.used
+    return RateLimitStatus(used, limit.maximum, limit.left_ms / 1000, limit.holds)
+
+
+def moment(epoch_ms: int) -> datetime | None:
+    """The time, aware; None for a number that is none."""
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None
+
+
+def _processes(
+    client: Client, settings: Settings, workers: Sequence[WorkerClient]
+) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
+    managed, remarks = managed_processes(settings)
+    if not managed:
+        return (), remarks
+    served: dict[str, set[str]] = {}
+    if workers:
+        from qctl.ops.processes.attribution import holders, queues_served  # noqa: PLC0415 - psutil, 30 ms
+
+        try:
+            served = queues_served(workers, holders(client, settings.prefix, workers, managed))
+        except Exception as error:
+            # Which process serves what is an extra; whatever the system denies must not hide Redis.
+            remarks += (f"cannot tell which process serves which queue: {error}",)
+    now_s = time.time()
+    return tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed), remarks
+
+
+def managed_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
+    """What PM2 and qctl run on this host, and remarks on why that cannot be told.
+
+    Never starts PM2.
+    """
+    processes, remarks = _pm2_processes(settings)
+    if not (settings.state_home / "workers").exists():
+        return processes, remarks
+    from qctl.manage.qctl import Qctl  # noqa: PLC0415 - only where there are some
+
+    return [*processes, *Qctl(settings.state_home).processes()], remarks
+
+
+def _pm2_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
+    if not (settings.pm2_home / "rpc.sock").exists():
+        return (), ()
+    try:
+        from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only where PM2 runs
+
+        return Pm2(settings.pm2_home, timeout_s=_PM2_TIMEOUT_S).processes(), ()
+    except Exception as error:
+        # The queues are in Redis: PM2's troubles must not hide them.
+        why = getattr(error, "why", "")
+        return (), (f"no processes shown: {error}" + (f" ({why})" if why else ""),)
+
+
+def _process_status(process: ManagedProcess, queues: set[str], now_s: float) -> ProcessStatus:
+    started = process.started_at_ms if process.pid else None
+    return ProcessStatus(
+        target=process.target,
+        key=process.key,
+        pid=process.pid,
+        status=process.status,
+        uptime_s=None if started is None else round(max(now_s - started / 1000, 0), 3),
+        restarts=process.restarts,
+        cpu_percent=process.cpu_percent,
+        rss_bytes=process.rss_bytes,
+        queues=tuple(sorted(queues)),
+    )

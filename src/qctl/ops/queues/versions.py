@@ -1,0 +1,149 @@
+"""Which lines of BullMQ work on a queue, and whether a pause is safe with all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Client
+from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
+from qctl.manage.packages import installed_bullmq
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes.suggest import command
+from qctl.wire.jobs import number
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import list_workers
+from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.read.versions import Traces, of_other_libraries, read_traces
+
+# Older traces may be from before an update.
+LATELY_MS = 600_000
+
+
+def installed_by_queue(
+    served: Mapping[ManagedProcess, Collection[str]],
+) -> dict[str, list[tuple[str, str]]]:
+    """By queue: the processes that serve it, each with the BullMQ that it has installed."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for process, names in served.items():
+        version = installed_bullmq(process)
+        for name in names if version is not None else ():
+            found.setdefault(name, []).append((process.target, str(version)))
+    return found
+
+
+def _installed(
+    client: Client, settings: Settings, db: int, names: Collection[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """The same for all processes of this host that are seen to serve these queues.
+
+    None where that cannot be read: the other traces are in Redis, and a pause must not fail for it.
+
+    Raises:
+        UnreachableError: Redis is away.
+    """
+    from qctl.ops.processes.attribution import holders, queues_served, serving  # noqa: PLC0415 - psutil
+    from qctl.ops.queues.status import managed_processes  # noqa: PLC0415 - most of status
+
+    try:
+        processes, _ = managed_processes(settings)
+        if not processes:
+            return {}
+        workers = list_workers(client, settings.prefix, names, db) or ()
+        connected = queues_served(workers, holders(client, settings.prefix, workers, processes))
+    except UnreachableError:
+        raise
+    except Exception as error:
+        # psutil raises what it likes.
+        if isinstance(error, ReplyError) and is_outage(error):
+            raise
+        return {}
+    return installed_by_queue(serving(processes, connected, settings.targets, names))
+
+
+def version_signs(
+    snapshot: QueueSnapshot, traces: Traces, installed: Sequence[tuple[str, str]] = ()
+) -> dict[int, list[str]]:
+    """What shows BullMQ 5 and BullMQ 6 at work on a queue.
+
+    Args:
+        installed: processes that serve it, each with the version that it has installed.
+    """
+    signs: dict[int, list[str]] = {5: [], 6: []}
+    found = {f"{target} has {version}": version for target, version in installed}
+    if snapshot.client_version:
+        last = snapshot.client_version
+        found[f"its last Queue object was of {last}"] = last
+    for text, version in found.items():
+        major = number(version.partition(".")[0])
+        if major in signs:
+            signs[major].append(text)
+    if traces.debounced:
+        signs[5].append("debounced events")
+    if traces.next_ids:
+        signs[5].append("a worker that ran schedules")
+    in_wait = snapshot.counts.waiting - snapshot.legacy_paused
+    by_qctl = any((snapshot.pause_note, snapshot.doubtful_note, snapshot.lease))
+    # A pause by qctl puts all jobs into one list: jobs in both are from clients of two lines.
+    if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
+        signs[5].append("jobs in the paused list")
+    if snapshot.paused and in_wait and (snapshot.legacy_paused or not by_qctl):
+        signs[6].append("jobs in wait although it is paused")
+    return signs
+
+
+def require_safe_pause(
+    client: Client,
+    snapshots: Sequence[QueueSnapshot],
+    settings: Settings,
+    db: int,
+    *,
+    accept: bool = False,
+) -> dict[QueueKeys, str]:
+    """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
+
+    The one line adds jobs where a resume by BullMQ 5 does not look (wire format 10.2). A queue that
+    is paused already is not refused: a pause by qctl can only bring its jobs together.
+
+    Args:
+        settings: whose process managers tell what is installed.
+        db: the Redis database.
+        accept: pause them all the same.
+
+    Returns:
+        the queues that are accepted, each with a warning; in these, jobs belong in the paused list.
+
+    Raises:
+        RefusedError: both lines work on one, and ``accept`` is False.
+    """
+    running = [snapshot for snapshot in snapshots if not snapshot.paused]
+    if not running:
+        return {}
+    queues = [snapshot.keys for snapshot in running]
+    installed = _installed(client, settings, db, [keys.name for keys in queues])
+    traces = read_traces(client, queues, int(time.time() * 1000) - LATELY_MS)
+    others = of_other_libraries(client, queues)
+    warnings = {}
+    for snapshot in running:
+        keys = snapshot.keys
+        signs = version_signs(snapshot, traces[keys], installed.get(keys.name, ()))
+        if not (signs[5] and signs[6]) or keys in others:
+            continue
+        both = (
+            f"{keys.name}: BullMQ 5 ({'; '.join(signs[5])}) and BullMQ 6 ({'; '.join(signs[6])}) "
+            "both work on it"
+        )
+        if not accept:
+            raise RefusedError(
+                f"{both}, so a pause can lose jobs",
+                why="a resume by BullMQ 5 loses what BullMQ 6 has added since the pause",
+                hint="bring its producers and workers to one version, or add --mixed-versions and "
+                "resume it with qctl only",
+            )
+        resume = command(keys.prefix, "resume", keys.name)
+        warnings[keys] = (
+            f"{both}: resume it with qctl only ({resume}). A resume by BullMQ 5 loses what BullMQ "
+            "6 has added since the pause"
+        )
+    return warnings

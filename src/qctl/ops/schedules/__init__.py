@@ -1,0 +1,1 @@
+"""Job schedulers as operators see them."""

@@ -1,0 +1,290 @@
+"""Job schedulers: what they are, and whether they live (wire format 6).
+
+A scheduler lives in its pending job: the worker that fetches it makes the next one. Where that job
+is gone, nothing will ever run again, whatever the scheduler's record says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from qctl.connection.connect import Client
+from qctl.errors import NotFoundError, QctlError
+from qctl.ops.processes.suggest import command
+from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
+from qctl.ops.queues.status import moment
+from qctl.similar import similar_names
+from qctl.wire.jobs import number, parse_job
+from qctl.wire.keys import QueueKeys
+from qctl.wire.schedulers import scheduling
+from qctl.wire.schedulers.cron import next_time_ms
+from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
+
+# Due times of a pattern that are counted or listed.
+MOST_SKIPPED = 1000
+UPCOMING = 5
+# An idle worker may take so long to notice (wire format 7.3).
+PATIENCE_MS = 5000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A scheduler, or a legacy repeatable job.
+
+    Args:
+        kind: ``scheduler``, or ``legacy`` for what BullMQ 5's ``add(…, {repeat})`` made.
+        name: of its jobs.
+        pattern, every_ms: exactly one is set; both are None for a record that says neither.
+        tz: of the pattern; None for that of whoever makes the next job.
+        state: ``ok``; ``running``: its last job runs, the next one is about to be made;
+            ``overdue``: the pending job was due 5 s ago, and nobody has taken it; ``ended``: its
+            limit or end is reached; ``dead``: there is no pending job, so it never runs again;
+            ``unknown``.
+        next_at: when the pending job is due, or was.
+        pending_id, pending_state: that job, and where it stands; None: nowhere.
+        iterations: jobs made so far; None for a legacy one.
+        limit: at most so many.
+        last_run_at: when the job before the pending one was started; None when it never was, or
+            the scheduler was changed since.
+        skipped: due times that have passed besides the pending one's; they are not made up for.
+            At most 1000 are counted; None when they cannot be told.
+        data, opts: the template of its jobs; of a legacy one those of the pending job.
+    """
+
+    queue: str
+    id: str
+    kind: str
+    name: str
+    pattern: str | None
+    every_ms: int | None
+    tz: str | None
+    offset_ms: int
+    state: str
+    next_at: datetime | None
+    pending_id: str
+    pending_state: str | None
+    iterations: int | None
+    limit: int | None
+    last_run_at: datetime | None
+    skipped: int | None
+    start_at: datetime | None
+    end_at: datetime | None
+    data: Any
+    opts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleDetail(Schedule):
+    """One in full; ``upcoming_at`` are its next due times, if all goes well."""
+
+    upcoming_at: tuple[datetime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleList:
+    """The JSON of ``schedules list``."""
+
+    schedules: tuple[Schedule, ...]
+
+
+def list_schedules(
+    client: Client, prefix: str, names: Sequence[str] = ()
+) -> tuple[ScheduleList, Queues]:
+    """The schedulers of the named queues, or of all under the prefix: the next due first.
+
+    Raises:
+        NotFoundError: a queue does not exist.
+    """
+    queues = queues_named_or_all(client, prefix, names)
+    now_ms = _now_ms()
+    found = [
+        _schedule(snapshot.keys, entry, now_ms)
+        for snapshot in queues.readable
+        if snapshot.schedulers
+        for entry in read_registered(client, snapshot.keys)
+    ]
+    found.sort(key=lambda schedule: (schedule.next_at or _EPOCH, schedule.queue, schedule.id))
+    return ScheduleList(tuple(found)), queues
+
+
+def show_schedule(client: Client, prefix: str, queue: str, scheduler_id: str) -> ScheduleDetail:
+    """One in full.
+
+    Raises:
+        NotFoundError: no such queue or scheduler.
+    """
+    (snapshot,) = find_queues(client, prefix, [queue])
+    _, schedule = find_schedule(client, snapshot.keys, scheduler_id)
+    fields = {name: getattr(schedule, name) for name in Schedule.__slots__}
+    upcoming = () if schedule.state in {"dead", "ended"} else tuple(_upcoming(schedule))
+    return ScheduleDetail(**fields, upcoming_at=upcoming)
+
+
+def find_schedule(
+    client: Client, keys: QueueKeys, scheduler_id: str
+) -> tuple[Registered, Schedule]:
+    """One as Redis has it, and as operators see it.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    entry = read_one(client, keys, scheduler_id)
+    if entry is None:
+        raise _no_such_scheduler(client, keys, scheduler_id)
+    return entry, _schedule(keys, entry, _now_ms())
+
+
+def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
+    known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MOST_SKIPPED)]
+    near = similar_names(scheduler_id, known, most=3, cutoff=0.5) or known[:_MOST_NAMED]
+    why = f"it has: {', '.join(map(repr, near))}" if near else "it has none"
+    return NotFoundError(
+        f"queue {keys.name!r} has no scheduler {scheduler_id!r}",
+        why=why,
+        hint=command(keys.prefix, "schedules", "list", keys.name),
+    )
+
+
+def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
+    record, pending, scheduler = entry.record, entry.pending, entry.scheduler
+    job = parse_job(pending.id, pending.fields)
+    repeat = job.opts.get("repeat")
+    repeat = repeat if isinstance(repeat, dict) else {}
+    legacy = _parts_of_key(entry.id) if scheduler is None and not record else {}
+    every_ms = number(record.get("every") or repeat.get("every") or legacy.get("every"))
+    pattern = record.get("pattern") or repeat.get("pattern") or legacy.get("pattern")
+    tz = record.get("tz") or repeat.get("tz") or legacy.get("tz") or None
+    limit = number(record.get("limit") or repeat.get("limit"))
+    end_ms = number(record.get("endDate") or repeat.get("endDate") or legacy.get("endDate"))
+    count = number(repeat.get("count"))
+    has_ended = (
+        (limit is not None and max(count or 0, scheduler.iterations if scheduler else 0) >= limit)
+        or (end_ms is not None and now_ms > end_ms)
+        or (end_ms is not None and _is_beyond(entry.next_ms, every_ms, pattern, tz, end_ms))
+    )
+    # An id without a hash is dropped by whoever comes upon it.
+    place = pending.state if pending.fields or pending.state == "unknown" else None
+    state = _state(place, now_ms - entry.next_ms > PATIENCE_MS, has_ended)
+    return Schedule(
+        queue=keys.name,
+        id=entry.id,
+        kind="legacy" if scheduler is None else "scheduler",
+        name=record.get("name") or job.name or legacy.get("name", entry.id),
+        pattern=None if every_ms is not None else pattern,
+        every_ms=every_ms,
+        tz=tz,
+        offset_ms=number(record.get("offset")) or 0,
+        state=state,
+        next_at=moment(entry.next_ms),
+        pending_id=pending.id,
+        pending_state=pending.state,
+        iterations=None if scheduler is None else scheduler.iterations,
+        limit=limit,
+        last_run_at=_last_run_at(pending.state, job.processed_on_ms, job.timestamp_ms, count),
+        skipped=_skipped(state, entry.next_ms, every_ms, pattern, tz, now_ms),
+        start_at=_at(number(record.get("startDate") or repeat.get("startDate"))),
+        end_at=_at(end_ms),
+        data=job.data if scheduler is None else scheduler.data,
+        opts=scheduling.lasting_options(job.opts) if scheduler is None else scheduler.opts,
+    )
+
+
+def _state(pending: str | None, is_late: bool, has_ended: bool) -> str:
+    if pending == "unknown":
+        return "unknown"
+    if pending == "active":
+        return "running"
+    if pending in ALIVE:
+        return "overdue" if is_late else "ok"
+    return "ended" if has_ended else "dead"
+
+
+def _is_beyond(
+    last_ms: int, every_ms: int | None, pattern: str | None, tz: str | None, end_ms: int
+) -> bool:
+    """Whether the due time after the last is later than the end."""
+    if every_ms is not None:
+        return last_ms + every_ms > end_ms
+    return pattern is not None and next(_due_times(pattern, tz, last_ms), end_ms + 1) > end_ms
+
+
+def _last_run_at(
+    state: str | None, processed_on_ms: int | None, made_ms: int | None, count: int | None
+) -> datetime | None:
+    if processed_on_ms is not None and state not in {"delayed", "waiting", "prioritized"}:
+        return _at(processed_on_ms)
+    # The pending job was made when the one before it was fetched.
+    return _at(made_ms) if count is not None and count > 1 else None
+
+
+def _skipped(
+    state: str, next_ms: int, every_ms: int | None, pattern: str | None, tz: str | None, now_ms: int
+) -> int | None:
+    if state != "overdue":
+        return 0 if state in {"ok", "running", "ended"} else None
+    if every_ms:
+        return min(max(now_ms - next_ms, 0) // every_ms, MOST_SKIPPED)
+    if pattern is None:
+        return None
+    count = 0
+    for due_ms in _due_times(pattern, tz, next_ms):
+        if due_ms > now_ms or count == MOST_SKIPPED:
+            return count
+        count += 1
+    # The pattern or its zone is not understood here, or it has no further time.
+    return count or None
+
+
+def _upcoming(schedule: Schedule) -> Iterator[datetime]:
+    if schedule.next_at is None:
+        return
+    yield schedule.next_at
+    first_ms = (schedule.next_at - _EPOCH) // timedelta(milliseconds=1)
+    times: Iterator[int] = iter(())
+    if schedule.every_ms:
+        step = schedule.every_ms
+        times = (first_ms + n * step for n in range(1, UPCOMING))
+    elif schedule.pattern:
+        times = _due_times(schedule.pattern, schedule.tz, first_ms)
+    left = UPCOMING
+    if schedule.limit is not None and schedule.iterations is not None:
+        left = min(left, max(schedule.limit - schedule.iterations, 0) + 1)
+    for _, due_ms in zip(range(left - 1), times, strict=False):
+        due = _at(due_ms)
+        if due is None or (schedule.end_at is not None and due > schedule.end_at):
+            return
+        yield due
+
+
+def _due_times(pattern: str, tz: str | None, after_ms: int) -> Iterator[int]:
+    """The due times of a pattern; none if it is not understood here."""
+    try:
+        while (due_ms := next_time_ms(pattern, tz, after_ms)) is not None:
+            yield due_ms
+            after_ms = due_ms
+    except QctlError:
+        return
+
+
+def _parts_of_key(key: str) -> dict[str, str]:
+    """What a key of very old versions tells: ``name:id:endDate:tz:suffix``."""
+    if not scheduling.is_legacy_key(key):
+        return {}
+    name, _, end, tz, suffix = key.split(":", 4)
+    when = "every" if suffix.isdecimal() else "pattern"
+    return {"name": name, "endDate": end, "tz": tz, when: suffix}
+
+
+def _at(epoch_ms: int | None) -> datetime | None:
+    return None if epoch_ms is None else moment(epoch_ms)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
