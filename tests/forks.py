@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from qctl.runtime.queue import Queue
+from qctl.runtime.api.queue import Queue
 from qctl.wire.write.adding import NewJob
 
 

@@ -126,7 +126,7 @@ def test_ground_floor_order() -> None:
         ("wire", "ops.queues.status", "status"),
         ("manage", "wire.keys", "QueueKeys"),
         ("manage", "connect", "connect"),
-        ("ops", "runtime.worker", "Worker"),
+        ("ops", "runtime.api.worker", "Worker"),
         ("runtime", "ops.queues.status", "status"),
         ("ops", "output.table", "table"),
         ("output", "wire.read.snapshot", "read_snapshots"),

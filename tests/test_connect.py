@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from qctl.connection.connect import Address, Client, connect, parse_url
 from qctl.connection.socket_client import MAX_PIPELINE, encode
 from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError, UsageError
-from qctl.runtime.connection import AsyncConnection
+from qctl.runtime.loop.connection import AsyncConnection
 from tests.servers import RedisServer, free_port
 
 # URLs

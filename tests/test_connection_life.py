@@ -14,7 +14,7 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
-from qctl.runtime.queue import Queue
+from qctl.runtime.api.queue import Queue
 from qctl.wire import scripts
 from qctl.wire.jobs import pairs
 from qctl.wire.write.adding import NewJob

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from qctl.runtime.queue import AsyncQueue, Queue
+from qctl.runtime.api.queue import AsyncQueue, Queue
 from qctl.wire.write.adding import NewJob
 
 PORT, JOBS, BULK = map(int, sys.argv[1:4])

@@ -7,34 +7,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qctl.runtime.job import Job, SyncJob
-    from qctl.runtime.options import RateLimit
-    from qctl.runtime.outcomes import RateLimited, RetryLater, UnrecoverableError, WaitForChildren
-    from qctl.runtime.queue import AsyncQueue, Queue
-    from qctl.runtime.worker import Worker
+    from qctl.runtime.api.queue import AsyncQueue, Queue
+    from qctl.runtime.api.worker import Worker
+    from qctl.runtime.job.job import Job, SyncJob
+    from qctl.runtime.job.outcomes import (
+        RateLimited,
+        RetryLater,
+        UnrecoverableError,
+        WaitForChildren,
+    )
+    from qctl.runtime.loop.options import RateLimit
     from qctl.wire.options import Backoff, Dedup, Keep, OnFailure, Parent
     from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
 # The command line must not pay for the runtime: each name is loaded when it is first used.
 _MODULES = {
     "AddedJob": "wire.write.adding",
-    "AsyncQueue": "runtime.queue",
+    "AsyncQueue": "runtime.api.queue",
     "Backoff": "wire.options",
     "Dedup": "wire.options",
     "FlowJob": "wire.write.adding",
-    "Job": "runtime.job",
+    "Job": "runtime.job.job",
     "Keep": "wire.options",
     "NewJob": "wire.write.adding",
     "OnFailure": "wire.options",
     "Parent": "wire.options",
-    "Queue": "runtime.queue",
-    "RateLimit": "runtime.options",
-    "RateLimited": "runtime.outcomes",
-    "RetryLater": "runtime.outcomes",
-    "SyncJob": "runtime.job",
-    "UnrecoverableError": "runtime.outcomes",
-    "WaitForChildren": "runtime.outcomes",
-    "Worker": "runtime.worker",
+    "Queue": "runtime.api.queue",
+    "RateLimit": "runtime.loop.options",
+    "RateLimited": "runtime.job.outcomes",
+    "RetryLater": "runtime.job.outcomes",
+    "SyncJob": "runtime.job.job",
+    "UnrecoverableError": "runtime.job.outcomes",
+    "WaitForChildren": "runtime.job.outcomes",
+    "Worker": "runtime.api.worker",
 }
 
 __all__ = [

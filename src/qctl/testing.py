@@ -27,8 +27,8 @@ from typing import Any, Self
 from qctl.connection.connect import Client, connect
 from qctl.errors import TimedOutError, UsageError
 from qctl.extras import install_command
-from qctl.runtime.queue import Queue
-from qctl.runtime.worker import Worker
+from qctl.runtime.api.queue import Queue
+from qctl.runtime.api.worker import Worker
 from qctl.wire.jobs import pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.adding import NewJob

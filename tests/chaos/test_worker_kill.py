@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from qctl.runtime.slots import MOST_CRASHES
+from qctl.runtime.processes.slots import MOST_CRASHES
 from qctl.wire.read.heartbeats import read_all
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import MasterLab

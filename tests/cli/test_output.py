@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.runtime.queue import Queue
+from qctl.runtime.api.queue import Queue
 
 FULL = Path("/dev/full")
 

@@ -14,7 +14,7 @@ import pytest
 
 from qctl.cli.worker_options import parse_endpoint, parse_size
 from qctl.errors import UsageError
-from qctl.runtime.background import MOST_LOG_BYTES
+from qctl.runtime.processes.background import MOST_LOG_BYTES
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import QCTL, MasterLab
 from tests.servers import free_port, wait_until

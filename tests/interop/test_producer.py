@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client
-from qctl.runtime.queue import Queue
+from qctl.runtime.api.queue import Queue
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep, Parent

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qctl.connection.connect import Client
 from qctl.errors import QctlError
-from qctl.runtime.queue import Queue
+from qctl.runtime.api.queue import Queue
 from qctl.wire.jobs import pairs
 from qctl.wire.options import Backoff, Dedup, Keep, Parent
 from qctl.wire.write.adding import AddedJob, FlowJob

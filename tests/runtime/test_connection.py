@@ -11,8 +11,8 @@ import pytest
 
 from qctl.connection.connect import Client, parse_url
 from qctl.errors import ReplyError, UnreachableError
-from qctl.runtime import connection as module
-from qctl.runtime.connection import AsyncConnection
+from qctl.runtime.loop import connection as module
+from qctl.runtime.loop.connection import AsyncConnection
 from qctl.wire.scripts import ScriptCall
 from tests.servers import RedisServer, free_port
 

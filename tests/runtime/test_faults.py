@@ -15,7 +15,7 @@ import pytest
 from qctl import Job, Queue, RateLimited, Worker
 from qctl.connection.connect import Arg, Client, connect
 from qctl.errors import UnreachableError, UsageError
-from qctl.runtime.engine import Engine
+from qctl.runtime.loop.engine import Engine
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.servers import RedisServer, wait_until

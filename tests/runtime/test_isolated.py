@@ -16,7 +16,7 @@ import pytest
 from qctl import AsyncQueue, Queue, UnrecoverableError, Worker
 from qctl.connection.connect import Client
 from qctl.errors import UsageError
-from qctl.runtime.job import SyncJob
+from qctl.runtime.job.job import SyncJob
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.servers import wait_until

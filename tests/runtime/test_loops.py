@@ -15,8 +15,8 @@ import pytest
 
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.errors import UsageError
-from qctl.runtime.connection import AsyncConnection
-from qctl.runtime.queue import AsyncQueue
+from qctl.runtime.api.queue import AsyncQueue
+from qctl.runtime.loop.connection import AsyncConnection
 from tests.servers import RedisServer, wait_until
 
 WAIT = "bull:q:wait"

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from qctl.errors import UsageError
-from qctl.runtime.child import LATE_S, is_late
-from qctl.runtime.messages import check_app
-from qctl.runtime.worker import WorkerState
+from qctl.runtime.api.worker import WorkerState
+from qctl.runtime.handlers.messages import check_app
+from qctl.runtime.processes.child import LATE_S, is_late
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import MasterLab
 from tests.servers import wait_until

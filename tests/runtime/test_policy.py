@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.runtime.policy import KEEP_ALL, UnknownBackoffError, backoff_s, keep_rule, policy_of
+from qctl.runtime.job.policy import KEEP_ALL, UnknownBackoffError, backoff_s, keep_rule, policy_of
 
 ERROR = RuntimeError("why")
 jitters = st.floats(0.01, 1)

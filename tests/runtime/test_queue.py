@@ -12,7 +12,7 @@ import pytest
 
 from qctl.connection.connect import Client
 from qctl.errors import NotFoundError, UnreachableError, UsageError
-from qctl.runtime.queue import AsyncQueue, Queue
+from qctl.runtime.api.queue import AsyncQueue, Queue
 from qctl.wire.options import Parent
 from qctl.wire.write.adding import FlowJob, NewJob
 from tests.wire.build import Q, events, job, row

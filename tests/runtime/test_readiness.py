@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from qctl.errors import FailedError
-from qctl.runtime import health
-from qctl.runtime.readiness import Notifier
+from qctl.runtime.processes import health
+from qctl.runtime.processes.readiness import Notifier
 from tests.runtime import master_lab as labs
 from tests.runtime.master_lab import MasterLab
 from tests.servers import free_port, wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.runtime.sharing import OFFERED_EVERY, PAUSE_S, Places
+from qctl.runtime.loop.sharing import OFFERED_EVERY, PAUSE_S, Places
 
 
 def test_one_job_of_a_few_leaves_its_place() -> None:

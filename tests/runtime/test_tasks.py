@@ -12,9 +12,9 @@ import pytest
 
 from qctl import Worker
 from qctl.errors import UsageError
-from qctl.runtime.job import Job
-from qctl.runtime.tasks import Call, Tasks, TaskSpec, in_thread, wrap
-from qctl.runtime.threads import Threads
+from qctl.runtime.handlers.tasks import Call, Tasks, TaskSpec, in_thread, wrap
+from qctl.runtime.handlers.threads import Threads
+from qctl.runtime.job.job import Job
 
 
 class NoLink:

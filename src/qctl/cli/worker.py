@@ -56,7 +56,7 @@ def run(
     import asyncio  # noqa: PLC0415 - 30 ms that other commands need not pay
 
     from qctl.runtime import logs  # noqa: PLC0415
-    from qctl.runtime.master import Master  # noqa: PLC0415
+    from qctl.runtime.processes.master import Master  # noqa: PLC0415
 
     options = make_options(
         apps, processes, grace, max_jobs, max_rss, reload, health_port, log_format
@@ -88,7 +88,7 @@ def start(
     """
     from qctl.manage.state import Folder  # noqa: PLC0415
     from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.runtime.background import run_in_background  # noqa: PLC0415
+    from qctl.runtime.processes.background import run_in_background  # noqa: PLC0415
 
     options = make_options(
         apps, processes, grace, max_jobs, max_rss, reload, health_port, log_format, name

@@ -11,7 +11,7 @@ from qctl.cli.frame import Environment
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.runtime.master import MasterOptions
+    from qctl.runtime.processes.master import MasterOptions
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
@@ -70,8 +70,8 @@ def make_options(
         UsageError: a part of it is malformed.
     """
     from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.runtime.master import MasterOptions  # noqa: PLC0415
-    from qctl.runtime.messages import check_app  # noqa: PLC0415
+    from qctl.runtime.handlers.messages import check_app  # noqa: PLC0415
+    from qctl.runtime.processes.master import MasterOptions  # noqa: PLC0415
 
     for spec in apps:
         check_app(spec)

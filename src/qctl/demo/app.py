@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from qctl.demo.record import RECORD_FILE, write
-from qctl.runtime.job import Job, SyncJob
-from qctl.runtime.tasks import Call
-from qctl.runtime.worker import Worker
+from qctl.runtime.api.worker import Worker
+from qctl.runtime.handlers.tasks import Call
+from qctl.runtime.job.job import Job, SyncJob
 
 QUEUE = "emails"
 CONCURRENCY = 4

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from qctl.demo.app import QUEUE
-from qctl.runtime.queue import Queue
+from qctl.runtime.api.queue import Queue
 from qctl.wire.options import Backoff
 from qctl.wire.write.adding import NewJob
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError
+from qctl.runtime.api.worker import Worker
 from qctl.runtime.logs import Log
-from qctl.runtime.worker import Worker
 from qctl.wire.read import heartbeats
 from qctl.wire.read.heartbeats import Heartbeat
 

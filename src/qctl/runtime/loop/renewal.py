@@ -12,7 +12,7 @@ import time
 
 from qctl.connection.connect import Client
 from qctl.errors import QctlError
-from qctl.runtime.engine import Engine
+from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts
 from qctl.wire.write import worker_calls as working
 

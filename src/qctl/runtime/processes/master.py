@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
-from qctl.runtime import health
+from qctl.runtime.handlers.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.logs import Log
-from qctl.runtime.messages import SILENT_AFTER_S, Orders
-from qctl.runtime.process import ChildProcess
-from qctl.runtime.readiness import Notifier
-from qctl.runtime.recover import recover
-from qctl.runtime.slots import NotReadyError, Slot, in_one_line
+from qctl.runtime.processes import health
+from qctl.runtime.processes.process import ChildProcess
+from qctl.runtime.processes.readiness import Notifier
+from qctl.runtime.processes.recover import recover
+from qctl.runtime.processes.slots import NotReadyError, Slot, in_one_line
 
 # After the end of a child's grace, for it to cancel, give back and go; then it is killed. A child
 # ends itself somewhat later, should there be no master any more.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qctl.manage.last_words import error_first
-from qctl.runtime.messages import ORDERS_VARIABLE, ChildState, Held, Orders, line, parse
+from qctl.runtime.handlers.messages import ORDERS_VARIABLE, ChildState, Held, Orders, line, parse
 
 _TAIL_BYTES = 8192
 # After its end, for what it has written to be read.
@@ -83,7 +83,7 @@ class ChildProcess:
         try:
             orders = replace(orders, channel=passed[0], stderr=passed[1])
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "qctl.runtime.child"),
+                *(sys.executable, "-m", "qctl.runtime.processes.child"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=write_end,
                 env={**environ, ORDERS_VARIABLE: orders.to_json()},

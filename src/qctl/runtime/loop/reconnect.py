@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from qctl.connection import slot_moves as moving
 from qctl.errors import QctlError, ReplyError, UnreachableError
-from qctl.runtime.job import Job
+from qctl.runtime.job.job import Job
 from qctl.wire.jobs import typed
 from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls as working
 
 if TYPE_CHECKING:
-    from qctl.runtime.engine import Engine
+    from qctl.runtime.loop.engine import Engine
 
 # First and longest pause between attempts, in seconds.
 RECONNECT_S = (0.05, 3.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import UsageError
-from qctl.runtime.messages import check_app
-from qctl.runtime.worker import Worker
+from qctl.runtime.api.worker import Worker
+from qctl.runtime.handlers.messages import check_app
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:

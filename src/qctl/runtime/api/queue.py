@@ -16,8 +16,8 @@ from typing import Any, Self, Unpack
 
 from qctl.config.settings import load_settings
 from qctl.connection.connect import Client, connect
-from qctl.runtime.connection import AsyncConnection
-from qctl.runtime.loops import LoopConnections
+from qctl.runtime.loop.clients import LoopConnections
+from qctl.runtime.loop.connection import AsyncConnection
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobKeywords, JobOptions

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from qctl.errors import ExitStatus, FailedError
 from qctl.runtime.logs import Log
-from qctl.runtime.process import ChildProcess
+from qctl.runtime.processes.process import ChildProcess
 
 READY_TIMEOUT_S = 60.0
 # Deaths before it was ready, in a row, that make a crash loop.

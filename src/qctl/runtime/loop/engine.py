@@ -20,14 +20,14 @@ from typing import Any, Protocol
 from qctl.connection import slot_moves as moving
 from qctl.connection.connect import Address, Arg
 from qctl.errors import QctlError, ReplyError, UnreachableError, is_outage
-from qctl.runtime.connection import AsyncConnection
-from qctl.runtime.job import Job
-from qctl.runtime.listener import Listener
+from qctl.runtime.job.job import Job
 from qctl.runtime.logs import Log
-from qctl.runtime.options import WorkerOptions
-from qctl.runtime.reconnect import RECONNECT_S, Recovery
-from qctl.runtime.sharing import Places
-from qctl.runtime.stalled import check_stalled
+from qctl.runtime.loop.connection import AsyncConnection
+from qctl.runtime.loop.listener import Listener
+from qctl.runtime.loop.options import WorkerOptions
+from qctl.runtime.loop.reconnect import RECONNECT_S, Recovery
+from qctl.runtime.loop.sharing import Places
+from qctl.runtime.loop.stalled import check_stalled
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall, source
 from qctl.wire.write import worker_calls as working

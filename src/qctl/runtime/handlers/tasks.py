@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from qctl.errors import UsageError
-from qctl.runtime.job import Job, SyncJob
-from qctl.runtime.threads import Threads
+from qctl.runtime.handlers.threads import Threads
+from qctl.runtime.job.job import Job, SyncJob
 
 Call = Callable[[Job], Awaitable[Any]]
 # The onion around every job: middleware(job, call_next) → what call_next(job) returned.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qctl.errors import UsageError
-from qctl.runtime.policy import KEEP_ALL, CustomBackoff
+from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff
 
 _numbers = itertools.count()
 

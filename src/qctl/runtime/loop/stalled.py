@@ -10,7 +10,7 @@ from qctl.errors import QctlError
 from qctl.wire.write import worker_calls as working
 
 if TYPE_CHECKING:
-    from qctl.runtime.engine import Engine
+    from qctl.runtime.loop.engine import Engine
 
 
 async def check_stalled(engine: Engine) -> None:

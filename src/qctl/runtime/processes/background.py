@@ -1,4 +1,4 @@
-"""A master in the background: ``python -m qctl.runtime.background NAME``, and how it is started."""
+"""A master in the background: ``python -m qctl.runtime.processes.background NAME``, and how it is started."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, Unrea
 from qctl.manage.last_words import error_first, read_tail
 from qctl.manage.sockets import started_at
 from qctl.manage.state import Folder, MasterState
-from qctl.runtime import control, logs
-from qctl.runtime.master import Master, MasterOptions
+from qctl.runtime import logs
+from qctl.runtime.processes import control
+from qctl.runtime.processes.master import Master, MasterOptions
 
 _VARIABLE = "QCTL_WORKER_MASTER"
 MOST_LOG_BYTES = 10_000_000
@@ -106,7 +107,7 @@ def _launch(
     descriptor = os.open(folder.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     with contextlib.closing(os.fdopen(descriptor, "ab")) as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "qctl.runtime.background", folder.name],
+            [sys.executable, "-P", "-m", "qctl.runtime.processes.background", folder.name],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -28,7 +28,7 @@ from qctl.connection.socket_client import (
     tls_context,
 )
 from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
-from qctl.runtime.locate import locate
+from qctl.runtime.loop.locate import locate
 from qctl.wire.scripts import ScriptCall, sha, source
 
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
 from qctl.errors import QctlError, UsageError
-from qctl.runtime.engine import Engine
-from qctl.runtime.job import Job
-from qctl.runtime.outcomes import (
+from qctl.runtime.handlers.tasks import Call, TaskSpec
+from qctl.runtime.job.job import Job
+from qctl.runtime.job.outcomes import (
     JobTimeoutError,
     RateLimited,
     RetryLater,
@@ -19,8 +19,8 @@ from qctl.runtime.outcomes import (
     WaitForChildren,
     text_of,
 )
-from qctl.runtime.policy import UnknownBackoffError, backoff_s
-from qctl.runtime.tasks import Call, TaskSpec
+from qctl.runtime.job.policy import UnknownBackoffError, backoff_s
+from qctl.runtime.loop.engine import Engine
 from qctl.wire.encoding import encode_json
 from qctl.wire.jobs import number, read_json
 from qctl.wire.scripts import ScriptCall

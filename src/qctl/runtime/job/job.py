@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from qctl.connection.connect import Arg
-from qctl.runtime.policy import JobPolicy, policy_of
+from qctl.runtime.job.policy import JobPolicy, policy_of
 from qctl.wire.encoding import encode_json
 from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys

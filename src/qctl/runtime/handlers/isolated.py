@@ -23,10 +23,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from qctl.connection.connect import Arg
-from qctl.runtime.job import Job, SyncJob
-from qctl.runtime.outcomes import JobTimeoutError, text_of
-from qctl.runtime.tasks import Call, Handler, TaskSpec
-from qctl.runtime.threads import Threads
+from qctl.runtime.handlers.tasks import Call, Handler, TaskSpec
+from qctl.runtime.handlers.threads import Threads
+from qctl.runtime.job.job import Job, SyncJob
+from qctl.runtime.job.outcomes import JobTimeoutError, text_of
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 

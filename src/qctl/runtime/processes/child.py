@@ -1,4 +1,4 @@
-"""One process with workers, started by a master: ``python -m qctl.runtime.child``.
+"""One process with workers, started by a master: ``python -m qctl.runtime.processes.child``.
 
 A fresh interpreter each time, so that it has the code of now. Without its master it stops: the end
 of the channel counts as an order to stop.
@@ -23,9 +23,8 @@ from typing import Any, NoReturn
 
 from qctl.errors import QctlError, is_outage
 from qctl.runtime import logs
-from qctl.runtime.app import load_workers
-from qctl.runtime.heartbeat import Heart, rss_bytes
-from qctl.runtime.messages import (
+from qctl.runtime.api.worker import Worker, WorkerState
+from qctl.runtime.handlers.messages import (
     ORDERS_VARIABLE,
     STATE_EVERY_S,
     ChildState,
@@ -34,8 +33,9 @@ from qctl.runtime.messages import (
     line,
     parse,
 )
-from qctl.runtime.reload import FileWatch
-from qctl.runtime.worker import Worker, WorkerState
+from qctl.runtime.processes.app import load_workers
+from qctl.runtime.processes.heartbeat import Heart, rss_bytes
+from qctl.runtime.processes.reload import FileWatch
 
 # A child that still lives so long after the end of its grace is stuck, and ends itself.
 STUCK_S = 10.0

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qctl.runtime.master import Master
-from qctl.runtime.slots import NotReadyError, Slot
+from qctl.runtime.processes.master import Master
+from qctl.runtime.processes.slots import NotReadyError, Slot
 
 _READ_TIMEOUT_S = 5.0
 

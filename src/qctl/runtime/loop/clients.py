@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
 
-from qctl.runtime.connection import AsyncConnection
+from qctl.runtime.loop.connection import AsyncConnection
 
 _Held = tuple[AsyncConnection, AsyncGenerator[None, None]]
 

@@ -16,14 +16,14 @@ from qctl.config.settings import Settings, load_settings
 from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
-from qctl.runtime.engine import Engine
-from qctl.runtime.isolated import IsolatedPool
-from qctl.runtime.options import RateLimit, WorkerOptions, default_name
-from qctl.runtime.policy import KEEP_ALL, CustomBackoff, keep_rule
-from qctl.runtime.renewal import Renewer
-from qctl.runtime.running import JobRunner
-from qctl.runtime.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
-from qctl.runtime.threads import Threads
+from qctl.runtime.handlers.isolated import IsolatedPool
+from qctl.runtime.handlers.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
+from qctl.runtime.handlers.threads import Threads
+from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff, keep_rule
+from qctl.runtime.loop.engine import Engine
+from qctl.runtime.loop.options import RateLimit, WorkerOptions, default_name
+from qctl.runtime.loop.renewal import Renewer
+from qctl.runtime.loop.running import JobRunner
 from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep

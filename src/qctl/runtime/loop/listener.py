@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from qctl.connection.connect import Address
 from qctl.errors import QctlError
-from qctl.runtime.connection import AsyncConnection
-from qctl.runtime.reconnect import RECONNECT_S
+from qctl.runtime.loop.connection import AsyncConnection
+from qctl.runtime.loop.reconnect import RECONNECT_S
 from qctl.wire.write import worker_calls as working
 
 if TYPE_CHECKING:
-    from qctl.runtime.engine import Engine
+    from qctl.runtime.loop.engine import Engine
 
 LONGEST_BLOCK_S = 10.0
 # Redis before 7.0.8 does not block for less.

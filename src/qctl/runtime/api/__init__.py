@@ -1,0 +1,1 @@
+"""``Worker``, ``Queue`` and ``AsyncQueue``: what an app imports."""

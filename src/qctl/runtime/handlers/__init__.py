@@ -1,0 +1,1 @@
+"""Run an app's handlers: async, in threads, in child processes."""

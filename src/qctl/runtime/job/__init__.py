@@ -1,0 +1,1 @@
+"""A job in a worker's hands, and what its options say of its end."""

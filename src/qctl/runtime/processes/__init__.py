@@ -1,0 +1,1 @@
+"""Worker processes: the master, its children, signals, health, logs."""
