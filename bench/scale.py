@@ -49,14 +49,14 @@ LOGGED_US = 50
 COUNTED = """
 import sys
 path = sys.argv.pop(1)
-from qctl import resp
+from qctl.connection import socket_client
 trips = 0
-inner = resp.SocketClient._exchange
+inner = socket_client.SocketClient._exchange
 def counted(self, *rest):
     global trips
     trips += 1
     return inner(self, *rest)
-resp.SocketClient._exchange = counted
+socket_client.SocketClient._exchange = counted
 from qctl.cli.main import main
 try:
     main()

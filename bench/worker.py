@@ -172,7 +172,7 @@ def cpu_of_redis(client: Client) -> float:
 
 def start_redis(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     sys.path.insert(0, str(ROOT))
-    from tests.servers import free_port  # noqa: PLC0415 - only a checkout has the tests
+    from tests.labs.servers import free_port  # noqa: PLC0415 - only a checkout has the tests
 
     port = free_port()
     process = subprocess.Popen(

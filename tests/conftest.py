@@ -1,7 +1,7 @@
 """Fixtures for all tests.
 
 Redis: one shared real server, private ones on demand, and an in-process fake. BullMQ and PM2 come
-from ``interop/fixtures.py``.
+from ``labs/fixtures.py``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pytest
 from qctl.connection.connect import Arg, Client, connect
 from qctl.connection.embedded.fake_client import FakeRedisClient
 from qctl.errors import ReplyError
-from tests.clusters import cluster, nodes
-from tests.interop.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
-from tests.servers import RedisServer
+from tests.labs.clusters import cluster, nodes
+from tests.labs.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
+from tests.labs.servers import RedisServer
 
 # How long an example takes is up to the machine.
 hypothesis.settings.register_profile(

@@ -20,8 +20,8 @@ from qctl.ops.drain.run import drain
 from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport
 from qctl.wire.jobs import pairs
-from tests.servers import RedisServer, wait_until
-from tests.wire.build import is_paused, put
+from tests.labs.build import is_paused, put
+from tests.labs.servers import RedisServer, wait_until
 
 
 @dataclass

@@ -15,9 +15,9 @@ from qctl.connection.connect import Client, connect
 from qctl.errors import UnreachableError
 from tests.chaos import test_failover
 from tests.chaos.test_failover import Pair
-from tests.interop.drain_lab import Running, cut_connections
-from tests.servers import wait_until
-from tests.wire.build import Q, put
+from tests.labs.build import Q, put
+from tests.labs.drains import Running, cut_connections
+from tests.labs.servers import wait_until
 
 pair = test_failover.pair
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab, is_alive, open_lab
-from tests.interop.pm2 import Pm2
-from tests.servers import RedisServer, wait_until
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab, is_alive, open_lab
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import PUT_RIGHT_S, Lab
-from tests.servers import wait_until
+from tests.labs import drains as drain_lab
+from tests.labs.drains import PUT_RIGHT_S, Lab
+from tests.labs.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

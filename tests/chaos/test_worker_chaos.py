@@ -18,7 +18,7 @@ from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.adding import FlowJob, NewJob
-from tests.servers import RedisServer, wait_until
+from tests.labs.servers import RedisServer, wait_until
 
 APP = Path(__file__).parent / "worker_app.py"
 Q = QueueKeys("bull", "q")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from qctl.runtime.processes.slots import MOST_CRASHES
 from qctl.wire.read.heartbeats import read_all
-from tests.runtime import master_lab as labs
-from tests.runtime.master_lab import MasterLab
-from tests.servers import RedisServer, wait_until
+from tests.labs import masters as labs
+from tests.labs.masters import MasterLab
+from tests.labs.servers import RedisServer, wait_until
 
 master_lab = labs.master_lab
 

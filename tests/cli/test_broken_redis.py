@@ -16,7 +16,7 @@ import pytest
 from qctl.connection.connect import Client, connect
 from qctl.errors import ReplyError
 from tests.cli.test_frame import run
-from tests.servers import RedisServer, free_port, wait_until
+from tests.labs.servers import RedisServer, free_port, wait_until
 
 PASSWORD = "s3cretive"  # noqa: S105 - a test value
 READING = (["status"], ["queues"], ["jobs", "list", "q", "--state", "waiting"], ["events", "q"])

@@ -10,8 +10,8 @@ from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write import walk
 from tests.cli.test_frame import Ran, run
-from tests.ops.test_bulk import fill
-from tests.wire.build import Q, put, row, scores
+from tests.labs.build import Q, put, row, scores
+from tests.ops.bulk.test_run import fill
 
 
 def qctl(redis_url: str, *words: str, stdin: str = "", terminal: bool = False) -> Ran:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from qctl.connection.connect import Client, connect
-from tests.ops.test_bulk import fill
-from tests.servers import RedisServer, wait_until
-from tests.wire.build import row, scores
+from tests.labs.build import row, scores
+from tests.labs.servers import RedisServer, wait_until
+from tests.ops.bulk.test_run import fill
 
 COUNT = 400
 

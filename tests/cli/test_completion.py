@@ -23,7 +23,7 @@ from qctl.cli import complete, completion
 from qctl.cli.program import COMMANDS, build
 from qctl.connection.connect import Client
 from tests.cli.test_frame import run
-from tests.servers import wait_until
+from tests.labs.servers import wait_until
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {

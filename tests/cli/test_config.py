@@ -14,8 +14,8 @@ import pytest
 from qctl.cli import program
 from qctl.connection.connect import Client, connect
 from tests.cli.test_frame import Ran, run
-from tests.servers import RedisServer
-from tests.wire.build import Q, is_paused, put
+from tests.labs.build import Q, is_paused, put
+from tests.labs.servers import RedisServer
 
 
 class Setup:

@@ -20,7 +20,7 @@ import pytest
 from qctl.cli.program import run
 from qctl.cli.streams import Streams
 from qctl.demo.record import Proof
-from tests.servers import wait_until
+from tests.labs.servers import wait_until
 
 
 class Home:

@@ -16,8 +16,8 @@ from qctl.ops.doctor import CHECKS
 from qctl.ops.doctor.findings import name_of
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import Ran, run
-from tests.servers import RedisServer
-from tests.wire.build import Q, put
+from tests.labs.build import Q, put
+from tests.labs.servers import RedisServer
 
 PAGE = Path(__file__).parents[2] / "docs/doctor.md"
 HOSTILE = "ev\x1b[31mil\n\u202e[bold]"

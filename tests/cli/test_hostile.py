@@ -12,7 +12,7 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.wire.read.clients import client_name
-from tests.cli.hostile import (
+from tests.labs.hostile import (
     DEEP,
     PAYLOADS,
     STATES,
@@ -26,7 +26,7 @@ from tests.cli.hostile import (
     put,
     raw,
 )
-from tests.servers import RedisServer
+from tests.labs.servers import RedisServer
 
 QUEUE = "evil"
 # A queue's name has no colon (BullMQ refuses it), and no argument can hold a NUL.

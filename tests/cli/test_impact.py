@@ -19,10 +19,10 @@ from qctl.wire.read import heartbeats
 from qctl.wire.read.lists import DELAY_FACTOR
 from qctl.wire.write.transitions import hold_lease
 from tests.cli.test_frame import Ran, run
-from tests.ops import test_impact
-from tests.ops.test_impact import Apps
-from tests.ops.test_interruption import BEAT
-from tests.wire.build import Q, holder, put
+from tests.labs.build import Q, holder, put
+from tests.ops.impact import test_assess as test_impact
+from tests.ops.impact.test_assess import Apps
+from tests.ops.impact.test_jobs_at_risk import BEAT
 
 apps = test_impact.apps
 Typed = Callable[..., Ran]

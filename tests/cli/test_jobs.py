@@ -14,8 +14,8 @@ from qctl.connection.connect import Client
 from qctl.ops.jobs.listing import STATES
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
-from tests.ops.test_jobs import KEYS, T0, add, lock
-from tests.servers import wait_until
+from tests.labs.servers import wait_until
+from tests.ops.jobs.test_listing import KEYS, T0, add, lock
 
 EVIL = "\x1b[2J[red]\u202eevil\n"
 

@@ -15,9 +15,9 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.cli.test_frame import Ran, run
-from tests.ops.test_schedules import MD5_KEY, at, legacy, make, now_ms
-from tests.servers import wait_until
-from tests.wire.build import Q, job, put
+from tests.labs.build import Q, job, put
+from tests.labs.servers import wait_until
+from tests.ops.schedules.test_listing import MD5_KEY, at, legacy, make, now_ms
 
 EVIL = "\x1b[2J[red]\u202eevil\n"
 LONG = "a-rather-long-scheduler-id-of-some-team-" * 2

@@ -9,7 +9,7 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import Ran, run
-from tests.wire.build import Q, is_paused, put
+from tests.labs.build import Q, is_paused, put
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from qctl.ops.jobs import retry_stalled as stalled
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
-from tests.wire.build import Q, job, put, row
+from tests.labs.build import Q, job, put, row
 
 
 def retry(redis_url: str, *words: str, stdin: str = "", terminal: bool = False) -> Ran:

@@ -17,7 +17,7 @@ from qctl.cli.main import main
 from qctl.cli.signals import stop_on_signals
 from qctl.connection.connect import Client
 from qctl.errors import ExitStatus
-from tests.wire.build import Q, put
+from tests.labs.build import Q, put
 
 # Runs a command with the terminal that is its stdin as its own.
 ON_A_TERMINAL = (

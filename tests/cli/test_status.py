@@ -19,7 +19,7 @@ from qctl.connection.connect import Client, connect
 from qctl.ops.queues import names as known
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
-from tests.servers import wait_until
+from tests.labs.servers import wait_until
 
 HOSTILE = "ev\x1b[31mil\n\u202e[bold]"
 

@@ -15,9 +15,9 @@ import pytest
 from qctl.cli.worker_options import parse_endpoint, parse_size
 from qctl.errors import UsageError
 from qctl.runtime.processes.background import MOST_LOG_BYTES
-from tests.runtime import master_lab as labs
-from tests.runtime.master_lab import QCTL, MasterLab
-from tests.servers import free_port, wait_until
+from tests.labs import masters as labs
+from tests.labs.masters import QCTL, MasterLab
+from tests.labs.servers import free_port, wait_until
 
 master_lab = labs.master_lab
 

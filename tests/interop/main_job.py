@@ -22,9 +22,9 @@ from pathlib import Path
 from qctl.connection.connect import Client, connect
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
-from tests.interop.node import HERE, install_node_modules, node, node_env, runs
-from tests.interop.pm2 import Pm2
-from tests.servers import RedisServer, wait_until
+from tests.labs.node import HERE, install_node_modules, node, node_env, runs
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
 
 QUEUE = "user-data-processing"
 DRAIN = "drain --then-restart --target pm2:worker --yes"

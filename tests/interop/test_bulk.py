@@ -12,8 +12,8 @@ from qctl.connection.connect import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import run
-from tests.interop.node import NodeBull
-from tests.servers import wait_until
+from tests.labs.node import NodeBull
+from tests.labs.servers import wait_until
 
 NODE, OWN = "node", "own"
 LISTS, SETS = ("wait", "active", "paused"), ("prioritized", "delayed", "completed", "failed")

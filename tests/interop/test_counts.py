@@ -11,8 +11,8 @@ from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
-from tests.interop.node import NodeBull, NodeError
-from tests.servers import wait_until
+from tests.labs.node import NodeBull, NodeError
+from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
 

@@ -14,8 +14,8 @@ from qctl.connection.connect import Client
 from qctl.errors import UsageError
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from tests.interop.cron_patterns import random_case
-from tests.interop.node import NodeBull, NodeError
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull, NodeError
 
 BASES = [
     ("Europe/Berlin", "2035-03-24T12:00:00"),

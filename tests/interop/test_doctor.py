@@ -15,10 +15,10 @@ from qctl.config.settings import Settings
 from qctl.connection.connect import Client, connect, parse_url
 from qctl.ops.doctor import Diagnosis, Finding, examine, schedulers, workers
 from qctl.wire.keys import QueueKeys
-from tests.interop.node import HERE, NodeBull, node, node_env
-from tests.interop.pm2 import Pm2
-from tests.ops.doctor_lab import SETTINGS
-from tests.servers import RedisServer, wait_until
+from tests.labs.doctor import SETTINGS
+from tests.labs.node import HERE, NodeBull, node, node_env
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
 
 Q = QueueKeys("bull", "q")
 Start = Callable[..., NodeBull]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab, write_config
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab, write_config
 
 lab_pm2 = drain_lab.lab_pm2
 shared_lab = drain_lab.shared_lab

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qctl.wire.read.rights import DRAIN, needed
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab
-from tests.servers import limited_user
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab
+from tests.labs.servers import limited_user
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

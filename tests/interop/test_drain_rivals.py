@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab
-from tests.servers import wait_until
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab
+from tests.labs.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

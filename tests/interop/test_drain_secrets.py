@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import SECRET, Lab, open_lab
-from tests.interop.pm2 import Pm2
-from tests.servers import RedisServer
+from tests.labs import drains as drain_lab
+from tests.labs.drains import SECRET, Lab, open_lab
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer
 
 lab_pm2 = drain_lab.lab_pm2
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

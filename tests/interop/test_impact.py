@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 
 from qctl.wire.jobs import STALLED_TOO_OFTEN, pairs
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab, kill
-from tests.servers import wait_until
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab, kill
+from tests.labs.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

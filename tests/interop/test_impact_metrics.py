@@ -6,9 +6,9 @@ import time
 
 from qctl.connection.connect import Client
 from qctl.wire.read.throughput import read_throughput
-from tests.interop.node import NodeBull
-from tests.servers import wait_until
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull
+from tests.labs.servers import wait_until
 
 MINUTE = 60_000
 

@@ -6,9 +6,9 @@ import json
 import sys
 from typing import Any
 
-from tests.interop.pm2 import Pm2
-from tests.runtime import master_lab as labs
-from tests.runtime.master_lab import MasterLab
+from tests.labs import masters as labs
+from tests.labs.masters import MasterLab
+from tests.labs.pm2 import Pm2
 
 master_lab = labs.master_lab
 

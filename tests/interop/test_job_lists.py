@@ -12,8 +12,8 @@ from qctl.ops.jobs.listing import Job, list_jobs, show_job
 from qctl.ops.jobs.logs import read_logs
 from qctl.ops.queues.find import find_queues
 from qctl.wire.keys import QueueKeys
-from tests.interop.node import NodeBull
-from tests.servers import wait_until
+from tests.labs.node import NodeBull
+from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
 

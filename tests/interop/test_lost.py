@@ -9,9 +9,9 @@ from collections.abc import Callable
 from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_bulk import qctl
-from tests.interop.node import NodeBull, ids_of, runs
-from tests.servers import wait_until
-from tests.wire.build import row
+from tests.labs.build import row
+from tests.labs.node import NodeBull, ids_of, runs
+from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
 

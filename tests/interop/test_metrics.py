@@ -7,8 +7,8 @@ from qctl.ops.metrics.finished import Finished
 from qctl.ops.metrics.reading import Names
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
-from tests.interop.node import NodeBull
-from tests.servers import wait_until
+from tests.labs.node import NodeBull
+from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
 

@@ -12,8 +12,8 @@ from qctl.errors import UsageError
 from qctl.wire.encoding import parse_backoff
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull, runs
 from tests.interop.test_worker import settled
+from tests.labs.node import NodeBull, runs
 
 py_worker = py.py_worker
 

@@ -23,9 +23,9 @@ from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import Schedule, list_schedules, show_schedule
 from qctl.wire.events import last_event_id
 from tests.cli.test_frame import run
-from tests.interop.node import NodeBull, runs
-from tests.servers import wait_until
-from tests.wire.build import Q, scores
+from tests.labs.build import Q, scores
+from tests.labs.node import NodeBull, runs
+from tests.labs.servers import wait_until
 
 HOUR_MS = 3_600_000
 

@@ -7,8 +7,8 @@ from typing import Any
 from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import run
-from tests.interop.node import NodeBull
-from tests.wire.build import events
+from tests.labs.build import events
+from tests.labs.node import NodeBull
 
 
 def qctl(redis_url: str, *words: str) -> None:

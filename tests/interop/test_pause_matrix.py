@@ -15,9 +15,9 @@ from qctl.wire.notes import this_process
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.adding import NewJob, add_calls, added_ids
 from qctl.wire.write.transitions import pause, resume, retry_finished
-from tests.interop.node import NodeBull, ids_of, runs
-from tests.servers import wait_until
-from tests.wire.build import put
+from tests.labs.build import put
+from tests.labs.node import NodeBull, ids_of, runs
+from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
 Bulls = Callable[..., NodeBull]

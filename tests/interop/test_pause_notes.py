@@ -12,9 +12,9 @@ from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.transitions import pause
 from tests.cli.test_bulk import qctl
-from tests.interop.node import NodeBull
-from tests.ops.test_drain_faults import run as run_drain
-from tests.wire.build import Q, holder, is_paused
+from tests.labs.build import Q, holder, is_paused
+from tests.labs.node import NodeBull
+from tests.ops.drain.test_faults import run as run_drain
 
 Bulls = Callable[..., NodeBull]
 

@@ -17,9 +17,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep, Parent
 from qctl.wire.schedulers.scheduling import next_iteration_call
 from qctl.wire.write.adding import FlowJob, NewJob
-from tests.interop.node import NodeBull, NodeError, runs
-from tests.servers import wait_until
-from tests.wire.build import Q, job, row, scores
+from tests.labs.build import Q, job, row, scores
+from tests.labs.node import NodeBull, NodeError, runs
+from tests.labs.servers import wait_until
 
 FAR_MS = 4_000_000_000_000
 

@@ -19,7 +19,7 @@ from qctl.runtime.api.queue import Queue
 from qctl.wire.jobs import pairs
 from qctl.wire.options import Backoff, Dedup, Keep, Parent
 from qctl.wire.write.adding import AddedJob, FlowJob
-from tests.interop.node import NodeBull, NodeError
+from tests.labs.node import NodeBull, NodeError
 
 # Adds carry their time, so that scores can be compared to the last digit.
 START_MS = 1_900_000_000_000

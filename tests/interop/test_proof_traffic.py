@@ -21,8 +21,8 @@ from qctl.wire.events import last_event_id
 from qctl.wire.notes import this_process
 from qctl.wire.read.active import read_active
 from qctl.wire.write.transitions import pause, promote, remove_jobs, resume, retry_finished
-from tests.interop.node import NodeBull, NodeError
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull, NodeError
 
 FLOW_OPTIONS: list[dict[str, Any]] = [
     {},

@@ -17,8 +17,8 @@ from qctl.wire.read.clients import list_workers
 from qctl.wire.read.discovery import discover, prefixes_in_use
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.transitions import pause
-from tests.interop.node import NodeBull
-from tests.servers import RedisServer, wait_until
+from tests.labs.node import NodeBull
+from tests.labs.servers import RedisServer, wait_until
 
 Q = QueueKeys("bull", "q")
 READER = ("+@read", "+ping", "+scan")

@@ -9,10 +9,10 @@ import signal
 import pytest
 
 from qctl.ops.processes.restart import BOOT_S
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab, kill
-from tests.interop.pm2 import Pm2
-from tests.servers import RedisServer, wait_until
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab, kill
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

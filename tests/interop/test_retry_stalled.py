@@ -12,8 +12,8 @@ from qctl.wire.jobs import STALLED_TOO_OFTEN, read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.transitions import retry_finished, retry_stalled
-from tests.interop.node import NodeBull, NodeError, ids_of, runs
-from tests.servers import wait_until
+from tests.labs.node import NodeBull, NodeError, ids_of, runs
+from tests.labs.servers import wait_until
 
 Q = QueueKeys("bull", "q")
 # As `jobs retry-stalled --failed` does it.

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from tests.interop import drain_lab
-from tests.interop.drain_lab import Lab, is_alive
-from tests.interop.node import runs
-from tests.servers import wait_until
+from tests.labs import drains as drain_lab
+from tests.labs.drains import Lab, is_alive
+from tests.labs.node import runs
+from tests.labs.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
 lab = drain_lab.lab

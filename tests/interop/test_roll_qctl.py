@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from qctl import Queue
-from tests.interop.drain_lab import is_alive
-from tests.runtime.master_lab import MasterLab, Q
-from tests.servers import wait_until
+from tests.labs.drains import is_alive
+from tests.labs.masters import MasterLab, Q
+from tests.labs.servers import wait_until
 
 APP = """
     import asyncio, os

@@ -13,9 +13,9 @@ from qctl.connection.connect import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull, ids_of, runs
-from tests.servers import wait_until
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull, ids_of, runs
+from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
 

@@ -10,10 +10,10 @@ from typing import Any
 from qctl import Job
 from qctl.connection.connect import Client, connect
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull, runs
 from tests.interop.test_worker import settled
-from tests.servers import wait_until
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull, runs
+from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
 JOBS = 60

@@ -10,9 +10,9 @@ from qctl import Queue
 from qctl.connection import slot_moves as moving
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
-from tests.clusters import Cluster, Move
-from tests.interop.node import node
-from tests.wire.build import row
+from tests.labs.build import row
+from tests.labs.clusters import Cluster, Move
+from tests.labs.node import node
 
 # Adds one job and prints its id, or why it was not added.
 PRODUCER = """

@@ -9,10 +9,10 @@ from qctl.connection.connect import Client
 from qctl.wire.options import Dedup
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull, NodeError
 from tests.interop.test_worker import names
-from tests.servers import wait_until
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull, NodeError
+from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
 DEDUP = Dedup("d", replace=True)

@@ -15,8 +15,8 @@ from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.status import QueueStatus, inspect_queues
 from qctl.output.status import state_cell
 from qctl.wire.read.clients import list_workers
-from tests.interop.node import NodeBull, NodeError
-from tests.servers import wait_until
+from tests.labs.node import NodeBull, NodeError
+from tests.labs.servers import wait_until
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
 

@@ -15,9 +15,9 @@ from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull
 from tests.interop.test_worker import settled
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.node import NodeBull
 
 py_worker = py.py_worker
 

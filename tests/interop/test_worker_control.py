@@ -17,10 +17,10 @@ from qctl.errors import UsageError
 from qctl.runtime.logs import TextFormatter
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull, NodeError, ids_of, runs
 from tests.interop.test_worker import Q, settled
-from tests.servers import wait_until
-from tests.wire.build import job as fields_of
+from tests.labs.build import job as fields_of
+from tests.labs.node import NodeBull, NodeError, ids_of, runs
+from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
 

@@ -27,8 +27,8 @@ from qctl.connection.connect import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull
-from tests.servers import wait_until
+from tests.labs.node import NodeBull
+from tests.labs.servers import wait_until
 
 TIMES = {"timestamp", "processedOn", "finishedOn", "prevTS", "prevCount"}
 BY_TIME = {"completed", "failed", "waiting-children", "delayed"}

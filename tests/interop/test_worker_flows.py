@@ -11,9 +11,9 @@ from qctl import Job, Queue, UnrecoverableError, WaitForChildren
 from qctl.connection.connect import Client
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.node import NodeBull, NodeError, ids_of, runs
-from tests.servers import wait_until
-from tests.wire.build import job as fields_of
+from tests.labs.build import job as fields_of
+from tests.labs.node import NodeBull, NodeError, ids_of, runs
+from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
 PARENTS, CHILDREN = QueueKeys("bull", "parents"), QueueKeys("bull", "children")

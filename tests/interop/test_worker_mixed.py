@@ -10,8 +10,8 @@ from qctl.connection.connect import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
-from tests.interop.node import runs
 from tests.interop.test_worker import Q, settled
+from tests.labs.node import runs
 
 py_worker = py.py_worker
 JOBS = 20_000

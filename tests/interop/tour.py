@@ -26,9 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qctl.connection.connect import connect
-from tests.interop.node import HERE, NodeBull, install_node_modules, node, node_env
-from tests.interop.pm2 import Pm2
-from tests.servers import RedisServer, wait_until
+from tests.labs.node import HERE, NodeBull, install_node_modules, node, node_env
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
 
 ROWS, COLUMNS = 40, 80
 # What is drawn over while a command is at work.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.node import install_node_modules
-from tests.interop.pm2 import Pm2 as RealPm2
+from tests.labs.node import install_node_modules
+from tests.labs.pm2 import Pm2 as RealPm2
 
 # Written at once by an app that does nothing else.
 IDLE_APP = "console.error('first word'); console.error('last word'); setInterval(() => {}, 1000);"

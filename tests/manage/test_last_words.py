@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from qctl.manage.last_words import error_first, last_words, log_size, read_tail
-from tests.interop.node import node
-from tests.ops.test_doctor_processes import APP
+from tests.labs.node import node
+from tests.ops.doctor.test_processes import APP
 
 NODE = {
     "throw": (

@@ -17,10 +17,10 @@ from qctl.manage import pm2_socket
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess, RestartCall
-from tests.interop.pm2 import Pm2 as RealPm2
+from tests.labs.pm2 import Pm2 as RealPm2
+from tests.labs.servers import wait_until
 from tests.manage.test_pm2_find import processes, row
 from tests.manage.test_pm2_socket import answering
-from tests.servers import wait_until
 
 HIDDEN = "hunter2-secret"
 Start = Callable[[Callable[[socket.socket], None]], Path]

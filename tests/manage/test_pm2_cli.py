@@ -16,11 +16,11 @@ from qctl.manage import pm2_cli
 from qctl.manage.pm2 import Pm2
 from qctl.manage.pm2_cli import CliRestart, list_rows
 from qctl.manage.pm2_socket import encode
-from tests.interop.node import MODULES, node
-from tests.interop.pm2 import Pm2 as RealPm2
+from tests.labs.node import MODULES, node
+from tests.labs.pm2 import Pm2 as RealPm2
+from tests.labs.servers import wait_until
 from tests.manage.test_pm2_find import HIDDEN
 from tests.manage.test_pm2_socket import answering, read_request
-from tests.servers import wait_until
 
 Start = Callable[[Callable[[socket.socket], None]], Path]
 Script = Callable[[str], None]

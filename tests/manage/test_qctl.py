@@ -18,9 +18,9 @@ from qctl.manage.protocol import Manager
 from qctl.manage.qctl import Qctl, more, refusal, tail
 from qctl.manage.sockets import started_at
 from qctl.manage.state import Folder, MasterState, check_name, names
-from tests.runtime import master_lab as labs
-from tests.runtime.master_lab import MasterLab
-from tests.servers import wait_until
+from tests.labs import masters as labs
+from tests.labs.masters import MasterLab
+from tests.labs.servers import wait_until
 
 master_lab = labs.master_lab
 

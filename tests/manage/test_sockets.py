@@ -15,7 +15,7 @@ import pytest
 
 from qctl.connection.connect import Client, connect
 from qctl.manage.sockets import is_running, local_endpoints, process_tree, started_at
-from tests.servers import RedisServer, wait_until
+from tests.labs.servers import RedisServer, wait_until
 
 # Connects to Redis, names its connection, and stays.
 CONNECT = """

@@ -11,7 +11,7 @@ import pytest
 from qctl.connection.connect import Client, connect
 from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.ops.patience import PatientClient
-from tests.servers import RedisServer
+from tests.labs.servers import RedisServer
 
 AWAY = UnreachableError("away")
 

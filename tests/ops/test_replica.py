@@ -17,9 +17,9 @@ from qctl.ops.queues.status import Inspection, inspect_queues
 from qctl.ops.queues.workers import inspect_workers
 from qctl.wire.read.clients import client_name
 from qctl.wire.read.info import read_upstream
-from tests.ops.doctor_lab import of, result
-from tests.servers import RedisServer, wait_until
-from tests.wire.build import put
+from tests.labs.build import put
+from tests.labs.doctor import of, result
+from tests.labs.servers import RedisServer, wait_until
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qctl.output import metrics_server
-from tests.servers import free_port, wait_until
+from tests.labs.servers import free_port, wait_until
 
 
 @pytest.fixture

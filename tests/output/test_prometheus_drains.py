@@ -12,7 +12,7 @@ from qctl.connection.connect import Address, Client
 from qctl.ops.metrics.reading import MetricsReading, Names, read_metrics
 from qctl.output.prometheus import Scrape, text_of
 from qctl.wire.drain_record import DrainResult, add_drain
-from tests.wire.build import put
+from tests.labs.build import put
 
 DRAIN = DrainResult(
     at_ms=1_700_000_000_500, outcome="restarted", completed=3, failed=0, retried=0, interrupted=1,

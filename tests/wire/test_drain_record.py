@@ -9,7 +9,7 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire.drain_record import DrainResult, add_drain, read_drain_record
-from tests.servers import limited_user
+from tests.labs.servers import limited_user
 
 ONE = DrainResult(
     at_ms=1_700_000_000_000, outcome="restarted", completed=3, failed=1, retried=2, interrupted=1,

@@ -7,8 +7,8 @@ import threading
 from qctl.connection.connect import Client, connect
 from qctl.wire.events import READ_COUNT, Event, last_event_id, read_events
 from qctl.wire.keys import QueueKeys
-from tests.servers import wait_until
-from tests.wire.build import Q
+from tests.labs.build import Q
+from tests.labs.servers import wait_until
 
 OTHER = QueueKeys("bull", "other")
 

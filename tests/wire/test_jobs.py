@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qctl.connection.connect import Client
 from qctl.wire.jobs import is_marker, parse_job, read_jobs
-from tests.wire.build import Q, put
+from tests.labs.build import Q, put
 
 KNOWN_FIELDS = (
     *("name", "data", "opts", "timestamp", "delay", "priority", "processedOn", "finishedOn", "atm"),

@@ -9,7 +9,7 @@ import pytest
 from qctl.connection.connect import Client
 from qctl.wire.notes import LEASE_TTL_MS, parse_holder, this_process
 from qctl.wire.write.transitions import disown_pause, free_lease, hold_lease, pause, resume
-from tests.wire.build import Q, holder, is_paused, put
+from tests.labs.build import Q, holder, is_paused, put
 
 
 def test_the_first_takes_it_and_the_second_is_told_who_has_it(store: Client) -> None:

@@ -10,8 +10,8 @@ from qctl.connection.connect import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.write.transitions import promote
-from tests.servers import limited_user
-from tests.wire.build import Q, put
+from tests.labs.build import Q, put
+from tests.labs.servers import limited_user
 
 NAMES = sorted(
     item.name.removesuffix(".lua")

@@ -1,4 +1,4 @@
-"""fakeredis, through redis-py, behind the same ``Client`` protocol as ``connection/socket_client.py``.
+"""fakeredis, through redis-py, behind the same ``Client`` protocol as ``socket_client.py``.
 
 Nothing here reaches a server: redis-py sends a command again when its reply is lost.
 """

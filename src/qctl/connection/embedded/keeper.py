@@ -1,7 +1,7 @@
 """The keeper of an embedded Redis: a process that starts the server, watches it and cleans up.
 
-``python -m qctl.connection.embedded.keeper ORDER``, where ORDER is JSON: ``folder``, ``appendonly``, ``lock``
-(an inherited descriptor), and ``temporary`` or ``idle_s``. One line of JSON on standard output
+``python -m qctl.connection.embedded.keeper ORDER``, where ORDER is JSON: ``folder``,
+``appendonly``, ``lock`` (an inherited descriptor), and ``temporary`` or ``idle_s``. One line of JSON on standard output
 tells what was started (``url``, ``pid``, ``kind``, ``description``) or why nothing was (``what``,
 ``why``, ``hint``).
 

@@ -1,7 +1,7 @@
 """``Queue`` and ``AsyncQueue``: an app's way to add jobs, flows and schedulers.
 
-Both say the same to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``), one over a socket, the
-other over the event loop. Nothing is sent before the first use.
+Both say the same to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``), one over a
+socket, the other over the event loop. Nothing is sent before the first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A master in the background: ``python -m qctl.runtime.processes.background NAME``, and how it is started."""
+"""Start a master in the background: ``python -m qctl.runtime.processes.background NAME``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,547 @@
+"""A place to drain in: apps under PM2, producers, qctl as its own process, and the proof.
+
+The proof is what the workers themselves wrote down (``runs:<queue>``, see processor.js), not what
+qctl reports. Test modules take the fixtures over with ``lab = drain_lab.lab`` and so on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from qctl.connection.connect import Client, connect
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import list_workers
+from tests.labs.node import HERE, NodeBull, node, node_env, runs
+from tests.labs.pm2 import Pm2
+from tests.labs.servers import RedisServer, wait_until
+
+# In the environment of every app; must never come out of any qctl.
+SECRET = "do-not-show-hunter2"  # noqa: S105 - a test value
+STATES = {
+    "LPOS": ("wait", "paused", "active"),
+    "ZSCORE": ("prioritized", "delayed", "completed", "failed", "waiting-children"),
+}
+# Whatever a killed qctl left must be put right within this time.
+PUT_RIGHT_S = 5.0
+QCTL_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A qctl that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object of ``--json``."""
+        lines = self.out.splitlines()
+        assert len(lines) == 1, f"not one line of JSON: {self.out!r}; stderr: {self.err}"
+        answer: dict[str, Any] = json.loads(lines[0])
+        return answer
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The objects of ``--output ndjson``."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def step_names(self) -> list[str]:
+        return [step["step"] for step in self.steps]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The last object, of JSON and of NDJSON alike."""
+        assert self.out, f"nothing on stdout; exit code {self.code}; stderr: {self.err}"
+        answer: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return answer
+
+
+class Running:
+    """A qctl at work; its lines are read as they come."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
+        self._process = subprocess.Popen(
+            command, env=env, cwd=folder, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self._out: list[str] = []
+        self._err: list[str] = []
+        self._watchdogs: set[int] = set()
+        self._threads = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self._process.stdout, self._out), (self._process.stderr, self._err))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @staticmethod
+    def _read(stream: Any, lines: list[str]) -> None:
+        for line in stream:
+            lines.append(line)  # noqa: PERF402 - each as soon as it comes
+        stream.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return "".join(self._out)
+
+    def await_step(self, name: str, **fields: Any) -> dict[str, Any]:
+        """The first step of this name and these fields, as soon as it is told (NDJSON)."""
+        return self.await_steps(1, name, **fields)[0]
+
+    def await_steps(self, count: int, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """The first so many of them."""
+        deadline = time.monotonic() + QCTL_TIMEOUT_S
+        while time.monotonic() < deadline:
+            ended = self.is_over
+            if ended:
+                self._join()
+            steps = [json.loads(line) for line in self._out]
+            found = [s for s in steps if s["step"] == name and fields.items() <= s.items()]
+            if len(found) >= count or ended:
+                break
+            time.sleep(0.005)
+        if len(found) < count:
+            told = f"{''.join(self._out)}{''.join(self._err)}"
+            pytest.fail(f"not {count} steps {name} {fields}: {told}")
+        self._find_watchdogs()
+        return found[:count]
+
+    @property
+    def watchdog_pid(self) -> int:
+        """The pid of its watchdog."""
+        return wait_until(self._find_watchdogs, "qctl to have a watchdog")
+
+    def _find_watchdogs(self) -> int:
+        """The pid of its watchdog, which is ended with it; 0 if it has none."""
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self.pid).children()
+        pids = [c.pid for c in children if "qctl.ops.drain.run.watchdog" in " ".join(_cmdline(c))]
+        self._watchdogs.update(pids)
+        return pids[0] if pids else 0
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait(10)
+        self._join()
+
+    def finish(self) -> Done:
+        """Wait for its end."""
+        code = self._process.wait(QCTL_TIMEOUT_S)
+        self._join()
+        done = Done(code, "".join(self._out), "".join(self._err))
+        assert SECRET not in done.out + done.err
+        return done
+
+    def close(self) -> None:
+        if not self.is_over:
+            # First a chance to put everything back.
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+        self.kill()
+        self._end_watchdogs()
+        assert SECRET not in "".join(self._out + self._err)
+
+    def _end_watchdogs(self) -> None:
+        """One may be left that waits for a Redis which never comes back."""
+        for pid in filter(is_alive, self._watchdogs):
+            process = psutil.Process(pid)
+            # A pid that was used again belongs to somebody else.
+            if "qctl.ops.drain.run.watchdog" in " ".join(_cmdline(process)):
+                process.kill()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join(10)
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has reaped yet does not."""
+    with contextlib.suppress(psutil.Error):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+class Producer:
+    """producer.js at work; it writes the ids it adds to a file."""
+
+    def __init__(self, env: Mapping[str, str], file: Path) -> None:
+        self._file = file
+        with file.open("wb") as out:
+            self._process = subprocess.Popen(
+                [*node(), str(HERE / "producer.js")], env=env, cwd=HERE,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    @property
+    def ids(self) -> list[str]:
+        return self._file.read_text().split()
+
+    def wait_ids(self, count: int) -> None:
+        wait_until(lambda: len(self.ids) >= count, f"a producer to add {count} jobs")
+
+    def stop(self) -> list[str]:
+        """Let it end; the ids of all jobs that it added."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        return self.ids
+
+
+class Lab:
+    """Everything that a drain needs.
+
+    Args:
+        pm2: a PM2 daemon without apps.
+        server: the Redis that all of it uses.
+        folder: qctl's working folder.
+        url: of that Redis, if it needs a password.
+    """
+
+    def __init__(self, pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> None:
+        self.pm2 = pm2
+        self.server = server
+        self.folder = folder
+        self.url = url or server.url
+        self._bulls: list[NodeBull] = []
+        self._shared_bulls: dict[int, NodeBull] = {}
+        self._running: list[Running] = []
+        self._producers: list[Producer] = []
+
+    @cached_property
+    def client(self) -> Client:
+        return connect(self.url)[1]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """qctl's environment."""
+        return {
+            **node_env(),
+            "PM2_HOME": str(self.pm2.home),
+            "QCTL_REDIS_URL": self.url,
+            "XDG_CONFIG_HOME": str(self.folder),
+        }
+
+    # What runs in it
+
+    def app(
+        self,
+        name: str = "app",
+        queues: str = "q",
+        *,
+        version: int = 6,
+        concurrency: int = 1,
+        instances: int = 1,
+        cluster: bool = False,
+        options: Mapping[str, Any] = {},
+        **env: object,
+    ) -> None:
+        """Start worker.js under PM2 and wait for its workers.
+
+        Args:
+            options: of PM2's ecosystem file.
+            env: of the app, see worker.js.
+        """
+        own = {
+            "BULLMQ": version,
+            "REDIS_PORT": self.server.port,
+            "QUEUES": queues,
+            "CONCURRENCY": concurrency,
+            "SECRET_TOKEN": SECRET,
+            **env,
+        }
+        names = queues.split(",")
+        prefix = str(env.get("PREFIX", "bull"))
+        before = {queue: self.count_workers(queue, prefix) for queue in names}
+        self.pm2.start(name, env=own, instances=instances, cluster=cluster, **options)
+        for queue in names:
+            self.wait_workers(queue, before[queue] + instances, prefix)
+
+    def count_workers(self, queue: str = "q", prefix: str = "bull") -> int:
+        return sum(w.queue == queue for w in list_workers(self.client, prefix) or ())
+
+    def wait_workers(self, queue: str = "q", count: int = 1, prefix: str = "bull") -> None:
+        wait_until(
+            lambda: self.count_workers(queue, prefix) == count,
+            f"{count} worker(s) of {queue}",
+            timeout_s=30,
+        )
+
+    def bull(self, version: int = 6, *, fresh: bool = False) -> NodeBull:
+        """A BullMQ client; the same one each time unless ``fresh``."""
+        if version not in self._shared_bulls or fresh:
+            log = self.folder / f"bull-{len(self._bulls)}.log"
+            self._bulls.append(NodeBull(version, self.server.port, log))
+            if fresh:
+                return self._bulls[-1]
+            self._shared_bulls[version] = self._bulls[-1]
+        return self._shared_bulls[version]
+
+    def producer(self, queue: str = "q", *, version: int = 6, **env: object) -> Producer:
+        """Start producer.js; see there for ``env``."""
+        own = {"BULLMQ": version, "REDIS_PORT": self.server.port, "QUEUE": queue, **env}
+        text = {key: str(value) for key, value in own.items()}
+        file = self.folder / f"producer-{len(self._producers)}.ids"
+        self._producers.append(Producer(node_env(text), file))
+        return self._producers[-1]
+
+    def add(self, *ms: int, queue: str = "q", version: int = 6) -> list[str]:
+        """Add one job for each duration, in one transaction; their ids."""
+        jobs = [{"name": "job", "data": {"ms": each}, "opts": {}} for each in ms]
+        return self.bull(version).add_bulk(queue, jobs)
+
+    def hold(self, count: int = 1, *, queue: str = "q", version: int = 6) -> list[str]:
+        """Add jobs that run until ``release``, and wait until they do; their ids.
+
+        However slowly qctl starts, it finds them running.
+        """
+        job = {"name": "job", "data": {"held": True}, "opts": {}}
+        held = self.bull(version).add_bulk(queue, [job] * count)
+        self.wait_started(*held, queue=queue)
+        return held
+
+    def release(self, queue: str = "q") -> None:
+        """Let the held jobs end."""
+        self.client.call("SET", f"release:{queue}", 1)
+
+    def bring_redis_back(self) -> None:
+        """Start the Redis that was stopped, and forget the old connection to it."""
+        self.server.start()
+        self.client.close()
+
+    # qctl
+
+    def start(self, *args: str, env: Mapping[str, str] = {}) -> Running:
+        """Start qctl; if the test leaves it running, it is ended with the lab."""
+        command = [sys.executable, "-m", "qctl", *args]
+        self._running.append(Running(command, {**self.env, **env}, self.folder))
+        return self._running[-1]
+
+    def qctl(self, *args: str, env: Mapping[str, str] = {}) -> Done:
+        """Run qctl to its end."""
+        return self.start(*args, env=env).finish()
+
+    def steps(self, *args: str) -> Running:
+        """Start qctl with ``--output ndjson``."""
+        return self.start(*args, "--output", "ndjson")
+
+    def drain_held(self, *args: str) -> Done:
+        """Start qctl and let the held jobs end as soon as it waits for them."""
+        drain = self.steps(*args)
+        drain.await_step("waiting")
+        self.release()
+        return drain.finish()
+
+    def cut(self, *pids: int) -> int:
+        """Cut all connections that these processes have to Redis; how many there were."""
+        return cut_connections(self.client, self.server.port, *pids)
+
+    # What happened
+
+    def keys(self, queue: str = "q") -> QueueKeys:
+        return QueueKeys("bull", queue)
+
+    def is_paused(self, queue: str = "q") -> bool:
+        return bool(self.client.call("HEXISTS", self.keys(queue)("meta"), "paused"))
+
+    def traces(self) -> list[str]:
+        """qctl's own keys but for the record of drains; there should be none between commands."""
+        return sorted(self.client.call("KEYS", "qctl:[^d]*"))
+
+    def dump(self) -> dict[str, bytes]:
+        """All keys with their contents, but for what workers write even when idle."""
+        keys = sorted(k for k in self.client.call("KEYS", "*") if "stalled-check" not in k)
+        return {key: self.client.call("DUMP", key) for key in keys}
+
+    def places(self, job_id: str, queue: str = "q") -> list[str]:
+        """The lists and sets that a job is in."""
+        keys = self.keys(queue)
+        return [
+            name
+            for command, names in STATES.items()
+            for name in names
+            if self.client.call(command, keys(name), job_id) is not None
+        ]
+
+    def rows(self, job_id: str, queue: str = "q") -> list[dict[str, Any]]:
+        return [row for row in runs(self.client, queue) if row["id"] == job_id]
+
+    def wait_started(self, *ids: str, queue: str = "q") -> None:
+        """Wait until these jobs have started."""
+
+        def started() -> bool:
+            rows = runs(self.client, queue)
+            return set(ids) <= {row["id"] for row in rows if row["ev"] == "start"}
+
+        wait_until(started, f"jobs {ids} to start")
+
+    def wait_running(self, count: int, queue: str = "q") -> None:
+        """Wait until so many jobs run at once."""
+        key = self.keys(queue)("active")
+        wait_until(lambda: self.client.call("LLEN", key) >= count, f"{count} jobs to run")
+
+    def wait_completed(self, ids: Sequence[str], queue: str = "q") -> None:
+        key = self.keys(queue)("completed")
+
+        def missing() -> list[str]:
+            return [job_id for job_id in ids if self.client.call("ZSCORE", key, job_id) is None]
+
+        wait_until(lambda: not missing(), f"jobs to complete; {len(ids)} were added", timeout_s=30)
+
+    def prove(self, added: Sequence[str], queue: str = "q", *, again: Sequence[str] = ()) -> None:
+        """Nothing was lost and nothing ran twice; the queue runs and qctl has left no trace.
+
+        Args:
+            added: ids of all jobs; each must complete.
+            again: those of them whose first run was cut short, so that they had to run twice.
+        """
+        self.wait_completed(added, queue)
+        for job_id in added:
+            assert self.places(job_id, queue) == ["completed"]
+        self.prove_runs(queue, again=again)
+        self.prove_tidy(queue)
+
+    def prove_runs(self, queue: str = "q", *, again: Sequence[str] = ()) -> None:
+        """No job has started a second time without having failed, or been cut short, first."""
+        runs_of: dict[str, str] = {}
+        for row in runs(self.client, queue):
+            told = runs_of[row["id"]] = runs_of.get(row["id"], "") + row["ev"][0]
+            if row["ev"] == "start":
+                assert row["ats"] == told.count("s"), row
+        for job_id, told in runs_of.items():
+            once = "ss" if job_id in again else "s"
+            assert re.fullmatch(f"(sf)*({once}e?)?", told), f"job {job_id} ran like this: {told}"
+
+    def prove_tidy(self, *queues: str) -> None:
+        for queue in queues:
+            assert not self.is_paused(queue), queue
+        assert self.traces() == []
+
+    def put_right(self, watchdog_pid: int, *queues: str) -> bool:
+        """Whether a killed drain has been undone and its watchdog is gone."""
+        return (
+            not any(map(self.is_paused, queues))
+            and self.traces() == []
+            and not is_alive(watchdog_pid)
+        )
+
+    def close(self) -> None:
+        """End everything, each even if another could not be ended."""
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(self.client.close)
+            last_first.callback(self._delete_apps)
+            for bull in self._bulls:
+                last_first.callback(bull.kill)
+            for producer in self._producers:
+                last_first.callback(producer.stop)
+            for running in self._running:
+                last_first.callback(running.close)
+
+    def _delete_apps(self) -> None:
+        if self.pm2.rows():
+            self.pm2.delete("all")
+
+
+def write_config(folder: Path, text: str) -> None:
+    """A ``qctl.toml`` where qctl runs."""
+    (folder / "qctl.toml").write_text(text)
+
+
+def cut_connections(client: Client, port: int, *pids: int) -> int:
+    """Cut all connections that these processes have to the Redis of ``client``; how many."""
+    cut = 0
+    for pid in pids:
+        sockets = []
+        with contextlib.suppress(psutil.Error):
+            sockets = psutil.Process(pid).net_connections("tcp4")
+        for ours in sockets:
+            if ours.raddr and ours.raddr.port == port:
+                address = f"{ours.laddr.ip}:{ours.laddr.port}"
+                cut += client.call("CLIENT", "KILL", "ADDR", address, "SKIPME", "yes")
+    return cut
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until the process is gone."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), f"pid {pid} to be gone")
+
+
+@pytest.fixture(scope="module")
+def lab_pm2(node_modules: str) -> Iterator[Pm2]:
+    """One PM2 daemon for the tests of a module; each removes its apps."""
+    manager = Pm2()
+    try:
+        yield manager
+    finally:
+        manager.kill()
+
+
+@contextlib.contextmanager
+def open_lab(pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> Iterator[Lab]:
+    """A lab on any Redis; closes all that was started in it."""
+    lab = Lab(pm2, server, folder, url)
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def lab(lab_pm2: Pm2, redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Iterator[Lab]:
+    """A lab on the shared Redis."""
+    with open_lab(lab_pm2, redis_server, tmp_path) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shared_lab(
+    lab_pm2: Pm2, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """A lab for all tests of a module, which must leave it as they found it."""
+    with open_lab(lab_pm2, redis_server, tmp_path_factory.mktemp("lab")) as lab:
+        lab.client.call("FLUSHALL")
+        yield lab

@@ -1,0 +1,106 @@
+"""Doctor: schedulers that make no more jobs, or too many."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from qctl.connection.connect import Client
+from qctl.wire.checks import registrations
+from tests.labs.build import Q, put
+from tests.labs.doctor import diagnose, found, of, result
+
+NEXT = int(time.time() * 1000) + 3_600_000
+
+
+def schedule(client: Client, sid: str, state: str = "delayed", /, **fields: object) -> str:
+    """A scheduler and its pending job; without one when ``state`` is ""."""
+    record = {"name": sid, "ic": 1, "every": 60_000, **fields}
+    record = {key: value for key, value in record.items() if value is not None}
+    client.call("HSET", Q.scheduler(sid), *(str(w) for pair in record.items() for w in pair))
+    client.call("ZADD", Q("repeat"), NEXT, sid)
+    client.call("HSET", Q("meta"), "version", "bullmq:6.7.0")
+    job_id = f"repeat:{sid}:{NEXT}"
+    return put(client, job_id, state, rjk=sid) if state else job_id
+
+
+@pytest.mark.parametrize("state", ["delayed", "wait", "prioritized", "active"])
+def test_a_scheduler_with_its_pending_job_is_well(store: Client, state: str) -> None:
+    schedule(store, "s", state)
+    assert found(store, "dead-schedulers") == []
+    assert found(store, "duplicate-schedulers") == []
+    assert found(store, "legacy-repeatables") == []
+
+
+def test_schedulers_that_make_no_more_jobs(store: Client) -> None:
+    schedule(store, "gone", "")
+    schedule(store, "ran", "completed")
+    schedule(store, "failed", "failed", every=None, pattern="0 3 * * *", tz="UTC")
+    (finding,) = found(store, "dead-schedulers")
+    assert finding.severity == "error"
+    assert finding.evidence["count"] == 3
+    assert set(finding.evidence["schedulers"]) == {"gone", "ran", "failed"}
+    assert finding.commands[0].startswith("qctl schedules show q ")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"limit": 1},
+        {"endDate": 1_700_000_000_000},
+        {"endDate": NEXT + 1000},
+        {"every": None, "pattern": "0 3 * * *", "endDate": NEXT + 1000},
+    ],
+)
+def test_one_that_has_ended_is_well(store: Client, fields: dict[str, object]) -> None:
+    schedule(store, "s", "", **fields)
+    assert found(store, "dead-schedulers") == []
+
+
+def test_one_with_jobs_to_come_is_dead_in_spite_of_its_limits(store: Client) -> None:
+    schedule(store, "s", "", limit=2, endDate=NEXT + 120_000)
+    assert len(found(store, "dead-schedulers")) == 1
+
+
+def test_the_same_job_under_several_ids(store: Client) -> None:
+    schedule(store, "a", data='{"x":1}')
+    schedule(store, "b", data='{"x":1}', name="a")
+    # Of other data, of another time, or of another name: on purpose.
+    schedule(store, "c", data='{"x":2}', name="a")
+    schedule(store, "d", data='{"x":1}', name="a", every=61_000)
+    schedule(store, "e", data='{"x":1}')
+    (finding,) = found(store, "duplicate-schedulers")
+    assert finding.severity == "warning"
+    assert set(finding.evidence["schedulers"]) == {"a", "b"}
+    assert len(finding.commands) == 1
+
+
+def test_repeatables_of_old_versions(store: Client) -> None:
+    schedule(store, "0123456789abcdef0123456789abcdef", ic=None, name="nightly")
+    (finding,) = found(store, "legacy-repeatables")
+    assert finding.severity == "warning"
+    assert found(store, "duplicate-schedulers") == []
+    schedule(store, "new", name="nightly", data='{"x":1}')
+    (double,) = found(store, "duplicate-schedulers")
+    assert "1 of them are repeatables of old versions" in double.what
+    assert double.commands == ("qctl schedules remove q 0123456789abcdef0123456789abcdef",)
+    store.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    (finding,) = found(store, "legacy-repeatables")
+    assert finding.severity == "info"
+
+
+def test_the_oldest_form_is_not_called_dead(store: Client) -> None:
+    schedule(store, "job:::Europe/Berlin:0 3 * * *", "", ic=None, every=None, pattern="0 3 * * *")
+    assert found(store, "dead-schedulers") == []
+
+
+def test_how_many_were_looked_at_is_said(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registrations, "_MOST", 2)
+    for name in "abc":
+        schedule(store, name)
+    schedule(store, "z", "")
+    diagnosis = diagnose(store)
+    assert of(diagnosis, "dead-schedulers") == []
+    assert result(diagnosis, "dead-schedulers").why == "2 of 4 schedulers; --full looks at all"
+    assert len(found(store, "dead-schedulers", full=True)) == 1

@@ -1,0 +1,145 @@
+"""A drain whose own commands fail half way, or whose replies are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from qctl.config.settings import load_settings
+from qctl.connection.connect import Arg, Client, parse_url
+from qctl.errors import UnreachableError
+from qctl.ops.drain import run as module
+from qctl.ops.drain.plan import make_plan
+from qctl.ops.drain.run import drain
+from qctl.ops.drain.state import DrainOptions
+from qctl.ops.drain.steps import DrainReport
+from qctl.wire import scripts
+from qctl.wire.write.transitions import pause
+from tests.labs.build import Q, events, holder, is_paused, put
+from tests.labs.servers import limited_user, wait_until
+
+
+class Lossy:
+    """Redis does what it is sent, but the first reply to each of these scripts is lost."""
+
+    def __init__(self, client: Client, *names: str) -> None:
+        self._client = client
+        self._lose = {scripts.sha(name) for name in names}
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        reply = self._client.call(*command, timeout_s=timeout_s)
+        if command[0] == "EVALSHA" and command[1] in self._lose:
+            self._lose.discard(str(command[1]))
+            raise UnreachableError("the connection was cut")
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        return self._client.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None: ...
+
+
+def run(client: Client, admin: Client, url: str, *, stop: bool = False) -> DrainReport:
+    """A drain of ``Q`` over ``client``; with ``stop`` it is interrupted as soon as it waits."""
+    settings = load_settings(environ={})
+    address = parse_url(url)
+    plan = make_plan(admin, address, settings, ["q"], target=None, then_restart=False)
+    # So that every script is known, and is called by its name.
+    for name in ("pause", "resume", "lease_hold", "disown"):
+        admin.call("SCRIPT", "LOAD", scripts.source(name))
+    waits = False
+    report = None
+    steps = drain(
+        client, address, settings, plan, DrainOptions(timeout_s=5), lambda: stop and waits
+    )
+    for step in steps:
+        waits = waits or step.step == "paused"
+        report = step
+    assert isinstance(report, DrainReport)
+    return report
+
+
+@pytest.mark.parametrize("lost", ["pause", "resume", "disown"])
+def test_a_reply_that_is_lost(client: Client, redis_url: str, lost: str) -> None:
+    """The command is repeated, and what it finds is its own work."""
+    put(client, "1")
+    report = run(Lossy(client, lost), client, redis_url, stop=True)
+    assert (report.outcome, report.exit_status, report.resumed) == ("aborted", 130, True)
+    assert report.notes == ()
+    assert not is_paused(client)
+    assert client.call("KEYS", "qctl:[^d]*") == []
+    assert [e["event"] for e in events(client)] == ["paused", "resumed"]
+
+
+@pytest.mark.parametrize("lost", ["pause", "resume"])
+def test_a_reply_that_is_lost_with_no_time_to_repeat(
+    client: Client, redis_url: str, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AWAY_S", 0.0)
+    put(client, "1", "active", lock="w:1")
+    report = run(Lossy(client, lost), client, redis_url, stop=True)
+    assert report.exit_status == (6 if lost == "pause" else 130)
+    wait_until(lambda: not is_paused(client), "the queue to be resumed")
+    wait_until(lambda: client.call("KEYS", "qctl:[^d]*") == [], "qctl's keys to go")
+
+
+@pytest.mark.parametrize("right", ["del", "xadd", "hset"])
+def test_a_pause_that_fails_half_way(client: Client, redis_url: str, right: str) -> None:
+    """Its rights are checked before; here they are taken away after that."""
+    put(client, "1")
+    with limited_user(client, redis_url, "~*", "+@all", f"-{right}") as (url, limited):
+        report = run(limited, client, url)
+    assert (report.outcome, report.exit_status) == ("aborted", 1)
+    assert "may not" in (report.error or "")
+    wait_until(lambda: not is_paused(client), "the queue to be resumed")
+
+
+@pytest.mark.parametrize("verb", ["drain", "restart"])
+def test_a_pause_that_was_left_behind_is_taken_over(
+    client: Client, redis_url: str, verb: str
+) -> None:
+    put(client, "1")
+    pause(client, Q, holder("gone", verb))
+    report = run(client, client, redis_url, stop=True)
+    assert report.resumed is True
+    assert report.notes == (
+        f"q had been left paused by qctl {verb} of ada@host (pid 42); this drain has taken that "
+        "over",
+    )
+    assert not is_paused(client)
+
+
+@pytest.mark.parametrize("verb", ["pause", "drain --keep-paused", None])
+def test_a_pause_that_is_meant_stays(client: Client, redis_url: str, verb: str | None) -> None:
+    put(client, "1")
+    if verb is None:
+        client.call("HSET", Q("meta"), "paused", "1")
+    else:
+        pause(client, Q, holder("them", verb))
+    note = client.call("GET", Q.pause_note)
+    report = run(client, client, redis_url, stop=True)
+    assert report.resumed is False
+    (told,) = report.notes
+    assert "stays paused" in told
+    assert "qctl resume q" in told
+    assert is_paused(client)
+    assert client.call("GET", Q.pause_note) == note
+
+
+def test_a_pause_of_an_app_is_not_taken_for_one_that_was_left_behind(
+    client: Client, redis_url: str
+) -> None:
+    """BullMQ's own resume and pause know nothing of the note, which stays."""
+    put(client, "1")
+    pause(client, Q, replace(holder("gone", "drain"), at_ms=0))
+    client.call("XADD", Q("events"), "*", "event", "resumed")
+    client.call("XADD", Q("events"), "*", "event", "paused")
+    report = run(client, client, redis_url, stop=True)
+    assert report.resumed is False
+    assert is_paused(client)

@@ -1,0 +1,172 @@
+"""What a drain finds out, and refuses, before it writes anything. No process manager is needed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Address, Client
+from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
+from qctl.ops.drain.plan import DrainPlan, describe, make_plan
+from qctl.wire.keys import QueueKeys
+from qctl.wire.write.transitions import hold_lease, pause
+from tests.labs.build import Q, holder, put
+
+
+def plan(client: Client, *names: str, **options: Any) -> DrainPlan:
+    settings = Settings(pm2_home=Path("/nonexistent"))
+    arguments = {"target": None, "then_restart": False, **options}
+    return make_plan(client, Address(), settings, names, **arguments)
+
+
+def test_a_plain_drain_needs_no_manager(store: Client) -> None:
+    put(store, "1")
+    made = plan(store, "q")
+    assert (made.names, made.queues) == (("q",), (Q,))
+    assert (made.target, made.guessed) == (None, "")
+
+
+def test_planning_writes_nothing(store: Client) -> None:
+    put(store, "1", "active", lock="t")
+    put(store, "2")
+    before = {key: store.call("DUMP", key) for key in store.call("KEYS", "*")}
+    describe(plan(store, "q"), store, 0)
+    assert {key: store.call("DUMP", key) for key in store.call("KEYS", "*")} == before
+
+
+def test_a_queue_that_does_not_exist(store: Client) -> None:
+    put(store, "1")
+    with pytest.raises(NotFoundError, match="'qq'"):
+        plan(store, "q", "qq")
+
+
+def test_a_queue_of_the_same_name_in_another_case_is_the_nearest(store: Client) -> None:
+    for name in ("r6", "p6", "m6"):
+        put(store, "1", keys=QueueKeys("bull", name))
+    with pytest.raises(NotFoundError, match="'P6'") as caught:
+        plan(store, "P6")
+    assert caught.value.why.startswith("the nearest under the prefix 'bull': 'p6', ")
+    assert caught.value.hint == "qctl status p6"
+
+
+def test_a_misspelt_queue_is_told_before_anything_about_the_target(store: Client) -> None:
+    put(store, "1")
+    with pytest.raises(NotFoundError, match="'qq'"):
+        plan(store, "qq", target="pm2:app", then_restart=True)
+    with pytest.raises(UnreachableError, match="PM2"):
+        plan(store, "q", target="pm2:app", then_restart=True)
+
+
+@pytest.mark.parametrize("queues", [(), ("q",)])
+def test_an_empty_target_is_none_to_be_guessed(store: Client, queues: tuple[str, ...]) -> None:
+    """It is a variable of a script that was not set."""
+    store.call("HSET", Q("meta"), "version", "bullmq:6.7.0")
+    with pytest.raises(NotFoundError, match="no target ''"):
+        plan(store, *queues, target="", then_restart=True)
+
+
+def test_a_queue_of_bull_4(store: Client) -> None:
+    store.call("SET", Q("id"), "7")
+    store.call("LPUSH", Q("wait"), "7")
+    store.call("HSET", Q("7"), "name", "x", "timestamp", "1")
+    with pytest.raises(RefusedError, match="Bull 3 or 4"):
+        plan(store, "q")
+
+
+def test_a_queue_that_is_being_drained(store: Client) -> None:
+    put(store, "1")
+    hold_lease(store, Q, holder("them", "drain"))
+    with pytest.raises(RefusedError, match="another drain") as caught:
+        plan(store, "q")
+    assert "pid 42" in caught.value.why
+
+
+def test_a_replica(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(fake, "1")
+    replication = "# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\n"
+    monkeypatch.setattr(type(fake), "info", replication)
+    with pytest.raises(FailedError, match="replica") as caught:
+        plan(fake, "q")
+    assert "master_host:10.0.0.1" in caught.value.why
+
+
+def test_a_user_who_may_not_ask_for_the_role_may_still_drain(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(fake, "1")
+    ask = fake.call
+
+    def call(*command: Any, timeout_s: float = 0.0) -> Any:
+        if command[0] == "INFO":
+            raise ReplyError("NOPERM this user has no permissions")
+        return ask(*command, timeout_s=timeout_s)
+
+    monkeypatch.setattr(fake, "call", call)
+    assert plan(fake, "q").names == ("q",)
+
+
+def test_the_numbers_of_now(store: Client) -> None:
+    now_ms = int(time.time() * 1000)
+    put(store, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
+    put(store, "run", "active", lock="t", name="mail", processedOn=now_ms - 4000, pb="w1")
+    put(store, "lost", "active", name="mail", processedOn=now_ms - 9000)
+    put(store, "next")
+    put(store, "first", "prioritized", priority=3)
+    put(store, "later", "delayed")
+    told = describe(plan(store, "q"), store, now_ms)
+    assert told.backlog == 2
+    (running,) = told.active
+    assert (running.id, running.name, running.worker) == ("run", "mail", "w1")
+    assert (running.runtime_s, running.estimate_s) == (4.0, 6.0)
+    assert told.estimate_s == 6.0
+    assert [job.id for job in told.orphans] == ["lost"]
+    assert told.processes == ()
+
+
+def test_one_job_without_history_makes_the_estimate_unknown(store: Client) -> None:
+    put(store, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
+    put(store, "a", "active", lock="t", name="mail", processedOn=1000)
+    put(store, "b", "active", lock="t", name="film", processedOn=1000)
+    assert describe(plan(store, "q"), store, 1000).estimate_s is None
+
+
+def test_nothing_runs_so_there_is_nothing_to_wait_for(store: Client) -> None:
+    put(store, "1")
+    assert describe(plan(store, "q"), store, 1000).estimate_s == 0.0
+
+
+def test_what_the_operator_should_know(store: Client) -> None:
+    put(store, "1")
+    pause(store, Q, holder("them", "pause"))
+    told = describe(plan(store, "q"), store, 0)
+    assert told.already_paused == ("q",)
+    (stays,) = told.warnings
+    assert "stays paused" in stays
+    assert "qctl pause of ada@host (pid 42)" in stays
+    assert "qctl resume q" in stays
+
+
+def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(store: Client) -> None:
+    put(store, "1")
+    store.call("XADD", Q("events"), "*", "event", "debounced", "jobId", "1")
+    with pytest.raises(RefusedError, match=r"BullMQ 5 \(debounced events\) and BullMQ 6") as caught:
+        plan(store, "q")
+    assert "--mixed-versions" in caught.value.hint
+    accepted = plan(store, "q", mixed_versions=True)
+    (warning,) = describe(accepted, store, 0).warnings
+    assert "qctl resume q" in warning
+    assert set(accepted.mixed) == {Q}
+
+
+def test_rights_that_nobody_can_check_are_said(fake: Client) -> None:
+    put(fake, "1")
+    settings = Settings(pm2_home=Path("/nonexistent"))
+    for user, is_said in ((None, False), ("default", False), ("limited", True)):
+        address = Address(username=user)
+        made = make_plan(fake, address, settings, ["q"], target=None, then_restart=False)
+        warnings = describe(made, fake, 0).warnings
+        assert any("cannot say what the user limited may do" in w for w in warnings) is is_said

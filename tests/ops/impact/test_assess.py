@@ -1,0 +1,421 @@
+"""The whole answer: the sets, the verdict and the command, without a process manager."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qctl.config.settings import Settings, TargetConfig
+from qctl.connection.connect import Client, connect, parse_url
+from qctl.errors import NotFoundError, RefusedError, ReplyError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.impact import assess as impact
+from qctl.ops.impact import scope
+from qctl.ops.impact.assess import Assessment, Impact, assess
+from qctl.ops.impact.jobs_at_risk import JobRef
+from qctl.ops.processes import targets
+from qctl.ops.processes.targets import Connections
+from qctl.ops.queues import resumers
+from qctl.wire.drain_record import record_starts
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read import heartbeats
+from qctl.wire.read.clients import ForeignWorker, WorkerClient, client_name
+from qctl.wire.read.lists import DELAY_FACTOR
+from tests.labs.build import Q, put
+from tests.ops.impact.test_jobs_at_risk import BEAT, PROCESS
+
+SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
+OTHER = QueueKeys("bull", "other")
+Ask = Callable[..., Impact]
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def run(client: Client, job_id: str, keys: QueueKeys = Q, **fields: Any) -> None:
+    put(client, job_id, "active", keys=keys, lock=f"uuid:{job_id}", **fields)
+
+
+def look(client: Client, *names: str, **options: Any) -> Assessment:
+    settings = options.pop("settings", SETTINGS)
+    return assess(client, parse_url("redis://localhost/0"), settings, names, **options)
+
+
+def ask(client: Client, *names: str, **options: Any) -> Impact:
+    return look(client, *names, **options).impact
+
+
+class Apps:
+    """What a manager runs and who is connected; pm2:app with a worker of q, unless changed."""
+
+    def __init__(self) -> None:
+        self.processes = [PROCESS]
+        self.owned = {"0": (self.worker(1),)}
+        self.others: tuple[WorkerClient, ...] = ()
+        self.foreign: dict[str, tuple[ForeignWorker, ...]] = {}
+        self.error: Exception | None = None
+        self.kind = "pm2"
+
+    @staticmethod
+    def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:
+        return WorkerClient(queue, name, number, f"127.0.0.1:{number}", 5, 1)
+
+    def find(self, name: str) -> list[ManagedProcess]:
+        found = [process for process in self.processes if process.name == name]
+        if not found:
+            raise NotFoundError(f"no app named {name}")
+        return found
+
+    def connections(self, *_: Any) -> Connections:
+        if self.error is not None:
+            raise self.error
+        own = tuple(worker for workers in self.owned.values() for worker in workers)
+        return Connections((*own, *self.others), self.owned, self.foreign)
+
+
+@pytest.fixture
+def apps(monkeypatch: pytest.MonkeyPatch) -> Apps:
+    apps = Apps()
+    monkeypatch.setattr(targets, "manager_for", lambda *_: apps)
+    monkeypatch.setattr(scope, "managed_processes", lambda *_: (apps.processes, ()))
+    monkeypatch.setattr(scope, "read_connections", apps.connections)
+    return apps
+
+
+def ids(refs: tuple[JobRef, ...] | None) -> list[str] | None:
+    return None if refs is None else [ref.id for ref in refs]
+
+
+# Whose jobs
+
+
+def test_jobs_of_other_workers_do_not_count(store: Client, apps: Apps) -> None:
+    apps.owned = {"0": (apps.worker(1, "a"),)}
+    apps.others = (apps.worker(2, "b"),)
+    run(store, "1", pb="a")
+    run(store, "2", pb="b")
+    run(store, "3", pb="c")
+    told = ask(store, "q")
+    assert ids(told.interrupted) == ["1", "3"]
+    assert ids(told.unattributed) == ["3"]
+    assert [delay.by for delay in told.recovery] == ["others"]
+    assert (told.queues[0].workers, told.queues[0].other_workers) == (1, 1)
+    for own in ("1", "3"):
+        store.call("LREM", Q("active"), 1, own)
+    told = ask(store, "q")
+    assert told.verdict.word == "safe"
+    assert told.verdict.reasons[0].startswith("no running job is its own, and none is known")
+
+
+def test_the_other_queues_of_the_app_are_looked_at_too(store: Client, apps: Apps) -> None:
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    apps.foreign = {"0": (ForeignWorker("bull:eA==", 3),)}
+    put(store, "1", "completed")
+    run(store, "2", OTHER)
+    told = ask(store, "q")
+    assert told.also == ("other",)
+    assert told.interrupted == (JobRef("other", "2"),)
+    assert told.foreign == ("x (prefix bull, database 3)",)
+    store.call("DEL", OTHER("active"))
+    # What was not looked at is not safe.
+    assert ask(store, "q").verdict.word == "drain first"
+
+
+def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None:
+    apps.error = ReplyError("NOPERM no permissions")
+    run(store, "1")
+    found = look(store, "q", target="pm2:app")
+    assert ids(found.impact.unattributed) == ["1"]
+    assert (found.impact.queues[0].workers, found.impact.queues[0].other_workers) == (None, None)
+    assert "cannot be told" in found.remarks[0]
+    assert [delay.by for delay in found.impact.recovery] == ["unknown"]
+    # The queues of the target are not known either, so a drain needs the names of all.
+    assert found.impact.verdict.commands == ("qctl impact --target pm2:app",)
+    told = ask(store, target="pm2:app")
+    assert told.verdict.commands == ("qctl drain q --then-restart --target pm2:app",)
+    store.call("DEL", Q("active"))
+    put(store, "2")
+    assert ask(store, "q", target="pm2:app").verdict.word == "drain first"
+
+
+def test_who_notices_the_interruption(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled-check"), now_ms(), "PX", 30_000)
+    (alone,) = ask(store, "q").recovery
+    # The one process has two workers, each with a clock of its own.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2))}
+    (told,) = ask(store, "q").recovery
+    assert (told.by, alone.by) == ("restarted", "restarted")
+    assert told.min_s < alone.min_s
+    # Those that are seen may be its own, behind a proxy.
+    apps.owned = {}
+    for others in ((apps.worker(1),), ()):
+        apps.others = others
+        told_of = ask(store, "q", target="pm2:app")
+        assert [delay.by for delay in told_of.recovery] == ["unknown"]
+        assert told_of.queues[0].other_workers is None
+
+
+def test_how_far_apart_the_checks_are_is_told_by_the_moment_of_the_look(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled-check"), now_ms(), "PX", 5000)
+    real = impact.read_clocks
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.4)
+        return real(*args)
+
+    monkeypatch.setattr(impact, "read_clocks", slow)
+    (told,) = ask(store, "q").recovery
+    assert told.interval_ms > 4900
+    assert not told.interval_assumed
+
+
+# Which processes
+
+
+def test_nobody_manages_the_workers(store: Client, apps: Apps) -> None:
+    apps.processes, apps.owned, apps.others = [], {}, (apps.worker(1),)
+    run(store, "1")
+    told = ask(store, "q")
+    assert (told.target, told.handles_signal, told.kill_after_s) == (None, None, None)
+    assert "no managed process" in told.why_no_target
+    assert ids(told.interrupted) == ["1"]
+    assert (told.interrupted_if_handled, told.fails_if_handled) == (None, None)
+    assert told.verdict.word == "drain first"
+    assert told.verdict.commands == ("qctl drain q", "qctl resume q")
+    assert (told.downtime.plain_s, told.downtime.roll_is_possible) == (None, None)
+
+
+def test_several_apps_serve_the_queue(store: Client, apps: Apps) -> None:
+    second = replace(PROCESS, key="1", name="two", target="pm2:two")
+    apps.processes = [PROCESS, second]
+    apps.owned = {"0": (apps.worker(1),), "1": (apps.worker(2),)}
+    run(store, "1")
+    told = ask(store, "q")
+    assert told.target is None
+    assert "pm2:app, pm2:two" in told.why_no_target
+    assert ids(ask(store, "q", target="pm2:two").unattributed) == ["1"]
+
+
+def test_an_app_that_serves_something_else(store: Client, apps: Apps) -> None:
+    put(store, "1")
+    put(store, "1", keys=OTHER)
+    with pytest.raises(NotFoundError, match="does not serve other"):
+        ask(store, "other", target="pm2:app")
+    # Nobody said that it should be this app: then all workers of the queue are meant.
+    assert ask(store, "other").target is None
+
+
+def test_a_configured_target_that_no_connection_shows(store: Client, apps: Apps) -> None:
+    apps.owned = {}
+    settings = replace(SETTINGS, targets=(TargetConfig("ingest", "pm2:app", ("q",)),))
+    run(store, "1")
+    told = ask(store, "q", settings=settings)
+    assert told.target == "pm2:app"
+    assert ids(told.unattributed) == ["1"]
+    assert told.verdict.commands == ("qctl restart pm2:app",)
+    assert ids(ask(store, target="ingest", settings=settings).interrupted) == ["1"]
+
+
+def test_qctls_own_masters_interrupt_nothing(store: Client, apps: Apps) -> None:
+    apps.processes = [replace(PROCESS, target="qctl:app", stop_signal="SIGTERM")]
+    apps.kind = "qctl"
+    run(store, "1", processedOn=now_ms())
+    put(store, "2")
+    told = ask(store, "q", target="qctl:app")
+    assert (told.interrupted, told.interrupted_if_handled, told.recovery) == ((), (), ())
+    assert (told.handles_signal, told.kill_after_s) == (True, None)
+    assert told.verdict.word == "safe"
+    assert told.verdict.commands == ("qctl restart qctl:app",)
+    assert told.downtime.plain_s == (0.0, 0.0)
+    assert told.downtime.roll_is_possible is True
+    apps.foreign = {"0": (ForeignWorker("bull:eA==", 3),)}
+    assert ask(store, "q", target="qctl:app").verdict.word == "safe"
+
+
+def test_qctls_own_workers_under_another_manager_are_known_to_finish(
+    store: Client, apps: Apps
+) -> None:
+    apps.owned = {"0": (apps.worker(1, "ours"),)}
+    heartbeats.beat(store, BEAT, now_ms())
+    put(store, "done", "completed", processedOn=1000, finishedOn=2000)
+    put(store, "1", "active", lock="own-1:1", processedOn=now_ms() - 300)
+    told = ask(store, "q")
+    assert told.handles_signal is True
+    assert (ids(told.interrupted), ids(told.interrupted_if_handled)) == (["1"], [])
+    # That it will end in time is likely, and no more.
+    assert told.verdict.word == "drain first"
+    assert "1 job is running" in told.verdict.reasons[0]
+    store.call("HINCRBY", Q("done"), "processedOn", -9000)
+    assert "would probably interrupt 1 job" in ask(store, "q").verdict.reasons[0]
+
+
+# What is scheduled
+
+
+def scheduler(client: Client, every_ms: int, next_ms: int) -> None:
+    client.call("HSET", Q("repeat:sync"), "ic", 1, "name", "job", "every", every_ms)
+    client.call("ZADD", Q("repeat"), next_ms, "sync")
+    put(client, f"repeat:sync:{next_ms}", "delayed", score=next_ms * DELAY_FACTOR)
+
+
+def test_iterations_are_skipped_only_where_nobody_else_is(store: Client, apps: Apps) -> None:
+    scheduler(store, 10_000, now_ms() + 60_000)
+    (told,) = ask(store, "q", away_s=95).schedules or ()
+    assert (told.id, told.skipped, round(told.runs_late_s or 0)) == ("sync", 3, 35)
+    assert ask(store, "q").away_s == pytest.approx(6.6)
+    assert (ask(store, "q").schedules or ())[0].skipped == 0
+    apps.others = (apps.worker(2),)
+    (told,) = ask(store, "q", away_s=95).schedules or ()
+    assert (told.skipped, told.runs_late_s) == (0, None)
+
+
+# What is missing or broken
+
+
+def test_a_queue_that_does_not_exist(store: Client, apps: Apps) -> None:
+    put(store, "1")
+    for options in ({}, {"target": "pm2:app"}):
+        with pytest.raises(NotFoundError, match="'qq'"):
+            ask(store, "qq", **options)
+    store.call("FLUSHALL")
+    for names in ((), ("q",)):
+        with pytest.raises(NotFoundError, match="no queue"):
+            ask(store, *names)
+
+
+def test_a_queue_of_bull_4_is_not_safe(store: Client, apps: Apps) -> None:
+    store.call("SET", OTHER("id"), "7")
+    store.call("LPUSH", OTHER("active"), "7")
+    store.call("HSET", OTHER("7"), "name", "x", "timestamp", "1")
+    with pytest.raises(RefusedError, match="Bull 3 or 4"):
+        ask(store, "other")
+    put(store, "1", "completed")
+    assert ask(store, "q").verdict.word == "safe"
+    # Neither when its app serves it, too, nor when all queues are meant.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    for names in (("q",), ()):
+        told = ask(store, *names)
+        assert (told.verdict.word, told.bull) == ("not now", ("other",))
+        assert told.verdict.reasons == ("other is a queue of Bull 3 or 4, which qctl cannot judge",)
+        assert told.verdict.commands == ("qctl status other",)
+        apps.processes, apps.owned = [], {}
+
+
+def test_a_queue_that_cannot_be_read_is_not_safe(store: Client, apps: Apps) -> None:
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    put(store, "1", "completed")
+    store.call("SET", OTHER("meta"), "text")
+    found = look(store, "q")
+    assert (found.impact.unread, found.impact.verdict.word) == (("other",), "not now")
+    assert [name for name, _ in found.queues.broken] == ["other"]
+
+
+def test_broken_extras_are_unknown_and_hide_nothing(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    store.call("SET", Q("stalled"), "text")
+    store.call("SET", Q("repeat:x"), "text")
+    store.call("LPUSH", Q("stalled-check"), "text")
+    assert ids(ask(store, "q").interrupted) == ["1"]
+    assert ask(store, "q").recovery[0].interval_assumed
+
+
+def test_nothing_is_written(store: Client, apps: Apps) -> None:
+    run(store, "1")
+    put(store, "2")
+    scheduler(store, 10_000, now_ms() + 60_000)
+    before = {key: store.call("DUMP", key) for key in store.call("KEYS", "*")}
+    ask(store, "q")
+    assert {key: store.call("DUMP", key) for key in store.call("KEYS", "*")} == before
+
+
+# A real connection
+
+
+@pytest.fixture
+def worker(redis_url: str) -> Iterator[None]:
+    """A connection of this test's own, named like a worker of q."""
+    with contextlib.closing(connect(redis_url)[1]) as connection:
+        connection.call("CLIENT", "SETNAME", client_name("bull", "q"))
+        yield
+
+
+def test_it_answers_without_any_manager(client: Client, worker: None) -> None:
+    run(client, "1")
+    told = ask(client)
+    assert (told.target, ids(told.interrupted)) == (None, ["1"])
+    assert (told.queues[0].workers, told.queues[0].other_workers) == (1, 0)
+    assert told.data is not None
+
+
+def test_of_many_queues_only_those_at_work_are_drained(store: Client, apps: Apps) -> None:
+    apps.processes, apps.owned = [], {}
+    put(store, "1", "completed")
+    run(store, "1", OTHER)
+    told = ask(store)
+    assert [queue.name for queue in told.queues] == ["other", "q"]
+    assert told.verdict.commands == ("qctl drain other", "qctl resume other")
+    store.call("DEL", OTHER("active"))
+    told = ask(store)
+    # Nothing to drain, and no target that could be named.
+    assert (told.verdict.word, told.verdict.commands) == ("safe", ())
+
+
+def test_a_restart_of_redis_shows_nothing_of_how_long_a_start_takes(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "completed")
+    real = impact.read_servers
+
+    def started(up_s: int | None) -> None:
+        monkeypatch.setattr(
+            impact, "read_servers", lambda c: tuple(replace(s, uptime_s=up_s) for s in real(c))
+        )
+
+    # The connection is 5 s old.
+    apps.processes = [replace(PROCESS, started_at_ms=now_ms() - 8000)]
+    started(3600)
+    told = ask(store, "q").downtime
+    assert (told.boot_is_assumed, round(told.boot_s[1])) == (False, 5)
+    for up_s in (5, None):
+        started(up_s)
+        assert ask(store, "q").downtime.boot_is_assumed
+
+
+def test_a_start_that_ends_a_pause_is_not_safe(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1")
+    store.call("HSET", Q("meta"), "paused", 1)
+    at_ms = 1_700_000_000_000
+    record_starts(store, "bull", "pm2:another", at_ms, resumed=["q"], kept=[])
+    record_starts(store, "bull", "pm2:app", at_ms, resumed=["other"], kept=[])
+    assert ask(store, "q").verdict.word == "safe"
+    record_starts(store, "bull", "pm2:app", at_ms, resumed=["q"], kept=[])
+    told = ask(store, "q").verdict
+    assert told.word == "drain first"
+    assert told.reasons == (
+        "a restart ends the pause of q: pm2:app resumes it when it starts, as seen at 2023-11-14 "
+        "22:13:20 UTC",
+    )
+    assert told.commands == ("qctl restart pm2:app --keep-paused",)
+    # With another queue that is to run.
+    apps.owned = {"0": (apps.worker(1), apps.worker(2, queue="other"))}
+    put(store, "1", "completed", keys=OTHER)
+    assert ask(store, "q").verdict.commands == ("qctl restart pm2:app", "qctl pause q")
+
+    def denied(*_: Any) -> Any:
+        raise ReplyError("NOPERM no permissions")
+
+    monkeypatch.setattr(resumers, "read_resumers", denied)
+    assert "whether its start ends a pause cannot be told" in look(store, "q").remarks[0]

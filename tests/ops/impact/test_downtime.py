@@ -1,0 +1,61 @@
+"""How long nobody takes jobs, by what the last start of a process shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qctl.manage.pm2 import Pm2
+from qctl.ops.impact.downtime import BOOT_S, downtime
+from qctl.ops.processes.targets import Connections, Target
+from qctl.wire.read.clients import WorkerClient
+from tests.ops.impact.test_jobs_at_risk import NOW, PROCESS
+
+UP_S = 300
+
+
+def boot(
+    *ages_s: int, redis_up_s: float | None = 86_400, up_s: int = UP_S
+) -> tuple[tuple[float, float], bool]:
+    """Of an app whose processes run for ``up_s``, each with a connection of that age."""
+    processes = [
+        replace(PROCESS, key=str(number), started_at_ms=NOW - up_s * 1000)
+        for number in range(len(ages_s))
+    ]
+    owned = {
+        process.key: (WorkerClient("q", None, number, f"127.0.0.1:{number}", age_s, 1),)
+        for number, (process, age_s) in enumerate(zip(processes, ages_s, strict=True))
+    }
+    workers = tuple(worker for each in owned.values() for worker in each)
+    target = Target("pm2:app", Pm2(Path("/nonexistent")), tuple(processes), ())
+    told = downtime(target, Connections(workers, owned, {}), [], NOW, redis_up_s)
+    return told.boot_s, told.boot_is_assumed
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "expected"), [((UP_S - 1,), (0.1, 3.0)), ((UP_S - 8, UP_S - 2), (1.0, 10.0))]
+)
+def test_a_connection_from_the_start_shows_how_long_it_took(
+    ages_s: tuple[int, ...], expected: tuple[float, float]
+) -> None:
+    assert boot(*ages_s) == (expected, False)
+
+
+def test_a_connection_that_may_have_been_renewed_is_a_limit_and_no_figure() -> None:
+    # A slow start, or CLIENT KILL 47 s behind a quick one.
+    assert boot(UP_S - 47) == ((BOOT_S[0], 49.0), True)
+    assert boot(UP_S - 47, UP_S - 20) == ((BOOT_S[0], 22.0), True)
+    # One process shows it.
+    assert boot(UP_S - 47, UP_S - 2) == ((1.0, 4.0), False)
+    assert boot(UP_S - 100) == (BOOT_S, True)
+
+
+def test_a_connection_is_not_older_than_redis() -> None:
+    assert boot(UP_S - 47, redis_up_s=UP_S - 45) == (BOOT_S, True)
+    assert boot(UP_S - 4, redis_up_s=UP_S - 3.5) == (BOOT_S, True)
+    # Both were started at the same time; Redis counts whole seconds.
+    assert boot(UP_S - 2, redis_up_s=UP_S - 1) == ((1.0, 4.0), False)
+    # Where Redis does not tell, nobody knows whether it was there before.
+    assert boot(UP_S - 7, redis_up_s=None) == ((BOOT_S[0], 9.0), True)

@@ -1,0 +1,189 @@
+"""Which active jobs a plain restart interrupts; whose they are."""
+
+from __future__ import annotations
+
+import math
+import socket
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from qctl.connection.connect import Client
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, jobs_at_risk
+from qctl.ops.processes.targets import Connections
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import WorkerClient
+from qctl.wire.read.heartbeats import Heartbeat
+from tests.labs.build import Q, put
+
+NOW = 1_700_000_100_000
+PROCESS = ManagedProcess(
+    target="pm2:app", key="0", name="app", namespace="default", status="online", pid=4711,
+    started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGINT", kill_timeout_ms=1600,
+    ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
+)  # fmt: skip
+BEAT = Heartbeat(
+    *("own-1", socket.gethostname(), 1, "", "bull", "q", "ours"),
+    started_ms=0, concurrency=1, busy=1, quiet=False, completed=0, failed=0, rss_bytes=0,
+)  # fmt: skip
+
+
+def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:
+    return WorkerClient(queue, name, number, f"127.0.0.1:{number}", 1, 1)
+
+
+def connections(own: list[WorkerClient], *others: WorkerClient) -> Connections:
+    return Connections((*own, *others), {"0": tuple(own)}, {})
+
+
+def job(name: str | None = None, token: str | None = "uuid:1") -> ActiveJob:  # noqa: S107
+    return ActiveJob(Q, "1", "mail", NOW - 4000, name, 0, None, token, 20_000)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "by", "expected"),
+    [
+        (["a"], ["b"], "a", "target"),
+        (["a"], ["b"], "b", "other"),
+        (["a"], ["a"], "a", "unknown"),
+        # It has left the list: it is closing, and nobody knows where.
+        (["a"], ["b"], "gone", "unknown"),
+        ([None], [], None, "target"),
+        ([None], ["b"], None, "target"),
+        # Of an earlier try; a worker without a name leaves it there.
+        ([None], ["b"], "b", "unknown"),
+        (["a"], [None], None, "other"),
+        ([None], [None], None, "unknown"),
+        ([], [], "a", "unknown"),
+        # The target's own is behind a proxy, or is closing: the name may be its, too.
+        ([], ["a"], "a", "unknown"),
+        ([], [None], None, "unknown"),
+    ],
+)
+def test_whose_a_job_is(
+    own: list[str | None], others: list[str | None], by: str | None, expected: str
+) -> None:
+    workers = [worker(index, name) for index, name in enumerate([*own, *others])]
+    known = connections(workers[: len(own)], *workers[len(own) :])
+    assert Holders([PROCESS], known, {}).of(job(by)) == expected
+
+
+def test_a_name_proves_nothing_while_one_process_shows_no_worker_of_the_queue() -> None:
+    second = replace(PROCESS, key="1", pid=4712)
+    others = worker(2, "b")
+    for hidden in ([], [worker(3, "a", queue="elsewhere")]):
+        owned = {"0": (worker(1, "a"),), "1": tuple(hidden)}
+        known = Connections((*owned["0"], *hidden, others), owned, {})
+        assert Holders([PROCESS], known, {}).of(job("b")) == "other"
+        assert Holders([PROCESS, second], known, {}).of(job("b")) == "unknown"
+        # Its own name is enough for the worst case.
+        assert Holders([PROCESS, second], known, {}).of(job("a")) == "target"
+
+
+def test_a_worker_of_another_queue_has_no_job_of_this_one() -> None:
+    known = connections([worker(1)], worker(2, queue="elsewhere"))
+    assert Holders([PROCESS], known, {}).of(job()) == "target"
+
+
+def test_without_client_list_nothing_is_known() -> None:
+    assert Holders([PROCESS], None, {}).of(job("a")) == "unknown"
+
+
+def test_all_workers_means_every_job_that_somebody_has() -> None:
+    holders = Holders(None, connections([], worker(1)), {})
+    assert holders.of(job("whoever")) == "target"
+    assert holders.of(job(token=None)) == "nobody"
+
+
+def test_qctls_own_workers_tell_by_their_locks() -> None:
+    known = connections([worker(1, "ours")], worker(2, "theirs"))
+    holders = Holders([PROCESS], known, {"own-1": BEAT, "own-2": replace(BEAT, name="theirs")})
+    # Whatever name the job bears: the lock counts.
+    assert holders.of(job("theirs", "own-1:3")) == "target"
+    assert holders.of(job("ours", "own-2:3")) == "other"
+    # One that is leaving is not in the list, but its process is the target's.
+    leaving = {"own-3": replace(BEAT, name="gone", pid=4711)}
+    assert Holders([PROCESS], known, leaving).of(job(None, "own-3:1")) == "target"
+    elsewhere = {"own-3": replace(BEAT, name="gone", pid=4711, host="far")}
+    assert Holders([PROCESS], known, elsewhere).of(job(None, "own-3:1")) == "unknown"
+
+
+def test_a_process_that_beats_on_this_host_proves_what_a_name_does_not() -> None:
+    # Nothing of the target is seen, and the others' worker is closing.
+    known, own = connections([]), psutil.Process()
+    beat = replace(BEAT, pid=own.pid, started_ms=round(own.create_time() * 1000) + 400)
+    by = "own-1:3"
+    assert Holders([PROCESS], known, {"own-1": beat}).of(job("ours", by)) == "other"
+    # A shell or npm is what the manager started; the worker is below it.
+    above = replace(PROCESS, pid=own.ppid())
+    assert Holders([above], known, {"own-1": beat}).of(job("ours", by)) == "target"
+    # A pid of some container that has the host's name; one that has just died.
+    for other in (replace(beat, started_ms=0), replace(beat, pid=2**30)):
+        assert Holders([PROCESS], known, {"own-1": other}).of(job("ours", by)) == "unknown"
+
+
+def test_only_of_qctls_own_it_is_known_that_they_finish_their_jobs() -> None:
+    ours, node = worker(1, "ours"), worker(2, "node")
+    beats = {"own-1": BEAT}
+    assert Holders([PROCESS], connections([ours]), beats).handled(PROCESS) is True
+    assert Holders([PROCESS], connections([node]), beats).handled(PROCESS) is None
+    assert Holders([PROCESS], connections([ours, node]), beats).handled(PROCESS) is None
+    assert Holders([PROCESS], connections([]), beats).handled(PROCESS) is None
+    assert Holders([PROCESS], None, beats).handled(PROCESS) is None
+    own = replace(PROCESS, target="qctl:emails")
+    assert Holders([own], None, {}).handled(own) is True
+
+
+def at_risk(
+    store: Client, runs: list[float], kill_after_s: float | None, limit: int = 1
+) -> dict[str, JobAtRisk]:
+    jobs = read_active(store, [Q])
+    holders = Holders([PROCESS], connections([worker(1)]), {})
+    found = jobs_at_risk(
+        store, jobs, holders, {Q: {"mail": runs}},
+        kill_after_s=kill_after_s, max_stalled_count=limit, now_ms=NOW,
+    )  # fmt: skip
+    return {each.id: each for each in found}
+
+
+def test_the_best_case_is_what_runs_longer_than_it_is_given(store: Client) -> None:
+    put(store, "1", "active", lock="t", name="mail", processedOn=NOW - 4000)
+    put(store, "2", "active", lock="t", name="film", processedOn=NOW - 4000)
+    for kill_after_s, expected in ((1.6, True), (5.9, True), (6.1, False), (None, None)):
+        told = at_risk(store, [1.0, 10.0, 30.0, 10.0, 10.0], kill_after_s)
+        assert told["1"].interrupted
+        assert told["1"].interrupted_if_handled is expected
+    # Those of 1 s are out: this one has run for longer already.
+    assert (told["1"].remaining_p50_s, told["1"].remaining_p95_s) == (6.0, 26.0)
+    # What is not known to end in time does not.
+    assert at_risk(store, [10.0], 3600)["2"].interrupted_if_handled is True
+    assert at_risk(store, [10.0], math.inf)["2"].interrupted_if_handled is False
+
+
+def test_one_more_stall_than_allowed_is_for_good(store: Client) -> None:
+    put(store, "1", "active", lock="t", name="mail", processedOn=NOW - 4000)
+    put(store, "2", "active", lock="t", name="mail", stc=1)
+    # Scheduler jobs are exempt, for as long as the scheduler is there.
+    put(store, "3", "active", lock="t", name="mail", stc=1, rjk="nightly")
+    put(store, "4", "active", lock="t", name="mail", stc=1, rjk="removed")
+    store.call("ZADD", Q("repeat"), NOW, "nightly")
+    # Nobody has it: a restart does nothing to it, but the next check does.
+    put(store, "5", "active", name="mail", stc=1)
+    told = at_risk(store, [], 1.6)
+    assert [i for i, risk in told.items() if risk.fails_for_good] == ["2", "4", "5"]
+    assert [i for i, risk in told.items() if risk.is_exempt] == ["3"]
+    assert [i for i, risk in told.items() if risk.interrupted] == ["1", "2", "3", "4"]
+    assert told["5"].held_by == "nobody"
+    by_no_limit = at_risk(store, [], 1.6, limit=0)
+    assert [i for i, risk in by_no_limit.items() if risk.fails_for_good] == ["1", "2", "4", "5"]
+    assert not any(risk.fails_for_good for risk in at_risk(store, [], 1.6, limit=2).values())
+
+
+def test_a_job_whose_record_is_gone_cannot_fail(store: Client) -> None:
+    store.call("LPUSH", Q("active"), "ghost")
+    store.call("SET", Q.lock("ghost"), "t", "PX", 9000)
+    (told,) = at_risk(store, [], 1.6, limit=0).values()
+    assert (told.name, told.runtime_s, told.interrupted) == (None, None, True)
+    assert not told.fails_for_good

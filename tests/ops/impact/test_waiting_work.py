@@ -1,0 +1,77 @@
+"""What waits beside a restart, and what moves while it is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qctl.connection.connect import Client
+from qctl.ops.impact import assess as impact
+from qctl.wire.read.lists import DELAY_FACTOR
+from tests.labs.build import Q, put
+from tests.ops.impact import test_assess as test_impact
+from tests.ops.impact.test_assess import Apps, ask, now_ms
+
+apps = test_impact.apps
+MOVED = "jobs of q move just now, and one may start at any moment"
+
+
+@pytest.mark.parametrize("end", ["delayed", "wait", "waiting-children", "active"])
+def test_a_job_that_runs_between_two_reads_is_not_safe(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    put(store, "short", "delayed", score=now_ms() * DELAY_FACTOR)
+    put(store, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    real_agendas, real_active = impact.read_agendas, impact.read_active
+
+    def taken(*args: Any) -> Any:
+        store.call("ZREM", Q("delayed"), "short")
+        return real_agendas(*args)
+
+    def failed(*args: Any) -> Any:
+        found = real_active(*args)
+        put(store, "short", end, score=(now_ms() + 2000) * DELAY_FACTOR)
+        return found
+
+    monkeypatch.setattr(impact, "read_agendas", taken)
+    monkeypatch.setattr(impact, "read_active", failed)
+    told = ask(store, "q").verdict
+    assert (told.word, told.reasons) == ("drain first", (MOVED,))
+
+
+def test_jobs_of_other_workers_may_run_on(store: Client, apps: Apps) -> None:
+    apps.owned, apps.others = {"0": (apps.worker(1, "a"),)}, (apps.worker(2, "b"),)
+    put(store, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
+    test_impact.run(store, "1", pb="b")
+    told = ask(store, "q").verdict
+    assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app",))
+    # However long they take: only a drain waits for them, too.
+    put(store, "done", "completed", processedOn=1000, finishedOn=3_601_000)
+    store.call("HSET", Q("1"), "processedOn", now_ms())
+    told = ask(store, "q").verdict
+    assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app --timeout 90m",))
+
+
+def test_a_paused_queue_starts_nothing(
+    store: Client, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "1", "completed")
+    store.call("HSET", Q("meta"), "paused", 1)
+    real = impact.read_active
+
+    def added(*args: Any) -> Any:
+        found = real(*args)
+        put(store, "2")
+        return found
+
+    monkeypatch.setattr(impact, "read_active", added)
+    assert ask(store, "q").verdict.word == "safe"
+
+    def resumed(*args: Any) -> Any:
+        found = real(*args)
+        store.call("HDEL", Q("meta"), "paused")
+        return found
+
+    monkeypatch.setattr(impact, "read_active", resumed)
+    assert ask(store, "q").verdict.reasons == (MOVED,)

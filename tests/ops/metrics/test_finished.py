@@ -1,0 +1,232 @@
+"""Counting jobs as they finish, from the event streams."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from qctl.connection.connect import Client
+from qctl.errors import UnreachableError
+from qctl.ops.metrics import finished as module
+from qctl.ops.metrics.finished import BUCKETS_S, Finished, FinishedFigures
+from qctl.ops.metrics.reading import OTHER, Names
+from qctl.wire.keys import QueueKeys
+from tests.labs.build import Q
+from tests.labs.servers import wait_until
+
+QUEUES = [QueueKeys("bull", name) for name in ("a", "b", "c")]
+
+
+def tell(client: Client, name: str, job: str = "", *, keys: QueueKeys = Q, entry: str = "*") -> str:
+    fields = ("jobId", job) if job else ()
+    return str(client.call("XADD", keys("events"), entry, "event", name, *fields, "prev", "active"))
+
+
+def now_ms(client: Client) -> int:
+    seconds, micros = client.call("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def follow(client: Client, names: Names | None = None) -> Finished:
+    found = Finished(client, "bull", names or Names())
+    found.begin()
+    return found
+
+
+def only(finished: Finished) -> FinishedFigures:
+    (figures,) = finished.figures()
+    return figures
+
+
+def test_only_what_finishes_from_now_on_is_counted(store: Client) -> None:
+    tell(store, "completed", "old", entry=f"{now_ms(store) - 1000}-0")
+    finished = follow(store)
+    finished.poll(["q"])
+    assert only(finished) == FinishedFigures("q", 0, 0, 0, 0, (0,) * (len(BUCKETS_S) + 1), 0.0)
+    for name in ("completed", "completed", "failed", "stalled", "drained", "progress", "retries-x"):
+        tell(store, name, "1")
+    finished.poll(["q"])
+    finished.poll(["q"])
+    row = only(finished)
+    assert (row.completed, row.failed, row.stalls, row.gaps) == (2, 1, 1, 0)
+
+
+def test_durations_are_those_of_the_last_attempt(store: Client) -> None:
+    finished = follow(store)
+    at = now_ms(store) + 10
+
+    def step(offset_ms: int, name: str, job: str) -> None:
+        tell(store, name, job, entry=f"{at + offset_ms}-0")
+
+    step(0, "active", "retried")
+    step(1, "active", "given back")
+    step(1000, "delayed", "retried")
+    step(2000, "waiting", "given back")
+    step(3000, "active", "retried")
+    step(3001, "progress", "retried")
+    step(3002, "deduplicated", "retried")
+    step(3700, "completed", "retried")
+    # Nobody saw these two begin.
+    step(4000, "completed", "given back")
+    step(4001, "failed", "older")
+    step(5000, "active", "long")
+    step(5000 + 86_400_000, "failed", "long")
+    finished.poll(["q"])
+    row = only(finished)
+    assert (row.completed, row.failed) == (2, 2)
+    assert row.duration_sum_s == pytest.approx(86_400.7)
+    assert dict(zip((*BUCKETS_S, "more"), row.buckets, strict=True)) == {
+        **dict.fromkeys(BUCKETS_S, 0),
+        1.0: 1,
+        "more": 1,
+    }
+
+
+def test_a_queue_that_becomes_known_later_is_counted_from_the_start(store: Client) -> None:
+    finished = follow(store)
+    finished.poll([])
+    tell(store, "completed", "1")
+    finished.poll(["q"])
+    assert only(finished).completed == 1
+
+
+def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(store: Client) -> None:
+    names = Names(1)
+    finished = follow(store, names)
+    finished.poll(["a", "b", "c"])
+    for keys in QUEUES:
+        tell(store, "completed", "1", keys=keys)
+    finished.poll(["a", "b", "c"])
+    names.keep_only({"c"})
+    for keys in QUEUES[:2]:
+        store.call("DEL", keys("events"))
+    finished.poll(["c"])
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2)]
+    finished.poll(["c", "d"])
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("d", 0)]
+
+
+def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(store: Client) -> None:
+    names = Names(2)
+    finished = follow(store, names)
+    for number in range(50):
+        names.keep_only({f"q{number}"})
+        finished.poll([f"q{number}"])
+    sizes = len(names.shown), len(finished._cursors), len(finished.figures())
+    assert sizes == (1, 1, 1)
+
+
+def test_more_events_than_one_read_takes(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_EVENTS", 7)
+    monkeypatch.setattr(module, "_BATCH", 2)
+    finished = follow(store)
+    for keys, count in zip(QUEUES, (50, 1, 9), strict=True):
+        for number in range(count):
+            tell(store, "completed", str(number), keys=keys)
+    finished.poll([keys.name for keys in QUEUES])
+    assert [(row.queue, row.completed) for row in finished.figures()] == [
+        *(("a", 50), ("b", 1), ("c", 9)),
+    ]
+
+
+def test_one_busy_queue_cannot_hold_a_poll_for_ever(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_EVENTS", 2)
+    monkeypatch.setattr(module, "_MOST_READS", 3)
+    finished = follow(store)
+    for number in range(20):
+        tell(store, "completed", str(number))
+    finished.poll(["q"])
+    assert only(finished).completed == 6
+    finished.poll(["q"])
+    assert only(finished).completed == 12
+
+
+def test_events_cut_off_before_they_were_read_are_told(store: Client) -> None:
+    finished = follow(store)
+    tell(store, "completed", "1")
+    finished.poll(["q"])
+    tell(store, "completed", "2")
+    finished.poll(["q"])
+    assert only(finished).gaps == 0
+    tell(store, "completed", "3")
+    tell(store, "completed", "4")
+    store.call("XTRIM", Q("events"), "MAXLEN", 1)
+    finished.poll(["q"])
+    assert (only(finished).completed, only(finished).gaps) == (3, 1)
+    finished.poll(["q"])
+    assert only(finished).gaps == 1
+
+
+def test_a_broken_stream_does_not_hide_the_others(client: Client) -> None:
+    # Not fakeredis: it crashes where Redis says WRONGTYPE.
+    store = client
+    store.call("SET", QUEUES[1]("events"), "x")
+    finished = follow(store)
+    for _ in range(2):
+        for keys in (QUEUES[0], QUEUES[2]):
+            tell(store, "failed", "1", keys=keys)
+        finished.poll([keys.name for keys in QUEUES])
+    assert [(row.queue, row.failed, row.gaps) for row in finished.figures()] == [
+        *(("a", 2, 0), ("b", 0, 1), ("c", 2, 0)),
+    ]
+
+
+def test_queues_beyond_the_limit_are_counted_together(store: Client) -> None:
+    finished = follow(store, Names(1))
+    for keys in QUEUES:
+        tell(store, "completed", "1", keys=keys)
+    finished.poll([keys.name for keys in QUEUES])
+    assert [(row.queue, row.completed) for row in finished.figures()] == [(OTHER, 2), ("a", 1)]
+
+
+def test_starts_are_forgotten_before_they_fill_the_memory(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_STARTS", 2)
+    finished = follow(store)
+    for job in ("1", "2", "3"):
+        tell(store, "active", job)
+    for job in ("1", "2", "3"):
+        tell(store, "completed", job)
+    finished.poll(["q"])
+    assert (only(finished).completed, sum(only(finished).buckets)) == (3, 2)
+
+
+class Flaky:
+    """A client whose Redis goes away and comes back."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.away = True
+
+    def __getattr__(self, name: str) -> object:
+        if self.away:
+            raise UnreachableError("away")
+        return getattr(self.client, name)
+
+
+def test_a_redis_that_is_away_is_sat_out(fake: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "_HEAR_S", 0.001)
+    flaky = Flaky(fake)
+    finished = Finished(flaky, "bull", Names())  # type: ignore[arg-type]
+    failures: list[bool] = []
+    ended = threading.Event()
+    thread = threading.Thread(
+        target=finished.run,
+        args=(lambda: ["q"], ended.is_set, lambda: failures.append(True)),
+    )
+    thread.start()
+    try:
+        wait_until(lambda: len(failures) > 1, "two failed looks")
+        flaky.away = False
+        wait_until(finished.figures, "the queue to be followed")
+        tell(fake, "completed", "1")
+        wait_until(lambda: only(finished).completed, "the job to be counted")
+    finally:
+        ended.set()
+        thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,174 @@
+"""Readings for Prometheus: what they hold, how large they get, what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qctl.config.settings import Settings
+from qctl.connection.connect import Address, Arg, Client
+from qctl.ops.metrics.reading import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read import heartbeats
+from qctl.wire.read.heartbeats import Heartbeat
+from qctl.wire.read.snapshot import Counts
+from tests.labs.build import Q, put
+from tests.labs.servers import limited_user
+
+NOWHERE = Path("/nonexistent")
+SETTINGS = Settings(pm2_home=NOWHERE, state_home=NOWHERE)
+
+
+def read(client: Client, names: Names | None = None) -> MetricsReading:
+    return read_metrics(client, Address(), SETTINGS, names or Names())
+
+
+def fill(client: Client, count: int) -> list[QueueKeys]:
+    queues = [QueueKeys("bull", f"q{number:02}") for number in range(count)]
+    for keys in queues:
+        put(client, "1", keys=keys)
+        put(client, "2", "active", keys=keys, lock="t")
+    return queues
+
+
+class Counting:
+    """A client that counts its round trips."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.trips = 0
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.trips += 1
+        return self.client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        self.trips += 1
+        return self.client.pipeline(commands)
+
+    def masters(self) -> list[Client]:
+        return [self]
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def test_a_queue(store: Client) -> None:
+    put(store, "1")
+    put(store, "2", "active")
+    put(store, "3", "failed")
+    store.call("HSET", Q("meta"), "paused", "1")
+    store.call("HSET", Q("metrics:completed"), "count", "7", "prevTS", "1")
+    (queue,) = read(store).queues
+    assert queue.counts == Counts(1, 1, 1, 0, 0, 0, 0, 1)
+    assert (queue.name, queue.queues, queue.paused) == ("q", 1, 1)
+    assert queue.oldest_waiting_s is not None
+    # No worker keeps the other one: unknown is not none.
+    assert (queue.completed_total, queue.failed_total) == (7, None)
+
+
+def test_a_metrics_key_of_another_type_hides_nothing(store: Client) -> None:
+    put(store, "1")
+    store.call("SET", Q("metrics:completed"), "x")
+    (queue,) = read(store).queues
+    assert (queue.counts.waiting, queue.completed_total) == (1, None)
+
+
+def test_queues_beyond_the_limit_are_summed(store: Client) -> None:
+    queues = fill(store, 5)
+    store.call("HSET", queues[2]("meta"), "paused", "1")
+    store.call("HSET", queues[3]("metrics:failed"), "count", "3")
+    store.call("HSET", queues[4]("metrics:failed"), "count", "4")
+    store.call("HSET", queues[4]("1"), "timestamp", "1600000000000")
+    rows = read(store, Names(2)).queues
+    assert [(row.name, row.queues) for row in rows] == [("q00", 1), ("q01", 1), (OTHER, 3)]
+    rest = rows[-1]
+    assert rest.counts == Counts(3, 3, 0, 0, 0, 0, 0, 0)
+    assert (rest.paused, rest.completed_total, rest.failed_total) == (1, None, 7)
+    assert rest.oldest_waiting_s is not None
+    assert rest.oldest_waiting_s > (rows[0].oldest_waiting_s or 0)
+
+
+def test_a_queue_keeps_its_name_when_others_come(store: Client) -> None:
+    names = Names(2)
+    fill(store, 2)
+    read(store, names)
+    put(store, "1", keys=QueueKeys("bull", "a-first"))
+    assert [row.name for row in read(store, names).queues] == [OTHER, "q00", "q01"]
+
+
+def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(store: Client) -> None:
+    names = Names(2)
+    first, second, third = fill(store, 3)
+    assert [row.name for row in read(store, names).queues] == ["q00", "q01", OTHER]
+    # One that cannot be read is not gone.
+    store.call("DEL", second("meta"))
+    store.call("SET", second("meta"), "x")
+    for key in store.call("KEYS", first("*")):
+        store.call("DEL", key)
+    assert [row.name for row in read(store, names).queues] == [OTHER]
+    assert names.shown == {"q01": "q01", "q02": OTHER}
+    for name in ("new", "newer"):
+        put(store, "1", keys=QueueKeys("bull", name))
+    assert [(row.name, row.queues) for row in read(store, names).queues] == [("new", 1), (OTHER, 2)]
+    assert third.name in names.shown
+    # Nor are they kept when all are gone at once.
+    store.call("FLUSHALL")
+    assert read(store, names).queues == ()
+    assert names.shown == {}
+
+
+def test_the_cost_does_not_depend_on_the_number_of_queues(client: Client) -> None:
+    trips = []
+    for count in (2, 40):
+        fill(client, count)
+        counting = Counting(client)
+        read_metrics(counting, Address(), SETTINGS, Names())
+        trips.append(counting.trips)
+    assert trips[0] == trips[1] <= 8
+
+
+def test_a_broken_queue_does_not_hide_the_others(store: Client) -> None:
+    fill(store, 1)
+    store.call("SET", "bull:odd:meta", "x")
+    reading = read(store)
+    assert [row.name for row in reading.queues] == ["q00"]
+    assert (reading.up, reading.queues_unreadable) == (True, 1)
+    assert "'odd' cannot be read" in reading.remarks[-1]
+
+
+def test_an_empty_redis_is_up(store: Client) -> None:
+    reading = read(store)
+    assert (reading.up, reading.queues, reading.queues_unreadable) == (True, (), 0)
+
+
+@pytest.mark.parametrize("most", [10, 1])
+def test_own_workers_by_queue_and_target(store: Client, most: int) -> None:
+    fill(store, 2)
+
+    def beat(owner: str, queue: str, process: str, busy: int) -> None:
+        row = Heartbeat(owner, "h", 1, process, "bull", queue, "n", 0, 5, busy, False, 10, 2, 0)
+        heartbeats.beat(store, row, 0)
+
+    beat("a", "q00", "qctl:w", 1)
+    beat("b", "q00", "qctl:w", 2)
+    beat("c", "q01", "", 3)
+    name = "q01" if most > 1 else OTHER
+    assert set(read(store, Names(most)).own_workers) == {
+        OwnWorkers("q00", "qctl:w", 2, 10, 3, 24),
+        OwnWorkers(name, "", 1, 5, 3, 12),
+    }
+
+
+def test_own_workers_that_may_not_be_seen_are_not_called_absent(
+    client: Client, redis_url: str
+) -> None:
+    put(client, "1", "completed")
+    assert read(client).remarks == ()
+    with limited_user(client, redis_url, "~bull:*", "+@all") as (_, lowly):
+        found = read(lowly)
+    assert found.own_workers == ()
+    assert "whether qctl's own workers run is unknown" in found.remarks[0]

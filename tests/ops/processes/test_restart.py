@@ -1,0 +1,306 @@
+"""One restart and its proof, with real processes and a manager that does as the test says.
+
+PM2 is not needed here: what it does wrong in life is played by ``FakeManager``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from qctl.connection.connect import Client, connect
+from qctl.errors import FailedError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes import restart as module
+from qctl.ops.processes.restart import Expectation, Interrupted, Restart
+from qctl.wire.read.clients import client_name
+from tests.labs.drains import is_alive
+from tests.labs.servers import RedisServer
+
+# A process that is connected as a worker of the queue q, or only runs when it gets no port.
+CHILD = """
+import socket, sys, time
+port, name = int(sys.argv[1]), sys.argv[2]
+if port:
+    redis = socket.create_connection(("127.0.0.1", port))
+    redis.sendall(f"CLIENT SETNAME {name}\\r\\n".encode())
+    redis.recv(64)
+print("up", flush=True)
+time.sleep(120)
+"""
+
+
+class FakeManager:
+    """Manages one process.
+
+    Args:
+        port: of the Redis that the process connects to; 0 for none.
+        behaviour: what it does when asked for a restart.
+        log: its error log.
+    """
+
+    kind = "fake"
+
+    def __init__(self, port: int, behaviour: str, log: Path) -> None:
+        self.port = port
+        self.log = log
+        self.log.write_text("Error: of long ago\n")
+        self.behaviour = behaviour
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.status = "online"
+        self.refusal: str | None = None
+        self.closed = False
+        self.spawn(port)
+
+    def spawn(self, port: int) -> None:
+        command = [sys.executable, "-S", "-E", "-c", CHILD, str(port), client_name("bull", "q")]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        child.stdout.close()
+        self.children.append(child)
+
+    def row(self) -> ManagedProcess:
+        return ManagedProcess(
+            target="fake:app", key="7", name="app", namespace="", status=self.status,
+            pid=self.children[-1].pid, started_at_ms=0, restarts=0, mode="fork",
+            stop_signal="SIGINT", kill_timeout_ms=0, ready_timeout_ms=0, cpu_percent=None,
+            rss_bytes=None, error_log=self.log,
+        )  # fmt: skip
+
+    def processes(self) -> Sequence[ManagedProcess]:
+        if self.behaviour == "delete":
+            return []
+        if self.behaviour == "crash" and len(self.children) > 1:
+            self.end(self.children[-1])
+            self.spawn(0)
+        return [self.row()]
+
+    def process(self, key: str) -> ManagedProcess | None:
+        return next((process for process in self.processes() if process.key == key), None)
+
+    def find(self, name: str) -> Sequence[ManagedProcess]:  # noqa: ARG002 - as in Manager
+        return self.processes()
+
+    def begin_restart(self, process: ManagedProcess) -> FakeManager:  # noqa: ARG002
+        if self.behaviour == "refuse":
+            self.refusal = "another restart is under way"
+        elif self.behaviour != "stubborn":
+            with self.log.open("a") as log:
+                log.write("Error: a setting is missing\n    at app.js:1:1\n")
+            self.end(self.children[-1])
+            self.status = "errored" if self.behaviour == "errored" else "online"
+            self.spawn(self.port if self.behaviour in {"good", "slow"} else 0)
+        return self
+
+    def error(self) -> str | None:
+        return self.refusal
+
+    def close(self) -> None:
+        self.closed = True
+
+    @staticmethod
+    def end(child: subprocess.Popen[bytes]) -> None:
+        child.kill()
+        child.wait(10)
+
+    def end_all(self) -> None:
+        for child in self.children:
+            self.end(child)
+
+
+@pytest.fixture
+def manage(
+    client: Client, redis_url: str, tmp_path: Path
+) -> Iterator[Callable[[str], FakeManager]]:
+    made: list[FakeManager] = []
+
+    def start(behaviour: str) -> FakeManager:
+        port = int(redis_url.rpartition(":")[2].split("/")[0])
+        made.append(FakeManager(port, behaviour, tmp_path / "log"))
+        return made[-1]
+
+    yield start
+    for manager in made:
+        manager.end_all()
+
+
+def restart(
+    client: Client,
+    manager: FakeManager,
+    *,
+    by_address: bool = True,
+    queues: frozenset[str] = frozenset({"q"}),
+    stop: Callable[[], bool] = lambda: False,
+) -> Restart:
+    expected = Expectation(queues, by_address=by_address, prefix="bull", db=0)
+    return Restart(client, manager, manager.row(), expected, stop)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BOOT_S", 0.4)
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_a_restart_is_proved(
+    manage: Callable[[str], FakeManager], client: Client, by_address: bool
+) -> None:
+    manager = manage("good")
+    old = manager.children[0].pid
+    ready = restart(client, manager, by_address=by_address).run()
+    assert (ready.old_pid, ready.new_pid) == (old, manager.children[1].pid)
+    assert (ready.target, ready.key, ready.workers) == ("fake:app", "7", ("q",))
+    assert ready.took_s >= module.SETTLE_S
+    assert not is_alive(old)
+    assert manager.closed
+
+
+def test_a_process_that_serves_no_queue_only_has_to_stay_up(
+    manage: Callable[[str], FakeManager], client: Client
+) -> None:
+    manager = manage("idle")
+    ready = restart(client, manager, queues=frozenset()).run()
+    assert ready.new_pid == manager.children[1].pid
+
+
+def test_the_managers_refusal_is_told(manage: Callable[[str], FakeManager], client: Client) -> None:
+    manager = manage("refuse")
+    with pytest.raises(FailedError, match="refused to restart fake:app") as caught:
+        restart(client, manager).run()
+    assert caught.value.why == "another restart is under way"
+    assert is_alive(manager.children[0].pid)
+    assert manager.closed
+
+
+def test_a_process_that_does_not_stop(
+    manage: Callable[[str], FakeManager], client: Client, impatient: None
+) -> None:
+    manager = manage("stubborn")
+    with pytest.raises(FailedError, match="did not stop") as caught:
+        restart(client, manager).run()
+    assert str(manager.children[0].pid) in caught.value.why
+
+
+def test_a_worker_that_never_connects(
+    manage: Callable[[str], FakeManager], client: Client, impatient: None
+) -> None:
+    manager = manage("silent")
+    with pytest.raises(FailedError, match="not ready") as caught:
+        restart(client, manager).run()
+    assert "no worker has connected for q" in caught.value.why
+    assert "a setting is missing" in caught.value.why
+
+
+def test_a_worker_of_another_process_proves_nothing(
+    manage: Callable[[str], FakeManager], client: Client, redis_url: str, impatient: None
+) -> None:
+    manager = manage("silent")
+    run = restart(client, manager)
+    # Younger than the restart and of the right queue, but this process holds it.
+    with contextlib.closing(connect(redis_url)[1]) as stranger:
+        stranger.call("CLIENT", "SETNAME", client_name("bull", "q"))
+        with pytest.raises(FailedError, match="not ready"):
+            run.run()
+
+
+def test_an_old_worker_of_the_queue_proves_nothing(
+    manage: Callable[[str], FakeManager], client: Client, redis_url: str, impatient: None
+) -> None:
+    manager = manage("silent")
+    with contextlib.closing(connect(redis_url)[1]) as old:
+        old.call("CLIENT", "SETNAME", client_name("bull", "q"))
+        with pytest.raises(FailedError, match="not ready"):
+            restart(client, manager, by_address=False).run()
+
+
+def test_a_process_that_keeps_crashing(
+    manage: Callable[[str], FakeManager], client: Client
+) -> None:
+    manager = manage("crash")
+    with pytest.raises(FailedError, match="keeps crashing") as caught:
+        restart(client, manager).run()
+    assert "a setting is missing" in caught.value.why
+
+
+def test_a_process_that_its_manager_gave_up(
+    manage: Callable[[str], FakeManager], client: Client
+) -> None:
+    manager = manage("errored")
+    with pytest.raises(FailedError, match="keeps crashing") as caught:
+        restart(client, manager).run()
+    assert caught.value.why.startswith("Error: a setting is missing\n")
+    assert "its status is errored; no worker of q is connected now" in caught.value.why
+    assert "long ago" not in caught.value.why
+
+
+def test_a_process_that_somebody_deleted(
+    manage: Callable[[str], FakeManager], client: Client
+) -> None:
+    manager = manage("good")
+    run = restart(client, manager)
+    manager.behaviour = "delete"
+    with pytest.raises(FailedError, match="no longer under its manager"):
+        run.run()
+
+
+def test_a_wish_to_stop_is_heard_once_the_old_process_is_gone(
+    manage: Callable[[str], FakeManager], client: Client
+) -> None:
+    manager = manage("stubborn")
+    stop = threading.Event()
+    stop.set()
+    run = restart(client, manager, stop=stop.is_set)
+    ended: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            run.run()
+        except Interrupted as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()
+    manager.end(manager.children[0])
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(ended) == 1
+
+
+def test_another_process_with_the_old_pid_does_not_fool_it(
+    manage: Callable[[str], FakeManager], client: Client
+) -> None:
+    run = restart(client, manage("stubborn"))
+    assert not run.old_is_gone()
+    assert run.old_started_at is not None
+    run.old_started_at -= 3600
+    assert run.old_is_gone()
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_a_redis_that_numbers_its_connections_anew(
+    start_redis: Callable[..., RedisServer], by_address: bool, tmp_path: Path
+) -> None:
+    """As after a failover or a restart; the new worker has a lower number than the old one."""
+    server = start_redis()
+    with contextlib.closing(connect(server.url)[1]) as client:
+        for _ in range(30):
+            client.close()
+            client.call("PING")
+        manager = FakeManager(server.port, "good", tmp_path / "log")
+        run = restart(client, manager, by_address=by_address)
+        server.stop()
+        server.start()
+        client.close()
+        try:
+            assert run.run().new_pid == manager.children[1].pid
+        finally:
+            manager.end_all()

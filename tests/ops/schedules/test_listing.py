@@ -1,0 +1,376 @@
+"""Schedulers: whether they live, and what removing or running one touches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Any
+
+import pytest
+
+from qctl.connection.connect import Client
+from qctl.errors import FailedError, NotFoundError, RefusedError
+from qctl.ops.schedules.changes import remove_schedule, run_schedule
+from qctl.ops.schedules.listing import (
+    MOST_SKIPPED,
+    Schedule,
+    ScheduleDetail,
+    list_schedules,
+    show_schedule,
+)
+from qctl.output.schedules import run_line
+from qctl.wire import scripts
+from qctl.wire.options import JobOptions
+from qctl.wire.schedulers import scheduling
+from qctl.wire.schedulers.scheduling import Schedule as Rule
+from tests.labs.build import Q, events, job, put, row, scores
+from tests.ops.jobs.test_listing import Spy
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def make(client: Client, scheduler_id: str, rule: Rule, **options: Any) -> str:
+    data = options.pop("data", None)
+    call = scheduling.upsert_call(
+        Q, scheduler_id, rule, options.pop("name", None), data, JobOptions(**options), now_ms()
+    )
+    answer = scripts.run(client, call.name, call.keys, call.args)
+    return scheduling.upserted_id(scheduler_id, answer)
+
+
+def at(client: Client, scheduler_id: str, due_ms: int) -> str:
+    """Moves a scheduler's pending job, as if it had been made for another time."""
+    old = scores(client, "repeat")[scheduler_id]
+    old_id, new_id = (f"repeat:{scheduler_id}:{ms}" for ms in (old, due_ms))
+    client.call("ZADD", Q("repeat"), due_ms, scheduler_id)
+    client.call("RENAME", Q(old_id), Q(new_id))
+    client.call("ZREM", Q("delayed"), old_id)
+    client.call("LREM", Q("wait"), 0, old_id)
+    client.call("ZADD", Q("delayed"), due_ms * 4096, new_id)
+    return new_id
+
+
+def listed(client: Client) -> dict[str, Schedule]:
+    return {schedule.id: schedule for schedule in list_schedules(client, "bull")[0].schedules}
+
+
+def one(client: Client, scheduler_id: str = "s") -> ScheduleDetail:
+    return show_schedule(client, "bull", "q", scheduler_id)
+
+
+CRON = Rule(cron="0 3 * * *", tz="Europe/Berlin")
+HOURLY = Rule(every=3600, limit=10)
+
+
+def test_what_a_scheduler_is(store: Client) -> None:
+    pending = make(store, "s", CRON, name="report", data={"a": 1}, attempts=3, priority=5)
+    found = one(store)
+    assert (found.kind, found.name, found.pattern, found.every_ms, found.tz) == (
+        *("scheduler", "report", "0 3 * * *"),
+        *(None, "Europe/Berlin"),
+    )
+    assert (found.data, found.opts) == ({"a": 1}, {"attempts": 3, "priority": 5})
+    assert (found.state, found.pending_id, found.pending_state) == ("ok", pending, "delayed")
+    assert (found.iterations, found.limit, found.last_run_at, found.skipped) == (1, None, None, 0)
+    assert found.next_at is not None
+    assert found.upcoming_at[0] == found.next_at
+    assert len(found.upcoming_at) == 5
+    assert {moment.minute for moment in found.upcoming_at} == {0}
+    assert all(
+        82_000 < (b - a).total_seconds() < 91_000
+        for a, b in zip(found.upcoming_at, found.upcoming_at[1:], strict=False)
+    )
+
+
+def test_due_times_end_with_the_limit_or_the_end(store: Client) -> None:
+    make(store, "s", Rule(every=60, limit=3))
+    at(store, "s", now_ms() + 1000)
+    assert len(one(store).upcoming_at) == 3
+    end = now_ms() + 150_000
+    make(store, "t", Rule(every=60, end=end))
+    at(store, "t", now_ms() + 1000)
+    assert len(one(store, "t").upcoming_at) == 3
+
+
+def test_when_it_ran_last(store: Client) -> None:
+    first = make(store, "s", HOURLY)
+    assert one(store).last_run_at is None
+    now = now_ms()
+    call = scheduling.next_iteration_call(Q, first, job(store, first), now)
+    assert call is not None
+    scripts.run(store, call.name, call.keys, call.args)
+    found = one(store)
+    assert found.iterations == 2
+    assert found.last_run_at is not None
+    assert round(found.last_run_at.timestamp() * 1000) == now
+
+
+@pytest.mark.parametrize(
+    ("place", "state"),
+    [
+        ("delayed", "ok"),
+        ("wait", "ok"),
+        ("paused", "ok"),
+        ("prioritized", "ok"),
+        ("active", "running"),
+        ("completed", "dead"),
+        ("failed", "dead"),
+        ("", "dead"),
+    ],
+)
+def test_it_lives_in_its_pending_job(store: Client, place: str, state: str) -> None:
+    due = now_ms() + 60_000
+    store.call("ZADD", Q("repeat"), due, "s")
+    store.call("HSET", Q.scheduler("s"), "name", "n", "every", 60_000, "ic", 4)
+    pending = put(store, f"repeat:s:{due}", place, opts='{"repeat":{"every":60000,"count":4}}')
+    found = one(store)
+    assert (found.state, found.pending_id) == (state, pending)
+    assert found.pending_state == (
+        {"wait": "waiting", "paused": "waiting"}.get(place, place) or None
+    )
+    assert bool(found.upcoming_at) == (state != "dead")
+
+
+@pytest.mark.parametrize("hidden", ["hash", "both"])
+def test_without_a_pending_job_it_is_dead_unless_it_has_ended(store: Client, hidden: str) -> None:
+    minute = (now_ms() // 60_000 + 5) * 60_000
+    for name, rule in (
+        ("dead", Rule(every=3600)),
+        ("limited", Rule(every=3600, limit=1)),
+        ("until", Rule(every=3600, end=now_ms() + 5000)),
+        ("cron", Rule(cron="0 0 1 1 *", end=now_ms() + 2 * 366 * 86_400_000)),
+        ("cron-until", Rule(cron="* * * * *", start=minute - 1, end=minute + 30_000)),
+    ):
+        pending = make(store, name, rule)
+        store.call("DEL", Q(pending))
+        if hidden == "both":
+            # Not even its id is left.
+            store.call("DEL", Q("wait"), Q("delayed"))
+    assert {name: found.state for name, found in listed(store).items()} == {
+        "dead": "dead", "limited": "ended", "until": "ended", "cron": "dead",
+        "cron-until": "ended",
+    }  # fmt: skip
+    assert {name: found.skipped for name, found in listed(store).items()} == {
+        "dead": None, "limited": 0, "until": 0, "cron": None, "cron-until": 0,
+    }  # fmt: skip
+
+
+def test_what_has_passed_meanwhile_is_counted(store: Client) -> None:
+    make(store, "every", Rule(every=60))
+    make(store, "cron", Rule(cron="* * * * *", tz="UTC"))
+    make(store, "often", Rule(every=1))
+    due = (now_ms() // 60_000 - 20) * 60_000
+    for name in ("every", "cron", "often"):
+        at(store, name, due)
+    found = listed(store)
+    assert {schedule.state for schedule in found.values()} == {"overdue"}
+    assert found["every"].skipped in {20, 21}
+    assert found["cron"].skipped in {20, 21}
+    assert found["often"].skipped == MOST_SKIPPED
+    # One that is late by a moment is not yet said to be.
+    at(store, "every", now_ms() - 500)
+    assert one(store, "every").state == "ok"
+
+
+def test_a_pattern_that_is_not_understood_here(store: Client) -> None:
+    pending = make(store, "s", CRON)
+    store.call("HSET", Q.scheduler("s"), "pattern", "0 0 ? * 5#2", "tz", "Mars/Base")
+    assert one(store).state == "ok"
+    at(store, "s", now_ms() - 60_000)
+    found = one(store)
+    assert (found.state, found.skipped, len(found.upcoming_at)) == ("overdue", None, 1)
+    assert pending != found.pending_id
+
+
+def test_many_are_read_in_windows(client: Client) -> None:
+    for number in range(510):
+        make(client, f"s{number}", Rule(every=3600 + number))
+    spy = Spy(client)
+    found = list_schedules(spy, "bull", ["q"])[0].schedules
+    assert {schedule.id for schedule in found} == {f"s{number}" for number in range(510)}
+    assert [sent[2:4] for sent in spy.sent if sent[:2] == ("ZRANGE", Q("repeat"))] == [
+        (0, 499),
+        (500, 999),
+    ]
+
+
+def test_an_entry_without_a_record_and_hostile_ones(store: Client) -> None:
+    put(store, "1")
+    for member in ("plain", "a:b:c:d", "", "\x1b[2J"):
+        store.call("ZADD", Q("repeat"), 5, member)
+    store.call("HSET", Q.scheduler("broken"), "ic", "x", "every", "never", "data", "{", "opts", "[")
+    store.call("ZADD", Q("repeat"), 7, "broken")
+    store.call("SET", Q.scheduler("wrong"), "text")
+    store.call("ZADD", Q("repeat"), 8, "wrong")
+    found = listed(store)
+    assert set(found) == {"plain", "a:b:c:d", "", "\x1b[2J", "broken", "wrong"}
+    assert {schedule.state for schedule in found.values()} == {"dead"}
+    assert (found["plain"].kind, found["broken"].kind) == ("legacy", "scheduler")
+
+
+# Legacy repeatables
+
+
+def legacy(client: Client, key: str, *, iteration: str = "", **record: object) -> str:
+    due = now_ms() + 60_000
+    client.call("ZADD", Q("repeat"), due, key)
+    if record:
+        words = [str(word) for pair in record.items() for word in pair]
+        client.call("HSET", Q.scheduler(key), *words)
+    opts = {"attempts": 2, "delay": 7000, "jobId": "x", "timestamp": 1, "prevMillis": 1,
+            "repeat": {"every": 7000, "count": 3, "key": key}}  # fmt: skip
+    return put(
+        client, f"repeat:{iteration or key}:{due}", "delayed", score=due * 4096, name="old",
+        data='{"x":1}', opts=json.dumps(opts),
+    )  # fmt: skip
+
+
+MD5_KEY = "6bbf0b21e91f7d4d5c96a64dbc92729a"
+
+
+def test_a_repeatable_of_bullmq_5(store: Client) -> None:
+    pending = legacy(store, MD5_KEY, name="old", every=7000)
+    found = one(store, MD5_KEY)
+    assert (found.kind, found.name, found.every_ms, found.iterations) == (
+        "legacy",
+        "old",
+        7000,
+        None,
+    )
+    assert (found.state, found.pending_id) == ("ok", pending)
+    assert (found.data, found.opts) == ({"x": 1}, {"attempts": 2})
+    removal = remove_schedule(store, "bull", "q", MD5_KEY)
+    assert removal.removed
+    assert store.call("KEYS", "*repeat*") == []
+    assert scores(store, "delayed") == {}
+
+
+def test_a_repeatable_of_very_old_versions(store: Client) -> None:
+    key = "old:::Europe/Berlin:0 3 * * *"
+    inner = hashlib.md5(key.encode(), usedforsecurity=False).hexdigest()
+    hashed = hashlib.md5(f"old{inner}".encode(), usedforsecurity=False).hexdigest()
+    pending = legacy(store, key, iteration=hashed)
+    found = one(store, key)
+    assert (found.kind, found.name, found.pending_id, found.state) == (
+        "legacy",
+        "old",
+        pending,
+        "ok",
+    )
+    assert found.tz == "Europe/Berlin"
+    run = run_schedule(store, "bull", "q", key)
+    assert run.id is not None
+    assert (job(store, run.id)["data"], job(store, run.id)["name"]) == ('{"x":1}', "old")
+    assert remove_schedule(store, "bull", "q", key).removed
+    assert scores(store, "delayed") == {}
+    # Its jobs' ids can only be guessed, so that none was found does not mean that there is none.
+    store.call("ZADD", Q("repeat"), now_ms(), key)
+    assert one(store, key).state == "unknown"
+
+
+def test_a_repeatable_without_its_job_has_nothing_to_run(store: Client) -> None:
+    store.call("DEL", Q(legacy(store, MD5_KEY, name="old", every=7000)))
+    with pytest.raises(FailedError) as caught:
+        run_schedule(store, "bull", "q", MD5_KEY)
+    assert caught.value.hint == f"qctl schedules remove q {MD5_KEY}"
+
+
+# Changes
+
+
+def test_a_scheduler_is_removed_with_its_delayed_job(store: Client) -> None:
+    pending = make(store, "s", CRON)
+    dry = remove_schedule(store, "bull", "q", "s", dry_run=True)
+    assert (dry.removed, dry.dry_run, dry.schedule.pending_id) == (False, True, pending)
+    assert one(store).state == "ok"
+    done = remove_schedule(store, "bull", "q", "s")
+    assert (done.removed, done.job_left) == (True, None)
+    assert events(store)[-1] == {"event": "removed", "jobId": pending, "prev": "delayed"}
+    with pytest.raises(NotFoundError):
+        remove_schedule(store, "bull", "q", "s")
+
+
+def test_a_job_that_waits_already_is_left_and_named(store: Client) -> None:
+    pending = make(store, "s", HOURLY)
+    assert row(store, "wait") == [pending]
+    assert remove_schedule(store, "bull", "q", "s").job_left == pending
+    assert row(store, "wait") == [pending]
+
+
+def test_a_job_that_a_worker_takes_meanwhile_is_named(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = make(store, "s", CRON)
+
+    really = scripts.run
+
+    def taken_first(client: Client, *call: Any) -> Any:
+        client.call("ZREM", Q("delayed"), pending)
+        client.call("LPUSH", Q("active"), pending)
+        return really(client, *call)
+
+    monkeypatch.setattr(scripts, "run", taken_first)
+    assert remove_schedule(store, "bull", "q", "s").job_left == pending
+
+
+def test_an_id_that_does_not_exist_names_the_nearest(store: Client) -> None:
+    make(store, "nightly", CRON)
+    with pytest.raises(NotFoundError) as caught:
+        one(store, "nigthly")
+    assert "'nightly'" in caught.value.why
+    with pytest.raises(NotFoundError):
+        show_schedule(store, "bull", "nope", "nightly")
+
+
+def test_a_run_now_touches_nothing_of_the_schedule(store: Client) -> None:
+    options: dict[str, Any] = {
+        "attempts": 3, "backoff": "exponential:1s", "priority": 5, "remove_on_complete": 10,
+    }  # fmt: skip
+    pending = make(store, "s", CRON, name="report", data={"a": [1, "ä"]}, **options)
+    before = {
+        name: store.call(*command)
+        for name, command in {
+            "repeat": ("ZRANGE", Q("repeat"), 0, -1, "WITHSCORES"),
+            "record": ("HGETALL", Q.scheduler("s")),
+            "pending": ("HGETALL", Q(pending)),
+            "delayed": ("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES"),
+        }.items()
+    }
+    dry = run_schedule(store, "bull", "q", "s", dry_run=True)
+    assert (dry.id, dry.dry_run, dry.name, dry.data) == (None, True, "report", {"a": [1, "ä"]})
+    assert scores(store, "prioritized") == {}
+    run = run_schedule(store, "bull", "q", "s")
+    assert run.id is not None
+    assert list(scores(store, "prioritized")) == [run.id]
+    added = job(store, run.id)
+    assert (added["name"], added["data"], added["delay"]) == ("report", '{"a":[1,"ä"]}', "0")
+    assert "rjk" not in added
+    assert json.loads(added["opts"]) == {
+        "attempts": 3, "backoff": {"type": "exponential", "delay": 1000}, "priority": 5,
+        "removeOnComplete": 10,
+    }  # fmt: skip
+    assert before == {
+        "repeat": store.call("ZRANGE", Q("repeat"), 0, -1, "WITHSCORES"),
+        "record": store.call("HGETALL", Q.scheduler("s")),
+        "pending": store.call("HGETALL", Q(pending)),
+        "delayed": store.call("ZRANGE", Q("delayed"), 0, -1, "WITHSCORES"),
+    }
+
+
+def test_a_dead_scheduler_can_still_be_run(store: Client) -> None:
+    store.call("DEL", Q(make(store, "s", CRON, data=[1], attempts=2)))
+    run = run_schedule(store, "bull", "q", "s")
+    assert (run.name, run.data, run.opts) == ("s", [1], {"attempts": 2})
+    assert run_line(run).endswith("scheduler s stays dead")
+
+
+def test_queues_of_bull_are_shown_and_not_changed(store: Client) -> None:
+    store.call("SET", Q("id"), 1)
+    store.call("ZADD", Q("repeat"), now_ms(), "old::::5000")
+    assert [schedule.every_ms for schedule in listed(store).values()] == [5000]
+    for change in (remove_schedule, run_schedule):
+        with pytest.raises(RefusedError):
+            change(store, "bull", "q", "old::::5000")

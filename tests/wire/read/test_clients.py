@@ -1,0 +1,135 @@
+"""Workers are found by the names of their connections (wire format 7.1)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qctl.connection.connect import Client, connect
+from qctl.errors import ReplyError
+from qctl.wire.read.clients import WorkerClient, client_name, list_workers, parse_workers
+from tests.labs.servers import RedisServer
+
+# Redis allows no blanks and no control characters in a connection's name.
+PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+QUEUE_NAMES = st.text(min_size=1, max_size=20).filter(lambda name: ":" not in name)
+
+
+class Listing:
+    """A Redis that has nothing but a list of clients."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+
+    def call(self, *command: Any, timeout_s: float = 0.0) -> Any:  # noqa: ARG002
+        assert command[:2] == ("CLIENT", "LIST")
+        return "".join(f"{line}\n" for line in self.lines)
+
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        assert list(commands) == [("INFO", "replication")]
+        return ["role:master"]
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None:
+        pass
+
+
+def line(name: str, number: int = 7, db: int = 0) -> str:
+    return (
+        f"id={number} addr=10.0.0.1:5{number} fd=8 name={name} age=60 idle=2 flags=b db={db} cmd=x"
+    )
+
+
+@given(PRINTABLE, QUEUE_NAMES, st.none() | PRINTABLE)
+def test_names_round_trip(prefix: str, queue: str, worker: str | None) -> None:
+    found = list_workers(Listing(line(client_name(prefix, queue, worker))), prefix, [queue])
+    assert found == [WorkerClient(queue, worker, 7, "10.0.0.1:57", 60, 2, "x")]
+
+
+@given(PRINTABLE)
+def test_any_foreign_name_is_read_without_an_error(name: str) -> None:
+    list_workers(Listing(line(name), line(f"bull:{name}"), ""), "bull", ["q"])
+
+
+def test_the_name_is_the_one_that_bullmq_gives() -> None:
+    encoded = base64.b64encode(b"mail").decode()
+    assert client_name("bull", "mail") == f"bull:{encoded}"
+    assert client_name("bull", "mail", "a:b") == f"bull:{encoded}:w:a:b"
+
+
+@pytest.mark.parametrize("prefix", ["my app", "büll"])
+def test_under_some_prefixes_nobody_can_tell(redis_url: str, prefix: str) -> None:
+    with contextlib.closing(connect(redis_url)[1]) as client:
+        with pytest.raises(ReplyError, match="CLIENT SETNAME"):
+            client.call("CLIENT", "SETNAME", client_name(prefix, "q"))
+        assert list_workers(client, prefix, ["q"]) is None
+    assert parse_workers([line("")], prefix, ["q"]) is None
+
+
+def test_only_workers_of_this_prefix_and_database() -> None:
+    name = client_name("bull", "mail")
+    listing = Listing(
+        line(name, 1),
+        line(f"{name}:qe", 2),
+        line(client_name("other", "mail"), 3),
+        line(client_name("bull:x", "mail"), 4),
+        line(name, 5, db=1),
+        line("", 6),
+    )
+    found = list_workers(listing, "bull", ["mail"])
+    assert found is not None
+    assert [worker.client_id for worker in found] == [1]
+
+
+def test_raw_names_of_the_python_port() -> None:
+    found = list_workers(Listing(line("bull:my_queue"), line("bull:mail", 8)), "bull", ["my_queue"])
+    assert found is not None
+    # "mail" happens to be valid base64 of something that is no text; nobody knows that queue.
+    assert [worker.queue for worker in found if worker.queue == "my_queue"] == ["my_queue"]
+
+
+@pytest.mark.parametrize("queue", ["mail", "abcd"])
+def test_a_raw_name_that_looks_like_base64(queue: str) -> None:
+    found = list_workers(Listing(line(f"bull:{queue}")), "bull", [queue])
+    assert found is not None
+    assert [worker.queue for worker in found] == [queue]
+
+
+def test_real_connections(redis_url: str, client: Client) -> None:
+    with contextlib.closing(connect(redis_url)[1]) as worker:
+        worker.call("CLIENT", "SETNAME", client_name("bull", "über/queue", "w:1"))
+        found = list_workers(client, "bull")
+        assert found is not None
+        assert [(w.queue, w.worker_name) for w in found] == [("über/queue", "w:1")]
+        assert found[0].client_id == worker.call("CLIENT", "ID")
+    assert list_workers(client, "other") == []
+
+
+def test_none_when_redis_does_not_grant_the_list(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis()
+    with contextlib.closing(connect(server.url)[1]) as admin:
+        admin.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+ping", "+scan")
+        admin.call("ACL", "SETUSER", "lister", "on", ">pw", "~*", "+@read", "+client|list")
+    with contextlib.closing(connect(server.url_for("reader", "pw"))[1]) as reader:
+        assert list_workers(reader, "bull") is None
+    with contextlib.closing(connect(server.url_for("lister", "pw"))[1]) as lister:
+        assert list_workers(lister, "bull") == []
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    class Broken(Listing):
+        def call(self, *command: Any, timeout_s: float = 0.0) -> Any:  # noqa: ARG002
+            raise ReplyError("LOADING Redis is loading the dataset in memory")
+
+    with pytest.raises(ReplyError):
+        list_workers(Broken(), "bull")
