@@ -23,7 +23,8 @@ from pathlib import Path
 
 from worker import NODE_MODULES, PEERS, install_python_bullmq, start_redis
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 
 
 @dataclass(frozen=True)

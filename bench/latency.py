@@ -24,7 +24,8 @@ from pathlib import Path
 from worker import NODE_MODULES, PEERS, start_redis
 
 from qctl import Queue
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 
 
 def main() -> None:

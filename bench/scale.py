@@ -38,7 +38,8 @@ from cli_cold import QCTL, start_redis
 from scale_control import LIMIT_US, Control
 from scale_load import BACKLOG, BIG, Sizes, check_memory, fill
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.wire.read.clients import client_name
 
 NAME = "bench"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 
 # Redis' time of a single command that other clients do not notice.
 LIMIT_US = 5_000

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 
 # Keys made by one call.
 CHUNK = 20_000

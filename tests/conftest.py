@@ -15,7 +15,8 @@ import fakeredis
 import hypothesis
 import pytest
 
-from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.address import Arg, Client
+from qctl.connection.connect import connect
 from qctl.connection.embedded.fake_client import FakeRedisClient
 from qctl.errors import ReplyError
 from tests.labs.clusters import cluster, nodes

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import TimedOutError, UsageError
 from qctl.extras import install_command
 from qctl.runtime.api.queue import Queue

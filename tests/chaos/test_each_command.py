@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from qctl.config.settings import load_settings
-from qctl.connection.connect import Arg, Client, parse_url
+from qctl.connection.address import Arg, Client, parse_url
 from qctl.errors import UnreachableError
 from qctl.ops.drain import finish as drain_end
 from qctl.ops.drain import run as module

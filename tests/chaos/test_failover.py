@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from qctl.config.settings import load_settings
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import UnreachableError
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain

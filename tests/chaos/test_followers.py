@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import UnreachableError
 from tests.chaos import test_failover
 from tests.chaos.test_failover import Pair

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from qctl import Queue
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.adding import FlowJob, NewJob

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from tests.cli.test_frame import run
 from tests.labs.servers import RedisServer, free_port, wait_until

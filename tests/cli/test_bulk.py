@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write import walk
 from tests.cli.test_frame import Ran, run

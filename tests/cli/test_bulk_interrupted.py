@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from tests.labs.build import row, scores
 from tests.labs.servers import RedisServer, wait_until
 from tests.ops.bulk.test_run import fill

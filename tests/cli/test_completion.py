@@ -21,7 +21,7 @@ import typer
 
 from qctl.cli import complete, completion
 from qctl.cli.program import COMMANDS, build
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from tests.cli.test_frame import run
 from tests.labs.servers import wait_until
 

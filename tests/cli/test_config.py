@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from qctl.cli import program
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, is_paused, put
 from tests.labs.servers import RedisServer

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.ops.doctor import CHECKS
 from qctl.ops.doctor.findings import name_of
 from qctl.wire.keys import QueueKeys

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain import plan

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.wire.read.clients import client_name
 from tests.labs.hostile import (
     DEEP,

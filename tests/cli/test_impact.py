@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.output.text import cells
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 
 from qctl.cli.jobs import State
-from qctl.connection.connect import Client
-from qctl.ops.jobs.listing import STATES
+from qctl.connection.address import Client
+from qctl.ops.jobs.model import STATES
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run
 from tests.labs.servers import wait_until

@@ -18,7 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.cli import metrics
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.extras import install_command
 from qctl.wire.drain_record import DrainResult, add_drain
 from tests.cli.test_frame import Ran, run

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, job, put

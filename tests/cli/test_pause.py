@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, is_paused, put

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.ops.jobs import retry_stalled as stalled
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.read.clients import client_name

@@ -15,7 +15,7 @@ import pytest
 
 from qctl.cli.main import main
 from qctl.cli.signals import stop_on_signals
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ExitStatus
 from tests.labs.build import Q, put
 

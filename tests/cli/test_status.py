@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.ops.queues import names as known
 from qctl.wire.read.clients import client_name
 from tests.cli.test_frame import Ran, run

@@ -22,7 +22,8 @@ from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
 from qctl.config.files import Origin
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import RefusedError
 from qctl.ops.live.view import LiveReader
 from qctl.output.top.app import TopApp

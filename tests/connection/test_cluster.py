@@ -14,8 +14,9 @@ import pytest
 
 from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.config.settings import Settings
+from qctl.connection.address import parse_url
 from qctl.connection.cluster import key_slot
-from qctl.connection.connect import connect, parse_url
+from qctl.connection.connect import connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.ops.doctor import examine
 from qctl.wire.events import last_event_id, read_events

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.connection.connect import Address, Client, connect, parse_url
+from qctl.connection.address import Address, Client, parse_url
+from qctl.connection.connect import connect
 from qctl.connection.socket_client import MAX_PIPELINE, encode
 from qctl.errors import ExitStatus, QctlError, ReplyError, UnreachableError, UsageError
 from qctl.runtime.loop.connection import AsyncConnection

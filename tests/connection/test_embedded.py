@@ -19,7 +19,8 @@ import pytest
 
 from qctl.cli.complete import _queues, cache_path
 from qctl.config.settings import Settings
-from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.address import Arg, Client
+from qctl.connection.connect import connect
 from qctl.connection.embedded import (
     IDLE_S,
     LOCK_FILE,

@@ -12,7 +12,8 @@ from functools import partial
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.runtime.api.queue import Queue
 from qctl.wire import scripts

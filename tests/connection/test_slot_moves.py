@@ -21,8 +21,9 @@ import pytest
 from qctl import AsyncQueue, Job, Queue, Worker
 from qctl.config.settings import Settings
 from qctl.connection import slot_moves as moving
+from qctl.connection.address import Arg, Client, parse_url
 from qctl.connection.cluster import key_slot
-from qctl.connection.connect import Arg, Client, connect, parse_url
+from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, ReplyError
 from qctl.ops.doctor import examine

@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.labs.node import HERE, install_node_modules, node, node_env, runs

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qctl import Job, RetryLater, UnrecoverableError, WaitForChildren, Worker
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 
 Starter = Callable[..., "PyWorker"]
 

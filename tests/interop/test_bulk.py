@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import run

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import discover

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from tests.interop.cron_patterns import random_case

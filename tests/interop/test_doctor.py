@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.ops.doctor import Diagnosis, Finding, examine, schedulers, workers
 from qctl.wire.keys import QueueKeys
 from tests.labs.doctor import SETTINGS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.read.throughput import read_throughput
 from tests.labs.build import Q
 from tests.labs.node import NodeBull

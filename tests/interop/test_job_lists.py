@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
-from qctl.ops.jobs.listing import Job, list_jobs, show_job
+from qctl.connection.address import Client
+from qctl.ops.jobs.listing import list_jobs, show_job
 from qctl.ops.jobs.logs import read_logs
+from qctl.ops.jobs.model import Job
 from qctl.ops.queues.find import find_queues
 from qctl.wire.keys import QueueKeys
 from tests.labs.node import NodeBull

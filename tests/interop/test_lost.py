@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_bulk import qctl
 from tests.labs.build import row

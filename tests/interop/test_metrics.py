@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.metrics.finished import Finished
 from qctl.ops.metrics.reading import Names
 from qctl.wire.keys import QueueKeys

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.wire.encoding import parse_backoff
 from qctl.wire.keys import QueueKeys

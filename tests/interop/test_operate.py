@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ExitStatus
 from qctl.ops.follow import wait as waiting
 from qctl.ops.follow import wait_targets

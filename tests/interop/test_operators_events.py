@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from tests.cli.test_frame import run
 from tests.labs.build import events

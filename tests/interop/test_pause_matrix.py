@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process

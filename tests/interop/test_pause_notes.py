@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.transitions import pause

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.runtime.api.queue import Queue
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys

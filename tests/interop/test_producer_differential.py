@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import QctlError
 from qctl.runtime.api.queue import Queue
 from qctl.wire.jobs import pairs

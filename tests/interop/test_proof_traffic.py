@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.ops.drain import proof
 from qctl.ops.drain.proof import Verdict, prove, take_inventory
 from qctl.ops.drain.state import DrainState

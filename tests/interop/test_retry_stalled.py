@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN, read_jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots

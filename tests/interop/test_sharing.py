@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from qctl import Job
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from tests.interop import py_worker as py
 from tests.interop.test_worker import settled
 from tests.labs.build import Q

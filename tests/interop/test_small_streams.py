@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qctl import Queue
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.options import Dedup
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py

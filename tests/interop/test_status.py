@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, parse_url
+from qctl.connection.address import Client, parse_url
 from qctl.ops.jobs.fate import with_fates
-from qctl.ops.jobs.listing import Job, list_jobs
+from qctl.ops.jobs.listing import list_jobs
+from qctl.ops.jobs.model import Job
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.status import QueueStatus, inspect_queues
 from qctl.output.status import state_cell

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qctl import Queue
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.wire.encoding import valid_text
 from qctl.wire.jobs import pairs

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl import Job
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
 from tests.labs.build import job as fields_of

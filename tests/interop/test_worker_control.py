@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qctl import Job, RateLimit, RateLimited, SyncJob, Worker
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.runtime.logs import TextFormatter
 from qctl.wire.keys import QueueKeys

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from qctl import Worker
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from qctl import Queue
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py

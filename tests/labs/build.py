@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from qctl.connection.address import Client
 from qctl.connection.cluster import key_slot
-from qctl.connection.connect import Client, connect
+from qctl.connection.connect import connect
 from tests.labs.servers import RedisServer, wait_until
 
 SLOTS = 16_384

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, parse_url
+from qctl.connection.address import Client, parse_url
 from qctl.ops.doctor import CheckResult, Diagnosis, Finding, examine
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))

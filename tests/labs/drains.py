@@ -24,7 +24,8 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
 from tests.labs.node import HERE, NodeBull, node, node_env, runs

@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from qctl import Queue
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.wire.keys import QueueKeys
 from tests.labs.servers import wait_until
 

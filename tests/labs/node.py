@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 
 HERE = Path(__file__).parents[1] / "interop"
 MODULES = HERE / "node_modules"

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.read.clients import list_workers
 from tests.labs.node import HERE, MODULES, node, node_env
 from tests.labs.servers import wait_until

@@ -16,7 +16,8 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 
 T = TypeVar("T")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.manage.sockets import is_running, local_endpoints, process_tree, started_at
 from tests.labs.servers import RedisServer, wait_until
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.ops.patience import PatientClient
 from tests.labs.servers import RedisServer

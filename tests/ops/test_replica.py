@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.errors import FailedError, NotFoundError
 from qctl.ops.doctor import examine
 from qctl.ops.live.view import LiveReader, View

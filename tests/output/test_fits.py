@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qctl.ops.jobs.listing import STATES, Fate, Job, JobList
+from qctl.ops.jobs.model import STATES, Fate, Job, JobList
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
 from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 from qctl.output.console import table

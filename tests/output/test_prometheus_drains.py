@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.ops.metrics.reading import MetricsReading, Names, read_metrics
 from qctl.output.prometheus import Scrape, text_of
 from qctl.wire.drain_record import DrainResult, add_drain

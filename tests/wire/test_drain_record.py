@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.drain_record import DrainResult, add_drain, read_drain_record
 from tests.labs.servers import limited_user

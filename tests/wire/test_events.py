@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.wire.events import READ_COUNT, Event, last_event_id, read_events
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import is_marker, parse_job, read_jobs
 from tests.labs.build import Q, put
 

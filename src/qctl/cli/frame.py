@@ -26,7 +26,8 @@ from qctl.cli.guard import guard_write
 from qctl.cli.help import App, Command, Group
 from qctl.cli.streams import Streams
 from qctl.config.settings import Settings, load_settings
-from qctl.connection.connect import Address, Client, connect
+from qctl.connection.address import Address, Client
+from qctl.connection.connect import connect
 from qctl.errors import UsageError
 from qctl.ops.processes.suggest import commands_like
 

@@ -23,7 +23,7 @@ from qctl.cli.bulk import (
 )
 from qctl.cli.frame import Environment, new_app, with_environment
 from qctl.cli.stalled import retry_stalled
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.ops.jobs.fate import detail_with_fate, with_fates
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs

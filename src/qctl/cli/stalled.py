@@ -10,7 +10,7 @@ from qctl.cli.frame import Environment, with_environment
 from qctl.errors import ExitStatus, InterruptedByUserError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from qctl.connection.connect import Client
+    from qctl.connection.address import Client
     from qctl.ops.jobs.retry_stalled import RetryPlan
 
 

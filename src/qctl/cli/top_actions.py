@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from qctl.cli.frame import Environment
 from qctl.cli.guard import name_to_type, settings_in_force
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.state import DrainOptions

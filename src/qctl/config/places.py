@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from qctl.connection.connect import EMBEDDED, Address, Client, parse_url
+from qctl.connection.address import EMBEDDED, Address, Client, parse_url
 from qctl.errors import QctlError, UsageError
 
 # For all names of one command together. Only a resolver that does not answer takes that long.

@@ -26,7 +26,7 @@ from qctl.config.files import (
 )
 from qctl.config.guards import find_guards
 from qctl.config.passwords import PasswordSource, with_password
-from qctl.connection.connect import DEFAULT_URL, parse_url
+from qctl.connection.address import DEFAULT_URL, parse_url
 from qctl.errors import UsageError
 
 DEFAULT_PREFIX = "bull"

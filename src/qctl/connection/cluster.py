@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from qctl.connection import slot_moves as moving
-from qctl.connection.connect import Address, Arg, Client
+from qctl.connection.address import Address, Arg, Client
 from qctl.connection.socket_client import SocketClient, encode
 from qctl.errors import ReplyError, UnreachableError
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from qctl.connection.connect import Address
+from qctl.connection.address import Address
 from qctl.connection.socket_client import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, SocketClient
 from qctl.errors import ReplyError, UnreachableError
 

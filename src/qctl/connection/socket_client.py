@@ -22,7 +22,7 @@ from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
 if TYPE_CHECKING:
     import ssl
 
-    from qctl.connection.connect import Address, Arg, Client
+    from qctl.connection.address import Address, Arg, Client
 
 # Commands sent before their replies are read. Bounds what Redis must buffer for us.
 MAX_PIPELINE = 25_000

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import QctlError, ReplyError, is_outage
 
 T = TypeVar("T")

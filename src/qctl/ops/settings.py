@@ -9,7 +9,7 @@ from typing import Literal
 
 from qctl.config.files import DEFAULT, Origin, project_config_path, user_config_path
 from qctl.config.settings import Settings, load_settings
-from qctl.connection.connect import EMBEDDED, parse_url
+from qctl.connection.address import EMBEDDED, parse_url
 from qctl.errors import QctlError
 
 _MASK = "***"

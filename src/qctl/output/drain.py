@@ -9,7 +9,6 @@ from qctl.ops.drain.steps import (
     DrainReport,
     Paused,
     Planned,
-    Ready,
     Recovered,
     Restarting,
     Resumed,
@@ -18,6 +17,7 @@ from qctl.ops.drain.steps import (
     TimeUp,
     Waiting,
 )
+from qctl.ops.processes.restart import Ready
 from qctl.ops.processes.suggest import command
 from qctl.output.text import counted, duration, visible
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from qctl.ops.jobs.listing import Job, JobDetail, JobList
+from qctl.ops.jobs.model import Job, JobDetail, JobList
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import iso_time
 from qctl.output.text import cells, counted, short_duration, visible

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys

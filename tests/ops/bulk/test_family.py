@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, QctlError
 from qctl.ops.bulk.actions import removing
 from qctl.ops.bulk.choice import Selection

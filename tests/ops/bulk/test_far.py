@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import InterruptedByUserError
 from qctl.ops.bulk.actions import purging, removing
 from qctl.ops.bulk.choice import Selection

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.bulk.actions import Action, removing, retrying
 from qctl.ops.bulk.run import BulkRun, Selection
 from qctl.ops.jobs.where import Filter, parse_where

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.bulk.actions import Action, promoting, purging, removing, retrying
 from qctl.ops.bulk.choice import Firmness, Selection, firmness

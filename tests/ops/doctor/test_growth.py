@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.doctor import growth
 from tests.labs.build import Q, put
 from tests.labs.doctor import found

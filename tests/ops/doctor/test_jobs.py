@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.ops.doctor import jobs
 from qctl.wire.checks import integrity, keyspace
 from qctl.wire.keys import QueueKeys

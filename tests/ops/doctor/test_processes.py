@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from qctl.config.settings import TargetConfig
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops import doctor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError
 from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys

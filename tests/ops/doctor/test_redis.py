@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.ops.doctor import examine
 from qctl.wire.read import server
 from tests.labs.build import put

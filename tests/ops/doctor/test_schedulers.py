@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.checks import registrations
 from tests.labs.build import Q, put
 from tests.labs.doctor import diagnose, found, of, result

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.doctor import trends
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, put

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.errors import FailedError
 from qctl.ops.doctor import examine, workers
 from qctl.ops.processes.targets import read_connections

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import load_settings
-from qctl.connection.connect import Arg, Client, parse_url
+from qctl.connection.address import Arg, Client, parse_url
 from qctl.errors import UnreachableError
 from qctl.ops.drain import run as module
 from qctl.ops.drain.plan import make_plan

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.drain import finish as drain_end
 from qctl.ops.drain.finish import DrainEnd, _exit_status
 from qctl.ops.drain.proof import Verdict

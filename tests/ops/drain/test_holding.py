@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.drain.holding import record_starts
 from qctl.wire.drain_record import Resumer, read_drain_record, read_resumers
 from qctl.wire.drain_record import record_starts as write

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
 from qctl.ops.drain import lease as module
 from qctl.ops.drain.lease import Guard

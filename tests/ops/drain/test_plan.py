@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.wire.keys import QueueKeys

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.drain import proof
 from qctl.ops.drain.inventory import Balance, JobKey
 from qctl.ops.drain.proof import Verdict, prove, take_inventory

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops.drain import watchdog

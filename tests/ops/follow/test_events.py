@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.address import Arg, Client
+from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import RefusedError, UnreachableError, UsageError
 from qctl.ops.follow.events import (

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import Settings, TargetConfig
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.impact import assess as impact

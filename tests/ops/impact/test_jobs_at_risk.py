@@ -9,7 +9,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, jobs_at_risk
 from qctl.ops.processes.targets import Connections

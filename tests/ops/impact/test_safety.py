@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.impact.safety import DataSafety, data_safety
 from qctl.wire.read.server import ReplicaFacts, ServerFacts, read_servers
 

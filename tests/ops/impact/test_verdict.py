@@ -11,7 +11,8 @@ import pytest
 
 from qctl.config.files import Origin
 from qctl.config.settings import TargetConfig
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from qctl.ops.impact import assess as impact
 from qctl.ops.processes.suggest import commands_like

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.impact import assess as impact
 from qctl.wire.read.lists import DELAY_FACTOR
 from tests.labs.build import Q, put

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, RefusedError, UsageError
 from qctl.ops.jobs.add import (

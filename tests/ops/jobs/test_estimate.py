@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.jobs.estimate import all_ended_s, quantile, read_durations, remaining_s
 from qctl.wire.read.active import ActiveJob
 from tests.labs.build import Q, put

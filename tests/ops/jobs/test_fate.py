@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.jobs.fate import detail_with_fate, fate, with_fates
-from qctl.ops.jobs.listing import Job, list_jobs, show_job
+from qctl.ops.jobs.listing import list_jobs, show_job
+from qctl.ops.jobs.model import Job
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.stalled_clock import StalledClock

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.address import Arg, Client
+from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.jobs.listing import CHUNK, DEFAULT_LIMIT, STATES, list_jobs, show_job, stream_jobs
+from qctl.ops.jobs.listing import CHUNK, DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
+from qctl.ops.jobs.model import STATES
 from qctl.ops.jobs.where import Filter
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots

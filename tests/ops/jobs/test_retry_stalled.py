@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, RefusedError
 from qctl.ops.jobs import retry_stalled as stalled
 from qctl.ops.jobs.retry_stalled import Skipped, await_locks, carry_out, plan_retry

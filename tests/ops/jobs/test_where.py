@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.errors import UsageError
-from qctl.ops.jobs.listing import Job
+from qctl.ops.jobs.model import Job
 from qctl.ops.jobs.where import FIELDS, parse_since, parse_where
 
 JOB = Job(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client, connect
+from qctl.connection.address import Address, Client
+from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops.live import events as live_events

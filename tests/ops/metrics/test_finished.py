@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UnreachableError
 from qctl.ops.metrics import finished as module
 from qctl.ops.metrics.finished import BUCKETS_S, Finished, FinishedFigures

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Arg, Client
+from qctl.connection.address import Address, Arg, Client
 from qctl.ops.metrics.reading import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes import restart as module

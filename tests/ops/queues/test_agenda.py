@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.queues.agenda import MOST_SLOTS, ScheduleImpact, later_slots, moment, schedule_impacts
 from qctl.wire.read.lists import DELAY_FACTOR
 from qctl.wire.schedulers.agenda import Agenda, read_agendas

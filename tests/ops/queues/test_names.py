@@ -13,7 +13,7 @@ import pytest
 
 from qctl.cli import complete
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client, parse_url
+from qctl.connection.address import Address, Client, parse_url
 from qctl.errors import NotFoundError
 from qctl.ops.queues import names as known
 from qctl.ops.queues.names import Memory

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import Settings, TargetConfig
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.plan import make_plan

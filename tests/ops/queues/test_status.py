@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Arg, Client, connect
+from qctl.connection.address import Address, Arg, Client
+from qctl.connection.connect import connect
 from qctl.errors import FailedError, NotFoundError, PartialError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.metrics.reading import Names, read_metrics

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.ops.jobs.listing import show_job
 from qctl.ops.queues.workers import WorkersReport, inspect_workers
 from qctl.output.status import workers_text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, RefusedError
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import (

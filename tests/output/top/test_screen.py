@@ -11,7 +11,7 @@ import pytest
 from textual.pilot import Pilot
 
 from qctl.errors import RefusedError, UnreachableError
-from qctl.ops.jobs.listing import Job
+from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading, View
 from qctl.ops.queues.status import QueueStatus, RedisInfo

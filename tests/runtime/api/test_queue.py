@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.runtime.api.queue import AsyncQueue, Queue
 from qctl.wire.options import Parent

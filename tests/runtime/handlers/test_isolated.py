@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from qctl import AsyncQueue, Queue, UnrecoverableError, Worker
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.runtime.job.job import SyncJob
 from qctl.wire.jobs import pairs

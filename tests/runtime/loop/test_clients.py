@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, connect, parse_url
+from qctl.connection.address import Client, parse_url
+from qctl.connection.connect import connect
 from qctl.errors import UsageError
 from qctl.runtime.api.queue import AsyncQueue
 from qctl.runtime.loop.connection import AsyncConnection

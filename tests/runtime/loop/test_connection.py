@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client, parse_url
+from qctl.connection.address import Client, parse_url
 from qctl.errors import ReplyError, UnreachableError
 from qctl.runtime.loop import connection as module
 from qctl.runtime.loop.connection import AsyncConnection

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from qctl import Job, Queue, RateLimited, Worker
-from qctl.connection.connect import Arg, Client, connect
+from qctl.connection.address import Arg, Client
+from qctl.connection.connect import connect
 from qctl.errors import UnreachableError, UsageError
 from qctl.runtime.loop.engine import Engine
 from qctl.wire.jobs import pairs

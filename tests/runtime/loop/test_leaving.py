@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from qctl import AsyncQueue, Job, Worker
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 
 ROUNDS = 5

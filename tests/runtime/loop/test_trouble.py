@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qctl import Job, Queue, RetryLater, Worker
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import UnreachableError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.adding import NewJob

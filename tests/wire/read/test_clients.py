@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from qctl.wire.read.clients import WorkerClient, client_name, list_workers, parse_workers
 from tests.labs.servers import RedisServer

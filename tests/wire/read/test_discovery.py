@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import discover, discover_within, prefixes_in_use
 from tests.labs.build import put

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.read import heartbeats
 from qctl.wire.read.heartbeats import Heartbeat, owner_of, read, read_all
 

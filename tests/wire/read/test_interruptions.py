@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.read import interruptions
 from qctl.wire.read.interruptions import Span, stalled_within
 from tests.labs.build import Q

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.read import lists
 from qctl.wire.read.lists import locate

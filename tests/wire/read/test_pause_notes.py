@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.read import pause_notes
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.transitions import pause, resume

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire import scripts
 from qctl.wire.read import rights
 from qctl.wire.read.rights import DRAIN, PAUSE, Refused, read_refused, script_commands

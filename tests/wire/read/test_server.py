@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from qctl.wire.read.server import ServerFacts, read_servers
 from tests.labs.servers import RedisServer, wait_until

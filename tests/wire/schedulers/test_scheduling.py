@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire import scripts
 from qctl.wire.options import Dedup, JobOptions, Parent

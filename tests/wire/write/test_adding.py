@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, UsageError
 from qctl.wire import scripts
 from qctl.wire.encoding import encode_data, option_set, parse_backoff

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 from qctl.wire.write.walk import walk
 from tests.labs.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.write.transitions import retry_finished
 from tests.labs.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores
 

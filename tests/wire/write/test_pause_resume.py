@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.notes import parse_holder

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 from tests.labs.build import CLASS, Q, events, exponents, job, put, row, scores

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.read.lists import Entry
 from qctl.wire.write import walk as module
 from qctl.wire.write.transitions import resume

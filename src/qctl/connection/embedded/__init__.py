@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qctl.connection.connect import EMBEDDED, Address, Arg, Client, parse_url
+from qctl.connection.address import EMBEDDED, Address, Arg, Client, parse_url
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError, UsageError
 

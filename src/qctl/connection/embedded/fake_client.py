@@ -12,7 +12,7 @@ from typing import Any
 import redis
 import redis.exceptions
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, UnreachableError
 

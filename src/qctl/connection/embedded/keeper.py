@@ -1,9 +1,9 @@
 """The keeper of an embedded Redis: a process that starts the server, watches it and cleans up.
 
 ``python -m qctl.connection.embedded.keeper ORDER``, where ORDER is JSON: ``folder``,
-``appendonly``, ``lock`` (an inherited descriptor), and ``temporary`` or ``idle_s``. One line of JSON on standard output
-tells what was started (``url``, ``pid``, ``kind``, ``description``) or why nothing was (``what``,
-``why``, ``hint``).
+``appendonly``, ``lock`` (an inherited descriptor), and ``temporary`` or ``idle_s``. One line of
+JSON on standard output says what was started (``url``, ``pid``, ``kind``, ``description``) or why
+nothing was (``what``, ``why``, ``hint``).
 
 With ``idle_s`` it goes into the background, writes the state file and ends the server when nobody
 has been connected for so long; without, it ends the server when its standard input closes. SIGTERM
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from qctl.connection.connect import parse_url
+from qctl.connection.address import parse_url
 from qctl.connection.embedded import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UnreachableError

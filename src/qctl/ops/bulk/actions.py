@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.bulk.context import WORDS, Means
 from qctl.ops.bulk.family import look_below, remove_below
 from qctl.ops.bulk.far import remove_far

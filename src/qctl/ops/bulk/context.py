@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.bulk.actions import Action
 from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.context import Means
 from qctl.ops.bulk.far import GROUP
 from qctl.ops.bulk.report import BulkProgress, BulkReport, Skipped
-from qctl.ops.jobs.listing import FINISHED, listed_job
+from qctl.ops.jobs.listing import listed_job
+from qctl.ops.jobs.model import FINISHED
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
 from qctl.ops.doctor import (
     growth,

@@ -25,6 +25,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import is_listed
+from qctl.wire.read.listed_ids import JobId
 from qctl.wire.read.lists import known_schedulers
 from qctl.wire.read.versions import of_other_libraries
 
@@ -304,8 +305,8 @@ class _Walked:
     passed: int = 0
     jobs: int = 0
     left: int = 0
-    loose: list[keyspace.JobId] = field(default_factory=list)
-    dedups: list[keyspace.JobId] = field(default_factory=list)
+    loose: list[JobId] = field(default_factory=list)
+    dedups: list[JobId] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:

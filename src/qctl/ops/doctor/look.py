@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.ops.doctor.findings import CannotTellError, NotHereError, Scope
 from qctl.ops.processes.suggest import command, quoted

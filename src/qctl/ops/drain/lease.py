@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.watchdog import READY, Charge

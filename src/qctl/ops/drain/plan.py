@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable

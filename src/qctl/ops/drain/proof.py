@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
 from qctl.ops.drain.state import DrainState

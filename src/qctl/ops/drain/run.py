@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain.finish import DrainEnd
 from qctl.ops.drain.holding import follow_active, hold_pauses, look_after_start, record_starts

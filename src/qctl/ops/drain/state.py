@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address
+from qctl.connection.address import Address
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.inventory import Inventory

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from qctl.ops.drain.ledger import JobOutcome
+from qctl.ops.processes.restart import Ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +114,6 @@ class Restarting:
     target: str
     key: str
     pid: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The new process is proved: old one gone, new one up and its workers connected."""
-
-    step: ClassVar[str] = "ready"
-    target: str
-    key: str
-    old_pid: int | None
-    new_pid: int
-    took_s: float
-    workers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

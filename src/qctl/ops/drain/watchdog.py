@@ -22,7 +22,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import QctlError, is_outage
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.jobs.where import parse_since
 from qctl.ops.queues.status import moment

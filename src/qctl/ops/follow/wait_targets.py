@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.ops.follow.wait import LEAST_PAUSE_S, POLL_S, Seen
 from qctl.ops.processes.suggest import command

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError
 from qctl.ops.drain.plan import process_plans
 from qctl.ops.drain.steps import ProcessPlan
@@ -269,7 +269,10 @@ class _Look:
         return tuple(map(told, past_restarts(self._client, served)))
 
     def _resumers(self) -> list[Resumer]:
-        return ends_pauses(self._client, self._scope, self._settings.prefix)
+        target, prefix = self._scope.target, self._settings.prefix
+        if target is None:
+            return []
+        return ends_pauses(self._client, prefix, target.label, self._scope.snapshots)
 
     # What is scheduled
 

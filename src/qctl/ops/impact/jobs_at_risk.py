@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.jobs.estimate import Durations, quantile, remaining_runs_s

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.targets import Connections, Target, open_target, read_connections

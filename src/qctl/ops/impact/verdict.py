@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from qctl.connection.connect import Address
+from qctl.connection.address import Address
 from qctl.ops.impact.downtime import Downtime
 from qctl.ops.impact.jobs_at_risk import JobAtRisk
 from qctl.ops.impact.safety import DataSafety

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.impact.scope import Scope
 from qctl.ops.queues.agenda import moment
 from qctl.wire.keys import QueueKeys

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.durations import duration_s, parse_duration_s
 from qctl.ops.processes.suggest import command

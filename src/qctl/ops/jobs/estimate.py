@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 from statistics import median
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import RECENT_SAMPLE, ActiveJob, recent_durations

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.durations import duration
-from qctl.ops.jobs.listing import Fate, Job, JobDetail, JobList
+from qctl.ops.jobs.model import Fate, Job, JobDetail, JobList
 from qctl.ops.jobs.retry_stalled import is_absent
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK, locks_end

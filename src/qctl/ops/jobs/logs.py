@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import QctlError, is_outage
 from qctl.ops.jobs.listing import not_found
 from qctl.wire.keys import QueueKeys

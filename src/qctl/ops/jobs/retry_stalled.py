@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.queues.find import Queues, queues_named_or_all, require_bullmq
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from qctl.errors import UsageError
-from qctl.ops.jobs.listing import FINISHED, Job, Predicate
+from qctl.ops.jobs.model import FINISHED, Job, Predicate
 from qctl.similar import similar_names
 
 FIELDS = (

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.events import Event, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.stream_starts import has_missed, read_stream_starts

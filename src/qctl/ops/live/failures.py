@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.ops.live.events import Failure, failure_at
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.failed import failed_since

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.ops.jobs.retry_stalled import RetryPlan, plan_retry
 from qctl.ops.processes.suggest import command

@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Arg, Client
+from qctl.connection.address import Address, Arg, Client
 from qctl.errors import QctlError, ReplyError, is_outage
-from qctl.ops.jobs.listing import Job, list_jobs
+from qctl.ops.jobs.listing import list_jobs
+from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import EventRates, Failure, Rates
 from qctl.ops.live.failures import OtherFailures
 from qctl.ops.queues.find import find_queues

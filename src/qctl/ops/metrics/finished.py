@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.metrics.reading import OTHER, Names
 from qctl.wire.events import Event, read_events

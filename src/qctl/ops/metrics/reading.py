@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.ops.queues.status import Inspection, ProcessStatus, QueueStatus, inspect_queues
 from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record

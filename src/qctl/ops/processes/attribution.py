@@ -6,7 +6,7 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from qctl.config.settings import TargetConfig
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.wire.read import heartbeats

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.manage.protocol import ManagedProcess
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.interruptions import Span, stalled_within

@@ -11,12 +11,12 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
-from qctl.ops.drain.steps import Ready
 from qctl.ops.processes.gone import GoneError, deleted, label, remedy
 from qctl.ops.processes.launches import Launches
 from qctl.wire.read.clients import WorkerClient, list_workers
@@ -29,6 +29,19 @@ BOOT_S = 60.0
 POLL_S = 0.05
 # New processes that may die before it is called a crash loop.
 MAX_CRASHES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The new process is proved: old one gone, new one up and its workers connected."""
+
+    step: ClassVar[str] = "ready"
+    target: str
+    key: str
+    old_pid: int | None
+    new_pid: int
+    took_s: float
+    workers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from qctl.config.settings import DEFAULT_PREFIX, Settings
-from qctl.connection.connect import parse_url
+from qctl.connection.address import parse_url
 
 # What else the commands take that are recommended; other words that begin with a dash are names.
 _OPTIONS = frozenset(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, UsageError
 from qctl.manage.protocol import ManagedProcess, Manager
 from qctl.ops.processes.attribution import by_address, holders

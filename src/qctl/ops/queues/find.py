@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError, PartialError, RefusedError, ReplyError
 from qctl.ops.processes.suggest import command
 from qctl.similar import similar_names

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError
 from qctl.wire.read.discovery import discover
 

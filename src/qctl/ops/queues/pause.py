@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.rights import require_rights

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from qctl.connection.connect import Client
-from qctl.ops.impact.scope import Scope
+from collections.abc import Sequence
+
+from qctl.connection.address import Client
 from qctl.ops.queues.agenda import moment
 from qctl.wire.drain_record import Resumer, read_resumers
+from qctl.wire.read.snapshot import QueueSnapshot
 
 
 def habit(resumer: Resumer) -> str:
@@ -15,15 +17,17 @@ def habit(resumer: Resumer) -> str:
     return f"{resumer.target} resumes it when it starts{seen}"
 
 
-def ends_pauses(client: Client, scope: Scope, prefix: str) -> list[Resumer]:
-    """The paused queues of a scope that its target resumes when it starts.
+def ends_pauses(
+    client: Client, prefix: str, target: str, snapshots: Sequence[QueueSnapshot]
+) -> list[Resumer]:
+    """The paused queues among ``snapshots`` that an app resumes when it starts.
+
+    Args:
+        target: the app's target, e.g. ``pm2:app``.
 
     Raises:
         ReplyError: this Redis user may not read what drains have seen.
     """
-    paused = {snapshot.keys.name for snapshot in scope.snapshots if snapshot.paused}
-    if scope.target is None or not paused:
-        return []
-    label = scope.target.label
-    found = read_resumers(client, prefix)
-    return [each for each in found if each.target == label and each.queue in paused]
+    paused = {snapshot.keys.name for snapshot in snapshots if snapshot.paused}
+    found = read_resumers(client, prefix) if paused else []
+    return [each for each in found if each.target == target and each.queue in paused]

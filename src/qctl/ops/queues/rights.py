@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.rights import Refused, read_refused

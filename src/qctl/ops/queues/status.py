@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Arg, Client
+from qctl.connection.address import Address, Arg, Client
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess

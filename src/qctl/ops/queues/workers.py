@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Address, Client
+from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.queues.find import find_queues

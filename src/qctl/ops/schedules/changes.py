@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import FailedError
 from qctl.ops.jobs.add import run_remarks
 from qctl.ops.processes.suggest import command

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import NotFoundError, QctlError
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all

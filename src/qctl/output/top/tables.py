@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from qctl.ops.jobs.listing import Job
+from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading
 from qctl.ops.queues.workers import WorkerStatus

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any, Self, Unpack
 
 from qctl.config.settings import load_settings
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.runtime.loop.clients import LoopConnections
 from qctl.runtime.loop.connection import AsyncConnection
 from qctl.wire import scripts

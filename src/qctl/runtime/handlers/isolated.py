@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from qctl.connection.connect import Arg
+from qctl.connection.address import Arg
 from qctl.runtime.handlers.tasks import Call, Handler, TaskSpec
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.job import Job, SyncJob

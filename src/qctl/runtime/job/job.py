@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
-from qctl.connection.connect import Arg
+from qctl.connection.address import Arg
 from qctl.runtime.job.policy import JobPolicy, policy_of
 from qctl.wire.encoding import encode_json
 from qctl.wire.jobs import number, pairs, read_json

@@ -19,7 +19,7 @@ from typing import Any, cast
 import hiredis
 
 from qctl.connection import slot_moves as moving
-from qctl.connection.connect import Address, Arg
+from qctl.connection.address import Address, Arg
 from qctl.connection.socket_client import (
     CONNECT_TIMEOUT_S,
     NOT_THE_MASTER,

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from qctl.connection import slot_moves as moving
-from qctl.connection.connect import Address, Arg
+from qctl.connection.address import Address, Arg
 from qctl.errors import QctlError, ReplyError, UnreachableError, is_outage
 from qctl.runtime.job.job import Job
 from qctl.runtime.logs import Log

@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from qctl.connection.connect import Address
+from qctl.connection.address import Address
 from qctl.errors import QctlError
 from qctl.runtime.loop.connection import AsyncConnection
 from qctl.runtime.loop.reconnect import RECONNECT_S

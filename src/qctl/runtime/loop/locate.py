@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from qctl.connection.connect import Address
+from qctl.connection.address import Address
 
 
 async def locate(address: Address, key: str) -> Address:

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import QctlError
 from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 

@@ -7,31 +7,26 @@ that has nothing to do with their names: its first steps are a fair sample.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.jobs import is_marker, number, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
+from qctl.wire.read.listed_ids import LISTS, JobId, read_listed
 
-# Ids of wait read to find jobs in it, and the window that each read takes.
+# Ids of wait read to find jobs in it.
 MOST_WAITING = 20_000
-_WINDOW = 2500
-_OVERLAP = 250
 _SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
-_LISTS = ("active", "wait", "paused")
 # Suffixes that are no job (wire format 2.1, 10.3).
 _OWN = frozenset(
     (
-        *_SETS, *_LISTS, "id", "meta", "stalled", "stalled-check", "marker", "events", "pc",
+        *_SETS, *LISTS, "id", "meta", "stalled", "stalled-check", "marker", "events", "pc",
         "limiter", "repeat", "priority", "delay", "meta-paused",
     )
 )  # fmt: skip
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
-
-JobId = tuple[QueueKeys, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +140,7 @@ def _unlisted(
 ) -> tuple[dict[JobId, _State], int]:
     """What the hashes say of the jobs that stand nowhere, and of how many that cannot be told."""
     states, _ = _outside_sets(client, jobs)
-    listed = _listed(client, sorted({keys for keys, _ in states}), most_waiting)
+    listed = read_listed(client, sorted({keys for keys, _ in states}), most_waiting)
     missing = {job: state for job, state in states.items() if job[1] not in listed[job[0]].ids}
     sure = {job: state for job, state in missing.items() if listed[job[0]].complete}
     return sure, len(missing) - len(sure)
@@ -168,54 +163,6 @@ def _outside_sets(client: Client, jobs: Sequence[JobId]) -> tuple[dict[JobId, _S
         scores = {job: [typed(next(replies), None) for _ in names] for job in states}
         states = {job: s for job, s in states.items() if scores[job] == [None] * len(names)}
     return states, number
-
-
-@dataclass(slots=True)
-class _Listed:
-    """Ids in the lists of a queue, and whether these are all."""
-
-    ids: set[str]
-    complete: bool = True
-
-
-def ids_in_lists(
-    client: Client, wanted: Mapping[QueueKeys, AbstractSet[str]]
-) -> dict[QueueKeys, set[str]]:
-    """Those of the wanted ids that stand in a list; reads no further than the last of them."""
-    found = _listed(client, list(wanted), None, wanted)
-    return {keys: listed.ids for keys, listed in found.items()}
-
-
-def _listed(
-    client: Client,
-    queues: Sequence[QueueKeys],
-    most: int | None,
-    wanted: Mapping[QueueKeys, AbstractSet[str]] | None = None,
-) -> dict[QueueKeys, _Listed]:
-    """What stands in the lists, read in windows that overlap: workers take from the same end."""
-    found = {keys: _Listed(set()) for keys in queues}
-    share = None if most is None else max(most // max(len(queues), 1), _OVERLAP * 2)
-    window = _WINDOW if share is None else min(share, _WINDOW)
-    pending = [(keys, name) for keys in queues for name in _LISTS]
-    start = 0
-    while pending:
-        commands = [("LRANGE", k(name), -(start + window), -(start + 1)) for k, name in pending]
-        going_on = []
-        for place, reply in zip(pending, client.pipeline(commands), strict=True):
-            keys = place[0]
-            ids = typed(reply, [])
-            found[keys].ids.update(ids if wanted is None else wanted[keys] & set(ids))
-            if len(ids) == window:
-                going_on.append(place)
-        if wanted is not None:
-            going_on = [(k, name) for k, name in going_on if len(found[k].ids) < len(wanted[k])]
-        start += window - _OVERLAP
-        if share is not None and start >= share:
-            for keys, _ in going_on:
-                found[keys].complete = False
-            break
-        pending = going_on
-    return found
 
 
 def stale_dedups(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:

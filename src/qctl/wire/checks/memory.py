@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import raised
 from qctl.wire.keys import QueueKeys

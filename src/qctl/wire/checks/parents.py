@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.jobs import raised, typed
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot

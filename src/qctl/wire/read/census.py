@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.checks.keyspace import JobId, ids_in_lists
 from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.listed_ids import JobId, ids_in_lists
 from qctl.wire.read.lists import SORTED_SETS, windows
 
 # In the order in which jobs move on: one that moves while they are read is seen where it goes.

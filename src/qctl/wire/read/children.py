@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import raised, read_json, typed
 from qctl.wire.keys import QueueKeys, job_of

@@ -6,7 +6,7 @@ import math
 import re
 import time
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 
 # Keys looked at per SCAN call. A key takes Redis about 2 µs, whatever the number (docs/scale.md):
 # with this one a call keeps it from others for about 1 ms, also where all of them match.

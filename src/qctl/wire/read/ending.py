@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.events import Event, past_events
 from qctl.wire.jobs import raised, read_json, typed
 from qctl.wire.keys import QueueKeys

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.jobs import number, typed
 from qctl.wire.keys import worker_heartbeat, worker_index
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.events import WINDOW, before
 from qctl.wire.jobs import number, pairs, read_json, typed
 from qctl.wire.keys import QueueKeys

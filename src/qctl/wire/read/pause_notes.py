@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.events import Event, to_event
 from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys

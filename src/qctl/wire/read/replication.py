@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.jobs import number
 

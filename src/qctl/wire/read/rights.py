@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys

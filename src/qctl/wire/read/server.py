@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.jobs import number, pairs

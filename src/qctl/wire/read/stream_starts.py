@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 from qctl.wire.events import BEFORE_ALL, order
 from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys

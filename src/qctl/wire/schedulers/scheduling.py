@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qctl.connection.connect import Arg
+from qctl.connection.address import Arg
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire.encoding import (
     MAX_INTEGER,

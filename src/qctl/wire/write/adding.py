@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qctl.connection.connect import Arg
+from qctl.connection.address import Arg
 from qctl.errors import NotFoundError, PartialError, QctlError, RefusedError, UsageError
 from qctl.wire.encoding import OptionSet, encode_data, encode_name, option_set
 from qctl.wire.keys import QueueKeys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from qctl.connection.connect import Client
+from qctl.connection.address import Client
 
 # What a call may take of Redis' time. None may take 5 ms: what is far below that stays below it,
 # also when Redis has to wait for a processor meanwhile.

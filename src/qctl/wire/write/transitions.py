@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from qctl.connection.connect import Arg, Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.jobs import is_marker, pairs, raised
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry, active_ids, stalled_ids

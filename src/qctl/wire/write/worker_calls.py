@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from qctl.connection.connect import Arg
+from qctl.connection.address import Arg
 from qctl.wire.encoding import valid_text
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys

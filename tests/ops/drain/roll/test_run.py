@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from qctl.config.settings import Settings
-from qctl.connection.connect import Client, connect
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
 from qctl.errors import RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.ops.drain import finish as drain_end

@@ -1,0 +1,158 @@
+"""Where a Redis is: URLs, and the commands that every client takes.
+
+=============================================  ==================================
+URL                                            server
+=============================================  ==================================
+``redis://[user:password@]host[:port][/db]``   one server over TCP
+``rediss://…``                                 the same over TLS
+``unix:///path/to/redis.sock[?db=N]``          one server over a unix socket
+``redis+sentinel://h1:p1,h2:p2/master[/db]``   the master that sentinels name
+``redis+cluster://host:port``                  a cluster, from any of its nodes
+``embedded:``                                  a temporary one, for this client alone
+``embedded:PATH``                              one in a folder, started unless it runs
+=============================================  ==================================
+
+TLS takes ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_cert_reqs=none`` as query
+parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from qctl.errors import UsageError
+
+Arg = str | bytes | int
+
+DEFAULT_URL = "redis://localhost:6379/0"
+# What the URL of a server of our own begins with; see ``qctl.embedded``.
+EMBEDDED = "embedded:"
+_DEFAULT_PORTS = {"sentinel": 26379}
+_SCHEMES = {
+    "redis": "standalone",
+    "rediss": "standalone",
+    "unix": "standalone",
+    "redis+sentinel": "sentinel",
+    "rediss+sentinel": "sentinel",
+    "redis+cluster": "cluster",
+    "rediss+cluster": "cluster",
+}
+
+
+class Client(Protocol):
+    """What qctl needs of Redis. Replies are as Redis sends them, text as ``str``."""
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]: ...
+
+    def masters(self) -> Sequence[Client]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis is. ``str()`` of it is a URL without the password, ``url`` has it."""
+
+    mode: str = "standalone"
+    host: str = "localhost"
+    port: int = 6379
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    unix_path: str | None = None
+    tls: bool = False
+    tls_options: dict[str, str] = field(default_factory=dict, repr=False)
+    nodes: tuple[tuple[str, int], ...] = ()
+    master_name: str = ""
+    url: str = field(default="", repr=False, compare=False)
+
+    def __str__(self) -> str:
+        user = f"{self.username}@" if self.username else ""
+        if self.unix_path:
+            return f"unix://{user}{self.unix_path}" + (f"?db={self.db}" if self.db else "")
+        scheme = "rediss" if self.tls else "redis"
+        if self.mode == "standalone":
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"{scheme}://{user}{host}:{self.port}/{self.db}"
+        hosts = ",".join(f"{host}:{port}" for host, port in self.nodes)
+        path = f"/{self.master_name}/{self.db}" if self.mode == "sentinel" else ""
+        return f"{scheme}+{self.mode}://{user}{hosts}{path}"
+
+
+def parse_url(url: str) -> Address:
+    """The address that a URL names.
+
+    Raises:
+        UsageError: the URL has an unknown scheme or a malformed part. The URL itself is not
+            repeated in the message, since it may hold a password.
+    """
+    scheme, separator, _ = url.partition("://")
+    mode = _SCHEMES.get(scheme)
+    if not separator or mode is None:
+        raise UsageError(
+            "the Redis URL is not one that qctl knows",
+            why=f"it must start with one of: {', '.join(f'{s}://' for s in _SCHEMES)}, {EMBEDDED}",
+            hint=f"--redis {DEFAULT_URL}",
+        )
+    try:
+        return replace(_parse(url, scheme, mode), url=url)
+    except ValueError:
+        # Without its cause, whose text may hold a part of the password.
+        raise UsageError(
+            "the Redis URL cannot be understood",
+            why="a port or database in it is not a number in range, a bracket is missing, or a "
+            "character in it needs %XX",
+            hint=f"--redis {DEFAULT_URL}; special characters in a password need %XX",
+        ) from None
+
+
+def _parse(url: str, scheme: str, mode: str) -> Address:
+    parts = urlsplit(url)
+    if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
+        # A password with a bare /, ? or #, which would be shown as the host and port.
+        raise ValueError("@ behind the host")
+    query = dict(parse_qsl(parts.query))
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    common: dict[str, Any] = {
+        "mode": mode,
+        "username": unquote(username) or None,
+        "password": unquote(password) if password else None,
+        "tls": scheme.startswith("rediss"),
+        "tls_options": {key: value for key, value in query.items() if key.startswith("ssl_")},
+    }
+    if scheme == "unix":
+        return Address(unix_path=unquote(parts.path), db=int(query.get("db", 0)), **common)
+    path = [unquote(part) for part in parts.path.split("/") if part]
+    if mode == "standalone":
+        db = int(path[0]) if path else int(query.get("db", 0))
+        return Address(
+            host=parts.hostname or "localhost", port=_port(parts.port, 6379), db=db, **common
+        )
+    nodes = tuple(_host_port(item, _DEFAULT_PORTS.get(mode, 6379)) for item in hosts.split(","))
+    if mode == "cluster":
+        return Address(nodes=nodes, host=nodes[0][0], port=nodes[0][1], **common)
+    if not path:
+        raise UsageError(
+            "a sentinel URL needs the master's name",
+            hint="redis+sentinel://host:26379/MASTER/0",
+        )
+    return Address(
+        nodes=nodes, master_name=path[0], db=int(path[1]) if len(path) > 1 else 0, **common
+    )
+
+
+def _host_port(item: str, default: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{item}")
+    return parts.hostname or "localhost", _port(parts.port, default)
+
+
+def _port(port: int | None, default: int) -> int:
+    if port == 0:
+        raise ValueError("port 0")
+    return default if port is None else port
