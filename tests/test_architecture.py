@@ -262,7 +262,7 @@ def test_only_wire_composes_keys() -> None:
 
 HEAVY = {
     *("asyncio", "redis", "textual", "pydantic", "prometheus_client"),
-    *("qctl.runtime", "qctl.embedded"),
+    *("qctl.runtime", "qctl.connection.embedded"),
 }
 IMPORT_CHECK = """
 import sys

@@ -152,7 +152,7 @@ def test_a_command_on_a_temporary_server(tmp_path: Path) -> None:
 
 OWNER = """
 import sys, time
-from qctl.embedded import start_private
+from qctl.connection.embedded import start_private
 server = start_private()
 print(server.pid, server.folder, flush=True)
 time.sleep(60)
