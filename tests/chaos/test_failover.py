@@ -55,7 +55,7 @@ def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
         os.kill(replica.pid, signal.SIGCONT)
         for child in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                if "qctl.ops.drain.run.watchdog" in child.cmdline():
+                if "qctl.ops.drain.watchdog" in child.cmdline():
                     # It would wait for this Redis for some minutes.
                     child.kill()
 

@@ -329,7 +329,7 @@ def test_a_password_is_in_no_process_list(start_redis: Callable[..., RedisServer
     assert drain.stdout is not None
     assert any('"waiting"' in line for line in iter(drain.stdout.readline, ""))
     family = [psutil.Process(drain.pid), *psutil.Process(drain.pid).children()]
-    assert any("qctl.ops.drain.run.watchdog" in process.cmdline() for process in family)
+    assert any("qctl.ops.drain.watchdog" in process.cmdline() for process in family)
     assert not any(PASSWORD in word for process in family for word in process.cmdline())
     client.call("DEL", "bull:q:2:lock")
     out, err = drain.communicate(timeout=30)

@@ -53,7 +53,7 @@ def test_no_secret_shows_anywhere(locked_lab: Lab) -> None:
     drain.await_step("waiting")
     running = command_lines()
     assert "-m qctl drain q" in running
-    assert "qctl.ops.drain.run.watchdog" in running
+    assert "qctl.ops.drain.watchdog" in running
     assert PASSWORD not in running
     assert SECRET not in running
     shown += [lab.qctl(*DRAIN), lab.qctl("resume", "q")]

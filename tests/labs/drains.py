@@ -145,7 +145,7 @@ class Running:
         children: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.pid).children()
-        pids = [c.pid for c in children if "qctl.ops.drain.run.watchdog" in " ".join(_cmdline(c))]
+        pids = [c.pid for c in children if "qctl.ops.drain.watchdog" in " ".join(_cmdline(c))]
         self._watchdogs.update(pids)
         return pids[0] if pids else 0
 
@@ -181,7 +181,7 @@ class Running:
         for pid in filter(is_alive, self._watchdogs):
             process = psutil.Process(pid)
             # A pid that was used again belongs to somebody else.
-            if "qctl.ops.drain.run.watchdog" in " ".join(_cmdline(process)):
+            if "qctl.ops.drain.watchdog" in " ".join(_cmdline(process)):
                 process.kill()
 
     def _join(self) -> None:

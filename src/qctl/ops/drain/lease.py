@@ -139,7 +139,7 @@ class Guard:
         written = os.write(writer, charge)
         os.set_blocking(writer, True)
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-P", "-m", "qctl.ops.drain.run.watchdog"],
+            [sys.executable, "-P", "-m", "qctl.ops.drain.watchdog"],
             stdin=reader,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -162,7 +162,7 @@ class Guard:
             raise FailedError(
                 "the watchdog process did not start, so nothing was paused",
                 why="without it a killed qctl would leave the queues paused",
-                hint=f"see what `{sys.executable} -m qctl.ops.drain.run.watchdog` says",
+                hint=f"see what `{sys.executable} -m qctl.ops.drain.watchdog` says",
             )
 
     def _tell(self, message: dict[str, object]) -> None:
