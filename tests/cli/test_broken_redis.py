@@ -16,7 +16,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
-from tests.cli.test_frame import run
+from tests.labs.cli import run
 from tests.labs.servers import RedisServer, free_port, wait_until
 
 PASSWORD = "s3cretive"  # noqa: S105 - a test value

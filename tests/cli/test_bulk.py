@@ -9,13 +9,9 @@ import pytest
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write import walk
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, put, row, scores
+from tests.labs.cli import qctl
 from tests.ops.bulk.test_run import fill
-
-
-def qctl(redis_url: str, *words: str, stdin: str = "", terminal: bool = False) -> Ran:
-    return run(*words, stdin=stdin, terminal=terminal, QCTL_REDIS_URL=redis_url)
 
 
 def test_named_jobs_run_again_without_a_question(redis_url: str, client: Client) -> None:

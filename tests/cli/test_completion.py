@@ -22,7 +22,7 @@ import typer
 from qctl.cli import complete, completion
 from qctl.cli.program import COMMANDS, build
 from qctl.connection.address import Client
-from tests.cli.test_frame import run
+from tests.labs.cli import run
 from tests.labs.servers import wait_until
 
 ROOT = Path(__file__).parents[2]

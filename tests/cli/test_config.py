@@ -14,8 +14,8 @@ import pytest
 from qctl.cli import program
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, is_paused, put
+from tests.labs.cli import Ran, run
 from tests.labs.servers import RedisServer
 
 

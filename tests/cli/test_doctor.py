@@ -16,8 +16,8 @@ from qctl.connection.connect import connect
 from qctl.ops.doctor import CHECKS
 from qctl.ops.doctor.findings import name_of
 from qctl.wire.keys import QueueKeys
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, put
+from tests.labs.cli import Ran, run
 from tests.labs.servers import RedisServer
 
 PAGE = Path(__file__).parents[2] / "docs/doctor.md"

@@ -19,7 +19,7 @@ from qctl.cli.examples import EXAMPLES
 from qctl.cli.help import Command, Group
 from qctl.cli.program import COMMANDS, build
 from qctl.cli.spelling import distance, nearest
-from tests.cli.test_frame import run
+from tests.labs.cli import run
 
 ROOT = Path(__file__).parents[2]
 # Where a shell begins something else than an argument.

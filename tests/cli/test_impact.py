@@ -18,8 +18,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.lists import DELAY_FACTOR
 from qctl.wire.write.transitions import hold_lease
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, holder, put
+from tests.labs.cli import Ran, run
 from tests.ops.impact import test_assess as test_impact
 from tests.ops.impact.test_assess import Apps
 from tests.ops.impact.test_jobs_at_risk import BEAT

@@ -22,8 +22,8 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.extras import install_command
 from qctl.wire.drain_record import DrainResult, add_drain
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, put
+from tests.labs.cli import Ran, run
 from tests.labs.servers import RedisServer, free_port, wait_until
 
 

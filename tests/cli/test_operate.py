@@ -14,8 +14,8 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.wire.schedulers.scheduling import Schedule as Rule
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, job, put
+from tests.labs.cli import Ran, run
 from tests.labs.servers import wait_until
 from tests.ops.schedules.test_listing import MD5_KEY, at, legacy, make, now_ms
 

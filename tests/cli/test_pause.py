@@ -8,8 +8,8 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, is_paused, put
+from tests.labs.cli import Ran, run
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from qctl.connection.connect import connect
 from qctl.ops.jobs import retry_stalled as stalled
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.read.clients import client_name
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import Q, job, put, row
+from tests.labs.cli import Ran, run
 
 
 def retry(redis_url: str, *words: str, stdin: str = "", terminal: bool = False) -> Ran:

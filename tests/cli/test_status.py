@@ -19,7 +19,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.ops.queues import names as known
 from qctl.wire.read.clients import client_name
-from tests.cli.test_frame import Ran, run
+from tests.labs.cli import Ran, run
 from tests.labs.servers import wait_until
 
 HOSTILE = "ev\x1b[31mil\n\u202e[bold]"

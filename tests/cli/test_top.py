@@ -28,8 +28,8 @@ from qctl.errors import RefusedError
 from qctl.ops.live.view import LiveReader
 from qctl.output.top.app import TopApp
 from qctl.wire.write.transitions import hold_lease
-from tests.cli.test_frame import run
 from tests.labs.build import Q, holder, is_paused, put, row
+from tests.labs.cli import run
 from tests.labs.servers import wait_until
 from tests.output.top.pilot import drive, until
 

@@ -33,8 +33,8 @@ from qctl.wire.write.transitions import (
     retry_finished,
     retry_stalled,
 )
-from tests.cli.test_frame import run
 from tests.labs.build import CLASS, events, holder, is_paused, put, row, scores
+from tests.labs.cli import run
 from tests.labs.clusters import NODES, SLOTS, Cluster, Move
 from tests.labs.forks import add_own, exit_code, forked
 from tests.labs.servers import RedisServer, free_port

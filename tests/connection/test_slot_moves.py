@@ -52,8 +52,8 @@ from qctl.wire.write.transitions import (
     retry_finished,
     retry_stalled,
 )
-from tests.cli.test_frame import Ran, run
 from tests.labs.build import holder, is_paused, put, row
+from tests.labs.cli import Ran, run
 from tests.labs.clusters import Cluster, Move
 from tests.labs.servers import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
-from tests.cli.test_frame import run
+from tests.labs.cli import run
 from tests.labs.node import NodeBull
 from tests.labs.servers import wait_until
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from tests.cli.test_bulk import qctl
 from tests.labs.build import row
+from tests.labs.cli import qctl
 from tests.labs.node import NodeBull, ids_of, runs
 from tests.labs.servers import wait_until
 

@@ -23,8 +23,8 @@ from qctl.ops.follow.wait_targets import JobTarget, QueueTarget
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import Schedule, list_schedules, show_schedule
 from qctl.wire.events import last_event_id
-from tests.cli.test_frame import run
 from tests.labs.build import Q, scores
+from tests.labs.cli import run
 from tests.labs.node import NodeBull, runs
 from tests.labs.servers import wait_until
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
-from tests.cli.test_frame import run
 from tests.labs.build import events
+from tests.labs.cli import run
 from tests.labs.node import NodeBull
 
 

@@ -11,8 +11,8 @@ from qctl.connection.address import Client
 from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.transitions import pause
-from tests.cli.test_bulk import qctl
 from tests.labs.build import Q, holder, is_paused
+from tests.labs.cli import qctl
 from tests.labs.node import NodeBull
 from tests.ops.drain.test_faults import run as run_drain
 
