@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from qctl.cli import program
 from qctl.connection.address import Client
-from qctl.connection.connect import connect
 from tests.labs.build import Q, is_paused, put
 from tests.labs.cli import Ran, run
 from tests.labs.servers import RedisServer
@@ -240,38 +237,6 @@ def test_the_redis_of_a_guarded_context_is_guarded_however_it_is_named(
     # Another context that names it is another word for it, without that guard.
     assert setup.run("pause", "q", "--context", "prod").code == 0
     assert is_paused(client)
-
-
-@pytest.mark.parametrize("by_socket", [True, False])
-def test_the_socket_and_the_port_of_a_server_are_one(
-    setup: Setup, tmp_path: Path, start_redis: Callable[..., RedisServer], by_socket: bool
-) -> None:
-    path = tmp_path / "a redis.sock"
-    server = start_redis("--unixsocket", str(path))
-    socket = f"unix://{quote(str(path))}"
-    guarded, used = (server.url, socket) if by_socket else (socket, server.url)
-    with contextlib.closing(connect(used)[1]) as client:
-        put(client, "1", "active", lock="t")
-        for guard, words, code in (
-            ("read_only", [], 5),
-            ("confirm", [], 2),
-            ("confirm", ["--confirm", "prod"], 0),
-        ):
-            setup.write(
-                f'[contexts.prod]\n{guard} = true\n[contexts.prod.redis]\nurl = "{guarded}"\n'
-            )
-            ran = setup.run("pause", "q", "--redis", used, *words)
-            assert ran.code == code, ran.err
-            assert is_paused(client) == (code == 0)
-        assert setup.run("resume", "q", "--redis", used, "--dry-run").code == 0
-        # Another database, or a name of its own in the same file.
-        put(client, "1", "active", lock="t")
-        client.call("SELECT", 1)
-        put(client, "1", "active", lock="t")
-        other = f"{used}?db=1" if by_socket else used.replace("/0", "/1")
-        assert setup.run("pause", "q", "--redis", other).code == 0
-        setup.write(setup.file.read_text() + f'[contexts.mine.redis]\nurl = "{used}"\n')
-        assert setup.run("resume", "q", "--context", "mine").code == 0
 
 
 def test_a_context_with_another_redis_than_its_own_is_told(setup: Setup, redis_url: str) -> None:

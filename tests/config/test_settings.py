@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from qctl.config.guards import same_database
 from qctl.config.passwords import with_password
-from qctl.config.places import Places
 from qctl.config.settings import Settings, load_settings
 from qctl.errors import FailedError, NotFoundError, QctlError, UsageError
 
@@ -405,8 +406,8 @@ url = "redis://redis.example:6399/0"
 """
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.1", "[::1]", "0x7f.1"])
-def test_a_guard_holds_however_its_host_is_spelled(place: Place, host: str) -> None:
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.0.0.1", "[::1]"])
+def test_a_guard_holds_for_each_spelling_of_this_machine(place: Place, host: str) -> None:
     place.write(user=GUARDED)
     settings = place.load(url=f"redis://{host}:6399/0")
     assert (settings.read_only, settings.guard) == (True, "prod")
@@ -414,18 +415,56 @@ def test_a_guard_holds_however_its_host_is_spelled(place: Place, host: str) -> N
     assert place.load(url=f"redis://{host}:6398/0").read_only is False
 
 
-def test_no_name_is_looked_up_where_nothing_depends_on_it(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def asked(self: Places, host: str) -> list[str]:
-        raise AssertionError(host)
+def test_no_name_is_looked_up_for_a_guard(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError
 
-    monkeypatch.setattr(Places, "_by_name", asked)
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
     place.write(user=GUARDED)
-    # Another port or database; a context without a guard.
-    for url in ("redis://a.example:1/0", "redis://a.example:6399/1", "redis://127.0.0.1:6399/0"):
-        place.load(url=url)
-    place.write(user=GUARDED.replace("read_only = true", "read_only = false"))
+    assert place.load(url="redis://a.example:6399/0").read_only is False
     assert place.load(context="dev").read_only is False
-    with pytest.raises(AssertionError, match="example"):
-        place.write(user=GUARDED).load(url="redis://a.example:6399/0")
+
+
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("redis://127.0.0.1", "redis://localhost:6379/0"),
+        ("redis://127.0.0.1", "rediss://user:pw@LocalHost.:6379"),
+        ("redis://127.0.0.1", "redis://[::1]"),
+        ("redis://cache/2", "redis://CACHE.:6379/2"),
+        ("redis+sentinel://a,localhost/main/1", "redis+sentinel://127.0.0.1:26379,b/main/1"),
+        ("redis+cluster://a:7000,b:7001", "rediss+cluster://pw@b:7001"),
+        ("unix:///tmp/../tmp/r.sock?db=1", "unix:///tmp/r.sock?db=1"),
+        ("embedded:/tmp/x", "embedded:/tmp/y/../x"),
+    ],
+)
+def test_urls_of_one_database(url: str, other: str) -> None:
+    assert same_database(url, other)
+    assert same_database(other, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("redis://127.0.0.1/0", "redis://localhost/1"),
+        ("redis://127.0.0.1:6379", "redis://localhost:6380"),
+        ("redis://a", "redis://b"),
+        ("redis+sentinel://a/main", "redis+sentinel://a/second"),
+        ("redis+sentinel://a/main", "redis+sentinel://b/main"),
+        ("redis+sentinel://a:6379/main", "redis://a:6379"),
+        ("redis+cluster://a:7000", "redis+cluster://a:7001"),
+        ("unix:///tmp/r.sock", "unix:///tmp/r.sock?db=1"),
+        ("unix:///tmp/r.sock", "redis://localhost"),
+        ("embedded:/tmp/x", "embedded:/tmp/y"),
+        ("embedded:", "embedded:"),
+        ("redis://a:x", "redis://a:x"),
+    ],
+)
+def test_urls_of_two_databases(url: str, other: str) -> None:
+    assert not same_database(url, other)
+
+
+def test_a_socket_by_another_path_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert same_database(f"unix://{tmp_path}/link/r.sock", f"unix://{tmp_path}/real/r.sock")

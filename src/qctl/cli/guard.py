@@ -25,7 +25,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
     """
     if dry_run and confirmed is None:
         return
-    settings = settings_in_force(env)
+    settings = env.settings
     if confirmed is not None and confirmed != settings.guard:
         raise UsageError(
             f"--confirm names {confirmed!r}, and "
@@ -46,21 +46,6 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
             why="another name was typed",
             hint="--dry-run shows what it would do",
         )
-
-
-def settings_in_force(env: Environment) -> Settings:
-    """The settings, with the guards of a context that names the same server by its socket where
-    this is its port, or the other way round; the server is asked which other one it has.
-    """
-    settings = env.settings
-    if settings.read_only or settings.guarded_at is None:
-        return settings
-    from qctl.config.places import other_url  # noqa: PLC0415 - most machines have no contexts
-
-    if (url := other_url(*env.redis())) is None:
-        return settings
-    other = settings.guarded_at(url)
-    return other if other.read_only or (other.confirm and not settings.confirm) else settings
 
 
 def name_to_type(settings: Settings) -> str | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from qctl.cli.frame import Environment
-from qctl.cli.guard import name_to_type, settings_in_force
+from qctl.cli.guard import name_to_type
 from qctl.connection.address import Client
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.ops.drain.run import drain
@@ -39,7 +39,7 @@ class CommandActions:
     def _proposal(
         self, question: str, lines: tuple[str, ...], carry_out: Callable[[Stop], Iterator[Told]]
     ) -> Proposal:
-        return Proposal(question, lines, carry_out, name_to_type(settings_in_force(self._env)))
+        return Proposal(question, lines, carry_out, name_to_type(self._env.settings))
 
     def _client(self) -> Client:
         """The connection to write by.
@@ -47,7 +47,7 @@ class CommandActions:
         Raises:
             RefusedError: the context is read-only, or this is another Redis than its own.
         """
-        name_to_type(settings_in_force(self._env))
+        name_to_type(self._env.settings)
         return self._env.redis()[1]
 
     def pause(self, queue: str) -> Proposal:

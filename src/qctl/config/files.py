@@ -185,7 +185,7 @@ def layers_of(
     ]
 
 
-class Look:
+class Lookup:
     """Looks values up in layers, the first that has one wins; notes where it was found."""
 
     def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:

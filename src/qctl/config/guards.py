@@ -1,21 +1,23 @@
-"""Which context's guards hold (``read_only``, ``confirm``), by its name and by its Redis."""
+"""Which guards hold (``read_only``, ``confirm``): those of the chosen context and of its Redis."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-from qctl.config.files import DEFAULT, Layer, Look, layers_of
+from qctl.config.files import DEFAULT, Layer, Lookup, layers_of
+from qctl.connection.address import EMBEDDED, parse_url
+from qctl.errors import UsageError
 
-if TYPE_CHECKING:
-    from qctl.config.places import Places
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class Guards(NamedTuple):
     """What guards a Redis.
 
     Args:
-        context: the context that does; without guards the chosen one.
+        context: the context whose guards hold; without guards the chosen one.
         elsewhere: the flag or variable that gives the chosen context another Redis than its own.
     """
 
@@ -26,80 +28,105 @@ class Guards(NamedTuple):
 
 
 def find_guards(
-    url: str, chosen: str | None, look: Look, contexts: Sequence[str], files: Sequence[Layer]
+    url: str, chosen: str | None, lookup: Lookup, contexts: Sequence[str], files: Sequence[Layer]
 ) -> Guards:
-    """The guards of the chosen context, and of every other one with the Redis at ``url``.
+    """The guards of the chosen context, and of every other context with the Redis at ``url``.
 
     Args:
-        look: where the values in force are looked up; the origins of the guards are noted in it.
+        lookup: finds the values in force; the origins of the guards are added to it.
 
     Raises:
         UsageError: a guard is neither true nor false.
     """
-    if not contexts:
-        look.origins["confirm"] = DEFAULT
-        return Guards(None, look.guard("read_only"), confirm=False, elsewhere=None)
-    from qctl.config.places import Places  # noqa: PLC0415 - most machines have no contexts
-
-    places = Places()
-    holders = [*_by_redis(url, chosen, look, contexts, files, places), (chosen, look)]
-    read_only = _holder("read_only", holders, look)
+    guarding = [*_other_contexts(url, chosen, lookup, contexts, files), (chosen, lookup)]
+    read_only = _first_with("read_only", guarding, lookup)
     # `confirm` asks for a context's name.
-    confirm = _holder("confirm", [holder for holder in holders if holder[0]], look)
-    name, _ = read_only or confirm or (chosen, look)
-    if not (read_only or confirm):
-        # Nothing hangs on it but a warning, for which no name is looked up.
-        places = Places(timeout_s=0)
-    elsewhere = _elsewhere(url, chosen, look, places)
+    confirm = _first_with("confirm", [found for found in guarding if found[0]], lookup)
+    name, _ = read_only or confirm or (chosen, lookup)
+    elsewhere = _elsewhere(url, chosen, lookup)
     return Guards(name, read_only is not None, confirm is not None, elsewhere)
 
 
-def _by_redis(
-    url: str,
-    chosen: str | None,
-    look: Look,
-    contexts: Sequence[str],
-    files: Sequence[Layer],
-    places: Places,
-) -> Iterator[tuple[str, Look]]:
-    """The other contexts that guard this Redis, but those that the chosen one deliberately stands
-    beside.
+def same_database(url: str, other: str) -> bool:
+    """Whether two URLs name one database; only their text is compared.
 
-    A file that gives one Redis two names knows both. A flag, a variable and another file do not.
+    User, password and TLS do not matter, and ``localhost``, ``127.0.0.1`` and ``[::1]`` are one
+    host. Sentinels (of one master name) and clusters are the same if they share a node. No name is
+    looked up and no server is asked: two names of one host, or the socket and the port of one
+    server, count as two.
     """
-    origin = look.origins["redis.url"]
+    kind, ends = _normalised(url)
+    other_kind, other_ends = _normalised(other)
+    return kind == other_kind and not ends.isdisjoint(other_ends)
+
+
+def _normalised(url: str) -> tuple[tuple[str, str, int], set[tuple[str, int]]]:
+    """(mode, master name, database) of a URL, and the ends it names: host and port, or a path."""
+    if url.startswith(EMBEDDED):
+        folder = url.removeprefix(EMBEDDED)
+        # Without a folder, each command has a server of its own.
+        return (EMBEDDED, "", 0), {(_absolute(folder), 0)} if folder else set()
+    try:
+        address = parse_url(url)
+    except UsageError:
+        # The command itself reports that.
+        return ("", "", 0), set()
+    ends = address.nodes or ((address.host, address.port),)
+    if address.unix_path:
+        ends = ((_absolute(address.unix_path), 0),)
+    kind = address.mode, address.master_name, address.db
+    return kind, {(_host(host), port) for host, port in ends}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _host(host: str) -> str:
+    host = host.lower().rstrip(".")
+    return "localhost" if host in _LOOPBACK else host
+
+
+def _other_contexts(
+    url: str, chosen: str | None, lookup: Lookup, contexts: Sequence[str], files: Sequence[Layer]
+) -> Iterator[tuple[str, Lookup]]:
+    """The other contexts that guard this Redis, unless their file gives it to the chosen one too.
+
+    A file that gives one Redis two names does so on purpose. A flag, a variable or another file
+    does not know of the second name.
+    """
+    origin = lookup.origins["redis.url"]
     for name in contexts:
         layers = layers_of(name, contexts, files, {})
-        if not any(Look(layers).guard(key) for key in ("read_only", "confirm")):
-            # Before any name is looked up for it.
+        if not any(Lookup(layers).guard(key) for key in ("read_only", "confirm")):
             continue
         with_url = [
             layer
             for layer in layers
-            if (other := layer.get("redis.url")) is not None and places.same(url, str(other))
+            if (other := layer.get("redis.url")) is not None and same_database(url, str(other))
         ]
-        knows_both = (
+        on_purpose = (
             chosen is not None
             and origin.table == f"contexts.{chosen}.redis"
             and any(str(layer.path) == origin.name for layer in with_url)
         )
-        if name != chosen and with_url and not knows_both:
-            yield name, Look(layers)
+        if name != chosen and with_url and not on_purpose:
+            yield name, Lookup(layers)
 
 
-def _holder(
-    key: str, holders: Sequence[tuple[str | None, Look]], look: Look
-) -> tuple[str | None, Look] | None:
-    """The first that wants this guard."""
-    found = next((holder for holder in holders if holder[1].guard(key)), None)
-    look.origins[key] = found[1].origins[key] if found else DEFAULT
+def _first_with(
+    key: str, guarding: Sequence[tuple[str | None, Lookup]], lookup: Lookup
+) -> tuple[str | None, Lookup] | None:
+    """The first that sets this guard."""
+    found = next((pair for pair in guarding if pair[1].guard(key)), None)
+    lookup.origins[key] = found[1].origins[key] if found else DEFAULT
     return found
 
 
-def _elsewhere(url: str, chosen: str | None, look: Look, places: Places) -> str | None:
-    origin = look.origins["redis.url"]
+def _elsewhere(url: str, chosen: str | None, lookup: Lookup) -> str | None:
+    origin = lookup.origins["redis.url"]
     if chosen is None or origin.kind not in {"flag", "environment"}:
         return None
-    tables = [layer for layer in look.layers if layer.base == f"contexts.{chosen}"]
+    tables = [layer for layer in lookup.layers if layer.base == f"contexts.{chosen}"]
     own = next((value for layer in tables if (value := layer.get("redis.url"))), None)
-    return None if own is None or places.same(url, str(own)) else origin.name
+    return None if own is None or same_database(url, str(own)) else origin.name

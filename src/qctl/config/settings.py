@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qctl.config.files import (
     HINT,
     Layer,
-    Look,
+    Lookup,
     Origin,
     beside,
     exposed,
@@ -64,8 +64,6 @@ class Settings:
         origins: where each value comes from, by names like ``redis.url``.
         files: the config files that were read, the one that wins first.
         warnings: what is odd about these files.
-        guarded_at: the same with the guards that hold for another URL of that Redis; None where no
-            context is defined.
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
@@ -84,7 +82,6 @@ class Settings:
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
-    guarded_at: Callable[[str], Settings] | None = field(default=None, repr=False, compare=False)
 
     def full_url(self) -> str:
         """The URL with its password, which is read from its file or command now.
@@ -132,43 +129,31 @@ def load_settings(
         env,
     )
     contexts = tuple(sorted({name for file in files for name in table_of(file.values, "contexts")}))
-    look = Look([flags, variables, *files])
-    chosen = look.text("context")
+    lookup = Lookup([flags, variables, *files])
+    chosen = lookup.text("context")
     if chosen:
         chosen_layers = layers_of(chosen, contexts, files, env)
-        by_flag = look.origins["context"].kind == "flag"
+        by_flag = lookup.origins["context"].kind == "flag"
         above = [*chosen_layers, variables] if by_flag else [variables, *chosen_layers]
-        look = Look([flags, *above, *files], look.origins)
-    url = look.text("redis.url") or DEFAULT_URL
-    guards = find_guards(url, chosen, look, contexts, files)
+        lookup = Lookup([flags, *above, *files], lookup.origins)
+    url = lookup.text("redis.url") or DEFAULT_URL
+    guards = find_guards(url, chosen, lookup, contexts, files)
 
-    def guarded_at(place: str) -> Settings:
-        own = Look(look.layers, dict(look.origins))
-        context, read_only, confirm, elsewhere = find_guards(place, chosen, own, contexts, files)
-        return replace(
-            settings,
-            guard=context,
-            read_only=read_only,
-            confirm=confirm,
-            elsewhere=elsewhere,
-            origins=own.origins,
-        )
-
-    settings = Settings(
+    return Settings(
         redis_url=url,
-        prefix=look.text("redis.prefix") or DEFAULT_PREFIX,
-        max_stalled_count=_count(look.find("redis.max_stalled_count")),
-        pm2_home=Path(look.text("pm2.home") or "~/.pm2").expanduser(),
-        state_home=_state_home(look, env),
-        targets=_targets(look),
+        prefix=lookup.text("redis.prefix") or DEFAULT_PREFIX,
+        max_stalled_count=_count(lookup.find("redis.max_stalled_count")),
+        pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
+        state_home=_state_home(lookup, env),
+        targets=_targets(lookup),
         contexts=contexts,
         context=chosen,
         guard=guards.context,
         read_only=guards.read_only,
         confirm=guards.confirm,
         elsewhere=guards.elsewhere,
-        password=_password(look),
-        origins=look.origins,
+        password=_password(lookup),
+        origins=lookup.origins,
         files=tuple(file.path for file in files),
         warnings=(
             *oddities(files),
@@ -176,9 +161,7 @@ def load_settings(
             *_overridden(chosen, guards.elsewhere),
             *_shown_password(redis_url),
         ),
-        guarded_at=guarded_at if contexts else None,
     )
-    return settings
 
 
 def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
@@ -209,14 +192,14 @@ def _shown_password(flag: str | None) -> Iterator[str]:
             )
 
 
-def _password(look: Look) -> PasswordSource | None:
+def _password(lookup: Lookup) -> PasswordSource | None:
     """What gives the password: it goes with the ``url`` of its own table and with no other.
 
     Otherwise a password would be sent to whatever server a flag, a variable or the ``qctl.toml`` of
     a downloaded project names.
     """
-    has_url = [layer for layer in look.layers if layer.get("redis.url")]
-    candidates = has_url[:1] or look.layers
+    has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
+    candidates = has_url[:1] or lookup.layers
     for layer in candidates:
         file, command = layer.get("redis.password_file"), layer.get("redis.password_command")
         if file is None and command is None:
@@ -227,7 +210,7 @@ def _password(look: Look) -> PasswordSource | None:
                 why=f"both are in {layer.origin('redis.password_file')}",
                 hint="remove one of them",
             )
-        look.origins["redis.password"] = layer.origin("redis.password_file")
+        lookup.origins["redis.password"] = layer.origin("redis.password_file")
         return _source(layer, file, command)
     return None
 
@@ -274,8 +257,8 @@ def state_home(env: Mapping[str, str]) -> Path:
     return Path(base).expanduser() / "qctl"
 
 
-def _state_home(look: Look, env: Mapping[str, str]) -> Path:
-    look.find("state_home")
+def _state_home(lookup: Lookup, env: Mapping[str, str]) -> Path:
+    lookup.find("state_home")
     return state_home(env)
 
 
@@ -294,18 +277,20 @@ def _count(value: object) -> int:
     return count
 
 
-def _targets(look: Look) -> tuple[TargetConfig, ...]:
+def _targets(lookup: Lookup) -> tuple[TargetConfig, ...]:
     # Those of the files below first: that is their order in lists.
-    names = [name for layer in reversed(look.layers) for name in table_of(layer.values, "targets")]
+    names = [
+        name for layer in reversed(lookup.layers) for name in table_of(layer.values, "targets")
+    ]
     targets = []
     for name in dict.fromkeys(names):
         found: dict[str, Any] = {}
-        for layer in look.layers:
+        for layer in lookup.layers:
             entry = table_of(layer.values, "targets").get(name)
             for key, value in entry.items() if isinstance(entry, dict) else ():
                 if key not in found:
                     found[key] = value
-                    look.origins.setdefault(
+                    lookup.origins.setdefault(
                         f"targets.{name}", layer.origin(f"targets.{name}.{key}")
                     )
         process, queues = found.get("process"), found.get("queues", [])
