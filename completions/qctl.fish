@@ -35,7 +35,7 @@ function __qctl_table
             true
         case 'options:status'
             printf '%s\n' \
-                '--watch	Look again every 2 (or SECONDS) seconds until Ctrl-C' \
+                '--watch	Read again every 2 s (or D, such as 1m) until Ctrl-C' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \
@@ -805,7 +805,7 @@ function __qctl_table
             true
         case 'options:top'
             printf '%s\n' \
-                '--interval	Seconds between two readings' \
+                '--interval	Time between two readings: 2s, 1m' \
                 '--redis	Redis' \
                 '--prefix	BullMQ\'s key prefix' \
                 '--context	[contexts.NAME] of the config' \

@@ -177,11 +177,11 @@ def _run(
     # Late, so that `qctl --help` stays quick.
     from qctl.cli.progress import DrainView  # noqa: PLC0415
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
+    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.drain.plan import Others as OthersChoice  # noqa: PLC0415
     from qctl.ops.drain.plan import describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
     from qctl.ops.drain.state import DrainOptions as Options  # noqa: PLC0415
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
 
     options = Options(
         timeout_s=parse_duration_s(timeout, "--timeout"),

@@ -46,7 +46,7 @@ def impact(
     signal that it gets cannot be seen from outside. Exit code 0 says that there is an answer, and
     not that it is safe: scripts read .verdict.word of --json.
     """
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415 - not for --help
+    from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
     from qctl.ops.impact.assess import assess  # noqa: PLC0415
 
     away_s = None if away is None else parse_duration_s(away, "--away")

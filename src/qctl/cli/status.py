@@ -8,13 +8,12 @@ import typer
 
 from qctl.cli.frame import Environment, new_app, optional_value, with_environment
 from qctl.cli.patience import patience
-from qctl.errors import UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
 
 DEFAULT_INTERVAL_S = "2"
-_LEAST_INTERVAL_S = 0.1
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
 _LOOKING = "looking for queues among all the keys of this Redis …"
 
 app = new_app()
@@ -27,8 +26,8 @@ Watch = Annotated[
     str | None,
     typer.Option(
         "--watch",
-        metavar="[SECONDS]",
-        help=f"Look again every {DEFAULT_INTERVAL_S} (or SECONDS) seconds until Ctrl-C",
+        metavar="[D]",
+        help=f"Read again every {DEFAULT_INTERVAL_S} s (or D, such as 1m) until Ctrl-C",
     ),
 ]
 
@@ -43,8 +42,12 @@ def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
     """
     if watch is not None:
         from qctl.cli.watch import watch_status  # noqa: PLC0415 - rarely used
+        from qctl.durations import parse_duration_s  # noqa: PLC0415
 
-        watch_status(env, names or [], _interval_s(watch))
+        interval_s = parse_duration_s(
+            watch, "--watch", min_s=MIN_INTERVAL_S, max_s=MAX_INTERVAL_S, example="5s"
+        )
+        watch_status(env, names or [], interval_s)
         return
     with patience(env, _LOOKING):
         inspection = look(env, names or [])
@@ -70,20 +73,6 @@ def picture(env: Environment, inspection: Inspection) -> str:
     from qctl.output.status import status_text  # noqa: PLC0415
 
     return status_text(inspection.report, width=env.width, colour=env.colour())
-
-
-def _interval_s(text: str) -> float:
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        seconds = 0.0
-    # Not a plain comparison with the least value alone: that lets nan and inf through.
-    if not _LEAST_INTERVAL_S <= seconds <= 86_400:
-        raise UsageError(
-            f"--watch takes seconds, at least {_LEAST_INTERVAL_S}, not {text!r}",
-            hint="qctl status --watch 5",
-        )
-    return seconds
 
 
 @app.command("queues")

@@ -15,8 +15,7 @@ from qctl.extras import install_command
 
 app = new_app()
 
-_LEAST_INTERVAL_S = 0.5
-_LONGEST_INTERVAL_S = 3600.0
+_MIN_INTERVAL_S, _MAX_INTERVAL_S = 0.5, 3600.0
 
 
 @app.command("top")
@@ -27,22 +26,20 @@ def top(
         list[str] | None,
         typer.Argument(metavar="[QUEUE]...", help="Only these queues", show_default=False),
     ] = None,
-    interval_s: Annotated[
-        float,
-        typer.Option(
-            "--interval",
-            metavar="S",
-            min=_LEAST_INTERVAL_S,
-            max=_LONGEST_INTERVAL_S,
-            help="Seconds between two readings",
-        ),
-    ] = 2.0,
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="D", help="Time between two readings: 2s, 1m")
+    ] = "2s",
 ) -> None:
     """Queues, workers and jobs, live on the whole screen.
 
     Arrow keys choose a queue, Tab goes to the other lists, `?` shows the keys. Actions say first
     what they will change. Needs the extra qctl[top].
     """
+    from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
+
+    interval_s = parse_duration_s(
+        interval, "--interval", min_s=_MIN_INTERVAL_S, max_s=_MAX_INTERVAL_S, example="2s"
+    )
     _require_terminal(env)
     if find_spec("textual") is None:
         raise FailedError(

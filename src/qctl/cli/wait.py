@@ -47,7 +47,7 @@ def wait(
     idle: no job is active; empty: none is waiting, prioritized or active; job=ID: the job is
     completed. A job that fails ends the wait at once, with exit code 1 and its reason.
     """
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
+    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.follow import wait as ops  # noqa: PLC0415 - not for --help
 
     if include_delayed and condition != "empty":

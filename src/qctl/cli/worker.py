@@ -86,8 +86,8 @@ def start(
 
     It waits until they take jobs; when they cannot, it shows their last words.
     """
+    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.manage.state import Folder  # noqa: PLC0415
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
     from qctl.runtime.processes.background import run_in_background  # noqa: PLC0415
 
     options = make_options(
@@ -130,10 +130,10 @@ def stop(
     ] = False,
 ) -> None:
     """Let running jobs finish, then end the workers."""
+    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.manage.qctl import Qctl  # noqa: PLC0415
     from qctl.manage.sockets import is_running  # noqa: PLC0415
     from qctl.manage.state import Folder  # noqa: PLC0415
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
 
     folder = Folder(env.settings.state_home, name)
     state = folder.running()
@@ -176,9 +176,9 @@ def restart(
     A new process takes jobs before the old one is told to finish those it has and leave. With
     new code that does not start, the old processes stay.
     """
+    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.manage.qctl import Qctl, refusal  # noqa: PLC0415
     from qctl.manage.state import Folder, Request  # noqa: PLC0415
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout")
     folder = Folder(env.settings.state_home, name)

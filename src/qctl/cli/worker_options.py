@@ -69,7 +69,7 @@ def make_options(
     Raises:
         UsageError: a part of it is malformed.
     """
-    from qctl.ops.durations import parse_duration_s  # noqa: PLC0415
+    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.runtime.handlers.messages import check_app  # noqa: PLC0415
     from qctl.runtime.processes.master import MasterOptions  # noqa: PLC0415
 

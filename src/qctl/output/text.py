@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.ops.durations import duration, short_duration
+from qctl.durations import duration, short_duration
 
 __all__ = [
     "ELLIPSIS",

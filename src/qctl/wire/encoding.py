@@ -12,6 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+from qctl.durations import duration_s
 from qctl.errors import UsageError
 from qctl.wire.options import Backoff, Dedup, Duration, JobOptions, Keep, OnFailure, Parent
 
@@ -26,8 +27,6 @@ _RESERVED_IDS = frozenset(
         "stalled-check marker events pc limiter repeat priority delay",
     )
 )
-_BACKOFF_TEXT = re.compile(r"([^:]+):(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 _POLICY_NAMES = {
     OnFailure.FAIL_PARENT: "fpof",
@@ -117,7 +116,7 @@ def duration_ms(value: Duration, what: str) -> int:
 
 
 def parse_backoff(value: Backoff | str) -> Backoff:
-    """``"exponential:60s"`` as a ``Backoff``; units are ms, s, m and h.
+    """``"exponential:60s"`` as a ``Backoff``; the duration needs a unit.
 
     Raises:
         UsageError: the text has another form.
@@ -132,13 +131,14 @@ def parse_backoff(value: Backoff | str) -> Backoff:
             if isinstance(value, int | float)
             else 'for example backoff="exponential:60s" or Backoff(…)',
         )
-    found = _BACKOFF_TEXT.fullmatch(value)
-    if not found:
+    kind, _, delay = value.partition(":")
+    delay_s = duration_s(delay, unit_required=True)
+    if not kind or delay_s is None:
         raise UsageError(
             f"a backoff of {value!r} is not understood",
             hint='for example backoff="exponential:60s", "fixed:500ms" or Backoff(…)',
         )
-    return Backoff(found[1], float(found[2]) * _UNIT_S[found[3]])
+    return Backoff(kind, delay_s)
 
 
 def check_job_id(job_id: str) -> None:

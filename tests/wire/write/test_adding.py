@@ -461,7 +461,7 @@ def test_options_that_are_wrong(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "backoff"),
-    [("fixed:500ms", Backoff("fixed", 0.5)), ("mine:2h", Backoff("mine", 7200.0))],
+    [("fixed:500ms", Backoff("fixed", 0.5)), ("mine:1d", Backoff("mine", 86_400.0))],
 )
 def test_backoff_as_text(text: str, backoff: Backoff) -> None:
     assert parse_backoff(text) == backoff

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qctl.durations import duration
 from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
-from qctl.ops.durations import duration
 from qctl.ops.queues.status import moment
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qctl.durations import duration
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Scope, queue
 from qctl.ops.doctor.look import Look
-from qctl.ops.durations import duration
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from qctl.durations import duration
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, Scope, queue
 from qctl.ops.doctor.look import Look
-from qctl.ops.durations import duration
 from qctl.ops.queues.advice import jobs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.history import ClockSample, Happening, History, clock_samples, read_histories

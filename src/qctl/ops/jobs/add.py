@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from qctl.connection.address import Client
+from qctl.durations import duration_s, parse_duration_s
 from qctl.errors import NotFoundError, UsageError
-from qctl.ops.durations import duration_s, parse_duration_s
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.status import count_workers, moment
@@ -25,7 +24,6 @@ from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_nam
 
 # Python reads no longer numbers, and JavaScript takes far shorter ones for infinity.
 _MOST_DIGITS = 4000
-_TTL = re.compile(r"\d+(\.\d+)?(ms|s|m|min|h|d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +231,8 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
     for part in text.split(","):
         if part.isascii() and part.isdigit() and count is None and len(part) < _MOST_DIGITS:
             count = int(part)
-        elif _TTL.fullmatch(part) and age_s is None and (read := duration_s(part)) is not None:
-            age_s = read
+        elif age_s is None and duration_s(part, unit_required=True) is not None:
+            age_s = parse_duration_s(part, flag)
         else:
             raise UsageError(
                 f"{flag} {text!r} is not understood",
@@ -259,7 +257,7 @@ def parse_dedup(text: str | None) -> Dedup | None:
         return None
     head, colon, tail = text.rpartition(":")
     dedup = Dedup(text)
-    if colon and _TTL.fullmatch(tail):
+    if colon and duration_s(tail, unit_required=True) is not None:
         dedup = Dedup(head, ttl_s=parse_duration_s(tail, "the TTL of --dedup"))
     if not dedup.id:
         raise UsageError(f"--dedup {text!r} has no id", hint="--dedup user-7, or --dedup user-7:5s")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qctl.connection.address import Client
-from qctl.ops.durations import duration
+from qctl.durations import duration
 from qctl.ops.jobs.model import Fate, Job, JobDetail, JobList
 from qctl.ops.jobs.retry_stalled import is_absent
 from qctl.ops.processes.suggest import command

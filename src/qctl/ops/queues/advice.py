@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from qctl.ops.durations import duration
+from qctl.durations import duration
 from qctl.ops.processes.suggest import command
 from qctl.wire.read.snapshot import QueueSnapshot
 
