@@ -30,8 +30,8 @@ from qctl.errors import TimedOutError, UsageError
 from qctl.extras import install_command
 from qctl.runtime.api.queue import Queue
 from qctl.runtime.api.worker import Worker
-from qctl.wire.jobs import pairs, read_json
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import read_json, to_dict
 from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
@@ -167,7 +167,7 @@ class FakeQueues:
     def outcome(self, queue: Queue, job_id: str) -> Outcome:
         """What became of a job."""
         keys, call = queue.keys, self.client.call
-        fields = pairs(call("HGETALL", keys(job_id)))
+        fields = to_dict(call("HGETALL", keys(job_id)))
         states = ("completed", "failed", "delayed", "waiting-children", "prioritized")
         found = [state for state in states if call("ZSCORE", keys(state), job_id)]
         lists = (call("LRANGE", keys(name), 0, -1) for name in ("wait", "paused"))
@@ -217,7 +217,7 @@ class FakeQueues:
         flat = self.client.call("ZRANGE", keys("delayed"), 0, -1, "WITHSCORES")
         return {
             job_id: int(float(score))
-            for job_id, score in zip(flat[::2], flat[1::2], strict=True)
+            for job_id, score in to_dict(flat).items()
             if not self.client.call("HEXISTS", keys(job_id), "rjk")
         }
 

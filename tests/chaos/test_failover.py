@@ -20,7 +20,7 @@ from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport
-from qctl.wire.jobs import pairs
+from qctl.wire.replies import to_dict
 from tests.labs.build import is_paused, put
 from tests.labs.servers import RedisServer, wait_until
 
@@ -35,7 +35,7 @@ class Pair:
     sentinel: Client
 
     def address_of_master(self) -> str:
-        return pairs(self.sentinel.call("SENTINEL", "MASTER", "main"))["port"]
+        return to_dict(self.sentinel.call("SENTINEL", "MASTER", "main"))["port"]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
     with contextlib.closing(connect(watching.url.removesuffix("/0"))[1]) as sentinel:
 
         def is_known() -> bool:
-            rows = map(pairs, sentinel.call("SENTINEL", "REPLICAS", "main"))
+            rows = map(to_dict, sentinel.call("SENTINEL", "REPLICAS", "main"))
             return any(row["master-link-status"] == "ok" for row in rows)
 
         wait_until(is_known, "the sentinel to know the replica", timeout_s=30)

@@ -17,7 +17,7 @@ from qctl.connection.connect import connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.runtime.api.queue import Queue
 from qctl.wire import scripts
-from qctl.wire.jobs import pairs
+from qctl.wire.replies import to_dict
 from qctl.wire.write.adding import NewJob
 from tests.labs.forks import add_own, exit_code, forked
 from tests.labs.proxy import proxy_in_thread
@@ -224,7 +224,7 @@ def test_after_a_failover_the_next_command_goes_to_the_new_master(
         wait_until(
             lambda: [
                 row
-                for row in map(pairs, ask.call("SENTINEL", "REPLICAS", "main"))
+                for row in map(to_dict, ask.call("SENTINEL", "REPLICAS", "main"))
                 if row["master-link-status"] == "ok"
             ],
             "the sentinel to know the replica",
@@ -233,7 +233,7 @@ def test_after_a_failover_the_next_command_goes_to_the_new_master(
         assert client.call("SET", "k", 1) == "OK"
         ask.call("SENTINEL", "FAILOVER", "main")
         wait_until(
-            lambda: pairs(ask.call("SENTINEL", "MASTER", "main"))["port"] == str(replica.port),
+            lambda: to_dict(ask.call("SENTINEL", "MASTER", "main"))["port"] == str(replica.port),
             "the failover",
             timeout_s=30,
         )

@@ -29,13 +29,13 @@ from qctl.errors import ExitStatus, ReplyError
 from qctl.ops.doctor import examine
 from qctl.ops.doctor.findings import Finding
 from qctl.wire import scripts
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, JobOptions
 from qctl.wire.read.census import read_census
 from qctl.wire.read.children import children
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.rights import DRAIN, read_refused
+from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
 from qctl.wire.write import worker_calls as working
 from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
@@ -108,7 +108,7 @@ def upsert(keys: QueueKeys) -> scripts.ScriptCall:
 def next_iteration(client: Client, keys: QueueKeys) -> Any:
     due = client.call("ZSCORE", keys("repeat"), "s")
     job_id = f"repeat:s:{due}"
-    fields = pairs(client.call("HGETALL", keys(job_id)))
+    fields = to_dict(client.call("HGETALL", keys(job_id)))
     made = scheduling.next_iteration_call(keys, job_id, fields, NOW)
     assert made is not None
     return scripts.run_call(client, made)
@@ -165,8 +165,8 @@ def contents(client: Client, keys: QueueKeys) -> dict[str, Any]:
         "list": lambda name: client.call("LRANGE", name, 0, -1),
         "set": lambda name: sorted(client.call("SMEMBERS", name)),
         "zset": lambda name: client.call("ZRANGE", name, 0, -1, "WITHSCORES"),
-        "hash": lambda name: sorted(pairs(client.call("HGETALL", name)).items()),
-        "stream": lambda name: [pairs(flat) for _, flat in client.call("XRANGE", name, "-", "+")],
+        "hash": lambda name: sorted(to_dict(client.call("HGETALL", name)).items()),
+        "stream": lambda name: [to_dict(flat) for _, flat in client.call("XRANGE", name, "-", "+")],
     }
     found = {name: readers[client.call("TYPE", name)](name) for name in sorted(names)}
     return {alike(name, keys): alike(value, keys) for name, value in found.items()}

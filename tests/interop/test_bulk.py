@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict
 from tests.labs.cli import run
 from tests.labs.node import NodeBull
 from tests.labs.servers import wait_until
@@ -26,11 +26,11 @@ def left_behind(client: Client, name: str, ids: list[str]) -> dict[str, Any]:
     keys = QueueKeys("bull", name)
     jobs = {}
     for job_id in ids:
-        fields = pairs(client.call("HGETALL", keys(job_id)))
+        fields = to_dict(client.call("HGETALL", keys(job_id)))
         jobs[job_id] = {key: value for key, value in fields.items() if key not in TIMES}
         jobs[job_id]["times"] = sorted(TIMES & set(fields))
-    children = pairs(client.call("HGETALL", keys("parent:processed")))
-    events = (pairs(flat) for _, flat in client.call("XRANGE", keys("events"), "-", "+"))
+    children = to_dict(client.call("HGETALL", keys("parent:processed")))
+    events = (to_dict(flat) for _, flat in client.call("XRANGE", keys("events"), "-", "+"))
     return {
         "jobs": jobs,
         "lists": {key: client.call("LRANGE", keys(key), 0, -1) for key in LISTS},

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from qctl.wire.jobs import STALLED_TOO_OFTEN, pairs
+from qctl.wire.jobs import STALLED_TOO_OFTEN
+from qctl.wire.replies import to_dict
 from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, kill
 from tests.labs.servers import wait_until
@@ -68,7 +69,7 @@ class PlainRestart:
 def events(lab: Lab, queue: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     """When, and the fields, of the events of one name."""
     for entry, flat in lab.client.call("XRANGE", lab.keys(queue)("events"), "-", "+"):
-        fields = pairs(flat)
+        fields = to_dict(flat)
         if fields["event"] == name:
             yield int(entry.partition("-")[0]), fields
 

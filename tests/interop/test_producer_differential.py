@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from qctl.connection.address import Client
 from qctl.errors import QctlError
 from qctl.runtime.api.queue import Queue
-from qctl.wire.jobs import pairs
 from qctl.wire.options import Backoff, Dedup, Keep, Parent
+from qctl.wire.replies import to_dict
 from qctl.wire.write.adding import AddedJob, FlowJob
 from tests.labs.node import NodeBull, NodeError
 
@@ -244,7 +244,7 @@ def dump(client: Client, prefix: str, now_ms: int) -> dict[str, Any]:
 
         value: Any
         if kind == "hash":
-            fields = pairs(client.call("HGETALL", key))
+            fields = to_dict(client.call("HGETALL", key))
             value = {text(field): parsed(field, text(content)) for field, content in fields.items()}
             value.pop("version", None)
             if "rjk" in value:
@@ -253,7 +253,7 @@ def dump(client: Client, prefix: str, now_ms: int) -> dict[str, Any]:
                 # The phase of the first run, which was today.
                 value.pop("offset")
         elif kind == "zset":
-            rows = pairs(client.call("ZRANGE", key, 0, -1, "WITHSCORES"))
+            rows = to_dict(client.call("ZRANGE", key, 0, -1, "WITHSCORES"))
             exact = {member: float(score) for member, score in rows.items()}
             if name.endswith(":marker"):
                 exact = {member: round(score, 3) for member, score in exact.items()}

@@ -10,8 +10,8 @@ import pytest
 
 from qctl import Queue
 from qctl.connection.address import Client
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict
 from tests.interop import py_worker as py
 from tests.labs.build import Q
 from tests.labs.node import NodeBull, ids_of, runs
@@ -87,9 +87,9 @@ def test_upsert_after_a_promoted_iteration_has_run(
 
 
 def dump(client: Client, keys: QueueKeys, job_id: str) -> dict[str, Any]:
-    job = pairs(client.call("HGETALL", keys(job_id)))
+    job = to_dict(client.call("HGETALL", keys(job_id)))
     opts = json.loads(job.pop("opts"))
-    record = pairs(client.call("HGETALL", keys("repeat:s")))
+    record = to_dict(client.call("HGETALL", keys("repeat:s")))
     # When it was done.
     for fields, names in ((job, ("timestamp", "delay", "nrjid")), (opts, ("timestamp", "delay"))):
         for name in names:

@@ -11,9 +11,9 @@ from qctl import Queue
 from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.wire.encoding import valid_text
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup
+from qctl.wire.replies import to_dict
 from tests.interop import py_worker as py
 from tests.interop.test_worker import settled
 from tests.labs.build import Q
@@ -73,7 +73,7 @@ def test_names_data_reasons_and_logs(
 
 
 def texts(client: Client, keys: QueueKeys, job_id: str) -> dict[str, Any]:
-    fields = pairs(client.call("HGETALL", keys(job_id)))
+    fields = to_dict(client.call("HGETALL", keys(job_id)))
     found: dict[str, Any] = {
         name: fields.get(name) for name in ("name", "data", "returnvalue", "failedReason")
     }

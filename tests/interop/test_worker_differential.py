@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from qctl import Worker
 from qctl.connection.address import Client
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict
 from tests.interop import py_worker as py
 from tests.labs.node import NodeBull
 from tests.labs.servers import wait_until
@@ -178,7 +178,7 @@ def dump(client: Client, prefix: str, *, by_job: bool) -> dict[str, Any]:
         queue, _, suffix = key.removeprefix(f"{prefix}:").partition(":")
         match client.call("TYPE", key):
             case "hash":
-                value: Any = fields(pairs(client.call("HGETALL", key)))
+                value: Any = fields(to_dict(client.call("HGETALL", key)))
             case "list":
                 value = client.call("LRANGE", key, 0, -1)
             case "set":
@@ -188,7 +188,7 @@ def dump(client: Client, prefix: str, *, by_job: bool) -> dict[str, Any]:
             case "zset":
                 value = client.call("ZRANGE", key, 0, -1, "WITHSCORES")
             case "stream":
-                rows = [pairs(flat) for _, flat in client.call("XRANGE", key, "-", "+")]
+                rows = [to_dict(flat) for _, flat in client.call("XRANGE", key, "-", "+")]
                 value = events(rows, by_job=by_job)
             case _ if suffix == "stalled-check":
                 continue

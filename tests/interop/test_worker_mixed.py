@@ -7,7 +7,7 @@ from typing import Any
 
 from qctl import Queue
 from qctl.connection.address import Client
-from qctl.wire.jobs import pairs
+from qctl.wire.replies import to_dict
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
 from tests.interop.test_worker import Q, settled
@@ -60,4 +60,4 @@ def test_mixed_workers_share_a_queue(
     assert set(by_worker) == {"five", "six", "a", "b"}
     assert min(by_worker.values()) > JOBS / 100, by_worker
     assert client.call("KEYS", "bull:q:*:lock") == []
-    assert pairs(client.call("HGETALL", Q("meta"))).keys() == {"opts.maxLenEvents", "version"}
+    assert to_dict(client.call("HGETALL", Q("meta"))).keys() == {"opts.maxLenEvents", "version"}

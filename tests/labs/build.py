@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from qctl.connection.address import Client
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
+from qctl.wire.replies import to_dict
 
 Q = QueueKeys("bull", "q")
 LISTS = {"wait", "paused", "active"}
@@ -51,7 +51,7 @@ def put(
 
 
 def job(client: Client, job_id: str, keys: QueueKeys = Q) -> dict[str, str]:
-    return pairs(client.call("HGETALL", keys(job_id)))
+    return to_dict(client.call("HGETALL", keys(job_id)))
 
 
 def row(client: Client, name: str, keys: QueueKeys = Q) -> list[str]:
@@ -61,11 +61,11 @@ def row(client: Client, name: str, keys: QueueKeys = Q) -> list[str]:
 
 
 def scores(client: Client, name: str, keys: QueueKeys = Q) -> dict[str, str]:
-    return pairs(client.call("ZRANGE", keys(name), 0, -1, "WITHSCORES"))
+    return to_dict(client.call("ZRANGE", keys(name), 0, -1, "WITHSCORES"))
 
 
 def events(client: Client, keys: QueueKeys = Q) -> list[dict[str, str]]:
-    return [pairs(flat) for _, flat in client.call("XRANGE", keys("events"), "-", "+")]
+    return [to_dict(flat) for _, flat in client.call("XRANGE", keys("events"), "-", "+")]
 
 
 def is_paused(client: Client, keys: QueueKeys = Q) -> bool:
@@ -78,6 +78,6 @@ def exponents(client: Client) -> list[str]:
         f"{key} {field}={value}"
         for key in client.call("KEYS", "*")
         if client.call("TYPE", key) == "hash"
-        for field, value in pairs(client.call("HGETALL", key)).items()
+        for field, value in to_dict(client.call("HGETALL", key)).items()
         if re.fullmatch(r"[\d.]+[eE][+-]?\d+", value)
     ]

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, pairs, raised
 from qctl.wire.keys import drain_record
+from qctl.wire.replies import checked, to_dict, to_int
 
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
@@ -81,7 +81,7 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
         ("HSET", key, *last),
     ]
     for reply in client.pipeline(commands):
-        raised(reply)
+        checked(reply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def record_starts(
     if kept:
         commands.append(("HDEL", key, *(_resumer_field(name, target) for name in kept)))
     for reply in client.pipeline(commands) if commands else ():
-        raised(reply)
+        checked(reply)
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
@@ -135,12 +135,12 @@ def read_resumers(client: Client, prefix: str) -> list[Resumer]:
     Raises:
         ReplyError: this Redis user may not read the record.
     """
-    row = pairs(client.call("HGETALL", drain_record(prefix)))
+    row = to_dict(client.call("HGETALL", drain_record(prefix)))
     found = []
     for name, value in sorted(row.items()):
         if name.startswith(_RESUMER):
             queue, target = json.loads(name.removeprefix(_RESUMER))
-            found.append(Resumer(queue, target, number(value) or 0))
+            found.append(Resumer(queue, target, to_int(value) or 0))
     return found
 
 
@@ -154,10 +154,10 @@ def read_drain_record(client: Client, prefix: str) -> DrainRecord:
     Raises:
         ReplyError: this Redis user may not read it: what it holds is unknown, not zero.
     """
-    row = pairs(client.call("HGETALL", drain_record(prefix)))
+    row = to_dict(client.call("HGETALL", drain_record(prefix)))
 
     def count(name: str) -> int:
-        return max(number(row.get(name)) or 0, 0)
+        return max(to_int(row.get(name)) or 0, 0)
 
     return DrainRecord(
         drains={name: count(f"drains:{name}") for name in OUTCOMES},
@@ -168,7 +168,7 @@ def read_drain_record(client: Client, prefix: str) -> DrainRecord:
 
 def _last(row: Mapping[str, str]) -> DrainResult:
     values: dict[str, Any] = {
-        item.name: None if told == _UNKNOWN else number(told) or 0
+        item.name: None if told == _UNKNOWN else to_int(told) or 0
         for item in fields(DrainResult)
         for told in [row.get(f"last:{item.name}")]
     }

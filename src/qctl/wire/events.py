@@ -8,8 +8,8 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict, value_or
 
 # Events taken per read. A drain reads several times a second, so this is never the bound.
 READ_COUNT = 1000
@@ -85,7 +85,7 @@ def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
         if "no such key" in error.raw:
             return None
         raise
-    facts: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+    facts: dict[str, Any] = to_dict(flat)
     oldest = facts["first-entry"]
     return Stream(
         length=int(facts["length"]),
@@ -126,7 +126,7 @@ def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
     stream.
     """
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", 1) for keys in queues]
-    newest = [typed(reply, ()) for reply in client.pipeline(commands)] if commands else []
+    newest = [value_or(reply, ()) for reply in client.pipeline(commands)] if commands else []
     return [str(entries[0][0]) if entries else "0-0" for entries in newest]
 
 
@@ -193,7 +193,7 @@ def _slot_tag(keys: QueueKeys) -> str:
 
 def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
     """The event of a stream's entry."""
-    fields = pairs(flat or ())
+    fields = to_dict(flat or ())
     return Event(str(entry_id), fields.pop("event", ""), fields)
 
 
@@ -204,6 +204,6 @@ def recent_events(
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
     replies = client.pipeline(commands) if commands else []
     return {
-        keys: [to_event(*entry) for entry in typed(reply, [])]
+        keys: [to_event(*entry) for entry in value_or(reply, [])]
         for keys, reply in zip(queues, replies, strict=True)
     }

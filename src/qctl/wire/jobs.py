@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Arg, Client
-from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import MAX_NUMBER, checked, read_json, to_dict, to_int, value_or
 
 # The text BullMQ gives a job that was found stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 LEGACY_MARKER = "0:"
 # A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
 DELAY_FACTOR = 4096
-# Beyond this JavaScript cannot count (wire format 3): such a number was never meant as one.
-_LARGEST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +66,22 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
         opts = {}
     stacktrace, _ = read_json(fields.get("stacktrace"), [])
     # Bull 3/4 and early BullMQ 5 wrote attemptsMade; readers look at it first (wire format 2.5).
-    made = number(fields.get("attemptsMade")) or number(fields.get("atm")) or 0
+    made = to_int(fields.get("attemptsMade")) or to_int(fields.get("atm")) or 0
     return JobRecord(
         id=job_id,
         name=fields.get("name", ""),
         data=data,
         data_is_json=data_is_json,
         opts=opts,
-        timestamp_ms=number(fields.get("timestamp")),
-        delay_ms=number(fields.get("delay")) or 0,
-        priority=number(fields.get("priority")) or 0,
-        processed_on_ms=number(fields.get("processedOn")),
-        finished_on_ms=number(fields.get("finishedOn")),
+        timestamp_ms=to_int(fields.get("timestamp")),
+        delay_ms=to_int(fields.get("delay")) or 0,
+        priority=to_int(fields.get("priority")) or 0,
+        processed_on_ms=to_int(fields.get("processedOn")),
+        finished_on_ms=to_int(fields.get("finishedOn")),
         attempts_made=made,
-        attempts_started=number(fields.get("ats")) or 0,
+        attempts_started=to_int(fields.get("ats")) or 0,
         attempts_max=max(attempts_allowed(opts.get("attempts")), 1),
-        stalled_count=number(fields.get("stc")) or number(fields.get("stalledCounter")) or 0,
+        stalled_count=to_int(fields.get("stc")) or to_int(fields.get("stalledCounter")) or 0,
         worker=fields.get("pb"),
         progress=read_json(fields.get("progress"), None)[0],
         returnvalue=read_json(fields.get("returnvalue"), None)[0],
@@ -121,12 +119,12 @@ def read_jobs(
     replies = iter(client.pipeline(commands))
     jobs: list[ReadJob | None] = []
     for job_id in ids:
-        flat = typed(next(replies), [])
-        token, ttl = (typed(next(replies), ""), raised(next(replies))) if locks else (None, -1)
+        flat = value_or(next(replies), [])
+        token, ttl = (value_or(next(replies), ""), checked(next(replies))) if locks else (None, -1)
         if not flat:
             jobs.append(None)
             continue
-        record = parse_job(job_id, pairs(flat))
+        record = parse_job(job_id, to_dict(flat))
         jobs.append(ReadJob(record, token, ttl if token is not None and ttl >= 0 else None))
     return jobs
 
@@ -151,56 +149,15 @@ def read_records(
     replies = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids])
     records: list[JobRecord | None] = []
     for job_id, reply in zip(ids, replies, strict=True):
-        values = zip(fields, typed(reply, ()), strict=False)
+        values = zip(fields, value_or(reply, ()), strict=False)
         found = {field: value for field, value in values if value is not None}
         records.append(parse_job(job_id, found) if found else None)
     return records
 
 
-def pairs(flat: Sequence[str]) -> dict[str, str]:
-    """``[field, value, field, value …]`` as Redis sends a hash, as a dict."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def raised(reply: Any) -> Any:
-    """A pipeline's reply, raised if it is an error."""
-    if isinstance(reply, ReplyError):
-        raise reply
-    return reply
-
-
-def typed(reply: Any, other: Any) -> Any:
-    """A pipeline's reply, or ``other`` if the key is of another type than the command reads.
-
-    An id may be the name of another key, such as ``wait``; one such must not hide all other jobs.
-    """
-    if isinstance(reply, ReplyError) and reply.code == "WRONGTYPE":
-        return other
-    return raised(reply)
-
-
 def is_marker(job_id: str) -> bool:
     """Whether a list entry is a marker of BullMQ 3 or 4 and not a job (wire format 2.5)."""
     return job_id.startswith(LEGACY_MARKER)
-
-
-def read_json(text: str | None, default: Any) -> tuple[Any, bool]:
-    """A field's value and whether it is JSON, as BullMQ understands it; else the raw text.
-
-    Args:
-        default: for a field that is not there.
-    """
-    if text is None:
-        return default, True
-    try:
-        return json.loads(text, parse_constant=_refuse), True
-    except (ValueError, RecursionError):
-        return text, False
-
-
-def _refuse(constant: str) -> Any:
-    # Python would read NaN and Infinity; to BullMQ they are no JSON.
-    raise ValueError(constant)
 
 
 def _texts(value: Any) -> list[str]:
@@ -209,24 +166,15 @@ def _texts(value: Any) -> list[str]:
     return [item if isinstance(item, str) else json.dumps(item) for item in value]
 
 
-def number(value: Any) -> int | None:
-    """A count or a time in a field; None for a missing, malformed or absurd one."""
-    try:
-        whole = int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return whole if abs(whole) <= _LARGEST else None
-
-
 def attempts_allowed(value: Any) -> int:
     """``opts.attempts`` as BullMQ compares it: 2.5 lets three runs fail, 1e21 as many as there are.
 
     0 for what is missing or no number; more than can be counted is ``2**53``.
     """
     try:
-        return math.ceil(min(max(float(value), 0), _LARGEST))
+        return math.ceil(min(max(float(value), 0), MAX_NUMBER))
     except OverflowError:
         # An integer of more than 308 digits, which JavaScript reads as Infinity.
-        return _LARGEST if value > 0 else 0
+        return MAX_NUMBER if value > 0 else 0
     except (TypeError, ValueError):
         return 0

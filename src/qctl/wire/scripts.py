@@ -19,7 +19,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import raised
+from qctl.wire.replies import checked
 
 _INCLUDE = "--@include "
 
@@ -90,7 +90,7 @@ def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
     replies = client.pipeline(commands) if commands else []
     for call, reply in zip(calls[1:], replies, strict=True):
         is_unknown = isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
-        answers.append(run_call(client, call) if is_unknown else raised(reply))
+        answers.append(run_call(client, call) if is_unknown else checked(reply))
     return answers
 
 

@@ -17,8 +17,8 @@ from qctl import AsyncQueue, Queue, UnrecoverableError, Worker
 from qctl.connection.address import Client
 from qctl.errors import UsageError
 from qctl.runtime.job.job import SyncJob
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict
 from tests.labs.servers import wait_until
 
 KEYS = QueueKeys("bull", "isolated")
@@ -103,7 +103,7 @@ def run(redis_url: str, client: Client, name: str, **options: Any) -> dict[str, 
     with Queue("isolated", redis_url=redis_url) as queue:
         job_id = queue.add(name, {"n": 7}, **options)
     asyncio.run(main())
-    return pairs(client.call("HGETALL", KEYS(job_id)))
+    return to_dict(client.call("HGETALL", KEYS(job_id)))
 
 
 def test_it_runs_elsewhere_and_reaches_redis(redis_url: str, client: Client) -> None:
@@ -234,7 +234,7 @@ def test_a_stop_gives_the_job_back_and_leaves_no_process(redis_url: str, client:
     asyncio.run(main())
     assert client.call("LRANGE", KEYS("wait"), 0, -1) == ["1"]
     assert not client.call("EXISTS", KEYS("active"), KEYS.lock("1"))
-    assert "atm" not in pairs(client.call("HGETALL", KEYS("1")))
+    assert "atm" not in to_dict(client.call("HGETALL", KEYS("1")))
 
 
 def isolated_children() -> list[psutil.Process]:

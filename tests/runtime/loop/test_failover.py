@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from qctl import AsyncQueue, Job, Worker
 from qctl.connection.connect import connect
-from qctl.wire.jobs import pairs
+from qctl.wire.replies import to_dict
 from tests.labs.servers import RedisServer, wait_until
 
 JOBS = 40
@@ -42,7 +42,7 @@ def test_a_worker_follows_the_new_master(start_redis: Callable[..., RedisServer]
         wait_until(
             lambda: [
                 row
-                for row in map(pairs, ask.call("SENTINEL", "REPLICAS", "main"))
+                for row in map(to_dict, ask.call("SENTINEL", "REPLICAS", "main"))
                 if row["master-link-status"] == "ok"
             ],
             "the sentinel to know the replica",
@@ -54,7 +54,7 @@ def test_a_worker_follows_the_new_master(start_redis: Callable[..., RedisServer]
             await add_and_wait()
             ask.call("SENTINEL", "FAILOVER", "main")
             async with asyncio.timeout(30):
-                while pairs(ask.call("SENTINEL", "MASTER", "main"))["port"] != str(replica.port):
+                while to_dict(ask.call("SENTINEL", "MASTER", "main"))["port"] != str(replica.port):
                     await asyncio.sleep(0.05)
             # As the sentinel would some seconds later, but it would also cut the connections: this
             # way they stay, and are answered READONLY.

@@ -17,8 +17,8 @@ from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
 from qctl.errors import UnreachableError, UsageError
 from qctl.runtime.loop.engine import Engine
-from qctl.wire.jobs import pairs
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict
 from tests.labs.build import put
 from tests.labs.servers import RedisServer, wait_until
 
@@ -137,7 +137,7 @@ def test_stop_iteration_from_a_function_fails_the_job(redis_url: str, client: Cl
     with Queue("q", redis_url=redis_url) as queue:
         bad, good = queue.add("next"), queue.add("quick")
     asyncio.run(running(worker, lambda: ids(client, "completed") == [good]))
-    job = pairs(client.call("HGETALL", Q(bad)))
+    job = to_dict(client.call("HGETALL", Q(bad)))
     assert job["failedReason"] == "the function raised StopIteration"
 
 

@@ -16,9 +16,9 @@ from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_sign
 from qctl.wire.checks.key_types import WrongKey, wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
-from qctl.wire.jobs import raised
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_traces
+from qctl.wire.replies import checked
 
 # Events looked through for when a queue was paused, over all paused queues together.
 _EVENTS = 20_000
@@ -38,7 +38,7 @@ def unreadable(look: Look) -> Iterator[Finding]:
             commands=_renames(look, wrong),
         )
     for keys, found in zip(look.keys, wrong_keys(look.client, look.keys), strict=True):
-        wrong = raised(found)
+        wrong = checked(found)
         if wrong:
             yield Finding(
                 severity="error",

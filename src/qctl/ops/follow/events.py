@@ -22,9 +22,9 @@ from qctl.wire.events import (
     read_events,
     read_stream,
 )
-from qctl.wire.jobs import number, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.replies import read_json, to_int
 
 DEFAULT_LIMIT = 50
 # How long one read waits for news; only a Ctrl-C that finds no way in would notice.
@@ -140,8 +140,8 @@ def start_of(client: Client, since: str) -> str:
         UsageError: it is neither.
     """
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
-        ms, number = _order(since)
-        if moment(ms) is None or number > _LAST_NUMBER:
+        ms, sequence = _order(since)
+        if moment(ms) is None or sequence > _LAST_NUMBER:
             raise UsageError(
                 f"--since {since!r} is no event's id",
                 why="an id begins with when the event happened, in milliseconds since 1970",
@@ -288,7 +288,7 @@ def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
         if name in _JSON_FIELDS:
             fields[name] = read_json(text, None)[0]
         elif name in _NUMBERS:
-            value = number(text)
+            value = to_int(text)
             fields[name] = text if value is None else value
         else:
             fields[name] = text

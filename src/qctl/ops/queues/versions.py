@@ -11,11 +11,11 @@ from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.suggest import command
-from qctl.wire.jobs import number
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.read.versions import Traces, of_other_libraries, read_traces
+from qctl.wire.replies import to_int
 
 # Older traces may be from before an update.
 LATELY_MS = 600_000
@@ -76,7 +76,7 @@ def version_signs(
         last = snapshot.client_version
         found[f"its last Queue object was of {last}"] = last
     for text, version in found.items():
-        major = number(version.partition(".")[0])
+        major = to_int(version.partition(".")[0])
         if major in signs:
             signs[major].append(text)
     if traces.debounced:

@@ -14,8 +14,8 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.schedules.listing import ALIVE, Schedule, find_schedule
 from qctl.wire import scripts
-from qctl.wire.jobs import read_json
 from qctl.wire.read import lists
+from qctl.wire.replies import read_json
 from qctl.wire.schedulers import scheduling
 
 

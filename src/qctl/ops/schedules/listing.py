@@ -18,8 +18,9 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
 from qctl.ops.queues.status import moment
 from qctl.similar import similar_names
-from qctl.wire.jobs import number, parse_job
+from qctl.wire.jobs import parse_job
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_int
 from qctl.wire.schedulers import scheduling
 from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
@@ -158,12 +159,12 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     repeat = job.opts.get("repeat")
     repeat = repeat if isinstance(repeat, dict) else {}
     legacy = _parts_of_key(entry.id) if scheduler is None and not record else {}
-    every_ms = number(record.get("every") or repeat.get("every") or legacy.get("every"))
+    every_ms = to_int(record.get("every") or repeat.get("every") or legacy.get("every"))
     pattern = record.get("pattern") or repeat.get("pattern") or legacy.get("pattern")
     tz = record.get("tz") or repeat.get("tz") or legacy.get("tz") or None
-    limit = number(record.get("limit") or repeat.get("limit"))
-    end_ms = number(record.get("endDate") or repeat.get("endDate") or legacy.get("endDate"))
-    count = number(repeat.get("count"))
+    limit = to_int(record.get("limit") or repeat.get("limit"))
+    end_ms = to_int(record.get("endDate") or repeat.get("endDate") or legacy.get("endDate"))
+    count = to_int(repeat.get("count"))
     has_ended = (
         (limit is not None and max(count or 0, scheduler.iterations if scheduler else 0) >= limit)
         or (end_ms is not None and now_ms > end_ms)
@@ -180,7 +181,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         pattern=None if every_ms is not None else pattern,
         every_ms=every_ms,
         tz=tz,
-        offset_ms=number(record.get("offset")) or 0,
+        offset_ms=to_int(record.get("offset")) or 0,
         state=state,
         next_at=moment(entry.next_ms),
         pending_id=pending.id,
@@ -189,7 +190,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         limit=limit,
         last_run_at=_last_run_at(pending.state, job.processed_on_ms, job.timestamp_ms, count),
         skipped=_skipped(state, entry.next_ms, every_ms, pattern, tz, now_ms),
-        start_at=_at(number(record.get("startDate") or repeat.get("startDate"))),
+        start_at=_at(to_int(record.get("startDate") or repeat.get("startDate"))),
         end_at=_at(end_ms),
         data=job.data if scheduler is None else scheduler.data,
         opts=scheduling.lasting_options(job.opts) if scheduler is None else scheduler.opts,

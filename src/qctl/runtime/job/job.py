@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 from qctl.connection.address import Arg
 from qctl.runtime.job.policy import JobPolicy, policy_of
 from qctl.wire.encoding import encode_json
-from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Parent
+from qctl.wire.replies import read_json, to_dict, to_int
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls as working
 
@@ -59,7 +59,7 @@ class Job:
     )
 
     def __init__(self, job_id: str, flat: list[str], token: str, link: Link, now: float) -> None:
-        self._fields = fields = pairs(flat)
+        self._fields = fields = to_dict(flat)
         self._link = link
         self._data: Any = _UNREAD
         self.id = job_id
@@ -67,7 +67,7 @@ class Job:
         self.token = token
         self.policy: JobPolicy = policy_of(fields.get("opts", ""))
         made = fields.get("attemptsMade") or fields.get("atm")
-        self.attempts_made = (number(made) or 0) if made else 0
+        self.attempts_made = (to_int(made) or 0) if made else 0
         self.lost_lock = False
         # Its handler has ended, and what became of it is being written.
         self.is_ending = False
@@ -111,7 +111,7 @@ class Job:
 
     @property
     def attempts_started(self) -> int:
-        return (number(self._fields.get("ats")) or 0) + 1
+        return (to_int(self._fields.get("ats")) or 0) + 1
 
     @property
     def attempts_max(self) -> int:
@@ -120,15 +120,15 @@ class Job:
 
     @property
     def stalled_count(self) -> int:
-        return number(self._fields.get("stc")) or 0
+        return to_int(self._fields.get("stc")) or 0
 
     @property
     def priority(self) -> int:
-        return number(self._fields.get("priority")) or 0
+        return to_int(self._fields.get("priority")) or 0
 
     @property
     def added_at_ms(self) -> int | None:
-        return number(self._fields.get("timestamp"))
+        return to_int(self._fields.get("timestamp"))
 
     @property
     def scheduler(self) -> str | None:
@@ -179,11 +179,13 @@ class Job:
     async def children_values(self) -> dict[str, Any]:
         """What the finished children returned, by their full key."""
         flat = await self._link.command("HGETALL", self._link.keys.processed(self.id))
-        return {key: read_json(value, None)[0] for key, value in pairs(flat).items()}
+        return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
         """Why children failed whose failure does not count, by their full key."""
-        return pairs(await self._link.command("HGETALL", self._link.keys.ignored_failures(self.id)))
+        return to_dict(
+            await self._link.command("HGETALL", self._link.keys.ignored_failures(self.id))
+        )
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:
         call = working.update_job(self._link.keys, self.id, what, value, keep)

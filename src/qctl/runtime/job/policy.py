@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from qctl.wire.jobs import attempts_allowed, number, read_json
+from qctl.wire.jobs import attempts_allowed
 from qctl.wire.options import Keep
+from qctl.wire.replies import read_json, to_int
 
 # (attempts made including this one, the error) → delay in seconds; below 0 fails the job.
 CustomBackoff = Callable[[int, BaseException], float]
@@ -68,9 +69,9 @@ def policy_of(opts_json: str) -> JobPolicy:
         jitter=min(max(_finite(backoff.get("jitter")), 0.0), 1.0),
         keep_completed=keep_rule(opts.get("removeOnComplete")),
         keep_failed=keep_rule(opts.get("removeOnFail")),
-        stack_traces=number(opts.get("stackTraceLimit")),
+        stack_traces=to_int(opts.get("stackTraceLimit")),
         lifo=bool(opts.get("lifo")),
-        keep_logs=max(number(opts.get("kl")) or 0, 0) or None,
+        keep_logs=max(to_int(opts.get("kl")) or 0, 0) or None,
     )
 
 
@@ -84,11 +85,11 @@ def keep_rule(option: Any) -> str | None:
     if isinstance(option, Keep):
         option = {"count": option.count, "age": option.age_s, "limit": option.limit}
     if isinstance(option, Mapping):
-        count, limit = number(option.get("count")), number(option.get("limit"))
+        count, limit = to_int(option.get("count")), to_int(option.get("limit"))
         age_text = _age_text(option.get("age"))
         limit_text = str(limit) if age_text and limit and limit > 0 else ""
         return f"{-1 if count is None else count}|{age_text}|{limit_text}"
-    count = number(option)
+    count = to_int(option)
     return None if count is None else f"{count}||"
 
 

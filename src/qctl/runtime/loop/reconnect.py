@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qctl.connection import slot_moves as moving
 from qctl.errors import QctlError, ReplyError, UnreachableError
 from qctl.runtime.job.job import Job
-from qctl.wire.jobs import typed
+from qctl.wire.replies import value_or
 from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls as working
 
@@ -111,7 +111,7 @@ class Recovery:
         lost = [
             (job_id, token)
             for job_id, reply in zip(ids, tokens, strict=True)
-            if (token := typed(reply, None) or "").startswith(f"{engine.owner}:")
+            if (token := value_or(reply, None) or "").startswith(f"{engine.owner}:")
             and token not in known
         ]
         if lost:

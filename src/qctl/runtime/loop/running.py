@@ -22,7 +22,7 @@ from qctl.runtime.job.outcomes import (
 from qctl.runtime.job.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.loop.engine import Engine
 from qctl.wire.encoding import encode_json
-from qctl.wire.jobs import number, read_json
+from qctl.wire.replies import read_json, to_int
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls as working
 
@@ -155,7 +155,7 @@ class JobRunner:
         """Whether its scheduler would end with this job."""
         scheduler = job.scheduler or ""
         score = await self._engine.command(*working.registration(self._engine.keys, scheduler))
-        return job.id == f"repeat:{scheduler}:{number(score)}"
+        return job.id == f"repeat:{scheduler}:{to_int(score)}"
 
     # Its end
 

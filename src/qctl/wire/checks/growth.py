@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, read_json, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import read_json, to_int, value_or
 
 # BullMQ's own limit, which a queue has before anybody writes one (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
@@ -55,9 +55,9 @@ def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLe
     replies = client.pipeline(commands) if commands else []
     found = []
     for keys, length, limit in zip(queues, replies[::2], replies[1::2], strict=True):
-        told = number(typed(limit, None))
+        told = to_int(value_or(limit, None))
         found.append(
-            StreamLength(keys, typed(length, 0), DEFAULT_MAX_EVENTS if told is None else told)
+            StreamLength(keys, value_or(length, 0), DEFAULT_MAX_EVENTS if told is None else told)
         )
     return found
 
@@ -78,9 +78,9 @@ def kept_jobs(
             ("ZCOUNT", keys(state), f"({now_ms - _DAY_MS}", "+inf"),
         ]
     replies = client.pipeline(windows) if windows else []
-    newest = [typed(reply, []) for reply in replies[::3]]
-    oldest = [typed(reply, []) for reply in replies[1::3]]
-    lately = [typed(reply, None) for reply in replies[2::3]]
+    newest = [value_or(reply, []) for reply in replies[::3]]
+    oldest = [value_or(reply, []) for reply in replies[1::3]]
+    lately = [value_or(reply, None) for reply in replies[2::3]]
     reads = [
         ("HGET", keys(job_id), "opts")
         for (keys, _), flat in zip(places, newest, strict=True)
@@ -89,9 +89,9 @@ def kept_jobs(
     opts = iter(client.pipeline(reads) if reads else ())
     found = []
     for (keys, state), flat, first, count in zip(places, newest, oldest, lately, strict=True):
-        own = [typed(next(opts), None) for _ in flat[::2]]
-        times = [time for score in flat[1::2] if (time := number(score)) is not None]
-        oldest_ms = number(first[1]) if first else None
+        own = [value_or(next(opts), None) for _ in flat[::2]]
+        times = [time for score in flat[1::2] if (time := to_int(score)) is not None]
+        oldest_ms = to_int(first[1]) if first else None
         is_covered = oldest_ms is not None and oldest_ms <= now_ms - _DAY_MS
         found.append(
             KeptJobs(
@@ -119,5 +119,5 @@ def _is_bounded(opts: str | None, option: str) -> bool:
 
 
 def _at_least_0(value: Any) -> bool:
-    told = number(value)
+    told = to_int(value)
     return told is not None and told >= 0

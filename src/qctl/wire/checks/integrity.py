@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import is_marker, raised, typed
+from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import windows
 from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.replies import checked, value_or
 
 # Ids looked at over all queues together, and at each end of one state.
 BUDGET = 10_000
@@ -99,7 +100,7 @@ def _ends(client: Client, places: Sequence[tuple[QueueKeys, str]], per_end: int)
     return [
         Bare(keys, state, job_id)
         for keys, state in places
-        for job_id in dict.fromkeys([*typed(next(replies), []), *typed(next(replies), [])])
+        for job_id in dict.fromkeys([*value_or(next(replies), []), *value_or(next(replies), [])])
         if not is_marker(job_id)
     ]
 
@@ -112,4 +113,4 @@ def _windows(client: Client, keys: QueueKeys, state: str) -> Iterator[list[Bare]
 def _without_hash(client: Client, ids: Sequence[Bare]) -> list[Bare]:
     commands = [("EXISTS", bare.keys(bare.id)) for bare in ids]
     replies = client.pipeline(commands) if commands else []
-    return [bare for bare, exists in zip(ids, replies, strict=True) if not raised(exists)]
+    return [bare for bare, exists in zip(ids, replies, strict=True) if not checked(exists)]

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import is_marker, number, raised, typed
+from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
 from qctl.wire.read.listed_ids import LISTS, JobId, read_listed
+from qctl.wire.replies import checked, to_int, value_or
 
 # Ids of wait read to find jobs in it.
 MOST_WAITING = 20_000
@@ -109,8 +110,8 @@ def walk(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Itera
 
 def in_no_set(client: Client, jobs: Sequence[JobId]) -> tuple[list[JobId], int]:
     """Those of some keys that are jobs and in no sorted set; and how many are jobs at all."""
-    states, number = _outside_sets(client, jobs)
-    return list(states), number
+    states, job_count = _outside_sets(client, jobs)
+    return list(states), job_count
 
 
 def find_strays(client: Client, jobs: Sequence[JobId], *, most_waiting: int | None) -> Strays:
@@ -125,7 +126,7 @@ def find_strays(client: Client, jobs: Sequence[JobId], *, most_waiting: int | No
     first, unplaced = _unlisted(client, jobs, most_waiting)
     second, _ = _unlisted(client, list(first), most_waiting)
     found = tuple(
-        Stray(keys, job_id, state[3] is not None, state[0] is None, number(state[0]) or 0)
+        Stray(keys, job_id, state[3] is not None, state[0] is None, to_int(state[0]) or 0)
         for (keys, job_id), state in second.items()
         if first[keys, job_id] == state
     )
@@ -153,16 +154,16 @@ def _outside_sets(client: Client, jobs: Sequence[JobId]) -> tuple[dict[JobId, _S
         job: tuple(row)
         for job, reply in zip(jobs, rows, strict=True)
         # A scheduler's record is a hash too, and has neither.
-        if (row := typed(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
+        if (row := value_or(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
     }
-    number = len(states)
+    job_count = len(states)
     # Two by two: most jobs of a large queue are in one of the first.
     for names in (_SETS[:2], _SETS[2:]):
         commands = [("ZSCORE", keys(name), i) for keys, i in states for name in names]
         replies = iter(client.pipeline(commands) if commands else ())
-        scores = {job: [typed(next(replies), None) for _ in names] for job in states}
+        scores = {job: [value_or(next(replies), None) for _ in names] for job in states}
         states = {job: s for job, s in states.items() if scores[job] == [None] * len(names)}
-    return states, number
+    return states, job_count
 
 
 def stale_dedups(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
@@ -175,17 +176,17 @@ def _stale(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
     names = [keys(f"de:{dedup_id}") for keys, dedup_id in dedups]
     commands = [(verb, name) for name in names for verb in ("GET", "PTTL")]
     replies = client.pipeline(commands) if commands else []
-    owners = [typed(reply, None) for reply in replies[::2]]
+    owners = [value_or(reply, None) for reply in replies[::2]]
     exist: list[tuple[Arg, ...]] = [
         ("EXISTS", keys(owner or "")) for (keys, _), owner in zip(dedups, owners, strict=True)
     ]
     there = client.pipeline(exist) if exist else []
     return [
-        StaleDedup(keys, dedup_id, owner, expires=raised(ttl) >= 0, key=name)
+        StaleDedup(keys, dedup_id, owner, expires=checked(ttl) >= 0, key=name)
         for (keys, dedup_id), name, owner, ttl, exists in zip(
             dedups, names, owners, replies[1::2], there, strict=True
         )
-        if owner is not None and not raised(exists)
+        if owner is not None and not checked(exists)
     ]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import raised
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.replies import checked
 
 # Jobs of a state whose memory is asked for, and queues that are looked at, the fullest first.
 _JOBS = 10
@@ -93,4 +93,4 @@ def _window(keys: QueueKeys, state: str) -> tuple[Arg, ...]:
 
 def _bytes(reply: Any) -> int:
     # A job may go meanwhile.
-    return int(raised(reply) or 0)
+    return int(checked(reply) or 0)

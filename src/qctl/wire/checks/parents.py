@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import raised, typed
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.replies import checked, value_or
 
 # Parents looked at over all queues together, of one queue, and unfinished children of one parent.
 BUDGET = 2000
@@ -62,7 +62,9 @@ def stuck_parents(
         windows = client.pipeline(
             [("ZRANGE", keys("waiting-children"), start, start + most - 1) for keys in pending]
         )
-        ids = [(k, i) for k, reply in zip(pending, windows, strict=True) for i in typed(reply, [])]
+        ids = [
+            (k, i) for k, reply in zip(pending, windows, strict=True) for i in value_or(reply, [])
+        ]
         looked_at += len(ids)
         if stuck := _look(client, ids):
             # What ends between two reads may look stuck once.
@@ -81,7 +83,7 @@ def _look(client: Client, ids: Iterable[tuple[QueueKeys, str]]) -> list[StuckPar
         pending = keys(f"{parent}:dependencies")
         reads += [("SCARD", pending), ("SRANDMEMBER", pending, _CHILDREN)]
     replies = client.pipeline(reads) if reads else []
-    children = [typed(reply, []) for reply in replies[1::2]]
+    children = [value_or(reply, []) for reply in replies[1::2]]
     commands: list[tuple[Arg, ...]] = []
     for (keys, _), own in zip(parents, children, strict=True):
         for child in own:
@@ -92,10 +94,10 @@ def _look(client: Client, ids: Iterable[tuple[QueueKeys, str]]) -> list[StuckPar
     answers = iter(client.pipeline(commands) if commands else ())
     found = []
     for (keys, parent), count, own in zip(parents, replies[::2], children, strict=True):
-        if typed(count, 1) == 0:
+        if value_or(count, 1) == 0:
             found.append(StuckParent(keys, parent, "none", None))
         for child in own:
-            exists, failed = raised(next(answers)), typed(next(answers), None)
+            exists, failed = checked(next(answers)), value_or(next(answers), None)
             home = job_of(child, keys.prefix)
             reason: Reason | None = "gone" if not exists else None
             if home is not None and failed is not None:
@@ -113,5 +115,5 @@ def _still_waiting(
     return frozenset(
         (parent.keys, parent.id)
         for parent, score in zip(parents, scores, strict=True)
-        if raised(score) is not None
+        if checked(score) is not None
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import UsageError
-from qctl.wire.jobs import number, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.cron import next_time_ms
 
 # Schedulers looked at over all queues together, and of one queue.
@@ -51,10 +51,10 @@ class Registration:
 
     def has_ended(self, now_ms: int) -> bool:
         """Whether no further job is due: its limit or its end date is reached (6.4)."""
-        limit, made = number(self.fields.get("limit")), number(self.fields.get("ic"))
+        limit, made = to_int(self.fields.get("limit")), to_int(self.fields.get("ic"))
         if limit is not None and (made or 0) >= limit:
             return True
-        end = number(self.fields.get("endDate"))
+        end = to_int(self.fields.get("endDate"))
         if end is None:
             return False
         return now_ms > end or (self.following_ms()) > end
@@ -66,7 +66,7 @@ class Registration:
         where there is no further one.
         """
         slot_ms = self.next_ms if after_ms is None else after_ms
-        every = number(self.fields.get("every"))
+        every = to_int(self.fields.get("every"))
         if every is not None:
             return slot_ms + every
         try:
@@ -80,7 +80,7 @@ class Registration:
         """How many of its times have passed since that of the pending job, ``most`` at most; None
         where its pattern or time zone is not known here.
         """
-        every = number(self.fields.get("every"))
+        every = to_int(self.fields.get("every"))
         if every is not None:
             return min(max(now_ms - self.next_ms, 0) // every, most) if every > 0 else None
         slot_ms = self.next_ms
@@ -125,9 +125,9 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
     lists = [("ZRANGE", keys("repeat"), 0, end, "WITHSCORES") for keys in queues]
     replies = client.pipeline(lists) if lists else []
     members = [
-        (keys, scheduler, number(score) or 0)
+        (keys, scheduler, to_int(score) or 0)
         for keys, reply in zip(queues, replies, strict=True)
-        for scheduler, score in pairs(typed(reply, [])).items()
+        for scheduler, score in to_dict(value_or(reply, [])).items()
     ]
     commands: list[tuple[Arg, ...]] = []
     for keys, scheduler, next_ms in members:
@@ -140,8 +140,8 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
     answers = iter(client.pipeline(commands) if commands else ())
     found = []
     for keys, scheduler, next_ms in members:
-        record, exists = pairs(typed(next(answers), [])), raised(next(answers))
-        scores = [typed(next(answers), None) is not None for _ in (*_PENDING, *_ENDED)]
+        record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))
+        scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *_ENDED)]
         ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
         # In no set and there: it waits or runs, which a long list would have to be searched for.
         # Jobs of the oldest form of key have another id, which the record does not tell.

@@ -8,8 +8,9 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker, number, raised, typed
+from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, to_int, value_or
 
 # Jobs whose durations are looked at to estimate how long a running one still takes.
 RECENT_SAMPLE = 200
@@ -59,7 +60,7 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     ids = [
         (keys, job_id)
         for keys, reply in zip(queues, lists, strict=True)
-        for job_id in reversed(raised(reply))
+        for job_id in reversed(checked(reply))
         if not is_marker(job_id)
     ]
     commands: list[tuple[Arg, ...]] = []
@@ -77,18 +78,18 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     replies = iter(client.pipeline(commands) if commands else ())
     jobs = []
     for keys, job_id in ids:
-        name, started, worker, stalls, scheduler = typed(next(replies), [None] * len(fields))
-        exists = typed(next(replies), 0)
+        name, started, worker, stalls, scheduler = value_or(next(replies), [None] * len(fields))
+        exists = value_or(next(replies), 0)
         # Whatever stands at the lock's key, it keeps the job from being taken for an orphan.
-        token, ttl = typed(next(replies), ""), raised(next(replies))
+        token, ttl = value_or(next(replies), ""), checked(next(replies))
         jobs.append(
             ActiveJob(
                 keys=keys,
                 id=job_id,
                 name=(name or "") if exists else None,
-                started_at_ms=number(started),
+                started_at_ms=to_int(started),
                 worker=worker,
-                stalled_count=number(stalls) or 0,
+                stalled_count=to_int(stalls) or 0,
                 scheduler=scheduler,
                 lock_token=token,
                 lock_ttl_ms=ttl if token is not None and ttl >= 0 else None,
@@ -97,7 +98,7 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     still_there = {
         (keys, job_id)
         for keys, reply in zip(busy, replies, strict=True)
-        for job_id in raised(reply)
+        for job_id in checked(reply)
     }
     return [job for job in jobs if not job.is_orphan or job.key in still_there]
 
@@ -135,8 +136,8 @@ def recent_durations(
 def _durations(rows: Sequence[Any]) -> dict[str, list[float]]:
     durations: dict[str, list[float]] = {}
     for row in rows:
-        name, started, finished = typed(row, (None, None, None))
-        started_ms, finished_ms = number(started), number(finished)
+        name, started, finished = value_or(row, (None, None, None))
+        started_ms, finished_ms = to_int(started), to_int(finished)
         if name is not None and started_ms is not None and finished_ms is not None:
             durations.setdefault(name, []).append(max(finished_ms - started_ms, 0) / 1000)
     return durations

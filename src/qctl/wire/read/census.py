@@ -8,10 +8,10 @@ from itertools import chain, islice
 
 from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.jobs import pairs, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.listed_ids import JobId, ids_in_lists
 from qctl.wire.read.lists import SORTED_SETS, windows
+from qctl.wire.replies import to_dict, value_or
 
 # In the order in which jobs move on: one that moves while they are read is seen where it goes.
 STATES = ("waiting-children", "delayed", "prioritized", "waiting")
@@ -72,7 +72,7 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
         "waiting": wait + paused,
         "active": active,
     }
-    pending = frozenset(f"repeat:{name}:{at_ms}" for name, at_ms in pairs(schedulers).items())
+    pending = frozenset(f"repeat:{name}:{at_ms}" for name, at_ms in to_dict(schedulers).items())
     return Census(counts, str(last), pending)
 
 
@@ -121,7 +121,7 @@ def _in_no_set(client: Client, jobs: list[JobId]) -> dict[JobId, str]:
     nowhere = [
         job
         for job in jobs
-        if [typed(next(replies), None) for _ in SORTED_SETS].count(None) == len(SORTED_SETS)
+        if [value_or(next(replies), None) for _ in SORTED_SETS].count(None) == len(SORTED_SETS)
     ]
     reads: list[tuple[Arg, ...]] = [
         command
@@ -131,6 +131,6 @@ def _in_no_set(client: Client, jobs: list[JobId]) -> dict[JobId, str]:
     rows = iter(client.pipeline(reads) if reads else ())
     found = {}
     for job in nowhere:
-        size, finished = typed(next(rows), 0), typed(next(rows), None)
+        size, finished = value_or(next(rows), 0), value_or(next(rows), None)
         found[job] = DELETED if not size else FINISHED if finished is not None else STRAY
     return found

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import raised, read_json, typed
 from qctl.wire.keys import QueueKeys, job_of
+from qctl.wire.replies import checked, read_json, value_or
 
 # Where a parent keeps its children: those that have not ended, and those that have.
 _SCANS = {
@@ -79,8 +79,8 @@ def _look(
     replies = iter(client.pipeline(commands))
     found = []
     for key in child_keys:
-        fields = typed(next(replies), (None, None))
-        *below, lock = [raised(next(replies)) for _ in (*_SCANS, "lock")]
+        fields = value_or(next(replies), (None, None))
+        *below, lock = [checked(next(replies)) for _ in (*_SCANS, "lock")]
         is_own = _is_own(fields, parent_key)
         found.append(Child(key, job_of(key, prefix), is_own, any(below), bool(lock)))
     return found

@@ -7,8 +7,8 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.wire.events import Event, past_events
-from qctl.wire.jobs import raised, read_json, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, read_json, value_or
 
 # Events looked through for a job that is gone; BullMQ keeps some 10,000.
 MOST_EVENTS = 100_000
@@ -48,15 +48,15 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
         ]
     )
     # Every job has the first; other hashes of the queue, such as its meta, do not.
-    made_at, returnvalue, failed_reason = typed(fields, (None, None, None))
+    made_at, returnvalue, failed_reason = value_or(fields, (None, None, None))
     state = next(
-        (name for name, score in zip(_SETS, scores, strict=True) if raised(score) is not None),
+        (name for name, score in zip(_SETS, scores, strict=True) if checked(score) is not None),
         None,
     )
     if state is None and made_at is None:
         return _told_ending(client, keys, job_id)
     return Ending(
-        state=state or ("active" if raised(lock) else "waiting"),
+        state=state or ("active" if checked(lock) else "waiting"),
         returnvalue=read_json(returnvalue, None)[0] if state == "completed" else None,
         failed_reason=failed_reason if state == "failed" else None,
     )

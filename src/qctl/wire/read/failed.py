@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from qctl.connection.address import Client
-from qctl.wire.jobs import number, raised, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, to_dict, to_int, value_or
 
 _WINDOW = 500
 
@@ -37,7 +36,7 @@ def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
             return
         reasons = client.pipeline([("HGET", keys(job_id), "failedReason") for job_id in ids])
         for job_id, told in zip(ids, reasons, strict=True):
-            if raised(told) == reason and job_id not in seen:
+            if checked(told) == reason and job_id not in seen:
                 seen.add(job_id)
                 yield job_id
         start += _WINDOW
@@ -56,18 +55,14 @@ def failed_since(client: Client, since_ms: Mapping[QueueKeys, int], most: int) -
     ]
     replies = client.pipeline(ranges) if ranges else []
     found = [
-        (keys, str(job_id), number(score) or 0)
+        (keys, str(job_id), to_int(score) or 0)
         for keys, reply in zip(since_ms, replies, strict=True)
-        for job_id, score in _pairs(typed(reply, []))
+        for job_id, score in to_dict(value_or(reply, [])).items()
     ]
     reads = [("HGET", keys(job_id), "failedReason") for keys, job_id, _ in found]
     reasons = client.pipeline(reads) if reads else []
     jobs = [
-        FailedJob(keys, job_id, at_ms, typed(reason, None) or "")
+        FailedJob(keys, job_id, at_ms, value_or(reason, None) or "")
         for (keys, job_id, at_ms), reason in zip(found, reasons, strict=True)
     ]
     return sorted(jobs, key=lambda job: job.at_ms)
-
-
-def _pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(flat[::2], flat[1::2], strict=True)

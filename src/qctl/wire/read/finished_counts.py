@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_int, value_or
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +25,7 @@ def read_finished_counts(client: Client, queues: Sequence[QueueKeys]) -> list[Fi
         for keys in queues
         for result in ("completed", "failed")
     ]
-    replies = [number(typed(reply, None)) for reply in client.pipeline(commands)] if queues else []
+    replies = (
+        [to_int(value_or(reply, None)) for reply in client.pipeline(commands)] if queues else []
+    )
     return [FinishedCounts(*replies[index : index + 2]) for index in range(0, 2 * len(queues), 2)]

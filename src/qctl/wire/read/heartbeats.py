@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, typed
 from qctl.wire.keys import worker_heartbeat, worker_index
+from qctl.wire.replies import to_int, value_or
 
 BEAT_S = 5.0
 TTL_S = 15
@@ -95,7 +95,7 @@ def owner_of(token: str | None) -> str:
 
 def read_all(client: Client, prefix: str) -> list[Heartbeat]:
     """All of qctl's workers under a prefix that live, by queue and name."""
-    owners = typed(client.call("ZRANGE", worker_index(prefix), 0, -1), [])
+    owners = value_or(client.call("ZRANGE", worker_index(prefix), 0, -1), [])
     found = read(client, owners).values()
     return sorted(found, key=lambda h: (h.queue, h.name, h.owner))
 
@@ -108,7 +108,7 @@ def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
     rows = client.pipeline([("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted])
     found = {}
     for owner, row in zip(wanted, rows, strict=True):
-        values: Sequence[str | None] = typed(row, [None] * len(_FIELDS))
+        values: Sequence[str | None] = value_or(row, [None] * len(_FIELDS))
         if values[0] is not None:
             with contextlib.suppress(ValueError):
                 found[owner] = _parse(owner, dict(zip(_FIELDS, values, strict=True)))
@@ -117,7 +117,7 @@ def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
 
 def _parse(owner: str, row: dict[str, str | None]) -> Heartbeat:
     def whole(field: str) -> int:
-        return number(row[field]) or 0
+        return to_int(row[field]) or 0
 
     def text(field: str) -> str:
         return row[field] or ""

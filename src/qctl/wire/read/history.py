@@ -13,8 +13,8 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.events import WINDOW, before
-from qctl.wire.jobs import number, pairs, read_json, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import read_json, to_dict, to_int, value_or
 
 # Of a reason, which may be as long as its author likes.
 _MOST_REASON = 200
@@ -76,7 +76,7 @@ def read_histories(
         ]
         going_on = {}
         for keys, reply in zip(pending, client.pipeline(commands), strict=True):
-            entries = typed(reply, [])
+            entries = value_or(reply, [])
             events = [_happening(str(entry_id), flat or ()) for entry_id, flat in entries]
             recent = [event for event in events if event.at_ms >= since_ms]
             found[keys] += recent
@@ -94,7 +94,7 @@ def read_histories(
 
 
 def _happening(entry_id: str, flat: Sequence[str]) -> Happening:
-    fields = pairs(flat)
+    fields = to_dict(flat)
     reason = fields.get("failedReason")
     return Happening(
         name=fields.get("event", ""),
@@ -160,11 +160,11 @@ def clock_samples(client: Client, histories: Sequence[History], most: int) -> li
     rows = client.pipeline(reads) if reads else []
     samples = []
     for (keys, is_producer, events), reply in zip(wanted, rows, strict=True):
-        text, *times = typed(reply, (None,) * (1 + len(events)))
+        text, *times = value_or(reply, (None,) * (1 + len(events)))
         aheads = [
             told_ms - event.at_ms
             for event, time in zip(events, times, strict=True)
-            if (told_ms := number(time)) is not None
+            if (told_ms := to_int(time)) is not None
         ]
         # A producer may give a job any time that it likes.
         options: Any = read_json(text, {})[0] if is_producer else {}

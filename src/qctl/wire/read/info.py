@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import number
+from qctl.wire.replies import to_int
 
 INFO_REPLICATION = ("INFO", "replication")
 # What names another product in INFO.
@@ -37,7 +37,7 @@ def master_of(info: Mapping[str, str]) -> str | None:
     """Of a replica, the ``host:port`` of its master; None for a master."""
     if info.get("role") != "slave":
         return None
-    return f"{info.get('master_host', '')}:{number(info.get('master_port')) or 0}"
+    return f"{info.get('master_host', '')}:{to_int(info.get('master_port')) or 0}"
 
 
 def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_dict, to_int, value_or
 
 # Events read of one span, in steps, and finished jobs looked at.
 _STEP = 1000
@@ -51,7 +51,7 @@ def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]
     )
     remembered = []
     for index, (span, first) in enumerate(zip(spans, firsts, strict=True)):
-        entries = typed(first, [])
+        entries = value_or(first, [])
         began_ms = int(str(entries[0][0]).partition("-")[0]) if entries else None
         reaches_back = began_ms is not None and began_ms <= span.start_ms
         remembered.append(reaches_back and index not in unread)
@@ -78,9 +78,9 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
         ]
         going_on = {}
         for index, reply in zip(starts, client.pipeline(commands), strict=True):
-            entries = typed(reply, [])
+            entries = value_or(reply, [])
             for _, flat in entries:
-                event = dict(zip(flat[::2], flat[1::2], strict=True))
+                event = to_dict(flat)
                 job_id = event.get("jobId", "")
                 if event.get("event") == "active":
                     begun[index].add(job_id)
@@ -105,7 +105,10 @@ def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
             for state in ("completed", "failed")
         ]
     )
-    ids = [[*typed(a, []), *typed(b, [])] for a, b in zip(windows[::2], windows[1::2], strict=True)]
+    ids = [
+        [*value_or(a, []), *value_or(b, [])]
+        for a, b in zip(windows[::2], windows[1::2], strict=True)
+    ]
     reads: list[tuple[Arg, ...]] = [
         ("HMGET", span.keys(job_id), "stc", "processedOn")
         for span, own in zip(spans, ids, strict=True)
@@ -116,9 +119,9 @@ def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
     for span, own in zip(spans, ids, strict=True):
         stalled = []
         for job_id in own:
-            stalls, started = typed(next(rows), (None, None))
-            again_ms = number(started) or 0
-            if (number(stalls) or 0) and span.start_ms <= again_ms <= span.end_ms:
+            stalls, started = value_or(next(rows), (None, None))
+            again_ms = to_int(started) or 0
+            if (to_int(stalls) or 0) and span.start_ms <= again_ms <= span.end_ms:
                 stalled.append(job_id)
         found.append(stalled)
     return found

@@ -7,8 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
-from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import value_or
 
 JobId = tuple[QueueKeys, str]
 
@@ -55,7 +55,7 @@ def read_listed(
         going_on = []
         for place, reply in zip(pending, client.pipeline(commands), strict=True):
             keys = place[0]
-            ids = typed(reply, [])
+            ids = value_or(reply, [])
             found[keys].ids.update(ids if wanted is None else wanted[keys] & set(ids))
             if len(ids) == window:
                 going_on.append(place)

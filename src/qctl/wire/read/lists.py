@@ -8,8 +8,9 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import DELAY_FACTOR, is_marker, pairs, raised, typed
+from qctl.wire.jobs import DELAY_FACTOR, is_marker
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, to_dict, value_or
 
 _LISTS = {"active": ("active",), "waiting": ("paused", "wait")}
 _NEWEST_FIRST = frozenset({"completed", "failed"})
@@ -64,7 +65,7 @@ def _zset_windows(
     start = 0
     while True:
         flat = client.call(command, key, start, start + size - 1, "WITHSCORES")
-        yield [Entry(job_id, float(score)) for job_id, score in pairs(flat).items()]
+        yield [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
         start += size
         if len(flat) < 2 * size:
             return
@@ -82,7 +83,7 @@ def find(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> lis
     scores = client.pipeline([("ZSCORE", keys(state), job_id) for job_id in names])
     found = [
         Entry(job_id, float(score))
-        for job_id, score in zip(names, map(raised, scores), strict=True)
+        for job_id, score in zip(names, map(checked, scores), strict=True)
         if score is not None
     ]
     return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in _NEWEST_FIRST)
@@ -103,11 +104,11 @@ def stalled_ids(client: Client, keys: QueueKeys) -> list[str]:
     # but has left the list; it is fine.
     locks = [("EXISTS", keys.lock(job_id)) for job_id in active]
     *found, still_there = client.pipeline([*locks, ("LRANGE", keys("active"), 0, -1)])
-    there = frozenset(raised(still_there))
+    there = frozenset(checked(still_there))
     return [
         job_id
         for job_id, lock in zip(active, found, strict=True)
-        if not raised(lock) and job_id in there
+        if not checked(lock) and job_id in there
     ]
 
 
@@ -120,7 +121,7 @@ def known_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> fro
     return frozenset(
         scheduler
         for index, scheduler in enumerate(ids)
-        if raised(replies[2 * index]) or raised(replies[2 * index + 1]) is not None
+        if checked(replies[2 * index]) or checked(replies[2 * index + 1]) is not None
     )
 
 
@@ -161,7 +162,7 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
             ("LLEN", keys.logs(job_id)),
         ]
     )
-    scores = dict(zip(SORTED_SETS, map(raised, replies), strict=False))
+    scores = dict(zip(SORTED_SETS, map(checked, replies), strict=False))
     flat, token, ttl, *sizes = replies[len(SORTED_SETS) :]
     state = next((name for name in SORTED_SETS[:4] if scores[name] is not None), None)
     if state is None:
@@ -170,14 +171,14 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     if state is None and scores["waiting-children"] is not None:
         state = "waiting-children"
     due = scores["delayed"] if state == "delayed" else None
-    token = typed(token, "")
+    token = value_or(token, "")
     *children, log_rows = (_size(size) for size in sizes)
     return Whereabouts(
         state=state,
         due_ms=due_ms(float(due)) if due is not None else None,
         fields=_fields(flat, state),
         lock_token=token,
-        lock_ttl_ms=ttl if token is not None and raised(ttl) >= 0 else None,
+        lock_ttl_ms=ttl if token is not None and checked(ttl) >= 0 else None,
         children=(children[0], children[1], children[2], children[3]),
         log_rows=log_rows,
     )
@@ -194,7 +195,7 @@ def due_ms(score: float) -> int | None:
 def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
     """Whether the job is finished for good, or gone."""
     completed, failed, exists = map(
-        raised,
+        checked,
         client.pipeline(
             [
                 ("ZSCORE", keys("completed"), job_id),
@@ -212,7 +213,7 @@ def _fields(flat: Any, state: str | None) -> dict[str, str]:
         if flat.code == "WRONGTYPE":
             return {}
         raise flat
-    fields = pairs(flat)
+    fields = to_dict(flat)
     # An id in a list is what a worker would take, however little its hash has.
     return fields if state is not None or "timestamp" in fields else {}
 
@@ -237,9 +238,9 @@ def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
         # Redis before 6.0.6 has no LPOS.
         is_old = isinstance(head, ReplyError) and "unknown command" in head.raw.lower()
         seen = 0 if is_old else SEARCHED
-        if not is_old and (raised(head) is not None or raised(tail) is not None):
+        if not is_old and (checked(head) is not None or checked(tail) is not None):
             return state
-        if (is_old or raised(length) > 2 * seen) and any(
+        if (is_old or checked(length) > 2 * seen) and any(
             positions(client, keys(name), [job_id], seen)
         ):
             return state

@@ -11,9 +11,9 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.wire.events import Event, to_event
-from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, OVER, UNKNOWN, noted_event, parse_holder
+from qctl.wire.replies import value_or
 
 # Events read in one round trip, over all queues; of one queue some anyway.
 _WINDOW, _MIN_WINDOW = 1000, 50
@@ -43,7 +43,7 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
             [("XRANGE", keys("events"), at, "+", "COUNT", count) for keys, at in cursors.items()]
         )
         for keys, reply in zip([*cursors], replies, strict=True):
-            events = [to_event(*entry) for entry in typed(reply, [])]
+            events = [to_event(*entry) for entry in value_or(reply, [])]
             # The last one that was read before. When it is gone, others may be, too.
             if not events or events[0].id != cursors[keys]:
                 del cursors[keys]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import number
+from qctl.wire.replies import to_int
 
 
 def can_lose_writes(client: Client) -> bool:
@@ -47,7 +47,7 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
 
 def _replicas(node: Client) -> int | None:
     found = _info(node, "replication")
-    return None if found is None else number(found.get("connected_slaves")) or 0
+    return None if found is None else to_int(found.get("connected_slaves")) or 0
 
 
 def _has_aof(node: Client) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from qctl.connection.address import Client
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
-from qctl.wire.jobs import number, pairs
 from qctl.wire.read.info import info_fields, master_of
+from qctl.wire.replies import to_dict, to_int
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
 _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas-to-write")
@@ -125,20 +125,20 @@ def _read(node: Client) -> ServerFacts:
         version=info.get("redis_version"),
         role=info.get("role"),
         master=master_of(info),
-        uptime_s=number(info.get("uptime_in_seconds")),
-        used_memory_bytes=number(info.get("used_memory")),
-        maxmemory_bytes=number(info.get("maxmemory")),
+        uptime_s=to_int(info.get("uptime_in_seconds")),
+        used_memory_bytes=to_int(info.get("used_memory")),
+        maxmemory_bytes=to_int(info.get("maxmemory")),
         eviction_policy=info.get("maxmemory_policy"),
         aof_enabled=None if aof is None else aof == "1",
         aof_ok=_is_well(info.get("aof_last_write_status")),
         aof_fsync=settings.get("appendfsync"),
-        rdb_saved_at_ms=_ms(number(info.get("rdb_last_save_time"))),
-        rdb_changes=number(info.get("rdb_changes_since_last_save")),
+        rdb_saved_at_ms=_ms(to_int(info.get("rdb_last_save_time"))),
+        rdb_changes=to_int(info.get("rdb_changes_since_last_save")),
         rdb_ok=_is_well(info.get("rdb_last_bgsave_status")),
         rdb_schedule=settings.get("save"),
         rdb_stops_writes=_is_on(settings.get("stop-writes-on-bgsave-error")),
-        replicas_needed=number(settings.get("min-replicas-to-write")),
-        replicas_good=number(info.get("min_slaves_good_slaves")),
+        replicas_needed=to_int(settings.get("min-replicas-to-write")),
+        replicas_good=to_int(info.get("min_slaves_good_slaves")),
         replicas=_replicas(info),
         clock_ahead_ms=ahead_ms,
         clock_error_ms=error_ms,
@@ -188,22 +188,22 @@ def _settings(node: Client) -> dict[str, str]:
     for reply in node.pipeline([("CONFIG", "GET", name) for name in _SETTINGS]):
         # Hosted Redis often has no CONFIG at all.
         if not isinstance(reply, ReplyError):
-            found |= pairs(reply)
+            found |= to_dict(reply)
     return found
 
 
 def _replicas(info: Mapping[str, str]) -> tuple[ReplicaFacts, ...]:
-    offset = number(info.get("master_repl_offset"))
+    offset = to_int(info.get("master_repl_offset"))
     found = []
-    for index in range(number(info.get("connected_slaves")) or 0):
+    for index in range(to_int(info.get("connected_slaves")) or 0):
         text = info.get(f"slave{index}", "")
         fields = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-        reached = number(fields.get("offset"))
+        reached = to_int(fields.get("offset"))
         found.append(
             ReplicaFacts(
                 address=f"{fields.get('ip', '?')}:{fields.get('port', '?')}",
                 online=fields.get("state") == "online",
-                lag_s=number(fields.get("lag")),
+                lag_s=to_int(fields.get("lag")),
                 behind_bytes=offset - reached
                 if offset is not None and reached is not None
                 else None,

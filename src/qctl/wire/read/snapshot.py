@@ -17,10 +17,11 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import DELAY_FACTOR, is_marker, number, raised, typed
+from qctl.wire.jobs import DELAY_FACTOR, is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, UNKNOWN, Holder, parse_holder
 from qctl.wire.read.stalled_clock import StalledClock
+from qctl.wire.replies import checked, to_int, value_or
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
@@ -172,7 +173,7 @@ def _whose_pauses(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueK
 def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:
     """Whether each of some BullMQ queues is paused, in one round trip."""
     replies = client.pipeline([("HEXISTS", keys("meta"), "paused") for keys in queues])
-    return [bool(raised(reply)) for reply in replies]
+    return [bool(checked(reply)) for reply in replies]
 
 
 def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
@@ -241,8 +242,8 @@ def _snapshot(
     active = _active(first)
     locks, rest = second[: len(active)], iter(second[len(active) :])
     there = frozenset(next(rest)) if active else frozenset()
-    checked = (typed(next(rest), None), next(rest)) if active else (None, 0)
-    used = typed(next(rest), None) if first["limiter_ms"] > 0 else None
+    last_check = (value_or(next(rest), None), next(rest)) if active else (None, 0)
+    used = value_or(next(rest), None) if first["limiter_ms"] > 0 else None
     ages = list(rest)
     legacy_paused = max(first["paused"] - _trailing_marker(first["paused_tail"]), 0)
     if first["paused_after"] > first["paused"]:
@@ -264,14 +265,14 @@ def _snapshot(
     # Bull 3/4 has no event stream, and a meta hash only while paused (wire format 10.3).
     is_bull = not first["has_events"] and version is None and bool(first["has_id"])
     is_bull = is_bull or bool(first["has_meta_paused"])
-    times = [time for time in map(number, ages) if time is not None and time >= 0]
+    times = [time for time in map(to_int, ages) if time is not None and time >= 0]
     return QueueSnapshot(
         keys=keys,
         format="bull" if is_bull else "bullmq",
         client_version=version.partition(":")[2] or version if version else None,
         paused=paused is not None or bool(first["has_meta_paused"]),
-        concurrency=number(concurrency),
-        odd_concurrency=concurrency if number(concurrency) is None else None,
+        concurrency=to_int(concurrency),
+        odd_concurrency=concurrency if to_int(concurrency) is None else None,
         counts=counts,
         legacy_paused=legacy_paused,
         active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
@@ -283,12 +284,12 @@ def _snapshot(
         doubtful_note=_note(first) if pause == UNKNOWN else None,
         lease=parse_holder(first["lease"]),
         rate_limit=(
-            RateLimit(number(used), number(maximum), first["limiter_ms"])
+            RateLimit(to_int(used), to_int(maximum), first["limiter_ms"])
             if first["limiter_ms"] > 0
             else None
         ),
         longest_lock_ms=_longest(locks),
-        stalled_clock=StalledClock(keys, number(checked[0]), max(checked[1], 0), frozenset()),
+        stalled_clock=StalledClock(keys, to_int(last_check[0]), max(last_check[1], 0), frozenset()),
     )
 
 

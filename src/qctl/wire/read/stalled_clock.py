@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, raised, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, to_int, value_or
 
 # BullMQ's default stalledInterval; the real one is a worker's option that stands nowhere in Redis.
 DEFAULT_INTERVAL_MS = 30_000
@@ -68,7 +68,7 @@ def read_clocks(
     replies = iter(client.pipeline(commands) if commands else ())
     clocks = []
     for keys, job_ids in ids:
-        checked, ttl = typed(next(replies), None), raised(next(replies))
-        marked = frozenset(job_id for job_id in job_ids if typed(next(replies), 0))
-        clocks.append(StalledClock(keys, number(checked), max(int(ttl), 0), marked))
+        last_check, ttl = value_or(next(replies), None), checked(next(replies))
+        marked = frozenset(job_id for job_id in job_ids if value_or(next(replies), 0))
+        clocks.append(StalledClock(keys, to_int(last_check), max(int(ttl), 0), marked))
     return clocks

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from qctl.connection.address import Client
 from qctl.wire.events import BEFORE_ALL, order
-from qctl.wire.jobs import typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import value_or
 
 
 def read_stream_starts(client: Client, queues: Sequence[QueueKeys]) -> list[str | None]:
     """The id of the oldest event that each stream still has, in one round trip."""
     replies = client.pipeline([("XRANGE", keys("events"), "-", "+", "COUNT", 1) for keys in queues])
-    found = [typed(reply, []) for reply in replies]
+    found = [value_or(reply, []) for reply in replies]
     return [str(entries[0][0]) if entries else None for entries in found]
 
 
@@ -41,4 +41,6 @@ def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKey
     known = [(keys, cursor) for keys, cursor in cursors.items() if cursor != BEFORE_ALL]
     commands = [("XRANGE", keys("events"), cursor, cursor, "COUNT", 1) for keys, cursor in known]
     replies = client.pipeline(commands) if commands else []
-    return [keys for (keys, _), reply in zip(known, replies, strict=True) if not typed(reply, [])]
+    return [
+        keys for (keys, _), reply in zip(known, replies, strict=True) if not value_or(reply, [])
+    ]

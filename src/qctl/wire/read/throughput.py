@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import number, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, to_dict, to_int, value_or
 
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
@@ -62,7 +62,7 @@ def read_throughput(
     answers = iter(client.pipeline(flat) if flat else ())
     found = []
     for keys, (source, since_ms, head_ms), group in zip(queues, starts, wanted, strict=True):
-        rows = [typed(next(answers), 0) for _ in group]
+        rows = [value_or(next(answers), 0) for _ in group]
         if source == "metrics" and since_ms is not None:
             jobs = _by_hour(rows[0] or [], head_ms, since_ms, hours)
         else:
@@ -74,9 +74,12 @@ def read_throughput(
 
 def _start(oldest: Any, previous: Any, points: Any) -> tuple[str, int | None, int]:
     """Where to look, from when on that tells, and the minute at the head of the metrics."""
-    kept = [*pairs(raised(oldest)).values()]
-    kept_ms = number(kept[0]) if kept else None
-    previous_ms, length = number(typed(previous, None)), min(int(typed(points, 0)), _MOST_POINTS)
+    kept = [*to_dict(checked(oldest)).values()]
+    kept_ms = to_int(kept[0]) if kept else None
+    previous_ms, length = (
+        to_int(value_or(previous, None)),
+        min(int(value_or(points, 0)), _MOST_POINTS),
+    )
     if previous_ms is not None and length:
         # The list ends with the minute before the one that is being counted.
         head_ms = (previous_ms // _MINUTE_MS - 1) * _MINUTE_MS
@@ -111,5 +114,5 @@ def _by_hour(
         minute = head_ms - index * _MINUTE_MS
         hour = (minute - offset) // _HOUR_MS * _HOUR_MS + offset
         if hour in jobs:
-            jobs[hour] += number(count) or 0
+            jobs[hour] += to_int(count) or 0
     return jobs

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.events import recent_events
-from qctl.wire.jobs import number, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import to_int, value_or
 
 _EVENTS = 20
 _JOBS = 20
@@ -41,7 +41,7 @@ def read_traces(
     ids = [
         (keys, job_id)
         for keys, window in zip(queues, windows, strict=True)
-        for job_id in typed(window, [])
+        for job_id in value_or(window, [])
         # Only jobs of schedulers have such an id, and only these can have the field.
         if job_id.startswith("repeat:")
     ]
@@ -51,8 +51,8 @@ def read_traces(
     rows = client.pipeline(reads) if reads else []
     linked = set()
     for (keys, _), row in zip(ids, rows, strict=True):
-        next_id, finished = typed(row, (None, None))
-        if next_id is not None and (number(finished) or 0) >= since_ms:
+        next_id, finished = value_or(row, (None, None))
+        if next_id is not None and (to_int(finished) or 0) >= since_ms:
             linked.add(keys)
     return {
         keys: Traces(
@@ -70,7 +70,7 @@ def of_other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[Queu
     """
     commands = [("HGET", keys("meta"), "version") for keys in queues]
     replies = client.pipeline(commands) if commands else []
-    versions = {keys: typed(reply, None) for keys, reply in zip(queues, replies, strict=True)}
+    versions = {keys: value_or(reply, None) for keys, reply in zip(queues, replies, strict=True)}
     libraries = {
         keys: version.partition(":")[0] for keys, version in versions.items() if version is not None
     }

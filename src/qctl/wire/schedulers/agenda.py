@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import pairs, raised, typed
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import due_ms
+from qctl.wire.replies import checked, to_dict, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, record_commands, schedulers
 
 # Of one queue; the soonest.
@@ -40,7 +40,7 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
             ("ZCARD", keys("repeat")),
             ("ZRANGE", keys("delayed"), 0, 0, "WITHSCORES"),
         ]
-    replies = [raised(reply) for reply in client.pipeline(commands)] if commands else []
+    replies = [checked(reply) for reply in client.pipeline(commands)] if commands else []
     listed = replies[::3]
     records = iter(
         client.pipeline(wanted)
@@ -49,8 +49,8 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
     )
     agendas = []
     for index, (keys, row) in enumerate(zip(queues, listed, strict=True)):
-        found = schedulers(row, [typed(next(records), []) for _ in row[::2]])
-        delayed = [*pairs(replies[3 * index + 2]).values()]
+        found = schedulers(row, [value_or(next(records), []) for _ in row[::2]])
+        delayed = [*to_dict(replies[3 * index + 2]).values()]
         next_ms = due_ms(float(delayed[0])) if delayed else None
         agendas.append(Agenda(keys, tuple(found), int(replies[3 * index + 1]), next_ms))
     return agendas

@@ -9,8 +9,8 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import number, pairs, raised, typed
 from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, is_legacy_key, schedulers
 
 # Schedulers read per round trip.
@@ -86,12 +86,12 @@ def pending_delayed(client: Client, keys: QueueKeys) -> int:
 
 
 def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Registered]:
-    scores = pairs(listed)
+    scores = to_dict(listed)
     commands: list[tuple[Arg, ...]] = [("HGETALL", keys.scheduler(sid)) for sid in scores]
     # An id may be the name of another key.
-    records = [typed(reply, []) for reply in client.pipeline(commands)] if commands else []
-    heads = [_iteration_prefix(sid, pairs(r)) for sid, r in zip(scores, records, strict=True)]
-    times = [number(score) or 0 for score in scores.values()]
+    records = [value_or(reply, []) for reply in client.pipeline(commands)] if commands else []
+    heads = [_iteration_prefix(sid, to_dict(r)) for sid, r in zip(scores, records, strict=True)]
+    times = [to_int(score) or 0 for score in scores.values()]
     ids = [f"{head}{due}" for head, due in zip(heads, times, strict=True)]
     pending = _iterations(client, keys, ids)
     for sid, due, record, head, iteration in zip(
@@ -101,7 +101,7 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
         is_guess = head != _plain_prefix(sid)
         if is_guess and iteration.state is None and not iteration.fields:
             iteration = Iteration(iteration.id, "unknown", {})  # noqa: PLW2901
-        yield Registered(sid, due, found[0] if found else None, pairs(record), head, iteration)
+        yield Registered(sid, due, found[0] if found else None, to_dict(record), head, iteration)
 
 
 def _plain_prefix(scheduler_id: str) -> str:
@@ -129,9 +129,9 @@ def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Ite
     replies = iter(client.pipeline(commands) if commands else ())
     found: list[tuple[str, str | None, dict[str, str]]] = []
     for job_id in ids:
-        scores = [raised(next(replies)) for _ in _SETS]
+        scores = [checked(next(replies)) for _ in _SETS]
         states = (s for s, score in zip(_SETS.values(), scores, strict=True) if score is not None)
-        found.append((job_id, next(states, None), pairs(typed(next(replies), []))))
+        found.append((job_id, next(states, None), to_dict(value_or(next(replies), []))))
     searched = [job_id for job_id, state, fields in found if state is None and fields]
     places = _in_lists(client, keys, searched)
     return [
@@ -143,7 +143,7 @@ def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, 
     """Where those of the ids are that stand in a list, which is searched from both ends."""
     if not ids:
         return {}
-    lengths = [raised(n) for n in client.pipeline([("LLEN", keys(name)) for name in _LISTS])]
+    lengths = [checked(n) for n in client.pipeline([("LLEN", keys(name)) for name in _LISTS])]
     commands: list[tuple[Arg, ...]] = [
         ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _REACH)
         for job_id in ids

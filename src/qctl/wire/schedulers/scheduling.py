@@ -24,9 +24,9 @@ from qctl.wire.encoding import (
     integer,
     option_set,
 )
-from qctl.wire.jobs import number, pairs, read_json
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobOptions
+from qctl.wire.replies import read_json, to_dict, to_int
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from qctl.wire.scripts import ScriptCall
 
@@ -202,7 +202,7 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
     It has no ``rjk`` and no ``opts.repeat``, by which a worker would take it for one.
     """
     opts = template.opts
-    priority = number(opts.get("priority")) or 0
+    priority = to_int(opts.get("priority")) or 0
     options = (
         encode_json(opts, "an option"), "", "0", priority, "1" if opts.get("lifo") else "", "",
     )  # fmt: skip
@@ -226,13 +226,13 @@ def next_iteration_call(
     repeat = _mapping(opts.get("repeat"))
     if not scheduler_id or not repeat or is_legacy_key(scheduler_id):
         return None
-    count = (number(repeat.get("count")) or 0) + 1
-    limit, end = number(repeat.get("limit")), number(repeat.get("endDate"))
+    count = (to_int(repeat.get("count")) or 0) + 1
+    limit, end = to_int(repeat.get("limit")), to_int(repeat.get("endDate"))
     if (limit is not None and count > limit) or (end is not None and now_ms > end):
         return None
     next_ms = None
     if pattern := repeat.get("pattern"):
-        base_ms = max(now_ms, number(opts.get("prevMillis")) or 0)
+        base_ms = max(now_ms, to_int(opts.get("prevMillis")) or 0)
         next_ms = next_time_ms(str(pattern), repeat.get("tz"), base_ms)
         if next_ms is None or (end is not None and next_ms > end):
             return None
@@ -240,11 +240,11 @@ def next_iteration_call(
     renewed["repeat"] = {key: repeat[key] for key in repeat if key != "immediately"}
     renewed["repeat"]["count"] = count
     renewed["repeatJobKey"] = scheduler_id
-    every = number(repeat.get("every"))
+    every = to_int(repeat.get("every"))
     args = (
         scheduler_id, job_id, now_ms, "" if every is None else every,
-        "" if next_ms is None else next_ms, number(repeat.get("offset")) or 0,
-        number(opts.get("priority")) or 0, "1" if opts.get("lifo") else "",
+        "" if next_ms is None else next_ms, to_int(repeat.get("offset")) or 0,
+        to_int(opts.get("priority")) or 0, "1" if opts.get("lifo") else "",
         encode_json(renewed, "an option")[:-1],
     )  # fmt: skip
     return ScriptCall("next_iteration", keys.whole, args)
@@ -263,23 +263,23 @@ def record_commands(keys: QueueKeys, listed: Sequence[str]) -> list[tuple[Arg, .
 def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
     """The schedulers, soonest first; what has no record or is no scheduler is left out."""
     found = []
-    for (scheduler_id, score), flat in zip(pairs(listed).items(), records, strict=True):
-        fields = pairs(flat) if isinstance(flat, list) else {}
+    for (scheduler_id, score), flat in zip(to_dict(listed).items(), records, strict=True):
+        fields = to_dict(flat) if isinstance(flat, list) else {}
         if "ic" not in fields:
             continue
         found.append(
             Scheduler(
                 id=scheduler_id,
                 name=fields.get("name", scheduler_id),
-                next_ms=number(score) or 0,
-                iterations=number(fields["ic"]) or 0,
+                next_ms=to_int(score) or 0,
+                iterations=to_int(fields["ic"]) or 0,
                 cron=fields.get("pattern"),
-                every_ms=number(fields.get("every")),
+                every_ms=to_int(fields.get("every")),
                 tz=fields.get("tz"),
-                offset_ms=number(fields.get("offset")) or 0,
-                limit=number(fields.get("limit")),
-                start_ms=number(fields.get("startDate")),
-                end_ms=number(fields.get("endDate")),
+                offset_ms=to_int(fields.get("offset")) or 0,
+                limit=to_int(fields.get("limit")),
+                start_ms=to_int(fields.get("startDate")),
+                end_ms=to_int(fields.get("endDate")),
                 data=read_json(fields.get("data"), {})[0],
                 opts=_object(fields.get("opts")),
             )

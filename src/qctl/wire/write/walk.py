@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from itertools import islice
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import is_marker, pairs, raised
+from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry, active_ids, stalled_ids
 from qctl.wire.read.server import clock_ms
+from qctl.wire.replies import checked, to_dict
 
 _FINISHED = frozenset({"completed", "failed"})
 # Entries before the place that was reached in a list that are read once more: so many may be
@@ -247,7 +248,7 @@ class _Rising:
 
 
 def _scored(flat: Sequence[str]) -> list[Entry]:
-    return [Entry(job_id, float(score)) for job_id, score in pairs(flat).items()]
+    return [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
 
 
 def _score(entry: Entry) -> float:
@@ -315,7 +316,7 @@ class _SetWalk(Walk):
 
     def _still_there(self, noted: Sequence[Entry]) -> list[Entry]:
         commands: list[tuple[Arg, ...]] = [("ZSCORE", self._key, entry.id) for entry in noted]
-        scores = [raised(reply) for reply in self._client.pipeline(commands)]
+        scores = [checked(reply) for reply in self._client.pipeline(commands)]
         return [
             entry
             for entry, score in zip(noted, scores, strict=True)
