@@ -39,8 +39,6 @@ from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
 from qctl.wire.write import worker_calls as working
 from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
-from qctl.wire.write.far import Block, draw
-from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import (
     free_lease,
     hold_lease,
@@ -150,7 +148,6 @@ REFUSED: dict[str, Act] = {
 }
 DONE: dict[str, Act] = {
     "disown": lambda client, keys: free_lease(client, keys, "me"),
-    "draw": lambda client, keys: draw(client, keys("wait"), Block(3, 1, "6", "6"), [], 2, Pace()),
     "lease_hold": lambda client, keys: hold_lease(client, keys, holder("you")),
     "rights": lambda client, keys: read_refused(client, keys, DRAIN),
     "renew": call(lambda keys: working.renew(keys, 30_000, "3", HELD_BY)),

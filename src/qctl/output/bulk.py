@@ -41,8 +41,7 @@ def progress_text(progress: BulkProgress) -> str:
     """One line for a terminal."""
     scanned = f"{count(progress.scanned)} of {count(progress.total)} scanned"
     below = f", {count(progress.below_count)} below them" if progress.below_count else ""
-    deep = f", {count(progress.deep)} deep in a list" if progress.deep else ""
-    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done{below}{deep}"
+    return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done{below}"
 
 
 def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:

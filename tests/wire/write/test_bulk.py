@@ -196,22 +196,6 @@ def test_jobs_that_are_deleted_silently_are_reported_in_one_event(store: Client)
     assert events(store) == [{"event": "cleaned", "count": "2"}]
 
 
-def test_deep_in_a_long_list_a_job_is_left_alone(client: Client) -> None:
-    put(client, "deep")
-    for command in ("RPUSH", "LPUSH"):
-        client.call(
-            "EVAL",
-            "for i = 1, 21 do local t = {} for j = 1, 5000 do t[j] = 'x' .. i .. '-' .. j end "
-            f"redis.call('{command}', KEYS[1], unpack(t)) end",
-            1,
-            Q("wait"),
-        )
-    put(client, "young")
-    answers = remove_jobs(client, Q, ["deep", "young"])
-    assert answers == {"deep": "deep", "young": "removed"}
-    assert client.call("EXISTS", Q("deep")) == 1
-
-
 # Walks
 
 

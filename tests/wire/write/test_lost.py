@@ -102,14 +102,11 @@ def test_its_attempts_are_forgotten_if_wanted(store: Client) -> None:
     assert not {"atm", "ats", "stc"} & set(job(store, "a"))
 
 
-def test_in_long_lists_nothing_is_taken_for_lost(store: Client) -> None:
+def test_a_job_in_a_long_list_is_not_lost(store: Client) -> None:
     for start in range(0, 60_000, 10_000):
         store.call("RPUSH", Q("wait"), *range(start, start + 10_000))
     put(store, "30000", "")
     put(store, "lost", "")
     put(store, "done", "failed", finishedOn=5)
     answers = retry_finished(store, Q, ["30000", "lost", "done"])
-    assert answers == {"30000": "deep", "lost": "deep", "done": "retried"}
-    store.call("LTRIM", Q("wait"), 20_000, -1)
-    answers = retry_finished(store, Q, ["30000", "lost"])
-    assert answers == {"30000": "inactive", "lost": "retried"}
+    assert answers == {"30000": "inactive", "lost": "retried", "done": "retried"}

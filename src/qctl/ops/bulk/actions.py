@@ -9,7 +9,6 @@ from functools import partial
 from qctl.connection.address import Client
 from qctl.ops.bulk.context import WORDS, Means
 from qctl.ops.bulk.family import look_below, remove_below
-from qctl.ops.bulk.far import remove_far
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
@@ -72,8 +71,6 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
         "ended": "it has ended and is in no state: only `qctl jobs remove` applies to it",
         "ghost": "it is in no state and lacks a name or a timestamp, so it cannot run",
         "children": "it is in no state, and its children have not ended",
-        "deep": "whether it is in no state cannot be determined while so many jobs wait; try again "
-        "when there are fewer",
     }
     return Action("retry", "retried", ("failed", "completed"), act, words)
 
@@ -111,23 +108,16 @@ _REMOVABLE = (
 
 
 def _remove(means: Means, ids: Sequence[str], *, silent: bool) -> Iterator[Mapping[str, str]]:
-    def remove(some: Sequence[str]) -> Mapping[str, str]:
-        return remove_jobs(
-            means.client,
-            means.keys,
-            some,
-            state=means.state,
-            silent=silent,
-            dry_run=means.dry_run,
-            seen=means.seen,
-            nearby=means.nearby,
-            pace=means.pace,
-        )
-
-    if not means.goes_far:
-        yield remove(ids)
-    else:
-        yield from remove_far(means, means.keys, ids, remove, means.state)
+    yield remove_jobs(
+        means.client,
+        means.keys,
+        ids,
+        state=means.state,
+        silent=silent,
+        dry_run=means.dry_run,
+        seen=means.seen,
+        pace=means.pace,
+    )
 
 
 def _remove_with_children(means: Means, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
@@ -137,33 +127,30 @@ def _remove_with_children(means: Means, ids: Sequence[str]) -> Iterator[Mapping[
 
 
 def _remove_family(means: Means, job_id: str) -> str:
-    def remove(ids: Sequence[str], *, dry_run: bool) -> Mapping[str, str]:
-        return remove_jobs(
+    def remove(*, dry_run: bool) -> str:
+        answers = remove_jobs(
             means.client,
             means.keys,
-            ids,
+            [job_id],
             state=means.state,
             with_last=True,
             dry_run=dry_run,
             seen=means.seen,
             pace=means.pace,
         )
+        return answers[job_id]
 
     # Before anything below it is touched.
-    answer = remove([job_id], dry_run=True)[job_id]
-    top = means.keys, job_id
-    if answer not in {"removed", "deep"}:
+    answer = remove(dry_run=True)
+    if answer != "removed":
         return answer
+    top = means.keys, job_id
     if reason := look_below(means, top):
         return reason
     reason, with_it = remove_below(means, top)
     if reason:
         return reason
-    act = partial(remove, dry_run=means.dry_run)
-    answer = act([job_id])[job_id]
-    if answer == "deep":
-        for answers in remove_far(means, means.keys, [job_id], act, means.state):
-            answer = answers.get(job_id, answer)
+    answer = remove(dry_run=means.dry_run)
     if answer == "removed":
         means.below += with_it
     return "jobs came below it meanwhile" if answer == "parent" else answer

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from qctl.ops.bulk.context import WORDS, Means
-from qctl.ops.bulk.far import GROUP, remove_far
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
@@ -80,8 +78,6 @@ def remove_below(means: Means, top: Job) -> tuple[str, int]:
 def _clear(means: Means, parent: Job, path: frozenset[Job], stays: _Stays) -> int:
     """How many jobs are left that go in one call with the parent."""
     with_parent = 0
-    # Too deep in a list for one call, and how many go with each: together, since that takes long.
-    far: dict[QueueKeys, dict[str, int]] = {}
     for window in children(means.client, *parent):
         ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
@@ -97,23 +93,8 @@ def _clear(means: Means, parent: Job, path: frozenset[Job], stays: _Stays) -> in
             keys, job_id = child.job
             ready.setdefault(keys, {})[job_id] = 1 + with_child
         for keys, jobs in ready.items():
-            deep = far.setdefault(keys, {})
-            for answers in _remove(means, keys, [*jobs], parent, nearby=bool(deep)):
+            for answers in _remove(means, keys, [*jobs], parent):
                 with_parent += _note(means, keys, answers, jobs, stays)
-                deep |= {id_: jobs[id_] for id_, answer in answers.items() if answer == "deep"}
-            if len(deep) >= GROUP:
-                with_parent += _clear_far(means, keys, far.pop(keys), parent, stays)
-    for keys, deep in far.items():
-        with_parent += _clear_far(means, keys, deep, parent, stays)
-    return with_parent
-
-
-def _clear_far(
-    means: Means, keys: QueueKeys, jobs: Mapping[str, int], parent: Job, stays: _Stays
-) -> int:
-    with_parent = 0
-    for answers in remove_far(means, keys, [*jobs], partial(_call, means, keys, parent)):
-        with_parent += _note(means, keys, answers, jobs, stays, is_last=True)
     return with_parent
 
 
@@ -123,8 +104,6 @@ def _note(
     answers: Mapping[str, str],
     jobs: Mapping[str, int],
     stays: _Stays,
-    *,
-    is_last: bool = False,
 ) -> int:
     """Count what is gone, and what stays; answers how many go with the parent."""
     with_parent = 0
@@ -133,7 +112,7 @@ def _note(
             means.below += jobs[job_id]
         elif answer == "last":
             with_parent += jobs[job_id]
-        elif answer != "missing" and (is_last or answer != "deep"):
+        elif answer != "missing":
             stays.note(keys, job_id, answer)
     return with_parent
 
@@ -145,26 +124,19 @@ def _next_parent(child: Child, path: frozenset[Job]) -> Job | None:
 
 
 def _remove(
-    means: Means, keys: QueueKeys, ids: list[str], parent: Job, *, nearby: bool
+    means: Means, keys: QueueKeys, ids: Sequence[str], parent: Job
 ) -> Iterator[Mapping[str, str]]:
+    parent_keys, parent_id = parent
     left = ids
     while left:
         means.check_stop()
         chunk, left = left[: means.pace.size], left[means.pace.size :]
-        yield _call(means, keys, parent, chunk, nearby=nearby)
-
-
-def _call(
-    means: Means, keys: QueueKeys, parent: Job, ids: Sequence[str], *, nearby: bool = False
-) -> Mapping[str, str]:
-    parent_keys, parent_id = parent
-    return remove_jobs(
-        means.client,
-        keys,
-        ids,
-        with_last=True,
-        parent_key=parent_keys(parent_id),
-        dry_run=means.dry_run,
-        nearby=nearby,
-        pace=means.pace,
-    )
+        yield remove_jobs(
+            means.client,
+            keys,
+            chunk,
+            with_last=True,
+            parent_key=parent_keys(parent_id),
+            dry_run=means.dry_run,
+            pace=means.pace,
+        )

@@ -20,7 +20,6 @@ class BulkProgress:
 
     Args:
         below_count: jobs that were deleted with those above them; not among the others.
-        deep: jobs too deep in a long list for one call, whose turn comes together.
     """
 
     step: ClassVar[str] = "progress"
@@ -30,7 +29,6 @@ class BulkProgress:
     done: int
     total: int
     below_count: int = 0
-    deep: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from qctl.errors import InterruptedByUserError, PartialError, QctlError, Unreach
 from qctl.ops.bulk.actions import Action
 from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.context import Means
-from qctl.ops.bulk.far import GROUP
 from qctl.ops.bulk.report import BulkProgress, BulkReport, Skipped
 from qctl.ops.jobs.listing import listed_job
 from qctl.ops.jobs.model import FINISHED
@@ -95,7 +94,6 @@ class BulkRun:
         self._stop = stop
         self._tally = _Tally()
         self._means: Means | None = None
-        self._far: list[str] = []
         self._unreported = 0
         self._has_acted = False
         self._is_complete = False
@@ -134,8 +132,6 @@ class BulkRun:
             raise
         except QctlError as error:
             done = self._tally.done + self._below
-            if moved := self._moved():
-                error.why = "\n".join(part for part in (error.why, moved) if part)
             if not done and self._has_acted and isinstance(error, UnreachableError):
                 unknown = "of the first jobs it is not known whether they were changed"
                 error.why = "\n".join(part for part in (error.why, unknown) if part)
@@ -172,8 +168,9 @@ class BulkRun:
 
     def _run(self) -> Iterator[BulkProgress]:
         reading = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
-        acting = Pace(self._first())
-        means = self._means = self._means_of(acting, Pace())
+        # A job that is to be deleted may take long: it is searched for in its list.
+        acting = Pace(1 if self._action.name in {"remove", "purge"} else FIRST)
+        means = self._means = self._means_of(acting)
         path = self._path()
         began = time.monotonic()
         while not self._is_enough():
@@ -190,21 +187,12 @@ class BulkRun:
                 chunk, chosen = chosen[:size], chosen[size:]
                 gone |= self._act(chunk, means)
                 yield self.progress()
-            if self._has_far():
-                gone |= self._act_far(means, began)
             stay = [entry for entry in entries if entry.id not in gone]
             path.stays(stay, gone_before=len(gone) - len(entries) + len(stay))
             yield self.progress()
-        self._act_far(means, began)
         if not (path.is_complete or self._is_enough()):
             raise self._not_all()
         self._is_complete = True
-
-    def _first(self) -> int:
-        """How many jobs the first call takes: one may take long if it is searched for in a list."""
-        may_search = self._action.name in {"remove", "purge"}
-        is_in_list = self._selection.state in {None, "waiting", "stalled"}
-        return 1 if may_search and is_in_list and not self._dry_run else FIRST
 
     def _path(self) -> Walk:
         selection = self._selection
@@ -232,10 +220,6 @@ class BulkRun:
     def _were(self, done: int) -> str:
         return f"{done:,} {'job was' if done == 1 else 'jobs were'} {self._action.done}"
 
-    def _moved(self) -> str:
-        lost = self._means.lost_turn if self._means else ""
-        return lost and f"{self._were(self._tally.done + self._below)} before; {lost}"
-
     def _not_all(self) -> PartialError:
         """Some may not have been looked at."""
         why = "jobs are added faster than they can be looked at"
@@ -255,7 +239,7 @@ class BulkRun:
             were = f"{self._were(done)} before" if done else "nothing was changed"
             raise InterruptedByUserError(
                 "interrupted",
-                why="nothing was changed" if self._dry_run else self._moved() or were,
+                why="nothing was changed" if self._dry_run else were,
                 hint="the same command once more goes on with those that are left",
             )
 
@@ -284,13 +268,12 @@ class BulkRun:
         # Of a named job that is not there the script tells that.
         return [job.id for job in jobs if only.takes(job) or (only.ids and job.missing)]
 
-    def _means_of(self, acting: Pace, hops: Pace) -> Means:
+    def _means_of(self, acting: Pace) -> Means:
         selection = self._selection
         return Means(
             client=self._client,
             keys=self._keys,
             pace=acting,
-            hops=hops,
             check_stop=self._check_stop,
             state=selection.state or "",
             dry_run=self._dry_run,
@@ -305,39 +288,13 @@ class BulkRun:
         """Change some jobs; which of them have left their place."""
         gone: set[str] = set()
         self._has_acted = not self._dry_run
-        for part in self._action.act(means, ids):
-            answers = dict(part)
-            if not means.goes_far:
-                far = [job_id for job_id, answer in answers.items() if answer == "deep"]
-                self._far += far
-                means.nearby = bool(self._far)
-                for job_id in far:
-                    del answers[job_id]
+        for answers in self._action.act(means, ids):
             self._tally.matched += len(answers)
             self._tally.note(answers, self._action)
             if not self._dry_run:
                 gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
         self._unreported += len(gone)
         self._report_deleted(_MAX_REPORTED)
-        return gone
-
-    def _has_far(self) -> bool:
-        """Whether there are enough that are too deep in a list to go for them."""
-        far, limit = len(self._far), self._selection.limit
-        return far >= GROUP or (limit is not None and self._tally.done + far >= limit)
-
-    def _act_far(self, means: Means, began: float) -> set[str]:
-        """Those that are too deep in a list for one call, together since that takes long."""
-        gone: set[str] = set()
-        means.goes_far, means.nearby = True, False
-        while self._far and not self._is_enough():
-            self._wait_for_rate(began)
-            self._check_stop()
-            size = self._allowed(len(self._far))
-            gone |= self._act(self._far[:size], means)
-            del self._far[:size]
-        means.goes_far = False
-        self._far = []
         return gone
 
     def _wait_for_rate(self, began: float) -> None:
@@ -356,6 +313,5 @@ class BulkRun:
             matched=tally.matched,
             done=tally.done,
             below_count=self._below,
-            deep=len(self._far),
             total=max(self._total, tally.scanned),
         )

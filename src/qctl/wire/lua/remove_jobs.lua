@@ -10,24 +10,28 @@
 -- ARGV[4] "" or the key of a parent: only children of it go, except the last one that it waits for,
 --         so that it neither goes on nor waits for nothing; what is no child of it holds it up no more
 -- ARGV[5] "dry" to write nothing; "seen" for the same with jobs that were just seen in their list
--- ARGV[6] "" or how many entries of lists are searched for one job at most
--- ARGV[7] … ids, at most 500
+-- ARGV[6] … ids, at most 500
 --
 -- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
 -- "removed", "locked" (a worker has it), "scheduled" (the next run of a
 -- scheduler), "parent" (children of it have not ended), "child-locked" (a worker has the last of them),
 -- "last" (the last that the parent waits for), "inactive" (it is not there), "missing" (nor anywhere,
--- or no child of the parent), "deep" (far from both ends of a list), "later" (this call has searched
--- enough; never the first).
+-- or no child of the parent), "later" (this call has worked long enough; never the first).
+--
+-- Redis searches a list entry by entry: a job in the middle of a million takes it about 10 ms.
 --@include clock
---@include list_search
+--@include in_list
 --@include keep
 --@include types
 
 local base, place, event, goes_with_last = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == "last"
 local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
 local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
-local LISTS = {"wait", "paused", "active"}
+-- The one that is never long comes first.
+local LISTS = {"active", "wait", "paused"}
+-- Where a search of a list begins. Who walks through a state walks from the head; a job that is named is
+-- more often one of those that run next.
+local DIRECTION = place == "" and -1 or 1
 -- Of a flow, at most, in one call.
 local LEVELS = 100
 -- A dry run: parent → children that would be gone by now.
@@ -37,24 +41,21 @@ local function is_meant(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
 
--- Answers the name of where it is, or nil; "deep" when it may be in a list. And the end of the list
--- from which it is found.
-local function find(from, id, where)
+local function set_of(from, id, where)
   for _, name in ipairs(SETS) do
     if is_meant(name, where) and redis.call("ZSCORE", from .. name, id) then
       return name
     end
   end
-  local names = {}
+end
+
+-- Answers the name of the first list for which test(key) holds, or nil.
+local function first_list(job, test)
   for _, name in ipairs(LISTS) do
-    if is_meant(name, where) then
-      names[#names + 1] = name
+    if is_meant(name, job.where) and test(job.base .. name) then
+      return name
     end
   end
-  if is_seen and names[1] then
-    return names[1]
-  end
-  return find_in_lists(from, names, id)
 end
 
 local function is_next_run(from, id, scheduler)
@@ -86,14 +87,8 @@ local function look(from, id, where)
   elseif not goes_with_last and unfinished(key) > 0 then
     return nil, "parent"
   end
-  local name, rank = find(from, id, where)
-  if name == "deep" then
-    return nil, "deep"
-  elseif not name and (where ~= "" or not is_real) then
-    return nil, is_real and "inactive" or "missing"
-  end
   return {base = from, id = id, key = key, is_real = is_real, dedup_id = fields[3],
-    parent_key = fields[4], place = name, rank = rank}
+    parent_key = fields[4], where = where, set = set_of(from, id, where)}
 end
 
 -- A queue's name has no colon, an id may have.
@@ -150,12 +145,26 @@ local function free_dedup(job)
   end
 end
 
-local function take(job)
-  if job.rank then
-    redis.call("LREM", job.base .. job.place, job.rank, job.id)
-  elseif job.place then
-    redis.call("ZREM", job.base .. job.place, job.id)
+-- Takes a job out of its state. Answers the state's name, or nil when it is in none.
+local function leave(job)
+  if job.set then
+    redis.call("ZREM", job.base .. job.set, job.id)
+    return job.set
   end
+  return first_list(job, function(key)
+    return redis.call("LREM", key, DIRECTION, job.id) > 0
+  end)
+end
+
+-- The same for a dry run.
+local function find(job)
+  return job.set or first_list(job, function(key)
+    return is_seen or is_in_list(key, job.id)
+  end)
+end
+
+-- Deletes what is left of a job that has left its state.
+local function delete(job, state)
   redis.call("SREM", job.base .. "stalled", job.id)
   if job.is_real then
     pcall(detach_from_parent, job.key)
@@ -166,7 +175,7 @@ local function take(job)
   end
   if event == "removed" then
     emit(job.base .. "events", job.base .. "meta", "event", "removed", "jobId", job.id,
-      "prev", job.place or "unknown")
+      "prev", state or "unknown")
   end
 end
 
@@ -191,11 +200,19 @@ local function remove(id)
   if not jobs or is_last then
     return word or "last"
   end
-  for _, job in ipairs(jobs) do
+  local top = jobs[1]
+  local state = is_dry and find(top) or not is_dry and leave(top)
+  if not state and (place ~= "" or not top.is_real) then
+    return top.is_real and "inactive" or "missing"
+  end
+  for i, job in ipairs(jobs) do
     if is_dry then
       foresee(job)
     else
-      take(job)
+      if i > 1 then
+        state = leave(job)
+      end
+      delete(job, state)
     end
   end
   return "removed"
@@ -204,12 +221,10 @@ end
 require_queue_types(base)
 redis.call("SCARD", base .. "stalled")
 
-if ARGV[6] ~= "" then
-  search_at_most(tonumber(ARGV[6]))
-end
+local may_search = place == "" or place == "wait" or place == "active"
 local answers = {}
-for i = 7, #ARGV do
-  local answer = has_searched_enough() and "later" or remove(ARGV[i])
-  answers[#answers + 1] = answer
+for i = 6, #ARGV do
+  local is_later = i > 6 and may_search and has_worked_enough()
+  answers[#answers + 1] = is_later and "later" or remove(ARGV[i])
 end
 return {took(), answers}

@@ -12,8 +12,8 @@
 --
 -- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
 -- "retried", "inactive" (not finished, or for another reason), "missing",
--- "duplicate" (another job that is still to end has its deduplication id), "later" (this call has searched
--- enough; never the first). With "" for the place also the words of lib/lost.lua.
+-- "duplicate" (another job that is still to end has its deduplication id), "later" (this call has worked
+-- long enough; never the first). With "" for the place also the words of lib/lost.lua.
 --@include clock
 --@include parents
 --@include enqueue
@@ -142,7 +142,9 @@ require_queue_types(base)
 
 local answers = {}
 for i = 6, #ARGV do
-  answers[#answers + 1] = has_searched_enough() and "later" or retry(ARGV[i])
+  -- Only lost jobs are searched for in lists.
+  local is_later = i > 6 and source == "" and has_worked_enough()
+  answers[#answers + 1] = is_later and "later" or retry(ARGV[i])
 end
 if not is_dry then
   wake(base)

@@ -14,8 +14,6 @@ from qctl.wire.write.pace import Pace
 
 # Jobs moved by one script call; keeps every call well below 5 ms.
 MERGE_CHUNK = 1000
-# Entries that a call searches for one job where others were too deep, and this one will be, too.
-_NEARBY = 1000
 # Said of a job that a call has not looked at, since it had done enough.
 _LATER = "later"
 
@@ -181,7 +179,7 @@ def retry_finished(
 
     Returns:
         id → ``retried``, ``inactive``, ``missing`` or ``duplicate``; without a source also
-        ``ghost``, ``ended``, ``locked``, ``children`` or ``deep`` (see the script).
+        ``ghost``, ``ended``, ``locked`` or ``children`` (see the script).
     """
     return _in_chunks(
         client,
@@ -228,7 +226,6 @@ def remove_jobs(
     parent_key: str = "",
     dry_run: bool = False,
     seen: bool = False,
-    nearby: bool = False,
     pace: Pace | None = None,
 ) -> dict[str, str]:
     """Delete jobs with their logs, their dedup keys and what holds their parents up.
@@ -240,12 +237,11 @@ def remove_jobs(
         parent_key: only children of this job, and not the last one that it waits for.
         dry_run: write nothing.
         seen: the jobs stood in the lists of ``state`` a moment ago, and a dry run believes it.
-        nearby: search only short ways into lists.
         pace: how many jobs a call takes; None to begin anew with a few.
 
     Returns:
         id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,
-        ``inactive``, ``missing`` or ``deep`` (see the script).
+        ``inactive`` or ``missing`` (see the script).
     """
     place = {"waiting": "wait", "stalled": "active"}.get(state, state)
     return _in_chunks(
@@ -258,7 +254,6 @@ def remove_jobs(
             "last" if with_last else "",
             parent_key,
             ("seen" if seen else "dry") if dry_run else "",
-            _NEARBY if nearby else "",
         ],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=False,

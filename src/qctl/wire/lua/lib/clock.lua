@@ -11,3 +11,9 @@ local began = micros()
 local function took()
   return began and string.format("%.0f", micros() - began) or ""
 end
+
+-- Whether the rest of the call's jobs shall wait for the next call: a job that is searched for in a long list
+-- takes 10 ms, and nobody knows before which ones will.
+local function has_worked_enough()
+  return began and micros() - began > 500
+end

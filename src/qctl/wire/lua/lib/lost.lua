@@ -2,13 +2,11 @@
 -- a list (wire format 10.2). Jobs change their state within scripts only, so what is in no state in a
 -- script is not on its way.
 --@include placing
---@include list_search
-
-search_further(50000)
+--@include in_list
 
 -- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (never was a whole job),
 -- "ended" (it has ended; only this is left of it), "locked" (a worker has it), "children" (some have not
--- ended), "deep" (it may be in a list that is too long to be searched as a whole).
+-- ended).
 local function look_for_lost(base, id)
   for _, name in ipairs({"prioritized", "delayed", "waiting-children", "completed", "failed"}) do
     if redis.call("ZSCORE", base .. name, id) then
@@ -25,9 +23,10 @@ local function look_for_lost(base, id)
   elseif redis.call("EXISTS", job_key .. ":lock") == 1 then
     return "locked"
   end
-  local list = find_in_lists(base, {"active", "wait", "paused"}, id)
-  if list then
-    return list == "deep" and "deep" or nil
+  for _, name in ipairs({"active", "wait", "paused"}) do
+    if is_in_list(base .. name, id) then
+      return nil
+    end
   end
   return type(pending) == "number" and pending > 0 and "children" or "lost"
 end
