@@ -182,8 +182,6 @@ def test_what_the_rule_allows(importer: str, module: str, name: str) -> None:
 REMAINING = {
     *("cli.frame", "cli.guard", "cli.status", "cli.watch"),
     *("ops.doctor.findings", "ops.doctor.look"),
-    *("runtime.loop.engine", "runtime.loop.listener"),
-    *("runtime.loop.reconnect", "runtime.loop.stalled"),
 }
 
 

@@ -30,7 +30,7 @@ async def main() -> None:
     began, cpu = time.perf_counter(), time.process_time()
     await worker.start()
     # Not before the last job is in Redis' completed set.
-    await worker.wait_drained()
+    await worker.wait_until_idle()
     print(
         json.dumps({"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}),
         flush=True,

@@ -274,7 +274,7 @@ def test_a_worker_follows_a_slot_that_moves(cluster: Cluster) -> None:
     async def main() -> None:
         await worker.start()
         await add_and_wait()
-        await worker.wait_drained()
+        await worker.wait_until_idle()
         with Move(cluster, "moving"):
             pass
         await add_and_wait()
@@ -373,7 +373,7 @@ async def run_jobs(url: str, prefix: str, jobs: int) -> list[str]:
         for _ in range(jobs // 2):
             await queue.add("x")
     await worker.start()
-    await worker.wait_drained()
+    await worker.wait_until_idle()
     await worker.stop()
     return ran
 

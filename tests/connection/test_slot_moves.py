@@ -438,7 +438,7 @@ def test_a_job_keeps_its_lock_through_a_long_move(cluster: Cluster) -> None:
                 await asyncio.sleep(1)
                 assert cluster.client.call("PTTL", keys.lock("1")) > 0
         goes_on.set()
-        await worker.wait_drained()
+        await worker.wait_until_idle()
         await worker.stop()
 
     asyncio.run(main())
@@ -489,7 +489,7 @@ def test_jobs_go_on_while_a_queue_moves_from_node_to_node(cluster: Cluster) -> N
         async with asyncio.timeout(30):
             while len(ran) < len(added):
                 await asyncio.sleep(0.01)
-        await worker.wait_drained()
+        await worker.wait_until_idle()
         await worker.stop()
 
     asyncio.run(main())

@@ -97,7 +97,7 @@ def run(redis_url: str, client: Client, name: str, **options: Any) -> dict[str, 
     async def main() -> None:
         running = worker(redis_url)
         await running.start()
-        await running.wait_drained()
+        await running.wait_until_idle()
         await running.stop()
 
     with Queue("isolated", redis_url=redis_url) as queue:
@@ -208,7 +208,7 @@ def test_a_sigterm_to_the_whole_group_is_not_for_the_job(redis_url: str, client:
         await loop.run_in_executor(None, wait_until, lambda: is_slow(client, job_id), "it to run")
         for child in isolated_children():
             child.terminate()
-        await running.wait_drained()
+        await running.wait_until_idle()
         await running.stop()
         assert end_of(client, job_id) == "completed"
 

@@ -200,7 +200,7 @@ def test_a_short_rate_limit_does_not_end_a_long_one(redis_url: str, client: Clie
 
     async def main() -> None:
         await running(worker, both_back)
-        timer = engine_of(worker)._limited
+        timer = engine_of(worker)._limit_timer
         assert timer is not None
         assert timer.when() - asyncio.get_running_loop().time() > 10
 
@@ -249,7 +249,7 @@ def test_a_stop_ends_when_the_last_step_is_lost(
 
     async def main() -> None:
         await worker.start()
-        await worker.wait_drained()
+        await worker.wait_until_idle()
         engine = engine_of(worker)
         steps: list[Callable[[object], None]] = []
         with monkeypatch.context() as patch:
@@ -279,7 +279,7 @@ def test_no_step_is_sent_before_its_database_is_chosen(
         engine = engine_of(worker)
         connection, send = engine.connection, engine.connection._future
         # Else the step's loss is what opens the connection again.
-        while engine._steps:
+        while engine._steps_in_flight:
             await asyncio.sleep(0.01)
 
         async def slowly(command: Sequence[Arg]) -> object:

@@ -236,7 +236,7 @@ def test_a_deleted_queue_does_not_end_a_worker(
         add(redis_url, 200)
         await asyncio.sleep(0.02)
         client.call("FLUSHALL")
-        await counting.worker.wait_drained()
+        await counting.worker.wait_until_idle()
         add(redis_url, 10)
         await all_ended(client, 10)
         await counting.worker.stop()

@@ -298,9 +298,9 @@ class Worker:
         """End the grace of a stop now."""
         self._hurry.set()
 
-    async def wait_drained(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Until the queue has nothing that could run now, and nothing is in hand."""
-        await self._started()[0].wait_drained()
+        await self._started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
         """Run until SIGTERM or SIGINT, then ``stop``; a second signal ends the grace."""

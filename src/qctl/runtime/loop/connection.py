@@ -33,6 +33,7 @@ from qctl.wire.scripts import ScriptCall, sha, source
 
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.
 Callback = Callable[[Any], None]
+MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
 _CHECK_S = 1.0
 # Turns of the loop within which it reads what has arrived, and ends a connection that was closed.
 _TURNS = 4
@@ -397,6 +398,14 @@ class AsyncConnection:
             why=str(reason),
             hint="check that it runs, and the URL",
         )
+
+
+def reconnect_pauses() -> Iterator[float]:
+    """How long to wait before each further attempt to reach Redis: 0.05, 0.1 … 3 seconds."""
+    pause_s = MIN_RECONNECT_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 2, MAX_RECONNECT_PAUSE_S)
 
 
 def _raised(reply: Any) -> Any:

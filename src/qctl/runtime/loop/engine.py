@@ -1,8 +1,21 @@
-"""The heart of a worker: one queue, one event loop.
+"""The heart of a worker: one queue, one event loop, and the cycle fetch → run → settle.
+
+    open ──► _send_steps ──► Redis: settle + fetch ──► _on_reply ──► runner.start(job)
+                  ▲                                        │              │
+                  │                                        │         handler runs
+                  │                                        │          │       │
+                  │◄─────────── complete(job, value) ◄─────┼────── returned   │
+                  │                                        │                raised
+                  │◄─────────── released(job) ◄────────────┼── fail, retry … ◄┘
+                  │                                        │
+                  │◄── Listener: a marker has come ◄───────┤ found nothing
+                  │◄── timer: the limit is over ◄──────────┤ rate limited
+                  └◄── Recovery: Redis is back ◄───────────┘ failed, or the connection broke
 
 A *step* is one call of ``work.lua``: it settles all jobs that have completed since the last step
 and fetches as many new ones as there is room for. Two steps may be in flight, so that Redis works
-on one while the handlers of the other's jobs run; a lone job's step goes out at once.
+on one while the handlers of the other's jobs run. A job that ends in another way than by returning
+is settled by a script of its own (``running.py``) and frees its place with ``released``.
 """
 
 from __future__ import annotations
@@ -12,49 +25,57 @@ import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
-from qctl.connection import slot_moves as moving
-from qctl.connection.address import Address, Arg
-from qctl.errors import QctlError, ReplyError, UnreachableError, is_outage
+from qctl.connection.address import Address
+from qctl.errors import QctlError, ReplyError
 from qctl.runtime.job.job import Job
 from qctl.runtime.logs import Log
 from qctl.runtime.loop.connection import AsyncConnection
+from qctl.runtime.loop.link import RetryingLink
 from qctl.runtime.loop.listener import Listener
 from qctl.runtime.loop.options import WorkerOptions
-from qctl.runtime.loop.reconnect import RECONNECT_S, Recovery
+from qctl.runtime.loop.recovery import Recovery
 from qctl.runtime.loop.sharing import Places
 from qctl.runtime.loop.stalled import check_stalled
 from qctl.wire.keys import QueueKeys
-from qctl.wire.scripts import ScriptCall, source
+from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls as working
 
-STEPS_IN_FLIGHT = 2
-MOST_LIMIT_WAIT_S = 30.0
+MAX_STEPS_IN_FLIGHT = 2
+MAX_LIMIT_WAIT_S = 30.0
 
+# A job and what its handler returned, as JSON.
 Completed = tuple[Job, str]
 
 
 class Runner(Protocol):
     """Runs the jobs that an engine fetches; see ``running.py``."""
 
-    def start(self, job: Job) -> None: ...
+    def start(self, job: Job) -> None:
+        """Run a job that was just fetched."""
 
-    def refused(self, job: Job, code: int) -> None: ...
+    def refused(self, job: Job, code: int) -> None:
+        """Fail a job that Redis did not let complete."""
 
 
 class Engine:
     """Fetches jobs, hands them to a runner, settles what they return.
 
     Args:
-        keys: the queue.
-        address: its Redis.
-        options: the worker's.
+        address: the Redis of the queue.
         client_name: what the blocking connection calls itself (wire format 7.1).
-        owner: what all lock tokens of this engine begin with; unique, and made here if not given.
+        owner: what all lock tokens of this engine begin with, up to a colon; unique. Made if not
+            given.
+
+    Attributes:
+        in_hand: by id, every job that is ours, from its fetch until Redis has settled it.
+        link: the connection as jobs use it.
+        completed_count: jobs that were settled as completed.
+        last_fetch_at: when Redis last answered a fetch, by the loop's clock; 0 for never.
     """
 
     def __init__(
@@ -70,14 +91,16 @@ class Engine:
         self.options = options
         self.log = Log("worker", queue=keys.name)
         self.connection = AsyncConnection(address, key=keys(""))
-        self.listener = Listener(self, address, client_name)
-        # Every job that is ours, from its fetch until Redis says that it is settled.
+        self.link = RetryingLink(keys, self.connection)
         self.in_hand: dict[str, Job] = {}
         self.completed_count = 0
-        # How often a call was made once more, as it was unknown whether Redis had done it.
-        self.resent = 0
         self.last_fetch_at = 0.0
         self.is_stopping = False
+        self._listener = Listener(self, address, client_name, options.drain_delay_s)
+        self._recovery = Recovery(
+            keys, self.connection, self.log,
+            owner=self.owner, in_hand=self.in_hand, on_recovered=self._on_recovered,
+        )  # fmt: skip
         limit = options.rate_limit
         self._step = working.Step(
             keys,
@@ -86,24 +109,26 @@ class Engine:
             (limit.jobs, round(limit.per_s * 1000)) if limit else None,
             options.metrics_minutes,
         )
-        self._head, self._options = self._step.head(), self._step.options()
-        self._most = min(working.MAX_BATCH, -(-options.concurrency // STEPS_IN_FLIGHT))
+        self._step_head, self._step_options = self._step.head(), self._step.options()
+        # So that there is enough for two steps.
+        self._max_batch = min(working.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT))
+        # How many jobs more may be fetched.
         self._free = options.concurrency
         self._places = Places()
-        self._settled: deque[Completed] = deque()
-        self._steps = 0
-        self._fetches = 0
+        self._completed: deque[Completed] = deque()
         self._steps_sent = 0
-        self.is_drained = False
-        self._limited: asyncio.TimerHandle | None = None
-        self._kick_is_due = False
+        self._steps_in_flight = 0
+        # Of these, those that only fetch.
+        self._fetches_in_flight = 0
+        self._is_send_due = False
+        # The last fetch left nothing that could run now.
+        self._found_nothing = False
+        # Set while a rate limit keeps us from fetching.
+        self._limit_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving: asyncio.Task[None] | None = None
-        self._recovery = Recovery(self)
         self._changed = asyncio.Event()
         self._runner: Runner
-
-    # Life
 
     async def open(self, runner: Runner) -> None:
         """Connect and begin to fetch.
@@ -115,11 +140,215 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         await self.connection.open()
         await self.connection.call("SCRIPT", "LOAD", source("work"))
-        await self.listener.open()
-        self._tasks = [
-            self._loop.create_task(check_stalled(self), name=f"stalled {self.keys.name}"),
-        ]
-        self._kick()
+        await self._listener.open()
+        check = check_stalled(self.keys, self.connection, self.options, self.log, self.may_be_more)
+        self._tasks = [self._loop.create_task(check, name=f"stalled {self.keys.name}")]
+        self._send_steps()
+
+    # Steps
+
+    def _send_steps(self) -> None:
+        """Send as many steps as are useful now."""
+        self._is_send_due = False
+        if self._recovery.is_under_way:
+            return
+        if not self.connection.is_open:
+            self._recovery.begin([], None)
+            return
+        while self._steps_in_flight < MAX_STEPS_IN_FLIGHT and self.connection.is_open:
+            settling = min(len(self._completed), self._max_batch)
+            wanted = 0
+            may_fetch = not self.is_stopping and self._limit_timer is None
+            if may_fetch and (settling or not self._found_nothing):
+                wanted = max(min(self._free, self._max_batch), 0)
+            if not settling and (not wanted or self._fetches_in_flight):
+                # A second fetch beside one that may find nothing is of no use.
+                return
+            self._send_step(settling, wanted)
+
+    def _send_step(self, settling: int, wanted: int) -> None:
+        """Settle so many completed jobs, and fetch at most ``wanted`` others."""
+        pop = self._completed.popleft
+        batch = [pop() for _ in range(settling)]
+        # What several jobs have in common is sent once. Usually there is one group, or two.
+        groups: dict[tuple[str, str, int, str], int] = {}
+        jobs: list[Any] = []
+        default = self.options.keep_completed
+        for job, value in batch:
+            rule = job.policy.keep_completed or default
+            group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
+            number = groups.get(group)
+            if number is None:
+                number = groups[group] = len(groups) + 1
+            jobs += (job.id, value, number)
+        held = self.options.concurrency - self._free + settling
+        kept = self._places.kept(settling, held, self._loop.time()) if settling else 0
+        self._free -= wanted
+        token = f"{self.owner}:{self._steps_sent}"
+        self._steps_sent += 1
+        self._steps_in_flight += 1
+        self._fetches_in_flight += not settling
+        self.connection.send(
+            (
+                *self._step_head,
+                int(time.time() * 1000), token, self._step.lock_ms, wanted, kept,
+                *self._step_options,
+                len(groups), *chain.from_iterable(groups), *jobs,
+            ),
+            partial(self._on_reply, batch, wanted, token),
+        )  # fmt: skip
+
+    def _on_reply(self, batch: list[Completed], wanted: int, token: str, reply: Any) -> None:
+        """A step has ended: its ``batch`` is settled, and the jobs that it fetched start."""
+        self._steps_in_flight -= 1
+        self._fetches_in_flight -= not batch
+        if isinstance(reply, Exception):
+            self._free += wanted
+            self._on_failed_step(batch, reply)
+            return
+        codes, fetched, reason, detail = reply
+        in_hand = self.in_hand
+        for job, _ in batch:
+            if in_hand.get(job.id) is job:
+                del in_hand[job.id]
+        self.completed_count += len(batch) - len(codes) // 2
+        for position, code in zip(codes[::2], codes[1::2], strict=True):
+            self._on_not_settled(batch[position - 1][0], code)
+        now = self._loop.time()
+        self._free += wanted - len(fetched) // 2
+        if reason == "failed":
+            self._recovery.begin([], ReplyError(detail))
+        else:
+            self._recovery.succeeded(batch)
+            if wanted:
+                self.last_fetch_at = now
+                self._on_fetched(reason, int(detail))
+        jobs = zip(fetched[::2], fetched[1::2], strict=True)
+        link = self.link
+        if fetched and self.is_stopping:
+            self._return_unstarted([Job(*row, token, link, now) for row in jobs])
+        else:
+            start = self._runner.start
+            for job_id, fields in jobs:
+                job = in_hand[job_id] = Job(job_id, fields, token, link, now)
+                start(job)
+        if not in_hand:
+            self._changed.set()
+        if self._completed or (self._free > 0 and not self._found_nothing):
+            self._send_steps()
+
+    def _on_fetched(self, reason: str, ms: int) -> None:
+        """Note why a fetch answered no more jobs than it did.
+
+        Args:
+            ms: how long the limit holds; else when the next delayed job is due, epoch ms, or 0.
+        """
+        if reason in {"", "more"}:
+            self._found_nothing = False
+        elif reason == "limited":
+            self.hold_fetching(ms / 1000)
+        else:
+            self._found_nothing = True
+            if self._free > 0:
+                self._listener.listen(ms)
+            self._changed.set()
+
+    def _on_not_settled(self, job: Job, code: int | str) -> None:
+        if code in {working.PENDING_CHILDREN, working.FAILED_CHILDREN}:
+            # Still active and ours: it fails, and keeps its place until that is written.
+            self.in_hand[job.id] = job
+            self._free -= 1
+            self._runner.refused(job, int(code))
+        elif self._recovery.has_settled(job, code):
+            self.completed_count += 1
+            self.log.info("settled before the connection broke", job=job.id)
+        else:
+            why = working.why_not(code)
+            self.log.error("result not stored", job=job.id, name=job.name, why=why)
+
+    def _on_failed_step(self, batch: list[Completed], error: Exception) -> None:
+        self._completed.extendleft(reversed(batch))
+        self._recovery.begin([job for job, _ in batch], error)
+        self._changed.set()
+
+    def _on_recovered(self) -> None:
+        self._found_nothing = False
+        self._send_steps()
+
+    # Called by the runner
+
+    def complete(self, job: Job, value: str) -> None:
+        """The job's handler has returned ``value`` (JSON); the next step settles it."""
+        job.is_ending = True
+        self._completed.append((job, value))
+        self._free += 1
+        if not self._is_send_due:
+            # After all handlers that are ready now, so that one step settles them together.
+            self._is_send_due = True
+            self._loop.call_soon(self._send_steps)
+
+    def released(self, job: Job) -> None:
+        """The job has ended in another way than by ``complete``: its place is free."""
+        self._forget(job)
+        self._free += 1
+        # A step that settles a job also looks for another one; so does this.
+        self._found_nothing = False
+        self._send_steps()
+
+    def hold_fetching(self, for_s: float) -> None:
+        """Fetch nothing for a time, at most 30 s: a rate limit holds. The longest one counts."""
+        self._found_nothing = True
+        until = self._loop.time() + min(for_s, MAX_LIMIT_WAIT_S)
+        if self._limit_timer is not None:
+            if self._limit_timer.when() >= until:
+                return
+            self._limit_timer.cancel()
+        self._limit_timer = self._loop.call_at(until, self._on_limit_over)
+
+    def _on_limit_over(self) -> None:
+        self._limit_timer = None
+        self.may_be_more()
+
+    # Asked by the listener and the worker
+
+    def may_be_more(self) -> None:
+        """There may be something to fetch."""
+        if self._limit_timer is None:
+            self._found_nothing = False
+            self._send_steps()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it would start another job now."""
+        return self._free > 0 and not self.is_stopping
+
+    @property
+    def wants_marker(self) -> bool:
+        """Whether it has nothing to do until a marker comes."""
+        return self._found_nothing and not self.is_limited and not self.is_stopping
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a rate limit holds."""
+        return self._limit_timer is not None
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self.in_hand or self._steps_in_flight or self._completed)
+
+    async def wait_idle(self) -> None:
+        """Until no job is in hand and nothing is on its way to Redis."""
+        while self._is_busy:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def wait_queue_empty(self) -> None:
+        """Until a fetch has found nothing while no job was in hand."""
+        while self._is_busy or not self._found_nothing or self.is_limited:
+            self._changed.clear()
+            await self._changed.wait()
+
+    # The end
 
     def stop_fetching(self) -> None:
         """Take no more jobs; those in hand go on."""
@@ -128,20 +357,8 @@ class Engine:
         self.is_stopping = True
         for task in self._tasks:
             task.cancel()
-        self._leaving = self._loop.create_task(self.listener.leave())
-        self._note_change()
-
-    async def wait_idle(self) -> None:
-        """Until no job is in hand and nothing is on its way to Redis."""
-        while self.in_hand or self._steps or self._settled:
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def wait_drained(self) -> None:
-        """Until a fetch has found nothing while no job was in hand."""
-        while self.in_hand or self._steps or self._settled or not self.is_drained or self._limited:
-            self._changed.clear()
-            await self._changed.wait()
+        self._leaving = self._loop.create_task(self._listener.leave())
+        self._changed.set()
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
         """Jobs go back to wait, to run next; no attempt is counted.
@@ -154,221 +371,10 @@ class Engine:
             pairs = [(job.id, job.token) for job in chunk]
             await self.connection.run_call(working.give_back(self.keys, pairs))
             for job in chunk:
-                self.forget(job)
-
-    async def close(self) -> None:
-        """End the connections. What is still in hand is left to the stalled check."""
-        self.stop_fetching()
-        await self._recovery.close()
-        if self._limited is not None:
-            self._limited.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        if self._leaving is not None:
-            await self._leaving
-        await self.connection.close()
-
-    # What the runner says
-
-    def complete(self, job: Job, value: str) -> None:
-        """The job's handler has returned ``value`` (JSON); the next step settles it."""
-        job.is_ending = True
-        self._settled.append((job, value))
-        self._free += 1
-        if not self._kick_is_due:
-            # Behind all handlers that are ready now, so that one step takes what they return.
-            self._kick_is_due = True
-            self._loop.call_soon(self._kick)
-
-    def forget(self, job: Job) -> None:
-        """The job is no longer ours, however it ended."""
-        if self.in_hand.get(job.id) is job:
-            del self.in_hand[job.id]
-        self._note_change()
-
-    def released(self, job: Job) -> None:
-        """The job has ended in another way than by ``complete``: its place is free."""
-        self.forget(job)
-        self._free += 1
-        # As a step of a completed job would: see whether there is another one.
-        self.is_drained = False
-        self._kick()
-
-    def hold_fetching(self, for_s: float) -> None:
-        """Fetch nothing for a time (a rate limit), at most half a minute; the longest holds."""
-        self.is_drained = True
-        until = self._loop.time() + min(for_s, MOST_LIMIT_WAIT_S)
-        if self._limited is not None:
-            if self._limited.when() >= until:
-                return
-            self._limited.cancel()
-        self._limited = self._loop.call_at(until, self._fetch_again)
-
-    async def run_call(self, call: ScriptCall) -> Any:
-        """A transition of a job in hand. While Redis is away it is tried again and again.
-
-        Raises:
-            ReplyError: the script failed, and would fail again.
-            UnreachableError: this engine is closed.
-        """
-        return await self._persist(lambda: self.connection.run_call(call))
-
-    async def command(self, *command: Arg) -> Any:
-        """The same for one command."""
-        return await self._persist(lambda: self.connection.call(*command))
-
-    async def _persist(self, send: Callable[[], Any]) -> Any:
-        pause_s, most_s = RECONNECT_S
-        while True:
-            is_let_in = False
-            try:
-                await self.connection.open()
-                is_let_in = True
-                return await send()
-            except (UnreachableError, ReplyError) as error:
-                # Whatever keeps us out now let us in before.
-                is_passing = not is_let_in or is_outage(error)
-                if self.connection.is_closed or not is_passing:
-                    raise
-                # One that was refused has certainly not been done.
-                self.resent += not moving.is_refusal(error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, most_s)
-
-    # Steps
-
-    def _kick(self) -> None:
-        """Send as many steps as are useful now."""
-        self._kick_is_due = False
-        if self._recovery.is_under_way:
-            return
-        if not self.connection.is_open:
-            self._recovery.begin([], None)
-            return
-        while self._steps < STEPS_IN_FLIGHT and self.connection.is_open:
-            settling = min(len(self._settled), self._most)
-            wanted = 0
-            may_fetch = not self.is_stopping and self._limited is None
-            if may_fetch and (settling or not self.is_drained):
-                wanted = max(min(self._free, self._most), 0)
-            if not settling and (not wanted or self._fetches):
-                # A second fetch beside one that may find nothing is of no use.
-                return
-            self._send_step(settling, wanted)
-
-    def _send_step(self, settling: int, wanted: int) -> None:
-        pop = self._settled.popleft
-        batch = [pop() for _ in range(settling)]
-        # What several jobs have in common goes once: as a rule there is one group, or two.
-        groups: dict[tuple[str, str, int, str], int] = {}
-        jobs: list[Any] = []
-        default = self.options.keep_completed
-        for job, value in batch:
-            rule = job.policy.keep_completed or default
-            group = (job.token, rule, job.attempts_made + 1, job.fields.get("deid", ""))
-            number = groups.get(group)
-            if number is None:
-                number = groups[group] = len(groups) + 1
-            jobs += (job.id, value, number)
-        self._fetches += not settling
-        self._steps += 1
-        held = self.options.concurrency - self._free + settling
-        kept = self._places.kept(settling, held, self._loop.time()) if settling else 0
-        self._free -= wanted
-        token = f"{self.owner}:{self._steps_sent}"
-        self._steps_sent += 1
-        self.connection.send(
-            (
-                *self._head, int(time.time() * 1000), token, self._step.lock_ms, wanted, kept,
-                *self._options, len(groups), *chain.from_iterable(groups), *jobs,
-            ),
-            partial(self._on_step, batch, wanted, token),
-        )  # fmt: skip
-
-    def _on_step(self, batch: list[Completed], wanted: int, token: str, reply: Any) -> None:
-        self._steps -= 1
-        self._fetches -= not batch
-        if isinstance(reply, Exception):
-            self._free += wanted
-            self._step_failed(batch, reply)
-            return
-        codes, fetched, reason, ms = reply
-        in_hand = self.in_hand
-        for job, _ in batch:
-            if in_hand.get(job.id) is job:
-                del in_hand[job.id]
-        self.completed_count += len(batch) - len(codes) // 2
-        for position, code in zip(codes[::2], codes[1::2], strict=True):
-            self._not_settled(batch[position - 1][0], code)
-        now = self._loop.time()
-        self._free += wanted - len(fetched) // 2
-        if reason == "failed":
-            self._recovery.begin([], ReplyError(ms))
-        else:
-            self._recovery.succeeded(batch)
-        if wanted and reason != "failed":
-            self.last_fetch_at = now
-            self._note_reason(reason, int(ms))
-        jobs = zip(fetched[::2], fetched[1::2], strict=True)
-        if fetched and self.is_stopping:
-            self._return_unstarted([Job(*row, token, self, now) for row in jobs])
-        else:
-            start = self._runner.start
-            for id_, flat in jobs:
-                job = in_hand[id_] = Job(id_, flat, token, self, now)
-                start(job)
-        if not in_hand:
-            self._note_change()
-        if self._settled or (self._free > 0 and not self.is_drained):
-            self._kick()
-
-    def _note_reason(self, reason: str, ms: int) -> None:
-        if reason in {"", "more"}:
-            self.is_drained = False
-        elif reason == "limited":
-            self.hold_fetching(ms / 1000)
-        else:
-            self.is_drained = True
-            if self._free > 0:
-                self.listener.listen(ms)
-            self._note_change()
-
-    def _fetch_again(self) -> None:
-        self._limited = None
-        self.may_be_more()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another job could start now."""
-        return self._free > 0
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether a rate limit holds."""
-        return self._limited is not None
-
-    def may_be_more(self) -> None:
-        """There may be something to fetch."""
-        if self._limited is None:
-            self.is_drained = False
-            self._kick()
-
-    def _not_settled(self, job: Job, code: int | str) -> None:
-        if code in {working.PENDING_CHILDREN, working.FAILED_CHILDREN}:
-            # Still active and ours: it fails, and takes its place again until it has.
-            self.in_hand[job.id] = job
-            self._free -= 1
-            self._runner.refused(job, int(code))
-        elif self._recovery.has_settled(job, code):
-            self.completed_count += 1
-            self.log.info("settled before the connection broke", job=job.id)
-        else:
-            why = working.why_not(code)
-            self.log.error("result not stored", job=job.id, name=job.name, why=why)
+                self._forget(job)
 
     def _return_unstarted(self, jobs: list[Job]) -> None:
-        """Jobs that came after the stop go back."""
+        """Give back jobs that were fetched after the stop."""
         for job in jobs:
             self.in_hand[job.id] = job
 
@@ -378,23 +384,27 @@ class Engine:
             except QctlError as error:
                 self.log.error("jobs not given back", count=len(jobs), why=error.what)
                 for job in jobs:
-                    self.forget(job)
+                    self._forget(job)
 
-        self._keep(self._loop.create_task(give_back()))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
+        task = self._loop.create_task(give_back())
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
 
-    def _note_change(self) -> None:
+    def _forget(self, job: Job) -> None:
+        """The job is no longer ours, however it ended."""
+        if self.in_hand.get(job.id) is job:
+            del self.in_hand[job.id]
         self._changed.set()
 
-    def _step_failed(self, batch: list[Completed], error: Exception) -> None:
-        self._settled.extendleft(reversed(batch))
-        self._recovery.begin([job for job, _ in batch], error)
-        self._note_change()
-
-    def recovered(self) -> None:
-        """Redis takes steps again."""
-        self.is_drained = False
-        self._kick()
+    async def close(self) -> None:
+        """End the connections. What is still in hand is left to the stalled check."""
+        self.stop_fetching()
+        await self._recovery.close()
+        if self._limit_timer is not None:
+            self._limit_timer.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._leaving is not None:
+            await self._leaving
+        await self.connection.close()

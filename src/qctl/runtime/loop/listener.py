@@ -5,112 +5,142 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from qctl.connection.address import Address
 from qctl.errors import QctlError
-from qctl.runtime.loop.connection import AsyncConnection
-from qctl.runtime.loop.reconnect import RECONNECT_S
+from qctl.runtime.logs import Log
+from qctl.runtime.loop.connection import AsyncConnection, reconnect_pauses
+from qctl.wire.keys import QueueKeys
 from qctl.wire.write import worker_calls as working
 
-if TYPE_CHECKING:
-    from qctl.runtime.loop.engine import Engine
-
-LONGEST_BLOCK_S = 10.0
+MAX_BLOCK_S = 10.0
 # Redis before 7.0.8 does not block for less.
-SHORTEST_BLOCK_S = 0.002
+MIN_BLOCK_S = 0.002
 # How long Redis may take to let go of a worker that leaves.
 LEAVE_S = 0.2
 
 
-class Listener:
-    """The blocking connection of an engine; its name is how others see the worker."""
+class Fetcher(Protocol):
+    """What a listener needs to know of the engine that it wakes."""
 
-    def __init__(self, engine: Engine, address: Address, client_name: str) -> None:
-        self._engine = engine
-        patience_s = max(LONGEST_BLOCK_S, engine.options.drain_delay_s)
-        self.connection = AsyncConnection(
-            address, key=engine.keys(""), name=client_name, patience_s=patience_s
+    keys: QueueKeys
+    log: Log
+    # Free for commands while the listener's own connection blocks.
+    connection: AsyncConnection
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it would start another job now."""
+
+    @property
+    def wants_marker(self) -> bool:
+        """Whether it has nothing to do until a marker comes."""
+
+    def may_be_more(self) -> None:
+        """There may be something to fetch."""
+
+
+class Listener:
+    """The blocking connection of an engine; its name is how others see the worker.
+
+    Args:
+        client_name: what the connection calls itself (wire format 7.1).
+        drain_delay_s: the longest wait for a marker; after it, fetch without one.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, address: Address, client_name: str, drain_delay_s: float
+    ) -> None:
+        self._fetcher = fetcher
+        self._drain_delay_s = drain_delay_s
+        self._connection = AsyncConnection(
+            address,
+            key=fetcher.keys(""),
+            name=client_name,
+            patience_s=max(MAX_BLOCK_S, drain_delay_s),
         )
-        self._wanted = asyncio.Event()
-        self._due_ms = 0
+        self._is_wanted = asyncio.Event()
+        self._is_leaving = False
+        self._next_delayed_ms = 0
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect, and wait for markers whenever there is reason to.
+        """Connect, and be ready to ``listen``.
 
         Raises:
             UnreachableError, ReplyError: Redis cannot be reached, or does not let us in.
         """
-        await self.connection.open()
-        self._task = asyncio.create_task(self._run(), name=f"listen {self._engine.keys.name}")
+        await self._connection.open()
+        self._task = asyncio.create_task(self._run(), name=f"listen {self._fetcher.keys.name}")
 
-    def listen(self, due_ms: int) -> None:
-        """Begin to wait.
+    def listen(self, next_delayed_ms: int) -> None:
+        """Begin to wait for a marker.
 
         Args:
-            due_ms: when the next delayed job is due, epoch ms; 0 for none.
+            next_delayed_ms: when the next delayed job is due, epoch ms; 0 if there is none.
         """
-        self._due_ms = due_ms
-        self._wanted.set()
+        self._next_delayed_ms = next_delayed_ms
+        self._is_wanted.set()
 
     async def leave(self) -> None:
         """Stop waiting and disconnect, once the engine is stopping.
 
-        Merely to disconnect would not do: until Redis notices, it may give us a marker, and wake
-        nobody else for the job that the marker stands for.
+        To disconnect is not enough: until Redis notices, it may give us a marker, and then wakes
+        no other worker for the job that the marker stands for.
         """
         task, self._task = self._task, None
         if task is None:
             return
-        self._wanted.set()
+        self._is_leaving = True
+        self._is_wanted.set()
+        commands = self._fetcher.connection
         with contextlib.suppress(QctlError):
-            if self.connection.client_id:
-                command = working.unblock(self.connection.client_id)
-                await self._engine.connection.call(*command)
+            if self._connection.client_id:
+                await commands.call(*working.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # It may not use CLIENT, or the answer is on its way still.
+            # CLIENT is not allowed, or the marker is already on its way to us.
             task.cancel()
-            await self.connection.close()
+            await self._connection.close()
             await asyncio.sleep(LEAVE_S)
             with contextlib.suppress(QctlError):
-                await self._engine.connection.call(*working.put_marker(self._engine.keys, "0", "0"))
-        await self.connection.close()
+                await commands.call(*working.put_marker(self._fetcher.keys, "0", "0"))
+        await self._connection.close()
 
     async def _run(self) -> None:
-        pause_s, most_s = RECONNECT_S
-        while not self._engine.is_stopping:
-            await self._wanted.wait()
-            self._wanted.clear()
+        pauses = reconnect_pauses()
+        while not self._is_leaving:
+            await self._is_wanted.wait()
+            self._is_wanted.clear()
             try:
                 await self._await_marker()
             except QctlError as error:
-                self._engine.log.warning("cannot wait for jobs", why=error.why or error.what)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, most_s)
+                self._fetcher.log.warning("cannot wait for jobs", why=error.why or error.what)
+                await asyncio.sleep(next(pauses))
             else:
-                pause_s = RECONNECT_S[0]
-            self._engine.may_be_more()
+                pauses = reconnect_pauses()
+            self._fetcher.may_be_more()
 
     async def _await_marker(self) -> None:
-        engine = self._engine
-        while engine.is_drained and not engine.is_limited and not engine.is_stopping:
-            timeout_s = engine.options.drain_delay_s
-            if self._due_ms:
-                left_s = self._due_ms / 1000 - time.time()
+        """Return when the engine should fetch: a job may be there, or is due."""
+        fetcher = self._fetcher
+        while fetcher.wants_marker:
+            timeout_s = self._drain_delay_s
+            if self._next_delayed_ms:
+                left_s = self._next_delayed_ms / 1000 - time.time()
                 if left_s <= 0:
                     return
-                timeout_s = min(max(left_s, SHORTEST_BLOCK_S), LONGEST_BLOCK_S)
-            popped = await self.connection.call(*working.await_marker(engine.keys, timeout_s))
+                timeout_s = min(max(left_s, MIN_BLOCK_S), MAX_BLOCK_S)
+            popped = await self._connection.call(*working.await_marker(fetcher.keys, timeout_s))
             if popped is None:
                 return
             _, member, score = popped
-            if not engine.has_room or engine.is_stopping:
-                # Not for us after all.
-                await self.connection.call(*working.put_marker(engine.keys, member, score))
+            if not fetcher.has_room:
+                # It filled up while we waited: another worker may take the job.
+                await self._connection.call(*working.put_marker(fetcher.keys, member, score))
                 return
             due_ms = int(float(score))
             if not due_ms:
                 return
-            self._due_ms = min(due_ms, self._due_ms or due_ms)
+            self._next_delayed_ms = min(due_ms, self._next_delayed_ms or due_ms)

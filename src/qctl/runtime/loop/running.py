@@ -56,7 +56,7 @@ class JobRunner:
         self._calls = calls
         self._other = calls.get(None)
         self._next_iteration = next_iteration
-        self._most_starts = engine.options.max_started_attempts
+        self._max_starts = engine.options.max_started_attempts
         self._loop = asyncio.get_running_loop()
         self.failed_count = 0
         self._is_ending = False
@@ -69,7 +69,7 @@ class JobRunner:
             found is None
             or "defa" in fields
             or "rjk" in fields
-            or self._most_starts is not None
+            or self._max_starts is not None
             or (found[0].timeout_s is not None and found[0].kind != "process")
         ):
             job.task = self._loop.create_task(self._run_specially(job, found))
@@ -111,7 +111,7 @@ class JobRunner:
             await self._ended(job, RetryLater(SCHEDULER_PAUSE_S, counted=False), ran=False)
         elif reason := job.fields.get("defa"):
             await self._ended(job, UnrecoverableError(reason), ran=False)
-        elif self._most_starts is not None and job.attempts_started > self._most_starts:
+        elif self._max_starts is not None and job.attempts_started > self._max_starts:
             error = UnrecoverableError("job started more than allowable limit")
             await self._ended(job, error, ran=False)
         elif found is None:
@@ -139,7 +139,7 @@ class JobRunner:
         try:
             call = self._next_iteration(engine.keys, job.id, job.fields, _now_ms())
             if call is not None:
-                await engine.run_call(call)
+                await engine.link.run_call(call)
         except Exception as error:
             if isinstance(error, UsageError) and not await self._is_registered(job):
                 # Its scheduler is gone, or goes on with another job.
@@ -154,7 +154,7 @@ class JobRunner:
     async def _is_registered(self, job: Job) -> bool:
         """Whether its scheduler would end with this job."""
         scheduler = job.scheduler or ""
-        score = await self._engine.command(*working.registration(self._engine.keys, scheduler))
+        score = await self._engine.link.command(*working.registration(self._engine.keys, scheduler))
         return job.id == f"repeat:{scheduler}:{to_int(score)}"
 
     # Its end
@@ -178,7 +178,7 @@ class JobRunner:
             case asyncio.CancelledError() if self._is_ending:
                 await self._give_back(job)
             case RateLimited():
-                await engine.command(*working.stop_queue(engine.keys, _ms(error.delay_s)))
+                await engine.link.command(*working.stop_queue(engine.keys, _ms(error.delay_s)))
                 engine.hold_fetching(error.delay_s)
                 await self._give_back(job)
             case RetryLater(counted=False) if error.delay_s <= 0:
@@ -191,11 +191,8 @@ class JobRunner:
                 await self._fail_or_retry(job, error, ran=ran)
 
     async def _wait_for_children(self, job: Job) -> None:
-        engine = self._engine
-        resent = engine.resent
-        code = await engine.run_call(
-            working.wait_children(engine.keys, job.id, job.token, _now_ms())
-        )
+        call = working.wait_children(self._engine.keys, job.id, job.token, _now_ms())
+        code, was_away = await self._engine.link.run_call_noting_retries(call)
         if code == 1:
             # None is pending any more: it can go on.
             await self._give_back(job)
@@ -203,7 +200,7 @@ class JobRunner:
             text = f"cannot go on: {working.CODE_TEXTS[code]}"
             await self._fail_or_retry(job, UnrecoverableError(text), ran=True)
         else:
-            self._check(job, code, resent)
+            self._report_refusal(job, code, was_away=was_away)
 
     async def _fail_or_retry(self, job: Job, error: BaseException, *, ran: bool) -> None:
         engine = self._engine
@@ -227,8 +224,7 @@ class JobRunner:
             keep=job.policy.keep_failed or engine.options.keep_failed,
             metrics_minutes=engine.options.metrics_minutes,
         )  # fmt: skip
-        resent = engine.resent
-        self._check(job, await engine.run_call(call), resent)
+        await self._run_last_call(job, call)
 
     def _delay_before_retry(self, job: Job, error: BaseException) -> float | None:
         """In seconds; None when it has failed for good."""
@@ -237,7 +233,7 @@ class JobRunner:
             return None
         if job.attempts_made + 1 >= job.policy.attempts:
             return None
-        if self._most_starts is not None and job.attempts_started >= self._most_starts:
+        if self._max_starts is not None and job.attempts_started >= self._max_starts:
             return None
         if isinstance(error, RetryLater):
             return error.delay_s
@@ -259,25 +255,27 @@ class JobRunner:
             engine.keys, job.id, job.token, _now_ms(),
             delay_ms=_ms(delay_s), counted=counted, lifo=job.policy.lifo, **failure,
         )  # fmt: skip
-        resent = engine.resent
-        self._check(job, await engine.run_call(call), resent)
+        await self._run_last_call(job, call)
 
     async def _give_back(self, job: Job) -> None:
         engine = self._engine
-        resent = engine.resent
-        _, codes = await engine.run_call(working.give_back(engine.keys, [(job.id, job.token)]))
-        self._check(job, codes[0], resent)
+        call = working.give_back(engine.keys, [(job.id, job.token)])
+        (_, codes), was_away = await engine.link.run_call_noting_retries(call)
+        self._report_refusal(job, codes[0], was_away=was_away)
 
-    def _check(self, job: Job, code: int | str, resent: int) -> None:
-        """Report an end that Redis did not take; ``resent``: the engine's before the call."""
-        engine = self._engine
-        if code in {working.MISSING, working.NO_LOCK, working.OTHER_LOCK} and (
-            engine.resent != resent
-        ):
-            engine.log.info("its end was stored before, or its lock has run out", job=job.id)
+    async def _run_last_call(self, job: Job, call: ScriptCall) -> None:
+        code, was_away = await self._engine.link.run_call_noting_retries(call)
+        self._report_refusal(job, code, was_away=was_away)
+
+    def _report_refusal(self, job: Job, code: int | str, *, was_away: bool) -> None:
+        """Log that Redis did not store a job's end, if it did not."""
+        log = self._engine.log
+        is_no_longer_ours = code in {working.MISSING, working.NO_LOCK, working.OTHER_LOCK}
+        if is_no_longer_ours and was_away:
+            log.info("its end was stored before, or its lock has run out", job=job.id)
         elif code != 0:
             why = working.why_not(code)
-            engine.log.error("job's end not stored", job=job.id, name=job.name, why=why)
+            log.error("job's end not stored", job=job.id, name=job.name, why=why)
 
 
 def describe(error: BaseException) -> str:

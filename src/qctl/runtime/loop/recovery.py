@@ -1,0 +1,140 @@
+"""After a step went wrong: reconnect, and lose nothing that happened in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+
+from qctl.connection import slot_moves
+from qctl.errors import QctlError, ReplyError, UnreachableError
+from qctl.runtime.job.job import Job
+from qctl.runtime.logs import Log
+from qctl.runtime.loop.connection import (
+    MAX_RECONNECT_PAUSE_S,
+    MIN_RECONNECT_PAUSE_S,
+    AsyncConnection,
+    reconnect_pauses,
+)
+from qctl.wire.keys import QueueKeys
+from qctl.wire.replies import value_or
+from qctl.wire.scripts import source
+from qctl.wire.write import worker_calls as working
+
+
+class Recovery:
+    """Brings an engine's connection back.
+
+    When a connection breaks, or a step ends in an error, it is unknown how much of the steps in
+    flight Redis has done. It may have settled their jobs, which then cannot be settled again. And
+    it may have fetched jobs for us of which we never heard: those are active under a token of ours,
+    nobody runs them, and they are given back here.
+
+    Args:
+        owner: what all lock tokens of the engine begin with, up to a colon.
+        in_hand: the engine's jobs, by id.
+        on_recovered: called when Redis takes steps again.
+    """
+
+    def __init__(
+        self,
+        keys: QueueKeys,
+        connection: AsyncConnection,
+        log: Log,
+        *,
+        owner: str,
+        in_hand: dict[str, Job],
+        on_recovered: Callable[[], None],
+    ) -> None:
+        self._keys = keys
+        self._connection = connection
+        self._log = log
+        self._owner = owner
+        self._in_hand = in_hand
+        self._on_recovered = on_recovered
+        # Ids of jobs that Redis may have settled without us getting the reply.
+        self._maybe_settled: set[str] = set()
+        self._may_have_fetched = False
+        self._refusals = 0
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        # While it is, no step may be sent: the jobs it fetched would look like those of a lost
+        # reply.
+        self.is_under_way = False
+
+    def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:
+        """Recover from a step that failed, or from a connection that broke between steps.
+
+        Args:
+            jobs: those that the step was to settle.
+            error: the step's; None when there was no step.
+        """
+        is_refusal = slot_moves.is_refusal(error)
+        if error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
+            if not is_refusal:
+                self._maybe_settled.update(job.id for job in jobs)
+                self._may_have_fetched = True
+            if not isinstance(error, UnreachableError):
+                if not self._refusals:
+                    log = self._log.warning if is_refusal else self._log.error
+                    log("Redis refuses the worker's steps", why=str(error))
+                self._refusals += 1
+        if not self.is_under_way and not self._is_closed:
+            self.is_under_way = True
+            self._task = asyncio.get_running_loop().create_task(self._recover())
+
+    def succeeded(self, batch: Sequence[tuple[Job, str]]) -> None:
+        """Note that a step went well that was to settle ``batch``."""
+        if self._maybe_settled:
+            self._maybe_settled.difference_update(job.id for job, _ in batch)
+        self._refusals = 0
+
+    def has_settled(self, job: Job, code: int | str) -> bool:
+        """Whether a job cannot be settled because a step before, whose reply was lost, did it."""
+        return job.id in self._maybe_settled and code in {working.MISSING, working.NO_LOCK}
+
+    async def close(self) -> None:
+        """Give up, for good."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _recover(self) -> None:
+        if self._refusals:
+            # Out of memory, a replica, a key of a wrong type: to hurry does not help.
+            pause_s = MIN_RECONNECT_PAUSE_S * 2 ** min(self._refusals, 10)
+            await asyncio.sleep(min(pause_s, MAX_RECONNECT_PAUSE_S))
+        is_away = False
+        for pause_s in reconnect_pauses():
+            try:
+                await self._connection.call("SCRIPT", "LOAD", source("work"))
+                if self._may_have_fetched:
+                    await self._return_unknown_jobs({job.token for job in self._in_hand.values()})
+                    self._may_have_fetched = False
+                break
+            except QctlError as error:
+                if not is_away:
+                    is_away = True
+                    self._log.warning("Redis is away", why=error.why or error.what)
+            await asyncio.sleep(pause_s)
+        if is_away:
+            self._log.info("Redis is back")
+        self.is_under_way = False
+        self._on_recovered()
+
+    async def _return_unknown_jobs(self, known: Collection[str]) -> None:
+        """Give back what is active under a token of ours that is not among ``known``."""
+        keys, connection = self._keys, self._connection
+        ids = await connection.call("LRANGE", keys("active"), 0, -1)
+        tokens = await connection.pipeline([("GET", keys.lock(job_id)) for job_id in ids])
+        unknown = [
+            (job_id, token)
+            for job_id, reply in zip(ids, tokens, strict=True)
+            if (token := value_or(reply, None) or "").startswith(f"{self._owner}:")
+            and token not in known
+        ]
+        if unknown:
+            self._log.warning("giving back jobs of a lost reply", count=len(unknown))
+        for start in range(0, len(unknown), working.MAX_BATCH):
+            chunk = unknown[start : start + working.MAX_BATCH]
+            await connection.run_call(working.give_back(keys, chunk))
