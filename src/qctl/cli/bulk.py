@@ -208,14 +208,15 @@ def parse_filter(
     Raises:
         UsageError: a value is not understood.
     """
-    from qctl.ops.jobs.where import Filter, parse_since, parse_where  # noqa: PLC0415
+    from qctl.ops.jobs.where import Filter, parse_where  # noqa: PLC0415
+    from qctl.ops.times import parse_time  # noqa: PLC0415
 
     return Filter(
         ids=frozenset(ids or ()),
         name=name,
         where=parse_where(where) if where is not None else None,
-        since=parse_since(since) if since is not None else None,
-        until=parse_since(until, flag="--until") if until is not None else None,
+        since=parse_time(since) if since is not None else None,
+        until=parse_time(until, flag="--until") if until is not None else None,
     )
 
 

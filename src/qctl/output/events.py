@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qctl.ops.follow.events import EventPage, QueueEvent
+from qctl.ops.times import utc_datetime
 from qctl.output.console import styled
 from qctl.output.text import count, counted, duration, shortened, visible
 
@@ -114,13 +115,10 @@ def _said(event: QueueEvent) -> str:
 
 
 def _until(event: QueueEvent, due_ms: Any) -> str:
-    if not isinstance(due_ms, int) or event.happened_at is None:
+    due = utc_datetime(due_ms) if isinstance(due_ms, int) else None
+    if due is None or event.happened_at is None:
         return f"until {due_ms}"
     wait_s = due_ms / 1000 - event.happened_at.timestamp()
-    try:
-        due = datetime.fromtimestamp(due_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"until {due_ms}"
     day = "" if due.date() == event.happened_at.date() else f"{due:%Y-%m-%d} "
     return f"for {duration(max(wait_s, 0))}, until {day}{due:%H:%M:%S}Z"
 

@@ -25,22 +25,28 @@ def scheduled(impact: Impact) -> Aspect:
     if not impact.schedules:
         return Aspect("Scheduled", "unknown" if unread else "none", unread)
     late = [row for row in impact.schedules if row.runs_late_s is not None]
-    overdue = [row for row in impact.schedules if row.next_at < impact.asked_at - _OVERDUE]
+    overdue = [
+        row for row in impact.schedules if row.next_at and row.next_at < impact.asked_at - _OVERDUE
+    ]
+    unknown = sum(row.next_at is None for row in impact.schedules)
     skipped = sum(row.skipped or 0 for row in late)
     notes = []
     if overdue:
         notes.append("overdue: the job waits for a worker, what is due meanwhile is skipped")
     if not late:
-        text = f"{len(overdue):,} overdue" if overdue else "none missed"
+        text = "none missed"
+        if overdue or unknown:
+            text = f"{len(overdue):,} overdue" if overdue else f"{unknown:,} unknown"
         notes.append(f"if it is away for {away}")
     else:
-        least = "at least " if any(row.skipped is None for row in late) else ""
+        least = "at least " if any(row.skipped is None for row in impact.schedules) else ""
         text = f"{len(late):,} late, {least}{skipped:,} skipped"
         notes.append(f"if it is away for {away}; BullMQ makes up for one, the others never run")
     for row in (late or overdue or impact.schedules)[:_MOST_ROWS]:
         how = f"cron {visible(row.pattern, 30)}" if row.pattern else _every(row.every_ms)
-        text_of = f"{visible(row.id, 30)} ({how}): next due {when(row.next_at, impact.asked_at)}"
-        if row.skipped is None:
+        due = "unknown" if row.next_at is None else when(row.next_at, impact.asked_at)
+        text_of = f"{visible(row.id, 30)} ({how}): next due {due}"
+        if row.skipped is None and row.next_at is not None:
             text_of += "; its pattern is not understood"
         elif row.skipped:
             text_of += f"; {row.skipped:,} skipped"

@@ -281,6 +281,13 @@ def test_iterations_are_skipped_only_where_nobody_else_is(store: Client, apps: A
     assert (told.skipped, told.runs_late_s) == (0, None)
 
 
+def test_a_schedule_whose_time_is_unknown(store: Client, apps: Apps) -> None:
+    scheduler(store, 10_000, now_ms() + 60_000)
+    store.call("ZADD", Q("repeat"), "+inf", "sync")
+    (told,) = ask(store, "q", away_s=95).schedules or ()
+    assert (told.next_at, told.runs_late_s, told.skipped) == (None, None, None)
+
+
 # What is missing or broken
 
 

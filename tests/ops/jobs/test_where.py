@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from qctl.errors import UsageError
 from qctl.ops.jobs.model import Job
-from qctl.ops.jobs.where import FIELDS, parse_since, parse_where
+from qctl.ops.jobs.where import FIELDS, parse_where
 
 JOB = Job(
     id="12",
@@ -217,43 +215,6 @@ def test_any_data_can_be_compared(data: Any, op: str, value: str) -> None:
     except UsageError:
         return
     assert test(Job(id="1", name="n", state="failed", data={"a": data})) in {True, False}
-
-
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("text", "ago"),
-    [
-        ("30s", timedelta(seconds=30)),
-        ("10m", timedelta(minutes=10)),
-        ("2h", timedelta(hours=2)),
-        ("1.5h", timedelta(minutes=90)),
-        (" 3d ", timedelta(days=3)),
-        ("0s", timedelta()),
-        ("2026-01-31T11:00:00Z", timedelta(hours=1)),
-        ("2026-01-31T11:00:00+01:00", timedelta(hours=2)),
-    ],
-)
-def test_since(text: str, ago: timedelta) -> None:
-    assert parse_since(text, NOW) == NOW - ago
-
-
-def test_since_without_an_offset_is_local_time() -> None:
-    naive = datetime(2026, 1, 31, 11)
-    assert parse_since("2026-01-31T11:00", NOW) == naive.astimezone(UTC)
-
-
-@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "10x", "999999999d", "yesterday", "٣d"])
-def test_since_refuses_the_rest(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_since(text, NOW)
-
-
-@given(st.text(max_size=12) | st.from_regex(r"[0-9.]{0,12}[smhd]"))
-def test_since_never_crashes(text: str) -> None:
-    with contextlib.suppress(UsageError):
-        assert parse_since(text, NOW).tzinfo is not None
 
 
 @pytest.mark.parametrize("typed", ["1", "01", "1.0", "1e0", "true", "false"])

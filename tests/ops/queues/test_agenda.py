@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.queues.agenda import MOST_SLOTS, ScheduleImpact, later_slots, moment, schedule_impacts
+from qctl.ops.queues.agenda import MOST_SLOTS, ScheduleImpact, later_slots, schedule_impacts
 from qctl.wire.read.lists import DELAY_FACTOR
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
@@ -66,8 +66,9 @@ def test_slots_are_bounded() -> None:
     assert [*later_slots(replace(EVERY, every_ms=None), NOW, NOW + MINUTE)] == []
 
 
-def test_an_absurd_time_is_a_date_all_the_same() -> None:
-    assert moment(10**18).year == 9999
+def test_a_score_that_is_not_a_time_is_unknown() -> None:
+    unknown = away(replace(EVERY, next_ms=None), 60)
+    assert (unknown.next_at, unknown.runs_late_s, unknown.skipped) == (None, None, None)
 
 
 def test_what_redis_has(store: Client) -> None:

@@ -85,6 +85,18 @@ def test_what_a_scheduler_is(store: Client) -> None:
     )
 
 
+def test_a_score_that_is_not_a_time_is_not_1970(store: Client) -> None:
+    for scheduler_id in ("s", "t"):
+        make(store, scheduler_id, HOURLY)
+    store.call("ZADD", Q("repeat"), "inf", "s")
+    found = one(store)
+    assert (found.state, found.next_at, found.skipped, found.upcoming_at) == (
+        *("unknown", None, None),
+        (),
+    )
+    assert [*listed(store)] == ["t", "s"]
+
+
 def test_due_times_end_with_the_limit_or_the_end(store: Client) -> None:
     make(store, "s", Rule(every=60, limit=3))
     at(store, "s", now_ms() + 1000)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from qctl.durations import duration
 from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
-from qctl.ops.queues.status import moment
+from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 
 # Finished jobs from which on it matters whether their number has a bound.
@@ -73,7 +73,7 @@ def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
             "count": count,
             "jobs_looked_at": kept.looked_at,
             "per_day": kept.last_day,
-            "oldest_at": None if kept.oldest_ms is None else moment(kept.oldest_ms),
+            "oldest_at": utc_datetime(kept.oldest_ms),
         },
         remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see it",
     )

@@ -20,7 +20,7 @@ from qctl.ops.doctor.look import Look
 from qctl.ops.jobs.estimate import Durations, quantile, read_durations
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.queues import advice
-from qctl.ops.queues.status import moment
+from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import RECENT_SAMPLE
 
@@ -145,7 +145,7 @@ def _restart_evidence(hit: Sequence[PastRestart], stalled: Stalled) -> dict[str,
                 (each.queue, job_id) for each in hit for job_id in each.interrupted
             )
         ][:EXAMPLES],
-        "restarted_at": moment(hit[0].at_ms),
+        "restarted_at": utc_datetime(hit[0].at_ms),
         "stop_signal": hit[0].process.stop_signal,
         "kill_timeout_ms": hit[0].process.kill_timeout_ms,
     }

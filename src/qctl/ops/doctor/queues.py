@@ -11,8 +11,8 @@ from qctl.ops.processes.suggest import quoted
 from qctl.ops.queues import advice
 from qctl.ops.queues.advice import jobs
 from qctl.ops.queues.resumers import habit
-from qctl.ops.queues.status import moment
 from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
+from qctl.ops.times import utc_datetime
 from qctl.wire.checks.key_types import WrongKey, wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
@@ -105,7 +105,7 @@ def paused(look: Look) -> Iterator[Finding]:
         elif snapshot.paused:
             times = (e.at_ms for e in events[snapshot.keys] if e.name == "paused")
             at_ms = next(times, None)
-        paused_at = None if at_ms is None else moment(at_ms)
+        paused_at = utc_datetime(at_ms)
         at_work = snapshot.lease is not None
         text = note.text
         if paused_at and not at_work:
@@ -143,7 +143,7 @@ def resumes_at_start(look: Look) -> Iterator[Finding]:
             severity="warning",
             subject=queue(resumer.queue),
             what=f"{habit(resumer)}: every start of that app ends a pause",
-            evidence={"target": resumer.target, "seen_at": moment(resumer.at_ms)},
+            evidence={"target": resumer.target, "seen_at": utc_datetime(resumer.at_ms)},
             remedy="take the call of resume() out of the start of the app",
         )
 

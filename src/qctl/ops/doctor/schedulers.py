@@ -43,13 +43,14 @@ def overdue_schedulers(look: Look) -> Iterator[Finding | Scope]:
     registrations, scope = _registrations(look)
     latest_ms = look.now_ms - OVERDUE_S * 1000
     for each in registrations:
-        is_late = each.pending and each.fields and each.next_ms <= latest_ms
+        is_late = each.next_ms is not None and each.next_ms <= latest_ms
+        is_late &= bool(each.pending and each.fields)
         if is_late and each.following_ms() <= look.now_ms and not each.has_ended(look.now_ms):
             late.setdefault(each.keys, []).append(each)
     for keys, found in late.items():
         shown = found[:EXAMPLES]
         skipped = {each.id: each.skipped(look.now_ms, MOST_SKIPPED) for each in shown}
-        worst = max(look.now_ms - each.next_ms for each in found)
+        worst = max(look.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
         runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"
         yield Finding(

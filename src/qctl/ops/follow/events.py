@@ -11,8 +11,7 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
-from qctl.ops.jobs.where import parse_since
-from qctl.ops.queues.status import moment
+from qctl.ops.times import parse_time, utc_datetime
 from qctl.similar import similar_names
 from qctl.wire.events import (
     WINDOW,
@@ -141,7 +140,7 @@ def start_of(client: Client, since: str) -> str:
     """
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
         ms, sequence = _order(since)
-        if moment(ms) is None or sequence > _LAST_NUMBER:
+        if utc_datetime(ms) is None or sequence > _LAST_NUMBER:
             raise UsageError(
                 f"--since {since!r} is no event's id",
                 why="an id begins with when the event happened, in milliseconds since 1970",
@@ -156,7 +155,7 @@ def start_of(client: Client, since: str) -> str:
         if is_outage(error):
             raise
         now = datetime.now(UTC)
-    return _just_before((parse_since(since, now) - _EPOCH) // timedelta(milliseconds=1))
+    return _just_before((parse_time(since, now) - _EPOCH) // timedelta(milliseconds=1))
 
 
 def _just_before(epoch_ms: int) -> str:
@@ -165,7 +164,7 @@ def _just_before(epoch_ms: int) -> str:
 
 def moment_of(event_id: str | None) -> datetime | None:
     """When the event with this id happened."""
-    return None if event_id is None else moment(_order(event_id)[0])
+    return None if event_id is None else utc_datetime(_order(event_id)[0])
 
 
 def recent_events(
@@ -292,4 +291,5 @@ def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
             fields[name] = text if value is None else value
         else:
             fields[name] = text
-    return QueueEvent(event.id, keys.name, moment(event.at_ms), event.name, event.job_id, fields)
+    happened_at = utc_datetime(event.at_ms)
+    return QueueEvent(event.id, keys.name, happened_at, event.name, event.job_id, fields)

@@ -35,9 +35,10 @@ from qctl.ops.jobs.estimate import (
     usual_runtimes,
 )
 from qctl.ops.processes.past_restarts import LastRestart, past_restarts, told
-from qctl.ops.queues.agenda import ScheduleImpact, moment, schedule_impacts, unread_schedules
+from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_schedules
 from qctl.ops.queues.find import Queues
 from qctl.ops.queues.resumers import ends_pauses
+from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
@@ -194,7 +195,7 @@ class _Look:
         is_timed = kill_after_s is not None
         is_gapless = kill_after_s == math.inf
         return Impact(
-            asked_at=moment(self._now_ms),
+            asked_at=from_epoch_ms(self._now_ms),
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
             processes=process_plans(target, scope.connections),
@@ -235,7 +236,7 @@ class _Look:
                 downtime=times,
                 data=data,
                 is_gapless=is_gapless,
-                now=moment(int(time.time() * 1000) + self._behind_ms),
+                now=from_epoch_ms(int(time.time() * 1000) + self._behind_ms),
                 prefix=self._settings.prefix,
                 address=self._address,
             ),

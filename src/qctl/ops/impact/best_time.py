@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from qctl.errors import UsageError
-from qctl.ops.queues.agenda import MOST_SLOTS, later_slots, moment
+from qctl.ops.queues.agenda import MOST_SLOTS, later_slots
+from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.wire.read.throughput import Throughput
 from qctl.wire.schedulers.agenda import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler
@@ -145,13 +146,13 @@ def best_time(
             History(
                 t.keys.name,
                 t.source,
-                None if t.since_ms is None else moment(t.since_ms),
+                utc_datetime(t.since_ms),
                 sum(t.jobs.values()),
             )
             for t in found
         ),
-        from_at=moment(hours[0]) if hours else None,
-        to_at=moment(hours[-1] + HOUR_MS) if hours else None,
+        from_at=from_epoch_ms(hours[0]) if hours else None,
+        to_at=from_epoch_ms(hours[-1] + HOUR_MS) if hours else None,
         hours=len(hours),
         jobs=jobs,
         jobs_by_hour=by_hour,
@@ -210,7 +211,7 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
         from_hour=start % 24,
         to_hour=(start + length) % 24,
         jobs_per_hour=round(sum(values) / len(values), 1),
-        next_at=moment(_next(start, length, size, now_ms, local)),
+        next_at=from_epoch_ms(_next(start, length, size, now_ms, local)),
     )
 
 
@@ -245,8 +246,8 @@ def _gaps(
         return []
     for start, end in [*busy, (until_ms, until_ms)]:
         if start > free_ms:
-            length_s = (start - free_ms) / 1000
-            gaps.append(Gap(moment(free_ms), moment(start), length_s, free_ms == now_ms))
+            from_at, to_at = from_epoch_ms(free_ms), from_epoch_ms(start)
+            gaps.append(Gap(from_at, to_at, (start - free_ms) / 1000, free_ms == now_ms))
         free_ms = max(free_ms, end)
     return gaps
 
@@ -272,7 +273,7 @@ def _busy(
 def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
     """Its times from now on; the pending one counts, however late it is."""
     first = scheduler.next_ms
-    if first >= until_ms:
+    if first is None or first >= until_ms:
         return
     if first >= now_ms:
         yield first

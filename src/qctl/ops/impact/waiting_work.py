@@ -9,7 +9,7 @@ from datetime import datetime
 
 from qctl.connection.address import Client
 from qctl.ops.impact.scope import Scope
-from qctl.ops.queues.agenda import moment
+from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
@@ -72,7 +72,7 @@ def queues_beside(
                 workers=own,
                 # Without one of its own, the target's may be among those seen, behind a proxy.
                 other_workers=all_of[keys.name] - own if own else None,
-                next_due_at=None if due_ms is None else moment(due_ms),
+                next_due_at=utc_datetime(due_ms),
             )
         )
     return tuple(found)

@@ -13,7 +13,8 @@ from qctl.durations import duration_s, parse_duration_s
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import find_queues, require_bullmq
-from qctl.ops.queues.status import count_workers, moment
+from qctl.ops.queues.status import count_workers
+from qctl.ops.times import utc_datetime
 from qctl.wire import scripts
 from qctl.wire.encoding import duration_ms, parse_backoff
 from qctl.wire.keys import QueueKeys
@@ -77,11 +78,11 @@ def add_job(
     keys = QueueKeys(prefix, queue)
     now_ms = time.time_ns() // 1_000_000
     delay_ms = 0 if job.delay is None else duration_ms(job.delay, "delay")
-    due_at = moment(now_ms + delay_ms)
+    due_at = utc_datetime(now_ms + delay_ms)
     if due_at is None:
         raise UsageError(
             "the delay is too long",
-            why="the job would be due after the year 9999, which no date can tell",
+            why="the job would be due after the year 9999",
         )
     calls = add_calls(keys, [job], now_ms)
     if dry_run:
@@ -96,7 +97,7 @@ def add_job(
     if outcome != "added" and job_id is not None:
         there = lists.locate(client, keys, job_id)
         state = there.state
-        due_at = None if there.due_ms is None else moment(there.due_ms)
+        due_at = utc_datetime(there.due_ms)
     return AddReport(
         queue=queue,
         id=job_id,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from qctl.connection.address import Client
@@ -17,6 +16,7 @@ from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.jobs.model import FINISHED, STATES, Children, HeldBy, Job, JobDetail, JobList, Parent
 from qctl.ops.jobs.where import Filter
 from qctl.ops.processes.suggest import command
+from qctl.ops.times import utc_datetime
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read import heartbeats, lists
@@ -140,18 +140,18 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
     due = lists.due_ms(entry.score) if state == "delayed" and entry.score is not None else None
     if found is None:
         # The score of a finished job is when it finished; that much is still known.
-        finished = _at(entry.score) if state in FINISHED else None
+        finished = utc_datetime(entry.score) if state in FINISHED else None
         return Job(
             id=entry.id,
             name=None,
             state=state,
-            due_at=_at(due),
+            due_at=utc_datetime(due),
             finished_at=finished,
             missing=True,
         )
     return Job(
         lock_ttl_ms=found.lock_ttl_ms,
-        due_at=_at(due),
+        due_at=utc_datetime(due),
         **_common(found.record, state, now_ms),
     )
 
@@ -169,9 +169,9 @@ def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
         "attempts_max": record.attempts_max,
         "stalled_count": record.stalled_count,
         "worker": record.worker,
-        "added_at": _at(record.timestamp_ms),
-        "started_at": _at(record.processed_on_ms),
-        "finished_at": _at(record.finished_on_ms),
+        "added_at": utc_datetime(record.timestamp_ms),
+        "started_at": utc_datetime(record.processed_on_ms),
+        "finished_at": utc_datetime(record.finished_on_ms),
         "runtime_s": _runtime_s(record, state, now_ms),
         "failed_reason": record.failed_reason,
         "progress": record.progress,
@@ -188,15 +188,6 @@ def _runtime_s(record: JobRecord, state: str, now_ms: float) -> float | None:
         return None
     # Workers and qctl may run on hosts whose clocks differ.
     return round(max(end - started, 0) / 1000, 3)
-
-
-def _at(epoch_ms: float | None) -> datetime | None:
-    if epoch_ms is None:
-        return None
-    try:
-        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
@@ -219,7 +210,7 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
         **_common(record, state, time.time() * 1000),
         queue=keys.name,
         lock_ttl_ms=where.lock_ttl_ms,
-        due_at=_at(where.due_ms),
+        due_at=utc_datetime(where.due_ms),
         data_is_json=record.data_is_json,
         delay_ms=record.delay_ms,
         returnvalue=record.returnvalue,

@@ -1,4 +1,4 @@
-"""Choosing jobs: the language of ``--where``, and ``--since``.
+"""Choosing jobs: the language of ``--where``.
 
 .. code-block:: text
 
@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from qctl.errors import UsageError
@@ -62,8 +62,6 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _WORDS = {"true": True, "false": False, "null": None}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,25 +357,3 @@ def _ordered(actual: Any, op: str, wanted: _Value) -> bool:
             return bool(actual > value)
         case _:
             return bool(actual >= value)
-
-
-def parse_since(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
-    """The moment that ``flag`` names: ``30s``, ``10m``, ``2h``, ``3d`` ago, or an ISO time.
-
-    A time without an offset is local time.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    now = now or datetime.now(UTC)
-    duration = _DURATION.fullmatch(text.strip())
-    try:
-        if duration:
-            return now - timedelta(seconds=float(duration[1]) * _SECONDS[duration[2]])
-        return datetime.fromisoformat(text.strip()).astimezone(UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(
-            f"{flag} {text!r} is not a time",
-            why="it is a duration such as 30s, 10m, 2h or 3d, or an ISO time",
-            hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
-        ) from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from qctl.connection.address import Client
+from qctl.ops.times import utc_datetime
 from qctl.wire.events import Event, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.stream_starts import has_missed, read_stream_starts
@@ -126,12 +127,4 @@ def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool) -> Rates
 
 def _failure(keys: QueueKeys, event: Event) -> Failure:
     reason = event.fields.get("failedReason", "")
-    return Failure(keys.name, event.job_id or "?", reason, failure_at(event.at_ms))
-
-
-def failure_at(at_ms: int) -> datetime | None:
-    """Epoch milliseconds as a time; None for what cannot be one."""
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+    return Failure(keys.name, event.job_id or "?", reason, utc_datetime(event.at_ms))

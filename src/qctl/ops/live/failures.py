@@ -11,7 +11,8 @@ import time
 from collections.abc import Collection, Sequence
 
 from qctl.connection.address import Client
-from qctl.ops.live.events import Failure, failure_at
+from qctl.ops.live.events import Failure
+from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.failed import failed_since
 
@@ -50,4 +51,4 @@ class OtherFailures:
         jobs = failed_since(client, since_ms, _MOST_OF_A_QUEUE)
         for job in jobs:
             self._since_ms[job.keys.name] = job.at_ms
-        return [Failure(job.keys.name, job.id, job.reason, failure_at(job.at_ms)) for job in jobs]
+        return [Failure(job.keys.name, job.id, job.reason, utc_datetime(job.at_ms)) for job in jobs]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from qctl.errors import UsageError
+from qctl.ops.times import utc_datetime
 from qctl.wire.schedulers.agenda import Agenda
 from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.schedulers.scheduling import Scheduler
@@ -21,10 +22,10 @@ class ScheduleImpact:
 
     Args:
         pattern: of cron; None for one with an interval.
-        next_at: when its pending job is due, or was.
+        next_at: when its pending job is due, or was; None where its score is not a time.
         runs_late_s: how late that job runs; None when it is due after the absence.
         skipped: slots that pass without a job: BullMQ makes the next one only when a worker takes
-            the pending one. None when its pattern is not understood.
+            the pending one. None when its pattern or that time is not understood.
     """
 
     queue: str
@@ -32,7 +33,7 @@ class ScheduleImpact:
     name: str
     pattern: str | None
     every_ms: int | None
-    next_at: datetime
+    next_at: datetime | None
     runs_late_s: float | None
     skipped: int | None
 
@@ -47,7 +48,7 @@ def schedule_impacts(
         for scheduler in agenda.schedulers
         if not _is_over(scheduler, now_ms)
     ]
-    return tuple(sorted(found, key=lambda impact: impact.next_at))
+    return tuple(sorted(found, key=lambda impact: (impact.next_at is None, impact.next_at)))
 
 
 def unread_schedules(agendas: Sequence[Agenda]) -> int:
@@ -56,12 +57,13 @@ def unread_schedules(agendas: Sequence[Agenda]) -> int:
 
 
 def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> ScheduleImpact:
-    is_late = now_ms <= scheduler.next_ms < back_ms
-    skipped: int | None = 0
-    if is_late:
+    due_ms = scheduler.next_ms
+    skipped: int | None = None if due_ms is None else 0
+    late_s = None
+    if due_ms is not None and now_ms <= due_ms < back_ms:
+        late_s = (back_ms - due_ms) / 1000
         try:
-            slots = later_slots(scheduler, scheduler.next_ms, back_ms)
-            skipped = sum(1 for _ in slots)
+            skipped = sum(1 for _ in later_slots(scheduler, due_ms, back_ms))
         except UsageError:
             skipped = None
     return ScheduleImpact(
@@ -70,8 +72,8 @@ def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> Sche
         name=scheduler.name,
         pattern=scheduler.cron,
         every_ms=scheduler.every_ms,
-        next_at=moment(scheduler.next_ms),
-        runs_late_s=(back_ms - scheduler.next_ms) / 1000 if is_late else None,
+        next_at=utc_datetime(due_ms),
+        runs_late_s=late_s,
         skipped=skipped,
     )
 
@@ -100,12 +102,4 @@ def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
     """Whether it makes no more jobs: its record stays (wire format 6.1)."""
     ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
     spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
-    return (ended or spent) and scheduler.next_ms < now_ms
-
-
-def moment(epoch_ms: int) -> datetime:
-    """A time in epoch milliseconds, however absurd, as a date."""
-    try:
-        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return datetime.max.replace(tzinfo=UTC)
+    return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qctl.connection.address import Client
-from qctl.ops.queues.agenda import moment
+from qctl.ops.times import utc_datetime
 from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.read.snapshot import QueueSnapshot
 
 
 def habit(resumer: Resumer) -> str:
     """``pm2:app resumes it when it starts``, and when that was seen; ``it`` is the queue."""
-    seen_at = moment(resumer.at_ms)
+    seen_at = utc_datetime(resumer.at_ms)
     seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
     return f"{resumer.target} resumes it when it starts{seen}"
 

@@ -19,6 +19,7 @@ from qctl.errors import ReplyError, is_outage
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import Known, Memory, run_id, server_id
+from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
 from qctl.wire.read.info import INFO_REPLICATION, product, upstream
@@ -302,7 +303,7 @@ def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Que
         ),
         schedulers=queue.schedulers,
         workers=workers,
-        paused_at=moment(note.at_ms) if note and queue.paused else None,
+        paused_at=utc_datetime(note.at_ms) if note and queue.paused else None,
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,
         rate_limited_s=queue.rate_limited_ms / 1000 if queue.rate_limited_ms else None,
@@ -320,14 +321,6 @@ def _rate_limit(limit: RateLimit | None) -> RateLimitStatus | None:
         return None
     used = None if limit.is_manual else limit.used
     return RateLimitStatus(used, limit.maximum, limit.left_ms / 1000, limit.holds)
-
-
-def moment(epoch_ms: int) -> datetime | None:
-    """The time, aware; None for a number that is none."""
-    try:
-        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError, TypeError):
-        return None
 
 
 def _processes(

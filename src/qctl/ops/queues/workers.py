@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from qctl.config.settings import Settings
@@ -19,6 +19,7 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.names import Memory
 from qctl.ops.queues.status import managed_processes
+from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import WorkerClient, list_workers, why_untold
@@ -195,7 +196,7 @@ def _told(beat: Heartbeat, row: WorkerStatus) -> dict[str, Any]:
         "process": row.process or beat.process or None,
         "rss_bytes": beat.rss_bytes or row.rss_bytes,
         "host": beat.host,
-        "started_at": datetime.fromtimestamp(beat.started_ms / 1000, UTC),
+        "started_at": utc_datetime(beat.started_ms),
         "quiet": beat.quiet,
         "jobs_done": beat.completed + beat.failed,
     }

@@ -16,7 +16,7 @@ from qctl.connection.address import Client
 from qctl.errors import NotFoundError, QctlError
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
-from qctl.ops.queues.status import moment
+from qctl.ops.times import utc_datetime
 from qctl.similar import similar_names
 from qctl.wire.jobs import parse_job
 from qctl.wire.keys import QueueKeys
@@ -48,7 +48,7 @@ class Schedule:
             ``overdue``: the pending job was due 5 s ago, and nobody has taken it; ``ended``: its
             limit or end is reached; ``dead``: there is no pending job, so it never runs again;
             ``unknown``.
-        next_at: when the pending job is due, or was.
+        next_at: when the pending job is due, or was; None where its score is not a time.
         pending_id, pending_state: that job, and where it stands; None: nowhere.
         iterations: jobs made so far; None for a legacy one.
         limit: at most so many.
@@ -111,7 +111,7 @@ def list_schedules(
         if snapshot.schedulers
         for entry in read_registered(client, snapshot.keys)
     ]
-    found.sort(key=lambda schedule: (schedule.next_at or _EPOCH, schedule.queue, schedule.id))
+    found.sort(key=lambda each: (each.next_at is None, each.next_at or _EPOCH, each.queue, each.id))
     return ScheduleList(tuple(found)), queues
 
 
@@ -168,11 +168,16 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     has_ended = (
         (limit is not None and max(count or 0, scheduler.iterations if scheduler else 0) >= limit)
         or (end_ms is not None and now_ms > end_ms)
-        or (end_ms is not None and _is_beyond(entry.next_ms, every_ms, pattern, tz, end_ms))
+        or (
+            end_ms is not None
+            and entry.next_ms is not None
+            and _is_beyond(entry.next_ms, every_ms, pattern, tz, end_ms)
+        )
     )
     # An id without a hash is dropped by whoever comes upon it.
     place = pending.state if pending.fields or pending.state == "unknown" else None
-    state = _state(place, now_ms - entry.next_ms > PATIENCE_MS, has_ended)
+    is_late = entry.next_ms is not None and now_ms - entry.next_ms > PATIENCE_MS
+    state = _state(place, is_late, has_ended)
     return Schedule(
         queue=keys.name,
         id=entry.id,
@@ -183,15 +188,15 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         tz=tz,
         offset_ms=to_int(record.get("offset")) or 0,
         state=state,
-        next_at=moment(entry.next_ms),
+        next_at=utc_datetime(entry.next_ms),
         pending_id=pending.id,
         pending_state=pending.state,
         iterations=None if scheduler is None else scheduler.iterations,
         limit=limit,
         last_run_at=_last_run_at(pending.state, job.processed_on_ms, job.timestamp_ms, count),
         skipped=_skipped(state, entry.next_ms, every_ms, pattern, tz, now_ms),
-        start_at=_at(to_int(record.get("startDate") or repeat.get("startDate"))),
-        end_at=_at(end_ms),
+        start_at=utc_datetime(to_int(record.get("startDate") or repeat.get("startDate"))),
+        end_at=utc_datetime(end_ms),
         data=job.data if scheduler is None else scheduler.data,
         opts=scheduling.lasting_options(job.opts) if scheduler is None else scheduler.opts,
     )
@@ -220,15 +225,20 @@ def _last_run_at(
     state: str | None, processed_on_ms: int | None, made_ms: int | None, count: int | None
 ) -> datetime | None:
     if processed_on_ms is not None and state not in {"delayed", "waiting", "prioritized"}:
-        return _at(processed_on_ms)
+        return utc_datetime(processed_on_ms)
     # The pending job was made when the one before it was fetched.
-    return _at(made_ms) if count is not None and count > 1 else None
+    return utc_datetime(made_ms) if count is not None and count > 1 else None
 
 
 def _skipped(
-    state: str, next_ms: int, every_ms: int | None, pattern: str | None, tz: str | None, now_ms: int
+    state: str,
+    next_ms: int | None,
+    every_ms: int | None,
+    pattern: str | None,
+    tz: str | None,
+    now_ms: int,
 ) -> int | None:
-    if state != "overdue":
+    if state != "overdue" or next_ms is None:
         return 0 if state in {"ok", "running", "ended"} else None
     if every_ms:
         return min(max(now_ms - next_ms, 0) // every_ms, MOST_SKIPPED)
@@ -258,7 +268,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
     if schedule.limit is not None and schedule.iterations is not None:
         left = min(left, max(schedule.limit - schedule.iterations, 0) + 1)
     for _, due_ms in zip(range(left - 1), times, strict=False):
-        due = _at(due_ms)
+        due = utc_datetime(due_ms)
         if due is None or (schedule.end_at is not None and due > schedule.end_at):
             return
         yield due
@@ -281,10 +291,6 @@ def _parts_of_key(key: str) -> dict[str, str]:
     name, _, end, tz, suffix = key.split(":", 4)
     when = "every" if suffix.isdecimal() else "pattern"
     return {"name": name, "endDate": end, "tz": tz, when: suffix}
-
-
-def _at(epoch_ms: int | None) -> datetime | None:
-    return None if epoch_ms is None else moment(epoch_ms)
 
 
 def _now_ms() -> int:

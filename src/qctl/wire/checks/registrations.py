@@ -25,14 +25,14 @@ class Registration:
     """One member of ``repeat``.
 
     Args:
-        next_ms: the time of its pending job.
+        next_ms: the time of its pending job; None for a score that is not a time.
         fields: of its record.
-        pending: whether that job is still to run, or runs.
+        pending: whether that job is still to run, or runs; true where it cannot be looked up.
     """
 
     keys: QueueKeys
     id: str
-    next_ms: int
+    next_ms: int | None
     fields: Mapping[str, str]
     pending: bool
 
@@ -57,7 +57,7 @@ class Registration:
         end = to_int(self.fields.get("endDate"))
         if end is None:
             return False
-        return now_ms > end or (self.following_ms()) > end
+        return now_ms > end or (self.next_ms is not None and self.following_ms() > end)
 
     def following_ms(self, after_ms: int | None = None) -> int:
         """Its time after that of the pending job, or after another of its times.
@@ -66,6 +66,8 @@ class Registration:
         where there is no further one.
         """
         slot_ms = self.next_ms if after_ms is None else after_ms
+        if slot_ms is None:
+            return _NEVER_MS
         every = to_int(self.fields.get("every"))
         if every is not None:
             return slot_ms + every
@@ -78,8 +80,10 @@ class Registration:
 
     def skipped(self, now_ms: int, most: int) -> int | None:
         """How many of its times have passed since that of the pending job, ``most`` at most; None
-        where its pattern or time zone is not known here.
+        where that time, its pattern or its time zone is not known here.
         """
+        if self.next_ms is None:
+            return None
         every = to_int(self.fields.get("every"))
         if every is not None:
             return min(max(now_ms - self.next_ms, 0) // every, most) if every > 0 else None
@@ -125,7 +129,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
     lists = [("ZRANGE", keys("repeat"), 0, end, "WITHSCORES") for keys in queues]
     replies = client.pipeline(lists) if lists else []
     members = [
-        (keys, scheduler, to_int(score) or 0)
+        (keys, scheduler, to_int(score))
         for keys, reply in zip(queues, replies, strict=True)
         for scheduler, score in to_dict(value_or(reply, [])).items()
     ]
@@ -145,6 +149,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
         # In no set and there: it waits or runs, which a long list would have to be searched for.
         # Jobs of the oldest form of key have another id, which the record does not tell.
-        pending = (bool(exists) and not ended) or ("ic" not in record and ":" in scheduler)
+        is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
+        pending = (bool(exists) and not ended) or is_unknown
         found.append(Registration(keys, scheduler, next_ms, record, pending))
     return found

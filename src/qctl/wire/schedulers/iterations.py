@@ -47,14 +47,14 @@ class Registered:
     """An entry of ``repeat``.
 
     Args:
-        next_ms: when its pending job is due, or was.
+        next_ms: when its pending job is due, or was; None for a score that is not a time.
         scheduler: None for a legacy repeatable.
         record: the fields of its record; empty for those of very old versions.
         iteration_prefix: what the ids of its jobs begin with, up to the time.
     """
 
     id: str
-    next_ms: int
+    next_ms: int | None
     scheduler: Scheduler | None
     record: Mapping[str, str]
     iteration_prefix: str
@@ -91,14 +91,17 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
     # An id may be the name of another key.
     records = [value_or(reply, []) for reply in client.pipeline(commands)] if commands else []
     heads = [_iteration_prefix(sid, to_dict(r)) for sid, r in zip(scores, records, strict=True)]
-    times = [to_int(score) or 0 for score in scores.values()]
-    ids = [f"{head}{due}" for head, due in zip(heads, times, strict=True)]
+    ids = [
+        f"{head}{score if (due := to_int(score)) is None else due}"
+        for head, score in zip(heads, scores.values(), strict=True)
+    ]
     pending = _iterations(client, keys, ids)
-    for sid, due, record, head, iteration in zip(
-        scores, times, records, heads, pending, strict=True
+    for (sid, score), record, head, iteration in zip(
+        scores.items(), records, heads, pending, strict=True
     ):
-        found = schedulers([sid, str(due)], [record])
-        is_guess = head != _plain_prefix(sid)
+        found = schedulers([sid, score], [record])
+        due = to_int(score)
+        is_guess = head != _plain_prefix(sid) or due is None
         if is_guess and iteration.state is None and not iteration.fields:
             iteration = Iteration(iteration.id, "unknown", {})  # noqa: PLW2901
         yield Registered(sid, due, found[0] if found else None, to_dict(record), head, iteration)

@@ -70,14 +70,14 @@ class Scheduler:
     """A scheduler as Redis has it. Times are epoch milliseconds.
 
     Args:
-        next_ms: when its pending job is due, or was.
+        next_ms: when its pending job is due, or was; None for a score that is not a time.
         iterations: jobs made so far.
         opts: the jobs' options as stored.
     """
 
     id: str
     name: str
-    next_ms: int
+    next_ms: int | None
     iterations: int
     cron: str | None
     every_ms: int | None
@@ -271,7 +271,7 @@ def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]
             Scheduler(
                 id=scheduler_id,
                 name=fields.get("name", scheduler_id),
-                next_ms=to_int(score) or 0,
+                next_ms=to_int(score),
                 iterations=to_int(fields["ic"]) or 0,
                 cron=fields.get("pattern"),
                 every_ms=to_int(fields.get("every")),

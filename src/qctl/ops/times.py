@@ -1,0 +1,46 @@
+"""Points in time: as Redis holds them, and as people type them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from qctl.durations import duration_s
+from qctl.errors import UsageError
+
+
+def utc_datetime(epoch_ms: float | None) -> datetime | None:
+    """The UTC datetime of epoch milliseconds; None for None and for what no datetime can hold."""
+    if epoch_ms is None:
+        return None
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def from_epoch_ms(epoch_ms: float) -> datetime:
+    """The same for a time that qctl computed, and that a datetime can hold for certain."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+
+
+def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
+    """The time that the value of ``flag`` names: a duration ago (``10m``), or an ISO time.
+
+    A time without an offset is local time. A duration needs its unit: ``20260131`` is a date.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    now = now or datetime.now(UTC)
+    text = text.strip()
+    ago_s = duration_s(text, unit_required=True)
+    try:
+        if ago_s is not None:
+            return now - timedelta(seconds=ago_s)
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(
+            f"{flag} {text!r} is not a time",
+            why="it takes how long ago, as in 30s, 10m, 2h or 3d, or an ISO time",
+            hint=f"{flag} 10m or {flag} {now:%Y-%m-%dT%H:%M}Z",
+        ) from error
