@@ -121,6 +121,11 @@ class ReplyError(QctlError):
             hint=hint,
         )
 
+    @property
+    def refuses_service(self) -> bool:
+        """Whether Redis refuses this client as a whole, not one command: it loads, is busy, …"""
+        return self.exit_status == ExitStatus.UNREACHABLE
+
 
 def without_secret(text: str, secret: str) -> str:
     """The text with ``***`` for a secret; a short one only where it stands as a word."""
@@ -134,24 +139,20 @@ def without_secret(text: str, secret: str) -> str:
 def is_outage(error: BaseException) -> bool:
     """Whether Redis is away or cannot serve at present, so that trying again later may help.
 
-    The one definition of "Redis is away" for everything that sits out an outage. It is not meant
-    for a first attempt: a wrong password or a replica's address also looks like this.
+    The one definition of "Redis is away". Not for a first attempt: a wrong password or a replica's
+    address looks the same.
     """
     if isinstance(error, ReplyError):
-        return error.exit_status == ExitStatus.UNREACHABLE or error.code in _PASSING
+        return error.refuses_service or error.code in _TEMPORARY
     if isinstance(error, ManagerUnreachableError):
         return False
     return isinstance(error, UnreachableError)
 
 
-# What Redis answers while it fails over, moves a slot, or is short of memory, disk or replicas;
-# beside those of _EXPLANATIONS that end with UNREACHABLE.
-_PASSING = frozenset(
-    (
-        *("READONLY", "UNBLOCKED", "MOVED"),
-        *("OOM", "MISCONF", "NOREPLICAS"),
-    )
-)
+# The codes of a server that is not, or no longer, the master.
+NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
+# Errors of one command that pass: a failover, a moving slot, no memory, no disk, too few replicas.
+_TEMPORARY = NOT_THE_MASTER | {"MOVED", "OOM", "MISCONF", "NOREPLICAS"}
 _SCATTERED = (
     "the keys of this queue lie in different slots of the cluster",
     "BullMQ needs them in one: a prefix with a hash tag, --prefix '{bull}', or one in its name",

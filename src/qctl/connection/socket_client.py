@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
+from qctl.errors import NOT_THE_MASTER, ReplyError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     import ssl
@@ -30,8 +30,6 @@ MAX_PIPELINE = 25_000
 REPLY_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 _READ_SIZE = 65_536
-# A server that answers so is not, or no longer, the master that was looked for.
-NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
 
 
 def encode(arg: Arg) -> bytes:
@@ -191,7 +189,7 @@ class SocketClient:
         error = ReplyError(message, command=command, secret=self.address.password or "")
         if error.code in NOT_THE_MASTER:
             self._is_master = False
-        if self._is_new and error.exit_status == ExitStatus.UNREACHABLE:
+        if self._is_new and error.refuses_service:
             self._refusal = error
         return error
 

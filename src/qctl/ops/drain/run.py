@@ -103,9 +103,9 @@ def drain(
             except QctlError as failure:
                 outcome, error = "aborted", failure
         report = end.report(outcome, error)
-        # One that failed before it changed anything was none.
+        # Do not record a drain that changed nothing.
         if succeeded or outcome == "timeout" or state.paused_any or state.old_pids:
-            _record(client, state.queues[0].prefix, report)
+            _record(client, state.queues[0].prefix, report, error)
             record_starts(state, complete=outcome == "restarted")
         yield report
     finally:
@@ -125,9 +125,9 @@ def _interrupted() -> QctlError:
     return error
 
 
-def _record(client: Client, prefix: str, report: DrainReport) -> None:
-    """Add a drain to the record that metrics show."""
-    if report.exit_status == ExitStatus.UNREACHABLE:
+def _record(client: Client, prefix: str, report: DrainReport, error: QctlError | None) -> None:
+    """Add a drain to the record that metrics show, unless Redis went away."""
+    if error is not None and is_outage(error):
         return
     # An extra: a Redis that just went away, or a user without qctl's keys, must not fail a drain.
     with suppress(QctlError):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
-from qctl.errors import RefusedError, ReplyError, UnreachableError, is_outage
+from qctl.errors import RefusedError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.suggest import command
@@ -52,11 +52,9 @@ def _installed(
             return {}
         workers = list_workers(client, settings.prefix, names, db) or ()
         connected = queues_served(workers, holders(client, settings.prefix, workers, processes))
-    except UnreachableError:
-        raise
     except Exception as error:
-        # psutil raises what it likes.
-        if isinstance(error, ReplyError) and is_outage(error):
+        # psutil raises exceptions of many kinds.
+        if is_outage(error):
             raise
         return {}
     return installed_by_queue(serving(processes, connected, settings.targets, names))

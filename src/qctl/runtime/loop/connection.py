@@ -22,12 +22,11 @@ from qctl.connection import slot_moves as moving
 from qctl.connection.address import Address, Arg
 from qctl.connection.socket_client import (
     CONNECT_TIMEOUT_S,
-    NOT_THE_MASTER,
     REPLY_TIMEOUT_S,
     encode,
     tls_context,
 )
-from qctl.errors import ExitStatus, ReplyError, UnreachableError, UsageError
+from qctl.errors import NOT_THE_MASTER, ReplyError, UnreachableError, UsageError
 from qctl.runtime.loop.locate import locate
 from qctl.wire.scripts import ScriptCall, sha, source
 
@@ -265,7 +264,7 @@ class AsyncConnection:
             while (reply := reader.gets()) is not False:
                 if isinstance(reply, hiredis.ReplyError):
                     reply = ReplyError(str(reply), secret=self.address.password or "")
-                    is_refused = self._is_new and reply.exit_status == ExitStatus.UNREACHABLE
+                    is_refused = self._is_new and reply.refuses_service
                     # A slot that moves is no reason to hang up.
                     is_refused = is_refused and not moving.is_refusal(reply)
                     if reply.code in _ELSEWHERE or is_refused:
