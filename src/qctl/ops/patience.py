@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import QctlError, ReplyError, is_outage
 
 T = TypeVar("T")
@@ -22,14 +23,14 @@ STOPPING_S = 1.0
 _PAUSE_S = (0.02, 0.5)
 
 
-class PatientClient:
+class PatientClient(ForwardingClient):
     """A client that repeats what Redis did not answer, or cannot do at present.
 
     A command may be carried out twice, since its reply may be what was lost. So it is only for
     commands for which that is harmless: reads, and those scripts that find their own work done.
 
     Args:
-        client: the connection itself.
+        inner: the connection itself.
         stop: asked between attempts; when it says True there are a few more at most.
 
     Attributes:
@@ -39,8 +40,8 @@ class PatientClient:
         away_s: for how long in all Redis has not answered, outages that have ended.
     """
 
-    def __init__(self, client: Client, stop: Callable[[], bool] = lambda: False) -> None:
-        self._client = client
+    def __init__(self, inner: Client, stop: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(inner)
         self._stop = stop
         self.patience_s = 0.0
         self.outages = 0
@@ -58,11 +59,11 @@ class PatientClient:
             self.patience_s = before
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        return self.repeat(lambda: self._client.call(*command, timeout_s=timeout_s))
+        return self.repeat(lambda: self.inner.call(*command, timeout_s=timeout_s))
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         def attempt() -> list[Any]:
-            replies = self._client.pipeline(commands)
+            replies = self.inner.pipeline(commands)
             for reply in replies:
                 if isinstance(reply, ReplyError) and is_outage(reply):
                     raise reply
@@ -71,13 +72,10 @@ class PatientClient:
         return self.repeat(attempt)
 
     def masters(self) -> Sequence[Client]:
-        nodes = self.repeat(self._client.masters)
-        if len(nodes) == 1 and nodes[0] is self._client:
+        nodes = self.repeat(self.inner.masters)
+        if len(nodes) == 1 and nodes[0] is self.inner:
             return [self]
-        return [_Master(self, self._client, number) for number in range(len(nodes))]
-
-    def close(self) -> None:
-        self._client.close()
+        return [_Master(self, number) for number in range(len(nodes))]
 
     def repeat(self, attempt: Callable[[], T]) -> T:
         """The outcome of ``attempt``, which is made again while Redis is away.
@@ -113,12 +111,12 @@ class _Master:
     """One master of a cluster, asked for anew in each attempt: another node may have taken over.
 
     Args:
+        patient: the client of the whole cluster.
         number: its place among the masters.
     """
 
-    def __init__(self, patient: PatientClient, cluster: Client, number: int) -> None:
+    def __init__(self, patient: PatientClient, number: int) -> None:
         self._patient = patient
-        self._cluster = cluster
         self._number = number
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
@@ -134,5 +132,5 @@ class _Master:
         """Its connection belongs to the cluster's client."""
 
     def _node(self) -> Client:
-        masters = self._cluster.masters()
+        masters = self._patient.inner.masters()
         return masters[min(self._number, len(masters) - 1)]

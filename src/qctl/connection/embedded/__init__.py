@@ -23,11 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qctl.connection.address import EMBEDDED, Address, Arg, Client, parse_url
+from qctl.connection.address import EMBEDDED, Address, Client, parse_url
+from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError, UsageError
 
@@ -175,24 +175,15 @@ def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
     return address, _OwningClient(SocketClient(address), server)
 
 
-class _OwningClient:
+class _OwningClient(ForwardingClient):
     """A client whose server ends when it is closed."""
 
-    def __init__(self, client: SocketClient, server: EmbeddedServer) -> None:
-        self._client = client
+    def __init__(self, inner: SocketClient, server: EmbeddedServer) -> None:
+        super().__init__(inner)
         self._server = server
 
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        return self._client.call(*command, timeout_s=timeout_s)
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        return self._client.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return self._client.masters()
-
     def close(self) -> None:
-        self._client.close()
+        super().close()
         self._server.stop()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
@@ -305,25 +306,15 @@ class LiveReader:
         return tuple(sorted(jobs, key=lambda job: job.state != "stalled"))
 
 
-class _Counting:
-    """A client that counts the commands sent through it."""
+class _Counting(ForwardingClient):
+    """Counts the commands sent through it, except those to single nodes of a cluster: few."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.commands = 0
+    commands = 0
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         self.commands += 1
-        return self._client.call(*command, timeout_s=timeout_s)
+        return super().call(*command, timeout_s=timeout_s)
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         self.commands += len(commands)
-        return self._client.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        # One server answers for itself; a cluster's nodes are asked seldom, and are not counted.
-        nodes = self._client.masters()
-        return [self] if len(nodes) == 1 else nodes
-
-    def close(self) -> None:
-        self._client.close()
+        return super().pipeline(commands)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
@@ -210,49 +211,40 @@ def _remembered(known: Known, memory: Memory) -> str:
     )
 
 
-class _Along:
+class _Along(ForwardingClient):
     """A client whose first pipeline also asks who the server is and who is connected.
 
     That saves their round trips. The servers of a cluster are asked one by one, later.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, inner: Client) -> None:
+        super().__init__(inner)
         self._replies: list[Any] = []
 
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        return self._client.call(*command, timeout_s=timeout_s)
-
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        if self._replies or len(self._client.masters()) > 1:
-            return self._client.pipeline(commands)
+        if self._replies or len(self.inner.masters()) > 1:
+            return self.inner.pipeline(commands)
         own = (_INFO, LIST_CLIENTS, INFO_REPLICATION)
-        (*self._replies,) = self._client.pipeline([*own, *commands])
+        (*self._replies,) = self.inner.pipeline([*own, *commands])
         replies, self._replies = self._replies[len(own) :], self._replies[: len(own)]
         return replies
-
-    def masters(self) -> Sequence[Client]:
-        return self._client.masters()
-
-    def close(self) -> None:
-        self._client.close()
 
     def server_id(self) -> str:
         """As ``known.server_id``."""
         if not self._replies:
-            return server_id(self._client)
+            return server_id(self.inner)
         reply = self._replies[0]
         return "" if isinstance(reply, ReplyError) else run_id(str(reply))
 
     def redis(self, address: Address) -> RedisInfo:
         if not self._replies:
-            return redis_info(self._client, address)
+            return redis_info(self.inner, address)
         return _redis_info(self._replies[0], self._replies[2], address)
 
     def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
         """As ``list_workers``."""
         if not self._replies:
-            return list_workers(self._client, prefix, names, db)
+            return list_workers(self.inner, prefix, names, db)
         reply = self._replies[1]
         if isinstance(reply, ReplyError):
             if is_outage(reply):
