@@ -21,12 +21,12 @@ from qctl.cli.complete import _queues, cache_path
 from qctl.config.settings import Settings
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
-from qctl.connection.embedded import (
+from qctl.connection.embedded import keeper
+from qctl.connection.embedded.server import (
     IDLE_S,
     LOCK_FILE,
     STATE_FILE,
     EmbeddedServer,
-    keeper,
     start_kept,
     start_private,
     stop_kept,
@@ -152,7 +152,7 @@ def test_a_command_on_a_temporary_server(tmp_path: Path) -> None:
 
 OWNER = """
 import sys, time
-from qctl.connection.embedded import start_private
+from qctl.connection.embedded.server import start_private
 server = start_private()
 print(server.pid, server.folder, flush=True)
 time.sleep(60)
@@ -187,7 +187,7 @@ def test_a_private_server_in_a_folder_keeps_its_data(tmp_path: Path) -> None:
             _, client = connect(server.url)
             assert client.call("INCR", "n") == expected
             client.close()
-            with pytest.raises(UsageError, match="a Redis is at work in"):
+            with pytest.raises(UsageError, match="already runs in"):
                 start_private(tmp_path / "d")
     assert not processes_of(tmp_path)
 

@@ -28,7 +28,7 @@ from qctl.errors import UsageError
 Arg = str | bytes | int
 
 DEFAULT_URL = "redis://localhost:6379/0"
-# What the URL of a server of our own begins with; see ``qctl.connection.embedded``.
+# What the URL of a server of our own begins with; see ``connection.embedded.server``.
 EMBEDDED = "embedded:"
 _DEFAULT_PORTS = {"sentinel": 26379}
 _SCHEMES = {

@@ -17,7 +17,7 @@ def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
         UnreachableError: an embedded server does not run and does not, or may not, start.
     """
     if url.startswith(EMBEDDED):
-        from qctl.connection.embedded import open_embedded  # noqa: PLC0415 - rarely used
+        from qctl.connection.embedded.server import open_embedded  # noqa: PLC0415 - rarely used
 
         return open_embedded(url, start=start)
     address = parse_url(url)

