@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qctl.output.text import (
-    cells,
-    counted,
-    duration,
-    short_count,
-    short_duration,
-    shortened,
-    size,
-    visible,
-)
+from qctl.output.text import cells, duration, short_count, short_duration, shortened, size, visible
+from qctl.plurals import counted
 
 # Every code point, lone surrogates too, and the dangerous ones often.
 HOSTILE = st.text(

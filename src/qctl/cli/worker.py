@@ -21,6 +21,7 @@ from qctl.cli.worker_options import (
     worker_environ,
 )
 from qctl.errors import FailedError, QctlError, TimedOutError, UsageError
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.manage.state import Folder, MasterState
@@ -270,8 +271,7 @@ def _say(env: Environment, record: dict[str, Any], text: str) -> None:
 
 
 def _processes_text(pids: list[int]) -> str:
-    noun = "process" if len(pids) == 1 else "processes"
-    return f"{len(pids)} {noun}, {', '.join(map(str, pids))}"
+    return f"{counted(len(pids), 'process', 'processes')}, {', '.join(map(str, pids))}"
 
 
 def _describe(folder: Folder) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from qctl.errors import (
 )
 from qctl.manage import pm2_socket
 from qctl.manage.protocol import ManagedProcess, RestartCall
+from qctl.plurals import counted
 from qctl.similar import similar_names
 
 # PM2's own defaults; a row has these fields only when the app sets them.
@@ -263,8 +264,7 @@ def _targets(processes: Sequence[ManagedProcess]) -> str:
     for process in processes:
         counts[process.target] = counts.get(process.target, 0) + 1
     listed = [
-        f"{target} ({count} process{'' if count == 1 else 'es'})"
-        for target, count in counts.items()
+        f"{target} ({counted(count, 'process', 'processes')})" for target, count in counts.items()
     ]
     if len(listed) > _MAX_LISTED:
         listed[_MAX_LISTED:] = [f"{len(listed) - _MAX_LISTED} more"]

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qctl.output.aspects import named, wrapped
-from qctl.output.text import counted, duration
+from qctl.output.text import duration
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.ops.impact.best_time import BestTime, Gap, Quiet

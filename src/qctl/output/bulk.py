@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from qctl.ops.bulk.actions import Action
 from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.report import BulkProgress, BulkReport
-from qctl.output.text import count, counted, visible
+from qctl.output.text import count, visible
+from qctl.plurals import counted
 
 _ASKING = {
     "retry": "Run {} again",

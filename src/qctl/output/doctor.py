@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qctl.output.console import styled
-from qctl.output.text import count, counted, visible
+from qctl.output.text import count, visible
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.ops.doctor import CheckResult, Diagnosis, Finding

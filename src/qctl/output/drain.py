@@ -19,7 +19,8 @@ from qctl.ops.drain.steps import (
 )
 from qctl.ops.processes.restart import Ready
 from qctl.ops.processes.suggest import command
-from qctl.output.text import counted, duration, visible
+from qctl.output.text import duration, visible
+from qctl.plurals import counted
 
 _MOST_JOBS = 10
 # Of those that came to harm, as many as fit a screen.

@@ -9,7 +9,8 @@ from typing import Any
 from qctl.ops.follow.events import EventPage, QueueEvent
 from qctl.ops.times import utc_datetime
 from qctl.output.console import styled
-from qctl.output.text import count, counted, duration, shortened, visible
+from qctl.output.text import count, duration, shortened, visible
+from qctl.plurals import counted
 
 _EVENT_CELLS = 17
 _ID_CELLS = 6

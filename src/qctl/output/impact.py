@@ -11,8 +11,9 @@ from qctl.ops.queues.advice import NO_CHECK, locks_end
 from qctl.output.aspects import Aspect, aspects, named, wrapped
 from qctl.output.best_time import best_time_lines
 from qctl.output.impact_schedules import scheduled, when
-from qctl.output.text import counted, duration, size, visible
+from qctl.output.text import duration, size, visible
 from qctl.output.verdict import verdict_lines
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.ops.impact.assess import Impact
@@ -187,9 +188,8 @@ def _usual(impact: Impact, row: Runtimes) -> str:
         text += f": running for {_range(min(ran), max(ran))}"
     if row.p50_s is None or row.p95_s is None:
         return f"{text}; how long such jobs take is unknown"
-    return (
-        f"{text}; usually {duration(row.p50_s)}, p95 {duration(row.p95_s)} (by {row.sample} jobs)"
-    )
+    usually = f"usually {duration(row.p50_s)}, p95 {duration(row.p95_s)}"
+    return f"{text}; {usually} (by {counted(row.sample, 'job')})"
 
 
 def _failing(impact: Impact) -> Aspect:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qctl.output.aspects import Aspect
 from qctl.output.text import duration, visible
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.ops.impact.assess import Impact
@@ -65,10 +66,9 @@ def _every(every_ms: int | None) -> str:
 def _unread(number: int) -> list[str]:
     if not number:
         return []
-    was = "was" if number == 1 else "were"
     return [
-        f"{number:,} more {was} not looked at: repeatables of old versions, without a "
-        "record, or far in the future"
+        f"{counted(number, 'more was', 'more were')} not looked at: repeatables of old versions, "
+        "without a record, or far in the future"
     ]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from qctl.ops.jobs.model import Job, JobDetail, JobList
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import iso_time
-from qctl.output.text import cells, counted, short_duration, visible
+from qctl.output.text import cells, short_duration, visible
+from qctl.plurals import counted
 
 # Characters of an untrusted text that a table looks at; JSON output has it complete.
 _CELL_TEXT = 300

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from qctl.ops.queues.pause import PauseResult
-from qctl.output.text import counted, visible
+from qctl.output.text import visible
+from qctl.plurals import counted
 
 
 def pause_line(result: PauseResult) -> str:

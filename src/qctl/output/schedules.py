@@ -10,7 +10,8 @@ from qctl.ops.schedules.changes import Removal, RunNow
 from qctl.ops.schedules.listing import MOST_SKIPPED, Schedule, ScheduleDetail
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import iso_time
-from qctl.output.text import counted, duration, short_duration, visible
+from qctl.output.text import duration, short_duration, visible
+from qctl.plurals import counted
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
 _MOST_NAMED = 5

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport
-from qctl.output.text import counted, visible
+from qctl.output.text import visible
+from qctl.plurals import counted
 
 _MOST_IDS = 10
 

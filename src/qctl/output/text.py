@@ -8,7 +8,6 @@ __all__ = [
     "ELLIPSIS",
     "cells",
     "count",
-    "counted",
     "duration",
     "short_count",
     "short_duration",
@@ -110,11 +109,6 @@ def short_count(number: int) -> str:
         if abs(value) < 999.5:
             return f"{value:.0f}{unit}"
     return f"{value:.0f}T"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """``1 job``, ``3 jobs``; ``plural`` for nouns that do not just take an s."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def size(number: int) -> str:

@@ -154,7 +154,7 @@ def test_a_job_that_began_after_the_restart_is_not_held_against_it(
     diagnosis = run(app)
     (finding,) = of(diagnosis, "stop-signal")
     assert [row["id"] for row in finding.evidence["jobs"]] == ["retried"]
-    assert "the events of one restart are gone" in result(diagnosis, "stop-signal").why
+    assert "the events of 1 restart are gone" in result(diagnosis, "stop-signal").why
 
 
 def test_where_others_serve_the_queue_too_nobody_is_accused(
@@ -185,7 +185,7 @@ def test_where_others_serve_the_queue_too_nobody_is_accused(
 def test_forgotten_events_are_said(client: Client, run: Run) -> None:
     client.call("XADD", Q("events"), "*", "event", "completed", "jobId", "1")
     why = result(run(APP), "stop-signal").why
-    assert why == "the events of one restart are gone: only kept jobs could tell"
+    assert why == "the events of 1 restart are gone: only kept jobs could tell"
 
 
 def test_treekill(run: Run) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qctl.ops.bulk.context import WORDS, Means
+from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
@@ -39,8 +40,8 @@ class _Stays:
     def reason(self) -> str:
         if not self.count:
             return ""
-        jobs = "1 job" if self.count == 1 else f"{self.count:,} jobs"
         more = f" and {self.count - _NAMED:,} more" if self.count > _NAMED else ""
+        jobs = counted(self.count, "job")
         return f"{jobs} below it could not be deleted: {', '.join(self.named)}{more}"
 
 

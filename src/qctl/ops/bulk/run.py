@@ -20,6 +20,7 @@ from qctl.ops.bulk.context import Means
 from qctl.ops.bulk.report import BulkProgress, BulkReport, Skipped
 from qctl.ops.jobs.listing import listed_job
 from qctl.ops.jobs.model import FINISHED
+from qctl.plurals import counted
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry
@@ -218,7 +219,7 @@ class BulkRun:
         return size if limit is None else min(size, limit - self._tally.done)
 
     def _were(self, done: int) -> str:
-        return f"{done:,} {'job was' if done == 1 else 'jobs were'} {self._action.done}"
+        return f"{counted(done, 'job was', 'jobs were')} {self._action.done}"
 
     def _not_all(self) -> PartialError:
         """Some may not have been looked at."""

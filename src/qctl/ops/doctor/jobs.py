@@ -19,6 +19,7 @@ from qctl.ops.doctor.findings import (
 from qctl.ops.doctor.look import Look
 from qctl.ops.jobs.retry_stalled import worker_is_gone
 from qctl.ops.queues import advice
+from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
 from qctl.wire.checks.integrity import all_bare_ids, sample_bare_ids
 from qctl.wire.keys import QueueKeys
@@ -86,7 +87,7 @@ def gone_workers(look: Look) -> Iterator[Finding]:
             yield Finding(
                 severity="warning" if dead else "info",
                 subject=queue(snapshot.keys.name),
-                what=f"{advice.jobs(len(held), 'is', 'are')} held by a worker that is not "
+                what=f"{counted(len(held), 'job is', 'jobs are')} held by a worker that is not "
                 "connected: "
                 + ("its process has died" if dead else "it is closing and ends them, or has died")
                 + f"; {advice.locks_end(left_ms)}",
@@ -112,7 +113,7 @@ def last_stall(look: Look) -> Iterator[Finding]:
         yield Finding(
             severity="error" if fail_next else "warning",
             subject=queue(name),
-            what=f"{advice.jobs(len(near), 'has', 'have')} stalled as often as is allowed "
+            what=f"{counted(len(near), 'job has', 'jobs have')} stalled as often as is allowed "
             f"({limit}): one more stall or interruption is a failure for good"
             + (f", and {len(fail_next):,} stall now" if fail_next else ""),
             evidence=_examples("jobs", [job.id for job in near])
@@ -144,7 +145,7 @@ def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
         yield Finding(
             severity="error" if taken else "warning",
             subject=queue(keys.name),
-            what=f"{_ids(len(found))} without a job: {listed}"
+            what=f"{counted(len(found), 'id')} without a job: {listed}"
             + (f"; {those} without a name or data" if taken else "; none of them would be run"),
             evidence=_examples("ids", ordered)
             | {"by_state": {state: len(each) for state, each in states.items()}},
@@ -154,10 +155,6 @@ def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
         )
     if ids.looked_at < ids.total:
         yield look.scope(f"{ids.looked_at:,} of {ids.total:,} ids")
-
-
-def _ids(number: int) -> str:
-    return "1 id" if number == 1 else f"{number:,} ids"
 
 
 def _removal(number: int, text: str) -> str:
@@ -180,9 +177,8 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         lost_ids, rest = set(lost), len(found) - len(lost)
-        parts = [f"{advice.jobs(len(lost), 'is', 'are')} in no state and will never run"] * bool(
-            lost
-        )
+        lost_jobs = counted(len(lost), "job is", "jobs are")
+        parts = [f"{lost_jobs} in no state and will never run"] * bool(lost)
         leftovers = "leftover of an ended or removed job is in no state"
         if rest > 1:
             leftovers = "leftovers of ended or removed jobs are in no state"
@@ -230,7 +226,8 @@ def stale_deduplications(look: Look) -> Iterator[Finding | Scope]:
         yield Finding(
             severity="info" if recovers else "warning",
             subject=queue(keys.name),
-            what=f"{len(lasting):,} deduplication ids belong to jobs that are gone: "
+            what=counted(len(lasting), "deduplication id belongs", "deduplication ids belong")
+            + " to jobs that are gone: "
             + (
                 "BullMQ 6 takes them over at the next add, BullMQ 5 drops every new job of theirs"
                 if recovers
@@ -275,7 +272,7 @@ def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) ->
     return Finding(
         severity="error",
         subject=queue(keys.name),
-        what=f"{advice.jobs(len(found), 'waits', 'wait')} for children for ever: {why}",
+        what=f"{counted(len(found), 'job waits', 'jobs wait')} for children for ever: {why}",
         evidence=_examples("parents", [parent.id for parent in found])
         | {
             "because": counts,

@@ -19,8 +19,8 @@ from qctl.ops.doctor.findings import (
 from qctl.ops.doctor.look import Look
 from qctl.ops.jobs.estimate import Durations, quantile, read_durations
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
-from qctl.ops.queues import advice
 from qctl.ops.times import utc_datetime
+from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import RECENT_SAMPLE
 
@@ -91,8 +91,9 @@ def stop_signal(look: Look) -> Iterator[Finding | Scope]:
         elif stalled:
             yield _nobody_in_particular(look, target, hit, stalled, shared)
     if forgotten:
-        whose = "one restart" if forgotten == 1 else f"{forgotten} restarts"
-        yield Scope(f"the events of {whose} are gone: only kept jobs could tell")
+        yield Scope(
+            f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs could tell"
+        )
 
 
 Stalled = set[tuple[QueueKeys, str]]
@@ -106,7 +107,7 @@ def _interrupted(
     return Finding(
         severity="warning",
         subject=process(target),
-        what=f"{advice.jobs(len(own), 'has', 'have')} stalled soon after its last start, "
+        what=f"{counted(len(own), 'job has', 'jobs have')} stalled soon after its last start, "
         f"interrupted by it as it seems; the manager sends {_signal(one)} and kills "
         f"{one.kill_timeout_ms / 1000:g} s later: "
         + (
@@ -129,7 +130,7 @@ def _nobody_in_particular(
     return Finding(
         severity="info",
         subject=process(target),
-        what=f"{advice.jobs(len(stalled), 'has', 'have')} stalled soon after its last start; "
+        what=f"{counted(len(stalled), 'job has', 'jobs have')} stalled soon after its last start; "
         f"others have workers on {listed} too, so whose jobs these were cannot be told",
         evidence=_restart_evidence(hit, stalled) | {"shared_queues": list(shared[:EXAMPLES])},
         commands=tuple(look.command("workers", name) for name in shared[:1]),

@@ -9,10 +9,10 @@ from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereErr
 from qctl.ops.doctor.look import Look
 from qctl.ops.processes.suggest import quoted
 from qctl.ops.queues import advice
-from qctl.ops.queues.advice import jobs
 from qctl.ops.queues.resumers import habit
 from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.ops.times import utc_datetime
+from qctl.plurals import counted
 from qctl.wire.checks.key_types import WrongKey, wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
@@ -111,7 +111,7 @@ def paused(look: Look) -> Iterator[Finding]:
         if paused_at and not at_work:
             text += f", since {paused_at:%Y-%m-%d %H:%M:%S} UTC"
         if snapshot.backlog and not at_work:
-            text += f"; {jobs(snapshot.backlog, 'waits', 'wait')}"
+            text += f"; {counted(snapshot.backlog, 'job waits', 'jobs wait')}"
         yield Finding(
             severity="info" if at_work else "warning",
             subject=queue(snapshot.keys.name),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from qctl.durations import duration
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Scope, queue
 from qctl.ops.doctor.look import Look
+from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
 
@@ -27,7 +28,8 @@ def dead_schedulers(look: Look) -> Iterator[Finding | Scope]:
         yield Finding(
             severity="error",
             subject=queue(keys.name),
-            what=f"{_schedulers(len(found), 'has', 'have')} no pending job and will make no more",
+            what=counted(len(found), "scheduler has", "schedulers have")
+            + " no pending job and will make no more",
             evidence=_examples(found),
             remedy="upsert them again: usually a restart of the app does so",
             commands=(look.command("schedules show", keys.name, found[0].id),),
@@ -56,8 +58,9 @@ def overdue_schedulers(look: Look) -> Iterator[Finding | Scope]:
         yield Finding(
             severity="warning",
             subject=queue(keys.name),
-            what=f"{_schedulers(len(found), 'is', 'are')} overdue, by {duration(worst / 1000)} at "
-            f"most: the job waits for a worker, and the runs due meanwhile are skipped{runs}",
+            what=counted(len(found), "scheduler is", "schedulers are")
+            + f" overdue, by {duration(worst / 1000)} at most: the job waits for a worker, "
+            f"and the runs due meanwhile are skipped{runs}",
             evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
             remedy="have a worker take it: is the queue paused, without workers, or far behind?",
             commands=(look.command("schedules list", keys.name),),
@@ -125,10 +128,6 @@ def _registrations(look: Look) -> tuple[Sequence[Registration], Sequence[Scope]]
     )
     scope = look.scope(f"{len(found):,} of {total:,} schedulers")
     return found, [scope] if len(found) < total else []
-
-
-def _schedulers(number: int, one: str, many: str) -> str:
-    return f"{number:,} scheduler {one}" if number == 1 else f"{number:,} schedulers {many}"
 
 
 def _examples(found: Sequence[Registration]) -> dict[str, object]:

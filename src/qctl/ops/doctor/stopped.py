@@ -9,6 +9,7 @@ from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Sev
 from qctl.ops.doctor.look import Look
 from qctl.ops.doctor.workers import unlisted
 from qctl.ops.queues import advice
+from qctl.plurals import counted
 from qctl.wire.read.snapshot import QueueSnapshot
 
 # How a manager calls a process that is meant to run, though it does not at this moment.
@@ -73,7 +74,7 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
     names = ", ".join(s.keys.name for s in waiting[:EXAMPLES])
     names += ", …" if len(waiting) > EXAMPLES else ""
     backlog = sum(s.backlog for s in waiting)
-    text = f"{state}, and {advice.jobs(backlog, 'waits', 'wait')} in {names} without a worker"
+    text = f"{state}, and {counted(backlog, 'job waits', 'jobs wait')} in {names} without a worker"
     if is_known:
         return f"{text}, which it serves by [targets] of the config"
     return f"{text}; whether it is the one that served {names} is not known"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from qctl.durations import duration
 from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, Scope, queue
 from qctl.ops.doctor.look import Look
-from qctl.ops.queues.advice import jobs
+from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.history import ClockSample, Happening, History, clock_samples, read_histories
 
@@ -58,8 +58,8 @@ def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
                 severity="warning",
                 subject=queue(history.keys.name),
                 what=f"its backlog grows: in the last {duration(window_ms / 1000)} "
-                f"{jobs(len(came), 'came', 'came')} and {len(left):,} left; "
-                f"{jobs(snapshot.backlog, 'waits', 'wait')}",
+                f"{counted(len(came), 'job came', 'jobs came')} and {len(left):,} left; "
+                f"{counted(snapshot.backlog, 'job waits', 'jobs wait')}",
                 evidence={
                     "window_s": round(window_ms / 1000, 1),
                     "came": len(came),

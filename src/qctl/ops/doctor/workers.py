@@ -15,6 +15,7 @@ from qctl.ops.doctor.findings import (
 )
 from qctl.ops.doctor.look import Look
 from qctl.ops.queues import advice
+from qctl.plurals import counted
 from qctl.wire.events import Event, recent_events
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WorkerClient, is_listed
@@ -63,7 +64,7 @@ def not_fetching(look: Look) -> Iterator[Finding]:
             severity="error" if limit is None else "warning",
             subject=queue(snapshot.keys.name),
             what=f"{_ready(snapshot)} and none starts, although "
-            f"{_workers(len(workers))} connected"
+            f"{counted(len(workers), 'worker is', 'workers are')} connected"
             + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
             + (f"; it {limit.text}" if limit is not None else ""),
             evidence={
@@ -138,7 +139,8 @@ def unlisted_workers(look: Look) -> Iterator[Finding]:
             yield Finding(
                 severity="warning",
                 subject=queue(snapshot.keys.name),
-                what=f"{_workers(len(names))} in no list of Redis, since a name may only have "
+                what=counted(len(names), "worker is", "workers are")
+                + " in no list of Redis, since a name may only have "
                 f"printable ASCII and no space: {listed}; drains, restarts and counts of workers "
                 "do not see them",
                 evidence={
@@ -182,10 +184,10 @@ def _could_start(look: Look, snapshot: QueueSnapshot) -> bool:
 
 
 def _ready(snapshot: QueueSnapshot) -> str:
-    overdue = f"{advice.jobs(snapshot.overdue, 'is', 'are')} delayed and overdue"
+    overdue = f"{counted(snapshot.overdue, 'job is', 'jobs are')} delayed and overdue"
     if not snapshot.backlog:
         return overdue
-    waiting = advice.jobs(snapshot.backlog, "waits", "wait")
+    waiting = counted(snapshot.backlog, "job waits", "jobs wait")
     return f"{waiting}, {overdue}" if snapshot.overdue else waiting
 
 
@@ -217,10 +219,6 @@ def _restarts(look: Look, workers: Sequence[WorkerClient]) -> tuple[str, ...]:
 
 def _host(worker: WorkerClient) -> str:
     return worker.address.rpartition(":")[0]
-
-
-def _workers(number: int) -> str:
-    return "1 worker is" if number == 1 else f"{number} workers are"
 
 
 CHECKS: tuple[Check, ...] = (

@@ -14,6 +14,7 @@ from qctl.ops.drain.state import BLOCK_MS, DrainState
 from qctl.ops.drain.steps import DrainReport, Recovered, Step
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import limited
+from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.clients import list_workers
@@ -319,7 +320,7 @@ class DrainEnd:
                 )
             state.notes.append(note)
         if proof.deleted:
-            what = "1 job was" if proof.deleted == 1 else f"{proof.deleted:,} jobs were"
+            what = counted(proof.deleted, "job was", "jobs were")
             state.notes.append(
                 f"{what} deleted meanwhile without an event, as BullMQ's queue.drain() does"
             )
@@ -331,7 +332,7 @@ def _ignored(state: DrainState) -> str:
     if running is None:
         what = f"jobs of {names} that were running"
     else:
-        were = "1 job" if running == 1 else f"{running:,} jobs"
+        were = counted(running, "job")
         what = f"{were} of {names} that ran before the restart"
     return (
         f"{what} may have been interrupted, which is not in the figures; they come back when their "

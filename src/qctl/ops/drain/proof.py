@@ -16,6 +16,7 @@ from qctl.errors import ReplyError, is_outage
 from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
 from qctl.ops.drain.state import DrainState
 from qctl.ops.drain.steps import Proof
+from qctl.plurals import counted
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
@@ -189,16 +190,16 @@ def _verdict(
             elif not inventory.balance(keys).agrees:
                 less = "fewer" if missing > 0 else "more"
                 doubts.append(
-                    f"{keys.name} has {_jobs(abs(missing))} {less} than its events explain"
+                    f"{keys.name} has {counted(abs(missing), 'job')} {less} than its events explain"
                 )
     ids = sum(inventory.seen(keys) for keys in known)
     checked = "all ids"
     if not known:
         checked = "nothing"
     elif missed or len(known) < len(state.queues):
-        checked = f"a sample of {_jobs(ids)}"
+        checked = f"a sample of {counted(ids, 'job')}"
     elif not all(map(inventory.is_complete, known)):
-        checked = f"counts and a sample of {_jobs(ids)}"
+        checked = f"counts and a sample of {counted(ids, 'job')}"
     silent = [job for job in deleted if not job[1].startswith(_ITERATION) and job[0] not in missed]
     proof = Proof(
         checked=checked,
@@ -209,10 +210,6 @@ def _verdict(
         why="; ".join(doubts),
     )
     return Verdict(None if doubts and not lost else lost, proof)
-
-
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number:,} jobs"
 
 
 def _names(queues: Iterable[QueueKeys]) -> tuple[str, ...]:

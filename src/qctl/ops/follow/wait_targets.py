@@ -10,6 +10,7 @@ from qctl.ops.follow.wait import LEAST_PAUSE_S, POLL_S, Seen
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.ops.queues.status import count_workers
+from qctl.plurals import counted
 from qctl.wire.events import last_event_id, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import Ending, ending_told, read_ending
@@ -99,8 +100,8 @@ class QueueTarget:
         if workers != 0 or not stalled or stalled < sum(in_the_way.values()):
             return ""
         return (
-            f"{_jobs(stalled)} of queue {self.keys.name} lost the worker, and none is connected "
-            "to take up what it had: this would never end"
+            f"{counted(stalled, 'job')} of queue {self.keys.name} lost the worker, and none is "
+            "connected to take up what it had: this would never end"
         )
 
     def news(self, timeout_s: float) -> Seen | None:
@@ -179,10 +180,6 @@ def _at_rest(counts: Counts) -> str:
 
 def _listed(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {what}" for what, number in numbers.items() if number > 0)
-
-
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number:,} jobs"
 
 
 def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from datetime import datetime
 from qctl.errors import UsageError
 from qctl.ops.queues.agenda import MOST_SLOTS, later_slots
 from qctl.ops.times import from_epoch_ms, utc_datetime
+from qctl.plurals import counted
 from qctl.wire.read.throughput import Throughput
 from qctl.wire.schedulers.agenda import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler
@@ -167,9 +168,9 @@ def best_time(
 
 def _too_little(hours: int, jobs: int) -> str:
     if hours < 24:
-        return f"only {hours} whole {'hour' if hours == 1 else 'hours'} of history, of 24 needed"
+        return f"only {counted(hours, 'whole hour')} of history, of 24 needed"
     if jobs < LEAST_JOBS:
-        return f"only {jobs} {'job' if jobs == 1 else 'jobs'} completed in {hours} hours"
+        return f"only {counted(jobs, 'job')} completed in {hours} hours"
     return ""
 
 

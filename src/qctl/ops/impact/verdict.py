@@ -19,6 +19,7 @@ from qctl.ops.impact.scope import Scope
 from qctl.ops.impact.waiting_work import QueueImpact
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.resumers import habit
+from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
@@ -153,7 +154,8 @@ def _endangered(
     elif probably:
         yield f"a plain restart would probably interrupt {_harm(probably)}"
     elif interrupted:
-        yield f"{_jobs(interrupted)} running: that they end before they are killed is likely only"
+        jobs = counted(len(interrupted), "job is", "jobs are")
+        yield f"{jobs} running: that they end before they are killed is likely only"
     if is_gapless:
         return
     if scope.foreign:
@@ -176,7 +178,7 @@ def _may_start(queue: QueueImpact, now: datetime, say: _Say) -> Iterator[str]:
     Also where no worker is seen: not every client shows itself as one.
     """
     if queue.stalled:
-        jobs = "1 job of" if queue.stalled == 1 else f"{queue.stalled:,} jobs of"
+        jobs = counted(queue.stalled, "job of", "jobs of")
         # A worker too busy to renew a lock still has the job, whether the queue is paused or not.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
         put_back = say("jobs retry-stalled", queue.name)
@@ -184,10 +186,10 @@ def _may_start(queue: QueueImpact, now: datetime, say: _Say) -> Iterator[str]:
     if queue.paused:
         return
     if waiting := _waiting(queue):
-        jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+        jobs = counted(waiting, "job waits", "jobs wait")
         yield f"{jobs} in {queue.name}, so one may start at any moment"
     elif parents := queue.waiting_children:
-        jobs = "1 job waits" if parents == 1 else f"{parents:,} jobs wait"
+        jobs = counted(parents, "job waits", "jobs wait")
         yield (
             f"{jobs} for children in {queue.name}, so one may start at any moment, once its last "
             "child has ended"
@@ -203,15 +205,11 @@ def _may_start(queue: QueueImpact, now: datetime, say: _Say) -> Iterator[str]:
 
 def _harm(jobs: Sequence[JobAtRisk]) -> str:
     count, failing = len(jobs), sum(job.fails_for_good for job in jobs)
-    text = f"{count:,} {'job' if count == 1 else 'jobs'}"
+    text = counted(count, "job")
     if failing:
         one = "it would fail" if count == 1 else f"{failing:,} of them would fail"
         text += f", and {one} for good"
     return text
-
-
-def _jobs(jobs: Sequence[JobAtRisk]) -> str:
-    return "1 job is" if len(jobs) == 1 else f"{len(jobs):,} jobs are"
 
 
 def _instead(

@@ -19,6 +19,7 @@ from qctl.ops.jobs.model import Fate, Job, JobDetail, JobList
 from qctl.ops.jobs.retry_stalled import is_absent
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK, locks_end
+from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import lists
 from qctl.wire.read.clients import WorkerClient, is_listed
@@ -59,8 +60,7 @@ def fate(
         if too_often:
             text += f" before one starts, which would fail it for good: {verdict}"
         return Fate(outcome="none", text=text)
-    count = len(workers)
-    who = "1 worker is connected" if count == 1 else f"{count} workers are connected"
+    who = counted(len(workers), "worker is connected", "workers are connected")
     if not clock.ran_lately:
         text = f"{NO_CHECK} ({who}); {remedy} puts it back"
         if too_often:

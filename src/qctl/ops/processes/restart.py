@@ -19,6 +19,7 @@ from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
 from qctl.ops.processes.gone import GoneError, deleted, label, remedy
 from qctl.ops.processes.launches import Launches
+from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.server import run_ids
 
@@ -222,7 +223,7 @@ class Restart:
         """Raise a FailedError if the new process has ended for good."""
         if now.status == "errored" or launches.crashes >= MAX_CRASHES:
             died = launches.crashes
-            so_far = f"{died} new {'process has' if died == 1 else 'processes have'} died; "
+            so_far = f"{counted(died, 'new process has', 'new processes have')} died; "
             raise FailedError(
                 f"{self._label} keeps crashing after the restart",
                 why=self._with_last_words(f"{so_far if died else ''}its status is {now.status}"),

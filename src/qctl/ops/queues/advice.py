@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qctl.durations import duration
 from qctl.ops.processes.suggest import command
+from qctl.plurals import counted
 from qctl.wire.read.snapshot import QueueSnapshot
 
 
@@ -70,7 +71,7 @@ def legacy_paused(queue: QueueSnapshot) -> Note | None:
     """Jobs where no worker looks for them."""
     if queue.paused or not queue.legacy_paused:
         return None
-    found = jobs(queue.legacy_paused, "is", "are")
+    found = counted(queue.legacy_paused, "job is", "jobs are")
     text = (
         f"{found} in BullMQ 5's list of paused jobs, which no worker reads: a resume fetches them"
     )
@@ -81,7 +82,7 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     """Jobs that nobody holds, and whether anybody puts them back."""
     if not queue.counts.stalled:
         return None
-    count = jobs(queue.counts.stalled, "has", "have")
+    count = counted(queue.counts.stalled, "job has", "jobs have")
     look = _command(queue, "jobs list", "--state", "stalled")
     commands = (look, _command(queue, "jobs retry-stalled"))
     if workers == 0:
@@ -102,7 +103,7 @@ def held_by_nobody_seen(queue: QueueSnapshot, workers: int | None) -> Note | Non
     number = queue.counts.active - queue.counts.stalled
     if workers != 0 or number <= 0:
         return None
-    held = jobs(number, "is", "are")
+    held = counted(number, "job is", "jobs are")
     return Note(
         f"{held} held, and Redis lists no worker: theirs is closing, has died, or has "
         "a name that is never listed; " + locks_end(queue.longest_lock_ms),
@@ -121,8 +122,10 @@ def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
     """Jobs that nobody comes for."""
     if workers != 0 or not (queue.backlog or queue.overdue):
         return None
-    parts = [jobs(queue.backlog, "waits", "wait")] * bool(queue.backlog)
-    parts += [f"{jobs(queue.overdue, 'is', 'are')} delayed and overdue"] * bool(queue.overdue)
+    parts = [counted(queue.backlog, "job waits", "jobs wait")] * bool(queue.backlog)
+    parts += [f"{counted(queue.overdue, 'job is', 'jobs are')} delayed and overdue"] * bool(
+        queue.overdue
+    )
     # Where a job has a lock, one may be there whose name Redis never lists.
     is_held = queue.counts.active > queue.counts.stalled
     seen = "Redis lists no worker" if is_held else "no worker is connected"
@@ -139,11 +142,11 @@ def limited(queue: QueueSnapshot) -> Note | None:
         # Each worker goes by its own limiter, so this matters only where jobs wait for one.
         if not queue.backlog:
             return None
-        counted = "some jobs are"
+        used = "some jobs are"
         if limit.used is not None:
-            counted = jobs(limit.used, "is", "are")
+            used = counted(limit.used, "job is", "jobs are")
         return Note(
-            f"may be rate limited for another {left}: {counted} counted in this window, "
+            f"may be rate limited for another {left}: {used} counted in this window, "
             "and the maximum of its workers' limiter is not in Redis"
         )
     if limit.is_manual:
@@ -164,12 +167,16 @@ def maxed(queue: QueueSnapshot) -> Note | None:
         )
     if not queue.is_maxed or not queue.backlog:
         return None
-    waiting = jobs(queue.backlog, "waits", "wait")
+    waiting = counted(queue.backlog, "job waits", "jobs wait")
     if (queue.concurrency or 0) <= 0:
         return Note(f"its global concurrency is {queue.concurrency}: no job can start, {waiting}")
     stalled = queue.counts.stalled
-    by = f" ({jobs(stalled, 'of these has', 'of these have')} stalled)" if stalled else ""
-    active = jobs(queue.counts.active, "is", "are")
+    by = (
+        f" ({counted(stalled, 'job of these has', 'jobs of these have')} stalled)"
+        if stalled
+        else ""
+    )
+    active = counted(queue.counts.active, "job is", "jobs are")
     return Note(
         f"its global concurrency of {queue.concurrency:,} is reached: {active} active{by}, "
         f"{waiting}"
@@ -178,8 +185,3 @@ def maxed(queue: QueueSnapshot) -> Note | None:
 
 def _command(queue: QueueSnapshot, verb: str, *options: str) -> str:
     return command(queue.keys.prefix, verb, queue.keys.name, *options)
-
-
-def jobs(number: int, one: str, many: str) -> str:
-    """``1 job waits``, ``3 jobs wait``."""
-    return f"{number:,} job {one}" if number == 1 else f"{number:,} jobs {many}"

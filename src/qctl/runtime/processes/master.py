@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
+from qctl.plurals import counted
 from qctl.runtime.handlers.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.logs import Log
 from qctl.runtime.processes import health
@@ -289,7 +290,7 @@ class Master:
         options, state, slot = self.options, child.state, self.slots[child.slot]
         why = ""
         if options.max_jobs is not None and state.done >= options.max_jobs:
-            why = f"{state.done} jobs done"
+            why = f"{counted(state.done, 'job')} done"
         if options.max_rss_bytes is not None and state.rss_bytes > options.max_rss_bytes:
             why = f"{state.rss_bytes // 1_000_000} MB in use"
         if why and slot.current is child and not child.is_due and not self.is_stopping:

@@ -19,6 +19,7 @@ from qctl.ops.drain.roll.turn import Turn
 from qctl.ops.drain.state import DrainState
 from qctl.ops.drain.steps import Step
 from qctl.ops.processes.targets import Target
+from qctl.plurals import counted
 from qctl.wire.events import last_event_id
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
@@ -107,7 +108,7 @@ class Roll:
 
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:
     count = len(turn.harmed)
-    jobs = "1 job" if count == 1 else f"{count} jobs"
+    jobs = counted(count, "job")
     what = f"{process.target} (id {process.key}) left {jobs} behind, so the roll ended with it"
     if isinstance(target.manager, Signaller):
         return FailedError(

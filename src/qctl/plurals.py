@@ -1,0 +1,13 @@
+"""Numbers with their nouns, in every message: ``1 job``, ``1,200 jobs``."""
+
+from __future__ import annotations
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 job``, ``3 jobs``; with a verb ``1 job waits``, ``3 jobs wait``.
+
+    Args:
+        one: what follows the number 1.
+        many: what follows any other number; ``one`` and an s if empty.
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
