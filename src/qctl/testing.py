@@ -32,14 +32,13 @@ from qctl.runtime.api.queue import Queue
 from qctl.runtime.api.worker import Worker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_dict
+from qctl.wire.states import DELAY_FACTOR, FINISHED, SORTED_SETS
 from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
 _LOOK_S = 0.005
 # For what still runs when the time is over.
 _GRACE_S = 0.1
-# Scores of delayed jobs: the time in ms, times 4096 (wire format P8).
-_SCORE_MS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +167,7 @@ class FakeQueues:
         """What became of a job."""
         keys, call = queue.keys, self.client.call
         fields = to_dict(call("HGETALL", keys(job_id)))
-        states = ("completed", "failed", "delayed", "waiting-children", "prioritized")
-        found = [state for state in states if call("ZSCORE", keys(state), job_id)]
+        found = [state for state in SORTED_SETS if call("ZSCORE", keys(state), job_id)]
         lists = (call("LRANGE", keys(name), 0, -1) for name in ("wait", "paused"))
         waits = "waiting" if any(job_id in ids for ids in lists) else "removed"
         return Outcome(
@@ -189,7 +187,7 @@ class FakeQueues:
     def outcomes(self, queue: Queue) -> list[Outcome]:
         """Of all jobs that the queue has kept, those that ended first before the others."""
         ids: list[str] = []
-        for state in ("completed", "failed"):
+        for state in FINISHED:
             scored = self.client.call("ZRANGE", queue.keys(state), 0, -1, "WITHSCORES")
             ids += scored[::2]
         return [self.outcome(queue, job_id) for job_id in ids]
@@ -206,7 +204,7 @@ class FakeQueues:
         if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False
         if delayed:
-            ahead = max(min(delayed.values()) - int(time.time() * 1000) * _SCORE_MS, 0)
+            ahead = max(min(delayed.values()) - int(time.time() * 1000) * DELAY_FACTOR, 0)
             for job_id, score in delayed.items():
                 call("ZADD", keys("delayed"), "XX", score - ahead, job_id)
             call("ZADD", keys("marker"), 0, "0")

@@ -16,7 +16,7 @@ from qctl.connection.address import Client
 from qctl.output.text import cells
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
-from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.states import DELAY_FACTOR
 from qctl.wire.write.transitions import hold_lease
 from tests.labs.build import Q, holder, put
 from tests.labs.cli import Ran, run

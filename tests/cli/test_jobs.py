@@ -11,8 +11,8 @@ import pytest
 
 from qctl.cli.jobs import State
 from qctl.connection.address import Client
-from qctl.ops.jobs.model import STATES
 from qctl.wire.read.clients import client_name
+from qctl.wire.states import STATES
 from tests.labs.cli import Ran, run
 from tests.labs.servers import wait_until
 from tests.ops.jobs.test_listing import KEYS, T0, add, lock

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qctl.ops.jobs.model import STATES, Fate, Job, JobList
+from qctl.ops.jobs.model import Fate, Job, JobList
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
 from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 from qctl.output.console import table
@@ -19,6 +19,7 @@ from qctl.output.json import dumps
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
 from qctl.wire.read.snapshot import Counts
+from qctl.wire.states import STATES
 from tests.output.test_status import PROCESS, QUEUE, REDIS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

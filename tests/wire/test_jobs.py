@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qctl.connection.address import Client
-from qctl.wire.jobs import is_marker, parse_job, read_jobs
+from qctl.wire.jobs import parse_job, read_jobs
+from qctl.wire.states import is_marker
 from tests.labs.build import Q, put
 
 KNOWN_FIELDS = (

@@ -14,9 +14,6 @@ from qctl.wire.replies import MAX_NUMBER, checked, read_json, to_dict, to_int, v
 
 # The text BullMQ gives a job that was found stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
-LEGACY_MARKER = "0:"
-# A delayed job's score is its due time in ms times this, plus a counter (wire format P8).
-DELAY_FACTOR = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +150,6 @@ def read_records(
         found = {field: value for field, value in values if value is not None}
         records.append(parse_job(job_id, found) if found else None)
     return records
-
-
-def is_marker(job_id: str) -> bool:
-    """Whether a list entry is a marker of BullMQ 3 or 4 and not a job (wire format 2.5)."""
-    return job_id.startswith(LEGACY_MARKER)
 
 
 def _texts(value: Any) -> list[str]:

@@ -27,7 +27,7 @@ from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import ForeignWorker, WorkerClient, client_name
-from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.states import DELAY_FACTOR
 from tests.labs.build import Q, put
 from tests.ops.impact.test_jobs_at_risk import BEAT, PROCESS
 

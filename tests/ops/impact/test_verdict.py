@@ -18,7 +18,7 @@ from qctl.ops.impact import assess as impact
 from qctl.ops.processes.suggest import commands_like
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, client_name
-from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.states import DELAY_FACTOR
 from qctl.wire.write.transitions import hold_lease
 from tests.labs.build import Q, holder, put
 from tests.labs.servers import limited_user

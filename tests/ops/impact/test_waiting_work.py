@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.ops.impact import assess as impact
-from qctl.wire.read.lists import DELAY_FACTOR
+from qctl.wire.states import DELAY_FACTOR
 from tests.labs.build import Q, put
 from tests.ops.impact import test_assess as test_impact
 from tests.ops.impact.test_assess import Apps, ask, now_ms

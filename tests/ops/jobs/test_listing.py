@@ -15,10 +15,10 @@ from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.jobs.listing import CHUNK, DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
-from qctl.ops.jobs.model import STATES
 from qctl.ops.jobs.where import Filter
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.states import STATES
 from tests.labs.servers import RedisServer
 
 KEYS = QueueKeys("bull", "q")

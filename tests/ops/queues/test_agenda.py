@@ -9,9 +9,9 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.ops.queues.agenda import MOST_SLOTS, ScheduleImpact, later_slots, schedule_impacts
-from qctl.wire.read.lists import DELAY_FACTOR
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
+from qctl.wire.states import DELAY_FACTOR
 from tests.labs.build import Q, put
 
 NOW = 1_700_000_000_000

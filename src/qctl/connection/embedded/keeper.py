@@ -33,6 +33,7 @@ from urllib.parse import quote
 
 from qctl.connection.address import parse_url
 from qctl.connection.embedded.server import LOCK_FILE, START_TIMEOUT_S, STATE_FILE
+from qctl.connection.info import parse_info
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, UnreachableError
 from qctl.extras import install_command
@@ -295,7 +296,7 @@ class Keeper:
         except QctlError:
             # Busy with a script, or gone.
             return {}
-        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return parse_info(text)
 
     def _publish(self) -> None:
         draft = self._folder / f"{STATE_FILE}.new"

@@ -10,6 +10,7 @@ from qctl.connection.address import Client
 from qctl.ops.bulk.context import WORDS, Means
 from qctl.ops.bulk.family import look_below, remove_below
 from qctl.wire.keys import QueueKeys
+from qctl.wire.states import STATES
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
 # What an action does to some jobs: id → the script's word, or why the job was left alone. In parts,
@@ -101,10 +102,7 @@ def purging() -> Action:
 
 
 _LEFT = frozenset({"inactive", "locked", "missing", "gone"})
-_REMOVABLE = (
-    *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
-    *("completed", "failed"),
-)
+_REMOVABLE = tuple(state for state in STATES if state != "active")
 
 
 def _remove(means: Means, ids: Sequence[str], *, silent: bool) -> Iterator[Mapping[str, str]]:

@@ -19,7 +19,7 @@ class Selection:
     """Which jobs.
 
     Args:
-        state: one of ``ops.jobs.STATES``; None for the jobs named, wherever they are.
+        state: one of ``wire.states.STATES``; None for the jobs named, wherever they are.
         ids: those, without a state.
         only: which of the state.
         limit: how many are changed at most.

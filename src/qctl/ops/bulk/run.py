@@ -19,11 +19,11 @@ from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.context import Means
 from qctl.ops.bulk.report import BulkProgress, BulkReport, Skipped
 from qctl.ops.jobs.listing import listed_job
-from qctl.ops.jobs.model import FINISHED
 from qctl.plurals import counted
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry
+from qctl.wire.states import FINISHED
 from qctl.wire.write.pace import FIRST, READING_S, Pace, round_trip_s
 from qctl.wire.write.walk import ShortWalk, Walk, walk
 

@@ -9,6 +9,7 @@ from qctl.ops.doctor.findings import Check, Finding, queue
 from qctl.ops.doctor.look import Look
 from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
+from qctl.wire.states import FINISHED
 
 # Finished jobs from which on it matters whether their number has a bound.
 MANY, VERY_MANY = 10_000, 100_000
@@ -48,7 +49,7 @@ def kept_finished_jobs(look: Look) -> Iterator[Finding]:
     counts = {
         (snapshot.keys, state): getattr(snapshot.counts, state)
         for snapshot in look.snapshots
-        for state in ("completed", "failed")
+        for state in FINISHED
     }
     large = {place: count for place, count in counts.items() if count >= MANY}
     for kept in kept_jobs(look.client, list(large), look.now_ms):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from qctl.wire.events import Event, order
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.census import Census
+from qctl.wire.states import FINISHED
 
 JobKey = tuple[QueueKeys, str]
 
@@ -28,9 +29,8 @@ _HELD = {
     "active": "active",
 }
 _ENDED = frozenset({"completed", "failed", "removed"})
-_FINISHED = frozenset({"completed", "failed"})
 # Where a removed job was, if it was not one of the jobs counted.
-_NOT_COUNTED = _FINISHED | {"unknown"}
+_NOT_COUNTED = frozenset({*FINISHED, "unknown"})
 _ITERATION = "repeat:"
 
 
@@ -204,9 +204,9 @@ def _count(held: _Held, event: Event) -> None:
         # An earlier iteration may run, too.
         if held.iterations.get(scheduler) == job_id:
             held.due.add(scheduler)
-    elif name in _FINISHED or (name == "removed" and previous not in _NOT_COUNTED):
+    elif name in FINISHED or (name == "removed" and previous not in _NOT_COUNTED):
         held.delta -= 1
-    elif name == "waiting" and previous in _FINISHED:
+    elif name == "waiting" and previous in FINISHED:
         held.delta += 1
     elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in held.ids:
         # A lost job that was put back. If it was lost during the drain, it was counted already, and

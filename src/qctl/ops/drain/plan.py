@@ -8,6 +8,7 @@ from enum import Enum
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
+from qctl.connection.info import parse_info
 from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
@@ -268,16 +269,16 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
             raise drain_at_work(snapshot.keys, snapshot.lease)
     is_known = require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
     try:
-        replication = str(client.masters()[0].call("INFO", "replication"))
+        info = parse_info(str(client.masters()[0].call("INFO", "replication")))
     except ReplyError as error:
         if is_outage(error):
             raise
         return is_known  # The first write tells, and changes nothing when it fails.
-    if "role:slave" in replication:
+    if info.get("role") == "slave":
         raise FailedError(
             "this Redis is a replica, so queues cannot be paused here",
             why="\n".join(
-                line.strip() for line in replication.splitlines() if line.startswith("master_")
+                f"{name}:{value}" for name, value in info.items() if name.startswith("master_")
             ),
             hint="connect to its master with --redis URL",
         )

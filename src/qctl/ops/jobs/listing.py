@@ -13,7 +13,7 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.jobs.model import FINISHED, STATES, Children, HeldBy, Job, JobDetail, JobList, Parent
+from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList, Parent
 from qctl.ops.jobs.where import Filter
 from qctl.ops.processes.suggest import command
 from qctl.ops.times import utc_datetime
@@ -22,6 +22,7 @@ from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read import heartbeats, lists
 from qctl.wire.read.lists import Entry
 from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.states import FINISHED, STATES, due_ms
 
 DEFAULT_LIMIT = 50
 # Jobs read per round trip: large enough to hide the network, small enough for memory.
@@ -137,7 +138,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
     """
     if state == "active" and (found is None or found.lock_token is None):
         state = "stalled"
-    due = lists.due_ms(entry.score) if state == "delayed" and entry.score is not None else None
+    due = due_ms(entry.score) if state == "delayed" and entry.score is not None else None
     if found is None:
         # The score of a finished job is when it finished; that much is still known.
         finished = utc_datetime(entry.score) if state in FINISHED else None

@@ -7,18 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-STATES = (
-    "waiting",
-    "active",
-    "stalled",
-    "delayed",
-    "prioritized",
-    "waiting-children",
-    "completed",
-    "failed",
-)
-FINISHED = frozenset({"completed", "failed"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
@@ -38,7 +26,7 @@ class Job:
     """One job. Times are aware; None means that it has not happened, or is not known.
 
     Args:
-        state: one of ``STATES``: ``stalled`` for a job in ``active`` that has no lock.
+        state: one of ``wire.states.STATES``.
         data: the payload; the raw text when it is not JSON.
         runtime_s: how long it has run so far or did run, in seconds.
         missing: the id stands in the list, but the job's record is gone from Redis.

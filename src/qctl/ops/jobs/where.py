@@ -22,8 +22,9 @@ from datetime import datetime
 from typing import Any
 
 from qctl.errors import UsageError
-from qctl.ops.jobs.model import FINISHED, Job, Predicate
+from qctl.ops.jobs.model import Job, Predicate
 from qctl.similar import similar_names
+from qctl.wire.states import FINISHED
 
 FIELDS = (
     "id",

@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 from qctl.connection.address import Address, Client
+from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
 from qctl.wire.read.discovery import discover
 
@@ -211,8 +212,7 @@ def server_id(client: Client) -> str:
 
 def run_id(info: str) -> str:
     """``server_id`` by what INFO has answered."""
-    lines = (line.partition(":") for line in info.splitlines())
-    return next((value for name, _, value in lines if name == "run_id"), "")
+    return parse_info(info).get("run_id", "")
 
 
 def _file_name(about: list[str]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
+from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
@@ -265,7 +266,7 @@ def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
         if is_outage(reply):
             raise reply
         return RedisInfo(str(address), None, None)
-    fields = dict(line.split(":", 1) for line in str(reply).splitlines() if ":" in line)
+    fields = parse_info(str(reply))
     version, mode = fields.get("redis_version"), fields.get("redis_mode")
     above = upstream(replication)
     return RedisInfo(

@@ -6,19 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import windows
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
+from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
 # Ids looked at over all queues together, and at each end of one state.
 BUDGET = 10_000
 _MOST, _LEAST = 200, 5
 _WINDOW = 1000
-_LISTS = ("wait", "paused", "active")
-_SETS = ("delayed", "prioritized", "waiting-children", "completed", "failed")
-_FULL = ("waiting", "active", *_SETS)
+_STATES = ("waiting", "active", *SORTED_SETS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,10 +44,7 @@ def sample_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
     its hash is fine.
     """
     places = [
-        (queue.keys, state, size)
-        for queue in queues
-        for state, size in _sizes(queue).items()
-        if size
+        (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]
     per_end = min(max(BUDGET // (2 * max(len(places), 1)), _LEAST), _MOST)
     ids = _ends(client, [(keys, state) for keys, state, _ in places], per_end)
@@ -65,7 +60,7 @@ def all_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
     found: list[Bare] = []
     looked_at = 0
     for queue in queues:
-        for state in _FULL:
+        for state in _STATES:
             seen, bare = 0, set()
             for window in _windows(client, queue.keys, state):
                 seen += len(window)
@@ -77,24 +72,10 @@ def all_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
     return BareIds(tuple(sorted(set(found))), looked_at, looked_at)
 
 
-def _sizes(queue: QueueSnapshot) -> dict[str, int]:
-    counts = queue.counts
-    return {
-        "wait": counts.waiting - queue.legacy_paused,
-        "paused": queue.legacy_paused,
-        "active": counts.active,
-        "delayed": counts.delayed,
-        "prioritized": counts.prioritized,
-        "waiting-children": counts.waiting_children,
-        "completed": counts.completed,
-        "failed": counts.failed,
-    }
-
-
 def _ends(client: Client, places: Sequence[tuple[QueueKeys, str]], per_end: int) -> list[Bare]:
     commands: list[tuple[Arg, ...]] = []
     for keys, state in places:
-        command = "LRANGE" if state in _LISTS else "ZRANGE"
+        command = "LRANGE" if state in LISTS else "ZRANGE"
         commands += [(command, keys(state), 0, per_end - 1), (command, keys(state), -per_end, -1)]
     replies = iter(client.pipeline(commands) if commands else ())
     return [

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
+from qctl.wire.states import LISTS, SORTED_SETS
 
 # Those whose names do not depend on a job.
 _TYPES = {
     "id": "string",
     "meta": "hash",
-    "wait": "list",
-    "paused": "list",
-    "active": "list",
-    "prioritized": "zset",
-    "delayed": "zset",
-    "waiting-children": "zset",
-    "completed": "zset",
-    "failed": "zset",
+    **dict.fromkeys(LISTS, "list"),
+    **dict.fromkeys(SORTED_SETS, "zset"),
     "stalled": "set",
     "stalled-check": "string",
     "marker": "zset",

@@ -10,19 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
-from qctl.wire.read.listed_ids import LISTS, JobId, read_listed
+from qctl.wire.read.listed_ids import JobId, read_listed
 from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
 # Ids of wait read to find jobs in it.
 MOST_WAITING = 20_000
-_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 # Suffixes that are no job (wire format 2.1, 10.3).
 _OWN = frozenset(
     (
-        *_SETS, *LISTS, "id", "meta", "stalled", "stalled-check", "marker", "events", "pc",
+        *SORTED_SETS, *LISTS, "id", "meta", "stalled", "stalled-check", "marker", "events", "pc",
         "limiter", "repeat", "priority", "delay", "meta-paused",
     )
 )  # fmt: skip
@@ -158,7 +157,7 @@ def _outside_sets(client: Client, jobs: Sequence[JobId]) -> tuple[dict[JobId, _S
     }
     job_count = len(states)
     # Two by two: most jobs of a large queue are in one of the first.
-    for names in (_SETS[:2], _SETS[2:]):
+    for names in (SORTED_SETS[:2], SORTED_SETS[2:]):
         commands = [("ZSCORE", keys(name), i) for keys, i in states for name in names]
         replies = iter(client.pipeline(commands) if commands else ())
         scores = {job: [value_or(next(replies), None) for _ in names] for job in states}

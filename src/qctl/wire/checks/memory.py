@@ -11,11 +11,11 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked
+from qctl.wire.states import SORTED_SETS
 
 # Jobs of a state whose memory is asked for, and queues that are looked at, the fullest first.
 _JOBS = 10
 _QUEUES = 200
-_SETS = ("completed", "failed", "delayed", "waiting-children", "prioritized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     Raises:
         ReplyError: this user may not ask for it, or this Redis has no MEMORY command.
     """
-    fullest = sorted(queues, key=lambda queue: sum(_sizes(queue).values()), reverse=True)[:_QUEUES]
+    fullest = sorted(queues, key=lambda queue: sum(queue.sizes.values()), reverse=True)[:_QUEUES]
     parts = [
         (queue.keys, state, count)
         for queue in fullest
-        for state, count in _sizes(queue).items()
-        if count
+        for state, count in queue.sizes.items()
+        if count and state != "active"
     ]
     windows = client.pipeline([_window(*part[:2]) for part in parts]) if parts else []
     samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
@@ -73,21 +73,8 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     return found
 
 
-def _sizes(queue: QueueSnapshot) -> dict[str, int]:
-    counts = queue.counts
-    return {
-        "wait": counts.waiting - queue.legacy_paused,
-        "paused": queue.legacy_paused,
-        "completed": counts.completed,
-        "failed": counts.failed,
-        "delayed": counts.delayed,
-        "waiting-children": counts.waiting_children,
-        "prioritized": counts.prioritized,
-    }
-
-
 def _window(keys: QueueKeys, state: str) -> tuple[Arg, ...]:
-    command = "ZRANGE" if state in _SETS else "LRANGE"
+    command = "ZRANGE" if state in SORTED_SETS else "LRANGE"
     return (command, keys(state), -_JOBS, -1)
 
 

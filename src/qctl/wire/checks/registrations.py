@@ -11,13 +11,14 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.cron import next_time_ms
+from qctl.wire.states import FINISHED
 
 # Schedulers looked at over all queues together, and of one queue.
 BUDGET = 5000
 _MOST, _LEAST = 1000, 5
 # Later than any time that Redis can hold as a score.
 _NEVER_MS = 2**53
-_PENDING, _ENDED = ("delayed", "prioritized"), ("completed", "failed")
+_PENDING = ("delayed", "prioritized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,13 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         commands += [
             ("HGETALL", keys.scheduler(scheduler)),
             ("EXISTS", keys(job_id)),
-            *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *_ENDED)),
+            *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *FINISHED)),
         ]
     answers = iter(client.pipeline(commands) if commands else ())
     found = []
     for keys, scheduler, next_ms in members:
         record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))
-        scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *_ENDED)]
+        scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *FINISHED)]
         ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
         # In no set and there: it waits or runs, which a long list would have to be searched for.
         # Jobs of the oldest form of key have another id, which the record does not tell.

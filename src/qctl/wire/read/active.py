@@ -8,9 +8,9 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.states import is_marker
 
 # Jobs whose durations are looked at to estimate how long a running one still takes.
 RECENT_SAMPLE = 200

@@ -10,11 +10,12 @@ from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.listed_ids import JobId, ids_in_lists
-from qctl.wire.read.lists import SORTED_SETS, windows
+from qctl.wire.read.lists import windows
 from qctl.wire.replies import to_dict, value_or
+from qctl.wire.states import SORTED_SETS
 
 # In the order in which jobs move on: one that moves while they are read is seen where it goes.
-STATES = ("waiting-children", "delayed", "prioritized", "waiting")
+_READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
 _KEYS = (
     "wait",
     "paused",
@@ -33,7 +34,7 @@ _BATCH = 1000
 
 # What is left of a job that is in no state.
 DELETED = "deleted"
-FINISHED = "finished"
+ENDED = "finished"
 STRAY = "stray"
 
 
@@ -42,7 +43,7 @@ class Census:
     """The jobs of a queue that have not ended, at one moment.
 
     Args:
-        counts: by state (``STATES`` and ``active``).
+        counts: by state, ``active`` included.
         last_event_id: the last event that had happened; ``0-0`` if the stream was empty.
         iterations: ids of the pending jobs of schedulers, of 1,000 at most.
     """
@@ -83,7 +84,7 @@ def read_ids(client: Client, keys: QueueKeys, counts: dict[str, int], most: int)
         counts: by state; more than ``most`` in all gives each state the same share.
         most: how many ids.
     """
-    filled = [state for state in STATES if counts[state]]
+    filled = [state for state in _READ_ORDER if counts[state]]
     fits = sum(counts[state] for state in filled) <= most
     share = most if fits else most // len(filled)
     found: dict[str, str] = {}
@@ -132,5 +133,5 @@ def _in_no_set(client: Client, jobs: list[JobId]) -> dict[JobId, str]:
     found = {}
     for job in nowhere:
         size, finished = value_or(next(rows), 0), value_or(next(rows), None)
-        found[job] = DELETED if not size else FINISHED if finished is not None else STRAY
+        found[job] = DELETED if not size else ENDED if finished is not None else STRAY
     return found

@@ -9,11 +9,10 @@ from qctl.connection.address import Client
 from qctl.wire.events import Event, past_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, read_json, value_or
+from qctl.wire.states import FINISHED, SORTED_SETS
 
 # Events looked through for a job that is gone; BullMQ keeps some 10,000.
 MOST_EVENTS = 100_000
-_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
-_ENDED = frozenset({"completed", "failed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class Ending:
 
     @property
     def is_final(self) -> bool:
-        return self.state in _ENDED or self.state in {"removed", "missing"}
+        return self.state in FINISHED or self.state in {"removed", "missing"}
 
 
 def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
@@ -42,17 +41,15 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
     """
     *scores, fields, lock = client.pipeline(
         [
-            *(("ZSCORE", keys(name), job_id) for name in _SETS),
+            *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
             ("HMGET", keys(job_id), "timestamp", "returnvalue", "failedReason"),
             ("EXISTS", keys.lock(job_id)),
         ]
     )
     # Every job has the first; other hashes of the queue, such as its meta, do not.
     made_at, returnvalue, failed_reason = value_or(fields, (None, None, None))
-    state = next(
-        (name for name, score in zip(_SETS, scores, strict=True) if checked(score) is not None),
-        None,
-    )
+    places = zip(SORTED_SETS, map(checked, scores), strict=True)
+    state = next((name for name, score in places if score is not None), None)
     if state is None and made_at is None:
         return _told_ending(client, keys, job_id)
     return Ending(
@@ -73,7 +70,7 @@ def ending_told(event: Event) -> Ending | None:
     if event.name == "removed":
         # A job that had ended before it was removed did end.
         previous = fields.get("prev", "")
-        return Ending(state=previous if previous in _ENDED else "removed")
+        return Ending(state=previous if previous in FINISHED else "removed")
     return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_int, value_or
+from qctl.wire.states import FINISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,7 @@ class FinishedCounts:
 def read_finished_counts(client: Client, queues: Sequence[QueueKeys]) -> list[FinishedCounts]:
     """The counts of some queues, in one round trip."""
     commands: list[tuple[Arg, ...]] = [
-        ("HGET", keys(f"metrics:{result}"), "count")
-        for keys in queues
-        for result in ("completed", "failed")
+        ("HGET", keys(f"metrics:{result}"), "count") for keys in queues for result in FINISHED
     ]
     replies = (
         [to_int(value_or(reply, None)) for reply in client.pipeline(commands)] if queues else []

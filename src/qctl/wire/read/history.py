@@ -15,13 +15,16 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.events import WINDOW, before
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_dict, to_int, value_or
+from qctl.wire.states import FINISHED
 
 # Of a reason, which may be as long as its author likes.
 _MOST_REASON = 200
 # Which field of the job's hash tells the same moment by the clock of whoever did it.
-_CLOCKS = {"added": "timestamp", "active": "processedOn"} | dict.fromkeys(
-    ("completed", "failed"), "finishedOn"
-)
+_CLOCKS = {
+    "added": "timestamp",
+    "active": "processedOn",
+    **dict.fromkeys(FINISHED, "finishedOn"),
+}
 _BOTH_STEPS = 2
 
 

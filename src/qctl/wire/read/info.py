@@ -1,4 +1,4 @@
-"""INFO taken apart: its fields, which product answers, and whose replica it is."""
+"""What INFO says of a server: which product it is, and whose replica."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Client
+from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
 from qctl.wire.replies import to_int
 
@@ -25,12 +26,6 @@ class Upstream:
     def __str__(self) -> str:
         out_of_step = "" if self.is_in_sync else ", which it is not in sync with"
         return f"a replica of {self.master}{out_of_step}"
-
-
-def info_fields(reply: str) -> dict[str, str]:
-    """The fields of an answer to INFO."""
-    lines = (line.partition(":") for line in reply.splitlines() if line[:1] != "#")
-    return {name: value for name, colon, value in lines if colon}
 
 
 def master_of(info: Mapping[str, str]) -> str | None:
@@ -64,6 +59,6 @@ def upstream(reply: Any) -> Upstream | None:
     """The same, by the answer to ``INFO_REPLICATION``."""
     if isinstance(reply, ReplyError):
         return None
-    info = info_fields(str(reply))
+    info = parse_info(str(reply))
     master = master_of(info)
     return None if master is None else Upstream(master, info.get("master_link_status") == "up")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_dict, to_int, value_or
+from qctl.wire.states import FINISHED
 
 # Events read of one span, in steps, and finished jobs looked at.
 _STEP = 1000
@@ -102,7 +103,7 @@ def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
         [
             ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _JOBS)
             for span in spans
-            for state in ("completed", "failed")
+            for state in FINISHED
         ]
     )
     ids = [

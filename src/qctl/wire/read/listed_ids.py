@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import value_or
+from qctl.wire.states import LISTS
 
 JobId = tuple[QueueKeys, str]
 
-LISTS = ("active", "wait", "paused")
 _WINDOW = 2500
 _OVERLAP = 250
 

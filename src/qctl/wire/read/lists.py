@@ -8,13 +8,12 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import DELAY_FACTOR, is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, to_dict, value_or
+from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, due_ms, is_marker
 
-_LISTS = {"active": ("active",), "waiting": ("paused", "wait")}
-_NEWEST_FIRST = frozenset({"completed", "failed"})
-SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
+# Next to run first: a resume moves ``paused`` to where ``wait`` is taken from (5.20).
+_LISTS_OF = {"active": ("active",), "waiting": ("paused", "wait")}
 # Entries of a list that one command looks through, and that one command sends: each takes Redis
 # half a millisecond.
 SEARCHED = 15_000
@@ -41,11 +40,10 @@ def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[
         state: ``waiting``, ``active`` or the name of a sorted set.
         size: ids per window, and per round trip.
     """
-    # A resume moves the legacy ``paused`` list to where ``wait`` is taken from (5.20).
-    for suffix in _LISTS.get(state, ()):
+    for suffix in _LISTS_OF.get(state, ()):
         yield from _list_windows(client, keys(suffix), size)
-    if state not in _LISTS:
-        yield from _zset_windows(client, keys(state), size, newest_first=state in _NEWEST_FIRST)
+    if state not in _LISTS_OF:
+        yield from _zset_windows(client, keys(state), size, newest_first=state in FINISHED)
 
 
 def _list_windows(client: Client, key: str, size: int) -> Iterator[list[Entry]]:
@@ -78,7 +76,7 @@ def find(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> lis
         state: ``waiting`` or the name of a sorted set.
     """
     names = sorted(ids)
-    if state in _LISTS:
+    if state in _LISTS_OF:
         return [Entry(job_id) for job_id in names if _in_lists(client, keys, job_id) == state]
     scores = client.pipeline([("ZSCORE", keys(state), job_id) for job_id in names])
     found = [
@@ -86,7 +84,7 @@ def find(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> lis
         for job_id, score in zip(names, map(checked, scores), strict=True)
         if score is not None
     ]
-    return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in _NEWEST_FIRST)
+    return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in FINISHED)
 
 
 def active_ids(client: Client, keys: QueueKeys) -> list[str]:
@@ -184,14 +182,6 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     )
 
 
-def due_ms(score: float) -> int | None:
-    """When a delayed job is due, from its score (P8); None for a score that is no time."""
-    try:
-        return int(score) // DELAY_FACTOR
-    except (ValueError, OverflowError):
-        return None
-
-
 def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
     """Whether the job is finished for good, or gone."""
     completed, failed, exists = map(
@@ -224,16 +214,15 @@ def _size(reply: Any) -> int:
 
 def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
     """The state of the list that has the id; looks through both ends before the middle."""
-    places = {"active": "active", "wait": "waiting", "paused": "waiting"}
     commands: list[tuple[Arg, ...]] = []
-    for key in map(keys, places):
+    for key in map(keys, LISTS):
         commands += [
             ("LLEN", key),
             ("LPOS", key, job_id, "MAXLEN", SEARCHED),
             ("LPOS", key, job_id, "RANK", -1, "MAXLEN", SEARCHED),
         ]
     replies = client.pipeline(commands)
-    for index, (name, state) in enumerate(places.items()):
+    for index, (name, state) in enumerate(LISTS.items()):
         length, head, tail = replies[3 * index : 3 * index + 3]
         # Redis before 6.0.6 has no LPOS.
         is_old = isinstance(head, ReplyError) and "unknown command" in head.raw.lower()

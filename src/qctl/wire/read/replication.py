@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qctl.connection.address import Client
+from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
 from qctl.wire.replies import to_int
 
@@ -63,5 +64,4 @@ def _info(node: Client, section: str) -> dict[str, str] | None:
         if error.code != "NOPERM":
             raise
         return None
-    lines = (line.partition(":") for line in text.splitlines())
-    return {name: value for name, colon, value in lines if colon}
+    return parse_info(text)

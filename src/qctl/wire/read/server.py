@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from qctl.connection.address import Client
+from qctl.connection.info import parse_info
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
-from qctl.wire.read.info import info_fields, master_of
+from qctl.wire.read.info import master_of
 from qctl.wire.replies import to_dict, to_int
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
@@ -99,8 +100,7 @@ def run_ids(client: Client) -> frozenset[str] | None:
         if is_outage(error):
             raise
         return None
-    lines = (line for info in infos for line in info.splitlines())
-    return frozenset(line for line in lines if line.startswith("run_id:"))
+    return frozenset(filter(None, (parse_info(info).get("run_id") for info in infos)))
 
 
 def clock_ms(client: Client) -> int:
@@ -179,7 +179,7 @@ def _info(node: Client) -> dict[str, str]:
             if is_outage(reply):
                 raise reply
             return {}
-        found |= info_fields(str(reply))
+        found |= parse_info(str(reply))
     return found
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.jobs import DELAY_FACTOR, is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, UNKNOWN, Holder, parse_holder
 from qctl.wire.read.stalled_clock import StalledClock
 from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.states import DELAY_FACTOR, is_marker
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
@@ -120,6 +120,20 @@ class QueueSnapshot:
     rate_limit: RateLimit | None
     longest_lock_ms: int | None
     stalled_clock: StalledClock
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Jobs by the list or sorted set that holds them."""
+        return {
+            "wait": self.counts.waiting - self.legacy_paused,
+            "paused": self.legacy_paused,
+            "active": self.counts.active,
+            "delayed": self.counts.delayed,
+            "prioritized": self.counts.prioritized,
+            "waiting-children": self.counts.waiting_children,
+            "completed": self.counts.completed,
+            "failed": self.counts.failed,
+        }
 
     @property
     def backlog(self) -> int:

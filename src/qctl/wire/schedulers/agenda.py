@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.lists import due_ms
 from qctl.wire.replies import checked, to_dict, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, record_commands, schedulers
+from qctl.wire.states import due_ms
 
 # Of one queue; the soonest.
 MOST_SCHEDULERS = 200

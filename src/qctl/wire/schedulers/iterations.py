@@ -12,17 +12,10 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, is_legacy_key, schedulers
+from qctl.wire.states import LISTS, SORTED_SETS
 
 # Schedulers read per round trip.
 _WINDOW = 500
-_SETS = {
-    "delayed": "delayed",
-    "prioritized": "prioritized",
-    "completed": "completed",
-    "failed": "failed",
-    "waiting-children": "waiting-children",
-}
-_LISTS = {"active": "active", "wait": "waiting", "paused": "waiting"}
 # Entries of a list that are searched from each of its ends.
 _REACH = 10_000
 
@@ -127,13 +120,13 @@ def _md5(text: str) -> str:
 def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Iteration]:
     commands: list[tuple[Arg, ...]] = []
     for job_id in ids:
-        commands += [("ZSCORE", keys(name), job_id) for name in _SETS]
+        commands += [("ZSCORE", keys(name), job_id) for name in SORTED_SETS]
         commands.append(("HGETALL", keys(job_id)))
     replies = iter(client.pipeline(commands) if commands else ())
     found: list[tuple[str, str | None, dict[str, str]]] = []
     for job_id in ids:
-        scores = [checked(next(replies)) for _ in _SETS]
-        states = (s for s, score in zip(_SETS.values(), scores, strict=True) if score is not None)
+        scores = [checked(next(replies)) for _ in SORTED_SETS]
+        states = (s for s, score in zip(SORTED_SETS, scores, strict=True) if score is not None)
         found.append((job_id, next(states, None), to_dict(value_or(next(replies), []))))
     searched = [job_id for job_id, state, fields in found if state is None and fields]
     places = _in_lists(client, keys, searched)
@@ -146,18 +139,18 @@ def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, 
     """Where those of the ids are that stand in a list, which is searched from both ends."""
     if not ids:
         return {}
-    lengths = [checked(n) for n in client.pipeline([("LLEN", keys(name)) for name in _LISTS])]
+    lengths = [checked(n) for n in client.pipeline([("LLEN", keys(name)) for name in LISTS])]
     commands: list[tuple[Arg, ...]] = [
         ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _REACH)
         for job_id in ids
-        for name in _LISTS
+        for name in LISTS
         for rank in (1, -1)
     ]
     replies = iter(client.pipeline(commands))
     is_short = all(length <= 2 * _REACH for length in lengths)
     found: dict[str, str] = {}
     for job_id in ids:
-        for state in _LISTS.values():
+        for state in LISTS.values():
             for _ in range(2):
                 reply: Any = next(replies)
                 if isinstance(reply, ReplyError):

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from itertools import islice
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.jobs import is_marker
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry, active_ids, stalled_ids
 from qctl.wire.read.server import clock_ms
 from qctl.wire.replies import checked, to_dict
+from qctl.wire.states import FINISHED, is_marker
 
-_FINISHED = frozenset({"completed", "failed"})
 # Entries before the place that was reached in a list that are read once more: so many may be
 # removed before it from one step to the next.
 _OVERLAP = 100
@@ -60,7 +59,7 @@ def walk(
     """A walk through a state: sorted sets from the lowest score on, lists from the newest entry on.
 
     Args:
-        state: one of ``ops.jobs.STATES``.
+        state: one of ``wire.states.STATES``.
         since: of a finished state only entries with this score (epoch ms) or a higher one.
         once: leave out what has left the state meanwhile and come back with another score.
     """
@@ -71,7 +70,7 @@ def walk(
     if state == "active":
         return ShortWalk(active_ids(client, keys))
     # What finishes from now on is none of those that are there, whatever its worker's clock says.
-    last = float(clock_ms(client)) if state in _FINISHED else float("inf")
+    last = float(clock_ms(client)) if state in FINISHED else float("inf")
     return _SetWalk(client, keys(state), since, last, once=once)
 
 
