@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
+from qctl.output.json import MAX_DEPTH, TOO_DEEP
 from qctl.wire.read.clients import client_name
 from tests.labs.hostile import (
     DEEP,
@@ -141,16 +141,6 @@ def test_a_user_who_may_only_read_sees_all_but_what_is_unknown(
         assert_explained(workers, 1, "may not list clients", "+client|list")
 
 
-@pytest.fixture
-def deep_stack() -> Iterator[None]:
-    """Room for the nesting that qctl, with fewer frames below it than pytest has, can read."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(5 * limit)
-    yield
-    sys.setrecursionlimit(limit)
-
-
-@pytest.mark.usefixtures("deep_stack")
 def test_every_id_and_payload_is_in_the_json(qctl: Qctl, client: Client) -> None:
     ids = evil_queue(client, QUEUE)
     commands = [
@@ -167,7 +157,9 @@ def test_every_id_and_payload_is_in_the_json(qctl: Qctl, client: Client) -> None
             assert raw(job["failed_reason"]) == raw(text)
         for index, payload in enumerate(PAYLOADS):
             data = found[letter + b"-data-%d" % index]["data"]
-            assert data == payload or data == _loaded(payload), payload
+            is_cut = payload and payload.count("}") + payload.count("]") > MAX_DEPTH
+            is_cut = is_cut and TOO_DEEP in json.dumps(data)
+            assert is_cut or data == payload or data == _loaded(payload), payload
         assert found[letter + b"-ghost"]["missing"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qctl.output.json import dumps
+from qctl.output.json import TOO_DEEP, dumps
 
 
 class Colour(Enum):
@@ -55,6 +55,15 @@ def test_lone_surrogates_and_line_ends_survive_on_one_ascii_line() -> None:
 def test_numbers_that_json_does_not_have_become_null() -> None:
     result = Outer("q", (Inner(None, {"x": float("nan"), "y": [float("inf"), 1.5]}),))
     assert json.loads(dumps(result))["items"][0]["data"] == {"x": None, "y": [None, 1.5]}
+
+
+def test_nesting_that_python_cannot_write_is_cut() -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    written = json.loads(dumps(Outer("q", (Inner(None, deep), Inner(None, [1])))))
+    assert TOO_DEEP in json.dumps(written["items"][0])
+    assert written["items"][1]["data"] == [1]
 
 
 def test_other_plain_types() -> None:

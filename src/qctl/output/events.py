@@ -9,6 +9,7 @@ from typing import Any
 from qctl.ops.follow.events import EventPage, QueueEvent
 from qctl.ops.times import utc_datetime
 from qctl.output.console import styled
+from qctl.output.json import TOO_DEEP
 from qctl.output.text import count, duration, shortened, visible
 from qctl.plurals import counted
 
@@ -130,4 +131,4 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (RecursionError, ValueError):
-        return "(nested too deeply to be shown)"
+        return TOO_DEEP

@@ -10,7 +10,7 @@ from typing import Any
 
 from qctl.ops.jobs.model import Job, JobDetail, JobList
 from qctl.output.console import Cell, Column, Value
-from qctl.output.json import iso_time
+from qctl.output.json import TOO_DEEP, iso_time
 from qctl.output.text import cells, short_duration, visible
 from qctl.plurals import counted
 
@@ -277,7 +277,7 @@ def _pretty(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=dict)
         return text if len(text) <= 60 else json.dumps(value, ensure_ascii=False, indent=2)
     except (RecursionError, ValueError):
-        return "(nested too deeply to be shown; --json shows it)"
+        return TOO_DEEP
 
 
 def _rest(text: str, limit: int) -> str:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+# Levels that are written of a result that is too deep for Python's encoder.
+MAX_DEPTH = 250
+TOO_DEEP = "(nested too deeply to be shown)"
+
 
 def dumps(result: Any) -> str:
     """A result as one line of JSON, without a line end.
 
     Everything outside ASCII is escaped, so that the lone surrogates that stand for bytes that are
-    not UTF-8 survive. Payloads are not copied.
+    not UTF-8 survive. Payloads are not copied. What is nested deeper than Python can write (some
+    900 levels) is cut at ``MAX_DEPTH``.
     """
     try:
         return json.dumps(result, default=_plain, allow_nan=False)
     except (ValueError, RecursionError):
         # Python reads numbers such as 1e400 as infinite, and nesting that it then cannot write.
-        return "".join(_slowly(result))
+        return json.dumps(_writable(result))
 
 
 def as_record(step: Any, *, with_step: bool) -> dict[str, Any]:
@@ -56,38 +61,16 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-class _Literal(str):
-    """A piece of the JSON itself, not a text to be quoted."""
-
-    __slots__ = ()
-
-
-def _slowly(result: Any) -> Iterator[str]:
-    """The pieces of the JSON, however deep it is; numbers that JSON does not have become null."""
-    todo = [result]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, _Literal):
-            yield value
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield "null"
-        elif value is None or isinstance(value, (str, int, float)):
-            yield json.dumps(value)
-        elif isinstance(value, (list, tuple)):
-            todo += reversed(_joined("[", [[item] for item in value], "]"))
-        elif isinstance(value, Mapping):
-            items = [[_Literal(f"{_key(key)}: "), item] for key, item in value.items()]
-            todo += reversed(_joined("{", items, "}"))
-        else:
-            todo.append(_plain(value))
-
-
-def _joined(start: str, items: Sequence[Sequence[Any]], end: str) -> list[Any]:
-    pieces: list[Any] = [_Literal(start)]
-    for index, item in enumerate(items):
-        pieces += [_Literal(", "), *item] if index else item
-    return [*pieces, _Literal(end)]
-
-
-def _key(key: Any) -> str:
-    return json.dumps(key if isinstance(key, str) else json.dumps(key))
+def _writable(value: Any, depth: int = 0) -> Any:
+    """A copy without what JSON cannot hold: infinite numbers are None, and deep nesting a text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if depth > MAX_DEPTH:
+        return TOO_DEEP
+    if isinstance(value, (list, tuple)):
+        return [_writable(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {key: _writable(item, depth + 1) for key, item in value.items()}
+    return _writable(_plain(value), depth)

@@ -9,7 +9,7 @@ from datetime import datetime
 from qctl.ops.schedules.changes import Removal, RunNow
 from qctl.ops.schedules.listing import MOST_SKIPPED, Schedule, ScheduleDetail
 from qctl.output.console import Cell, Column, Value
-from qctl.output.json import iso_time
+from qctl.output.json import TOO_DEEP, iso_time
 from qctl.output.text import duration, short_duration, visible
 from qctl.plurals import counted
 
@@ -151,7 +151,7 @@ def _json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (RecursionError, ValueError):
-        return "(nested too deeply to be shown; --json shows it)"
+        return TOO_DEEP
 
 
 def removal_lines(removal: Removal) -> list[str]:
