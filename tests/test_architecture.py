@@ -181,7 +181,6 @@ def test_what_the_rule_allows(importer: str, module: str, name: str) -> None:
 # Circles that are being taken apart.
 REMAINING = {
     *("cli.frame", "cli.guard", "cli.status", "cli.watch"),
-    *("ops.doctor.findings", "ops.doctor.look"),
 }
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
-from qctl.ops.doctor import CHECKS
-from qctl.ops.doctor.findings import name_of
+from qctl.ops.doctor.examination import name_of
+from qctl.ops.doctor.run import CHECKS
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, put
 from tests.labs.cli import Ran, run

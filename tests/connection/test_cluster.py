@@ -18,7 +18,7 @@ from qctl.connection.address import parse_url
 from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
-from qctl.ops.doctor import examine
+from qctl.ops.doctor.run import examine
 from qctl.wire.events import last_event_id, read_events
 from qctl.wire.jobs import read_jobs
 from qctl.wire.keys import QueueKeys

@@ -26,8 +26,8 @@ from qctl.connection.cluster import key_slot
 from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, ReplyError
-from qctl.ops.doctor import examine
 from qctl.ops.doctor.findings import Finding
+from qctl.ops.doctor.run import examine
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, JobOptions

@@ -14,7 +14,9 @@ import pytest
 from qctl.config.settings import Settings
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
-from qctl.ops.doctor import Diagnosis, Finding, examine, schedulers, workers
+from qctl.ops.doctor import schedulers, workers
+from qctl.ops.doctor.findings import Diagnosis, Finding
+from qctl.ops.doctor.run import examine
 from qctl.wire.keys import QueueKeys
 from tests.labs.doctor import SETTINGS
 from tests.labs.node import HERE, NodeBull, node, node_env

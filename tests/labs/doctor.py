@@ -6,7 +6,8 @@ from pathlib import Path
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client, parse_url
-from qctl.ops.doctor import CheckResult, Diagnosis, Finding, examine
+from qctl.ops.doctor.findings import CheckResult, Diagnosis, Finding
+from qctl.ops.doctor.run import examine
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
 

@@ -12,7 +12,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
 from qctl.errors import FailedError, NotFoundError
-from qctl.ops.doctor import examine
+from qctl.ops.doctor.run import examine
 from qctl.ops.live.view import LiveReader, View
 from qctl.ops.queues.status import Inspection, inspect_queues
 from qctl.ops.queues.workers import inspect_workers

@@ -37,7 +37,7 @@ def doctor(
     Nothing is written. Exit code 1 when there is an error or a warning, 0 when there is none; an
     info alone is 0. What the checks look at stands in docs/doctor.md.
     """
-    from qctl.ops.doctor import examine  # noqa: PLC0415 - not for --help
+    from qctl.ops.doctor.run import examine  # noqa: PLC0415 - not for --help
 
     address, client = env.redis()
     diagnosis = examine(client, address, env.settings, queues or [], target=target, full=full)

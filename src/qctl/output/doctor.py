@@ -12,7 +12,7 @@ from qctl.output.text import count, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
-    from qctl.ops.doctor import CheckResult, Diagnosis, Finding
+    from qctl.ops.doctor.findings import CheckResult, Diagnosis, Finding
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _INDENT = " " * 9

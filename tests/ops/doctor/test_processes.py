@@ -18,8 +18,9 @@ from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
 from qctl.manage.pm2 import Pm2
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops import doctor
-from qctl.ops.doctor import Diagnosis, look
+from qctl.ops.doctor import examination
+from qctl.ops.doctor import run as doctor
+from qctl.ops.doctor.findings import Diagnosis
 from qctl.ops.processes.targets import Target
 from tests.labs.build import Q, put
 from tests.labs.doctor import SETTINGS, diagnose, of, result
@@ -55,7 +56,7 @@ def run(client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     put(client, "0", "wait")
 
     def run(*processes: ManagedProcess, remarks: Sequence[str] = ()) -> Diagnosis:
-        monkeypatch.setattr(look, "managed_processes", lambda _: (processes, tuple(remarks)))
+        monkeypatch.setattr(examination, "managed_processes", lambda _: (processes, tuple(remarks)))
         return diagnose(client, redis_url, settings=SERVING)
 
     return run

@@ -11,7 +11,7 @@ import pytest
 
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
-from qctl.ops.doctor import examine
+from qctl.ops.doctor.run import examine
 from qctl.wire.read import server
 from tests.labs.build import put
 from tests.labs.doctor import SETTINGS, diagnose, found, of

@@ -12,7 +12,8 @@ import pytest
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
 from qctl.errors import FailedError
-from qctl.ops.doctor import examine, workers
+from qctl.ops.doctor import workers
+from qctl.ops.doctor.run import examine
 from qctl.ops.processes.targets import read_connections
 from qctl.ops.queues.status import inspect_queues
 from qctl.wire.keys import QueueKeys

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from qctl.errors import ReplyError
 
 if TYPE_CHECKING:
-    from qctl.ops.doctor.look import Look
     from qctl.wire.read.server import ServerFacts
 
 Severity = Literal["error", "warning", "info"]
@@ -67,7 +66,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class Coverage:
     """How much a check looked at, where that is not everything; and what it could not tell."""
 
     text: str
@@ -111,16 +110,7 @@ class Diagnosis:
         return all(finding.severity == "info" for finding in self.findings)
 
 
-# A check is a function: its name with hyphens is the check's, its docstring what it looks for.
-Check = Callable[["Look"], Iterable[Finding | Scope]]
-
-
-def name_of(check: Check) -> str:
-    """``kill-timeout`` for the function ``kill_timeout``."""
-    return str(getattr(check, "__name__", "check")).replace("_", "-")
-
-
-class CannotTellError(Exception):
+class CannotCheckError(Exception):
     """A check cannot be made: what it needs is denied or does not answer.
 
     Args:
@@ -134,10 +124,10 @@ class CannotTellError(Exception):
         self.hint = hint
 
 
-class NotHereError(Exception):
+class NothingToCheckError(Exception):
     """There is nothing here that the check could be about; its text says what is missing."""
 
 
-def denied(error: ReplyError) -> CannotTellError:
+def denied(error: ReplyError) -> CannotCheckError:
     """What Redis refused, as a reason why a check cannot be made."""
-    return CannotTellError(f"{error.what}: {error.message}", error.hint)
+    return CannotCheckError(f"{error.what}: {error.message}", error.hint)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qctl.durations import duration
-from qctl.ops.doctor.findings import Check, Finding, queue
-from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.findings import Finding, queue
 from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
@@ -20,9 +20,9 @@ _LARGE_LIMIT = 1_000_000
 _ROUND = 1000
 
 
-def event_streams(look: Look) -> Iterator[Finding]:
+def event_streams(exam: Examination) -> Iterator[Finding]:
     """Event streams far longer than their limit, or with hardly a limit."""
-    for stream in stream_lengths(look.client, look.keys):
+    for stream in stream_lengths(exam.client, exam.keys):
         evidence = {"events": stream.length, "limit": stream.limit}
         if stream.length > _FACTOR * stream.limit + _SLACK:
             yield Finding(
@@ -44,18 +44,18 @@ def event_streams(look: Look) -> Iterator[Finding]:
             )
 
 
-def kept_finished_jobs(look: Look) -> Iterator[Finding]:
+def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
     """Completed or failed jobs that pile up: no job says how many are to be kept."""
     counts = {
         (snapshot.keys, state): getattr(snapshot.counts, state)
-        for snapshot in look.snapshots
+        for snapshot in exam.snapshots
         for state in FINISHED
     }
     large = {place: count for place, count in counts.items() if count >= MANY}
-    for kept in kept_jobs(look.client, list(large), look.now_ms):
+    for kept in kept_jobs(exam.client, list(large), exam.now_ms):
         count = large[kept.keys, kept.state]
         if not kept.bounded and count % _ROUND:
-            yield _unbounded(kept, count, look.now_ms)
+            yield _unbounded(kept, count, exam.now_ms)
 
 
 def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:

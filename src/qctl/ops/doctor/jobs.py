@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from qctl.errors import ReplyError
+from qctl.ops.doctor.examination import Check, Examination
 from qctl.ops.doctor.findings import (
     EXAMPLES,
-    CannotTellError,
-    Check,
+    CannotCheckError,
+    Coverage,
     Finding,
-    Scope,
     queue,
 )
-from qctl.ops.doctor.look import Look
 from qctl.ops.jobs.retry_stalled import worker_is_gone
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -49,16 +48,16 @@ _CURES = {
 T = TypeVar("T")
 
 
-def stalled(look: Look) -> Iterator[Finding]:
+def stalled(exam: Examination) -> Iterator[Finding]:
     """Jobs in ``active`` that nobody holds."""
-    for snapshot in look.snapshots:
+    for snapshot in exam.snapshots:
         # Counted anew: what was about to be done when the queue was first read is over by now.
         # One without a hash cannot run again; missing_hashes tells of it.
-        orphans = (job for job in look.active(snapshot.keys) if job.is_orphan)
+        orphans = (job for job in exam.active(snapshot.keys) if job.is_orphan)
         ids = [job.id for job in orphans if job.name is not None]
         if not ids or not snapshot.counts.stalled:
             continue
-        workers = _number_of_workers(look, snapshot.keys)
+        workers = _number_of_workers(exam, snapshot.keys)
         note = advice.stalled(snapshot, workers)
         if note is not None:
             yield Finding(
@@ -70,18 +69,18 @@ def stalled(look: Look) -> Iterator[Finding]:
             )
 
 
-def gone_workers(look: Look) -> Iterator[Finding]:
+def gone_workers(exam: Examination) -> Iterator[Finding]:
     """Jobs locked by a worker that is not connected: it is closing, or has died."""
-    for snapshot in look.snapshots:
-        workers = look.workers_of(snapshot.keys)
+    for snapshot in exam.snapshots:
+        workers = exam.workers_of(snapshot.keys)
         held = [
             job
-            for job in look.active(snapshot.keys)
+            for job in exam.active(snapshot.keys)
             # One that is never listed is not missing there.
             if worker_is_gone(job, workers) and is_listed(job.worker or "")
         ]
         if held:
-            dead = _owners_are_dead(look, held)
+            dead = _owners_are_dead(exam, held)
             ttls = [job.lock_ttl_ms for job in held]
             left_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(
@@ -95,16 +94,16 @@ def gone_workers(look: Look) -> Iterator[Finding]:
                 | {"longest_lock_ttl_ms": left_ms},
                 remedy=("" if dead else "if it has died, ")
                 + "this brings them back as soon as their locks run out",
-                commands=(look.command("jobs retry-stalled", snapshot.keys.name, "--wait"),),
+                commands=(exam.command("jobs retry-stalled", snapshot.keys.name, "--wait"),),
             )
 
 
-def last_stall(look: Look) -> Iterator[Finding]:
+def last_stall(exam: Examination) -> Iterator[Finding]:
     """Jobs in hand that one more interruption would fail for good."""
-    limit = look.settings.max_stalled_count
-    for snapshot in look.snapshots:
-        near = [job for job in look.active(snapshot.keys) if job.stalled_count >= limit]
-        exempt = _of_schedulers(look, snapshot.keys, [job.scheduler for job in near])
+    limit = exam.settings.max_stalled_count
+    for snapshot in exam.snapshots:
+        near = [job for job in exam.active(snapshot.keys) if job.stalled_count >= limit]
+        exempt = _of_schedulers(exam, snapshot.keys, [job.scheduler for job in near])
         near = [job for job in near if job.scheduler not in exempt]
         if not near:
             continue
@@ -121,16 +120,16 @@ def last_stall(look: Look) -> Iterator[Finding]:
             remedy="put back what has stalled before a worker fails it"
             if fail_next
             else "do not restart their workers with anything but a drain",
-            commands=(look.command("jobs retry-stalled", name),)
+            commands=(exam.command("jobs retry-stalled", name),)
             if fail_next
-            else (look.command("drain", name),),
+            else (exam.command("drain", name),),
         )
 
 
-def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
+def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
     """Ids in a state whose job is gone; those that wait are run as jobs without a name or data."""
-    read = all_bare_ids if look.full else sample_bare_ids
-    ids = read(look.client, look.snapshots)
+    read = all_bare_ids if exam.full else sample_bare_ids
+    ids = read(exam.client, exam.snapshots)
     for keys, found in _by_queue(ids.found, lambda bare: bare.keys).items():
         states: dict[str, list[str]] = {}
         for bare in found:
@@ -151,10 +150,10 @@ def missing_hashes(look: Look) -> Iterator[Finding | Scope]:
             | {"by_state": {state: len(each) for state, each in states.items()}},
             remedy="find out who deletes jobs' keys (evictions, scripts); "
             + _removal(len(ordered), "this takes these ids away"),
-            commands=(look.command("jobs remove", keys.name, *ordered[:MOST_NAMED]),),
+            commands=(exam.command("jobs remove", keys.name, *ordered[:MOST_NAMED]),),
         )
     if ids.looked_at < ids.total:
-        yield look.scope(f"{ids.looked_at:,} of {ids.total:,} ids")
+        yield exam.coverage(f"{ids.looked_at:,} of {ids.total:,} ids")
 
 
 def _removal(number: int, text: str) -> str:
@@ -163,13 +162,13 @@ def _removal(number: int, text: str) -> str:
     return text
 
 
-def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
+def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
     """Jobs that are in no state: nothing will ever run, show or remove them."""
-    walked = _walk(look)
-    most = None if look.full else keyspace.MOST_WAITING
-    strays = keyspace.find_strays(look.client, walked.loose, most_waiting=most)
+    walked = _walk(exam)
+    most = None if exam.full else keyspace.MOST_WAITING
+    strays = keyspace.find_strays(exam.client, walked.loose, most_waiting=most)
     by_queue = _by_queue(strays.found, lambda stray: stray.keys)
-    others = of_other_libraries(look.client, list(by_queue))
+    others = of_other_libraries(exam.client, list(by_queue))
     for keys, found in by_queue.items():
         if keys in others:
             continue
@@ -184,13 +183,13 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
             leftovers = "leftovers of ended or removed jobs are in no state"
         parts += [f"{rest:,} {leftovers}"] * bool(rest)
         left = [stray.id for stray in found if stray.id not in lost_ids]
-        cures, commands = [], [look.command("jobs show", keys.name, [*lost, *left][0])]
+        cures, commands = [], [exam.command("jobs show", keys.name, [*lost, *left][0])]
         if lost:
             cures.append(_removal(len(lost), "`jobs retry` puts lost jobs back"))
-            commands.append(look.command("jobs retry", keys.name, *lost[:MOST_NAMED]))
+            commands.append(exam.command("jobs retry", keys.name, *lost[:MOST_NAMED]))
         if left:
             cures.append(_removal(rest, "`jobs remove` deletes leftovers"))
-            commands.append(look.command("jobs remove", keys.name, *left[:MOST_NAMED]))
+            commands.append(exam.command("jobs remove", keys.name, *left[:MOST_NAMED]))
         yield Finding(
             severity="error" if lost else "info",
             subject=queue(keys.name),
@@ -205,19 +204,19 @@ def lost_jobs(look: Look) -> Iterator[Finding | Scope]:
             commands=tuple(commands),
         )
     if not walked.is_complete or walked.left:
-        yield look.scope(f"{walked.jobs:,} jobs among {walked}")
+        yield exam.coverage(f"{walked.jobs:,} jobs among {walked}")
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
-        yield Scope(f"not {names}: of another library, which may keep jobs elsewhere")
+        yield Coverage(f"not {names}: of another library, which may keep jobs elsewhere")
     if strays.unplaced:
-        yield Scope(f"{strays.unplaced:,} may be in a part of wait that was not read")
+        yield Coverage(f"{strays.unplaced:,} may be in a part of wait that was not read")
 
 
-def stale_deduplications(look: Look) -> Iterator[Finding | Scope]:
+def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
     """Deduplication keys whose job is gone: BullMQ 5 drops every new job of that id."""
-    walked = _walk(look)
-    stale = keyspace.stale_dedups(look.client, walked.dedups)
-    versions = {snapshot.keys: snapshot.client_version for snapshot in look.snapshots}
+    walked = _walk(exam)
+    stale = keyspace.stale_dedups(exam.client, walked.dedups)
+    versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
     for keys, found in _by_queue(stale, lambda dedup: dedup.keys).items():
         lasting = [dedup for dedup in found if not dedup.expires]
         if not lasting:
@@ -238,19 +237,19 @@ def stale_deduplications(look: Look) -> Iterator[Finding | Scope]:
             remedy="free them with BullMQ's queue.removeDeduplicationKey(id)",
         )
     if not walked.is_complete:
-        yield look.scope(str(walked))
+        yield exam.coverage(str(walked))
 
 
-def stuck_parents(look: Look) -> Iterator[Finding | Scope]:
+def stuck_parents(exam: Examination) -> Iterator[Finding | Coverage]:
     """Flow parents that wait for ever: a child failed without a policy, or is gone."""
-    looked = parents.stuck_parents(look.client, look.snapshots, full=look.full)
+    looked = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
     for keys, found in _by_queue(looked.found, lambda parent: parent.keys).items():
-        yield _stuck(look, keys, found)
+        yield _stuck(exam, keys, found)
     if looked.looked_at < looked.total:
-        yield look.scope(f"{looked.looked_at:,} of {looked.total:,} parents")
+        yield exam.coverage(f"{looked.looked_at:,} of {looked.total:,} parents")
 
 
-def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
+def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
     counts = {
         reason: sum(parent.reason == reason for parent in found)
         for reason in ("failed", "gone", "none")
@@ -265,7 +264,7 @@ def _stuck(look: Look, keys: QueueKeys, found: Sequence[parents.StuckParent]) ->
     why = "; ".join(f"{texts[reason]}{share[reason]}" for reason in reasons)
     failed = [parent for parent in found if parent.reason == "failed" and parent.child]
     commands = [
-        look.command("jobs retry", parent.child[0].name, parent.child[1])
+        exam.command("jobs retry", parent.child[0].name, parent.child[1])
         for parent in failed[:1]
         if parent.child
     ]
@@ -313,18 +312,18 @@ class _Walked:
         return f"about {min(self.passed, self.total):,} of {self.total:,} keys of the database"
 
 
-def _walk(look: Look) -> _Walked:
-    return look.once("walk", lambda: _walk_now(look))
+def _walk(exam: Examination) -> _Walked:
+    return exam.once("walk", lambda: _walk_now(exam))
 
 
-def _walk_now(look: Look) -> _Walked:
-    walked = _Walked(keyspace.database_size(look.client))
-    if not look.keys:
+def _walk_now(exam: Examination) -> _Walked:
+    walked = _Walked(keyspace.database_size(exam.client))
+    if not exam.keys:
         return walked
-    most = None if look.full else MOST_KEYS
-    for batch in keyspace.walk(look.client, look.keys, most):
-        chosen = batch.jobs if look.full else batch.jobs[: max(MOST_JOBS - walked.jobs, 0)]
-        loose, number = keyspace.in_no_set(look.client, chosen)
+    most = None if exam.full else MOST_KEYS
+    for batch in keyspace.walk(exam.client, exam.keys, most):
+        chosen = batch.jobs if exam.full else batch.jobs[: max(MOST_JOBS - walked.jobs, 0)]
+        loose, number = keyspace.in_no_set(exam.client, chosen)
         walked.passed += batch.passed
         walked.jobs += number
         walked.left += len(batch.jobs) - len(chosen)
@@ -333,7 +332,7 @@ def _walk_now(look: Look) -> _Walked:
     return walked
 
 
-def _owners_are_dead(look: Look, jobs: Sequence[ActiveJob]) -> bool:
+def _owners_are_dead(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
     """Whether one of them is held by a worker of qctl's own whose process has died on this host.
 
     BullMQ's workers do not tell where they run.
@@ -342,7 +341,7 @@ def _owners_are_dead(look: Look, jobs: Sequence[ActiveJob]) -> bool:
 
     owners = {heartbeats.owner_of(job.lock_token) for job in jobs}
     try:
-        beats = heartbeats.read(look.client, sorted(owners)).values()
+        beats = heartbeats.read(exam.client, sorted(owners)).values()
     except ReplyError:
         # Whoever may see the queues need not be allowed to see qctl's keys.
         return False
@@ -350,16 +349,18 @@ def _owners_are_dead(look: Look, jobs: Sequence[ActiveJob]) -> bool:
     return any(beat.host == host and started_at(beat.pid) is None for beat in beats)
 
 
-def _number_of_workers(look: Look, keys: QueueKeys) -> int | None:
+def _number_of_workers(exam: Examination, keys: QueueKeys) -> int | None:
     try:
-        return len(look.workers_of(keys))
-    except CannotTellError:
+        return len(exam.workers_of(keys))
+    except CannotCheckError:
         return None
 
 
-def _of_schedulers(look: Look, keys: QueueKeys, ids: Iterable[str | None]) -> frozenset[str | None]:
+def _of_schedulers(
+    exam: Examination, keys: QueueKeys, ids: Iterable[str | None]
+) -> frozenset[str | None]:
     wanted = sorted({scheduler for scheduler in ids if scheduler})
-    return frozenset(known_schedulers(look.client, keys, wanted)) if wanted else frozenset()
+    return frozenset(known_schedulers(exam.client, keys, wanted)) if wanted else frozenset()
 
 
 def _examples(what: str, ids: Sequence[str]) -> dict[str, Any]:

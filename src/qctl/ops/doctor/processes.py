@@ -7,16 +7,15 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qctl.errors import UnreachableError
+from qctl.ops.doctor.examination import Check, Examination
 from qctl.ops.doctor.findings import (
     EXAMPLES,
-    CannotTellError,
-    Check,
+    CannotCheckError,
+    Coverage,
     Finding,
-    NotHereError,
-    Scope,
+    NothingToCheckError,
     process,
 )
-from qctl.ops.doctor.look import Look
 from qctl.ops.jobs.estimate import Durations, quantile, read_durations
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.times import utc_datetime
@@ -35,12 +34,12 @@ _SHARE = 0.95
 _HEADROOM = 1.5
 
 
-def kill_timeout(look: Look) -> Iterator[Finding | Scope]:
+def kill_timeout(exam: Examination) -> Iterator[Finding | Coverage]:
     """A manager that kills sooner than the jobs usually end: its restart interrupts them."""
-    durations = _durations(look)
+    durations = _durations(exam)
     unknown = []
-    for target, processes in _apps(look).items():
-        slowest = _slowest(look, durations, processes)
+    for target, processes in _apps(exam).items():
+        slowest = _slowest(exam, durations, processes)
         if slowest is None:
             unknown.append(target)
         shortest = min(processes, key=lambda p: p.kill_timeout_ms)
@@ -63,35 +62,35 @@ def kill_timeout(look: Look) -> Iterator[Finding | Scope]:
             },
             remedy=f"set kill_timeout to {needed_ms} ms or more in the app's ecosystem file, and "
             "let it close its workers on that signal; until then restart it through qctl",
-            commands=(look.command("restart", target),),
+            commands=(exam.command("restart", target),),
         )
     if unknown:
         listed = ", ".join(unknown[:EXAMPLES]) + (", …" if len(unknown) > EXAMPLES else "")
-        yield Scope(f"how long the jobs of {listed} take is unknown: too few are kept")
+        yield Coverage(f"how long the jobs of {listed} take is unknown: too few are kept")
 
 
-def stop_signal(look: Look) -> Iterator[Finding | Scope]:
+def stop_signal(exam: Examination) -> Iterator[Finding | Coverage]:
     """An app that does not react to what its manager sends: its last restart shows it."""
-    durations = _durations(look)
+    durations = _durations(exam)
     forgotten = 0
-    for target, processes in _apps(look).items():
+    for target, processes in _apps(exam).items():
         if target.startswith("qctl:"):
             # qctl's own react to it; one that was restarted had died.
             continue
-        past = [each for each in _past_restarts(look) if each.process in processes]
+        past = [each for each in _past_restarts(exam) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]
         # One job may have stalled soon after the start of each of two instances.
         stalled = {(each.queue, job_id) for each in hit for job_id in each.interrupted}
-        shared = sorted({keys.name for keys, _ in stalled if _has_others(look, keys, target)})
+        shared = sorted({keys.name for keys, _ in stalled if _has_others(exam, keys, target)})
         own = {(keys, job_id) for keys, job_id in stalled if keys.name not in shared}
         if own:
             hit = [each for each in hit if each.queue.name not in shared]
-            yield _interrupted(look, target, hit, own, _slowest(look, durations, processes))
+            yield _interrupted(exam, target, hit, own, _slowest(exam, durations, processes))
         elif stalled:
-            yield _nobody_in_particular(look, target, hit, stalled, shared)
+            yield _nobody_in_particular(exam, target, hit, stalled, shared)
     if forgotten:
-        yield Scope(
+        yield Coverage(
             f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs could tell"
         )
 
@@ -100,7 +99,11 @@ Stalled = set[tuple[QueueKeys, str]]
 
 
 def _interrupted(
-    look: Look, target: str, hit: Sequence[PastRestart], own: Stalled, slowest: _Slowest | None
+    exam: Examination,
+    target: str,
+    hit: Sequence[PastRestart],
+    own: Stalled,
+    slowest: _Slowest | None,
 ) -> Finding:
     one = hit[0].process
     quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
@@ -118,12 +121,16 @@ def _interrupted(
         evidence=_restart_evidence(hit, own),
         remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
         "until then restart it through qctl, which needs no handler",
-        commands=(look.command("restart", target),),
+        commands=(exam.command("restart", target),),
     )
 
 
 def _nobody_in_particular(
-    look: Look, target: str, hit: Sequence[PastRestart], stalled: Stalled, shared: Sequence[str]
+    exam: Examination,
+    target: str,
+    hit: Sequence[PastRestart],
+    stalled: Stalled,
+    shared: Sequence[str],
 ) -> Finding:
     """Somebody else's workers may have had the jobs: a fact, and no reproach."""
     listed = ", ".join(shared[:EXAMPLES]) + (", …" if len(shared) > EXAMPLES else "")
@@ -133,7 +140,7 @@ def _nobody_in_particular(
         what=f"{counted(len(stalled), 'job has', 'jobs have')} stalled soon after its last start; "
         f"others have workers on {listed} too, so whose jobs these were cannot be told",
         evidence=_restart_evidence(hit, stalled) | {"shared_queues": list(shared[:EXAMPLES])},
-        commands=tuple(look.command("workers", name) for name in shared[:1]),
+        commands=tuple(exam.command("workers", name) for name in shared[:1]),
     )
 
 
@@ -152,18 +159,18 @@ def _restart_evidence(hit: Sequence[PastRestart], stalled: Stalled) -> dict[str,
     }
 
 
-def _has_others(look: Look, keys: QueueKeys, target: str) -> bool:
+def _has_others(exam: Examination, keys: QueueKeys, target: str) -> bool:
     """Whether anybody but this target has, or may have, workers on the queue."""
-    held = (look.holders.get(worker.client_id) for worker in look.workers_of(keys))
+    held = (exam.holders.get(worker.client_id) for worker in exam.workers_of(keys))
     if any(holder is None or holder.target != target for holder in held):
         return True
-    running = {each.target for each in look.all_processes if each.pid} - {target}
-    return any(keys.name in t.queues and t.process in running for t in look.settings.targets)
+    running = {each.target for each in exam.all_processes if each.pid} - {target}
+    return any(keys.name in t.queues and t.process in running for t in exam.settings.targets)
 
 
-def treekill(look: Look) -> Iterator[Finding]:
+def treekill(exam: Examination) -> Iterator[Finding]:
     """Children that outlive their parent: a sandboxed processor runs on, and its job runs twice."""
-    for target, processes in _apps(look).items():
+    for target, processes in _apps(exam).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
             continue
@@ -179,15 +186,15 @@ def treekill(look: Look) -> Iterator[Finding]:
         )
 
 
-def process_names(look: Look) -> Iterator[Finding]:
+def process_names(exam: Examination) -> Iterator[Finding]:
     """Names by which PM2 would restart more than one app: shared, or also a namespace or an id."""
     apps: dict[str, list[ManagedProcess]] = {}
-    processes = [p for p in look.all_processes if p.target.startswith("pm2:")]
+    processes = [p for p in exam.all_processes if p.target.startswith("pm2:")]
     if not processes:
-        raise NotHereError("PM2 runs nothing on this host")
+        raise NothingToCheckError("PM2 runs nothing on this host")
     for each in processes:
         apps.setdefault(each.name, []).append(each)
-    chosen = None if look.chosen is None else {p.name for p in look.chosen}
+    chosen = None if exam.chosen is None else {p.name for p in exam.chosen}
     for name, own in apps.items():
         if chosen is not None and name not in chosen:
             continue
@@ -211,7 +218,7 @@ def process_names(look: Look) -> Iterator[Finding]:
                 "others": others[:EXAMPLES],
             },
             remedy="rename one of them; qctl never takes a name for a namespace",
-            commands=(look.command("restart", f"pm2:{own[0].key}"),),
+            commands=(exam.command("restart", f"pm2:{own[0].key}"),),
         )
 
 
@@ -226,9 +233,9 @@ class _Slowest:
 
 
 def _slowest(
-    look: Look, durations: Durations, processes: Sequence[ManagedProcess]
+    exam: Examination, durations: Durations, processes: Sequence[ManagedProcess]
 ) -> _Slowest | None:
-    queues = {name for p in processes for name in look.served[p]}
+    queues = {name for p in processes for name in exam.served[p]}
     found = [
         _Slowest(keys.name, name, runs)
         for keys, by_name in durations.items()
@@ -239,30 +246,30 @@ def _slowest(
     return max(found, key=lambda each: each.p95_s, default=None)
 
 
-def _apps(look: Look) -> dict[str, list[ManagedProcess]]:
+def _apps(exam: Examination) -> dict[str, list[ManagedProcess]]:
     """Processes that serve the queues, by target."""
     apps: dict[str, list[ManagedProcess]] = {}
-    for each in look.served:
+    for each in exam.served:
         apps.setdefault(each.target, []).append(each)
     return apps
 
 
-def _durations(look: Look) -> Durations:
-    names = {name for served in look.served.values() for name in served}
-    queues = [keys for keys in look.keys if keys.name in names]
-    return look.once("durations", lambda: read_durations(look.client, queues, _sample(look)))
+def _durations(exam: Examination) -> Durations:
+    names = {name for served in exam.served.values() for name in served}
+    queues = [keys for keys in exam.keys if keys.name in names]
+    return exam.once("durations", lambda: read_durations(exam.client, queues, _sample(exam)))
 
 
-def _sample(look: Look) -> int:
-    return max(min(_JOBS // max(len(look.keys), 1), RECENT_SAMPLE), 20)
+def _sample(exam: Examination) -> int:
+    return max(min(_JOBS // max(len(exam.keys), 1), RECENT_SAMPLE), 20)
 
 
-def _past_restarts(look: Look) -> list[PastRestart]:
-    by_name = {keys.name: keys for keys in look.keys}
-    served = {p: [by_name[name] for name in sorted(names)] for p, names in look.served.items()}
-    ahead_ms = look.servers[0].clock_ahead_ms
-    return look.once(
-        "past restarts", lambda: past_restarts(look.client, served, clock_ahead_ms=ahead_ms)
+def _past_restarts(exam: Examination) -> list[PastRestart]:
+    by_name = {keys.name: keys for keys in exam.keys}
+    served = {p: [by_name[name] for name in sorted(names)] for p, names in exam.served.items()}
+    ahead_ms = exam.servers[0].clock_ahead_ms
+    return exam.once(
+        "past restarts", lambda: past_restarts(exam.client, served, clock_ahead_ms=ahead_ms)
     )
 
 
@@ -274,7 +281,7 @@ def _children(processes: Sequence[ManagedProcess]) -> list[int]:
     except UnreachableError:
         raise
     except Exception as error:
-        raise CannotTellError(f"which children it has: {error}") from error
+        raise CannotCheckError(f"which children it has: {error}") from error
 
 
 def _signal(each: ManagedProcess) -> str:

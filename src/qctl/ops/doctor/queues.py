@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue
-from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, queue
 from qctl.ops.processes.suggest import quoted
 from qctl.ops.queues import advice
 from qctl.ops.queues.resumers import habit
@@ -26,18 +26,18 @@ _MOST_EVENTS = 1000
 _CURE = "find out who writes there, stop the queue's workers, and move what is there out of the way"
 
 
-def unreadable(look: Look) -> Iterator[Finding]:
+def unreadable(exam: Examination) -> Iterator[Finding]:
     """Queues with a key of a type that BullMQ never gives it, or that this user may not read."""
-    for name, error, wrong in _broken(look):
+    for name, error, wrong in _broken(exam):
         yield Finding(
             severity="error",
             subject=queue(name),
             what=f"it cannot be read: {error.what}" + (f": {_listed(wrong)}" if wrong else ""),
             evidence={"redis_said": error.message, "keys": _as_json(wrong)},
             remedy=_cure(wrong) if wrong else error.hint,
-            commands=_renames(look, wrong),
+            commands=_renames(exam, wrong),
         )
-    for keys, found in zip(look.keys, wrong_keys(look.client, look.keys), strict=True):
+    for keys, found in zip(exam.keys, wrong_keys(exam.client, exam.keys), strict=True):
         wrong = checked(found)
         if wrong:
             yield Finding(
@@ -46,14 +46,14 @@ def unreadable(look: Look) -> Iterator[Finding]:
                 what="BullMQ's scripts fail on it, some of them or all: " + _listed(wrong),
                 evidence={"keys": _as_json(wrong)},
                 remedy=_cure(wrong),
-                commands=_renames(look, wrong),
+                commands=_renames(exam, wrong),
             )
 
 
-def _broken(look: Look) -> Iterator[tuple[str, ReplyError, Sequence[WrongKey]]]:
-    keys = [QueueKeys(look.settings.prefix, name) for name, _ in look.queues.broken]
-    told = wrong_keys(look.client, keys)
-    for (name, error), wrong in zip(look.queues.broken, told, strict=True):
+def _broken(exam: Examination) -> Iterator[tuple[str, ReplyError, Sequence[WrongKey]]]:
+    keys = [QueueKeys(exam.settings.prefix, name) for name, _ in exam.queues.broken]
+    told = wrong_keys(exam.client, keys)
+    for (name, error), wrong in zip(exam.queues.broken, told, strict=True):
         # Whoever may not read a queue may not ask for types either: the error says it already.
         yield name, error, () if isinstance(wrong, ReplyError) else wrong
 
@@ -74,16 +74,16 @@ def _cure(wrong: Sequence[WrongKey]) -> str:
     return _CURE + ("; set id to a number above that of every job" if has_id else "")
 
 
-def _renames(look: Look, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
+def _renames(exam: Examination, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
     return tuple(
-        look.redis_cli(None, "renamenx", quoted(each.key), quoted(f"wrong:{each.key}"))
+        exam.redis_cli(None, "renamenx", quoted(each.key), quoted(f"wrong:{each.key}"))
         for each in wrong
     )
 
 
-def bull_queues(look: Look) -> Iterator[Finding]:
+def bull_queues(exam: Examination) -> Iterator[Finding]:
     """Queues of Bull 3 or 4, which no other check looks at."""
-    for snapshot in look.queues.readable:
+    for snapshot in exam.queues.readable:
         if snapshot.format == "bull":
             yield Finding(
                 severity="info",
@@ -93,11 +93,11 @@ def bull_queues(look: Look) -> Iterator[Finding]:
             )
 
 
-def paused(look: Look) -> Iterator[Finding]:
+def paused(exam: Examination) -> Iterator[Finding]:
     """Queues left paused: by whom, since when, and what waits behind it."""
-    found = [(s, note) for s in look.snapshots if (note := advice.paused(s)) is not None]
+    found = [(s, note) for s in exam.snapshots if (note := advice.paused(s)) is not None]
     count = max(min(_EVENTS // max(len(found), 1), _MOST_EVENTS), 20)
-    events = recent_events(look.client, [snapshot.keys for snapshot, _ in found], count)
+    events = recent_events(exam.client, [snapshot.keys for snapshot, _ in found], count)
     for snapshot, note in found:
         by, at_ms = snapshot.pause_note, None
         if by is not None:
@@ -126,16 +126,16 @@ def paused(look: Look) -> Iterator[Finding]:
         )
 
 
-def resumes_at_start(look: Look) -> Iterator[Finding]:
+def resumes_at_start(exam: Examination) -> Iterator[Finding]:
     """Apps that resumed a queue when they started, as the last drain of each has seen."""
-    names = {keys.name for keys in look.keys}
+    names = {keys.name for keys in exam.keys}
     try:
-        resumers = read_resumers(look.client, look.settings.prefix)
+        resumers = read_resumers(exam.client, exam.settings.prefix)
     except ReplyError as error:
         if is_outage(error):
             raise
         why = "this Redis user may not read what drains have seen"
-        raise NotHereError(why) from error
+        raise NothingToCheckError(why) from error
     for resumer in resumers:
         if resumer.queue not in names:
             continue
@@ -148,9 +148,9 @@ def resumes_at_start(look: Look) -> Iterator[Finding]:
         )
 
 
-def legacy_paused(look: Look) -> Iterator[Finding]:
+def legacy_paused(exam: Examination) -> Iterator[Finding]:
     """Jobs in BullMQ 5's ``paused`` list where nobody reads them, or where a resume loses some."""
-    for snapshot in look.snapshots:
+    for snapshot in exam.snapshots:
         note = advice.legacy_paused(snapshot)
         in_wait = snapshot.counts.waiting - snapshot.legacy_paused
         evidence = {"in_paused": snapshot.legacy_paused, "in_wait": in_wait}
@@ -171,13 +171,13 @@ def legacy_paused(look: Look) -> Iterator[Finding]:
                 "of one list",
                 evidence=evidence,
                 remedy="resume it through qctl, which keeps both",
-                commands=(look.command("resume", snapshot.keys.name),),
+                commands=(exam.command("resume", snapshot.keys.name),),
             )
 
 
-def global_concurrency(look: Look) -> Iterator[Finding]:
+def global_concurrency(exam: Examination) -> Iterator[Finding]:
     """Queues held back by their global concurrency, and by what takes its slots."""
-    for snapshot in look.snapshots:
+    for snapshot in exam.snapshots:
         note, counts = advice.maxed(snapshot), snapshot.counts
         is_odd = snapshot.odd_concurrency is not None
         if note is None or (snapshot.paused and not is_odd):
@@ -194,7 +194,7 @@ def global_concurrency(look: Look) -> Iterator[Finding]:
         elif is_stuck:
             remedy = "put the stalled jobs back: that makes room"
         name = snapshot.keys.name
-        retry = look.command("jobs retry-stalled", name)
+        retry = exam.command("jobs retry-stalled", name)
         yield Finding(
             severity="error" if is_stuck else "info",
             subject=queue(name),
@@ -210,11 +210,11 @@ def global_concurrency(look: Look) -> Iterator[Finding]:
         )
 
 
-def mixed_versions(look: Look) -> Iterator[Finding]:
+def mixed_versions(exam: Examination) -> Iterator[Finding]:
     """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
-    traces = read_traces(look.client, look.keys, look.now_ms - LATELY_MS)
-    installed = _installed(look)
-    for snapshot in look.snapshots:
+    traces = read_traces(exam.client, exam.keys, exam.now_ms - LATELY_MS)
+    installed = _installed(exam)
+    for snapshot in exam.snapshots:
         signs = version_signs(
             snapshot, traces[snapshot.keys], installed.get(snapshot.keys.name, ())
         )
@@ -231,11 +231,11 @@ def mixed_versions(look: Look) -> Iterator[Finding]:
             )
 
 
-def _installed(look: Look) -> dict[str, list[tuple[str, str]]]:
+def _installed(exam: Examination) -> dict[str, list[tuple[str, str]]]:
     """By queue: the processes that serve it, each with the BullMQ that it has installed."""
     try:
-        return installed_by_queue(look.served)
-    except (CannotTellError, NotHereError):
+        return installed_by_queue(exam.served)
+    except (CannotCheckError, NothingToCheckError):
         # An extra: the other traces are in Redis.
         return {}
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from qctl.connection.cluster import key_slot, open_slots
 from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.doctor.findings import CannotTellError, Check, Finding, NotHereError, queue, redis
-from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, queue, redis
 from qctl.wire.checks.memory import Holding, holdings
 from qctl.wire.read.server import ServerFacts
 
@@ -22,9 +22,9 @@ MEMORY_WARNING, MEMORY_ERROR = 0.8, 0.95
 _LARGEST_SHOWN = 5
 
 
-def eviction(look: Look) -> Iterator[Finding]:
+def eviction(exam: Examination) -> Iterator[Finding]:
     """A policy under which Redis deletes keys of queues when its memory is full."""
-    for server in look.servers:
+    for server in exam.servers:
         policy = server.eviction_policy
         if policy is None:
             raise _untold()
@@ -41,14 +41,14 @@ def eviction(look: Look) -> Iterator[Finding]:
                 },
                 remedy="BullMQ needs noeviction; write it into redis.conf too",
                 commands=(
-                    look.redis_cli(server.node, "config", "set", "maxmemory-policy", "noeviction"),
+                    exam.redis_cli(server.node, "config", "set", "maxmemory-policy", "noeviction"),
                 ),
             )
 
 
-def persistence(look: Look) -> Iterator[Finding]:
+def persistence(exam: Examination) -> Iterator[Finding]:
     """Whether jobs outlive a restart of Redis."""
-    for server in look.servers:
+    for server in exam.servers:
         if server.aof_enabled is None:
             raise _untold()
         facts = {
@@ -64,7 +64,7 @@ def persistence(look: Look) -> Iterator[Finding]:
                 what=f"Redis could not write its {which} the last time it tried",
                 evidence=facts,
                 remedy="see its log: is the disk full, may it write its folder",
-                commands=(look.redis_cli(server.node, "info", "persistence"),),
+                commands=(exam.redis_cli(server.node, "info", "persistence"),),
             )
         if server.aof_enabled:
             continue
@@ -75,7 +75,7 @@ def persistence(look: Look) -> Iterator[Finding]:
                 what="neither append-only file nor snapshots: a restart of Redis loses all jobs",
                 evidence=facts,
                 remedy="turn one on, also in redis.conf",
-                commands=(look.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
+                commands=(exam.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
             )
         elif server.rdb_schedule is None and not _has_saved(server):
             yield Finding(
@@ -94,20 +94,20 @@ def persistence(look: Look) -> Iterator[Finding]:
                 + (f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""),
                 evidence=facts,
                 remedy="an append-only file loses a second at most",
-                commands=(look.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
+                commands=(exam.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
             )
 
 
-def memory(look: Look) -> Iterator[Finding]:
+def memory(exam: Examination) -> Iterator[Finding]:
     """How near Redis is to its limit, where it would refuse writes; and which keys hold it."""
-    for server in look.servers:
+    for server in exam.servers:
         used, limit = server.used_memory_bytes, server.maxmemory_bytes
         if used is None or limit is None:
             raise _untold()
         share = used / limit if limit else 0.0
         if share < MEMORY_WARNING:
             continue
-        largest = _largest(look)
+        largest = _largest(exam)
         shown = ", ".join(f"{held} of {held.keys.name}" for held in largest or ())
         if largest is None:
             shown = "unknown, since MEMORY USAGE is not granted"
@@ -135,10 +135,10 @@ def memory(look: Look) -> Iterator[Finding]:
         )
 
 
-def _largest(look: Look) -> list[Holding] | None:
+def _largest(exam: Examination) -> list[Holding] | None:
     """What takes the most; None where Redis does not tell."""
     try:
-        found = holdings(look.client, look.snapshots)
+        found = holdings(exam.client, exam.snapshots)
     except ReplyError as error:
         if is_outage(error):
             raise
@@ -146,9 +146,9 @@ def _largest(look: Look) -> list[Holding] | None:
     return sorted(found, key=lambda held: held.estimated_bytes, reverse=True)[:_LARGEST_SHOWN]
 
 
-def redis_version(look: Look) -> Iterator[Finding]:
+def redis_version(exam: Examination) -> Iterator[Finding]:
     """A Redis that BullMQ does not work with, or not well."""
-    for server in look.servers:
+    for server in exam.servers:
         told = re.match(r"(\d+)\.(\d+)", server.version or "")
         if told is None:
             raise _untold()
@@ -164,12 +164,12 @@ def redis_version(look: Look) -> Iterator[Finding]:
         )
 
 
-def clock(look: Look) -> Iterator[Finding]:
+def clock(exam: Examination) -> Iterator[Finding]:
     """A clock of this host that differs from Redis' by more than the measurement can tell."""
-    for server in look.servers:
+    for server in exam.servers:
         ahead_ms = server.clock_ahead_ms
         if server.clock_error_ms is None:
-            raise CannotTellError(
+            raise CannotCheckError(
                 "this Redis user may not ask for its time", "grant it: ACL SETUSER … +time"
             )
         if abs(ahead_ms) - server.clock_error_ms <= MOST_SKEW_MS:
@@ -185,9 +185,9 @@ def clock(look: Look) -> Iterator[Finding]:
         )
 
 
-def replica(look: Look) -> Iterator[Finding]:
+def replica(exam: Examination) -> Iterator[Finding]:
     """A replica in place of the master."""
-    for server in look.servers:
+    for server in exam.servers:
         if server.role is None:
             raise _untold()
         if server.role == "slave":
@@ -197,15 +197,15 @@ def replica(look: Look) -> Iterator[Finding]:
                 what="this Redis is a replica: it takes no jobs, and what it shows may be old",
                 evidence={"role": server.role},
                 remedy="connect to the master, whose address it tells",
-                commands=(look.redis_cli(server.node, "info", "replication"),),
+                commands=(exam.redis_cli(server.node, "info", "replication"),),
             )
 
 
-def cluster_prefix(look: Look) -> Iterator[Finding]:
+def cluster_prefix(exam: Examination) -> Iterator[Finding]:
     """Queues in a cluster whose keys do not share a slot: BullMQ's scripts fail on them."""
-    if look.address.mode != "cluster":
-        raise NotHereError("this Redis is no cluster")
-    for snapshot in look.snapshots:
+    if exam.address.mode != "cluster":
+        raise NothingToCheckError("this Redis is no cluster")
+    for snapshot in exam.snapshots:
         if not re.search(r"\{[^}]+\}", snapshot.keys("")):
             prefix = snapshot.keys.prefix
             yield Finding(
@@ -217,20 +217,20 @@ def cluster_prefix(look: Look) -> Iterator[Finding]:
             )
 
 
-def moving_slots(look: Look) -> Iterator[Finding]:
+def moving_slots(exam: Examination) -> Iterator[Finding]:
     """Queues whose slot is moving to another node, or was when somebody stopped half way."""
-    if look.address.mode != "cluster":
+    if exam.address.mode != "cluster":
         return
     try:
-        found = [open_slots(node) for node in look.client.masters()]
+        found = [open_slots(node) for node in exam.client.masters()]
     except ReplyError:
-        raise CannotTellError(
+        raise CannotCheckError(
             "this Redis user may not ask which slots are moving",
             "grant it: ACL SETUSER … +cluster|nodes",
         ) from None
     moving = set[int]().union(*(slots for both in found for slots in both))
-    host, port = look.address.host, look.address.port
-    for snapshot in look.snapshots:
+    host, port = exam.address.host, exam.address.port
+    for snapshot in exam.snapshots:
         slot = key_slot(encode(snapshot.keys("")))
         if slot in moving:
             yield Finding(
@@ -241,7 +241,7 @@ def moving_slots(look: Look) -> Iterator[Finding]:
                 evidence={"slot": slot},
                 remedy="wait for the reshard; if none is running, complete it with "
                 "redis-cli --cluster fix",
-                commands=(look.redis_cli(None, "--cluster", "check", f"{host}:{port}"),),
+                commands=(exam.redis_cli(None, "--cluster", "check", f"{host}:{port}"),),
             )
 
 
@@ -254,8 +254,8 @@ def _has_saved(server: ServerFacts) -> bool:
     return server.rdb_saved_at_ms > started_ms + 5000
 
 
-def _untold() -> CannotTellError:
-    return CannotTellError(
+def _untold() -> CannotCheckError:
+    return CannotCheckError(
         "this Redis user may not call INFO, or this Redis leaves it out there",
         "grant it: ACL SETUSER … +info",
     )

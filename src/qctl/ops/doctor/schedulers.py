@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.durations import duration
-from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Scope, queue
-from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.findings import EXAMPLES, Coverage, Finding, NothingToCheckError, queue
 from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
@@ -16,13 +16,13 @@ OVERDUE_S = 60
 MOST_SKIPPED = 1000
 
 
-def dead_schedulers(look: Look) -> Iterator[Finding | Scope]:
+def dead_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
     """Schedulers without a pending job: the next job is made by running the one before it."""
     dead: dict[QueueKeys, list[Registration]] = {}
-    registrations, scope = _registrations(look)
+    registrations, scope = _registrations(exam)
     for each in registrations:
         # What a job-less legacy key means depends on its version; the last one may have ended.
-        if not each.pending and each.fields and not each.has_ended(look.now_ms):
+        if not each.pending and each.fields and not each.has_ended(exam.now_ms):
             dead.setdefault(each.keys, []).append(each)
     for keys, found in dead.items():
         yield Finding(
@@ -32,27 +32,27 @@ def dead_schedulers(look: Look) -> Iterator[Finding | Scope]:
             + " no pending job and will make no more",
             evidence=_examples(found),
             remedy="upsert them again: usually a restart of the app does so",
-            commands=(look.command("schedules show", keys.name, found[0].id),),
+            commands=(exam.command("schedules show", keys.name, found[0].id),),
         )
     yield from scope
 
 
-def overdue_schedulers(look: Look) -> Iterator[Finding | Scope]:
+def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
     """Schedulers whose pending job is late by a whole slot: no worker takes it, and what is due
     meanwhile is skipped.
     """
     late: dict[QueueKeys, list[Registration]] = {}
-    registrations, scope = _registrations(look)
-    latest_ms = look.now_ms - OVERDUE_S * 1000
+    registrations, scope = _registrations(exam)
+    latest_ms = exam.now_ms - OVERDUE_S * 1000
     for each in registrations:
         is_late = each.next_ms is not None and each.next_ms <= latest_ms
         is_late &= bool(each.pending and each.fields)
-        if is_late and each.following_ms() <= look.now_ms and not each.has_ended(look.now_ms):
+        if is_late and each.following_ms() <= exam.now_ms and not each.has_ended(exam.now_ms):
             late.setdefault(each.keys, []).append(each)
     for keys, found in late.items():
         shown = found[:EXAMPLES]
-        skipped = {each.id: each.skipped(look.now_ms, MOST_SKIPPED) for each in shown}
-        worst = max(look.now_ms - (each.next_ms or 0) for each in found)
+        skipped = {each.id: each.skipped(exam.now_ms, MOST_SKIPPED) for each in shown}
+        worst = max(exam.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
         runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"
         yield Finding(
@@ -63,15 +63,15 @@ def overdue_schedulers(look: Look) -> Iterator[Finding | Scope]:
             f"and the runs due meanwhile are skipped{runs}",
             evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
             remedy="have a worker take it: is the queue paused, without workers, or far behind?",
-            commands=(look.command("schedules list", keys.name),),
+            commands=(exam.command("schedules list", keys.name),),
         )
     yield from scope
 
 
-def duplicate_schedulers(look: Look) -> Iterator[Finding | Scope]:
+def duplicate_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
     """The same job at the same times under several ids: it runs as often as it has ids."""
     groups: dict[tuple[QueueKeys, str, str, str], list[Registration]] = {}
-    registrations, scope = _registrations(look)
+    registrations, scope = _registrations(exam)
     for each in registrations:
         name = each.fields.get("name", each.id)
         data = "" if each.is_legacy else each.fields.get("data", "{}")
@@ -91,21 +91,21 @@ def duplicate_schedulers(look: Look) -> Iterator[Finding | Scope]:
             evidence=_examples(alike) | {"name": name, "timing": timing},
             remedy="remove all but one",
             commands=tuple(
-                look.command("schedules remove", keys.name, each.id)
+                exam.command("schedules remove", keys.name, each.id)
                 for each in [*beside, *found][: len(alike) - 1][:EXAMPLES]
             ),
         )
     yield from scope
 
 
-def legacy_repeatables(look: Look) -> Iterator[Finding | Scope]:
+def legacy_repeatables(exam: Examination) -> Iterator[Finding | Coverage]:
     """Repeatables of old versions in a queue of BullMQ 6, which runs them with empty data."""
     legacy: dict[QueueKeys, list[Registration]] = {}
-    registrations, scope = _registrations(look)
+    registrations, scope = _registrations(exam)
     for each in registrations:
         if each.is_legacy:
             legacy.setdefault(each.keys, []).append(each)
-    versions = {snapshot.keys: snapshot.client_version for snapshot in look.snapshots}
+    versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
     for keys, found in legacy.items():
         is_six = (versions.get(keys) or "").startswith("6.")
         yield Finding(
@@ -115,18 +115,18 @@ def legacy_repeatables(look: Look) -> Iterator[Finding | Scope]:
             "or not at all" + ("" if is_six else "; do not update before they are replaced"),
             evidence=_examples(found) | {"client_version": versions.get(keys)},
             remedy="replace them with job schedulers (upsertJobScheduler), then remove them",
-            commands=(look.command("schedules list", keys.name),),
+            commands=(exam.command("schedules list", keys.name),),
         )
     yield from scope
 
 
-def _registrations(look: Look) -> tuple[Sequence[Registration], Sequence[Scope]]:
-    if not any(snapshot.schedulers for snapshot in look.snapshots):
-        raise NotHereError("there are no schedulers")
-    found, total = look.once(
-        "registrations", lambda: read_registrations(look.client, look.snapshots, full=look.full)
+def _registrations(exam: Examination) -> tuple[Sequence[Registration], Sequence[Coverage]]:
+    if not any(snapshot.schedulers for snapshot in exam.snapshots):
+        raise NothingToCheckError("there are no schedulers")
+    found, total = exam.once(
+        "registrations", lambda: read_registrations(exam.client, exam.snapshots, full=exam.full)
     )
-    scope = look.scope(f"{len(found):,} of {total:,} schedulers")
+    scope = exam.coverage(f"{len(found):,} of {total:,} schedulers")
     return found, [scope] if len(found) < total else []
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, NotHereError, Severity, process
-from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.findings import EXAMPLES, Finding, NothingToCheckError, Severity, process
 from qctl.ops.doctor.workers import unlisted
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -33,12 +33,12 @@ class _App:
     commands: tuple[str, ...]
 
 
-def stopped_apps(look: Look) -> Iterator[Finding]:
+def stopped_apps(exam: Examination) -> Iterator[Finding]:
     """Apps that are stopped, or that PM2 has given up, while jobs wait and no worker is there."""
-    apps = _down(look)
-    unserved = [snapshot for snapshot in look.snapshots if _is_unserved(look, snapshot)]
+    apps = _down(exam)
+    unserved = [snapshot for snapshot in exam.snapshots if _is_unserved(exam, snapshot)]
     for app in apps:
-        named = {q for t in look.settings.targets if t.process == app.target for q in t.queues}
+        named = {q for t in exam.settings.targets if t.process == app.target for q in t.queues}
         waiting = [s for s in unserved if s.keys.name in named] if named else unserved
         gave_up = app.status == "errored"
         if app.down < app.total:
@@ -80,11 +80,11 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
     return f"{text}; whether it is the one that served {names} is not known"
 
 
-def _down(look: Look) -> list[_App]:
+def _down(exam: Examination) -> list[_App]:
     """Apps of this host that do not run, or not all of whose processes do."""
     try:
-        processes = look.all_processes if look.chosen is None else look.chosen
-    except NotHereError:
+        processes = exam.all_processes if exam.chosen is None else exam.chosen
+    except NothingToCheckError:
         processes = ()
     by_target: dict[str, list[str]] = {}
     down: dict[str, list[tuple[str, str]]] = {}
@@ -108,30 +108,30 @@ def _down(look: Look) -> list[_App]:
                 commands=(*logs, *(f"pm2 {verb} {key}" for key in keys[:EXAMPLES])),
             )
         )
-    found += _stopped_masters(look)
+    found += _stopped_masters(exam)
     if not processes and not found:
-        raise NotHereError("no process manager of this host runs, or ran, anything")
+        raise NothingToCheckError("no process manager of this host runs, or ran, anything")
     return found
 
 
-def _stopped_masters(look: Look) -> list[_App]:
+def _stopped_masters(exam: Examination) -> list[_App]:
     from qctl.manage.qctl import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
 
-    if look.chosen is not None:
+    if exam.chosen is not None:
         return []
     return [
         _App(f"qctl:{name}", "stopped", 1, 1, (start,))
-        for name, start in Qctl(look.settings.state_home).stopped()
+        for name, start in Qctl(exam.settings.state_home).stopped()
     ]
 
 
-def _is_unserved(look: Look, snapshot: QueueSnapshot) -> bool:
-    workers = len(look.workers_of(snapshot.keys))
+def _is_unserved(exam: Examination, snapshot: QueueSnapshot) -> bool:
+    workers = len(exam.workers_of(snapshot.keys))
     # Somebody may be there whom Redis does not list.
     return (
         advice.unserved(snapshot, workers) is not None
         and not snapshot.paused
-        and not unlisted(look, snapshot)
+        and not unlisted(exam, snapshot)
     )
 
 

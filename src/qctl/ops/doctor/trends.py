@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from qctl.durations import duration
-from qctl.ops.doctor.findings import EXAMPLES, Check, Finding, Scope, queue
-from qctl.ops.doctor.look import Look
+from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.findings import EXAMPLES, Coverage, Finding, queue
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.history import ClockSample, Happening, History, clock_samples, read_histories
@@ -32,17 +32,17 @@ _RECENT_MS = 300_000
 _READY = frozenset({"wait", "paused", "prioritized"})
 
 
-def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
+def growing_backlog(exam: Examination) -> Iterator[Finding | Coverage]:
     """Queues to which jobs come faster than workers take them."""
-    histories, scope = _histories(look)
-    snapshots = {snapshot.keys: snapshot for snapshot in look.snapshots}
+    histories, scope = _histories(exam)
+    snapshots = {snapshot.keys: snapshot for snapshot in exam.snapshots}
     short = []
     for history in histories:
         snapshot = snapshots[history.keys]
         if snapshot.paused or snapshot.lease is not None or not snapshot.backlog:
             continue
-        window_ms = look.redis_now_ms - history.since_ms
-        if _is_short(look, history):
+        window_ms = exam.redis_now_ms - history.since_ms
+        if _is_short(exam, history):
             short.append(history)
             continue
         came = [event for event in history.events if event.name == "waiting"]
@@ -67,22 +67,22 @@ def growing_backlog(look: Look) -> Iterator[Finding | Scope]:
                     "waiting": snapshot.backlog,
                 },
                 remedy="run more workers or more jobs at a time, find what slows them, or add less",
-                commands=(look.command("workers", history.keys.name),),
+                commands=(exam.command("workers", history.keys.name),),
             )
     yield from scope
     yield from _unknown(short)
 
 
-def _is_short(look: Look, history: History) -> bool:
+def _is_short(exam: Examination, history: History) -> bool:
     """Whether its events reach back too little to tell anything."""
-    return history.is_empty or look.redis_now_ms - history.since_ms < LEAST_WINDOW_MS
+    return history.is_empty or exam.redis_now_ms - history.since_ms < LEAST_WINDOW_MS
 
 
-def _unknown(short: Sequence[History]) -> Iterator[Scope]:
+def _unknown(short: Sequence[History]) -> Iterator[Coverage]:
     if short:
         names = [history.keys.name for history in short]
         shown = ", ".join(names[:EXAMPLES]) + (", …" if len(short) > EXAMPLES else "")
-        yield Scope(
+        yield Coverage(
             f"unknown of {len(short):,}, whose events reach back less than "
             f"{LEAST_WINDOW_MS / 1000:.0f} s: {shown}"
         )
@@ -100,19 +100,19 @@ def _in_part(events: Sequence[Happening], part: int, history: History, window_ms
     return sum(begins <= event.at_ms and (is_last or event.at_ms < ends) for event in events)
 
 
-def failure_rate(look: Look) -> Iterator[Finding | Scope]:
+def failure_rate(exam: Examination) -> Iterator[Finding | Coverage]:
     """Queues in which a large part of the jobs that end have failed for good."""
-    histories, scope = _histories(look)
-    counts = {snapshot.keys: snapshot.counts for snapshot in look.snapshots}
+    histories, scope = _histories(exam)
+    counts = {snapshot.keys: snapshot.counts for snapshot in exam.snapshots}
     short = []
     for history in histories:
         failed = [event for event in history.events if event.name == "failed"]
         ended = len(failed) + sum(event.name == "completed" for event in history.events)
         if ended < _LEAST_ENDED or len(failed) < max(_LEAST_FAILED, _FAILING * ended):
-            if counts[history.keys].failed and _is_short(look, history):
+            if counts[history.keys].failed and _is_short(exam, history):
                 short.append(history)
             continue
-        window_ms = look.redis_now_ms - history.since_ms
+        window_ms = exam.redis_now_ms - history.since_ms
         (reason, number), *_ = Counter(event.reason or "" for event in failed).most_common(1)
         name = history.keys.name
         yield Finding(
@@ -128,22 +128,22 @@ def failure_rate(look: Look) -> Iterator[Finding | Scope]:
                 "reason": reason or None,
             },
             remedy="see why; once that is cured, qctl jobs retry-failed runs them again",
-            commands=(look.command("jobs list", name, "--state", "failed"),),
+            commands=(exam.command("jobs list", name, "--state", "failed"),),
         )
     yield from scope
     yield from _unknown(short)
 
 
-def host_clocks(look: Look) -> Iterator[Finding | Scope]:
+def host_clocks(exam: Examination) -> Iterator[Finding | Coverage]:
     """Workers and producers whose clock differs from that of Redis, by their last jobs."""
-    histories, scope = _histories(look)
+    histories, scope = _histories(exam)
     groups: dict[tuple[QueueKeys, bool, str | None], list[ClockSample]] = {}
-    for sample in clock_samples(look.client, histories, _SAMPLES):
+    for sample in clock_samples(exam.client, histories, _SAMPLES):
         groups.setdefault((sample.keys, sample.is_producer, sample.who), []).append(sample)
     for (keys, is_producer, who), samples in groups.items():
         newest_ms = max(sample.at_ms for sample in samples)
         alike = _ahead(samples) or _behind(samples)
-        if not alike or look.redis_now_ms - newest_ms > _RECENT_MS:
+        if not alike or exam.redis_now_ms - newest_ms > _RECENT_MS:
             continue
         ahead_ms = alike[len(alike) // 2] if alike[0] > 0 else alike[-1]
         side = "ahead of" if ahead_ms > 0 else "behind"
@@ -195,21 +195,21 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
     return found if is_sure else []
 
 
-def _histories(look: Look) -> tuple[Sequence[History], Sequence[Scope]]:
+def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[Coverage]]:
     """Of the queues with the most at stake: where jobs failed, and with the longest backlogs."""
-    waiting = sorted(look.snapshots, key=lambda s: -s.backlog)
-    failing = sorted(look.snapshots, key=lambda s: -s.counts.failed)
+    waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
+    failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)
     keys = list(dict.fromkeys(ordered))[:MOST_QUEUES]
     most = min(BUDGET // max(len(keys), 1), MOST_EVENTS)
-    found = look.once(
+    found = exam.once(
         "histories",
         lambda: read_histories(
-            look.client, keys, since_ms=look.redis_now_ms - WINDOW_MS, most=most
+            exam.client, keys, since_ms=exam.redis_now_ms - WINDOW_MS, most=most
         ),
     )
-    text = f"the {len(keys)} of {len(look.snapshots):,} queues with the most jobs waiting or failed"
-    return found, [Scope(text)] if len(keys) < len(look.snapshots) else []
+    text = f"the {len(keys)} of {len(exam.snapshots):,} queues with the most jobs waiting or failed"
+    return found, [Coverage(text)] if len(keys) < len(exam.snapshots) else []
 
 
 CHECKS: tuple[Check, ...] = (growing_backlog, failure_rate, host_clocks)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from qctl.ops.doctor.examination import Check, Examination
 from qctl.ops.doctor.findings import (
     EXAMPLES,
-    CannotTellError,
-    Check,
+    CannotCheckError,
     Finding,
-    NotHereError,
+    NothingToCheckError,
     queue,
 )
-from qctl.ops.doctor.look import Look
 from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.events import Event, recent_events
@@ -28,12 +27,12 @@ _EVENTS = 1000
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
 
-def no_workers(look: Look) -> Iterator[Finding]:
+def no_workers(exam: Examination) -> Iterator[Finding]:
     """Jobs wait, the queue is not paused, and no worker is connected."""
-    for snapshot in look.snapshots:
-        note = advice.unserved(snapshot, len(look.workers_of(snapshot.keys)))
+    for snapshot in exam.snapshots:
+        note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
         # Somebody may be there whom Redis does not list.
-        if note is not None and not snapshot.paused and not unlisted(look, snapshot):
+        if note is not None and not snapshot.paused and not unlisted(exam, snapshot):
             yield Finding(
                 severity="warning",
                 subject=queue(snapshot.keys.name),
@@ -45,18 +44,18 @@ def no_workers(look: Look) -> Iterator[Finding]:
                 },
                 remedy="start its workers; if they run, compare their Redis, database and prefix "
                 "with these; a worker whose name has a space or is not ASCII is not seen",
-                commands=(look.command("workers", snapshot.keys.name),),
+                commands=(exam.command("workers", snapshot.keys.name),),
             )
 
 
-def not_fetching(look: Look) -> Iterator[Finding]:
+def not_fetching(exam: Examination) -> Iterator[Finding]:
     """Workers are connected and jobs wait, and nothing starts."""
-    if not (idle := _idle(look, look.snapshots)):
+    if not (idle := _idle(exam, exam.snapshots)):
         return
-    look.sleep(SECOND_LOOK_S)
-    again = read_snapshots(look.client, [snapshot.keys for snapshot in idle])
-    for snapshot in _idle(look, [s for s in again if isinstance(s, QueueSnapshot)]):
-        workers = look.workers_of(snapshot.keys)
+    exam.sleep(SECOND_LOOK_S)
+    again = read_snapshots(exam.client, [snapshot.keys for snapshot in idle])
+    for snapshot in _idle(exam, [s for s in again if isinstance(s, QueueSnapshot)]):
+        workers = exam.workers_of(snapshot.keys)
         stalled = snapshot.counts.stalled
         # A limit of which it is unknown whether it is reached excuses, and hides nothing.
         limit = advice.limited(snapshot)
@@ -80,15 +79,15 @@ def not_fetching(look: Look) -> Iterator[Finding]:
             },
             remedy="was worker.pause() called, is its event loop blocked, or its other connection "
             "to Redis broken? see the worker's log, then restart it",
-            commands=_restarts(look, workers),
+            commands=_restarts(exam, workers),
         )
 
 
-def worker_names(look: Look) -> Iterator[Finding]:
+def worker_names(exam: Examination) -> Iterator[Finding]:
     """Workers of one queue that share a name: which of them has a job cannot be told."""
-    for snapshot in look.snapshots:
-        workers = [w for w in look.workers_of(snapshot.keys) if w.worker_name]
-        if look.address.mode == "cluster":
+    for snapshot in exam.snapshots:
+        workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
+        if exam.address.mode == "cluster":
             # There one worker may hold a connection to each node.
             workers = list({(w.worker_name, _host(w)): w for w in workers}.values())
         counts = Counter(worker.worker_name for worker in workers)
@@ -105,14 +104,14 @@ def worker_names(look: Look) -> Iterator[Finding]:
                     "addresses": [w.address for w in workers if w.worker_name in shared][:EXAMPLES],
                 },
                 remedy="give each worker a name of its own, for example host, pid and a number",
-                commands=(look.command("workers", snapshot.keys.name),),
+                commands=(exam.command("workers", snapshot.keys.name),),
             )
 
 
-def unnamed_workers(look: Look) -> Iterator[Finding]:
+def unnamed_workers(exam: Examination) -> Iterator[Finding]:
     """Workers without a name: their jobs do not tell who has them."""
-    for snapshot in look.snapshots:
-        workers = look.workers_of(snapshot.keys)
+    for snapshot in exam.snapshots:
+        workers = exam.workers_of(snapshot.keys)
         unnamed = sum(not worker.worker_name for worker in workers)
         if unnamed:
             yield Finding(
@@ -129,10 +128,10 @@ def unnamed_workers(look: Look) -> Iterator[Finding]:
             )
 
 
-def unlisted_workers(look: Look) -> Iterator[Finding]:
+def unlisted_workers(exam: Examination) -> Iterator[Finding]:
     """Workers by whose jobs alone one knows of them: Redis does not take their names."""
-    for snapshot in look.snapshots:
-        running = unlisted(look, snapshot)
+    for snapshot in exam.snapshots:
+        running = unlisted(exam, snapshot)
         names = sorted({str(job.worker) for job in running})
         if names:
             listed = ", ".join(map(repr, names[:EXAMPLES]))
@@ -152,20 +151,20 @@ def unlisted_workers(look: Look) -> Iterator[Finding]:
             )
 
 
-def unlisted(look: Look, snapshot: QueueSnapshot) -> list[ActiveJob]:
+def unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJob]:
     """The jobs in hand of workers that CLIENT LIST leaves out."""
-    return [job for job in look.active(snapshot.keys) if not is_listed(job.worker or "")]
+    return [job for job in exam.active(snapshot.keys) if not is_listed(job.worker or "")]
 
 
-def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
+def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
     """Queues in which a job could have started for longer than a worker's patience, and none has.
 
     Since when is told by the last event that a start, an end or a release leaves, and by the age of
     the job that is next.
     """
-    idle = [snapshot for snapshot in snapshots if _could_start(look, snapshot)]
-    events = recent_events(look.client, [snapshot.keys for snapshot in idle], _EVENTS)
-    latest_ms = look.redis_now_ms - PATIENCE_S * 1000 if idle else 0
+    idle = [snapshot for snapshot in snapshots if _could_start(exam, snapshot)]
+    events = recent_events(exam.client, [snapshot.keys for snapshot in idle], _EVENTS)
+    latest_ms = exam.redis_now_ms - PATIENCE_S * 1000 if idle else 0
     found = []
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
@@ -176,11 +175,11 @@ def _idle(look: Look, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]
     return found
 
 
-def _could_start(look: Look, snapshot: QueueSnapshot) -> bool:
+def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
     running = snapshot.counts.active - snapshot.counts.stalled
     if not (snapshot.backlog or snapshot.overdue) or running or _is_held_back(snapshot):
         return False
-    return any(worker.age_s >= PATIENCE_S for worker in look.workers_of(snapshot.keys))
+    return any(worker.age_s >= PATIENCE_S for worker in exam.workers_of(snapshot.keys))
 
 
 def _ready(snapshot: QueueSnapshot) -> str:
@@ -205,16 +204,16 @@ def _is_movement(event: Event) -> bool:
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
 
 
-def _restarts(look: Look, workers: Sequence[WorkerClient]) -> tuple[str, ...]:
+def _restarts(exam: Examination, workers: Sequence[WorkerClient]) -> tuple[str, ...]:
     try:
         targets = {
-            look.holders[worker.client_id].target
+            exam.holders[worker.client_id].target
             for worker in workers
-            if worker.client_id in look.holders
+            if worker.client_id in exam.holders
         }
-    except (CannotTellError, NotHereError):
+    except (CannotCheckError, NothingToCheckError):
         return ()
-    return tuple(look.command("restart", target) for target in sorted(targets))
+    return tuple(exam.command("restart", target) for target in sorted(targets))
 
 
 def _host(worker: WorkerClient) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError, UnreachableError
-from qctl.ops.doctor.findings import CannotTellError, NotHereError, Scope
+from qctl.ops.doctor.findings import CannotCheckError, Coverage, Finding, NothingToCheckError
 from qctl.ops.processes.suggest import command, quoted
 from qctl.ops.queues.find import Queues
 from qctl.ops.queues.status import managed_processes
@@ -29,7 +29,7 @@ _REDIS_PORT = 6379
 
 
 @dataclass
-class Look:
+class Examination:
     """One examination.
 
     Args:
@@ -69,9 +69,9 @@ class Look:
             found.setdefault(job.keys, []).append(job)
         return found
 
-    def scope(self, looked_at: str) -> Scope:
+    def coverage(self, looked_at: str) -> Coverage:
         """How much a check looked at; that ``--full`` takes more, unless this is it."""
-        return Scope(looked_at if self.full else f"{looked_at}; --full looks at all")
+        return Coverage(looked_at if self.full else f"{looked_at}; --full looks at all")
 
     def command(self, verb: str, *words: str) -> str:
         """A qctl command to show, with this look's prefix."""
@@ -109,7 +109,7 @@ class Look:
         """All that are connected under the prefix.
 
         Raises:
-            CannotTellError: Redis does not tell them.
+            CannotCheckError: Redis does not tell them.
         """
         return self.once("workers", self._read_workers)
 
@@ -117,7 +117,7 @@ class Look:
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
-            raise CannotTellError(*why_untold(self.settings.prefix, self.client))
+            raise CannotCheckError(*why_untold(self.settings.prefix, self.client))
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
@@ -137,17 +137,17 @@ class Look:
         """What the process managers of this host run, whatever it serves.
 
         Raises:
-            CannotTellError: a manager runs and does not answer.
-            NotHereError: there is none, or it runs nothing.
+            CannotCheckError: a manager runs and does not answer.
+            NothingToCheckError: there is none, or it runs nothing.
         """
         return self.once("processes", self._read_processes)
 
     def _read_processes(self) -> Sequence[ManagedProcess]:
         processes, remarks = managed_processes(self.settings)
         if remarks:
-            raise CannotTellError("; ".join(remarks))
+            raise CannotCheckError("; ".join(remarks))
         if not processes:
-            raise NotHereError(
+            raise NothingToCheckError(
                 f"PM2 (of {self.settings.pm2_home}) and qctl run no process on this host"
             )
         return processes
@@ -157,7 +157,7 @@ class Look:
         """The processes that serve any of the queues, with the names of these queues.
 
         Raises:
-            CannotTellError, NotHereError: as ``all_processes``; or none serves one.
+            CannotCheckError, NothingToCheckError: as ``all_processes``; or none serves one.
         """
         return self.once("served", self._read_served)
 
@@ -169,7 +169,9 @@ class Look:
         names = {snapshot.keys.name for snapshot in self.snapshots}
         found = serving(processes, connected, self.settings.targets, names)
         if not found:
-            raise NotHereError("no managed process of this host is seen to serve these queues")
+            raise NothingToCheckError(
+                "no managed process of this host is seen to serve these queues"
+            )
         return found
 
     @property
@@ -177,7 +179,7 @@ class Look:
         """The process by the client id of the worker that it holds.
 
         Raises:
-            CannotTellError: the system denies it; or as ``all_processes``.
+            CannotCheckError: the system denies it; or as ``all_processes``.
         """
         return self.once("holders", self._read_holders)
 
@@ -186,11 +188,11 @@ class Look:
 
         try:
             return holders(self.client, self.settings.prefix, self.workers, self.all_processes)
-        except (CannotTellError, NotHereError, UnreachableError):
+        except (CannotCheckError, NothingToCheckError, UnreachableError):
             raise
         except Exception as error:
             # psutil raises what it likes.
-            raise CannotTellError(f"which process serves which queue: {error}") from error
+            raise CannotCheckError(f"which process serves which queue: {error}") from error
 
     # Servers
 
@@ -199,7 +201,7 @@ class Look:
         """Each master.
 
         Raises:
-            CannotTellError: this user may not ask.
+            CannotCheckError: this user may not ask.
         """
         return self.once("servers", lambda: server.read_servers(self.client))
 
@@ -213,7 +215,7 @@ class Look:
         """By Redis' clock, which stamps the events; this host's where Redis does not tell."""
         try:
             return self.now_ms + self.servers[0].clock_ahead_ms
-        except CannotTellError:
+        except CannotCheckError:
             return self.now_ms
 
     def once(self, what: str, read: Callable[[], T]) -> T:
@@ -222,11 +224,20 @@ class Look:
             try:
                 self._read[what] = read()
             except ReplyError as error:
-                self._read[what] = CannotTellError(f"{error.what}: {error.message}", error.hint)
-            except (CannotTellError, NotHereError) as error:
+                self._read[what] = CannotCheckError(f"{error.what}: {error.message}", error.hint)
+            except (CannotCheckError, NothingToCheckError) as error:
                 self._read[what] = error
         found = self._read[what]
         if isinstance(found, Exception):
             raise found
         answer: T = found
         return answer
+
+
+# A check is a function: its name with hyphens is the check's, its docstring what it looks for.
+Check = Callable[[Examination], Iterable[Finding | Coverage]]
+
+
+def name_of(check: Check) -> str:
+    """``kill-timeout`` for the function ``kill_timeout``."""
+    return str(getattr(check, "__name__", "check")).replace("_", "-")

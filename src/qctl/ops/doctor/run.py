@@ -1,0 +1,189 @@
+"""Hazards of queues, workers, processes and Redis: what ``doctor`` finds.
+
+Nothing is written. Each check is one function in the file of its subject; one that cannot be made
+is itself a finding, and the others go on. What a check costs is bounded: where a queue may hold
+millions, it looks at a sample and says how large that was (docs/doctor.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from qctl.config.settings import Settings
+from qctl.connection.address import Address, Client
+from qctl.errors import FailedError, QctlError, ReplyError, UnreachableError, is_outage
+from qctl.ops.doctor import (
+    growth,
+    jobs,
+    processes,
+    queues,
+    redis,
+    schedulers,
+    stopped,
+    trends,
+    workers,
+)
+from qctl.ops.doctor.examination import Check, Examination, name_of
+from qctl.ops.doctor.findings import (
+    SEVERITIES,
+    CannotCheckError,
+    CheckResult,
+    Coverage,
+    Diagnosis,
+    Examined,
+    Finding,
+    NothingToCheckError,
+    Subject,
+    denied,
+)
+from qctl.ops.processes.targets import Target, open_target, read_connections
+from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+
+CHECKS: tuple[Check, ...] = (
+    *redis.CHECKS,
+    *queues.CHECKS,
+    *jobs.CHECKS,
+    *schedulers.CHECKS,
+    *workers.CHECKS,
+    *processes.CHECKS,
+    *stopped.CHECKS,
+    *growth.CHECKS,
+    *trends.CHECKS,
+)
+
+
+def examine(
+    client: Client,
+    address: Address,
+    settings: Settings,
+    names: Sequence[str] = (),
+    *,
+    target: str | None = None,
+    full: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Diagnosis:
+    """Make every check on the named queues, or on all under the prefix.
+
+    Args:
+        target: only this process, and without names only the queues that it serves.
+        full: look at every job and key instead of samples; takes as long as there are many.
+        sleep: waits for the second look that some checks take.
+
+    Raises:
+        NotFoundError: a named queue or the target does not exist, or there is no queue at all.
+        UnreachableError: Redis, or the target's process manager, does not answer.
+    """
+    if names:
+        # First, so that a misspelt queue is not taken for one that the target does not serve.
+        _queues(client, settings.prefix, names)
+    found = open_target(settings, target) if target else None
+    if found is not None and not names:
+        names = _served_by(client, address, settings, found)
+    exam = Examination(
+        client=client,
+        address=address,
+        settings=settings,
+        queues=_queues(client, settings.prefix, names),
+        chosen=None if found is None else found.processes,
+        full=full,
+        sleep=sleep,
+    )
+    findings: list[Finding] = []
+    results = []
+    for check in CHECKS:
+        result, own = _make(check, exam)
+        results.append(result)
+        findings += own
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return Diagnosis(tuple(findings), tuple(results), _examined(exam))
+
+
+def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
+    """Those named, or all: one that cannot be read is a finding, whether it was named or not."""
+    unique = list(dict.fromkeys(names))
+    try:
+        return queues_named_or_all(client, prefix, unique)
+    except ReplyError as error:
+        if is_outage(error) or not names:
+            raise
+    found = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
+    told = list(zip(unique, found, strict=True))
+    if missing := [name for name, snapshot in told if snapshot is None]:
+        find_queues(client, prefix, missing)
+    return Queues(
+        tuple(snapshot for snapshot in found if isinstance(snapshot, QueueSnapshot)),
+        tuple((name, error) for name, error in told if isinstance(error, ReplyError)),
+    )
+
+
+def _served_by(
+    client: Client, address: Address, settings: Settings, target: Target
+) -> Sequence[str]:
+    """Queues of the target; all are looked at where that cannot be told."""
+    try:
+        connections = read_connections(client, settings, address.db, target.processes)
+    except FailedError:
+        # The checks that go by workers say so.
+        return ()
+    return sorted(connections.queues_of(target.processes) | set(target.configured))
+
+
+def _make(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:
+    name = name_of(check)
+    found: list[Finding] = []
+    scopes: list[str] = []
+    try:
+        for said in check(exam):
+            if isinstance(said, Coverage):
+                scopes.append(said.text)
+            else:
+                found.append(replace(said, check=name))
+    except NothingToCheckError as error:
+        return CheckResult(name, "skipped", str(error)), found
+    except UnreachableError:
+        raise
+    except CannotCheckError as error:
+        return _failed(name, error, found)
+    except ReplyError as error:
+        return _failed(name, denied(error), found)
+    except QctlError as error:
+        return _failed(name, CannotCheckError(error.what, error.hint), found)
+    except Exception as error:
+        # Whatever is strange about one queue must not hide the hazards of the others.
+        text = f"unexpected: {type(error).__name__}: {error}"
+        return _failed(name, CannotCheckError(text), found)
+    return CheckResult(name, "found" if found else "ok", "; ".join(scopes)), found
+
+
+def _failed(
+    name: str, error: CannotCheckError, found: list[Finding]
+) -> tuple[CheckResult, list[Finding]]:
+    unknown = Finding(
+        check=name,
+        severity="warning",
+        subject=Subject("check", name),
+        what=f"could not be checked: {error.why}",
+        remedy=error.hint,
+    )
+    return CheckResult(name, "failed", error.why), [*found, unknown]
+
+
+def _examined(exam: Examination) -> Examined:
+    def number(read: Callable[[], object]) -> int | None:
+        try:
+            return len(read())  # type: ignore[arg-type]
+        except NothingToCheckError:
+            return 0
+        except CannotCheckError:
+            return None
+
+    looked_at = {snapshot.keys.name for snapshot in exam.queues.readable}
+    return Examined(
+        queues=len(exam.queues.readable) + len(exam.queues.broken),
+        workers=number(lambda: [w for w in exam.workers if w.queue in looked_at]),
+        processes=number(lambda: exam.all_processes if exam.chosen is None else exam.chosen),
+    )
