@@ -14,7 +14,7 @@ import pytest
 
 from qctl.cli.worker_options import parse_endpoint, parse_size
 from qctl.errors import UsageError
-from qctl.runtime.processes.background import MOST_LOG_BYTES
+from qctl.runtime.processes.background import MAX_LOG_BYTES
 from tests.labs import masters as labs
 from tests.labs.masters import QCTL, MasterLab
 from tests.labs.servers import free_port, wait_until
@@ -183,9 +183,9 @@ def test_logs_are_followed_and_cut(master_lab: MasterLab) -> None:
         assert follower.stdout.readline() == "x\\x1b[31m\n"
         # As large as it may become; the master looks every few seconds.
         with log.open("ab") as file:
-            file.truncate(MOST_LOG_BYTES + 1)
+            file.truncate(MAX_LOG_BYTES + 1)
         wait_until(lambda: log.stat().st_size < 1000, "the log to be cut")
-        assert (folder(lab, "w") / "log.1").stat().st_size > MOST_LOG_BYTES
+        assert (folder(lab, "w") / "log.1").stat().st_size > MAX_LOG_BYTES
     finally:
         follower.send_signal(signal.SIGINT)
         follower.communicate(timeout=20)

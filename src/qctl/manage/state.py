@@ -52,6 +52,15 @@ class MasterState:
     grace_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A process that a master has replaced; ``old_pid`` is None when there was none."""
+
+    slot: int
+    old_pid: int | None
+    new_pid: int
+
+
 def check_name(name: str) -> None:
     """See that a name will do.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from qctl.ops.masters.listing import Master
 from qctl.output.console import Cell, Column, Value
 from qctl.output.text import short_duration, size
 
@@ -22,36 +22,35 @@ _COLUMNS = (
 
 
 def masters_table(
-    masters: Sequence[Mapping[str, Any]], now_s: float
+    masters: Sequence[Master], now_s: float
 ) -> tuple[Sequence[Column], list[list[Value]]]:
-    """Columns and rows for ``console.table``: a row a process, or one for a master without any.
+    """Columns and rows for ``console.table``: one row per process, or one for a master without any.
 
     Args:
-        masters: as in the JSON of ``qctl worker list``.
-        now_s: what uptimes are counted to, in epoch seconds.
+        now_s: up to when uptimes are counted, in epoch seconds.
     """
     rows: list[list[Value]] = []
     for master in masters:
-        for process in master["processes"]:
-            started_ms, rss = process["started_at_ms"], process["rss_bytes"]
+        for process in master.processes:
+            started_ms, rss = process.started_at_ms, process.rss_bytes
             up = None if started_ms is None else short_duration(max(now_s - started_ms / 1000, 0))
-            pid = process["pid"]
+            pid = process.pid
             rows.append(
                 [
-                    Cell(f"{master['target']}/{process['slot']}", "bold"),
-                    _status(process["status"]),
+                    Cell(f"{master.target}/{process.slot}", "bold"),
+                    _status(process.status),
                     None if pid is None else str(pid),
                     up,
-                    process["restarts"],
+                    process.restarts,
                     None if rss is None else size(rss),
-                    process["busy"],
-                    process["done"],
-                    ", ".join(process["queues"]) or None,
+                    process.busy,
+                    process.done,
+                    ", ".join(process.queues) or None,
                 ]
             )
-        if not master["processes"]:
+        if not master.processes:
             rest: list[Value] = [None] * (len(_COLUMNS) - 2)
-            rows.append([Cell(master["target"], "bold"), _status(master["status"]), *rest])
+            rows.append([Cell(master.target, "bold"), _status(master.status), *rest])
     return _COLUMNS, rows
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
+from qctl.manage.state import Replaced
 from qctl.plurals import counted
 from qctl.runtime.handlers.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.logs import Log
@@ -59,15 +60,6 @@ class MasterOptions:
     health: tuple[str, int] | None = None
     log_format: str = "text"
     name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A process that was replaced; ``old_pid`` is None when there was none."""
-
-    slot: int
-    old_pid: int | None
-    new_pid: int
 
 
 class Master:

@@ -1,0 +1,108 @@
+"""All masters in the background, running and stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from qctl.errors import QctlError
+from qctl.manage.state import Folder, MasterState, names
+
+
+@dataclass(frozen=True, slots=True)
+class MasterProcess:
+    """A process of a master that runs.
+
+    Args:
+        slot: its number, from 0.
+        status: ``launching``, ``online`` or ``stopping``.
+        pid, started_at_ms, rss_bytes: None while there is no process.
+        restarts: how often the slot got another process.
+        busy: jobs in hand.
+        done: jobs that ended in this process.
+    """
+
+    slot: int
+    status: str
+    pid: int | None
+    started_at_ms: int | None
+    restarts: int
+    busy: int
+    done: int
+    rss_bytes: int | None
+    queues: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """A master as it is now.
+
+    Args:
+        target: ``qctl:NAME``.
+        status: ``launching``, ``online``, ``stopping``, ``stuck`` (runs and does not answer),
+            ``stopped``, or ``unknown`` (its state cannot be read).
+        pid, started_at: None if it does not run.
+        apps: ``module:attribute`` each.
+        cwd: the folder it runs in; None if unknown.
+        processes: empty if it does not run or does not answer.
+        leaving: pids of processes that were replaced and still finish jobs.
+    """
+
+    name: str
+    target: str
+    status: str
+    pid: int | None
+    started_at: datetime | None
+    apps: tuple[str, ...]
+    cwd: str | None
+    processes: tuple[MasterProcess, ...]
+    leaving: tuple[int, ...]
+
+
+def list_masters(state_home: Path) -> list[Master]:
+    """The masters of this user on this host, by name.
+
+    Args:
+        state_home: qctl's folder for state.
+    """
+    return [_read(Folder(state_home, name)) for name in names(state_home)]
+
+
+def _read(folder: Folder) -> Master:
+    state, running = folder.read(), folder.running()
+    answer = None
+    if running is not None:
+        try:
+            answer = folder.ask({"do": "state"})
+        except QctlError:
+            answer = {"stuck": True}
+    return Master(
+        name=folder.name,
+        target=f"qctl:{folder.name}",
+        status=_status(state, answer),
+        pid=running.pid if running else None,
+        started_at=datetime.fromtimestamp(running.started_at_s, UTC) if running else None,
+        apps=state.apps if state else (),
+        cwd=state.cwd if state else None,
+        processes=tuple(map(_process, (answer or {}).get("slots", ()))),
+        leaving=tuple((answer or {}).get("leaving", ())),
+    )
+
+
+def _status(state: MasterState | None, answer: dict[str, Any] | None) -> str:
+    if state is None:
+        return "unknown"
+    if answer is None:
+        return "stopped"
+    if answer.get("stuck"):
+        return "stuck"
+    if answer.get("stopping"):
+        return "stopping"
+    return "online" if answer.get("ready") else "launching"
+
+
+def _process(row: dict[str, Any]) -> MasterProcess:
+    # A newer master may report more.
+    return MasterProcess(**{field.name: row[field.name] for field in fields(MasterProcess)})
