@@ -414,7 +414,7 @@ def test_pm2_is_asked_only_where_it_runs(home: Path, monkeypatch: pytest.MonkeyP
         def processes(self) -> list[object]:
             return [type("Process", (), {"target": "pm2:worker"})]
 
-    monkeypatch.setattr("qctl.manage.pm2.Pm2", FakePm2)
+    monkeypatch.setattr("qctl.manage.pm2.manager.Pm2", FakePm2)
     monkeypatch.setenv("QCTL_REDIS_URL", "redis://127.0.0.1:1/0")
     path = home / "cache-file"
     complete.refresh(str(path))

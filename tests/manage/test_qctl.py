@@ -15,9 +15,9 @@ import pytest
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.manage.last_words import last_words
 from qctl.manage.protocol import Manager
-from qctl.manage.qctl import Qctl, more, refusal, tail
+from qctl.manage.qctl.manager import Qctl, more, refusal, tail
+from qctl.manage.qctl.state import Folder, MasterState, check_name, names
 from qctl.manage.sockets import started_at
-from qctl.manage.state import Folder, MasterState, check_name, names
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab
 from tests.labs.servers import wait_until

@@ -198,13 +198,13 @@ def _queues(settings: Settings) -> Iterable[str]:
 
 
 def _targets(settings: Settings) -> Iterable[str]:
-    from qctl.manage.state import names  # noqa: PLC0415
+    from qctl.manage.qctl.state import names  # noqa: PLC0415
 
     yield from (target.name for target in settings.targets)
     yield from (f"qctl:{name}" for name in names(settings.state_home))
     # Without the socket PM2 does not run, and TAB must not start it.
     if (settings.pm2_home / "rpc.sock").exists():
-        from qctl.manage.pm2 import Pm2  # noqa: PLC0415
+        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
 
         for process in Pm2(settings.pm2_home).processes():
             yield process.target

@@ -16,7 +16,7 @@ import pytest
 from qctl.config.settings import TargetConfig
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
-from qctl.manage.pm2 import Pm2
+from qctl.manage.pm2.manager import Pm2
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.doctor import examination
 from qctl.ops.doctor import run as doctor

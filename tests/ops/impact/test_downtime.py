@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.manage.pm2 import Pm2
+from qctl.manage.pm2.manager import Pm2
 from qctl.ops.impact.downtime import BOOT_S, downtime
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.read.clients import WorkerClient

@@ -115,7 +115,7 @@ def _down(exam: Examination) -> list[_App]:
 
 
 def _stopped_masters(exam: Examination) -> list[_App]:
-    from qctl.manage.qctl import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
+    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
 
     if exam.chosen is not None:
         return []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
-from qctl.manage.state import Folder, MasterState, names
+from qctl.manage.qctl.state import Folder, MasterState, names
 
 
 @dataclass(frozen=True, slots=True)

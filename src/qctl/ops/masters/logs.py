@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from qctl.manage.qctl import Qctl, more, tail
-from qctl.manage.state import Folder
+from qctl.manage.qctl.manager import Qctl, more, tail
+from qctl.manage.qctl.state import Folder
 
 _POLL_S = 0.2
 

@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 
 from qctl.errors import FailedError, TimedOutError
-from qctl.manage.qctl import Qctl, refusal
-from qctl.manage.state import Folder, Replaced, Request
+from qctl.manage.qctl.manager import Qctl, refusal
+from qctl.manage.qctl.state import Folder, Replaced, Request
 
 
 def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
 from qctl.manage.last_words import error_first, read_tail
-from qctl.manage.state import Folder
+from qctl.manage.qctl.state import Folder
 
 _POLL_S = 0.03
 

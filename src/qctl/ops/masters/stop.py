@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qctl.errors import TimedOutError
-from qctl.manage.qctl import Qctl
+from qctl.manage.qctl.manager import Qctl
+from qctl.manage.qctl.state import Folder
 from qctl.manage.sockets import is_running
-from qctl.manage.state import Folder
 
 # After the grace, for the master to end its processes.
 MARGIN_S = 20.0

@@ -62,11 +62,11 @@ def manager_for(kind: str, settings: Settings) -> Manager:
         UsageError: qctl does not know that manager.
     """
     if kind == "pm2":
-        from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only the manager in use is loaded
+        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only the manager in use is loaded
 
         return Pm2(settings.pm2_home)
     if kind == "qctl":
-        from qctl.manage.qctl import Qctl  # noqa: PLC0415
+        from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415
 
         return Qctl(settings.state_home)
     raise UsageError(

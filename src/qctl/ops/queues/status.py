@@ -343,7 +343,7 @@ def managed_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tup
     processes, remarks = _pm2_processes(settings)
     if not (settings.state_home / "workers").exists():
         return processes, remarks
-    from qctl.manage.qctl import Qctl  # noqa: PLC0415 - only where there are some
+    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only where there are some
 
     return [*processes, *Qctl(settings.state_home).processes()], remarks
 
@@ -352,7 +352,7 @@ def _pm2_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[
     if not (settings.pm2_home / "rpc.sock").exists():
         return (), ()
     try:
-        from qctl.manage.pm2 import Pm2  # noqa: PLC0415 - only where PM2 runs
+        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only where PM2 runs
 
         return Pm2(settings.pm2_home, timeout_s=_PM2_TIMEOUT_S).processes(), ()
     except Exception as error:

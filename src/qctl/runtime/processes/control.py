@@ -1,4 +1,4 @@
-"""Answers what is asked of a master over its control socket (``qctl.manage.state``).
+"""Answers what is asked of a master over its control socket (``qctl.manage.qctl.state``).
 
 Requests: ``{"do": "state"}``, ``{"do": "replace", "slot": N or null}``, answered when that has
 ended, and ``{"do": "stop"}``, a second time to hurry.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
-from qctl.manage.state import Replaced
+from qctl.manage.qctl.state import Replaced
 from qctl.plurals import counted
 from qctl.runtime.handlers.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.logs import Log

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qctl.errors import UnreachableError
-from qctl.manage.pm2_socket import (
+from qctl.manage.pm2.rpc import (
     Call,
     Decoder,
     NotUnderstoodError,
@@ -22,32 +22,10 @@ from qctl.manage.pm2_socket import (
     call,
     encode,
 )
+from tests.labs.pm2_rows import answering, read_request
 
 HIDDEN = "hunter2-secret"
 Start = Callable[[Callable[[socket.socket], None]], Path]
-
-
-def read_request(connection: socket.socket) -> tuple[dict[str, object], bytes]:
-    decoder = Decoder()
-    while True:
-        data = connection.recv(65536)
-        if not data:
-            raise OSError("the client went away")
-        for frame in decoder.feed(data):
-            return json.loads(frame[0][2:]), frame[1]
-
-
-def answering(reply: object, pieces: int = 1) -> Callable[[socket.socket], None]:
-    """Answers the request with a JSON value, cut into pieces."""
-
-    def serve(connection: socket.socket) -> None:
-        request_id = read_request(connection)[1]
-        frame = encode(reply, request_id)
-        step = max(1, len(frame) // pieces)
-        for start in range(0, len(frame), step):
-            connection.sendall(frame[start : start + step])
-
-    return serve
 
 
 def test_a_frame_has_the_bytes_that_pm2_expects() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from qctl.errors import NotFoundError, UnreachableError
 from qctl.manage.protocol import ManagedProcess, RestartCall
-from qctl.manage.state import Folder, MasterState, Request, names
+from qctl.manage.qctl.state import Folder, MasterState, Request, names
 
 # In place of "for ever".
 _FOR_EVER_MS = 86_400_000

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from qctl.errors import NotFoundError, QctlError, RefusedError, UnreachableError
-from qctl.manage import pm2_socket
 from qctl.manage.last_words import last_words, log_size
-from qctl.manage.pm2 import Pm2
+from qctl.manage.pm2 import rpc
+from qctl.manage.pm2.manager import Pm2
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from tests.labs.pm2 import Pm2 as RealPm2
+from tests.labs.pm2_rows import answering, processes, row
 from tests.labs.servers import wait_until
-from tests.manage.test_pm2_find import processes, row
-from tests.manage.test_pm2_socket import answering
 
 HIDDEN = "hunter2-secret"
 Start = Callable[[Callable[[socket.socket], None]], Path]
@@ -46,7 +45,7 @@ def wait_restarted(manager: Pm2, call: RestartCall, before: ManagedProcess) -> M
 
 def settings(home: Path, pm_id: str) -> dict[str, Any]:
     """The environment and settings that PM2 holds for a process: for comparison only."""
-    for item in pm2_socket.call(home / "rpc.sock", "getMonitorData", {})[0]:
+    for item in rpc.call(home / "rpc.sock", "getMonitorData", {})[0]:
         if str(item["pm_id"]) == pm_id:
             env = item["pm2_env"]
             changing = {"restart_time", "pm_uptime", "created_at", "status", "exit_code"}
@@ -98,7 +97,7 @@ def test_a_stopped_app_is_listed_without_a_process(looked_at: Pm2) -> None:
 
 
 def test_secrets_are_in_nothing_that_is_returned(looked_at: Pm2, shared_pm2: RealPm2) -> None:
-    assert HIDDEN in str(pm2_socket.call(shared_pm2.home / "rpc.sock", "getMonitorData", {}))
+    assert HIDDEN in str(rpc.call(shared_pm2.home / "rpc.sock", "getMonitorData", {}))
     found = looked_at.processes()
     everything = [
         str(getattr(process, name))

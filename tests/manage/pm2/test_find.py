@@ -7,39 +7,10 @@ from typing import Any
 import pytest
 
 from qctl.errors import NotFoundError, RefusedError
-from qctl.manage import pm2
+from qctl.manage.pm2.find import select
+from qctl.manage.pm2.rows import to_process
 from qctl.manage.protocol import ManagedProcess
-
-HIDDEN = "hunter2-secret"
-
-
-def row(pm_id: int, name: str, **env: Any) -> dict[str, Any]:
-    """A row as PM2 sends it, in short; the environment is in it twice."""
-    return {
-        "pid": 1000 + pm_id,
-        "name": name,
-        "pm_id": pm_id,
-        "monit": {"memory": 2048, "cpu": 1.5},
-        "pm2_env": {
-            "name": name,
-            "namespace": "default",
-            "status": "online",
-            "exec_mode": "fork_mode",
-            "pm_exec_path": "/srv/app/worker.js",
-            "pm_cwd": "/srv/app",
-            "restart_time": 3,
-            "pm_uptime": 1_700_000_000_000,
-            "env": {"SECRET_TOKEN": HIDDEN},
-            "SECRET_TOKEN": HIDDEN,
-            "args": ["--token", HIDDEN],
-            **env,
-        },
-    }
-
-
-def processes(*rows: dict[str, Any]) -> list[ManagedProcess]:
-    found = [pm2._process(item) for item in rows]
-    return [process for process in found if process]
+from tests.labs.pm2_rows import HIDDEN, processes, row
 
 
 def keys(found: Any) -> list[str]:
@@ -79,12 +50,12 @@ def test_secrets_of_a_row_are_not_kept() -> None:
     [None, 5, "row", [], {}, {"pm_id": 1}, {"pm_id": "_old_1", "name": "a"}, {"name": "a"}],
 )
 def test_what_is_not_a_row_is_left_out(odd: Any) -> None:
-    assert pm2._process(odd) is None
+    assert to_process(odd) is None
 
 
 def test_a_row_with_fields_missing_or_odd() -> None:
     for env in ({}, None, {"pm_uptime": "soon", "restart_time": float("inf"), "status": 7}):
-        process = pm2._process({"pm_id": 4, "name": "a", "pid": None, "pm2_env": env})
+        process = to_process({"pm_id": 4, "name": "a", "pid": None, "pm2_env": env})
         assert process is not None
         assert (process.key, process.pid, process.namespace) == ("4", None, "default")
 
@@ -95,24 +66,24 @@ def test_a_module_of_pm2_is_left_out() -> None:
 
 def test_a_name_means_all_its_instances() -> None:
     found = processes(row(0, "worker"), row(1, "api"), row(2, "worker"))
-    assert keys(pm2.select(found, "worker")) == ["0", "2"]
+    assert keys(select(found, "worker")) == ["0", "2"]
 
 
 def test_a_number_means_one_process_and_is_its_target() -> None:
-    found = pm2.select(processes(row(0, "worker"), row(1, "worker")), "1")
+    found = select(processes(row(0, "worker"), row(1, "worker")), "1")
     assert keys(found) == ["1"]
     assert [process.target for process in found] == ["pm2:1"]
 
 
 def test_a_number_that_is_a_name_means_that_app() -> None:
-    assert keys(pm2.select(processes(row(0, "worker"), row(1, "7")), "7")) == ["1"]
+    assert keys(select(processes(row(0, "worker"), row(1, "7")), "7")) == ["1"]
     # Its own number is no second meaning.
-    assert keys(pm2.select(processes(row(0, "0"), row(1, "worker")), "0")) == ["0"]
+    assert keys(select(processes(row(0, "0"), row(1, "worker")), "0")) == ["0"]
 
 
 def test_a_number_that_is_a_name_and_anothers_pm_id_is_refused() -> None:
     with pytest.raises(RefusedError) as caught:
-        pm2.select(processes(row(0, "worker"), row(1, "0")), "0")
+        select(processes(row(0, "worker"), row(1, "0")), "0")
     assert "pm2:worker" in caught.value.hint
     assert "pm2:1" in caught.value.hint
 
@@ -128,17 +99,17 @@ def test_a_number_that_is_a_name_and_anothers_pm_id_is_refused() -> None:
 def test_one_name_for_two_apps_is_refused(other: dict[str, str]) -> None:
     found = processes(row(3, "worker"), row(5, "worker", **other))
     with pytest.raises(RefusedError) as caught:
-        pm2.select(found, "worker")
+        select(found, "worker")
     assert "pm2:3" in caught.value.why
     assert "pm2:5" in caught.value.why
     assert "pm2:3" in caught.value.hint
-    assert keys(pm2.select(found, "5")) == ["5"]
+    assert keys(select(found, "5")) == ["5"]
 
 
 def test_a_namespace_is_not_an_app() -> None:
     found = processes(row(0, "a", namespace="jobs"), row(1, "b", namespace="jobs"), row(2, "c"))
     with pytest.raises(NotFoundError, match="namespace") as caught:
-        pm2.select(found, "jobs")
+        select(found, "jobs")
     assert "pm2:a" in caught.value.why
     assert "pm2:b" in caught.value.why
     assert "pm2:c" not in caught.value.why
@@ -146,36 +117,36 @@ def test_a_namespace_is_not_an_app() -> None:
 
 def test_an_app_with_the_name_of_a_namespace_is_the_app_alone() -> None:
     found = processes(row(0, "jobs"), row(1, "b", namespace="jobs"))
-    assert keys(pm2.select(found, "jobs")) == ["0"]
+    assert keys(select(found, "jobs")) == ["0"]
 
 
 @pytest.mark.parametrize("name", ["wroker", "all", "", "9", "/wor/", "Worker"])
 def test_an_unknown_name_lists_the_targets(name: str) -> None:
     found = processes(row(0, "worker"), row(1, "worker"), row(2, "api"))
     with pytest.raises(NotFoundError) as caught:
-        pm2.select(found, name)
+        select(found, name)
     assert caught.value.why == "targets: pm2:worker (2 processes), pm2:api (1 process)"
 
 
 def test_the_closest_name_is_suggested() -> None:
     with pytest.raises(NotFoundError) as caught:
-        pm2.select(processes(row(0, "worker"), row(1, "api")), "wroker")
+        select(processes(row(0, "worker"), row(1, "api")), "wroker")
     assert caught.value.hint == "did you mean pm2:worker?"
 
 
 def test_nothing_managed_at_all() -> None:
     with pytest.raises(NotFoundError) as caught:
-        pm2.select([], "worker")
+        select([], "worker")
     assert "no app at all" in caught.value.why
 
 
 def test_a_long_list_of_targets_is_cut() -> None:
     with pytest.raises(NotFoundError) as caught:
-        pm2.select(processes(*(row(i, f"app{i}") for i in range(50))), "zzz")
+        select(processes(*(row(i, f"app{i}") for i in range(50))), "zzz")
     assert caught.value.why.endswith(", 30 more")
 
 
 def test_names_stay_as_they_are() -> None:
     name = "[red]\x1b[31m../;$(id)\n"
-    (process,) = pm2.select(processes(row(0, name)), name)
+    (process,) = select(processes(row(0, name)), name)
     assert process.name == name

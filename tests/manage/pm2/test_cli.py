@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 from qctl.errors import UnreachableError
-from qctl.manage import pm2_cli
-from qctl.manage.pm2 import Pm2
-from qctl.manage.pm2_cli import CliRestart, list_rows
-from qctl.manage.pm2_socket import encode
+from qctl.manage.pm2 import cli
+from qctl.manage.pm2.cli import CliRestart, list_rows
+from qctl.manage.pm2.manager import Pm2
+from qctl.manage.pm2.rpc import encode
 from tests.labs.node import MODULES, node
 from tests.labs.pm2 import Pm2 as RealPm2
+from tests.labs.pm2_rows import HIDDEN, answering, read_request
 from tests.labs.servers import wait_until
-from tests.manage.test_pm2_find import HIDDEN
-from tests.manage.test_pm2_socket import answering, read_request
 
 Start = Callable[[Callable[[socket.socket], None]], Path]
 Script = Callable[[str], None]
@@ -93,7 +92,7 @@ def test_a_command_that_misbehaves(
     script: str,
     why: str,
 ) -> None:
-    monkeypatch.setattr(pm2_cli, "_LIST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(cli, "_LIST_TIMEOUT_S", 1.0)
     pm2_command(script)
     with pytest.raises(UnreachableError) as caught:
         list_rows(short_home)
@@ -132,7 +131,7 @@ def test_an_error_is_the_line_that_says_so(pm2_command: Script, short_home: Path
 def test_a_restart_that_hangs_is_ended_when_closed(
     pm2_command: Script, short_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pm2_cli, "_CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(cli, "_CLOSE_TIMEOUT_S", 0.1)
     pm2_command("exec sleep 600")
     restart = CliRestart(short_home, "0")
     assert restart.error() is None

@@ -1,0 +1,82 @@
+"""Which of PM2's processes a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qctl.errors import NotFoundError, RefusedError
+from qctl.manage.protocol import ManagedProcess
+from qctl.plurals import counted
+from qctl.similar import similar_names
+
+_MAX_LISTED = 20
+
+
+def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedProcess]:
+    """The processes that ``name`` means, an app's name or a pm_id; see ``Pm2.find``."""
+    named = [process for process in processes if process.name == name]
+    by_id = [process for process in processes if process.key == name]
+    if named and by_id and named != by_id:
+        other = by_id[0]
+        raise RefusedError(
+            f"pm2:{name} means two things",
+            why=f"an app is named {name}, and {name} is the pm_id of {other.name}",
+            hint=f"use {other.target} for the pm_id, or pm2:{named[0].key} for the app",
+        )
+    if named:
+        _require_one_app(named, name)
+        return named
+    if by_id:
+        return [replace(by_id[0], target=f"pm2:{name}")]
+    raise _not_found(processes, name)
+
+
+def _require_one_app(named: Sequence[ManagedProcess], name: str) -> None:
+    if len({(process.namespace, process.script, process.cwd) for process in named}) == 1:
+        return
+    lines = [
+        f"pm2:{process.key}: {process.script} in {process.cwd} (namespace {process.namespace})"
+        for process in named
+    ]
+    raise RefusedError(
+        f"{name} is the name of several different apps",
+        why="\n".join(lines),
+        hint=f"name one process by its pm_id: pm2:{named[0].key}",
+    )
+
+
+def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:
+    if not processes:
+        return NotFoundError(
+            f"PM2 has no app named {name}",
+            why="PM2 manages no app at all",
+            hint="start one with `pm2 start`, or set PM2_HOME to the folder of the right PM2",
+        )
+    inside = [process for process in processes if process.namespace == name]
+    if inside:
+        return NotFoundError(
+            f"{name} is a namespace of PM2, not an app",
+            why=f"apps in it: {targets_text(inside)}",
+            hint=f"name one app: {inside[0].target}",
+        )
+    names = list(dict.fromkeys(process.name for process in processes))
+    close = similar_names(name, names)
+    return NotFoundError(
+        f"PM2 has no app named {name}",
+        why=f"targets: {targets_text(processes)}",
+        hint=f"did you mean pm2:{close[0]}?" if close else "name one of these targets",
+    )
+
+
+def targets_text(processes: Sequence[ManagedProcess]) -> str:
+    """Their targets with the number of processes, e.g. ``pm2:worker (2 processes)``."""
+    counts: dict[str, int] = {}
+    for process in processes:
+        counts[process.target] = counts.get(process.target, 0) + 1
+    listed = [
+        f"{target} ({counted(count, 'process', 'processes')})" for target, count in counts.items()
+    ]
+    if len(listed) > _MAX_LISTED:
+        listed[_MAX_LISTED:] = [f"{len(listed) - _MAX_LISTED} more"]
+    return ", ".join(listed)

@@ -1,0 +1,188 @@
+"""PM2 as a process manager: its processes on this host, and restarts of single ones."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qctl.errors import (
+    ManagerUnreachableError,
+    QctlError,
+    RefusedError,
+    UnreachableError,
+)
+from qctl.manage.pm2 import rpc
+from qctl.manage.pm2.find import select, targets_text
+from qctl.manage.pm2.rows import STOP_SIGNAL, to_process
+from qctl.manage.protocol import ManagedProcess, RestartCall
+
+
+class Pm2:
+    """The PM2 daemon of one ``PM2_HOME``.
+
+    Args:
+        home: PM2's folder, usually ``~/.pm2``.
+        timeout_s: how long to wait for an answer.
+    """
+
+    kind = "pm2"
+
+    def __init__(self, home: Path, *, timeout_s: float = 10.0) -> None:
+        self._home = home
+        self._socket = home / "rpc.sock"
+        self._timeout_s = timeout_s
+
+    def processes(self) -> Sequence[ManagedProcess]:
+        """All processes of all apps, sorted by pm_id, without PM2's own modules.
+
+        Never starts a daemon.
+
+        Raises:
+            UnreachableError: PM2 does not run, does not answer, or its answer is not understood.
+        """
+        processes = [process for row in self._rows() if (process := to_process(row))]
+        return sorted(processes, key=lambda process: int(process.key))
+
+    def process(self, key: str) -> ManagedProcess | None:
+        """The process with this pm_id; None if there is none.
+
+        Raises:
+            UnreachableError: as for ``processes``.
+        """
+        return next((process for process in self.processes() if process.key == key), None)
+
+    def find(self, name: str) -> Sequence[ManagedProcess]:
+        """All instances of the app ``name``, or the process with this pm_id.
+
+        Unlike PM2's own commands, a name never means a namespace.
+
+        Raises:
+            NotFoundError: no such app; the message lists all targets.
+            RefusedError: the name means several apps, or an app and another app's pm_id.
+            UnreachableError: as for ``processes``.
+        """
+        return select(self.processes(), name)
+
+    def begin_restart(self, process: ManagedProcess) -> RestartCall:
+        """Ask PM2 to restart this one process, and return at once.
+
+        PM2 gets the pm_id alone: a name would also match other apps, and any further argument would
+        change the app's settings. This starts a stopped process.
+
+        Raises:
+            UnreachableError: PM2 does not run or does not take the request.
+        """
+        # A number, not text: PM2 looks it up among its keys.
+        request = {"id": int(process.key)}
+        call = rpc.Call(self._socket, "restartProcessId", request, timeout_s=self._timeout_s)
+        return _RpcRestart(call, lambda: self._restart_by_cli(process.key))
+
+    def begin_exit(self, process: ManagedProcess) -> RestartCall:
+        """Have PM2 send this one process SIGINT, and return at once.
+
+        Unlike a restart, this sends no SIGKILL later and changes no setting of the app. Where PM2
+        would count the exit as a crash, this first sets its counters to 0, as ``pm2 reset`` does
+        (PM2's own restart also resets the crashes). PM2 starts the process again when it has
+        exited, unless the app's ``autorestart`` or ``stop_exit_codes`` forbid it; then its status
+        is ``stopped``. Only the process itself gets the signal, not its children.
+
+        Raises:
+            UnreachableError: PM2 does not run or does not take the request.
+        """
+        if process.crash_until_ms is not None and time.time() * 1000 < process.crash_until_ms:
+            # If this fails and PM2 gives the process up, the caller restarts it.
+            with contextlib.suppress(rpc.RpcError, UnreachableError):
+                self._call("resetMetaProcessId", int(process.key))
+        request = {"process_id": int(process.key), "signal": STOP_SIGNAL}
+        method = "sendSignalToProcessId"
+        call = rpc.Call(self._socket, method, request, timeout_s=self._timeout_s)
+        return _RpcRestart(call, _no_signals)
+
+    def _call(self, method: str, argument: object) -> list[Any]:
+        return rpc.call(self._socket, method, argument, timeout_s=self._timeout_s)
+
+    def _rows(self) -> list[Any]:
+        try:
+            answer = self._call("getMonitorData", {})
+        except (rpc.NotUnderstoodError, rpc.UnknownMethodError):
+            answer = []
+        except rpc.RpcError as error:
+            raise ManagerUnreachableError(
+                "PM2 does not list its processes", why=f"PM2 said: {error}", hint="see `pm2 logs`"
+            ) from None
+        if answer and isinstance(answer[0], list):
+            return answer[0]
+        self._require_daemon()
+        from qctl.manage.pm2 import cli  # noqa: PLC0415 - rarely needed
+
+        return cli.list_rows(self._home)
+
+    def _restart_by_cli(self, pm_id: str) -> RestartCall:
+        self._require_daemon()
+        from qctl.manage.pm2 import cli  # noqa: PLC0415 - rarely needed
+
+        # `pm2 restart 3` means an app or a namespace named "3" before it means the pm_id 3.
+        named = [p for p in self.processes() if pm_id in {p.name, p.namespace} and p.key != pm_id]
+        if named:
+            raise RefusedError(
+                f"pm_id {pm_id} cannot be restarted",
+                why=f"`pm2 restart {pm_id}` would restart by name: {targets_text(named)}",
+                hint="rename that app or namespace",
+            )
+        return cli.CliRestart(self._home, pm_id)
+
+    def _require_daemon(self) -> None:
+        """Raise unless a daemon accepts connections: without one, ``pm2`` commands start one."""
+        rpc.connect(self._socket, self._timeout_s).close()
+
+
+def _no_signals() -> RestartCall:
+    raise ManagerUnreachableError(
+        "this PM2 cannot send signals", why="it has no such method", hint="--strategy pause"
+    )
+
+
+class _RpcRestart:
+    """A restart requested over the socket; falls back if this PM2 does not have the method."""
+
+    def __init__(self, call: rpc.Call, fallback: Callable[[], RestartCall]) -> None:
+        self._call = call
+        self._fallback = fallback
+        self._other: RestartCall | None = None
+        self._done = False
+        self._error: str | None = None
+
+    def error(self) -> str | None:
+        """Why PM2 refused; None while it works, or when it reported success."""
+        if not self._done:
+            self._poll()
+        return self._other.error() if self._other else self._error
+
+    def _poll(self) -> None:
+        try:
+            # The reply holds the app's environment: only check that there is one.
+            self._done = self._call.poll() is not None
+        except rpc.UnknownMethodError:
+            self._done = True
+            try:
+                self._other = self._fallback()
+            except QctlError as error:
+                self._error = f"{error.what}: {error.why}"
+        except (rpc.NotUnderstoodError, UnreachableError):
+            # Not a refusal: PM2 may be restarting it, and a second request would restart it twice.
+            # The caller watches the process and notices when PM2 is gone.
+            self._done = True
+        except rpc.RpcError as error:
+            self._done, self._error = True, str(error)
+        if self._done:
+            self._call.close()
+
+    def close(self) -> None:
+        """Stop listening; PM2 continues."""
+        self._done = True
+        self._call.close()
+        if self._other:
+            self._other.close()

@@ -1,0 +1,100 @@
+"""A row of PM2 as a ``ManagedProcess``.
+
+Rows carry each app's whole environment, secrets included: fields are picked by name, and the row
+is dropped at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from qctl.manage.protocol import ManagedProcess
+
+# PM2's own defaults; a row has these fields only when the app sets them.
+_KILL_TIMEOUT_MS = 1600
+_LISTEN_TIMEOUT_MS = 3000
+_MIN_UPTIME_MS = 1000
+_MAX_RESTARTS = 16
+# PM2_KILL_SIGNAL in the daemon's environment can change it; neither a row nor a harmless call shows
+# that.
+STOP_SIGNAL = "SIGINT"
+
+
+def to_process(row: object) -> ManagedProcess | None:
+    """The whitelisted fields of a row; None for a module of PM2 or anything that is not a row."""
+    if not isinstance(row, dict):
+        return None
+    env = row.get("pm2_env")
+    env = env if isinstance(env, dict) else {}
+    pm_id = _number(row.get("pm_id", env.get("pm_id")))
+    name = _text(row.get("name")) or _text(env.get("name"))
+    if pm_id is None or not name or env.get("pmx_module"):
+        return None
+    pid = _number(row.get("pid")) or None
+    monit = row.get("monit")
+    monit = monit if pid and isinstance(monit, dict) else {}
+    cpu = monit.get("cpu")
+    log = _text(env.get("pm_err_log_path"))
+    listen_timeout_ms = _number(env.get("listen_timeout")) or _LISTEN_TIMEOUT_MS
+    return ManagedProcess(
+        target=f"pm2:{name}",
+        key=str(pm_id),
+        name=name,
+        namespace=_text(env.get("namespace")) or "default",
+        status=_text(env.get("status")) or "unknown",
+        pid=pid,
+        started_at_ms=_number(env.get("pm_uptime")) if pid else None,
+        restarts=_number(env.get("restart_time")) or 0,
+        mode="cluster" if env.get("exec_mode") == "cluster_mode" else "fork",
+        stop_signal="message" if env.get("shutdown_with_message") else STOP_SIGNAL,
+        # PM2 treats 0 as unset.
+        kill_timeout_ms=_number(env.get("kill_timeout")) or _KILL_TIMEOUT_MS,
+        ready_timeout_ms=listen_timeout_ms if env.get("wait_ready") else 0,
+        cpu_percent=float(cpu) if isinstance(cpu, int | float) else None,
+        rss_bytes=_number(monit.get("memory")),
+        last_start_ms=_number(env.get("pm_uptime")),
+        starts_again=_starts_again(env),
+        crash_until_ms=_crash_until_ms(env) if pid else None,
+        tree_kill=env.get("treekill") is not False,
+        script=_text(env.get("pm_exec_path")),
+        cwd=_text(env.get("pm_cwd")),
+        error_log=Path(log) if log and "\0" not in log else None,
+    )
+
+
+def _starts_again(env: Mapping[str, object]) -> bool:
+    if env.get("autorestart") in {False, "false"} or env.get("stop_exit_codes"):
+        return False
+    # With 0, PM2 gives up at the first exit.
+    return _number(env.get("max_restarts")) != 0
+
+
+def _crash_until_ms(env: Mapping[str, object]) -> int | None:
+    """Until when PM2 counts an exit as a crash.
+
+    An exit counts within ``min_uptime`` of the start, and within ``max_restarts`` times
+    ``min_uptime`` after a command created or last restarted the app.
+    """
+    started_ms, created_ms = _number(env.get("pm_uptime")), _number(env.get("created_at"))
+    min_uptime_ms = _number(env.get("min_uptime", _MIN_UPTIME_MS))
+    max_restarts = _number(env.get("max_restarts", _MAX_RESTARTS))
+    if started_ms is None or created_ms is None or min_uptime_ms is None or max_restarts is None:
+        return None
+    return min(started_ms + min_uptime_ms, created_ms + min_uptime_ms * max_restarts)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    """A whole number from 0; some versions of PM2 keep numbers as text."""
+    number = None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = int(value)
+    return number if number is not None and number >= 0 else None
