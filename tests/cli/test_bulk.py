@@ -57,7 +57,7 @@ def test_jobs_that_have_left_the_state_are_not_meant(
     for job_id in "abc":
         put(client, job_id)
     taken = walk.ShortWalk(["a", "b", "c"])
-    monkeypatch.setattr("qctl.ops.bulk.run.walk", lambda *_, **__: taken)
+    monkeypatch.setattr("qctl.ops.bulk.run.start_walk", lambda *_, **__: taken)
     client.call("LREM", Q("wait"), 1, "a")
     put(client, "a", "active", lock="t")
     client.call("DEL", Q("c"))

@@ -273,14 +273,14 @@ def carry_out(
 
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
-    from qctl.ops.bulk.choice import Firmness, firmness, most_meant  # noqa: PLC0415
+    from qctl.ops.bulk.choice import Confirmation, max_changed, required_confirmation  # noqa: PLC0415
     from qctl.output.bulk import question  # noqa: PLC0415
 
-    firm = firmness(action, selection, total)
-    if firm is Firmness.NOT:
+    firm = required_confirmation(action, selection, total)
+    if firm is Confirmation.NONE:
         return
-    text = question(action, queue, selection, most_meant(selection, total))
-    if firm is Firmness.YES:
+    text = question(action, queue, selection, max_changed(selection, total))
+    if firm is Confirmation.YES:
         agreed = env.confirm(f"{text}?")
     else:
         agreed = env.confirm_name(f"{text}.", queue)

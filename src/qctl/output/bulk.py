@@ -33,7 +33,7 @@ def question(action: Action, queue: str, selection: Selection, most: int) -> str
     jobs = counted(most, f"{state}job")
     which = jobs if is_certain else f"up to {jobs}, those that match,"
     text = _ASKING[action.name].format(f"{which} of {queue}")
-    if action.below:
+    if action.with_children:
         text += f" and all jobs below {'it' if most == 1 else 'them'}"
     return text + ("; that cannot be undone" if action.name in {"remove", "purge"} else "")
 

@@ -12,7 +12,7 @@ from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, QctlError
 from qctl.ops.bulk.actions import removing
 from qctl.ops.bulk.choice import Selection
-from qctl.ops.bulk.family import LEVELS
+from qctl.ops.bulk.family import MAX_LEVELS
 from qctl.ops.bulk.report import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.output.bulk import progress_text
@@ -231,12 +231,12 @@ def test_a_long_chain_goes_and_a_longer_one_is_told(client: Client) -> None:
             where = "waiting-children" if n < length - 1 else "wait"
             parent = child(client, (Q, f"{name}-{n}"), parent, where)
 
-    chain("short", LEVELS)
-    chain("long", LEVELS + 2)
+    chain("short", MAX_LEVELS)
+    chain("long", MAX_LEVELS + 2)
     report = carried_out(client, "short", "long")
-    assert (report.sample, report.below_count) == (("short",), LEVELS)
+    assert (report.sample, report.below_count) == (("short",), MAX_LEVELS)
     assert report.skipped[0].reason == "jobs below it are nested more than 100 deep"
-    assert row(client, "wait") == [f"long-{LEVELS + 1}"]
+    assert row(client, "wait") == [f"long-{MAX_LEVELS + 1}"]
 
 
 def test_parents_of_each_other_are_no_endless_flow(store: Client) -> None:

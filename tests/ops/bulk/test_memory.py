@@ -44,11 +44,11 @@ def test_memory_does_not_grow_with_the_number_of_jobs(
 ) -> None:
     # What is remembered of any number of jobs, smaller, so that fewer jobs show the same.
     monkeypatch.setattr("qctl.wire.write.walk._NOTED", 200)
-    monkeypatch.setattr("qctl.wire.write.walk._SENT", 50)
-    monkeypatch.setattr("qctl.wire.write.walk._REMEMBERED", 200)
+    monkeypatch.setattr("qctl.wire.write.walk._NOTED_A_CALL", 50)
+    monkeypatch.setattr("qctl.wire.write.walk._MAX_REMEMBERED", 200)
     # Measuring makes calls slow, which would make them small.
     monkeypatch.setattr("qctl.wire.write.pace.TARGET_S", 60.0)
-    monkeypatch.setattr("qctl.wire.write.pace._MOST", 50)
+    monkeypatch.setattr("qctl.wire.write.pace.MAX_SIZE", 50)
     selection = Selection(state=state, only=Filter(where=parse_where("id ~ 7")))
     action = retrying("failed") if state == "failed" else removing()
     # The first one warms up.

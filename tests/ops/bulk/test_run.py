@@ -13,7 +13,7 @@ import pytest
 from qctl.connection.address import Arg, Client
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.bulk.actions import Action, promoting, purging, removing, retrying
-from qctl.ops.bulk.choice import Firmness, Selection, firmness
+from qctl.ops.bulk.choice import Confirmation, Selection, required_confirmation
 from qctl.ops.bulk.report import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where
@@ -294,20 +294,20 @@ def test_what_may_not_be_all_is_partly_done(
 @pytest.mark.parametrize(
     ("action", "selection", "total", "expected"),
     [
-        (retrying(), Selection(ids=("1",)), 1, Firmness.NOT),
-        (removing(), Selection(ids=("1",)), 1, Firmness.YES),
-        (retrying("failed"), Selection(state="failed"), 900, Firmness.YES),
-        (retrying("failed"), Selection(state="failed"), 1001, Firmness.NAME),
-        (retrying("failed"), Selection(state="failed", limit=20), 10**6, Firmness.YES),
-        (retrying("failed"), Selection(state="failed"), 0, Firmness.NOT),
-        (purging(), Selection(state="failed"), 2, Firmness.NAME),
-        (promoting(), Selection(ids=tuple(map(str, range(11)))), 11, Firmness.YES),
+        (retrying(), Selection(ids=("1",)), 1, Confirmation.NONE),
+        (removing(), Selection(ids=("1",)), 1, Confirmation.YES),
+        (retrying("failed"), Selection(state="failed"), 900, Confirmation.YES),
+        (retrying("failed"), Selection(state="failed"), 1001, Confirmation.QUEUE_NAME),
+        (retrying("failed"), Selection(state="failed", limit=20), 10**6, Confirmation.YES),
+        (retrying("failed"), Selection(state="failed"), 0, Confirmation.NONE),
+        (purging(), Selection(state="failed"), 2, Confirmation.QUEUE_NAME),
+        (promoting(), Selection(ids=tuple(map(str, range(11)))), 11, Confirmation.YES),
     ],
 )
 def test_how_firmly_it_asks(
-    action: Action, selection: Selection, total: int, expected: Firmness
+    action: Action, selection: Selection, total: int, expected: Confirmation
 ) -> None:
-    assert firmness(action, selection, total) is expected
+    assert required_confirmation(action, selection, total) is expected
 
 
 def test_the_pace_follows_what_calls_take() -> None:

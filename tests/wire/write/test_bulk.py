@@ -6,7 +6,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
-from qctl.wire.write.walk import walk
+from qctl.wire.write.walk import start_walk
 from tests.labs.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores
 
 DONE = {"finishedOn": 1_700_000_009_000, "processedOn": 1_700_000_008_000}
@@ -202,12 +202,12 @@ def test_jobs_that_are_deleted_silently_are_reported_in_one_event(store: Client)
 def walked(store: Client, state: str, size: int, act: object = None) -> list[str]:
     """Ids in the order in which a walk comes by them; those that ``act`` takes are deleted."""
     found = []
-    path = walk(store, Q, state)
+    path = start_walk(store, Q, state)
     while entries := path.take(size):
         found += [entry.id for entry in entries]
         taken = [e for e in entries if callable(act) and act(e.id)]
         remove_jobs(store, Q, [e.id for e in taken])
-        path.stays([e for e in entries if e not in taken])
+        path.keep([e for e in entries if e not in taken])
     return found
 
 
@@ -226,9 +226,9 @@ def test_a_walk_is_not_led_astray_by_what_others_take(store: Client) -> None:
     for n in range(20):
         put(store, f"{n:02}", "failed", score=n)
         put(store, f"w{n:02}")
-    path, lists = walk(store, Q, "failed"), walk(store, Q, "waiting")
-    path.stays(path.take(8))
-    lists.stays(lists.take(8))
+    path, lists = start_walk(store, Q, "failed"), start_walk(store, Q, "waiting")
+    path.keep(path.take(8))
+    lists.keep(lists.take(8))
     # Kept jobs beyond the count are trimmed from the oldest on, the last that was passed included.
     store.call("ZREMRANGEBYRANK", Q("failed"), 0, 8)
     put(store, "new", "failed", score=99)
@@ -238,10 +238,10 @@ def test_a_walk_is_not_led_astray_by_what_others_take(store: Client) -> None:
     rest = []
     while entries := path.take(3):
         rest += [entry.id for entry in entries]
-        path.stays(entries)
+        path.keep(entries)
     assert rest == [f"{n:02}" for n in range(9, 20)]
     rest = []
     while entries := lists.take(3):
         rest += [entry.id for entry in entries]
-        lists.stays(entries)
+        lists.keep(entries)
     assert set(rest) >= {f"w{n:02}" for n in range(4, 12)}

@@ -11,7 +11,7 @@ from qctl.connection.address import Client
 from qctl.wire.read.lists import Entry
 from qctl.wire.write import walk as module
 from qctl.wire.write.transitions import resume
-from qctl.wire.write.walk import Walk, walk
+from qctl.wire.write.walk import Walk, start_walk
 from tests.labs.build import Q
 
 NOW_MS = 1_700_000_000_000
@@ -39,7 +39,7 @@ def followed(
             return found
         ids = [entry.id for entry in entries]
         found += ids
-        path.stays(entries)
+        path.keep(entries)
         meanwhile(ids)
     pytest.fail(f"no end after {steps} steps")
 
@@ -60,7 +60,7 @@ def test_the_oldest_are_seen_while_jobs_are_added(store: Client, added: int) -> 
         if next(numbers) < 100:
             store.call("LPUSH", Q("wait"), *(f"n{next(numbers)}" for _ in range(added)))
 
-    path = walk(store, Q, "waiting")
+    path = start_walk(store, Q, "waiting")
     found = followed(path, 20, add)
     assert set(ids) <= set(found)
     assert path.is_complete
@@ -71,19 +71,19 @@ def test_the_oldest_are_seen_while_jobs_are_added(store: Client, added: int) -> 
 def test_a_producer_that_is_too_fast_ends_the_walk_and_it_says_so(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_MORE", 100)
+    monkeypatch.setattr(module, "_MAX_MORE", 100)
     waiting(client, 100)
     numbers = iter(range(10**9))
 
     def replace(ids: list[str]) -> None:
         client.call("LPUSH", Q("wait"), *(f"n{next(numbers)}" for _ in range(12)))
 
-    path = walk(client, Q, "waiting")
+    path = start_walk(client, Q, "waiting")
     found: list[str] = []
     while entries := path.take(10):
         found += [entry.id for entry in entries]
         client.call("LTRIM", Q("wait"), len(entries), -1)
-        path.stays([])
+        path.keep([])
         replace(found)
         assert len(found) < 1000
     assert not path.is_complete
@@ -91,9 +91,9 @@ def test_a_producer_that_is_too_fast_ends_the_walk_and_it_says_so(
 
 def test_a_resume_moves_all_jobs_to_what_comes_next(store: Client) -> None:
     ids = waiting(store, 300, "paused")
-    path = walk(store, Q, "waiting")
+    path = start_walk(store, Q, "waiting")
     found = [entry.id for entry in path.take(50)]
-    path.stays([Entry(job_id) for job_id in found])
+    path.keep([Entry(job_id) for job_id in found])
     store.call("RENAME", Q("paused"), Q("wait"))
     assert set(found + followed(path, 50, nothing)) == set(ids)
     assert path.is_complete
@@ -102,9 +102,9 @@ def test_a_resume_moves_all_jobs_to_what_comes_next(store: Client) -> None:
 def test_a_resume_in_parts(store: Client) -> None:
     ids = waiting(store, 2500, "paused")
     store.call("HSET", Q("meta"), "paused", "1")
-    path = walk(store, Q, "waiting")
+    path = start_walk(store, Q, "waiting")
     found = [entry.id for entry in path.take(50)]
-    path.stays([Entry(job_id) for job_id in found])
+    path.keep([Entry(job_id) for job_id in found])
     resume(store, Q)
     assert set(found + followed(path, 500, nothing)) == set(ids)
     assert path.is_complete
@@ -113,9 +113,9 @@ def test_a_resume_in_parts(store: Client) -> None:
 @pytest.mark.parametrize("passed", [0, 50, 250])
 def test_a_pause_moves_all_jobs_back(store: Client, passed: int) -> None:
     ids = waiting(store, 300)
-    path = walk(store, Q, "waiting")
+    path = start_walk(store, Q, "waiting")
     found = [entry.id for entry in path.take(passed)] if passed else []
-    path.stays([Entry(job_id) for job_id in found])
+    path.keep([Entry(job_id) for job_id in found])
     store.call("RENAME", Q("wait"), Q("paused"))
     assert set(found + followed(path, 50, nothing)) == set(ids)
     assert path.is_complete
@@ -129,7 +129,7 @@ def test_to_and_fro_for_ever_is_said(store: Client) -> None:
         store.call("RENAME", *places)
         places.reverse()
 
-    path = walk(store, Q, "waiting")
+    path = start_walk(store, Q, "waiting")
     followed(path, 50, exchange)
     assert not path.is_complete
 
@@ -137,9 +137,9 @@ def test_to_and_fro_for_ever_is_said(store: Client) -> None:
 @pytest.mark.parametrize("removed", [10, 90, 350])
 def test_others_delete_jobs_that_were_passed(store: Client, removed: int) -> None:
     ids = waiting(store, 1000)
-    path = walk(store, Q, "waiting")
+    path = start_walk(store, Q, "waiting")
     found = [entry.id for entry in path.take(400)]
-    path.stays([Entry(job_id) for job_id in found])
+    path.keep([Entry(job_id) for job_id in found])
     store.call("LTRIM", Q("wait"), removed, -1)
     assert set(found + followed(path, 50, nothing)) == set(ids)
 
@@ -171,13 +171,13 @@ def test_whatever_happens_to_lists(
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(module, "_OVERLAP", chance.choice([1, 3, 10]))
-    monkeypatch.setattr(module, "_REMEMBERED", chance.choice([20, 60, 1000]))
+    monkeypatch.setattr(module, "_MAX_REMEMBERED", chance.choice([20, 60, 1000]))
     lists = [Q("wait"), Q("paused")]
     ids = waiting(client, chance.randint(1, 150), chance.choice(["wait", "paused"]))
     numbers = iter(range(10**6))
     found: set[str] = set()
     gone: set[str] = set()
-    path = walk(client, Q, "waiting")
+    path = start_walk(client, Q, "waiting")
     for step in range(3000):
         entries = path.take(chance.randint(1, 12))
         if not entries:
@@ -187,7 +187,7 @@ def test_whatever_happens_to_lists(
         for entry in own:
             for key in lists:
                 client.call("LREM", key, 0, entry.id)
-        path.stays([entry for entry in entries if entry not in own])
+        path.keep([entry for entry in entries if entry not in own])
         # Less and less happens, so that it comes to an end.
         for _ in range(chance.randint(0, 3) if step < 60 else 0):
             gone |= disturbed(client, chance, [f"n{next(numbers)}" for _ in range(15)])
@@ -208,7 +208,7 @@ def test_what_finished_in_the_future_does_not_make_a_walk_without_end(store: Cli
     def fail_again(ids: list[str]) -> None:
         ended(store, {job_id: next(at) for job_id in ids})
 
-    path = walk(store, Q, "failed", once=True)
+    path = start_walk(store, Q, "failed", once=True)
     assert followed(path, 7, fail_again) == [*scores, "ahead"]
     assert path.is_complete
 
@@ -220,7 +220,7 @@ def test_more_than_are_noted_at_the_start(
     monkeypatch.setattr(module, "_NOTED", 10)
     ids = [f"j{n:03}" for n in range(100)]
     ended(store, {job_id: NOW_MS + n // 4 for n, job_id in enumerate(ids)}, state)
-    path = walk(store, Q, state, once=True)
+    path = start_walk(store, Q, state, once=True)
     assert followed(path, 7, nothing) == ids
     assert path.is_complete
 
@@ -230,7 +230,7 @@ def test_more_in_the_future_than_are_noted_is_said(
 ) -> None:
     monkeypatch.setattr(module, "_NOTED", 10)
     ended(store, {f"j{n:03}": FUTURE_MS + n for n in range(20)} | {"now": NOW_MS})
-    path = walk(store, Q, "failed", once=True)
+    path = start_walk(store, Q, "failed", once=True)
     assert followed(path, 7, nothing) == ["now", *(f"j{n:03}" for n in range(10, 20))]
     assert not path.is_complete
 
@@ -243,7 +243,7 @@ def test_a_promoted_job_that_is_delayed_again_is_not_promoted_twice(store: Clien
         # Their backoff is shorter than the longest delay there was.
         ended(store, dict.fromkeys(done, 4096 * 55), "delayed")
 
-    assert followed(walk(store, Q, "delayed", once=True), 7, again) == ids
+    assert followed(start_walk(store, Q, "delayed", once=True), 7, again) == ids
 
 
 def test_where_it_was_may_move_and_vanish(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_where_it_was_may_move_and_vanish(store: Client, monkeypatch: pytest.Mon
             # Somebody else has retried it, and it failed again.
             ended(store, {last[-1]: FUTURE_MS - 1})
 
-    found = followed(walk(store, Q, "failed"), 7, disturb)
+    found = followed(start_walk(store, Q, "failed"), 7, disturb)
     assert set(found) == set(ids)
 
 
@@ -268,7 +268,7 @@ def test_whatever_happens_to_sets(
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(module, "_NOTED", chance.choice([3, 20, 1000]))
-    monkeypatch.setattr(module, "_SENT", chance.choice([2, 9]))
+    monkeypatch.setattr(module, "_NOTED_A_CALL", chance.choice([2, 9]))
     ids = [f"j{n}" for n in range(chance.randint(1, 120))]
     ended(client, {job_id: NOW_MS + chance.randint(0, 20) for job_id in ids})
     touched: set[str] = set()
@@ -281,7 +281,7 @@ def test_whatever_happens_to_sets(
             else:
                 ended(client, {some: NOW_MS + chance.randint(0, 40)})
 
-    path = walk(client, Q, "failed", once=bool(seed % 2))
+    path = start_walk(client, Q, "failed", once=bool(seed % 2))
     found = followed(path, chance.randint(1, 9), disturb)
     assert set(ids) <= set(found) | touched
     assert path.is_complete

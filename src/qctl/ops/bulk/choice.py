@@ -1,4 +1,4 @@
-"""Which jobs an action on many is meant for, and how firmly to ask before."""
+"""Which jobs an action is meant for, and what has to be confirmed first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from qctl.ops.bulk.actions import Action
 from qctl.ops.jobs.where import Filter, Where
 from qctl.wire.jobs import HEAVY
 
-# Named jobs that are run again without a question, and jobs from which on the name is asked for.
+# Up to FEW named jobs are run again without a question. For more than MANY jobs the queue's name
+# has to be typed.
 FEW = 10
 MANY = 1000
 
@@ -19,10 +20,10 @@ class Selection:
     """Which jobs.
 
     Args:
-        state: one of ``wire.states.STATES``; None for the jobs named, wherever they are.
-        ids: those, without a state.
-        only: which of the state.
-        limit: how many are changed at most.
+        state: one of ``ops.jobs.STATES``; None for the jobs in ``ids``, wherever they are.
+        ids: used without a state.
+        only: which jobs of the state.
+        limit: how many jobs are changed at most.
     """
 
     state: str | None = None
@@ -32,42 +33,41 @@ class Selection:
 
     @property
     def named(self) -> int:
-        """How many jobs are named; 0 when none is."""
+        """How many jobs are named by their ids; 0 if none is."""
         return len(self.ids or self.only.ids)
 
     @property
-    def heavy(self) -> tuple[str, ...]:
-        """Long fields that the filter looks at."""
+    def heavy_fields(self) -> tuple[str, ...]:
+        """Long fields of a job that the filter reads."""
         where = self.only.where
-        looked_at = where.fields if isinstance(where, Where) else HEAVY if where else frozenset()
-        # How many attempts a job has stands in its options.
-        more = {"opts"} if "attempts_max" in looked_at else set()
-        return tuple(sorted((looked_at & HEAVY) | more))
+        read = where.fields if isinstance(where, Where) else HEAVY if where else frozenset()
+        # The allowed attempts are in the job's options.
+        more = {"opts"} if "attempts_max" in read else set()
+        return tuple(sorted((read & HEAVY) | more))
 
 
-class Firmness(Enum):
-    """How firmly to ask before."""
+class Confirmation(Enum):
+    """What the operator has to type first."""
 
-    NOT = "not at all"
+    NONE = "nothing"
     YES = "a yes"
-    NAME = "the queue's name"
+    QUEUE_NAME = "the queue's name"
 
 
-def firmness(action: Action, selection: Selection, total: int) -> Firmness:
-    """The more jobs it may touch, and the less can be undone, the firmer.
+def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
+    """Depends on how many jobs may be changed, and on whether that can be undone.
 
-    With a filter only a look at all of them could tell how many there are: the question is about
-    all that may be meant, at most ``selection.limit``.
+    How many jobs match a filter is unknown until all have been read, so all that may match count.
     """
-    most = most_meant(selection, total)
-    if most and (action.name == "purge" or most > MANY):
-        return Firmness.NAME
-    if not most or (selection.named and most <= FEW and action.name in {"retry", "promote"}):
-        return Firmness.NOT
-    return Firmness.YES
+    count = max_changed(selection, total)
+    if count and (action.name == "purge" or count > MANY):
+        return Confirmation.QUEUE_NAME
+    if not count or (selection.named and count <= FEW and action.name in {"retry", "promote"}):
+        return Confirmation.NONE
+    return Confirmation.YES
 
 
-def most_meant(selection: Selection, total: int) -> int:
-    """How many jobs it can be at most; ``total`` are in the state."""
-    most = selection.named or total
-    return most if selection.limit is None else min(most, selection.limit)
+def max_changed(selection: Selection, total: int) -> int:
+    """How many jobs are changed at most; ``total`` are in the state."""
+    count = selection.named or total
+    return count if selection.limit is None else min(count, selection.limit)

@@ -1,4 +1,4 @@
-"""What an action on many jobs works with, and the words for jobs that it leaves alone."""
+"""What every action on many jobs needs, and why it may leave a job alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 
-# By the word of a script.
-WORDS = {
+# By the word that a script answers.
+REASONS = {
     "inactive": "it is in another state",
     "missing": "it does not exist, or its data is gone",
     "locked": "a worker has it",
-    "duplicate": "another job that is still to end has its deduplication id",
+    "duplicate": "another unfinished job has its deduplication id",
     "scheduled": "it is the next run of a scheduler; `qctl schedules remove` ends that",
     "parent": "its children have not ended; --with-children deletes them as well",
     "child-locked": "a worker has one of its children",
@@ -22,16 +22,16 @@ WORDS = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Means:
+class BulkContext:
     """What an action works with.
 
     Args:
-        pace: of the calls that change jobs.
-        check_stop: raises when it shall end; asked between calls.
+        pace: how many jobs one call changes.
+        check_stop: raises when the run shall end; called between script calls.
         state: where the jobs must be; empty for anywhere.
         dry_run: write nothing.
-        seen: the jobs stood there a moment ago.
-        below: counts jobs that were deleted with those above them.
+        just_seen: the jobs were read from their state a moment ago.
+        below_count: jobs deleted so far together with a parent above them.
     """
 
     client: Client
@@ -40,5 +40,5 @@ class Means:
     check_stop: Callable[[], None]
     state: str = ""
     dry_run: bool = False
-    seen: bool = False
-    below: int = 0
+    just_seen: bool = False
+    below_count: int = 0

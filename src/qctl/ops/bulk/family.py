@@ -1,8 +1,8 @@
-"""A flow is deleted with all jobs below its parent, from the bottom up.
+"""Deletes a flow: a parent with all jobs below it, from the bottom up.
 
-Whatever ends it at which moment, what is left is a flow: each job can be reached from its parent,
-and no parent has gone on without its children, or waits for none. The last child that a parent
-waits for goes in one call with the parent.
+Whenever it is interrupted, what is left is still a flow: every job can be reached from its parent,
+and no parent has run without its children or waits for a child that is gone. To that end the last
+child that a parent waits for is deleted in the same call as the parent.
 """
 
 from __future__ import annotations
@@ -10,134 +10,153 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from qctl.ops.bulk.context import WORDS, Means
+from qctl.ops.bulk.context import REASONS, BulkContext
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
 
-# Of parents and children below each other; as many as one call of the script goes down.
-LEVELS = 100
-_NAMED = 3
+# Levels below the parent; as many as one call of the script goes down.
+MAX_LEVELS = 100
+_MAX_NAMED = 3
 
 Job = tuple[QueueKeys, str]
 
 
 @dataclass(slots=True)
-class _Stays:
-    """Jobs that were left alone."""
+class _LeftAlone:
+    """Jobs below the parent that could not be deleted."""
 
     count: int = 0
     named: list[str] = field(default_factory=list)
 
-    def note(self, keys: QueueKeys, job_id: str, answer: str) -> None:
+    def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
-        if len(self.named) < _NAMED:
-            reason = "it has got children" if answer == "parent" else WORDS.get(answer, answer)
+        if len(self.named) < _MAX_NAMED:
+            reason = "it has got children" if answer == "parent" else REASONS.get(answer, answer)
             self.named.append(f"{job_id} of {keys.name} ({reason})")
 
     @property
     def reason(self) -> str:
         if not self.count:
             return ""
-        more = f" and {self.count - _NAMED:,} more" if self.count > _NAMED else ""
+        more = f" and {self.count - _MAX_NAMED:,} more" if self.count > _MAX_NAMED else ""
         jobs = counted(self.count, "job")
         return f"{jobs} below it could not be deleted: {', '.join(self.named)}{more}"
 
 
-def look_below(means: Means, top: Job) -> str:
-    """Why a job cannot be deleted with all below it; empty when it seems that it can."""
+def remove_with_children(context: BulkContext, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """Delete jobs with all jobs below them, one after the other."""
+    for job_id in ids:
+        context.check_stop()
+        yield {job_id: _remove_family(context, job_id)}
+
+
+def _remove_family(context: BulkContext, job_id: str) -> str:
+    """The script's word for the parent, or why it stays."""
+
+    def remove_parent(*, dry_run: bool) -> str:
+        answers = remove_jobs(
+            context.client,
+            context.keys,
+            [job_id],
+            state=context.state,
+            with_last=True,
+            dry_run=dry_run,
+            just_seen=context.just_seen,
+            pace=context.pace,
+        )
+        return answers[job_id]
+
+    # Nothing below it is touched before it is known that it can go.
+    answer = remove_parent(dry_run=True)
+    if answer != "removed":
+        return answer
+    top = context.keys, job_id
+    if obstacle := _find_obstacle(context, top):
+        return obstacle
+    left_alone = _LeftAlone()
+    with_parent = _remove_below(context, top, frozenset([top]), left_alone)
+    if left_alone.count:
+        return left_alone.reason
+    answer = remove_parent(dry_run=context.dry_run)
+    if answer == "removed":
+        context.below_count += with_parent
+    return "jobs were added below it in the meantime" if answer == "parent" else answer
+
+
+def _find_obstacle(context: BulkContext, top: Job) -> str:
+    """Why a job cannot be deleted with all jobs below it; empty if nothing stands in the way."""
     pending: list[tuple[Job, frozenset[Job]]] = [(top, frozenset([top]))]
     while pending:
         parent, path = pending.pop()
-        for window in children(means.client, *parent):
-            means.check_stop()
+        for window in children(context.client, *parent):
+            context.check_stop()
             for child in window:
                 if child.is_own and child.is_locked:
                     return "child-locked"
                 if child.is_own and child.job is None:
                     return f"a job below it lies under another prefix: {child.key}"
-                if (job := _next_parent(child, path)) is not None:
-                    if len(path) > LEVELS:
-                        return f"jobs below it are nested more than {LEVELS} deep"
+                if (job := _as_parent(child, path)) is not None:
+                    if len(path) > MAX_LEVELS:
+                        return f"jobs below it are nested more than {MAX_LEVELS} deep"
                     pending.append((job, path | {job}))
     return ""
 
 
-def remove_below(means: Means, top: Job) -> tuple[str, int]:
-    """Delete all jobs below one, but for those that go in one call with it.
-
-    Returns:
-        Why it must stay, or an empty text; and how many jobs go with it. ``means.below`` counts
-        those that are gone.
-    """
-    stays = _Stays()
-    with_top = _clear(means, top, frozenset([top]), stays)
-    return stays.reason, with_top
-
-
-def _clear(means: Means, parent: Job, path: frozenset[Job], stays: _Stays) -> int:
-    """How many jobs are left that go in one call with the parent."""
+def _remove_below(
+    context: BulkContext, parent: Job, path: frozenset[Job], left_alone: _LeftAlone
+) -> int:
+    """Delete all jobs below one; how many are left that go in the same call as the parent."""
     with_parent = 0
-    for window in children(means.client, *parent):
+    for window in children(context.client, *parent):
+        # By queue: each child that may go now, and how many jobs its deletion counts for.
         ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
             if child.job is None or child.job in path:
                 continue
             with_child = 0
-            if (job := _next_parent(child, path)) is not None:
-                before = stays.count
-                with_child = _clear(means, job, path | {job}, stays)
-                if stays.count > before:
-                    # What is below it must stay within reach.
+            if (job := _as_parent(child, path)) is not None:
+                before = left_alone.count
+                with_child = _remove_below(context, job, path | {job}, left_alone)
+                if left_alone.count > before:
+                    # A job below it stays, so it must stay as well.
                     continue
             keys, job_id = child.job
             ready.setdefault(keys, {})[job_id] = 1 + with_child
         for keys, jobs in ready.items():
-            for answers in _remove(means, keys, [*jobs], parent):
-                with_parent += _note(means, keys, answers, jobs, stays)
+            for job_id, answer in _remove_children(context, keys, [*jobs], parent):
+                if answer == "removed":
+                    context.below_count += jobs[job_id]
+                elif answer == "last":
+                    with_parent += jobs[job_id]
+                elif answer != "missing":
+                    left_alone.add(keys, job_id, answer)
     return with_parent
 
 
-def _note(
-    means: Means,
-    keys: QueueKeys,
-    answers: Mapping[str, str],
-    jobs: Mapping[str, int],
-    stays: _Stays,
-) -> int:
-    """Count what is gone, and what stays; answers how many go with the parent."""
-    with_parent = 0
-    for job_id, answer in answers.items():
-        if answer == "removed":
-            means.below += jobs[job_id]
-        elif answer == "last":
-            with_parent += jobs[job_id]
-        elif answer != "missing":
-            stays.note(keys, job_id, answer)
-    return with_parent
-
-
-def _next_parent(child: Child, path: frozenset[Job]) -> Job | None:
+def _as_parent(child: Child, path: frozenset[Job]) -> Job | None:
+    """The child if it has children itself, and none of its parents is among them."""
     if not (child.is_own and child.has_children) or child.job in path:
         return None
     return child.job
 
 
-def _remove(
-    means: Means, keys: QueueKeys, ids: Sequence[str], parent: Job
-) -> Iterator[Mapping[str, str]]:
+def _remove_children(
+    context: BulkContext, keys: QueueKeys, ids: Sequence[str], parent: Job
+) -> Iterator[tuple[str, str]]:
     parent_keys, parent_id = parent
     left = ids
     while left:
-        means.check_stop()
-        chunk, left = left[: means.pace.size], left[means.pace.size :]
-        yield remove_jobs(
-            means.client,
+        context.check_stop()
+        chunk, left = left[: context.pace.size], left[context.pace.size :]
+        answers = remove_jobs(
+            context.client,
             keys,
             chunk,
             with_last=True,
             parent_key=parent_keys(parent_id),
-            dry_run=means.dry_run,
-            pace=means.pace,
+            dry_run=context.dry_run,
+            pace=context.pace,
         )
+        yield from answers.items()

@@ -16,10 +16,10 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkProgress:
-    """How far it is: ``scanned`` of about ``total`` jobs looked at, ``done`` of them changed.
+    """Of about ``total`` jobs ``scanned`` were read, ``matched`` were chosen and ``done`` changed.
 
     Args:
-        below_count: jobs that were deleted with those above them; not among the others.
+        below_count: jobs deleted together with a parent; not counted elsewhere.
     """
 
     step: ClassVar[str] = "progress"
@@ -38,12 +38,12 @@ class BulkReport:
     Args:
         action: ``retry``, ``promote``, ``remove`` or ``purge``.
         total: jobs in the state at the start, or named ones.
-        matched: jobs that the selection chose; ``done`` were changed, ``skipped_count`` not.
-        skipped: the first hundred of them.
-        moved_on_count: those of them that had left the state by then, and so are not meant.
+        matched: jobs that were chosen: ``done`` were changed, ``skipped_count`` were not.
+        skipped: the first 100 of those that were not.
+        moved_on_count: how many of those had left the state by then.
         sample: the first ids that were changed, or would be.
-        below_count: jobs that were deleted with those above them; not among the others.
-        complete: False when it ended before it had looked at all.
+        below_count: jobs deleted together with a parent; not counted elsewhere.
+        complete: False when the run ended before it had read all jobs.
     """
 
     step: ClassVar[str] = "report"

@@ -1,8 +1,9 @@
-"""Many jobs at once: run again, promote, delete; chosen by state and filters, or by id.
+"""Runs an action on many jobs, chosen by state and filters or by id.
 
-Jobs are read and changed in small calls (``pace``) while the queue works on. A job that changes its
-state meanwhile is left alone by the script that would have changed it. Memory does not grow with
-the number of jobs, and what is interrupted can be run again: it goes on with what is left.
+Jobs are read and changed in small calls (``wire.write.pace``) while the queue goes on working. The
+script that changes a job checks its state again, so a job that has moved on is left alone. Memory
+does not grow with the number of jobs. After an interruption the same run can be started again: it
+goes on with the jobs that are left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.bulk.actions import Action
 from qctl.ops.bulk.choice import Selection
-from qctl.ops.bulk.context import Means
+from qctl.ops.bulk.context import BulkContext
 from qctl.ops.bulk.report import BulkProgress, BulkReport, Skipped
 from qctl.ops.jobs.listing import listed_job
 from qctl.plurals import counted
@@ -24,18 +25,17 @@ from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry
 from qctl.wire.states import FINISHED
-from qctl.wire.write.pace import FIRST, READING_S, Pace, round_trip_s
-from qctl.wire.write.walk import ShortWalk, Walk, walk
+from qctl.wire.write.pace import FIRST_SIZE, READING_S, Pace, round_trip_s
+from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 
-SAMPLE = 10
-# Skipped jobs that a report names; it counts all.
-MOST_SKIPPED = 100
-# Ids read at once where none has to be looked at.
-_TAKEN = 200
+MAX_SAMPLE = 10
+MAX_SKIPPED = 100
+# Ids taken at once when the jobs themselves need not be read.
+_IDS_A_STEP = 200
 _NAP_S = 0.05
-# With a rate, one call does no more than what it allows in this time.
+# With a rate, one call changes no more jobs than the rate allows in this time.
 _BURST_S = 0.1
-# Deleted jobs in one event, as with BullMQ's clean.
+# Deleted jobs in one event, as in BullMQ's clean.
 _MAX_REPORTED = 10_000
 
 
@@ -49,28 +49,27 @@ class _Tally:
     moved_on: int = 0
     sample: list[str] = field(default_factory=list)
 
-    def note(self, answers: Mapping[str, str], action: Action) -> None:
+    def count(self, answers: Mapping[str, str], action: Action) -> None:
+        self.matched += len(answers)
         for job_id, answer in answers.items():
             if answer == action.done:
                 self.done += 1
-                if len(self.sample) < SAMPLE:
+                if len(self.sample) < MAX_SAMPLE:
                     self.sample.append(job_id)
             else:
                 self.skipped_count += 1
                 self.moved_on += answer in action.moved_on
-                if len(self.skipped) < MOST_SKIPPED:
+                if len(self.skipped) < MAX_SKIPPED:
                     self.skipped.append(Skipped(job_id, action.reason(answer)))
 
 
 class BulkRun:
-    """One run of an action over a selection.
+    """One run of an action over a selection. Iterating over it does the work.
 
     Args:
         total: jobs in the state, or the number of named ones.
-        rate: jobs a second at most; None for no such limit.
-        stop: asked between calls whether to end.
-
-    Iterating does the work and yields how far it is; ``report`` tells at any time what was done.
+        rate: jobs a second at most; None for no limit.
+        stop: called between script calls; True ends the run.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class BulkRun:
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
-        self._means: Means | None = None
+        self._context: BulkContext | None = None
         self._unreported = 0
         self._has_acted = False
         self._is_complete = False
@@ -114,43 +113,58 @@ class BulkRun:
             skipped=tuple(tally.skipped),
             moved_on_count=tally.moved_on if self._selection.state else 0,
             sample=tuple(tally.sample),
-            below_count=self._below,
+            below_count=self._below_count,
             dry_run=self._dry_run,
             complete=self._is_complete,
         )
 
+    def progress(self) -> BulkProgress:
+        """How far it is; another thread may ask."""
+        tally = self._tally
+        return BulkProgress(
+            scanned=tally.scanned,
+            matched=tally.matched,
+            done=tally.done,
+            below_count=self._below_count,
+            total=max(self._total, tally.scanned),
+        )
+
     def __iter__(self) -> Iterator[BulkProgress]:
-        """Do it.
+        """Do the work, and yield how far it is after each call.
 
         Raises:
-            InterruptedByUserError: ``stop`` said so.
-            PartialError: Redis refused or went away after some were done; or not all were seen.
-            QctlError: the same, before any was.
+            InterruptedByUserError: ``stop`` ended it.
+            PartialError: Redis refused or went away after some jobs were changed; or some jobs may
+                not have been read.
+            QctlError: Redis refused or went away before any job was changed.
         """
         try:
             yield from self._run_and_report()
         except (InterruptedByUserError, PartialError):
             raise
         except QctlError as error:
-            done = self._tally.done + self._below
-            if not done and self._has_acted and isinstance(error, UnreachableError):
-                unknown = "of the first jobs it is not known whether they were changed"
-                error.why = "\n".join(part for part in (error.why, unknown) if part)
-            if self._dry_run or not done:
+            if self._dry_run:
+                raise
+            self._explain_outage(error)
+            if not self._changed_count:
                 raise
             raise PartialError(
-                f"after {self._were(done)}: {error.what}",
-                why="\n".join(
-                    part
-                    for part in (
-                        error.why,
-                        "each job was changed as a whole or not at all; those of the last call may "
-                        "have been changed, too",
-                    )
-                    if part
-                ),
+                f"after {self._changed_text()}: {error.what}",
+                why=error.why,
                 hint="the same command once more: it goes on with those that are left",
             ) from error
+
+    def _explain_outage(self, error: QctlError) -> None:
+        """Add to an error what is unknown after it."""
+        unknown = ""
+        if self._changed_count:
+            unknown = (
+                "each job was changed as a whole or not at all; those of the last call may have "
+                "been changed, too"
+            )
+        elif self._has_acted and isinstance(error, UnreachableError):
+            unknown = "of the first jobs it is not known whether they were changed"
+        error.why = "\n".join(part for part in (error.why, unknown) if part)
 
     def _run_and_report(self) -> Iterator[BulkProgress]:
         try:
@@ -158,72 +172,92 @@ class BulkRun:
         finally:
             self._report_deleted(1)
 
-    def _report_deleted(self, least: int) -> None:
-        """Write the event for jobs that have none of their own, once there are so many of them."""
+    def _report_deleted(self, min_count: int) -> None:
+        """Write the event for deleted jobs that have none of their own, if there are enough."""
         write, count = self._action.report, self._unreported
-        if write is not None and count >= least:
-            # The jobs are gone all the same.
+        if write is not None and count >= min_count:
+            # Without the event the jobs are deleted all the same.
             with suppress(QctlError):
                 write(self._client, self._keys, count)
             self._unreported = 0
 
     def _run(self) -> Iterator[BulkProgress]:
-        reading = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
-        # A job that is to be deleted may take long: it is searched for in its list.
-        acting = Pace(1 if self._action.name in {"remove", "purge"} else FIRST)
-        means = self._means = self._means_of(acting)
-        path = self._path()
+        context = self._context = self._make_context()
+        read_pace = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
+        reads_jobs = self._selection.only.is_set or self._selection.named
+        walk = self._walk()
         began = time.monotonic()
-        while not self._is_enough():
+        while not self._is_limit_reached():
             self._check_stop()
-            looks_first = self._selection.only.is_set or self._selection.named
-            entries = path.take(reading.size if looks_first else self._allowed(_TAKEN))
+            entries = walk.take(read_pace.size if reads_jobs else self._max_next(_IDS_A_STEP))
             if not entries:
                 break
-            chosen, gone = self._choose(entries, reading), set()
-            while chosen and not self._is_enough():
+            chosen, gone = self._choose(entries, read_pace), set()
+            while chosen and not self._is_limit_reached():
                 self._wait_for_rate(began)
                 self._check_stop()
-                size = self._allowed(acting.size)
+                size = self._max_next(context.pace.size)
                 chunk, chosen = chosen[:size], chosen[size:]
-                gone |= self._act(chunk, means)
+                gone |= self._act(chunk, context)
                 yield self.progress()
-            stay = [entry for entry in entries if entry.id not in gone]
-            path.stays(stay, gone_before=len(gone) - len(entries) + len(stay))
+            walk.keep([entry for entry in entries if entry.id not in gone])
             yield self.progress()
-        if not (path.is_complete or self._is_enough()):
-            raise self._not_all()
+        if not (walk.is_complete or self._is_limit_reached()):
+            raise self._incomplete()
         self._is_complete = True
 
-    def _path(self) -> Walk:
+    def _make_context(self) -> BulkContext:
+        selection = self._selection
+        # Deleting a job may take long, because it is searched for in a list: begin with one. In a
+        # dry run a call knows only what it has foreseen itself: begin with more.
+        deletes = self._action.name in {"remove", "purge"} and not self._dry_run
+        return BulkContext(
+            client=self._client,
+            keys=self._keys,
+            pace=Pace(1 if deletes else FIRST_SIZE),
+            check_stop=self._check_stop,
+            state=selection.state or "",
+            dry_run=self._dry_run,
+            just_seen=selection.state is not None and not selection.only.ids,
+        )
+
+    def _walk(self) -> Walk:
         selection = self._selection
         if selection.state is None:
             return ShortWalk(selection.ids)
         if selection.only.ids:
-            # The script tells which of them are elsewhere.
+            # The script finds out which of them are in the state.
             return ShortWalk(sorted(selection.only.ids))
         since_ms = selection.only.since_ms if selection.state in FINISHED else None
-        # What fails again, or is delayed again, has had its turn.
+        # A job that fails again, or is delayed again, has had its turn.
         once = self._action.name in {"retry", "promote"}
-        return walk(self._client, self._keys, selection.state, since=since_ms, once=once)
+        return start_walk(self._client, self._keys, selection.state, since=since_ms, once=once)
 
-    def _is_enough(self) -> bool:
+    def _is_limit_reached(self) -> bool:
         limit = self._selection.limit
         return limit is not None and self._tally.done >= limit
 
-    def _allowed(self, size: int) -> int:
-        """How many of so many jobs may be changed next."""
+    def _max_next(self, size: int) -> int:
+        """How many of ``size`` jobs the rate and the limit let through now."""
         limit = self._selection.limit
         if self._rate is not None and not self._dry_run:
             size = min(size, max(1, int(self._rate * _BURST_S)))
         return size if limit is None else min(size, limit - self._tally.done)
 
-    def _were(self, done: int) -> str:
-        return f"{counted(done, 'job was', 'jobs were')} {self._action.done}"
+    @property
+    def _below_count(self) -> int:
+        return self._context.below_count if self._context else 0
 
-    def _not_all(self) -> PartialError:
-        """Some may not have been looked at."""
-        why = "jobs are added faster than they can be looked at"
+    @property
+    def _changed_count(self) -> int:
+        return self._tally.done + self._below_count
+
+    def _changed_text(self) -> str:
+        return f"{counted(self._changed_count, 'job was', 'jobs were')} {self._action.done}"
+
+    def _incomplete(self) -> PartialError:
+        """The error that some jobs may not have been read."""
+        why = "jobs are added faster than they can be read"
         if self._selection.state in FINISHED:
             why += ", or very many finished in the future by Redis' clock"
         elif self._selection.state == "waiting":
@@ -236,26 +270,23 @@ class BulkRun:
 
     def _check_stop(self) -> None:
         if self._stop():
-            done = self._tally.done + self._below
-            were = f"{self._were(done)} before" if done else "nothing was changed"
+            changed = not self._dry_run and self._changed_count
             raise InterruptedByUserError(
                 "interrupted",
-                why="nothing was changed" if self._dry_run else were,
+                why=f"{self._changed_text()} before" if changed else "nothing was changed",
                 hint="the same command once more goes on with those that are left",
             )
 
     def _choose(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
         """The ids of those that are selected."""
-        tally, selection = self._tally, self._selection
-        if selection.only.is_set:
+        ids = [entry.id for entry in entries]
+        if self._selection.only.is_set:
             ids = self._matching(entries, pace)
-        else:
-            ids = [entry.id for entry in entries]
-        tally.scanned += len(entries)
+        self._tally.scanned += len(entries)
         return ids
 
     def _matching(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
-        state, heavy = self._selection.state or "", self._selection.heavy
+        state, heavy = self._selection.state or "", self._selection.heavy_fields
         now_ms = time.time() * 1000
         ids = [entry.id for entry in entries]
         began = time.monotonic()
@@ -266,32 +297,15 @@ class BulkRun:
             for entry, record in zip(entries, records, strict=True)
         )
         only = self._selection.only
-        # Of a named job that is not there the script tells that.
+        # A named job that does not exist is chosen, so that the script reports it.
         return [job.id for job in jobs if only.takes(job) or (only.ids and job.missing)]
 
-    def _means_of(self, acting: Pace) -> Means:
-        selection = self._selection
-        return Means(
-            client=self._client,
-            keys=self._keys,
-            pace=acting,
-            check_stop=self._check_stop,
-            state=selection.state or "",
-            dry_run=self._dry_run,
-            seen=selection.state is not None and not selection.only.ids,
-        )
-
-    @property
-    def _below(self) -> int:
-        return self._means.below if self._means else 0
-
-    def _act(self, ids: Sequence[str], means: Means) -> set[str]:
-        """Change some jobs; which of them have left their place."""
+    def _act(self, ids: Sequence[str], context: BulkContext) -> set[str]:
+        """Change some jobs; the ids of those that have left their state."""
         gone: set[str] = set()
         self._has_acted = not self._dry_run
-        for answers in self._action.act(means, ids):
-            self._tally.matched += len(answers)
-            self._tally.note(answers, self._action)
+        for answers in self._action.act(context, ids):
+            self._tally.count(answers, self._action)
             if not self._dry_run:
                 gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
         self._unreported += len(gone)
@@ -305,14 +319,3 @@ class BulkRun:
         while (left := due - time.monotonic()) > 0:
             self._check_stop()
             time.sleep(min(left, _NAP_S))
-
-    def progress(self) -> BulkProgress:
-        """How far it is; may be asked by another thread."""
-        tally = self._tally
-        return BulkProgress(
-            scanned=tally.scanned,
-            matched=tally.matched,
-            done=tally.done,
-            below_count=self._below,
-            total=max(self._total, tally.scanned),
-        )

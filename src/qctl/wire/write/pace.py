@@ -1,4 +1,4 @@
-"""How many jobs one call takes, so that Redis is never kept from others for long."""
+"""How many jobs one call takes, so that Redis is soon free for its other clients."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import time
 
 from qctl.connection.address import Client
 
-# What a call may take of Redis' time. None may take 5 ms: what is far below that stays below it,
-# also when Redis has to wait for a processor meanwhile.
+# How long Redis may work at one call. The limit is 5 ms: this stays below it even when Redis has to
+# wait for a processor.
 TARGET_S = 0.00075
-# The same for many short commands sent at once, of which only their caller can tell how long they
-# took, on top of a round trip.
+# The same for many short commands sent at once: how long Redis works at them is measured by the
+# client, round trip included.
 READING_S = 0.01
-FIRST = 10
-_MOST = 500
+FIRST_SIZE = 10
+MAX_SIZE = 500
 _PINGS = 3
 
 
 class Pace:
-    """Adapts the size of calls to how long Redis works at them.
+    """Adapts the number of jobs in a call to how long Redis works at it.
 
     Args:
-        first: the size of the first call; 1 where one job alone may take long.
-        target_s: what a call may take.
-        trip_s: what of a call's time is its way there and back; see ``round_trip_s``.
+        first_size: jobs in the first call; 1 where a single job may take long.
+        target_s: how long Redis may work at one call.
+        trip_s: how much of a measured time is the round trip; see ``round_trip_s``.
     """
 
-    def __init__(self, first: int = FIRST, target_s: float = TARGET_S, trip_s: float = 0.0) -> None:
+    def __init__(
+        self, first_size: int = FIRST_SIZE, target_s: float = TARGET_S, trip_s: float = 0.0
+    ) -> None:
         self._target_s = target_s
         self._trip_s = trip_s
-        self.size = first
+        self.size = first_size
 
     def learn(self, count: int, took_s: float) -> None:
-        """Take note of how long a call for ``count`` jobs took."""
+        """Adapt ``size`` to how long a call for ``count`` jobs took."""
         busy_s = max(took_s - self._trip_s, 0.0)
         if busy_s > self._target_s:
             self.size = max(1, min(self.size, int(count * self._target_s / busy_s)))
         elif count >= self.size and busy_s < self._target_s / 2:
-            self.size = min(_MOST, self.size * 2)
+            self.size = min(MAX_SIZE, self.size * 2)
 
 
 def round_trip_s(client: Client) -> float:

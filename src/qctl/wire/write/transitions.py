@@ -225,7 +225,7 @@ def remove_jobs(
     with_last: bool = False,
     parent_key: str = "",
     dry_run: bool = False,
-    seen: bool = False,
+    just_seen: bool = False,
     pace: Pace | None = None,
 ) -> dict[str, str]:
     """Delete jobs with their logs, their dedup keys and what holds their parents up.
@@ -236,7 +236,7 @@ def remove_jobs(
         with_last: also those that wait for one child only, and that child with them.
         parent_key: only children of this job, and not the last one that it waits for.
         dry_run: write nothing.
-        seen: the jobs stood in the lists of ``state`` a moment ago, and a dry run believes it.
+        just_seen: the jobs were in the lists of ``state`` a moment ago; a dry run relies on it.
         pace: how many jobs a call takes; None to begin anew with a few.
 
     Returns:
@@ -253,7 +253,7 @@ def remove_jobs(
             "" if silent else "removed",
             "last" if with_last else "",
             parent_key,
-            ("seen" if seen else "dry") if dry_run else "",
+            ("seen" if just_seen else "dry") if dry_run else "",
         ],
         {job_id: [job_id] for job_id in ids},
         last_runs_first=False,

@@ -1,8 +1,8 @@
-"""A walk through all jobs of a state, while others add and take jobs and the walker does, too.
+"""Visits all jobs of a state while others, and the caller, add and take jobs.
 
-Each job that is there from start to end is come by once or more often; what comes or goes meanwhile
-may be seen or not. A walk that cannot promise that says so (``is_complete``). Memory and cost of a
-step do not depend on how many jobs there are.
+Every job that is in the state from start to end is visited at least once. Jobs that come or go in
+the meantime may be visited or not. A walk that cannot promise this says so (``is_complete``). The
+memory and the cost of a step do not depend on the number of jobs.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from qctl.wire.read.server import clock_ms
 from qctl.wire.replies import checked, to_dict
 from qctl.wire.states import FINISHED, is_marker
 
-# Entries before the place that was reached in a list that are read once more: so many may be
-# removed before it from one step to the next.
+# Entries before the reached place of a list that are read again. As many may be removed before it
+# from one step to the next.
 _OVERLAP = 100
-# Ids of a list that are remembered, to know the place again.
-_REMEMBERED = 20_000
-# Entries of a list that a walk comes by at most: so many times as many as there were, and some.
-_MOST_TIMES, _MOST_MORE = 3, 10_000
-# How often the lists of waiting jobs may be exchanged during a walk.
-_MOST_ROUNDS = 3
-# Entries of a sorted set, those with the highest scores, that are noted at the start; and how many
-# of them one command sends.
+# Ids of a list that are remembered, to recognize the place again.
+_MAX_REMEMBERED = 20_000
+# A walk through a list reads at most 3 times its initial length + 10,000 entries.
+_MAX_TIMES, _MAX_MORE = 3, 10_000
+# How often BullMQ 5 may exchange the lists of waiting jobs during a walk.
+_MAX_ROUNDS = 3
+# Entries with the highest scores of a sorted set that are noted at the start, and how many of them
+# one command reads.
 _NOTED = 20_000
-_SENT = 1_000
+_NOTED_A_CALL = 1_000
 
 
 class Walk:
-    """Windows of a state: ``take`` one, then say what ``stays`` of it, until ``take`` is empty.
+    """``take`` some entries, then ``keep`` those that are still in the state; until none is left.
 
     Attributes:
-        is_complete: False when, at the end, some may not have been come by.
+        is_complete: False if, at the end, some jobs may not have been visited.
     """
 
     is_complete = True
@@ -45,23 +45,19 @@ class Walk:
         """The next entries, at most ``size``; empty at the end."""
         raise NotImplementedError
 
-    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:
-        """Which of the taken entries are still there, in their order; the walk goes on behind.
-
-        Args:
-            gone_before: how many that were taken earlier have been removed meanwhile.
-        """
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """Go on behind the taken entries, of which these are still in the state, in their order."""
 
 
-def walk(
+def start_walk(
     client: Client, keys: QueueKeys, state: str, *, since: float | None = None, once: bool = False
 ) -> Walk:
-    """A walk through a state: sorted sets from the lowest score on, lists from the newest entry on.
+    """A walk through a state: sorted sets from the lowest score, lists from the newest entry.
 
     Args:
         state: one of ``wire.states.STATES``.
         since: of a finished state only entries with this score (epoch ms) or a higher one.
-        once: leave out what has left the state meanwhile and come back with another score.
+        once: skip jobs that have left the state and come back with another score.
     """
     if state == "waiting":
         return _WaitingWalk(client, [keys("paused"), keys("wait")])
@@ -69,13 +65,13 @@ def walk(
         return ShortWalk(stalled_ids(client, keys))
     if state == "active":
         return ShortWalk(active_ids(client, keys))
-    # What finishes from now on is none of those that are there, whatever its worker's clock says.
+    # Jobs that finish from now on do not belong to the walk, whatever their worker's clock says.
     last = float(clock_ms(client)) if state in FINISHED else float("inf")
     return _SetWalk(client, keys(state), since, last, once=once)
 
 
 class ShortWalk(Walk):
-    """Ids that are all known: named ones, or those of ``active``, of which each has a worker."""
+    """Through ids that are all known: named ones, or those of ``active``, which is never long."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._entries = [Entry(job_id) for job_id in ids]
@@ -86,70 +82,70 @@ class ShortWalk(Walk):
 
 
 class _WaitingWalk(Walk):
-    """Through ``paused`` and ``wait``, between which BullMQ 5 moves all jobs at once.
+    """Through ``paused`` and then ``wait``, between which BullMQ 5 moves all jobs at once.
 
-    A resume moves them to what is walked through next; a pause moves them back.
+    A resume moves them into the list that comes next; after a pause both lists are visited again.
     """
 
     def __init__(self, client: Client, lists: Sequence[str]) -> None:
         self._client = client
         self._lists = lists
-        self._turns = 0
-        self._had = self._have()
-        self._now = self._next()
+        self._started = 0
+        self._had_entries = self._have_entries()
+        self._list_walk = self._start_next()
 
-    def _have(self) -> list[bool]:
+    def _have_entries(self) -> list[bool]:
         return [int(self._client.call("LLEN", key)) > 0 for key in self._lists]
 
-    def _next(self) -> _ListWalk:
-        which = self._turns % len(self._lists)
-        self._turns += 1
-        return _ListWalk(self._client, self._lists[which], had=self._had[which])
+    def _start_next(self) -> _ListWalk:
+        index = self._started % len(self._lists)
+        self._started += 1
+        return _ListWalk(self._client, self._lists[index], had_entries=self._had_entries[index])
 
     def take(self, size: int) -> list[Entry]:
         while True:
-            entries = self._now.take(size)
-            self.is_complete = self.is_complete and self._now.is_complete
+            entries = self._list_walk.take(size)
+            self.is_complete = self.is_complete and self._list_walk.is_complete
             if entries or not self._goes_on():
                 return entries
-            self._now = self._next()
+            self._list_walk = self._start_next()
 
     def _goes_on(self) -> bool:
-        if self._turns % len(self._lists):
+        if self._started % len(self._lists):
             return True
-        self._had = self._have()
-        if not self._now.is_lost or not self._had[0]:
+        self._had_entries = self._have_entries()
+        if not self._list_walk.is_lost or not self._had_entries[0]:
             return False
-        if self._turns >= _MOST_ROUNDS * len(self._lists):
+        if self._started >= _MAX_ROUNDS * len(self._lists):
             self.is_complete = False
         return self.is_complete
 
-    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:
-        self._now.stays(entries, gone_before=gone_before)
+    def keep(self, entries: Sequence[Entry]) -> None:
+        self._list_walk.keep(entries)
 
 
 class _ListWalk(Walk):
-    """From the head of a list, where jobs are added: those push others on, into what comes next.
+    """From the head of a list, where jobs are added: adds push the others towards the walk.
 
-    From the tail, where workers take them, the others would move into what was passed. Jobs that
-    are deleted from before the place reached draw others there, too: so a step begins a little
-    earlier, and must find an id there that was passed.
+    From the tail, where workers take jobs, the others would move to where the walk has been. Jobs
+    deleted before the reached place move the others that way, too: so each step begins a little
+    earlier, and must find an id there that it has seen.
 
     Attributes:
         is_lost: the place was not found again at least once, as when the list was exchanged.
     """
 
-    def __init__(self, client: Client, key: str, *, had: bool) -> None:
+    def __init__(self, client: Client, key: str, *, had_entries: bool) -> None:
         self._client = client
         self._key = key
         self._passed = 0
         self._taken: list[str] = []
         self._seen: dict[str, None] = {}
-        self._back = _OVERLAP
+        self._step_back = _OVERLAP
         self._is_over = False
         length = int(client.call("LLEN", key))
-        self._had = had or length > 0
-        self._left = _MOST_TIMES * length + _MOST_MORE
+        self._had_entries = had_entries or length > 0
+        self._reads_left = _MAX_TIMES * length + _MAX_MORE
         self.is_lost = False
 
     def take(self, size: int) -> list[Entry]:
@@ -157,16 +153,16 @@ class _ListWalk(Walk):
             start = max(0, self._passed - _OVERLAP)
             window = self._client.call("LRANGE", self._key, start, self._passed + size - 1)
             is_short = start + len(window) < self._passed + size
-            self._left -= max(1, start + len(window) - self._passed)
-            if self._left < 0:
-                # More are added than can be looked at.
+            self._reads_left -= max(1, start + len(window) - self._passed)
+            if self._reads_left < 0:
+                # Jobs are added faster than they can be visited.
                 self.is_complete, self._is_over = False, True
             elif not self._is_found(window, start):
-                # What was passed is gone, or has been pushed far on: look for it, else begin anew.
-                self._passed = max(0, self._passed - self._back)
-                self._back *= 2
+                # The passed entries are gone or far away: search for them, or begin again.
+                self._passed = max(0, self._passed - self._step_back)
+                self._step_back *= 2
             else:
-                # What comes short reaches to the end of the list.
+                # A short window reaches the end of the list.
                 self._is_over = is_short
                 self._taken = self._unseen(window, start)
                 self._remember(window)
@@ -179,40 +175,40 @@ class _ListWalk(Walk):
         if start and not (window and window[0] in self._seen):
             self.is_lost = True
             return False
-        self._back = _OVERLAP
-        if (self._had and not window) or (self._seen and self._seen.keys().isdisjoint(window)):
+        self._step_back = _OVERLAP
+        is_emptied = self._had_entries and not window
+        if is_emptied or (self._seen and self._seen.keys().isdisjoint(window)):
             self.is_lost = True
         return True
 
     def _unseen(self, window: Sequence[str], start: int) -> list[str]:
-        """What is to be come by; before the first that was passed stand newer ones only."""
-        known = 0
+        """The ids to visit. At the head those before the first seen one are new, and left out."""
+        first = 0
         if not start:
-            known = next((at for at, job_id in enumerate(window) if job_id in self._seen), 0)
+            first = next((at for at, job_id in enumerate(window) if job_id in self._seen), 0)
         return [
             job_id
-            for job_id in window[known:]
+            for job_id in window[first:]
             if job_id not in self._seen and not is_marker(job_id)
         ]
 
     def _remember(self, ids: Sequence[str]) -> None:
         self._seen |= dict.fromkeys(ids)
-        if len(self._seen) > _REMEMBERED:
-            self._seen = dict.fromkeys(islice(self._seen, _REMEMBERED // 2, None))
+        if len(self._seen) > _MAX_REMEMBERED:
+            self._seen = dict.fromkeys(islice(self._seen, _MAX_REMEMBERED // 2, None))
 
-    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:
-        self._passed -= len(self._taken) - len(entries) + gone_before
-        self._passed = max(0, self._passed)
+    def keep(self, entries: Sequence[Entry]) -> None:
+        self._passed = max(0, self._passed - len(self._taken) + len(entries))
         for job_id in set(self._taken) - {entry.id for entry in entries}:
-            # One that is added anew under this id stands elsewhere.
+            # If this id is added again, it is another job.
             self._seen.pop(job_id, None)
 
 
 class _Rising:
-    """Windows of a sorted set from the lowest score on, behind ``passed``.
+    """Reads a sorted set in windows, from the lowest score on, each behind the entry ``passed``.
 
-    A rank alone is no place to go on from, since lower entries may vanish; an entry is, and if it
-    has vanished or moved, its score.
+    A rank alone does not say where to go on, because lower entries may vanish. An entry does, and
+    if it has vanished or moved, its score does.
     """
 
     def __init__(self, client: Client, key: str, lowest: str, passed: Entry | None = None) -> None:
@@ -255,16 +251,16 @@ def _score(entry: Entry) -> float:
 
 
 def _order(entry: Entry) -> tuple[float, bytes]:
-    """Where Redis puts an entry of a sorted set."""
+    """How Redis sorts the entries of a sorted set."""
     return (_score(entry), entry.id.encode(errors="surrogateescape"))
 
 
 class _SetWalk(Walk):
     """Through a sorted set, up to where it ended at the start.
 
-    A job that is run again may fail again and come back into the set, below what was its end if
-    clocks differ. So the entries with the highest scores are noted at the start, and walked through
-    by their ids; and what is below them ends at Redis' own time.
+    A job that runs again may fail again and come back; if clocks differ, below what was the end of
+    the set. So the entries with the highest scores are noted at the start and visited by their ids,
+    and the entries below those are visited up to Redis' own time.
     """
 
     def __init__(
@@ -277,7 +273,7 @@ class _SetWalk(Walk):
         self._rising = _Rising(client, key, lowest)
         highest = _scored(client.call("ZREVRANGE", key, 0, 0, "WITHSCORES"))
         below = _scored(client.call("ZREVRANGE", key, _NOTED, _NOTED, "WITHSCORES"))
-        # The score up to which is walked; None when all are noted.
+        # The highest score below the noted entries; None if all entries are noted.
         self._end: float | None = None
         behind = None
         if below and _score(below[0]) >= (float("-inf") if since is None else since):
@@ -287,13 +283,13 @@ class _SetWalk(Walk):
         self._noted = self._note(_Rising(client, key, lowest, behind))
         self._rest = iter(self._noted.items())
         if len(self._noted) >= 2 * _NOTED and highest:
-            # So many have come meanwhile that the end was not reached.
+            # So many entries have been added since that the end was not reached.
             *_, noted = self._noted.items()
             self.is_complete = self.is_complete and noted[1] >= _score(highest[0])
 
     def _note(self, rising: _Rising) -> dict[str, float]:
         noted: dict[str, float] = {}
-        while len(noted) < 2 * _NOTED and (entries := rising.window(_SENT)):
+        while len(noted) < 2 * _NOTED and (entries := rising.window(_NOTED_A_CALL)):
             noted |= {entry.id: _score(entry) for entry in entries}
             rising.passed = entries[-1]
         return noted
@@ -322,6 +318,6 @@ class _SetWalk(Walk):
             if score is not None and not (self._once and float(score) != entry.score)
         ]
 
-    def stays(self, entries: Sequence[Entry], *, gone_before: int = 0) -> None:  # noqa: ARG002
+    def keep(self, entries: Sequence[Entry]) -> None:
         if entries and self._end is not None:
             self._rising.passed = entries[-1]
