@@ -184,15 +184,15 @@ def _sources() -> Iterable[tuple[str, Iterable[str]]]:
 
 def _queues(settings: Settings) -> Iterable[str]:
     from qctl.connection.connect import connect  # noqa: PLC0415
-    from qctl.ops.queues.names import Memory  # noqa: PLC0415
+    from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
 
     # TAB must not start a Redis either.
     address, client = connect(settings.full_url(), start=False)
-    memory = Memory(settings.state_home, address, settings.prefix)
+    cache = QueueNameCache(settings.state_home, address, settings.prefix)
     try:
         # The pass over all keys is shared with `qctl status`, where it takes long.
-        known = memory.recall()
-        yield from (memory.look(client) if known is None or known.is_due else known).names
+        cached = cache.read()
+        yield from (cache.scan(client) if cached is None or cached.is_scan_due else cached).names
     finally:
         client.close()
 

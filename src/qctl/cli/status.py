@@ -84,11 +84,12 @@ def queues(env: Environment) -> None:
     `qctl status` and others remember the names for a few minutes.
     """
     from qctl.ops.queues.find import no_queues  # noqa: PLC0415
-    from qctl.ops.queues.names import Memory  # noqa: PLC0415
+    from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
 
     address, client = env.redis()
     with patience(env, _LOOKING):
-        names = Memory(env.settings.state_home, address, env.settings.prefix).look(client).names
+        cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
+        names = cache.scan(client).names
     if not names:
         raise no_queues(client, env.settings.prefix)
     if env.output != "table":

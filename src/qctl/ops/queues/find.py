@@ -20,7 +20,7 @@ from qctl.wire.read.info import read_upstream
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 if TYPE_CHECKING:
-    from qctl.ops.queues.names import Known
+    from qctl.ops.queues.names import QueueNames
 
 _MOST_NAMED = 10
 # How long an error message may look for what was perhaps meant.
@@ -74,11 +74,11 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
     return found
 
 
-def all_queues(client: Client, prefix: str, known: Known | None = None) -> Queues:
+def all_queues(client: Client, prefix: str, known: QueueNames | None = None) -> Queues:
     """Every queue under ``prefix``, by name.
 
     Args:
-        known: names to use instead of a pass over all keys; those of queues that have gone do no
+        known: names to use instead of a scan of all keys; those of queues that have gone do no
             harm.
 
     Raises:
@@ -94,15 +94,15 @@ def all_queues(client: Client, prefix: str, known: Known | None = None) -> Queue
         elif snapshot is not None:
             readable.append(snapshot)
     if not readable and not broken:
-        if known is not None and known.is_remembered:
-            # Those remembered have gone; there may be others.
+        if known is not None and known.is_cached:
+            # The cached ones have gone; there may be others.
             return all_queues(client, prefix)
         raise no_queues(client, prefix)
     return Queues(tuple(readable), tuple(broken))
 
 
 def queues_named_or_all(
-    client: Client, prefix: str, names: Sequence[str], known: Known | None = None
+    client: Client, prefix: str, names: Sequence[str], known: QueueNames | None = None
 ) -> Queues:
     """The named queues, or without names every queue.
 

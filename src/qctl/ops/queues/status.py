@@ -20,7 +20,7 @@ from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
-from qctl.ops.queues.names import Known, Memory, run_id, server_id
+from qctl.ops.queues.names import QueueNameCache, QueueNames, run_id, server_id
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
@@ -173,17 +173,17 @@ def inspect_queues(
         NotFoundError: a named queue does not exist, or without names the prefix holds none.
         ReplyError: a named queue cannot be read.
     """
-    memory = Memory(settings.state_home, address, settings.prefix)
-    known = None if names else memory.recall() or memory.look(client)
+    cache = QueueNameCache(settings.state_home, address, settings.prefix)
+    known = None if names else cache.read() or cache.scan(client)
     along = _Along(client)
     queues = queues_named_or_all(along, settings.prefix, names, known)
-    if known is not None and known.is_remembered and known.server != along.server_id():
-        known = memory.look(client)
+    if known is not None and known.is_cached and known.server != along.server_id():
+        known = cache.scan(client)
         queues = queues_named_or_all(client, settings.prefix, names, known)
     redis = along.redis(address)
     workers = along.workers(settings.prefix, names if known is None else known.names, address.db)
-    if known is not None and known.is_remembered:
-        more = known.with_more(worker.queue for worker in workers or ())
+    if known is not None and known.is_cached:
+        more = known.including(worker.queue for worker in workers or ())
         if len(more.names) > len(known.names):
             known = more
             queues = queues_named_or_all(client, settings.prefix, names, known)
@@ -191,9 +191,9 @@ def inspect_queues(
     processes, remarks = _processes(client, settings, workers or [])
     remarks += redis.remarks
     known_at = None
-    if known is not None and known.is_remembered:
-        known_at = datetime.fromtimestamp(known.passed_at_s, UTC)
-        remarks += (_remembered(known, memory),)
+    if known is not None and known.is_cached:
+        known_at = datetime.fromtimestamp(known.scanned_at_s, UTC)
+        remarks += (_cached_remark(known, cache),)
     now_s = time.time()
     statuses = tuple(
         queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
@@ -202,10 +202,10 @@ def inspect_queues(
     return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
 
 
-def _remembered(known: Known, memory: Memory) -> str:
-    """What to know about names not looked for now; has the next pass made if it is due."""
-    if known.is_due:
-        memory.look_in_background()
+def _cached_remark(known: QueueNames, cache: QueueNameCache) -> str:
+    """That the names are cached; starts the next scan if it is due."""
+    if known.is_scan_due:
+        cache.scan_in_background()
     return (
         f"queues as of {known.age_s:.0f} s ago, and those that have workers: looking for others "
         f"takes {known.took_s:.1f} s in this Redis; `qctl queues` does it now"

@@ -17,7 +17,7 @@ from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.queues.find import find_queues
-from qctl.ops.queues.names import Memory
+from qctl.ops.queues.names import QueueNameCache
 from qctl.ops.queues.status import managed_processes
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
@@ -91,7 +91,8 @@ def inspect_workers(
         find_queues(client, prefix, names)
     wanted = set(names)
     # By the names of the queues, raw names of connections are told from encoded ones.
-    known = sorted(wanted) or Memory(settings.state_home, address, prefix).names(client).names
+    cache = QueueNameCache(settings.state_home, address, prefix)
+    known = sorted(wanted) or cache.get(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
     remarks: tuple[str, ...] = ()
     workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
