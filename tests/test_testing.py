@@ -13,7 +13,7 @@ from qctl.errors import TimedOutError
 from qctl.testing import FakeQueues, Outcome, run_until_idle
 from qctl.wire.notes import this_process
 from qctl.wire.write.adding import FlowJob, NewJob
-from qctl.wire.write.transitions import pause
+from qctl.wire.write.pausing import pause
 from tests.labs.forks import add_own, exit_code, forked
 
 emails = Worker("emails", concurrency=5, redis_url="redis://nowhere.invalid:1")

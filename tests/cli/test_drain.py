@@ -17,7 +17,7 @@ from qctl.ops.drain import plan
 from qctl.ops.processes import targets
 from qctl.wire.drain_record import read_drain_record
 from qctl.wire.read.clients import WorkerClient
-from qctl.wire.write.transitions import hold_lease
+from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, is_paused, put, row
 from tests.labs.cli import Ran, run
 

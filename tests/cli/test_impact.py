@@ -17,7 +17,7 @@ from qctl.output.text import cells
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.states import DELAY_FACTOR
-from qctl.wire.write.transitions import hold_lease
+from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, put
 from tests.labs.cli import Ran, run
 from tests.ops.impact import test_assess as test_impact

@@ -27,7 +27,7 @@ from qctl.connection.connect import connect
 from qctl.errors import RefusedError
 from qctl.ops.live.view import LiveReader
 from qctl.output.top.app import TopApp
-from qctl.wire.write.transitions import hold_lease
+from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, is_paused, put, row
 from tests.labs.cli import run
 from tests.labs.servers import wait_until

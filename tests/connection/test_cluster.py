@@ -25,14 +25,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name, list_workers
 from qctl.wire.read.discovery import discover, prefixes_in_use
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.write.transitions import (
-    free_lease,
-    hold_lease,
-    pause,
-    resume,
-    retry_finished,
-    retry_stalled,
-)
+from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
+from qctl.wire.write.transitions import retry_finished, retry_stalled
 from tests.labs.build import CLASS, events, holder, is_paused, put, row, scores
 from tests.labs.cli import run
 from tests.labs.clusters import NODES, SLOTS, Cluster, Move

@@ -39,14 +39,11 @@ from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
 from qctl.wire.write import worker_calls as working
 from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
+from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
 from qctl.wire.write.transitions import (
-    free_lease,
-    hold_lease,
-    pause,
     promote,
     remove_jobs,
     report_cleaned,
-    resume,
     retry_finished,
     retry_stalled,
 )

@@ -14,7 +14,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.write.adding import NewJob, add_calls, added_ids
-from qctl.wire.write.transitions import pause, resume, retry_finished
+from qctl.wire.write.pausing import pause, resume
+from qctl.wire.write.transitions import retry_finished
 from tests.labs.build import put
 from tests.labs.node import NodeBull, ids_of, runs
 from tests.labs.servers import wait_until

@@ -10,7 +10,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.notes import parse_holder
-from qctl.wire.write.transitions import pause
+from qctl.wire.write.pausing import pause
 from tests.labs.build import Q, holder, is_paused
 from tests.labs.cli import qctl
 from tests.labs.node import NodeBull

@@ -21,7 +21,8 @@ from qctl.ops.patience import PatientClient
 from qctl.wire.events import last_event_id
 from qctl.wire.notes import this_process
 from qctl.wire.read.active import read_active
-from qctl.wire.write.transitions import pause, promote, remove_jobs, resume, retry_finished
+from qctl.wire.write.pausing import pause, resume
+from qctl.wire.write.transitions import promote, remove_jobs, retry_finished
 from tests.labs.build import Q
 from tests.labs.node import NodeBull, NodeError
 

@@ -16,7 +16,7 @@ from qctl.wire.notes import this_process
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.discovery import discover, prefixes_in_use
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.write.transitions import pause
+from qctl.wire.write.pausing import pause
 from tests.labs.node import NodeBull
 from tests.labs.servers import RedisServer, wait_until
 

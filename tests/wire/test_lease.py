@@ -8,7 +8,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.wire.notes import LEASE_TTL_MS, parse_holder, this_process
-from qctl.wire.write.transitions import disown_pause, free_lease, hold_lease, pause, resume
+from qctl.wire.write.pausing import disown_pause, free_lease, hold_lease, pause, resume
 from tests.labs.build import Q, holder, is_paused, put
 
 

@@ -8,7 +8,7 @@ from qctl.connection.address import Client
 from qctl.errors import NotFoundError
 from qctl.wire.drain_record import record_starts
 from qctl.wire.keys import QueueKeys
-from qctl.wire.write.transitions import pause
+from qctl.wire.write.pausing import pause
 from tests.labs.build import Q, holder, put
 from tests.labs.doctor import diagnose, found, of, result
 from tests.labs.servers import limited_user

@@ -17,7 +17,7 @@ from qctl.ops.drain.run import drain
 from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport
 from qctl.wire import scripts
-from qctl.wire.write.transitions import pause
+from qctl.wire.write.pausing import pause
 from tests.labs.build import Q, events, holder, is_paused, put
 from tests.labs.servers import limited_user, wait_until
 

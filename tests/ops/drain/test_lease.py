@@ -12,7 +12,7 @@ from qctl.ops.drain import lease as module
 from qctl.ops.drain.lease import Guard
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
-from qctl.wire.write.transitions import hold_lease, pause
+from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, holder, is_paused, put
 from tests.labs.drains import PUT_RIGHT_S, is_alive, kill
 from tests.labs.servers import wait_until

@@ -13,7 +13,7 @@ from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.wire.keys import QueueKeys
-from qctl.wire.write.transitions import hold_lease, pause
+from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, holder, put
 
 

@@ -19,7 +19,7 @@ from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops.drain import watchdog
 from qctl.ops.drain.watchdog import Charge, Watchdog
-from qctl.wire.write.transitions import hold_lease, pause
+from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, events, holder, is_paused, put
 from tests.labs.servers import wait_until
 

@@ -19,7 +19,7 @@ from qctl.ops.processes.suggest import commands_like
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, client_name
 from qctl.wire.states import DELAY_FACTOR
-from qctl.wire.write.transitions import hold_lease
+from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, put
 from tests.labs.servers import limited_user
 from tests.ops.impact import test_assess as test_impact

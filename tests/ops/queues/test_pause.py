@@ -20,7 +20,7 @@ from qctl.ops.queues import status as inspect
 from qctl.ops.queues.pause import resume_queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
-from qctl.wire.write.transitions import hold_lease, pause
+from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, holder, is_paused, put, row
 from tests.ops.doctor.test_processes import APP
 

@@ -31,7 +31,7 @@ from qctl.ops.queues.workers import inspect_workers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.clients import WorkerClient, client_name, list_workers
-from qctl.wire.write.transitions import pause
+from qctl.wire.write.pausing import pause
 from tests.labs.servers import RedisServer
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"))

@@ -7,7 +7,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.wire.read import pause_notes
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
-from qctl.wire.write.transitions import pause, resume
+from qctl.wire.write.pausing import pause, resume
 from tests.labs.build import Q, events, holder, is_paused, put
 
 

@@ -12,7 +12,7 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.write.transitions import hold_lease, pause
+from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import CLASS, Q, holder, put
 
 

@@ -10,8 +10,8 @@ from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.notes import parse_holder
-from qctl.wire.write import transitions
-from qctl.wire.write.transitions import MERGE_CHUNK, pause, pause_again, resume
+from qctl.wire.write import pausing
+from qctl.wire.write.pausing import MERGE_CHUNK, pause, pause_again, resume
 from tests.labs.build import CLASS, Q, events, exponents, holder, is_paused, put, row, scores
 from tests.labs.servers import limited_user
 
@@ -112,7 +112,7 @@ def die_on_call(number: int, patch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return real(*args)
 
-    patch.setattr(transitions.scripts, "run", run)
+    patch.setattr(pausing.scripts, "run", run)
 
 
 def test_a_pause_that_is_sent_twice_is_one(store: Client) -> None:

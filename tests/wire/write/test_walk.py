@@ -10,7 +10,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.wire.read.lists import Entry
 from qctl.wire.write import walk as module
-from qctl.wire.write.transitions import resume
+from qctl.wire.write.pausing import resume
 from qctl.wire.write.walk import Walk, start_walk
 from tests.labs.build import Q
 

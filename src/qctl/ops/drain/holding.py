@@ -20,7 +20,7 @@ from qctl.wire import drain_record
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.snapshot import QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.write.transitions import Pause, pause, pause_again
+from qctl.wire.write.pausing import Pause, pause, pause_again
 
 # Within one wait. Several apps may start at the time, but not without end.
 MAX_RESUMES = 3

@@ -16,7 +16,7 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.watchdog import READY, Charge
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
-from qctl.wire.write.transitions import free_lease, hold_lease
+from qctl.wire.write.pausing import free_lease, hold_lease
 
 WATCHDOG_START_S = 15.0
 

@@ -13,7 +13,7 @@ from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.replication import await_replicas, can_lose_writes
 from qctl.wire.read.snapshot import are_paused
-from qctl.wire.write.transitions import Resume, resume
+from qctl.wire.write.pausing import Resume, resume
 
 # How long replicas get to acknowledge the resume.
 CONFIRM_MS = 1000

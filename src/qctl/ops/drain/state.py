@@ -24,7 +24,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.stream_starts import read_gaps
-from qctl.wire.write.transitions import disown_pause, pause
+from qctl.wire.write.pausing import disown_pause, pause
 
 # The longest time in which a wish to stop goes unheard.
 BLOCK_MS = 200

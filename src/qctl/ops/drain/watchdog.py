@@ -28,7 +28,7 @@ from qctl.errors import QctlError, is_outage
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 from qctl.wire.read.replication import can_lose_writes
-from qctl.wire.write.transitions import free_lease, hold_lease, resume
+from qctl.wire.write.pausing import free_lease, hold_lease, resume
 
 RENEW_S = LEASE_TTL_MS / 3 / 1000
 # Redis may be away for long; after this time an operator has long taken over.

@@ -15,7 +15,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read import rights
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.write.transitions import pause, resume
+from qctl.wire.write.pausing import pause, resume
 
 _BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
 

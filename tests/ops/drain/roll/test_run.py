@@ -29,7 +29,7 @@ from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.events import Event
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import client_name
-from qctl.wire.write.transitions import hold_lease
+from qctl.wire.write.pausing import hold_lease
 from tests.labs.build import Q, holder, put
 from tests.labs.drains import is_alive
 
