@@ -70,8 +70,8 @@ def make_options(
         UsageError: a part of it is malformed.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.runtime.handlers.messages import check_app  # noqa: PLC0415
     from qctl.runtime.processes.master import MasterOptions  # noqa: PLC0415
+    from qctl.runtime.processes.messages import check_app  # noqa: PLC0415
 
     for spec in apps:
         check_app(spec)

@@ -12,8 +12,8 @@ import pytest
 
 from qctl.errors import UsageError
 from qctl.runtime.api.worker import WorkerState
-from qctl.runtime.handlers.messages import check_app
 from qctl.runtime.processes.child import LATE_S, is_late
+from qctl.runtime.processes.messages import check_app
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab
 from tests.labs.servers import wait_until

@@ -10,7 +10,7 @@ from typing import Any
 
 from qctl.errors import UsageError
 from qctl.runtime.api.worker import Worker
-from qctl.runtime.handlers.messages import check_app
+from qctl.runtime.processes.messages import check_app
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:

@@ -24,7 +24,9 @@ from typing import Any, NoReturn
 from qctl.errors import QctlError, is_outage
 from qctl.runtime import logs
 from qctl.runtime.api.worker import Worker, WorkerState
-from qctl.runtime.handlers.messages import (
+from qctl.runtime.processes.app import load_workers
+from qctl.runtime.processes.heartbeat import Heart, rss_bytes
+from qctl.runtime.processes.messages import (
     ORDERS_VARIABLE,
     STATE_EVERY_S,
     ChildState,
@@ -33,8 +35,6 @@ from qctl.runtime.handlers.messages import (
     line,
     parse,
 )
-from qctl.runtime.processes.app import load_workers
-from qctl.runtime.processes.heartbeat import Heart, rss_bytes
 from qctl.runtime.processes.reload import FileWatch
 
 # A child that still lives so long after the end of its grace is stuck, and ends itself.

@@ -19,9 +19,9 @@ from typing import Any
 from qctl.errors import QctlError
 from qctl.manage.qctl.state import Replaced
 from qctl.plurals import counted
-from qctl.runtime.handlers.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.logs import Log
 from qctl.runtime.processes import health
+from qctl.runtime.processes.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.processes.process import ChildProcess
 from qctl.runtime.processes.readiness import Notifier
 from qctl.runtime.processes.recover import recover

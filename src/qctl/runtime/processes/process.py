@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qctl.manage.last_words import error_first
-from qctl.runtime.handlers.messages import ORDERS_VARIABLE, ChildState, Held, Orders, line, parse
+from qctl.runtime.processes.messages import ORDERS_VARIABLE, ChildState, Held, Orders, line, parse
 
 _TAIL_BYTES = 8192
 # After its end, for what it has written to be read.

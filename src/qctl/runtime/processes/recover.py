@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from qctl.connection.connect import connect
 from qctl.errors import QctlError
-from qctl.runtime.handlers.messages import Held
 from qctl.runtime.logs import Log
+from qctl.runtime.processes.messages import Held
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
