@@ -12,6 +12,8 @@ from collections.abc import Callable, MutableMapping
 
 _PM2_VARIABLES = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
 _SYSTEMD_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+# systemd's socket holds few messages. When it is full, wait a little rather than lose one.
+_SEND_TIMEOUT_S = 0.2
 _CHUNK = 65_536
 
 
@@ -81,7 +83,7 @@ class Notifier:
         if address.startswith("@"):
             address = "\0" + address[1:]
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+            sock.settimeout(_SEND_TIMEOUT_S)
             sock.sendto(text.encode(), address)
 
     def _hear(self, descriptor: int) -> None:
