@@ -234,9 +234,9 @@ def test_calls_are_bounded_by_number_and_by_size() -> None:
         return [(len(call.args) - 8) // 3 for call in adding.add_calls(Q, jobs, NOW)]
 
     assert sizes() == []
-    assert sizes(*[NewJob("a")] * (2 * adding.CHUNK)) == [adding.CHUNK] * 2
-    assert sizes(*[NewJob("a")] * (adding.CHUNK + 1)) == [adding.CHUNK, 1]
-    assert sizes(*[NewJob("a", "x" * adding.CHUNK_CHARS)] * 3) == [1, 1, 1]
+    assert sizes(*[NewJob("a")] * (2 * adding.MAX_CALL_JOBS)) == [adding.MAX_CALL_JOBS] * 2
+    assert sizes(*[NewJob("a")] * (adding.MAX_CALL_JOBS + 1)) == [adding.MAX_CALL_JOBS, 1]
+    assert sizes(*[NewJob("a", "x" * adding.MAX_CALL_CHARS)] * 3) == [1, 1, 1]
 
 
 # Deduplication

@@ -1,7 +1,7 @@
-"""Adding jobs and flows: from what the caller says to script calls, and from their answers to ids.
+"""Turns new jobs and flows into script calls, and the answers of those calls into ids.
 
-Nothing is sent here, so that one producer can do it over a socket and another on an event loop. All
-checks are made before the first call exists: a wrong job among thousands leaves nothing behind.
+Nothing is sent here, so the same code serves a producer with a socket and one on an event loop. All
+jobs are checked before the first call is made: one wrong job among thousands leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import JobOptions, Parent
 from qctl.wire.scripts import ScriptCall
 
-# Jobs added by one call, and characters of data after which it takes no more: some 2 ms of Redis'
-# time, and no more than it buffers gladly.
-CHUNK = 200
-CHUNK_CHARS = 500_000
+# One call adds at most so many jobs, and no further ones after so many characters of data: it takes
+# Redis some 2 ms.
+MAX_CALL_JOBS = 200
+MAX_CALL_CHARS = 500_000
 _NO_PARENT = -5
 
 
 @dataclass(slots=True)
 class NewJob(JobOptions):
-    """A job to be added.
+    """A job to add.
 
     Args:
-        name: tells the worker what to do.
-        data: its payload, anything that is JSON; None is ``{}``.
+        name: says what the worker shall do.
+        data: the payload, any JSON value; None is ``{}``.
     """
 
     name: str
@@ -41,12 +41,12 @@ class NewJob(JobOptions):
 
 @dataclass(slots=True)
 class FlowJob(JobOptions):
-    """A job to be added together with others that it waits for.
+    """A job to add together with the jobs that it waits for.
 
     Args:
-        name: tells the worker what to do.
-        queue: the queue it goes to; all queues of a flow have one prefix.
-        data: its payload, anything that is JSON; None is ``{}``.
+        name: says what the worker shall do.
+        queue: its queue; all queues of a flow have the same prefix.
+        data: the payload, any JSON value; None is ``{}``.
         children: the jobs it waits for.
     """
 
@@ -58,11 +58,11 @@ class FlowJob(JobOptions):
 
 @dataclass(frozen=True, slots=True)
 class AddedJob:
-    """A node of a flow as it was added.
+    """A job of a flow that was added.
 
     Args:
-        attached: False for a job that existed and has another parent: its new parent waits for
-            ever (wire format T18).
+        attached: False for a job that existed already and has another parent: the parent in this
+            flow waits for ever (wire format T18).
     """
 
     id: str
@@ -73,7 +73,7 @@ class AddedJob:
 
 
 def check_queue_name(name: str) -> None:
-    """A queue's name is part of its keys.
+    """Check a name that becomes part of key names.
 
     Raises:
         UsageError: it is empty or has a colon.
@@ -83,10 +83,10 @@ def check_queue_name(name: str) -> None:
 
 
 def add_calls(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> list[ScriptCall]:
-    """The calls that add ``jobs`` in this order, some hundred by each.
+    """The calls that add ``jobs`` in this order, at most ``MAX_CALL_JOBS`` each.
 
     Raises:
-        UsageError: one of the jobs is wrong.
+        UsageError: a job is wrong.
     """
     encoded = [encode_data(job.data) for job in jobs]
     return [_add_call(keys, jobs[part], encoded[part], now_ms) for part in _parts(encoded)]
@@ -95,7 +95,7 @@ def add_calls(keys: QueueKeys, jobs: Sequence[NewJob], now_ms: int) -> list[Scri
 def _parts(encoded: Sequence[str]) -> Iterator[slice]:
     start = size = 0
     for index, data in enumerate(encoded):
-        if index - start == CHUNK or size > CHUNK_CHARS:
+        if index - start == MAX_CALL_JOBS or size > MAX_CALL_CHARS:
             yield slice(start, index)
             start, size = index, 0
         size += len(data)
@@ -108,7 +108,7 @@ def _add_call(
 ) -> ScriptCall:
     prefix = keys.prefix
     sets: list[OptionSet] = []
-    # By identity: equal options are one object, as a rule.
+    # By identity: equal options are usually the same object.
     numbers: dict[int, str] = {}
     rows: list[Arg] = []
     for job, data in zip(jobs, encoded, strict=True):
@@ -126,17 +126,18 @@ def _add_call(
     return ScriptCall("add", keys.whole, (*head, *rows))
 
 
-# An id, a code, or an id with why that job stands for the new one.
+# An id; a code; or the id of another job and why that one stands for the new one.
 Answer = str | int | list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """What became of an add.
+class AddOutcome:
+    """What became of a new job.
 
     Args:
-        outcome: ``added``; ``exists``: a job with its id was there; ``deduplicated``: another job
-            stands for it. In both of these ``id`` is the other job's.
+        id: of the job, or of the other job if it was not added.
+        outcome: ``added``; ``exists`` if there was a job with its id; ``deduplicated`` if another
+            job stands for it.
     """
 
     id: str
@@ -148,22 +149,27 @@ def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> li
 
     Raises:
         NotFoundError, RefusedError: the only job was not added; see ``refusal``.
-        PartialError: some of many were not.
+        PartialError: some of several jobs were not added.
     """
-    return [answer[0] if isinstance(answer, list) else answer for answer in _checked(jobs, answers)]
+    return [
+        answer[0] if isinstance(answer, list) else answer
+        for answer in _require_added(jobs, answers)
+    ]
 
 
-def added_job(job: NewJob, answers: Sequence[Sequence[Answer]]) -> Added:
+def added_job(job: NewJob, answers: Sequence[Sequence[Answer]]) -> AddOutcome:
     """What became of a single job, from the answers to its ``add_calls``.
 
     Raises:
         NotFoundError, RefusedError: it was not added; see ``refusal``.
     """
-    (answer,) = _checked([job], answers)
-    return Added(*answer) if isinstance(answer, list) else Added(answer, "added")
+    (answer,) = _require_added([job], answers)
+    return AddOutcome(*answer) if isinstance(answer, list) else AddOutcome(answer, "added")
 
 
-def _checked(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> list[str | list[str]]:
+def _require_added(
+    jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]
+) -> list[str | list[str]]:
     flat = [answer for chunk in answers for answer in chunk]
     failures = [
         refusal(code, job) for job, code in zip(jobs, flat, strict=True) if isinstance(code, int)
@@ -172,14 +178,14 @@ def _checked(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> lis
         raise failures[0]
     if failures:
         raise PartialError(
-            f"{len(failures)} of {len(jobs)} jobs were not added",
+            f"{len(failures):,} of {len(jobs):,} jobs were not added",
             why="\n".join(f"{error.what}: {error.why}" for error in failures[:10]),
         )
     return [answer for answer in flat if not isinstance(answer, int)]
 
 
 def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
-    """Why the scripts did not add a job."""
+    """Why a script did not add a job, from its code."""
     parent = f"{job.parent.id} in {job.parent.queue}" if job.parent else "none"
     if code == _NO_PARENT:
         return NotFoundError(f"job {job.name!r} was not added", why=f"no parent job {parent}")
@@ -191,7 +197,11 @@ def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
 
 @dataclass(frozen=True, slots=True)
 class FlowNode:
-    """A job of a flow with the id that it will have; ``children`` are positions in the flow."""
+    """A job of a flow with the id that it will have.
+
+    Args:
+        children: their positions in the list of nodes.
+    """
 
     id: str
     job: FlowJob
@@ -199,11 +209,10 @@ class FlowNode:
 
 
 def flow_nodes(root: FlowJob) -> list[FlowNode]:
-    """The nodes of a tree, a parent before its children, level by level, as BullMQ adds them.
+    """The jobs of a flow level by level, parents before their children, as BullMQ adds them.
 
     Raises:
-        UsageError: a node below the root names a parent itself, or one with children has a
-            deduplication.
+        UsageError: a job below the root names a parent, or a job with children is deduplicated.
     """
     jobs, nodes = [root], []
     for job in jobs:
@@ -223,7 +232,7 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
     """The call that adds the nodes of ``flow_nodes``.
 
     Raises:
-        UsageError: one of them is wrong.
+        UsageError: a job is wrong.
     """
     keys: list[str] = []
     args: list[Arg] = [now_ms]
@@ -235,13 +244,13 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
             node.id, encode_name(job.name), encode_data(job.data), found.opts, found.timestamp,
             found.delay, found.priority, found.lifo, "1" if job.children else "", found.rest,
         )  # fmt: skip
-    # All queues of a flow lie in one slot: those of the first stand for all of them.
+    # All queues of a flow lie in one cluster slot, so the first one's key stands for all of them.
     guard = QueueKeys(prefix, nodes[0].job.queue).whole
     return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))
 
 
 def added_flow(nodes: Sequence[FlowNode], answers: Sequence[str | int]) -> AddedJob:
-    """The tree with its ids, from the answers to ``flow_call``.
+    """The flow with its ids, from the answers to ``flow_call``.
 
     Raises:
         NotFoundError, RefusedError: the root was not added.
