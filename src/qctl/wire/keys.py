@@ -67,7 +67,11 @@ class QueueKeys:
         return f"qctl:paused:{self.prefix}:{self.name}"
 
 
-def job_of(key: str, prefix: str) -> tuple[QueueKeys, str] | None:
+# A job: its queue and its id.
+JobRef = tuple[QueueKeys, str]
+
+
+def job_of(key: str, prefix: str) -> JobRef | None:
     """The queue and id in the full key of a job; None when it lies under another prefix.
 
     A queue's name has no colon, an id may have.

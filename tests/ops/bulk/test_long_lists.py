@@ -14,7 +14,6 @@ from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.report import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where
-from qctl.wire.read.lists import positions
 from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import remove_jobs
 from tests.labs.build import Q, put, row
@@ -122,13 +121,3 @@ def test_a_dry_run_reports_the_same(client: Client) -> None:
     dry, done = (carried_out(client, "deep", "nowhere", "never", dry_run=d) for d in (True, False))
     assert dry.sample == done.sample == ("deep", "nowhere")
     assert dry.skipped == done.skipped
-
-
-def test_a_position_is_found_although_others_delete_before_it(store: Client) -> None:
-    store.call("RPUSH", Q("wait"), *(f"x{n}" for n in range(12_000)))
-    wanted = {f"x{n}" for n in (5_000, 5_001, 9_990, 10_005)}
-    found: set[str] = set()
-    for some in positions(store, Q("wait"), wanted):
-        found |= some.keys()
-        store.call("LTRIM", Q("wait"), 40, -1)
-    assert found == wanted

@@ -18,7 +18,7 @@ from qctl.connection.connect import connect
 from qctl.ops.doctor import jobs
 from qctl.wire.checks import integrity, keyspace
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read import heartbeats, listed_ids
+from qctl.wire.read import heartbeats, lists
 from qctl.wire.read.clients import client_name
 from tests.labs.build import Q, put
 from tests.labs.doctor import diagnose, found, of, result
@@ -204,8 +204,8 @@ def test_the_walk_is_bounded_and_says_how_far_it_went(
 
 
 def test_a_long_wait_list_is_read_in_part(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listed_ids, "_WINDOW", 20)
-    monkeypatch.setattr(listed_ids, "_OVERLAP", 5)
+    monkeypatch.setattr(lists, "_WINDOW", 20)
+    monkeypatch.setattr(lists, "_OVERLAP", 5)
     monkeypatch.setattr(keyspace, "MOST_WAITING", 40)
     for number in range(100):
         put(store, str(number))

@@ -8,7 +8,7 @@ import pytest
 
 from qctl.ops.impact.recovery import SLACK_S, Recovery, recovery_of
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.stalled_clock import StalledClock
+from qctl.wire.read.stalled_check import StalledClock
 from tests.labs.build import Q
 
 NOW = 1_700_000_000_000

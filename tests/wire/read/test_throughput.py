@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from qctl.connection.address import Client
-from qctl.wire.read.stalled_clock import read_clocks
+from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import Throughput, read_throughput
 from tests.labs.build import Q
 

@@ -21,12 +21,11 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
 from qctl.wire.checks.integrity import all_bare_ids, sample_bare_ids
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobRef, QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import is_listed
-from qctl.wire.read.listed_ids import JobId
-from qctl.wire.read.lists import known_schedulers
+from qctl.wire.read.stalled_check import existing_schedulers
 from qctl.wire.read.versions import of_other_libraries
 
 # Keys of the database that are passed without --full, and jobs whose place is then looked for.
@@ -301,8 +300,8 @@ class _Walked:
     passed: int = 0
     jobs: int = 0
     left: int = 0
-    loose: list[JobId] = field(default_factory=list)
-    dedups: list[JobId] = field(default_factory=list)
+    loose: list[JobRef] = field(default_factory=list)
+    dedups: list[JobRef] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
@@ -360,7 +359,7 @@ def _of_schedulers(
     exam: Examination, keys: QueueKeys, ids: Iterable[str | None]
 ) -> frozenset[str | None]:
     wanted = sorted({scheduler for scheduler in ids if scheduler})
-    return frozenset(known_schedulers(exam.client, keys, wanted)) if wanted else frozenset()
+    return frozenset(existing_schedulers(exam.client, keys, wanted)) if wanted else frozenset()
 
 
 def _examples(what: str, ids: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from qctl.plurals import counted
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
-from qctl.wire.read.lists import locate
+from qctl.wire.read.locate import locate
 from qctl.wire.read.versions import of_other_libraries
 
 # A job may move from one list to the next between two reads; in no list this often, it is gone.

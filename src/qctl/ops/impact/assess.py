@@ -43,7 +43,7 @@ from qctl.wire.drain_record import Resumer
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.server import read_servers
-from qctl.wire.read.stalled_clock import read_clocks
+from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
 

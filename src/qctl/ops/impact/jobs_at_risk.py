@@ -20,9 +20,10 @@ from qctl.manage.protocol import ManagedProcess
 from qctl.ops.jobs.estimate import Durations, quantile, remaining_runs_s
 from qctl.ops.processes.targets import Connections
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read import heartbeats, lists
+from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.heartbeats import Heartbeat
+from qctl.wire.read.stalled_check import existing_schedulers
 
 # From the start of a process until its worker starts; a system's clock is set by seconds at times.
 _LONGEST_START_S, _CLOCK_S = 60.0, 2.0
@@ -254,7 +255,7 @@ def _jobs_of_schedulers(
     live: set[tuple[QueueKeys, str]] = set()
     for keys in sorted({job.keys for job in jobs if job.scheduler}):
         own = [job for job in jobs if job.keys == keys and job.scheduler]
-        known = lists.known_schedulers(client, keys, sorted({str(job.scheduler) for job in own}))
+        known = existing_schedulers(client, keys, sorted({str(job.scheduler) for job in own}))
         live.update(job.key for job in own if job.scheduler in known)
     return frozenset(live)
 

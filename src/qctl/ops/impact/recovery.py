@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.stalled_clock import StalledClock
+from qctl.wire.read.stalled_check import StalledClock
 
 # BullMQ's default lockDuration.
 LOCK_MS = 30_000

@@ -19,7 +19,7 @@ from qctl.wire import scripts
 from qctl.wire.encoding import duration_ms, parse_backoff
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup, Keep
-from qctl.wire.read import lists
+from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
@@ -95,7 +95,7 @@ def add_job(
         due_at = None
     state: str | None = "delayed" if delay_ms else "prioritized" if job.priority else "waiting"
     if outcome != "added" and job_id is not None:
-        there = lists.locate(client, keys, job_id)
+        there = locate(client, keys, job_id)
         state = there.state
         due_at = utc_datetime(there.due_ms)
     return AddReport(

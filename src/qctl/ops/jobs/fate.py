@@ -21,9 +21,8 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK, locks_end
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read import lists
 from qctl.wire.read.clients import WorkerClient, is_listed
-from qctl.wire.read.stalled_clock import StalledClock, read_clocks
+from qctl.wire.read.stalled_check import StalledClock, existing_schedulers, read_clocks
 
 
 def fate(
@@ -174,7 +173,7 @@ def detail_with_fate(
 
 def _of_scheduler(client: Client, keys: QueueKeys, jobs: Sequence[Job]) -> frozenset[str]:
     ids = sorted({job.scheduler for job in jobs if job.scheduler})
-    return lists.known_schedulers(client, keys, ids)
+    return existing_schedulers(client, keys, ids)
 
 
 def _serving(

@@ -21,6 +21,7 @@ from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read import heartbeats, lists
 from qctl.wire.read.lists import Entry
+from qctl.wire.read.locate import find_in_state, locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.states import FINISHED, STATES, due_ms
 
@@ -80,7 +81,7 @@ def stream_jobs(
     if state == "stalled":
         chunks = _chunks([Entry(job_id) for job_id in lists.stalled_ids(client, keys)], size)
     elif wanted and wanted.ids and state != "active":
-        chunks = _chunks(lists.find(client, keys, state, wanted.ids), size)
+        chunks = _chunks(find_in_state(client, keys, state, wanted.ids), size)
     else:
         chunks = lists.windows(client, keys, state, size)
     if wanted and wanted.since_ms is not None and state in FINISHED:
@@ -197,10 +198,10 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
     Raises:
         NotFoundError: there is no such job, or only its id is left in a list.
     """
-    where = lists.locate(client, keys, job_id)
+    where = locate(client, keys, job_id)
     if where.state is None and where.fields:
         # It moved from one list to another between the two round trips.
-        where = lists.locate(client, keys, job_id)
+        where = locate(client, keys, job_id)
     if not where.fields:
         raise not_found(keys, job_id, where.state)
     state = where.state or "unknown"

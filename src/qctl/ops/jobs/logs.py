@@ -11,7 +11,8 @@ from qctl.connection.address import Client
 from qctl.errors import QctlError, is_outage
 from qctl.ops.jobs.listing import not_found
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read import lists
+from qctl.wire.read.ending import has_ended
+from qctl.wire.read.locate import locate
 
 # How much of a log's end is remembered, to go on after BullMQ has cut off its beginning.
 _MEMORY = 1000
@@ -41,7 +42,7 @@ def read_logs(
     Raises:
         NotFoundError: there is no such job.
     """
-    where = lists.locate(client, keys, job_id)
+    where = locate(client, keys, job_id)
     if not where.fields and not where.log_rows:
         raise not_found(keys, job_id, where.state)
     if start < 0:
@@ -85,7 +86,7 @@ def follow_logs(
     while True:
         try:
             # Asked before the last look, so that no row written before the end is missed.
-            ended = lists.has_ended(client, keys, job_id)
+            ended = has_ended(client, keys, job_id)
             # The last row seen is read again, to notice when rows before it have gone.
             rows = _rows(client, log, position - bool(tail))
             is_cut = bool(tail) and rows[:1] != [tail[-1]]

@@ -14,7 +14,7 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.schedules.listing import ALIVE, Schedule, find_schedule
 from qctl.wire import scripts
-from qctl.wire.read import lists
+from qctl.wire.read.locate import locate
 from qctl.wire.replies import read_json
 from qctl.wire.schedulers import scheduling
 
@@ -75,7 +75,7 @@ def remove_schedule(
     state = schedule.pending_state
     if removed and state == "delayed":
         # A worker may have taken it between the look and the removal.
-        state = lists.locate(client, keys, schedule.pending_id).state
+        state = locate(client, keys, schedule.pending_id).state
     return Removal(
         schedule=schedule,
         removed=removed,

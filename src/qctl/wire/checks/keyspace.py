@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobRef, QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
-from qctl.wire.read.listed_ids import JobId, read_listed
+from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
@@ -40,8 +40,8 @@ class KeyBatch:
     """
 
     passed: int
-    jobs: tuple[JobId, ...]
-    dedups: tuple[JobId, ...]
+    jobs: tuple[JobRef, ...]
+    dedups: tuple[JobRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,13 @@ def walk(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Itera
             left = None if left is None else left - SCAN_COUNT
 
 
-def in_no_set(client: Client, jobs: Sequence[JobId]) -> tuple[list[JobId], int]:
+def in_no_set(client: Client, jobs: Sequence[JobRef]) -> tuple[list[JobRef], int]:
     """Those of some keys that are jobs and in no sorted set; and how many are jobs at all."""
     states, job_count = _outside_sets(client, jobs)
     return list(states), job_count
 
 
-def find_strays(client: Client, jobs: Sequence[JobId], *, most_waiting: int | None) -> Strays:
+def find_strays(client: Client, jobs: Sequence[JobRef], *, most_waiting: int | None) -> Strays:
     """Those of some jobs that are in no state.
 
     Each is looked for twice, and left out when its hash has changed in between: a job on its way
@@ -136,17 +136,17 @@ _State = tuple[str | None, ...]
 
 
 def _unlisted(
-    client: Client, jobs: Sequence[JobId], most_waiting: int | None
-) -> tuple[dict[JobId, _State], int]:
+    client: Client, jobs: Sequence[JobRef], most_waiting: int | None
+) -> tuple[dict[JobRef, _State], int]:
     """What the hashes say of the jobs that stand nowhere, and of how many that cannot be told."""
     states, _ = _outside_sets(client, jobs)
-    listed = read_listed(client, sorted({keys for keys, _ in states}), most_waiting)
+    listed = read_lists(client, sorted({keys for keys, _ in states}), most_waiting)
     missing = {job: state for job, state in states.items() if job[1] not in listed[job[0]].ids}
-    sure = {job: state for job, state in missing.items() if listed[job[0]].complete}
+    sure = {job: state for job, state in missing.items() if listed[job[0]].is_complete}
     return sure, len(missing) - len(sure)
 
 
-def _outside_sets(client: Client, jobs: Sequence[JobId]) -> tuple[dict[JobId, _State], int]:
+def _outside_sets(client: Client, jobs: Sequence[JobRef]) -> tuple[dict[JobRef, _State], int]:
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads) if reads else []
     states = {
@@ -155,23 +155,17 @@ def _outside_sets(client: Client, jobs: Sequence[JobId]) -> tuple[dict[JobId, _S
         # A scheduler's record is a hash too, and has neither.
         if (row := value_or(reply, [None] * len(_FIELDS)))[0] is not None or row[1] is not None
     }
-    job_count = len(states)
-    # Two by two: most jobs of a large queue are in one of the first.
-    for names in (SORTED_SETS[:2], SORTED_SETS[2:]):
-        commands = [("ZSCORE", keys(name), i) for keys, i in states for name in names]
-        replies = iter(client.pipeline(commands) if commands else ())
-        scores = {job: [value_or(next(replies), None) for _ in names] for job in states}
-        states = {job: s for job, s in states.items() if scores[job] == [None] * len(names)}
-    return states, job_count
+    outside = in_no_sorted_set(client, list(states))
+    return {job: states[job] for job in outside}, len(states)
 
 
-def stale_dedups(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
+def stale_dedups(client: Client, dedups: Sequence[JobRef]) -> list[StaleDedup]:
     """Deduplication keys whose job is gone; looked at twice, since both go when a job ends."""
     found = _stale(client, dedups)
     return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
 
 
-def _stale(client: Client, dedups: Sequence[JobId]) -> list[StaleDedup]:
+def _stale(client: Client, dedups: Sequence[JobRef]) -> list[StaleDedup]:
     names = [keys(f"de:{dedup_id}") for keys, dedup_id in dedups]
     commands = [(verb, name) for name in names for verb in ("GET", "PTTL")]
     replies = client.pipeline(commands) if commands else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import QueueKeys, job_of
+from qctl.wire.keys import JobRef, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 
@@ -32,7 +32,7 @@ class StuckParent:
     keys: QueueKeys
     id: str
     reason: Reason
-    child: tuple[QueueKeys, str] | None
+    child: JobRef | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def stuck_parents(
     return StuckParents(tuple(sorted(found)), looked_at, sum(parents.values()))
 
 
-def _look(client: Client, ids: Iterable[tuple[QueueKeys, str]]) -> list[StuckParent]:
+def _look(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:
     parents = list(ids)
     reads: list[tuple[Arg, ...]] = []
     for keys, parent in parents:
@@ -107,9 +107,7 @@ def _look(client: Client, ids: Iterable[tuple[QueueKeys, str]]) -> list[StuckPar
     return found
 
 
-def _still_waiting(
-    client: Client, parents: Sequence[StuckParent]
-) -> frozenset[tuple[QueueKeys, str]]:
+def _still_waiting(client: Client, parents: Sequence[StuckParent]) -> frozenset[JobRef]:
     commands = [("ZSCORE", parent.keys("waiting-children"), parent.id) for parent in parents]
     scores = client.pipeline(commands) if commands else []
     return frozenset(

@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobRef, QueueKeys
 from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import is_marker
 
@@ -37,7 +37,7 @@ class ActiveJob:
     lock_ttl_ms: int | None
 
     @property
-    def key(self) -> tuple[QueueKeys, str]:
+    def key(self) -> JobRef:
         return self.keys, self.id
 
     @property

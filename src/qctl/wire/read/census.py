@@ -8,11 +8,9 @@ from itertools import chain, islice
 
 from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.keys import QueueKeys
-from qctl.wire.read.listed_ids import JobId, ids_in_lists
-from qctl.wire.read.lists import windows
+from qctl.wire.keys import JobRef, QueueKeys
+from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import to_dict, value_or
-from qctl.wire.states import SORTED_SETS
 
 # In the order in which jobs move on: one that moves while they are read is seen where it goes.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
@@ -94,7 +92,7 @@ def read_ids(client: Client, keys: QueueKeys, counts: dict[str, int], most: int)
     return found
 
 
-def in_no_state(client: Client, jobs: Iterable[JobId]) -> dict[JobId, str]:
+def in_no_state(client: Client, jobs: Iterable[JobRef]) -> dict[JobRef, str]:
     """Those of some jobs that are in no list and no sorted set, and what is left of each.
 
     A job that moves meanwhile may be among them: look again.
@@ -106,32 +104,18 @@ def in_no_state(client: Client, jobs: Iterable[JobId]) -> dict[JobId, str]:
     wanted: dict[QueueKeys, set[str]] = {}
     for keys, job_id in jobs:
         wanted.setdefault(keys, set()).add(job_id)
-    listed = ids_in_lists(client, wanted)
-    left = [(keys, job_id) for keys, ids in wanted.items() for job_id in sorted(ids - listed[keys])]
-    found: dict[JobId, str] = {}
+    listed = read_lists(client, list(wanted), only=wanted)
+    left = [
+        (keys, job_id) for keys, ids in wanted.items() for job_id in sorted(ids - listed[keys].ids)
+    ]
+    found: dict[JobRef, str] = {}
     for start in range(0, len(left), _BATCH):
-        found |= _in_no_set(client, left[start : start + _BATCH])
-    return found
-
-
-def _in_no_set(client: Client, jobs: list[JobId]) -> dict[JobId, str]:
-    scores: list[tuple[Arg, ...]] = [
-        ("ZSCORE", keys(name), job_id) for keys, job_id in jobs for name in SORTED_SETS
-    ]
-    replies = iter(client.pipeline(scores))
-    nowhere = [
-        job
-        for job in jobs
-        if [value_or(next(replies), None) for _ in SORTED_SETS].count(None) == len(SORTED_SETS)
-    ]
-    reads: list[tuple[Arg, ...]] = [
-        command
-        for keys, job_id in nowhere
-        for command in (("HLEN", keys(job_id)), ("HGET", keys(job_id), "finishedOn"))
-    ]
-    rows = iter(client.pipeline(reads) if reads else ())
-    found = {}
-    for job in nowhere:
-        size, finished = value_or(next(rows), 0), value_or(next(rows), None)
-        found[job] = DELETED if not size else ENDED if finished is not None else STRAY
+        nowhere = in_no_sorted_set(client, left[start : start + _BATCH])
+        reads: list[tuple[Arg, ...]] = []
+        for keys, job_id in nowhere:
+            reads += [("HLEN", keys(job_id)), ("HGET", keys(job_id), "finishedOn")]
+        rows = iter(client.pipeline(reads) if reads else ())
+        for job in nowhere:
+            size, finished = value_or(next(rows), 0), value_or(next(rows), None)
+            found[job] = DELETED if not size else ENDED if finished is not None else STRAY
     return found

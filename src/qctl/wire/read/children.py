@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.keys import QueueKeys, job_of
+from qctl.wire.keys import JobRef, QueueKeys, job_of
 from qctl.wire.replies import checked, read_json, value_or
 
 # Where a parent keeps its children: those that have not ended, and those that have.
@@ -36,7 +36,7 @@ class Child:
     """
 
     key: str
-    job: tuple[QueueKeys, str] | None
+    job: JobRef | None
     is_own: bool
     has_children: bool
     is_locked: bool

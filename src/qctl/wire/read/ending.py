@@ -91,3 +91,18 @@ def _told_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
         # It is known that it ended; an event further back may say with what.
         removed = removed or told
     return removed or Ending(state="missing")
+
+
+def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
+    """Whether the job is finished for good, or gone."""
+    completed, failed, exists = map(
+        checked,
+        client.pipeline(
+            [
+                ("ZSCORE", keys("completed"), job_id),
+                ("ZSCORE", keys("failed"), job_id),
+                ("EXISTS", keys(job_id)),
+            ]
+        ),
+    )
+    return completed is not None or failed is not None or not exists

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.lists import windows
 from qctl.wire.replies import checked, to_dict, to_int, value_or
 
 _WINDOW = 500
@@ -28,18 +29,14 @@ def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
     Reads the whole ``failed`` set in windows of 500, with bounded memory; a job that fails
     meanwhile may be seen twice or, if others are removed, missed.
     """
-    start = 0
     seen: set[str] = set()
-    while True:
-        ids = client.call("ZREVRANGE", keys("failed"), start, start + _WINDOW - 1)
-        if not ids:
-            return
-        reasons = client.pipeline([("HGET", keys(job_id), "failedReason") for job_id in ids])
-        for job_id, told in zip(ids, reasons, strict=True):
-            if checked(told) == reason and job_id not in seen:
-                seen.add(job_id)
-                yield job_id
-        start += _WINDOW
+    for window in windows(client, keys, "failed", _WINDOW):
+        reads = [("HGET", keys(entry.id), "failedReason") for entry in window]
+        reasons = client.pipeline(reads) if reads else []
+        for entry, its_reason in zip(window, reasons, strict=True):
+            if checked(its_reason) == reason and entry.id not in seen:
+                seen.add(entry.id)
+                yield entry.id
 
 
 def failed_since(client: Client, since_ms: Mapping[QueueKeys, int], most: int) -> list[FailedJob]:

@@ -1,30 +1,27 @@
-"""Where a job stands: ids by state in windows, and the state of one job (wire format 4)."""
+"""Which ids are in a state or in the lists of queues, read in windows (wire format 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
-from qctl.connection.address import Arg, Client
-from qctl.errors import ReplyError
-from qctl.wire.keys import QueueKeys
+from qctl.connection.address import Client
+from qctl.wire.keys import JobRef, QueueKeys
 from qctl.wire.replies import checked, to_dict, value_or
-from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, due_ms, is_marker
+from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
 # Next to run first: a resume moves ``paused`` to where ``wait`` is taken from (5.20).
-_LISTS_OF = {"active": ("active",), "waiting": ("paused", "wait")}
-# Entries of a list that one command looks through, and that one command sends: each takes Redis
-# half a millisecond.
-SEARCHED = 15_000
-_SENT = 2_500
-# Of those sent, read again with the next ones: others may delete so many before them meanwhile.
-_OVERLAP = 100
+_LISTS_OF_STATE = {"active": ("active",), "waiting": ("paused", "wait")}
+# Ids of one window of several queues' lists, and how many of them are read again with the next
+# window: others may take so many from the end where reading began.
+_WINDOW = 2500
+_OVERLAP = 250
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An id in a state's list; ``score`` is None where the list has none."""
+    """An id in a state; ``score`` is None where a list holds it."""
 
     id: str
     score: float | None = None
@@ -34,16 +31,16 @@ def windows(client: Client, keys: QueueKeys, state: str, size: int) -> Iterator[
     """The jobs of a state, next to run or oldest first, finished ones newest first (4.4).
 
     A job that moves while this reads may come twice or not at all. Markers of old versions are
-    left out, so that a window may be short or empty before the end.
+    left out, so a window may be short or empty before the end.
 
     Args:
         state: ``waiting``, ``active`` or the name of a sorted set.
         size: ids per window, and per round trip.
     """
-    for suffix in _LISTS_OF.get(state, ()):
-        yield from _list_windows(client, keys(suffix), size)
-    if state not in _LISTS_OF:
-        yield from _zset_windows(client, keys(state), size, newest_first=state in FINISHED)
+    if state not in _LISTS_OF_STATE:
+        yield from _set_windows(client, keys(state), size, newest_first=state in FINISHED)
+    for name in _LISTS_OF_STATE.get(state, ()):
+        yield from _list_windows(client, keys(name), size)
 
 
 def _list_windows(client: Client, key: str, size: int) -> Iterator[list[Entry]]:
@@ -56,7 +53,7 @@ def _list_windows(client: Client, key: str, size: int) -> Iterator[list[Entry]]:
             return
 
 
-def _zset_windows(
+def _set_windows(
     client: Client, key: str, size: int, *, newest_first: bool
 ) -> Iterator[list[Entry]]:
     command = "ZREVRANGE" if newest_first else "ZRANGE"
@@ -69,192 +66,79 @@ def _zset_windows(
             return
 
 
-def find(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
-    """Those of the ids that stand in a state; in the order of ``windows``, in lists in their own.
-
-    Args:
-        state: ``waiting`` or the name of a sorted set.
-    """
-    names = sorted(ids)
-    if state in _LISTS_OF:
-        return [Entry(job_id) for job_id in names if _in_lists(client, keys, job_id) == state]
-    scores = client.pipeline([("ZSCORE", keys(state), job_id) for job_id in names])
-    found = [
-        Entry(job_id, float(score))
-        for job_id, score in zip(names, map(checked, scores), strict=True)
-        if score is not None
-    ]
-    return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in FINISHED)
-
-
 def active_ids(client: Client, keys: QueueKeys) -> list[str]:
-    """Ids in ``active``, those fetched first first."""
+    """Ids in ``active``, those fetched first at the front."""
     ids = client.call("LRANGE", keys("active"), 0, -1)
     return [job_id for job_id in reversed(ids) if not is_marker(job_id)]
 
 
 def stalled_ids(client: Client, keys: QueueKeys) -> list[str]:
-    """Ids in ``active`` that have no lock, those fetched first first."""
+    """Ids in ``active`` that have no lock, those fetched first at the front."""
     active = active_ids(client, keys)
     if not active:
         return []
-    # The list once more behind the locks: a job that finished between the two has no lock either,
-    # but has left the list; it is fine.
+    # A job that finishes after the first reading of the list has no lock either, but is not
+    # stalled: so the list is read again, behind the locks.
     locks = [("EXISTS", keys.lock(job_id)) for job_id in active]
-    *found, still_there = client.pipeline([*locks, ("LRANGE", keys("active"), 0, -1)])
-    there = frozenset(checked(still_there))
+    *found, still_active = client.pipeline([*locks, ("LRANGE", keys("active"), 0, -1)])
+    still = frozenset(checked(still_active))
     return [
         job_id
         for job_id, lock in zip(active, found, strict=True)
-        if not checked(lock) and job_id in there
+        if not checked(lock) and job_id in still
     ]
 
 
-def known_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
-    """Those of the scheduler ids that still exist, as the stalled check decides it (5.13)."""
-    commands: list[tuple[Arg, ...]] = []
-    for scheduler in ids:
-        commands += [("EXISTS", keys.scheduler(scheduler)), ("ZSCORE", keys("repeat"), scheduler)]
-    replies = client.pipeline(commands) if commands else []
-    return frozenset(
-        scheduler
-        for index, scheduler in enumerate(ids)
-        if checked(replies[2 * index]) or checked(replies[2 * index + 1]) is not None
-    )
+@dataclass(slots=True)
+class ListedIds:
+    """Ids in the lists of a queue, and whether these are all."""
+
+    ids: set[str]
+    is_complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """All that Redis has about one id.
-
-    Args:
-        state: as BullMQ decides it (4.1), or None when the id stands in no list.
-        due_ms: when a delayed job is due, epoch milliseconds.
-        fields: of the job hash; empty when it is gone.
-        children: unfinished, processed, ignored and failed children, in this order.
-        log_rows: rows in the job's log.
-    """
-
-    state: str | None
-    due_ms: int | None
-    fields: Mapping[str, str]
-    lock_token: str | None
-    lock_ttl_ms: int | None
-    children: tuple[int, int, int, int]
-    log_rows: int
-
-
-def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
-    """Read one job and find where it stands, in at most two round trips."""
-    lock = keys.lock(job_id)
-    replies = client.pipeline(
-        [
-            *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
-            ("HGETALL", keys(job_id)),
-            ("GET", lock),
-            ("PTTL", lock),
-            ("SCARD", keys(f"{job_id}:dependencies")),
-            ("HLEN", keys(f"{job_id}:processed")),
-            ("HLEN", keys(f"{job_id}:failed")),
-            ("ZCARD", keys(f"{job_id}:unsuccessful")),
-            ("LLEN", keys.logs(job_id)),
-        ]
-    )
-    scores = dict(zip(SORTED_SETS, map(checked, replies), strict=False))
-    flat, token, ttl, *sizes = replies[len(SORTED_SETS) :]
-    state = next((name for name in SORTED_SETS[:4] if scores[name] is not None), None)
-    if state is None:
-        # Only now: looking through a long list costs Redis time.
-        state = _in_lists(client, keys, job_id)
-    if state is None and scores["waiting-children"] is not None:
-        state = "waiting-children"
-    due = scores["delayed"] if state == "delayed" else None
-    token = value_or(token, "")
-    *children, log_rows = (_size(size) for size in sizes)
-    return Whereabouts(
-        state=state,
-        due_ms=due_ms(float(due)) if due is not None else None,
-        fields=_fields(flat, state),
-        lock_token=token,
-        lock_ttl_ms=ttl if token is not None and checked(ttl) >= 0 else None,
-        children=(children[0], children[1], children[2], children[3]),
-        log_rows=log_rows,
-    )
-
-
-def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
-    """Whether the job is finished for good, or gone."""
-    completed, failed, exists = map(
-        checked,
-        client.pipeline(
-            [
-                ("ZSCORE", keys("completed"), job_id),
-                ("ZSCORE", keys("failed"), job_id),
-                ("EXISTS", keys(job_id)),
-            ]
-        ),
-    )
-    return completed is not None or failed is not None or not exists
-
-
-def _fields(flat: Any, state: str | None) -> dict[str, str]:
-    # The key of an "id" such as ``wait`` is a list, and ``meta`` a hash that is no job.
-    if isinstance(flat, ReplyError):
-        if flat.code == "WRONGTYPE":
-            return {}
-        raise flat
-    fields = to_dict(flat)
-    # An id in a list is what a worker would take, however little its hash has.
-    return fields if state is not None or "timestamp" in fields else {}
-
-
-def _size(reply: Any) -> int:
-    return 0 if isinstance(reply, ReplyError) else int(reply)
-
-
-def _in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
-    """The state of the list that has the id; looks through both ends before the middle."""
-    commands: list[tuple[Arg, ...]] = []
-    for key in map(keys, LISTS):
-        commands += [
-            ("LLEN", key),
-            ("LPOS", key, job_id, "MAXLEN", SEARCHED),
-            ("LPOS", key, job_id, "RANK", -1, "MAXLEN", SEARCHED),
-        ]
-    replies = client.pipeline(commands)
-    for index, (name, state) in enumerate(LISTS.items()):
-        length, head, tail = replies[3 * index : 3 * index + 3]
-        # Redis before 6.0.6 has no LPOS.
-        is_old = isinstance(head, ReplyError) and "unknown command" in head.raw.lower()
-        seen = 0 if is_old else SEARCHED
-        if not is_old and (checked(head) is not None or checked(tail) is not None):
-            return state
-        if (is_old or checked(length) > 2 * seen) and any(
-            positions(client, keys(name), [job_id], seen)
-        ):
-            return state
-    return None
-
-
-def positions(
-    client: Client, key: str, ids: Iterable[str], start: int = 0
-) -> Iterator[dict[str, int]]:
-    """Where in a list some entries are, from the head; a round trip an item, which may be empty.
-
-    Adds at the head meanwhile move entries away from it: then one may be further in by now, and
-    one may be seen twice, but none is missed.
+def read_lists(
+    client: Client,
+    queues: Sequence[QueueKeys],
+    max_ids: int | None = None,
+    only: Mapping[QueueKeys, AbstractSet[str]] | None = None,
+) -> dict[QueueKeys, ListedIds]:
+    """The ids in the lists of queues, from the ends where workers take jobs.
 
     Args:
-        start: how far in to begin.
+        max_ids: stop after about this many ids of all queues together; None for no limit.
+        only: keep only these ids, and read no further than the last of them.
     """
-    wanted = set(ids)
-    while wanted:
-        window = client.call("LRANGE", key, start, start + _SENT - 1)
-        found = {}
-        if not wanted.isdisjoint(window):
-            found = {job_id: start + i for i, job_id in enumerate(window) if job_id in wanted}
-        yield found
-        wanted.difference_update(found)
-        if len(window) < _SENT:
-            return
-        start += _SENT - _OVERLAP
+    found = {keys: ListedIds(set()) for keys in queues}
+    share = None if max_ids is None else max(max_ids // max(len(queues), 1), _OVERLAP * 2)
+    window = _WINDOW if share is None else min(share, _WINDOW)
+    pending = [(keys, name) for keys in queues for name in LISTS]
+    start = 0
+    while pending:
+        commands = [("LRANGE", k(name), -(start + window), -(start + 1)) for k, name in pending]
+        unfinished = []
+        for place, reply in zip(pending, client.pipeline(commands), strict=True):
+            keys = place[0]
+            ids = value_or(reply, [])
+            found[keys].ids.update(ids if only is None else only[keys] & set(ids))
+            if len(ids) == window and (only is None or len(found[keys].ids) < len(only[keys])):
+                unfinished.append(place)
+        start += window - _OVERLAP
+        if share is not None and start >= share:
+            for keys, _ in unfinished:
+                found[keys].is_complete = False
+            break
+        pending = unfinished
+    return found
+
+
+def in_no_sorted_set(client: Client, jobs: Sequence[JobRef]) -> list[JobRef]:
+    """Those of some jobs that are in no sorted set, in two round trips."""
+    left = list(jobs)
+    # Most jobs of a large queue are in ``completed`` or ``failed``.
+    for names in (SORTED_SETS[:2], SORTED_SETS[2:]):
+        commands = [("ZSCORE", keys(name), job_id) for keys, job_id in left for name in names]
+        scores = iter(client.pipeline(commands) if commands else ())
+        nowhere = [None] * len(names)
+        left = [job for job in left if [value_or(next(scores), None) for _ in names] == nowhere]
+    return left

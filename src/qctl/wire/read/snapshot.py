@@ -19,7 +19,7 @@ from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, UNKNOWN, Holder, parse_holder
-from qctl.wire.read.stalled_clock import StalledClock
+from qctl.wire.read.stalled_check import StalledClock
 from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import DELAY_FACTOR, is_marker
 

@@ -1,4 +1,4 @@
-"""The clock of the stalled check: when the next one may run, and which jobs the last one marked."""
+"""The stalled check: when the next may run, what the last marked, and whose jobs it never fails."""
 
 from __future__ import annotations
 
@@ -72,3 +72,19 @@ def read_clocks(
         marked = frozenset(job_id for job_id in job_ids if value_or(next(replies), 0))
         clocks.append(StalledClock(keys, to_int(last_check), max(int(ttl), 0), marked))
     return clocks
+
+
+def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> frozenset[str]:
+    """Those of the scheduler ids that still exist, as the stalled check decides it (5.13).
+
+    It never fails their jobs.
+    """
+    commands: list[tuple[Arg, ...]] = []
+    for scheduler in ids:
+        commands += [("EXISTS", keys.scheduler(scheduler)), ("ZSCORE", keys("repeat"), scheduler)]
+    replies = client.pipeline(commands) if commands else []
+    return frozenset(
+        scheduler
+        for scheduler, record, score in zip(ids, replies[::2], replies[1::2], strict=True)
+        if checked(record) or checked(score) is not None
+    )

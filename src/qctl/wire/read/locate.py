@@ -1,0 +1,130 @@
+"""Where one job stands, and all that Redis has about it (wire format 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qctl.connection.address import Client
+from qctl.errors import ReplyError
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.lists import Entry, windows
+from qctl.wire.replies import checked, to_dict, value_or
+from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, due_ms
+
+# Entries that are searched from each end of a list, in half a millisecond, before the whole list.
+_END = 15_000
+# Ids of a list in one reply, where Redis cannot search it.
+_WINDOW = 2500
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """All that Redis has about one id.
+
+    Args:
+        state: as BullMQ decides it (4.1), or None when the id is in no list and no sorted set.
+        due_ms: when a delayed job is due, epoch milliseconds.
+        fields: of the job hash; empty when it is gone.
+        children: unfinished, processed, ignored and failed children, in this order.
+        log_rows: rows in the job's log.
+    """
+
+    state: str | None
+    due_ms: int | None
+    fields: Mapping[str, str]
+    lock_token: str | None
+    lock_ttl_ms: int | None
+    children: tuple[int, int, int, int]
+    log_rows: int
+
+
+def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
+    """Read one job and find where it stands, in one to three round trips.
+
+    A job that moves from one list to another while they are searched may be found in neither.
+    """
+    lock = keys.lock(job_id)
+    replies = client.pipeline(
+        [
+            *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
+            ("HGETALL", keys(job_id)),
+            ("GET", lock),
+            ("PTTL", lock),
+            ("SCARD", keys(f"{job_id}:dependencies")),
+            ("HLEN", keys(f"{job_id}:processed")),
+            ("HLEN", keys(f"{job_id}:failed")),
+            ("ZCARD", keys(f"{job_id}:unsuccessful")),
+            ("LLEN", keys.logs(job_id)),
+        ]
+    )
+    scores = dict(zip(SORTED_SETS, map(checked, replies), strict=False))
+    flat, token, ttl, *sizes = replies[len(SORTED_SETS) :]
+    state = next((name for name in SORTED_SETS[:4] if scores[name] is not None), None)
+    if state is None:
+        # Only now: a search through a long list costs Redis time.
+        state = _state_in_lists(client, keys, job_id)
+    if state is None and scores["waiting-children"] is not None:
+        state = "waiting-children"
+    due = scores["delayed"] if state == "delayed" else None
+    token = value_or(token, "")
+    *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
+    return Whereabouts(
+        state=state,
+        due_ms=due_ms(float(due)) if due is not None else None,
+        fields=_job_fields(flat, state),
+        lock_token=token,
+        lock_ttl_ms=ttl if token is not None and checked(ttl) >= 0 else None,
+        children=(children[0], children[1], children[2], children[3]),
+        log_rows=log_rows,
+    )
+
+
+def find_in_state(client: Client, keys: QueueKeys, state: str, ids: Iterable[str]) -> list[Entry]:
+    """Those of the ids that are in a state: in the order of ``windows``, of a list in their own.
+
+    Args:
+        state: ``waiting`` or the name of a sorted set.
+    """
+    names = sorted(ids)
+    if state not in SORTED_SETS:
+        return [Entry(job_id) for job_id in names if _state_in_lists(client, keys, job_id) == state]
+    scores = client.pipeline([("ZSCORE", keys(state), job_id) for job_id in names])
+    found = [
+        Entry(job_id, float(score))
+        for job_id, score in zip(names, map(checked, scores), strict=True)
+        if score is not None
+    ]
+    return sorted(found, key=lambda entry: entry.score or 0.0, reverse=state in FINISHED)
+
+
+def _job_fields(flat: Any, state: str | None) -> dict[str, str]:
+    # The key of an id such as ``wait`` is a list, and that of ``meta`` a hash that is not a job.
+    fields = to_dict(value_or(flat, []))
+    # An id in a list is what a worker would take, however little its hash has.
+    return fields if state is not None or "timestamp" in fields else {}
+
+
+def _state_in_lists(client: Client, keys: QueueKeys, job_id: str) -> str | None:
+    """The state of the list that has the id; the ends of all lists are searched before the rest."""
+    ends = [(name, ("RANK", rank, "MAXLEN", _END)) for name in LISTS for rank in (1, -1)]
+    for searches in (ends, [(name, ()) for name in LISTS]):
+        replies = client.pipeline(
+            [("LPOS", keys(name), job_id, *options) for name, options in searches]
+        )
+        for (name, _), reply in zip(searches, replies, strict=True):
+            if isinstance(reply, ReplyError) and "unknown command" in reply.raw.lower():
+                return _state_without_lpos(client, keys, job_id)
+            if checked(reply) is not None:
+                return LISTS[name]
+    return None
+
+
+def _state_without_lpos(client: Client, keys: QueueKeys, job_id: str) -> str | None:
+    """The same for Redis before 6.0.6."""
+    for state in dict.fromkeys(LISTS.values()):
+        for window in windows(client, keys, state, _WINDOW):
+            if any(entry.id == job_id for entry in window):
+                return state
+    return None
