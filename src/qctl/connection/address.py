@@ -1,4 +1,4 @@
-"""Where a Redis is: URLs, and the commands that every client takes.
+"""Where a Redis is, from its URL, and what every client can do.
 
 =============================================  ==================================
 URL                                            server
@@ -8,12 +8,12 @@ URL                                            server
 ``unix:///path/to/redis.sock[?db=N]``          one server over a unix socket
 ``redis+sentinel://h1:p1,h2:p2/master[/db]``   the master that sentinels name
 ``redis+cluster://host:port``                  a cluster, from any of its nodes
-``embedded:``                                  a temporary one, for this client alone
-``embedded:PATH``                              one in a folder, started unless it runs
+``embedded:``                                  a server of qctl's own, for this client alone
+``embedded:PATH``                              the same, kept in a folder and shared
 =============================================  ==================================
 
-TLS takes ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` and ``ssl_cert_reqs=none`` as query
-parameters.
+Query parameters for TLS: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
+``ssl_cert_reqs=none``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qctl.errors import UsageError
 Arg = str | bytes | int
 
 DEFAULT_URL = "redis://localhost:6379/0"
-# What the URL of a server of our own begins with; see ``connection.embedded.server``.
+# The start of the URL of a server of qctl's own; see ``connection.embedded.server``.
 EMBEDDED = "embedded:"
 _DEFAULT_PORTS = {"sentinel": 26379}
 _SCHEMES = {
@@ -43,7 +43,7 @@ _SCHEMES = {
 
 
 class Client(Protocol):
-    """What qctl needs of Redis. Replies are as Redis sends them, text as ``str``."""
+    """What qctl needs of a Redis. Replies are as Redis sends them, text as ``str``."""
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
 
@@ -56,7 +56,7 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Redis is. ``str()`` of it is a URL without the password, ``url`` has it."""
+    """Where a Redis is. ``str()`` gives a URL without the password; ``url`` includes it."""
 
     mode: str = "standalone"
     host: str = "localhost"
@@ -85,26 +85,26 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """The address that a URL names.
+    """The address in a URL.
 
     Raises:
-        UsageError: the URL has an unknown scheme or a malformed part. The URL itself is not
-            repeated in the message, since it may hold a password.
+        UsageError: the URL has an unknown scheme or a malformed part. The message does not repeat
+            the URL, which may hold a password.
     """
     scheme, separator, _ = url.partition("://")
     mode = _SCHEMES.get(scheme)
     if not separator or mode is None:
         raise UsageError(
-            "the Redis URL is not one that qctl knows",
+            "the Redis URL has an unknown scheme",
             why=f"it must start with one of: {', '.join(f'{s}://' for s in _SCHEMES)}, {EMBEDDED}",
             hint=f"--redis {DEFAULT_URL}",
         )
     try:
         return replace(_parse(url, scheme, mode), url=url)
     except ValueError:
-        # Without its cause, whose text may hold a part of the password.
+        # Not chained: the cause's text may hold a part of the password.
         raise UsageError(
-            "the Redis URL cannot be understood",
+            "the Redis URL is malformed",
             why="a port or database in it is not a number in range, a bracket is missing, or a "
             "character in it needs %XX",
             hint=f"--redis {DEFAULT_URL}; special characters in a password need %XX",
@@ -114,7 +114,7 @@ def parse_url(url: str) -> Address:
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
     if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
-        # A password with a bare /, ? or #, which would be shown as the host and port.
+        # A password with an unescaped /, ? or #: the rest of it would be shown as host and port.
         raise ValueError("@ behind the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")

@@ -1,7 +1,8 @@
 """Redis Cluster: one plain connection to each master, commands sent where their key lives.
 
-Small on purpose. qctl uses few commands, each with its first key in a known place, and wants raw
-replies and per-command errors from pipelines; redis-py's cluster offers neither.
+Why not redis-py's cluster client: when a connection breaks, it sends the pipeline again, so a
+command may be applied twice (measured: one INCR ended at 2). Here a command is sent once. This can
+be small because qctl uses few commands, each with its first key in a known place.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from qctl.connection import slot_moves as moving
+from qctl.connection import slot_moves
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.socket_client import SocketClient, encode
 from qctl.errors import ReplyError, UnreachableError
 
 SLOTS = 16_384
-# How often streams of several nodes are looked at, where Redis itself could wait for one node only.
+# The interval of polling streams on several nodes; XREAD BLOCK waits on one node only.
 POLL_S = 0.02
 _Node = tuple[str, int]
 _KEYLESS = frozenset(
@@ -52,11 +53,11 @@ def _first_key(command: Sequence[Arg]) -> bytes | None:
 
 
 class ClusterClient:
-    """A cluster as one ``Client``. Finds its nodes on first use and again when they change.
+    """A cluster as one ``Client``. Finds its nodes on first use, and again when they change.
 
-    A command without a key goes to one of the masters; ask ``masters()`` to reach them all. A
-    command that failed with its connection is not sent again: it may have been done. One that was
-    refused because its slot moves is sent again, for ``moving.PATIENCE_S``.
+    A command without a key goes to one of the masters; use ``masters()`` to reach them all. A
+    command whose connection broke is not sent again, since it may have been applied. A command
+    refused because its slot moves is sent again, for up to ``slot_moves.PATIENCE_S``.
     """
 
     def __init__(self, address: Address) -> None:
@@ -77,13 +78,13 @@ class ClusterClient:
         """Many commands, in one round trip a node; errors are returned in their place."""
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
-        pauses = moving.pauses()
+        pauses = slot_moves.pauses()
         while True:
             for node, indices in self._by_node(commands, pending).items():
                 batch = [commands[index] for index in indices]
                 for index, reply in zip(indices, self._send(node, batch), strict=True):
                     replies[index] = self._follow_ask(commands[index], reply)
-            pending = [index for index in pending if moving.is_refusal(replies[index])]
+            pending = [index for index in pending if slot_moves.is_refusal(replies[index])]
             pause_s = next(pauses, None) if pending else None
             if pause_s is None:
                 return replies
@@ -93,8 +94,8 @@ class ClusterClient:
     def masters(self) -> Sequence[Client]:
         """A connection to each master that owns slots.
 
-        Those from which a slot is moving come first, so that a pass over all keys meets a key on
-        its old node or on its new one.
+        Nodes from which a slot is moving come first: a scan of all nodes in this order meets a
+        moving key on its old node or on its new one.
         """
         self._owners.clear()
         nodes = sorted(set(self._slot_owners().values()))
@@ -112,18 +113,18 @@ class ClusterClient:
         self._clients.clear()
         self._owners.clear()
 
-    # Where things are
+    # Slots and nodes
 
     def _by_node(
         self, commands: Sequence[Sequence[Arg]], indices: Sequence[int]
     ) -> dict[_Node, list[int]]:
         owners = self._slot_owners()
-        anyone = next(iter(owners.values()))
+        any_node = next(iter(owners.values()))
         groups: dict[_Node, list[int]] = {}
         for index in indices:
             key = _first_key(commands[index])
-            # A slot without an owner: any node answers that the cluster is down.
-            node = anyone if key is None else owners.get(key_slot(key), anyone)
+            # For a slot without an owner, any node answers that the cluster is down.
+            node = any_node if key is None else owners.get(key_slot(key), any_node)
             groups.setdefault(node, []).append(index)
         return groups
 
@@ -149,7 +150,7 @@ class ClusterClient:
                 return owners
         raise failure or UnreachableError(
             f"the Redis cluster at {self.address} has no slots",
-            why="no node of it owns any",
+            why="no node owns any",
             hint="check `redis-cli cluster slots`",
         )
 
@@ -164,12 +165,12 @@ class ClusterClient:
         try:
             return self._client(node).pipeline(commands)
         except UnreachableError:
-            # Its replica may have taken over by the next command.
+            # Ask for the owners again: its replica may take over.
             self._owners.clear()
             raise
 
     def _follow_ask(self, command: Sequence[Arg], reply: Any) -> Any:
-        """The reply of the node that is just taking over the key's slot, if the first names one."""
+        """The reply, or where it is ASK, the reply of the node that is importing the slot."""
         if not isinstance(reply, ReplyError) or reply.code != "ASK":
             return reply
         host, _, port = reply.raw.split()[2].rpartition(":")
@@ -178,7 +179,7 @@ class ClusterClient:
     # Streams
 
     def _read_streams(self, command: Sequence[Arg], timeout_s: float) -> list[Any] | None:
-        """XREAD of streams anywhere, as one XREAD a stream."""
+        """XREAD of streams on any nodes, as one XREAD per stream."""
         words = [str(word).upper() for word in command]
         start = words.index("STREAMS") + 1
         options = list(command[1 : start - 1])
@@ -215,7 +216,7 @@ def open_slots(node: Client) -> tuple[set[int], set[int]]:
     Raises:
         ReplyError: this user may not ask.
     """
-    # Only its own line has them, as [93->-ID] and [93-<-ID].
+    # Only the node's own line has them, as [93->-ID] and [93-<-ID].
     nodes = node.call("CLUSTER", "NODES")
-    going, coming = (re.findall(rf"\[(\d+)-{way}-", nodes) for way in "><")
-    return set(map(int, going)), set(map(int, coming))
+    leaving, arriving = (re.findall(rf"\[(\d+)-{way}-", nodes) for way in "><")
+    return set(map(int, leaving)), set(map(int, arriving))

@@ -1,4 +1,4 @@
-"""From a URL to a Redis client: the one file that knows every kind of client."""
+"""From a URL to a Redis client. The only file that knows every kind of client."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from qctl.connection.address import EMBEDDED, Address, Client, parse_url
 
 
 def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
-    """A client for ``url``. Nothing is sent before the first command.
+    """A client for ``url``. It sends nothing before the first command.
 
     Args:
-        start: whether an embedded server may be started. It has answered when this returns, and
-            the address names its socket, so that others can reach it by ``address.url``.
+        start: whether to start an embedded server that does not run. It has answered when this
+            returns; the address is that of its socket, so others can use ``address.url``.
 
     Raises:
-        UsageError: the URL cannot be understood.
-        UnreachableError: an embedded server does not run and does not, or may not, start.
+        UsageError: the URL is malformed.
+        UnreachableError: an embedded server does not run, and may not or does not start.
     """
     if url.startswith(EMBEDDED):
         from qctl.connection.embedded.server import open_embedded  # noqa: PLC0415 - rarely used

@@ -1,7 +1,7 @@
-"""Redis Sentinel: a connection to the server that is the master at the time.
+"""Redis Sentinel: a connection to the server that is the master now.
 
-The sentinels are asked each time a connection is made, so that the next command after a failover
-goes to the new master. As with every connection here, a command is never sent twice.
+Each new connection asks the sentinels, so the next command after a failover goes to the new master.
+As with every client here, a command is never sent twice.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class SentinelClient(SocketClient):
         host, port = find_master(self._sentinels)
         self.address = replace(self._sentinels, mode="standalone", host=host, port=port, nodes=())
         sock = super()._connect()
-        # A sentinel that was cut off from the others still names the old master. A user may lack
-        # the right to ask; then a write finds out.
+        # A sentinel cut off from the others still names the old master. Without the right to ask
+        # for ROLE, the first write shows it.
         with contextlib.suppress(ReplyError):
             (role, *_) = self._ask(sock, ("ROLE",))
             if role != "master":
                 raise UnreachableError(
-                    f"the server that sentinels name as {self._sentinels.master_name} is a replica",
-                    why=f"{host}:{port} is not, or not yet, the master: a failover is under way",
+                    f"sentinels name a replica as the master of {self._sentinels.master_name}",
+                    why=f"a failover is in progress: {host}:{port} is not the master, or not yet",
                     hint="try again in a moment",
                 )
         return sock
@@ -48,28 +48,28 @@ class SentinelClient(SocketClient):
 def find_master(address: Address) -> tuple[str, int]:
     """Host and port of the master that sentinels name.
 
-    redis-py asks them: a question may be sent twice, unlike a write.
+    Uses redis-py, which may send a command twice: harmless here, since these are reads.
 
     Raises:
         UnreachableError: no sentinel answers, or none knows it.
     """
     options: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT_S,
-        # A sentinel that does not answer must not keep us from asking the others.
+        # A sentinel that does not answer must not delay the others for long.
         "socket_connect_timeout": CONNECT_TIMEOUT_S if len(address.nodes) == 1 else 1.0,
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         **({"ssl": True, **address.tls_options} if address.tls else {}),
     }
-    # The sentinels themselves are asked without a password.
+    # The sentinels themselves need no password.
     sentinels = Sentinel(list(address.nodes), sentinel_kwargs=options)
     try:
         host, port = sentinels.discover_master(address.master_name)
     except RedisError as error:
         raise UnreachableError(
             f"no sentinel names the master of {address}",
-            # The rest of its text shows the connections with all their settings.
-            why=f"{str(error).partition(' : ')[0]}: none answers, or none that does knows it",
+            # The rest of the text shows the connections with all their settings.
+            why=f"{str(error).partition(' : ')[0]}: none answers, or none that answers knows it",
             hint="check the sentinels' addresses and the master's name in the URL",
         ) from None
     finally:

@@ -1,4 +1,4 @@
-"""What a cluster refuses while it moves a slot to another node, and how often it is tried."""
+"""Commands that a cluster refuses while a slot moves to another node, and when to retry them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any
 
 from qctl.errors import ReplyError
 
-# As long as Redis may take for a reply. A large queue takes longer to move: then its user decides.
+# As long as a reply may take. A large queue takes longer to move; then the user decides.
 PATIENCE_S = 10.0
-# First and longest pause between attempts, in seconds.
-_PAUSE_S = (0.05, 0.5)
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.5
 _CODES = frozenset(("ASK", "MOVED", "TRYAGAIN"))
 
 
 def is_refusal(reply: Any) -> bool:
-    """Whether a command was not done, since its slot moves or has moved."""
+    """Whether a command was not applied because its slot moves or has moved."""
     return isinstance(reply, ReplyError) and reply.code in _CODES
 
 
 def pauses() -> Iterator[float]:
-    """How long to wait before each further attempt, in seconds; ends with ``PATIENCE_S``."""
+    """The pause before each further attempt, in seconds; ends after ``PATIENCE_S``."""
     deadline = time.monotonic() + PATIENCE_S
-    pause_s, longest_s = _PAUSE_S
+    pause_s = _MIN_PAUSE_S
     while time.monotonic() < deadline:
         yield pause_s
-        pause_s = min(pause_s * 2, longest_s)
+        pause_s = min(pause_s * 2, _MAX_PAUSE_S)

@@ -1,9 +1,9 @@
 """A small synchronous Redis connection: a socket and hiredis' parser.
 
-Why not redis-py here: ``import redis`` loads asyncio and costs 110-150 ms, more than all the rest
-of ``qctl status`` together. And it sends a command again when its reply is lost, which may do it
-twice. Here a command is sent once; whether to try again is up to the caller (``is_outage``), who
-knows whether doing it twice does harm.
+Why not redis-py: ``import redis`` loads asyncio and costs 110-150 ms, more than the rest of
+``qctl status``. And it sends a command again when the reply is lost, so the command may be applied
+twice. Here a command is sent once; the caller decides whether to try again (``is_outage``), because
+only the caller knows whether applying it twice does harm.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from qctl.connection.address import Address, Arg, Client
 
-# Commands sent before their replies are read. Bounds what Redis must buffer for us.
+# Commands sent before their replies are read; limits what Redis must buffer.
 MAX_PIPELINE = 25_000
-# A reply may take this long, on top of a blocking command's own timeout.
+# How long a reply may take, on top of a blocking command's own timeout.
 REPLY_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 _READ_SIZE = 65_536
 
 
 def encode(arg: Arg) -> bytes:
-    """The bytes of one argument; text that came from Redis as bytes goes back unchanged."""
+    """The bytes of one argument. Bytes that were read as text go back unchanged."""
     if isinstance(arg, bytes):
         return arg
     if isinstance(arg, str):
@@ -45,7 +45,7 @@ def encode(arg: Arg) -> bytes:
 
 
 def _describe(command: Sequence[Arg]) -> str:
-    """Command and key, for error messages. Values stay out: they may be secrets."""
+    """Command and key, for error messages; no values, which may be secrets."""
     name, *rest = (encode(arg).decode("utf-8", "replace") for arg in command[:2])
     hides_key = name in {"AUTH", "EVAL", "EVALSHA", "SCRIPT"}
     return name if hides_key else " ".join([name, *rest])
@@ -60,7 +60,7 @@ def _pack_one(command: Sequence[Arg]) -> bytes:
     try:
         packed: bytes = hiredis.pack_command(words)
     except (UnicodeEncodeError, TypeError):
-        # Bytes that came from Redis as text, which hiredis does not know; this is slower.
+        # Surrogates for bytes that are not UTF-8: hiredis does not encode them, and this is slower.
         words = tuple(map(encode, command))
         packed = hiredis.pack_command(words)
     return packed
@@ -72,11 +72,10 @@ def _reason(error: OSError | UnicodeError) -> str:
 
 
 class SocketClient:
-    """One connection to one Redis server. Connects on first use and again after a failure.
+    """One connection to one Redis server. Connects on first use, and again after a failure.
 
-    It also connects again when the server has closed the connection while it was idle, when the
-    server turns out not to be the master, and in a process that was forked from the one that
-    connected: the replies to that one are none of its business. For one thread at a time.
+    It also connects again when the server closed the idle connection, when the server is not the
+    master, and in a forked process, which must not read the parent's replies. Not thread-safe.
 
     Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates and go back
     unchanged when sent as an argument.
@@ -88,7 +87,7 @@ class SocketClient:
         self._reader = self._new_reader()
         self._poll = select.poll()
         self._pid = 0
-        # Until its first commands have been answered; and what the server refused it with.
+        # Until the first commands are answered; and the error with which the server refused them.
         self._is_new = False
         self._refusal: ReplyError | None = None
         self._is_master = True
@@ -110,7 +109,7 @@ class SocketClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Many commands in one round trip (one per 25,000); errors are returned in their place."""
+        """Many commands, one round trip per 25,000; errors are returned in their place."""
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_PIPELINE):
             replies += self._exchange(commands[start : start + MAX_PIPELINE], 0.0)
@@ -138,14 +137,14 @@ class SocketClient:
             sock.sendall(_pack(commands))
             get = self._reader.gets
             replies = [
-                # Most replies are there already; a call of our own for each takes longer than they.
+                # Most replies have arrived already: parsing them inline saves a slow call each.
                 reply
                 if (reply := get()) is not False and not isinstance(reply, hiredis.ReplyError)
                 else self._read(sock, command, reply)
                 for command in commands
             ]
         except (OSError, UnicodeError) as error:
-            # Python raises the latter for a host name that no DNS can hold.
+            # Python raises UnicodeError for a host name that DNS cannot hold.
             refusal = self._last_words()
             self.close()
             raise refusal or self._unreachable(error) from error
@@ -153,7 +152,7 @@ class SocketClient:
             self.close()
             raise self._no_redis() from error
         except BaseException:
-            # A reply may be half read: this connection cannot be used again.
+            # A reply may be half read: do not use this connection again.
             self.close()
             raise
         self._is_new, self._refusal = False, None
@@ -162,16 +161,16 @@ class SocketClient:
         return replies
 
     def _usable_socket(self) -> socket.socket | None:
-        """The connection; None if there is none, or none that a command may be sent over."""
+        """The connection; None if there is none, or it must not be used."""
         if self._socket is not None:
             is_own = self._pid == os.getpid()
-            # Idle, so that the only news can be its end, or something that was not asked for.
+            # It is idle: anything to read is its end, or a reply that nobody requested.
             if not is_own or self._poll.poll(0) or self._reader.has_data():
                 self.close()
         return self._socket
 
     def _last_words(self) -> ReplyError | None:
-        """Why the server refused a new connection, if it said so before it closed it."""
+        """Why the server refused a new connection, if it said so before closing it."""
         sock = self._socket
         if sock is None or not self._is_new:
             return None
@@ -185,7 +184,7 @@ class SocketClient:
         return self._refusal
 
     def _reply_error(self, message: str, command: str) -> ReplyError:
-        # What answers may be no Redis, and may repeat what it was sent.
+        # What answers may not be a Redis, and may repeat the password.
         error = ReplyError(message, command=command, secret=self.address.password or "")
         if error.code in NOT_THE_MASTER:
             self._is_master = False
@@ -194,7 +193,7 @@ class SocketClient:
         return error
 
     def _read(self, sock: socket.socket, command: Sequence[Arg], reply: Any = False) -> Any:
-        """The next reply, which may be there already as far as the parser is concerned."""
+        """The next reply; ``reply`` is what the parser had already, or False."""
         while reply is False and (reply := self._reader.gets()) is False:
             chunk = sock.recv(_READ_SIZE)
             if not chunk:
@@ -223,7 +222,7 @@ class SocketClient:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if address.tls:
             sock = self._wrap_tls(sock)
-        # Closed by the caller if anything fails from here on.
+        # The caller closes it if anything fails from here on.
         self._socket, self._pid = sock, os.getpid()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -239,8 +238,7 @@ class SocketClient:
             raise UnreachableError(
                 f"no TLS connection to Redis at {self.address}",
                 why=_reason(error),
-                hint="for a Redis without TLS the URL begins with redis://; for a certificate of "
-                "your own, add ?ssl_ca_certs=FILE",
+                hint="without TLS use redis://; for a private CA add ?ssl_ca_certs=FILE",
             ) from error
         except BaseException:
             sock.close()
@@ -252,7 +250,7 @@ class SocketClient:
             user = (self.address.username,) if self.address.username else ()
             commands.append(("AUTH", *user, self.address.password))
         if self.address.db:
-            # Not sent for database 0: a user with only @read may not SELECT.
+            # Not for database 0: a user with only @read may not SELECT.
             commands.append(("SELECT", self.address.db))
         if not commands:
             return
@@ -266,7 +264,7 @@ class SocketClient:
                 raise self._no_redis()
 
     def _ask(self, sock: socket.socket, command: Sequence[Arg]) -> Any:
-        """One command on a connection that is being made, its reply."""
+        """The reply to one command while connecting."""
         sock.settimeout(CONNECT_TIMEOUT_S)
         sock.sendall(_pack([command]))
         reply = self._read(sock, command)
@@ -276,7 +274,7 @@ class SocketClient:
 
     def _no_redis(self) -> UnreachableError:
         return UnreachableError(
-            f"what answers at {self.address} is not a Redis",
+            f"the server at {self.address} is not a Redis",
             why="its answer is not in Redis' protocol",
             hint="check the host and port in --redis URL or QCTL_REDIS_URL; "
             "a Redis with TLS needs rediss://",
@@ -296,7 +294,7 @@ def tls_context(address: Address) -> ssl.SSLContext:
     Raises:
         UsageError: a certificate file cannot be read.
     """
-    import ssl  # noqa: PLC0415 - 10 ms that only TLS users pay
+    import ssl  # noqa: PLC0415 - 10 ms, only for TLS
 
     options = address.tls_options
     try:
@@ -308,7 +306,7 @@ def tls_context(address: Address) -> ssl.SSLContext:
             context.load_cert_chain(certificate, options.get("ssl_keyfile"))
     except OSError as error:
         raise UsageError(
-            "a certificate file that the Redis URL names cannot be read",
+            "a certificate file of the Redis URL cannot be read",
             why=_reason(error),
             hint="check ssl_ca_certs, ssl_certfile and ssl_keyfile in the URL",
         ) from error
