@@ -22,6 +22,6 @@ from qctl.similar import similar_names
 def test_a_name_that_differs_in_case_alone_comes_first(
     word: str, names: list[str], near: list[str]
 ) -> None:
-    told = similar_names(word, names, most=3, cutoff=0.5)
+    told = similar_names(word, names, max_names=3, cutoff=0.5)
     assert (told[:1], sorted(told)) == (near[:1], sorted(near))
     assert similar_names(word, names, cutoff=0.5) == near[:1]

@@ -1,12 +1,12 @@
-"""What can go wrong, and the exit code each kind of failure ends with (see docs/cli.md)."""
+"""What can go wrong, and the exit code of each kind of failure (see docs/cli.md)."""
 
 from __future__ import annotations
 
 import re
 from enum import IntEnum
 
-# A word this long is no part of another by chance.
-_LONG_SECRET = 8
+# A secret of this length does not occur inside other words by chance.
+_MIN_LONG_SECRET = 8
 _CODE_IN_SCRIPT = re.compile(r"user_script: ?\d+: -?([A-Z]{3,}) ")
 
 
@@ -25,7 +25,7 @@ class ExitStatus(IntEnum):
 
 
 class QctlError(Exception):
-    """An operation failed in a way that the operator can understand.
+    """A failure that is reported to the operator.
 
     Args:
         what: what happened, one sentence without a full stop.
@@ -47,7 +47,7 @@ class FailedError(QctlError):
 
 
 class UsageError(QctlError):
-    """The command line is wrong, or an answer is needed that cannot be asked for."""
+    """The command line is wrong, or a question must be answered and nobody can be asked."""
 
     exit_status = ExitStatus.USAGE
 
@@ -59,7 +59,7 @@ class NotFoundError(QctlError):
 
 
 class TimedOutError(QctlError):
-    """The time allowed ran out; what had been changed was put back."""
+    """The time limit passed; all changes were undone."""
 
     exit_status = ExitStatus.TIMED_OUT
 
@@ -71,7 +71,7 @@ class RefusedError(QctlError):
 
 
 class UnreachableError(QctlError):
-    """Redis or the process manager cannot be reached, or not yet used."""
+    """Redis or the process manager cannot be reached or is not ready."""
 
     exit_status = ExitStatus.UNREACHABLE
 
@@ -81,13 +81,13 @@ class ManagerUnreachableError(UnreachableError):
 
 
 class PartialError(QctlError):
-    """Some of it was done; ``why`` lists the rest."""
+    """A part was done; ``why`` lists the rest."""
 
     exit_status = ExitStatus.PARTIAL
 
 
 class InterruptedByUserError(QctlError):
-    """Ctrl-C or SIGTERM; what had been changed was put back."""
+    """Ctrl-C or SIGTERM; all changes were undone."""
 
     exit_status = ExitStatus.INTERRUPTED
 
@@ -98,21 +98,20 @@ class ReplyError(QctlError):
     Args:
         message: the error as Redis sent it, e.g. ``WRONGTYPE Operation against …``.
         command: the command and its key, for the explanation; never its values.
-        secret: a password, hidden in what is shown.
+        secret: a password, hidden in ``message``.
 
     Attributes:
-        message: the error, to be shown.
-        raw: the same with the secret, to be compared and never shown: a password may be a part of
-            Redis' own words.
+        message: the error, to show.
+        raw: the error as received, to compare and never to show: it may contain the password.
     """
 
     def __init__(self, message: str, *, command: str = "", secret: str = "") -> None:
-        # What follows is the command's values, the password after AUTH among them.
+        # The rest repeats the command's values, for example the password of AUTH.
         self.raw = message = message.partition(", with args beginning with")[0]
         self.code = _code(message)
         what, hint, self.exit_status = _explain(message, self.code)
         if command == "AUTH" and self.exit_status == ExitStatus.FAILED:
-            # Whatever the reason, nothing can be done without it.
+            # Nothing works without it, whatever the reason.
             self.exit_status = ExitStatus.UNREACHABLE
         self.message = message = without_secret(message, secret)
         super().__init__(
@@ -123,15 +122,15 @@ class ReplyError(QctlError):
 
     @property
     def refuses_service(self) -> bool:
-        """Whether Redis refuses this client as a whole, not one command: it loads, is busy, …"""
+        """Whether Redis refuses this client, not only one command: it is loading, busy, …"""
         return self.exit_status == ExitStatus.UNREACHABLE
 
 
 def without_secret(text: str, secret: str) -> str:
-    """The text with ``***`` for a secret; a short one only where it stands as a word."""
+    """The text with ``***`` for a secret; a short secret only as a whole word."""
     if not secret:
         return text
-    if len(secret) >= _LONG_SECRET:
+    if len(secret) >= _MIN_LONG_SECRET:
         return text.replace(secret, "***")
     return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
 
@@ -154,8 +153,8 @@ NOT_THE_MASTER = frozenset(("READONLY", "MASTERDOWN", "UNBLOCKED"))
 # Errors of one command that pass: a failover, a moving slot, no memory, no disk, too few replicas.
 _TEMPORARY = NOT_THE_MASTER | {"MOVED", "OOM", "MISCONF", "NOREPLICAS"}
 _SCATTERED = (
-    "the keys of this queue lie in different slots of the cluster",
-    "BullMQ needs them in one: a prefix with a hash tag, --prefix '{bull}', or one in its name",
+    "the keys of this queue are in different slots of the cluster",
+    "BullMQ needs one slot: a hash tag in the prefix, --prefix '{bull}', or in the queue's name",
     ExitStatus.FAILED,
 )
 _MOVING = (
@@ -203,8 +202,8 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.USAGE,
     ),
     "DENIED": (
-        "this Redis takes connections from its own host only",
-        "run qctl there, or give that Redis a password",
+        "this Redis accepts connections from its own host only",
+        "run qctl on that host, or set a password for that Redis",
         ExitStatus.UNREACHABLE,
     ),
     "NOREPLICAS": (
@@ -219,12 +218,12 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     ),
     "NOPERM": (
         "this Redis user may not do that",
-        "grant the command or key (qctl's own are ~qctl:*) to the user, or use another user",
+        "grant the user the command or key (qctl's own are ~qctl:*), or use another user",
         ExitStatus.FAILED,
     ),
     "WRONGTYPE": (
         "a key has a type that BullMQ never gives it",
-        "look at it with `redis-cli type KEY`: is another program using this prefix?",
+        "check it with `redis-cli type KEY`: does another program use this prefix?",
         ExitStatus.FAILED,
     ),
     "OOM": (
@@ -234,7 +233,7 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
     ),
     "MISCONF": (
         "Redis refuses writes because it cannot save to disk",
-        "mend its disk (see its log), then try again",
+        "fix its disk (see its log), then try again",
         ExitStatus.FAILED,
     ),
 }
@@ -243,21 +242,21 @@ _EXPLANATIONS: dict[str, tuple[str, str, ExitStatus]] = {
 # Errors that have no code of their own, by a part of their text.
 _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
     "access a non local key in a cluster": _SCATTERED,
-    # Within a script, where Redis 7 leaves the code out.
+    # Inside a script, Redis 7 omits the code.
     "The user executing the script can't": _EXPLANATIONS["NOPERM"],
     "unknown command 'SENTINEL'": (
-        "what answers is a Redis and no sentinel",
-        "name the sentinels (port 26379 as a rule), or use redis://HOST:PORT/DB",
+        "the server is a Redis, not a sentinel",
+        "name the sentinels (usually port 26379), or use redis://HOST:PORT/DB",
         ExitStatus.UNREACHABLE,
     ),
     "DB index is out of range": (
         "this Redis has no database of that number",
-        "correct the number at the end of the URL; `redis-cli config get databases` tells how many",
+        "correct the number at the end of the URL; `redis-cli config get databases` shows how many",
         ExitStatus.USAGE,
     ),
     "invalid DB index": (
         "this Redis has no database of that number",
-        "correct the number at the end of the URL; `redis-cli config get databases` tells how many",
+        "correct the number at the end of the URL; `redis-cli config get databases` shows how many",
         ExitStatus.USAGE,
     ),
     "SELECT is not allowed in cluster mode": (
@@ -276,20 +275,20 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
         ExitStatus.UNREACHABLE,
     ),
     "max number of clients reached": (
-        "Redis takes no more connections: as many clients as maxclients allows are connected",
+        "Redis accepts no more connections: maxclients is reached",
         "stop a program that holds connections, or raise maxclients in redis.conf, then try again",
         ExitStatus.UNREACHABLE,
     ),
     "unknown command": (
         "this Redis does not know a command that qctl needs",
-        "see whether redis.conf renames it (rename-command); qctl needs it under its own name",
+        "check whether redis.conf renames it (rename-command); qctl needs its original name",
         ExitStatus.FAILED,
     ),
 }
 
 
 def _code(message: str) -> str:
-    """The error's code; Redis before 7 reports those of a script's commands as ERR."""
+    """The error's code; Redis before 7 reports a script's error as ERR, with the code inside."""
     code = message.split(" ", 1)[0]
     in_script = _CODE_IN_SCRIPT.findall(message) if code == "ERR" else ()
     return str(in_script[-1]) if in_script else code
@@ -301,5 +300,5 @@ def _explain(message: str, code: str) -> tuple[str, str, ExitStatus]:
     for part, explanation in _EXPLANATIONS_BY_TEXT.items():
         if part in message:
             return explanation
-    hint = "look at Redis' own log; `redis-cli ping` tells whether it is well"
+    hint = "check Redis' log, and whether `redis-cli ping` answers PONG"
     return ("Redis refused a command", hint, ExitStatus.FAILED)

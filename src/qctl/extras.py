@@ -1,4 +1,4 @@
-"""How to install what an extra brings, as a command that works for this installation."""
+"""The command that installs an extra into this installation of qctl."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from importlib.util import find_spec
 
 
 def install_command(extra: str) -> str:
-    """Installs an extra of qctl where this qctl runs, which need not be where ``pip`` installs.
+    """A command that installs an extra for the Python that runs qctl.
+
+    ``pip`` alone might install it for another Python.
 
     Args:
         extra: its name, for example ``top``.
     """
     python, wanted = shlex.quote(sys.executable), shlex.quote(f"qctl[{extra}]")
     if find_spec("pip") is None:
-        # An environment made by uv has no pip of its own.
+        # An environment created by uv has no pip.
         return f"uv pip install --python {python} {wanted}"
     return f"{python} -m pip install {wanted}"

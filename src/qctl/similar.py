@@ -1,21 +1,23 @@
-"""Names that were probably meant by one that does not exist."""
+"""Suggestions for a misspelt name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-def similar_names(word: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The ``names`` most like ``word``, the best first; those that differ only in case come first.
+def similar_names(
+    word: str, names: Iterable[str], max_names: int = 1, cutoff: float = 0.6
+) -> list[str]:
+    """The ``names`` most similar to ``word``, best first; case does not matter.
 
     Args:
-        most: how many at most.
-        cutoff: how alike they must be, from 0 to 1 (the same but for case).
+        max_names: how many to return at most.
+        cutoff: how similar they must be, from 0 to 1 (equal except for case).
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - only for a name that is wrong
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a wrong name
 
     by_folded: dict[str, list[str]] = {}
     for name in names:
         by_folded.setdefault(name.casefold(), []).append(name)
-    near = get_close_matches(word.casefold(), by_folded, most, cutoff)
-    return [name for folded in near for name in by_folded[folded]][:most]
+    near = get_close_matches(word.casefold(), by_folded, max_names, cutoff)
+    return [name for folded in near for name in by_folded[folded]][:max_names]

@@ -7,8 +7,8 @@
         assert outcome.returnvalue == {"sent": True}
 
 Redis is fakeredis, in this process; the worker is the real one, with its scripts, locks and
-retries. Delays and backoffs are not waited for: when only delayed jobs are left, they come nearer
-until the first of them is due.
+retries. Delays and backoffs take no time: when only delayed jobs are left, all are moved forward
+until the first is due.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from qctl.wire.states import DELAY_FACTOR, FINISHED, SORTED_SETS
 from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
-_LOOK_S = 0.005
-# For what still runs when the time is over.
+_POLL_S = 0.005
+# For jobs that still run at the time limit.
 _GRACE_S = 0.1
 
 
@@ -49,11 +49,11 @@ class Outcome:
         state: ``completed``, ``failed``, ``waiting-children``, ``delayed`` (a scheduler's next
             job), ``waiting`` (its queue is paused), or ``removed`` (by ``remove_on_complete`` or
             ``remove_on_fail``).
-        returnvalue: what its handler returned, as it came through JSON.
-        failed_reason: of the last failure; kept when a later attempt completed.
-        attempts: runs that counted.
-        starts: all runs, those that were given back included.
-        logs: the rows of its log.
+        returnvalue: what its handler returned, after JSON.
+        failed_reason: of the last failure, even if a later attempt completed.
+        attempts: runs that count as attempts.
+        starts: all runs, including those that were given back.
+        logs: the lines of its log.
         fields: its hash (wire format 3.1).
     """
 
@@ -76,12 +76,12 @@ def run_until_idle(
     *,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Outcome]:
-    """Add jobs, run the worker until nothing is left to do, and tell what became of each.
+    """Add jobs, run the worker until nothing is left to do, and return the outcome of each.
 
     Args:
-        worker: with its tasks; its Redis is not touched.
+        worker: with its tasks; its own Redis is not used.
         jobs: ``(name, data)``, or ``NewJob(name, data, attempts=3, …)`` with options.
-        timeout_s: in seconds of real time.
+        timeout_s: the time limit, in seconds of real time.
 
     Raises:
         TimedOutError: it was not idle in time.
@@ -104,7 +104,7 @@ class FakeQueues:
             assert fake.outcome(emails, job_id).state == "completed"
 
     Attributes:
-        url: of the fakeredis, for whatever else shall use it while the block lasts.
+        url: of the fakeredis, for other code that uses it inside the block.
         client: a connection to it.
     """
 
@@ -129,19 +129,19 @@ class FakeQueues:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A fork leaves the block too, and must leave the server and its folder to its parent.
+        # A forked child must leave the server and its folder to its parent.
         if self._pid == os.getpid():
             self._ends.close()
 
     def queue(self, name: str, *, prefix: str | None = None) -> Queue:
-        """A producer for a queue here."""
+        """A producer for a queue on this fakeredis."""
         return self._ends.enter_context(Queue(name, redis_url=self.url, prefix=prefix))
 
     def run(self, *workers: Worker, timeout_s: float = TIMEOUT_S) -> None:
-        """Run workers, until none of their queues has anything left to do.
+        """Run workers until their queues have nothing left to do.
 
-        Not waited for: the next jobs of schedulers, and what is in a paused queue. A rate limit is
-        waited for in real time.
+        It does not wait for the next jobs of schedulers, nor for jobs in a paused queue. A rate
+        limit takes real time.
 
         Raises:
             TimedOutError: they were not idle in ``timeout_s`` seconds of real time.
@@ -161,7 +161,7 @@ class FakeQueues:
                 if time.monotonic() > deadline:
                     left = "; ".join(map(self._describe, queues))
                     raise TimedOutError(f"not idle within {timeout_s:g} s", why=left)
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_POLL_S)
 
     def outcome(self, queue: Queue, job_id: str) -> Outcome:
         """What became of a job."""
@@ -185,7 +185,7 @@ class FakeQueues:
         )
 
     def outcomes(self, queue: Queue) -> list[Outcome]:
-        """Of all jobs that the queue has kept, those that ended first before the others."""
+        """The outcomes of all finished jobs that the queue keeps, oldest first."""
         ids: list[str] = []
         for state in FINISHED:
             scored = self.client.call("ZRANGE", queue.keys(state), 0, -1, "WITHSCORES")
@@ -193,13 +193,13 @@ class FakeQueues:
         return [self.outcome(queue, job_id) for job_id in ids]
 
     def _is_idle(self, worker: Worker, keys: QueueKeys) -> bool:
-        """Whether nothing is left to do; otherwise delayed jobs come nearer, when only they are."""
+        """Whether nothing is left to do. If only delayed jobs are left, moves them forward."""
         call = self.client.call
         if worker.state().busy:
             return False
         if call("HEXISTS", keys("meta"), "paused"):
             return not call("EXISTS", keys("active"))
-        # In this order: between the two a job may move from the first to the second, not back.
+        # In this order: a job may move from delayed to the others in between, not back.
         delayed = self._delayed(keys)
         if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False
@@ -211,7 +211,7 @@ class FakeQueues:
         return not delayed
 
     def _delayed(self, keys: QueueKeys) -> dict[str, int]:
-        """Scores of the delayed jobs, but for the next ones of schedulers."""
+        """Scores of the delayed jobs, without the next jobs of schedulers."""
         flat = self.client.call("ZRANGE", keys("delayed"), 0, -1, "WITHSCORES")
         return {
             job_id: int(float(score))

@@ -148,7 +148,7 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
         dict.fromkeys(
             match
             for name in missing[:_MOST_NAMED]
-            for match in similar_names(name, existing, most=3, cutoff=0.5)
+            for match in similar_names(name, existing, max_names=3, cutoff=0.5)
         )
     )
     if near:

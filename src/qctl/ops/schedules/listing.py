@@ -144,7 +144,7 @@ def find_schedule(
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
     known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MOST_SKIPPED)]
-    near = similar_names(scheduler_id, known, most=3, cutoff=0.5) or known[:_MOST_NAMED]
+    near = similar_names(scheduler_id, known, max_names=3, cutoff=0.5) or known[:_MOST_NAMED]
     why = f"it has: {', '.join(map(repr, near))}" if near else "it has none"
     return NotFoundError(
         f"queue {keys.name!r} has no scheduler {scheduler_id!r}",
