@@ -77,7 +77,11 @@ def test_a_drain_tells_its_steps_on_stderr_and_the_proof_on_stdout(
     assert "drained after" in ran.err
     assert is_paused(client)
     assert row(client, "wait") == ["1"]
-    # Not "drain --keep-paused", which nobody typed.
+
+
+def test_a_pause_that_stays_names_the_command_as_typed(qctl: Typed) -> None:
+    """Not "drain --keep-paused", which nobody typed."""
+    assert qctl("drain", "q").code == 0
     (status,) = json.loads(qctl("status", "q", "--json").out)["queues"]
     assert status["paused_by"].startswith("qctl drain (stays paused) of ")
 
@@ -119,6 +123,15 @@ def test_a_dry_run_writes_nothing(qctl: Typed, client: Client, app: None) -> Non
     assert "pm2:app id 0, pid 4000000, online: SIGINT, SIGKILL after 1.6 s" in ran.out
     assert not is_paused(client)
     assert client.call("KEYS", "qctl:*") == []
+
+
+def test_the_plan_of_a_roll_warns_of_no_pause(qctl: Typed, client: Client, app: None) -> None:
+    """Nothing is paused, whatever BullMQ the queue's clients use."""
+    client.call("HSET", Q("meta"), "version", "bullmq:5.81.5")
+    ran = qctl("restart", "pm2:app", "--strategy", "roll", "--dry-run", "--json")
+    told = json.loads(ran.out)
+    assert (ran.code, told["strategy"]) == (0, "roll")
+    assert [warning for warning in told["warnings"] if "resume" in warning] == []
 
 
 def test_a_dry_run_of_restart_needs_no_yes(qctl: Typed, app: None) -> None:

@@ -170,6 +170,10 @@ def test_stalled_jobs_are_shown_with_their_fate(redis_url: str, client: Client) 
     shown = jobs(redis_url, "show", "q", "2")
     assert "stalled (active without a lock)" in shown.out
     assert "would fail for good" in shown.out
+    # With skipStalledCheck, or where jobs are fetched by hand, no worker ever looks.
+    client.call("DEL", "bull:q:stalled-check")
+    unchecked = json.loads(jobs(redis_url, "list", "q", "--state", "stalled", "--json").out)
+    assert [job["fate"]["outcome"] for job in unchecked["jobs"]] == ["unknown", "unknown"]
     client.call("CLIENT", "SETNAME", "")
     alone = json.loads(jobs(redis_url, "list", "q", "--state", "stalled", "--json").out)
     assert [job["fate"]["outcome"] for job in alone["jobs"]] == ["none", "none"]

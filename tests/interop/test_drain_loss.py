@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
 from tests.labs.servers import wait_until
@@ -101,3 +103,24 @@ def test_a_resume_by_bullmq_5_that_destroys_a_list_is_seen(lab: Lab) -> None:
     (lost,) = [job for job in report["jobs"] if job["result"] == "lost"]
     assert (lost["id"], lost["was"]) == (other, "waiting")
     assert report["proof"]["resumed_by_others"] == ["q"]
+
+
+def test_a_job_whose_events_were_trimmed_is_not_lost(lab: Lab) -> None:
+    """A busy queue with a small stream: its end was told, and is not there to be read."""
+    lab.app()
+    job = {"name": "job", "data": {"held": True}, "opts": {"removeOnComplete": True}}
+    (held,) = lab.bull().add_bulk("q", [job])
+    lab.wait_started(held)
+    drain = lab.steps(*RESTART)
+    drain.await_step("waiting")
+    drain.signal(signal.SIGSTOP)
+    # Redis answers the read that is under way with this event alone.
+    lab.add(0)
+    lab.release()
+    wait_until(lambda: not lab.client.call("EXISTS", lab.keys()(held)), "the job to end")
+    lab.client.call("XTRIM", lab.keys()("events"), "MAXLEN", 0)
+    lab.bull().add("q", delay=60_000)
+    drain.signal(signal.SIGCONT)
+    report = drain.finish().report
+    assert {job["id"]: job["result"] for job in report["jobs"]} == {held: "unknown"}
+    assert (report["outcome"], report["lost"], report["idle_s"]) == ("restarted", None, None)

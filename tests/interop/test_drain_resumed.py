@@ -26,7 +26,13 @@ def test_an_app_that_resumes_its_queue_at_start_is_drained(
     added = [*held, *lab.add(*[60] * (30 - instances), version=version)]
     before = {row.pid for row in lab.pm2.rows("app")}
 
-    done = lab.drain_held(*DRAIN)
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    added += lab.add(*[60] * 10, version=version)
+    lab.release()
+    done = drain.finish()
+    lab.prove(added)
+    assert len(runs(lab.client, "q")) == 2 * 40
     assert done.code == 0, done.err
     report = done.report
     assert report["outcome"] == "restarted"
@@ -37,8 +43,11 @@ def test_an_app_that_resumes_its_queue_at_start_is_drained(
     (note,) = report["notes"]
     assert "resumed while pm2:app started" in note
     assert not before & {row.pid for row in lab.pm2.rows("app")}
-    lab.prove(added)
-    assert len(runs(lab.client, "q")) == 2 * 30
+
+
+def test_doctor_names_the_app_that_resumed_its_queue_at_start(lab: Lab) -> None:
+    lab.app(RESUME_AT_START=1)
+    assert lab.qctl(*DRAIN).code == 0
     findings = lab.qctl("doctor", "q", "--json").json["findings"]
     (habit,) = [each for each in findings if each["check"] == "resumes-at-start"]
     assert habit["subject"] == {"kind": "queue", "name": "q"}

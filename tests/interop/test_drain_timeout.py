@@ -80,6 +80,16 @@ def test_a_sole_workers_jobs_are_put_back_at_once(lab: Lab, version: int) -> Non
     assert all(lab.client.call("HGET", lab.keys()(i), "atm") == "1" for i in cut)
 
 
+def test_a_restart_at_the_end_of_the_time_says_that_the_time_is_up(lab: Lab) -> None:
+    lab.app()
+    cut = lab.hold()
+    done = lab.qctl(*DRAIN, "--on-timeout", "restart")
+    assert done.code == 0, done.err
+    assert "time is up" in done.err
+    lab.release()
+    lab.prove(cut, again=cut)
+
+
 def test_another_workers_job_is_left_alone(lab: Lab) -> None:
     lab.app(LOCK_MS=2000, STALLED_MS=600_000)
     outside = lab.bull(fresh=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import select
@@ -19,6 +20,7 @@ from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.replies import to_dict
 from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, kill
+from tests.labs.node import MODULES
 from tests.labs.servers import wait_until
 
 lab_pm2 = drain_lab.lab_pm2
@@ -267,3 +269,24 @@ def test_jobs_of_workers_that_cannot_be_seen(lab: Lab) -> None:
             # It was its own: it ends with the process.
             kill(lab.pm2.pid(queue))
             assert [row["ev"] for row in lab.rows(hidden[queue], queue)] == ["start"]
+
+
+TWO_PREFIXES = """
+const { Worker } = require(process.env.BULL);
+const connection = { host: "127.0.0.1", port: Number(process.env.REDIS_PORT) };
+for (const [queue, prefix] of [["q", "bull"], ["emails", "staging"]])
+  new Worker(queue, async () => {}, { connection, prefix });
+"""
+
+
+def test_a_worker_under_another_prefix_is_named_by_its_queue(lab: Lab) -> None:
+    script = lab.folder / "two.js"
+    script.write_text(TWO_PREFIXES)
+    env = {"BULL": MODULES / "bullmq6", "REDIS_PORT": lab.server.port}
+    lab.pm2.start("app", script, env)
+    lab.wait_workers("q")
+    lab.wait_workers("emails", prefix="staging")
+    done = lab.qctl("impact", "q")
+    assert done.code == 0, done.err
+    assert base64.b64encode(b"emails").decode() not in done.out
+    assert "emails (prefix staging, database 0)" in done.out

@@ -32,8 +32,9 @@ def test_an_app_that_keeps_crashing(lab: Lab) -> None:
     assert (report["outcome"], report["resumed"]) == ("aborted", True)
     assert "pm2:app (id" in report["error"]
     assert "keeps crashing" in report["error"]
-    # The last words of its log, and the command that mends it.
-    assert "crashing on purpose: a setting is missing" in report["error"]
+    # What went wrong comes first, before the stack and what Node adds.
+    assert report["error"].splitlines()[1] == "Error: crashing on purpose: a setting is missing"
+    # The command that fixes it.
     assert "pm2 restart" in report["error"]
     assert "keeps crashing" in done.err
     assert (report["interrupted"], report["lost"]) == (0, 0)
@@ -222,3 +223,19 @@ def test_an_app_that_dies_soon_after_it_was_ready(lab: Lab, words: tuple[str, ..
         # It ends with the first process; the other one works on.
         assert second in lab.pm2.rows("app")
     lab.prove_tidy("q")
+
+
+def test_an_app_that_pm2_gave_up_is_restarted_once_its_cause_is_fixed(lab: Lab) -> None:
+    """What counts is what happens after the restart, not the state that it was in."""
+    flag = lab.folder / "crash"
+    lab.app(CRASH_MS=100, CRASH_IF=flag, options={"max_restarts": 2, "min_uptime": 60_000})
+    flag.touch()
+    lab.pm2.run("restart", "app")
+    wait_until(lambda: lab.pm2.rows("app")[0].status == "errored", "PM2 to give the app up")
+    lab.wait_workers(count=0)
+    flag.unlink()
+    added = lab.add(10)
+    done = lab.qctl(*DRAIN)
+    assert done.code == 0, done.err
+    assert "pid -" not in done.err
+    lab.prove(added)

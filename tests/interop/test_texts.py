@@ -49,10 +49,10 @@ def test_names_data_reasons_and_logs(
     py_worker()
     for name in ("q", "n"):
         settled(client, 3, QueueKeys("bull", name))
-    for job_id in ("1", "2", "3"):
-        ours, theirs = (texts(client, QueueKeys("bull", name), job_id) for name in ("q", "n"))
+    for job_id, name in (("1", TEXT), ("2", TEXT), ("3", "retried")):
+        ours, theirs = (texts(client, QueueKeys("bull", queue), job_id) for queue in ("q", "n"))
         # BullMQ puts half characters of a name into Redis as bytes that are not UTF-8.
-        theirs["name"] = valid_text(ours["name"])
+        theirs["name"] = name
         assert ours == theirs
     assert texts(client, Q, "1")["name"] == TEXT
     assert texts(client, Q, "3")["failedReason"] == TEXT
@@ -69,7 +69,7 @@ def test_names_data_reasons_and_logs(
                 continue
         for text in value:
             # Bytes that are not UTF-8 would be lone surrogates here.
-            assert text == valid_text(text), key
+            assert text.encode(), key
 
 
 def texts(client: Client, keys: QueueKeys, job_id: str) -> dict[str, Any]:

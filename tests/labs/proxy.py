@@ -1,11 +1,13 @@
-"""A TCP proxy before Redis that loses what it is told to lose."""
+"""TCP proxies before Redis: one loses packets, one rewrites them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import socketserver
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -107,3 +109,42 @@ def proxy_in_thread(port: int, lose: Mapping[int, str], *, step: bytes) -> Itera
         thread.join(10)
         loop.run_until_complete(asyncio.sleep(0.01))
         loop.close()
+
+
+Rewrite = Callable[[bytes], bytes]
+
+
+@contextlib.contextmanager
+def rewriting_proxy(
+    port: int, *, requests: Rewrite = bytes, replies: Rewrite = bytes
+) -> Iterator[str]:
+    """The URL of a proxy before a Redis on 127.0.0.1 that changes what passes through it.
+
+    Args:
+        requests, replies: what becomes of a packet; its length must stay the same.
+    """
+
+    def forward(source: socket.socket, target: socket.socket, rewrite: Rewrite) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 20):
+                target.sendall(rewrite(data))
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as redis:
+                sending = threading.Thread(target=forward, args=(self.request, redis, requests))
+                sending.start()
+                forward(redis, self.request, replies)
+                sending.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forward) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+        finally:
+            server.shutdown()
+            serving.join()

@@ -168,3 +168,18 @@ def test_the_environment_says_where(
     with Queue("q") as queue:
         queue.add("a")
     assert row(client, "wait") == ["1"]
+
+
+@pytest.mark.parametrize("pattern", ["0 0 * * 0,7", "0 8,13,13 * * *", "@weekdays"])
+def test_a_pattern_that_one_line_of_bullmq_cannot_read_is_refused(
+    redis_url: str, client: Client, pattern: str
+) -> None:
+    with Queue("q", redis_url=redis_url) as queue, pytest.raises(UsageError):
+        queue.upsert_scheduler("s", cron=pattern)
+    assert client.call("KEYS", "bull:q:repeat*") == []
+
+
+@pytest.mark.parametrize("zone", ["europe/berlin", "UTC+3", "utc+02:00", "local", "system"])
+def test_time_zones_are_named_as_bullmq_takes_them(redis_url: str, zone: str) -> None:
+    with Queue("q", redis_url=redis_url) as queue:
+        queue.upsert_scheduler("s", cron="0 9 * * *", tz=zone)
