@@ -34,7 +34,7 @@ from qctl.wire.options import Dedup, JobOptions
 from qctl.wire.read.census import read_census
 from qctl.wire.read.children import children
 from qctl.wire.read.discovery import discover
-from qctl.wire.read.rights import DRAIN, read_refused
+from qctl.wire.read.rights import DRAIN, read_missing_rights
 from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
 from qctl.wire.write import worker_calls as working
@@ -146,7 +146,7 @@ REFUSED: dict[str, Act] = {
 DONE: dict[str, Act] = {
     "disown": lambda client, keys: free_lease(client, keys, "me"),
     "lease_hold": lambda client, keys: hold_lease(client, keys, holder("you")),
-    "rights": lambda client, keys: read_refused(client, keys, DRAIN),
+    "rights": lambda client, keys: read_missing_rights(client, keys, DRAIN),
     "renew": call(lambda keys: working.renew(keys, 30_000, "3", HELD_BY)),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qctl.wire.read.rights import DRAIN, needed
+from qctl.wire.read.rights import DRAIN, required_commands
 from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
 from tests.labs.servers import limited_user
@@ -22,7 +22,7 @@ def test_they_are_enough(lab: Lab) -> None:
     added = [*lab.hold(), *lab.add(10)]
     lab.release()
     # With the list of clients, by which workers are found, and what replicas are asked by.
-    commands = {command.partition(" ")[0] for command in needed(DRAIN)}
+    commands = {command.partition(" ")[0] for command in required_commands(DRAIN)}
     rules = [f"+{name.lower()}" for name in commands]
     rules += ["+eval", "+evalsha", "+client|list", "+info", "+wait"]
     with limited_user(lab.client, lab.url, "~*", "-@all", *rules) as (url, _):

@@ -72,8 +72,8 @@ class CommandActions:
         lines = _lines(planned, planned_line)
         if snapshot.paused:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
-            if snapshot.doubtful_note:
-                by = f"by {snapshot.doubtful_note}, or {LATER_PAUSE}"
+            if snapshot.uncertain_note:
+                by = f"by {snapshot.uncertain_note}, or {LATER_PAUSE}"
             lines = (f"it was paused {visible(by)}", *lines)
         return self._proposal(f"Resume {queue}?", lines, carry)
 

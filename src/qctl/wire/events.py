@@ -14,9 +14,9 @@ from qctl.wire.replies import to_dict, value_or
 # Events taken per read. A drain reads several times a second, so this is never the bound.
 READ_COUNT = 1000
 # Of past events, fewer: each may hold a large return value.
-WINDOW = 250
+EVENT_WINDOW = 250
 # Where an empty stream is read from.
-BEFORE_ALL = "0-0"
+STREAM_START = "0-0"
 # Of the events of one millisecond.
 _LAST_NUMBER = 2**64 - 1
 
@@ -50,7 +50,7 @@ class Event:
         return int(self.id.partition("-")[0])
 
 
-def order(event_id: str) -> tuple[int, int]:
+def event_order(event_id: str) -> tuple[int, int]:
     """What stream ids are ordered by."""
     at_ms, _, number = event_id.partition("-")
     return int(at_ms), int(number or 0)
@@ -95,7 +95,7 @@ def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
 
 
 def past_events(
-    client: Client, keys: QueueKeys, *, since: str = "-", window: int = WINDOW
+    client: Client, keys: QueueKeys, *, since: str = "-", window: int = EVENT_WINDOW
 ) -> Iterator[Event]:
     """The events that are kept, newest first.
 
@@ -110,10 +110,10 @@ def past_events(
             yield to_event(entry_id, flat)
         if len(entries) < window:
             return
-        until = before(str(entries[-1][0]))
+        until = previous_id(str(entries[-1][0]))
 
 
-def before(entry_id: str) -> str:
+def previous_id(entry_id: str) -> str:
     """The last id before this one; Redis 6.0 has no open ranges."""
     ms, _, number = entry_id.partition("-")
     if int(number) > 0:

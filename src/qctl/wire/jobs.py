@@ -10,7 +10,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import MAX_NUMBER, checked, read_json, to_dict, to_int, value_or
+from qctl.wire.replies import MAX_INTEGER, checked, read_json, to_dict, to_int, value_or
 
 # The text BullMQ gives a job that was found stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
@@ -127,7 +127,7 @@ def read_jobs(
 
 
 # Fields that may be long.
-HEAVY = frozenset({"data", "opts", "progress", "returnvalue", "stacktrace"})
+LARGE_FIELDS = frozenset({"data", "opts", "progress", "returnvalue", "stacktrace"})
 _LIGHT = (
     *("name", "timestamp", "delay", "priority", "processedOn", "finishedOn", "attemptsMade"),
     *("atm", "ats", "stc", "stalledCounter", "pb", "failedReason", "defa", "rjk", "parentKey"),
@@ -140,7 +140,7 @@ def read_records(
     """Jobs without their locks and what is long in them; None for an id without a hash.
 
     Args:
-        heavy: those of ``HEAVY`` that are wanted all the same; others have their defaults.
+        heavy: those of ``LARGE_FIELDS`` that are wanted all the same; others have their defaults.
     """
     fields = (*_LIGHT, *heavy)
     replies = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids])
@@ -164,9 +164,9 @@ def attempts_allowed(value: Any) -> int:
     0 for what is missing or no number; more than can be counted is ``2**53``.
     """
     try:
-        return math.ceil(min(max(float(value), 0), MAX_NUMBER))
+        return math.ceil(min(max(float(value), 0), MAX_INTEGER))
     except OverflowError:
         # An integer of more than 308 digits, which JavaScript reads as Infinity.
-        return MAX_NUMBER if value > 0 else 0
+        return MAX_INTEGER if value > 0 else 0
     except (TypeError, ValueError):
         return 0

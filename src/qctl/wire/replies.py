@@ -9,7 +9,7 @@ from typing import Any
 from qctl.errors import ReplyError
 
 # Beyond this JavaScript cannot count (wire format 3): such a number was never meant as one.
-MAX_NUMBER = 2**53
+MAX_INTEGER = 2**53
 
 
 def checked(reply: Any) -> Any:
@@ -48,7 +48,7 @@ def to_int(value: Any) -> int | None:
         whole = int(float(value))
     except (TypeError, ValueError, OverflowError):
         return None
-    return whole if abs(whole) <= MAX_NUMBER else None
+    return whole if abs(whole) <= MAX_INTEGER else None
 
 
 def read_json(text: str | None, default: Any) -> tuple[Any, bool]:

@@ -206,7 +206,7 @@ def test_the_walk_is_bounded_and_says_how_far_it_went(
 def test_a_long_wait_list_is_read_in_part(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "_WINDOW", 20)
     monkeypatch.setattr(lists, "_OVERLAP", 5)
-    monkeypatch.setattr(keyspace, "MOST_WAITING", 40)
+    monkeypatch.setattr(keyspace, "MAX_WAITING", 40)
     for number in range(100):
         put(store, str(number))
     put(store, "lost", "")

@@ -44,7 +44,7 @@ def test_whose_pause_it_is(store: Client, verb: str, later: tuple[str, ...], aut
     found = snapshot(store)
     assert found.paused
     assert found.pause_note == (holder("me", verb) if author else None)
-    assert found.doubtful_note is None
+    assert found.uncertain_note is None
 
 
 @pytest.mark.parametrize("how", ["cut", "deleted", "many", "half way", "no stream"])
@@ -73,7 +73,7 @@ def test_what_its_events_do_not_tell_is_unknown(
         }
         return
     found = snapshot(store)
-    assert (found.pause_note, found.doubtful_note) == (None, holder("me"))
+    assert (found.pause_note, found.uncertain_note) == (None, holder("me"))
 
 
 def test_many_events_are_read_in_parts(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_queue_that_runs_has_no_author(store: Client) -> None:
     pause(store, Q, holder("me"))
     store.call("HDEL", Q("meta"), "paused")
     found = snapshot(store)
-    assert (found.pause_note, found.doubtful_note) == (None, None)
+    assert (found.pause_note, found.uncertain_note) == (None, None)
 
 
 @pytest.mark.parametrize("later", [("paused",), ("waiting", "resumed", "paused", "waiting")])

@@ -7,7 +7,7 @@ from enum import Enum
 
 from qctl.ops.bulk.actions import Action
 from qctl.ops.jobs.where import Filter, Where
-from qctl.wire.jobs import HEAVY
+from qctl.wire.jobs import LARGE_FIELDS
 
 # Up to FEW named jobs are run again without a question. For more than MANY jobs the queue's name
 # has to be typed.
@@ -40,10 +40,10 @@ class Selection:
     def heavy_fields(self) -> tuple[str, ...]:
         """Long fields of a job that the filter reads."""
         where = self.only.where
-        read = where.fields if isinstance(where, Where) else HEAVY if where else frozenset()
+        read = where.fields if isinstance(where, Where) else LARGE_FIELDS if where else frozenset()
         # The allowed attempts are in the job's options.
         more = {"opts"} if "attempts_max" in read else set()
-        return tuple(sorted((read & HEAVY) | more))
+        return tuple(sorted((read & LARGE_FIELDS) | more))
 
 
 class Confirmation(Enum):

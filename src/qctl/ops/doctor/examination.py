@@ -17,7 +17,7 @@ from qctl.ops.queues.status import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import server
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, list_workers, why_untold
+from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.snapshot import QueueSnapshot
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Examination:
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
-            raise CannotCheckError(*why_untold(self.settings.prefix, self.client))
+            raise CannotCheckError(*why_unknown(self.settings.prefix, self.client))
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:

@@ -72,7 +72,7 @@ def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
         evidence={
             "state": kept.state,
             "count": count,
-            "jobs_looked_at": kept.looked_at,
+            "jobs_looked_at": kept.examined,
             "per_day": kept.last_day,
             "oldest_at": utc_datetime(kept.oldest_ms),
         },

@@ -20,13 +20,13 @@ from qctl.ops.jobs.retry_stalled import worker_is_gone
 from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
-from qctl.wire.checks.integrity import all_bare_ids, sample_bare_ids
+from qctl.wire.checks.integrity import all_ids_without_job, sample_ids_without_job
 from qctl.wire.keys import JobRef, QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import is_listed
 from qctl.wire.read.stalled_check import existing_schedulers
-from qctl.wire.read.versions import of_other_libraries
+from qctl.wire.read.versions import other_libraries
 
 # Keys of the database that are passed without --full, and jobs whose place is then looked for.
 MOST_KEYS = 30_000
@@ -127,7 +127,7 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
     """Ids in a state whose job is gone; those that wait are run as jobs without a name or data."""
-    read = all_bare_ids if exam.full else sample_bare_ids
+    read = all_ids_without_job if exam.full else sample_ids_without_job
     ids = read(exam.client, exam.snapshots)
     for keys, found in _by_queue(ids.found, lambda bare: bare.keys).items():
         states: dict[str, list[str]] = {}
@@ -151,8 +151,8 @@ def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
             + _removal(len(ordered), "this takes these ids away"),
             commands=(exam.command("jobs remove", keys.name, *ordered[:MOST_NAMED]),),
         )
-    if ids.looked_at < ids.total:
-        yield exam.coverage(f"{ids.looked_at:,} of {ids.total:,} ids")
+    if ids.examined < ids.total:
+        yield exam.coverage(f"{ids.examined:,} of {ids.total:,} ids")
 
 
 def _removal(number: int, text: str) -> str:
@@ -164,10 +164,10 @@ def _removal(number: int, text: str) -> str:
 def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
     """Jobs that are in no state: nothing will ever run, show or remove them."""
     walked = _walk(exam)
-    most = None if exam.full else keyspace.MOST_WAITING
+    most = None if exam.full else keyspace.MAX_WAITING
     strays = keyspace.find_strays(exam.client, walked.loose, most_waiting=most)
     by_queue = _by_queue(strays.found, lambda stray: stray.keys)
-    others = of_other_libraries(exam.client, list(by_queue))
+    others = other_libraries(exam.client, list(by_queue))
     for keys, found in by_queue.items():
         if keys in others:
             continue
@@ -207,8 +207,8 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
         yield Coverage(f"not {names}: of another library, which may keep jobs elsewhere")
-    if strays.unplaced:
-        yield Coverage(f"{strays.unplaced:,} may be in a part of wait that was not read")
+    if strays.undetermined:
+        yield Coverage(f"{strays.undetermined:,} may be in a part of wait that was not read")
 
 
 def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
@@ -244,8 +244,8 @@ def stuck_parents(exam: Examination) -> Iterator[Finding | Coverage]:
     looked = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
     for keys, found in _by_queue(looked.found, lambda parent: parent.keys).items():
         yield _stuck(exam, keys, found)
-    if looked.looked_at < looked.total:
-        yield exam.coverage(f"{looked.looked_at:,} of {looked.total:,} parents")
+    if looked.examined < looked.total:
+        yield exam.coverage(f"{looked.examined:,} of {looked.total:,} parents")
 
 
 def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
@@ -320,9 +320,9 @@ def _walk_now(exam: Examination) -> _Walked:
     if not exam.keys:
         return walked
     most = None if exam.full else MOST_KEYS
-    for batch in keyspace.walk(exam.client, exam.keys, most):
+    for batch in keyspace.scan_keys(exam.client, exam.keys, most):
         chosen = batch.jobs if exam.full else batch.jobs[: max(MOST_JOBS - walked.jobs, 0)]
-        loose, number = keyspace.in_no_set(exam.client, chosen)
+        loose, number = keyspace.jobs_in_no_set(exam.client, chosen)
         walked.passed += batch.passed
         walked.jobs += number
         walked.left += len(batch.jobs) - len(chosen)

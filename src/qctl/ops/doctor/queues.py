@@ -17,7 +17,7 @@ from qctl.wire.checks.key_types import WrongKey, wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.versions import read_traces
+from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
 # Events looked through for when a queue was paused, over all paused queues together.
@@ -179,7 +179,7 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
     """Queues held back by their global concurrency, and by what takes its slots."""
     for snapshot in exam.snapshots:
         note, counts = advice.maxed(snapshot), snapshot.counts
-        is_odd = snapshot.odd_concurrency is not None
+        is_odd = snapshot.invalid_concurrency is not None
         if note is None or (snapshot.paused and not is_odd):
             continue
         is_none = is_odd or (snapshot.concurrency or 0) <= 0
@@ -200,7 +200,7 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
             subject=queue(name),
             what=note.text,
             evidence={
-                "concurrency": snapshot.odd_concurrency if is_odd else snapshot.concurrency,
+                "concurrency": snapshot.invalid_concurrency if is_odd else snapshot.concurrency,
                 "active": counts.active,
                 "stalled": counts.stalled,
                 "waiting": snapshot.backlog,
@@ -212,7 +212,7 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
 
 def mixed_versions(exam: Examination) -> Iterator[Finding]:
     """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
-    traces = read_traces(exam.client, exam.keys, exam.now_ms - LATELY_MS)
+    traces = read_bullmq5_traces(exam.client, exam.keys, exam.now_ms - LATELY_MS)
     installed = _installed(exam)
     for snapshot in exam.snapshots:
         signs = version_signs(

@@ -14,7 +14,7 @@ from qctl.ops.doctor.examination import Check, Examination
 from qctl.ops.doctor.findings import EXAMPLES, Coverage, Finding, queue
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.history import ClockSample, Happening, History, clock_samples, read_histories
+from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
 # Queues whose events are read, those with the most at stake; events of all of them together, and of
@@ -88,11 +88,11 @@ def _unknown(short: Sequence[History]) -> Iterator[Coverage]:
         )
 
 
-def _has_left(event: Happening) -> bool:
+def _has_left(event: PastEvent) -> bool:
     return event.name == "active" or (event.name == "removed" and event.prev in _READY)
 
 
-def _in_part(events: Sequence[Happening], part: int, history: History, window_ms: int) -> int:
+def _in_part(events: Sequence[PastEvent], part: int, history: History, window_ms: int) -> int:
     begins = history.since_ms + part * window_ms / _PARTS
     ends = begins + window_ms / _PARTS
     # The last one has no end: clocks differ by milliseconds.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from qctl.wire.events import Event, order
+from qctl.wire.events import Event, event_order
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
@@ -76,8 +76,10 @@ class _Held:
     due: set[str] = field(default_factory=set)
 
     def counts(self, event: Event) -> bool:
-        at = order(event.id)
-        return at > self.begin_order and (self.end is None or at <= order(self.end.last_event_id))
+        at = event_order(event.id)
+        return at > self.begin_order and (
+            self.end is None or at <= event_order(self.end.last_event_id)
+        )
 
 
 class Inventory:
@@ -106,8 +108,8 @@ class Inventory:
             most=2 * most,
             is_complete=waiting <= most,
             begin=census,
-            begin_order=order(census.last_event_id),
-            taken_order=order(taken_id),
+            begin_order=event_order(census.last_event_id),
+            taken_order=event_order(taken_id),
             iterations={job_id.rpartition(":")[0]: job_id for job_id in census.iterations},
         )
 
@@ -127,7 +129,7 @@ class Inventory:
                 continue
             if held.counts(event):
                 _count(held, event)
-            if event.name == "resumed" and order(event.id) <= held.taken_order:
+            if event.name == "resumed" and event_order(event.id) <= held.taken_order:
                 held.is_disturbed = True
             job_id = event.job_id
             if job_id is None:

@@ -375,8 +375,8 @@ def not_restarted(label: str) -> str:
 def stays_paused(snapshot: QueueSnapshot) -> str:
     """What to say of a queue that somebody paused before the drain."""
     by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
-    if snapshot.doubtful_note:
-        by = f", by {snapshot.doubtful_note} or {LATER_PAUSE},"
+    if snapshot.uncertain_note:
+        by = f", by {snapshot.uncertain_note} or {LATER_PAUSE},"
     name = snapshot.keys.name
     return (
         f"{name} was paused before{by} and stays paused at the end; when that is no longer wanted: "

@@ -21,7 +21,7 @@ from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
 from qctl.wire.read.locate import locate
-from qctl.wire.read.versions import of_other_libraries
+from qctl.wire.read.versions import other_libraries
 
 # A job may move from one list to the next between two reads; in no list this often, it is gone.
 LOOKS = 4
@@ -79,7 +79,7 @@ def prove(state: DrainState) -> Verdict:
     state.catch_up()
     nowhere = _find_nowhere(state, known)
     strays = [job for job, left in nowhere.items() if left == STRAY]
-    others = of_other_libraries(state.client, sorted({keys for keys, _ in strays}))
+    others = other_libraries(state.client, sorted({keys for keys, _ in strays}))
     for job in strays:
         if job[0] not in others:
             ledger.lose(job, inventory.state(job) or "active")

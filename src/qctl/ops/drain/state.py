@@ -19,11 +19,11 @@ from qctl.ops.drain.steps import RunningJob
 from qctl.ops.patience import PatientClient
 from qctl.ops.processes.restart import POLL_S, Expectation, Restart
 from qctl.ops.processes.targets import Connections
-from qctl.wire.events import READ_COUNT, Event, last_event_id, order, read_events
+from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.stream_starts import read_gaps
+from qctl.wire.read.missed_events import read_gaps
 from qctl.wire.write.pausing import disown_pause, pause
 
 # The longest time in which a wish to stop goes unheard.
@@ -252,8 +252,8 @@ class DrainState:
 
     def catch_up(self) -> None:
         """Take in all events up to now, however many there are."""
-        goals = {keys: order(last_event_id(self.client, keys)) for keys in self.cursors}
-        while any(order(self.cursors[keys]) < goal for keys, goal in goals.items()):
+        goals = {keys: event_order(last_event_id(self.client, keys)) for keys in self.cursors}
+        while any(event_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
             if not self.follow():
                 break
         # A stream that was deleted, or has come back older, has no news that would show it.

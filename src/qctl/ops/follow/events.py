@@ -14,7 +14,7 @@ from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outa
 from qctl.ops.times import parse_time, utc_datetime
 from qctl.similar import similar_names
 from qctl.wire.events import (
-    WINDOW,
+    EVENT_WINDOW,
     Event,
     last_event_id,
     past_events,
@@ -185,7 +185,7 @@ def recent_events(
     found: list[QueueEvent] = []
     since = "-" if after is None else after
     more = False
-    window = WINDOW if wanted.is_set else min(limit + 1, WINDOW)
+    window = EVENT_WINDOW if wanted.is_set else min(limit + 1, EVENT_WINDOW)
     for event in past_events(client, keys, since=since, window=window):
         if event.id == after or not wanted.takes(event):
             continue

@@ -13,7 +13,7 @@ from qctl.ops.queues.status import count_workers
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id, read_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.ending import Ending, ending_told, read_ending
+from qctl.wire.read.ending import Ending, ending_of, read_ending
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import pending_delayed
 
@@ -149,7 +149,7 @@ class JobTarget:
             events = read_events(self._client, self._cursors, block_ms=max(int(left_s * 1000), 1))
             mine = [event for _, event in events if event.job_id == self._id]
             for event in mine:
-                if (ending := ending_told(event)) is not None:
+                if (ending := ending_of(event)) is not None:
                     return self._ended(ending)
             if any(event.name != "progress" for event in mine):
                 return None

@@ -16,7 +16,7 @@ from qctl.connection.address import Client
 from qctl.ops.times import utc_datetime
 from qctl.wire.events import Event, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.stream_starts import has_missed, read_stream_starts
+from qctl.wire.read.missed_events import has_missed, read_stream_starts
 
 # Events taken in one reading, shared by the queues in sight: keeps Redis' part below 5 ms.
 MOST_EVENTS = 3000

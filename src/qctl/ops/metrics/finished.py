@@ -17,8 +17,8 @@ from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.metrics.reading import OTHER, Names
 from qctl.wire.events import Event, read_events
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.missed_events import has_missed, read_stream_starts
 from qctl.wire.read.server import clock_ms
-from qctl.wire.read.stream_starts import has_missed, read_stream_starts
 
 # Upper bounds of the histogram's buckets, in seconds.
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)

@@ -16,7 +16,7 @@ from qctl.wire.read.clients import (
     WorkerClient,
     list_foreign,
     list_workers,
-    why_untold,
+    why_unknown,
 )
 
 
@@ -119,7 +119,7 @@ def read_connections(
     """
     workers = list_workers(client, settings.prefix, db=db)
     if workers is None:
-        what, hint = why_untold(settings.prefix, client)
+        what, hint = why_unknown(settings.prefix, client)
         why = "so qctl cannot prove that the new workers are connected"
         raise FailedError(what, why=why, hint=hint)
     found = holders(client, settings.prefix, workers, processes)

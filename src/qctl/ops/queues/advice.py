@@ -56,8 +56,8 @@ def paused(queue: QueueSnapshot) -> Note | None:
     if not queue.paused:
         return None
     note = queue.pause_note
-    if queue.doubtful_note is not None:
-        text = f"paused by {queue.doubtful_note}, or {LATER_PAUSE}"
+    if queue.uncertain_note is not None:
+        text = f"paused by {queue.uncertain_note}, or {LATER_PAUSE}"
     elif note is None:
         text = "paused, and not through qctl"
     elif note.is_temporary:
@@ -160,9 +160,9 @@ def limited(queue: QueueSnapshot) -> Note | None:
 
 def maxed(queue: QueueSnapshot) -> Note | None:
     """That its global concurrency keeps jobs from being started."""
-    if queue.odd_concurrency is not None:
+    if queue.invalid_concurrency is not None:
         return Note(
-            f"its global concurrency is {queue.odd_concurrency!r} and no number: BullMQ fails on "
+            f"its global concurrency is {queue.invalid_concurrency!r} and no number: BullMQ fails on "
             "every add and every fetch"
         )
     if not queue.is_maxed or not queue.backlog:

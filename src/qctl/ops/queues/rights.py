@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from qctl.connection.address import Client
 from qctl.errors import RefusedError
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.rights import Refused, read_refused
+from qctl.wire.read.rights import MissingRights, read_missing_rights
 
 
 def require_rights(
@@ -26,7 +26,7 @@ def require_rights(
         RefusedError: some are not; the message names them.
     """
     for keys in queues:
-        refused = read_refused(client, keys, scripts)
+        refused = read_missing_rights(client, keys, scripts)
         if refused is None:
             return False
         if refused:
@@ -34,7 +34,7 @@ def require_rights(
     return True
 
 
-def _refusal(keys: QueueKeys, refused: Refused, what: str) -> RefusedError:
+def _refusal(keys: QueueKeys, refused: MissingRights, what: str) -> RefusedError:
     missing = []
     if refused.on_queue:
         missing.append(f"on keys of queue {keys.name}: {', '.join(refused.on_queue)}")

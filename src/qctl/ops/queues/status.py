@@ -303,7 +303,7 @@ def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Que
         rate_limit=_rate_limit(queue.rate_limit),
         concurrency=queue.concurrency,
         is_maxed=queue.is_maxed,
-        is_broken=queue.odd_concurrency is not None,
+        is_broken=queue.invalid_concurrency is not None,
         overdue=queue.overdue,
         notes=notes(queue, workers),
     )

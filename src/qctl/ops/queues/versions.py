@@ -14,7 +14,7 @@ from qctl.ops.processes.suggest import command
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
-from qctl.wire.read.versions import Traces, of_other_libraries, read_traces
+from qctl.wire.read.versions import BullMQ5Traces, other_libraries, read_bullmq5_traces
 from qctl.wire.replies import to_int
 
 # Older traces may be from before an update.
@@ -61,7 +61,7 @@ def _installed(
 
 
 def version_signs(
-    snapshot: QueueSnapshot, traces: Traces, installed: Sequence[tuple[str, str]] = ()
+    snapshot: QueueSnapshot, traces: BullMQ5Traces, installed: Sequence[tuple[str, str]] = ()
 ) -> dict[int, list[str]]:
     """What shows BullMQ 5 and BullMQ 6 at work on a queue.
 
@@ -82,7 +82,7 @@ def version_signs(
     if traces.next_ids:
         signs[5].append("a worker that ran schedules")
     in_wait = snapshot.counts.waiting - snapshot.legacy_paused
-    by_qctl = any((snapshot.pause_note, snapshot.doubtful_note, snapshot.lease))
+    by_qctl = any((snapshot.pause_note, snapshot.uncertain_note, snapshot.lease))
     # A pause by qctl puts all jobs into one list: jobs in both are from clients of two lines.
     if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
         signs[5].append("jobs in the paused list")
@@ -120,8 +120,8 @@ def require_safe_pause(
         return {}
     queues = [snapshot.keys for snapshot in running]
     installed = _installed(client, settings, db, [keys.name for keys in queues])
-    traces = read_traces(client, queues, int(time.time() * 1000) - LATELY_MS)
-    others = of_other_libraries(client, queues)
+    traces = read_bullmq5_traces(client, queues, int(time.time() * 1000) - LATELY_MS)
+    others = other_libraries(client, queues)
     warnings = {}
     for snapshot in running:
         keys = snapshot.keys

@@ -22,7 +22,7 @@ from qctl.ops.queues.status import managed_processes
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
-from qctl.wire.read.clients import WorkerClient, list_workers, why_untold
+from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.heartbeats import Heartbeat
 
 
@@ -97,9 +97,9 @@ def inspect_workers(
     remarks: tuple[str, ...] = ()
     workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
     if workers is None and beats:
-        workers, remarks = [], (f"only qctl's own workers: {why_untold(prefix, client)[0]}",)
+        workers, remarks = [], (f"only qctl's own workers: {why_unknown(prefix, client)[0]}",)
     if workers is None:
-        what, hint = why_untold(prefix, client)
+        what, hint = why_unknown(prefix, client)
         raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]

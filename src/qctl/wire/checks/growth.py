@@ -32,7 +32,7 @@ class KeptJobs:
 
     Args:
         bounded: whether any of these says how many are kept or for how long.
-        looked_at: how many of these were read.
+        examined: how many of these were read.
         oldest_ms, newest_ms: when the first and the last of all kept ones ended.
         last_day: of those kept now, how many ended in the last 24 hours; None where the oldest is
             younger than that, so that a day cannot be counted.
@@ -41,7 +41,7 @@ class KeptJobs:
     keys: QueueKeys
     state: str
     bounded: bool
-    looked_at: int
+    examined: int
     oldest_ms: int | None
     newest_ms: int | None
     last_day: int | None
@@ -98,7 +98,7 @@ def kept_jobs(
                 keys=keys,
                 state=state,
                 bounded=any(_is_bounded(text, _OPTIONS[state]) for text in own),
-                looked_at=len(own),
+                examined=len(own),
                 oldest_ms=oldest_ms,
                 newest_ms=times[0] if times else None,
                 last_day=count if is_covered else None,

@@ -20,7 +20,7 @@ _STATES = ("waiting", "active", *SORTED_SETS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Bare:
+class IdWithoutJob:
     """An id that stands in a state (``wait``, ``completed`` …) and has no hash."""
 
     keys: QueueKeys
@@ -29,15 +29,15 @@ class Bare:
 
 
 @dataclass(frozen=True, slots=True)
-class BareIds:
+class IdsWithoutJob:
     """Those found, of how many ids that were looked at and how many there are."""
 
-    found: tuple[Bare, ...]
-    looked_at: int
+    found: tuple[IdWithoutJob, ...]
+    examined: int
     total: int
 
 
-def sample_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
+def sample_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsWithoutJob:
     """Look at both ends of each state, 10,000 ids in all, in four round trips.
 
     Both ends are read twice: a job that is done and removed between the reading of its id and of
@@ -52,46 +52,48 @@ def sample_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
     if bare:
         again = _ends(client, sorted({(b.keys, b.state) for b in bare}), per_end)
         bare = _without_hash(client, [each for each in again if each in set(bare)])
-    return BareIds(tuple(sorted(bare)), len(ids), sum(size for _, _, size in places))
+    return IdsWithoutJob(tuple(sorted(bare)), len(ids), sum(size for _, _, size in places))
 
 
-def all_bare_ids(client: Client, queues: Sequence[QueueSnapshot]) -> BareIds:
+def all_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsWithoutJob:
     """The same for every id, in windows of 1,000."""
-    found: list[Bare] = []
-    looked_at = 0
+    found: list[IdWithoutJob] = []
+    examined = 0
     for queue in queues:
         for state in _STATES:
             seen, bare = 0, set()
             for window in _windows(client, queue.keys, state):
                 seen += len(window)
                 bare.update(_without_hash(client, window))
-            looked_at += seen
+            examined += seen
             if bare:
                 again = [b for w in _windows(client, queue.keys, state) for b in w if b in bare]
                 found += _without_hash(client, again)
-    return BareIds(tuple(sorted(set(found))), looked_at, looked_at)
+    return IdsWithoutJob(tuple(sorted(set(found))), examined, examined)
 
 
-def _ends(client: Client, places: Sequence[tuple[QueueKeys, str]], per_end: int) -> list[Bare]:
+def _ends(
+    client: Client, places: Sequence[tuple[QueueKeys, str]], per_end: int
+) -> list[IdWithoutJob]:
     commands: list[tuple[Arg, ...]] = []
     for keys, state in places:
         command = "LRANGE" if state in LISTS else "ZRANGE"
         commands += [(command, keys(state), 0, per_end - 1), (command, keys(state), -per_end, -1)]
     replies = iter(client.pipeline(commands) if commands else ())
     return [
-        Bare(keys, state, job_id)
+        IdWithoutJob(keys, state, job_id)
         for keys, state in places
         for job_id in dict.fromkeys([*value_or(next(replies), []), *value_or(next(replies), [])])
         if not is_marker(job_id)
     ]
 
 
-def _windows(client: Client, keys: QueueKeys, state: str) -> Iterator[list[Bare]]:
+def _windows(client: Client, keys: QueueKeys, state: str) -> Iterator[list[IdWithoutJob]]:
     for window in windows(client, keys, state, _WINDOW):
-        yield [Bare(keys, state, entry.id) for entry in window]
+        yield [IdWithoutJob(keys, state, entry.id) for entry in window]
 
 
-def _without_hash(client: Client, ids: Sequence[Bare]) -> list[Bare]:
+def _without_hash(client: Client, ids: Sequence[IdWithoutJob]) -> list[IdWithoutJob]:
     commands = [("EXISTS", bare.keys(bare.id)) for bare in ids]
     replies = client.pipeline(commands) if commands else []
     return [bare for bare, exists in zip(ids, replies, strict=True) if not checked(exists)]

@@ -17,7 +17,7 @@ from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
 # Ids of wait read to find jobs in it.
-MOST_WAITING = 20_000
+MAX_WAITING = 20_000
 # Suffixes that are no job (wire format 2.1, 10.3).
 _OWN = frozenset(
     (
@@ -63,10 +63,10 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Strays:
-    """Those found; ``unplaced`` others may be in a part of wait that was not read."""
+    """Those found; ``undetermined`` others may be in a part of wait that was not read."""
 
     found: tuple[Stray, ...]
-    unplaced: int
+    undetermined: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def database_size(client: Client) -> int:
     return sum(int(node.call("DBSIZE")) for node in client.masters())
 
 
-def walk(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Iterator[KeyBatch]:
+def scan_keys(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Iterator[KeyBatch]:
     """Keys of some queues of one prefix, in steps of one SCAN each.
 
     Args:
@@ -107,7 +107,7 @@ def walk(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Itera
             left = None if left is None else left - SCAN_COUNT
 
 
-def in_no_set(client: Client, jobs: Sequence[JobRef]) -> tuple[list[JobRef], int]:
+def jobs_in_no_set(client: Client, jobs: Sequence[JobRef]) -> tuple[list[JobRef], int]:
     """Those of some keys that are jobs and in no sorted set; and how many are jobs at all."""
     states, job_count = _outside_sets(client, jobs)
     return list(states), job_count
@@ -122,14 +122,14 @@ def find_strays(client: Client, jobs: Sequence[JobRef], *, most_waiting: int | N
     Args:
         most_waiting: ids of wait lists to read; None for all.
     """
-    first, unplaced = _unlisted(client, jobs, most_waiting)
+    first, undetermined = _unlisted(client, jobs, most_waiting)
     second, _ = _unlisted(client, list(first), most_waiting)
     found = tuple(
         Stray(keys, job_id, state[3] is not None, state[0] is None, to_int(state[0]) or 0)
         for (keys, job_id), state in second.items()
         if first[keys, job_id] == state
     )
-    return Strays(found, unplaced)
+    return Strays(found, undetermined)
 
 
 _State = tuple[str | None, ...]

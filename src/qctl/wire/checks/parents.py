@@ -40,7 +40,7 @@ class StuckParents:
     """Those found, of how many parents that were looked at and how many there are."""
 
     found: tuple[StuckParent, ...]
-    looked_at: int
+    examined: int
     total: int
 
 
@@ -56,7 +56,7 @@ def stuck_parents(
     parents = {keys: count for keys, count in parents.items() if count}
     most = min(max(BUDGET // max(len(parents), 1), _LEAST), _MOST)
     found: list[StuckParent] = []
-    looked_at = start = 0
+    examined = start = 0
     pending = list(parents)
     while pending:
         windows = client.pipeline(
@@ -65,7 +65,7 @@ def stuck_parents(
         ids = [
             (k, i) for k, reply in zip(pending, windows, strict=True) for i in value_or(reply, [])
         ]
-        looked_at += len(ids)
+        examined += len(ids)
         if stuck := _look(client, ids):
             # What ends between two reads may look stuck once.
             again = _look(client, [(parent.keys, parent.id) for parent in stuck])
@@ -73,7 +73,7 @@ def stuck_parents(
             found += [parent for parent in again if (parent.keys, parent.id) in still]
         start += most
         pending = [keys for keys in pending if full and parents[keys] > start]
-    return StuckParents(tuple(sorted(found)), looked_at, sum(parents.values()))
+    return StuckParents(tuple(sorted(found)), examined, sum(parents.values()))
 
 
 def _look(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:

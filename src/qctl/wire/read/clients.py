@@ -75,7 +75,7 @@ class ForeignWorker:
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> list[WorkerClient] | None:
-    """Workers connected to queues of ``prefix``; None when that cannot be told (``why_untold``).
+    """Workers connected to queues of ``prefix``; None when that cannot be told (``why_unknown``).
 
     Args:
         queues: names known to exist, by which the raw names that the official Python port of
@@ -96,7 +96,7 @@ def list_workers(
     return found if found or read_upstream(client) is None else None
 
 
-def why_untold(prefix: str, client: Client | None = None) -> tuple[str, str]:
+def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
     """Why ``list_workers`` answered None, and what would help: two clauses.
 
     Args:

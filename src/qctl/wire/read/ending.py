@@ -12,7 +12,7 @@ from qctl.wire.replies import checked, read_json, value_or
 from qctl.wire.states import FINISHED, SORTED_SETS
 
 # Events looked through for a job that is gone; BullMQ keeps some 10,000.
-MOST_EVENTS = 100_000
+MAX_EVENTS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
     )
 
 
-def ending_told(event: Event) -> Ending | None:
+def ending_of(event: Event) -> Ending | None:
     """The end of a job that an event tells; ``failed`` is told of final failures only."""
     fields = event.fields
     if event.name == "completed":
@@ -81,9 +81,9 @@ def _told_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
     """
     removed = None
     for index, event in enumerate(past_events(client, keys)):
-        if index == MOST_EVENTS:
+        if index == MAX_EVENTS:
             break
-        told = ending_told(event) if event.job_id == job_id else None
+        told = ending_of(event) if event.job_id == job_id else None
         if told is None:
             continue
         if event.name != "removed" or told.state == "removed":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.events import WINDOW, before
+from qctl.wire.events import EVENT_WINDOW, previous_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_dict, to_int, value_or
 from qctl.wire.states import FINISHED
@@ -29,7 +29,7 @@ _BOTH_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class PastEvent:
     """One event: what, when by Redis' clock, and to which job.
 
     Args:
@@ -54,7 +54,7 @@ class History:
     """
 
     keys: QueueKeys
-    events: tuple[Happening, ...]
+    events: tuple[PastEvent, ...]
     since_ms: int
     is_empty: bool
 
@@ -68,13 +68,13 @@ def read_histories(
         since_ms: epoch milliseconds by Redis' clock.
         most: events of each queue; where there are more, its history begins later.
     """
-    found: dict[QueueKeys, list[Happening]] = {keys: [] for keys in queues}
+    found: dict[QueueKeys, list[PastEvent]] = {keys: [] for keys in queues}
     begins = dict.fromkeys(queues, since_ms)
     pending = dict.fromkeys(queues, "+")
     empty = set()
     while pending:
         commands: list[tuple[Arg, ...]] = [
-            ("XREVRANGE", keys("events"), until, "-", "COUNT", WINDOW)
+            ("XREVRANGE", keys("events"), until, "-", "COUNT", EVENT_WINDOW)
             for keys, until in pending.items()
         ]
         going_on = {}
@@ -90,16 +90,16 @@ def read_histories(
                 continue
             begins[keys] = found[keys][-1].at_ms
             # Where the stream ends, what was before has been cut off, or never was.
-            if len(entries) == WINDOW and len(found[keys]) < most:
-                going_on[keys] = before(str(entries[-1][0]))
+            if len(entries) == EVENT_WINDOW and len(found[keys]) < most:
+                going_on[keys] = previous_id(str(entries[-1][0]))
         pending = going_on
     return [History(keys, tuple(found[keys]), begins[keys], keys in empty) for keys in queues]
 
 
-def _happening(entry_id: str, flat: Sequence[str]) -> Happening:
+def _happening(entry_id: str, flat: Sequence[str]) -> PastEvent:
     fields = to_dict(flat)
     reason = fields.get("failedReason")
-    return Happening(
+    return PastEvent(
         name=fields.get("event", ""),
         at_ms=int(entry_id.partition("-")[0]),
         job_id=fields.get("jobId"),
@@ -139,12 +139,12 @@ def clock_samples(client: Client, histories: Sequence[History], most: int) -> li
         most: jobs of each queue whose producer, and whose worker is looked at; twice as many where
             both steps of the worker are known.
     """
-    wanted: list[tuple[QueueKeys, bool, list[Happening]]] = []
+    wanted: list[tuple[QueueKeys, bool, list[PastEvent]]] = []
     for history in histories:
         added = list(_newest(history, "added").values())
         # Many at one moment may be one call that waited.
         wanted += [(history.keys, True, [event]) for event in _spread(added, most)]
-        steps = defaultdict[str, list[Happening]](list)
+        steps = defaultdict[str, list[PastEvent]](list)
         for of_step in (_newest(history, "active"), _newest(history, "completed", "failed")):
             for job_id, event in of_step.items():
                 steps[job_id].append(event)
@@ -185,12 +185,12 @@ def clock_samples(client: Client, histories: Sequence[History], most: int) -> li
     return samples
 
 
-def _newest(history: History, *names: str) -> dict[str, Happening]:
+def _newest(history: History, *names: str) -> dict[str, PastEvent]:
     """Job id → its newest event of these; the hash tells of the last of several runs alone."""
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 
-def _spread(events: Sequence[Happening], most: int) -> list[Happening]:
+def _spread(events: Sequence[PastEvent], most: int) -> list[PastEvent]:
     """Some of them, the first and the last included."""
     if len(events) <= most:
         return list(events)

@@ -28,7 +28,7 @@ _OWN_ONLY = {"SET"}
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class MissingRights:
     """Commands that a user may not run, in small letters.
 
     Args:
@@ -49,7 +49,7 @@ def script_commands(name: str) -> frozenset[str]:
     return frozenset(_CALL.findall(scripts.source(name)))
 
 
-def needed(names: Sequence[str]) -> list[str]:
+def required_commands(names: Sequence[str]) -> list[str]:
     """The commands that these scripts and the notes need, as ``rights.lua`` takes them."""
     on_queue = frozenset[str]().union(*map(script_commands, names)) - _OWN_ONLY
     on_own = frozenset[str]().union(*map(script_commands, _OWN))
@@ -58,7 +58,9 @@ def needed(names: Sequence[str]) -> list[str]:
     return sorted(found | {*_READS} if names == DRAIN else found)
 
 
-def read_refused(client: Client, keys: QueueKeys, names: Sequence[str]) -> Refused | None:
+def read_missing_rights(
+    client: Client, keys: QueueKeys, names: Sequence[str]
+) -> MissingRights | None:
     """Which commands that these scripts and the notes need this user may not run.
 
     Args:
@@ -72,16 +74,19 @@ def read_refused(client: Client, keys: QueueKeys, names: Sequence[str]) -> Refus
     """
     try:
         refused = scripts.run(
-            client, "rights", [keys("meta")], [keys.pause_note, keys.lease, *needed(names)]
+            client,
+            "rights",
+            [keys("meta")],
+            [keys.pause_note, keys.lease, *required_commands(names)],
         )
     except ReplyError as error:
         if error.code != "NOPERM":
             raise
         # Not even this script.
-        return Refused(on_queue=("eval", "evalsha"))
+        return MissingRights(on_queue=("eval", "evalsha"))
     if refused is None:
         return None
-    return Refused(
+    return MissingRights(
         on_queue=tuple(sorted({_name(text) for text in refused if "$1" in text.split()})),
         on_own=tuple(sorted({_name(text) for text in refused if "$1" not in text.split()})),
     )

@@ -90,10 +90,10 @@ class QueueSnapshot:
             they stay there until one fetches.
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
         pause_note: who paused it, if qctl did; None while it is not paused.
-        doubtful_note: who had paused it; somebody else may have resumed and paused it since.
+        uncertain_note: who had paused it; somebody else may have resumed and paused it since.
         lease: the drain at work on it now.
         concurrency: how many of its jobs may be active at once over all workers, if that is set.
-        odd_concurrency: what stands in its place and is no number: BullMQ's scripts then fail, on
+        invalid_concurrency: what stands in its place and is no number: BullMQ's scripts then fail, on
             adding jobs as on fetching them.
         rate_limit: the window in which jobs are counted now; None when there is none.
         longest_lock_ms: what is left of the active job's lock that runs out last; None without one,
@@ -106,7 +106,7 @@ class QueueSnapshot:
     client_version: str | None
     paused: bool
     concurrency: int | None
-    odd_concurrency: str | None
+    invalid_concurrency: str | None
     counts: Counts
     legacy_paused: int
     active_ids: tuple[str, ...]
@@ -115,7 +115,7 @@ class QueueSnapshot:
     overdue: int
     oldest_waiting_ms: int | None
     pause_note: Holder | None
-    doubtful_note: Holder | None
+    uncertain_note: Holder | None
     lease: Holder | None
     rate_limit: RateLimit | None
     longest_lock_ms: int | None
@@ -286,7 +286,7 @@ def _snapshot(
         client_version=version.partition(":")[2] or version if version else None,
         paused=paused is not None or bool(first["has_meta_paused"]),
         concurrency=to_int(concurrency),
-        odd_concurrency=concurrency if to_int(concurrency) is None else None,
+        invalid_concurrency=concurrency if to_int(concurrency) is None else None,
         counts=counts,
         legacy_paused=legacy_paused,
         active_ids=tuple(dict.fromkeys([*_jobs(first["active_before"]), *active])),
@@ -295,7 +295,7 @@ def _snapshot(
         overdue=first["overdue"],
         oldest_waiting_ms=min(times, default=None),
         pause_note=_note(first) if pause == HOLDS else None,
-        doubtful_note=_note(first) if pause == UNKNOWN else None,
+        uncertain_note=_note(first) if pause == UNKNOWN else None,
         lease=parse_holder(first["lease"]),
         rate_limit=(
             RateLimit(to_int(used), to_int(maximum), first["limiter_ms"])

@@ -15,7 +15,7 @@ _JOBS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
+class BullMQ5Traces:
     """Of one queue, within some time.
 
     Args:
@@ -27,9 +27,9 @@ class Traces:
     next_ids: bool
 
 
-def read_traces(
+def read_bullmq5_traces(
     client: Client, queues: Sequence[QueueKeys], since_ms: int
-) -> dict[QueueKeys, Traces]:
+) -> dict[QueueKeys, BullMQ5Traces]:
     """What the last 20 events and the last 20 completed jobs of each queue tell.
 
     Args:
@@ -55,7 +55,7 @@ def read_traces(
         if next_id is not None and (to_int(finished) or 0) >= since_ms:
             linked.add(keys)
     return {
-        keys: Traces(
+        keys: BullMQ5Traces(
             debounced=any(e.name == "debounced" and e.at_ms >= since_ms for e in events[keys]),
             next_ids=keys in linked,
         )
@@ -63,7 +63,7 @@ def read_traces(
     }
 
 
-def of_other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
+def other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
     """The queues whose last Queue object was not of BullMQ itself, but of BullMQ Pro as a rule.
 
     These may keep jobs in places that the wire format does not know.

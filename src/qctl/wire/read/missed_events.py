@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qctl.connection.address import Client
-from qctl.wire.events import BEFORE_ALL, order
+from qctl.wire.events import STREAM_START, event_order
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import value_or
 
@@ -24,7 +24,7 @@ def has_missed(cursor: str, start: str | None) -> bool:
         cursor: id of the last event read.
         start: id of the oldest one there is; None for an empty stream.
     """
-    return start is not None and order(start) > order(cursor)
+    return start is not None and event_order(start) > event_order(cursor)
 
 
 def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKeys]:
@@ -38,7 +38,7 @@ def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKey
         cursors: id of the last event of the read before.
     """
     # Of a stream that had none nothing can be said.
-    known = [(keys, cursor) for keys, cursor in cursors.items() if cursor != BEFORE_ALL]
+    known = [(keys, cursor) for keys, cursor in cursors.items() if cursor != STREAM_START]
     commands = [("XRANGE", keys("events"), cursor, cursor, "COUNT", 1) for keys, cursor in known]
     replies = client.pipeline(commands) if commands else []
     return [
