@@ -162,8 +162,8 @@ def maxed(queue: QueueSnapshot) -> Note | None:
     """That its global concurrency keeps jobs from being started."""
     if queue.invalid_concurrency is not None:
         return Note(
-            f"its global concurrency is {queue.invalid_concurrency!r} and no number: BullMQ fails on "
-            "every add and every fetch"
+            f"its global concurrency is {queue.invalid_concurrency!r} and no number: "
+            "BullMQ fails on every add and every fetch"
         )
     if not queue.is_maxed or not queue.backlog:
         return None

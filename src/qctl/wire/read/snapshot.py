@@ -93,8 +93,8 @@ class QueueSnapshot:
         uncertain_note: who had paused it; somebody else may have resumed and paused it since.
         lease: the drain at work on it now.
         concurrency: how many of its jobs may be active at once over all workers, if that is set.
-        invalid_concurrency: what stands in its place and is no number: BullMQ's scripts then fail, on
-            adding jobs as on fetching them.
+        invalid_concurrency: its text if it is not a number: BullMQ's scripts then fail, both when
+            jobs are added and when they are fetched.
         rate_limit: the window in which jobs are counted now; None when there is none.
         longest_lock_ms: what is left of the active job's lock that runs out last; None without one,
             and where one never does.
