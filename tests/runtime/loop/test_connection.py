@@ -106,6 +106,39 @@ def test_it_connects_again_after_a_break(redis_url: str, client: Client) -> None
     asyncio.run(main())
 
 
+def test_a_move_fails_no_other_command_in_flight() -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            for _ in range(2):
+                await reader.readuntil(b"key\r\n")
+            writer.write(b"-MOVED 1 127.0.0.1:1\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.write(b"+old\r\n")
+        else:
+            await reader.readuntil(b"key\r\n")
+            writer.write(b"+new\r\n")
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with connected(f"redis://127.0.0.1:{port}") as connection:
+                moved, other = (asyncio.ensure_future(connection.call("GET", "key")) for _ in "12")
+                with pytest.raises(ReplyError) as caught:
+                    await moved
+                assert (caught.value.code, connection.is_open) == ("MOVED", False)
+                assert await asyncio.gather(connection.call("GET", "key"), other) == ["new", "old"]
+
+    asyncio.run(main())
+    assert connections == 2
+
+
 BROKEN = {
     "closes at once": (b"",),
     "closes in the middle of a reply": (b"$10\r\nhalf",),
@@ -135,10 +168,10 @@ def test_nobody_waits_for_a_server_that_dies(how: str) -> None:
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPLY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(module, "_CHECK_S", 0.05)
+    monkeypatch.setattr(module, "_CHECK_SILENCE_EVERY_S", 0.05)
 
     async def main() -> None:
-        async with server_that(b"", b"", b"") as url, connected(url, patience_s=0.1) as connection:
+        async with server_that(b"", b"", b"") as url, connected(url, max_block_s=0.1) as connection:
             with pytest.raises(UnreachableError) as caught:
                 async with asyncio.timeout(5):
                     await connection.call("PING")

@@ -17,8 +17,8 @@ from typing import Any, Self, Unpack
 from qctl.config.settings import load_settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.runtime.loop.clients import LoopConnections
 from qctl.runtime.loop.connection import AsyncConnection
+from qctl.runtime.loop.per_loop import LoopConnections
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Duration, JobKeywords, JobOptions

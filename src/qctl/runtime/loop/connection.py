@@ -1,8 +1,8 @@
 """A Redis connection for the event loop: commands go out at once, replies come back in order.
 
 Why not redis-py: its asyncio connections take one command at a time and spend more on each than a
-whole batch of jobs costs here. This one hands replies to a callback without a task in between, so
-that a worker's step pays one write and one read.
+whole batch of jobs costs here. This one hands each reply to a callback, without a task in between:
+a worker's step costs one write and one read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import hiredis
 
-from qctl.connection import slot_moves as moving
+from qctl.connection import slot_moves
 from qctl.connection.address import Address, Arg
 from qctl.connection.socket_client import (
     CONNECT_TIMEOUT_S,
@@ -33,16 +33,16 @@ from qctl.wire.scripts import ScriptCall, sha, source
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.
 Callback = Callable[[Any], None]
 MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
-_CHECK_S = 1.0
-# Turns of the loop within which it reads what has arrived, and ends a connection that was closed.
-_TURNS = 4
-_LAST_WORDS = 4096
-# A server that answers so is not, or no longer, the one that holds the queue.
-_ELSEWHERE = NOT_THE_MASTER | {"MOVED", "CLUSTERDOWN"}
+_CHECK_SILENCE_EVERY_S = 1.0
+# Turns of the loop within which it reads what has arrived, and notices the end of a connection.
+_MAX_TURNS = 4
+_MAX_REFUSAL_BYTES = 4096
+# A server that answers so does not hold the queue, or no longer does.
+_WRONG_SERVER = NOT_THE_MASTER | {"CLUSTERDOWN"}
 
 
-class _Link(asyncio.Protocol):
-    """One TCP connection in an ``AsyncConnection``'s life; what an old one says is not heard."""
+class _SocketEvents(asyncio.Protocol):
+    """What happens on one socket of an ``AsyncConnection``, until that takes another socket."""
 
     def __init__(self, owner: AsyncConnection) -> None:
         self.owner: AsyncConnection | None = owner
@@ -61,8 +61,8 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.owner is not None:
-            self.owner.hear_last_words()
-        # What they were may have ended it already.
+            self.owner.read_refusal()
+        # A refusal may have dropped the connection already.
         if self.owner is not None:
             self.owner.drop(exc or ConnectionResetError("Redis closed the connection"))
 
@@ -70,29 +70,31 @@ class _Link(asyncio.Protocol):
 class AsyncConnection:
     """One connection to the Redis server that holds a queue.
 
-    Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. Connects on first
-    use and again after a failure, a failover or a move of the queue's slot, each time to the server
-    that sentinels or the cluster name then. While the slot moves, commands are refused; they are
-    sent again for ``moving.PATIENCE_S``.
+    Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. It connects on
+    first use, and again after a failure, a failover or a move of the queue's slot: each time to the
+    server that sentinels or the cluster name then. While a slot moves, its commands are refused;
+    they are sent again for ``slot_moves.PATIENCE_S``.
 
     Args:
-        address: where Redis is.
-        key: a key of the queue; tells which node of a cluster.
+        key: a key of the queue; decides the node of a cluster.
         name: the name that the connection gives itself (CLIENT SETNAME); "" for none.
-        patience_s: without any reply for so long, on top of ``REPLY_TIMEOUT_S``, the connection
-            counts as broken; at least as long as the longest blocking command.
+        max_block_s: the longest time that a blocking command may take. After so long without a
+            reply, and ``REPLY_TIMEOUT_S`` more, the connection counts as broken.
+
+    Attributes:
+        client_id: Redis' number of a connection that has a name; 0 if it is unknown.
     """
 
     def __init__(
-        self, address: Address, *, key: str = "", name: str = "", patience_s: float = 0.0
+        self, address: Address, *, key: str = "", name: str = "", max_block_s: float = 0.0
     ) -> None:
         self.address = address
         self._key = key
         self._name = name
-        self._patience_s = REPLY_TIMEOUT_S + patience_s
-        self._link: _Link | None = None
+        self._max_silence_s = REPLY_TIMEOUT_S + max_block_s
+        self._events: _SocketEvents | None = None
         self._transport: asyncio.Transport | None = None
-        self._is_let_in = False
+        self._is_open = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._is_new = False
@@ -101,15 +103,17 @@ class AsyncConnection:
         self._waiting: deque[Callback] = deque()
         self._heard_at = 0.0
         self._opening = asyncio.Lock()
-        self._check: asyncio.TimerHandle | None = None
+        # Cleared while a server that the queue has left still owes replies.
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+        self._silence_check: asyncio.TimerHandle | None = None
         self._is_closed = False
-        # Redis' number of a connection that has a name; 0 when it cannot be told.
         self.client_id = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether commands may be sent: it is connected, let in, and in its database."""
-        return self._is_let_in
+        """Whether commands may be sent: it is connected, authenticated, and in its database."""
+        return self._is_open
 
     @property
     def is_closed(self) -> bool:
@@ -120,20 +124,21 @@ class AsyncConnection:
         """Connect, unless it is connected.
 
         Raises:
-            UnreachableError: nobody answers.
+            UnreachableError: no server answers.
             ReplyError: Redis does not let us in.
             UsageError: it is open in another event loop or process.
         """
         if self._transport is not None:
             self._check_owner()
+            await self._is_free.wait()
             if not self._waiting:
                 await self._notice_end()
         async with self._opening:
-            if not self._is_let_in and not self._is_closed:
+            if not self._is_open and not self._is_closed:
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         await self._connect()
-                    self._is_let_in = self._transport is not None
+                    self._is_open = self._transport is not None
                 except (OSError, TimeoutError, UnicodeError) as error:
                     self.drop(error)
                     raise self._unreachable(error) from error
@@ -146,9 +151,9 @@ class AsyncConnection:
 
         Raises:
             ReplyError: Redis answered with an error.
-            UnreachableError: no connection, or it broke; whether the command was done is unknown.
+            UnreachableError: no connection, or it broke; then the command may have been done.
         """
-        pauses = moving.pauses()
+        pauses = slot_moves.pauses()
         while True:
             await self.open()
             try:
@@ -167,7 +172,7 @@ class AsyncConnection:
         """
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
-        pauses = moving.pauses()
+        pauses = slot_moves.pauses()
         while True:
             await self.open()
             futures = [self._future(commands[index]) for index in pending]
@@ -176,7 +181,7 @@ class AsyncConnection:
                 if isinstance(reply, UnreachableError):
                     raise reply
                 replies[index] = reply
-            refused = [index for index in pending if moving.is_refusal(replies[index])]
+            refused = [index for index in pending if slot_moves.is_refusal(replies[index])]
             pause_s = self._pause_s(replies[refused[0]], pauses) if refused else None
             if pause_s is None:
                 return replies
@@ -184,7 +189,7 @@ class AsyncConnection:
             await asyncio.sleep(pause_s)
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
-        """A transition of ``wire/lua``; its text is sent only when Redis does not know it yet.
+        """Run a transition of ``wire/lua``; its text is sent only if Redis does not know it yet.
 
         Raises:
             ReplyError: the script failed.
@@ -202,7 +207,7 @@ class AsyncConnection:
         return await self.run(call.name, call.keys, call.args)
 
     def send(self, command: tuple[Any, ...], callback: Callback) -> None:
-        """The fast way: write a command now; ``callback`` gets the reply, an error included.
+        """Write a command at once, the fast way; ``callback`` gets its reply or its error.
 
         Args:
             command: words of ``str``, ``bytes`` or ``int``.
@@ -224,23 +229,23 @@ class AsyncConnection:
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is None or (descriptor := sock.fileno()) < 0:
             return
-        # Replaced, since whatever owns the number may close it once more.
+        # Replaced, not closed: the transport that owns the descriptor may still close it.
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
 
     async def close(self) -> None:
-        """Close for good; calls that still wait fail."""
+        """Close for good; calls without a reply fail."""
         self._is_closed = True
         self.drop(ConnectionAbortedError("closed here"))
-        # The loop itself closes the socket, in its next turn.
+        # The loop closes the socket in its next turn.
         await asyncio.sleep(0)
 
-    # Called by the link
+    # Called by the socket's events
 
-    def attach(self, link: _Link, transport: asyncio.Transport) -> None:
-        """The TCP connection is there."""
-        self._link = link
+    def attach(self, events: _SocketEvents, transport: asyncio.Transport) -> None:
+        """Take a socket that is connected."""
+        self._events = events
         self._transport = transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
         self._loop = loop = asyncio.get_running_loop()
@@ -253,79 +258,88 @@ class AsyncConnection:
             self._poll.register(sock.fileno(), select.POLLIN)
         if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._check = loop.call_later(_CHECK_S, self._check_alive)
+        self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
 
     def receive(self, data: bytes) -> None:
-        """Hand the replies in ``data`` to those who wait for them."""
+        """Hand the replies in ``data`` to their callbacks."""
         self._heard_at = asyncio.get_running_loop().time()
-        reader, elsewhere = self._reader, None
+        reader, reason = self._reader, None
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
                 if isinstance(reply, hiredis.ReplyError):
                     reply = ReplyError(str(reply), secret=self.address.password or "")
-                    is_refused = self._is_new and reply.refuses_service
-                    # A slot that moves is no reason to hang up.
-                    is_refused = is_refused and not moving.is_refusal(reply)
-                    if reply.code in _ELSEWHERE or is_refused:
-                        elsewhere = reply
+                    if reply.code == "MOVED":
+                        # Commands in flight may have been done: wait for their replies.
+                        self._is_open = False
+                        self._is_free.clear()
+                    elif reply.code in _WRONG_SERVER or (
+                        # While a slot moves, this server is the right one.
+                        self._is_new and reply.refuses_service and not slot_moves.is_refusal(reply)
+                    ):
+                        reason = reply
                     if not self._waiting:
-                        # Why the server is about to hang up.
-                        elsewhere = reply
+                        # The server says why it is about to hang up.
+                        reason = reply
                         break
                 self._waiting.popleft()(reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.drop(ConnectionError(f"no Redis protocol: {error}"))
         self._is_new = False
-        if elsewhere is not None and reader is self._reader:
-            self.drop(elsewhere)
+        if reader is not self._reader:
+            return
+        if reason is not None:
+            self.drop(reason)
+        elif not self._is_free.is_set() and not self._waiting:
+            self.drop(ConnectionResetError("the queue has moved"))
 
-    def hear_last_words(self) -> None:
-        """Read why a server refused a new connection, if a failed write was noticed before that."""
+    def read_refusal(self) -> None:
+        """Read why a server refused a new connection: a failed write may be noticed before that."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None and self._is_new and not self.address.tls:
             with contextlib.suppress(OSError):
-                self.receive(os.read(sock.fileno(), _LAST_WORDS))
+                self.receive(os.read(sock.fileno(), _MAX_REFUSAL_BYTES))
 
     def drop(self, error: BaseException) -> None:
-        """Give the connection up; whoever waits for a reply is told."""
+        """Give the socket up; commands without a reply fail with ``error``."""
         transport, self._transport = self._transport, None
-        self._is_let_in = False
-        if self._link is not None:
-            self._link.owner = None
-            self._link = None
-        if self._check is not None:
-            self._check.cancel()
-            self._check = None
+        self._is_free.set()
+        self._is_open = False
+        if self._events is not None:
+            self._events.owner = None
+            self._events = None
+        if self._silence_check is not None:
+            self._silence_check.cancel()
+            self._silence_check = None
         if transport is not None:
             transport.abort()
         waiting, self._waiting = self._waiting, deque()
         for callback in waiting:
             callback(self._unreachable(error))
 
-    # Within
-
     def _pause_s(self, reply: Any, pauses: Iterator[float]) -> float | None:
-        """How long to wait before a command is sent again whose slot moves; None to give it up.
+        """How long to wait before a refused command is sent again; None to give it up.
 
         ASK is not followed: no script of a queue runs before the last key has moved.
         """
-        is_worth_it = self.address.mode == "cluster" and moving.is_refusal(reply)
-        return next(pauses, None) if is_worth_it else None
+        will_pass = self.address.mode == "cluster" and slot_moves.is_refusal(reply)
+        return next(pauses, None) if will_pass else None
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         address = await locate(self.address, self._key)
-        link = _Link(self)
+        events = _SocketEvents(self)
         try:
             if address.unix_path:
-                await loop.create_unix_connection(lambda: link, address.unix_path)
+                await loop.create_unix_connection(lambda: events, address.unix_path)
             else:
                 context = tls_context(address) if address.tls else None
-                await loop.create_connection(lambda: link, address.host, address.port, ssl=context)
+                await loop.create_connection(
+                    lambda: events, address.host, address.port, ssl=context
+                )
         except BaseException:
-            # What still comes of it is not wanted any more.
-            link.owner = None
+            # It may connect all the same; then it is closed.
+            events.owner = None
             raise
         greetings: list[tuple[Arg, ...]] = []
         if address.password is not None:
@@ -336,7 +350,7 @@ class AsyncConnection:
         for greeting in greetings:
             _raised(await self._future(greeting))
         if self._name:
-            # Some services refuse CLIENT: then others do not see us, and all else is well.
+            # Some services refuse CLIENT. Then other tools do not see this worker; all else works.
             with contextlib.suppress(ReplyError):
                 await self._future(("CLIENT", "SETNAME", self._name))
                 self.client_id = int(await self._future(("CLIENT", "ID")))
@@ -355,35 +369,35 @@ class AsyncConnection:
         self.send(tuple(command), deliver)
         return future
 
-    def _check_alive(self) -> None:
-        """A connection that no longer answers looks the same as a slow one, but for the clock."""
+    def _check_silence(self) -> None:
+        """Drop a connection on which a reply is overdue."""
         if self._transport is None:
             return
         loop = asyncio.get_running_loop()
-        if self._waiting and loop.time() - self._heard_at > self._patience_s:
-            self.drop(TimeoutError(f"no answer for {self._patience_s:g} s"))
+        if self._waiting and loop.time() - self._heard_at > self._max_silence_s:
+            self.drop(TimeoutError(f"no answer for {self._max_silence_s:g} s"))
             return
-        self._check = loop.call_later(_CHECK_S, self._check_alive)
+        self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
 
     def _check_owner(self) -> None:
         is_ours = self._pid == os.getpid() and self._loop is asyncio.get_running_loop()
         if not is_ours:
             raise UsageError(
                 "a Redis connection is used in another event loop or process than it was opened in",
-                hint="make one in each; an AsyncQueue without connection= does so by itself",
+                hint="open one in each; an AsyncQueue without connection= does so by itself",
             )
 
     async def _notice_end(self) -> None:
-        """Give up a connection that the server has closed while the loop did not run."""
-        for _ in range(_TURNS):
-            if not self._has_news():
+        """Drop a connection that the server has closed while the loop did not run."""
+        for _ in range(_MAX_TURNS):
+            if not self._has_unread():
                 return
             await asyncio.sleep(0)
-        if not self._waiting and self._has_news():
+        if not self._waiting and self._has_unread():
             self.drop(ConnectionResetError("Redis closed the connection"))
 
-    def _has_news(self) -> bool:
-        """Whether something has arrived that the loop has not read, or read as the end."""
+    def _has_unread(self) -> bool:
+        """Whether something has arrived, perhaps the end, that the loop has not read."""
         if self._transport is None:
             return False
         return self._transport.is_closing() or bool(self._poll.poll(0))

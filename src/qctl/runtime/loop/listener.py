@@ -58,7 +58,7 @@ class Listener:
             address,
             key=fetcher.keys(""),
             name=client_name,
-            patience_s=max(MAX_BLOCK_S, drain_delay_s),
+            max_block_s=max(MAX_BLOCK_S, drain_delay_s),
         )
         self._is_wanted = asyncio.Event()
         self._is_leaving = False

@@ -1,4 +1,4 @@
-"""Which server holds a queue: the one that was named, a sentinel's master, or a cluster's node."""
+"""Find the server that holds a queue: the named one, a sentinel's master, or a cluster's node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qctl.connection.address import Address
 
 
 async def locate(address: Address, key: str) -> Address:
-    """The address of the one server to connect to. Asks sentinels and clusters anew each time.
+    """The address of the one server to connect to. Asks sentinels or the cluster each time.
 
     Args:
         key: a key of the queue; all keys of a queue are on one node of a cluster.
