@@ -18,15 +18,9 @@ import pytest
 import typer
 
 from qctl.cli import program
-from qctl.cli.frame import (
-    COMMON_FLAGS,
-    Environment,
-    Streams,
-    make_environment,
-    new_app,
-    optional_value,
-    with_environment,
-)
+from qctl.cli.environment import Environment, make_environment
+from qctl.cli.frame import COMMON_FLAGS, new_app, optional_value, with_environment
+from qctl.cli.streams import Streams
 from qctl.errors import (
     ExitStatus,
     FailedError,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from qctl.cli.frame import Environment, make_environment
+from qctl.cli.environment import Environment, make_environment
 from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
 from qctl.config.files import Origin

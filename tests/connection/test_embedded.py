@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
-
 from qctl.cli.complete import _queues, cache_path
+
 from qctl.config.settings import Settings
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect

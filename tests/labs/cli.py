@@ -12,7 +12,7 @@ import typer
 from typer._click import exceptions as click_errors
 
 from qctl.cli import program
-from qctl.cli.frame import Streams
+from qctl.cli.streams import Streams
 
 
 @dataclass

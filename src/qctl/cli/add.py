@@ -7,72 +7,83 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import with_environment
+from qctl.cli.options import DryRun, Queue
 from qctl.errors import UsageError
 
-_KEEP = "true: at once, false: never, N: keep so many, 24h: keep so long, N,24h"
+_KEEP = (
+    "When to delete it: true: at once, false: never, N: keep the last N, 24h: after 24 h, or N,24h"
+)
 
 
 @with_environment
 def add(
     env: Environment,
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")],
+    queue: Queue,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The job's name")],
     *,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="JSON", help="Its payload; @FILE, or - for stdin"),
+        typer.Option("--data", metavar="JSON", help="The payload; @FILE, or - for stdin"),
     ] = None,
     delay: Annotated[
         str | None,
         typer.Option(
-            "--delay", metavar="D", help="Run it no sooner than after 30s, 2h, or seconds"
+            "--delay", metavar="D", help="Run it after this at the earliest: 30s, 2h, or seconds"
         ),
     ] = None,
     priority: Annotated[
         int | None,
-        typer.Option("--priority", metavar="P", help="1 (most urgent) to 2097151; 0 before all"),
+        typer.Option(
+            "--priority", metavar="P", help="1 (most urgent) to 2097151; 0: before all these"
+        ),
     ] = None,
     attempts: Annotated[
-        int | None, typer.Option("--attempts", metavar="N", help="Runs allowed through failures")
+        int | None,
+        typer.Option(
+            "--attempts", metavar="N", help="How many times it may run, failures included"
+        ),
     ] = None,
     backoff: Annotated[
         str | None,
-        typer.Option("--backoff", metavar="KIND:D", help="Before a retry: exponential:60s"),
+        typer.Option(
+            "--backoff", metavar="KIND:D", help="Delay before a retry: fixed:10s, exponential:60s"
+        ),
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Instead of a number")
+        str | None, typer.Option("--id", metavar="ID", help="An id instead of the next number")
     ] = None,
-    lifo: Annotated[bool, typer.Option("--lifo", help="Run it before those that wait")] = False,
+    lifo: Annotated[bool, typer.Option("--lifo", help="Run it before the waiting jobs")] = False,
     remove_on_complete: Annotated[
         str | None, typer.Option("--remove-on-complete", metavar="KEEP", help=_KEEP)
     ] = None,
     remove_on_fail: Annotated[
-        str | None, typer.Option("--remove-on-fail", metavar="KEEP", help="The same for a failure")
+        str | None, typer.Option("--remove-on-fail", metavar="KEEP", help="Same, if it fails")
     ] = None,
     dedup: Annotated[
         str | None,
         typer.Option(
-            "--dedup", metavar="ID[:TTL]", help="Not while a job of this id is there: user-7:5s"
+            "--dedup",
+            metavar="ID[:TTL]",
+            help="Do not add it while a job with this dedup id exists, or for TTL: user-7:5s",
         ),
     ] = None,
     create: Annotated[
-        bool, typer.Option("--create", help="Make the queue if it does not exist")
+        bool, typer.Option("--create", help="Create the queue if it does not exist")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, write nothing")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Add a job, and print its id.
 
-    With --id or --dedup it may be that of a job that is there already; then nothing is added.
+    With --id or --dedup it may be the id of an existing job; then nothing is added.
     """
     from qctl.ops.jobs import add as ops  # noqa: PLC0415 - not for --help
     from qctl.wire.write.adding import NewJob  # noqa: PLC0415
 
     if job_id == "":
-        # A variable that was not set: without an id, each call would add one more job.
-        raise UsageError("--id is empty", hint="leave it out for a number")
+        # Probably an unset variable. Without an id, each call would add one more job.
+        raise UsageError("--id is empty", hint="leave it out for the next number")
     job = NewJob(
         name,
         ops.parse_data(_read(env, data)),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qctl.cli.frame import Environment, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import with_environment
+from qctl.cli.options import DryRun, FilterOptions, Limit, NamedIds, Queue, Yes
 from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -17,45 +20,33 @@ if TYPE_CHECKING:
     from qctl.ops.bulk.run import BulkRun
     from qctl.ops.jobs.where import Filter
 
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids")]
 SomeIds = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Only these; or use the filters")
-]
-NamedIds = Annotated[
-    list[str] | None, typer.Option("--id", metavar="ID", help="Only this job; may be repeated")
-]
-Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only jobs of this name")]
-Where = Annotated[
-    str | None,
-    typer.Option("--where", metavar="EXPR", help="Only if this holds, e.g. 'error ~ \"timeout\"'"),
-]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Only those finished or added since: 2h, a time"),
-]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only those finished or added before")
-]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="How many at most")]
-Rate = Annotated[
-    float | None, typer.Option("--rate", metavar="N", min=0.01, help="How many a second at most")
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Only these jobs; or use the filters")
 ]
 ResetAttempts = Annotated[
     bool,
-    typer.Option("--reset-attempts", help="Forget attempts and stalls; else they get one more run"),
+    typer.Option(
+        "--reset-attempts", help="Forget attempts and stalls; otherwise a job gets one more run"
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing")]
-State = Literal[
-    "waiting",
-    "stalled",
-    "delayed",
-    "prioritized",
-    "waiting-children",
-    "completed",
-    "failed",
+# Those of `jobs list` but active: a job that a worker has is not changed.
+RestingState = Literal[
+    "waiting", "stalled", "delayed", "prioritized", "waiting-children", "completed", "failed"
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOptions(FilterOptions):
+    """What commands that change many jobs have in common."""
+
+    limit: Limit = None
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", metavar="N", min=0.01, help="At most N jobs a second"),
+    ] = None
+    yes: Yes = False
+    dry_run: DryRun = False
 
 
 @with_environment
@@ -68,16 +59,18 @@ def retry(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Run finished jobs again, failed or completed ones, and put lost ones back.
+    """Run finished jobs again, failed or completed, and put lost jobs back.
 
-    A job keeps its priority, and its parent waits for it again. A lost job is one that has not
-    ended and is in no state, as `qctl doctor --full` finds them.
+    A job keeps its priority, and its parent waits for it again. A lost job has not finished and is
+    in no state; `qctl doctor --full` finds such jobs.
     """
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
     from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
 
     action = retrying(reset_attempts=reset_attempts)
-    carry_out(env, queue, action, Selection(ids=_unique(ids)), yes=yes, dry_run=dry_run)
+    carry_out(
+        env, queue, action, Selection(ids=_unique(ids)), BulkOptions(yes=yes, dry_run=dry_run)
+    )
 
 
 @with_environment
@@ -85,52 +78,31 @@ def retry_failed(
     env: Environment,
     queue: Queue,
     *,
-    name: Name = None,
     ids: NamedIds = None,
-    where: Where = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = None,
-    rate: Rate = None,
     reset_attempts: ResetAttempts = False,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    options: BulkOptions,
 ) -> None:
-    """Run failed jobs again, those that failed first first.
+    """Run failed jobs again, oldest failures first.
 
-    Each job keeps its priority, and its parent waits for it again. One that fails once more
-    meanwhile is not retried a second time.
+    Each job keeps its priority, and its parent waits for it again. A job that fails again while
+    this runs is not retried a second time.
     """
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
 
-    chosen = select("failed", ids, name, where, since, until, limit)
-    action = retrying("failed", reset_attempts=reset_attempts)
-    carry_out(env, queue, action, chosen, rate=rate, yes=yes, dry_run=dry_run)
+    chosen = select("failed", ids, options)
+    carry_out(env, queue, retrying("failed", reset_attempts=reset_attempts), chosen, options)
 
 
 @with_environment
-def promote(
-    env: Environment,
-    queue: Queue,
-    ids: SomeIds = None,
-    *,
-    name: Name = None,
-    where: Where = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = None,
-    rate: Rate = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Run delayed jobs now, those due first first.
+def promote(env: Environment, queue: Queue, ids: SomeIds = None, *, options: BulkOptions) -> None:
+    """Run delayed jobs now, earliest due first.
 
     Each job keeps its priority.
     """
     from qctl.ops.bulk.actions import promoting  # noqa: PLC0415 - not for --help
 
-    chosen = select(None if ids else "delayed", ids, name, where, since, until, limit)
-    carry_out(env, queue, promoting(), chosen, rate=rate, yes=yes, dry_run=dry_run)
+    chosen = select(None if ids else "delayed", ids, options)
+    carry_out(env, queue, promoting(), chosen, options)
 
 
 @with_environment
@@ -139,81 +111,60 @@ def remove(
     queue: Queue,
     ids: SomeIds = None,
     *,
-    state: Annotated[State | None, typer.Option("--state", help="Which jobs")] = None,
-    name: Name = None,
-    where: Where = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = None,
-    rate: Rate = None,
+    state: Annotated[RestingState | None, typer.Option("--state", help="Which jobs")] = None,
     with_children: Annotated[
         bool, typer.Option("--with-children", help="Also all jobs below them in their flows")
     ] = False,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    options: BulkOptions,
 ) -> None:
-    """Delete jobs, by id or those of a state.
+    """Delete jobs, by id or by state.
 
-    Jobs that a worker has are left alone, and so are parents whose children have not ended and the
-    next runs of schedulers. A parent that waits for nothing else goes on without a deleted child.
+    Jobs that a worker holds stay, and so do parents whose children have not finished and the next
+    runs of schedulers. A parent that waits for nothing else continues without a deleted child.
     """
     from qctl.ops.bulk.actions import removing  # noqa: PLC0415 - not for --help
 
     if not ids and state is None:
         raise UsageError("which jobs?", hint="name their ids, or a state: --state failed")
-    chosen = select(state, ids, name, where, since, until, limit)
     action = removing(with_children=with_children)
-    carry_out(env, queue, action, chosen, rate=rate, yes=yes, dry_run=dry_run)
+    carry_out(env, queue, action, select(state, ids, options), options)
 
 
 def _unique(ids: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids or ()))
 
 
-def select(
-    state: str | None,
-    ids: list[str] | None,
-    name: str | None,
-    where: str | None,
-    since: str | None,
-    until: str | None,
-    limit: int | None,
-) -> Selection:
+def select(state: str | None, ids: list[str] | None, options: BulkOptions) -> Selection:
     """The jobs that the options of a command choose.
 
     Raises:
-        UsageError: a value is not understood, or filters stand beside ids without a state.
+        UsageError: a value is malformed, or filters are given with ids and no state.
     """
     from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
 
-    if state is None and any((name, where, since, until)):
+    if state is not None:
+        return Selection(state=state, only=parse_filter(ids, options), limit=options.limit)
+    if any((options.name, options.where, options.since, options.until)):
         raise UsageError(
-            "filters choose among the jobs of a state, and these jobs are named",
-            hint="leave the ids out, or the filters",
+            "filters choose among the jobs of a state, and these jobs are named by id",
+            hint="leave out the ids or the filters",
         )
-    if state is None:
-        return Selection(ids=_unique(ids), limit=limit)
-    return Selection(state=state, only=parse_filter(ids, name, where, since, until), limit=limit)
+    return Selection(ids=_unique(ids), limit=options.limit)
 
 
-def parse_filter(
-    ids: list[str] | None,
-    name: str | None,
-    where: str | None,
-    since: str | None,
-    until: str | None,
-) -> Filter:
-    """The options that choose among the jobs of a state.
+def parse_filter(ids: list[str] | None, options: FilterOptions) -> Filter:
+    """The filter that the options describe.
 
     Raises:
-        UsageError: a value is not understood.
+        UsageError: a value is malformed.
     """
     from qctl.ops.jobs.where import Filter, parse_where  # noqa: PLC0415
     from qctl.ops.times import parse_time  # noqa: PLC0415
 
+    where, since, until = options.where, options.since, options.until
     return Filter(
         ids=frozenset(ids or ()),
-        name=name,
+        name=options.name,
         where=parse_where(where) if where is not None else None,
         since=parse_time(since) if since is not None else None,
         until=parse_time(until, flag="--until") if until is not None else None,
@@ -225,18 +176,15 @@ def carry_out(
     queue: str,
     action: Action,
     selection: Selection,
-    *,
-    rate: float | None = None,
-    yes: bool = False,
-    dry_run: bool = False,
+    options: BulkOptions,
 ) -> None:
-    """Ask, do it, show how far it is, and tell what was done."""
+    """Ask, do it with progress shown, and report what was done."""
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
-    if rate is not None and not math.isfinite(rate):
-        raise UsageError(f"--rate {rate} is no number of jobs", hint="leave it out for no limit")
+    if options.rate is not None and not math.isfinite(options.rate):
+        raise UsageError(f"--rate {options.rate} is not a number", hint="leave it out for no limit")
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     require_bullmq([snapshot])
@@ -246,7 +194,7 @@ def carry_out(
         if state is None
         else int(getattr(snapshot.counts, state.replace("-", "_")))
     )
-    if not yes and not dry_run:
+    if not options.yes and not options.dry_run:
         _ask(env, queue, action, selection, total)
     with stop_on_signals(env.note, doing="ending after this call") as stop:
         run = BulkRun(
@@ -255,8 +203,8 @@ def carry_out(
             action,
             selection,
             total,
-            dry_run=dry_run,
-            rate=rate,
+            dry_run=options.dry_run,
+            rate=options.rate,
             stop=stop,
         )
         try:
@@ -265,7 +213,7 @@ def carry_out(
             # Also when it was interrupted: what was done must be known.
             report = run.report()
             if report.complete or report.done or report.below_count:
-                _tell(env, report, paused=snapshot.paused)
+                _report(env, report, paused=snapshot.paused)
     if selection.named and report.skipped_count:
         _raise_for(env, report)
     elif report.skipped_count > report.moved_on_count:
@@ -308,7 +256,7 @@ def _animate(env: Environment, run: BulkRun) -> None:
     from qctl.output.bulk import progress_text  # noqa: PLC0415
 
     class Line(ProgressColumn):
-        """Also while one step takes long: a flow of many jobs, or a way through a long list."""
+        """Redrawn while one step takes long, too: a flow of many jobs, or a long list."""
 
         def render(self, task: Task) -> Text:  # noqa: ARG002
             return Text(progress_text(run.progress()))
@@ -319,7 +267,7 @@ def _animate(env: Environment, run: BulkRun) -> None:
             pass
 
 
-def _tell(env: Environment, report: BulkReport, *, paused: bool) -> None:
+def _report(env: Environment, report: BulkReport, *, paused: bool) -> None:
     if env.output != "table":
         from qctl.output.json import as_record  # noqa: PLC0415
 

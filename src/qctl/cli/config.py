@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
 
-app = new_app("The settings in force, and where each comes from.")
+app = new_app("The settings, and where each comes from.")
 
 
 @app.command("view")
 @with_environment
 def view(env: Environment) -> None:
-    """The settings in force, and where each comes from.
+    """The settings, and where each comes from.
 
-    Passwords are shown as ***, and no password_command is run.
+    Passwords are shown as ***. No password_command is run.
     """
     from qctl.ops.settings import describe_settings  # noqa: PLC0415 - not for --help
 
@@ -28,7 +29,7 @@ def view(env: Environment) -> None:
 @app.command("path")
 @with_environment
 def path(env: Environment) -> None:
-    """The config files, the one that wins first."""
+    """The config files, highest precedence first."""
     from qctl.ops.settings import config_files  # noqa: PLC0415 - not for --help
 
     files = config_files(env.streams.environ)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
 
 app = new_app()
 
@@ -12,8 +13,8 @@ app = new_app()
 def contexts(env: Environment) -> None:
     """Names of the contexts that the config files define.
 
-    The chosen one is marked. A guard holds for every command that writes: read-only refuses it,
-    confirm asks for the context's name.
+    The chosen one is marked. Guards apply to commands that write: read-only refuses them, confirm
+    asks for the context's name.
     """
     from qctl.ops.settings import list_contexts  # noqa: PLC0415 - not for --help
 

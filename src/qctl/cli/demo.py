@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
 from qctl.errors import ExitStatus
 
 app = new_app()
@@ -18,13 +19,12 @@ def demo(
     env: Environment,
     keep: Annotated[
         bool,
-        typer.Option("--keep", help="Leave it running, and tell how to explore and how to end it"),
+        typer.Option("--keep", help="Leave it running, and print how to explore and end it"),
     ] = False,
 ) -> None:
-    """Watch a restart under load, and the proof that nothing was lost.
+    """Watch a restart under load, and the proof that no job was lost.
 
-    It takes a quarter of a minute, has a Redis of its own whatever --redis and the environment
-    name, and leaves nothing behind.
+    Takes 15 seconds, starts a Redis of its own whatever --redis says, and leaves nothing behind.
     """
     # Late, so that `qctl --help` stays quick.
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import QueuesOrAll, target_option
 from qctl.errors import ExitStatus
 
 app = new_app()
@@ -16,26 +18,19 @@ app = new_app()
 @with_environment
 def doctor(
     env: Environment,
-    queues: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[QUEUE]...", help="Only these queues", show_default=False),
-    ] = None,
+    queues: QueuesOrAll = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help="Only this process and the queues that it serves, for example pm2:worker",
-        ),
+        target_option("Only this process and the queues that it serves, for example pm2:worker"),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Look at every job and key instead of samples")
+        bool, typer.Option("--full", help="Check every job and key, not samples")
     ] = False,
 ) -> None:
-    """Hazards of queues, workers and Redis, each with its remedy.
+    """Find problems of queues, workers and Redis, each with its fix.
 
-    Nothing is written. Exit code 1 when there is an error or a warning, 0 when there is none; an
-    info alone is 0. What the checks look at stands in docs/doctor.md.
+    Nothing is written. The exit code is 1 if there is an error or a warning, and 0 if there is
+    nothing or only infos. docs/doctor.md lists the checks.
     """
     from qctl.ops.doctor.run import examine  # noqa: PLC0415 - not for --help
 

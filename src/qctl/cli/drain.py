@@ -4,196 +4,147 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Target, target_option
 from qctl.cli.pause import MixedVersions
 from qctl.errors import ExitStatus, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.drain.plan import DrainPlan
-    from qctl.ops.drain.state import DrainOptions
 
 app = new_app()
 
-TargetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        metavar="TARGET",
-        help="Process to restart with --then-restart, for example pm2:worker. Without it nothing "
-        "is restarted: the target names the queues to drain when none is named",
-    ),
-]
-Timeout = Annotated[
-    str,
-    typer.Option(
-        "--timeout", metavar="D", help="Longest wait for running jobs: 30s, 10m, 2h, or seconds"
-    ),
-]
-OnTimeout = Annotated[
-    Literal["abort", "restart"],
-    typer.Option(
-        "--on-timeout",
-        help="Then: put everything back, or restart anyway and bring interrupted jobs back",
-    ),
-]
-Others = Annotated[
-    bool | None,
-    typer.Option(
-        "--include-others/--ignore-others",
-        help="Queues the process serves that were not named: drain them too, or let their jobs be "
-        "interrupted. Without either: refuse",
-        show_default=False,
-    ),
-]
-Strategy = Annotated[
-    Literal["pause", "roll"] | None,
-    typer.Option(
-        "--strategy",
-        help="How: pause the queues meanwhile, or roll: one process after another, no pause. "
-        "Default: roll for qctl: targets, else pause",
-        show_default=False,
-    ),
-]
-KeepPaused = Annotated[
-    bool,
-    typer.Option(
-        "--keep-paused",
-        help="Leave the queues paused at the end, if all went well; after a timeout, Ctrl-C or a "
-        "failure they are resumed",
-    ),
-]
-Yes = Annotated[
-    bool,
-    typer.Option("--yes", "-y", help="Do not ask about a target or queues that were guessed"),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing")]
+
+@dataclass(frozen=True, slots=True)
+class DrainFlags:
+    """The options of both commands."""
+
+    timeout: Annotated[
+        str,
+        typer.Option(
+            "--timeout",
+            metavar="D",
+            help="How long to wait for the active jobs: 30s, 10m, 2h, or seconds",
+        ),
+    ] = "10m"
+    on_timeout: Annotated[
+        Literal["abort", "restart"],
+        typer.Option(
+            "--on-timeout",
+            help="After that: abort and put everything back, or restart anyway and recover the "
+            "interrupted jobs",
+        ),
+    ] = "abort"
+    strategy: Annotated[
+        Literal["pause", "roll"] | None,
+        typer.Option(
+            "--strategy",
+            help="pause: pause the queues until the restart is done. roll: replace one process "
+            "after another, without a pause. Default: roll for qctl: targets, else pause",
+            show_default=False,
+        ),
+    ] = None
+    include_others: Annotated[
+        bool | None,
+        typer.Option(
+            "--include-others/--ignore-others",
+            help="Queues that the process serves and you did not name: drain them too, or let "
+            "their jobs be interrupted. Without either: refuse",
+            show_default=False,
+        ),
+    ] = None
+    keep_paused: Annotated[
+        bool,
+        typer.Option(
+            "--keep-paused",
+            help="Leave the queues paused after a restart that went well; after a timeout, Ctrl-C "
+            "or a failure they are resumed",
+        ),
+    ] = False
+    mixed_versions: MixedVersions = False
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Do not ask about a target or queues that qctl found"),
+    ] = False
+    dry_run: DryRun = False
 
 
 @app.command("drain")
 @with_environment
 def drain(
     env: Environment,
-    queues: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[QUEUE]...", help="Default: those the target serves"),
-    ] = None,
+    queues: QueuesOrThoseOfTarget = None,
     then_restart: Annotated[
-        bool, typer.Option("--then-restart", help="Restart the process once nothing is running")
+        bool, typer.Option("--then-restart", help="Restart the process when no job is active")
     ] = False,
-    target: TargetOption = None,
-    timeout: Timeout = "10m",
-    on_timeout: OnTimeout = "abort",
-    strategy: Strategy = None,
-    include_others: Others = None,
-    keep_paused: KeepPaused = False,
-    mixed_versions: MixedVersions = False,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    target: Annotated[
+        str | None,
+        target_option(
+            "The process that --then-restart restarts, for example pm2:worker. Without "
+            "--then-restart it only chooses the queues to drain, if you name none"
+        ),
+    ] = None,
+    *,
+    flags: DrainFlags,
 ) -> None:
-    """Let the running jobs finish, then restart the workers if wanted.
+    """Let active jobs finish and start no others; then restart workers, if wanted.
 
-    Without --then-restart the queues stay paused, so that what is drained stays drained until
-    `qctl resume`. Whatever goes wrong, a drain puts back what it changed; killed with kill -9, its
-    watchdog does.
+    Without --then-restart the queues stay paused until `qctl resume`. If anything goes wrong, a
+    drain puts back what it changed; if it is killed with kill -9, its watchdog does.
     """
-    if on_timeout == "restart" and not then_restart:
-        raise UsageError("--on-timeout restart needs --then-restart", hint="add --then-restart")
-    if strategy == "roll" and not then_restart:
-        raise UsageError("--strategy roll needs --then-restart", hint="add --then-restart")
-    _run(
-        env,
-        queues or [],
-        target=target,
-        then_restart=then_restart,
-        timeout=timeout,
-        restart_on_timeout=on_timeout == "restart",
-        strategy=strategy,
-        include_others=include_others,
-        keep_paused=keep_paused,
-        mixed_versions=mixed_versions,
-        yes=yes,
-        dry_run=dry_run,
-        verb="drain",
-    )
+    if not then_restart:
+        for is_given, option in (
+            (flags.on_timeout == "restart", "--on-timeout restart"),
+            (flags.strategy == "roll", "--strategy roll"),
+        ):
+            if is_given:
+                raise UsageError(f"{option} needs --then-restart", hint="add --then-restart")
+    _run(env, flags, queues or [], target, then_restart=then_restart, verb="drain")
 
 
 @app.command("restart")
 @with_environment
-def restart(
-    env: Environment,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="For example pm2:worker")],
-    timeout: Timeout = "10m",
-    on_timeout: OnTimeout = "abort",
-    strategy: Strategy = None,
-    include_others: Others = None,
-    keep_paused: KeepPaused = False,
-    mixed_versions: MixedVersions = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="No effect: a named target is not asked about")
-    ] = False,
-    dry_run: DryRun = False,
-) -> None:
+def restart(env: Environment, target: Target, flags: DrainFlags) -> None:
     """Restart a process without interrupting its jobs.
 
-    The same as `qctl drain --then-restart --target TARGET`: the queues are those it serves.
+    The same as `qctl drain --then-restart --target TARGET`, for all queues that it serves.
     """
-    _run(
-        env,
-        [],
-        target=target,
-        then_restart=True,
-        timeout=timeout,
-        restart_on_timeout=on_timeout == "restart",
-        strategy=strategy,
-        include_others=include_others,
-        keep_paused=keep_paused,
-        mixed_versions=mixed_versions,
-        yes=yes,
-        dry_run=dry_run,
-        verb="restart",
-    )
+    _run(env, flags, [], target, then_restart=True, verb="restart")
 
 
 def _run(
     env: Environment,
+    flags: DrainFlags,
     queues: list[str],
-    *,
     target: str | None,
+    *,
     then_restart: bool,
-    timeout: str,
-    restart_on_timeout: bool,
-    strategy: str | None,
-    include_others: bool | None,
-    keep_paused: bool,
-    mixed_versions: bool,
-    yes: bool,
-    dry_run: bool,
     verb: str,
 ) -> None:
-    # Late, so that `qctl --help` stays quick.
-    from qctl.cli.progress import DrainView  # noqa: PLC0415
+    from qctl.cli.progress import DrainView  # noqa: PLC0415 - not for --help
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.drain.plan import Others as OthersChoice  # noqa: PLC0415
-    from qctl.ops.drain.plan import describe, make_plan  # noqa: PLC0415
+    from qctl.ops.drain.plan import Others, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
-    from qctl.ops.drain.state import DrainOptions as Options  # noqa: PLC0415
+    from qctl.ops.drain.state import DrainOptions  # noqa: PLC0415
 
-    options = Options(
-        timeout_s=parse_duration_s(timeout, "--timeout"),
-        restart_on_timeout=restart_on_timeout,
-        keep_paused=keep_paused,
+    options = DrainOptions(
+        timeout_s=parse_duration_s(flags.timeout, "--timeout"),
+        restart_on_timeout=flags.on_timeout == "restart",
+        keep_paused=flags.keep_paused,
         verb=verb,
     )
     others = {
-        None: OthersChoice.REFUSE,
-        True: OthersChoice.INCLUDE,
-        False: OthersChoice.IGNORE,
-    }[include_others]
+        None: Others.REFUSE,
+        True: Others.INCLUDE,
+        False: Others.IGNORE,
+    }[flags.include_others]
     address, client = env.redis()
     try:
         plan = make_plan(
@@ -204,44 +155,44 @@ def _run(
             target=target,
             then_restart=then_restart,
             others=others,
-            strategy=strategy,
-            mixed_versions=mixed_versions,
+            strategy=flags.strategy,
+            mixed_versions=flags.mixed_versions,
         )
         if plan.strategy == "roll":
-            _require_roll_options(options)
-        with DrainView(env, dry_run=dry_run) as view:
+            _require_roll_options(flags)
+        with DrainView(env, dry_run=flags.dry_run) as view:
             view.show(describe(plan, client, int(time.time() * 1000)))
-            if dry_run:
+            if flags.dry_run:
                 return
-            _confirm(env, plan, then_restart, yes=yes)
+            _confirm(env, plan, then_restart, yes=flags.yes)
             with stop_on_signals(env.note) as stop:
                 steps = carry_out(client, address, env.settings, plan, options, stop)
                 with contextlib.closing(steps):
                     for step in steps:
                         view.show(step)
     except RefusedError as error:
-        _emit_refusal(env, queues, target, strategy, error)
+        _emit_refusal(env, queues, target, flags.strategy, error)
         raise
     if view.report is not None and view.report.exit_status != ExitStatus.OK:
         raise typer.Exit(view.report.exit_status)
 
 
-def _require_roll_options(options: DrainOptions) -> None:
-    """A roll neither pauses nor kills, so what is about either has no meaning."""
+def _require_roll_options(flags: DrainFlags) -> None:
+    """Refuse the options that only a pause or a kill gives a meaning."""
     for is_given, option in (
-        (options.restart_on_timeout, "--on-timeout restart"),
-        (options.keep_paused, "--keep-paused"),
+        (flags.on_timeout == "restart", "--on-timeout restart"),
+        (flags.keep_paused, "--keep-paused"),
     ):
         if is_given:
             raise UsageError(
-                f"{option} does not go with a roll",
+                f"{option} cannot be combined with a roll",
                 why="a roll pauses no queue and kills no process",
                 hint="leave it out, or add --strategy pause",
             )
 
 
 def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool) -> None:
-    """Ask about what was found rather than named."""
+    """Ask if qctl found the target or the queues itself."""
     if yes or not plan.guessed:
         return
     does = "Drain and restart" if then_restart else "Drain the queues of"

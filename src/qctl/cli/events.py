@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,23 +23,23 @@ app = new_app()
 @with_environment
 def events(
     env: Environment,
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")],
+    queue: Queue,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with new ones until Ctrl-C")
+        bool, typer.Option("--follow", help="Continue with new events until Ctrl-C")
     ] = False,
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Only after this: 30s, 10m, 2h, a time, an event's id"
+            "--since", metavar="TIME", help="Only after this: 10m, 2h, a time, or an event id"
         ),
     ] = None,
     names: Annotated[
         list[str] | None,
-        typer.Option("--event", metavar="NAME", help="Only this kind; may be repeated"),
+        typer.Option("--event", metavar="NAME", help="Only events with this name; may be repeated"),
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Only those about this job")
+        str | None, typer.Option("--id", metavar="ID", help="Only events of this job")
     ] = None,
     limit: Annotated[
         int | None,
@@ -45,22 +47,22 @@ def events(
             "--limit",
             metavar="N",
             min=1,
-            help="The last N, 50 by default; with --follow, leave after N",
+            help="Show the last N (default 50); with --follow, end after N",
         ),
     ] = None,
 ) -> None:
-    """What happens in a queue, as it happens.
+    """The events of a queue, as they happen.
 
-    BullMQ keeps about the last 10,000 events of a queue. Without --follow the last ones are shown;
-    with it and without --since, only what comes from now on.
+    BullMQ keeps about the last 10,000 events of a queue. Without --follow the last ones are shown.
+    With --follow and without --since, only new events are shown.
     """
     from qctl.ops.follow import events as ops  # noqa: PLC0415 - not for --help
     from qctl.ops.queues.find import find_queues  # noqa: PLC0415
 
     if follow and env.output == "json":
         raise UsageError(
-            "--follow has no end that one JSON object could wait for",
-            hint="use --output ndjson: one object an event",
+            "--follow never ends, so it cannot print one JSON object",
+            hint="--output ndjson prints one object per event",
         )
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
@@ -105,7 +107,7 @@ def _follow(
             if shown == limit:
                 return
     except KeyboardInterrupt:
-        # The way out, and no failure.
+        # Ctrl-C is how it ends, not a failure.
         return
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from qctl.cli.environment import Environment
+from qctl.config.settings import Settings
 from qctl.errors import RefusedError, UsageError
-
-if TYPE_CHECKING:
-    from qctl.cli.frame import Environment
-    from qctl.config.settings import Settings
 
 
 def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:

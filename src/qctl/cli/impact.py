@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import QueuesOrThoseOfTarget, target_option
 
 app = new_app()
 
@@ -15,18 +17,12 @@ app = new_app()
 @with_environment
 def impact(
     env: Environment,
-    queues: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[QUEUE]...", help="Default: those the target serves"),
-    ] = None,
+    queues: QueuesOrThoseOfTarget = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help="What would be restarted, for example pm2:worker. Default: the one app that "
-            "serves the queues, else all their workers",
-            show_default=False,
+        target_option(
+            "What would be restarted, for example pm2:worker. Default: the one app that serves the "
+            "queues, else all their workers"
         ),
     ] = None,
     away: Annotated[
@@ -34,17 +30,17 @@ def impact(
         typer.Option(
             "--away",
             metavar="D",
-            help="How long no worker will be there, for what is scheduled. Default: as long as a "
-            "plain restart takes",
+            help="How long no worker will run, for scheduled jobs. Default: as long as a plain "
+            "restart takes",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """What a restart now would do to the jobs, and when to do it.
+    """What a restart would do to the jobs now, and when to do it.
 
-    Nothing is written. The verdict goes by the worst case: whether an app finishes its jobs on the
-    signal that it gets cannot be seen from outside. Exit code 0 says that there is an answer, and
-    not that it is safe: scripts read .verdict.word of --json.
+    Nothing is written. The verdict assumes the worst case, because it cannot be seen from outside
+    whether an app finishes its jobs on the stop signal. Exit code 0 means that there is an answer,
+    not that a restart is safe: scripts read .verdict.word of --json.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
     from qctl.ops.impact.assess import assess  # noqa: PLC0415

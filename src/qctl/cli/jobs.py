@@ -1,27 +1,18 @@
-"""``qctl jobs``: list, show, logs; the commands that change jobs come from their own modules."""
+"""``qctl jobs``: list, show, logs. The commands that change jobs have their own modules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from qctl.cli.add import add
-from qctl.cli.bulk import (
-    Name,
-    NamedIds,
-    Since,
-    Until,
-    Where,
-    parse_filter,
-    promote,
-    remove,
-    retry,
-    retry_failed,
-)
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.bulk import parse_filter, promote, remove, retry, retry_failed
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import FilterOptions, JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
 from qctl.connection.address import Client
 from qctl.errors import UsageError
@@ -32,20 +23,7 @@ from qctl.ops.queues.find import find_queues
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 
-app = new_app("Look at jobs; add them, run them again, delete them.")
-
-State = Literal[
-    "waiting",
-    "active",
-    "stalled",
-    "delayed",
-    "prioritized",
-    "waiting-children",
-    "completed",
-    "failed",
-]
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
+app = new_app("List jobs, show one, add, retry, delete.")
 
 
 @app.command("list")
@@ -55,21 +33,18 @@ def list_command(
     queue: Queue,
     *,
     state: Annotated[State, typer.Option("--state", help="Which jobs")],
-    name: Name = None,
     ids: NamedIds = None,
-    where: Where = None,
-    since: Since = None,
-    until: Until = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="How many at most")
+        int, typer.Option("--limit", metavar="N", min=1, help="At most N jobs")
     ] = DEFAULT_LIMIT,
+    filters: FilterOptions,
 ) -> None:
     """Jobs of one state, the next to run or the newest result first."""
-    only = parse_filter(ids, name, where, since, until)
+    only = parse_filter(ids, filters)
     _, client = env.redis()
     snapshot = _snapshot(env, client, queue)
     if env.output == "ndjson" and state not in {"active", "stalled"}:
-        # One after another, so that memory does not grow with their number.
+        # Streamed, so that memory does not grow with their number.
         for job in stream_jobs(client, snapshot.keys, state, only, limit=limit):
             env.emit_json(job)
         return
@@ -90,14 +65,14 @@ def list_command(
         for job in jobs.jobs:
             env.emit_json(job)
         return
-    from qctl.output import jobs as look  # noqa: PLC0415 - JSON does not need it
+    from qctl.output import jobs as view  # noqa: PLC0415 - not for JSON
 
     if jobs.jobs:
-        env.table(*look.table_of(jobs, datetime.now(UTC), env.width))
+        env.table(*view.table_of(jobs, datetime.now(UTC), env.width))
     if state in {"active", "stalled"}:
-        for line in look.fate_lines(jobs):
+        for line in view.fate_lines(jobs):
             env.line(line)
-    if remark := look.summary(jobs, limit=limit, filtered=only.is_set):
+    if remark := view.summary(jobs, limit=limit, filtered=only.is_set):
         env.note(remark)
 
 
@@ -120,9 +95,9 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     if env.output != "table":
         env.emit_json(job)
         return
-    from qctl.output import jobs as look  # noqa: PLC0415 - JSON does not need it
+    from qctl.output import jobs as view  # noqa: PLC0415 - not for JSON
 
-    for line in look.detail_lines(job, datetime.now(UTC)):
+    for line in view.detail_lines(job, datetime.now(UTC)):
         env.line(line)
 
 
@@ -133,14 +108,14 @@ def logs_command(
     queue: Queue,
     job_id: JobId,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with new rows until the job has finished")
+        bool, typer.Option("--follow", help="Continue with new rows until the job has finished")
     ] = False,
 ) -> None:
-    """The rows that a job has logged."""
+    """The log rows of a job."""
     if follow and env.output == "json":
         raise UsageError(
-            "--follow has no end that one JSON object could wait for",
-            hint="use --output ndjson: one object a row",
+            "--follow never ends, so it cannot print one JSON object",
+            hint="--output ndjson prints one object per row",
         )
     _, client = env.redis()
     keys = _snapshot(env, client, queue).keys
@@ -152,7 +127,7 @@ def logs_command(
         rows = follow_logs(client, keys, job_id, say=env.note)
     else:
         rows = read_logs(client, keys, job_id).logs
-    from qctl.output.text import visible  # noqa: PLC0415 - JSON does not need it
+    from qctl.output.text import visible  # noqa: PLC0415 - not for JSON
 
     for row in rows:
         if env.output == "ndjson":

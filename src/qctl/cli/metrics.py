@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
 from qctl.errors import FailedError
 from qctl.extras import install_command
 
@@ -23,18 +24,23 @@ def metrics(
         typer.Option(
             "--serve",
             metavar="ADDR",
-            help="Serve them at http://ADDR/metrics until SIGTERM: :9120, 0.0.0.0:9120",
+            help="Serve http://ADDR/metrics until SIGTERM: :9120, 0.0.0.0:9120",
         ),
     ] = None,
     max_queues: Annotated[
         int,
-        typer.Option("--max-queues", metavar="N", min=1, help="The rest is summed as (other)"),
+        typer.Option(
+            "--max-queues",
+            metavar="N",
+            min=1,
+            help="Queues shown by name; the rest is summed as (other)",
+        ),
     ] = 1000,
 ) -> None:
-    """Figures of queues and workers for Prometheus.
+    """Metrics of queues and workers for Prometheus.
 
-    Printed once, or served. A server also counts finished jobs and their durations from the queues'
-    events, while it runs.
+    Prints them once, or serves them. While it runs, a server also counts finished jobs and their
+    durations from the queues' events.
     """
     from qctl.cli.worker_options import parse_endpoint  # noqa: PLC0415 - not for --help
 

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from qctl.cli.frame import Environment
+from qctl.cli.environment import Environment
 
 AFTER_S = 1.0
 

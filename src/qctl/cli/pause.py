@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import DryRun, Queues
 
 if TYPE_CHECKING:
     from qctl.ops.queues.pause import PauseResult
 
 app = new_app()
 
-Queues = Annotated[list[str], typer.Argument(metavar="QUEUE...", help="Queues by name")]
 MixedVersions = Annotated[
     bool,
     typer.Option(
         "--mixed-versions",
-        help="Also a queue on which BullMQ 5 and BullMQ 6 both work, where a pause can lose jobs",
+        help="Also pause queues that BullMQ 5 and 6 workers share, where a pause can lose jobs",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing")]
 
 
 @app.command("pause")
@@ -30,9 +30,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 def pause(
     env: Environment, queues: Queues, mixed_versions: MixedVersions = False, dry_run: DryRun = False
 ) -> None:
-    """Stop workers from taking jobs; running ones go on.
+    """Stop workers from taking jobs; active jobs continue.
 
-    The pause holds on every host until somebody resumes the queue. `qctl status` tells who paused.
+    The pause holds for all workers on all hosts until the queue is resumed. `qctl status` shows who
+    paused it.
     """
     from qctl.ops.queues.pause import pause_queues  # noqa: PLC0415 - not for --help
 
@@ -54,13 +55,13 @@ def resume(
     env: Environment,
     queues: Queues,
     force: Annotated[
-        bool, typer.Option("--force", help="Also a queue that a drain is at work on")
+        bool, typer.Option("--force", help="Also a queue that a drain is working on")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Let workers take jobs again.
 
-    Brings back every job that BullMQ 5 set aside in its paused list.
+    Also moves back the jobs that BullMQ 5 keeps in its paused list.
     """
     from qctl.ops.queues.pause import resume_queues  # noqa: PLC0415 - not for --help
 

@@ -21,7 +21,8 @@ from typer._click import exceptions as click_errors
 from typer.main import get_command
 
 from qctl import __version__
-from qctl.cli.frame import COMMON_FLAGS, wants_debug
+from qctl.cli.environment import wants_debug
+from qctl.cli.frame import COMMON_FLAGS
 from qctl.cli.help import Group
 from qctl.cli.spelling import nearest, nearest_flag
 from qctl.cli.streams import OutputError, Streams
@@ -33,24 +34,30 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
     "queues": ("status", "Names of the queues that exist."),
     "workers": ("status", "Workers that are connected, and the processes they run in."),
-    "jobs": ("jobs", "Look at jobs; add them, run them again, delete them."),
-    "pause": ("pause", "Stop workers from taking jobs; running ones go on."),
+    "jobs": ("jobs", "List jobs, show one, add, retry, delete."),
+    "pause": ("pause", "Stop workers from taking jobs; active jobs continue."),
     "resume": ("pause", "Let workers take jobs again."),
-    "drain": ("drain", "Let the running jobs finish, then restart the workers if wanted."),
+    "drain": (
+        "drain",
+        "Let active jobs finish and start no others; then restart workers, if wanted.",
+    ),
     "restart": ("drain", "Restart a process without interrupting its jobs."),
-    "impact": ("impact", "What a restart now would do to the jobs, and when to do it."),
-    "doctor": ("doctor", "Hazards of queues, workers and Redis, each with its remedy."),
+    "impact": ("impact", "What a restart would do to the jobs now, and when to do it."),
+    "doctor": ("doctor", "Find problems of queues, workers and Redis, each with its fix."),
     "schedules": ("schedules", "Job schedulers: list, show, remove, run now."),
-    "events": ("events", "What happens in a queue, as it happens."),
+    "events": ("events", "The events of a queue, as they happen."),
     "wait": ("wait", "Wait until a queue is idle or empty, or a job is finished."),
     "purge": ("purge", "Delete the jobs of a state."),
-    "top": ("top", "Queues, workers and jobs, live on the whole screen."),
-    "metrics": ("metrics", "Figures of queues and workers for Prometheus."),
-    "worker": ("worker", "Run workers in Python, in front or in the background."),
-    "demo": ("demo", "Watch a restart under load, and the proof that nothing was lost."),
-    "config": ("config", "The settings in force, and where each comes from."),
+    "top": ("top", "Queues, workers and jobs, live on a full screen."),
+    "metrics": ("metrics", "Metrics of queues and workers for Prometheus."),
+    "worker": ("worker", "Run Python workers, in the foreground or background."),
+    "demo": ("demo", "Watch a restart under load, and the proof that no job was lost."),
+    "config": ("config", "The settings, and where each comes from."),
     "contexts": ("contexts", "Names of the contexts that the config files define."),
-    "completion": ("completion", "Completion of commands and queue names for your shell."),
+    "completion": (
+        "completion",
+        "Print the script that completes commands and names in your shell.",
+    ),
 }
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from qctl.cli.frame import Environment
+from qctl.cli.environment import Environment
 from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
 from qctl.output.json import as_record

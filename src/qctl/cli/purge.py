@@ -6,22 +6,10 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.bulk import (
-    DryRun,
-    Limit,
-    Name,
-    NamedIds,
-    Queue,
-    Rate,
-    Since,
-    State,
-    Until,
-    Where,
-    Yes,
-    carry_out,
-    select,
-)
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.bulk import BulkOptions, RestingState, carry_out, select
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import NamedIds, Queue
 
 app = new_app()
 
@@ -32,22 +20,15 @@ def purge(
     env: Environment,
     queue: Queue,
     *,
-    state: Annotated[State, typer.Option("--state", help="Which jobs")],
-    name: Name = None,
+    state: Annotated[RestingState, typer.Option("--state", help="Which jobs")],
     ids: NamedIds = None,
-    where: Where = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = None,
-    rate: Rate = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
+    options: BulkOptions,
 ) -> None:
     """Delete the jobs of a state.
 
-    Like `jobs remove --state`, but one event tells of many jobs, and the queue's name is asked for.
+    Like `jobs remove --state`, but one event stands for many jobs, and you type the queue's name to
+    confirm.
     """
     from qctl.ops.bulk.actions import purging  # noqa: PLC0415 - not for --help
 
-    chosen = select(state, ids, name, where, since, until, limit)
-    carry_out(env, queue, purging(), chosen, rate=rate, yes=yes, dry_run=dry_run)
+    carry_out(env, queue, purging(), select(state, ids, options), options)

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
 
-import typer
-
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import DryRun, Queue, QueuesOrAll, SchedulerId
 
 app = new_app("Job schedulers: list, show, remove, run now.")
-
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")]
-SchedulerId = Annotated[str, typer.Argument(metavar="ID", help="The scheduler's id")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing")]
 
 
 @app.command("list")
 @with_environment
 def list_command(
     env: Environment,
-    queues: Annotated[
-        list[str] | None, typer.Argument(metavar="[QUEUE]...", help="Default: every queue")
-    ] = None,
+    queues: QueuesOrAll = None,
 ) -> None:
-    """Schedulers and when they are due, the next one first.
+    """Schedulers and when they are due, next due first.
 
-    STATE is dead when there is no pending job, from which alone the next one would come.
+    STATE is dead if the scheduler has no pending job: then no further job is ever made.
     """
     from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415 - not for --help
 
@@ -73,7 +66,7 @@ def remove_command(
 ) -> None:
     """Remove a scheduler, and its next job if that is not yet due.
 
-    Apps that set their schedulers when they start make it again at their next start.
+    Apps that create their schedulers on start create it again on their next start.
     """
     from qctl.ops.schedules.changes import remove_schedule  # noqa: PLC0415 - not for --help
 
@@ -93,9 +86,9 @@ def remove_command(
 def run_command(
     env: Environment, queue: Queue, scheduler_id: SchedulerId, dry_run: DryRun = False
 ) -> None:
-    """Add one job as the scheduler would make it, now.
+    """Add one job of the scheduler now.
 
-    It is no iteration: the schedule goes on as if nothing had happened, and does not count it.
+    It is extra: the schedule continues unchanged and does not count it.
     """
     from qctl.ops.schedules.changes import run_schedule  # noqa: PLC0415 - not for --help
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import with_environment
+from qctl.cli.options import DryRun, QueuesOrAll, Yes
 from qctl.errors import ExitStatus, InterruptedByUserError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -17,30 +19,26 @@ if TYPE_CHECKING:
 @with_environment
 def retry_stalled(
     env: Environment,
-    queues: Annotated[
-        list[str] | None, typer.Argument(metavar="[QUEUE]...", help="Default: every queue")
-    ] = None,
+    queues: QueuesOrAll = None,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Also jobs that failed for stalling too often")
+        bool, typer.Option("--failed", help="Also jobs that failed because they stalled too often")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the locks of jobs whose worker is gone")
+        bool, typer.Option("--wait", help="Wait until the locks of gone workers expire")
     ] = False,
     count_stall: Annotated[
         bool,
         typer.Option(
-            "--count-stall", help="Count a stall as BullMQ would; without it stalls are forgotten"
+            "--count-stall", help="Count a stall as BullMQ does; otherwise stalls are forgotten"
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, write nothing")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Put stalled jobs back to run next, now instead of after the stalled checks.
+    """Put stalled jobs back to run next, without waiting for BullMQ's stalled check.
 
-    A job is stalled when it is active and nobody holds its lock. If a worker of the queue is still
-    connected, such a job may yet be running in it, so qctl asks first.
+    A job is stalled if it is active and no lock exists. If a worker of the queue is connected, the
+    job may still be running there, so qctl asks first.
     """
     from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
 
@@ -90,7 +88,7 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
         raise UsageError(
             "these jobs may still be running, and there is nobody to ask",
             why="\n".join(risk_lines(plan)),
-            hint="look at them with --dry-run, then put them back with --yes",
+            hint="--dry-run shows the jobs, --yes puts them back",
         )
     for line in risk_lines(plan):
         env.note(line)

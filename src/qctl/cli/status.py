@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, optional_value, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, optional_value, with_environment
+from qctl.cli.options import QueuesOrAll
 from qctl.cli.patience import patience
 
 if TYPE_CHECKING:
@@ -14,32 +16,34 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL_S = "2"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
-_LOOKING = "looking for queues among all the keys of this Redis …"
+_SCANNING = "searching all keys of this Redis for queues …"
 
 app = new_app()
 
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[QUEUE]...", help="Only these queues", show_default=False),
-]
 Watch = Annotated[
     str | None,
     typer.Option(
         "--watch",
         metavar="[D]",
-        help=f"Read again every {DEFAULT_INTERVAL_S} s (or D, such as 1m) until Ctrl-C",
+        help=f"Refresh every {DEFAULT_INTERVAL_S} s (or D, such as 1m) until Ctrl-C",
     ),
 ]
 
 
 @app.command("status", cls=optional_value("--watch", DEFAULT_INTERVAL_S))
 @with_environment
-def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
+def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> None:
     """Queues at a glance: jobs by state, pauses, workers, processes.
 
-    WAITING counts what a worker could take, ACTIVE what was taken; STALLED is the part of ACTIVE
-    whose worker is gone. OLDEST is how long the first in line has waited.
+    WAITING counts the jobs that a worker could take, ACTIVE those that workers took. STALLED is the
+    part of ACTIVE without a lock. OLDEST is how long the first job in line has waited.
     """
+    from qctl.ops.queues.status import inspect_queues  # noqa: PLC0415 - not for --help
+
+    def inspect() -> Inspection:
+        address, client = env.redis()
+        return inspect_queues(client, address, env.settings, names or [])
+
     if watch is not None:
         from qctl.cli.watch import watch_status  # noqa: PLC0415 - rarely used
         from qctl.durations import parse_duration_s  # noqa: PLC0415
@@ -47,12 +51,15 @@ def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
         interval_s = parse_duration_s(
             watch, "--watch", min_s=MIN_INTERVAL_S, max_s=MAX_INTERVAL_S, example="5s"
         )
-        watch_status(env, names or [], interval_s)
+        watch_status(env, inspect, interval_s)
         return
-    with patience(env, _LOOKING):
-        inspection = look(env, names or [])
+    with patience(env, _SCANNING):
+        inspection = inspect()
     if env.output == "table":
-        env.streams.stdout.write(picture(env, inspection))
+        from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
+
+        text = status_text(inspection.report, width=env.width, colour=env.colour())
+        env.streams.stdout.write(text)
     else:
         env.emit_json(inspection.report)
     for remark in inspection.remarks:
@@ -60,34 +67,19 @@ def status(env: Environment, names: Names = None, watch: Watch = None) -> None:
     inspection.queues.raise_if_broken()
 
 
-def look(env: Environment, names: list[str]) -> Inspection:
-    """One look at the queues."""
-    from qctl.ops.queues.status import inspect_queues  # noqa: PLC0415 - not for --help
-
-    address, client = env.redis()
-    return inspect_queues(client, address, env.settings, names)
-
-
-def picture(env: Environment, inspection: Inspection) -> str:
-    """What it looks like on this terminal."""
-    from qctl.output.status import status_text  # noqa: PLC0415
-
-    return status_text(inspection.report, width=env.width, colour=env.colour())
-
-
 @app.command("queues")
 @with_environment
 def queues(env: Environment) -> None:
     """Names of the queues that exist.
 
-    It looks at every key of the database, which takes seconds where there are millions. Then
-    `qctl status` and others remember the names for a few minutes.
+    Scans every key of the database, which takes seconds with millions of keys. Other commands then
+    remember the names for a few minutes.
     """
     from qctl.ops.queues.find import no_queues  # noqa: PLC0415
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
 
     address, client = env.redis()
-    with patience(env, _LOOKING):
+    with patience(env, _SCANNING):
         cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
         names = cache.scan(client).names
     if not names:
@@ -103,10 +95,10 @@ def queues(env: Environment) -> None:
 
 @app.command("workers")
 @with_environment
-def workers(env: Environment, names: Names = None) -> None:
+def workers(env: Environment, names: QueuesOrAll = None) -> None:
     """Workers that are connected, and the processes they run in.
 
-    A worker that is closing has left this list although its job may still run.
+    A worker that is closing is no longer listed, although its job may still run.
     """
     from qctl.ops.queues.workers import inspect_workers  # noqa: PLC0415
 

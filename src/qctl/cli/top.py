@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import QueuesOrAll
 from qctl.errors import FailedError, UsageError
 from qctl.extras import install_command
 
@@ -22,18 +24,15 @@ _MIN_INTERVAL_S, _MAX_INTERVAL_S = 0.5, 3600.0
 @with_environment
 def top(
     env: Environment,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[QUEUE]...", help="Only these queues", show_default=False),
-    ] = None,
+    names: QueuesOrAll = None,
     interval: Annotated[
         str, typer.Option("--interval", metavar="D", help="Time between two readings: 2s, 1m")
     ] = "2s",
 ) -> None:
-    """Queues, workers and jobs, live on the whole screen.
+    """Queues, workers and jobs, live on a full screen.
 
-    Arrow keys choose a queue, Tab goes to the other lists, `?` shows the keys. Actions say first
-    what they will change. Needs the extra qctl[top].
+    Arrow keys choose a queue, Tab moves to the other lists, `?` shows the keys. Actions show what
+    they will change before they do it. Needs the extra qctl[top].
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
 
@@ -50,13 +49,13 @@ def top(
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.ops.live.view import LiveReader  # noqa: PLC0415
 
-    # Readings have a connection of their own: a drain waits on the other.
+    # Readings have a connection of their own, because a drain blocks the other one.
     address, client = connect(env.settings.full_url())
     with contextlib.closing(client):
         reader = LiveReader(client, address, env.settings, names or [])
         reader.check()
         if not env.colour():
-            # Textual knows no other way to be told.
+            # The only switch that Textual has.
             os.environ["NO_COLOR"] = "1"
         from qctl.output.top.app import TopApp  # noqa: PLC0415 - Textual, 200 ms
 
@@ -74,6 +73,5 @@ def _require_terminal(env: Environment) -> None:
     if env.output != "table" or not drawable or streams.environ.get("TERM") in {"dumb", "unknown"}:
         raise UsageError(
             "qctl top needs a terminal to draw on",
-            why="it is a screen for a person",
-            hint="qctl status --watch --output ndjson prints one JSON object per look",
+            hint="qctl status --watch --output ndjson prints one JSON object per reading",
         )

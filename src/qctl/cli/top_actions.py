@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from qctl.cli.frame import Environment
+from qctl.cli.environment import Environment
 from qctl.cli.guard import name_to_type
 from qctl.connection.address import Client
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-# How often what is in the way is told again while it changes.
+# How often the jobs in the way are reported while they change.
 _REPEAT_S = 10.0
 
 
@@ -23,7 +25,7 @@ _REPEAT_S = 10.0
 @with_environment
 def wait(
     env: Environment,
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name")],
+    queue: Queue,
     *,
     condition: Annotated[
         str, typer.Option("--for", metavar="idle|empty|job=ID", help="What to wait for")
@@ -31,21 +33,21 @@ def wait(
     timeout: Annotated[
         str | None,
         typer.Option(
-            "--timeout", metavar="D", help="Give up after 30s, 10m, 2h, or seconds (exit 4)"
+            "--timeout", metavar="D", help="Give up after 30s, 10m, 2h, or seconds (exit code 4)"
         ),
     ] = None,
     include_delayed: Annotated[
         bool,
         typer.Option(
             "--include-delayed",
-            help="empty: also nothing delayed (but by schedulers) or waiting for children",
+            help="With empty: also no job delayed (except by schedulers) or waiting for children",
         ),
     ] = False,
 ) -> None:
     """Wait until a queue is idle or empty, or a job is finished.
 
-    idle: no job is active; empty: none is waiting, prioritized or active; job=ID: the job is
-    completed. A job that fails ends the wait at once, with exit code 1 and its reason.
+    idle: no job is active. empty: no job is waiting, prioritized or active. job=ID: the job has
+    completed; if it fails, the wait ends at once with exit code 1 and the reason.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.follow import wait as ops  # noqa: PLC0415 - not for --help
@@ -71,7 +73,7 @@ def _target(env: Environment, queue: str, condition: str, *, include_delayed: bo
     kind, separator, job_id = condition.partition("=")
     if condition not in {"idle", "empty"} and not (kind == "job" and separator and job_id):
         raise UsageError(
-            f"--for {condition!r} is nothing to wait for",
+            f"--for {condition!r} is unknown",
             hint="--for idle, --for empty or --for job=ID",
         )
     address, client = env.redis()
@@ -85,11 +87,11 @@ def _target(env: Environment, queue: str, condition: str, *, include_delayed: bo
 
 
 class _View:
-    """Shows the steps: data on stdout, what is in the way on stderr, each thing once."""
+    """Shows the steps: data on stdout, what blocks on stderr, nothing twice."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._text = ""
         self._text_at_s = -_REPEAT_S
 
@@ -97,9 +99,9 @@ class _View:
         if self._env.output == "ndjson":
             self._env.emit_json({"step": "waiting"} | _fields(step))
         for remark in step.remarks:
-            if remark not in self._told:
+            if remark not in self._shown:
                 self._env.note(remark)
-        self._told = set(step.remarks)
+        self._shown = set(step.remarks)
         if step.text != self._text and step.waited_s - self._text_at_s >= _REPEAT_S:
             self._text, self._text_at_s = step.text, step.waited_s
             self._env.note(f"waiting: {step.text}")

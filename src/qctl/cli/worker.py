@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from qctl.cli.frame import Environment, new_app, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import new_app, with_environment
+from qctl.cli.options import WorkerName
 from qctl.cli.worker_options import (
     Apps,
     Grace,
@@ -23,9 +25,8 @@ from qctl.cli.worker_options import (
 from qctl.errors import UsageError
 from qctl.plurals import counted
 
-app = new_app("Run workers in Python, in front or in the background.")
+app = new_app("Run Python workers, in the foreground or background.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As it was started by")]
 
 
 @app.command("run")
@@ -43,8 +44,8 @@ def run(
 ) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
-    The first signal lets running jobs finish, a second one gives them back at once. SIGHUP
-    replaces the processes, one after another, without a gap.
+    The first signal lets active jobs finish; a second one puts them back at once. SIGHUP replaces
+    the processes, one after another, without a gap.
     """
     import asyncio  # noqa: PLC0415 - 30 ms that other commands need not pay
 
@@ -62,7 +63,7 @@ def run(
 @with_environment
 def start(
     env: Environment,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Becomes the target qctl:NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Names the target qctl:NAME")],
     apps: Apps,
     processes: Processes = 1,
     grace: Grace = "30s",
@@ -72,12 +73,12 @@ def start(
     health_port: HealthPort = None,
     log_format: LogFormat = "text",
     timeout: Annotated[
-        str, typer.Option("--timeout", metavar="D", help="Longest wait until it is ready")
+        str, typer.Option("--timeout", metavar="D", help="How long to wait until it is ready")
     ] = "2m",
 ) -> None:
     """Run workers in the background, as the target qctl:NAME.
 
-    It waits until they take jobs; when they cannot, it shows their last words.
+    Waits until they take jobs. If they do not, it shows the end of their log.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.masters import start as masters  # noqa: PLC0415
@@ -108,16 +109,16 @@ def start(
 @with_environment
 def stop(
     env: Environment,
-    name: Name,
+    name: WorkerName,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", metavar="D", help="Longest wait; default: its grace and 20 s"),
+        typer.Option("--timeout", metavar="D", help="How long to wait. Default: its grace + 20 s"),
     ] = None,
     now: Annotated[
-        bool, typer.Option("--now", help="Give running jobs back instead of letting them finish")
+        bool, typer.Option("--now", help="Put active jobs back instead of letting them finish")
     ] = False,
 ) -> None:
-    """Let running jobs finish, then end the workers."""
+    """Let active jobs finish, then stop the workers."""
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.masters import stop as masters  # noqa: PLC0415
 
@@ -131,15 +132,15 @@ def stop(
 @with_environment
 def restart(
     env: Environment,
-    name: Name,
+    name: WorkerName,
     timeout: Annotated[
-        str, typer.Option("--timeout", metavar="D", help="Longest wait for the new processes")
+        str, typer.Option("--timeout", metavar="D", help="How long to wait for the new processes")
     ] = "10m",
 ) -> None:
-    """Replace its processes without a gap: with new code, for example.
+    """Replace the processes without a gap, for example after a deploy.
 
-    A new process takes jobs before the old one is told to finish those it has and leave. With
-    new code that does not start, the old processes stay.
+    Each new process takes jobs before the old one finishes its jobs and exits. If the new code does
+    not start, the old processes stay.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.masters import restart as masters  # noqa: PLC0415
@@ -171,15 +172,15 @@ def list_command(env: Environment) -> None:
 @with_environment
 def logs(
     env: Environment,
-    name: Name,
+    name: WorkerName,
     lines: Annotated[
-        int, typer.Option("--lines", metavar="N", min=0, help="How many of the last ones")
+        int, typer.Option("--lines", metavar="N", min=0, help="Show the last N lines")
     ] = 100,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C")
+        bool, typer.Option("--follow", "-f", help="Continue with new lines until Ctrl-C")
     ] = False,
 ) -> None:
-    """What a worker in the background and its processes have printed."""
+    """The log of a worker in the background."""
     from qctl.ops.masters.logs import read_logs  # noqa: PLC0415
     from qctl.output.text import visible  # noqa: PLC0415
 

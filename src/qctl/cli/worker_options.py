@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qctl.cli.frame import Environment
+from qctl.cli.environment import Environment
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,39 +18,41 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 
 Apps = Annotated[
     list[str],
-    typer.Argument(metavar="APP...", help="MODULE:ATTRIBUTE of a Worker, or of a list of them"),
+    typer.Argument(metavar="APP...", help="MODULE:ATTRIBUTE of a Worker or a list of Workers"),
 ]
 Processes = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, max=1000, help="How many to run")
+    int, typer.Option("--processes", metavar="N", min=1, max=1000, help="How many processes to run")
 ]
 Grace = Annotated[
     str,
     typer.Option(
-        "--grace", metavar="D", help="How long running jobs may take at a stop; 0 for ever"
+        "--grace",
+        metavar="D",
+        help="How long active jobs may take after a stop signal; 0: no limit",
     ),
 ]
 MaxJobs = Annotated[
     int | None,
-    typer.Option("--max-jobs", metavar="N", min=1, help="Replace a process after so many jobs"),
+    typer.Option("--max-jobs", metavar="N", min=1, help="Replace a process after N jobs"),
 ]
 MaxRss = Annotated[
     str | None,
-    typer.Option("--max-rss", metavar="SIZE", help="Replace a process that uses more: 500MB"),
+    typer.Option(
+        "--max-rss", metavar="SIZE", help="Replace a process that uses more memory: 500MB"
+    ),
 ]
 Reload = Annotated[
-    bool, typer.Option("--reload", help="Replace when files of the app change (for development)")
+    bool, typer.Option("--reload", help="Restart when the app's files change (for development)")
 ]
 HealthPort = Annotated[
     str | None,
     typer.Option(
         "--health-port",
         metavar="[HOST:]PORT",
-        help="Serve /livez and /readyz; on 127.0.0.1 unless a host is named",
+        help="Serve /livez and /readyz, on 127.0.0.1 unless HOST is given",
     ),
 ]
-LogFormat = Annotated[
-    Literal["text", "json"], typer.Option("--log-format", help="Form of the log lines")
-]
+LogFormat = Annotated[Literal["text", "json"], typer.Option("--log-format", help="Log format")]
 
 
 def make_options(
@@ -64,10 +66,10 @@ def make_options(
     log_format: str,
     name: str = "",
 ) -> MasterOptions:
-    """What the command line says about a master.
+    """The options of a master.
 
     Raises:
-        UsageError: a part of it is malformed.
+        UsageError: one of them is malformed.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.runtime.processes.master import MasterOptions  # noqa: PLC0415
@@ -92,7 +94,7 @@ def parse_size(text: str) -> int:
     """``500MB``, ``1.5 GiB`` or plain bytes, in bytes.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: it is malformed.
     """
     match = _SIZE.fullmatch(text.strip())
     size = 0
@@ -100,28 +102,29 @@ def parse_size(text: str) -> int:
         base = 1024 if match[3] else 1000
         size = round(float(match[1]) * base ** _POWERS[match[2].lower()])
     if not size:
-        raise UsageError(f"--max-rss {text!r} is no size", hint="--max-rss 500MB")
+        raise UsageError(f"--max-rss {text!r} is not a size", hint="--max-rss 500MB")
     return size
 
 
 def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:
-    """``[HOST:]PORT``, on this host alone unless it says otherwise.
+    """``[HOST:]PORT``; without a host, 127.0.0.1.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is malformed.
     """
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise UsageError(
-            f"{option} {text!r} is no port",
+            f"{option} {text!r} is not [HOST:]PORT",
             hint=f"{option} 8080, or 0.0.0.0:8080 where others must reach it",
         )
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def worker_environ(env: Environment) -> dict[str, str]:
-    """The environment of a master and its processes, in which they find their Redis: on a command
-    line others would see its password.
+    """The environment of a master and its processes, with the address of Redis.
+
+    A command line would show its password to other users.
     """
     address, _ = env.redis()
     rest = {k: v for k, v in env.streams.environ.items() if k != "QCTL_CONTEXT"}

@@ -1,0 +1,148 @@
+"""The names that TAB offers: queues, targets, contexts, prefixes, schedulers, workers.
+
+Typer calls these functions with the half-typed command line. The connection options on it are
+honoured. Whatever goes wrong, the answer is an empty list: a command line being typed has no place
+for a message. A TAB starts no server, runs no password command and waits at most ``MAX_WAIT_S``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from qctl.config.settings import Settings
+    from qctl.connection.address import Address, Client
+
+MAX_WAIT_S = 0.5
+# For a scan over all keys, within that. Where it takes longer, a process in the background ends it.
+_MAX_SCAN_S = 0.3
+
+
+def queue_names(ctx: typer.Context) -> list[str]:
+    """The queues that exist."""
+
+    def read(settings: Settings) -> Iterable[str]:
+        from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
+        from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
+
+        address, client = _connect(settings)
+        cache = QueueNameCache(settings.state_home, address, settings.prefix)
+        cached = cache.read()
+        if cached is not None:
+            if cached.is_scan_due:
+                cache.scan_in_background()
+            return cached.names
+        names, is_complete = discover_within(client, settings.prefix, _MAX_SCAN_S)
+        if not is_complete:
+            cache.scan_in_background()
+        return names
+
+    return _names(ctx, read)
+
+
+def prefixes(ctx: typer.Context) -> list[str]:
+    """The key prefixes under which Redis holds queues."""
+
+    def read(settings: Settings) -> Iterable[str]:
+        from qctl.wire.read.discovery import prefixes_in_use  # noqa: PLC0415
+
+        return prefixes_in_use(_connect(settings)[1], _MAX_SCAN_S)[0]
+
+    return _names(ctx, read)
+
+
+def scheduler_ids(ctx: typer.Context) -> list[str]:
+    """The schedulers of the queue on the command line."""
+
+    def read(settings: Settings) -> Iterable[str]:
+        from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
+
+        found, _ = list_schedules(_connect(settings)[1], settings.prefix, [ctx.params["queue"]])
+        return (schedule.id for schedule in found.schedules)
+
+    return _names(ctx, read)
+
+
+def targets(ctx: typer.Context) -> list[str]:
+    """The targets of the config files, and the apps of PM2 and of qctl itself."""
+
+    def read(settings: Settings) -> Iterable[str]:
+        from qctl.manage.qctl.state import names  # noqa: PLC0415
+
+        yield from (target.name for target in settings.targets)
+        yield from (f"qctl:{name}" for name in names(settings.state_home))
+        # Without the socket PM2 does not run, and TAB must not start it.
+        if (settings.pm2_home / "rpc.sock").exists():
+            from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
+
+            yield from (process.target for process in Pm2(settings.pm2_home).processes())
+
+    return _names(ctx, read)
+
+
+def background_workers(ctx: typer.Context) -> list[str]:
+    """The names of workers that run in the background."""
+
+    def read(settings: Settings) -> Iterable[str]:
+        from qctl.manage.qctl.state import names  # noqa: PLC0415
+
+        return names(settings.state_home)
+
+    return _names(ctx, read)
+
+
+def contexts(ctx: typer.Context) -> list[str]:
+    """The contexts that the config files define."""
+    return _names(ctx, lambda settings: settings.contexts, ignore_context=True)
+
+
+def _connect(settings: Settings) -> tuple[Address, Client]:
+    from qctl.connection.connect import connect  # noqa: PLC0415
+    from qctl.errors import UsageError  # noqa: PLC0415
+
+    if settings.password is not None and settings.password.command:
+        raise UsageError("a key ring would ask its owner")
+    return connect(settings.full_url(), start=False)
+
+
+def _names(
+    ctx: typer.Context,
+    read: Callable[[Settings], Iterable[str]],
+    *,
+    ignore_context: bool = False,
+) -> list[str]:
+    """What ``read`` yields in time, sorted, without names that do not fit on one line.
+
+    Args:
+        ignore_context: whether the chosen context does not matter; it may not exist.
+    """
+    from qctl.config.settings import load_settings  # noqa: PLC0415
+
+    found: list[str] = []
+
+    def look_up() -> None:
+        environ = dict(os.environ)
+        if ignore_context:
+            environ.pop("QCTL_CONTEXT", None)
+        try:
+            settings = load_settings(
+                redis_url=ctx.params.get("redis_url"),
+                prefix=ctx.params.get("prefix"),
+                context=None if ignore_context else ctx.params.get("context"),
+                environ=environ,
+            )
+            for name in read(settings):
+                found.append(name)  # noqa: PERF402 - keeps what came before a failure
+        except Exception:
+            return
+
+    # A thread, because nothing else can leave a name server that does not answer.
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(MAX_WAIT_S)
+    return sorted({name for name in found if name.isprintable()})
