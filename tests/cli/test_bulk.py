@@ -78,7 +78,7 @@ def test_what_is_left_to_type_can_be_typed(redis_url: str, client: Client) -> No
 def test_a_rate_is_a_number(redis_url: str, client: Client, rate: str) -> None:
     fill(client, 1)
     ran = qctl(redis_url, "jobs", "retry-failed", "q", "--rate", rate, "--yes")
-    assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: --rate {rate} is no number of jobs")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: --rate {rate} is not a number")
 
 
 def test_ids_of_a_state_that_are_not_in_it_are_told(redis_url: str, client: Client) -> None:

@@ -77,7 +77,7 @@ def make_queues(client: Client, *names: str, prefix: str = "bull") -> None:
 def make_workers(home: Path, *names: str) -> None:
     for name in names:
         folder = Folder(home / "state/qctl", name)
-        folder.make()
+        folder.path.mkdir(parents=True)
         (folder.path / "state.json").touch()
 
 

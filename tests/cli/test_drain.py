@@ -149,8 +149,8 @@ def test_only_a_drain_that_succeeds_leaves_the_queue_paused(
     assert (ran.code, is_paused(client)) == (4, False)
     for verb in ("drain", "restart"):
         qctl(verb, "--help")
-        told = " ".join(capsys.readouterr().out.split())
-        assert "paused at the end, if all went well; after a" in told
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "after a timeout, Ctrl-C or a failure they are resumed" in shown
     client.call("DEL", Q("active"))
     assert (qctl("drain", "q", "--keep-paused").code, is_paused(client)) == (0, True)
 

@@ -369,16 +369,6 @@ def test_status_imports_only_what_it_needs(
     assert not set(FORBIDDEN) & set(code_and_modules[1])
 
 
-def test_tab_in_a_shell_does_not_wait_for_typer() -> None:
-    code = (
-        "import sys\n"
-        "sys.argv = ['qctl', '__complete', 'nothing', '']\n"
-        "from qctl.cli.main import main\n"
-        "try:\n    main()\nfinally:\n    assert 'typer' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
-
-
 def test_a_reader_that_goes_away_is_no_traceback(redis_url: str, client: object) -> None:
     words = f"{sys.executable} -m qctl queues --redis {redis_url}"
     # More than fits into a pipe, so that it is still being written when the reader has gone.

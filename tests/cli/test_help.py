@@ -91,7 +91,7 @@ def test_help_begins_with_the_examples(path: str, capsys: pytest.CaptureFixture[
 def test_a_group_shows_the_whole_line_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     run("jobs", "--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Put stalled jobs back to run next, now instead of after the stalled checks." in shown
+    assert "Put stalled jobs back to run next, without waiting for BullMQ's stalled check." in shown
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_look_that_takes_long_says_what_it_does(
 
     before = threading.active_count()
     monkeypatch.setattr(known, "discover", slow)
-    said = "looking for queues among all the keys of this Redis …\n"
+    said = "searching all keys of this Redis for queues …\n"
     assert run("status", "--redis", url, terminal=True, PM2_HOME="/nonexistent").err == said
     assert run("queues", "--redis", url, terminal=True).err == said
     assert run("queues", "--redis", url).err == ""

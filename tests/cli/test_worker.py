@@ -232,9 +232,9 @@ def test_what_cannot_be_started(master_lab: MasterLab) -> None:
         (("start", "../w", "app:worker"), "cannot be the name of a worker"),
         (("start", "w", "app"), "does not name an app"),
         (("start", "w", "app:worker", "--redis", "embedded:"), "embedded:PATH"),
-        (("run", "app:worker", "--max-rss", "much"), "is no size"),
+        (("run", "app:worker", "--max-rss", "much"), "is not a size"),
         (("run", "app:worker", "--grace", "soon"), "--grace 'soon' is not a duration"),
-        (("run", "app:worker", "--health-port", "http"), "is no port"),
+        (("run", "app:worker", "--health-port", "http"), "is not [HOST:]PORT"),
     ):
         ran = master_lab.qctl("worker", *words)
         assert (ran.returncode, why in ran.stderr) == (2, True), ran.stderr

@@ -19,7 +19,7 @@ def completion(
         Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish")
     ],
 ) -> None:
-    """Print the script that completes commands and names in your shell."""
+    """Print the script for completion in your shell."""
     from qctl.cli.shells import script  # noqa: PLC0415 - not for --help
 
     streams = ctx.obj if isinstance(ctx.obj, Streams) else Streams.standard()

@@ -93,10 +93,11 @@ def drain(
     *,
     flags: DrainFlags,
 ) -> None:
-    """Let active jobs finish and start no others; then restart workers, if wanted.
+    """Let active jobs finish, then restart the workers if wanted.
 
-    Without --then-restart the queues stay paused until `qctl resume`. If anything goes wrong, a
-    drain puts back what it changed; if it is killed with kill -9, its watchdog does.
+    While a drain runs, no new job starts. Without --then-restart the queues stay paused until
+    `qctl resume`. If anything goes wrong, a drain puts back what it changed; if it is killed with
+    kill -9, its watchdog does.
     """
     if not then_restart:
         for is_given, option in (

@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("pause", "Let workers take jobs again."),
     "drain": (
         "drain",
-        "Let active jobs finish and start no others; then restart workers, if wanted.",
+        "Let active jobs finish, then restart the workers if wanted.",
     ),
     "restart": ("drain", "Restart a process without interrupting its jobs."),
     "impact": ("impact", "What a restart would do to the jobs now, and when to do it."),
@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "contexts": ("contexts", "Names of the contexts that the config files define."),
     "completion": (
         "completion",
-        "Print the script that completes commands and names in your shell.",
+        "Print the script for completion in your shell.",
     ),
 }
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
