@@ -28,7 +28,6 @@ from qctl.plurals import counted
 app = new_app("Run Python workers, in the foreground or background.")
 
 
-
 @app.command("run")
 @with_environment
 def run(
