@@ -10,15 +10,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from qctl.cli.complete import _queues, cache_path
 
-from qctl.config.settings import Settings
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
 from qctl.connection.embedded import keeper
@@ -34,6 +31,7 @@ from qctl.connection.embedded.server import (
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import QctlError, ReplyError, UnreachableError, UsageError
 from qctl.wire.read.clients import client_name
+from qctl.wire.read.discovery import discover
 from tests.labs.servers import wait_until
 
 
@@ -341,19 +339,17 @@ def test_paths_are_relative_to_here(
     monkeypatch.chdir(tmp_path)
     add_job("embedded:kept")
     assert (folder / LOCK_FILE).exists()
-    variables = {"QCTL_REDIS_URL": "embedded:kept"}
-    assert cache_path(variables, "/a") != cache_path(variables, "/b")
 
 
-def test_tab_starts_nothing(folder: Path, tmp_path: Path) -> None:
-    url = f"embedded:{folder}"
-    settings = Settings(state_home=tmp_path / "state")
-    for unused in (url, "embedded:"):
+def test_a_server_is_not_started_where_that_is_not_wanted(folder: Path) -> None:
+    for unused in (f"embedded:{folder}", "embedded:"):
         with pytest.raises(UnreachableError):
-            list(_queues(replace(settings, redis_url=unused)))
+            connect(unused, start=False)
     assert not folder.exists()
-    add_job(url)
-    assert list(_queues(replace(settings, redis_url=url))) == ["q"]
+    add_job(f"embedded:{folder}")
+    _, client = connect(f"embedded:{folder}", start=False)
+    assert discover(client, "bull") == ["q"]
+    client.close()
 
 
 @pytest.mark.parametrize("path", ["//host/db", "/proc/nowhere", "{file}", "{file}/below"])

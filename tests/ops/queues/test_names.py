@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from qctl.cli import complete
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client, parse_url
 from qctl.errors import NotFoundError
@@ -266,7 +265,7 @@ def test_only_one_pass_is_at_work_at_a_time(
     os.close(started[1])
 
 
-def test_workers_and_tab_use_the_same_names(redis_url: str, client: Client, tmp_path: Path) -> None:
+def test_workers_uses_the_remembered_names(redis_url: str, client: Client, tmp_path: Path) -> None:
     address = parse_url(redis_url)
     # As the official Python port of BullMQ names its connections.
     client.call("CLIENT", "SETNAME", "bull:cafe")
@@ -274,4 +273,3 @@ def test_workers_and_tab_use_the_same_names(redis_url: str, client: Client, tmp_
     settings = Settings(redis_url=redis_url, pm2_home=Path("/nonexistent"), state_home=tmp_path)
     report, _ = inspect_workers(client, address, settings)
     assert [worker.queue for worker in report.workers] == ["cafe"]
-    assert list(complete._queues(settings)) == ["cafe"]
