@@ -85,7 +85,7 @@ def test_what_cannot_be_put_back_is_skipped_with_a_reason(store: Client) -> None
     assert (report.name, report.stalled, report.retried) == ("q", 4, ("good",))
     reasons = {skipped.id: skipped.reason for skipped in report.skipped}
     assert set(reasons) == {"taken", "left", "ghost"}
-    assert "taken its lock" in reasons["taken"]
+    assert "locked it" in reasons["taken"]
     assert "left active" in reasons["left"]
     assert "gone" in reasons["ghost"]
     assert row(store, "wait") == ["good"]

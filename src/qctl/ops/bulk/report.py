@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A job that was left alone, and why."""
-
-    id: str
-    reason: str
+from qctl.ops.jobs.model import Skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

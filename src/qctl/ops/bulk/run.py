@@ -18,8 +18,9 @@ from qctl.errors import InterruptedByUserError, PartialError, QctlError, Unreach
 from qctl.ops.bulk.actions import Action
 from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.context import BulkContext
-from qctl.ops.bulk.report import BulkProgress, BulkReport, Skipped
+from qctl.ops.bulk.report import BulkProgress, BulkReport
 from qctl.ops.jobs.listing import listed_job
+from qctl.ops.jobs.model import Skipped
 from qctl.plurals import counted
 from qctl.wire.jobs import ReadJob, read_records
 from qctl.wire.keys import QueueKeys

@@ -1,4 +1,4 @@
-"""Adding one job from the command line; the same calls as ``Queue.add`` of the runtime makes."""
+"""Adds one job from the command line, with the same calls as the runtime's ``Queue.add``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
-# Python reads no longer numbers, and JavaScript takes far shorter ones for infinity.
-_MOST_DIGITS = 4000
+# Python cannot read longer numbers, and to JavaScript much shorter ones are infinite.
+_MAX_DIGITS = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +32,13 @@ class AddReport:
     """What ``jobs add`` did, or would do.
 
     Args:
-        id: of the job, or of the one that stands for it; None in a dry run of a job that would get
-            a number of its own.
-        outcome: ``added``; ``exists``: a job with this id was there, and nothing was added;
-            ``deduplicated``: another job stands for it, and nothing was added.
-        state: of that job now; None where it stands in no list.
+        id: of the job, or of the one that stands for it; None in a dry run of a job that would be
+            given a number.
+        outcome: ``added``; ``exists`` if there was a job with this id, or ``deduplicated`` if
+            another job stands for it: then nothing was added.
+        state: of that job now; None if it is in no list.
         created_queue: the queue did not exist before.
-        remarks: why it may not run soon.
+        remarks: why the job may not run soon.
     """
 
     queue: str
@@ -65,8 +65,8 @@ def add_job(
     """Add ``job`` to ``queue``.
 
     Args:
-        db: the database, by which workers are told from those of others.
-        create: make the queue if it does not exist; a mistyped name would make one by accident.
+        db: the number of the database; workers connected to another one do not count.
+        create: create the queue if it does not exist; without it a mistyped name is an error.
 
     Raises:
         NotFoundError: the queue does not exist, and ``create`` is off.
@@ -129,7 +129,7 @@ def _find(client: Client, prefix: str, queue: str, *, create: bool) -> QueueSnap
 def run_remarks(
     client: Client, keys: QueueKeys, snapshot: QueueSnapshot | None, db: int
 ) -> tuple[str, ...]:
-    """Why a job that was added now may not run soon."""
+    """Why a job that was just added may not run soon."""
     found = []
     if snapshot is not None and snapshot.paused:
         by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
@@ -151,11 +151,11 @@ def _foreseen(client: Client, keys: QueueKeys, job: NewJob) -> tuple[str | None,
     return job.job_id, "added"
 
 
-# What the options mean
+# Parsing of the options
 
 
 def parse_data(text: str | None) -> Any:
-    """The payload that ``--data`` gives.
+    """The payload in ``--data``.
 
     Raises:
         UsageError: it is not JSON, or null.
@@ -173,7 +173,7 @@ def parse_data(text: str | None) -> Any:
             hint="""--data '{"to": "ada"}', --data @FILE, or --data - for stdin""",
         ) from None
     if data is None:
-        # None stands for no data, and what `jq .payload` prints where there is none is a slip.
+        # None stands for no data. `jq .payload` prints null where there is no such field.
         raise UsageError(
             "--data is null", why="a job without data has {}", hint="leave --data out, if meant"
         )
@@ -181,7 +181,7 @@ def parse_data(text: str | None) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
+    if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits is more than a worker can read")
     return int(digits)
 
@@ -191,15 +191,15 @@ def _refuse(constant: str) -> Any:
 
 
 def parse_delay(text: str | None) -> float | None:
-    """Seconds that ``--delay`` gives."""
+    """The seconds in ``--delay``."""
     return None if text is None else parse_duration_s(text, "--delay")
 
 
 def check_backoff(text: str | None) -> str | None:
-    """The text of ``--backoff``, if it is one.
+    """The text of ``--backoff``, checked.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a backoff.
     """
     if text is None:
         return None
@@ -215,10 +215,10 @@ def check_backoff(text: str | None) -> str | None:
 
 
 def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
-    """What ``--remove-on-complete`` and ``--remove-on-fail`` say about finished jobs.
+    """The rule in ``--remove-on-complete`` or ``--remove-on-fail``.
 
-    ``true`` removes at once, ``false`` never; ``100`` keeps so many, ``24h`` those of so long, and
-    ``100,24h`` both.
+    ``true`` removes a job at once, ``false`` never; ``100`` keeps 100 jobs, ``24h`` keeps each for
+    24 hours, and ``100,24h`` limits both.
 
     Raises:
         UsageError: it is something else.
@@ -230,7 +230,7 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
     count: int | None = None
     age_s: float | None = None
     for part in text.split(","):
-        if part.isascii() and part.isdigit() and count is None and len(part) < _MOST_DIGITS:
+        if part.isascii() and part.isdigit() and count is None and len(part) < _MAX_DIGITS:
             count = int(part)
         elif age_s is None and duration_s(part, unit_required=True) is not None:
             age_s = parse_duration_s(part, flag)
@@ -249,7 +249,7 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
 
 
 def parse_dedup(text: str | None) -> Dedup | None:
-    """``ID`` or ``ID:TTL``; the TTL has a unit, so that an id may end in a colon and a number.
+    """``ID`` or ``ID:TTL``. The TTL needs a unit, so that an id may end in a colon and a number.
 
     Raises:
         UsageError: there is no id.

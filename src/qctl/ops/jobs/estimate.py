@@ -1,4 +1,4 @@
-"""How long a running job probably still takes, from recent runs of jobs of its name."""
+"""Estimates how long a running job still takes, from recent runs of jobs with the same name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ Durations = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtimes:
-    """How long jobs of one name usually run, by recent completed ones; None without any."""
+    """How long jobs of one name usually run.
+
+    Args:
+        active: how many of them run now.
+        sample: how many recent completed ones were read.
+        p50_s, p95_s: by those; None if there are none.
+    """
 
     queue: str
     name: str
@@ -35,15 +41,15 @@ def read_durations(
     """Durations of recent completed jobs, in seconds, by queue and job name; in two round trips.
 
     Args:
-        sample: jobs looked at in each queue.
+        sample: how many jobs are read in each queue.
     """
     found = recent_durations(client, queues, sample)
-    # An estimate is a convenience; a broken record must not stop a drain.
+    # Only an estimate: a broken record must not stop a drain.
     return {keys: {} if isinstance(own, ReplyError) else own for keys, own in found.items()}
 
 
 def quantile(ascending: Sequence[float], share: float) -> float | None:
-    """The value that this share of them does not exceed (nearest rank); None without any."""
+    """The value that ``share`` of the values do not exceed (nearest rank); None without values."""
     if not ascending:
         return None
     return ascending[max(ceil(share * len(ascending)), 1) - 1]
@@ -52,9 +58,9 @@ def quantile(ascending: Sequence[float], share: float) -> float | None:
 def remaining_runs_s(
     job: ActiveJob, elapsed_s: float | None, durations: Durations
 ) -> Sequence[float]:
-    """What jobs of its name that ran at least as long still took, in seconds, ascending.
+    """How long jobs of its name still ran after ``elapsed_s``, in seconds, ascending.
 
-    Empty without history, or when it already runs longer than every recent one.
+    Empty without history, or if the job already runs longer than every recent one.
     """
     if job.name is None or elapsed_s is None:
         return ()
@@ -63,25 +69,22 @@ def remaining_runs_s(
 
 
 def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: Durations) -> float | None:
-    """The median of what jobs that ran at least as long still took, in seconds.
-
-    None without history, or when it already runs longer than every recent one.
-    """
-    longer = remaining_runs_s(job, elapsed_s, durations)
-    return round(median(longer), 1) if longer else None
+    """The median of ``remaining_runs_s``; None if that is empty."""
+    runs = remaining_runs_s(job, elapsed_s, durations)
+    return round(median(runs), 1) if runs else None
 
 
 def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | None:
-    """When, with this probability, all of some jobs will have ended, in seconds from now.
+    """In how many seconds all of some jobs will have ended, with the probability ``share``.
 
-    The jobs are taken to end independently of each other: the probability that all have ended by
-    then is the product of each one's.
+    Assumes that the jobs end independently of each other: the probability that all have ended is
+    the product of the probabilities of each.
 
     Args:
-        remaining: of each job, what comparable ones still took, ascending.
+        remaining: the ``remaining_runs_s`` of each job.
 
     Returns:
-        0 without jobs; None when nothing is known of one of them.
+        0 without jobs; None if nothing is known of one of them.
     """
     if not all(remaining):
         return None
@@ -94,7 +97,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
 
 
 def usual_runtimes(jobs: Sequence[ActiveJob], durations: Durations) -> tuple[Runtimes, ...]:
-    """Of the names of some active jobs, the most frequent first."""
+    """The usual runtimes for the names of some active jobs, most frequent names first."""
     named = Counter((job.keys, job.name) for job in jobs if job.name is not None)
     found = []
     for (keys, name), active in named.most_common():

@@ -1,10 +1,10 @@
-"""What becomes of a job whose worker is gone: what BullMQ's stalled check will do, and when.
+"""What will happen to a job whose worker is gone: what BullMQ's stalled check does, and when.
 
-Workers run that check every ``stalledInterval`` (30 s by default), also while the queue is paused,
-unless they have ``skipStalledCheck``; code that fetches jobs by hand runs none. The first check
-that sees a job marks it, the next one puts a marked job without a lock back to run next; one that
-stalled too often is then failed by the worker that takes it (wire format 5.13). As long as a job
-has a lock, no check touches it.
+Workers run that check every ``stalledInterval`` (30 s by default), even while the queue is paused,
+unless they have ``skipStalledCheck``. Code that fetches jobs by hand does not run it. One check
+marks the active jobs, and the next one puts marked jobs without a lock back to run next. A job that
+has stalled too often then fails in the worker that takes it (wire format 5.13). No check touches a
+job that has a lock.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def fate(
     """What will happen to a stalled job.
 
     Args:
-        clock: of its queue: whether stalled jobs are looked for.
-        workers: connected to its queue; None when Redis does not tell (no CLIENT LIST).
+        workers: those connected to its queue; None if unknown (no CLIENT LIST).
+        clock: when its queue is checked for stalled jobs.
         max_stalled_count: the workers' ``maxStalledCount``.
-        of_scheduler: it is a job of a scheduler that exists; those never stall too often.
+        of_scheduler: it is a job of a scheduler that exists; such a job never fails for stalling.
     """
     if job.missing:
         return Fate(outcome="none", text="its record is gone from Redis: nothing is left to run")
@@ -50,7 +50,7 @@ def fate(
     verdict = f"this would be stall {stall} of {max_stalled_count} allowed"
     remedy = f"`{command(keys.prefix, 'jobs', 'retry-stalled', keys.name)}`"
     if workers is None:
-        text = "Redis does not tell which workers are connected (by CLIENT LIST)"
+        text = "which workers are connected is unknown (Redis denies CLIENT LIST)"
         if too_often:
             text += f"; a worker would fail it for good: {verdict}"
         return Fate(outcome="unknown", text=text)
@@ -76,10 +76,10 @@ def fate(
 
 
 def _soon(clock: StalledClock) -> str:
-    """Within how long: a check marks the job, and the next one puts it back."""
+    """When the job is put back: one check marks it, and the next one puts it back."""
     interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
-    most = duration(2 * interval_ms / 1000)
-    return f"within one or two stalled intervals (at most about {most})"
+    longest = duration(2 * interval_ms / 1000)
+    return f"within one or two stalled intervals (at most about {longest})"
 
 
 def fate_of_held(job: Job, workers: Sequence[WorkerClient] | None, keys: QueueKeys) -> Fate | None:
@@ -116,16 +116,16 @@ def with_fates(
     max_stalled_count: int,
     paused: bool,
 ) -> JobList:
-    """The same list, with the fate of those that have stalled or whose worker is gone.
+    """The same list, with the fate of jobs that have stalled or whose worker is gone.
 
     Args:
-        workers: of any queue of this prefix, as ``list_workers`` gives them.
+        workers: of any queues of this prefix, as ``list_workers`` returns them.
     """
     stalled = [job for job in jobs.jobs if job.state == "stalled"]
     live = _of_scheduler(client, keys, stalled)
     (clock,) = read_clocks(client, [(keys, ())])
     mine = _serving(workers, keys)
-    # One text for all, so that they can be told of in one line.
+    # One time for all of them, so that one line can report them together.
     longest_ms = max((job.lock_ttl_ms or 0 for job in jobs.jobs if _is_held(job, mine)), default=0)
 
     def fate_of(job: Job) -> Fate | None:

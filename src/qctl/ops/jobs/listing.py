@@ -1,8 +1,8 @@
-"""Jobs of a queue: lists by state, and one job in full.
+"""Reads the jobs of a queue: lists by state, and one job in full. Writes nothing.
 
-Nothing is written. A list costs what it shows, not what the queue holds: without a filter only the
-jobs shown are read, and named ones alone; with another filter the list is read in chunks until
-enough jobs match.
+The cost of a list depends on what it shows, not on what the queue holds. Without a filter only the
+jobs shown are read, and of named jobs only those; with any other filter jobs are read in chunks
+until enough of them match.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import NotFoundError, ReplyError, UsageError
-from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList, Parent
+from qctl.ops.jobs.model import Children, HeldBy, Job, JobDetail, JobList, JobParent
 from qctl.ops.jobs.where import Filter
 from qctl.ops.processes.suggest import command
 from qctl.ops.times import utc_datetime
@@ -26,10 +26,10 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.states import FINISHED, STATES, due_ms
 
 DEFAULT_LIMIT = 50
-# Jobs read per round trip: large enough to hide the network, small enough for memory.
+# Jobs read in one round trip: enough to hide the network, few enough for memory.
 CHUNK = 200
-# Ids by which a job that moves while its list is read is not shown twice.
-_REMEMBERED = 20_000
+# Ids that are remembered, so that a job that moves while its list is read is not shown twice.
+_MAX_REMEMBERED = 20_000
 
 
 def list_jobs(
@@ -48,7 +48,7 @@ def list_jobs(
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
     if len(jobs) < limit and not (only and only.is_set):
-        # All of them were seen; the count may have been taken earlier, or hold a marker.
+        # All jobs were read. The snapshot may be older, and its count may include a marker.
         total = len(jobs)
     return JobList(snapshot.keys.name, state, max(total, len(jobs)), jobs)
 
@@ -61,13 +61,13 @@ def stream_jobs(
     *,
     limit: int = DEFAULT_LIMIT,
 ) -> Iterator[Job]:
-    """Jobs of one state: the next to run or oldest first, finished ones newest first.
+    """Jobs of one state: the next to run or oldest first, finished jobs newest first.
 
     Named jobs of ``waiting`` come in the order of their ids.
 
     Args:
         state: one of ``STATES``.
-        only: which of them.
+        only: which jobs of the state.
         limit: how many at most; memory does not grow with it.
 
     Raises:
@@ -87,7 +87,7 @@ def stream_jobs(
     if wanted and wanted.since_ms is not None and state in FINISHED:
         chunks = _down_to(wanted.since_ms, chunks)
     found = 0
-    # An id may have moved along since the chunk before.
+    # An id may have moved on from the chunk before.
     recent: dict[str, None] = {}
     for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
         if job.id in recent or (wanted and not wanted.takes(job)):
@@ -97,8 +97,8 @@ def stream_jobs(
         if found >= limit:
             return
         recent[job.id] = None
-        if len(recent) > _REMEMBERED:
-            recent = dict.fromkeys([*recent][_REMEMBERED // 2 :])
+        if len(recent) > _MAX_REMEMBERED:
+            recent = dict.fromkeys([*recent][_MAX_REMEMBERED // 2 :])
 
 
 def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
@@ -107,7 +107,7 @@ def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
 
 
 def _down_to(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
-    """Finished ones, newest first, until one is older."""
+    """Finished jobs, newest first, down to the first one that is older."""
     for entries in chunks:
         yield [entry for entry in entries if entry.score is None or entry.score >= since_ms]
         if entries and entries[-1].score is not None and entries[-1].score < since_ms:
@@ -115,24 +115,24 @@ def _down_to(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[En
 
 
 def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry]) -> list[Job]:
-    """The jobs of one chunk, without those that left the state while it was read."""
+    """The jobs of one chunk, without those that left the state while they were read."""
     now_ms = time.time() * 1000
-    # Only what a worker has can be locked.
+    # Only active jobs have locks.
     locks = state in {"active", "stalled"}
     found = read_jobs(client, keys, [entry.id for entry in entries], locks=locks)
     pairs = list(zip(entries, found, strict=True))
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
-        # No lock: stalled, or finished a moment ago. Only the former still is in the list.
+        # A job without a lock has stalled, and is still in the list, or finished a moment ago.
         still = frozenset(lists.active_ids(client, keys))
         pairs = [(e, j) for e, j in pairs if (j is not None and j.lock_token) or e.id in still]
     elif state == "stalled":
-        # One that has a lock again was taken up by a worker.
+        # A job that has a lock again was taken by a worker.
         pairs = [(e, j) for e, j in pairs if j is None or j.lock_token is None]
     return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
 
 
 def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -> Job:
-    """A job as a list shows it, from its place in a state and what its hash and lock say.
+    """A job as a list shows it, from its entry in the state, its hash and its lock.
 
     Args:
         now_ms: epoch milliseconds.
@@ -141,7 +141,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
         state = "stalled"
     due = due_ms(entry.score) if state == "delayed" and entry.score is not None else None
     if found is None:
-        # The score of a finished job is when it finished; that much is still known.
+        # Of a finished job its score still says when it finished.
         finished = utc_datetime(entry.score) if state in FINISHED else None
         return Job(
             id=entry.id,
@@ -159,7 +159,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
 
 
 def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
-    """The fields that a listed job and one shown in full share."""
+    """The fields of both a listed job and a job in full."""
     return {
         "id": record.id,
         "name": record.name,
@@ -232,22 +232,22 @@ def _held_by(client: Client, lock_token: str | None) -> HeldBy | None:
     try:
         found = heartbeats.read(client, [owner]).get(owner)
     except ReplyError:
-        # Whoever may see the queue need not be allowed to see qctl's keys.
+        # A user who may read the queue may be denied qctl's own keys.
         return None
     return HeldBy(found.host, found.pid, found.process or None) if found else None
 
 
-def _parent(keys: QueueKeys, parent_key: str | None) -> Parent | None:
+def _parent(keys: QueueKeys, parent_key: str | None) -> JobParent | None:
     if not parent_key:
         return None
     found = job_of(parent_key, keys.prefix)
     if found is None:
-        return Parent(parent_key, None, None)
-    return Parent(parent_key, found[0].name, found[1])
+        return JobParent(parent_key, None, None)
+    return JobParent(parent_key, found[0].name, found[1])
 
 
 def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:
-    """The error for an id without a record; ``state`` is the list it still stands in, if any."""
+    """The error for an id without a record; ``state`` is the state whose list still has it."""
     if state is not None:
         return NotFoundError(
             f"job {job_id!r} of queue {keys.name!r} has no record",

@@ -1,4 +1,4 @@
-"""The log of a job: the rows its processor wrote with ``job.log()``."""
+"""Reads and follows the log of a job: the rows that its handler wrote with ``job.log()``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import has_ended
 from qctl.wire.read.locate import locate
 
-# How much of a log's end is remembered, to go on after BullMQ has cut off its beginning.
-_MEMORY = 1000
-# Rows read by one command; a log may have any number of them, and each any length.
+# Rows at the end of a log that are remembered, to go on after BullMQ has cut off its beginning.
+_MAX_REMEMBERED = 1000
+# Rows read by one command; a log may have any number of rows of any length.
 _WINDOW = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Rows of a job's log, oldest first; ``total`` counts all that are kept."""
+    """Rows of a job's log, oldest first; ``total`` counts all rows that are kept."""
 
     queue: str
     id: str
@@ -36,7 +36,7 @@ def read_logs(
     """Rows of a job's log.
 
     Args:
-        start: the first row wanted, from 0; negative counts from the end.
+        start: the first row, counted from 0; a negative number counts from the end.
         limit: how many rows at most.
 
     Raises:
@@ -63,15 +63,15 @@ def follow_logs(
 ) -> Iterator[str]:
     """Rows of a job's log, then new ones as they come, until the job has finished.
 
-    A Redis that goes away is waited for.
+    If Redis goes away it waits until Redis is back.
 
-    A job that keeps only its last rows (``keepLogs``) may write more of them between two polls
-    than it keeps; those in between are lost, which is said, and rows that repeat exactly may be
-    taken for old.
+    A job that keeps only its last rows (``keepLogs``) may write more rows between two polls than it
+    keeps: the others are lost, which ``say`` reports, and rows that repeat exactly may be taken for
+    old ones.
 
     Args:
-        poll_s: seconds between two looks.
-        say: told that Redis went away, that it is back, and that rows may be missing.
+        poll_s: seconds between two reads.
+        say: called with a line when Redis goes away, when it is back, and when rows may be missing.
 
     Raises:
         NotFoundError: there is no such job.
@@ -80,18 +80,18 @@ def follow_logs(
     page = read_logs(client, keys, job_id, start=start)
     yield from page.logs
     position = page.total
-    tail = deque(page.logs, _MEMORY)
+    tail = deque(page.logs, _MAX_REMEMBERED)
     log = keys.logs(job_id)
     away = False
     while True:
         try:
-            # Asked before the last look, so that no row written before the end is missed.
+            # Asked before the last read, so that no row written before the end is missed.
             ended = has_ended(client, keys, job_id)
-            # The last row seen is read again, to notice when rows before it have gone.
+            # The last known row is read again, to notice when rows before it are gone.
             rows = _rows(client, log, position - bool(tail))
             is_cut = bool(tail) and rows[:1] != [tail[-1]]
             if is_cut:
-                # Its beginning was cut off, or it was cleared: find where we were.
+                # The beginning was cut off, or the log was cleared: find the place again.
                 rows = _rows(client, log, 0)
         except QctlError as error:
             if not is_outage(error):
@@ -133,7 +133,7 @@ def _rows(client: Client, log: str, start: int, limit: int | None = None) -> lis
 
 
 def _overlap(tail: Sequence[str], rows: Sequence[str]) -> int:
-    """How many of ``rows`` are the end of what was seen: the longest such beginning."""
+    """How many rows at the beginning of ``rows`` are the end of ``tail``: the longest match."""
     seen = list(tail)
     for size in range(min(len(seen), len(rows)), 0, -1):
         if seen[-size:] == list(rows[:size]):

@@ -1,4 +1,4 @@
-"""A job as commands show it: its state, its times, and what is known of its worker."""
+"""A job as commands show it: its state, its times, and its worker."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What becomes of a job whose worker is gone if nobody intervenes.
+    """What will happen to a job whose worker is gone if nobody intervenes.
 
     Args:
-        outcome: ``recovered``, ``fails``, ``none`` (it stays), ``unknown``, ``held`` by its lock.
+        outcome: ``recovered`` (a worker puts it back), ``fails``, ``none`` (it stays where it is),
+            ``held`` (its lock has not run out) or ``unknown``.
         text: the same for people, with the reason.
     """
 
@@ -23,14 +24,14 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job. Times are aware; None means that it has not happened, or is not known.
+    """One job. A time is None if it has not come yet or is unknown.
 
     Args:
         state: one of ``wire.states.STATES``.
-        data: the payload; the raw text when it is not JSON.
-        runtime_s: how long it has run so far or did run, in seconds.
-        missing: the id stands in the list, but the job's record is gone from Redis.
-        fate: of a job that has stalled or whose worker is gone, when it was asked for.
+        data: the payload; the raw text if it is not JSON.
+        runtime_s: how long the job has run so far, or ran.
+        missing: the id is in the list, but the job's record is gone from Redis.
+        fate: None for a job that has a worker, and where nobody asked for it.
     """
 
     id: str
@@ -59,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """Jobs of one state; ``total`` counts all that are in it, shown or not."""
+    """Jobs of one state; ``total`` counts all jobs in the state, shown or not."""
 
     queue: str
     state: str
@@ -68,8 +69,8 @@ class JobList:
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
-    """The flow parent of a job; ``queue`` and ``id`` are None when it has another prefix."""
+class JobParent:
+    """The parent of a job in a flow; ``queue`` and ``id`` are None if it has another prefix."""
 
     key: str
     queue: str | None
@@ -78,7 +79,7 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """How many flow children are in which condition; ``ignored`` failed without consequence."""
+    """How many children of a job there are; ``ignored`` ones failed without consequence."""
 
     pending: int
     processed: int
@@ -88,7 +89,7 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class HeldBy:
-    """The process of qctl's own worker that has a job; ``process`` is its target, if any."""
+    """The process of a qctl worker that has a job; ``process`` is its target, if any."""
 
     host: str
     pid: int
@@ -100,12 +101,12 @@ class JobDetail(Job):
     """One job in full.
 
     Args:
-        data_is_json: False when ``data`` is raw text that is not JSON.
-        delay_ms: the present delay.
-        lock_token: what the worker that has it identifies itself by.
+        data_is_json: False if ``data`` is raw text that is not JSON.
+        delay_ms: its delay now.
+        lock_token: by which the worker that has it proves that.
         held_by: where that worker runs, if it is one of qctl's own.
-        deferred_failure: a reason for which the next worker will fail it without running it.
-        log_rows: rows that ``jobs logs`` shows.
+        deferred_failure: the reason for which the next worker fails it without running it.
+        log_rows: how many rows ``jobs logs`` shows.
     """
 
     queue: str
@@ -113,13 +114,21 @@ class JobDetail(Job):
     delay_ms: int = 0
     returnvalue: Any = None
     stacktrace: Sequence[str] = ()
-    parent: Parent | None = None
+    parent: JobParent | None = None
     children: Children | None = None
     deduplication_id: str | None = None
     deferred_failure: str | None = None
     lock_token: str | None = None
     held_by: HeldBy | None = None
     log_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A job that was left alone, and why."""
+
+    id: str
+    reason: str
 
 
 Predicate = Callable[[Job], bool]

@@ -1,4 +1,4 @@
-"""Put stalled jobs back now, instead of after their lock and two stalled checks."""
+"""Puts stalled jobs back to run next, without waiting for two stalled checks of a worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qctl.connection.address import Client
+from qctl.ops.jobs.model import Skipped
 from qctl.ops.queues.find import Queues, queues_named_or_all, require_bullmq
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
@@ -18,20 +19,12 @@ from qctl.wire.write.transitions import retry_finished, retry_stalled
 POLL_S = 0.2
 
 _SKIPPED = {
-    "locked": "a worker has taken its lock meanwhile",
-    "inactive": "it left active meanwhile",
+    "locked": "a worker has locked it since",
+    "inactive": "it has left active since",
     "missing": "its data (the job hash) is gone, so it cannot run",
-    "duplicate": "another job that is still to end has its deduplication id",
+    "duplicate": "another unfinished job has its deduplication id",
 }
 _NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A job that was not put back, and why."""
-
-    id: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +32,9 @@ class RetriedQueue:
     """What was done to one queue (see docs/cli.md).
 
     Args:
-        stalled: stalled jobs found.
-        retried: ids that went back, or would in a dry run; failed ones included.
-        failed: of these, how many had already failed for stalling.
+        stalled: how many stalled jobs were found.
+        retried: ids of the jobs that were put back, or would be; failed ones included.
+        failed: how many of these had already failed for stalling.
     """
 
     name: str
@@ -59,7 +52,7 @@ class RetryReport:
 
     @property
     def left_alone(self) -> int:
-        """How many jobs were not put back although they are stalled still."""
+        """How many jobs are still stalled."""
         return sum(
             skipped.reason not in _NOT_STALLED for queue in self.queues for skipped in queue.skipped
         )
@@ -71,9 +64,9 @@ class QueueToRetry:
 
     Args:
         stalled: active jobs without a lock.
-        waiting_for: jobs whose worker is gone but whose lock has not run out.
+        waiting_for: jobs whose worker is gone, but whose lock has not run out.
         failed_ids: jobs that failed with "job stalled more than allowable limit".
-        live_workers: connected workers; None when Redis does not tell.
+        live_workers: how many workers are connected; None if unknown.
     """
 
     keys: QueueKeys
@@ -84,18 +77,19 @@ class QueueToRetry:
 
     @property
     def is_risky(self) -> bool:
-        """Whether a job that looks stalled may still be running: a live worker whose event loop is
-        blocked cannot renew its locks.
+        """Whether a job that looks stalled may still be running.
+
+        A worker whose event loop is blocked cannot renew its locks.
         """
         return bool(self.stalled) and self.live_workers != 0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """All queues with something to put back or to wait for, and those without.
+    """What there is to put back, by queue.
 
     Args:
-        found: the queues that were looked at; some may be unreadable.
+        found: the queues that were read; some may be unreadable.
     """
 
     queues: tuple[QueueToRetry, ...] = field(default=())
@@ -114,10 +108,10 @@ def plan_retry(
     db: int = 0,
     failed: bool = False,
 ) -> RetryPlan:
-    """Find the stalled jobs of these queues, or of all when none is named. Writes nothing.
+    """Find the stalled jobs of the named queues, or of all queues. Writes nothing.
 
     Args:
-        failed: also find jobs that already failed for stalling too often.
+        failed: also find jobs that have already failed for stalling too often.
 
     Raises:
         NotFoundError: a queue does not exist.
@@ -147,24 +141,25 @@ def plan_retry(
 
 
 def _failed_ids(client: Client, keys: QueueKeys) -> tuple[str, ...]:
-    """Those that failed for stalling, the longest ago first."""
+    """Jobs that failed for stalling, oldest failures first."""
     return tuple(reversed([*failed_with(client, keys, STALLED_TOO_OFTEN)]))
 
 
 def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
     """Whether a locked job's worker is known to be gone.
 
-    A worker that is closing has left CLIENT LIST too, but goes on renewing its locks; waiting for
-    the lock to run out tells the two apart.
+    A worker that is closing is not in CLIENT LIST either, but it goes on renewing its locks: wait
+    for the lock to run out to tell the two apart.
     """
     return not job.is_orphan and is_absent(job.worker, workers)
 
 
 def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
-    """Whether a worker of this name is known not to be connected; None for one without a name.
+    """Whether a worker is known not to be connected.
 
     Args:
-        workers: connected to its queue; None when Redis does not tell.
+        name: None for a worker without a name.
+        workers: those connected to its queue; None if unknown.
     """
     if workers is None:
         return False
@@ -180,8 +175,8 @@ def await_locks(
     """Wait until the locks of jobs whose worker is gone have run out.
 
     Yields:
-        the jobs still waited for, several times a second. A job whose lock is renewed has a living
-        worker after all, and is waited for no longer.
+        the jobs it still waits for, several times a second. It stops waiting for a job whose lock
+        is renewed, because that job has a living worker after all.
     """
     pending = {job.key: job for queue in plan.queues for job in queue.waiting_for}
     queues = [queue.keys for queue in plan.queues]
@@ -207,8 +202,9 @@ def carry_out(
     """Put the jobs of a plan back, each only if it still has no lock.
 
     Args:
-        count_stall: None to forget earlier stalls, so that this retry cannot make the job fail for
-            good; else the workers' ``maxStalledCount``, and a stall is counted as BullMQ does.
+        count_stall: None to forget earlier stalls, so that this retry cannot make a job fail for
+            good; else the workers' ``maxStalledCount``, and one more stall is counted, as BullMQ
+            does.
     """
     return RetryReport(
         tuple(_retry_queue(client, queue, count_stall, dry_run) for queue in plan.queues)

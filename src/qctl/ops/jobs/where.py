@@ -40,13 +40,13 @@ FIELDS = (
     "progress",
     "error",
 )
-# Fields that are text, whatever is typed.
+# Fields that are text, however the value is typed.
 _TEXTS = frozenset({"id", "name", "state", "worker", "error"})
-# Fields that are numbers: whatever else is typed would never be equal, and always be unequal.
+# Fields that are numbers: any other value would never be equal to them.
 _NUMBERS = frozenset(
     {"attempts_made", "attempts_started", "attempts_max", "stalled_count", "priority", "runtime_s"}
 )
-# Fields that hold JSON, into which a path may lead.
+# Fields that hold JSON, in which a path names a part.
 _NESTED = ("data", "opts", "progress")
 _MAX_DEPTH = 50
 _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
@@ -74,7 +74,7 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A literal: its typed value, and the text as typed."""
+    """A literal: its value, and its text as typed."""
 
     value: str | int | float | bool | None
     text: str
@@ -82,7 +82,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The test of an expression; ``fields`` are those of a job that it looks at."""
+    """The test of an expression; ``fields`` are the fields of a job that it reads."""
 
     test: Predicate
     fields: frozenset[str]
@@ -93,11 +93,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which jobs of a state; all that is given must hold.
+    """Which jobs of a state; every condition that is given must hold.
 
     Args:
-        since, until: finished (completed, failed) or added (others) in this time.
-        where: see ``parse_where``; any test in code.
+        since, until: when a completed or failed job finished, and when another one was added.
+        where: see ``parse_where``; code may give any function.
     """
 
     ids: frozenset[str] = frozenset()
@@ -108,13 +108,13 @@ class Filter:
 
     @property
     def is_set(self) -> bool:
-        """Whether jobs must be looked at to tell which."""
+        """Whether there is any condition."""
         return self != Filter()
 
     def takes(self, job: Job) -> bool:
-        """Whether a job is one of these."""
+        """Whether all conditions hold for a job."""
         at = job.finished_at if job.state in FINISHED else job.added_at
-        # One without times is neither newer nor older than anything.
+        # A job without times is neither newer nor older than anything.
         if self.since is not None and (at is None or at < self.since):
             return False
         if self.until is not None and (at is None or at > self.until):
@@ -126,8 +126,8 @@ class Filter:
 
     @property
     def since_ms(self) -> float | None:
-        """The score from which on finished jobs may be meant, epoch ms: all that it takes are."""
-        # A time as a float is not exact.
+        """A score that no finished job within ``since`` is below, epoch ms."""
+        # 1 ms less, because a time as a float is not exact.
         return None if self.since is None else self.since.timestamp() * 1000 - 1
 
 
@@ -135,8 +135,8 @@ def parse_where(text: str) -> Where:
     """The test that an expression describes.
 
     A field that a job does not have equals ``null`` and nothing else. A number equals a number of
-    the same value, and text that is written in the same way: job 1 is not job 01. It is less or
-    more than text that reads as a number.
+    the same value, and text that is written in the same way: job 1 is not job 01. With ``<`` and
+    ``>`` it is also compared with text that reads as a number.
 
     Raises:
         UsageError: it is not an expression; the message points at the place.
