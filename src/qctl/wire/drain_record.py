@@ -1,7 +1,6 @@
-"""What drains have come to, for metrics, and what they have seen of apps: one hash per prefix.
+"""How drains ended, for metrics, and which apps they saw resume a queue: one hash per prefix.
 
-Drains that ended without a word (killed, or undone by their watchdog) and those that failed before
-they changed anything are not in it.
+It has no drains that were killed or undone by their watchdog, and none that changed nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from qctl.wire.replies import checked, to_dict, to_int
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
-# In place of a number that could not be found out.
+# In place of an unknown number.
 _UNKNOWN = "unknown"
 # `resumer:[queue, target]`: when that app resumed that queue at its start, epoch milliseconds.
 _RESUMER = "resumer:"
@@ -34,7 +33,7 @@ class DrainResult:
         completed, failed, retried, interrupted, recovered, lost: jobs, as its report counts them.
         paused_ms: from the first pause to the last resume.
         idle_ms: the longest time in which nothing ran although jobs waited.
-            ``interrupted``, ``lost`` and ``idle_ms`` are None when they could not be found out.
+            ``interrupted``, ``lost`` and ``idle_ms`` are None if unknown.
     """
 
     at_ms: int
@@ -54,9 +53,9 @@ class DrainRecord:
     """All drains under a prefix since the record began.
 
     Args:
-        drains: how many ended with each outcome; all outcomes are there.
-        jobs: jobs by what became of them; all results are there.
-        last: the drain that ended last; None while there was none.
+        drains: number of drains by each of ``OUTCOMES``.
+        jobs: number of jobs by each of ``RESULTS``.
+        last: the drain that ended last; None before the first.
     """
 
     drains: Mapping[str, int]
@@ -69,7 +68,7 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
 
     Raises:
         UnreachableError: Redis is away.
-        ReplyError: it refuses; then the record may have a part of it.
+        ReplyError: Redis refused; a part of the drain may be recorded.
     """
     key = drain_record(prefix)
     last: list[Arg] = []
@@ -86,12 +85,12 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Resumer:
-    """An app that resumed a queue when it started, as a drain has seen.
+    """An app that a drain saw resume a queue when it started.
 
     Args:
         queue: its name.
         target: the app, for example ``pm2:worker``.
-        at_ms: when it was seen last, epoch milliseconds.
+        at_ms: when a drain last saw it, epoch milliseconds.
     """
 
     queue: str
@@ -108,15 +107,15 @@ def record_starts(
     resumed: Collection[str],
     kept: Collection[str],
 ) -> None:
-    """Remember which queues an app resumed when it started, in one round trip.
+    """Record which queues an app resumed when it started, in one round trip.
 
     Args:
         resumed: names of the queues that it resumed.
-        kept: of those that it left paused: they are forgotten.
+        kept: names of those that it left paused; their entries are deleted.
 
     Raises:
         UnreachableError: Redis is away.
-        ReplyError: it refuses.
+        ReplyError: Redis refused.
     """
     key = drain_record(prefix)
     commands: list[tuple[Arg, ...]] = []
@@ -130,7 +129,7 @@ def record_starts(
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:
-    """The apps that resumed a queue when they started last.
+    """The apps that resumed a queue the last time a drain saw them start.
 
     Raises:
         ReplyError: this Redis user may not read the record.
@@ -149,7 +148,7 @@ def _resumer_field(queue: str, target: str) -> str:
 
 
 def read_drain_record(client: Client, prefix: str) -> DrainRecord:
-    """The record; all zero where nothing was drained yet.
+    """The record; all zero if nothing has been drained yet.
 
     Raises:
         ReplyError: this Redis user may not read it: what it holds is unknown, not zero.
@@ -168,9 +167,9 @@ def read_drain_record(client: Client, prefix: str) -> DrainRecord:
 
 def _last(row: Mapping[str, str]) -> DrainResult:
     values: dict[str, Any] = {
-        item.name: None if told == _UNKNOWN else to_int(told) or 0
+        item.name: None if text == _UNKNOWN else to_int(text) or 0
         for item in fields(DrainResult)
-        for told in [row.get(f"last:{item.name}")]
+        for text in [row.get(f"last:{item.name}")]
     }
     values["outcome"] = row["last:outcome"]
     return DrainResult(**values)

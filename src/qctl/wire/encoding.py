@@ -14,19 +14,11 @@ from typing import Any
 
 from qctl.durations import duration_s
 from qctl.errors import UsageError
+from qctl.wire.keys import OWN_KEYS
 from qctl.wire.options import Backoff, Dedup, Duration, JobOptions, Keep, OnFailure, Parent
+from qctl.wire.replies import MAX_INTEGER
 
 MAX_PRIORITY = 2**21 - 1
-# Beyond this JavaScript cannot count.
-MAX_INTEGER = 2**53
-# Ids that would be a key of the queue itself (wire format 2.1).
-_RESERVED_IDS = frozenset(
-    re.findall(
-        r"\S+",
-        "id meta wait paused active prioritized delayed waiting-children completed failed stalled "
-        "stalled-check marker events pc limiter repeat priority delay",
-    )
-)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 _POLICY_NAMES = {
     OnFailure.FAIL_PARENT: "fpof",
@@ -38,7 +30,7 @@ _POLICY_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class OptionSet:
-    """Options as the scripts take them; ``rest`` is "" for a job without anything special."""
+    """Options as the scripts take them; ``rest`` is "" for a job without special options."""
 
     opts: str
     timestamp: str
@@ -52,11 +44,11 @@ def encode_json(value: Any, what: str) -> str:
     """Compact JSON.
 
     Raises:
-        UsageError: ``value`` is not JSON; ``what`` says whose it is.
+        UsageError: ``value``, which the message calls ``what``, is not JSON.
     """
     try:
         text = _ENCODER.encode(value)
-        # A lone surrogate is no text in UTF-8; as an escape it is JSON.
+        # UTF-8 cannot hold a lone surrogate; as an escape it is JSON.
         return text if text.isascii() else _escape_surrogates(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not JSON", why=str(error)) from None
@@ -76,7 +68,7 @@ def _escape_surrogates(text: str) -> str:
 
 
 def valid_text(text: str) -> str:
-    """Text as UTF-8 can hold it: surrogates that are a pair become its character, others U+FFFD."""
+    """Text that UTF-8 can hold: a pair of surrogates becomes its character, a lone one U+FFFD."""
     if text.isascii():
         return text
     try:
@@ -87,14 +79,14 @@ def valid_text(text: str) -> str:
 
 
 def check_id(id_: str, what: str) -> None:
-    """An id is part of a key.
+    """Check an id, which becomes part of a key.
 
     Raises:
-        UsageError: it is no text, is empty, or is not valid Unicode; ``what`` says whose it is.
+        UsageError: the id of ``what`` is not a string, is empty, or is not valid Unicode.
     """
     if not isinstance(id_, str) or not id_ or valid_text(id_) != id_:
         raise UsageError(
-            f"{what} cannot have the id {id_!r}", why="an id is a text that UTF-8 can hold"
+            f"{what} cannot have the id {id_!r}", why="an id is a string that UTF-8 can hold"
         )
 
 
@@ -102,7 +94,7 @@ def duration_ms(value: Duration, what: str) -> int:
     """Whole milliseconds.
 
     Raises:
-        UsageError: it is no duration, or a negative one.
+        UsageError: it is not a duration, or a negative one.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -119,14 +111,14 @@ def parse_backoff(value: Backoff | str) -> Backoff:
     """``"exponential:60s"`` as a ``Backoff``; the duration needs a unit.
 
     Raises:
-        UsageError: the text has another form.
+        UsageError: it has another form.
     """
     if isinstance(value, Backoff):
         return value
     if not isinstance(value, str):
         raise UsageError(
             f"a backoff of {value!r} is not understood",
-            why="a number alone does not say of what",
+            why="a number alone has no unit",
             hint=f'for example backoff="fixed:{value}s" or "fixed:{value}ms"'
             if isinstance(value, int | float)
             else 'for example backoff="exponential:60s" or Backoff(…)',
@@ -142,21 +134,21 @@ def parse_backoff(value: Backoff | str) -> Backoff:
 
 
 def check_job_id(job_id: str) -> None:
-    """The rules of wire format 3.3, and no id that is one of the queue's own keys.
+    """Check an id by the rules of wire format 3.3; one of the queue's own keys is not an id either.
 
     Raises:
-        UsageError: the id breaks one.
+        UsageError: it breaks a rule.
     """
     if not isinstance(job_id, str):
-        raise UsageError(f"a job id must be a text, not {job_id!r}")
+        raise UsageError(f"a job id must be a string, not {job_id!r}")
     check_id(job_id, "a job")
     why = ""
     # The longest of these numbers has 16 digits.
     if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
-        why = "whole numbers are the ids that jobs get by themselves"
+        why = "whole numbers are the ids of jobs that are added without one"
     elif job_id.startswith("0:") or (":" in job_id and job_id.count(":") != 2):
         why = "colons separate the parts of a key"
-    elif job_id in _RESERVED_IDS:
+    elif job_id in OWN_KEYS:
         why = "the queue itself has a key of this name"
     if why:
         raise UsageError(f"a job cannot have the id {job_id!r}", why=why)
@@ -167,18 +159,18 @@ _values = attrgetter(*_FIELDS)
 
 
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
-    """The encoded options; those that are equal are encoded once.
+    """The encoded options. Equal options are encoded once.
 
     Raises:
-        UsageError: an option is wrong, or two that cannot go together.
+        UsageError: an option is wrong, or two of them exclude each other.
     """
     if options.extra is not None or options.job_id:
-        # The one cannot be hashed, the others would only fill the cache.
+        # extra cannot be hashed, and ids would only fill the cache.
         return _encode(prefix, *_values(options))
     try:
         return _encode_cached(prefix, *_values(options))
     except TypeError:
-        # One that cannot be hashed, such as a dict: it is wrong, or as good as new each time.
+        # A value that cannot be hashed, such as a dict.
         return _encode(prefix, *_values(options))
 
 
@@ -233,7 +225,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
     )
 
 
-# Typed, since True and 1 are equal and mean different things.
+# Typed, because True and 1 are equal and mean different things.
 _encode_cached = lru_cache(maxsize=512, typed=True)(_encode)
 
 _OWN_NAMES = frozenset(
@@ -251,23 +243,23 @@ def encode_name(name: str) -> str:
     """A job's name.
 
     Raises:
-        UsageError: it is no text.
+        UsageError: it is not a string.
     """
     if not isinstance(name, str):
-        raise UsageError(f"a job's name must be a text, not {name!r}")
+        raise UsageError(f"a job's name must be a string, not {name!r}")
     return valid_text(name)
 
 
-def integer(value: int | None, what: str, most: int = MAX_INTEGER) -> int | None:
-    """A whole number from 0 to ``most``, or None.
+def integer(value: int | None, what: str, maximum: int = MAX_INTEGER) -> int | None:
+    """A whole number from 0 to ``maximum``, or None.
 
     Raises:
         UsageError: it is something else.
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise UsageError(f"{what} must be a whole number from 0 to {most}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
+        raise UsageError(f"{what} must be a whole number from 0 to {maximum}, not {value!r}")
     return value
 
 
@@ -286,7 +278,7 @@ def keep_option(value: Any, what: str) -> Any:
     """``removeOnComplete`` or ``removeOnFail`` as it is stored.
 
     Args:
-        value: True, False, a count, a ``Keep`` or a mapping of BullMQ's names; None for none.
+        value: True, False, a count, a ``Keep``, a mapping with BullMQ's names, or None.
 
     Raises:
         UsageError: it is something else.
@@ -319,7 +311,7 @@ def _policy(value: OnFailure | str) -> str:
 
 
 def _dedup(dedup: Dedup) -> tuple[dict[str, Any], dict[str, Any]]:
-    """For the stored options, and for the scripts."""
+    """The stored option, and the argument of the scripts."""
     if not isinstance(dedup, Dedup):
         raise UsageError(f"dedup must be a Dedup(…), not {dedup!r}")
     check_id(dedup.id, "a deduplication")

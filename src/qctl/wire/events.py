@@ -11,13 +11,13 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_dict, value_or
 
-# Events taken per read. A drain reads several times a second, so this is never the bound.
+# Events of one read. A drain reads several times a second, so it never finds more.
 READ_COUNT = 1000
-# Of past events, fewer: each may hold a large return value.
+# Fewer when past events are read: each may hold a large return value.
 EVENT_WINDOW = 250
-# Where an empty stream is read from.
+# The id before the first event of any stream.
 STREAM_START = "0-0"
-# Of the events of one millisecond.
+# The highest second part of an id.
 _LAST_NUMBER = 2**64 - 1
 
 
@@ -41,7 +41,7 @@ class Event:
 
     @property
     def is_forced(self) -> bool:
-        """Whether it is of a ``qctl resume --force``."""
+        """Whether ``qctl resume --force`` wrote it."""
         return self.name == "resumed" and self.fields.get("qctl") == "force"
 
     @property
@@ -51,15 +51,15 @@ class Event:
 
 
 def event_order(event_id: str) -> tuple[int, int]:
-    """What stream ids are ordered by."""
+    """The key by which stream ids are sorted."""
     at_ms, _, number = event_id.partition("-")
     return int(at_ms), int(number or 0)
 
 
 def last_event_id(client: Client, keys: QueueKeys) -> str:
-    """The id after which new events come; ``0-0`` for an empty stream."""
+    """The id of the newest event; ``0-0`` for an empty stream."""
     newest = client.call("XREVRANGE", keys("events"), "+", "-", "COUNT", 1)
-    return str(newest[0][0]) if newest else "0-0"
+    return str(newest[0][0]) if newest else STREAM_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,10 @@ class Stream:
     """What is kept of a queue's events.
 
     Args:
-        length: how many.
-        oldest_id: None when there are none.
-        is_cut: whether older ones have been cut off; True also where Redis before 7 does not tell.
+        length: number of events.
+        oldest_id: None if there are no events.
+        is_cut: whether older events have been cut off; also True with Redis before 7, where that is
+            unknown.
     """
 
     length: int
@@ -78,7 +79,7 @@ class Stream:
 
 
 def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
-    """The queue's stream; None when there is none, which is not the same as an empty one."""
+    """The queue's stream; None if there is no key, which is not the same as an empty stream."""
     try:
         flat = client.call("XINFO", "STREAM", keys("events"))
     except ReplyError as error:
@@ -100,7 +101,7 @@ def past_events(
     """The events that are kept, newest first.
 
     Args:
-        since: the oldest id wanted.
+        since: the oldest id to return.
         window: events per round trip.
     """
     until = "+"
@@ -122,12 +123,10 @@ def previous_id(entry_id: str) -> str:
 
 
 def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
-    """``last_event_id`` of several queues in one round trip; ``0-0`` also for a key that is no
-    stream.
-    """
+    """``last_event_id`` of several queues in one round trip; ``0-0`` for a key of another type."""
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", 1) for keys in queues]
     newest = [value_or(reply, ()) for reply in client.pipeline(commands)] if commands else []
-    return [str(entries[0][0]) if entries else "0-0" for entries in newest]
+    return [str(entries[0][0]) if entries else STREAM_START for entries in newest]
 
 
 def read_events(
@@ -137,12 +136,12 @@ def read_events(
     block_ms: int = 0,
     count: int = READ_COUNT,
 ) -> list[tuple[QueueKeys, Event]]:
-    """New events of several queues, and moves the cursors past them.
+    """New events of several queues. Moves the cursors past them.
 
     Args:
         cursors: the last event id seen of each queue; updated in place.
         block_ms: how long to wait for the first event, in milliseconds; 0 does not wait.
-        count: events of each queue at most.
+        count: the most events to read of each queue.
     """
     groups: dict[str, list[QueueKeys]] = {}
     for keys in cursors:
@@ -152,7 +151,7 @@ def read_events(
         found = _read_group(client, group, cursors, block_ms // len(groups), count)
         events += found
         if found:
-            # There is news: do not wait in the groups that follow.
+            # Do not wait in the groups that follow.
             block_ms = 0
     return events
 
@@ -182,9 +181,9 @@ def _read_group(
 
 
 def _slot_tag(keys: QueueKeys) -> str:
-    """What a cluster places the queue's keys by, if they have a hash tag (wire format 2.3).
+    """The hash tag by which a cluster places the queue's keys, or "" (wire format 2.3).
 
-    One XREAD may only name keys of one slot; where there is no cluster and no tag, all are alike.
+    One XREAD may only name keys of one slot.
     """
     _, brace, rest = keys("").partition("{")
     tag, closed, _ = rest.partition("}")
@@ -192,7 +191,7 @@ def _slot_tag(keys: QueueKeys) -> str:
 
 
 def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
-    """The event of a stream's entry."""
+    """The event in an entry of the stream."""
     fields = to_dict(flat or ())
     return Event(str(entry_id), fields.pop("event", ""), fields)
 

@@ -1,4 +1,4 @@
-"""The job hash (wire format 3): from Redis' fields to a record, tolerant of every version."""
+"""The job hash (wire format 3) as a record, whatever version wrote it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One job as its hash says. Times are epoch milliseconds; None means never.
+    """One job by its hash. Times are epoch milliseconds; None means never.
 
     Args:
-        data: the parsed payload; when it is not JSON, the raw text, and ``data_is_json`` is False.
+        data: the parsed payload, or the raw text if it is not JSON (``data_is_json`` is False).
         delay_ms: the present delay (0 after promotion), not the one in ``opts``.
-        attempts_made: attempts that ended; ``attempts_started`` counts the starts.
+        attempts_made: attempts that have ended; ``attempts_started`` counts the starts.
         attempts_max: runs allowed through failures, at least 1.
         stalled_count: times found stalled so far.
-        worker: name of the worker that took it last, when that worker has one.
-        deferred_failure: a reason for which the next worker will fail it without running it.
+        worker: name of the worker that took it last, if that worker has one.
+        deferred_failure: the reason with which the next worker will fail it without running it.
         scheduler: id of the scheduler that produced it.
     """
 
@@ -56,7 +56,7 @@ class JobRecord:
 
 
 def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
-    """The record in a job hash; a missing or malformed field becomes its default."""
+    """The record in a job hash; missing and malformed fields have their defaults."""
     data, data_is_json = read_json(fields.get("data"), {})
     opts, _ = read_json(fields.get("opts"), {})
     if not isinstance(opts, dict):
@@ -105,7 +105,7 @@ def read_jobs(
     """Jobs in one round trip; None for an id whose hash does not exist.
 
     Args:
-        locks: whether to read their locks too, which takes as long again.
+        locks: whether to read their locks too, which doubles the time.
     """
     commands: list[tuple[Arg, ...]] = []
     for job_id in ids:
@@ -126,23 +126,23 @@ def read_jobs(
     return jobs
 
 
-# Fields that may be long.
+# Fields that may be large.
 LARGE_FIELDS = frozenset({"data", "opts", "progress", "returnvalue", "stacktrace"})
-_LIGHT = (
+_SMALL_FIELDS = (
     *("name", "timestamp", "delay", "priority", "processedOn", "finishedOn", "attemptsMade"),
     *("atm", "ats", "stc", "stalledCounter", "pb", "failedReason", "defa", "rjk", "parentKey"),
 )
 
 
 def read_records(
-    client: Client, keys: QueueKeys, ids: Sequence[str], heavy: Sequence[str] = ()
+    client: Client, keys: QueueKeys, ids: Sequence[str], large: Sequence[str] = ()
 ) -> list[JobRecord | None]:
-    """Jobs without their locks and what is long in them; None for an id without a hash.
+    """Jobs without their locks and large fields; None for an id without a hash.
 
     Args:
-        heavy: those of ``LARGE_FIELDS`` that are wanted all the same; others have their defaults.
+        large: those of ``LARGE_FIELDS`` to read all the same; the others have their defaults.
     """
-    fields = (*_LIGHT, *heavy)
+    fields = (*_SMALL_FIELDS, *large)
     replies = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids])
     records: list[JobRecord | None] = []
     for job_id, reply in zip(ids, replies, strict=True):
@@ -159,9 +159,9 @@ def _texts(value: Any) -> list[str]:
 
 
 def attempts_allowed(value: Any) -> int:
-    """``opts.attempts`` as BullMQ compares it: 2.5 lets three runs fail, 1e21 as many as there are.
+    """``opts.attempts`` as BullMQ compares it: 2.5 allows three runs, 1e21 any number.
 
-    0 for what is missing or no number; more than can be counted is ``2**53``.
+    0 for a missing value or one that is not a number; at most ``2**53``.
     """
     try:
         return math.ceil(min(max(float(value), 0), MAX_INTEGER))

@@ -1,4 +1,4 @@
-"""Key names of a queue (wire format 2.1), and of what qctl itself keeps about it."""
+"""Names of a queue's keys (wire format 2.1), and of qctl's own keys about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class QueueKeys:
     """All key names of one queue.
 
     Args:
-        prefix: BullMQ's key prefix, ``bull`` by default; may hold any character.
+        prefix: BullMQ's key prefix, ``bull`` by default; may contain any character.
         name: the queue's name, which has no colon.
     """
 
@@ -26,9 +26,9 @@ class QueueKeys:
         """``KEYS[1]`` and ``KEYS[2]`` of a script that may use any key of the queue.
 
         While a cluster moves a slot, a script runs only on a node that has all of its ``KEYS``. The
-        first of these never exists, so the script runs nowhere before the move has ended: on
-        either node a part of the queue would look like all of it. That key alone would not do,
-        since a script with a single key runs on the node that the slot moves to.
+        first of these never exists, so the script runs nowhere until the move has ended: on either
+        node, a part of the queue would look like all of it. That key alone would not be enough: a
+        script with a single key runs on the node that the slot moves to.
         """
         return (self(""), self("meta"))
 
@@ -53,12 +53,12 @@ class QueueKeys:
     def scheduler(self, scheduler_id: str) -> str:
         return self(f"repeat:{scheduler_id}")
 
-    # qctl's own keys never lie under PFX:Q:, where BullMQ's orphan removal deletes them. A hash tag
-    # in the prefix or the name still keeps them in the queue's slot.
+    # qctl's own keys are never under PFX:Q:, where BullMQ's removal of orphans deletes them. A hash
+    # tag in the prefix or the name still keeps them in the queue's slot.
 
     @property
     def lease(self) -> str:
-        """Held by the drain that is at work on this queue; expires by itself."""
+        """Held by the drain that works on this queue; expires by itself."""
         return f"qctl:lease:{self.prefix}:{self.name}"
 
     @property
@@ -67,14 +67,23 @@ class QueueKeys:
         return f"qctl:paused:{self.prefix}:{self.name}"
 
 
+# Suffixes of the queue's own keys, which a job cannot have as its id.
+OWN_KEYS = frozenset(
+    {
+        *("id", "meta", "wait", "paused", "active", "prioritized", "delayed", "waiting-children"),
+        *("completed", "failed", "stalled", "stalled-check", "marker", "events", "pc", "limiter"),
+        *("repeat", "priority", "delay"),
+    }
+)
+
 # A job: its queue and its id.
 JobRef = tuple[QueueKeys, str]
 
 
 def job_of(key: str, prefix: str) -> JobRef | None:
-    """The queue and id in the full key of a job; None when it lies under another prefix.
+    """The queue and id in the full key of a job; None if it is under another prefix.
 
-    A queue's name has no colon, an id may have.
+    A queue's name has no colon; an id may have one.
     """
     name, _, job_id = key.removeprefix(f"{prefix}:").partition(":")
     if not key.startswith(f"{prefix}:") or not job_id:
@@ -97,5 +106,5 @@ def worker_index(prefix: str) -> str:
 
 
 def drain_record(prefix: str) -> str:
-    """A hash: what the drains under a prefix have come to, and seen. It never expires."""
+    """A hash: how the drains under a prefix ended, and what they saw. It never expires."""
     return f"qctl:drains:{prefix}"

@@ -1,4 +1,4 @@
-"""What qctl writes beside a queue: who paused it, and who is draining it."""
+"""The notes that qctl keeps about a queue: who paused it, and who drains it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-# A drain's lease; renewed every third of it.
+# How long a drain's lease lasts; it is renewed after a third of that.
 LEASE_TTL_MS = 15_000
-# Whose a pause is, as far as the note goes; see pause_notes.py.
+# Whether a pause is the one in the note; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 _EVENT_ID = re.compile(r"\d+-\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whoever paused a queue or holds its lease.
+    """The command that paused a queue or holds its lease.
 
     Args:
-        owner: unique to one run of a command; what ownership is compared by.
-        verb: ``pause``, ``drain`` or ``restart``, with more words when the pause is to stay.
+        owner: unique to one run of a command; the note or lease is that run's if it has this.
+        verb: ``pause``, ``drain`` or ``restart``, with more words if the pause is to stay.
         user, host, pid: where that command runs.
         at_ms: when it began, epoch milliseconds.
         was_paused: whether the queue was paused before (leases only).
@@ -38,7 +38,7 @@ class Holder:
 
     @property
     def is_temporary(self) -> bool:
-        """Whether its pause is to end with the command, which resumes the queue: by a drain."""
+        """Whether the command that paused the queue resumes it at its end, as a drain does."""
         return self.verb in {"drain", "restart"}
 
     def __str__(self) -> str:
@@ -53,8 +53,8 @@ class Holder:
 
 
 def this_process(verb: str) -> Holder:
-    """This run of qctl."""
-    # Late: reading notes, which every status does, needs none of them.
+    """The holder for this run of qctl."""
+    # Imported late: every status reads notes, and reading needs none of these.
     import getpass  # noqa: PLC0415
     import socket  # noqa: PLC0415
     import uuid  # noqa: PLC0415
@@ -76,8 +76,8 @@ def this_process(verb: str) -> Holder:
 def parse_holder(text: Any) -> Holder | None:
     """The holder in a note or lease; None for a missing value or one that is not qctl's.
 
-    Fields that another version of qctl has added are ignored, those that it lacks are empty: whose
-    the note or lease is must not depend on them.
+    Fields of other versions of qctl are ignored, and missing ones are empty: the owner must not
+    depend on them.
     """
     if not isinstance(text, str):
         return None
@@ -99,7 +99,7 @@ def parse_holder(text: Any) -> Holder | None:
 
 
 def noted_event(text: Any) -> str:
-    """The id of the ``paused`` event that a pause note is about; empty where it has none."""
+    """The id of a pause note's ``paused`` event; "" if it has none."""
     try:
         event = json.loads(text)["event"]
     except (ValueError, TypeError, LookupError, RecursionError):

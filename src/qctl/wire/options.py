@@ -1,4 +1,4 @@
-"""What may be said about a job when it is added."""
+"""The options of a job that is added."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Duration = float | timedelta
 
 
 class OnFailure(StrEnum):
-    """What a child's final failure does to its parent; without one the parent goes on waiting."""
+    """What a child's final failure does to its parent. Without one, the parent keeps waiting."""
 
     FAIL_PARENT = "fail_parent"
     CONTINUE_PARENT = "continue_parent"
@@ -26,8 +26,8 @@ class Backoff:
 
     Args:
         kind: ``fixed``, ``exponential`` or the name of a worker's own function.
-        delay_s: seconds; of ``exponential`` those before the second attempt, doubled each time.
-        jitter: 0 to 1, the share of the delay that is left to chance.
+        delay_s: seconds; ``exponential`` doubles them after each further attempt.
+        jitter: 0 to 1, the share of the delay that is random.
     """
 
     kind: str
@@ -37,14 +37,14 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Dedup:
-    """Let another job stand for this one while it is there (wire format 5.5).
+    """Add nothing while another job has the same deduplication id (wire format 5.5).
 
     Args:
-        id: jobs with the same id are the same.
-        ttl_s: seconds for which the id is taken; without it until its job ends.
-        extend: every further add starts ``ttl_s`` anew.
-        replace: a delayed job with this id makes way for the new one.
-        keep_last_if_active: the last add while the job runs is made when it ends.
+        id: the deduplication id.
+        ttl_s: seconds for which the id is taken; without it, until its job ends.
+        extend: each further add restarts ``ttl_s``.
+        replace: the new job replaces a delayed job with this id.
+        keep_last_if_active: the last job added while one runs is added when that one ends.
         reschedule: a further add gives the delayed job its own delay (BullMQ 6).
     """
 
@@ -58,12 +58,12 @@ class Dedup:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which finished jobs stay.
+    """Which finished jobs to keep.
 
     Args:
-        count: at most so many, the newest.
-        age_s: those that ended within so many seconds.
-        limit: remove at most so many in one go.
+        count: the newest jobs, at most this many.
+        age_s: jobs that ended within this many seconds.
+        limit: how many jobs to remove at once, at most.
     """
 
     count: int | None = None
@@ -73,32 +73,33 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A job, in a queue of the same prefix, that waits for the new one."""
+    """A job in a queue of the same prefix that waits for the new one."""
 
     id: str
     queue: str
 
 
-# Not frozen: that makes a job four times as expensive to build, and bulk adds build many.
+# Not frozen: a frozen one takes four times as long to build, and bulk adds build many.
 @dataclass(slots=True, kw_only=True)
 class JobOptions:
-    """What may be said about a job besides its name and data.
+    """The options of a job.
 
     Args:
-        delay: run it no sooner than after so many seconds (or a ``timedelta``).
-        priority: 1 (most urgent) to 2,097,151; 0 is before them all.
-        attempts: runs allowed through failures; 0 and 1 are the same.
-        backoff: ``Backoff(…)`` or a text as ``"exponential:60s"``.
-        job_id: instead of a number; adding an id that exists adds nothing.
-        lifo: run it before those that wait.
-        remove_on_complete: True at once, False never, a number: keep so many; or ``Keep(…)``.
-        remove_on_fail: the same for its failure.
+        delay: seconds (or a ``timedelta``) before it may run.
+        priority: 1 (most urgent) to 2,097,151; jobs with 0 run before all others.
+        attempts: how often it may run if it fails; 0 and 1 are the same.
+        backoff: ``Backoff(…)`` or a string such as ``"exponential:60s"``.
+        job_id: its id, instead of the next number; nothing is added if the id exists.
+        lifo: run it before the jobs that wait.
+        remove_on_complete: True to remove it when it completes, False to keep it, a number to keep
+            that many jobs, or ``Keep(…)``.
+        remove_on_fail: the same for when it fails.
         dedup: see ``Dedup``.
-        timestamp_ms: when it was made, epoch milliseconds; the delay counts from here.
-        keep_logs: at most so many log rows.
-        stack_trace_limit: at most so many stack traces.
+        timestamp_ms: when it was created, epoch milliseconds; the delay begins here.
+        keep_logs: the most log rows to keep.
+        stack_trace_limit: the most stack traces to keep.
         parent: a job that waits for this one.
-        on_failure: what its failure does to the parent.
+        on_failure: what its final failure does to the parent.
         extra: further options, stored as they are.
     """
 

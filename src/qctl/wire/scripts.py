@@ -1,7 +1,7 @@
 """Loads the Lua transitions beside this file and runs them.
 
-A script or a part may hold lines ``--@include name``, which are replaced by ``lua/lib/name.lua``; a
-part that is included twice is there once.
+A line ``--@include name`` stands for ``lua/lib/name.lua``. A part that is included several times is
+there once.
 
 A script names all keys that it uses, or its first or last keys are ``QueueKeys.whole``: a cluster
 that moves the queue must never run it on a part of the queue.
@@ -26,7 +26,7 @@ _INCLUDE = "--@include "
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall:
-    """A transition with its keys and arguments, ready to be sent over any connection."""
+    """A transition with its keys and arguments."""
 
     name: str
     keys: tuple[str, ...]
@@ -56,7 +56,7 @@ def source(name: str) -> str:
 
 @cache
 def sha(name: str) -> str:
-    """The name under which Redis knows the script once it has seen it."""
+    """The hash by which Redis knows a script that it has run before."""
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -75,14 +75,14 @@ def run(client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
 
 
 def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
-    """Run transitions in as few round trips as it takes; their answers.
+    """Run transitions in as few round trips as possible and return their replies.
 
     Raises:
         ReplyError: one of them failed; the others may have run.
     """
     if not calls:
         return []
-    # The first brings the script along if need be.
+    # The first call loads the script where Redis does not know it.
     answers = [run_call(client, calls[0])]
     commands = [
         ("EVALSHA", sha(call.name), len(call.keys), *call.keys, *call.args) for call in calls[1:]
@@ -102,14 +102,14 @@ def run_call(client: Client, call: ScriptCall) -> Any:
 def run_timed(
     client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
 ) -> tuple[Any, float]:
-    """The same for a transition that answers how long it took, too.
+    """Run a transition whose reply begins with the microseconds that it took.
 
     Returns:
-        Its answer, and for how many seconds Redis worked; where Redis cannot tell that, how long
-        the call took with its way there and back.
+        The rest of its reply, and how many seconds Redis worked; the duration of the whole call
+        where Redis' clock stands still during scripts.
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)
-    # None at all: the clock stands still in scripts there, or was set back.
+    # 0 or less: the clock stands still during scripts, or was set back.
     worked_us = int(micros or 0)
     return answer, worked_us / 1e6 if worked_us > 0 else time.monotonic() - began

@@ -10,21 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import JobRef, QueueKeys
+from qctl.wire.keys import OWN_KEYS, JobRef, QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
 from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, to_int, value_or
-from qctl.wire.states import LISTS, SORTED_SETS, is_marker
+from qctl.wire.states import is_marker
 
 # Ids of wait read to find jobs in it.
 MAX_WAITING = 20_000
-# Suffixes that are no job (wire format 2.1, 10.3).
-_OWN = frozenset(
-    (
-        *SORTED_SETS, *LISTS, "id", "meta", "stalled", "stalled-check", "marker", "events", "pc",
-        "limiter", "repeat", "priority", "delay", "meta-paused",
-    )
-)  # fmt: skip
+# Suffixes that are not jobs (wire format 2.1, 10.3).
+_NOT_JOBS = OWN_KEYS | {"meta-paused"}
 _PARTS = ("lock", "logs", "dependencies", "processed", "failed", "unsuccessful")
 _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
@@ -188,7 +183,7 @@ def _sorted_out(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str
     for key in found:
         name, _, suffix = key[len(prefix) + 1 :].partition(":")
         keys = known.get(name)
-        if keys is None or suffix in _OWN or not suffix or is_marker(suffix):
+        if keys is None or suffix in _NOT_JOBS or not suffix or is_marker(suffix):
             continue
         head, _, rest = suffix.partition(":")
         if head == "de":

@@ -15,7 +15,6 @@ from typing import Any
 from qctl.connection.address import Arg
 from qctl.errors import FailedError, RefusedError, UsageError
 from qctl.wire.encoding import (
-    MAX_INTEGER,
     check_id,
     duration_ms,
     encode_data,
@@ -311,7 +310,7 @@ def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str
         "pattern": schedule.cron,
         "every": every_ms,
         "tz": schedule.tz,
-        "limit": integer(schedule.limit, "limit", MAX_INTEGER),
+        "limit": integer(schedule.limit, "limit"),
         "startDate": start_ms,
         "endDate": end_ms,
         "offset": offset,
@@ -340,7 +339,7 @@ def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[i
 def _epoch_ms(value: int | datetime | None, what: str) -> int | None:
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
-    return integer(value, what, MAX_INTEGER)
+    return integer(value, what)
 
 
 def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
