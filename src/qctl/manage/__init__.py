@@ -1,1 +1,1 @@
-"""Process managers, behind one small protocol. This room knows processes and never Redis."""
+"""Process managers behind one small protocol. Knows processes, never Redis."""

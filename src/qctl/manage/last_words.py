@@ -1,7 +1,7 @@
-"""What a process wrote before it died: the line that names the error first, then the rest.
+"""The last error in a process's log, with the line that names it first.
 
-A log ends with a stack trace or a version, and names the error somewhere above it. An operator
-needs the error first.
+A log ends with a stack trace or a version, and the error stands somewhere above; an operator needs
+it first.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from qctl.manage.protocol import ManagedProcess
 
 _TAIL_BYTES = 64 * 1024
 MAX_LINES = 10
-# PM2 puts a date before each line when it is told to; its format is the app's, ": " follows.
+# The date that PM2 can put before each line: a format of the app's choice, then ": ".
 _STAMP = re.compile(r"[\[(]?\d[\d\-/.:,+TZ \])]*:( |$)")
 _FRAME = re.compile(r"\s+at \S.*")
 _CARETS = re.compile(r"\s*\^+\s*")
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):")
 _NAMED = re.compile(r"(?:Uncaught )?\[?(?:\w+\.)*\w*(?:Error|Exception|Rejection)\b.*")
-# Frames of Node and Python themselves, and the version at the end, say nothing about the app.
+# Frames inside Node and Python, and the version at the end: nothing about the app.
 _NOISE = re.compile(
     r'\s+at .*node:internal/.*|Node\.js v[\d.]+|\s+File "<frozen .*|\s+return _bootstrap\..*'
 )
 _UNDERLINES = re.compile(r"[\s~^]+")
-# The lines of a message between the one that names the error and its first frame, at most.
-_MESSAGE_LINES = 20
+# Lines between the one that names the error and its first stack frame.
+_MAX_MESSAGE_LINES = 20
 
 
 def log_size(process: ManagedProcess) -> int:
-    """How long its error log is now, in bytes; 0 when it has none."""
+    """The size of its error log in bytes; 0 if it has none."""
     try:
         return process.error_log.stat().st_size if process.error_log else 0
     except OSError:
@@ -40,13 +40,13 @@ def log_size(process: ManagedProcess) -> int:
 
 
 def read_tail(path: Path, start: int = 0) -> list[str]:
-    """The last lines of a log, at most 64 KiB; none if it cannot be read.
+    """The last lines of a log, at most 64 KiB; empty if it cannot be read.
 
     Args:
-        start: the byte to begin at; a log that is shorter by now was cut, and is read whole.
+        start: the byte to begin at; a log that is shorter was truncated, and is read from 0.
     """
     try:
-        # Without blocking: what is set as the log may be a pipe.
+        # O_NONBLOCK: the log may be a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
@@ -61,49 +61,49 @@ def read_tail(path: Path, start: int = 0) -> list[str]:
         return []
     finally:
         os.close(descriptor)
-    # Only "\n": splitlines() would also split at separators inside a message.
+    # Not splitlines(), which also splits at separators inside a message.
     text = data.decode(errors="replace").removesuffix("\n")
     lines = [line.removesuffix("\r") for line in text.split("\n")] if text else []
-    # The first line of a cut tail is a part, unless it is all there is.
+    # The first line of a truncated tail is incomplete; keep it if there is no other.
     return lines[1:] if first > start and len(lines) > 1 else lines
 
 
 def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
-    """The end of its error log, the line that names the error first; empty if there is none.
+    """The last error in its log, see ``error_first``; empty without a log.
 
     Args:
-        since: what ``log_size`` was before; older lines are left out.
+        since: an earlier ``log_size``; older lines are ignored.
     """
     return error_first(read_tail(process.error_log, since)) if process.error_log else []
 
 
-def error_first(lines: Sequence[str], most: int = MAX_LINES) -> list[str]:
-    """The last error in a log, its message first; the last lines where there is no error.
+def error_first(lines: Sequence[str], max_lines: int = MAX_LINES) -> list[str]:
+    """The last error in a log, its message first; without an error, the last lines.
 
     Args:
         lines: the end of the log, oldest first.
-        most: how many lines to return.
+        max_lines: how many lines to return at most.
     """
     plain = [line[m.end() :] if (m := _STAMP.match(line)) else line for line in lines]
-    said = [line for line in plain if line.strip() and not _NOISE.fullmatch(line)]
-    traceback = _last(said, lambda i: _TRACEBACK.fullmatch(said[i]))
-    named = _last(said, lambda i: _NAMED.fullmatch(said[i]) and _has_frames(said, i))
-    carets = _last(said, lambda i: i and _CARETS.fullmatch(said[i - 1]) and said[i][0] != " ")
+    rows = [line for line in plain if line.strip() and not _NOISE.fullmatch(line)]
+    traceback = _last(rows, lambda i: _TRACEBACK.fullmatch(rows[i]))
+    named = _last(rows, lambda i: _NAMED.fullmatch(rows[i]) and _has_frames(rows, i))
+    carets = _last(rows, lambda i: i and _CARETS.fullmatch(rows[i - 1]) and rows[i][0] != " ")
     at = max(named, carets)
     if traceback > at:
-        # Python names the error below its trace, and the last frames matter.
-        at = next((i for i in range(traceback + 1, len(said)) if said[i][0] != " "), traceback)
-        frames = [line for line in said[traceback:at] if not _UNDERLINES.fullmatch(line)]
-        return [said[at], *frames[-(most - 1) :]]
+        # Python names the error after its trace, and the last frames matter.
+        at = next((i for i in range(traceback + 1, len(rows)) if rows[i][0] != " "), traceback)
+        frames = [line for line in rows[traceback:at] if not _UNDERLINES.fullmatch(line)]
+        return [rows[at], *frames[-(max_lines - 1) :]]
     if at < 0:
-        at = _last(said, lambda i: _NAMED.fullmatch(said[i]))
-    return said[at : at + most] if at >= 0 else said[-most:]
+        at = _last(rows, lambda i: _NAMED.fullmatch(rows[i]))
+    return rows[at : at + max_lines] if at >= 0 else rows[-max_lines:]
 
 
 def _has_frames(lines: Sequence[str], at: int) -> bool:
-    return any(map(_FRAME.fullmatch, lines[at + 1 : at + 1 + _MESSAGE_LINES]))
+    return any(map(_FRAME.fullmatch, lines[at + 1 : at + 1 + _MAX_MESSAGE_LINES]))
 
 
 def _last(lines: Sequence[str], matches: Callable[[int], object]) -> int:
-    """The last line that matches; -1 if none does."""
+    """The index of the last line that matches; -1 if none does."""
     return next((i for i in reversed(range(len(lines))) if matches(i)), -1)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from qctl.manage.protocol import ManagedProcess
 
-_LARGEST_BYTES = 256 * 1024
+_MAX_BYTES = 256 * 1024
 
 
 def installed_bullmq(process: ManagedProcess) -> str | None:
-    """The version in the nearest ``node_modules`` above its script, else above its folder.
+    """The BullMQ version in the nearest ``node_modules`` above its script, else above its cwd.
 
-    None when there is none, or it cannot be read. What runs may be older: it was loaded when the
-    process was started.
+    None if there is none or it cannot be read. The running version may be older: it was loaded when
+    the process started.
     """
     for folder in _folders(process):
         found = _version(folder / "node_modules" / "bullmq" / "package.json")
@@ -25,7 +25,7 @@ def installed_bullmq(process: ManagedProcess) -> str | None:
 
 
 def _folders(process: ManagedProcess) -> Iterator[Path]:
-    # npm and the like stand elsewhere; then the folder in which they are run counts.
+    # With npm as the script, only the cwd leads to the app.
     for start in (process.script and str(Path(process.script).parent), process.cwd):
         path = Path(start)
         if start and path.is_absolute():
@@ -35,7 +35,7 @@ def _folders(process: ManagedProcess) -> Iterator[Path]:
 def _version(file: Path) -> str | None:
     try:
         with file.open("rb") as opened:
-            package = json.loads(opened.read(_LARGEST_BYTES))
+            package = json.loads(opened.read(_MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     version = package.get("version") if isinstance(package, dict) else None

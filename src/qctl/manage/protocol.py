@@ -1,4 +1,12 @@
-"""What a process manager offers to the operations above it."""
+"""What a process manager is: it lists its processes, finds them by name and restarts single ones.
+
+Each folder beside this file implements ``Manager`` for one kind: ``pm2/``, ``qctl/``. Operations
+know managers only through this protocol. Two rules hold for all of them:
+
+- Reading never starts a manager, and never changes anything.
+- A restart is only requested. What the manager answers proves nothing: the caller watches the
+  process itself until a new one runs.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +18,31 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True)
 class ManagedProcess:
-    """One process under a manager: a whitelist of fields, never the manager's own row.
+    """One process under a manager.
 
     Args:
-        target: how the operator names it, e.g. ``pm2:worker``; instances of one app share it.
-        key: how the manager names this one process, e.g. PM2's ``pm_id``.
+        target: what the operator types, e.g. ``pm2:worker``; all instances of an app share it.
+        key: what the manager calls this one process, e.g. PM2's ``pm_id``.
         name: the app's name.
         namespace: PM2's namespace; "" where a manager has none.
         status: the manager's word: ``online``, ``stopped``, ``errored``, ``launching`` …
         pid: None when it does not run.
-        started_at_ms: when it was started, epoch milliseconds; None when it does not run.
-        last_start_ms: the same, also of a process that has ended since.
+        started_at_ms: start time, epoch milliseconds; None when it does not run.
         restarts: how often the manager has restarted it.
         mode: ``fork`` or ``cluster``.
         stop_signal: what the manager sends first to stop it.
-        kill_timeout_ms: how long after that it sends SIGKILL.
-        ready_timeout_ms: how long the manager waits for the app to report that it is ready; 0 when
+        kill_timeout_ms: how long after that the manager sends SIGKILL.
+        ready_timeout_ms: how long the manager waits until the app reports that it is ready; 0 when
             it does not wait.
-        starts_again: whether its manager starts it again when it has left by itself, whatever
-            its exit code.
-        crash_until_ms: until when, in epoch milliseconds, its manager takes its exit for a crash;
+        cpu_percent, rss_bytes: as the manager measures them; None when it does not.
+        last_start_ms: as ``started_at_ms``, also for a process that has ended.
+        starts_again: whether the manager restarts it after it exits by itself, with any exit code.
+        crash_until_ms: until when, in epoch milliseconds, the manager counts an exit as a crash;
             None when it does not.
         tree_kill: whether stopping it also stops its children.
-        script: what it runs; tells two apps of one name apart.
-        cwd: the folder it runs in; tells them apart when both run ``npm``.
-        error_log: file with its stderr.
+        script: what it runs; distinguishes two apps with one name.
+        cwd: its working folder; distinguishes them when both run ``npm``.
+        error_log: the file with its stderr.
     """
 
     target: str
@@ -60,23 +68,24 @@ class ManagedProcess:
     error_log: Path | None = field(default=None, repr=False)
 
     def was_started_since(self, before: ManagedProcess) -> bool:
-        """Whether it was started after it was read as ``before``, even if it has ended again."""
+        """Whether it was started after ``before`` was read, even if it has ended again."""
         if self.pid is not None and self.pid != before.pid:
             return True
         return self.last_start_ms is not None and self.last_start_ms != before.last_start_ms
 
 
 class RestartCall(Protocol):
-    """A restart under way. Its end proves nothing: watch the process itself."""
+    """A restart that was requested. Success here proves nothing: watch the process itself."""
 
     def error(self) -> str | None:
-        """Why the manager refused; None while it is at work, when it reported success, and when
-        its answer was lost, after which only the process itself can tell.
+        """Why the manager refused.
+
+        None while it works, when it reported success, and when its answer was lost.
         """
         ...
 
     def close(self) -> None:
-        """Stop listening to it; the manager goes on."""
+        """Stop listening; the manager continues."""
         ...
 
 
@@ -86,18 +95,18 @@ class Manager(Protocol):
     kind: str
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """All processes it manages.
+        """All its processes.
 
         Raises:
-            UnreachableError: it does not run, or does not answer. Asking never starts it.
+            UnreachableError: it does not run or does not answer.
         """
         ...
 
     def process(self, key: str) -> ManagedProcess | None:
-        """One process as it is now; None when the manager does not have it.
+        """One process as it is now; None if the manager does not have it.
 
         Raises:
-            UnreachableError: as above.
+            UnreachableError: it does not run or does not answer.
         """
         ...
 
@@ -105,25 +114,35 @@ class Manager(Protocol):
         """The processes that ``name`` means.
 
         Raises:
-            NotFoundError: there is none; the message lists those there are.
+            NotFoundError: none; the message lists the existing ones.
             RefusedError: the name means several different apps.
-            UnreachableError: as above.
+            UnreachableError: it does not run or does not answer.
         """
         ...
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """Ask for a restart of this one process, and return at once."""
+        """Request a restart of this one process; returns at once.
+
+        The manager sends the stop signal, and SIGKILL after its time limit.
+
+        Raises:
+            UnreachableError: it does not run or does not take the request.
+        """
         ...
 
 
 @runtime_checkable
 class Signaller(Protocol):
-    """A manager whose restart kills after a time limit, and that can ask without one."""
+    """A manager that can also restart a process without its time limit for SIGKILL."""
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
-        """Send this one process its stop signal, and return at once.
+        """Send this one process its stop signal; returns at once.
 
-        Nothing is killed: it leaves when its jobs have ended, and the manager starts it again. This
-        must not bring the process nearer to the number of crashes at which its manager gives up.
+        Nothing is killed: the process exits when its jobs have ended, and the manager starts it
+        again. Must not bring the process closer to the number of crashes at which the manager gives
+        up.
+
+        Raises:
+            UnreachableError: it does not run or does not take the request.
         """
         ...

@@ -1,6 +1,6 @@
-"""What the operating system knows of a process: whether it lives, its children, its connections.
+"""What the operating system knows about a process: if it runs, its children, its connections.
 
-psutil is imported inside the functions: it costs 30 ms, and most commands never come here.
+psutil is imported inside the functions: it costs 30 ms, and most commands do not need it.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# A pid does not come round again within this time: the kernel hands out all others first.
+# No pid is reused within this time: the kernel uses all others first.
 _START_TOLERANCE_S = 2.0
-# Of /proc/PID/stat behind the name: the state, and the start in clock ticks since the boot.
+# Fields of /proc/PID/stat after the name: state, and start time in clock ticks since boot.
 _STATE, _START = 0, 19
 _MAPPED = "::ffff:"
 
 
 def started_at(pid: int) -> float | None:
-    """When the process was started; None if there is none, or it is a zombie.
+    """When the process was started; None if it does not exist or is a zombie.
 
-    In seconds since the boot on Linux, where that is the only measure that does not move when
-    somebody sets the clock; elsewhere in epoch seconds. Good for telling one process from another
-    of the same pid, and for nothing else.
+    On Linux in seconds since boot, which do not change when somebody sets the clock; elsewhere in
+    epoch seconds. Use it only to distinguish processes that had the same pid.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            # The name may hold anything, blanks and brackets too.
+            # The name may contain anything, blanks and brackets too.
             fields = file.read().rpartition(")")[2].split()
         return None if fields[_STATE] == "Z" else int(fields[_START]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
@@ -48,28 +47,28 @@ def _created_at(pid: int) -> float | None:
 
 
 def is_running(pid: int, started_at_s: float) -> bool:
-    """Whether the process that had this pid and started then still runs.
+    """Whether the process with this pid and start time still runs.
 
     Args:
-        pid: its process id; another process may have it by now.
-        started_at_s: what ``started_at`` said.
+        pid: another process may have it by now.
+        started_at_s: from ``started_at``.
     """
     start = started_at(pid)
     return start is not None and abs(start - started_at_s) <= _START_TOLERANCE_S
 
 
 def process_tree(pid: int) -> list[int]:
-    """The process and all its descendants, parents first; only itself when it has none or ended."""
+    """The pid and those of all descendants, parents first; only the pid if it has ended."""
     return _descendants(pid, _children(), set())
 
 
 def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
-    """Whose connections are whose: local address → the one of ``pids`` that it belongs to.
+    """The TCP connections of processes: local address → the one of ``pids`` that owns it.
 
-    The local end is written as Redis writes ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or
-    ``[::1]:5012``. A descendant's connections count for the nearest of ``pids`` above it. Only
-    established TCP connections are listed. Processes that have ended, or that we may not look
-    into, are left out; so nothing matches through a proxy, NAT or another network namespace.
+    Addresses have the form of ``addr`` in CLIENT LIST: ``10.0.0.1:5012`` or ``[::1]:5012``. A
+    descendant's connections count for its nearest ancestor in ``pids``. Without processes that have
+    ended or that this user may not inspect. Through a proxy, NAT or another network namespace
+    nothing matches what Redis sees.
     """
     import psutil  # noqa: PLC0415
 
@@ -90,7 +89,7 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
 
 
 def _endpoint(ip: str, port: int) -> str:
-    # An IPv6 socket to an IPv4 address: the server sees IPv4.
+    # For an IPv6 socket connected to an IPv4 address, the server sees IPv4.
     if ip.startswith(_MAPPED) and "." in ip:
         ip = ip.removeprefix(_MAPPED)
     ip = ip.partition("%")[0]
@@ -98,7 +97,7 @@ def _endpoint(ip: str, port: int) -> str:
 
 
 def _children() -> dict[int, list[int]]:
-    """Pids by their parent, from one look over the host; reads no descriptors."""
+    """Child pids by parent, of all processes on the host."""
     import psutil  # noqa: PLC0415
 
     children: dict[int, list[int]] = {}
@@ -109,10 +108,10 @@ def _children() -> dict[int, list[int]]:
 
 
 def _descendants(root: int, children: dict[int, list[int]], others: set[int]) -> list[int]:
-    """``root`` and all below it, without the trees of ``others``."""
+    """``root`` and its descendants, without the trees of ``others``."""
     tree = [root]
     seen = {root}
-    # The list grows while it is walked.
+    # The list grows during the loop.
     for pid in tree:
         fresh = [child for child in children.get(pid, ()) if child not in seen | others]
         seen.update(fresh)

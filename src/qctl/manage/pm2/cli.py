@@ -1,7 +1,7 @@
-"""The ``pm2`` command, for a PM2 whose socket answers in a way that we do not know.
+"""The ``pm2`` command: the fallback for a PM2 whose answers over the socket are not understood.
 
-It must only be used while a daemon accepts connections: without one, every ``pm2`` command, even
-``jlist``, starts a daemon.
+Use it only while a daemon accepts connections: without one, every ``pm2`` command, even ``jlist``,
+starts a daemon.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def list_rows(home: Path) -> list[Any]:
-    """PM2's rows as ``pm2 jlist`` prints them; they hold secrets: pick fields and drop them.
+    """PM2's rows from ``pm2 jlist``. They hold secrets: pick fields and drop the rest.
 
     Raises:
         UnreachableError: there is no ``pm2`` command, it failed, or its output is not a list.
@@ -43,7 +43,7 @@ def list_rows(home: Path) -> list[Any]:
             timeout=_LIST_TIMEOUT_S,
             check=False,
         )
-    # Both are raised anew below: TimeoutExpired holds the output, and with it the secrets.
+    # Errors are raised below, not here: TimeoutExpired holds the output, with the secrets.
     except subprocess.TimeoutExpired:
         why = f"`pm2 jlist` did not end within {_LIST_TIMEOUT_S:g} s"
     except OSError as error:
@@ -58,7 +58,7 @@ def list_rows(home: Path) -> list[Any]:
 
 
 def _rows(output: bytes) -> list[Any] | None:
-    # Banners and notices come first, on lines of their own.
+    # Banners and notices precede the list, on their own lines.
     for line in reversed(output.splitlines()):
         if line.startswith(b"["):
             with contextlib.suppress(ValueError, RecursionError):
@@ -69,7 +69,7 @@ def _rows(output: bytes) -> list[Any] | None:
 
 
 class CliRestart:
-    """A ``pm2 restart`` under way, as a process of its own; it prints nothing.
+    """A running ``pm2 restart`` command, whose output is hidden.
 
     Args:
         home: PM2's folder.
@@ -82,7 +82,7 @@ class CliRestart:
     def __init__(self, home: Path, pm_id: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         try:
-            # Its own session: Ctrl-C must not end it before it has passed the request on.
+            # Its own session: Ctrl-C must not end it before PM2 has the request.
             self._process = subprocess.Popen(
                 [_executable(), "restart", pm_id],
                 env=_environment(home),
@@ -99,7 +99,7 @@ class CliRestart:
             raise
 
     def error(self) -> str | None:
-        """What ``pm2`` said on failing; None while it works, or when it succeeded."""
+        """The error of ``pm2``; None while it runs, or when it succeeded."""
         code = self._process.poll()
         if not code:
             return None
@@ -107,12 +107,12 @@ class CliRestart:
             return f"`pm2 restart` ended with code {code}"
         self._errors.seek(0)
         text = self._errors.read(64 * 1024).decode(errors="replace")
-        said = text.partition("[PM2][ERROR]")[2].splitlines()
-        message = _COLOUR.sub("", said[0]).strip() if said else ""
+        lines = text.partition("[PM2][ERROR]")[2].splitlines()
+        message = _COLOUR.sub("", lines[0]).strip() if lines else ""
         return message[:_MAX_MESSAGE] or f"`pm2 restart` ended with code {code}"
 
     def close(self) -> None:
-        """End the command, once it has had time to pass the request on; PM2 goes on."""
+        """End the command after it had time to send the request; PM2 continues."""
         try:
             self._process.wait(_CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -134,7 +134,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 def _not_understood(why: str) -> ManagerUnreachableError:
     return ManagerUnreachableError(
-        "this PM2's answers are not understood",
+        "the answers of this PM2 are not understood",
         why=why,
-        hint="put the `pm2` of this daemon on PATH; `pm2 --version` 5 to 7 are known",
+        hint="put the `pm2` of this daemon on PATH; qctl knows PM2 5 to 7",
     )

@@ -30,7 +30,7 @@ class Pm2:
 
     kind = "pm2"
 
-    def __init__(self, home: Path, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, home: Path, *, timeout_s: float = rpc.TIMEOUT_S) -> None:
         self._home = home
         self._socket = home / "rpc.sock"
         self._timeout_s = timeout_s

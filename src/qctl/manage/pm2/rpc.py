@@ -1,11 +1,11 @@
-"""PM2's own socket: the framing, and calls to the daemon that listens on it.
+"""Calls to the PM2 daemon over its own socket.
 
 A frame is one byte ``0x10 | argc``, then for each argument its length (uint32, big endian) and the
 payload: ``s:`` and text, ``j:`` and JSON, else raw bytes. A request is ``[j:{"type": "call",
 "method": …, "args": […]}, s:id]``, its reply ``[j:{"args": […]} or j:{"error": …}, s:id]``.
 
-Replies hold the apps' whole environment. Nothing of a reply may reach an exception, not even as
-its context: errors are raised outside the handler that caught their cause.
+Replies hold the apps' whole environment, secrets included. Nothing of a reply may reach an
+exception, not even its context: errors are raised outside the handler that caught the cause.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from typing import Any
 from qctl.errors import ManagerUnreachableError
 
 _VERSION = 1
-# A row is 10 to 20 KB, so this is room for thousands of apps.
+# A row has 10 to 20 KB: enough for thousands of apps.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+# The time limit for PM2's answer.
+TIMEOUT_S = 10.0
 _MAX_MESSAGE = 300
 _CHUNK = 256 * 1024
 _ids = itertools.count(1)
 
 
 class RpcError(Exception):
-    """PM2 answered a call with an error; the text is its message, shortened, and nothing else."""
+    """PM2 answered a call with an error; the text is PM2's message, shortened."""
 
 
 class UnknownMethodError(RpcError):
@@ -38,7 +40,7 @@ class UnknownMethodError(RpcError):
 
 
 class NotUnderstoodError(Exception):
-    """What came over the socket is not a reply that we know; the text never quotes it."""
+    """The reply has an unknown form; the text never quotes it."""
 
 
 def encode(*args: object) -> bytes:
@@ -58,10 +60,10 @@ def encode(*args: object) -> bytes:
 
 
 class Decoder:
-    """Takes bytes as they come and gives back the frames that are complete.
+    """Splits a stream of bytes into frames.
 
     Args:
-        max_bytes: longest frame to accept.
+        max_bytes: the largest frame to accept.
     """
 
     def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -69,7 +71,7 @@ class Decoder:
         self._max_bytes = max_bytes
 
     def feed(self, data: bytes) -> list[list[bytes]]:
-        """The frames, as payloads, that ``data`` completes.
+        """The frames that ``data`` completes, each a list of payloads.
 
         Raises:
             NotUnderstoodError: this is not the protocol, or a frame is longer than allowed.
@@ -81,7 +83,7 @@ class Decoder:
         return frames
 
     def _take(self) -> list[bytes] | None:
-        # Only the headers are walked until all is there, so partial reads cost next to nothing.
+        # Until the frame is complete, only its headers are read, so partial reads are cheap.
         if not self._buffer:
             return None
         version, argc = self._buffer[0] >> 4, self._buffer[0] & 0x0F
@@ -109,16 +111,18 @@ class Call:
     """One request to the daemon, sent on its own connection; its reply is fetched later.
 
     Args:
-        path: PM2's ``rpc.sock``. It is only ever connected to; nothing starts a daemon.
-        method: name of the remote method.
-        args: its arguments as JSON values; PM2's methods want at least one, if only ``{}``.
-        timeout_s: longest time for connecting and sending.
+        path: PM2's ``rpc.sock``. Connecting never starts a daemon.
+        method: the remote method.
+        args: its arguments as JSON values; PM2's methods need at least one, e.g. ``{}``.
+        timeout_s: the time limit for connecting and sending.
 
     Raises:
-        UnreachableError: no daemon listens there, or we may not connect.
+        UnreachableError: no daemon listens there, or this user may not connect.
     """
 
-    def __init__(self, path: Path, method: str, *args: object, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._path = path
         self._method = method
         self._id = f"qctl-{next(_ids)}"
@@ -135,14 +139,14 @@ class Call:
             ) from error
 
     def poll(self, wait_s: float = 0.0) -> list[Any] | None:
-        """The reply's arguments; None while there is none yet.
+        """The reply's arguments; None until it is here.
 
         Args:
-            wait_s: longest time to wait for more bytes; 0 does not wait.
+            wait_s: how long to wait for more bytes; 0 does not wait.
 
         Raises:
             RpcError: PM2 refused (``UnknownMethodError``: it has no such method).
-            NotUnderstoodError: the reply is not one that we know.
+            NotUnderstoodError: the reply has an unknown form.
             UnreachableError: the connection ended without a reply.
         """
         if self._answer is not None:
@@ -160,7 +164,7 @@ class Call:
         return self._answer
 
     def _receive(self, wait_s: float) -> tuple[bytes, str]:
-        """What has come, and why nothing more will."""
+        """The bytes that arrived, and why no more will."""
         self._socket.settimeout(wait_s)
         try:
             data = self._socket.recv(_CHUNK)
@@ -171,13 +175,13 @@ class Call:
         return data, "" if data else "end of file"
 
     def close(self) -> None:
-        """Stop listening; PM2 goes on with what it was asked to do."""
+        """Stop listening; PM2 continues with the request."""
         with contextlib.suppress(OSError):
             self._socket.close()
 
 
-def call(path: Path, method: str, *args: object, timeout_s: float = 10.0) -> list[Any]:
-    """Call a method and wait for its reply, for ``timeout_s`` seconds altogether.
+def call(path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S) -> list[Any]:
+    """Call a method and wait for its reply, ``timeout_s`` seconds in all.
 
     Raises:
         UnreachableError: no daemon listens there, or it does not answer in time.
@@ -206,10 +210,10 @@ _HINT = (
 
 
 def connect(path: Path, timeout_s: float) -> socket.socket:
-    """A connection to the daemon's socket, for the caller to close.
+    """A connection to the daemon's socket; the caller closes it.
 
     Raises:
-        UnreachableError: no daemon listens there, or we may not connect.
+        UnreachableError: no daemon listens there, or this user may not connect.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout_s)
@@ -231,7 +235,7 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
 
 def _reply(payload: bytes, method: str) -> list[Any]:
     reply: object = None
-    # The parser's exceptions hold the text they choked on, so none of them may travel on.
+    # The parser's exceptions hold the text that they failed on: drop them.
     with contextlib.suppress(ValueError, RecursionError):
         reply = json.loads(payload[2:]) if payload.startswith(b"j:") else None
     if isinstance(reply, dict) and reply.get("error") is not None:
