@@ -83,18 +83,18 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
     from qctl.ops.metrics.finished import Finished  # noqa: PLC0415
     from qctl.ops.metrics.reading import Names, read_metrics  # noqa: PLC0415
     from qctl.ops.metrics.scrape import SharedReadings  # noqa: PLC0415
-    from qctl.output.metrics_server import serve  # noqa: PLC0415
-    from qctl.output.prometheus import Scrape, texts_of  # noqa: PLC0415
+    from qctl.output.prometheus import Scrape, serve  # noqa: PLC0415
 
     address, client = env.redis()
-    # Of its own, so that a scrape does not wait for the events, nor they for it.
+    # A connection of its own: neither scrapes nor events wait for the other.
     _, events = connect(address.url)
     names = Names(max_queues)
     readings = SharedReadings(lambda: read_metrics(client, address, env.settings, names))
     finished = Finished(events, env.settings.prefix, names)
     with stop_on_signals(lambda _: None) as stop:
-        scrape = texts_of(lambda: Scrape(readings.reading(), finished.figures(), readings.errors()))
-        end = serve(*endpoint, scrape)
+        end = serve(
+            *endpoint, lambda: Scrape(readings.reading(), finished.figures(), readings.errors())
+        )
         host, port = endpoint
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
         try:

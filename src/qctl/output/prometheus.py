@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 # Not imported anywhere else, and this module only by `qctl metrics`: it costs 125 ms.
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 
 from qctl import __version__
+from qctl.errors import FailedError
 from qctl.ops.metrics.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.metrics.reading import OTHER, Drains, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
@@ -45,16 +46,39 @@ class Scrape:
 
 def text_of(scrape: Scrape) -> str:
     """The text format, with its last line end."""
-    return generate_latest(_registry(lambda: scrape)).decode()
+    return generate_latest(registry_of(lambda: scrape)).decode()
 
 
-def texts_of(scrape: Callable[[], Scrape]) -> Callable[[], bytes]:
-    """The same for a server: counters go on rising from one text to the next."""
-    registry = _registry(scrape)
-    return lambda: generate_latest(registry)
+def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], None]:
+    """Serve the metrics over HTTP until the function that is returned is called.
+
+    Args:
+        scrape: called in the thread of each request.
+
+    Raises:
+        FailedError: qctl cannot listen on this address.
+    """
+    try:
+        server, thread = start_http_server(port, host, registry_of(scrape))
+    except OSError as error:
+        raise FailedError(
+            f"cannot listen on {host}:{port}",
+            why=error.strerror or str(error),
+            hint="use another address: --serve :9121",
+        ) from None
+    # A client that hangs up is not an event.
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end
 
 
-def _registry(scrape: Callable[[], Scrape]) -> CollectorRegistry:
+def registry_of(scrape: Callable[[], Scrape]) -> CollectorRegistry:
+    """A registry that asks for a scrape each time; its counters only rise."""
     registry = CollectorRegistry()
     registry.register(_Collector(scrape))
     return registry
