@@ -107,12 +107,11 @@ def test_it_connects_again_after_a_break(redis_url: str, client: Client) -> None
 
 
 def test_a_move_fails_no_other_command_in_flight() -> None:
-    connections = 0
+    served: list[asyncio.Task[Any] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        if connections == 1:
+        served.append(asyncio.current_task())
+        if len(served) == 1:
             for _ in range(2):
                 await reader.readuntil(b"key\r\n")
             writer.write(b"-MOVED 1 127.0.0.1:1\r\n")
@@ -134,9 +133,10 @@ def test_a_move_fails_no_other_command_in_flight() -> None:
                     await moved
                 assert (caught.value.code, connection.is_open) == ("MOVED", False)
                 assert await asyncio.gather(connection.call("GET", "key"), other) == ["new", "old"]
+            await asyncio.gather(*filter(None, served))
 
     asyncio.run(main())
-    assert connections == 2
+    assert len(served) == 2
 
 
 BROKEN = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.runtime.loop.sharing import OFFERED_EVERY, PAUSE_S, Places
+from qctl.runtime.loop.sharing import OFFER_EVERY, PAUSE_S, Places
 
 
 def test_one_job_of_a_few_leaves_its_place() -> None:
     places = Places()
-    kept = [places.kept(1, 3, n * PAUSE_S) for n in range(1, 2 * OFFERED_EVERY + 1)]
-    assert kept == 2 * [*[1] * (OFFERED_EVERY - 1), 0]
+    kept = [places.kept(1, 3, n * PAUSE_S) for n in range(1, 2 * OFFER_EVERY + 1)]
+    assert kept == 2 * [*[1] * (OFFER_EVERY - 1), 0]
 
 
 def test_not_more_often_than_the_pause() -> None:
@@ -21,6 +21,6 @@ def test_not_more_often_than_the_pause() -> None:
 @pytest.mark.parametrize(("ended", "held", "kept"), [(20, 20, 15), (5, 5, 4), (4, 4, 3), (1, 1, 1)])
 def test_never_the_last_place(ended: int, held: int, kept: int) -> None:
     places = Places()
-    for _ in range(OFFERED_EVERY - 1):
+    for _ in range(OFFER_EVERY - 1):
         places.kept(1, 3, 0.0)
     assert places.kept(ended, held, 1.0) == kept

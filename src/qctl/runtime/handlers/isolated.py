@@ -1,7 +1,7 @@
-"""Handlers in child processes, which can be killed without harm to anything else.
+"""Handlers in child processes, which can be killed without harm to other jobs.
 
-A child is a fresh interpreter that runs one job at a time and is used again. Its job's lock is
-renewed by the parent; what the job writes (progress, logs) goes over the parent's connection.
+A child is a fresh interpreter that runs one job at a time, and then the next one. The parent renews
+its job's lock, and sends what the job writes (progress, logs) over its own connection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 
 T = TypeVar("T")
-# Not fork: a copy of a process with threads and connections is a broken one.
+# Not fork: a copied process with threads and connections does not work.
 _context = multiprocessing.get_context("spawn")
 
 
@@ -43,7 +43,7 @@ class NeverRanError(Exception):
     """The process had ended before it was given the job."""
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - not raised: it is the cause of what is
+class RemoteTraceback(Exception):  # noqa: N818 - not raised, but the cause of what is
     """The stack in the child, as text."""
 
     def __str__(self) -> str:
@@ -63,17 +63,17 @@ class _Task:
 
 
 class IsolatedPool:
-    """Children for the isolated jobs of one worker; started when they are needed.
+    """The children of one worker, each started when it is needed.
 
     Args:
-        threads: that wait for the children.
+        threads: to wait for children in.
     """
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._idle: list[_Child] = []
         self._all: set[_Child] = set()
-        # Else the interpreter's end waits for children that do not hear a SIGTERM.
+        # Otherwise the interpreter waits at its end for children that ignore SIGTERM.
         atexit.register(self.close)
 
     def caller(self, spec: TaskSpec) -> Call:
@@ -89,7 +89,7 @@ class IsolatedPool:
                 try:
                     return await self._run_in(child, task, SyncJob(job, loop), spec.kill_after_s)
                 except NeverRanError:
-                    # It had died while it was idle: that is no attempt of this job.
+                    # It died while it was idle. The job has not started.
                     continue
 
         return call
@@ -100,14 +100,14 @@ class IsolatedPool:
         waiting = self._threads.run(partial(child.run, task, job))
         try:
             async with asyncio.timeout(kill_after_s) as timer:
-                # Shielded: the thread must see its child's end before it is free again.
+                # Shielded: the thread is not free before its child has ended.
                 return await asyncio.shield(waiting)
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiting.done():
                 raise
             child.kill()
             await asyncio.wait([waiting])
-            # What the killed child's thread raised is no news.
+            # Retrieved, so that asyncio does not report it: we killed the child.
             waiting.exception()
             if isinstance(error, TimeoutError) and timer.expired():
                 raise JobTimeoutError(f"killed after {kill_after_s:g} s") from None
@@ -125,7 +125,7 @@ class IsolatedPool:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # Another job will need it.
+            # Another job can use it.
             starting.add_done_callback(
                 lambda done: None if done.exception() else self._put_back(done.result())
             )
@@ -170,11 +170,11 @@ class _Child:
         return self._process.is_alive()
 
     def run(self, task: _Task, job: SyncJob) -> Any:
-        """Run one job and serve what it asks for, until it ends. Blocks.
+        """Run one job, and answer its requests until it ends. Blocks.
 
         Raises:
-            NeverRanError: the child had died since its last job.
-            ChildDiedError: it died with this one.
+            NeverRanError: the child had died before it got the job.
+            ChildDiedError: it died while it ran the job.
         """
         try:
             self._pipe.send(task)
@@ -194,7 +194,7 @@ class _Child:
             raise ChildDiedError(f"the job's process ended: {how}") from error
         kind, value = message
         if kind == "failed":
-            # Out here: it may be an OSError of the handler's own.
+            # Not inside the try: it may be an OSError of the handler.
             raise _revived(*value)
         return value
 
@@ -210,13 +210,13 @@ class _Child:
         self._process.kill()
 
     def join(self) -> None:
-        """Wait until it has ended; it was killed."""
+        """Wait for the end of a child that was killed."""
         self._process.join(5)
         self._pipe.close()
 
 
 def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseException:
-    """The child's exception, or one that says the same when it cannot be had."""
+    """The child's exception, or a RuntimeError with its text if it cannot be unpickled."""
     error: BaseException = RuntimeError(f"{kind}: {text}" if text else kind)
     if pickled is not None:
         with contextlib.suppress(Exception):
@@ -228,8 +228,8 @@ def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseExc
 # In the child
 
 
-class _Link:
-    """How a job in a child reaches Redis: through the parent."""
+class _PipeLink:
+    """The link of a job in a child: the parent sends what it asks for."""
 
     def __init__(self, keys: QueueKeys, pipe: Connection) -> None:
         self.keys = keys
@@ -257,7 +257,7 @@ class _Link:
         return answer
 
     def time_out(self, error: JobTimeoutError) -> None:
-        """The job's time is over: raise, as soon as nothing is half said in the pipe."""
+        """The job's time is over: raise, but not in the middle of a request."""
         if self._is_asking:
             self._timeout = error
         else:
@@ -271,7 +271,7 @@ class IsolatedJob(SyncJob):
         self._job = job
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        # Nothing in it ever waits on a loop.
+        # ``_PipeLink`` blocks, so the coroutine ends in its first step.
         try:
             coroutine.send(None)
         except StopIteration as end:
@@ -280,11 +280,10 @@ class IsolatedJob(SyncJob):
 
 
 def _child_main(pipe: Connection) -> None:
-    # Ctrl-C reaches the whole terminal; the parent decides what becomes of its children.
-    # Nor does a SIGTERM to the whole group, as of systemd, mean the job. Heard by a function, since
-    # what the handler starts would inherit that a signal is ignored.
+    # Ctrl-C and systemd signal the whole group; the parent decides when a child ends. A function
+    # and not SIG_IGN, which processes that the handler starts would inherit.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _hear_nothing)
+        signal.signal(number, _ignore)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -294,12 +293,12 @@ def _child_main(pipe: Connection) -> None:
         pipe.send(_run(task, pipe))
 
 
-def _hear_nothing(*_: Any) -> None: ...
+def _ignore(*_: Any) -> None: ...
 
 
 def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:
     flat = [text for pair in task.fields.items() for text in pair]
-    link = _Link(task.keys, pipe)
+    link = _PipeLink(task.keys, pipe)
     job = Job(task.job_id, flat, task.token, link, 0.0)
     try:
         if task.timeout_s is not None:

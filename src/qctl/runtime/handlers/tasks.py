@@ -1,4 +1,4 @@
-"""Which function runs which job: registration, middleware, sync and async handlers alike."""
+"""Which function runs which job: registration, middleware, sync and async handlers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.job import Job, SyncJob
 
 Call = Callable[[Job], Awaitable[Any]]
-# The onion around every job: middleware(job, call_next) → what call_next(job) returned.
+# middleware(job, call_next) → the job's result, usually what call_next(job) returned.
 Middleware = Callable[[Job, Call], Awaitable[Any]]
 Handler = Callable[[Any], Any]
 
@@ -28,9 +28,9 @@ class TaskSpec:
         name: the job name it takes; None for every other name.
         handler: the user's function.
         kind: ``async`` (on the loop), ``thread`` or ``process`` (in a child that can be killed).
-        timeout_s: a run longer than this is cancelled, and the attempt has failed; None for no
-            limit. A function in a thread cannot be cancelled: its job fails, the thread goes on.
-        kill_after_s: for ``process``: a run longer than this is killed.
+        timeout_s: a longer run is cancelled, and the attempt has failed; None for no limit. A
+            function in a thread cannot be cancelled: its job fails, but the thread goes on.
+        kill_after_s: only for ``process``: a longer run is killed.
     """
 
     name: str | None
@@ -50,7 +50,7 @@ class Tasks:
         """Register a handler.
 
         Raises:
-            UsageError: the name has a handler already, or the options do not fit the kind.
+            UsageError: the name has a handler already, or an option does not fit the kind.
         """
         if spec.name in self._specs:
             name = "every other name" if spec.name is None else repr(spec.name)
@@ -63,12 +63,13 @@ class Tasks:
 
     @property
     def specs(self) -> Sequence[TaskSpec]:
+        """All handlers, in the order of their registration."""
         return tuple(self._specs.values())
 
     def build(
         self, middleware: Sequence[Middleware], caller: Callable[[TaskSpec], Call]
     ) -> dict[str | None, tuple[TaskSpec, Call]]:
-        """Each handler with the middleware around it.
+        """Each handler inside the middleware, by job name.
 
         Args:
             caller: makes the innermost call of a handler.
@@ -88,7 +89,7 @@ def _through(layer: Middleware, call: Call, job: Job) -> Awaitable[Any]:
 
 
 def in_thread(handler: Handler, threads: Threads) -> Call:
-    """A plain function as an awaitable one: it runs in a thread, with the caller's context."""
+    """A plain function as an awaitable one: it runs in a thread, in the caller's context."""
 
     async def call(job: Job) -> Any:
         context = contextvars.copy_context()

@@ -1,9 +1,9 @@
 """Threads for handlers that block.
 
-Why not ``concurrent.futures``: a function in a thread cannot be stopped, so one that hangs would
-keep its place in a pool for ever, and jobs behind it would wait, or time out, without having run;
-and the interpreter would wait for it at its end. Here every call gets a thread at once (how many
-calls there are is the worker's concurrency), and threads that hang are left behind.
+Why not ``concurrent.futures``: a function in a thread cannot be stopped. One that hangs would keep
+its place in a pool for ever; jobs behind it would wait, or time out, without having run; and the
+interpreter would wait for it at its end. Here every call gets a thread at once (the worker's
+concurrency limits the calls), and a thread that hangs is left behind.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _Box = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
 
 
 class Threads:
-    """Runs blocking calls beside the event loop. Threads are used again when their call has ended.
+    """Runs blocking calls beside the event loop. A thread takes further calls when its call ends.
 
     Args:
-        name: what the threads' names begin with.
+        name: prefix of the threads' names.
     """
 
     def __init__(self, name: str) -> None:
         self._names = (f"{name}_{number}" for number in itertools.count())
-        # Appended to from the threads: a deque's methods are safe there.
+        # Threads append to it: a deque is safe for that.
         self._idle: deque[_Box] = deque()
         self._is_closed = False
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """What ``call`` returns or raises. Cancelling the future does not stop the call."""
+        """Start a call; the future gets its result. Cancelling the future does not stop the call."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             box = self._idle.pop()
@@ -47,7 +47,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """Let idle threads end, and the others with their call."""
+        """End the idle threads at once, and each other one after its call."""
         self._is_closed = True
         with contextlib.suppress(IndexError):
             while True:
@@ -61,13 +61,13 @@ class Threads:
             try:
                 result = call()
             except StopIteration as stop:
-                # No future can hold one.
+                # A future refuses a StopIteration.
                 error = RuntimeError("the function raised StopIteration")
                 error.__cause__ = stop
             except BaseException as raised:
                 error = raised
             self._idle.append(box)
-            # The loop may have ended meanwhile.
+            # The loop may have ended.
             with contextlib.suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_deliver, future, result, error)
             del call, future, item, result, error

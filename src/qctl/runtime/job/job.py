@@ -1,4 +1,4 @@
-"""A job in a worker's hands."""
+"""A job that a worker runs, as its handler sees it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,12 @@ class Job:
     """A job that this worker runs; given to ``async def`` handlers.
 
     Attributes:
-        id: the job's id.
-        name: its name.
-        queue: its queue's name.
-        token: the lock token by which it is ours.
-        attempts_made: attempts that ended before this one.
-        attempts_started: starts, this one included.
-        lost_lock: the lock could not be renewed, and another worker may have the job now: what this
-            run returns will not be stored.
+        id: unique in its queue.
+        name: tells which handler runs it.
+        token: of the lock by which this worker holds it.
+        attempts_made: counted attempts before this one.
+        lost_lock: the lock expired, and another worker may run the job now. What this run returns
+            is not stored.
     """
 
     __slots__ = (
@@ -69,9 +67,9 @@ class Job:
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
         self.lost_lock = False
-        # Its handler has ended, and what became of it is being written.
+        # Its handler has ended, and the outcome is on its way to Redis.
         self.is_ending = False
-        # Of the event loop's clock.
+        # By the event loop's clock, in seconds.
         self.started_at = self.renewed_at = now
         self.task: asyncio.Task[None] | None = None
 
@@ -80,20 +78,22 @@ class Job:
 
     @property
     def queue(self) -> str:
+        """The name of its queue."""
         return self._link.keys.name
 
     @property
     def keys(self) -> QueueKeys:
+        """The keys of its queue."""
         return self._link.keys
 
     @property
     def link(self) -> Link:
-        """How it reaches Redis."""
+        """How the job reaches Redis."""
         return self._link
 
     @property
     def data(self) -> Any:
-        """The payload; when it is not JSON, the raw text."""
+        """The payload; the raw text if it is not JSON."""
         if self._data is _UNREAD:
             self._data, _ = read_json(self._fields.get("data"), {})
         return self._data
@@ -106,57 +106,65 @@ class Job:
 
     @property
     def fields(self) -> Mapping[str, str]:
-        """The job's hash as it was when this worker took it (wire format 3.1)."""
+        """The job's hash as it was when this worker fetched it (wire format 3.1)."""
         return self._fields
 
     @property
     def attempts_started(self) -> int:
+        """How often it was started, this time included."""
         return (to_int(self._fields.get("ats")) or 0) + 1
 
     @property
     def attempts_max(self) -> int:
-        """Runs allowed through failures, at least 1."""
+        """How many attempts it has in all, at least 1."""
         return max(self.policy.attempts, 1)
 
     @property
     def stalled_count(self) -> int:
+        """How often it has stalled: its worker was gone before it ended."""
         return to_int(self._fields.get("stc")) or 0
 
     @property
     def priority(self) -> int:
+        """0 for none; 1 runs before 2."""
         return to_int(self._fields.get("priority")) or 0
 
     @property
     def added_at_ms(self) -> int | None:
+        """When it was added, epoch ms; None if unknown."""
         return to_int(self._fields.get("timestamp"))
 
     @property
     def scheduler(self) -> str | None:
-        """Id of the scheduler that produced it."""
+        """The id of the scheduler that made it, or None."""
         return self._fields.get("rjk")
 
     @property
     def progress(self) -> Any:
-        """What an earlier run reported, or this one."""
+        """What this run reported last, or an earlier run; 0 if none did."""
         value, is_json = read_json(self._fields.get("progress"), 0)
         return value if is_json else None
 
     @property
     def parent(self) -> Mapping[str, Any] | None:
-        """``{"id": …, "queueKey": …}`` of the flow's parent, or None."""
+        """``{"id": …, "queueKey": …}`` of its parent in a flow, or None."""
         parent, _ = read_json(self._fields.get("parent"), None)
         return parent if isinstance(parent, dict) else None
 
     @property
     def as_parent(self) -> Parent:
-        """What ``Queue.add(parent=…)`` wants, to add a child to this job."""
+        """For ``Queue.add(parent=…)``: adds a child to this job."""
         return Parent(self.id, self.queue)
 
     async def update_progress(self, value: Any) -> None:
-        """Tell how far it is: a number, or anything that JSON can hold.
+        """Report how far the job is.
+
+        Args:
+            value: a number, or anything that is JSON.
 
         Raises:
             UsageError: it is not JSON.
+            LookupError: the job no longer exists.
         """
         text = encode_json(value, "the progress")
         self._fields["progress"] = text
@@ -167,22 +175,30 @@ class Job:
 
         Raises:
             UsageError: it is not JSON.
+            LookupError: the job no longer exists.
         """
         text = encode_json(data, "the job's data")
         await self._update("data", text)
         self._data = data
 
     async def log(self, row: str) -> int:
-        """Add a row to the job's log; answers how many rows it has."""
+        """Add a row to the job's log.
+
+        Returns:
+            how many rows the log has now.
+
+        Raises:
+            LookupError: the job no longer exists.
+        """
         return int(await self._update("log", row, self.policy.keep_logs))
 
     async def children_values(self) -> dict[str, Any]:
-        """What the finished children returned, by their full key."""
+        """What the completed children returned, by their full key: ``bull:QUEUE:ID``."""
         flat = await self._link.command("HGETALL", self._link.keys.processed(self.id))
         return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
-        """Why children failed whose failure does not count, by their full key."""
+        """Why children failed whose failure is ignored (``OnFailure``), by their full key."""
         return to_dict(
             await self._link.command("HGETALL", self._link.keys.ignored_failures(self.id))
         )
@@ -196,10 +212,7 @@ class Job:
 
 
 class SyncJob:
-    """A job as plain ``def`` handlers see it: the same, with methods that block.
-
-    Everything else is the ``Job``'s own; see there.
-    """
+    """A ``Job`` for plain ``def`` handlers: the same attributes, and methods that block."""
 
     def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
@@ -232,7 +245,12 @@ class SyncJob:
         return self._wait(self._job.ignored_failures())
 
     def send(self, kind: str, value: Any) -> Any:
-        """What a child process asks of Redis: ``run_call`` of a call, or ``command`` of words."""
+        """Send what a child process asks for.
+
+        Args:
+            kind: ``run_call`` or ``command``.
+            value: a ``ScriptCall``, or the words of a command.
+        """
         link = self._job.link
         return self._wait(link.run_call(value) if kind == "run_call" else link.command(*value))
 
@@ -241,7 +259,7 @@ class SyncJob:
 
 
 class _Unread:
-    """The payload has not been looked at yet."""
+    """The payload has not been parsed yet."""
 
 
 _UNREAD = _Unread()

@@ -1,4 +1,4 @@
-"""What a handler may raise to say how its job ends. Any other exception: retry, or fail."""
+"""What a handler may raise to say how its job ends. Any other exception fails the attempt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says; "" where its own ``__str__`` fails."""
+    """An error's text; "" if its own ``__str__`` fails."""
     try:
         return str(error)
     except Exception:
@@ -14,16 +14,19 @@ def text_of(error: BaseException) -> str:
 
 
 class UnrecoverableError(Exception):
-    """The job has failed, and another attempt would not help."""
+    """The job fails for good, however many attempts are left."""
 
 
 class RetryLater(Exception):  # noqa: N818 - a wish, not an error
     """Run the job again later.
 
     Args:
-        delay_s: in seconds.
-        counted: whether this run counts as one of the job's attempts; a counted one that was the
-            last fails the job.
+        delay_s: when, in seconds from now.
+        counted: whether this run counts as one of the job's attempts. If it was the last one, the
+            job fails.
+
+    Raises:
+        ValueError: the delay is not a finite number.
     """
 
     def __init__(self, delay_s: float = 0.0, *, counted: bool = False) -> None:
@@ -33,12 +36,16 @@ class RetryLater(Exception):  # noqa: N818 - a wish, not an error
 
 
 class RateLimited(Exception):  # noqa: N818 - a wish, not an error
-    """A limit elsewhere was hit: put the job back and start no more of this queue for a time.
+    """A limit elsewhere was hit: the job goes back, and this worker fetches none for a time.
 
-    Workers of the queue that have a rate limit, or all where the queue has one, wait as well.
+    The queue's other workers wait too if they have a rate limit, or if the queue has one. The run
+    does not count as an attempt.
 
     Args:
-        delay_s: in seconds.
+        delay_s: how long to fetch nothing, in seconds; at most 30 if there is no rate limit.
+
+    Raises:
+        ValueError: the delay is not a finite number.
     """
 
     def __init__(self, delay_s: float) -> None:
@@ -47,7 +54,7 @@ class RateLimited(Exception):  # noqa: N818 - a wish, not an error
 
 
 class WaitForChildren(Exception):  # noqa: N818 - a wish, not an error
-    """Run the job again when the children that it added have finished."""
+    """Run the job again when the children that it has added are finished."""
 
 
 class JobTimeoutError(Exception):

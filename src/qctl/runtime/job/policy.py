@@ -1,4 +1,4 @@
-"""What a job's options say of its end: attempts, backoff, what to keep (wire format 3.2, 7.5)."""
+"""What a job's options say about its end: attempts, backoff, keeping (wire format 3.2, 7.5)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class JobPolicy:
     """The part of a job's ``opts`` that a worker acts on.
 
     Args:
-        attempts: runs allowed through failures; 0 and 1 both mean one.
+        attempts: how many it has in all; 0 and 1 both mean one.
         backoff_kind: ``fixed``, ``exponential`` or the name of a custom one; "" for none.
-        backoff_ms: its delay in ms.
-        jitter: 0 to 1, the share of the delay that is left to chance.
-        keep_completed: keep rule ``count|age s|limit``; None leaves it to the worker.
-        keep_failed: the same for a job that failed.
-        stack_traces: how many stack traces are kept; None for all.
-        lifo: it runs next when it is retried.
-        keep_logs: rows of its log that are kept; None for all.
+        backoff_ms: the delay of ``fixed``, and the first one of ``exponential``.
+        jitter: 0 to 1, the share of the delay that is random.
+        keep_completed, keep_failed: keep rules, ``count|age in seconds|limit``; None leaves it to
+            the worker.
+        stack_traces: how many are kept; None for all.
+        lifo: a retry runs before all other jobs.
+        keep_logs: how many rows of its log are kept; None for all.
     """
 
     attempts: int
@@ -51,9 +51,9 @@ class JobPolicy:
 
 @lru_cache(maxsize=4096)
 def policy_of(opts_json: str) -> JobPolicy:
-    """The policy in a job's ``opts``; what is malformed there counts as not given.
+    """The policy in a job's ``opts``; what is malformed counts as not given.
 
-    Most jobs of a queue have the same options, hence the cache.
+    Cached, since most jobs of a queue have the same options.
     """
     opts, _ = read_json(opts_json, {})
     if not isinstance(opts, dict):
@@ -76,11 +76,11 @@ def policy_of(opts_json: str) -> JobPolicy:
 
 
 def keep_rule(option: Any) -> str | None:
-    """``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as scripts read it; None for none."""
+    """``removeOnComplete``, ``removeOnFail`` or ``Keep`` as scripts read it; None if not given."""
     if option is None:
         return None
     if isinstance(option, bool | str):
-        # A text is true, whatever it says: BullMQ does not read it.
+        # To BullMQ any text means true.
         return "0||" if option else KEEP_ALL
     if isinstance(option, Keep):
         option = {"count": option.count, "age": option.age_s, "limit": option.limit}
@@ -94,14 +94,14 @@ def keep_rule(option: Any) -> str | None:
 
 
 def _age_text(age: Any) -> str:
-    """Seconds without an exponent, since the scripts read digits; an age below 0 keeps none."""
+    """Seconds without an exponent, since the scripts read digits; "" if it is not a number."""
     if isinstance(age, bool):
         return ""
     try:
         seconds = float(age)
     except (TypeError, ValueError, OverflowError):
         return ""
-    # Never the other way round: what is no number must not remove anything.
+    # "" removes nothing: an age that is not a number must not delete jobs.
     return f"{max(seconds, 0.0):.3f}".rstrip("0").rstrip(".") if math.isfinite(seconds) else ""
 
 
@@ -113,32 +113,33 @@ def backoff_s(
 ) -> float:
     """How long to wait before the next attempt, in seconds; below 0 to fail instead.
 
+    ``exponential`` with 1,000 ms waits 1, 2, 4, 8 … seconds. Formulas: wire format 7.5.
+
     Args:
         attempts_made: this one included, from 1.
-        custom: the worker's own backoffs by name.
+        custom: the worker's own backoffs, by name.
 
     Raises:
         UnknownBackoffError: neither BullMQ nor the worker has one of that name.
-
-    Formulas: wire format 7.5.
     """
     kind, jitter = policy.backoff_kind, policy.jitter
     if kind in custom:
         return custom[kind](attempts_made, error)
     if kind == "exponential":
-        most = float(round(2.0 ** min(attempts_made - 1, 60) * policy.backoff_ms))
+        delay_ms = float(round(2.0 ** min(attempts_made - 1, 60) * policy.backoff_ms))
     elif kind in {"fixed", ""}:
-        most = policy.backoff_ms
+        delay_ms = policy.backoff_ms
     else:
         known = ", ".join(["fixed", "exponential", *custom])
         raise UnknownBackoffError(f"unknown backoff {kind!r}; this worker has: {known}")
-    if most == -1:
-        # To BullMQ that is: do not retry.
+    if delay_ms == -1:
+        # BullMQ reads it as: do not retry.
         return -1.0
-    most = max(most, 0.0)
+    delay_ms = max(delay_ms, 0.0)
     if jitter:
-        most = math.floor(random.random() * most * jitter + most * (1 - jitter))  # noqa: S311
-    return most / 1000
+        share = 1 - jitter + random.random() * jitter  # noqa: S311 - no secret
+        delay_ms = math.floor(delay_ms * share)
+    return delay_ms / 1000
 
 
 def _finite(value: Any) -> float:

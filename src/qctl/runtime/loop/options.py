@@ -1,4 +1,4 @@
-"""How a worker works: the options of ``Worker``, checked once."""
+"""The options of a ``Worker``, checked once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most ``jobs`` starts per ``per_s`` seconds, over all workers of the queue that say so."""
+    """At most ``jobs`` starts in ``per_s`` seconds, over all workers of the queue with this limit.
+
+    Both are above 0.
+    """
 
     jobs: int
     per_s: float
@@ -24,7 +27,14 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """See ``Worker`` for what each means; times in seconds unless the name says otherwise."""
+    """See ``Worker``.
+
+    Args:
+        keep_completed, keep_failed: keep rules, ``count|age in seconds|limit``.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
 
     concurrency: int = 1
     name: str = ""
@@ -45,7 +55,7 @@ class WorkerOptions:
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
         if not all("!" <= character <= "~" for character in self.name):
-            # Redis takes no other as the name of a connection.
+            # Redis takes no other characters in the name of a connection.
             raise UsageError(
                 f"a worker's name is printable ASCII without blanks, not {self.name!r}"
             )
@@ -54,7 +64,7 @@ class WorkerOptions:
 
 
 def default_name() -> str:
-    """A worker name that no other worker has: ``host-pid-n``."""
-    # Redis takes nothing else in the name of a connection.
+    """A worker name that no other worker has: ``HOST-PID-N``."""
+    # Redis takes no other characters in the name of a connection.
     host = "".join(c if "!" <= c <= "~" else "-" for c in socket.gethostname())
     return f"{host}-{os.getpid()}-{next(_numbers)}"

@@ -1,7 +1,7 @@
-"""Renews locks from a thread of its own with a connection of its own.
+"""Renews locks, from a thread with its own connection.
 
-Whatever an app does on the event loop, its jobs keep their locks, unless it holds the interpreter's
-own lock without a pause. The same thread notices a loop that is blocked, and says by which job.
+So an app that blocks the event loop keeps its locks, unless it also holds the interpreter's lock.
+The same thread notices a blocked loop, and logs which job blocks it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts
 from qctl.wire.write import worker_calls as working
 
-LOOK_S = 0.5
+MAX_PAUSE_S = 0.5
 
 
 class Renewer(threading.Thread):
     """Keeps the locks of an engine's jobs.
 
     Args:
-        client: this thread's own; closed at its end.
-        loop: the engine's; watched for being blocked.
+        client: for this thread alone, which closes it.
+        loop: the engine's.
     """
 
     def __init__(self, engine: Engine, client: Client, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,19 +33,19 @@ class Renewer(threading.Thread):
         self._client = client
         self._loop = loop
         self._stop_wanted = threading.Event()
-        # Wire format 7.4: looked at twice within the time after which a lock is renewed.
+        # Wire format 7.4. Checked twice in that time.
         self._renew_after_s = engine.options.lock_ttl_s / 4
-        self._every_s = min(LOOK_S, self._renew_after_s / 2)
+        self._pause_s = min(MAX_PAUSE_S, self._renew_after_s / 2)
         self._beat_at = time.monotonic()
-        self._has_told = False
+        self._has_warned = False
         self._is_away = False
 
     def stop(self) -> None:
-        """End the thread; its last call may still be under way."""
+        """End the thread; its last call may still be on its way."""
         self._stop_wanted.set()
 
     def run(self) -> None:
-        while not self._stop_wanted.wait(self._every_s):
+        while not self._stop_wanted.wait(self._pause_s):
             self._watch_loop()
             try:
                 self._renew()
@@ -60,7 +60,7 @@ class Renewer(threading.Thread):
     def _renew(self) -> None:
         engine = self._engine
         now = time.monotonic()
-        # One step of the interpreter, so no job comes or goes meanwhile.
+        # Atomic in the interpreter: the loop cannot change the jobs while they are copied.
         jobs = list(engine.in_hand.values())
         lock_ms = round(engine.options.lock_ttl_s * 1000)
         due = [job for job in jobs if now - job.renewed_at >= self._renew_after_s]
@@ -75,7 +75,7 @@ class Renewer(threading.Thread):
                 self._client.call(*working.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
-                # One that is ending may have been settled while we asked.
+                # A job that is ending may have been settled a moment ago.
                 if not is_held and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
                     engine.log.error(
@@ -88,9 +88,9 @@ class Renewer(threading.Thread):
 
         blocked_s = time.monotonic() - self._beat_at
         if blocked_s < self._engine.options.blocked_after_s:
-            self._has_told = False
-        elif not self._has_told:
-            self._has_told = True
+            self._has_warned = False
+        elif not self._has_warned:
+            self._has_warned = True
             task = asyncio.current_task(self._loop)
             jobs = [job for job in list(self._engine.in_hand.values()) if job.task is task]
             fields = {"job": jobs[0].id, "name": jobs[0].name} if jobs and task else {}

@@ -1,4 +1,4 @@
-"""Runs jobs and turns every end of a run into what is written about it (wire format 7.5)."""
+"""Runs jobs, and writes to Redis how each run ended (wire format 7.5)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from qctl.wire.replies import read_json, to_int
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls as working
 
-# Until the next worker may try to make the next job of a scheduler, when one could not.
+# When a scheduler's next job cannot be made: how long the present one waits for another worker.
 SCHEDULER_PAUSE_S = 30.0
 
 
 class NextIteration(Protocol):
-    """Makes a scheduler's next iteration when one of its jobs is fetched (wire format 6.4)."""
+    """Makes a scheduler's next job when one of its jobs is fetched (wire format 6.4)."""
 
     def __call__(
         self, keys: Any, job_id: str, fields: Mapping[str, str], now_ms: int
@@ -42,8 +42,8 @@ class JobRunner:
     """Runs the jobs of one engine.
 
     Args:
-        calls: by job name, the task and its handler inside the middleware; None: other names.
-        next_iteration: see there.
+        calls: by job name, the task and its handler inside the middleware; None for every other
+            name.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class JobRunner:
             job.task = self._loop.create_task(self._run(job, found[1]))
 
     def refused(self, job: Job, code: int) -> None:
-        """The job's result was refused because of its children: it fails instead."""
+        """Fail a job that Redis did not let complete, because of its children."""
         text = f"cannot complete: {working.CODE_TEXTS[code]}"
         error: Exception = RuntimeError(text)
         if code == working.FAILED_CHILDREN:
@@ -85,16 +85,14 @@ class JobRunner:
         job.task = self._loop.create_task(self._ended(job, error))
 
     def cancel_all(self) -> list[Job]:
-        """Cancel what runs on the loop; those jobs are given back. Answers the jobs in hand."""
+        """Cancel what runs on the loop, and give those jobs back; returns the jobs in hand."""
         self._is_ending = True
         jobs = list(self._engine.in_hand.values())
-        # Each goes back to run next, so the last to go back runs first.
+        # Each goes back to the head of the queue: the last one given back runs first.
         for job in reversed(jobs):
             if job.task is not None and not job.is_ending:
                 job.task.cancel()
         return jobs
-
-    # One run
 
     async def _run(self, job: Job, call: Call) -> None:
         try:
@@ -106,7 +104,7 @@ class JobRunner:
             self._engine.complete(job, text)
 
     async def _run_specially(self, job: Job, found: tuple[TaskSpec, Call] | None) -> None:
-        """A run that needs more than the handler's call."""
+        """Run a job that needs more than its handler: a scheduler, a limit, a reason to fail."""
         if job.scheduler is not None and not await self._schedule_next(job):
             await self._ended(job, RetryLater(SCHEDULER_PAUSE_S, counted=False), ran=False)
         elif reason := job.fields.get("defa"):
@@ -123,7 +121,7 @@ class JobRunner:
 
     async def _in_time(self, job: Job, spec: TaskSpec, call: Call) -> Any:
         if spec.timeout_s is None or spec.kind == "process":
-            # A child process keeps its own time.
+            # A child process watches its time itself.
             return await call(job)
         try:
             async with asyncio.timeout(spec.timeout_s) as timer:
@@ -134,7 +132,10 @@ class JobRunner:
             raise JobTimeoutError(f"timed out after {spec.timeout_s:g} s") from None
 
     async def _schedule_next(self, job: Job) -> bool:
-        """Whether the job may run: without the next one made, its run would end the scheduler."""
+        """Make the scheduler's next job; False if the present one must not run.
+
+        If it ran without a next one, the scheduler would end.
+        """
         engine = self._engine
         try:
             call = self._next_iteration(engine.keys, job.id, job.fields, _now_ms())
@@ -142,30 +143,28 @@ class JobRunner:
                 await engine.link.run_call(call)
         except Exception as error:
             if isinstance(error, UsageError) and not await self._is_registered(job):
-                # Its scheduler is gone, or goes on with another job.
+                # The scheduler is gone, or goes on with another job.
                 return True
             engine.log.error(
-                "the scheduler's next job cannot be made here; this one is put back",
+                "the scheduler's next job cannot be made here; this one goes back",
                 scheduler=job.scheduler, job=job.id, in_s=SCHEDULER_PAUSE_S, why=describe(error),
             )  # fmt: skip
             return False
         return True
 
     async def _is_registered(self, job: Job) -> bool:
-        """Whether its scheduler would end with this job."""
+        """Whether this is the job that its scheduler waits for."""
         scheduler = job.scheduler or ""
         score = await self._engine.link.command(*working.registration(self._engine.keys, scheduler))
         return job.id == f"repeat:{scheduler}:{to_int(score)}"
-
-    # Its end
 
     async def _ended(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
         job.is_ending = True
         try:
             await self._write_end(job, error, ran=ran)
-        except Exception as trouble:
+        except Exception as failure:
             # The lock runs out, and the stalled check brings the job back.
-            why = trouble.what if isinstance(trouble, QctlError) else describe(trouble)
+            why = failure.what if isinstance(failure, QctlError) else describe(failure)
             self._engine.log.error(
                 "the job's end was not stored", job=job.id, name=job.name, why=why
             )
@@ -194,7 +193,7 @@ class JobRunner:
         call = working.wait_children(self._engine.keys, job.id, job.token, _now_ms())
         code, was_away = await self._engine.link.run_call_noting_retries(call)
         if code == 1:
-            # None is pending any more: it can go on.
+            # No child is pending any more.
             await self._give_back(job)
         elif code == working.FAILED_CHILDREN:
             text = f"cannot go on: {working.CODE_TEXTS[code]}"
@@ -228,7 +227,7 @@ class JobRunner:
 
     def _delay_before_retry(self, job: Job, error: BaseException) -> float | None:
         """In seconds; None when it has failed for good."""
-        # By name too: an app may have an UnrecoverableError of another package.
+        # By name too: the app may raise the UnrecoverableError of another package.
         if isinstance(error, UnrecoverableError) or type(error).__name__ == "UnrecoverableError":
             return None
         if job.attempts_made + 1 >= job.policy.attempts:
@@ -242,10 +241,10 @@ class JobRunner:
                 backoff_s(job.policy, job.attempts_made + 1, error, self._engine.options.backoffs)
             )
             _ms(delay_s)
-        except Exception as trouble:
-            if not isinstance(trouble, UnknownBackoffError):
-                self._engine.log.error("backoff function failed", job=job.id, why=trouble)
-            error.add_note(f"no retry: {describe(trouble)}")
+        except Exception as failure:
+            if not isinstance(failure, UnknownBackoffError):
+                self._engine.log.error("backoff function failed", job=job.id, why=failure)
+            error.add_note(f"no retry: {describe(failure)}")
             return None
         return None if delay_s < 0 else delay_s
 
@@ -279,7 +278,7 @@ class JobRunner:
 
 
 def describe(error: BaseException) -> str:
-    """What ``failedReason`` says: the error's text, or its kind where that says more."""
+    """An error as ``failedReason`` has it: its text, with its type where the text says little."""
     text = text_of(error)
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__
@@ -292,15 +291,15 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """The job's stack traces with this one, as a JSON array."""
+    """The job's stack traces, this one the last, as a JSON array."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []
     text = "".join(traceback.format_exception(error)) if ran else f"{type(error).__name__}: {error}"
     traces.append(text.rstrip("\n"))
-    most = job.policy.stack_traces
-    if most is not None:
-        traces = traces[-most:] if most > 0 else []
+    limit = job.policy.stack_traces
+    if limit is not None:
+        traces = traces[-limit:] if limit > 0 else []
     return encode_json(traces, "the stack traces")
 
 
