@@ -230,7 +230,7 @@ def test_it_cannot_be_started_twice(redis_url: str) -> None:
 
     async def main() -> None:
         await worker.start()
-        with pytest.raises(UsageError, match="works already"):
+        with pytest.raises(UsageError, match="runs already"):
             await worker.start()
         await worker.stop()
         await worker.start()

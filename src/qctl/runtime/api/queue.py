@@ -1,7 +1,7 @@
-"""``Queue`` and ``AsyncQueue``: an app's way to add jobs, flows and schedulers.
+"""``Queue`` and ``AsyncQueue``: add jobs, flows and schedulers.
 
-Both say the same to Redis (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``), one over a
-socket, the other over the event loop. Nothing is sent before the first use.
+Both send the same calls (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``), one over a
+blocking socket, the other over the event loop. They connect on first use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
 
 class _Producer:
-    """What both kinds of queue share: which calls to make."""
+    """What both kinds of queue share: the calls to make."""
 
     def __init__(self, name: str, redis_url: str | None, prefix: str | None) -> None:
         adding.check_queue_name(name)
@@ -40,10 +40,12 @@ class _Producer:
 
     @property
     def name(self) -> str:
+        """The queue's name."""
         return self.keys.name
 
     @property
     def prefix(self) -> str:
+        """BullMQ's key prefix."""
         return self.keys.prefix
 
     def _add_calls(self, jobs: Sequence[NewJob]) -> list[ScriptCall]:
@@ -63,19 +65,20 @@ class _Producer:
 
 
 class Queue(_Producer):
-    """Adds jobs to a queue. May be used by several threads, and after a fork.
+    """Adds jobs to a queue. Threads may share it, also with their forked children.
 
         with Queue("emails") as queue:
             queue.add("welcome", {"user": 7}, delay=60, attempts=3, backoff="exponential:10s")
 
     Args:
         name: the queue's name, without a colon.
-        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else the config's.
-        prefix: BullMQ's key prefix; default as for the command line.
-        client: use this connection instead of one of its own; it is not closed with the queue.
+        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else as in the config file.
+        prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else as in the config file, else
+            ``bull``.
+        client: a connection to use instead of an own one; ``close`` leaves it open.
 
     Raises:
-        UsageError: the name or the URL is none.
+        UsageError: the name or the URL is malformed.
     """
 
     def __init__(
@@ -89,44 +92,53 @@ class Queue(_Producer):
         super().__init__(name, redis_url, prefix)
         self._client = client or connect(self._redis_url)[1]
         self._owns_client = client is None
-        # One per process: a lock that another thread held at a fork is never released in the child.
+        # By process id: a lock that another thread held during a fork stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
 
     def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
         """Add a job.
 
         Args:
-            name: tells the worker what to do.
-            data: its payload, anything that is JSON.
-            options: see ``JobOptions``; durations are seconds or a ``timedelta``.
+            name: decides which handler runs it.
+            data: its payload, any JSON value; None is ``{}``.
+            options: see ``JobOptions``. Durations are seconds or a ``timedelta``.
 
         Returns:
-            its id; with ``job_id`` or ``dedup`` perhaps that of a job that is there already.
+            the job's id; with ``job_id`` or ``dedup`` it may be that of an existing job.
 
         Raises:
-            UsageError: an option is wrong, or the data is not JSON.
+            UsageError: an option is wrong, or the data is not JSON. Nothing was sent.
             NotFoundError: there is no such parent.
             RefusedError: the job exists and has another parent.
-            ReplyError, UnreachableError: Redis; after the latter the job may be there all the same.
+            ReplyError: Redis refuses.
+            UnreachableError: the connection broke; the job may have been added. A ``job_id`` makes
+                it safe to add again.
         """
         return self.add_bulk([NewJob(name, data, **options)])[0]
 
     def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
-        """Add many jobs, in order and fast. Each is added or not; the whole is not atomic.
+        """Add many jobs, in their order, up to 200 in one call. The whole is not atomic.
+
+        Returns:
+            the jobs' ids, in the same order.
 
         Raises:
-            UsageError: one of them is wrong; none was added.
-            PartialError: some were not added.
+            UsageError: a job is wrong. None was added.
+            PartialError: some were not added, because of their parents.
             ReplyError, UnreachableError: as for ``add``; some may have been added.
         """
         return adding.added_ids(jobs, self._run_all(self._add_calls(jobs)))
 
     def add_flow(self, flow: FlowJob) -> AddedJob:
-        """Add a job and those it waits for, in queues of this one's prefix, all at once.
+        """Add a job and the children that it waits for, in any queues of this prefix, atomically.
+
+        Returns:
+            the added job, with its children.
 
         Raises:
-            UsageError: a node is wrong; nothing was added.
+            UsageError: a job of the flow is wrong. Nothing was added.
             NotFoundError, RefusedError: the root was not added; see ``add``.
+            ReplyError, UnreachableError: as for ``add``.
         """
         nodes = adding.flow_nodes(flow)
         call = adding.flow_call(self.prefix, nodes, _now_ms())
@@ -148,38 +160,46 @@ class Queue(_Producer):
         data: Any = None,
         **options: Unpack[JobKeywords],
     ) -> str:
-        """Make a scheduler, or change one and its pending job.
+        """Make a scheduler, or change it and its pending job.
 
         Args:
-            cron, every, tz, limit, start, end, offset, immediately: see ``Schedule``.
-            name: of its jobs; default: the scheduler's id.
-            data: of its jobs.
-            options: of its jobs, see ``JobOptions``; no delay, job_id, dedup, timestamp_ms, parent.
+            scheduler_id: its name among the queue's schedulers.
+            cron: five fields, or six with seconds first; or ``every``, seconds or a ``timedelta``.
+            tz, limit, start, end, offset, immediately: see ``Schedule``.
+            name: of its jobs; default: ``scheduler_id``.
+            data: of its jobs, any JSON value.
+            options: of its jobs, see ``JobOptions``. ``delay``, ``job_id``, ``dedup``,
+                ``timestamp_ms`` and ``parent`` are not allowed.
 
         Returns:
-            the id of its pending job.
+            the id of the pending job.
 
         Raises:
             UsageError: the schedule or an option is wrong.
-            RefusedError: the job that would be made exists and runs.
+            RefusedError: the next job exists already, and runs.
+            ReplyError, UnreachableError: as for ``add``.
         """
         schedule = Schedule(cron, every, tz, limit, start, end, offset, immediately)
         call = self._upsert_call(scheduler_id, schedule, name, data, options)
         return scheduling.upserted_id(scheduler_id, self._run(call))
 
     def remove_scheduler(self, scheduler_id: str) -> bool:
-        """Remove a scheduler and its pending job if that is delayed; False if there is none."""
+        """Remove a scheduler, and its pending job if that is delayed.
+
+        Returns:
+            False if there is no such scheduler.
+        """
         return bool(self._run(scheduling.remove_call(self.keys, scheduler_id)))
 
     def schedulers(self) -> list[Scheduler]:
-        """All schedulers, the one that is due next first."""
+        """All schedulers of the queue, by the time of their next job."""
         with self._one_at_a_time():
             listed = self._client.call(*scheduling.list_command(self.keys))
             records = self._client.pipeline(scheduling.record_commands(self.keys, listed))
         return scheduling.schedulers(listed, records)
 
     def close(self) -> None:
-        """Close the connection, if it is the queue's own."""
+        """Close the connection, unless it was given."""
         if self._owns_client:
             self._client.close()
 
@@ -202,19 +222,21 @@ class Queue(_Producer):
 
 
 class AsyncQueue(_Producer):
-    """``Queue`` for event loops: the same methods, to be awaited. Each loop has a connection of its
-    own, closed at the latest together with the loop.
+    """``Queue`` for event loops: the same methods, to be awaited.
+
+    Each event loop that uses it has its own connection, which is closed with the loop at the
+    latest.
 
         async with AsyncQueue("emails") as queue:
             await queue.add("welcome", {"user": 7})
 
     Args:
         name, redis_url, prefix: see ``Queue``.
-        connection: use this one, of one event loop, instead of its own; it is not closed with the
-            queue.
+        connection: a connection to use instead of own ones, in one event loop only; ``close``
+            leaves it open.
 
     Raises:
-        UsageError: the name or the URL is none.
+        UsageError: the name or the URL is malformed.
     """
 
     def __init__(
@@ -226,7 +248,7 @@ class AsyncQueue(_Producer):
         connection: AsyncConnection | None = None,
     ) -> None:
         super().__init__(name, redis_url, prefix)
-        # Sends nothing; an embedded Redis lives as long as this client.
+        # It sends nothing. An embedded Redis lives as long as this client.
         address, self._client = connect(self._redis_url)
         self._given = connection
         self._own = LoopConnections(lambda: AsyncConnection(address, key=self.keys("")))
@@ -240,7 +262,7 @@ class AsyncQueue(_Producer):
         return adding.added_ids(jobs, await self._run_all(self._add_calls(jobs)))
 
     async def add_flow(self, flow: FlowJob) -> AddedJob:
-        """Add a job and those it waits for, all at once; see ``Queue.add_flow``."""
+        """Add a job and the children that it waits for; see ``Queue.add_flow``."""
         nodes = adding.flow_nodes(flow)
         call = adding.flow_call(self.prefix, nodes, _now_ms())
         return adding.added_flow(nodes, await (await self._connection()).run_call(call))
@@ -261,7 +283,7 @@ class AsyncQueue(_Producer):
         data: Any = None,
         **options: Unpack[JobKeywords],
     ) -> str:
-        """Make a scheduler, or change one and its pending job; see ``Queue.upsert_scheduler``."""
+        """Make or change a scheduler; see ``Queue.upsert_scheduler``."""
         schedule = Schedule(cron, every, tz, limit, start, end, offset, immediately)
         call = self._upsert_call(scheduler_id, schedule, name, data, options)
         return scheduling.upserted_id(scheduler_id, await (await self._connection()).run_call(call))
@@ -272,14 +294,14 @@ class AsyncQueue(_Producer):
         return bool(await (await self._connection()).run_call(call))
 
     async def schedulers(self) -> list[Scheduler]:
-        """All schedulers, the one that is due next first."""
+        """All schedulers of the queue, by the time of their next job."""
         connection = await self._connection()
         listed = await connection.call(*scheduling.list_command(self.keys))
         commands = scheduling.record_commands(self.keys, listed)
         return scheduling.schedulers(listed, await connection.pipeline(commands))
 
     async def close(self) -> None:
-        """Close the connection, if it is the queue's own."""
+        """Close this loop's connection, unless it was given."""
         await self._own.close()
         self._client.close()
 
@@ -295,7 +317,7 @@ class AsyncQueue(_Producer):
     async def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
         if not calls:
             return []
-        # The first brings the script along if need be; then all are on their way together.
+        # After the first call Redis knows the script; then the others are sent together.
         connection = await self._connection()
         first = await connection.run_call(calls[0])
         rest = await asyncio.gather(*map(connection.run_call, calls[1:]), return_exceptions=True)

@@ -28,6 +28,7 @@ from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep
 from qctl.wire.read.clients import client_name
+from qctl.wire.write.adding import check_queue_name
 
 H = TypeVar("H", bound=Handler)
 
@@ -37,10 +38,10 @@ class WorkerState:
     """A worker as it is now.
 
     Args:
-        name: its name in ``pb`` and CLIENT LIST.
+        name: as in the jobs' ``pb`` and in CLIENT LIST.
         owner: what all its lock tokens begin with, up to a colon.
         busy: jobs in hand.
-        quiet: it takes no more jobs.
+        quiet: it is stopping and takes no more jobs.
         limited: a rate limit keeps it from fetching.
         completed, failed: jobs that ended here.
         since_fetch_s: seconds since Redis last answered a fetch; None before the first answer.
@@ -60,12 +61,12 @@ class WorkerState:
 
 
 GRACE_S = 30.0
-# After the grace, for cancelled handlers to clean up.
+# After the grace: how long cancelled handlers may clean up.
 CANCEL_S = 2.0
 
 
 class Worker:
-    """Takes jobs of one queue and runs them.
+    """Runs the jobs of one queue.
 
         worker = Worker("emails", concurrency=20)
 
@@ -75,23 +76,28 @@ class Worker:
         worker.run()
 
     Args:
-        queue: the queue's name.
-        concurrency: jobs that run at a time in this process.
-        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else the config's.
-        prefix: BullMQ's key prefix; default as for the command line.
-        name: unique among the queue's workers, which the default (host, pid, number) is; written to
-            the jobs, and shown by Bull Board and ``qctl workers``.
+        queue: the queue's name, without a colon.
+        concurrency: how many jobs run at a time in this process.
+        redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else as in the config file.
+        prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else as in the config file, else
+            ``bull``.
+        name: unique among the queue's workers, in printable ASCII without blanks; default:
+            ``HOST-PID-N``. Written to the jobs, and shown by Bull Board and ``qctl workers``.
         middleware: functions ``async def layer(job, call_next)`` around every job, outermost first.
-        backoffs: backoff functions by name: (attempts made, error) → delay in seconds.
-        rate_limit: over all workers of the queue.
-        lock_ttl_s: how long a lock holds without being renewed.
-        stalled_interval_s: how often jobs of workers that are gone are looked for.
+        backoffs: own backoffs, by name: ``function(attempts made, error)`` returns the delay in
+            seconds, or less than 0 for no retry.
+        rate_limit: how many jobs start in a time, over all workers of the queue.
+        lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that. The longer, the
+            later the jobs of a worker that died run again.
+        stalled_interval_s: how often to look for jobs of workers that are gone.
         max_stalled_count: a job that stalls more often fails.
         max_started_attempts: a job that is started more often fails; None for no limit.
-        remove_on_complete, remove_on_fail: for jobs that say nothing themselves: True, a number to
-            keep, or ``Keep(…)``.
-        metrics_minutes: minutes of BullMQ metrics to keep; None for none.
-        blocked_after_s: an event loop that does not turn for so long is reported.
+        drain_delay_s: on an empty queue, how long to wait for a sign of a new job before the
+            worker asks Redis again.
+        remove_on_complete, remove_on_fail: for jobs without this option: True removes them, a
+            number is how many to keep, or ``Keep(…)``; None keeps all.
+        metrics_minutes: for how many minutes BullMQ's metrics are kept; None writes none.
+        blocked_after_s: log an event loop that is blocked for longer.
 
     Raises:
         UsageError: an option is out of range.
@@ -118,10 +124,7 @@ class Worker:
         metrics_minutes: int | None = None,
         blocked_after_s: float = 5.0,
     ) -> None:
-        if not queue or ":" in queue:
-            raise UsageError(
-                f"{queue!r} cannot be a queue's name", why="it is empty or has a colon"
-            )
+        check_queue_name(queue)
         self.queue = queue
         self._redis_url = redis_url
         self._prefix = prefix
@@ -161,13 +164,18 @@ class Worker:
     ) -> Callable[[H], H]:
         """Register a handler; a decorator.
 
+        An ``async def`` runs on the event loop, a plain ``def`` in a thread. What the handler
+        returns must be JSON; it becomes the job's return value.
+
         Args:
-            name: the job name it takes; without one it takes every name that has no other handler.
-            isolate: run a plain function in a child process that can be killed.
-            timeout_s, kill_after_s: see ``TaskSpec``.
+            name: the job name it handles; without one, every name that has no other handler.
+            isolate: run a plain ``def`` in a child process, which can be killed.
+            timeout_s: a longer run is cancelled, and the attempt has failed. A thread cannot be
+                cancelled: its job fails, but the function goes on.
+            kill_after_s: with ``isolate``: a longer run is killed, and the attempt has failed.
 
         Raises:
-            UsageError: the name is taken, or the options do not fit the function.
+            UsageError: the name has a handler already, or the options do not fit the function.
         """
 
         def register(handler: H) -> H:
@@ -179,7 +187,12 @@ class Worker:
         return register
 
     def use(self, middleware: Middleware) -> Middleware:
-        """Add a layer around every job, inside those there are; a decorator."""
+        """Add a middleware around every job, inside the others; a decorator.
+
+        Args:
+            middleware: ``async def layer(job, call_next)``; returns what ``await call_next(job)``
+                returned.
+        """
         self._middleware.append(middleware)
         return middleware
 
@@ -187,11 +200,11 @@ class Worker:
 
     @property
     def options(self) -> WorkerOptions:
-        """How it works."""
+        """The options it was made with."""
         return self._options
 
     def settings(self) -> Settings:
-        """Where its Redis and its queue are.
+        """The settings that say where its Redis is.
 
         Raises:
             UsageError, NotFoundError: as for ``load_settings``.
@@ -199,14 +212,14 @@ class Worker:
         return load_settings(redis_url=self._redis_url, prefix=self._prefix, environ=os.environ)
 
     async def start(self, *, owner: str = "", redis_url: str = "") -> None:
-        """Connect and begin to take jobs, on the running event loop.
+        """Connect and begin to fetch jobs, on the running event loop.
 
         Args:
-            owner: what all its lock tokens shall begin with; never used before. Made if not given.
+            owner: what all its lock tokens begin with; never used before. Made if not given.
             redis_url: use this Redis instead of the worker's own.
 
         Raises:
-            UsageError: it has no task, or it works already.
+            UsageError: it has no task, or it runs already.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses.
         """
         from qctl.wire.schedulers.scheduling import next_iteration_call  # noqa: PLC0415
@@ -216,8 +229,8 @@ class Worker:
                 f"the worker of {self.queue} has no task", hint="add one: @worker.task()"
             )
         if self._engine is not None and not self._engine.is_stopping:
-            raise UsageError(f"the worker of {self.queue} works already", hint="await stop() first")
-        # Anew, for the loop that it runs on this time.
+            raise UsageError(f"the worker of {self.queue} runs already", hint="await stop() first")
+        # A new one for this event loop.
         self._hurry = asyncio.Event()
         settings = self.settings()
         loop = asyncio.get_running_loop()
@@ -226,7 +239,7 @@ class Worker:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
         name = client_name(keys.prefix, keys.name, options.name)
-        # For the renewals; an embedded Redis lives as long as this client.
+        # To renew locks. An embedded Redis lives as long as this client.
         address, client = connect(redis_url or settings.full_url())
         self._engine = engine = Engine(keys, address, options, name, owner)
         self._threads = Threads(self.queue)
@@ -251,14 +264,17 @@ class Worker:
         return in_thread(spec.handler, self._threads)
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
-        """Take no more jobs, let those in hand finish, and leave.
+        """Fetch no more jobs, let those in hand finish, and disconnect.
 
-        At the end of the grace what still runs is cancelled and goes back to wait, no attempt
-        counted. A function in a thread cannot be cancelled: its job goes back all the same, and the
-        process should end.
+        At the end of the grace, jobs that still run are cancelled and go back to wait; no attempt
+        is counted. A function in a thread cannot be cancelled: its job goes back while it still
+        runs, and may run twice unless the process ends.
 
         Args:
-            grace_s: in seconds; 0 to wait for ever.
+            grace_s: how long jobs may take, in seconds; 0 for ever.
+
+        Raises:
+            UsageError: it has not been started.
         """
         engine, runner = self._started()
         engine.stop_fetching()
@@ -273,7 +289,7 @@ class Worker:
         engine.log.info("worker stopped", completed=engine.completed_count)
 
     def state(self) -> WorkerState:
-        """What it is doing.
+        """What the worker does now.
 
         Raises:
             UsageError: it has not been started.
@@ -299,13 +315,20 @@ class Worker:
         self._hurry.set()
 
     async def wait_until_idle(self) -> None:
-        """Until the queue has nothing that could run now, and nothing is in hand."""
+        """Wait until no job is in hand, and a fetch has found none that could run now."""
         await self._started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
-        """Run until SIGTERM or SIGINT, then ``stop``; a second signal ends the grace."""
+        """Run until SIGTERM or SIGINT, then ``stop``; a second signal ends the grace.
+
+        Args:
+            grace_s: how long jobs may take at the stop, in seconds; 0 for ever.
+
+        Raises:
+            UsageError, UnreachableError, ReplyError: as for ``start``.
+        """
         if not logging.getLogger("qctl").hasHandlers():
-            # Nobody has said where they go.
+            # The app has not set up logging.
             logs.configure()
         asyncio.run(self._run(grace_s))
 
@@ -328,7 +351,7 @@ class Worker:
         return self._engine, self._runner
 
     async def _finished(self, grace_s: float | None) -> bool:
-        """Whether all jobs ended within the grace, and nobody was in a hurry."""
+        """Whether all jobs ended within the grace, and before ``hurry``."""
         engine, _ = self._started()
         idle = asyncio.ensure_future(engine.wait_idle())
         hurry = asyncio.ensure_future(self._hurry.wait())
@@ -359,5 +382,5 @@ async def _within(awaitable: Any, timeout_s: float) -> bool:
 
 
 def _keep_rule(option: bool | int | Keep | None, what: str) -> str:
-    # A text in a job's options would be true; here it is a mistake, and would delete every job.
+    # In a job's options a text means True, as in BullMQ. Here it is refused: it would delete all.
     return keep_rule(keep_option(option, what)) or KEEP_ALL

@@ -35,7 +35,7 @@ class Threads:
         self._is_closed = False
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Start a call; the future gets its result. Cancelling the future does not stop the call."""
+        """Start a call. Cancelling the future does not stop it."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             box = self._idle.pop()
