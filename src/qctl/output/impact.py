@@ -129,10 +129,9 @@ def _unseen(impact: Impact) -> Iterator[str]:
         job.lock_ttl_ms for job in impact.jobs if job.queue in empty and job.held_by != "nobody"
     ]
     if held:
-        left_ms = None if None in held else max(ttl or 0 for ttl in held)
         yield (
             f"{counted(len(held), 'job')} held, and no worker is connected: if it has died, "
-            f"{locks_end(left_ms)}"
+            f"{locks_end(held)}"
         )
 
 

@@ -95,7 +95,7 @@ def test_workers_are_looked_for_once_in_a_reading(
     client.call("CLIENT", "SETNAME", "")
 
 
-def test_very_many_active_jobs_cost_one_command_each(
+def test_very_many_active_jobs_cost_two_commands_each(
     client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(200):
@@ -112,7 +112,7 @@ def test_very_many_active_jobs_cost_one_command_each(
         reading = live_reader.read(view)
         assert reading.workers is not None
         assert [worker.jobs for worker in reading.workers] == [None]
-        assert 200 <= reading.commands <= 200 + 150
+        assert 400 <= reading.commands <= 400 + 150
         assert reading.pause_s == reading.commands / live.MOST_COMMANDS_PER_S
 
 

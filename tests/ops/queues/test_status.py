@@ -226,6 +226,34 @@ def test_locks_of_a_worker_that_is_gone_and_when_they_run_out(client: Client) ->
     assert "a lock of theirs has no end" in text
 
 
+def test_a_worker_that_is_gone_while_others_are_connected(client: Client, redis_url: str) -> None:
+    make_queue(client, "q", active=3)
+    for number, worker in enumerate(("gone", "gone", "here")):
+        client.call("HSET", f"bull:q:active-{number}", "pb", worker)
+        client.call("PEXPIRE", f"bull:q:active-{number}:lock", 300_000 * (number + 1))
+    with contextlib.closing(connect(redis_url)[1]) as here:
+        here.call("CLIENT", "SETNAME", client_name("bull", "q", "here"))
+        counting = Counting(client)
+        (queue,) = look(counting, "q").report.queues
+        ((text, commands),) = [(note.text, note.commands) for note in queue.notes]
+        assert counting.trips == ["pipeline", "pipeline"]
+        assert text.startswith("2 jobs are held by a worker that is not connected")
+        assert text.endswith("locks that nobody renews run out within 10 min")
+        assert commands == ("qctl jobs retry-stalled q --wait",)
+        # One without a name may be the worker that has them.
+        with contextlib.closing(connect(redis_url)[1]) as unnamed:
+            unnamed.call("CLIENT", "SETNAME", client_name("bull", "q"))
+            assert one(client).notes == ()
+
+
+def test_a_worker_that_is_never_listed_is_not_gone(client: Client, redis_url: str) -> None:
+    make_queue(client, "q", active=1)
+    client.call("HSET", "bull:q:active-0", "pb", "a name with spaces")
+    with contextlib.closing(connect(redis_url)[1]) as here:
+        here.call("CLIENT", "SETNAME", client_name("bull", "q", "here"))
+        assert one(client).notes == ()
+
+
 def test_stalled_jobs_are_told_with_and_without_workers(client: Client, redis_url: str) -> None:
     make_queue(client, "q", stalled=2)
     commands = ("qctl jobs list q --state stalled", "qctl jobs retry-stalled q")

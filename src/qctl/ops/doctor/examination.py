@@ -17,7 +17,7 @@ from qctl.ops.queues.status import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import server
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
+from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown, workers_by_queue
 from qctl.wire.read.snapshot import QueueSnapshot
 
 if TYPE_CHECKING:
@@ -122,13 +122,8 @@ class Examination:
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
         """Those connected to one queue."""
-        return self.once("workers by queue", self._by_queue).get(keys.name, [])
-
-    def _by_queue(self) -> dict[str, list[WorkerClient]]:
-        found: dict[str, list[WorkerClient]] = {}
-        for worker in self.workers:
-            found.setdefault(worker.queue, []).append(worker)
-        return found
+        found = self.once("workers by queue", lambda: workers_by_queue(self.workers))
+        return found.get(keys.name, [])
 
     # Processes
 

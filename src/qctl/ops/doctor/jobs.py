@@ -88,7 +88,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
                 what=f"{counted(len(held), 'job is', 'jobs are')} held by a worker that is not "
                 "connected: "
                 + ("its process has died" if dead else "it is closing and ends them, or has died")
-                + f"; {advice.locks_end(left_ms)}",
+                + f"; {advice.locks_end(ttls)}",
                 evidence=_examples("jobs", [job.id for job in held])
                 | {"longest_lock_ttl_ms": left_ms},
                 remedy=("" if dead else "if it has died, ")

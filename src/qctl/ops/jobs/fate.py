@@ -16,12 +16,11 @@ from dataclasses import replace
 from qctl.connection.address import Client
 from qctl.durations import duration
 from qctl.ops.jobs.model import Fate, Job, JobDetail, JobList
-from qctl.ops.jobs.retry_stalled import is_absent
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK, locks_end
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import WorkerClient, is_listed
+from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
 from qctl.wire.read.stalled_check import StalledClock, existing_schedulers, read_clocks
 
 
@@ -96,7 +95,7 @@ def _is_held(job: Job, workers: Sequence[WorkerClient] | None) -> bool:
 
 def _held(lock_ttl_ms: int | None, keys: QueueKeys) -> Fate:
     if lock_ttl_ms is None:
-        text = f"its worker is not connected; {locks_end(None)}"
+        text = f"its worker is not connected; {locks_end([None])}"
         return Fate(outcome="held", text=text)
     wait = command(keys.prefix, "jobs", "retry-stalled", keys.name, "--wait")
     return Fate(

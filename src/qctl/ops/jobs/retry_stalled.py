@@ -12,7 +12,7 @@ from qctl.ops.queues.find import Queues, queues_named_or_all, require_bullmq
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.clients import WorkerClient, is_absent, list_workers
 from qctl.wire.read.failed import failed_with
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 
@@ -152,21 +152,6 @@ def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bo
     for the lock to run out to tell the two apart.
     """
     return not job.is_orphan and is_absent(job.worker, workers)
-
-
-def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
-    """Whether a worker is known not to be connected.
-
-    Args:
-        name: None for a worker without a name.
-        workers: those connected to its queue; None if unknown.
-    """
-    if workers is None:
-        return False
-    if not workers:
-        return True
-    named = {worker.worker_name for worker in workers}
-    return name is not None and None not in named and name not in named
 
 
 def await_locks(

@@ -8,7 +8,7 @@ come from a scan, which is repeated ever more seldom the longer it takes.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info
 from qctl.ops.queues.workers import WorkerStatus, inspect_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.clients import WorkerClient, list_workers, workers_by_queue
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -242,7 +242,7 @@ class LiveReader:
             rates = {}
             remarks.append(f"no rates: {error.what}")
         names = [s.keys.name for s in readable]
-        per_queue = None if clients is None else Counter(client.queue for client in clients)
+        by_queue = None if clients is None else workers_by_queue(clients)
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
         rows = []
@@ -253,7 +253,7 @@ class LiveReader:
                 continue
             rate = rates.get(found.keys)
             self._trends[name].append(None if rate is None else rate.completed_per_s)
-            workers = None if per_queue is None else per_queue[name]
+            workers = None if by_queue is None else by_queue.get(name, ())
             status = queue_status(found, workers, now_s)
             rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
         return tuple(rows)

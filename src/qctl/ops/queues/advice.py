@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.durations import duration
 from qctl.ops.processes.suggest import command
 from qctl.plurals import counted
-from qctl.wire.read.snapshot import QueueSnapshot
+from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
+from qctl.wire.read.snapshot import HeldJob, QueueSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
 
-def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
+def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple[Note, ...]:
     """Remarks on one queue, the most pressing first; none for a healthy queue.
 
     Args:
@@ -37,12 +39,13 @@ def notes(queue: QueueSnapshot, workers: int | None) -> tuple[Note, ...]:
     """
     if queue.format == "bull":
         return (BULL,)
+    count = None if workers is None else len(workers)
     found = (
         paused(queue),
         legacy_paused(queue),
-        stalled(queue, workers),
-        held_by_nobody_seen(queue, workers),
-        unserved(queue, workers),
+        stalled(queue, count),
+        held_by_absent(queue, workers),
+        unserved(queue, count),
         limited(queue),
         maxed(queue),
     )
@@ -98,23 +101,36 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     return Note(f"{count} stalled; {text}", commands)
 
 
-def held_by_nobody_seen(queue: QueueSnapshot, workers: int | None) -> Note | None:
+def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> Note | None:
     """Jobs with a lock whose worker is not connected, and when their locks run out."""
-    number = queue.counts.active - queue.counts.stalled
-    if workers != 0 or number <= 0:
+    if workers is None:
         return None
-    held = counted(number, "job is", "jobs are")
+    held: Sequence[HeldJob] = queue.held
+    if workers:
+        # Redis never lists some workers: those are not missing.
+        held = [
+            job for job in held if is_absent(job.worker, workers) and is_listed(job.worker or "")
+        ]
+    if not held:
+        return None
+    text = counted(len(held), "job is", "jobs are") + " held"
+    if workers:
+        them = "it" if len(held) == 1 else "them"
+        text += f" by a worker that is not connected: it is closing and ends {them}, or has died"
+    else:
+        text += ", and Redis lists no worker: theirs is closing, has died, or has a name that is "
+        text += "never listed"
     return Note(
-        f"{held} held, and Redis lists no worker: theirs is closing, has died, or has "
-        "a name that is never listed; " + locks_end(queue.longest_lock_ms),
+        f"{text}; {locks_end([job.lock_ttl_ms for job in held])}",
         (_command(queue, "jobs retry-stalled", "--wait"),),
     )
 
 
-def locks_end(longest_ms: int | None) -> str:
-    """Within how long locks that nobody renews are gone; None for never."""
-    if longest_ms is None:
+def locks_end(ttls_ms: Sequence[int | None]) -> str:
+    """Within how long locks that nobody renews are gone; None for one without an end."""
+    if None in ttls_ms:
         return "a lock of theirs has no end, so nothing puts its job back until that key is deleted"
+    longest_ms = max((ttl_ms or 0 for ttl_ms in ttls_ms), default=0)
     return f"locks that nobody renews run out within {duration(longest_ms / 1000)}"
 
 

@@ -7,7 +7,6 @@ whatever the Redis user is allowed: what it may not see is None.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,13 @@ from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache, QueueNames, run_id, server_id
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import LIST_CLIENTS, WorkerClient, list_workers, parse_workers
+from qctl.wire.read.clients import (
+    LIST_CLIENTS,
+    WorkerClient,
+    list_workers,
+    parse_workers,
+    workers_by_queue,
+)
 from qctl.wire.read.info import INFO_REPLICATION, product, upstream
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
 
@@ -187,7 +192,6 @@ def inspect_queues(
         if len(more.names) > len(known.names):
             known = more
             queues = queues_named_or_all(client, settings.prefix, names, known)
-    per_queue = None if workers is None else Counter(worker.queue for worker in workers)
     processes, remarks = _processes(client, settings, workers or [])
     remarks += redis.remarks
     known_at = None
@@ -195,8 +199,9 @@ def inspect_queues(
         known_at = datetime.fromtimestamp(known.scanned_at_s, UTC)
         remarks += (_cached_remark(known, cache),)
     now_s = time.time()
+    by_queue = None if workers is None else workers_by_queue(workers)
     statuses = tuple(
-        queue_status(queue, None if per_queue is None else per_queue[queue.keys.name], now_s)
+        queue_status(queue, None if by_queue is None else by_queue.get(queue.keys.name, ()), now_s)
         for queue in queues.readable
     )
     return Inspection(StatusReport(redis, statuses, processes, known_at), queues, remarks)
@@ -281,7 +286,9 @@ def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)
 
 
-def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> QueueStatus:
+def queue_status(
+    queue: QueueSnapshot, workers: Sequence[WorkerClient] | None, now_s: float
+) -> QueueStatus:
     note, oldest_ms = queue.pause_note, queue.oldest_waiting_ms
     return QueueStatus(
         name=queue.keys.name,
@@ -295,7 +302,7 @@ def queue_status(queue: QueueSnapshot, workers: int | None, now_s: float) -> Que
             None if oldest_ms is None else round(max(now_s - oldest_ms / 1000, 0), 3)
         ),
         schedulers=queue.schedulers,
-        workers=workers,
+        workers=None if workers is None else len(workers),
         paused_at=utc_datetime(note.at_ms) if note and queue.paused else None,
         draining=queue.lease is not None,
         legacy_paused=queue.legacy_paused,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
@@ -162,6 +162,27 @@ def is_listed(name: str) -> bool:
     printable ASCII without a space for a connection's name, and BullMQ goes on without one.
     """
     return all("!" <= char <= "~" for char in name)
+
+
+def workers_by_queue(workers: Iterable[WorkerClient]) -> dict[str, list[WorkerClient]]:
+    found: dict[str, list[WorkerClient]] = {}
+    for worker in workers:
+        found.setdefault(worker.queue, []).append(worker)
+    return found
+
+
+def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
+    """Whether a worker of this name is known not to be connected; None for one without a name.
+
+    Args:
+        workers: connected to its queue; None when that is unknown.
+    """
+    if workers is None:
+        return False
+    if not workers:
+        return True
+    connected = {worker.worker_name for worker in workers}
+    return name is not None and None not in connected and name not in connected
 
 
 def _parse(line: str, prefix: str, known: frozenset[str], db: int) -> WorkerClient | None:

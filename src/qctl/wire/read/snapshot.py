@@ -1,10 +1,10 @@
 """Counts and condition of many queues, in two round trips whatever their number.
 
-The first trip asks for lengths, flags and the active ids; the second for the locks of the active
-ids and the age of the oldest waiting job, whose keys only the first trip can tell. Behind the locks
-it reads the active ids once more: a job that finished in between has no lock either, but has left
-the list, and has not stalled. Only where qctl has paused a queue it goes once more, to see whether
-that pause is still its own (``wire.pause_notes``). Nothing is written, and no script is run: it
+The first trip asks for lengths, flags and the active ids; the second for the locks and workers of
+the active jobs and the age of the oldest waiting job, whose keys depend on the first. Behind the
+locks it reads the active ids once more: a job that finished in between has no lock either, but has
+left the list, and has not stalled. Only where qctl has paused a queue it goes once more, to see
+whether that pause is still its own (``pause_notes``). Nothing is written, and no script is run: it
 works for a user who has only ``@read``.
 """
 
@@ -76,6 +76,19 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldJob:
+    """An active job with a lock.
+
+    Args:
+        worker: name of the worker that took it, if that worker has one.
+        lock_ttl_ms: None for a lock without an end.
+    """
+
+    worker: str | None
+    lock_ttl_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSnapshot:
     """One queue at one moment.
 
@@ -96,8 +109,7 @@ class QueueSnapshot:
         invalid_concurrency: its text if it is not a number: BullMQ's scripts then fail, both when
             jobs are added and when they are fetched.
         rate_limit: the window in which jobs are counted now; None when there is none.
-        longest_lock_ms: what is left of the active job's lock that runs out last; None without one,
-            and where one never does.
+        held: the active jobs with a lock.
         stalled_clock: when stalled jobs are looked for; only read where a job is active.
     """
 
@@ -118,7 +130,7 @@ class QueueSnapshot:
     uncertain_note: Holder | None
     lease: Holder | None
     rate_limit: RateLimit | None
-    longest_lock_ms: int | None
+    held: tuple[HeldJob, ...]
     stalled_clock: StalledClock
 
     @property
@@ -232,6 +244,7 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
     ages: list[tuple[Arg, ...]] = [
         ("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)
     ]
+    workers: list[tuple[Arg, ...]] = [("HGET", keys(job_id), "pb") for job_id in _active(first)]
     again: list[tuple[Arg, ...]] = []
     if locks:
         again = [
@@ -241,7 +254,7 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
         ]
     if first["limiter_ms"] > 0:
         again.append(("GET", keys("limiter")))
-    return [*locks, *again, *ages]
+    return [*locks, *workers, *again, *ages]
 
 
 def _snapshot(
@@ -254,7 +267,9 @@ def _snapshot(
     if error is not None:
         return error
     active = _active(first)
-    locks, rest = second[: len(active)], iter(second[len(active) :])
+    rest = iter(second)
+    locks = [next(rest) for _ in active]
+    workers = [value_or(next(rest), None) for _ in active]
     there = frozenset(next(rest)) if active else frozenset()
     last_check = (value_or(next(rest), None), next(rest)) if active else (None, 0)
     used = value_or(next(rest), None) if first["limiter_ms"] > 0 else None
@@ -302,14 +317,13 @@ def _snapshot(
             if first["limiter_ms"] > 0
             else None
         ),
-        longest_lock_ms=_longest(locks),
+        held=tuple(
+            HeldJob(worker, None if ttl_ms == _ENDLESS else ttl_ms)
+            for worker, ttl_ms in zip(workers, locks, strict=True)
+            if ttl_ms != _GONE
+        ),
         stalled_clock=StalledClock(keys, to_int(last_check[0]), max(last_check[1], 0), frozenset()),
     )
-
-
-def _longest(locks: Sequence[int]) -> int | None:
-    there = [ttl for ttl in locks if ttl != _GONE]
-    return None if _ENDLESS in there else max(there, default=None)
 
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
