@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.labs import drains as drain_lab
@@ -190,4 +192,27 @@ def test_connections_that_are_cut_all_the_time(lab: Lab) -> None:
     assert (report["outcome"], report["resumed"]) == ("restarted", True)
     assert (report["completed"], report["interrupted"], report["lost"]) == (2, 0, 0)
     assert len(report["new_pids"]) == 2
+    lab.prove(added)
+
+
+def test_a_blocked_read_that_a_failover_ends_is_repeated(lab: Lab) -> None:
+    """A master that becomes a replica ends blocked commands with UNBLOCKED."""
+    lab.app()
+    added = [*lab.hold(), *lab.add(10)]
+    drain = lab.steps(*DRAIN)
+    drain.await_step("waiting")
+    ports = {s.laddr.port for s in psutil.Process(drain.pid).net_connections("tcp4")}
+
+    def unblock() -> bool:
+        rows = (dict(re.findall(r"(\S+)=(\S+)", row)) for row in clients().splitlines())
+        blocked = [r["id"] for r in rows if int(r["addr"].rpartition(":")[2]) in ports]
+        return any(lab.client.call("CLIENT", "UNBLOCK", each, "ERROR") for each in blocked)
+
+    def clients() -> str:
+        return str(lab.client.call("CLIENT", "LIST"))
+
+    wait_until(unblock, "a blocked read of the drain")
+    lab.release()
+    done = drain.finish()
+    assert (done.code, done.report["outcome"], done.report["lost"]) == (0, "restarted", 0)
     lab.prove(added)

@@ -304,6 +304,39 @@ def test_what_cannot_wait_says_why(cluster: Cluster) -> None:
     assert row(cluster.client, "wait", keys) == ["1"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("jobs", "add", "q", "x"),
+        ("pause", "q"),
+        ("resume", "q"),
+        ("jobs", "promote", "q", "later"),
+        ("jobs", "remove", "q", "waits", "--yes"),
+        ("jobs", "retry", "q", "bad"),
+        ("jobs", "retry-stalled", "q", "--yes"),
+        ("purge", "q", "--state", "failed", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_changes_a_part_of_a_queue(cluster: Cluster, words: tuple[str, ...]) -> None:
+    keys = QueueKeys(f"{{{next(_tags)}}}", "q")
+    put(cluster.client, "waits", keys=keys)
+    put(cluster.client, "later", "delayed", keys=keys, score=2**54)
+    put(cluster.client, "bad", "failed", keys=keys, score=1, finishedOn=1)
+    put(cluster.client, "hung", "active", keys=keys)
+    if words[0] == "resume":
+        cluster.client.call("HSET", keys("meta"), "paused", "1")
+    before = contents(cluster.client, keys)
+    where = ("--prefix", keys.prefix, "--redis", cluster.url)
+    with Move(cluster, keys.prefix[1:-1]) as move:
+        for part in ("odd", "all"):
+            move.carry(PARTS[part](move.left())[: 3 if part == "all" else None])
+            with no_patience():
+                ran = run(*words, *where, PM2_HOME="/nonexistent")
+            assert contents(cluster.client, keys) == before
+            assert ran.code == ExitStatus.UNREACHABLE, ran
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_all_is_read_while_a_queue_moves(ready: Cluster, part: str) -> None:
     client, tag = ready.client, next(_tags)

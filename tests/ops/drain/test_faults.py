@@ -95,9 +95,9 @@ def test_a_pause_that_fails_half_way(client: Client, redis_url: str, right: str)
     put(client, "1")
     with limited_user(client, redis_url, "~*", "+@all", f"-{right}") as (url, limited):
         report = run(limited, client, url)
+    wait_until(lambda: not is_paused(client), "the queue to be resumed")
     assert (report.outcome, report.exit_status) == ("aborted", 1)
     assert "may not" in (report.error or "")
-    wait_until(lambda: not is_paused(client), "the queue to be resumed")
 
 
 @pytest.mark.parametrize("verb", ["drain", "restart"])
