@@ -20,7 +20,7 @@ from qctl.cli import candidates
 from qctl.cli.program import COMMANDS, build
 from qctl.cli.shells import SHELLS, VARIABLE, script
 from qctl.connection.address import Client
-from qctl.manage.qctl.state import Folder
+from qctl.manage.qctl.state import MasterFolder
 from qctl.wire.keys import QueueKeys
 from tests.labs.cli import run
 from tests.labs.servers import wait_until
@@ -76,7 +76,7 @@ def make_queues(client: Client, *names: str, prefix: str = "bull") -> None:
 
 def make_workers(home: Path, *names: str) -> None:
     for name in names:
-        folder = Folder(home / "state/qctl", name)
+        folder = MasterFolder(home / "state/qctl", name)
         folder.path.mkdir(parents=True)
         (folder.path / "state.json").touch()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qctl.manage.last_words import error_first, last_words, log_size, read_tail
+from qctl.manage.last_words import error_first, last_words, log_size
 from tests.labs.node import node
 from tests.ops.doctor.test_processes import APP
 
@@ -77,24 +76,6 @@ def test_without_an_error_the_last_lines_are_what_there_is() -> None:
     assert error_first(["Error: early", "late"]) == ["Error: early", "late"]
 
 
-def test_logs_of_all_kinds(tmp_path: Path) -> None:
-    log = tmp_path / "err.log"
-
-    def lines(content: bytes, start: int = 0) -> list[str]:
-        log.write_bytes(content)
-        return read_tail(log, start)
-
-    assert lines(b"") == []
-    assert lines(b"one\r\ntwo") == ["one", "two"]
-    assert lines(b"a\x0bb\n\n\xff\n") == ["a\x0bb", "", "\ufffd"]
-    # Cut in the middle of a line: the rest of it is no line.
-    assert lines(b"x" * 70_000 + b"\nlast\n") == ["last"]
-    assert lines(b"y" * 70_000) == ["y" * 65_536]
-    assert lines(b"old\nnew\n", 4) == ["new"]
-    # It was cut since.
-    assert lines(b"new\n", 400) == ["new"]
-    os.mkfifo(tmp_path / "pipe")
-    for odd in (tmp_path / "missing", tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        assert read_tail(odd) == []
+def test_without_a_log() -> None:
     assert last_words(replace(APP, error_log=None)) == []
     assert log_size(replace(APP, error_log=None)) == 0

@@ -15,8 +15,8 @@ import pytest
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.manage.last_words import last_words
 from qctl.manage.protocol import Manager
-from qctl.manage.qctl.manager import Qctl, more, refusal, tail
-from qctl.manage.qctl.state import Folder, MasterState, check_name, names
+from qctl.manage.qctl.manager import Qctl, refusal
+from qctl.manage.qctl.state import MasterFolder, MasterState, check_name, master_names
 from qctl.manage.sockets import started_at
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab
@@ -79,8 +79,8 @@ def test_processes_are_found_and_replaced(master_lab: MasterLab) -> None:
     assert manager.processes() == []
 
 
-def make(home: Path, name: str = "w", **changes: object) -> Folder:
-    found = Folder(home, name)
+def make(home: Path, name: str = "w", **changes: object) -> MasterFolder:
+    found = MasterFolder(home, name)
     found.make()
     birth_s = started_at(os.getpid()) or 0.0
     row = {"pid": os.getpid(), "birth_s": birth_s, "started_at_s": time.time(), **changes}
@@ -91,7 +91,7 @@ def make(home: Path, name: str = "w", **changes: object) -> Folder:
 def test_a_pid_that_came_round_again_is_not_the_master(tmp_path: Path) -> None:
     assert make(tmp_path, "now").running()
     assert make(tmp_path, "then", birth_s=-9.0).running() is None
-    assert names(tmp_path) == ["now", "then"]
+    assert master_names(tmp_path) == ["now", "then"]
 
 
 def test_a_broken_state_is_none(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_names_that_cannot_be(name: str) -> None:
 
 def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too long") as caught:
-        Folder(tmp_path / ("x" * 100), "w").make()
+        MasterFolder(tmp_path / ("x" * 100), "w").make()
     assert "XDG_STATE_HOME" in caught.value.hint
 
 
@@ -163,37 +163,3 @@ def test_a_master_that_does_not_answer(tmp_path: Path) -> None:
 def test_refusals() -> None:
     assert refusal({"replaced": []}) is None
     assert refusal({"error": "no", "words": ["a", "b"]}) == "no: a\n    b"
-
-
-def test_tails(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert tail(log, 5) == ([], 0)
-    log.write_text("".join(f"{n}\n" for n in range(20_000)))
-    rows, end = tail(log, 2)
-    assert (rows, end) == (["19998", "19999"], log.stat().st_size)
-    # What is cut off by the limit is no line.
-    rows = tail(log, 100_000)[0]
-    assert rows == [str(n) for n in range(20_000 - len(rows), 20_000)]
-    assert 9_000 < len(rows) < 20_000
-    with log.open("a") as file:
-        file.write("new\nhalf")
-    assert tail(log, 10, end) == (["new", "half"], end + 8)
-    assert tail(log, 0) == ([], end + 8)
-
-
-def test_a_log_is_followed_by_complete_lines(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert more(log, 0) == ([], 0)
-    log.write_text("one\ntwo\nha")
-    assert more(log, 0) == (["one", "two"], 8)
-    assert more(log, 8) == ([], 8)
-    with log.open("a") as file:
-        file.write("lf\n\n")
-    assert more(log, 8) == (["half", ""], 14)
-    # Cut, and written anew.
-    log.write_text("new\n")
-    assert more(log, 14) == (["new"], 4)
-    # A line without an end does not hold it up for ever.
-    log.write_text("x" * 2_000_000)
-    rows, end = more(log, 0)
-    assert (len(rows), end) == (1, 1024 * 1024)

@@ -72,10 +72,10 @@ def targets(ctx: typer.Context) -> list[str]:
     """The targets of the config files, and the apps of PM2 and of qctl itself."""
 
     def read(settings: Settings) -> Iterable[str]:
-        from qctl.manage.qctl.state import names  # noqa: PLC0415
+        from qctl.manage.qctl.state import master_names  # noqa: PLC0415
 
         yield from (target.name for target in settings.targets)
-        yield from (f"qctl:{name}" for name in names(settings.state_home))
+        yield from (f"qctl:{name}" for name in master_names(settings.state_home))
         # Without the socket PM2 does not run, and TAB must not start it.
         if (settings.pm2_home / "rpc.sock").exists():
             from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
@@ -89,9 +89,9 @@ def background_workers(ctx: typer.Context) -> list[str]:
     """The names of workers that run in the background."""
 
     def read(settings: Settings) -> Iterable[str]:
-        from qctl.manage.qctl.state import names  # noqa: PLC0415
+        from qctl.manage.qctl.state import master_names  # noqa: PLC0415
 
-        return names(settings.state_home)
+        return master_names(settings.state_home)
 
     return _names(ctx, read)
 

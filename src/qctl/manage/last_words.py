@@ -6,15 +6,12 @@ it first.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from qctl.manage.logs import read_tail
 from qctl.manage.protocol import ManagedProcess
 
-_TAIL_BYTES = 64 * 1024
 MAX_LINES = 10
 # The date that PM2 can put before each line: a format of the app's choice, then ": ".
 _STAMP = re.compile(r"[\[(]?\d[\d\-/.:,+TZ \])]*:( |$)")
@@ -39,42 +36,13 @@ def log_size(process: ManagedProcess) -> int:
         return 0
 
 
-def read_tail(path: Path, start: int = 0) -> list[str]:
-    """The last lines of a log, at most 64 KiB; empty if it cannot be read.
-
-    Args:
-        start: the byte to begin at; a log that is shorter was truncated, and is read from 0.
-    """
-    try:
-        # O_NONBLOCK: the log may be a pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return []
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return []
-        start = start if start <= status.st_size else 0
-        first = max(start, status.st_size - _TAIL_BYTES)
-        data = os.pread(descriptor, _TAIL_BYTES, first)
-    except OSError:
-        return []
-    finally:
-        os.close(descriptor)
-    # Not splitlines(), which also splits at separators inside a message.
-    text = data.decode(errors="replace").removesuffix("\n")
-    lines = [line.removesuffix("\r") for line in text.split("\n")] if text else []
-    # The first line of a truncated tail is incomplete; keep it if there is no other.
-    return lines[1:] if first > start and len(lines) > 1 else lines
-
-
 def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
     """The last error in its log, see ``error_first``; empty without a log.
 
     Args:
         since: an earlier ``log_size``; older lines are ignored.
     """
-    return error_first(read_tail(process.error_log, since)) if process.error_log else []
+    return error_first(read_tail(process.error_log, since)[0]) if process.error_log else []
 
 
 def error_first(lines: Sequence[str], max_lines: int = MAX_LINES) -> list[str]:

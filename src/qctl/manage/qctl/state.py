@@ -1,9 +1,11 @@
-"""Masters of qctl's own workers in the background: where they keep state, and how to ask them.
+"""The state folder of a background master, and requests to it.
 
-Each has a folder ``$XDG_STATE_HOME/qctl/workers/NAME`` that only this user may enter:
-``state.json`` says which process it is, ``lock`` is held as long as it lives, ``log`` has what it
-and its workers print, and ``control.sock`` takes requests: one JSON object on a line, answered by
-one on a line.
+Each master has a folder ``$XDG_STATE_HOME/qctl/workers/NAME`` that only this user may enter:
+
+- ``state.json``: which process it is;
+- ``lock``: held as long as the master lives;
+- ``log``: the output of the master and its workers;
+- ``control.sock``: takes requests, one JSON object per line, each answered by one line.
 """
 
 from __future__ import annotations
@@ -23,23 +25,25 @@ from typing import Any
 from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-# Of the path of a unix socket, in bytes; macOS has the least.
-_MOST_PATH = 103
-_MOST_ANSWER = 4_000_000
+# The longest path of a unix socket on macOS; Linux allows more.
+_MAX_SOCKET_PATH_BYTES = 103
+_MAX_ANSWER_BYTES = 4_000_000
 _CHUNK = 65_536
 ASK_TIMEOUT_S = 5.0
+# How long a master waits until a new process is ready.
+READY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class MasterState:
-    """A master as it wrote itself down.
+    """What a master writes about itself.
 
     Args:
-        pid, birth_s: of its process; its start as ``sockets.started_at`` tells it.
-        started_at_s: the same for people, in epoch seconds.
-        apps: ``module:attribute`` each.
-        cwd: the folder it runs in.
-        grace_s: how long running jobs may take at a stop; 0 for ever.
+        pid, birth_s: of its process; ``birth_s`` is from ``sockets.started_at``.
+        started_at_s: the start time for people, epoch seconds.
+        apps: each as ``module:attribute``.
+        cwd: its working folder.
+        grace_s: how long running jobs may take at a stop, in seconds; 0 for no limit.
     """
 
     name: str
@@ -62,25 +66,28 @@ class Replaced:
 
 
 def check_name(name: str) -> None:
-    """See that a name will do.
+    """Check that a name is valid.
 
     Raises:
-        UsageError: it will not.
+        UsageError: it is not.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of a worker",
-            why="a name has letters, digits, dots, dashes and underscores, 40 at most",
+            why="a name has at most 40 letters, digits, dots, dashes and underscores",
             hint="qctl worker start emails app:worker",
         )
 
 
-class Folder:
-    """What a master keeps.
+class MasterFolder:
+    """The state folder of a master.
 
     Args:
         state_home: qctl's folder for state.
-        name: of the master; checked.
+        name: of the master.
+
+    Raises:
+        UsageError: the name is not valid.
     """
 
     def __init__(self, state_home: Path, name: str) -> None:
@@ -97,27 +104,28 @@ class Folder:
         return self.path / "control.sock"
 
     def make(self) -> None:
-        """Make the folder, for this user alone.
+        """Create the folder, for this user only.
 
         Raises:
-            FailedError, UsageError: it cannot be made, or its path is too long for a socket.
+            FailedError: it cannot be created.
+            UsageError: its path is too long for a socket.
         """
-        if len(os.fsencode(self.socket)) > _MOST_PATH:
+        if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH_BYTES:
             raise UsageError(
                 "the path of the state folder is too long for a socket",
                 why=str(self.socket),
-                hint="set XDG_STATE_HOME to a shorter one",
+                hint="set XDG_STATE_HOME to a shorter path",
             )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)
         except OSError as error:
             raise FailedError(
-                f"the state folder {self.path} cannot be made", why=error.strerror or str(error)
+                f"the state folder {self.path} cannot be created", why=error.strerror or str(error)
             ) from None
 
     def try_lock(self) -> int | None:
-        """A descriptor that holds the lock, to be passed on to the master; None if it is taken."""
+        """A descriptor that holds the lock, for the master to inherit; None if it is taken."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,24 +135,24 @@ class Folder:
         return descriptor
 
     def write(self, state: MasterState) -> None:
-        """Note who the master is."""
+        """Write the state file."""
         draft = self.path / "state.json.new"
         descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(state), file)
             file.flush()
-            # Else a power cut may leave an empty file under the old name.
+            # Otherwise a power cut may leave an empty file.
             os.fsync(file.fileno())
         draft.replace(self.path / "state.json")
 
     def raw_state(self) -> bytes | None:
-        """The state as it is written; None when there is none."""
+        """The bytes of the state file; None without one."""
         with contextlib.suppress(OSError):
             return (self.path / "state.json").read_bytes()
         return None
 
     def restore(self, raw: bytes | None) -> None:
-        """Put back what ``raw_state`` said."""
+        """Put back what ``raw_state`` returned."""
         state = self.path / "state.json"
         if raw is None:
             state.unlink(missing_ok=True)
@@ -152,7 +160,7 @@ class Folder:
             state.write_bytes(raw)
 
     def read(self) -> MasterState | None:
-        """Who the master is or was; None when there never was one."""
+        """The master that runs or ran last; None if there never was one."""
         try:
             row = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
             return MasterState(**{**row, "apps": tuple(row["apps"])})
@@ -160,21 +168,21 @@ class Folder:
             return None
 
     def running(self) -> MasterState | None:
-        """Who the master is; None when it does not run."""
+        """The master; None if it does not run."""
         from qctl.manage.sockets import is_running  # noqa: PLC0415 - psutil costs 30 ms
 
         state = self.read()
         return state if state and is_running(state.pid, state.birth_s) else None
 
     def ask(self, request: Mapping[str, Any], timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Any]:
-        """One request and its answer.
+        """Send one request and wait for its answer.
 
         Raises:
             UnreachableError: the master does not run, or does not answer in time.
         """
-        with contextlib.closing(Request(self, request)) as asked:
+        with contextlib.closing(Request(self, request)) as sent:
             deadline = time.monotonic() + timeout_s
-            while (answer := asked.poll(max(deadline - time.monotonic(), 0.0))) is None:
+            while (answer := sent.poll(max(deadline - time.monotonic(), 0.0))) is None:
                 if time.monotonic() >= deadline:
                     raise ManagerUnreachableError(
                         f"the master of qctl:{self.name} does not answer",
@@ -185,13 +193,13 @@ class Folder:
 
 
 class Request:
-    """A request under way; the master goes on with it also when nobody listens.
+    """A request that was sent; the master carries it out even if nobody waits for the answer.
 
     Raises:
-        UnreachableError: nobody takes it.
+        UnreachableError: the master does not take it.
     """
 
-    def __init__(self, folder: Folder, request: Mapping[str, Any]) -> None:
+    def __init__(self, folder: MasterFolder, request: Mapping[str, Any]) -> None:
         self._name = folder.name
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._received = b""
@@ -204,10 +212,10 @@ class Request:
             raise self._unreachable(error.strerror or str(error)) from None
 
     def poll(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
-        """The answer, None when there is none yet.
+        """The answer; None until it is here.
 
         Raises:
-            UnreachableError: the master has gone, or says what is not understood.
+            UnreachableError: the master ended, or its answer is not understood.
         """
         self._socket.settimeout(timeout_s)
         while b"\n" not in self._received:
@@ -217,7 +225,7 @@ class Request:
                 return None
             except OSError as error:
                 raise self._unreachable(error.strerror or str(error)) from None
-            if not data or len(self._received) > _MOST_ANSWER:
+            if not data or len(self._received) > _MAX_ANSWER_BYTES:
                 raise self._unreachable("it ended before it answered")
             self._received += data
         try:
@@ -239,8 +247,8 @@ class Request:
         )
 
 
-def names(state_home: Path) -> list[str]:
-    """Names of the masters that there are or were."""
+def master_names(state_home: Path) -> list[str]:
+    """Names of all masters, running or stopped."""
     with contextlib.suppress(OSError):
         return sorted(
             entry.name

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
-from qctl.manage.qctl.state import Folder, MasterState, names
+from qctl.manage.qctl.state import MasterFolder, MasterState, master_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ def list_masters(state_home: Path) -> list[Master]:
     Args:
         state_home: qctl's folder for state.
     """
-    return [_read(Folder(state_home, name)) for name in names(state_home)]
+    return [_read(MasterFolder(state_home, name)) for name in master_names(state_home)]
 
 
-def _read(folder: Folder) -> Master:
+def _read(folder: MasterFolder) -> Master:
     state, running = folder.read(), folder.running()
     answer = None
     if running is not None:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from qctl.manage.qctl.manager import Qctl, more, tail
-from qctl.manage.qctl.state import Folder
+from qctl.manage.logs import read_new, read_tail
+from qctl.manage.qctl.manager import Qctl
+from qctl.manage.qctl.state import MasterFolder
 
 _POLL_S = 0.2
 
@@ -18,13 +19,13 @@ def read_logs(state_home: Path, name: str, lines: int, *, follow: bool) -> Itera
     Raises:
         NotFoundError: there never was a master of this name.
     """
-    folder = Folder(state_home, name)
+    folder = MasterFolder(state_home, name)
     if not folder.log.exists():
         raise Qctl(state_home).not_running(name)
-    rows, end = tail(folder.log, lines)
-    yield rows
+    rows, end = read_tail(folder.log)
+    yield rows[-lines:] if lines else []
     while follow:
-        rows, end = more(folder.log, end)
+        rows, end = read_new(folder.log, end)
         if rows:
             yield rows
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qctl.errors import FailedError, TimedOutError
 from qctl.manage.qctl.manager import Qctl, refusal
-from qctl.manage.qctl.state import Folder, Replaced, Request
+from qctl.manage.qctl.state import MasterFolder, Replaced, Request
 
 
 def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
@@ -23,7 +23,7 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
         TimedOutError: it takes longer; the master goes on.
         UnreachableError: the master does not answer.
     """
-    folder = Folder(state_home, name)
+    folder = MasterFolder(state_home, name)
     if folder.running() is None:
         raise Qctl(state_home).not_running(name)
     with contextlib.closing(Request(folder, {"do": "replace", "slot": None})) as request:

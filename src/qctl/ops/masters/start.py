@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
-from qctl.manage.last_words import error_first, read_tail
-from qctl.manage.qctl.state import Folder
+from qctl.manage.last_words import error_first
+from qctl.manage.logs import read_tail
+from qctl.manage.qctl.state import MasterFolder
 
 _POLL_S = 0.03
 
@@ -27,7 +28,7 @@ class Started:
 def start(
     state_home: Path,
     name: str,
-    launch: Callable[[Folder, int], subprocess.Popen[bytes]],
+    launch: Callable[[MasterFolder, int], subprocess.Popen[bytes]],
     timeout_s: float,
 ) -> Started:
     """Start a master that outlives this process.
@@ -43,7 +44,7 @@ def start(
         UnreachableError: it did not start because of Redis.
         TimedOutError: it was not ready in time.
     """
-    folder = Folder(state_home, name)
+    folder = MasterFolder(state_home, name)
     folder.make()
     lock = folder.try_lock()
     if lock is None:
@@ -69,7 +70,7 @@ def start(
         return Started(name, master.pid, pids)
     # `worker list` shows what ran before, and not what never ran.
     folder.restore(state_before)
-    words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)))
+    words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
     if timed_out:
         raise TimedOutError(
             f"qctl:{name} was not ready within {timeout_s:g} s",
@@ -89,7 +90,7 @@ def start(
     )
 
 
-def _already_there(folder: Folder) -> FailedError:
+def _already_there(folder: MasterFolder) -> FailedError:
     try:
         is_stopping = folder.ask({"do": "state"}).get("stopping")
     except QctlError:
@@ -101,7 +102,7 @@ def _already_there(folder: Folder) -> FailedError:
     )
 
 
-def _pids_if_ready(folder: Folder, pid: int) -> list[int] | None:
+def _pids_if_ready(folder: MasterFolder, pid: int) -> list[int] | None:
     try:
         answer = folder.ask({"do": "state"})
     except QctlError:

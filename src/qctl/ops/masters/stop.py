@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qctl.errors import TimedOutError
 from qctl.manage.qctl.manager import Qctl
-from qctl.manage.qctl.state import Folder
+from qctl.manage.qctl.state import MasterFolder
 from qctl.manage.sockets import is_running
 
 # After the grace, for the master to end its processes.
@@ -37,7 +37,7 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
         UnreachableError: it runs and does not answer.
         TimedOutError: its jobs take longer; it goes on stopping.
     """
-    folder = Folder(state_home, name)
+    folder = MasterFolder(state_home, name)
     state = folder.running()
     if state is None:
         if folder.read() is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from qctl.config.settings import state_home
 from qctl.errors import QctlError
-from qctl.manage.qctl.state import Folder, MasterState
+from qctl.manage.qctl.state import MasterFolder, MasterState
 from qctl.manage.sockets import started_at
 from qctl.runtime import logs
 from qctl.runtime.processes import control
@@ -31,7 +31,7 @@ _CHECK_LOG_EVERY_S = 2.0
 
 
 def launch(
-    folder: Folder, options: MasterOptions, environ: Mapping[str, str], lock: int
+    folder: MasterFolder, options: MasterOptions, environ: Mapping[str, str], lock: int
 ) -> subprocess.Popen[bytes]:
     """Start a master that outlives this process.
 
@@ -59,7 +59,7 @@ def main() -> None:
     health = tuple(row["health"]) if row["health"] else None
     options = MasterOptions(**{**row, "apps": tuple(row["apps"]), "health": health})
     logs.configure(options.log_format)
-    folder = Folder(state_home(os.environ), options.name)
+    folder = MasterFolder(state_home(os.environ), options.name)
     try:
         asyncio.run(_run(folder, options))
     except QctlError as error:
@@ -69,7 +69,7 @@ def main() -> None:
         folder.socket.unlink(missing_ok=True)
 
 
-async def _run(folder: Folder, options: MasterOptions) -> None:
+async def _run(folder: MasterFolder, options: MasterOptions) -> None:
     master = Master(options, os.environ)
     folder.write(
         MasterState(

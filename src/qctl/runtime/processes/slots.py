@@ -7,10 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from qctl.errors import ExitStatus, FailedError
+from qctl.manage.qctl.state import READY_TIMEOUT_S
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.process import ChildProcess
 
-READY_TIMEOUT_S = 60.0
 # Deaths before it was ready, in a row, that make a crash loop.
 MOST_CRASHES = 5
 PAUSES_S = (0.1, 30.0)
