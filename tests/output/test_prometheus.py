@@ -207,7 +207,7 @@ def test_a_counter_never_falls(
 def test_totals_of_queues_that_are_gone_are_forgotten_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prometheus, "_MOST_GONE", 3)
+    monkeypatch.setattr(prometheus, "_MAX_GONE", 3)
     rows: list[tuple[QueueFigures, ...]] = [(replace(QUEUE, name=f"q{n}"),) for n in range(100)]
     # The last of them began anew meanwhile: it is still remembered.
     rows += [(), (replace(QUEUE, name="q99", completed_total=7),)]

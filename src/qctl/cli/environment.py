@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OutputMode = Literal["table", "json", "ndjson"]
 _MODES: tuple[OutputMode, ...] = ("table", "json", "ndjson")
-_LEAST_WIDTH = 20
+_MIN_WIDTH = 20
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Environment:
         """Cells a line of the terminal has, for text on stderr."""
         import shutil  # noqa: PLC0415
 
-        return max(self.streams.width or shutil.get_terminal_size().columns, _LEAST_WIDTH)
+        return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
 
     # Redis
 

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from qctl.errors import UsageError
 
 # An example that is longer has its meaning below it instead of beside it.
-_MOST_BESIDE = 40
+_MAX_BESIDE = 40
 
 
 class Command(TyperCommand):
@@ -103,7 +103,7 @@ def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:
     rows = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
     if not rows:
         return
-    beside = max((len(words) for words, _ in rows if len(words) <= _MOST_BESIDE), default=0)
+    beside = max((len(words) for words, _ in rows if len(words) <= _MAX_BESIDE), default=0)
     formatter.write("Examples:\n")
     for words, text in rows:
         line = f"  {words:<{beside}}  {text}"

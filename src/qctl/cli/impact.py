@@ -49,7 +49,7 @@ def impact(
     address, client = env.redis()
     found = assess(client, address, env.settings, queues or [], target=target, away_s=away_s)
     if env.output == "table":
-        from qctl.output.impact import impact_text  # noqa: PLC0415
+        from qctl.output.impact.page import impact_text  # noqa: PLC0415
 
         text = impact_text(found.impact, width=env.width, colour=env.colour())
         env.streams.stdout.write(text)

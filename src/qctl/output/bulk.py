@@ -23,7 +23,7 @@ _FORESEEN = {
     "remove": "would be deleted",
     "purge": "would be deleted",
 }
-_MOST_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 def question(action: Action, queue: str, selection: Selection, most: int) -> str:
@@ -62,9 +62,9 @@ def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
     if report.state is not None:
         end = "" if report.complete else "; it ended before it had looked at all"
         yield f"{count(report.scanned)} of {count(report.total)} {report.state} scanned{end}"
-    for skipped in report.skipped[:_MOST_SHOWN]:
+    for skipped in report.skipped[:_MAX_SHOWN]:
         yield f"{visible(skipped.id, 40)} left alone: {visible(skipped.reason)}"
-    if report.skipped_count > _MOST_SHOWN:
-        yield f"{counted(report.skipped_count - _MOST_SHOWN, 'more job')} left alone"
+    if report.skipped_count > _MAX_SHOWN:
+        yield f"{counted(report.skipped_count - _MAX_SHOWN, 'more job')} left alone"
     if paused and report.done and report.action in {"retry", "promote"}:
         yield f"{queue} is paused: they run after `qctl resume`"

@@ -13,7 +13,7 @@ from qctl.output.text import cells, count, short_count, shortened, visible
 # Where nobody measures the width (a pipe, a file) nothing is cut.
 UNLIMITED_WIDTH = 10_000
 # Below this a name cannot be told from its neighbours.
-_LEAST_TEXT_WIDTH = 12
+_MIN_TEXT_WIDTH = 12
 
 _STYLES = {
     "bold": "1",
@@ -99,8 +99,8 @@ def table(
 _TIGHTER = (
     (False, 24, 2),
     (True, 24, 2),
-    (True, _LEAST_TEXT_WIDTH, 2),
-    (True, _LEAST_TEXT_WIDTH, 1),
+    (True, _MIN_TEXT_WIDTH, 2),
+    (True, _MIN_TEXT_WIDTH, 1),
     # The last resort: names are cut to where few can be told apart.
     (True, 6, 1),
 )

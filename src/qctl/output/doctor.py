@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _INDENT = " " * 9
 # Findings of one check that are shown; thousands of queues may all have it.
-MOST_SHOWN = 10
-_LEAST_WIDTH = 40
+MAX_SHOWN = 10
+_MIN_WIDTH = 40
 # Lists in the evidence: what is shown of it beside the text.
 _SHOWN_LISTS = (*("stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"),)
 
@@ -30,11 +30,11 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
     for finding in _merged(diagnosis.findings):
         group = finding.severity, finding.check
         shown[group] = shown.get(group, 0) + 1
-        if shown[group] <= MOST_SHOWN:
+        if shown[group] <= MAX_SHOWN:
             lines += [*_finding(finding, width, colour), ""]
     for (severity, check), number in shown.items():
-        if number > MOST_SHOWN:
-            more = f"{count(number - MOST_SHOWN)} more of {check} ({severity}): --json lists all"
+        if number > MAX_SHOWN:
+            more = f"{count(number - MAX_SHOWN)} more of {check} ({severity}): --json lists all"
             lines += [more, ""]
     lines += _remarks(diagnosis.checks, width, colour)
     lines += _wrapped(_summary(diagnosis), width, "", "")
@@ -131,7 +131,7 @@ def _maybe(number: int | None, noun: str, plural: str = "") -> str:
 def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
     return textwrap.wrap(
         text,
-        max(width, _LEAST_WIDTH),
+        max(width, _MIN_WIDTH),
         initial_indent=first,
         subsequent_indent=rest,
         break_on_hyphens=False,

@@ -22,9 +22,9 @@ from qctl.ops.processes.suggest import command
 from qctl.output.text import duration, visible
 from qctl.plurals import counted
 
-_MOST_JOBS = 10
+_MAX_JOBS = 10
 # Of those that came to harm, as many as fit a screen.
-_MOST_HARMED = 50
+_MAX_HARMED = 50
 
 
 def plan_lines(plan: Planned) -> Iterator[str]:
@@ -68,10 +68,10 @@ def plan_lines(plan: Planned) -> Iterator[str]:
 def job_lines(jobs: Sequence[RunningJob]) -> Iterator[str]:
     """The jobs in the way, longest running first."""
     ordered = sorted(jobs, key=lambda job: -(job.runtime_s or 0))
-    for job in ordered[:_MOST_JOBS]:
+    for job in ordered[:_MAX_JOBS]:
         yield f"    {_job(job)}"
-    if len(jobs) > _MOST_JOBS:
-        yield f"    … and {len(jobs) - _MOST_JOBS:,} more"
+    if len(jobs) > _MAX_JOBS:
+        yield f"    … and {len(jobs) - _MAX_JOBS:,} more"
 
 
 def _job(job: RunningJob) -> str:
@@ -124,7 +124,7 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
         case Resumed():
             return f"{visible(step.queue)} resumed"
         case Recovered():
-            ids = ", ".join(visible(job_id, 40) for job_id in step.ids[:_MOST_JOBS])
+            ids = ", ".join(visible(job_id, 40) for job_id in step.ids[:_MAX_JOBS])
             return f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
         case _:
             return None
@@ -164,11 +164,11 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     # After a roll the queues go on, and so do jobs.
     unharmed = {"completed", "retried"} | ({"running"} if report.strategy == "roll" else set())
     harmed = [job for job in report.jobs if job.result not in unharmed]
-    for job in harmed[:_MOST_HARMED]:
+    for job in harmed[:_MAX_HARMED]:
         was = f", was {job.was}" if job.result == "lost" else ""
         yield f"    {visible(job.queue, 30)} {visible(job.id, 40)}: {job.result}{was}"
-    if len(harmed) > _MOST_HARMED:
-        yield f"    … and {len(harmed) - _MOST_HARMED:,} more; --json lists all"
+    if len(harmed) > _MAX_HARMED:
+        yield f"    … and {len(harmed) - _MAX_HARMED:,} more; --json lists all"
     gap = "unknown" if report.idle_s is None else duration(report.idle_s)
     # When an interrupted run ended is not known to the second.
     at_most = "at most " if report.interrupted and report.idle_s is not None else ""

@@ -16,7 +16,7 @@ from qctl.plurals import counted
 _EVENT_CELLS = 17
 _ID_CELLS = 6
 # Payloads may be megabytes long, and a line that is not a terminal's has no width.
-_MOST_TEXT = 2000
+_MAX_TEXT = 2000
 _STYLES = {
     "failed": "red",
     "stalled": "bold red",
@@ -113,7 +113,7 @@ def _said(event: QueueEvent) -> str:
     if previous is not None and event.event in {"waiting", "removed", "waiting-children"}:
         text = f"from {previous}" + (f"; {text}" if text else "")
     others = [f"{name}={_json(value)}" for name, value in fields.items()]
-    return visible(" ".join([text, *others] if text else others)[:_MOST_TEXT])
+    return visible(" ".join([text, *others] if text else others)[:_MAX_TEXT])
 
 
 def _until(event: QueueEvent, due_ms: Any) -> str:

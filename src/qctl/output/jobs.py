@@ -20,7 +20,7 @@ _BLOCK_LINES = 40
 _BLOCK_TEXT = 4000
 _LINE_TEXT = 500
 # To what console.table shortens a text, if it must.
-LEAST_TEXT_WIDTH = 12
+MIN_TEXT_WIDTH = 12
 _STACKTRACES = 3
 _IDS_NAMED = 5
 
@@ -71,7 +71,7 @@ def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> 
         widths = [_cells_of(row[index]) for row in rows]
         longest = max([len(column.short or column.heading), *widths])
         shrinks = index > 0 and not column.right
-        total += min(longest, LEAST_TEXT_WIDTH) if shrinks else longest
+        total += min(longest, MIN_TEXT_WIDTH) if shrinks else longest
     return total
 
 

@@ -25,7 +25,7 @@ from qctl.ops.metrics.reading import OTHER, Drains, MetricsReading, OwnWorkers, 
 from qctl.output.text import visible
 
 # Totals of queues that are not there any more.
-_MOST_GONE = 2000
+_MAX_GONE = 2000
 
 Samples = dict[tuple[str, ...], float]
 
@@ -129,7 +129,7 @@ class _Rising:
                         samples[visible(queue.name), result] += self._seen[key][0]
             # Those that cannot be read for a while are remembered; those that are gone, in the end
             # not.
-            for key in list(self._seen)[: -2 * len(queues) - _MOST_GONE]:
+            for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
         yield _counter(
             "qctl_bullmq_finished_jobs",

@@ -14,7 +14,7 @@ from qctl.output.text import duration, short_duration, visible
 from qctl.plurals import counted
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 # Why a state asks for attention, and what to do.
 _STATE_TEXTS = {
     "dead": "no pending job: it runs again once the app sets it anew",
@@ -95,8 +95,8 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     for state, text in _STATE_TEXTS.items():
         ids = [schedule.id for schedule in schedules if schedule.state == state]
         if ids:
-            named = ", ".join(visible(sid, 40) for sid in ids[:_MOST_NAMED])
-            more = f" and {len(ids) - _MOST_NAMED:,} more" if len(ids) > _MOST_NAMED else ""
+            named = ", ".join(visible(sid, 40) for sid in ids[:_MAX_NAMED])
+            more = f" and {len(ids) - _MAX_NAMED:,} more" if len(ids) > _MAX_NAMED else ""
             lines.append(f"{named}{more}: {text}")
     legacy = sum(schedule.kind == "legacy" for schedule in schedules)
     if legacy:

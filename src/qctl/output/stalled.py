@@ -8,12 +8,12 @@ from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport
 from qctl.output.text import visible
 from qctl.plurals import counted
 
-_MOST_IDS = 10
+_MAX_IDS = 10
 
 
 def _ids(ids: tuple[str, ...]) -> str:
-    shown = ", ".join(visible(job_id, 40) for job_id in ids[:_MOST_IDS])
-    return shown + (f" and {len(ids) - _MOST_IDS:,} more" if len(ids) > _MOST_IDS else "")
+    shown = ", ".join(visible(job_id, 40) for job_id in ids[:_MAX_IDS])
+    return shown + (f" and {len(ids) - _MAX_IDS:,} more" if len(ids) > _MAX_IDS else "")
 
 
 def risk_lines(plan: RetryPlan) -> Iterator[str]:

@@ -123,3 +123,16 @@ def size(number: int) -> str:
             )
         value /= 1024
     raise AssertionError("TiB is the last unit")
+
+
+def duration_range(low_s: float, high_s: float) -> str:
+    """``30 to 92 s``; durations of minutes each in full."""
+    low, high = duration(low_s), duration(high_s)
+    if low == high:
+        return high
+    if high_s < 120:
+        low, high = f"{low_s:.1f}", f"{high_s:.1f}"
+        if high_s >= 9.95:
+            low, high = f"{low_s:.0f}", f"{high_s:.0f}"
+        return f"{low} to {high} s"
+    return f"{low} to {high}"

@@ -33,7 +33,7 @@ from qctl.output.top.panel import Key, Panel
 
 T = TypeVar("T")
 # However fast one scrolls, Redis is asked no more often.
-LEAST_GAP_S = 0.2
+MIN_GAP_S = 0.2
 # A reading that takes this many intervals is told to the operator.
 _LATE = 3
 _LATE_S = 5.0
@@ -150,7 +150,7 @@ class TopApp(App[int]):
                 self._trouble, self._reading = None, reading
                 self._read_at = time.monotonic()
             self._show()
-            gap_s = max(LEAST_GAP_S, self._reading.pause_s if self._reading else 0.0)
+            gap_s = max(MIN_GAP_S, self._reading.pause_s if self._reading else 0.0)
             await asyncio.sleep(gap_s)
             if self._trouble is None and self._view() != view:
                 continue

@@ -1,4 +1,4 @@
-"""A table of a few rows whose texts are sentences: aspect, impact, notes, wrapped to fit."""
+"""A table of aspect, impact and notes; texts are sentences, wrapped to fit."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from qctl.output.console import styled
 from qctl.output.text import cells, shortened, visible
 
-# A sentence in a longer line is hard to read.
-_MOST_WIDTH = 100
-_LEAST_WIDTH = 40
+# Longer lines are hard to read.
+_MAX_WIDTH = 100
+_MIN_WIDTH = 40
 _GAP = 2
 _HEADINGS = ("ASPECT", "IMPACT", "NOTES")
-_MOST_IMPACT = 24
-_MOST_NAMED = 5
-_MOST_NAME = 40
+_MAX_IMPACT = 24
+_MAX_NAMED = 5
+_MAX_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Aspect:
-    """A row; its texts are visible already.
+    """A row. Its texts contain no control characters.
 
     Args:
         notes: sentences or clauses, each on a line of its own.
@@ -33,11 +33,11 @@ class Aspect:
     style: str = ""
 
 
-def aspects(rows: Sequence[Aspect], *, width: int, colour: bool) -> Iterator[str]:
+def aspect_lines(rows: Sequence[Aspect], *, width: int, colour: bool) -> Iterator[str]:
     """The table's lines."""
-    width = max(min(width, _MOST_WIDTH), _LEAST_WIDTH)
+    width = max(min(width, _MAX_WIDTH), _MIN_WIDTH)
     first = max(cells(row.name) for row in rows)
-    second = min(max(cells(row.impact) for row in rows), _MOST_IMPACT, width // 3)
+    second = min(max(cells(row.impact) for row in rows), _MAX_IMPACT, width // 3)
     third = width - first - second - 2 * _GAP
     widths = (first, second, third)
     yield _line(_HEADINGS, widths, ("bold", "bold", "bold"), colour)
@@ -54,14 +54,14 @@ def aspects(rows: Sequence[Aspect], *, width: int, colour: bool) -> Iterator[str
 
 
 def named(names: Sequence[str]) -> str:
-    """The first few of some queues' names, and how many more there are."""
-    shown = ", ".join(visible(name, _MOST_NAME) for name in names[:_MOST_NAMED])
-    more = len(names) - _MOST_NAMED
+    """The first few names of queues, and how many more there are."""
+    shown = ", ".join(visible(name, _MAX_NAME) for name in names[:_MAX_NAMED])
+    more = len(names) - _MAX_NAMED
     return shown + (f" and {more:,} more" if more > 0 else "")
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:
-    """The words of a text in lines of so many cells; a word too long is shortened."""
+    """The text in lines of at most ``width`` cells; longer words are shortened."""
     line = ""
     for word in text.split(" "):
         shown = shortened(word, width, keep_end=True)

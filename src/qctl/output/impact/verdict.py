@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qctl.output.aspects import wrapped
 from qctl.output.console import styled
+from qctl.output.impact.table import wrapped
 from qctl.output.text import visible
 
 if TYPE_CHECKING:
     from qctl.ops.impact.assess import Impact
 
-_MOST_REASONS = 5
-# Queues in a command that somebody would copy.
-_MOST_COPIED = 20
+_MAX_REASONS = 5
+# A command with more queues is not worth copying.
+_MAX_COPIED = 20
 _STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
@@ -22,8 +22,8 @@ def verdict_lines(impact: Impact, width: int, *, colour: bool) -> Iterator[str]:
     """The answer, its reasons, and the commands to type, as lines ``width`` cells wide."""
     verdict = impact.verdict
     word = "safe now" if verdict.word == "safe" else verdict.word
-    reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MOST_REASONS])
-    if (more := len(verdict.reasons) - _MOST_REASONS) > 0:
+    reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MAX_REASONS])
+    if (more := len(verdict.reasons) - _MAX_REASONS) > 0:
         reasons += f"; and {more:,} more (--json has all)"
     if verdict.holds_until is not None:
         local = verdict.holds_until.astimezone()
@@ -40,11 +40,11 @@ def verdict_lines(impact: Impact, width: int, *, colour: bool) -> Iterator[str]:
 
 
 def _command(command: str) -> str:
-    """As it is to be copied; of one with very many queues the beginning, as a comment."""
+    """The command to copy; with very many queues, its beginning as a comment."""
     verb, options = command.split(" ")[:2], command.partition(" --")
     names = options[0].split(" ")[2:]
-    if len(names) <= _MOST_COPIED:
+    if len(names) <= _MAX_COPIED:
         return command
-    shown = " ".join([*verb, *names[:_MOST_REASONS]])
-    more = f" and {len(names) - _MOST_REASONS:,} more"
+    shown = " ".join([*verb, *names[:_MAX_REASONS]])
+    more = f" and {len(names) - _MAX_REASONS:,} more"
     return f"# {shown}{more}{''.join(options[1:])} (--json has all)"

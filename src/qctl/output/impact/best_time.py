@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.output.aspects import named, wrapped
+from qctl.output.impact.table import named, wrapped
 from qctl.output.text import duration
 from qctl.plurals import counted
 
@@ -16,24 +16,24 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # Three cells an hour.
 _CHART_WIDTH = 24 * 3
-_MOST_WIDTH = 100
+_MAX_WIDTH = 100
 
 
 def best_time_lines(best: BestTime, *, width: int) -> Iterator[str]:
-    """The lines; how much history they rest on among them."""
-    width = min(width, _MOST_WIDTH)
+    """The lines, with the history that they are based on."""
+    width = min(width, _MAX_WIDTH)
     yield from wrapped(f"Best time: {_answer(best)}", width)
     if best.jobs:
         yield from _chart(best.jobs_by_hour, best.zone, width)
     if best.from_at is not None or any(h.since_at is None for h in best.histories):
-        yield from wrapped(_rests_on(best), width)
+        yield from wrapped(_basis(best), width)
     for line in _gaps(best):
         yield from wrapped(line, width)
 
 
 def _answer(best: BestTime) -> str:
     if best.too_little:
-        return f"cannot be told: {best.too_little}"
+        return f"unknown: {best.too_little}"
     quiet = [_quiet(each, best) for each in (best.quiet_day, best.quiet_week) if each is not None]
     return "; ".join(quiet) or "no hour stands out: the load is even"
 
@@ -50,7 +50,7 @@ def _quiet(quiet: Quiet, best: BestTime) -> str:
 
 
 def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[str]:
-    """A bar for each hour of the day; a dot for one that was never seen."""
+    """A bar for each hour of the day; a dot for an hour without history."""
     most = max(value for value in averages if value is not None) or 1.0
     bars = [
         "·" if value is None else _BARS[-(-round(value / most * 800) // 100)] for value in averages
@@ -64,18 +64,18 @@ def _chart(averages: Sequence[float | None], zone: str, width: int) -> Iterator[
     yield f"completed jobs by hour, {zone}; the highest is {most:,.0f}"
 
 
-def _rests_on(best: BestTime) -> str:
+def _basis(best: BestTime) -> str:
     if best.from_at is None or best.to_at is None:
-        return f"no completed job is kept of {_silent(best)}"
+        return f"no completed jobs are kept in {_silent(best)}"
     begin, end = best.from_at.astimezone(), best.to_at.astimezone()
     text = (
-        f"rests on {counted(best.jobs, 'job')} in {counted(best.hours, 'hour')}, "
+        f"based on {counted(best.jobs, 'job')} in {counted(best.hours, 'hour')}, "
         f"{begin:%a %d %b %H:%M} to {end:%a %d %b %H:%M}"
     )
     if any(history.source == "metrics" for history in best.histories):
         text += ", by BullMQ's metrics"
     silent = _silent(best)
-    return text + (f"; no completed job is kept of {silent}" if silent else "")
+    return text + (f"; no completed jobs are kept in {silent}" if silent else "")
 
 
 def _silent(best: BestTime) -> str:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from qctl.output.aspects import Aspect
+from qctl.output.impact.table import Aspect
 from qctl.output.text import duration, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.ops.impact.assess import Impact
 
-_MOST_ROWS = 4
+_MAX_ROWS = 4
 # A job that is late by less is on its way to a worker.
 _OVERDUE = timedelta(seconds=5)
 
 
 def scheduled(impact: Impact) -> Aspect:
-    """What an absence does to the schedules, and which are overdue already."""
+    """What an absence does to the schedules, and which are already overdue."""
     away = duration(impact.away_s)
     if impact.schedules is None:
         return Aspect("Scheduled", "unknown", ())
@@ -33,7 +33,7 @@ def scheduled(impact: Impact) -> Aspect:
     skipped = sum(row.skipped or 0 for row in late)
     notes = []
     if overdue:
-        notes.append("overdue: the job waits for a worker, what is due meanwhile is skipped")
+        notes.append("overdue: the job waits for a worker; later due times are skipped")
     if not late:
         text = "none missed"
         if overdue or unknown:
@@ -42,8 +42,8 @@ def scheduled(impact: Impact) -> Aspect:
     else:
         least = "at least " if any(row.skipped is None for row in impact.schedules) else ""
         text = f"{len(late):,} late, {least}{skipped:,} skipped"
-        notes.append(f"if it is away for {away}; BullMQ makes up for one, the others never run")
-    for row in (late or overdue or impact.schedules)[:_MOST_ROWS]:
+        notes.append(f"if it is away for {away}; BullMQ runs one of them late and skips the others")
+    for row in (late or overdue or impact.schedules)[:_MAX_ROWS]:
         how = f"cron {visible(row.pattern, 30)}" if row.pattern else _every(row.every_ms)
         due = "unknown" if row.next_at is None else when(row.next_at, impact.asked_at)
         text_of = f"{visible(row.id, 30)} ({how}): next due {due}"
@@ -52,7 +52,7 @@ def scheduled(impact: Impact) -> Aspect:
         elif row.skipped:
             text_of += f"; {row.skipped:,} skipped"
         notes.append(text_of)
-    more = len(late or overdue or impact.schedules) - _MOST_ROWS
+    more = len(late or overdue or impact.schedules) - _MAX_ROWS
     if more > 0:
         notes.append(f"and {more:,} more")
     notes += unread

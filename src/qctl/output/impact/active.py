@@ -1,0 +1,154 @@
+"""The aspects of an impact that are about active jobs: interrupted, stalled, failing for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from qctl.ops.impact.jobs_at_risk import JobRef
+from qctl.ops.queues.advice import locks_end
+from qctl.output.impact.table import Aspect, named
+from qctl.output.text import duration, duration_range, visible
+from qctl.plurals import counted
+
+if TYPE_CHECKING:
+    from qctl.ops.impact.assess import Impact
+    from qctl.ops.jobs.estimate import Runtimes
+
+_MAX_IDS = 10
+_MAX_ROWS = 4
+
+
+def active_jobs(impact: Impact) -> Aspect:
+    held = [job for job in impact.jobs if job.held_by != "nobody"]
+    if not held:
+        if hidden := [*impact.bull, *impact.unread]:
+            return Aspect("Active jobs", "none known", (f"not read: {named(hidden)}",), "yellow")
+        if len(impact.jobs):
+            # Those that have stalled may still run.
+            return Aspect("Active jobs", "none known to run", (), "yellow")
+        return Aspect("Active jobs", "none running", (), "green")
+    worst, best = impact.interrupted, impact.interrupted_if_handled
+    others = sum(job.held_by == "other" for job in held)
+    notes: list[str] = []
+    if not worst:
+        text = "none interrupted"
+        if not others:
+            notes.append("the old process finishes them, however long they take")
+    elif best is None or best == worst:
+        text = f"{len(worst):,} of {len(held):,} interrupted"
+    elif impact.handles_signal:
+        text = f"{len(best):,} of {len(held):,} interrupted"
+    else:
+        text = f"{len(worst):,} of {len(held):,} interrupted, or {len(best):,}"
+    if worst:
+        notes += _why_interrupted(impact)
+        notes.append(f"ids: {_ids(worst)}")
+    if others:
+        notes.append(f"{counted(others, 'job')} of other workers, unaffected")
+    notes += _unseen(impact)
+    if impact.unattributed:
+        notes.append(
+            f"{counted(len(impact.unattributed), 'job')} of these may be another worker's: that "
+            "unknown, so they count as interrupted"
+        )
+    notes += _last_time(impact)
+    notes += [_usual(impact, row) for row in impact.runtimes[:_MAX_ROWS]]
+    return Aspect("Active jobs", text, notes, "bold red" if worst else "green")
+
+
+def _unseen(impact: Impact) -> Iterator[str]:
+    """Jobs with a lock in queues to which no worker is connected."""
+    empty = {q.name for q in impact.queues if q.workers == 0 and not q.other_workers}
+    held = [
+        job.lock_ttl_ms for job in impact.jobs if job.queue in empty and job.held_by != "nobody"
+    ]
+    if held:
+        yield (
+            f"{counted(len(held), 'job')} held, and no worker is connected: if it has died, "
+            f"{locks_end(held)}"
+        )
+
+
+def _last_time(impact: Impact) -> Iterator[str]:
+    """What followed the last restart: a fact, not a proof of the cause."""
+    past = impact.last_restarts or ()
+    if impact.handles_signal or not past:
+        return
+    ago = duration((impact.asked_at - max(each.restarted_at for each in past)).total_seconds())
+    # A job may have stalled after the start of two instances.
+    ids = tuple(
+        dict.fromkeys(JobRef(each.queue, job_id) for each in past for job_id in each.interrupted)
+    )
+    if ids:
+        number = counted(len(ids), "job")
+        yield f"{number} stalled soon after the last restart, {ago} ago: {_ids(ids)}"
+    elif all(each.remembered for each in past):
+        yield f"no job stalled soon after the last restart, {ago} ago"
+
+
+def _why_interrupted(impact: Impact) -> Iterator[str]:
+    best = impact.interrupted_if_handled
+    if best is None:
+        yield "the stop signal is unknown, so all running jobs are counted"
+        return
+    signals = " or ".join(dict.fromkeys(process.stop_signal for process in impact.processes))
+    limit = duration(impact.kill_after_s or 0)
+    if impact.handles_signal:
+        yield f"its workers finish their jobs on {signals}; what still runs {limit} later is killed"
+    elif best == impact.interrupted:
+        yield (
+            f"the same whether the app handles {signals} or not: none of them is known to end "
+            f"within the {limit} before SIGKILL"
+        )
+    else:
+        yield (
+            f"all of them if the app ends at once on {signals}, which cannot be seen from outside; "
+            f"{len(best):,} if it finishes its jobs: what still runs {limit} later is killed"
+        )
+
+
+def _usual(impact: Impact, row: Runtimes) -> str:
+    name = visible(row.name or "(no name)", 30)
+    if len(impact.queues) > 1:
+        name = f"{visible(row.queue, 30)} {name}"
+    ran = [
+        job.runtime_s
+        for job in impact.jobs
+        if job.name == row.name and job.queue == row.queue and job.runtime_s is not None
+    ]
+    text = name
+    if ran:
+        text += f": running for {duration_range(min(ran), max(ran))}"
+    if row.p50_s is None or row.p95_s is None:
+        return f"{text}; usual time unknown"
+    usually = f"usually {duration(row.p50_s)}, p95 {duration(row.p95_s)}"
+    return f"{text}; {usually} (by {counted(row.sample, 'job')})"
+
+
+def failing_for_good(impact: Impact) -> Aspect:
+    failing = impact.fails_for_good
+    limit = impact.max_stalled_count
+    assumed = f"maxStalledCount {limit} is assumed"
+    if not failing:
+        return Aspect("Fail for good", "none", (f"each may stall once more; {assumed}",))
+    notes = [f"they stall for the {_nth(limit + 1)} time or more; {assumed}"]
+    notes.append(f"ids: {_ids(failing)}")
+    return Aspect("Fail for good", counted(len(failing), "job"), notes, "bold red")
+
+
+def _nth(number: int) -> str:
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    last = 0 if number % 100 in {11, 12, 13} else number % 10
+    return f"{number}{endings.get(last, 'th')}"
+
+
+def _ids(refs: Sequence[JobRef]) -> str:
+    several = len({ref.queue for ref in refs}) > 1
+    most = _MAX_ROWS if several else _MAX_IDS
+    shown = ", ".join(
+        (f"{visible(ref.queue, 30)} " if several else "") + visible(ref.id, 40)
+        for ref in refs[:most]
+    )
+    more = len(refs) - most
+    return shown + (f" and {more:,} more (--json has all)" if more > 0 else "")

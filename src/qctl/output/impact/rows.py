@@ -1,0 +1,172 @@
+"""The aspects of an impact, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from qctl.ops.impact.downtime import BOOT_S
+from qctl.ops.queues.advice import NO_CHECK
+from qctl.output.impact.active import active_jobs, failing_for_good
+from qctl.output.impact.schedules import scheduled, when
+from qctl.output.impact.table import Aspect, named
+from qctl.output.text import duration, duration_range, size, visible
+from qctl.plurals import counted
+
+if TYPE_CHECKING:
+    from qctl.ops.impact.assess import Impact
+    from qctl.ops.impact.recovery import Recovery
+    from qctl.ops.impact.safety import DataSafety
+
+_MAX_ROWS = 4
+
+
+def rows_of(impact: Impact) -> Iterator[Aspect]:
+    yield active_jobs(impact)
+    if impact.interrupted:
+        yield failing_for_good(impact)
+    stalled = [job for job in impact.jobs if job.held_by == "nobody"]
+    if stalled:
+        notes = [
+            "they have no lock: the worker died, or still runs them and is too busy to renew it"
+        ]
+        if failing := sum(job.fails_for_good for job in stalled):
+            notes.append(f"{failing:,} would fail for good at the next stalled check")
+        notes.append("qctl jobs retry-stalled QUEUE puts them back, and asks if they may still run")
+        yield Aspect("Stalled jobs", f"{len(stalled):,} already", notes, "yellow")
+    if impact.interrupted:
+        yield _recovery(impact)
+    yield from _untouched(impact)
+    yield scheduled(impact)
+    yield _data(impact.data)
+    yield _downtime(impact)
+
+
+def _recovery(impact: Impact) -> Aspect:
+    rows = impact.recovery
+    if not rows:
+        return Aspect("Run again", "unknown", ())
+    low, high = min(row.min_s for row in rows), max(row.max_s for row in rows)
+    unchecked = [visible(row.queue, 30) for row in rows if not row.is_checked]
+    notes = ["after the process is gone, its locks expire, then two stalled checks run"]
+    who = {
+        "restarted": "there is no other worker: the restarted one checks when it starts",
+        "others": "other workers stay and check too",
+        "unknown": "whether there is another worker is unknown",
+    }
+    notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
+    recovered = {row.queue for row in rows}
+    if paused := [q.name for q in impact.queues if q.paused and q.name in recovered]:
+        is_paused = f"{named(paused)} {'is' if len(paused) == 1 else 'are'} paused"
+        notes.append(f"{is_paused}, so no job runs there until a resume")
+    notes += list(dict.fromkeys(map(_clocks, rows)))[:_MAX_ROWS]
+    if len(rows) == 1:
+        left_s = rows[0].next_check_ms / 1000
+        notes.append(
+            f"the next check has an effect in {duration(left_s)} at the earliest"
+            if left_s
+            else "the next check may run at any moment"
+        )
+    if not unchecked:
+        return Aspect("Run again", f"in {duration_range(low, high)}", notes)
+    # The rest holds only if a worker runs stalled checks.
+    notes = [
+        f"{named(unchecked)}: {NO_CHECK}; then they stay until you run qctl jobs retry-stalled",
+        f"if one runs: in {duration_range(low, high)}",
+        *notes,
+    ]
+    return Aspect("Run again", "unknown", notes, "yellow")
+
+
+def _clocks(row: Recovery) -> str:
+    assumed = " (assumed)" if row.interval_assumed else ""
+    return (
+        f"locks last {duration(row.lock_ms / 1000)}, checks are "
+        f"{duration(row.interval_ms / 1000)} apart{assumed}"
+    )
+
+
+def _untouched(impact: Impact) -> Iterator[Aspect]:
+    waiting = sum(queue.waiting for queue in impact.queues)
+    prioritized = sum(queue.prioritized for queue in impact.queues)
+    delayed = sum(queue.delayed for queue in impact.queues)
+    parents = sum(queue.waiting_children for queue in impact.queues)
+    paused = [queue.name for queue in impact.queues if queue.paused]
+    notes = [f"paused: {named(paused)}"] if paused else []
+    if prioritized:
+        notes.append(f"{prioritized:,} of them with a priority")
+    yield Aspect("Waiting", f"{waiting + prioritized:,} unaffected", notes)
+    dues = [queue.next_due_at for queue in impact.queues if queue.next_due_at is not None]
+    next_due = [f"next due {when(min(dues), impact.asked_at)}"] if dues else []
+    yield Aspect("Delayed", f"{delayed:,} unaffected", next_due)
+    yield Aspect("Parents", f"{parents:,} unaffected", ["waiting for children"] if parents else [])
+
+
+def _data(data: Sequence[DataSafety] | None) -> Aspect:
+    if data is None:
+        return Aspect("Data loss", "unknown", ("Redis does not report it",))
+    notes = ["all jobs are in Redis, which is not restarted"]
+    for server in data[:_MAX_ROWS]:
+        if server.persistence != "none":
+            notes.append(f"if Redis crashes: {_loss(server)}")
+        notes += [visible(hazard) for hazard in server.hazards]
+        if server.maxmemory_bytes and server.used_memory_bytes is not None:
+            used, limit = size(server.used_memory_bytes), size(server.maxmemory_bytes)
+            notes.append(f"memory {used} of {limit}, {server.eviction_policy}")
+        if server.replicas:
+            lag = server.replica_lag_s
+            behind = "" if lag is None else f", last heard from at most {lag} s ago"
+            notes.append(f"{counted(server.replicas, 'replica')}{behind}")
+    hazards = any(server.hazards for server in data)
+    # Nodes of a cluster mostly report the same.
+    unique = list(dict.fromkeys(notes))
+    return Aspect("Data loss", "none by a restart", unique, "yellow" if hazards else "green")
+
+
+def _loss(server: DataSafety) -> str:
+    match server.persistence:
+        case "aof" if server.aof_fsync == "always":
+            return "nothing lost (AOF, each write)"
+        case "aof" if server.loss_s is not None:
+            return f"up to {duration(server.loss_s)} of changes lost (AOF, {server.aof_fsync})"
+        case "aof":
+            return "AOF, fsync policy unknown"
+        case "rdb" if server.rdb_age_s is not None:
+            changes = f"{server.rdb_changes:,} changes" if server.rdb_changes is not None else "all"
+            return f"{changes} since the last snapshot, {duration(server.rdb_age_s)} ago, lost"
+    return "unknown: Redis does not report its persistence"
+
+
+def _downtime(impact: Impact) -> Aspect:
+    times = impact.downtime
+    boot = "assumed" if times.boot_is_assumed else "as the last start took"
+    if times.boot_is_assumed and times.boot_s[1] > BOOT_S[1]:
+        boot = "assumed: its worker connected late, or has reconnected since"
+    notes = []
+    text = "unknown"
+    if times.plain_s is not None:
+        low, high = times.plain_s
+        text = "none" if not high else duration_range(low, high)
+        if high:
+            notes.append(
+                f"plain: no job starts until it is back; {duration_range(*times.boot_s)} to start "
+                f"({boot})"
+            )
+    if times.drain_p50_s is None or times.drain_wait_p50_s is None:
+        notes.append("drain: time unknown, no comparable job has completed")
+    elif times.drain_wait_p95_s:
+        notes.append(
+            f"drain: {duration(times.drain_wait_p50_s)} until the jobs end (p95 "
+            f"{duration(times.drain_wait_p95_s)}), then the restart; nothing is interrupted"
+        )
+    else:
+        notes.append("drain: nothing to wait for, then the restart")
+    if times.roll_is_possible:
+        condition = (
+            "" if impact.kill_after_s is None else ", if the app finishes jobs on its signal"
+        )
+        notes.append(f"roll (--strategy roll): none{condition}")
+    else:
+        is_known = times.roll_is_possible is not None
+        notes.append(f"roll: {'not possible' if is_known else 'unknown'}: {times.roll_why_not}")
+    return Aspect("Downtime", text, notes)
