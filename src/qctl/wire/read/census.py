@@ -1,4 +1,4 @@
-"""Which jobs a queue has that have not ended, and which of some ids are nowhere (wire format 4)."""
+"""The unfinished jobs of a queue, and which of some jobs are in no state (wire format 4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qctl.wire.keys import JobRef, QueueKeys
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import to_dict, value_or
 
-# In the order in which jobs move on: one that moves while they are read is seen where it goes.
+# In the order in which jobs move: one that moves while they are read is seen where it goes.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
 _KEYS = (
     "wait",
@@ -27,10 +27,10 @@ _KEYS = (
 # Ids of one read.
 _WINDOW = 2500
 _SCHEDULERS = 1000
-# Jobs looked for in one round trip.
+# Jobs searched for in one round trip.
 _BATCH = 1000
 
-# What is left of a job that is in no state.
+# What is left of a job that is in no state: no hash, a hash that says it ended, or another hash.
 DELETED = "deleted"
 ENDED = "finished"
 STRAY = "stray"
@@ -38,12 +38,12 @@ STRAY = "stray"
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The jobs of a queue that have not ended, at one moment.
+    """The unfinished jobs of a queue at one moment.
 
     Args:
         counts: by state, ``active`` included.
-        last_event_id: the last event that had happened; ``0-0`` if the stream was empty.
-        iterations: ids of the pending jobs of schedulers, of 1,000 at most.
+        last_event_id: of the newest event at that moment; ``0-0`` if there was none.
+        iterations: ids of the pending jobs of up to 1,000 schedulers.
     """
 
     counts: dict[str, int]
@@ -75,16 +75,18 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
     return Census(counts, str(last), pending)
 
 
-def read_ids(client: Client, keys: QueueKeys, counts: dict[str, int], most: int) -> dict[str, str]:
-    """Ids of the jobs that wait in some way, with their states: all, or those that run next.
+def read_ids(
+    client: Client, keys: QueueKeys, counts: dict[str, int], max_ids: int
+) -> dict[str, str]:
+    """Ids of the unfinished jobs that are not active, with their states.
 
     Args:
-        counts: by state; more than ``most`` in all gives each state the same share.
-        most: how many ids.
+        counts: jobs by state.
+        max_ids: with more jobs than this, each state has the same share, those that run next.
     """
     filled = [state for state in _READ_ORDER if counts[state]]
-    fits = sum(counts[state] for state in filled) <= most
-    share = most if fits else most // len(filled)
+    fits = sum(counts[state] for state in filled) <= max_ids
+    share = max_ids if fits else max_ids // len(filled)
     found: dict[str, str] = {}
     for state in filled:
         entries = chain.from_iterable(windows(client, keys, state, min(_WINDOW, share)))
@@ -95,11 +97,11 @@ def read_ids(client: Client, keys: QueueKeys, counts: dict[str, int], most: int)
 def in_no_state(client: Client, jobs: Iterable[JobRef]) -> dict[JobRef, str]:
     """Those of some jobs that are in no list and no sorted set, and what is left of each.
 
-    A job that moves meanwhile may be among them: look again.
+    A job that moves during the search may be among them: search again.
 
     Returns:
-        ``deleted`` when its hash is gone, ``finished`` when that says that the job has ended, else
-        ``stray``.
+        ``DELETED`` if its hash is gone, ``ENDED`` if the hash says that the job has ended, else
+        ``STRAY``.
     """
     wanted: dict[QueueKeys, set[str]] = {}
     for keys, job_id in jobs:

@@ -10,7 +10,7 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import JobRef, QueueKeys, job_of
 from qctl.wire.replies import checked, read_json, value_or
 
-# Where a parent keeps its children: those that have not ended, and those that have.
+# Where a parent lists its children, the first key those that have not ended.
 _SCANS = {
     "dependencies": "SSCAN",
     "processed": "HSCAN",
@@ -18,20 +18,20 @@ _SCANS = {
     "unsuccessful": "ZSCAN",
 }
 _COUNT = 500
-# Children that are looked at in one round trip.
+# Children read in one round trip.
 _WINDOW = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What a parent has noted as its child.
+    """A job that a parent lists as its child.
 
     Args:
         key: of its hash.
-        job: its queue and id; None when it lies under another prefix.
-        is_own: whether the job of this key is a child of this parent. The child may have been
-            deleted, and its id taken by another job.
-        has_children: whether it has, or had, some of its own.
+        job: its queue and id; None if it is under another prefix.
+        is_own: whether the job with this key is a child of this parent. The child may have been
+            deleted, and another job may have its id.
+        has_children: whether it has or had children itself.
         is_locked: whether a worker has it.
     """
 
@@ -43,15 +43,15 @@ class Child:
 
 
 def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[Child]]:
-    """What a job has noted as its children, whatever became of them; in windows.
+    """All children that a job lists, in windows, whatever became of them.
 
-    Children may be deleted meanwhile. Memory and the cost of a step do not grow with their number.
+    Children may be deleted between two windows. A window's cost does not grow with their number.
     """
     parent_key = keys(job_id)
     for suffix, command in _SCANS.items():
         for found in _scan(client, f"{parent_key}:{suffix}", command):
             for start in range(0, len(found), _WINDOW):
-                yield _look(client, keys.prefix, parent_key, found[start : start + _WINDOW])
+                yield _read(client, keys.prefix, parent_key, found[start : start + _WINDOW])
 
 
 def _scan(client: Client, key: str, command: str) -> Iterator[list[str]]:
@@ -68,13 +68,13 @@ def _scan(client: Client, key: str, command: str) -> Iterator[list[str]]:
             return
 
 
-def _look(
+def _read(
     client: Client, prefix: str, parent_key: str, child_keys: Sequence[str]
 ) -> Sequence[Child]:
     commands: list[tuple[Arg, ...]] = []
     for key in child_keys:
         commands.append(("HMGET", key, "parentKey", "parent"))
-        # One by one: while a cluster moves these keys it answers for single ones only.
+        # One EXISTS for each: while a cluster moves these keys, it replies for single keys only.
         commands += [("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")]
     replies = iter(client.pipeline(commands))
     found = []
@@ -87,12 +87,12 @@ def _look(
 
 
 def _is_own(fields: Sequence[str | None], parent_key: str) -> bool:
-    noted, text = fields
-    if noted != parent_key:
+    key, text = fields
+    if key != parent_key:
         return False
     parent, _ = read_json(text, None)
     queue, job_id = (
         (parent.get("queueKey"), parent.get("id")) if isinstance(parent, dict) else (None, None)
     )
-    # Either may be missing; where both are there they must say the same.
+    # Either may be missing. If both are there, they must name the same parent.
     return not (queue and job_id) or f"{queue}:{job_id}" == parent_key

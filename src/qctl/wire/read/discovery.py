@@ -8,8 +8,7 @@ import time
 
 from qctl.connection.address import Client
 
-# Keys looked at per SCAN call. A key takes Redis about 2 µs, whatever the number (docs/scale.md):
-# with this one a call keeps it from others for about 1 ms, also where all of them match.
+# Keys of one SCAN call. Each takes Redis about 2 µs (docs/scale.md), so a call takes about 1 ms.
 SCAN_COUNT = 500
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 
@@ -18,15 +17,14 @@ def discover(client: Client, prefix: str) -> list[str]:
     """Names of the queues under ``prefix``, sorted.
 
     A queue has a ``meta`` hash; a Bull 3/4 queue, and one whose meta was deleted, has an ``id``
-    counter. One pass looks for both, since the pass over the key space is what costs. Names with
-    colons are artefacts (trap T6) and left out. An empty or wrong-typed hit is told apart when the
-    queue is read.
+    counter. One pass over all keys, the expensive part, finds both. Names with colons are artefacts
+    (trap T6) and left out. Keys that only look like a queue's are recognized when it is read.
     """
     return discover_within(client, prefix, math.inf)[0]
 
 
 def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[str], bool]:
-    """The same for an error message: what a pass finds in so many seconds, and whether it ended."""
+    """What a pass finds within some seconds, and whether it ended: for error messages."""
     pattern = f"{literal(prefix)}:*:[mi][ed]*"
     names = set()
     keys, is_complete = _scan(client, pattern, within_s)
@@ -38,12 +36,12 @@ def discover_within(client: Client, prefix: str, within_s: float) -> tuple[list[
 
 
 def literal(text: str) -> str:
-    """A pattern for SCAN that means this text and nothing else."""
+    """A pattern for SCAN that matches only this text."""
     return _GLOB.sub(r"\\\1", text)
 
 
 def prefixes_in_use(client: Client, within_s: float = math.inf) -> tuple[list[str], bool]:
-    """Prefixes under which this database holds queues, sorted; and whether the pass ended."""
+    """Prefixes of the queues in this database, sorted, and whether the pass ended."""
     prefixes = set()
     keys, is_complete = _scan(client, "*:meta", within_s, only_hashes=True)
     for key in keys:

@@ -1,4 +1,4 @@
-"""How a job ended, from its state and, where it was removed at once, from the event stream."""
+"""How a job ended: by its state or, if it was removed at its end, by the event stream."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, read_json, value_or
 from qctl.wire.states import FINISHED, SORTED_SETS
 
-# Events looked through for a job that is gone; BullMQ keeps some 10,000.
+# Events searched for a job that is gone; BullMQ keeps about 10,000.
 MAX_EVENTS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """A job as far as its end is concerned.
+    """How a job ended, or where it is.
 
     Args:
-        state: ``completed``, ``failed``, ``removed``, ``missing`` (no record, and no event that
-            tells of its end), or where it is: ``delayed``, ``prioritized``, ``waiting-children``,
-            ``active`` (it has a lock) or ``waiting`` (any other place, stalled ones included).
+        state: ``completed``, ``failed``, ``removed``, ``missing`` (no hash, and no event about its
+            end), or where it is: ``delayed``, ``prioritized``, ``waiting-children``, ``active`` (it
+            has a lock) or ``waiting`` (anywhere else; stalled jobs, too).
     """
 
     state: str
@@ -35,9 +35,9 @@ class Ending:
 
 
 def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
-    """The job's end, or where it is; one round trip unless its record is gone.
+    """How the job ended, or where it is; one round trip unless its hash is gone.
 
-    Costs the same whatever the length of the queue: no list is searched.
+    No list is searched, so the length of the queue does not matter.
     """
     *scores, fields, lock = client.pipeline(
         [
@@ -51,7 +51,7 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
     places = zip(SORTED_SETS, map(checked, scores), strict=True)
     state = next((name for name, score in places if score is not None), None)
     if state is None and made_at is None:
-        return _told_ending(client, keys, job_id)
+        return _ending_from_events(client, keys, job_id)
     return Ending(
         state=state or ("active" if checked(lock) else "waiting"),
         returnvalue=read_json(returnvalue, None)[0] if state == "completed" else None,
@@ -60,7 +60,7 @@ def read_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
 
 
 def ending_of(event: Event) -> Ending | None:
-    """The end of a job that an event tells; ``failed`` is told of final failures only."""
+    """How a job ended, by an event; None for other events. Only final failures are ``failed``."""
     fields = event.fields
     if event.name == "completed":
         value = read_json(fields.get("returnvalue"), None)[0]
@@ -68,28 +68,28 @@ def ending_of(event: Event) -> Ending | None:
     if event.name == "failed":
         return Ending(state="failed", failed_reason=fields.get("failedReason"))
     if event.name == "removed":
-        # A job that had ended before it was removed did end.
+        # The state in which it was removed.
         previous = fields.get("prev", "")
         return Ending(state=previous if previous in FINISHED else "removed")
     return None
 
 
-def _told_ending(client: Client, keys: QueueKeys, job_id: str) -> Ending:
-    """What the stream says last about a job that is gone.
+def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
+    """How a job whose hash is gone ended, by its newest events.
 
-    To be called after the look that missed it: what ends a job writes its event with it.
+    Call this after the hash was found gone: whatever ends a job writes its event with it.
     """
     removed = None
     for index, event in enumerate(past_events(client, keys)):
         if index == MAX_EVENTS:
             break
-        told = ending_of(event) if event.job_id == job_id else None
-        if told is None:
+        ending = ending_of(event) if event.job_id == job_id else None
+        if ending is None:
             continue
-        if event.name != "removed" or told.state == "removed":
-            return told
-        # It is known that it ended; an event further back may say with what.
-        removed = removed or told
+        if event.name != "removed" or ending.state == "removed":
+            return ending
+        # It had ended before it was removed; an older event may hold its result.
+        removed = removed or ending
     return removed or Ending(state="missing")
 
 

@@ -26,8 +26,8 @@ class FailedJob:
 def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
     """Ids of failed jobs whose ``failedReason`` is ``reason``, newest first.
 
-    Reads the whole ``failed`` set in windows of 500, with bounded memory; a job that fails
-    meanwhile may be seen twice or, if others are removed, missed.
+    Reads the whole ``failed`` set in windows of 500. Where others add or remove failed jobs at the
+    same time, some may be missed.
     """
     seen: set[str] = set()
     for window in windows(client, keys, "failed", _WINDOW):
@@ -39,15 +39,26 @@ def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
                 yield entry.id
 
 
-def failed_since(client: Client, since_ms: Mapping[QueueKeys, int], most: int) -> list[FailedJob]:
-    """The newest failed jobs of some queues, the oldest of them first, in two round trips.
+def failed_since(
+    client: Client, since_ms: Mapping[QueueKeys, int], max_jobs: int
+) -> list[FailedJob]:
+    """The newest failed jobs of some queues, oldest failures first, in two round trips.
 
     Args:
-        since_ms: when they failed at the earliest, not inclusive, by queue.
-        most: of each queue.
+        since_ms: by queue; only jobs that failed after this, epoch milliseconds.
+        max_jobs: the most jobs of each queue.
     """
     ranges = [
-        ("ZREVRANGEBYSCORE", keys("failed"), "+inf", f"({since}", "WITHSCORES", "LIMIT", 0, most)
+        (
+            "ZREVRANGEBYSCORE",
+            keys("failed"),
+            "+inf",
+            f"({since}",
+            "WITHSCORES",
+            "LIMIT",
+            0,
+            max_jobs,
+        )
         for keys, since in since_ms.items()
     ]
     replies = client.pipeline(ranges) if ranges else []

@@ -13,7 +13,7 @@ from qctl.wire.states import FINISHED
 
 @dataclass(frozen=True, slots=True)
 class FinishedCounts:
-    """Jobs of one queue since its metrics began; None where no worker keeps them."""
+    """Finished jobs of one queue since its metrics began; None where no worker keeps them."""
 
     completed: int | None
     failed: int | None

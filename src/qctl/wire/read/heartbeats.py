@@ -1,7 +1,7 @@
-"""What qctl's own workers tell of themselves: a hash each, and an index of all under a prefix.
+"""Heartbeats of qctl's own workers: a hash for each, and an index of all under a prefix.
 
-The hash is found from a lock token without a search: ``<owner>:<n>`` is a token of the worker
-``qctl:worker:<owner>``. It expires by itself; the index is trimmed by whoever beats.
+A lock token leads to the hash without a search: ``<owner>:<n>`` is a token of the worker
+``qctl:worker:<owner>``. The hash expires by itself; each beat removes old entries from the index.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qctl.wire.replies import to_int, value_or
 
 BEAT_S = 5.0
 TTL_S = 15
-# Hosts' clocks may differ; the hash alone says who lives.
+# Long enough for clocks that differ: whether a worker lives is decided by its hash alone.
 _FORGET_MS = 3_600_000
 _FIELDS = (
     *("host", "pid", "process", "prefix", "queue", "name", "started", "concurrency"),
@@ -29,15 +29,15 @@ class Heartbeat:
     """One of qctl's workers as it was at its last beat, at most 15 seconds ago.
 
     Args:
-        owner: what all its lock tokens begin with, up to a colon.
+        owner: the part of all its lock tokens before the colon.
         host, pid: of its process.
-        process: the target that the process belongs to, e.g. ``qctl:emails``; "" for none.
+        process: the target that the process belongs to, e.g. ``qctl:emails``; "" if there is none.
         name: its name in ``pb`` and CLIENT LIST.
         started_ms: epoch ms.
-        busy: jobs in hand.
-        quiet: it takes no more jobs.
-        completed, failed: jobs that ended there.
-        rss_bytes: of the process; 0 when not known.
+        busy: number of running jobs.
+        quiet: whether it takes no more jobs.
+        completed, failed: number of jobs that ended in this worker.
+        rss_bytes: memory of the process; 0 if unknown.
     """
 
     owner: str
@@ -57,10 +57,10 @@ class Heartbeat:
 
 
 def beat(client: Client, heartbeat: Heartbeat, now_ms: int) -> None:
-    """Write it, for ``TTL_S``.
+    """Write a heartbeat that expires after ``TTL_S``.
 
     Raises:
-        QctlError: Redis could not, or may not.
+        QctlError: Redis failed or refused.
     """
     h = heartbeat
     values: tuple[Arg, ...] = (
@@ -84,24 +84,24 @@ def beat(client: Client, heartbeat: Heartbeat, now_ms: int) -> None:
 
 
 def end(client: Client, prefix: str, owner: str) -> None:
-    """The worker has left, or it is known to be dead."""
+    """Delete the heartbeat of a worker that has stopped or is known to be dead."""
     client.pipeline([("DEL", worker_heartbeat(owner)), ("ZREM", worker_index(prefix), owner)])
 
 
 def owner_of(token: str | None) -> str:
-    """The owner in a lock token; "" when there is none."""
+    """The owner in a lock token; "" without a token."""
     return token.rpartition(":")[0] if token else ""
 
 
 def read_all(client: Client, prefix: str) -> list[Heartbeat]:
-    """All of qctl's workers under a prefix that live, by queue and name."""
+    """All living workers of qctl under a prefix, by queue and name."""
     owners = value_or(client.call("ZRANGE", worker_index(prefix), 0, -1), [])
     found = read(client, owners).values()
     return sorted(found, key=lambda h: (h.queue, h.name, h.owner))
 
 
 def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
-    """Those of some owners that are workers of qctl's and live, in one round trip."""
+    """The living workers of qctl among some owners, in one round trip."""
     wanted = [owner for owner in dict.fromkeys(owners) if owner]
     if not wanted:
         return {}

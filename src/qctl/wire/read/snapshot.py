@@ -1,11 +1,11 @@
 """Counts and condition of many queues, in two round trips whatever their number.
 
-The first trip asks for lengths, flags and the active ids; the second for the locks and workers of
-the active jobs and the age of the oldest waiting job, whose keys depend on the first. Behind the
-locks it reads the active ids once more: a job that finished in between has no lock either, but has
-left the list, and has not stalled. Only where qctl has paused a queue it goes once more, to see
-whether that pause is still its own (``pause_notes``). Nothing is written, and no script is run: it
-works for a user who has only ``@read``.
+The first trip asks for lengths, flags and the active ids. The second asks for the locks and workers
+of the active jobs and the age of the oldest waiting job, and for the active ids again: a job that
+finished in between has no lock either, but has left the list and has not stalled. Where qctl has
+paused a queue, a third trip checks whether that pause is still qctl's (``pause_notes``).
+
+Nothing is written and no script is run: a user with ``@read`` alone can read snapshots.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from qctl.wire.states import DELAY_FACTOR, is_marker
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
 MANUAL_LIMIT = 9007199254740991
-# A worker that missed its marker looks for due jobs after 10 s at most; clocks may differ a little.
+# A worker that missed its marker fetches due jobs after at most 10 s; clocks may differ a little.
 OVERDUE_MS = 15_000
-# What PTTL answers for a key that does not exist, and for one that never runs out.
+# What PTTL replies for a key that does not exist, and for one that never expires.
 _GONE, _ENDLESS = -2, -1
 
 
@@ -37,9 +37,9 @@ class RateLimit:
 
     Args:
         used: jobs counted so far; None where the counter is not a number.
-        maximum: of the queue (``meta.max``); None where each worker goes by its own limiter, which
-            stands nowhere in Redis.
-        left_ms: until the window ends and the count begins again.
+        maximum: of the queue (``meta.max``); None where each worker has its own limiter, which is
+            not in Redis.
+        left_ms: time until the window ends and the count restarts.
     """
 
     used: int | None
@@ -48,7 +48,10 @@ class RateLimit:
 
     @property
     def is_manual(self) -> bool:
-        """Set by hand; workers without a limiter go on unless the queue has a maximum."""
+        """Whether it was set by hand.
+
+        Workers without a limiter ignore such a limit if the queue has no maximum.
+        """
         return self.used is not None and self.used >= MANUAL_LIMIT
 
     @property
@@ -94,23 +97,23 @@ class QueueSnapshot:
 
     Args:
         format: ``bullmq``, or ``bull`` for a queue of Bull 3/4, which qctl only reads.
-        client_version: of the last Queue object that any process made, e.g. ``6.7.0``.
+        client_version: BullMQ of the last Queue object that any process created, e.g. ``6.7.0``.
         legacy_paused: jobs in the ``paused`` list that BullMQ 5 uses while a queue is paused;
             they are part of ``counts.waiting``.
-        active_ids: of the jobs that were active at the beginning of the look or at its end;
-            ``counts.active`` are those at its end.
-        overdue: of the delayed jobs, those that are due for longer than a worker needs to notice;
-            they stay there until one fetches.
+        active_ids: of the jobs that were active when the reading began or ended;
+            ``counts.active`` counts those at its end.
+        overdue: number of delayed jobs that are due for longer than a worker needs to notice; they
+            stay delayed until a worker fetches.
         oldest_waiting_ms: when the job that has waited longest was added, epoch milliseconds.
         pause_note: who paused it, if qctl did; None while it is not paused.
-        uncertain_note: who had paused it; somebody else may have resumed and paused it since.
-        lease: the drain at work on it now.
-        concurrency: how many of its jobs may be active at once over all workers, if that is set.
+        uncertain_note: who paused it through qctl; others may have resumed and paused it since.
+        lease: the drain that works on it now.
+        concurrency: how many of its jobs may be active at once over all workers; None for no limit.
         invalid_concurrency: its text if it is not a number: BullMQ's scripts then fail, both when
             jobs are added and when they are fetched.
-        rate_limit: the window in which jobs are counted now; None when there is none.
+        rate_limit: the window in which jobs are counted now, if there is one.
         held: the active jobs with a lock.
-        stalled_clock: when stalled jobs are looked for; only read where a job is active.
+        stalled_clock: when the stalled check runs; only read while a job is active.
     """
 
     keys: QueueKeys
@@ -154,7 +157,7 @@ class QueueSnapshot:
 
     @property
     def rate_limited_ms(self) -> int:
-        """How long it is known to be rate limited still; 0 when it is not, or may not be."""
+        """How much longer it is certainly rate limited; 0 if it is not, or may not be."""
         return self.rate_limit.left_ms if self.rate_limit and self.rate_limit.holds else 0
 
     @property
@@ -166,10 +169,10 @@ class QueueSnapshot:
 def read_snapshots(
     client: Client, queues: Sequence[QueueKeys]
 ) -> list[QueueSnapshot | ReplyError | None]:
-    """Snapshots in the order asked for.
+    """A snapshot of each queue.
 
-    None for a queue that does not exist; an error for one that cannot be read, so that one broken
-    queue does not hide the others.
+    None for a queue that does not exist, and the error for one that cannot be read: a broken queue
+    must not hide the others.
     """
     now_ms = int(time.time() * 1000)
     requests = [_first_trip(keys, now_ms) for keys in queues]
@@ -197,17 +200,17 @@ def _whose_pauses(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueK
 
 
 def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:
-    """Whether each of some BullMQ queues is paused, in one round trip."""
+    """Whether each BullMQ queue is paused, in one round trip."""
     replies = client.pipeline([("HEXISTS", keys("meta"), "paused") for keys in queues])
     return [bool(checked(reply)) for reply in replies]
 
 
 def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
-    """What to ask, in the order in which jobs go their way: each place before those it leads to.
+    """The commands of the first trip, in the order in which jobs move from place to place.
 
-    Others may move jobs between two commands of a long pipeline. One that moves on is then seen
-    where it was or where it went, or in both, but never nowhere. From ``active`` it goes back to
-    the beginning, so that is read there, too.
+    Others may move jobs between two commands of a long pipeline. A job that moves on is seen where
+    it was, where it went, or in both, but never nowhere. From ``active`` a job may go back to the
+    first places, so ``active`` is read before them, too.
     """
     return {
         "meta": ("HMGET", keys("meta"), "paused", "version", "concurrency", "max"),
@@ -217,7 +220,7 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
         "overdue": ("ZCOUNT", keys("delayed"), "-inf", (now_ms - OVERDUE_MS) * DELAY_FACTOR),
         "prioritized": ("ZCARD", keys("prioritized")),
         "prioritized_head": ("ZRANGE", keys("prioritized"), 0, 0),
-        # A resume renames it to ``wait``, and a pause renames that to it: so before and after.
+        # Read before and after ``wait``: a resume renames it to that, and a pause the other way.
         "paused": ("LLEN", keys("paused")),
         "paused_tail": ("LINDEX", keys("paused"), -1),
         "wait": ("LLEN", keys("wait")),
@@ -260,8 +263,8 @@ def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]
 def _snapshot(
     keys: QueueKeys, first: dict[str, Any], second: list[Any], pause: str | None
 ) -> QueueSnapshot | ReplyError | None:
-    # A waiting id may be the name of another key, such as ``wait``: then it has no age. Likewise
-    # a counter of another type, of which only a queue with a maximum takes notice.
+    # The id of a waiting job may be the name of another key, such as ``wait``: then it has no age.
+    # A rate limit's counter of a wrong type matters only to queues with a maximum.
     errors = (r for r in second if isinstance(r, ReplyError) and r.code != "WRONGTYPE")
     error = _error(first) or next(errors, None)
     if error is not None:
@@ -270,7 +273,7 @@ def _snapshot(
     rest = iter(second)
     locks = [next(rest) for _ in active]
     workers = [value_or(next(rest), None) for _ in active]
-    there = frozenset(next(rest)) if active else frozenset()
+    still_active = frozenset(next(rest)) if active else frozenset()
     last_check = (value_or(next(rest), None), next(rest)) if active else (None, 0)
     used = value_or(next(rest), None) if first["limiter_ms"] > 0 else None
     ages = list(rest)
@@ -281,12 +284,12 @@ def _snapshot(
     stalled = tuple(
         job_id
         for job_id, lock in zip(active, locks, strict=True)
-        if lock == _GONE and job_id in there
+        if lock == _GONE and job_id in still_active
     )
     paused, version, concurrency, maximum = first["meta"]
     sized = ("delayed", "prioritized", "waiting_children", "completed", "failed")
     counts = Counts(waiting, len(active), len(stalled), *(first[label] for label in sized))
-    # A key that merely ends like a queue's (trap T6) has none of these.
+    # A stray key whose name ends like a queue's (trap T6) has none of these.
     if not any(first[label] for label in ("has_meta", "has_id", "has_events", "schedulers")) and (
         counts == Counts(0, 0, 0, 0, 0, 0, 0, 0)
     ):
@@ -328,7 +331,7 @@ def _snapshot(
 
 def _error(first: dict[str, Any]) -> ReplyError | None:
     for label, reply in first.items():
-        # A user whose keys are limited to the prefix cannot see qctl's notes: unknown, no error.
+        # A user whose keys are limited to the prefix cannot read qctl's notes: not an error.
         if isinstance(reply, ReplyError) and label not in {"pause_note", "lease"}:
             return reply
     return None
@@ -347,7 +350,7 @@ def _jobs(ids: Sequence[str]) -> list[str]:
 
 
 def _next_up(first: dict[str, Any]) -> list[str]:
-    """The jobs that run next from each place: of the waiting ones, those added first."""
+    """The next job to run of each list and of ``prioritized``: the one that has waited longest."""
     tails = (first["wait_tail"], first["paused_tail"])
     return [t for t in tails if t is not None and not is_marker(t)] + [*first["prioritized_head"]]
 
