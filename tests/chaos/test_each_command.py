@@ -120,7 +120,7 @@ class Stage:
 def stage(client: Client, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(drain_end, "FIRST_START_S", 0.0)
     monkeypatch.setattr(restart, "SETTLE_S", 0.0)
-    for name in ("pause", "resume", "lease_hold", "disown", "retry_stalled", "census"):
+    for name in ("pause", "resume", "hold_lease", "disown", "retry_stalled", "census"):
         client.call("SCRIPT", "LOAD", scripts.source(name))
     return Stage(client, redis_url, tmp_path / "log")
 

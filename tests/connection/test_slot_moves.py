@@ -125,7 +125,7 @@ REFUSED: dict[str, Act] = {
     "add": add,
     "add_flow": add_flow,
     "census": lambda client, keys: read_census(client, keys).counts,
-    "cleaned": lambda client, keys: report_cleaned(client, keys, 1),
+    "report_cleaned": lambda client, keys: report_cleaned(client, keys, 1),
     "fail": call(lambda keys: fail(keys, "3")),
     "give_back": call(lambda keys: working.give_back(keys, [("3", HELD_BY), ("4", HELD_BY)])),
     "next_iteration": next_iteration,
@@ -141,11 +141,11 @@ REFUSED: dict[str, Act] = {
     "update_job": call(lambda keys: working.update_job(keys, "3", "progress", "7")),
     "upsert_scheduler": call(upsert),
     "wait_children": call(lambda keys: working.wait_children(keys, "parent", HELD_BY, NOW)),
-    "work": lambda client, keys: step(client, keys, 3, "3"),
+    "settle_and_fetch": lambda client, keys: step(client, keys, 3, "3"),
 }
 DONE: dict[str, Act] = {
     "disown": lambda client, keys: free_lease(client, keys, "me"),
-    "lease_hold": lambda client, keys: hold_lease(client, keys, holder("you")),
+    "hold_lease": lambda client, keys: hold_lease(client, keys, holder("you")),
     "rights": lambda client, keys: read_missing_rights(client, keys, DRAIN),
     "renew": call(lambda keys: working.renew(keys, 30_000, "3", HELD_BY)),
 }
@@ -193,7 +193,7 @@ _tags = (f"tag{n}" for n in itertools.count())
 def ready(cluster: Cluster) -> Cluster:
     """With the worker's script known to all nodes."""
     for master in cluster.client.masters():
-        master.call("SCRIPT", "LOAD", scripts.source("work"))
+        master.call("SCRIPT", "LOAD", scripts.source("settle_and_fetch"))
     return cluster
 
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from qctl.wire.scripts import sha
 
-STEP = sha("work").encode()
+STEP = sha("settle_and_fetch").encode()
 
 
 class LossyProxy:

@@ -51,7 +51,7 @@ def run(client: Client, admin: Client, url: str, *, stop: bool = False) -> Drain
     address = parse_url(url)
     plan = make_plan(admin, address, settings, ["q"], target=None, then_restart=False)
     # So that every script is known, and is called by its name.
-    for name in ("pause", "resume", "lease_hold", "disown"):
+    for name in ("pause", "resume", "hold_lease", "disown"):
         admin.call("SCRIPT", "LOAD", scripts.source(name))
     waits = False
     report = None

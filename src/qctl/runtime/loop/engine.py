@@ -12,10 +12,11 @@
                   │◄── timer: the limit is over ◄──────────┤ rate limited
                   └◄── Recovery: Redis is back ◄───────────┘ failed, or the connection broke
 
-A *step* is one call of ``work.lua``: it settles all jobs that have completed since the last step
-and fetches as many new ones as there is room for. Two steps may be in flight, so that Redis works
-on one while the handlers of the other's jobs run. A job that ends in another way than by returning
-is settled by a script of its own (``running.py``) and frees its place with ``released``.
+A *step* is one call of ``settle_and_fetch.lua``: it settles all jobs that have completed since the
+last step and fetches as many new ones as there is room for. Two steps may be in flight, so that
+Redis works on one while the handlers of the other's jobs run. A job that ends in another way than
+by returning is settled by a script of its own (``running.py``) and frees its place with
+``released``.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class Engine:
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         await self.connection.open()
-        await self.connection.call("SCRIPT", "LOAD", source("work"))
+        await self.connection.call("SCRIPT", "LOAD", source("settle_and_fetch"))
         await self._listener.open()
         check = check_stalled(self.keys, self.connection, self.options, self.log, self.may_be_more)
         self._tasks = [self._loop.create_task(check, name=f"stalled {self.keys.name}")]

@@ -107,7 +107,7 @@ class Recovery:
         is_away = False
         for pause_s in reconnect_pauses():
             try:
-                await self._connection.call("SCRIPT", "LOAD", source("work"))
+                await self._connection.call("SCRIPT", "LOAD", source("settle_and_fetch"))
                 if self._may_have_fetched:
                     await self._return_unknown_jobs({job.token for job in self._in_hand.values()})
                     self._may_have_fetched = False

@@ -1,14 +1,15 @@
 -- Add jobs to one queue, in the order given. Wire format 5.1-5.3 and 5.5.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] now, epoch ms   ARGV[2] how many sets of options follow, then for each set six:
+-- ARGV[1] now, epoch ms
+-- ARGV[2] number of option sets; then for each set six:
 --   opts as JSON, timestamp ms or "" for now, delay ms, priority, "1" to run next (lifo) or "",
---   and what only some jobs have: "" or JSON {id, parent_key, parent, dedup}
--- then for each job three: number of its set, name, data as JSON; at most 250 jobs
+--   rare options as JSON {id, parent_key, parent, dedup} or ""
+-- then for each job three: number of its option set, name, data as JSON; at most 250 jobs
 --
--- Answers for each job its id, or {id of the job that stands for it, "exists" or "deduplicated"}, or
--- -5 (no such parent) or -7 (it has another parent): then nothing was added.
---@include adding
+-- Answers for each job: its id; or {id of the job that stands for it, "exists" or "deduplicated"}; or -5
+-- (no such parent) or -7 (the job exists and has another parent), and the job was not added.
+--@include add_job
 
 local base, now_text = KEYS[1], ARGV[1]
 local now, events = tonumber(now_text), base .. "events"
@@ -19,12 +20,12 @@ for i = 1, set_count do
   local set = {opts = ARGV[at], delay = ARGV[at + 2], priority = ARGV[at + 3],
     lifo = ARGV[at + 4] == "1", rest = ARGV[at + 5]}
   set.timestamp = ARGV[at + 1] ~= "" and ARGV[at + 1] or now_text
-  -- Such a job needs nothing but its place at the head of wait.
+  -- A plain job only needs its place at the head of wait.
   set.is_plain = set.delay == "0" and set.priority == "0" and not set.lifo and set.rest == ""
   sets[tostring(i)] = set
 end
 
--- Plain jobs that follow each other share one counter, push and marker.
+-- Plain jobs that follow each other share one INCRBY, one LPUSH and one marker.
 local function add_plain(from, to, ids)
   trim_events(events, base .. "meta")
   local count = (to - from) / 3 + 1

@@ -1,16 +1,16 @@
--- Add a tree of jobs, all or none of it seen by others. Wire format 5.4, as BullMQ 6 does it. As
--- long as the tree is large: it cannot be cut.
+-- Add a flow: a tree of jobs of which others see all or nothing. Wire format 5.4, as BullMQ 6 does it.
+-- A flow cannot be split, so a large one makes a long call.
 --
--- KEYS[1], KEYS[2] … for each node the key prefix of its queue with the last colon, e.g. "bull:q:";
---   a parent comes before its children; one key more, see QueueKeys.whole
--- ARGV[1] now, epoch ms, then for each node ten:
+-- KEYS[1], KEYS[2] … for each job the key prefix of its queue with the last colon, e.g. "bull:q:";
+--   parents come before their children. One more key at the end: see QueueKeys.whole
+-- ARGV[1] now, epoch ms; then for each job ten:
 --   id, name, data as JSON, opts as JSON, timestamp ms or "" for now, delay ms, priority,
 --   "1" to run next (lifo) or "", "1" if it has children or "",
---   and what only some nodes have: "" or JSON {parent_key, parent, dedup}
+--   rare options as JSON {parent_key, parent, dedup} or ""
 --
--- Answers for each node its id, or -5 (no such parent) or -7 (a job of another parent): then it was
--- not added.
---@include adding
+-- Answers for each job: its id; or -5 (no such parent) or -7 (the job exists and has another parent), and
+-- the job was not added.
+--@include add_job
 
 local now_text = ARGV[1]
 local now = tonumber(now_text)
@@ -30,7 +30,7 @@ for i = 1, #KEYS - 1 do
   answers[i] = add_job(base, job, now, true)
 end
 
--- Children that had completed before hold nobody up. A parent that did not get all of its children
+-- A parent does not wait for children that had completed before. One that did not get all of its children
 -- waits, so that it never runs without them.
 for _, parent in ipairs(parents) do
   if redis.call("HDEL", parent.key, "flowAttachmentFailed") == 0 then

@@ -1,12 +1,11 @@
--- Count the jobs of a queue that have not ended, and say which event was the last: at one moment, so that
--- the events behind that one explain every later difference in the counts. Writes nothing.
--- Wire format 4.2, 6.1, 8.
+-- Count the unfinished jobs of a queue and read the id of its last event, at one moment: later events then
+-- explain every later difference in the counts. Writes nothing. Wire format 4.2, 6.1, 8.
 --
 -- KEYS[1] wait   KEYS[2] paused   KEYS[3] active   KEYS[4] prioritized   KEYS[5] delayed
 -- KEYS[6] waiting-children   KEYS[7] events   KEYS[8] repeat
--- ARGV[1] schedulers listed at most
+-- ARGV[1] how many schedulers are listed at most
 --
--- Answers the six lengths in this order, the id of the last event or "0-0", and schedulers with the
+-- Answers the six lengths in this order, the id of the last event or "0-0", and the schedulers with the
 -- times of their pending jobs.
 
 local found = {}

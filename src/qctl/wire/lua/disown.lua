@@ -1,9 +1,9 @@
--- Delete a lease or a pause note, if it still is the owner's.
+-- Delete a lease or a pause note if it still is the owner's. qctl's own keys, see wire/notes.py.
 --
 -- KEYS[1] the lease or note
 -- ARGV[1] the owner
 --
--- Answers 1 when it was deleted.
+-- Answers 1 if it was deleted, else 0.
 --@include notes
 
 if holder_at(KEYS[1]).owner == ARGV[1] then

@@ -1,13 +1,13 @@
--- A job has failed for good. Wire format 5.8; without the fetch, which the worker's next step brings.
+-- Let a job fail for good. Wire format 5.8 without the fetch, which is part of the worker's next step.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms         ARGV[2] job id          ARGV[3] lock token
 -- ARGV[4] failed reason         ARGV[5] stack traces, JSON array
--- ARGV[6] attempts allowed      ARGV[7] keep rule "count|age s|limit"
--- ARGV[8] most metrics minutes, or ""
--- ARGV[9] attempts made with this one    ARGV[10] deduplication id, or ""
+-- ARGV[6] attempts allowed      ARGV[7] keep rule "count|age s|limit", see lib/settle.lua
+-- ARGV[8] minutes of metrics kept, or ""
+-- ARGV[9] attempts made, this one included   ARGV[10] deduplication id, or ""
 --
--- Answers 0, or why it was not done (codes of wire format 5, or an error's text).
+-- Answers 0, or why the job has not failed (a code of wire format 5, or the text of an error).
 --@include settle
 
 local base, now = KEYS[1], tonumber(ARGV[1])

@@ -1,15 +1,15 @@
--- Make a scheduler's next iteration, when a worker has fetched the present one. Wire format 6.4. An
--- older iteration, which was retried or had stalled, makes none: there is only one pending.
+-- Make a scheduler's next job, after a worker has fetched the present one. Wire format 6.4. An older job
+-- of the scheduler, which was retried or had stalled, makes none: only one is pending at a time.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] id of the fetched job   ARGV[3] now, epoch ms
 -- ARGV[4] interval ms as the job has it, or "" for a cron pattern
 -- ARGV[5] the pattern's next time, epoch ms, or ""   ARGV[6] offset ms as the job has it
 -- ARGV[7] priority   ARGV[8] "1" to run next (lifo) or ""
--- ARGV[9] the new iteration's opts as JSON without its last brace
+-- ARGV[9] the new job's opts as JSON without the last brace
 --
--- Answers the new iteration's id; "" when there is none to be made.
---@include slots
+-- Answers the new job's id, or "" if none was made.
+--@include scheduler_slots
 
 local base, sid, now = KEYS[1], ARGV[1], tonumber(ARGV[3])
 local schedule, record = base .. "repeat", base .. "repeat:" .. sid
@@ -33,7 +33,7 @@ if redis.call("EXISTS", base .. id) == 1 then
 end
 local name, data = known[1] or redis.call("HGET", base .. ARGV[2], "name") or sid, known[2]
 if not data and not known[6] then
-  -- A repeatable of old versions keeps its data in the job alone.
+  -- A repeatable job of an old version has its data in the job only.
   data = redis.call("HGET", base .. ARGV[2], "data")
   if data then
     redis.call("HSET", record, "data", data)

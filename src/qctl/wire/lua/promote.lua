@@ -1,15 +1,15 @@
--- Run delayed jobs now. Wire format 5.16; unlike BullMQ's bulk promotion a job keeps its priority, and
+-- Run delayed jobs now. Wire format 5.16. Unlike with BullMQ's bulk promotion a job keeps its priority and
 -- its delay is reset.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] "dry" to write nothing
 -- ARGV[2] … ids, at most 500
 --
--- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
--- "promoted", "inactive" (not delayed), "missing" (it has no hash any more).
+-- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "promoted", "inactive"
+-- (it is not delayed), "missing" (its hash is gone).
 --@include clock
 --@include placing
---@include types
+--@include require_types
 
 local base, is_dry = KEYS[1], ARGV[1] == "dry"
 

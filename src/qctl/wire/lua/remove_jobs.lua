@@ -1,40 +1,41 @@
--- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state; a parent that waits for none but
--- the deleted job goes on (soft, P17).
+-- Delete jobs. Wire format 5.18, and 5.19 (clean) for a whole state. A parent that waited only for the
+-- deleted job goes on (soft, P17).
+--
+-- Redis searches a list entry by entry: for a job in the middle of a million that takes 11 ms.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or
---         "" for any place
--- ARGV[2] "removed": an event a job; "": none, since the caller reports many in one (cleaned.lua)
--- ARGV[3] "" to leave jobs alone whose children have not ended; "last" to delete one with the only
---         child that has not, and with the only one below that, and so on
--- ARGV[4] "" or the key of a parent: only children of it go, except the last one that it waits for,
---         so that it neither goes on nor waits for nothing; what is no child of it holds it up no more
--- ARGV[5] "dry" to write nothing; "seen" for the same with jobs that were just seen in their list
+-- ARGV[1] where the jobs must be: "wait" (with the paused list), "active", the name of a sorted set, or ""
+--         for anywhere
+-- ARGV[2] "removed" to write an event for each job; "" to write none (see report_cleaned.lua)
+-- ARGV[3] "" to leave jobs alone whose children have not ended; "last" to delete such a job together with
+--         its only unfinished child, the only unfinished child of that one, and so on
+-- ARGV[4] "" or the key of a parent: only its children are deleted, except the last one that it waits for,
+--         so that it neither goes on nor waits for nothing; it no longer waits for ids that are not its
+--         children
+-- ARGV[5] "" or "dry" to write nothing; "seen" for the same with jobs that were just read from their list
 -- ARGV[6] … ids, at most 500
 --
--- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
--- "removed", "locked" (a worker has it), "scheduled" (the next run of a
--- scheduler), "parent" (children of it have not ended), "child-locked" (a worker has the last of them),
--- "last" (the last that the parent waits for), "inactive" (it is not there), "missing" (nor anywhere,
--- or no child of the parent), "later" (this call has worked long enough; never the first).
---
--- Redis searches a list entry by entry: a job in the middle of a million takes it about 10 ms.
+-- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "removed"; "locked" (a
+-- worker has it); "scheduled" (the next run of a scheduler); "parent" (its children have not ended);
+-- "child-locked" (a worker has the last one); "last" (the last child that the parent waits for);
+-- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
+-- "later" (this call has worked long enough; never the first job).
 --@include clock
 --@include in_list
---@include keep
---@include types
+--@include deleting
+--@include require_types
 
 local base, place, event, goes_with_last = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == "last"
 local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
 local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
--- The one that is never long comes first.
+-- Active comes first, because it is never long.
 local LISTS = {"active", "wait", "paused"}
--- Where a search of a list begins. Who walks through a state walks from the head; a job that is named is
--- more often one of those that run next.
+-- A caller that goes through a whole state begins at the head of its list. A job that is named is more often
+-- among those that run next, at the tail.
 local DIRECTION = place == "" and -1 or 1
--- Of a flow, at most, in one call.
-local LEVELS = 100
--- A dry run: parent → children that would be gone by now.
+-- How many levels of a flow one call deletes at most.
+local MAX_LEVELS = 100
+-- In a dry run: parent → how many of its children would be gone by now.
 local gone = {}
 
 local function is_meant(name, where)
@@ -72,13 +73,13 @@ local function unfinished(job_key)
   return size("SCARD", job_key .. ":dependencies") - (gone[job_key] or 0)
 end
 
--- A job that may go, and where it is; or nil and why it may not.
-local function look(from, id, where)
+-- Answers a job that may be deleted, or nil and the word for why it may not.
+local function examine(from, id, where)
   local key = from .. id
   local fields = is_job(key)
       and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey", "ats") or {}
-  -- The id may be the name of another key, such as "meta": then there is no job to delete. Of an id
-  -- that a worker took without a job there is a hash with its starts alone (wire format T8).
+  -- The id may be the name of another key, such as "meta": then there is no job to delete. For an id
+  -- without a job that a worker took there is a hash with the field "ats" alone (wire format T8).
   local is_real = fields[1] or fields[5] or false
   if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
     return nil, "locked"
@@ -91,7 +92,7 @@ local function look(from, id, where)
     parent_key = fields[4], where = where, set = set_of(from, id, where)}
 end
 
--- A queue's name has no colon, an id may have.
+-- Answers the base of the queue and the id of a job's key. Only ids may have colons.
 local function split(job_key)
   local prefix = string.match(base, "^(.*:)[^:]*:$") or ""
   if string.sub(job_key, 1, #prefix) == prefix then
@@ -100,7 +101,8 @@ local function split(job_key)
   end
 end
 
--- The child may have been deleted, and another job may have its id.
+-- Whether the job with this key still is a child of that parent: it may have been deleted, and another job
+-- may have its id.
 local function is_child(job_key, of)
   local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
   local is_json, parent = pcall(cjson.decode, fields[2] or "")
@@ -110,17 +112,17 @@ local function is_child(job_key, of)
   return fields[1] == of
 end
 
--- All jobs that go with one, from the top; or nil and why it stays.
-local function look_down(id)
+-- Answers all jobs that are deleted together with one, from the top; or nil and the word for why it stays.
+local function examine_chain(id)
   local jobs = {}
-  local job, word = look(base, id, place)
+  local job, word = examine(base, id, place)
   while job do
     jobs[#jobs + 1] = job
     local left = unfinished(job.key)
-    -- What a dry run has left below it would be gone.
+    -- In a dry run the jobs below it are still there, but would be gone.
     if left == 0 or is_dry then
       return jobs
-    elseif left > 1 or #jobs > LEVELS then
+    elseif left > 1 or #jobs > MAX_LEVELS then
       return nil, "parent"
     end
     local last_key = redis.call("SRANDMEMBER", job.key .. ":dependencies")
@@ -132,12 +134,12 @@ local function look_down(id)
       return nil, "parent"
     end
     require_queue_types(from)
-    job, word = look(from, last_id, "")
+    job, word = examine(from, last_id, "")
   end
   return nil, #jobs > 0 and word == "locked" and "child-locked" or word
 end
 
--- Nobody may reuse it: neither the throttled nor those to come (wire format 5.5).
+-- The deduplication id is free, and a job kept for later is dropped (wire format 5.5).
 local function free_dedup(job)
   local key = job.base .. "de:" .. job.dedup_id
   if redis.pcall("GET", key) == job.id then
@@ -145,7 +147,7 @@ local function free_dedup(job)
   end
 end
 
--- Takes a job out of its state. Answers the state's name, or nil when it is in none.
+-- Takes a job out of its state. Answers the name of the state, or nil if it was in none.
 local function leave(job)
   if job.set then
     redis.call("ZREM", job.base .. job.set, job.id)
@@ -156,14 +158,14 @@ local function leave(job)
   end)
 end
 
--- The same for a dry run.
+-- Answers the name of a job's state in a dry run, or nil when it is in none.
 local function find(job)
   return job.set or first_list(job, function(key)
     return is_seen or is_in_list(key, job.id)
   end)
 end
 
--- Deletes what is left of a job that has left its state.
+-- Deletes the keys of a job that has left its state.
 local function delete(job, state)
   redis.call("SREM", job.base .. "stalled", job.id)
   if job.is_real then
@@ -196,7 +198,7 @@ local function remove(id)
     end
     return "missing"
   end
-  local jobs, word = look_down(id)
+  local jobs, word = examine_chain(id)
   if not jobs or is_last then
     return word or "last"
   end

@@ -1,11 +1,11 @@
--- Remove a scheduler and its pending iteration if that is delayed. Wire format 6.6. An iteration
--- that waits already stays and runs.
+-- Remove a scheduler, and its pending job if that is delayed. Wire format 6.6. A pending job that waits
+-- already stays and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] scheduler id   ARGV[2] what the ids of its jobs begin with, up to the time
+-- ARGV[1] scheduler id   ARGV[2] the beginning of its jobs' ids, up to the time
 --
--- Answers 1 when there was one, else 0.
---@include keep
+-- Answers 1 if there was such a scheduler, else 0.
+--@include deleting
 
 local base, sid = KEYS[1], ARGV[1]
 local prev = tonumber(redis.call("ZSCORE", base .. "repeat", sid) or "")

@@ -1,9 +1,9 @@
--- Renew the lock of a job that runs. Wire format 5.7, but for what the stalled check has marked.
+-- Renew the lock of a running job. Wire format 5.7, except that the marks of the stalled check stay.
 --
--- KEYS[1] the job's lock, and no other key: see working.renew
+-- KEYS[1] the job's lock, and no other key: see worker_calls.renew
 -- ARGV[1] lock TTL, ms   ARGV[2] lock token
 --
--- Answers 1, or 0 when the lock is lost: gone, or another's.
+-- Answers 1, or 0 if the lock is lost: it is gone, or somebody else's.
 
 if redis.call("GET", KEYS[1]) == ARGV[2] then
   return redis.call("PEXPIRE", KEYS[1], ARGV[1])

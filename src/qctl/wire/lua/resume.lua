@@ -1,27 +1,28 @@
--- Resume a queue: bring the ready jobs of both lists into wait, those of the paused list next, then clear
--- the flag, wake the workers and tell listeners. With much in both lists that takes several calls. The
--- flag goes last, so that a caller who dies half way leaves a paused queue that anybody can resume, and no
--- running queue with jobs in a list that nobody reads. Wire format 5.20, 10.2.
+-- Resume a queue. Wire format 5.20, 10.2. All ready jobs move to wait, those of the paused list run next;
+-- then the flag is cleared, workers are woken and an event is written. With many jobs in both lists this
+-- takes several calls. The flag is cleared last: if the caller dies half way, the queue is still paused and
+-- anybody can resume it. A running queue never has jobs in a list that no worker reads.
 --
 -- KEYS[1] meta   KEYS[2] wait   KEYS[3] paused   KEYS[4] prioritized   KEYS[5] delayed
 -- KEYS[6] marker   KEYS[7] events   KEYS[8] active   KEYS[9] qctl's pause note
--- ARGV[1] "" to resume whoever paused it; an owner to resume only that owner's pause
--- ARGV[2] most jobs to move   ARGV[3] "force" when a drain at work on it is to see that it shall stop; else ""
+-- ARGV[1] "" to resume it no matter who paused it; an owner to resume only that owner's pause
+-- ARGV[2] how many jobs this call moves at most
+-- ARGV[3] "force" to tell a drain at work on the queue that it shall stop; else ""
 --
 -- Answers {word, jobs in the paused list before, id of the event or ""}: "resumed", "running" (it was not
--- paused), "others" (the pause is not the owner's, or somebody else has paused it since; at most the owner's note
--- goes), "more" (call again).
+-- paused), "others" (the pause is not the owner's, or somebody else has paused the queue since; only the
+-- owner's note is deleted), "more" (call again).
 --@include markers
 --@include events
 --@include notes
---@include merging
+--@include merge_lists
 --@include overtaken
 
 local holder = ARGV[1] ~= "" and holder_at(KEYS[9]) or {}
 if ARGV[1] ~= "" and holder.owner ~= ARGV[1] then
   return {"others", 0, ""}
 end
--- A key of a wrong type fails here, before anything is written.
+-- A key of another type fails here, before anything is written.
 redis.call("LLEN", KEYS[2])
 redis.call("ZCARD", KEYS[5])
 redis.call("ZCARD", KEYS[6])
@@ -53,10 +54,10 @@ end
 if not is_paused and ARGV[1] ~= "" then
   return {"running", in_paused, ""}
 end
--- Also when it ran: somebody wants it to run, and BullMQ's listeners hear of that.
+-- Also if it was running: listeners hear that somebody wants it to run, as with BullMQ.
 local event
 if ARGV[3] == "force" then
-  -- The note does not show it where somebody else has paused the queue since.
+  -- The drain cannot see it from the note if somebody else has paused the queue since.
   event = emit(KEYS[7], KEYS[1], "event", "resumed", "qctl", "force")
 else
   event = emit(KEYS[7], KEYS[1], "event", "resumed")

@@ -1,30 +1,30 @@
--- Run finished jobs again, and put lost ones back: jobs in no state that have not ended (wire format 10.2,
--- rule 5). Wire format 5.14; unlike BullMQ's bulk retry (5.15) a job keeps its priority, its parent counts
--- it as unfinished again, and its deduplication id is its own until it ends.
+-- Run finished jobs again, and put lost jobs back: unfinished jobs in no state (wire format 10.2, rule 5).
+-- Wire format 5.14. Unlike with BullMQ's bulk retry (5.15) a job keeps its priority, its parent counts it as
+-- unfinished again, and it owns its deduplication id until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] where the jobs must be: "failed", "completed", or "" for either of them or nowhere
--- ARGV[2] "" for any; else only jobs whose failedReason is this text
--- ARGV[3] "" behind those that wait; "next" before them, or in front of their priority
--- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget attempts, too
+-- ARGV[1] where the jobs must be: "failed", "completed", or "" for either of them or no state
+-- ARGV[2] "" or a text: only jobs whose failedReason is this text
+-- ARGV[3] "" to run them behind the waiting jobs; "next" to run them first, or first of their priority
+-- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget the attempts as well
 -- ARGV[5] "dry" to write nothing
 -- ARGV[6] … ids, at most 500
 --
--- Answers how long it took, in microseconds or "" if it cannot tell, and one word a job:
--- "retried", "inactive" (not finished, or for another reason), "missing",
--- "duplicate" (another job that is still to end has its deduplication id), "later" (this call has worked
--- long enough; never the first). With "" for the place also the words of lib/lost.lua.
+-- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "retried"; "inactive"
+-- (not finished, or for another reason); "missing"; "duplicate" (another unfinished job has its deduplication
+-- id); "later" (this call has worked long enough; never the first job). If ARGV[1] is "" also the words of
+-- lib/lost_jobs.lua.
 --@include clock
 --@include parents
---@include enqueue
---@include types
---@include lost
+--@include enqueue_next
+--@include require_types
+--@include lost_jobs
 
 local base, source, only_reason = KEYS[1], ARGV[1], ARGV[2]
 local runs_next, forget, is_dry = ARGV[3] == "next", ARGV[4], ARGV[5] == "dry"
 local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 
--- A dry run: deduplication id → the job that would have it by now.
+-- In a dry run: deduplication id → the job that would own it by now.
 local foreseen = {}
 
 local function find_finished(id)
@@ -35,8 +35,8 @@ local function find_finished(id)
   end
 end
 
--- A child counts as unfinished again for a parent that waits for its children, or has ended itself. One
--- that is on its way already goes on with what was noted. The parent's keys may be anything.
+-- The parent counts the child as unfinished again if it still waits for its children, or has ended itself. A
+-- parent that already runs goes on with what it knows. The parent's keys may be of any type.
 local function rejoin_parent(job_key, parent, state)
   if redis.call("EXISTS", parent.key) == 0 then
     return
@@ -53,7 +53,7 @@ local function rejoin_parent(job_key, parent, state)
   end
 end
 
--- Whether another job that is still to end has this one's deduplication id.
+-- Whether another unfinished job owns this job's deduplication id.
 local function is_duplicate(id, dedup_id)
   if foreseen[dedup_id] then
     return true
@@ -63,7 +63,7 @@ local function is_duplicate(id, dedup_id)
       and redis.call("HEXISTS", base .. owner, "finishedOn") == 0
 end
 
--- A job that is to end again has its id until then, as when it was added; a throttle's time is over.
+-- The job owns its deduplication id until it ends, as when it was added. Not a throttled id: its time is over.
 local function hold_dedup(id, dedup_id, opts)
   local dedup = type(opts.de) == "table" and opts.de or {}
   if tonumber(dedup.ttl) then
@@ -104,7 +104,7 @@ local function retry(id)
     return "duplicate"
   end
   local state = find_finished(id)
-  local lost = not state and source == "" and look_for_lost(base, id)
+  local lost = not state and source == "" and find_lost(base, id)
   if not state and lost ~= "lost" then
     return lost or "inactive"
   end
@@ -128,7 +128,7 @@ local function retry(id)
   end
   local priority = tonumber(fields[2] or "0") or 0
   if runs_next then
-    enqueue_next(base .. "meta", base .. "wait", base .. "paused", base .. "prioritized", id, priority)
+    enqueue_next(base, id)
   elseif priority > 0 then
     place_prioritized(base, id, priority)
   else

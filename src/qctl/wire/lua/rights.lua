@@ -1,12 +1,12 @@
--- Which of some commands this Redis user may not run. Runs none of them.
+-- Which of some commands this Redis user may not run. Runs none of them. Nothing of BullMQ's.
 --
 -- KEYS[1] any key of the queue
--- ARGV[1] qctl's pause note   ARGV[2] qctl's lease; they are none of KEYS, since a user who may not use
---         them could not run this script then
--- ARGV[3] … the commands, each with its words between spaces; "$1" stands for KEYS[1], "$2" and "$3" for
---         the note and the lease
+-- ARGV[1] qctl's pause note   ARGV[2] qctl's lease: not in KEYS, because a user who may not use them could
+--         not run this script then
+-- ARGV[3] … the commands, words separated by spaces; "$1" stands for KEYS[1], "$2" and "$3" for the note and
+--         the lease
 --
--- Answers those that are not granted; nil where Redis cannot say (before version 7).
+-- Answers the commands that are not granted; nil if Redis cannot say (before version 7).
 
 if not redis.acl_check_cmd then
   return false

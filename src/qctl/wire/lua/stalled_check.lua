@@ -1,15 +1,15 @@
--- The stalled check: what was marked last time, was not renewed and has no lock goes back; what is
--- active now is marked for the next time. Wire format 5.13.
+-- The stalled check: jobs that the last check has marked, and that have no lock, are put back; jobs that
+-- are active now are marked for the next check. Wire format 5.13.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
--- ARGV[1] now, epoch ms   ARGV[2] interval between checks, ms   ARGV[3] most stalls a job may have
--- ARGV[4] text of the stall failure
+-- ARGV[1] now, epoch ms   ARGV[2] interval between checks, ms   ARGV[3] how many stalls a job may have
+-- ARGV[4] the failure reason of a job that stalls too often
 --
--- Answers {ids that went back, 1 if ids were left for the next check else 0}; {{}, -1} when another
--- worker has checked lately. At most 1000 marked ids are looked at in a call.
+-- Answers {ids that were put back, 1 if marked ids are left for the next check else 0}, or {{}, -1} if
+-- another worker has checked within the interval. One call checks at most 1,000 marked ids.
 --@include placing
---@include jobs
---@include stall
+--@include is_job
+--@include count_stall
 
 local base = KEYS[1]
 if not redis.call("SET", base .. "stalled-check", ARGV[1], "PX", ARGV[2], "NX") then

@@ -1,10 +1,10 @@
--- A job's progress, data or log, while it runs or at any other time. Wire format 5.22.
+-- Set a job's progress or data, or add a row to its log, at any time. Wire format 5.22.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] job id   ARGV[2] "progress", "data" or "log"
--- ARGV[3] the value: JSON, or the log's row   ARGV[4] rows of the log to keep, "" for all
+-- ARGV[3] the value: JSON, or the row   ARGV[4] how many rows of the log are kept, "" for all
 --
--- Answers 0, for a log its rows; -1 when there is no such job.
+-- Answers 0, or for a log how many rows it has; -1 if there is no such job.
 --@include events
 
 local base, id, what = KEYS[1], ARGV[1], ARGV[2]
@@ -14,10 +14,10 @@ if redis.call("EXISTS", job_key) == 0 then
 end
 if what == "log" then
   local rows = redis.call("RPUSH", job_key .. ":logs", ARGV[3])
-  local most = tonumber(ARGV[4])
-  if most then
-    redis.call("LTRIM", job_key .. ":logs", string.format("%.0f", -most), -1)
-    rows = math.min(rows, most)
+  local max_rows = tonumber(ARGV[4])
+  if max_rows then
+    redis.call("LTRIM", job_key .. ":logs", string.format("%.0f", -max_rows), -1)
+    rows = math.min(rows, max_rows)
   end
   return rows
 end

@@ -1,21 +1,21 @@
--- Make a scheduler, or change it together with its pending iteration. Wire format 6.3. Unlike BullMQ
--- 6 it finds that iteration in a paused queue as well, so there never are two.
+-- Make a scheduler, or change it together with its pending job. Wire format 6.3. Unlike BullMQ 6 it finds
+-- the pending job in a paused queue, too, so there never are two.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] now, epoch ms   ARGV[3] interval ms, or "" for a cron pattern
--- ARGV[4] the pattern's next times, epoch ms, with a blank between, or ""   ARGV[5] offset ms or ""
+-- ARGV[4] the pattern's next times, epoch ms, separated by spaces, or ""   ARGV[5] offset ms or ""
 -- ARGV[6] start, epoch ms, or ""   ARGV[7] the jobs' name   ARGV[8] their data as JSON
 -- ARGV[9] their priority   ARGV[10] "1" to run next (lifo) or ""
--- ARGV[11] the iteration's opts as JSON without its last brace
--- ARGV[12] … the other fields of the scheduler's record, name and value in turn
+-- ARGV[11] the job's opts as JSON without the last brace
+-- ARGV[12] … the other fields of the scheduler's record: name, value, name, value …
 --
--- A pattern's next iteration may have been promoted: when it has ended it makes way for the new one,
--- while it runs the time after is taken.
+-- The pattern's next job may have been promoted: if it has ended the new one replaces it; if it still runs
+-- the new one takes the time after.
 --
--- Answers {job id, delay in ms}, or -10 (the pattern's next times are all taken) or -11 (so are the
--- next 32 of an interval): then nothing was changed.
---@include slots
---@include keep
+-- Answers {job id, delay in ms}; or -10 if jobs exist for all of the pattern's next times, or -11 for the
+-- next 32 times of an interval, and nothing was changed.
+--@include scheduler_slots
+--@include deleting
 
 local base, sid, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local every, start = tonumber(ARGV[3]), tonumber(ARGV[6])
@@ -23,8 +23,8 @@ local schedule, record = base .. "repeat", base .. "repeat:" .. sid
 local old = redis.call("HMGET", record, "every", "offset", "ic")
 local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
 
--- P17 for the pending iteration, which has no parent, children or deduplication. Answers from where
--- it can be taken; what is active stays.
+-- Answers the set or list that the pending job can be taken from, and the command that does it; nil if it
+-- is active or gone. It has no parent, children or deduplication (P17).
 local function place_of_pending(id)
   if redis.call("EXISTS", base .. id) == 0 then
     return nil
@@ -61,7 +61,7 @@ if place and every and tonumber(old[1] or "") == every then
   slot = prev
 end
 
--- The set of finished jobs that it is in, or nil.
+-- Answers the key of the set of finished jobs that the job is in, or nil.
 local function ended_in(id)
   for _, set in ipairs({"completed", "failed"}) do
     if redis.call("ZSCORE", base .. set, id) then

@@ -1,12 +1,12 @@
--- A job waits for its children, if any is pending. Wire format 5.11.
+-- Let an active job wait for its unfinished children, if there are any. Wire format 5.11.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms   ARGV[2] job id   ARGV[3] lock token
 --
--- Answers 0 when it waits now, 1 when no child is pending and nothing was changed, else why it was
--- not done (codes of wire format 5; -9: a child has failed and the job shall fail with it).
+-- Answers 0 if it waits now, 1 if it has no unfinished child and nothing was changed, else why nothing was
+-- done (a code of wire format 5; -9: a child has failed, and the job shall fail with it).
 --@include events
---@include leave
+--@include leave_active
 
 local base, id = KEYS[1], ARGV[2]
 local job_key = base .. id
@@ -19,7 +19,7 @@ end
 if redis.call("SCARD", job_key .. ":dependencies") == 0 then
   return 1
 end
-local code = leave_active_alone(base, id, ARGV[3])
+local code = leave_active(base, id, ARGV[3])
 if code ~= 0 then
   return code
 end

@@ -15,7 +15,7 @@ from qctl.wire.keys import QueueKeys
 # The scripts that a drain runs on the queue, and on qctl's own keys.
 DRAIN = ("pause", "resume", "retry_stalled", "census")
 PAUSE = ("pause", "resume")
-_OWN = ("lease_hold", "disown")
+_OWN = ("hold_lease", "disown")
 # What a drain reads besides, with ``$1`` for a key of the queue.
 _READS = (
     *("EXISTS $1", "GET $1", "HEXISTS $1", "HGET $1", "HMGET $1", "LINDEX $1", "LLEN $1"),

@@ -130,7 +130,7 @@ def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None
         None if ``holder`` has it now, else the one who has it.
     """
     args: list[Arg] = [holder.to_json(), holder.owner, LEASE_TTL_MS]
-    answer = scripts.run(client, "lease_hold", [keys.lease], args)
+    answer = scripts.run(client, "hold_lease", [keys.lease], args)
     return parse_holder(answer) if answer else None
 
 

@@ -32,15 +32,9 @@ def retry_stalled(
     Returns:
         id → ``retried``, ``locked``, ``inactive`` or ``missing`` (see the script).
     """
-    names = ("meta", "wait", "paused", "prioritized", "active", "marker", "events", "stalled")
-    head: list[Arg] = [keys(""), "" if count_stall is None else count_stall, STALLED_TOO_OFTEN]
-    return _in_chunks(
-        client,
-        "retry_stalled",
-        [*map(keys, names), *keys.whole],
-        head,
-        {job_id: [job_id, lock] for job_id, lock in locks.items()},
-    )
+    head: list[Arg] = ["" if count_stall is None else count_stall, STALLED_TOO_OFTEN]
+    jobs = {job_id: [job_id, lock] for job_id, lock in locks.items()}
+    return _in_chunks(client, "retry_stalled", keys.whole, head, jobs)
 
 
 def retry_finished(
@@ -152,7 +146,7 @@ def remove_jobs(
 
 def report_cleaned(client: Client, keys: QueueKeys, count: int) -> None:
     """Write one event for jobs that were deleted silently, as BullMQ's clean does."""
-    scripts.run(client, "cleaned", [keys("events"), keys("meta"), keys("")], [count])
+    scripts.run(client, "report_cleaned", [keys("events"), keys("meta"), keys("")], [count])
 
 
 def _in_chunks(

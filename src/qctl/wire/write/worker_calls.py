@@ -39,7 +39,7 @@ def why_not(code: int | str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The unchanging part of a worker's step (``work.lua``).
+    """The unchanging part of a worker's step (``settle_and_fetch.lua``).
 
     Args:
         lock_ms: TTL of the jobs' locks.
@@ -56,7 +56,7 @@ class Step:
 
     def head(self) -> tuple[Arg, ...]:
         """The command, up to the arguments that change from call to call."""
-        return ("EVALSHA", sha("work"), 2, *self.keys.whole)
+        return ("EVALSHA", sha("settle_and_fetch"), 2, *self.keys.whole)
 
     def options(self) -> tuple[Arg, ...]:
         """``ARGV[6]`` to ``ARGV[9]``."""

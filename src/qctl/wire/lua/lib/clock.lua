@@ -1,19 +1,19 @@
--- How long this call has taken. Only Redis can tell: what its caller sees is the network's time, too.
+-- How long this call has taken. The caller cannot measure it: that would include the network.
 
--- In microseconds; nil where the user may not ask for the time.
+-- Now, in microseconds; nil if the user may not run TIME.
 local function micros()
   local now = redis.pcall("TIME")
   return not now.err and now[1] * 1000000 + now[2] or nil
 end
 local began = micros()
 
--- In microseconds; empty where that is not known.
+-- In microseconds, as text; "" if unknown.
 local function took()
   return began and string.format("%.0f", micros() - began) or ""
 end
 
--- Whether the rest of the call's jobs shall wait for the next call: a job that is searched for in a long list
--- takes 10 ms, and nobody knows before which ones will.
+-- Whether the other jobs of this call shall wait for the next call. A single job may take 20 ms if it is
+-- searched for in a long list, and nobody knows beforehand which one does.
 local function has_worked_enough()
   return began and micros() - began > 500
 end

@@ -1,7 +1,7 @@
--- What becomes of a new job whose deduplication id is taken (wire format 5.5).
---@include keep
+-- A new job with a deduplication id (wire format 5.5).
+--@include deleting
 
--- The last add while the owner runs is kept until the owner ends (store_kept).
+-- Keeps the new job until the owner of the id, which runs, has ended (store_kept).
 local function keep_next(base, job, owner)
   local kept_key = base .. "dn:" .. job.dedup.id
   local fields = {"name", job.name, "data", job.data, "opts", job.opts, "jid", job.id}
@@ -16,7 +16,7 @@ local function keep_next(base, job, owner)
 end
 
 -- job.dedup: {id =, ttl = ms as text or nil, extend, replace, keep_last, reschedule = true or nil}.
--- Answers the id of the job that stands for this one, or nil when this one is to be stored.
+-- Answers the id of the job that stands for the new one, or nil if the new one shall be stored.
 local function deduplicate(base, job)
   local dedup = job.dedup
   local key = base .. "de:" .. dedup.id
@@ -29,7 +29,7 @@ local function deduplicate(base, job)
       redis.call("SET", key, id)
     end
   end
-  local function tell(survivor, dropped)
+  local function report(survivor, dropped)
     emit(base .. "events", base .. "meta", "event", "deduplicated", "jobId", survivor,
       "deduplicationId", dedup.id, "deduplicatedJobId", dropped)
   end
@@ -41,7 +41,7 @@ local function deduplicate(base, job)
   if dedup.replace and redis.call("ZREM", base .. "delayed", owner) == 1 then
     delete_job_keys(base .. owner)
     emit(base .. "events", base .. "meta", "event", "removed", "jobId", owner, "prev", "delayed")
-    tell(job.id, owner)
+    report(job.id, owner)
     redis.call("DEL", base .. "dn:" .. dedup.id)
     if dedup.ttl and not dedup.extend and not dedup.keep_last then
       redis.call("SET", key, job.id, "KEEPTTL")
@@ -50,7 +50,7 @@ local function deduplicate(base, job)
     end
     return nil
   end
-  -- The owner vanished without a trace, by hand or by eviction: its id must not block for ever.
+  -- The owner is gone, deleted by hand or evicted: its id must not block new jobs for ever.
   if redis.call("EXISTS", base .. owner) == 0 and redis.call("PTTL", key) == -1 then
     redis.call("DEL", key, base .. "dn:" .. dedup.id)
     own(job.id)
@@ -58,12 +58,12 @@ local function deduplicate(base, job)
   end
   if dedup.keep_last and redis.call("LPOS", base .. "active", owner) then
     keep_next(base, job, owner)
-    tell(owner, job.id)
+    report(owner, job.id)
   elseif not dedup.replace then
     if dedup.ttl and dedup.extend then
       own(owner)
     end
-    tell(owner, job.id)
+    report(owner, job.id)
   end
   if dedup.reschedule and not dedup.replace and redis.call("ZSCORE", base .. "delayed", owner) then
     redis.call("HSET", base .. owner, "delay", job.delay)

@@ -1,12 +1,12 @@
--- The event stream, capped as the queue asks (wire format 8; primitive P1).
+-- Write events, and cap the stream at the length that the queue sets (wire format 8; primitives P1, P2).
 
--- How many events the queue keeps, as text (P1). Written down where it is missing, as BullMQ does.
+-- How many events the queue keeps, as text (P1). If it is not set, set it, as BullMQ does.
 local function max_events(meta_key)
   local max_len = redis.call("HGET", meta_key, "opts.maxLenEvents")
   if not max_len then
     redis.call("HSET", meta_key, "opts.maxLenEvents", "10000")
   end
-  -- A cap that is none must not make the script fail after its writes.
+  -- A value that is not a number must not make the script fail after its writes.
   if not max_len or not string.match(max_len, "^%d+$") or #max_len > 15 then
     return "10000"
   end
@@ -15,8 +15,8 @@ end
 
 local trimmed = {}
 
--- P2, once a call and stream, before the call's first event. Those who wait for events hear of them when
--- the call ends: what is cut by then, by a queue that keeps few events or none, they never hear.
+-- P2, once for each stream, before the call's first event. Clients that wait for events get them when the
+-- call ends. Trimmed after its first event, a queue that keeps few events or none would lose some of them.
 local function trim_events(events_key, meta_key)
   if not trimmed[events_key] then
     trimmed[events_key] = true

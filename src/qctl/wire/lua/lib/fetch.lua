@@ -1,19 +1,20 @@
--- Takes jobs from wait and prioritized into active, many at once (wire format 5.6).
+-- Move jobs from wait and prioritized to active, many at once (wire format 5.6).
 --@include placing
 
--- How many may start now, at most wanted: {number, reason, 0, …} with what stops more, {0, reason, ms}
--- when none may. Reasons: "blocked" (paused, or as many run as the queue allows), "limited" (for that
--- many ms) or "".
--- Places under the queue's concurrency are shared: a worker keeps those of its own jobs that have just
--- ended (kept), and takes more only a few at a time, to wait for its turn again: BZPOPMIN serves first
--- who has waited longest. Otherwise the first worker would have them all, for as long as jobs wait.
+-- How many jobs may start now: {number, reason that no more may or "", 0, rate limit, its window in ms}, or
+-- {0, reason, ms} if none may. Reasons: "blocked" (the queue is paused, or as many jobs run as it allows)
+-- or "limited" (for that many ms).
+-- Workers share the places that the queue's concurrency allows. A worker keeps the places of its own jobs
+-- that have just ended (kept), and takes only a few more at a time; then it waits for its turn again, since
+-- BZPOPMIN serves the client that has waited longest. Otherwise the first worker would take all places, for
+-- as long as jobs wait.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
-  local most = tonumber(meta[3] or "") or limiter_max
+  local max_jobs = tonumber(meta[3] or "") or limiter_max
   local limit_ms = tonumber(meta[4] or "")
-  if most then
+  if max_jobs then
     local used = tonumber(redis.call("GET", base .. "limiter") or "0") or 0
-    if used >= most then
+    if used >= max_jobs then
       local ttl = redis.call("PTTL", base .. "limiter")
       if ttl > 0 then
         return {0, "limited", ttl}
@@ -21,11 +22,11 @@ local function allowance(base, wanted, limiter_max, kept)
       if ttl == 0 then
         redis.call("DEL", base .. "limiter")
       end
-      -- Without a TTL it limits nobody.
+      -- A counter without a TTL limits nobody.
       used = 0
     end
     -- A limit of 0, or of a fraction, lets one job through in each window, as BullMQ's does.
-    wanted = math.min(wanted, math.max(math.floor(most) - used, 1))
+    wanted = math.min(wanted, math.max(math.floor(max_jobs) - used, 1))
   end
   if meta[1] then
     return {0, "blocked", 0}
@@ -42,10 +43,10 @@ local function allowance(base, wanted, limiter_max, kept)
       wanted, reason = share, "blocked"
     end
   end
-  return {wanted, reason, 0, most, limit_ms}
+  return {wanted, reason, 0, max_jobs, limit_ms}
 end
 
--- Moves ids to active; the entries "0:…" of old BullMQ versions are dropped.
+-- Moves ids to active. Markers of old BullMQ versions ("0:…") are dropped.
 local function take_ids(base, wanted)
   local ids = {}
   local popped = redis.call("RPOP", base .. "wait", wanted)
@@ -69,7 +70,8 @@ local function take_ids(base, wanted)
   return ids
 end
 
--- Answers the job's fields as they were before, or nil for an id that is no job, which leaves.
+-- Answers the job's fields as they were before, and whether it shall fail without running (defa); nil for an
+-- id without a job, which is dropped.
 local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   local job_key = base .. id
   local fields = redis.pcall("HGETALL", job_key)
@@ -77,7 +79,7 @@ local function activate(base, events, id, now_text, token, lock_ms, worker_name)
     redis.call("LREM", base .. "active", 1, id)
     return nil
   end
-  -- As text: numbers are costly to hand to Redis.
+  -- As text, because numbers are slow to hand to Redis.
   local starts, has_failed = "1", false
   for i = 1, #fields, 2 do
     if fields[i] == "ats" then
@@ -98,8 +100,9 @@ end
 
 -- Fetches at most wanted jobs. limiter_max and limiter_ms: the worker's own rate limit, or nil. kept: see
 -- allowance.
--- Answers {jobs, reason, ms}: jobs is {id, fields, id, fields, …}; reason is "" when as many came as
--- were wanted, else "blocked", "limited" (for ms), "delayed" (the next job is due at ms) or "empty".
+-- Answers {jobs, reason, ms}. jobs: id, fields, id, fields … reason: "" if as many jobs came as were wanted,
+-- else "blocked", "limited" (for ms), "more" (fetch again), "delayed" (the next job is due at ms) or
+-- "empty".
 local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max, limiter_ms,
     kept)
   promote_due(base, now)
@@ -107,7 +110,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
   if may[1] == 0 then
     return {{}, may[2], may[3]}
   end
-  local most, now_text = may[4], string.format("%.0f", now)
+  local max_jobs, now_text = may[4], string.format("%.0f", now)
   local jobs, counted, events = {}, 0, base .. "events"
   local ids = take_ids(base, may[1])
   for _, id in ipairs(ids) do
@@ -119,7 +122,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
       counted = counted + (has_failed and 0 or 1)
     end
   end
-  if most and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
+  if max_jobs and counted > 0 and redis.call("INCRBY", base .. "limiter", counted) == counted then
     local window = math.floor(math.abs(limiter_ms or may[5] or 0))
     redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
@@ -130,7 +133,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     return {jobs, "", 0}
   end
   if #ids == may[1] then
-    -- A limit stopped it: the queue's concurrency, or else a rate of which another call tells how long.
+    -- A limit stopped it: the queue's concurrency, or a rate limit; the next call answers for how long.
     return {jobs, may[2] == "blocked" and "blocked" or "more", 0}
   end
   local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")

@@ -1,6 +1,6 @@
--- Markers wake idle workers (wire format 7.2; primitives P3, P5, P6).
+-- The markers that wake idle workers (wire format 7.2; primitives P3, P5, P6).
 
--- Whether fetching is held up: the queue is paused, or as many jobs run as it allows.
+-- Whether no job may start: the queue is paused, or as many jobs run as it allows (P3).
 local function is_blocked(meta_key, active_key)
   if redis.call("HEXISTS", meta_key, "paused") == 1 then
     return true
@@ -9,12 +9,12 @@ local function is_blocked(meta_key, active_key)
   return concurrency ~= nil and redis.call("LLEN", active_key) >= concurrency
 end
 
--- "There may be a job now."
+-- "There may be a job now" (P5).
 local function mark_base(marker_key)
   redis.call("ZADD", marker_key, 0, "0")
 end
 
--- "Wake up at the time of the next delayed job."
+-- "Wake up when the next delayed job is due" (P6).
 local function mark_delayed(marker_key, delayed_key)
   local next_up = redis.call("ZRANGE", delayed_key, 0, 0, "WITHSCORES")
   if next_up[2] then

@@ -1,5 +1,6 @@
--- Jobs per minute (wire format 5.21), for count jobs that ended at once; limit: most minutes kept.
+-- Count jobs that have ended in the metrics per minute (wire format 5.21).
 
+-- count: jobs that ended in this call. limit: how many minutes are kept.
 local function count_metrics(base, kind, now, count, limit)
   local key = base .. "metrics:" .. kind
   local before = redis.call("HINCRBY", key, "count", count) - count

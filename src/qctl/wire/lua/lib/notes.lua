@@ -1,7 +1,7 @@
 -- Pause notes and leases (wire/notes.py).
 
--- The holder in a note or lease, as a table; an empty one when there is none, or when what is there
--- is not qctl's own: then it is nobody's.
+-- The holder in a note or lease, as a table; an empty table if there is none, or if the value is not one
+-- that qctl writes.
 local function holder_at(key)
   local text = redis.pcall("GET", key)
   if type(text) ~= "string" then

@@ -1,6 +1,6 @@
--- Whether the pause that a note is about is over, or somebody else wants it as well: BullMQ leaves the note
--- where it is, but writes events. The last 1,000 events are read, which takes about 1 ms; a drain follows
--- all of them, so the newest are those that nobody has seen.
+-- Whether somebody has paused or resumed the queue after the pause that a note is about. BullMQ leaves the
+-- note as it is, but writes events. Only the last 1,000 events are read, which takes about 1 ms; a drain
+-- follows the events all the time, so it has seen the older ones.
 local function is_overtaken(events_key, holder)
   local entries = type(holder.event) == "string"
       and redis.pcall("XREVRANGE", events_key, "+", holder.event, "COUNT", 1000) or {}

@@ -1,8 +1,9 @@
--- A flow's parent and what its children's ends do to it (primitives P13-P15; wire format 5.8 step 9).
+-- The parent of a job in a flow, and what the end of a child does to it (primitives P13-P15, P17; wire format
+-- 5.8 step 9).
 --@include placing
 
--- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, flags …}; nil for
--- none. The JSON tells queue and id apart even where the id has colons.
+-- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, fpof =, cpof =, …}; nil if
+-- it has none. With the JSON the queue is known even if the id has colons.
 local function parent_of(parent_key, parent_json)
   if not parent_key or parent_key == "" then
     return nil
@@ -21,7 +22,7 @@ local function parent_of(parent_key, parent_json)
   return parent
 end
 
--- The table of P13: where a parent goes that waits for its children no longer.
+-- Puts a parent that no longer waits for its children where it belongs (the table of P13).
 local function place_parent(parent, now)
   local base, id = parent.base, parent.id
   local fields = redis.call("HMGET", parent.key, "priority", "delay")
@@ -34,7 +35,7 @@ local function place_parent(parent, now)
     return
   end
   if priority == 0 then
-    place_waiting(base, id, "RPUSH")
+    place_waiting(base, id, true)
   else
     place_prioritized(base, id, priority)
   end
@@ -57,7 +58,7 @@ local function release_parent_if_done(parent, now)
   end
 end
 
--- P17 (a), soft: a removed child no longer holds its parent up.
+-- The parent of a removed job no longer waits for it (P17 (a), soft).
 local function detach_from_parent(job_key)
   local fields = redis.call("HMGET", job_key, "parentKey", "parent")
   local parent = parent_of(fields[1], fields[2])
@@ -67,7 +68,7 @@ local function detach_from_parent(job_key)
   local dependencies = parent.key .. ":dependencies"
   if redis.call("SREM", dependencies, job_key) == 1 and redis.call("SCARD", dependencies) == 0
       and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
-    place_waiting(parent.base, parent.id, "RPUSH")
+    place_waiting(parent.base, parent.id, true)
     emit(parent.base .. "events", parent.base .. "meta", "event", "waiting", "jobId", parent.id,
       "prev", "waiting-children")
   end
@@ -80,7 +81,7 @@ local function child_completed(parent, child_key, value, now)
   end
 end
 
--- The parent fails with its child: it is pulled out of where it waits, for a worker to fail it.
+-- The parent fails with its child: it leaves its state, so that a worker takes it and fails it.
 local function fail_with_child(parent, child_key, now)
   redis.call("ZADD", parent.key .. ":unsuccessful", string.format("%.0f", now), child_key)
   if redis.call("EXISTS", parent.key) == 0 then
@@ -98,7 +99,7 @@ local function fail_with_child(parent, child_key, now)
   end
 end
 
--- Without any of the four policies the child stays a dependency, and the parent waits for its retry.
+-- Without any of the four policies the parent goes on waiting, until the child is retried.
 local function child_failed(parent, child_key, reason, now)
   if not (parent.fpof or parent.cpof or parent.idof or parent.rdof)
       or redis.call("SREM", parent.key .. ":dependencies", child_key) == 0 then

@@ -1,10 +1,11 @@
--- Where a job waits for its turn, by the queue's base ("bull:q:"); primitives P4, P5, P7-P10, P12.
+-- Put jobs where they wait for their turn; base is the queue's key prefix, "bull:q:" (primitives P4, P5,
+-- P7-P10, P12).
 --@include markers
 --@include events
---@include jobs
+--@include is_job
 --@include paused_list
 
--- The list for jobs that are ready.
+-- The list of the jobs that are ready (P4).
 local function target_list(base)
   if is_paused_list_used(base .. "meta", base .. "wait", base .. "paused") then
     return base .. "paused"
@@ -12,20 +13,24 @@ local function target_list(base)
   return base .. "wait"
 end
 
--- Wakes one idle worker, unless fetching is held up (P5).
+-- Wakes one idle worker, unless no job may start (P5).
 local function wake(base)
   if not is_blocked(base .. "meta", base .. "active") then
     mark_base(base .. "marker")
   end
 end
 
--- P9. command: LPUSH for its turn, RPUSH to run next.
-local function place_waiting(base, id, command)
-  redis.call(command, target_list(base), id)
+-- P9. runs_next: before the waiting jobs instead of behind them.
+local function place_waiting(base, id, runs_next)
+  if runs_next then
+    redis.call("RPUSH", target_list(base), id)
+  else
+    redis.call("LPUSH", target_list(base), id)
+  end
   wake(base)
 end
 
--- P10: behind the others of its priority.
+-- P10, behind the other jobs of its priority.
 local function place_prioritized(base, id, priority)
   local count = redis.call("INCR", base .. "pc")
   local score = priority * 4294967296 + count % 4294967296
@@ -33,8 +38,8 @@ local function place_prioritized(base, id, priority)
   wake(base)
 end
 
--- P8, and the entry itself: behind the others of its millisecond. start and delay in ms.
--- Answers the due time in ms, as text. The marker (mark_delayed) is the caller's, after its event.
+-- P8, behind the other jobs of its millisecond. start and delay in ms. Answers the due time in ms, as text.
+-- The caller writes its event, then the marker (mark_delayed).
 local function place_delayed(base, id, start, delay)
   local due = start + math.max(delay, 0)
   local low, high = due * 4096, (due + 1) * 4096 - 1
@@ -48,7 +53,8 @@ local function place_delayed(base, id, start, delay)
   return string.format("%.0f", due)
 end
 
--- P12: delayed jobs that are due go where they run, at most 1000 a call. An id without a job is dropped.
+-- P12: moves delayed jobs that are due to where they run, at most 1,000 in a call. Ids without a job are
+-- dropped.
 local function promote_due(base, now)
   local ids = redis.call("ZRANGEBYSCORE", base .. "delayed", 0,
     string.format("%.0f", (now + 1) * 4096 - 1), "LIMIT", 0, 1000)

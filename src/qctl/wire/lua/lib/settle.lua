@@ -1,20 +1,19 @@
--- Ends jobs, a whole batch in as few commands as it takes (wire format 5.8 without the fetch). The
--- common job costs three: whether it has a parent, its new fields, its event; everything else is done
--- once for the batch, or only for the jobs that need it.
+-- End jobs, many at once (wire format 5.8 without the fetch). An ordinary job costs three commands: whether it
+-- has a parent, its new fields, its event. Everything else is done once for the batch, or only for jobs that
+-- need it.
 --@include parents
---@include dedup
---@include keep
+--@include dedup_ending
+--@include deleting
 --@include metrics
 
 local STALE = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
   failed_children = -9}
 
--- A batch is arrays side by side, which cost Redis less than a table a job:
--- ids, values, groups (what several jobs have in common: {token =, keep =, attempts_made =, dedup_id =},
--- with attempts and stacktrace for failed ones), keys (of the jobs' hashes), codes (false while a job
--- is sound).
+-- A batch is parallel arrays, which are faster than one table for each job: ids; values; groups (what several
+-- jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace for
+-- failed ones); keys (of the jobs' hashes); codes (false as long as nothing is wrong with a job).
 
--- Jobs that have no hash any more.
+-- Marks jobs whose hash is gone.
 local function check_existence(batch)
   if redis.call("EXISTS", unpack(batch.keys)) == #batch.keys then
     return
@@ -26,7 +25,7 @@ local function check_existence(batch)
   end
 end
 
--- Jobs with children, which must not complete before them.
+-- Marks jobs whose children have not ended, or have failed: they must not complete.
 local function check_children(batch)
   local keys = {}
   for i, key in ipairs(batch.keys) do
@@ -38,7 +37,7 @@ local function check_children(batch)
   end
   for i = 1, #batch.keys do
     if batch.codes[i] then
-      -- It has no hash, and so no children.
+      -- Its hash is gone, so it has no children.
     elseif redis.call("EXISTS", keys[2 * i - 1]) == 1 then
       batch.codes[i] = STALE.children
     elseif redis.call("EXISTS", keys[2 * i]) == 1 then
@@ -47,7 +46,7 @@ local function check_children(batch)
   end
 end
 
--- P11 for all that are still sound.
+-- P11 for all jobs that are not marked yet.
 local function unlock(base, batch)
   local locks, held, ids = {}, {}, {}
   for i, key in ipairs(batch.keys) do
@@ -70,8 +69,8 @@ local function unlock(base, batch)
   end
 end
 
--- The oldest of active are at its tail, and as a rule the jobs that end are those.
-local function leave_active(base, batch)
+-- The oldest jobs are at the tail of active, and usually those are the ones that end.
+local function leave_active_together(base, batch)
   local active = base .. "active"
   local leaving, count = {}, 0
   for i, id in ipairs(batch.ids) do
@@ -101,14 +100,14 @@ local function leave_active(base, batch)
   end
 end
 
--- One job that has left active: dedup, parent, its own fields, its event. What is wrong with one job,
--- such as a parent's key of another type, must not be the end of the others: see settle.
+-- Ends one job that has left active: its deduplication, its parent, its fields, its event. It may raise an
+-- error, for example about a parent's key of another type: see settle.
 local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
   if group.dedup_id ~= "" then
     release_dedup(base, id, group.dedup_id)
     store_kept(base, group.dedup_id, now)
   end
-  -- Looked up now: a flow may have adopted the job while it ran.
+  -- Read now, because a flow may have given the job a parent while it ran.
   local parent_key = redis.call("HGET", key, "parentKey")
   local parent = parent_key and parent_of(parent_key, redis.call("HGET", key, "parent"))
   if parent and kind == "completed" then
@@ -135,9 +134,9 @@ local function end_job(base, events, now, now_text, kind, field, id, key, value,
   end
 end
 
--- kind: "completed" or "failed". Answers a code for each of at most 250 jobs: 0 when it ended, else
--- why it did not (wire format 5). The text of an error stands for a job that could not be ended: it is
--- active again, without a lock, for the stalled check to bring back.
+-- kind: "completed" or "failed". Answers for each of at most 250 jobs 0 if it has ended, or why it has not: a
+-- code of wire format 5, or the text of an error. After an error the job is in active again, without a lock,
+-- so that the stalled check puts it back.
 local function settle(base, now, kind, ids, values, groups, max_metrics)
   local field = kind == "completed" and "returnvalue" or "failedReason"
   local events = base .. "events"
@@ -146,7 +145,7 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
     keys[i], codes[i] = base .. id, false
   end
   local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
-  -- Keys of another type fail here, before anything is written.
+  -- A key of another type fails here, before anything is written.
   trim_events(events, base .. "meta")
   redis.call("ZCARD", base .. kind)
   check_existence(batch)
@@ -154,7 +153,7 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
     check_children(batch)
   end
   unlock(base, batch)
-  leave_active(base, batch)
+  leave_active_together(base, batch)
   local now_text = string.format("%.0f", now)
   local finished, last, trims, count = {}, 0, {}, 0
   for i, id in ipairs(ids) do
@@ -192,7 +191,7 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
   return codes
 end
 
--- "count|age|limit" as qctl sends it, e.g. "-1||".
+-- A keep rule: "count|age in seconds|limit"; age and limit may be empty, e.g. "-1||". See trim_finished.
 local function parse_keep(text)
   local count, age, limit = string.match(text, "^(-?%d+)|([%d.]*)|(%d*)$")
   return {count = tonumber(count), age = tonumber(age), limit = tonumber(limit)}

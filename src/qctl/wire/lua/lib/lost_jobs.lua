@@ -1,13 +1,13 @@
--- Jobs that are lost: a hash that has not ended, in no state, as after a resume by BullMQ 5 that overwrote
--- a list (wire format 10.2). Jobs change their state within scripts only, so what is in no state in a
--- script is not on its way.
+-- Find lost jobs and put them back. A lost job is unfinished and in no state, as after a resume by BullMQ 5
+-- that overwrote a list (wire format 10.2). Jobs only change their state inside scripts, so a script never
+-- sees a job between two states.
 --@include placing
 --@include in_list
 
--- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (never was a whole job),
--- "ended" (it has ended; only this is left of it), "locked" (a worker has it), "children" (some have not
+-- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (it never was a whole job),
+-- "ended" (only the hash is left of a finished job), "locked" (a worker has it), "children" (some have not
 -- ended).
-local function look_for_lost(base, id)
+local function find_lost(base, id)
   for _, name in ipairs({"prioritized", "delayed", "waiting-children", "completed", "failed"}) do
     if redis.call("ZSCORE", base .. name, id) then
       return nil
@@ -31,8 +31,9 @@ local function look_for_lost(base, id)
   return type(pending) == "number" and pending > 0 and "children" or "lost"
 end
 
--- Puts a lost job where it would be: a delayed one until it is due, after its last start if it has one.
--- now: epoch ms. The marker for ready jobs is the caller's.
+-- Puts a lost job where it would be: among the delayed jobs until its delay, counted from its last start or
+-- from when it was added, is over; else among the waiting ones. now: epoch ms. The marker for ready jobs is
+-- the caller's.
 local function put_back(base, id, is_lifo, now)
   local fields = redis.call("HMGET", base .. id, "timestamp", "processedOn", "delay", "priority")
   local start = math.max(tonumber(fields[1]), tonumber(fields[2] or "") or 0)

@@ -1,11 +1,11 @@
--- Finished jobs beyond what shall be kept (wire format 5.8 step 11; primitives P16, P17).
+-- Delete jobs, and finished jobs beyond those that are kept (wire format 5.8 step 11; primitives P16, P17).
 --@include parents
 
--- Removed by one call at most; what is left over goes with later calls.
-local MOST_REMOVED = 1000
+-- One call removes at most so many finished jobs; later calls remove the rest.
+local MAX_REMOVED = 1000
 
--- P16. The lock is not among them: it belongs to whoever holds it. A parent may have had 100,000 children,
--- which DEL would free one by one before it answers.
+-- P16. The lock stays, because it belongs to its holder. UNLINK, because a parent may have had 100,000
+-- children, and DEL would free them one by one before it answers.
 local function delete_job_keys(job_key)
   redis.call("UNLINK", job_key, job_key .. ":logs", job_key .. ":dependencies",
     job_key .. ":processed", job_key .. ":failed", job_key .. ":unsuccessful")
@@ -13,7 +13,7 @@ end
 
 local function remove_finished(base, set, ids)
   for _, id in ipairs(ids) do
-    -- A parent that is none must not keep its children for ever, nor the others of this call.
+    -- A broken parent must not keep its children for ever, nor the other jobs of this call.
     pcall(detach_from_parent, base .. id)
     delete_job_keys(base .. id)
   end
@@ -22,19 +22,19 @@ local function remove_finished(base, set, ids)
   end
 end
 
--- keep: {count =, age =, limit =}; count below 0 keeps all, age (seconds) and limit may be nil.
+-- keep: {count =, age =, limit =}. A count below 0 keeps all; age (seconds) and limit may be nil.
 local function trim_finished(base, kind, now, keep)
   local set = base .. kind
   if keep.age then
     local until_ms = string.format("%.0f", now - keep.age * 1000)
-    local most = math.min(keep.limit or MOST_REMOVED, MOST_REMOVED)
+    local limit = math.min(keep.limit or MAX_REMOVED, MAX_REMOVED)
     remove_finished(base, set,
-      redis.call("ZREVRANGEBYSCORE", set, until_ms, "-inf", "LIMIT", 0, most))
+      redis.call("ZREVRANGEBYSCORE", set, until_ms, "-inf", "LIMIT", 0, limit))
   end
   if keep.count > 0 then
     local excess = redis.call("ZCARD", set) - keep.count
     if excess > 0 then
-      local last = math.min(excess, MOST_REMOVED) - 1
+      local last = math.min(excess, MAX_REMOVED) - 1
       remove_finished(base, set, redis.call("ZRANGE", set, 0, last))
     end
   end

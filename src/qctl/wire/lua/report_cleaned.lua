@@ -1,7 +1,7 @@
--- Report deleted jobs in one event. Wire format 5.19 (clean).
+-- Write one event for many deleted jobs. Wire format 5.19 (clean).
 --
 -- KEYS[1] events   KEYS[2] meta   KEYS[3] the queue's key prefix with its last colon
--- ARGV[1] how many
+-- ARGV[1] how many jobs were deleted
 --
 -- Answers the id of the event.
 --@include events

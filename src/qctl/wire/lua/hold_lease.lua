@@ -1,9 +1,9 @@
--- Take or renew a lease.
+-- Take or renew a lease. qctl's own key, see wire/notes.py.
 --
 -- KEYS[1] the lease
 -- ARGV[1] the holder as JSON   ARGV[2] its owner   ARGV[3] time to live, ms
 --
--- Answers "" when it is held now, else the present holder's JSON.
+-- Answers "" if the caller holds it now, else the JSON of its holder.
 --@include notes
 
 local owner = holder_at(KEYS[1]).owner

@@ -1,7 +1,7 @@
--- What a deduplicated job leaves when it ends (wire format 5.5, release; 5.8 steps 7 and 8).
---@include store
+-- The end of a job with a deduplication id (wire format 5.5, release; 5.8 steps 7 and 8).
+--@include store_job
 
--- The id is free again, unless a throttle's time still runs.
+-- The deduplication id is free again, unless the time of a throttle still runs.
 local function release_dedup(base, id, dedup_id)
   local key = base .. "de:" .. dedup_id
   local ttl = redis.call("PTTL", key)
@@ -10,7 +10,7 @@ local function release_dedup(base, id, dedup_id)
   end
 end
 
--- The last job that was added with keepLastIfActive while this one ran is made now.
+-- Adds the last job that was kept (keepLastIfActive) while this one ran.
 local function store_kept(base, dedup_id, now)
   local kept_key = base .. "dn:" .. dedup_id
   local fields = redis.call("HGETALL", kept_key)

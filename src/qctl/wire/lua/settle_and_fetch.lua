@@ -1,19 +1,19 @@
--- A worker's step: settle the jobs that it has completed, and fetch new ones. Wire format 5.6, 5.8.
+-- A worker's step: settle the jobs that it has completed, and fetch new ones. Wire format 5.8, 5.6.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
--- ARGV[3] lock TTL, ms                   ARGV[4] most jobs to fetch, 0 to 250
--- ARGV[5] of the places of the jobs that have completed, how many it keeps if the queue's concurrency is
--- limited; the others go to whoever waits first
--- ARGV[6] worker name, or ""             ARGV[7] worker rate limit: jobs, or ""
--- ARGV[8] and its window in ms, or ""    ARGV[9] most metrics minutes, or ""
--- ARGV[10] number of groups k of completed jobs that have the same: then k times lock token, keep rule
--- "count|age s|limit", attempts made with this one, deduplication id or ""
--- then for each completed job, at most 250: id, return value as JSON, number of its group
+-- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
+-- ARGV[5] where the queue's concurrency is limited: how many places of its completed jobs the worker keeps;
+--         the other places go to the worker that has waited longest
+-- ARGV[6] worker name, or ""             ARGV[7] worker's rate limit: jobs, or ""
+-- ARGV[8] and its window in ms, or ""    ARGV[9] minutes of metrics kept, or ""
+-- ARGV[10] number of groups of completed jobs that have the same values; then for each group four: lock
+--         token, keep rule "count|age s|limit", attempts made (this one included), deduplication id or ""
+-- then for each completed job, at most 250, three: id, return value as JSON, number of its group
 --
--- Answers {codes, jobs, reason, ms}: a code or an error's text for each job that did not complete as
--- position, code, position, code … (positions from 1); then what lib/fetch.lua answers. When jobs were
--- settled and the fetch failed: {codes, {}, "failed", the error's text}.
+-- Answers {codes, jobs, reason, ms}. codes: position, code, position, code … (positions from 1) for each job
+-- that did not complete; a code of wire format 5, or the text of an error. The rest is what lib/fetch.lua
+-- answers; if jobs were settled and the fetch failed: {codes, {}, "failed", the text of the error}.
 --@include settle
 --@include fetch
 
@@ -43,7 +43,7 @@ if count > 0 then
   end
 end
 
--- A job that is refused because of its children keeps its place until it has failed.
+-- A job that may not complete because of its children keeps its place until it has failed.
 local wanted = tonumber(ARGV[4]) - refused
 local fetched = {{}, "", 0}
 if wanted > 0 then
@@ -56,7 +56,7 @@ if wanted > 0 then
     if count == 0 then
       return redis.error_reply(text)
     end
-    -- What was settled is settled all the same.
+    -- The jobs above are settled all the same.
     fetched = {{}, "failed", text}
   end
 end

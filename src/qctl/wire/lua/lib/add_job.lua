@@ -1,12 +1,12 @@
--- Adds one job (wire format 5.1 and 5.3).
---@include store
+-- Add one job (wire format 5.1 and 5.3).
+--@include store_job
 --@include dedup_adding
 
--- Codes that stand for an id (wire format 5).
+-- Answered in place of an id (codes of wire format 5).
 local NO_PARENT, OTHER_PARENT = -5, -7
 
--- The job exists: only its parent may change. in_flow: the flow itself releases its parents, once
--- all of its nodes are there.
+-- Of a job that exists only the parent may change. in_flow: the parents of a flow are released by its caller,
+-- when all of its jobs exist.
 local function add_existing(base, job, now, in_flow)
   local job_key = base .. job.id
   if job.parent_key then
@@ -32,7 +32,7 @@ local function add_existing(base, job, now, in_flow)
   return job.id, "exists"
 end
 
--- What only some jobs have, from the JSON {id, parent_key, parent, dedup} or "".
+-- Adds the rare options to a job, from the JSON {id, parent_key, parent, dedup} or "".
 local function with_rest(job, rest)
   if rest ~= "" then
     for field, value in pairs(cjson.decode(rest)) do
@@ -42,10 +42,10 @@ local function with_rest(job, rest)
   return job
 end
 
--- job: as lib/store.lua takes it, without an id unless it has one of its own; lifo; dedup (see
--- lib/dedup_adding.lua); has_children: it waits for them.
--- Answers the id of the job that is there now, or one of the codes; and for a job that was there before
--- why that one stands for the new one.
+-- job: see store_job, with an id only if it has one of its own; also lifo, has_children (it waits for them)
+-- and dedup, see deduplicate.
+-- Answers the id of the job, or one of the codes; or the id of the job that stands for it and why:
+-- "exists" or "deduplicated".
 local function add_job(base, job, now, in_flow)
   if job.parent_key and redis.call("EXISTS", job.parent_key) == 0 then
     return NO_PARENT

@@ -1,8 +1,8 @@
--- One job's way out of active, other than its end (primitive P11 and the removal from active).
+-- Take one job out of active before it has ended, and unlock it (primitive P11).
 
--- Answers 0 when the job has left, else why not (codes of wire format 5): -1 no hash, -2 no lock,
--- -6 another's lock, -3 not in active. A lock that was ours is gone in any case.
-local function leave_active_alone(base, id, token)
+-- Answers 0 if the job has left active, else why not (a code of wire format 5): -1 no hash, -2 no lock, -6
+-- somebody else's lock, -3 not in active. A lock that was ours is deleted in any case.
+local function leave_active(base, id, token)
   if redis.call("EXISTS", base .. id) == 0 then
     return -1
   end

@@ -1,8 +1,8 @@
--- Puts a job's hash down and its id where it belongs (primitive P18; wire format 5.1 step 8).
+-- Write a job's hash, and put its id where it belongs (primitive P18; wire format 5.1 step 8).
 --@include placing
 
--- job: {id =, name =, data =, opts =, timestamp =, delay =, priority =} as text, and optional
--- parent_key, parent, rjk, deid.
+-- job: {id =, name =, data =, opts =, timestamp =, delay =, priority =} as text; optional parent_key, parent,
+-- rjk, deid.
 local function store_job(base, job)
   local fields = {"name", job.name, "data", job.data, "opts", job.opts,
     "timestamp", job.timestamp, "delay", job.delay, "priority", job.priority}
@@ -20,7 +20,8 @@ local function store_job(base, job)
   emit(base .. "events", base .. "meta", "event", "added", "jobId", job.id, "name", job.name)
 end
 
--- A stored job that waits for nothing but its time and turn; lifo: true to run next.
+-- Puts a stored job without unfinished children among the delayed, prioritised or waiting ones. lifo: true to
+-- run next.
 local function enqueue_stored(base, job, lifo)
   local delay, priority = tonumber(job.delay), tonumber(job.priority)
   local events, meta = base .. "events", base .. "meta"
@@ -33,7 +34,7 @@ local function enqueue_stored(base, job, lifo)
   if priority ~= 0 then
     place_prioritized(base, job.id, priority)
   else
-    place_waiting(base, job.id, lifo and "RPUSH" or "LPUSH")
+    place_waiting(base, job.id, lifo)
   end
   emit(events, meta, "event", "waiting", "jobId", job.id)
 end

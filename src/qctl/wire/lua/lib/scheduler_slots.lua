@@ -1,8 +1,8 @@
--- When a scheduler runs next, and the job of that run (wire format 6.2, 6.5).
---@include store
+-- When a scheduler's next job is due, and how that job is made (wire format 6.2, 6.5).
+--@include store_job
 
--- All times in ms; prev: the run before, or nil; start: or nil. Answers the time and the phase within
--- the grid of every. Runs that were missed are skipped.
+-- All times in ms. prev: the due time before, or nil; start: no job is due earlier, or nil. Answers the due
+-- time and the offset within the grid of every. Missed times are skipped.
 local function next_slot(prev, every, now, offset, start)
   local slot
   if prev then
@@ -27,8 +27,8 @@ local function iteration_id(scheduler_id, slot)
   return "repeat:" .. scheduler_id .. ":" .. string.format("%.0f", slot)
 end
 
--- opts: JSON without its last brace, to which is added what depends on the time; the caller's keys
--- must not be among it. is_cron: such jobs also name their time. Answers id and delay in ms, as text.
+-- opts: JSON without the last brace; the fields that depend on the time are added here. is_cron: also add
+-- prevMillis. Answers id and delay in ms, as text.
 local function store_iteration(base, scheduler_id, slot, now, name, data, opts, priority, lifo, is_cron)
   local id, slot_text = iteration_id(scheduler_id, slot), string.format("%.0f", slot)
   local now_text = string.format("%.0f", now)

@@ -1,4 +1,4 @@
--- A key of a wrong type fails here, before anything is written; by the queue's base ("bull:q:").
+-- Fail if a key of the queue has another type than BullMQ's, before anything is written.
 
 local function require_queue_types(base)
   for _, name in ipairs({"wait", "paused", "active"}) do

@@ -1,4 +1,4 @@
--- Job hashes. An id may be the name of another key of the queue, such as "wait": that is no job.
+-- Whether a key is the hash of a job. An id may be the name of another key of the queue, such as "wait".
 
 local function is_job(job_key)
   local fields = redis.pcall("HLEN", job_key)
