@@ -19,10 +19,10 @@ from qctl.connection.address import Arg, Client, parse_url
 from qctl.errors import UnreachableError
 from qctl.ops.drain import finish as drain_end
 from qctl.ops.drain import run as module
-from qctl.ops.drain.lease import Guard
+from qctl.ops.drain.context import DrainOptions
+from qctl.ops.drain.lease import Leases
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport
 from qctl.ops.jobs.estimate import read_durations
 from qctl.ops.processes import restart
@@ -150,7 +150,7 @@ def test_a_command_that_fails_is_sent_again(
     stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody dies here, and a process each time takes long.
-    monkeypatch.setattr(Guard, "_start_watchdog", lambda _: None)
+    monkeypatch.setattr(Leases, "_start_watchdog", lambda _: None)
     clean, report = stage.drain(FOR_EVER, 1, "reply")
     prove(report, stage, client)
     first = FIRST + random.randrange(EVERY)

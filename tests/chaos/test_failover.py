@@ -16,9 +16,9 @@ from qctl.config.settings import load_settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import UnreachableError
+from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport
 from qctl.wire.replies import to_dict
 from tests.labs.build import is_paused, put

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qctl.ops.drain.holding import MAX_RESUMES
+from qctl.ops.drain.pause import MAX_RESUMES
 from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
 from tests.labs.node import runs

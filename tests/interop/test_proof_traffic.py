@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.ops.drain import proof
 from qctl.ops.drain.proof import Verdict, prove, take_inventory
-from qctl.ops.drain.state import DrainState
 from qctl.ops.patience import PatientClient
 from qctl.wire.events import last_event_id
 from qctl.wire.notes import this_process
@@ -24,6 +22,7 @@ from qctl.wire.read.active import read_active
 from qctl.wire.write.pausing import pause, resume
 from qctl.wire.write.transitions import promote, remove_jobs, retry_finished
 from tests.labs.build import Q
+from tests.labs.drain_context import tracker_of
 from tests.labs.node import NodeBull, NodeError
 
 FLOW_OPTIONS: list[dict[str, Any]] = [
@@ -119,26 +118,24 @@ class Traffic:
 
 def drain_and_prove(client: Client, *, pauses: bool) -> Verdict:
     """What a drain does to a queue, but for the restart; or a roll, which does not pause."""
-    nothing: Any = None
-    plan: Any = SimpleNamespace(queues=(Q,))
     holder = this_process("drain")
-    state = DrainState(
-        PatientClient(client), nothing, nothing, plan, nothing, holder, lambda: False, nothing
-    )
-    cursor = last_event_id(client, Q)
+    patient = PatientClient(client)
+    tracker = tracker_of(patient, Q, owner=holder.owner)
+    tracker.cursors[Q] = last_event_id(client, Q)
     if pauses:
-        cursor = pause(client, Q, holder).event_id
-    state.begin(Q, cursor, changed=pauses)
-    take_inventory(state, Q)
+        tracker.cursors[Q] = pause(client, Q, holder).event_id
+        tracker.pauses.paused(Q, tracker.cursors[Q])
+    take_inventory(patient, tracker, Q)
     active = read_active(client, [Q])
-    state.inventory.begin_active(job.key for job in active)
-    state.ledger.begin(active, backlog=0, at_ms=0)
+    tracker.inventory.begin_active(job.key for job in active)
+    tracker.ledger.begin(active, backlog=0, at_ms=0)
     until = time.monotonic() + 0.2
     while time.monotonic() < until:
-        state.follow(wait=True)
+        tracker.follow(wait=True)
     if pauses:
-        state.resumes.add(resume(client, Q, owner=holder.owner).event_id)
-    return prove(state)
+        resume_id = resume(client, Q, owner=holder.owner).event_id
+        tracker.pauses.resumed_by_us(Q, resume_id, at_ms=0)
+    return prove(patient, tracker)
 
 
 @pytest.mark.parametrize("most_ids", [10_000, 10])

@@ -131,9 +131,9 @@ def _run(
     from qctl.cli.progress import DrainView  # noqa: PLC0415 - not for --help
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.durations import parse_duration_s  # noqa: PLC0415
+    from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
     from qctl.ops.drain.plan import Others, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
-    from qctl.ops.drain.state import DrainOptions  # noqa: PLC0415
 
     options = DrainOptions(
         timeout_s=parse_duration_s(flags.timeout, "--timeout"),

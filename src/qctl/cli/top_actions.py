@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from qctl.cli.environment import Environment
 from qctl.cli.guard import name_to_type
 from qctl.connection.address import Client
+from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
 from qctl.ops.jobs.retry_stalled import RetryPlan, carry_out
 from qctl.ops.live.retry import plan_stalled, require_failed, retry_one_failed

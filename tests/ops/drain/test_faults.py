@@ -12,9 +12,9 @@ from qctl.config.settings import load_settings
 from qctl.connection.address import Arg, Client, parse_url
 from qctl.errors import UnreachableError
 from qctl.ops.drain import run as module
+from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport
 from qctl.wire import scripts
 from qctl.wire.write.pausing import pause

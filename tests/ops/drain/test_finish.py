@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.drain import finish as drain_end
-from qctl.ops.drain.finish import DrainEnd, _exit_status
+from qctl.ops.drain import finish
+from qctl.ops.drain.finish import await_first_start
 from qctl.ops.drain.proof import Verdict
-from qctl.ops.drain.state import DrainState
-from qctl.ops.drain.steps import Proof, Recovered
-from qctl.wire.read.active import read_active
+from qctl.ops.drain.recover import recover_others
+from qctl.ops.drain.report import _exit_status
+from qctl.ops.drain.restart import Restarted
+from qctl.ops.drain.steps import Proof, Recovered, Step
+from qctl.ops.drain.tracker import Tracker
+from qctl.wire.read.active import ActiveJob, read_active
 from tests.labs.build import Q, put
+from tests.labs.drain_context import context_of, tracker_of
 
 
-def end_of(client: Client, in_the_way: list[Any]) -> DrainEnd:
-    """The end of a drain of ``Q``; nothing but these jobs matters here."""
-    plan: Any = SimpleNamespace(queues=(Q,), connections=None, target=None)
-    nothing: Any = None
-    state = DrainState(
-        client, nothing, nothing, plan, nothing, nothing, lambda: False, guard=nothing
-    )
-    state.in_the_way = in_the_way
-    return DrainEnd(state)
+def recover(client: Client, in_the_way: Sequence[ActiveJob]) -> list[Step]:
+    """Put back jobs of ``Q`` that were interrupted on a queue that others serve as well."""
+    context = context_of(client, (Q,))
+    restarted = Restarted(in_the_way=tuple(in_the_way))
+    return list(recover_others(context, tracker_of(client, Q), restarted, []))
 
 
 def test_a_last_renewal_by_the_old_process_is_no_sign_of_life(client: Client) -> None:
@@ -34,8 +33,7 @@ def test_a_last_renewal_by_the_old_process_is_no_sign_of_life(client: Client) ->
     client.call("SET", Q.lock("1"), "old:1", "PX", 500)
     (job,) = read_active(client, [Q])
     # Before the restart it had less left: its process renewed it once more while it was stopped.
-    steps = list(end_of(client, [replace(job, lock_ttl_ms=100)])._await_locks())
-    assert steps == [Recovered("q", ("1",))]
+    assert recover(client, [replace(job, lock_ttl_ms=100)]) == [Recovered("q", ("1",))]
     assert client.call("LRANGE", Q("wait"), 0, -1) == ["1"]
 
 
@@ -44,7 +42,7 @@ def test_a_job_that_left_meanwhile_is_left_alone(client: Client) -> None:
     client.call("SET", Q.lock("1"), "old:1", "PX", 500)
     jobs = read_active(client, [Q])
     client.call("DEL", Q("active"))
-    assert list(end_of(client, jobs)._await_locks()) == []
+    assert recover(client, jobs) == []
     assert client.call("LLEN", Q("wait")) == 0
 
 
@@ -60,15 +58,15 @@ def test_a_resume_by_others_that_could_not_be_checked_is_no_success() -> None:
 def test_jobs_that_are_held_back_are_not_waited_for(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_end, "FIRST_START_S", 0.1)
+    monkeypatch.setattr(finish, "FIRST_START_S", 0.1)
     put(client, "1", "active", lock="t")
     put(client, "2")
 
     def notes() -> list[str]:
-        end = end_of(client, [])
-        monkeypatch.setattr(DrainState, "follow", lambda *_, **__: [])
-        end._await_first_start()
-        return end._state.notes
+        found: list[str] = []
+        monkeypatch.setattr(Tracker, "follow", lambda *_, **__: [])
+        await_first_start(context_of(client, (Q,)), tracker_of(client, Q), found)
+        return found
 
     client.call("HSET", Q("meta"), "concurrency", "1")
     assert notes() == []

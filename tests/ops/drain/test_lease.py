@@ -9,7 +9,7 @@ import pytest
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
 from qctl.ops.drain import lease as module
-from qctl.ops.drain.lease import Guard
+from qctl.ops.drain.lease import Leases
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.pausing import hold_lease, pause
@@ -22,100 +22,102 @@ OTHER = QueueKeys("bull", "other")
 
 
 @pytest.fixture
-def make(client: Client, redis_url: str) -> Iterator[Callable[..., Guard]]:
+def make(client: Client, redis_url: str) -> Iterator[Callable[..., Leases]]:
     """Makes guards; all are released at the end."""
-    made: list[Guard] = []
+    made: list[Leases] = []
 
-    def make(*queues: QueueKeys, me: str = "me") -> Guard:
+    def make(*queues: QueueKeys, me: str = "me") -> Leases:
         was_paused = dict.fromkeys(queues or (Q,), False)
-        made.append(Guard(client, redis_url, holder(me, "drain"), was_paused))
+        made.append(Leases(client, redis_url, holder(me, "drain"), was_paused))
         return made[-1]
 
     yield make
-    for guard in made:
-        release(guard)
+    for leases in made:
+        release(leases)
 
 
-def release(guard: Guard) -> None:
-    guard.free()
-    guard.dismiss()
+def release(leases: Leases) -> None:
+    leases.release()
+    leases.dismiss()
 
 
-def pid_of(guard: Guard) -> int:
-    assert guard.watchdog_pid is not None
-    return guard.watchdog_pid
+def pid_of(leases: Leases) -> int:
+    assert leases.watchdog_pid is not None
+    return leases.watchdog_pid
 
 
 def test_it_holds_the_leases_and_gives_them_back(
-    make: Callable[..., Guard], client: Client
+    make: Callable[..., Leases], client: Client
 ) -> None:
-    guard = make(Q, OTHER)
-    guard.acquire()
+    leases = make(Q, OTHER)
+    leases.acquire()
     assert parse_holder(client.call("GET", Q.lease)) == ME
     assert parse_holder(client.call("GET", OTHER.lease)) == ME
-    watchdog = pid_of(guard)
+    watchdog = pid_of(leases)
     assert is_alive(watchdog)
-    release(guard)
+    release(leases)
     assert client.call("KEYS", "qctl:*") == []
     assert not is_alive(watchdog)
-    assert guard.watchdog_pid is None
+    assert leases.watchdog_pid is None
 
 
 def test_whether_a_queue_was_paused_stands_in_its_lease(client: Client, redis_url: str) -> None:
-    guard = Guard(client, redis_url, ME, {Q: True, OTHER: False})
-    guard.acquire()
+    leases = Leases(client, redis_url, ME, {Q: True, OTHER: False})
+    leases.acquire()
     held = [parse_holder(client.call("GET", keys.lease)) for keys in (Q, OTHER)]
     assert [lease and lease.was_paused for lease in held] == [True, False]
-    release(guard)
+    release(leases)
 
 
 def test_the_second_is_refused_and_leaves_nothing(
-    make: Callable[..., Guard], client: Client
+    make: Callable[..., Leases], client: Client
 ) -> None:
     hold_lease(client, Q, holder("them", "restart"))
-    guard = make(OTHER, Q)
+    leases = make(OTHER, Q)
     with pytest.raises(RefusedError, match="queue q") as caught:
-        guard.acquire()
+        leases.acquire()
     assert "qctl restart of ada@host (pid 42)" in caught.value.why
-    assert guard.watchdog_pid is None
+    assert leases.watchdog_pid is None
     # Not the lease of the other queue either.
     assert client.call("KEYS", "qctl:*") == [Q.lease]
 
 
-def test_a_lost_lease_is_noticed(make: Callable[..., Guard], client: Client) -> None:
-    guard = make()
-    guard.acquire()
+def test_a_lost_lease_is_noticed(make: Callable[..., Leases], client: Client) -> None:
+    leases = make()
+    leases.acquire()
     client.call("DEL", Q.lease)
     hold_lease(client, Q, holder("them", "drain"))
     with pytest.raises(RefusedError):
-        guard.hold()
+        leases.renew()
 
 
-def test_a_lease_that_ran_out_is_taken_again(make: Callable[..., Guard], client: Client) -> None:
-    guard = make()
-    guard.acquire()
+def test_a_lease_that_ran_out_is_taken_again(make: Callable[..., Leases], client: Client) -> None:
+    leases = make()
+    leases.acquire()
     client.call("DEL", Q.lease)
-    guard.hold()
+    leases.renew()
     assert parse_holder(client.call("GET", Q.lease)) == ME
 
 
-def test_a_dead_watchdog_is_replaced(make: Callable[..., Guard]) -> None:
-    guard = make()
-    guard.acquire()
-    first = pid_of(guard)
+def test_a_dead_watchdog_is_replaced(make: Callable[..., Leases]) -> None:
+    leases = make()
+    leases.acquire()
+    first = pid_of(leases)
     kill(first)
-    guard.hold()
-    assert pid_of(guard) != first
-    assert is_alive(pid_of(guard))
+    leases.renew()
+    assert pid_of(leases) != first
+    assert is_alive(pid_of(leases))
 
 
-def test_an_abandoned_watchdog_undoes_the_drain(make: Callable[..., Guard], client: Client) -> None:
+def test_an_abandoned_watchdog_undoes_the_drain(
+    make: Callable[..., Leases], client: Client
+) -> None:
     put(client, "1")
-    guard = make()
-    guard.acquire()
+    leases = make()
+    leases.acquire()
     pause(client, Q, ME)
-    watchdog = pid_of(guard)
-    guard.abandon()
+    watchdog = pid_of(leases)
+    leases.abandon()
     wait_until(
         lambda: not is_paused(client) and not client.call("KEYS", "qctl:*"),
         "the watchdog to resume",
@@ -124,21 +126,21 @@ def test_an_abandoned_watchdog_undoes_the_drain(make: Callable[..., Guard], clie
     wait_until(lambda: not is_alive(watchdog), "the watchdog to end")
 
 
-def test_a_drain_of_very_many_queues(make: Callable[..., Guard], client: Client) -> None:
+def test_a_drain_of_very_many_queues(make: Callable[..., Leases], client: Client) -> None:
     """More than a pipe holds, so the watchdog must read while it is told."""
     queues = [QueueKeys("bull", f"{n}-{'x' * 200}") for n in range(400)]
-    guard = make(*queues)
-    guard.acquire()
+    leases = make(*queues)
+    leases.acquire()
     assert len(client.call("KEYS", "qctl:lease:*")) == len(queues)
-    release(guard)
+    release(leases)
     assert client.call("KEYS", "qctl:*") == []
 
 
 def test_without_a_watchdog_nothing_begins(
-    make: Callable[..., Guard], client: Client, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Leases], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
-    guard = make()
+    leases = make()
     with pytest.raises(FailedError, match="nothing was paused"):
-        guard.acquire()
+        leases.acquire()
     assert client.call("KEYS", "qctl:*") == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +12,14 @@ from qctl.connection.address import Client
 from qctl.ops.drain import proof
 from qctl.ops.drain.inventory import Balance, JobKey
 from qctl.ops.drain.proof import Verdict, prove, take_inventory
-from qctl.ops.drain.state import DrainState
+from qctl.ops.drain.tracker import Tracker
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.census import read_census
 from qctl.wire.write.transitions import remove_jobs, report_cleaned, retry_finished
 from tests.labs.build import Q, put
+from tests.labs.drain_context import tracker_of
 from tests.ops.drain.test_ledger import results
 
 R = QueueKeys("bull", "r")
@@ -38,34 +38,31 @@ def emit(client: Client, name: str, job_id: str = "", keys: QueueKeys = Q, **fie
 
 def begin(
     client: Client, *queues: QueueKeys, meanwhile: Callable[[], object] = lambda: None
-) -> DrainState:
+) -> Tracker:
     """A drain that has just paused these queues.
 
     Args:
         meanwhile: what happens before their jobs are counted.
     """
-    nothing: Any = None
-    plan: Any = SimpleNamespace(queues=queues or (Q,))
-    state = DrainState(
-        client, nothing, nothing, plan, nothing, nothing, lambda: False, guard=nothing
-    )
-    for keys in state.queues:
+    tracker = tracker_of(client, *(queues or (Q,)))
+    for keys in tracker.queues:
         emit(client, "paused", keys=keys)
-        state.begin(keys, last_event_id(client, keys), changed=True)
+        tracker.cursors[keys] = last_event_id(client, keys)
+        tracker.pauses.paused(keys, tracker.cursors[keys])
         meanwhile()
-        take_inventory(state, keys)
+        take_inventory(client, tracker, keys)
         active = read_active(client, [keys])
-        state.inventory.begin_active(job.key for job in active)
-        state.ledger.begin(active, backlog=0, at_ms=1000)
-    return state
+        tracker.inventory.begin_active(job.key for job in active)
+        tracker.ledger.begin(active, backlog=0, at_ms=1000)
+    return tracker
 
 
-def lost(state: DrainState) -> dict[JobKey, str]:
+def lost(tracker: Tracker) -> dict[JobKey, str]:
     """The lost jobs, with the states in which they were."""
     return {
         (keys, job.id): job.was
-        for keys in state.queues
-        for job in state.ledger.outcomes()
+        for keys in tracker.queues
+        for job in tracker.ledger.outcomes()
         if job.result == "lost" and job.queue == keys.name
     }
 
@@ -93,11 +90,11 @@ def test_every_state_settles_an_active_job(
     store: Client, where: str, lock: str, expected: str
 ) -> None:
     put(store, "1", "active", lock="t")
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("active"), Q.lock("1"))
     put(store, "1", where, lock=lock)
-    verdict = prove(state)
-    assert results(state.ledger) == {"1": expected}
+    verdict = prove(store, tracker)
+    assert results(tracker.ledger) == {"1": expected}
     assert verdict.lost == (expected == "lost")
 
 
@@ -105,9 +102,9 @@ def test_jobs_that_stay_where_they_are_are_not_lost(store: Client) -> None:
     places = ("wait", "paused", "delayed", "prioritized", "waiting-children")
     for place in places:
         put(store, f"in-{place}", place)
-    state = begin(store)
-    assert summary(prove(state)) == (0, "all ids", 5)
-    assert results(state.ledger) == {}
+    tracker = begin(store)
+    assert summary(prove(store, tracker)) == (0, "all ids", 5)
+    assert results(tracker.ledger) == {}
 
 
 @pytest.mark.parametrize(
@@ -123,31 +120,31 @@ def test_jobs_that_stay_where_they_are_are_not_lost(store: Client) -> None:
 def test_a_job_in_no_state_is_lost_wherever_it_was(store: Client, where: str, was: str) -> None:
     put(store, "1", where)
     put(store, "2")
-    state = begin(store)
+    tracker = begin(store)
     store.call("LREM" if where in {"wait", "paused"} else "ZREM", Q(where),
                *([0] if where in {"wait", "paused"} else []), "1")  # fmt: skip
-    assert summary(prove(state)) == (1, "all ids", 2)
-    assert lost(state) == {(Q, "1"): was}
+    assert summary(prove(store, tracker)) == (1, "all ids", 2)
+    assert lost(tracker) == {(Q, "1"): was}
 
 
 def test_a_job_that_was_added_meanwhile_is_followed_too(store: Client) -> None:
-    state = begin(store)
+    tracker = begin(store)
     put(store, "1", "")
     emit(store, "added", "1")
     emit(store, "waiting", "1")
-    assert summary(prove(state)) == (1, "all ids", 1)
-    assert lost(state) == {(Q, "1"): "waiting"}
+    assert summary(prove(store, tracker)) == (1, "all ids", 1)
+    assert lost(tracker) == {(Q, "1"): "waiting"}
 
 
 def test_jobs_whose_end_has_an_event_are_not_looked_for(store: Client) -> None:
     for job_id in "abcd":
         put(store, job_id)
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("wait"), *map(Q, "abcd"))
     for job_id, name in zip("abc", ("completed", "failed", "removed"), strict=True):
         emit(store, name, job_id, prev="active")
     emit(store, "removed", "d", prev="wait")
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert (verdict.lost, verdict.proof.deleted) == (0, 0)
 
 
@@ -155,47 +152,47 @@ def test_a_deletion_without_an_event_is_no_loss_and_is_counted(store: Client) ->
     for job_id in "abc":
         put(store, job_id)
     put(store, "repeat:s:1", "delayed")
-    state = begin(store)
+    tracker = begin(store)
     # BullMQ's drain() deletes jobs like this, an upsert the pending iteration of a scheduler.
     store.call("DEL", Q("wait"), Q("delayed"), *map(Q, ["a", "b", "c", "repeat:s:1"]))
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert (verdict.lost, verdict.proof.deleted) == (0, 3)
 
 
 def test_what_purge_deletes_is_explained(store: Client) -> None:
     for job_id in "abc":
         put(store, job_id)
-    state = begin(store)
+    tracker = begin(store)
     remove_jobs(store, Q, ["a", "b"], state="waiting", silent=True)
     report_cleaned(store, Q, 2)
     remove_jobs(store, Q, ["c"])
-    assert prove(state).lost == 0
+    assert prove(store, tracker).lost == 0
 
 
 def test_an_active_job_that_was_cleaned_is_not_lost(store: Client) -> None:
     put(store, "1", "active")
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("active"), Q("1"))
     emit(store, "cleaned", count="1")
-    assert prove(state).lost == 0
-    assert results(state.ledger) == {"1": "removed"}
+    assert prove(store, tracker).lost == 0
+    assert results(tracker.ledger) == {"1": "removed"}
 
 
 def test_a_job_that_was_put_back_and_is_nowhere_is_lost(store: Client) -> None:
     put(store, "1", "active")
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("active"))
     emit(store, "waiting", "1", prev="active")
-    state.ledger.recover([(Q, "1")])
-    assert prove(state).lost == 1
-    assert lost(state) == {(Q, "1"): "waiting"}
+    tracker.ledger.recover([(Q, "1")])
+    assert prove(store, tracker).lost == 1
+    assert lost(tracker) == {(Q, "1"): "waiting"}
 
 
 def test_a_job_that_moves_while_it_is_looked_for_is_not_lost(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, "1")
-    state = begin(store)
+    tracker = begin(store)
     look = proof.in_no_state
 
     def look_while_it_moves(client: Client, jobs: Any) -> dict[JobKey, str]:
@@ -207,16 +204,16 @@ def test_a_job_that_moves_while_it_is_looked_for_is_not_lost(
         return found
 
     monkeypatch.setattr(proof, "in_no_state", look_while_it_moves)
-    assert prove(state).lost == 0
+    assert prove(store, tracker).lost == 0
 
 
 def test_each_queue_is_looked_through(store: Client) -> None:
     put(store, "1")
     put(store, "1", keys=R)
-    state = begin(store, Q, R)
+    tracker = begin(store, Q, R)
     store.call("DEL", R("wait"))
-    assert prove(state).lost == 1
-    assert lost(state) == {(R, "1"): "waiting"}
+    assert prove(store, tracker).lost == 1
+    assert lost(tracker) == {(R, "1"): "waiting"}
 
 
 # Large queues
@@ -233,7 +230,7 @@ def test_a_large_queue_is_proved_by_counts_and_a_sample(store: Client) -> None:
     for number in range(30):
         put(store, str(number))
     put(store, "d", "delayed")
-    state = begin(store)
+    tracker = begin(store)
     # What happens to one whose id was not taken, too, is accounted for.
     for job_id in ("29", "0"):
         store.call("LREM", Q("wait"), 0, job_id)
@@ -244,7 +241,7 @@ def test_a_large_queue_is_proved_by_counts_and_a_sample(store: Client) -> None:
     emit(store, "waiting", "new")
     put(store, "f")
     emit(store, "waiting", "f", prev="failed")
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert (verdict.lost, verdict.proof.why) == (0, "")
     assert verdict.proof.checked.startswith("counts and a sample of ")
 
@@ -253,20 +250,20 @@ def test_a_large_queue_is_proved_by_counts_and_a_sample(store: Client) -> None:
 def test_a_large_list_that_is_destroyed_is_lost(store: Client) -> None:
     for number in range(30):
         put(store, str(number))
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("wait"))
     # All of them, though only some can be named.
-    assert prove(state).lost == 30
-    assert len(lost(state)) == 10
+    assert prove(store, tracker).lost == 30
+    assert len(lost(tracker)) == 10
 
 
 @pytest.mark.usefixtures("small")
 def test_where_others_were_deleted_only_those_that_were_seen_are_lost(store: Client) -> None:
     for number in range(30):
         put(store, str(number))
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("wait"), Q("0"))
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert (verdict.lost, verdict.proof.why) == (9, "q has 30 jobs fewer than its events explain")
 
 
@@ -274,9 +271,9 @@ def test_where_others_were_deleted_only_those_that_were_seen_are_lost(store: Cli
 def test_a_loss_outside_the_sample_makes_the_answer_unknown(store: Client) -> None:
     for number in range(30):
         put(store, str(number))
-    state = begin(store)
+    tracker = begin(store)
     store.call("LREM", Q("wait"), 0, "29")
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert verdict.lost is None
     assert verdict.proof.why == "q has 1 job fewer than its events explain"
 
@@ -288,16 +285,16 @@ def test_a_lost_job_that_is_put_back_does_not_stand_in_for_another(store: Client
     later = {"delay": 600_000, "timestamp": round(time.time() * 1000)}
     put(store, "before", "")
     put(store, "delayed before", "", **later)
-    state = begin(store)
+    tracker = begin(store)
     # Lost and put back during the drain: it was counted, and is once more.
     store.call("LREM", Q("wait"), 0, "0")
     ids = ["before", "delayed before", "0"]
     assert retry_finished(store, Q, ids) == dict.fromkeys(ids, "retried")
-    assert prove(state).lost == 0
+    assert prove(store, tracker).lost == 0
     store.call("LREM", Q("wait"), 0, "28")
     store.call("LREM", Q("wait"), 0, "29")
-    state.inventory.end(Q, read_census(store, Q))
-    assert state.inventory.balance(Q).missing == 2
+    tracker.inventory.end(Q, read_census(store, Q))
+    assert tracker.inventory.balance(Q).missing == 2
 
 
 @pytest.mark.usefixtures("small")
@@ -306,7 +303,7 @@ def test_iterations_that_replace_others_are_accounted_for(store: Client) -> None
         put(store, str(number))
     put(store, "repeat:s:1", "delayed")
     store.call("ZADD", Q("repeat"), 1, "s")
-    state = begin(store)
+    tracker = begin(store)
     for number in range(2, 5):
         # That an earlier one runs once more does not make the present one due.
         emit(store, "waiting", "repeat:s:0", prev="failed")
@@ -315,8 +312,8 @@ def test_iterations_that_replace_others_are_accounted_for(store: Client) -> None
         store.call("DEL", Q("delayed"), Q(f"repeat:s:{number - 1}"))
         put(store, f"repeat:s:{number}", "delayed")
         emit(store, "added", f"repeat:s:{number}")
-    assert prove(state).lost == 0
-    assert state.inventory.balance(Q) == Balance(missing=3, replaced=3)
+    assert prove(store, tracker).lost == 0
+    assert tracker.inventory.balance(Q) == Balance(missing=3, replaced=3)
 
 
 # Events that are missing
@@ -332,64 +329,64 @@ def test_without_its_events_the_state_of_a_job_decides(store: Client) -> None:
     for job_id in ("kept", "removed", "stray"):
         put(store, job_id, "active", lock="t")
     put(store, "waits")
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("active"), Q("removed"))
     put(store, "kept", "completed")
     emit(store, "completed", "kept", prev="active")
     emit(store, "completed", "removed", prev="active")
     cut_off(store)
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     # One that is there and in no state is lost whatever the events were.
-    assert results(state.ledger) == {"kept": "completed", "removed": "unknown", "stray": "lost"}
+    assert results(tracker.ledger) == {"kept": "completed", "removed": "unknown", "stray": "lost"}
     assert (verdict.lost, verdict.proof.events_missed) == (1, ("q",))
-    assert state.ledger.idle_s(9000) is None
+    assert tracker.ledger.idle_s(9000) is None
 
 
 def test_nothing_lost_is_not_said_when_events_are_missing(store: Client) -> None:
     put(store, "1")
-    state = begin(store)
+    tracker = begin(store)
     cut_off(store)
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert (verdict.lost, verdict.proof.checked) == (None, "a sample of 1 job")
     assert verdict.proof.why.startswith("events of q are missing: they were cut off")
 
 
 def test_a_stream_that_was_deleted_is_a_gap(store: Client) -> None:
     put(store, "1")
-    state = begin(store)
+    tracker = begin(store)
     store.call("DEL", Q("events"), Q("wait"), Q("1"))
-    assert prove(state).lost is None
+    assert prove(store, tracker).lost is None
 
 
 def test_a_stream_that_keeps_its_events_has_no_gap(store: Client) -> None:
-    state = begin(store)
+    tracker = begin(store)
     for _ in range(3):
         emit(store, "progress")
-        state.catch_up()
+        tracker.catch_up()
         store.call("XTRIM", Q("events"), "MAXLEN", 1)
-    assert prove(state).lost == 0
-    assert state.missed == set()
+    assert prove(store, tracker).lost == 0
+    assert tracker.missed == set()
 
 
 def test_queues_that_were_never_read_are_unknown(store: Client) -> None:
-    state = begin(store)
-    state.plan.queues = (Q, R)
-    verdict = prove(state)
+    tracker = begin(store)
+    tracker.queues = (Q, R)
+    verdict = prove(store, tracker)
     assert (verdict.lost, verdict.proof.why) == (None, "r was not reached")
-    state.cursors[R] = "0-0"
-    assert prove(state).proof.why == "the jobs of r could not be counted"
+    tracker.cursors[R] = "0-0"
+    assert prove(store, tracker).proof.why == "the jobs of r could not be counted"
 
 
 # Resumes by others
 
 
 def test_a_resume_by_somebody_else_is_noticed_and_ours_is_not(store: Client) -> None:
-    state = begin(store)
+    tracker = begin(store)
     emit(store, "resumed")
-    state.resumes.add(last_event_id(store, Q))
-    assert prove(state).proof.resumed_by_others == ()
+    tracker.pauses.own_resume_ids.add(last_event_id(store, Q))
+    assert prove(store, tracker).proof.resumed_by_others == ()
     emit(store, "resumed")
-    assert prove(state).proof.resumed_by_others == ("q",)
+    assert prove(store, tracker).proof.resumed_by_others == ("q",)
 
 
 def test_a_resume_before_the_jobs_were_counted_makes_the_answer_unknown(store: Client) -> None:
@@ -399,7 +396,7 @@ def test_a_resume_before_the_jobs_were_counted_makes_the_answer_unknown(store: C
         store.call("DEL", Q("wait"))
         emit(store, "resumed")
 
-    verdict = prove(begin(store, meanwhile=resume))
+    verdict = prove(store, begin(store, meanwhile=resume))
     assert (verdict.lost, verdict.proof.resumed_by_others) == (None, ("q",))
     assert verdict.proof.why == "q was resumed by somebody else before its jobs were counted"
 
@@ -408,11 +405,11 @@ def test_a_library_that_keeps_jobs_elsewhere_has_not_lost_them(store: Client) ->
     for job_id in ("1", "2"):
         put(store, job_id, "active" if job_id == "1" else "wait")
     store.call("HSET", Q("meta"), "version", "bullmq-pro:7.0.0")
-    state = begin(store)
+    tracker = begin(store)
     # Into a group, which is a list of its own.
     store.call("DEL", Q("wait"), Q("active"))
     store.call("RPUSH", Q("groups:a"), "2", "1")
-    verdict = prove(state)
+    verdict = prove(store, tracker)
     assert verdict.lost is None
     assert verdict.proof.why.startswith("q is a queue of bullmq-pro, which may keep jobs")
-    assert results(state.ledger) == {"1": "unknown"}
+    assert results(tracker.ledger) == {"1": "unknown"}

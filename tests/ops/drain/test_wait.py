@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from qctl.ops.drain import run as drain
+from qctl.ops.drain import wait
 from qctl.wire.events import Event
 from tests.labs.build import Q
 
 
 class Stream:
-    """Stands for a drain's state: one event a read."""
+    """Stands for a drain's context and tracker: one event a read."""
 
     def __init__(self, *events: Event) -> None:
         self._events = list(events)
@@ -21,8 +21,7 @@ class Stream:
     def stop(self) -> bool:
         return False
 
-    def follow(self, *, wait: bool) -> list[tuple[Any, Event]]:
-        assert wait
+    def follow(self, **_: bool) -> list[tuple[Any, Event]]:
         self.read += 1
         return [(Q, self._events.pop(0))]
 
@@ -44,5 +43,5 @@ NOISE = (
 )
 def test_it_looks_when_a_job_in_the_way_moves_or_the_pause_changes(news: Event) -> None:
     stream: Any = Stream(*NOISE, news, event("completed", "1"))
-    drain._await_news(stream, frozenset({(Q, "1")}), is_away=False)
+    wait._await_news(stream, stream, frozenset({(Q, "1")}), is_away=False)
     assert stream.read == len(NOISE) + 1

@@ -30,7 +30,7 @@ def drain_at_work(keys: QueueKeys, holder: Holder) -> RefusedError:
     )
 
 
-class Guard:
+class Leases:
     """Holds the leases of one drain.
 
     Args:
@@ -58,13 +58,13 @@ class Guard:
             FailedError: the watchdog did not start.
         """
         try:
-            self.hold()
+            self.renew()
             self._start_watchdog()
         except BaseException:
             self._free_leases()
             raise
 
-    def hold(self) -> None:
+    def renew(self) -> None:
         """Renew every lease, and make sure that they still are ours and the watchdog lives.
 
         Raises:
@@ -87,7 +87,7 @@ class Guard:
         stopping = {"pid": process.pid, "started_at": started_at, "within_s": within_s}
         self._tell({"stopping": stopping})
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Give the leases back; the watchdog stays on duty.
 
         Raises:
@@ -168,7 +168,7 @@ class Guard:
     def _tell(self, message: dict[str, object]) -> None:
         if self._pipe is None:
             return
-        # A watchdog that died is noticed and replaced in hold().
+        # A watchdog that died is noticed and replaced in renew().
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, json.dumps(message).encode() + b"\n")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL, JobKey
-from qctl.ops.drain.state import DrainState
 from qctl.ops.drain.steps import Proof
+from qctl.ops.drain.tracker import Tracker
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
@@ -42,7 +42,7 @@ class Verdict:
     proof: Proof
 
 
-def take_inventory(state: DrainState, keys: QueueKeys) -> None:
+def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
     """Take note of a queue's jobs at the start, once its events are followed.
 
     What cannot be read stays unknown, which the verdict says.
@@ -50,36 +50,36 @@ def take_inventory(state: DrainState, keys: QueueKeys) -> None:
     Raises:
         QctlError: Redis is away.
     """
-    most = min(MAX_IDS, MAX_IDS_OF_ALL // len(state.queues))
+    most = min(MAX_IDS, MAX_IDS_OF_ALL // len(tracker.queues))
     try:
-        census = read_census(state.client, keys)
-        ids = read_ids(state.client, keys, census.counts, most)
-        taken_id = last_event_id(state.client, keys)
+        census = read_census(client, keys)
+        ids = read_ids(client, keys, census.counts, most)
+        taken_id = last_event_id(client, keys)
     except ReplyError as error:
         if is_outage(error):
             raise
         return
-    state.inventory.begin(keys, census, ids, most, taken_id)
+    tracker.inventory.begin(keys, census, ids, most, taken_id)
 
 
-def prove(state: DrainState) -> Verdict:
+def prove(client: Client, tracker: Tracker) -> Verdict:
     """Find out what became of every job; the ledger takes note of it.
 
     Raises:
         QctlError: Redis is away, or refuses to be read.
     """
-    inventory, ledger = state.inventory, state.ledger
-    known = [keys for keys in state.queues if inventory.has(keys)]
+    inventory, ledger = tracker.inventory, tracker.ledger
+    known = [keys for keys in tracker.queues if inventory.has(keys)]
     for keys in known:
         if not inventory.is_complete(keys):
-            inventory.end(keys, read_census(state.client, keys))
-    state.catch_up()
-    _settle(state)
+            inventory.end(keys, read_census(client, keys))
+    tracker.catch_up()
+    _settle(client, tracker)
     # One that ran on and was removed once it had completed has an event by now.
-    state.catch_up()
-    nowhere = _find_nowhere(state, known)
+    tracker.catch_up()
+    nowhere = _find_nowhere(client, tracker, known)
     strays = [job for job, left in nowhere.items() if left == STRAY]
-    others = other_libraries(state.client, sorted({keys for keys, _ in strays}))
+    others = other_libraries(client, sorted({keys for keys, _ in strays}))
     for job in strays:
         if job[0] not in others:
             ledger.lose(job, inventory.state(job) or "active")
@@ -91,24 +91,24 @@ def prove(state: DrainState) -> Verdict:
         f"{keys.name} is a queue of {library}, which may keep jobs where qctl does not look"
         for keys, library in others.items()
     ]
-    return _verdict(state, known, deleted, doubts)
+    return _verdict(tracker, known, deleted, doubts)
 
 
-def unproved(state: DrainState, why: str) -> Verdict:
+def unproved(tracker: Tracker, why: str) -> Verdict:
     """The verdict when nothing could be checked."""
-    proof = Proof(resumed_by_others=_names(state.resumed_by_others), why=why)
+    proof = Proof(resumed_by_others=_names(tracker.pauses.resumed_by_others), why=why)
     return Verdict(None, proof)
 
 
-def _settle(state: DrainState) -> None:
+def _settle(client: Client, tracker: Tracker) -> None:
     """Find out about the jobs that were active and whose end the event stream has not told.
 
     One that is in no state, and whose end nothing explains, stays unsettled, which means lost.
     """
-    ledger = state.ledger
+    ledger = tracker.ledger
     absent = []
     for job in ledger.unsettled:
-        where, locked = _where(state.client, job)
+        where, locked = _where(client, job)
         if where is None:
             absent.append(job)
         elif where == "active":
@@ -117,13 +117,13 @@ def _settle(state: DrainState) -> None:
             ledger.settle(job, "retried")
         else:
             ledger.settle(job, where)
-    for job, left in in_no_state(state.client, absent).items():
+    for job, left in in_no_state(client, absent).items():
         if left == STRAY:
             continue
-        if job[0] in state.missed:
+        if job[0] in tracker.missed:
             # Perhaps it has completed and was removed, and that event was cut off.
             ledger.settle(job, "unknown")
-        elif left == DELETED and state.inventory.cleaned(job[0]):
+        elif left == DELETED and tracker.inventory.cleaned(job[0]):
             ledger.settle(job, "removed")
 
 
@@ -138,20 +138,22 @@ def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
     return None, False
 
 
-def _find_nowhere(state: DrainState, known: Iterable[QueueKeys]) -> dict[JobKey, str]:
+def _find_nowhere(
+    client: Client, tracker: Tracker, known: Iterable[QueueKeys]
+) -> dict[JobKey, str]:
     """Jobs that are in no state although no event says that they have ended; what is left of each.
 
     Those that move while they are looked for are looked for again.
     """
-    inventory = state.inventory
+    inventory = tracker.inventory
     suspects = [job for keys in known for job in inventory.jobs(keys)]
     nowhere: dict[JobKey, str] = {}
     for look in range(LOOKS):
         if look:
             time.sleep(LOOK_AGAIN_S)
         inventory.moved()
-        nowhere = in_no_state(state.client, suspects)
-        state.catch_up()
+        nowhere = in_no_state(client, suspects)
+        tracker.catch_up()
         moved = inventory.moved()
         nowhere = {job: left for job, left in nowhere.items() if job not in moved}
         suspects = list(nowhere)
@@ -161,16 +163,16 @@ def _find_nowhere(state: DrainState, known: Iterable[QueueKeys]) -> dict[JobKey,
 
 
 def _verdict(
-    state: DrainState, known: list[QueueKeys], deleted: list[JobKey], doubts: list[str]
+    tracker: Tracker, known: list[QueueKeys], deleted: list[JobKey], doubts: list[str]
 ) -> Verdict:
-    inventory, missed = state.inventory, state.missed
-    results = [job.result for job in state.ledger.outcomes()]
+    inventory, missed = tracker.inventory, tracker.missed
+    results = [job.result for job in tracker.ledger.outcomes()]
     lost = results.count("lost")
     doubts = doubts + [
         f"the jobs of {keys.name} could not be counted"
-        if keys in state.cursors
+        if keys in tracker.cursors
         else f"{keys.name} was not reached"
-        for keys in state.queues
+        for keys in tracker.queues
         if keys not in known
     ]
     for keys in known:
@@ -183,7 +185,7 @@ def _verdict(
             doubts.append(f"{keys.name} was resumed by somebody else before its jobs were counted")
         elif not inventory.is_complete(keys):
             missing = inventory.balance(keys).missing
-            own = state.ledger.lost_of(keys)
+            own = tracker.ledger.lost_of(keys)
             if own and not any(job[0] == keys for job in deleted):
                 # What happened to those that were looked for happened to the others.
                 lost += max(missing - own, 0)
@@ -196,7 +198,7 @@ def _verdict(
     checked = "all ids"
     if not known:
         checked = "nothing"
-    elif missed or len(known) < len(state.queues):
+    elif missed or len(known) < len(tracker.queues):
         checked = f"a sample of {counted(ids, 'job')}"
     elif not all(map(inventory.is_complete, known)):
         checked = f"counts and a sample of {counted(ids, 'job')}"
@@ -206,7 +208,7 @@ def _verdict(
         ids=ids,
         deleted=len(silent),
         events_missed=_names(missed),
-        resumed_by_others=_names(state.resumed_by_others),
+        resumed_by_others=_names(tracker.pauses.resumed_by_others),
         why="; ".join(doubts),
     )
     return Verdict(None if doubts and not lost else lost, proof)

@@ -19,11 +19,11 @@ from qctl.errors import RefusedError
 from qctl.manage.protocol import ManagedProcess, RestartCall
 from qctl.ops.drain import finish as drain_end
 from qctl.ops.drain import plan as planning
+from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import describe, make_plan
 from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.state import DrainOptions
 from qctl.ops.drain.steps import DrainReport, Step
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.events import Event

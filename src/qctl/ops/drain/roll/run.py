@@ -7,17 +7,20 @@ it is looked whether a job was left behind; with the first that was, the roll en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess, Signaller
-from qctl.ops.drain.finish import DrainEnd
+from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.inventory import JobKey
+from qctl.ops.drain.pause import pause_queue
 from qctl.ops.drain.proof import take_inventory
+from qctl.ops.drain.recover import put_jobs_back
+from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.roll.turn import Turn
-from qctl.ops.drain.state import DrainState
 from qctl.ops.drain.steps import Step
+from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.targets import Target
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id
@@ -25,85 +28,99 @@ from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 
-class Roll:
-    """One roll.
+def roll(
+    context: DrainContext, tracker: Tracker, ledger: RollLedger
+) -> Generator[Step, None, Restarted]:
+    """Replace every process of the target.
 
     Args:
-        state: of this drain; its ledger is replaced by one for rolls.
-        end: puts back the jobs that were interrupted.
-    """
+        ledger: the tracker's.
 
-    def __init__(self, state: DrainState, end: DrainEnd) -> None:
-        self._state = state
-        self._end = end
-        self._ledger = state.ledger = RollLedger()
+    Returns:
+        what was replaced. Early ends: TimedOut, a process still has jobs in hand, and leaves when
+        they end, unattended; Interrupted, the operator wants to stop, and a process that was told
+        to leave still does; FailedError, jobs were interrupted, or a new process does not get
+        ready; RefusedError, another drain has taken a lease.
+    """
+    run = _Roll(context, tracker, ledger)
+    try:
+        yield from run.run()
+    except EARLY_ENDS as ending:
+        return run.result(ending)
+    return run.result()
+
+
+class _Roll:
+    """One roll, under way."""
+
+    def __init__(self, context: DrainContext, tracker: Tracker, ledger: RollLedger) -> None:
+        self._context = context
+        self._tracker = tracker
+        self._ledger = ledger
+        self._turns: list[Turn] = []
         self._orphans_at_start: set[JobKey] = set()
 
+    def result(self, ended_by: Exception | None = None) -> Restarted:
+        turns = self._turns
+        return Restarted(
+            old_pids=tuple(turn.old_pid for turn in turns if turn.old_pid is not None),
+            new_pids=tuple(turn.new_pid for turn in turns if turn.new_pid is not None),
+            ended_by=ended_by,
+            notes=tuple(note for turn in turns for note in turn.notes),
+        )
+
     def run(self) -> Iterator[Step]:
-        """Replace every process.
-
-        Yields:
-            steps.
-
-        Raises:
-            TimedOut: a process still has jobs in hand; it leaves when they end, unattended.
-            Interrupted: the operator wants to stop; a process that was told to leave still does.
-            FailedError: jobs were interrupted, or a new process does not get ready.
-            RefusedError: another drain has taken a lease.
-        """
-        state = self._state
-        target = state.plan.target
+        context = self._context
+        target = context.plan.target
         assert target is not None  # noqa: S101 - a roll is planned with one
         self._begin()
         for planned in target.processes:
-            turn = Turn(state, self._ledger, target, planned)
+            turn = Turn(context, self._tracker, self._ledger, target, planned)
+            self._turns.append(turn)
             yield from turn.run()
             if turn.harmed:
-                yield from self._put_back(turn.harmed)
+                yield from self._put_back_harmed(turn.harmed)
             if turn.error is not None:
                 raise turn.error
             if turn.harmed:
                 raise _interrupted(target, planned, turn)
-        self._look_for_backlog()
+        self._tracker.catch_up()
+        self._ledger.backlog_is(self._backlog())
         # Whoever had these has been replaced, or was gone before.
-        orphans = {job.key: "" for job in read_active(state.client, state.queues) if job.is_orphan}
-        yield from self._put_back_locked(
+        orphans = {j.key: "" for j in read_active(context.client, context.queues) if j.is_orphan}
+        yield from self._put_back(
             {key: lock for key, lock in orphans.items() if key in self._orphans_at_start}
         )
 
     def _begin(self) -> None:
-        state = self._state
-        for keys in state.queues:
-            if keys in state.plan.left_behind:
+        context, tracker = self._context, self._tracker
+        for keys in context.queues:
+            if keys in context.plan.left_behind:
                 # So that it is resumed at the end.
-                state.pause(keys)
+                pause_queue(context, tracker, keys)
             else:
-                state.cursors[keys] = last_event_id(state.client, keys)
-            take_inventory(state, keys)
-        jobs = read_active(state.client, state.queues)
-        state.inventory.begin_active(job.key for job in jobs)
+                tracker.cursors[keys] = last_event_id(context.client, keys)
+            take_inventory(context.client, tracker, keys)
+        jobs = read_active(context.client, context.queues)
+        tracker.inventory.begin_active(job.key for job in jobs)
         self._orphans_at_start = {job.key for job in jobs if job.is_orphan}
-        self._ledger.begin(jobs, backlog=self._backlog(), at_ms=state.redis_now_ms())
+        self._ledger.begin(jobs, backlog=self._backlog(), at_ms=context.redis_now_ms())
 
     def _backlog(self) -> int:
-        found = read_snapshots(self._state.client, self._state.queues)
+        found = read_snapshots(self._context.client, self._context.queues)
         return sum(s.backlog for s in found if isinstance(s, QueueSnapshot) and not s.paused)
 
-    def _look_for_backlog(self) -> None:
-        self._state.catch_up()
-        self._ledger.backlog_is(self._backlog())
-
-    def _put_back(self, harmed: dict[JobKey, ActiveJob | None]) -> Iterator[Step]:
+    def _put_back_harmed(self, harmed: Mapping[JobKey, ActiveJob | None]) -> Iterator[Step]:
         """Bring back jobs that were interrupted; None stands for one that somebody has."""
         self._ledger.note(harmed)
         self._ledger.interrupt(harmed)
         locks = {key: job.lock_token or "" for key, job in harmed.items() if job is not None}
-        yield from self._put_back_locked(locks)
+        yield from self._put_back(locks)
 
-    def _put_back_locked(self, locks: dict[JobKey, str]) -> Iterator[Step]:
-        for keys in self._state.queues:
+    def _put_back(self, locks: Mapping[JobKey, str]) -> Iterator[Step]:
+        for keys in self._context.queues:
             own = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
-            yield from self._end.put_back_jobs(keys, own)
+            yield from put_jobs_back(self._context.client, self._ledger, keys, own)
 
 
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
+from qctl.ops.drain.context import DrainContext, TimedOut
 from qctl.ops.drain.inventory import JobKey
+from qctl.ops.drain.restart import expectation
 from qctl.ops.drain.roll.ledger import RollLedger
-from qctl.ops.drain.state import DrainState, TimedOut
 from qctl.ops.drain.steps import Restarting, Step, Waiting
+from qctl.ops.drain.tracker import Tracker
 from qctl.ops.patience import AWAY_S
 from qctl.ops.processes.gone import GoneError, as_it_is_now, leaves_for_good, stopped_by_somebody
 from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
@@ -30,29 +32,43 @@ class Turn:
 
     Args:
         planned: the process as it was when the plan was made.
+
+    Attributes:
+        old_pid: of the process, once it was told to leave.
+        new_pid: of its successor, once that is proved.
+        harmed: jobs that the process left behind; None for those that are in the queue again.
+        error: why the roll ends with this process, if it does.
+        notes: what the operator should know.
     """
 
     def __init__(
-        self, state: DrainState, ledger: RollLedger, target: Target, planned: ManagedProcess
+        self,
+        context: DrainContext,
+        tracker: Tracker,
+        ledger: RollLedger,
+        target: Target,
+        planned: ManagedProcess,
     ) -> None:
-        self._state = state
+        self._context = context
+        self._tracker = tracker
         self._ledger = ledger
         self._target = target
         self._planned = planned
-        # Jobs that the process left behind; None for those that are in the queue again.
+        self.old_pid: int | None = None
+        self.new_pid: int | None = None
         self.harmed: dict[JobKey, ActiveJob | None] = {}
+        self.error: FailedError | None = None
+        self.notes: list[str] = []
         self._orphans: set[JobKey] = set()
         self._own_names: frozenset[str] = frozenset()
-        # Why the roll ends with this process, if it does.
-        self.error: FailedError | None = None
         self._is_being_stopped = False
 
     def run(self) -> Iterator[Step]:
         """Replace the process and find out whether it left jobs behind; see ``harmed``."""
-        state, manager = self._state, self._target.manager
-        state.guard.hold()
-        self._state.rest()
-        if state.stop():
+        context, manager = self._context, self._target.manager
+        context.leases.renew()
+        self._tracker.rest()
+        if context.stop():
             raise Interrupted
         try:
             process = as_it_is_now(manager, self._planned)
@@ -60,32 +76,33 @@ class Turn:
             self.error = error
             yield from self._find_harmed(self._look_at_hands())
             return
-        connections = read_connections(state.client, state.settings, state.address.db, [process])
+        connections = read_connections(
+            context.client, context.settings, context.address.db, [process]
+        )
         self._own_names = _names(connections, process)
-        self._orphans = {j.key for j in read_active(state.client, state.queues) if j.is_orphan}
+        jobs = read_active(context.client, context.queues)
+        self._orphans = {job.key for job in jobs if job.is_orphan}
         self._ledger.stalls()
         run = Restart(
-            state.client,
+            context.client,
             manager,
             process,
-            state.expectation(process, connections),
-            state.stop,
-            state.rest,
+            expectation(context, process, connections),
+            context.stop,
+            self._tracker.rest,
         )
         yield Restarting(process.target, process.key, process.pid)
-        if process.pid:
-            state.old_pids.append(process.pid)
+        self.old_pid = process.pid
         began = time.monotonic()
         with contextlib.closing(_begin_leaving(manager, process)) as call:
             try:
                 yield from self._await_old_gone(run, call)
             except (Interrupted, TimedOut):
                 if not process.starts_again:
-                    state.notes.append(leaves_for_good(manager, process))
+                    self.notes.append(leaves_for_good(manager, process))
                 raise
             except NotReplacedError:
-                if process.pid:
-                    state.old_pids.remove(process.pid)
+                self.old_pid = None
                 raise
             hands = self._look_at_hands()
             try:
@@ -99,61 +116,66 @@ class Turn:
                 # First for the jobs that the old one had: they are in hand still.
                 self.error = error
             else:
-                state.new_pids.append(new_pid)
+                self.new_pid = new_pid
                 yield replace(ready, new_pid=new_pid)
         yield from self._find_harmed(hands)
 
     # Leaving
 
     def _await_old_gone(self, run: Restart, call: RestartCall) -> Iterator[Step]:
-        state = self._state
+        context = self._context
         began, looked_at = time.monotonic(), 0.0
-        held: frozenset[str | None] | None = None
+        active: list[ActiveJob] = []
+        tokens: frozenset[str | None] | None = None
         while not run.old_is_gone():
             run.raise_refusal(call)
-            if state.stop():
+            if context.stop():
                 raise Interrupted
             waited_s = time.monotonic() - began
-            is_late = waited_s > state.options.timeout_s
+            is_late = waited_s > context.options.timeout_s
             if is_late or time.monotonic() - looked_at >= LOOK_S:
                 looked_at = time.monotonic()
                 row = run.row()
                 self._is_being_stopped |= row is not None and row.status == "stopping"
-                is_away = not self._look(held)
-                if not is_away:
-                    held = frozenset(job.lock_token for job in state.active)
+                in_hand = self._jobs_in_hand(tokens)
+                is_away = in_hand is None
+                if in_hand is not None:
+                    active = in_hand
+                    tokens = frozenset(job.lock_token for job in active)
                 if is_late:
-                    state.held = held
-                    raise TimedOut
+                    raise TimedOut(active, tokens)
                 yield Waiting(
-                    active=state.shown(orphans=False),
-                    orphans=state.shown(orphans=True),
+                    active=context.shown(active),
+                    orphans=(),
                     waited_s=round(waited_s, 1),
                     redis_away=is_away,
                 )
-            self._state.rest()
+            self._tracker.rest()
 
-    def _look(self, held: frozenset[str | None] | None) -> bool:
-        """See which jobs the process may still have; False while Redis is away.
+    def _jobs_in_hand(self, tokens: frozenset[str | None] | None) -> list[ActiveJob] | None:
+        """The jobs that the process may still have; None while Redis is away.
 
         By the names of its workers, if it has names of its own; else those that have been running
-        since the first look.
+        since the first reading.
+
+        Args:
+            tokens: lock tokens of the jobs at the last reading; None before the first.
         """
-        state = self._state
+        context = self._context
         try:
-            with state.client.at_most(0.0):
-                state.guard.hold()
-                jobs = [job for job in read_active(state.client, state.queues) if not job.is_orphan]
+            with context.client.at_most(0.0):
+                context.leases.renew()
+                jobs = read_active(context.client, context.queues)
         except QctlError as error:
             if not is_outage(error):
                 raise
-            return False
+            return None
+        jobs = [job for job in jobs if not job.is_orphan]
         if self._own_names:
-            state.active = [job for job in jobs if job.worker in self._own_names]
-            self._ledger.note(job.key for job in state.active)
-        else:
-            state.active = [job for job in jobs if held is None or job.lock_token in held]
-        return True
+            jobs = [job for job in jobs if job.worker in self._own_names]
+            self._ledger.note(job.key for job in jobs)
+            return jobs
+        return [job for job in jobs if tokens is None or job.lock_token in tokens]
 
     def _start_if_left(self, run: Restart, process: ManagedProcess) -> None:
         """Start a process that its manager lets be when it has left, as PM2 without autorestart.
@@ -169,7 +191,7 @@ class Turn:
             # The manager has not noticed yet that the process is gone.
             if time.monotonic() > noticed:
                 return
-            self._state.rest()
+            self._tracker.rest()
         if row is None or row.pid or row.was_started_since(process):
             return
         if row.status == "stopped" and (process.starts_again or self._is_being_stopped):
@@ -182,15 +204,14 @@ class Turn:
                 run.raise_refusal(call)
                 if time.monotonic() > until:
                     return
-                self._state.rest()
+                self._tracker.rest()
 
     # What it left behind
 
     def _look_at_hands(self) -> list[ActiveJob]:
         """The jobs that are active now that the process has gone: if it left any, they are here."""
-        state = self._state
-        state.catch_up()
-        jobs = read_active(state.client, state.queues)
+        self._tracker.catch_up()
+        jobs = read_active(self._context.client, self._context.queues)
         self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
         return jobs
 
@@ -200,7 +221,7 @@ class Turn:
         A job is in good hands when it ends, when its lock is renewed, or when the worker that
         holds its lock does either with another job. It was left behind when its lock runs out.
         """
-        state = self._state
+        context = self._context
         pending: dict[JobKey, ActiveJob] = {}
         for job in hands:
             if job.is_orphan:
@@ -213,23 +234,22 @@ class Turn:
         until = time.monotonic() + longest_ms / 1000 + LOCK_GRACE_S
         began = told_at = time.monotonic()
         while pending and time.monotonic() < until:
-            if state.stop():
+            if context.stop():
                 raise Interrupted
-            now = {job.key: job for job in read_active(state.client, state.queues)}
+            now = {job.key: job for job in read_active(context.client, context.queues)}
             self._sort(pending, now, tokens)
             if pending and time.monotonic() - told_at >= LOOK_S:
                 told_at = time.monotonic()
-                state.active = list(pending.values())
                 yield Waiting(
-                    active=state.shown(orphans=False),
+                    active=context.shown(pending.values()),
                     orphans=(),
                     waited_s=round(told_at - began, 1),
                 )
             if pending:
-                self._state.rest()
+                self._tracker.rest()
         for keys, job_id in sorted(pending):
-            state.notes.append(f"whether job {job_id} of {keys.name} still runs could not be told")
-        state.catch_up()
+            self.notes.append(f"whether job {job_id} of {keys.name} still runs is unknown")
+        self._tracker.catch_up()
         for key in self._ledger.stalls() - self._orphans:
             self.harmed[key] = None
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.drain.holding import record_starts
+from qctl.ops.drain.ownership import Pauses
+from qctl.ops.drain.record import record_starts
 from qctl.wire.drain_record import Resumer, read_drain_record, read_resumers
 from qctl.wire.drain_record import record_starts as write
 from qctl.wire.keys import QueueKeys
@@ -18,12 +19,18 @@ from tests.labs.servers import limited_user
 OTHER = QueueKeys("bull", "other")
 
 
-def drain_of(client: Client, target: str | None, strategy: str = "pause", **fields: Any) -> Any:
-    """A drain's state, as far as it matters here."""
+def record(
+    client: Client,
+    target: str | None,
+    strategy: str = "pause",
+    *,
+    complete: bool = True,
+    **pauses: Any,
+) -> None:
+    """Record the starts that a drain of these two queues has seen."""
     label = None if target is None else SimpleNamespace(label=target)
-    plan = SimpleNamespace(target=label, strategy=strategy)
-    state: dict[str, Any] = {"resumed_at_start": {}, "resumed_by_others": set(), **fields}
-    return SimpleNamespace(client=client, plan=plan, queues=(Q, OTHER), **state)
+    plan: Any = SimpleNamespace(target=label, strategy=strategy, queues=(Q, OTHER))
+    record_starts(client, plan, Pauses(**pauses), complete=complete)
 
 
 def habits(client: Client) -> list[tuple[str, str]]:
@@ -46,10 +53,9 @@ def test_each_app_is_remembered_for_each_queue(store: Client) -> None:
 
 
 def test_a_drain_remembers_who_resumed_and_forgets_who_no_longer_does(store: Client) -> None:
-    seen = drain_of(store, "pm2:app", resumed_at_start={Q: "pm2:app"}, resumed_by_others={Q})
-    record_starts(seen, complete=True)
+    record(store, "pm2:app", resumed_at_start={Q: "pm2:app"}, resumed_by_others={Q})
     assert habits(store) == [("q", "pm2:app")]
-    record_starts(drain_of(store, "pm2:app"), complete=True)
+    record(store, "pm2:app")
     assert habits(store) == []
 
 
@@ -66,14 +72,11 @@ def test_a_drain_remembers_who_resumed_and_forgets_who_no_longer_does(store: Cli
 )
 def test_a_drain_that_saw_nothing_forgets_nothing(store: Client, blind: dict[str, Any]) -> None:
     write(store, "bull", "pm2:app", 1_000, resumed=["q"], kept=[])
-    options = {"target": "pm2:app", "complete": True, **blind}
-    complete = bool(options.pop("complete"))
-    record_starts(drain_of(store, **options), complete=complete)
+    record(store, **{"target": "pm2:app", **blind})
     assert habits(store) == [("q", "pm2:app")]
 
 
 def test_a_user_without_the_right_drains_all_the_same(client: Client, redis_url: str) -> None:
     with limited_user(client, redis_url, "~bull:*", "+@all") as (_, fewer):
-        state = drain_of(fewer, "pm2:app", resumed_at_start={Q: "pm2:app"})
-        record_starts(state, complete=True)
+        record(fewer, "pm2:app", resumed_at_start={Q: "pm2:app"})
     assert habits(client) == []

@@ -1,0 +1,104 @@
+"""Whose the pauses of a drain's queues are: ours, somebody else's, or nobody's any more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from qctl.wire.events import Event
+from qctl.wire.keys import QueueKeys
+
+
+@dataclass(slots=True)
+class Pauses:
+    """Who has paused and resumed each queue since the drain began.
+
+    Attributes:
+        ours: queues that this drain paused, or may have, and that are not resumed yet.
+        has_paused: whether it has paused any.
+        resumed: queues that it has resumed.
+        is_left_to_watchdog: whether the watchdog has to resume the rest.
+        resumed_by_others: queues that somebody else has resumed.
+        forced: those of them that were resumed with ``qctl resume --force``.
+        own_pause_ids: ids of the events of our own pauses.
+        own_resume_ids: ids of the events of our own resumes.
+        resumed_lately: how often somebody else resumed each queue since the last restart.
+        times_paused_again: how often each queue was paused again for that reason.
+        resumed_at_start: queues that were resumed while a new process started, with its target.
+        lost_by_redis: queues whose pause Redis had lost, so that they were paused again.
+        disowned: queues whose pause is no longer ours, since somebody else has paused them, too.
+        to_disown: those of them whose pause note in Redis still says that they are ours.
+        began_ms: Redis' time of our first pause.
+        ended_ms: Redis' time of the last resume; None while the queues are paused.
+    """
+
+    ours: set[QueueKeys] = field(default_factory=set)
+    has_paused: bool = False
+    resumed: set[QueueKeys] = field(default_factory=set)
+    is_left_to_watchdog: bool = False
+    resumed_by_others: set[QueueKeys] = field(default_factory=set)
+    forced: set[QueueKeys] = field(default_factory=set)
+    own_pause_ids: set[str] = field(default_factory=set)
+    own_resume_ids: set[str] = field(default_factory=set)
+    resumed_lately: Counter[QueueKeys] = field(default_factory=Counter)
+    times_paused_again: Counter[QueueKeys] = field(default_factory=Counter)
+    resumed_at_start: dict[QueueKeys, str] = field(default_factory=dict)
+    lost_by_redis: set[QueueKeys] = field(default_factory=set)
+    disowned: set[QueueKeys] = field(default_factory=set)
+    to_disown: set[QueueKeys] = field(default_factory=set)
+    began_ms: int | None = None
+    ended_ms: int | None = None
+
+    def is_ours(self, keys: QueueKeys) -> bool:
+        """Whether the pause note of a queue is ours, unless somebody took it away."""
+        return keys in self.ours and keys not in self.disowned
+
+    def paused(self, keys: QueueKeys, event_id: str) -> None:
+        """Take note that we have paused a queue.
+
+        Args:
+            event_id: of the pause.
+        """
+        self.own_pause_ids.add(event_id)
+        self.ours.add(keys)
+        self.has_paused = True
+        self.began_ms = self.began_ms or int(event_id.partition("-")[0])
+
+    def paused_again(self, keys: QueueKeys, event_id: str) -> bool:
+        """Take note that a queue is paused by us; whether by another pause than those before."""
+        if event_id in self.own_pause_ids:
+            return False
+        self.paused(keys, event_id)
+        self.disowned.discard(keys)
+        self.to_disown.discard(keys)
+        self.resumed_lately[keys] += 1
+        self.times_paused_again[keys] += 1
+        return True
+
+    def resumed_by_us(self, keys: QueueKeys, event_id: str, at_ms: int) -> None:
+        """Take note that we have resumed a queue.
+
+        Args:
+            event_id: of the resume; "" when it has none.
+        """
+        self.resumed.add(keys)
+        self.own_resume_ids.add(event_id)
+        self.ended_ms = at_ms
+
+    def follow(self, keys: QueueKeys, event: Event) -> None:
+        """Take note of an event of a queue."""
+        if event.name == "paused" and event.id in self.own_pause_ids:
+            self.ended_ms = None
+        elif event.name == "paused":
+            self.disowned.add(keys)
+            self.to_disown.add(keys)
+        elif event.name == "resumed":
+            self.ended_ms = event.at_ms
+            if self.is_left_to_watchdog and keys in self.ours:
+                # By the watchdog, which has made it its own.
+                self.ours.discard(keys)
+                self.resumed.add(keys)
+            elif event.id not in self.own_resume_ids:
+                self.resumed_by_others.add(keys)
+            if event.is_forced:
+                self.forced.add(keys)

@@ -1,0 +1,67 @@
+"""What a drain leaves in Redis for later commands: its result, and how the app starts.
+
+Both are extras: a Redis that just went away, or a user without qctl's keys, must not fail a drain.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from qctl.connection.address import Client
+from qctl.errors import QctlError, is_outage
+from qctl.ops.drain.ownership import Pauses
+from qctl.ops.drain.plan import DrainPlan
+from qctl.ops.drain.steps import DrainReport
+from qctl.wire import drain_record
+from qctl.wire.drain_record import DrainResult, add_drain
+
+
+def record_result(
+    client: Client, prefix: str, report: DrainReport, error: QctlError | None
+) -> None:
+    """Add a drain to the record that metrics show, unless Redis went away.
+
+    Args:
+        error: why the drain ended early.
+    """
+    if error is not None and is_outage(error):
+        return
+    with suppress(QctlError):
+        add_drain(
+            client,
+            prefix,
+            DrainResult(
+                at_ms=int(time.time() * 1000),
+                outcome=report.outcome,
+                completed=report.completed,
+                failed=report.failed,
+                retried=report.retried,
+                interrupted=report.interrupted,
+                recovered=report.recovered,
+                lost=report.lost,
+                paused_ms=round(report.paused_s * 1000),
+                idle_ms=None if report.idle_s is None else round(report.idle_s * 1000),
+            ),
+        )
+
+
+def record_starts(client: Client, plan: DrainPlan, pauses: Pauses, *, complete: bool) -> None:
+    """Remember whether the app resumed its queues when it started, for the doctor.
+
+    Args:
+        complete: whether all of its processes were restarted.
+    """
+    if plan.target is None or plan.strategy == "roll":
+        return
+    resumed = {keys.name for keys in pauses.resumed_at_start}
+    quiet = {keys.name for keys in plan.queues if keys not in pauses.resumed_by_others}
+    with suppress(QctlError):
+        drain_record.record_starts(
+            client,
+            plan.queues[0].prefix,
+            plan.target.label,
+            int(time.time() * 1000),
+            resumed=resumed,
+            kept=quiet - resumed if complete else (),
+        )

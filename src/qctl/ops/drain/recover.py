@@ -1,0 +1,105 @@
+"""Put back the jobs that lost their worker, to run next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from qctl.ops.drain.context import DrainContext
+from qctl.ops.drain.ledger import Ledger
+from qctl.ops.drain.restart import Restarted
+from qctl.ops.drain.steps import Recovered, Step
+from qctl.ops.drain.tracker import BLOCK_MS, Tracker
+from qctl.ops.patience import PatientClient
+from qctl.ops.processes.suggest import command
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import read_active
+from qctl.wire.write.transitions import retry_stalled
+
+
+def put_jobs_back(
+    client: PatientClient, ledger: Ledger, keys: QueueKeys, locks: Mapping[str, str]
+) -> Iterator[Step]:
+    """Put jobs of a queue back.
+
+    Args:
+        locks: id → the lock that the job must still have; "" for none.
+    """
+    if not locks:
+        return
+    answers = retry_stalled(client, keys, locks)
+    done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
+    ledger.recover((keys, job_id) for job_id in done)
+    if done:
+        yield Recovered(keys.name, done)
+
+
+def recover_orphans(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
+    """Put jobs without a lock back; whoever had them was restarted or has long been gone."""
+    jobs = read_active(context.client, context.queues)
+    for keys in context.queues:
+        orphans = {job.id: "" for job in jobs if job.keys == keys and job.is_orphan}
+        yield from put_jobs_back(context.client, tracker.ledger, keys, orphans)
+
+
+def recover_sole(context: DrainContext, tracker: Tracker, restarted: Restarted) -> Iterator[Step]:
+    """Put interrupted jobs back at once, of queues whose only workers were restarted.
+
+    Their lock is the one seen before the restart, so nobody else has taken them.
+    """
+    for keys in _sole_queues(context, restarted):
+        locks = {j.id: j.lock_token or "" for j in restarted.in_the_way if j.keys == keys}
+        yield from put_jobs_back(context.client, tracker.ledger, keys, locks)
+
+
+def recover_others(
+    context: DrainContext, tracker: Tracker, restarted: Restarted, notes: list[str]
+) -> Iterator[Step]:
+    """Put the other interrupted jobs back, each when its lock has run out.
+
+    Nothing tells whose lock it is when there are workers elsewhere. A job whose lock is renewed
+    is not interrupted: it is left to the worker that renews it.
+
+    Args:
+        notes: gets what the operator should know.
+    """
+    client = context.client
+    sole = _sole_queues(context, restarted)
+    keys_left = {job.key for job in restarted.in_the_way if job.keys not in sole}
+    keys_left |= {job.key for job in restarted.in_doubt}
+    # Compared from here on: until it ended, the old process may have renewed them once more.
+    active = read_active(client, context.queues) if keys_left else []
+    pending = {job.key: job for job in active if job.key in keys_left}
+    while pending and not context.stop():
+        now = {job.key: job for job in read_active(client, context.queues)}
+        for key, before in list(pending.items()):
+            job = now.get(key)
+            if job is None or job.was_renewed_since(before):
+                del pending[key]
+            elif job.is_orphan:
+                del pending[key]
+                yield from put_jobs_back(client, tracker.ledger, key[0], {key[1]: ""})
+            else:
+                pending[key] = job
+        if pending:
+            tracker.follow()
+            # By the clock: the queue runs again, and its events come without end.
+            time.sleep(BLOCK_MS / 1000)
+    for keys, job_id in sorted(pending):
+        notes.append(
+            f"job {job_id} of {keys.name} may have been interrupted; when its lock has run "
+            f"out: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
+        )
+
+
+def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]:
+    """Queues of which every worker belonged to the restarted processes."""
+    connections, target = context.plan.connections, context.plan.target
+    if connections is None or target is None or len(restarted.new_pids) < len(target.processes):
+        return []
+    own = {w.client_id for p in target.processes for w in connections.owned.get(p.key, ())}
+    workers = {
+        keys: {w.client_id for w in connections.workers if w.queue == keys.name}
+        for keys in context.queues
+    }
+    return [keys for keys, ids in workers.items() if ids and ids <= own]

@@ -1,0 +1,313 @@
+"""The report at the end of a drain: what became of the jobs, and what the operator should know."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+
+from qctl.errors import ExitStatus, QctlError, ReplyError, is_outage
+from qctl.ops.drain.context import DrainContext, TimedOut
+from qctl.ops.drain.finish import PutBack
+from qctl.ops.drain.plan import not_restarted, stays_paused
+from qctl.ops.drain.proof import Verdict, prove, unproved
+from qctl.ops.drain.restart import Restarted
+from qctl.ops.drain.steps import DrainReport
+from qctl.ops.drain.tracker import Tracker
+from qctl.ops.processes.suggest import command
+from qctl.plurals import counted
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.clients import list_workers
+from qctl.wire.read.snapshot import are_paused
+
+# Ids that a command to type names at most.
+MAX_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a drain ended.
+
+    Args:
+        name: see ``DrainReport.outcome``.
+        error: why it ended early.
+    """
+
+    name: str
+    error: QctlError | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.name in {"restarted", "drained"}
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How things are at the end.
+
+    Args:
+        paused: queues that are paused.
+        unserved: see ``DrainReport``.
+        now_ms: Redis' time.
+    """
+
+    verdict: Verdict
+    active: tuple[ActiveJob, ...]
+    paused: frozenset[QueueKeys] | None
+    unserved: tuple[str, ...] | None
+    now_ms: int
+    trouble: QctlError | None = None
+
+
+def make_report(
+    context: DrainContext,
+    tracker: Tracker,
+    restarted: Restarted,
+    put_back: PutBack,
+    outcome: Outcome,
+) -> DrainReport:
+    """Prove what became of the jobs, and put together what the phases have found out."""
+    plan, ledger, pauses = context.plan, tracker.ledger, tracker.pauses
+    end = _read_end(context, tracker, restarted)
+    trouble, verdict = end.trouble, end.verdict
+    notes = (
+        *_notes_on_pauses_before(context, tracker, end.paused),
+        *restarted.notes,
+        *put_back.notes,
+        *((verdict.proof.why,) if trouble else ()),
+        *_notes_on_processes(context, restarted),
+        *_notes_on_resumes(context, tracker, end.paused),
+        *_notes_on_redis(context, restarted),
+        *_notes_on_proof(context, tracker, verdict),
+        *([_note_on_ignored(context, restarted)] if plan.ignored and restarted.old_pids else ()),
+    )
+    jobs = ledger.outcomes()
+    results = [job.result for job in jobs]
+    until_ms = pauses.ended_ms or end.now_ms
+    # What could not be put back must not pass for a success.
+    error = outcome.error or put_back.trouble
+    if error is None and trouble is not None and is_outage(trouble):
+        # A drain whose outcome nobody could read is no success.
+        error = trouble
+    return DrainReport(
+        outcome=outcome.name,
+        queues=plan.names,
+        target=plan.target.label if plan.target else None,
+        strategy=plan.strategy,
+        active_at_start=ledger.active_at_start,
+        completed=results.count("completed"),
+        failed=results.count("failed"),
+        retried=results.count("retried"),
+        interrupted=None if _is_blind(context, tracker, restarted, trouble) else ledger.interrupted,
+        recovered=ledger.recovered,
+        lost=verdict.lost,
+        proof=verdict.proof,
+        jobs=tuple(jobs),
+        paused_s=max(until_ms - (pauses.began_ms or until_ms), 0) / 1000,
+        idle_s=None if trouble else ledger.idle_s(end.now_ms),
+        old_pids=restarted.old_pids,
+        new_pids=restarted.new_pids,
+        resumed=_is_resumed(context, tracker, put_back, end.paused),
+        still_paused=None
+        if end.paused is None
+        else tuple(keys.name for keys in context.queues if keys in end.paused),
+        unserved=end.unserved,
+        still_active=context.shown(end.active) if outcome.name == "timeout" else (),
+        paused_again=pauses.times_paused_again.total(),
+        notes=notes,
+        error=_text(error),
+        exit_status=_exit_status(outcome.name, error, verdict),
+    )
+
+
+def _read_end(context: DrainContext, tracker: Tracker, restarted: Restarted) -> _End:
+    """See what became of the jobs and queues; where Redis cannot be read that is unknown."""
+    ledger, pauses = tracker.ledger, tracker.pauses
+    late = restarted.ended_by if isinstance(restarted.ended_by, TimedOut) else TimedOut()
+    try:
+        verdict = prove(context.client, tracker)
+        active = read_active(context.client, context.queues)
+        now_ms = context.redis_now_ms()
+        states = zip(context.queues, are_paused(context.client, context.queues), strict=True)
+        paused = frozenset(keys for keys, is_paused in states if is_paused)
+        still_active = tuple(
+            job for job in active if late.tokens is None or job.lock_token in late.tokens
+        )
+        return _End(verdict, still_active, paused, _unserved(context, paused), now_ms)
+    except QctlError as failure:
+        why = f"what became of the jobs could not be read: {failure.what}"
+        for job in ledger.unsettled:
+            ledger.settle(job, "unknown")
+        now_ms = pauses.ended_ms or pauses.began_ms or 0
+        return _End(unproved(tracker, why), late.active, None, None, now_ms, failure)
+
+
+def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str, ...] | None:
+    """Queues that run although no worker is connected to them; None when that is unknown."""
+    try:
+        workers = list_workers(
+            context.client, context.prefix, context.plan.names, context.address.db
+        )
+    except ReplyError:
+        return None
+    if workers is None:
+        return None
+    served = {worker.queue for worker in workers}
+    running = [keys.name for keys in context.queues if keys not in paused]
+    return tuple(name for name in running if name not in served)
+
+
+def _is_blind(
+    context: DrainContext, tracker: Tracker, restarted: Restarted, trouble: QctlError | None
+) -> bool:
+    """Whether jobs may have been interrupted of which the ledger does not know."""
+    # A roll learns from events alone of jobs that a stalled check has put back.
+    is_deaf = bool(tracker.missed) and context.plan.strategy == "roll"
+    return trouble is not None or is_deaf or bool(context.plan.ignored and restarted.old_pids)
+
+
+def _is_resumed(
+    context: DrainContext,
+    tracker: Tracker,
+    put_back: PutBack,
+    paused: frozenset[QueueKeys] | None,
+) -> bool | None:
+    pauses = tracker.pauses
+    if pauses.ours:
+        return False
+    if not (pauses.has_paused or pauses.resumed):
+        # All of them were paused before; an app that resumes them has ended that.
+        ended = _pauses_ended(context, tracker, paused)
+        return context.plan.strategy != "roll" and ended == set(context.queues)
+    # Somebody else's resume is theirs to confirm.
+    return True if put_back.is_confirmed or not pauses.resumed else None
+
+
+def _pauses_ended(
+    context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
+) -> set[QueueKeys]:
+    """Queues that somebody had paused before the drain, and that run at its end."""
+    plan = context.plan
+    before = {snapshot.keys for snapshot in plan.snapshots if snapshot.paused}
+    before -= plan.left_behind
+    if paused is not None:
+        return before - paused
+    return set() if context.stays_paused else before & tracker.pauses.resumed_by_others
+
+
+# Notes
+
+
+def _notes_on_pauses_before(
+    context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
+) -> Iterator[str]:
+    """What became of queues that were paused when the drain began."""
+    ended = _pauses_ended(context, tracker, paused)
+    taken_over = context.plan.left_behind & (tracker.pauses.ours | tracker.pauses.resumed)
+    for snapshot in context.plan.snapshots:
+        keys, note = snapshot.keys, snapshot.pause_note
+        if keys in taken_over:
+            yield f"{keys.name} had been left paused by {note}; this drain has taken that over"
+        elif snapshot.paused and keys not in ended:
+            yield stays_paused(snapshot)
+
+
+def _notes_on_processes(context: DrainContext, restarted: Restarted) -> Iterator[str]:
+    is_roll = context.plan.strategy == "roll"
+    for pid in restarted.old_pids[len(restarted.new_pids) :]:
+        told = "was to be replaced" if is_roll else "was told to stop"
+        yield f"pid {pid} {told}; the new process has not been confirmed up"
+
+
+def _notes_on_resumes(
+    context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
+) -> Iterator[str]:
+    """What the operator should know about resumes by somebody else."""
+    pauses = tracker.pauses
+    all_ended = _pauses_ended(context, tracker, paused)
+    for keys in context.queues:
+        ended = keys in all_ended
+        end = "; it was paused before the drain, and runs now" if ended else ""
+        if keys in pauses.lost_by_redis:
+            yield (
+                f"Redis had lost the pause of {keys.name}, as after a failover, so it was paused "
+                "again"
+            )
+        count, target = pauses.times_paused_again.get(keys, 0), pauses.resumed_at_start.get(keys)
+        again = f", and paused again {'once' if count == 1 else f'{count} times'}" if count else ""
+        if target is not None:
+            yield (
+                f"{keys.name} was resumed while {target} started{again}: the app seems to resume "
+                f"its queues when it starts, which ends any pause{end}"
+            )
+        elif count and keys in pauses.resumed_by_others:
+            yield f"{keys.name} was resumed by somebody else during the drain{again}{end}"
+        elif keys in pauses.resumed_by_others:
+            yield f"{keys.name} was resumed by somebody else meanwhile{end}"
+        elif ended:
+            yield f"{keys.name} was paused before the drain, and runs now"
+
+
+def _notes_on_redis(context: DrainContext, restarted: Restarted) -> Iterator[str]:
+    if context.client.away_s >= 1:
+        yield f"Redis was away for {context.client.away_s:.0f} s in all"
+    if context.plan.not_restarted:
+        yield not_restarted(context.plan.not_restarted)
+    if restarted.new_pids and restarted.not_reached:
+        left = ", ".join(f"{p.target} id {p.key}" for p in restarted.not_reached)
+        yield f"not restarted: {left}"
+
+
+def _notes_on_proof(context: DrainContext, tracker: Tracker, verdict: Verdict) -> Iterator[str]:
+    """What an operator should do about lost jobs, and what was deleted."""
+    proof, prefix = verdict.proof, context.prefix
+    lost = [job for job in tracker.ledger.outcomes() if job.result == "lost"]
+    if lost or (verdict.lost is None and proof.checked != "nothing"):
+        names = sorted({job.queue for job in lost} or {keys.name for keys in context.queues})
+        note = "jobs that are in no state, and how to put them back, are found by " + command(
+            prefix, "doctor", *names, "--full"
+        )
+        if lost:
+            queue = lost[0].queue
+            ids = [job.id for job in lost if job.queue == queue]
+            is_all = len(ids) <= MAX_NAMED and len(names) == 1
+            note += (
+                f", and shown by {command(prefix, 'jobs show', queue, ids[0])}; "
+                f"{command(prefix, 'jobs retry', queue, *ids[:MAX_NAMED])} puts "
+                f"{'back what is left of them' if is_all else 'the first ones back'}"
+            )
+        yield note
+    if proof.deleted:
+        what = counted(proof.deleted, "job was", "jobs were")
+        yield f"{what} deleted meanwhile without an event, as BullMQ's queue.drain() does"
+
+
+def _note_on_ignored(context: DrainContext, restarted: Restarted) -> str:
+    """What may have become of the jobs of other queues of the process."""
+    running, names = restarted.ignored_running, ", ".join(context.plan.ignored)
+    if running is None:
+        what = f"jobs of {names} that were running"
+    else:
+        what = f"{counted(running, 'job')} of {names} that ran before the restart"
+    return (
+        f"{what} may have been interrupted, which is not in the figures; they come back when their "
+        "locks have run out and a worker looks for stalled jobs"
+    )
+
+
+def _text(error: QctlError | None) -> str | None:
+    if error is None:
+        return None
+    # A queue's name may hold line ends, which must not pass for lines of ours.
+    what = error.what.replace("\n", "\\n")
+    return "\n".join(part for part in (what, error.why, error.hint) if part)
+
+
+def _exit_status(outcome: str, error: QctlError | None, verdict: Verdict) -> int:
+    if error is not None:
+        return int(error.exit_status)
+    if outcome == "timeout":
+        return int(ExitStatus.TIMED_OUT)
+    # A resume by somebody else may have lost jobs (wire format 10.2).
+    is_feared = verdict.lost is None and bool(verdict.proof.resumed_by_others)
+    return int(ExitStatus.FAILED if verdict.lost or is_feared else ExitStatus.OK)

@@ -1,0 +1,224 @@
+"""Restart the processes of the target, one after another, while the queues are paused."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from qctl.errors import QctlError
+from qctl.manage.protocol import ManagedProcess
+from qctl.ops.drain.context import EARLY_ENDS, DrainContext
+from qctl.ops.drain.pause import keep_paused, paused_again
+from qctl.ops.drain.steps import Restarting, Step
+from qctl.ops.drain.tracker import Tracker
+from qctl.ops.drain.wait import Waited, wait_for_jobs
+from qctl.ops.processes.gone import GoneError, as_it_is_now
+from qctl.ops.processes.restart import Expectation, Interrupted, NotReplacedError, Restart
+from qctl.ops.processes.targets import Connections, Target
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.snapshot import are_paused
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """What became of the processes, also where that ended early.
+
+    Args:
+        old_pids: of the processes that were told to leave.
+        new_pids: of those that took their place, in the same order.
+        restarts: those that ``new_pids`` come from.
+        not_reached: processes that were not restarted.
+        was_gone: whether a process had ended before it was to be restarted.
+        in_the_way: jobs that ran when their process was restarted all the same.
+        in_doubt: jobs that ran when another process was restarted all the same; they may be of a
+            process that is new already.
+        ignored_running: jobs of the queues that the drain ignores that ran just before the restart;
+            None when that is unknown.
+        ended_by: what ended it early.
+    """
+
+    old_pids: tuple[int, ...] = ()
+    new_pids: tuple[int, ...] = ()
+    restarts: tuple[Restart, ...] = ()
+    not_reached: tuple[ManagedProcess, ...] = ()
+    was_gone: bool = False
+    in_the_way: tuple[ActiveJob, ...] = ()
+    in_doubt: tuple[ActiveJob, ...] = ()
+    ignored_running: int | None = None
+    ended_by: Exception | None = None
+    notes: tuple[str, ...] = ()
+
+
+def restart_processes(
+    context: DrainContext, tracker: Tracker, waited: Waited
+) -> Generator[Step, None, Restarted]:
+    """Restart every process of the target; nothing without one.
+
+    Before each process the queues are paused again where somebody has resumed them, and the jobs
+    that have started since are waited for.
+
+    Args:
+        waited: how the wait for the active jobs ended.
+    """
+    target = context.plan.target
+    if target is None:
+        return Restarted()
+    phase = _Phase(context, tracker, target)
+    try:
+        yield from phase.run(waited)
+    except EARLY_ENDS as ending:
+        return phase.result(ending)
+    return phase.result()
+
+
+def confirm_up(restarted: Restarted) -> Restarted:
+    """Make sure that the new processes have stayed up; see ``Restart.confirm``."""
+    new_pids = list(restarted.new_pids)
+    ended_by: Exception | None = None
+    try:
+        for number, restart in enumerate(restarted.restarts):
+            new_pids[number] = restart.confirm()
+    except (Interrupted, QctlError) as ending:
+        ended_by = ending
+    return replace(restarted, new_pids=tuple(new_pids), ended_by=ended_by)
+
+
+def expectation(
+    context: DrainContext, process: ManagedProcess, connections: Connections | None
+) -> Expectation:
+    """What the successor of a process must show.
+
+    Args:
+        connections: who is connected, the process included.
+    """
+    plan = context.plan
+    names = frozenset(plan.names)
+    by_address = bool(
+        plan.connections and plan.target and plan.connections.queues_of(plan.target.processes)
+    )
+    served = connections.queues_of([process]) if connections else set()
+    return Expectation(
+        # Where addresses could not be matched, every queue must get a new worker.
+        queues=frozenset(served & names) if by_address else names,
+        by_address=by_address,
+        prefix=context.settings.prefix,
+        db=context.address.db,
+    )
+
+
+class _Phase:
+    """The restart of all processes, under way."""
+
+    def __init__(self, context: DrainContext, tracker: Tracker, target: Target) -> None:
+        self._context = context
+        self._tracker = tracker
+        self._target = target
+        self._not_reached = list(target.processes)
+        self._old_pids: list[int] = []
+        self._new_pids: list[int] = []
+        self._restarts: list[Restart] = []
+        self._in_the_way: tuple[ActiveJob, ...] = ()
+        self._in_doubt: list[ActiveJob] = []
+        self._ignored_running: int | None = None
+        self._was_gone = False
+
+    def result(self, ended_by: Exception | None = None) -> Restarted:
+        return Restarted(
+            old_pids=tuple(self._old_pids),
+            new_pids=tuple(self._new_pids),
+            restarts=tuple(self._restarts),
+            not_reached=tuple(self._not_reached),
+            was_gone=self._was_gone,
+            in_the_way=self._in_the_way,
+            in_doubt=tuple(self._in_doubt),
+            ignored_running=self._ignored_running,
+            ended_by=ended_by,
+        )
+
+    def run(self, waited: Waited) -> Iterator[Step]:
+        context, tracker = self._context, self._tracker
+        self._note_in_the_way(waited)
+        for planned in self._target.processes:
+            # The last reading before the point of no return.
+            while again := keep_paused(context, tracker):
+                yield from paused_again(again)
+                self._note_in_the_way((yield from wait_for_jobs(context, tracker)))
+            yield from self._restart(planned)
+        if context.options.keep_paused:
+            yield from paused_again(keep_paused(context, tracker))
+
+    def _restart(self, planned: ManagedProcess) -> Iterator[Step]:
+        context, manager = self._context, self._target.manager
+        # It may be another by now: a crash during the wait, or somebody's own restart.
+        try:
+            process = as_it_is_now(manager, planned)
+        except GoneError:
+            self._was_gone = True
+            raise
+        expected = expectation(context, process, context.plan.connections)
+        restart = Restart(
+            context.client, manager, process, expected, context.stop, self._tracker.rest
+        )
+        if context.stop():
+            raise Interrupted
+        if restart.old_started_at is not None:
+            context.leases.announce_stop(process, restart.old_started_at)
+        if not self._old_pids:
+            self._count_ignored()
+        self._not_reached.remove(planned)
+        yield Restarting(process.target, process.key, process.pid)
+        if process.pid:
+            self._old_pids.append(process.pid)
+        else:
+            self._was_gone = True
+        try:
+            ready = restart.run()
+        except NotReplacedError:
+            if process.pid and not restart.old_is_gone():
+                self._old_pids.remove(process.pid)
+            raise
+        self._new_pids.append(ready.new_pid)
+        self._restarts.append(restart)
+        yield ready
+        self._note_resumed_at_start(process)
+
+    def _note_in_the_way(self, waited: Waited) -> None:
+        """Take note of jobs that a restart will interrupt."""
+        if not waited.in_the_way:
+            return
+        if self._new_pids:
+            known = {job.key for job in self._in_the_way}
+            self._in_doubt += [job for job in waited.in_the_way if job.key not in known]
+            return
+        self._in_the_way = waited.in_the_way
+        # They run until their process is killed, if it is still the one of the plan.
+        now_ms = self._context.redis_now_ms()
+        found = [self._target.manager.process(planned.key) for planned in self._target.processes]
+        pids = [process.pid for process in found if process is not None]
+        if pids == [planned.pid for planned in self._target.processes]:
+            self._tracker.ledger.alive((job.key for job in waited.in_the_way), now_ms)
+
+    def _count_ignored(self) -> None:
+        """Take note of how many jobs of other queues the restart may interrupt."""
+        context = self._context
+        if not context.plan.ignored:
+            return
+        queues = [QueueKeys(context.settings.prefix, name) for name in context.plan.ignored]
+        # For a note only, which does without the number as well.
+        with suppress(QctlError):
+            jobs = read_active(context.client, queues)
+            self._ignored_running = sum(not job.is_orphan for job in jobs)
+
+    def _note_resumed_at_start(self, process: ManagedProcess) -> None:
+        """Take note of the queues that were resumed while a new process started."""
+        tracker = self._tracker
+        pauses = tracker.pauses
+        pauses.resumed_lately.clear()
+        states = are_paused(self._context.client, self._context.queues)
+        if not all(states):
+            tracker.catch_up()
+        for keys, is_paused in zip(self._context.queues, states, strict=True):
+            if not is_paused and keys not in pauses.forced:
+                pauses.resumed_at_start[keys] = process.target

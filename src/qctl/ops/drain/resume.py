@@ -1,0 +1,114 @@
+"""The resume at the end of a drain: of our own pauses only, and so that it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qctl.errors import ReplyError, is_outage
+from qctl.ops.drain.context import DrainContext
+from qctl.ops.drain.steps import Resumed, Step
+from qctl.ops.drain.tracker import Tracker
+from qctl.ops.drain.watchdog import WATCH_S
+from qctl.ops.processes.suggest import command
+from qctl.wire.events import past_events
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.replication import await_replicas, can_lose_writes
+from qctl.wire.read.snapshot import are_paused
+from qctl.wire.write.pausing import Resume, resume
+
+# How long replicas get to acknowledge the resume.
+CONFIRM_MS = 1000
+# How long the watchdog looks again when they did not.
+UNCONFIRMED_WATCH_S = 60.0
+
+
+def resume_own(context: DrainContext, tracker: Tracker, notes: list[str]) -> Iterator[Step]:
+    """Resume what this drain has paused, or may have: a pause whose reply was lost is among it.
+
+    The note says whose a pause is: every queue is tried, and somebody else's pause left alone.
+
+    Args:
+        notes: gets what the operator should know.
+
+    Raises:
+        QctlError: Redis is away for too long, or refuses; queues may still be paused by us.
+    """
+    client, pauses = context.client, tracker.pauses
+    # Somebody else may have paused it since, and means it.
+    tracker.follow()
+    for keys in sorted(context.queues):
+        outages = client.outages
+        done = _resume(context, keys, notes)
+        if not done.changed and keys not in pauses.ours:
+            continue
+        if not done.changed and _is_paused(context, keys):
+            notes.append(
+                f"{keys.name} was paused by somebody else meanwhile, so it stays paused; when "
+                f"they are done: {command(keys.prefix, 'resume', keys.name)}"
+            )
+            continue
+        pauses.ours.discard(keys)
+        event_id = done.event_id
+        if not done.owned and client.outages > outages:
+            # The call was repeated, and found its own work done.
+            event_id = _resumed_event(context, tracker, keys)
+        if done.changed or event_id:
+            at_ms = int(event_id.partition("-")[0] or 0) or context.redis_now_ms()
+            pauses.resumed_by_us(keys, event_id, at_ms)
+            yield Resumed(keys.name, done.moved)
+        elif keys in tracker.cursors:
+            pauses.resumed_by_others.add(keys)
+    tracker.ledger.resumed()
+
+
+def _resume(context: DrainContext, keys: QueueKeys, notes: list[str]) -> Resume:
+    try:
+        return resume(context.client, keys, owner=context.holder.owner)
+    except ReplyError as error:
+        if is_outage(error) or _is_paused(context, keys):
+            raise
+        # It failed half way, behind the point from which on workers take jobs.
+        notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
+        return Resume(changed=True, moved=0, owned=True, event_id="")
+
+
+def _resumed_event(context: DrainContext, tracker: Tracker, keys: QueueKeys) -> str:
+    """The id of the last ``resumed`` event since we paused the queue; empty if there is none."""
+    events = past_events(context.client, keys, since=tracker.cursors.get(keys, "-"))
+    return next((event.id for event in events if event.name == "resumed"), "")
+
+
+def _is_paused(context: DrainContext, keys: QueueKeys) -> bool:
+    return are_paused(context.client, [keys])[0]
+
+
+def confirm(context: DrainContext, tracker: Tracker, notes: list[str]) -> tuple[bool, float]:
+    """See whether the resume outlives a failover.
+
+    To be called after the last write, which is what replicas are asked to acknowledge.
+
+    Returns:
+        Whether it does, as far as is known; and for how many seconds the watchdog should look
+        again, 0 when nothing can undo the resume.
+    """
+    has_sentinel = context.address.mode == "sentinel"
+    resumed = sorted(tracker.pauses.resumed)
+    if not resumed or not (has_sentinel or can_lose_writes(context.client)):
+        return True, 0.0
+    confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))
+    # Another master may answer by now, which has not heard of it.
+    for keys in resumed:
+        resume(context.client, keys, owner=context.holder.owner)
+    if confirmed:
+        return True, WATCH_S
+    names = ", ".join(keys.name for keys in resumed)
+    doubt = (
+        "this Redis user may not ask (INFO, WAIT) whether its replicas have acknowledged that"
+        if confirmed is None
+        else "not every replica has acknowledged that"
+    )
+    notes.append(
+        f"{names} runs again, but {doubt}: a failover now might pause it again. The watchdog (pid "
+        f"{context.leases.watchdog_pid}) resumes it then; it looks for {UNCONFIRMED_WATCH_S:.0f} s"
+    )
+    return False, UNCONFIRMED_WATCH_S

@@ -1,0 +1,108 @@
+"""Follows the event streams of a drain's queues, from the pause to the proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from qctl.errors import QctlError, is_outage
+from qctl.ops.drain.inventory import Inventory
+from qctl.ops.drain.ledger import Ledger
+from qctl.ops.drain.ownership import Pauses
+from qctl.ops.patience import PatientClient
+from qctl.ops.processes.restart import POLL_S
+from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read_events
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.missed_events import read_gaps
+from qctl.wire.write.pausing import disown_pause
+
+# The longest time in which a wish to stop goes unheard.
+BLOCK_MS = 200
+
+
+class Tracker:
+    """Keeps what a drain knows of its jobs and pauses up to date by the events.
+
+    Args:
+        queues: all queues of the drain.
+        owner: who our pauses belong to.
+        ledger: what becomes of the active jobs.
+
+    Attributes:
+        inventory: the jobs of all queues, running or not.
+        pauses: whose the pauses are.
+        cursors: the last event seen of each queue that has been reached.
+        missed: queues of whose events some may have been cut off before they were read.
+        has_started: whether a job has started since the last pause.
+    """
+
+    def __init__(
+        self, client: PatientClient, queues: Sequence[QueueKeys], owner: str, ledger: Ledger
+    ) -> None:
+        self._client = client
+        self._owner = owner
+        self.queues = queues
+        self.ledger = ledger
+        self.inventory = Inventory()
+        self.pauses = Pauses()
+        self.cursors: dict[QueueKeys, str] = {}
+        self.missed: set[QueueKeys] = set()
+        self.has_started = False
+        # From where on it is not known yet whether events were cut off.
+        self._unchecked: dict[QueueKeys, str] = {}
+
+    def follow(self, *, wait: bool = False) -> list[tuple[QueueKeys, Event]]:
+        """Read new events.
+
+        Args:
+            wait: whether to wait for the first one, for at most ``BLOCK_MS``.
+        """
+        before = dict(self.cursors)
+        events = read_events(self._client, self.cursors, block_ms=BLOCK_MS if wait else 0)
+        # First what needs no Redis, which may go away: these events do not come again.
+        self.ledger.follow(events)
+        self.inventory.follow(events)
+        for keys, event in events:
+            self._unchecked.setdefault(keys, before[keys])
+            self.pauses.follow(keys, event)
+            if event.name in {"active", "paused"}:
+                self.has_started = event.name == "active"
+        for keys in [*self.pauses.to_disown]:
+            # In Redis, so that the watchdog knows it, too.
+            disown_pause(self._client, keys, self._owner)
+            self.pauses.to_disown.discard(keys)
+        if self._unchecked:
+            self._note_gaps(self._unchecked)
+            self._unchecked.clear()
+        return events
+
+    def catch_up(self) -> None:
+        """Read all events up to now, however many there are."""
+        goals = {keys: event_order(last_event_id(self._client, keys)) for keys in self.cursors}
+        while any(event_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
+            if not self.follow():
+                break
+        # A stream that was deleted, or has come back older, has no news that would show it.
+        self._note_gaps(self.cursors)
+
+    def rest(self) -> None:
+        """Read events for about ``POLL_S``: they may come fast, and the stream keeps only so many.
+
+        A Redis that is away is ignored.
+        """
+        until = time.monotonic() + POLL_S
+        try:
+            with self._client.at_most(0.0):
+                while len(self.follow()) >= READ_COUNT and time.monotonic() < until:
+                    pass
+        except QctlError as error:
+            if not is_outage(error):
+                raise
+        time.sleep(max(until - time.monotonic(), 0))
+
+    def _note_gaps(self, cursors: dict[QueueKeys, str]) -> None:
+        unknown = {keys: at for keys, at in cursors.items() if keys not in self.missed}
+        gaps = read_gaps(self._client, unknown)
+        if gaps:
+            self.missed.update(gaps)
+            self.ledger.miss()

@@ -1,0 +1,132 @@
+"""Wait until nothing but orphans is active."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from qctl.errors import QctlError, is_outage
+from qctl.ops.drain.context import DrainContext, TimedOut
+from qctl.ops.drain.inventory import JobKey
+from qctl.ops.drain.pause import keep_paused, paused_again
+from qctl.ops.drain.steps import Drained, Step, TimeUp, Waiting
+from qctl.ops.drain.tracker import Tracker
+from qctl.ops.processes.restart import Interrupted
+from qctl.wire.events import Event
+from qctl.wire.keys import QueueKeys
+from qctl.wire.read.active import ActiveJob, read_active
+
+# Events end a wait at once. Some things have no event, such as a lock that runs out: they are
+# noticed at the next poll.
+POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """How the wait ended.
+
+    Args:
+        in_the_way: jobs that still run although the time is up; empty when all have ended.
+    """
+
+    in_the_way: tuple[ActiveJob, ...] = ()
+
+
+def wait_for_jobs(context: DrainContext, tracker: Tracker) -> Generator[Step, None, Waited]:
+    """Wait for the active jobs.
+
+    Returns:
+        what is still in the way when the operator wants to restart even so.
+
+    Raises:
+        TimedOut: the time is up, and the operator wants to put things back.
+        Interrupted: the operator wants to stop.
+        QctlError: Redis is away for too long, or a queue cannot be kept paused.
+    """
+    try:
+        yield from _wait(context, tracker)
+    except TimedOut as late:
+        if context.plan.target is None or not context.options.restart_on_timeout:
+            raise
+        in_the_way = tuple(job for job in late.active if not job.is_orphan)
+    else:
+        return Waited()
+    yield TimeUp(context.options.timeout_s, context.shown(in_the_way))
+    return Waited(in_the_way)
+
+
+def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
+    began = time.monotonic()
+    active: Sequence[ActiveJob] = ()
+    shown: tuple[JobKey, ...] | None = None
+    shown_at = 0.0
+    while True:
+        if context.stop():
+            raise Interrupted
+        again: list[QueueKeys] = []
+        trouble: QctlError | None = None
+        with context.client.at_most(POLL_S):
+            try:
+                again = keep_paused(context, tracker)
+                active = _read_active(context, tracker)
+            except QctlError as error:
+                # An outage does not end the wait before its time.
+                if not is_outage(error):
+                    raise
+                trouble = error
+        yield from paused_again(again)
+        is_away = trouble is not None
+        waited_s = time.monotonic() - began
+        blocking = tuple(job.key for job in active if not job.is_orphan)
+        if not blocking and not is_away:
+            yield Drained(round(waited_s, 3), context.shown(active, orphans=True))
+            return
+        if waited_s > context.options.timeout_s:
+            # While Redis is away it is unknown what still runs, and nothing can be put back.
+            raise TimedOut(active) if trouble is None else trouble
+        if blocking != shown or time.monotonic() - shown_at >= POLL_S:
+            shown, shown_at = blocking, time.monotonic()
+            yield Waiting(
+                active=context.shown(active),
+                orphans=context.shown(active, orphans=True),
+                waited_s=round(waited_s, 1),
+                redis_away=is_away,
+            )
+        with context.client.at_most(0.0):
+            _await_news(context, tracker, frozenset(blocking), is_away=is_away)
+
+
+def _read_active(context: DrainContext, tracker: Tracker) -> Sequence[ActiveJob]:
+    now_ms = context.redis_now_ms()
+    active = read_active(context.client, context.queues)
+    tracker.ledger.look(active, now_ms)
+    return active
+
+
+def _await_news(
+    context: DrainContext, tracker: Tracker, blocking: frozenset[JobKey], *, is_away: bool
+) -> None:
+    """Return as soon as a job in the way moves or a pause changes, at the latest for the next poll.
+
+    What producers add is no news: on a busy queue every event would start another reading.
+    """
+    deadline = time.monotonic() + POLL_S
+    while time.monotonic() < deadline and not context.stop():
+        if is_away:
+            time.sleep(0.1)
+            continue
+        try:
+            events = tracker.follow(wait=True)
+        except QctlError as error:
+            if not is_outage(error):
+                raise
+            return
+        if any(_is_news(keys, event, blocking) for keys, event in events):
+            return
+
+
+def _is_news(keys: QueueKeys, event: Event, blocking: frozenset[JobKey]) -> bool:
+    if event.name in {"paused", "resumed"}:
+        return True
+    return event.name != "progress" and (keys, event.job_id) in blocking
