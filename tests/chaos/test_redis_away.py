@@ -36,14 +36,14 @@ def own_lab(lab_pm2: Pm2, start_redis: Callable[..., RedisServer], tmp_path: Pat
 def test_it_comes_back_and_the_drain_goes_on(own_lab: Lab, end: str) -> None:
     lab = own_lab
     lab.app()
-    added = lab.add(2500, 10, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10, 10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     getattr(lab.server, end)()
     # The second one comes a second later.
     drain.await_steps(2, "waiting", redis_away=True)
     lab.bring_redis_back()
+    lab.release()
     done = drain.finish()
     assert done.code == 0, done.err
     assert (done.report["outcome"], done.report["resumed"]) == ("restarted", True)
@@ -101,8 +101,7 @@ def test_it_is_restarted_while_the_process_is(own_lab: Lab) -> None:
 def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) -> None:
     lab = own_lab
     lab.app()
-    added = lab.add(2000, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN, "--timeout", "3s")
     drain.await_step("waiting")
     watchdog = drain.watchdog_pid
@@ -122,6 +121,7 @@ def test_it_stays_away_and_the_watchdog_resumes_when_it_is_back(own_lab: Lab) ->
 
     lab.bring_redis_back()
     wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    lab.release()
     lab.prove(added)
 
 
@@ -150,8 +150,7 @@ def test_it_dies_during_the_restart_and_nothing_is_claimed(own_lab: Lab) -> None
 def test_both_are_gone_and_the_watchdog_still_resumes(own_lab: Lab) -> None:
     lab = own_lab
     lab.app()
-    added = lab.add(2000, 10)
-    lab.wait_started(added[0])
+    added = [*lab.hold(), *lab.add(10)]
     drain = lab.steps(*DRAIN)
     drain.await_step("waiting")
     watchdog = drain.watchdog_pid
@@ -159,6 +158,7 @@ def test_both_are_gone_and_the_watchdog_still_resumes(own_lab: Lab) -> None:
     drain.kill()
     lab.bring_redis_back()
     wait_until(lambda: lab.put_right(watchdog, "q"), "the watchdog to resume")
+    lab.release()
     lab.prove(added)
 
 
