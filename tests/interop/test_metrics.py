@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qctl.connection.address import Client
-from qctl.ops.metrics.finished import Finished
-from qctl.ops.metrics.reading import Names
+from qctl.ops.metrics.finished import FinishedJobs
+from qctl.ops.metrics.reading import QueueLabels
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
 from tests.labs.node import NodeBull
@@ -14,7 +14,7 @@ Q = QueueKeys("bull", "q")
 
 
 def test_finished_jobs_are_counted_as_bullmq_counts_them(client: Client, bullmq: NodeBull) -> None:
-    finished = Finished(client, "bull", Names())
+    finished = FinishedJobs(client, "bull", QueueLabels())
     finished.begin()
     assert read_finished_counts(client, [Q]) == [FinishedCounts(None, None)]
     for ms in (1, 1, 700):

@@ -63,10 +63,10 @@ def _require_prometheus() -> None:
 
 
 def _print(env: Environment, max_queues: int) -> None:
-    from qctl.ops.metrics.reading import Names, read_metrics  # noqa: PLC0415
+    from qctl.ops.metrics.reading import QueueLabels, read_metrics  # noqa: PLC0415
 
     address, client = env.redis()
-    reading = read_metrics(client, address, env.settings, Names(max_queues))
+    reading = read_metrics(client, address, env.settings, QueueLabels(max_queues))
     if env.output != "table":
         env.emit_json(reading)
     else:
@@ -80,17 +80,17 @@ def _print(env: Environment, max_queues: int) -> None:
 def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None:
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.connection.connect import connect  # noqa: PLC0415
-    from qctl.ops.metrics.finished import Finished  # noqa: PLC0415
-    from qctl.ops.metrics.reading import Names, read_metrics  # noqa: PLC0415
+    from qctl.ops.metrics.finished import FinishedJobs  # noqa: PLC0415
+    from qctl.ops.metrics.reading import QueueLabels, read_metrics  # noqa: PLC0415
     from qctl.ops.metrics.scrape import SharedReadings  # noqa: PLC0415
     from qctl.output.prometheus import Scrape, serve  # noqa: PLC0415
 
     address, client = env.redis()
     # A connection of its own: neither scrapes nor events wait for the other.
     _, events = connect(address.url)
-    names = Names(max_queues)
-    readings = SharedReadings(lambda: read_metrics(client, address, env.settings, names))
-    finished = Finished(events, env.settings.prefix, names)
+    labels = QueueLabels(max_queues)
+    readings = SharedReadings(lambda: read_metrics(client, address, env.settings, labels))
+    finished = FinishedJobs(events, env.settings.prefix, labels)
     with stop_on_signals(lambda _: None) as stop:
         end = serve(
             *endpoint, lambda: Scrape(readings.reading(), finished.figures(), readings.errors())
@@ -105,7 +105,7 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
             env.streams.stdout.flush()
             # The first reading names the queues to follow.
             readings.reading()
-            finished.run(lambda: list(names.shown), stop, lambda: readings.count_error("events"))
+            finished.run(lambda: list(labels.labels), stop, lambda: readings.count_error("events"))
         finally:
             end()
             events.close()

@@ -156,7 +156,7 @@ def _counter(name: str, help_text: str, labels: Sequence[str], samples: Samples)
 
 def _about(scrape: Scrape) -> Iterator[Metric]:
     reading = scrape.reading
-    yield _gauge("qctl_info", "The qctl that tells this.", ["version"], {(__version__,): 1})
+    yield _gauge("qctl_info", "The version of qctl.", ["version"], {(__version__,): 1})
     yield _gauge(
         "qctl_up", "1 when Redis answered in time and could be read, else 0.", (), {(): reading.up}
     )
@@ -190,7 +190,7 @@ _OF_A_QUEUE: tuple[tuple[str, str, Callable[[QueueFigures], float | None]], ...]
     ("qctl_queue_schedulers", "Job schedulers.", lambda q: q.schedulers),
     (
         "qctl_queue_workers",
-        "Connected workers; absent when Redis does not tell them.",
+        "Connected workers; absent when unknown.",
         lambda q: q.workers,
     ),
 )
@@ -297,7 +297,11 @@ def _drains(record: Drains | None) -> Iterator[Metric]:
     if last is None:
         return
     for name, help_text, value in (
-        ("end_timestamp_seconds", "When it ended, by its host's clock.", last.ended_at.timestamp()),
+        (
+            "end_timestamp_seconds",
+            "When it ended, by its host's clock.",
+            None if last.ended_at is None else last.ended_at.timestamp(),
+        ),
         ("paused_seconds", "From its first pause to its last resume.", last.paused_s),
         ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_s),
         ("lost_jobs", "Jobs that it could not account for.", last.lost),

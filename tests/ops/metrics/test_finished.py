@@ -9,8 +9,8 @@ import pytest
 from qctl.connection.address import Client
 from qctl.errors import UnreachableError
 from qctl.ops.metrics import finished as module
-from qctl.ops.metrics.finished import BUCKETS_S, Finished, FinishedFigures
-from qctl.ops.metrics.reading import OTHER, Names
+from qctl.ops.metrics.finished import BUCKETS_S, FinishedFigures, FinishedJobs
+from qctl.ops.metrics.reading import OTHER, QueueLabels
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q
 from tests.labs.servers import wait_until
@@ -28,13 +28,13 @@ def now_ms(client: Client) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def follow(client: Client, names: Names | None = None) -> Finished:
-    found = Finished(client, "bull", names or Names())
+def follow(client: Client, labels: QueueLabels | None = None) -> FinishedJobs:
+    found = FinishedJobs(client, "bull", labels or QueueLabels())
     found.begin()
     return found
 
 
-def only(finished: Finished) -> FinishedFigures:
+def only(finished: FinishedJobs) -> FinishedFigures:
     (figures,) = finished.figures()
     return figures
 
@@ -92,13 +92,13 @@ def test_a_queue_that_becomes_known_later_is_counted_from_the_start(store: Clien
 
 
 def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(store: Client) -> None:
-    names = Names(1)
-    finished = follow(store, names)
+    labels = QueueLabels(1)
+    finished = follow(store, labels)
     finished.poll(["a", "b", "c"])
     for keys in QUEUES:
         tell(store, "completed", "1", keys=keys)
     finished.poll(["a", "b", "c"])
-    names.keep_only({"c"})
+    labels.keep_only({"c"})
     for keys in QUEUES[:2]:
         store.call("DEL", keys("events"))
     finished.poll(["c"])
@@ -108,17 +108,17 @@ def test_a_queue_that_is_gone_is_forgotten_but_not_in_the_sum(store: Client) -> 
 
 
 def test_what_is_remembered_does_not_grow_with_queues_that_come_and_go(store: Client) -> None:
-    names = Names(2)
-    finished = follow(store, names)
+    labels = QueueLabels(2)
+    finished = follow(store, labels)
     for number in range(50):
-        names.keep_only({f"q{number}"})
+        labels.keep_only({f"q{number}"})
         finished.poll([f"q{number}"])
-    sizes = len(names.shown), len(finished._cursors), len(finished.figures())
+    sizes = len(labels.labels), len(finished._cursors), len(finished.figures())
     assert sizes == (1, 1, 1)
 
 
 def test_more_events_than_one_read_takes(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_EVENTS", 7)
+    monkeypatch.setattr(module, "_MAX_EVENTS", 7)
     monkeypatch.setattr(module, "_BATCH", 2)
     finished = follow(store)
     for keys, count in zip(QUEUES, (50, 1, 9), strict=True):
@@ -133,8 +133,8 @@ def test_more_events_than_one_read_takes(store: Client, monkeypatch: pytest.Monk
 def test_one_busy_queue_cannot_hold_a_poll_for_ever(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_EVENTS", 2)
-    monkeypatch.setattr(module, "_MOST_READS", 3)
+    monkeypatch.setattr(module, "_MAX_EVENTS", 2)
+    monkeypatch.setattr(module, "_MAX_READS", 3)
     finished = follow(store)
     for number in range(20):
         tell(store, "completed", str(number))
@@ -175,7 +175,7 @@ def test_a_broken_stream_does_not_hide_the_others(client: Client) -> None:
 
 
 def test_queues_beyond_the_limit_are_counted_together(store: Client) -> None:
-    finished = follow(store, Names(1))
+    finished = follow(store, QueueLabels(1))
     for keys in QUEUES:
         tell(store, "completed", "1", keys=keys)
     finished.poll([keys.name for keys in QUEUES])
@@ -185,7 +185,7 @@ def test_queues_beyond_the_limit_are_counted_together(store: Client) -> None:
 def test_starts_are_forgotten_before_they_fill_the_memory(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_STARTS", 2)
+    monkeypatch.setattr(module, "_MAX_STARTS", 2)
     finished = follow(store)
     for job in ("1", "2", "3"):
         tell(store, "active", job)
@@ -210,9 +210,9 @@ class Flaky:
 
 def test_a_redis_that_is_away_is_sat_out(fake: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.01)
-    monkeypatch.setattr(module, "_HEAR_S", 0.001)
+    monkeypatch.setattr(module, "_STOP_POLL_S", 0.001)
     flaky = Flaky(fake)
-    finished = Finished(flaky, "bull", Names())  # type: ignore[arg-type]
+    finished = FinishedJobs(flaky, "bull", QueueLabels())  # type: ignore[arg-type]
     failures: list[bool] = []
     ended = threading.Event()
     thread = threading.Thread(

@@ -10,7 +10,7 @@ import pytest
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
-from qctl.ops.metrics.reading import OTHER, MetricsReading, Names, OwnWorkers, read_metrics
+from qctl.ops.metrics.reading import OTHER, MetricsReading, OwnWorkers, QueueLabels, read_metrics
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.heartbeats import Heartbeat
@@ -22,8 +22,8 @@ NOWHERE = Path("/nonexistent")
 SETTINGS = Settings(pm2_home=NOWHERE, state_home=NOWHERE)
 
 
-def read(client: Client, names: Names | None = None) -> MetricsReading:
-    return read_metrics(client, Address(), SETTINGS, names or Names())
+def read(client: Client, labels: QueueLabels | None = None) -> MetricsReading:
+    return read_metrics(client, Address(), SETTINGS, labels or QueueLabels())
 
 
 def fill(client: Client, count: int) -> list[QueueKeys]:
@@ -80,45 +80,57 @@ def test_a_metrics_key_of_another_type_hides_nothing(store: Client) -> None:
 def test_queues_beyond_the_limit_are_summed(store: Client) -> None:
     queues = fill(store, 5)
     store.call("HSET", queues[2]("meta"), "paused", "1")
-    store.call("HSET", queues[3]("metrics:failed"), "count", "3")
-    store.call("HSET", queues[4]("metrics:failed"), "count", "4")
+    for number in (2, 3, 4):
+        store.call("HSET", queues[number]("metrics:failed"), "count", number)
+    # Of two of them it is unknown how many have completed.
+    store.call("HSET", queues[3]("metrics:completed"), "count", "3")
     store.call("HSET", queues[4]("1"), "timestamp", "1600000000000")
-    rows = read(store, Names(2)).queues
+    rows = read(store, QueueLabels(2)).queues
     assert [(row.name, row.queues) for row in rows] == [("q00", 1), ("q01", 1), (OTHER, 3)]
     rest = rows[-1]
     assert rest.counts == Counts(3, 3, 0, 0, 0, 0, 0, 0)
-    assert (rest.paused, rest.completed_total, rest.failed_total) == (1, None, 7)
+    assert (rest.paused, rest.completed_total, rest.failed_total) == (1, None, 9)
     assert rest.oldest_waiting_s is not None
     assert rest.oldest_waiting_s > (rows[0].oldest_waiting_s or 0)
 
 
+def test_a_sum_with_an_unknown_age_is_unknown(store: Client) -> None:
+    queues = fill(store, 3)
+    assert read(store, QueueLabels(0)).queues[0].oldest_waiting_s is not None
+    store.call("HDEL", queues[1]("1"), "timestamp")
+    assert read(store, QueueLabels(0)).queues[0].oldest_waiting_s is None
+
+
 def test_a_queue_keeps_its_name_when_others_come(store: Client) -> None:
-    names = Names(2)
+    labels = QueueLabels(2)
     fill(store, 2)
-    read(store, names)
+    read(store, labels)
     put(store, "1", keys=QueueKeys("bull", "a-first"))
-    assert [row.name for row in read(store, names).queues] == [OTHER, "q00", "q01"]
+    assert [row.name for row in read(store, labels).queues] == [OTHER, "q00", "q01"]
 
 
 def test_a_queue_that_is_gone_is_forgotten_and_leaves_its_place(store: Client) -> None:
-    names = Names(2)
+    labels = QueueLabels(2)
     first, second, third = fill(store, 3)
-    assert [row.name for row in read(store, names).queues] == ["q00", "q01", OTHER]
+    assert [row.name for row in read(store, labels).queues] == ["q00", "q01", OTHER]
     # One that cannot be read is not gone.
     store.call("DEL", second("meta"))
     store.call("SET", second("meta"), "x")
     for key in store.call("KEYS", first("*")):
         store.call("DEL", key)
-    assert [row.name for row in read(store, names).queues] == [OTHER]
-    assert names.shown == {"q01": "q01", "q02": OTHER}
+    assert [row.name for row in read(store, labels).queues] == [OTHER]
+    assert labels.labels == {"q01": "q01", "q02": OTHER}
     for name in ("new", "newer"):
         put(store, "1", keys=QueueKeys("bull", name))
-    assert [(row.name, row.queues) for row in read(store, names).queues] == [("new", 1), (OTHER, 2)]
-    assert third.name in names.shown
+    assert [(row.name, row.queues) for row in read(store, labels).queues] == [
+        ("new", 1),
+        (OTHER, 2),
+    ]
+    assert third.name in labels.labels
     # Nor are they kept when all are gone at once.
     store.call("FLUSHALL")
-    assert read(store, names).queues == ()
-    assert names.shown == {}
+    assert read(store, labels).queues == ()
+    assert labels.labels == {}
 
 
 def test_the_cost_does_not_depend_on_the_number_of_queues(client: Client) -> None:
@@ -126,7 +138,7 @@ def test_the_cost_does_not_depend_on_the_number_of_queues(client: Client) -> Non
     for count in (2, 40):
         fill(client, count)
         counting = Counting(client)
-        read_metrics(counting, Address(), SETTINGS, Names())
+        read_metrics(counting, Address(), SETTINGS, QueueLabels())
         trips.append(counting.trips)
     assert trips[0] == trips[1] <= 8
 
@@ -157,7 +169,7 @@ def test_own_workers_by_queue_and_target(store: Client, most: int) -> None:
     beat("b", "q00", "qctl:w", 2)
     beat("c", "q01", "", 3)
     name = "q01" if most > 1 else OTHER
-    assert set(read(store, Names(most)).own_workers) == {
+    assert set(read(store, QueueLabels(most)).own_workers) == {
         OwnWorkers("q00", "qctl:w", 2, 10, 3, 24),
         OwnWorkers(name, "", 1, 5, 3, 12),
     }

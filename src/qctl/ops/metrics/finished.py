@@ -1,7 +1,7 @@
-"""Counts and durations of the jobs that finish while somebody follows the queues' events.
+"""Counts and durations of the jobs that finish while qctl follows the queues' events.
 
-An event stream keeps about 10,000 events of a queue (wire format P1). Followed every few seconds
-that is plenty; events that were cut off before they were read show as gaps.
+A queue's event stream keeps about 10,000 events (wire format P1), which is plenty for a reader that
+comes every few seconds. Events that were trimmed before they were read are counted as gaps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError, ReplyError, is_outage
-from qctl.ops.metrics.reading import OTHER, Names
+from qctl.ops.metrics.reading import OTHER, QueueLabels
 from qctl.wire.events import Event, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.missed_events import has_missed, read_stream_starts
@@ -22,31 +22,30 @@ from qctl.wire.read.server import clock_ms
 
 # Upper bounds of the histogram's buckets, in seconds.
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
-# Between two looks at the streams, and between two looks at whether to stop.
 POLL_S = 2.0
-_HEAR_S = 0.1
-# Queues in one read, and events in its answer: below 5 ms of Redis' time.
+_STOP_POLL_S = 0.1
+# Queues in one read, and events in its reply: below 5 ms of Redis' time.
 _BATCH = 100
-_MOST_EVENTS = 2000
-# Reads of one batch in a row, before the other queues and the clock have their turn.
-_MOST_READS = 50
-# Events of a job that begins or ends to run.
+_MAX_EVENTS = 2000
+# Reads of one batch in a row before the next batch has its turn.
+_MAX_READS = 50
+# Events after which an attempt has begun or ended.
 _MOVES = frozenset(
     {"active", "completed", "failed", "waiting", "delayed", "waiting-children", "stalled"}
 )
-# Running jobs whose start is remembered.
-_MOST_STARTS = 200_000
+# Running jobs whose start is kept in memory.
+_MAX_STARTS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedFigures:
-    """What has happened in one queue, or in all beyond the limit, since following began.
+    """What has happened in one queue, or in all beyond the limit, since the follower began.
 
     Args:
-        stalls: times a job was found stalled.
-        gaps: times that events may have been cut off before they were read.
-        buckets: jobs by how long their last attempt ran, one more than ``BUCKETS_S``: the last one
-            holds what is longer. Only jobs whose start was seen too.
+        stalls: how often a job was found stalled.
+        gaps: how often events may have been trimmed before they were read.
+        buckets: jobs by the duration of their last attempt: one count for each of ``BUCKETS_S``,
+            and one for what is longer. Only jobs whose start was seen, too.
         duration_sum_s: of the same jobs.
     """
 
@@ -69,17 +68,17 @@ class _Tally:
     duration_sum_s: float = 0.0
 
 
-class Finished:
-    """Follows the events of queues and counts. One thread polls, any may ask for the figures.
+class FinishedJobs:
+    """Follows the events of queues and counts. One thread polls, any thread may ask for figures.
 
     Args:
-        names: under which name each queue is counted.
+        labels: the label under which each queue is counted.
     """
 
-    def __init__(self, client: Client, prefix: str, names: Names) -> None:
+    def __init__(self, client: Client, prefix: str, labels: QueueLabels) -> None:
         self._client = client
         self._prefix = prefix
-        self._names = names
+        self._labels = labels
         self._cursors: dict[QueueKeys, str] = {}
         self._broken: set[QueueKeys] = set()
         self._begin_id = ""
@@ -88,30 +87,30 @@ class Finished:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Count from now on, by Redis' clock, also in queues that become known later.
+        """Count from now on, by Redis' clock, also in queues that are made later.
 
         Raises:
             UnreachableError: Redis is away.
         """
-        # The last id there can be before this millisecond.
+        # The highest id before this millisecond.
         self._begin_id = f"{clock_ms(self._client) - 1}-{2**64 - 1}"
 
     def poll(self, queues: Iterable[str]) -> None:
-        """Count what is new.
+        """Count the new events.
 
         Args:
-            queues: names of the queues there are. All others are forgotten.
+            queues: names of the queues that exist. All others are forgotten.
 
         Raises:
-            UnreachableError: Redis is away; nothing is lost but what its streams cut off.
+            UnreachableError: Redis is away. The next poll goes on where this one ended.
         """
-        there = [QueueKeys(self._prefix, name) for name in queues]
-        self._forget_all_but(set(there))
-        for keys in there:
+        existing = [QueueKeys(self._prefix, name) for name in queues]
+        self._forget_all_but(set(existing))
+        for keys in existing:
             if keys not in self._broken and keys not in self._cursors:
                 self._cursors[keys] = self._begin_id
                 with self._lock:
-                    # A counter that is told from 0 on shows its first step too.
+                    # Exported from 0 on, so that Prometheus sees the first increase.
                     self._tally(keys)
         known = list(self._cursors)
         for start in range(0, len(known), _BATCH):
@@ -124,11 +123,11 @@ class Finished:
         stop: Callable[[], bool],
         failed: Callable[[], None],
     ) -> None:
-        """Begin, and poll until ``stop``; sits out whatever is wrong with Redis.
+        """Poll until ``stop``, also while Redis is away.
 
         Args:
-            queues: names of the queues there are, asked before each poll.
-            failed: told of each look that failed.
+            queues: gives the names of the queues that exist, before each poll.
+            failed: called after each poll that failed.
         """
         while not stop():
             try:
@@ -139,7 +138,7 @@ class Finished:
                 failed()
             deadline = time.monotonic() + POLL_S
             while time.monotonic() < deadline and not stop():
-                time.sleep(_HEAR_S)
+                time.sleep(_STOP_POLL_S)
 
     def figures(self) -> tuple[FinishedFigures, ...]:
         """The counts so far, of the queues that are followed."""
@@ -157,18 +156,18 @@ class Finished:
                 for name, tally in sorted(self._tallies.items())
             )
 
-    def _forget_all_but(self, there: set[QueueKeys]) -> None:
-        for gone in self._cursors.keys() - there:
+    def _forget_all_but(self, existing: set[QueueKeys]) -> None:
+        for gone in self._cursors.keys() - existing:
             del self._cursors[gone]
-        self._broken &= there
-        # What the others came to stays in their sum.
-        told = {keys.name for keys in there} | {OTHER}
+        self._broken &= existing
+        # The sum of the others keeps its part of a queue that is gone.
+        kept = {keys.name for keys in existing} | {OTHER}
         with self._lock:
-            for name in self._tallies.keys() - told:
+            for name in self._tallies.keys() - kept:
                 del self._tallies[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
-        # A stream that has had no event yet, or none since we began, has lost none.
+        # Without an event since we began, nothing can have been missed.
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return
@@ -180,28 +179,28 @@ class Finished:
 
     def _follow(self, batch: Sequence[QueueKeys]) -> None:
         behind = list(batch)
-        for _ in range(_MOST_READS):
+        for _ in range(_MAX_READS):
             if not behind:
                 return
-            most = max(_MOST_EVENTS // len(behind), 1)
+            count = max(_MAX_EVENTS // len(behind), 1)
             before = {keys: self._cursors[keys] for keys in behind}
-            events = self._read(before, most)
+            events = self._read(before, count)
             with self._lock:
                 for keys, event in events:
                     self._count(keys, event)
             self._cursors.update(before)
             read = [keys for keys, _ in events]
-            behind = [keys for keys in behind if read.count(keys) >= most]
+            behind = [keys for keys in behind if read.count(keys) >= count]
 
-    def _read(self, cursors: dict[QueueKeys, str], most: int) -> list[tuple[QueueKeys, Event]]:
-        """New events; a stream that cannot be read is left out from now on."""
+    def _read(self, cursors: dict[QueueKeys, str], count: int) -> list[tuple[QueueKeys, Event]]:
+        """New events. A stream that cannot be read is not read again."""
         try:
-            return read_events(self._client, cursors, count=most)
+            return read_events(self._client, cursors, count=count)
         except ReplyError as error:
             if is_outage(error):
                 raise
             if len(cursors) > 1:
-                return self._read_each(cursors, most)
+                return self._read_each(cursors, count)
         (keys,) = cursors
         del cursors[keys], self._cursors[keys]
         self._broken.add(keys)
@@ -209,25 +208,27 @@ class Finished:
             self._tally(keys).gaps += 1
         return []
 
-    def _read_each(self, cursors: dict[QueueKeys, str], most: int) -> list[tuple[QueueKeys, Event]]:
+    def _read_each(
+        self, cursors: dict[QueueKeys, str], count: int
+    ) -> list[tuple[QueueKeys, Event]]:
         events = []
         for keys in list(cursors):
             own = {keys: cursors.pop(keys)}
-            events += self._read(own, most)
+            events += self._read(own, count)
             cursors.update(own)
         return events
 
     def _tally(self, keys: QueueKeys) -> _Tally:
-        return self._tallies.setdefault(self._names.of(keys.name), _Tally())
+        return self._tallies.setdefault(self._labels.of(keys.name), _Tally())
 
     def _count(self, keys: QueueKeys, event: Event) -> None:
         if event.job_id is None or event.name not in _MOVES:
             return
         job = (keys, event.job_id)
-        # Wherever the job goes, the attempt that had begun is over.
+        # Any of these events ends the attempt that had begun.
         started_ms = self._starts.pop(job, None)
         if event.name == "active":
-            if len(self._starts) >= _MOST_STARTS:
+            if len(self._starts) >= _MAX_STARTS:
                 del self._starts[next(iter(self._starts))]
             self._starts[job] = event.at_ms
         elif event.name == "stalled":

@@ -1,6 +1,6 @@
 """Figures for Prometheus: one reading of all queues, workers and processes, of bounded size.
 
-A reading costs what ``status`` costs and three round trips more, however many queues there are.
+A reading takes the round trips of ``status`` and three more, however many queues there are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, ReplyError
 from qctl.ops.queues.status import Inspection, ProcessStatus, QueueStatus, inspect_queues
+from qctl.ops.times import utc_datetime
 from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
@@ -28,15 +29,17 @@ OTHER = "(other)"
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue, or all beyond the limit under the name ``(other)``.
+    """One queue, or the sum of all beyond the limit under the name ``(other)``.
+
+    A sum with an unknown part is unknown: None.
 
     Args:
-        queues: how many queues this is the sum of.
-        oldest_waiting_s: the longest of them; None when nothing waits.
-        paused: how many of them are paused.
-        workers: connected ones; None when Redis does not tell.
+        queues: how many queues these are.
+        oldest_waiting_s: of the job that has waited longest; None when none waits, or if unknown.
+        paused: how many of the queues are paused.
+        workers: connected ones; None if unknown.
         completed_total, failed_total: since BullMQ's metrics of the queue began; None where no
-            worker keeps them.
+            worker has the option ``metrics``.
     """
 
     name: str
@@ -55,10 +58,10 @@ class OwnWorkers:
     """qctl's own workers of one queue in one process target, by their heartbeats.
 
     Args:
-        target: e.g. ``qctl:emails``; "" for those that nobody supervises.
-        slots: jobs that they can have in hand at once.
-        busy: jobs in hand.
-        done: jobs that ended in the workers that live now.
+        target: e.g. ``qctl:emails``; "" for those without a supervisor.
+        slots: jobs that they can run at once.
+        busy: jobs that they run.
+        done: jobs that have ended in them.
     """
 
     queue: str
@@ -71,9 +74,12 @@ class OwnWorkers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastDrain:
-    """The drain that ended last; the counts are of its jobs, the rest is as in its report."""
+    """The drain that ended last; the counts are of its jobs, the rest is as in its report.
 
-    ended_at: datetime
+    ``ended_at`` is None for a record without a valid time.
+    """
+
+    ended_at: datetime | None
     outcome: str
     completed: int
     failed: int
@@ -90,9 +96,9 @@ class Drains:
     """All drains under a prefix since the record began.
 
     Args:
-        drains: how many ended with each outcome; all outcomes are there.
-        jobs: jobs by what became of them; all results are there.
-        last: None while there was none.
+        drains: number of drains by outcome, 0 included.
+        jobs: number of jobs by result, 0 included.
+        last: None before the first drain.
     """
 
     drains: Mapping[str, int]
@@ -107,8 +113,8 @@ class MetricsReading:
     Args:
         up: whether Redis answered in time and could be read.
         error: the kind of failure when it is not up: ``unreachable``, ``timeout`` or ``failed``.
-        queues_unreadable: queues that exist and of which nothing is known.
-        drains: what drains under the prefix came to; None when this user may not read the record.
+        queues_unreadable: queues that exist and could not be read.
+        drains: None when this Redis user may not read the record.
     """
 
     read_at: datetime
@@ -124,36 +130,36 @@ class MetricsReading:
 
 
 @dataclass
-class Names:
-    """Under which name each queue is told: its own, or ``(other)`` once there are too many.
+class QueueLabels:
+    """The label of each queue: its own name, or ``(other)`` once there are too many.
 
-    A queue keeps its name for as long as it exists, so that no sum loses a part of itself.
+    A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
     """
 
-    most: int = DEFAULT_MAX_QUEUES
-    shown: dict[str, str] = field(default_factory=dict)
-    _own: int = 0
-    # Readings and the events are followed in threads of their own.
+    max_queues: int = DEFAULT_MAX_QUEUES
+    labels: dict[str, str] = field(default_factory=dict)
+    _with_own_label: int = 0
+    # Readings and events are processed in different threads.
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def of(self, queue: str) -> str:
-        """The name of one queue, which may be new."""
+        """The label of one queue, which may be new."""
         with self._lock:
-            if queue not in self.shown:
-                has_own = self._own < self.most
-                self._own += has_own
-                self.shown[queue] = queue if has_own else OTHER
-            return self.shown[queue]
+            if queue not in self.labels:
+                has_own = self._with_own_label < self.max_queues
+                self._with_own_label += has_own
+                self.labels[queue] = queue if has_own else OTHER
+            return self.labels[queue]
 
     def keep_only(self, queues: Collection[str]) -> None:
-        """Forget all other queues: they are gone, and new ones may have their places."""
+        """Forget all other queues: they are gone, and new ones may take their places."""
         with self._lock:
-            for gone in self.shown.keys() - queues:
-                self._own -= self.shown.pop(gone) != OTHER
+            for gone in self.labels.keys() - queues:
+                self._with_own_label -= self.labels.pop(gone) != OTHER
 
 
 def read_metrics(
-    client: Client, address: Address, settings: Settings, names: Names
+    client: Client, address: Address, settings: Settings, labels: QueueLabels
 ) -> MetricsReading:
     """One reading.
 
@@ -165,8 +171,8 @@ def read_metrics(
     try:
         found = inspect_queues(client, address, settings)
     except NotFoundError:
-        # An empty Redis is a fact here and no mistake of who asks.
-        names.keep_only(())
+        # For metrics, a Redis without queues is not an error.
+        labels.keep_only(())
         return MetricsReading(
             datetime.now(UTC),
             round(time.monotonic() - began, 6),
@@ -176,20 +182,20 @@ def read_metrics(
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
     figures = [_figures(*pair) for pair in zip(statuses, totals, strict=True)]
-    beats, unseen = _heartbeats(client, settings.prefix)
-    # A queue that cannot be read now is there all the same.
-    there = {status.name for status in statuses} | {name for name, _ in found.queues.broken}
-    names.keep_only(there | {beat.queue for beat in beats})
+    beats, beat_remarks = _heartbeats(client, settings.prefix)
+    # A queue that cannot be read now still exists.
+    existing = {status.name for status in statuses} | {name for name, _ in found.queues.broken}
+    labels.keep_only(existing | {beat.queue for beat in beats})
     return MetricsReading(
         read_at=datetime.now(UTC),
         duration_s=round(time.monotonic() - began, 6),
         up=True,
-        queues=_folded(figures, names),
+        queues=_by_label(figures, labels),
         queues_unreadable=len(found.queues.broken),
-        own_workers=_own_workers(beats, names),
+        own_workers=_own_workers(beats, labels),
         processes=found.report.processes,
         drains=_drains(client, settings.prefix),
-        remarks=(*_remarks(found), *unseen),
+        remarks=(*_remarks(found), *beat_remarks),
     )
 
 
@@ -212,22 +218,21 @@ def _figures(status: QueueStatus, totals: FinishedCounts) -> QueueFigures:
     )
 
 
-def _folded(figures: Sequence[QueueFigures], names: Names) -> tuple[QueueFigures, ...]:
+def _by_label(figures: Sequence[QueueFigures], labels: QueueLabels) -> tuple[QueueFigures, ...]:
     rows: dict[str, QueueFigures] = {}
     for row in figures:
-        name = names.of(row.name)
+        name = labels.of(row.name)
         rows[name] = _sum(rows[name], row) if name in rows else replace(row, name=name)
     return tuple(rows.values())
 
 
 def _sum(one: QueueFigures, two: QueueFigures) -> QueueFigures:
-    ages = [age for age in (one.oldest_waiting_s, two.oldest_waiting_s) if age is not None]
     counts = [getattr(one.counts, f.name) + getattr(two.counts, f.name) for f in fields(Counts)]
     return QueueFigures(
         name=one.name,
         queues=one.queues + two.queues,
         counts=Counts(*counts),
-        oldest_waiting_s=max(ages, default=None),
+        oldest_waiting_s=_oldest(one, two),
         paused=one.paused + two.paused,
         schedulers=one.schedulers + two.schedulers,
         workers=_plus(one.workers, two.workers),
@@ -237,15 +242,21 @@ def _sum(one: QueueFigures, two: QueueFigures) -> QueueFigures:
 
 
 def _plus(one: int | None, two: int | None) -> int | None:
-    return two if one is None else one if two is None else one + two
+    return None if one is None or two is None else one + two
+
+
+def _oldest(*rows: QueueFigures) -> float | None:
+    waiting = [row for row in rows if row.counts.waiting or row.counts.prioritized]
+    ages_s = [row.oldest_waiting_s for row in waiting if row.oldest_waiting_s is not None]
+    return max(ages_s, default=None) if len(ages_s) == len(waiting) else None
 
 
 def _heartbeats(client: Client, prefix: str) -> tuple[Sequence[Heartbeat], tuple[str, ...]]:
-    """Those of qctl's own workers, and a remark where they cannot be read."""
+    """The heartbeats of qctl's own workers, and a remark where they cannot be read."""
     try:
         return heartbeats.read_all(client, prefix), ()
     except ReplyError as error:
-        # An extra; whoever may see the queues need not be allowed to see qctl's keys.
+        # A user who may read the queues may still not be allowed to read qctl's keys.
         return (), (f"whether qctl's own workers run is unknown: {error.what}",)
 
 
@@ -253,14 +264,14 @@ def _drains(client: Client, prefix: str) -> Drains | None:
     try:
         record = read_drain_record(client, prefix)
     except ReplyError:
-        # As with heartbeats; unknown, and so left out: not zero.
+        # Not allowed to this user: unknown, and so left out instead of 0.
         return None
     return Drains(record.drains, record.jobs, None if record.last is None else _last(record.last))
 
 
 def _last(result: DrainResult) -> LastDrain:
     return LastDrain(
-        ended_at=datetime.fromtimestamp(result.at_ms / 1000, UTC),
+        ended_at=utc_datetime(result.at_ms),
         outcome=result.outcome,
         **{name: getattr(result, name) for name in RESULTS},
         paused_s=result.paused_ms / 1000,
@@ -268,10 +279,10 @@ def _last(result: DrainResult) -> LastDrain:
     )
 
 
-def _own_workers(beats: Sequence[Heartbeat], names: Names) -> tuple[OwnWorkers, ...]:
+def _own_workers(beats: Sequence[Heartbeat], labels: QueueLabels) -> tuple[OwnWorkers, ...]:
     groups: dict[tuple[str, str], list[Heartbeat]] = {}
     for beat in beats:
-        groups.setdefault((names.of(beat.queue), beat.process), []).append(beat)
+        groups.setdefault((labels.of(beat.queue), beat.process), []).append(beat)
     return tuple(
         OwnWorkers(
             queue=queue,

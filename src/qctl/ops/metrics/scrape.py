@@ -1,4 +1,4 @@
-"""Readings for many who ask at once: they share one, and none waits longer than allowed."""
+"""Readings for scrapes at the same time: they share one, and none waits longer than allowed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qctl.ops.metrics.reading import MetricsReading
 DEADLINE_S = 8.0
 
 
-class _Flight:
-    """A reading under way."""
+class _RunningReading:
+    """A reading that a thread is taking."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -25,7 +25,7 @@ class _Flight:
 
 
 class SharedReadings:
-    """Gives readings to scrapes; never more than one is under way, however slow Redis is.
+    """Gives readings to scrapes. At most one is being taken at a time, however slow Redis is.
 
     Args:
         read: takes a reading; may raise ``QctlError``.
@@ -36,19 +36,19 @@ class SharedReadings:
         self._read = read
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
-        self._flight: _Flight | None = None
+        self._running: _RunningReading | None = None
         self._errors: Counter[str] = Counter()
 
     def reading(self) -> MetricsReading:
-        """A reading that was under way or began now; one that is not ``up`` if it failed."""
+        """The reading that is being taken, or a new one; not ``up`` if it fails."""
         began = time.monotonic()
         with self._lock:
-            if self._flight is None:
-                self._flight = _Flight()
-                threading.Thread(target=self._take, args=(self._flight,), daemon=True).start()
-            flight = self._flight
-        if flight.done.wait(self._deadline_s) and flight.reading is not None:
-            return flight.reading
+            if self._running is None:
+                self._running = _RunningReading()
+                threading.Thread(target=self._take, args=(self._running,), daemon=True).start()
+            running = self._running
+        if running.done.wait(self._deadline_s) and running.reading is not None:
+            return running.reading
         self.count_error("timeout")
         return _failed("timeout", began)
 
@@ -58,26 +58,26 @@ class SharedReadings:
             return dict(self._errors)
 
     def count_error(self, kind: str) -> None:
-        """Count a failure of another part of the server too."""
+        """Count a failure, also of another part of the server."""
         with self._lock:
             self._errors[kind] += 1
 
-    def _take(self, flight: _Flight) -> None:
+    def _take(self, running: _RunningReading) -> None:
         began = time.monotonic()
         try:
-            flight.reading = self._read()
+            running.reading = self._read()
         except QctlError as error:
             kind = "unreachable" if is_outage(error) else "failed"
-            flight.reading = replace(_failed(kind, began), remarks=(error.what,))
+            running.reading = replace(_failed(kind, began), remarks=(error.what,))
             self.count_error(kind)
         except Exception as error:
-            # Whatever it is, the next scrape is answered too.
-            flight.reading = replace(_failed("failed", began), remarks=(repr(error),))
+            # An unexpected error must not leave the next scrapes without an answer.
+            running.reading = replace(_failed("failed", began), remarks=(repr(error),))
             self.count_error("failed")
         finally:
             with self._lock:
-                self._flight = None
-            flight.done.set()
+                self._running = None
+            running.done.set()
 
 
 def _failed(kind: str, began: float) -> MetricsReading:
