@@ -191,8 +191,8 @@ def test_the_walk_is_bounded_and_says_how_far_it_went(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keyspace, "SCAN_COUNT", 100)
-    monkeypatch.setattr(jobs, "MOST_KEYS", 300)
-    monkeypatch.setattr(jobs, "MOST_JOBS", 50)
+    monkeypatch.setattr(jobs, "MAX_KEYS", 300)
+    monkeypatch.setattr(jobs, "MAX_JOBS", 50)
     client.pipeline([("SET", f"other:{number}", "x") for number in range(1000)])
     for number in range(400):
         put(client, str(number), "completed", score=number)

@@ -168,7 +168,7 @@ def test_where_others_serve_the_queue_too_nobody_is_accused(
     assert finding.severity == "info"
     assert finding.what == (
         "1 job has stalled soon after its last start; others have workers on q too, so whose jobs "
-        "these were cannot be told"
+        "these were is unknown"
     )
     assert finding.evidence["shared_queues"] == ["q"]
     assert of(run(app), "stop-signal")[0].severity == "warning"
@@ -186,7 +186,7 @@ def test_where_others_serve_the_queue_too_nobody_is_accused(
 def test_forgotten_events_are_said(client: Client, run: Run) -> None:
     client.call("XADD", Q("events"), "*", "event", "completed", "jobId", "1")
     why = result(run(APP), "stop-signal").why
-    assert why == "the events of 1 restart are gone: only kept jobs could tell"
+    assert why == "the events of 1 restart are gone: only kept jobs can show more"
 
 
 def test_treekill(run: Run) -> None:

@@ -246,7 +246,7 @@ def test_events_of_a_long_stream_are_read_in_windows(
     happen(client, jobs_in_and_out(evenly(900), evenly(500)))
     (finding,) = found(client, "growing-backlog")
     assert finding.evidence["came"] == 900
-    monkeypatch.setattr(trends, "MOST_EVENTS", 500)
+    monkeypatch.setattr(trends, "MAX_EVENTS_OF_ONE", 500)
     (finding,) = found(client, "growing-backlog")
     assert finding.evidence["came"] < 400
     assert finding.evidence["window_s"] < 120

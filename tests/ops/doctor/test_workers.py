@@ -190,5 +190,5 @@ def test_a_job_that_starts_between_two_looks_is_no_hazard(
         client.call("SET", Q.lock("1"), "t")
 
     diagnosis = examine(client, parse_url(redis_url), SETTINGS, sleep=second_look)
-    assert looks == [workers.SECOND_LOOK_S]
+    assert looks == [workers.SECOND_READING_S]
     assert not [f for f in diagnosis.findings if f.check == "not-fetching"]

@@ -1,4 +1,4 @@
-"""What the checks look at; each thing is read once, when the first check asks for it."""
+"""What the checks read. Each thing is read once, when the first check asks for it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Examination:
     """One examination.
 
     Args:
-        queues: those that are looked at.
+        queues: the queues to examine.
         chosen: the processes of ``--target``; None without one.
         full: read everything instead of samples.
-        sleep: waits for the second look that some checks take.
+        sleep: waits for the second reading that some checks take.
     """
 
     client: Client
@@ -52,7 +52,7 @@ class Examination:
 
     @property
     def snapshots(self) -> tuple[QueueSnapshot, ...]:
-        """The queues of BullMQ; Bull's are only named."""
+        """The queues of BullMQ; those of Bull 3/4 are not examined."""
         return tuple(queue for queue in self.queues.readable if queue.format == "bullmq")
 
     @property
@@ -60,7 +60,7 @@ class Examination:
         return [snapshot.keys for snapshot in self.snapshots]
 
     def active(self, keys: QueueKeys) -> list[ActiveJob]:
-        """The jobs in hand of one queue."""
+        """The active jobs of one queue."""
         return self.once("active", self._read_active).get(keys, [])
 
     def _read_active(self) -> dict[QueueKeys, list[ActiveJob]]:
@@ -69,19 +69,19 @@ class Examination:
             found.setdefault(job.keys, []).append(job)
         return found
 
-    def coverage(self, looked_at: str) -> Coverage:
-        """How much a check looked at; that ``--full`` takes more, unless this is it."""
-        return Coverage(looked_at if self.full else f"{looked_at}; --full looks at all")
+    def coverage(self, examined: str) -> Coverage:
+        """How much a check examined, and that ``--full`` examines all."""
+        return Coverage(examined if self.full else f"{examined}; --full looks at all")
 
     def command(self, verb: str, *words: str) -> str:
-        """A qctl command to show, with this look's prefix."""
+        """A qctl command to show, with the prefix of these queues."""
         return command(self.settings.prefix, verb, *words)
 
     def redis_cli(self, node: tuple[str, int] | None, *words: str) -> str:
-        """A command for Redis itself to show, without a password.
+        """A redis-cli command to show, without a password.
 
         Args:
-            node: host and port of one master of a cluster; None for the address of this look.
+            node: host and port of one master of a cluster; None for the address in use.
         """
         address = self.address
         if node is not None:
@@ -109,7 +109,7 @@ class Examination:
         """All that are connected under the prefix.
 
         Raises:
-            CannotCheckError: Redis does not tell them.
+            CannotCheckError: Redis does not list them.
         """
         return self.once("workers", self._read_workers)
 
@@ -129,11 +129,11 @@ class Examination:
 
     @property
     def all_processes(self) -> Sequence[ManagedProcess]:
-        """What the process managers of this host run, whatever it serves.
+        """All processes of this host's process managers, whatever they serve.
 
         Raises:
             CannotCheckError: a manager runs and does not answer.
-            NothingToCheckError: there is none, or it runs nothing.
+            NothingToCheckError: no manager runs a process.
         """
         return self.once("processes", self._read_processes)
 
@@ -171,7 +171,7 @@ class Examination:
 
     @property
     def holders(self) -> dict[int, ManagedProcess]:
-        """The process by the client id of the worker that it holds.
+        """For the client id of each worker: the process that it runs in.
 
         Raises:
             CannotCheckError: the system denies it; or as ``all_processes``.
@@ -186,7 +186,7 @@ class Examination:
         except (CannotCheckError, NothingToCheckError, UnreachableError):
             raise
         except Exception as error:
-            # psutil raises what it likes.
+            # psutil raises errors of many kinds.
             raise CannotCheckError(f"which process serves which queue: {error}") from error
 
     # Servers
@@ -196,25 +196,25 @@ class Examination:
         """Each master.
 
         Raises:
-            CannotCheckError: this user may not ask.
+            CannotCheckError: this Redis user may not call INFO.
         """
         return self.once("servers", lambda: server.read_servers(self.client))
 
     @property
     def now_ms(self) -> int:
-        """By the clock of this host."""
+        """The time by this host's clock."""
         return int(time.time() * 1000)
 
     @property
     def redis_now_ms(self) -> int:
-        """By Redis' clock, which stamps the events; this host's where Redis does not tell."""
+        """The time by Redis' clock, as in the events; by this host's clock if unknown."""
         try:
             return self.now_ms + self.servers[0].clock_ahead_ms
         except CannotCheckError:
             return self.now_ms
 
     def once(self, what: str, read: Callable[[], T]) -> T:
-        """The same answer, or the same failure, to all who ask."""
+        """What ``read`` returns or raises, read only once under the name ``what``."""
         if what not in self._read:
             try:
                 self._read[what] = read()

@@ -1,4 +1,4 @@
-"""What a check says: findings, how much it looked at, or why it could not look."""
+"""The results of checks: findings, how much was examined, or why a check failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-# Ids and names that a finding shows; the count beside them is of all.
+# How many ids or names a finding shows as examples.
 EXAMPLES = 5
 
 
@@ -47,13 +47,13 @@ class Finding:
     """One hazard.
 
     Args:
-        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: they will be when
-            something usual happens, such as a restart; ``info``: good to know.
+        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: they will be at
+            the next restart or another usual event; ``info``: good to know.
         what: one clause without a full stop.
         check: name of the check that found it, as in docs/doctor.md; ``examine`` fills it in.
         evidence: figures, and a few examples of what they count.
-        remedy: the setting or action that cures it, a clause; "" when ``commands`` say it all.
-        commands: to be typed as they stand.
+        remedy: the setting or action that fixes it, a clause; "" where ``commands`` are enough.
+        commands: complete, to be typed as they are.
     """
 
     severity: Severity
@@ -67,7 +67,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much a check looked at, where that is not everything; and what it could not tell."""
+    """How much a check examined, if that is not everything; and what remains unknown."""
 
     text: str
 
@@ -77,9 +77,9 @@ class CheckResult:
     """One check.
 
     Args:
-        status: ``ok``: looked, found nothing; ``found``; ``failed``: could not look; ``skipped``:
-            there is nothing here that it could be about.
-        why: of ``failed`` and ``skipped``; else how much was looked at, "" for everything.
+        status: ``ok``: nothing found; ``found``; ``failed``: the check could not be made;
+            ``skipped``: there is nothing to check here.
+        why: the reason for ``failed`` or ``skipped``; else how much was examined, "" for all.
     """
 
     check: str
@@ -89,7 +89,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What there was to look at; None where Redis or the process manager does not tell."""
+    """How many there were to examine; None if unknown."""
 
     queues: int
     workers: int | None
@@ -98,7 +98,7 @@ class Examined:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The JSON of ``qctl doctor``; findings come with the gravest first."""
+    """The JSON of ``qctl doctor``; findings are ordered by severity."""
 
     findings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...]
@@ -111,7 +111,7 @@ class Diagnosis:
 
 
 class CannotCheckError(Exception):
-    """A check cannot be made: what it needs is denied or does not answer.
+    """A check cannot be made, because something denies it or does not answer.
 
     Args:
         why: a clause.
@@ -125,9 +125,9 @@ class CannotCheckError(Exception):
 
 
 class NothingToCheckError(Exception):
-    """There is nothing here that the check could be about; its text says what is missing."""
+    """There is nothing to check; the text says what is missing."""
 
 
 def denied(error: ReplyError) -> CannotCheckError:
-    """What Redis refused, as a reason why a check cannot be made."""
+    """The error for a check that fails because Redis refuses a command."""
     return CannotCheckError(f"{error.what}: {error.message}", error.hint)

@@ -11,17 +11,17 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# Finished jobs from which on it matters whether their number has a bound.
+# Numbers of finished jobs from which it matters whether there is a limit.
 MANY, VERY_MANY = 10_000, 100_000
-# A stream is trimmed by about its limit; beyond this it is not trimmed at all.
+# A stream is trimmed to about its limit; one that is longer than this is not trimmed at all.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
-# A worker's own keep option shows as a round number, always the same.
+# Where a worker's keep option is the limit, the number is round and stays the same.
 _ROUND = 1000
 
 
 def event_streams(exam: Examination) -> Iterator[Finding]:
-    """Event streams far longer than their limit, or with hardly a limit."""
+    """Event streams far longer than their limit, or with a huge limit."""
     for stream in stream_lengths(exam.client, exam.keys):
         evidence = {"events": stream.length, "limit": stream.limit}
         if stream.length > _FACTOR * stream.limit + _SLACK:
@@ -45,7 +45,7 @@ def event_streams(exam: Examination) -> Iterator[Finding]:
 
 
 def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
-    """Completed or failed jobs that pile up: no job says how many are to be kept."""
+    """Completed or failed jobs that pile up, as no job has an option that limits them."""
     counts = {
         (snapshot.keys, state): getattr(snapshot.counts, state)
         for snapshot in exam.snapshots

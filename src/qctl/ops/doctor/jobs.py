@@ -1,4 +1,4 @@
-"""Jobs that nobody will run, or that run once more and then never again."""
+"""Jobs that will never run, or that the next interruption fails for good."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from qctl.wire.read.clients import is_listed
 from qctl.wire.read.stalled_check import existing_schedulers
 from qctl.wire.read.versions import other_libraries
 
-# Keys of the database that are passed without --full, and jobs whose place is then looked for.
-MOST_KEYS = 30_000
-MOST_JOBS = 2000
-# States from which workers take ids, whatever there is behind them.
+# Without --full: keys of the database that are scanned, and jobs whose state is then searched.
+MAX_KEYS = 30_000
+MAX_JOBS = 2000
+# States from which workers take ids, even if there is no job behind the id.
 _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "active"})
-# Ids that a command to type names at most, and those that the evidence lists for a program.
-MOST_NAMED = 20
+# Ids in a command to type, and in the evidence for programs.
+MAX_NAMED = 20
 MAX_LISTED = 10_000
-# Of stuck parents.
-_CURES = {
+# For stuck parents, by reason.
+_REMEDIES = {
     "failed": "retry or remove these children; give children failParentOnFailure, "
     "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
     "gone": "where a child is gone, BullMQ's job.removeUnprocessedChildren() of the parent lets it "
@@ -48,10 +48,10 @@ T = TypeVar("T")
 
 
 def stalled(exam: Examination) -> Iterator[Finding]:
-    """Jobs in ``active`` that nobody holds."""
+    """Jobs in ``active`` that no worker holds."""
     for snapshot in exam.snapshots:
-        # Counted anew: what was about to be done when the queue was first read is over by now.
-        # One without a hash cannot run again; missing_hashes tells of it.
+        # Counted again: a job that was about to end when the queue was first read has ended now.
+        # A job without a hash cannot run again; missing_hashes reports it.
         orphans = (job for job in exam.active(snapshot.keys) if job.is_orphan)
         ids = [job.id for job in orphans if job.name is not None]
         if not ids or not snapshot.counts.stalled:
@@ -75,7 +75,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
         held = [
             job
             for job in exam.active(snapshot.keys)
-            # One that is never listed is not missing there.
+            # A worker that Redis never lists is not missing from the list.
             if worker_is_gone(job, workers) and is_listed(job.worker or "")
         ]
         if held:
@@ -98,7 +98,7 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def last_stall(exam: Examination) -> Iterator[Finding]:
-    """Jobs in hand that one more interruption would fail for good."""
+    """Active jobs that one more interruption would fail for good."""
     limit = exam.settings.max_stalled_count
     for snapshot in exam.snapshots:
         near = [job for job in exam.active(snapshot.keys) if job.stalled_count >= limit]
@@ -126,7 +126,7 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
-    """Ids in a state whose job is gone; those that wait are run as jobs without a name or data."""
+    """Ids in a state whose job is gone; a waiting one is run as a job without a name or data."""
     read = all_ids_without_job if exam.full else sample_ids_without_job
     ids = read(exam.client, exam.snapshots)
     for keys, found in _by_queue(ids.found, lambda bare: bare.keys).items():
@@ -135,7 +135,7 @@ def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
             states.setdefault(bare.state, []).append(bare.id)
         listed = ", ".join(f"{len(each):,} in {state}" for state, each in states.items())
         taken = [bare.id for bare in found if bare.state in _TAKEN]
-        # First those that will be run.
+        # Those that will be run come first.
         ordered = [*taken, *(bare.id for bare in found if bare.state not in _TAKEN)]
         those = "a worker would run it" if len(taken) == 1 else "workers would run them"
         if len(taken) < len(found):
@@ -149,29 +149,29 @@ def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
             | {"by_state": {state: len(each) for state, each in states.items()}},
             remedy="find out who deletes jobs' keys (evictions, scripts); "
             + _removal(len(ordered), "this takes these ids away"),
-            commands=(exam.command("jobs remove", keys.name, *ordered[:MOST_NAMED]),),
+            commands=(exam.command("jobs remove", keys.name, *ordered[:MAX_NAMED]),),
         )
     if ids.examined < ids.total:
         yield exam.coverage(f"{ids.examined:,} of {ids.total:,} ids")
 
 
 def _removal(number: int, text: str) -> str:
-    if number > MOST_NAMED:
-        return f"{text}, {MOST_NAMED} at a time: doctor then names the next"
+    if number > MAX_NAMED:
+        return f"{text}, {MAX_NAMED} at a time: doctor then names the next"
     return text
 
 
 def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
     """Jobs that are in no state: nothing will ever run, show or remove them."""
-    walked = _walk(exam)
+    scanned = _scanned(exam)
     most = None if exam.full else keyspace.MAX_WAITING
-    strays = keyspace.find_strays(exam.client, walked.loose, most_waiting=most)
+    strays = keyspace.find_strays(exam.client, scanned.loose, most_waiting=most)
     by_queue = _by_queue(strays.found, lambda stray: stray.keys)
     others = other_libraries(exam.client, list(by_queue))
     for keys, found in by_queue.items():
         if keys in others:
             continue
-        # As they were added: put back in this order, they run in it. Ids of one moment are numbers.
+        # In the order in which they were added, so that they run in it when put back.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
         lost_ids, rest = set(lost), len(found) - len(lost)
@@ -182,13 +182,13 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
             leftovers = "leftovers of ended or removed jobs are in no state"
         parts += [f"{rest:,} {leftovers}"] * bool(rest)
         left = [stray.id for stray in found if stray.id not in lost_ids]
-        cures, commands = [], [exam.command("jobs show", keys.name, [*lost, *left][0])]
+        remedies, commands = [], [exam.command("jobs show", keys.name, [*lost, *left][0])]
         if lost:
-            cures.append(_removal(len(lost), "`jobs retry` puts lost jobs back"))
-            commands.append(exam.command("jobs retry", keys.name, *lost[:MOST_NAMED]))
+            remedies.append(_removal(len(lost), "`jobs retry` puts lost jobs back"))
+            commands.append(exam.command("jobs retry", keys.name, *lost[:MAX_NAMED]))
         if left:
-            cures.append(_removal(rest, "`jobs remove` deletes leftovers"))
-            commands.append(exam.command("jobs remove", keys.name, *left[:MOST_NAMED]))
+            remedies.append(_removal(rest, "`jobs remove` deletes leftovers"))
+            commands.append(exam.command("jobs remove", keys.name, *left[:MAX_NAMED]))
         yield Finding(
             severity="error" if lost else "info",
             subject=queue(keys.name),
@@ -197,13 +197,13 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
             | {
                 "all_lost": lost[:MAX_LISTED],
                 "leftovers": rest,
-                "jobs_looked_at": walked.jobs,
+                "jobs_looked_at": scanned.jobs,
             },
-            remedy="; ".join(cures),
+            remedy="; ".join(remedies),
             commands=tuple(commands),
         )
-    if not walked.is_complete or walked.left:
-        yield exam.coverage(f"{walked.jobs:,} jobs among {walked}")
+    if not scanned.is_complete or scanned.left:
+        yield exam.coverage(f"{scanned.jobs:,} jobs among {scanned}")
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
         yield Coverage(f"not {names}: of another library, which may keep jobs elsewhere")
@@ -213,8 +213,8 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
 
 def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
     """Deduplication keys whose job is gone: BullMQ 5 drops every new job of that id."""
-    walked = _walk(exam)
-    stale = keyspace.stale_dedups(exam.client, walked.dedups)
+    scanned = _scanned(exam)
+    stale = keyspace.stale_dedups(exam.client, scanned.dedups)
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
     for keys, found in _by_queue(stale, lambda dedup: dedup.keys).items():
         lasting = [dedup for dedup in found if not dedup.expires]
@@ -235,8 +235,8 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
             | {"keys": [dedup.key for dedup in lasting[:EXAMPLES]]},
             remedy="free them with BullMQ's queue.removeDeduplicationKey(id)",
         )
-    if not walked.is_complete:
-        yield exam.coverage(str(walked))
+    if not scanned.is_complete:
+        yield exam.coverage(str(scanned))
 
 
 def stuck_parents(exam: Examination) -> Iterator[Finding | Coverage]:
@@ -280,20 +280,20 @@ def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckPare
                 if parent.child
             ],
         },
-        remedy="; ".join(_CURES[reason] for reason in reasons),
+        remedy="; ".join(_REMEDIES[reason] for reason in reasons),
         commands=tuple(commands),
     )
 
 
 @dataclass(slots=True)
-class _Walked:
-    """What the walk over the database passed.
+class _Scan:
+    """What the scan of the database found.
 
     Args:
-        total: keys of the database; ``passed`` of them were looked at, about.
-        jobs: how many of these were jobs whose place was looked for.
+        total: keys of the database, of which about ``passed`` were scanned.
+        jobs: how many of these are jobs whose state was searched.
         loose: jobs among them that are in no sorted set.
-        left: jobs whose place was not looked for.
+        left: jobs whose state was not searched.
     """
 
     total: int
@@ -311,30 +311,30 @@ class _Walked:
         return f"about {min(self.passed, self.total):,} of {self.total:,} keys of the database"
 
 
-def _walk(exam: Examination) -> _Walked:
-    return exam.once("walk", lambda: _walk_now(exam))
+def _scanned(exam: Examination) -> _Scan:
+    return exam.once("walk", lambda: _scan(exam))
 
 
-def _walk_now(exam: Examination) -> _Walked:
-    walked = _Walked(keyspace.database_size(exam.client))
+def _scan(exam: Examination) -> _Scan:
+    scanned = _Scan(keyspace.database_size(exam.client))
     if not exam.keys:
-        return walked
-    most = None if exam.full else MOST_KEYS
+        return scanned
+    most = None if exam.full else MAX_KEYS
     for batch in keyspace.scan_keys(exam.client, exam.keys, most):
-        chosen = batch.jobs if exam.full else batch.jobs[: max(MOST_JOBS - walked.jobs, 0)]
+        chosen = batch.jobs if exam.full else batch.jobs[: max(MAX_JOBS - scanned.jobs, 0)]
         loose, number = keyspace.jobs_in_no_set(exam.client, chosen)
-        walked.passed += batch.passed
-        walked.jobs += number
-        walked.left += len(batch.jobs) - len(chosen)
-        walked.loose += loose
-        walked.dedups += batch.dedups
-    return walked
+        scanned.passed += batch.passed
+        scanned.jobs += number
+        scanned.left += len(batch.jobs) - len(chosen)
+        scanned.loose += loose
+        scanned.dedups += batch.dedups
+    return scanned
 
 
 def _owners_are_dead(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
-    """Whether one of them is held by a worker of qctl's own whose process has died on this host.
+    """Whether one of them is held by one of qctl's own workers whose process on this host is gone.
 
-    BullMQ's workers do not tell where they run.
+    Where BullMQ's workers run is unknown.
     """
     from qctl.manage.sockets import started_at  # noqa: PLC0415 - rarely needed
 
@@ -342,7 +342,7 @@ def _owners_are_dead(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
     try:
         beats = heartbeats.read(exam.client, sorted(owners)).values()
     except ReplyError:
-        # Whoever may see the queues need not be allowed to see qctl's keys.
+        # A user who may read the queues may still not be allowed to read qctl's keys.
         return False
     host = socket.gethostname()
     return any(beat.host == host and started_at(beat.pid) is None for beat in beats)

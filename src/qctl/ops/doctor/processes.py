@@ -26,16 +26,17 @@ from qctl.wire.read.durations import RECENT_SAMPLE
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-# Completed jobs looked at over all queues together; fewer of one name than this prove nothing.
-_JOBS = 20_000
-LEAST_RUNS = 5
-_SHARE = 0.95
-# What a new kill_timeout should leave beyond the p95.
+# Completed jobs that are read, over all queues together.
+_SAMPLE = 20_000
+# Jobs of one name from which its duration is known.
+MIN_RUNS = 5
+_QUANTILE = 0.95
+# The kill_timeout to recommend, in multiples of the p95.
 _HEADROOM = 1.5
 
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | Coverage]:
-    """A manager that kills sooner than the jobs usually end: its restart interrupts them."""
+    """A manager that kills before the jobs usually end: a restart interrupts them."""
     durations = _durations(exam)
     unknown = []
     for target, processes in _apps(exam).items():
@@ -70,17 +71,17 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | Coverage]:
 
 
 def stop_signal(exam: Examination) -> Iterator[Finding | Coverage]:
-    """An app that does not react to what its manager sends: its last restart shows it."""
+    """An app that seems not to react to its manager's signal, judging by its last restart."""
     durations = _durations(exam)
     forgotten = 0
     for target, processes in _apps(exam).items():
         if target.startswith("qctl:"):
-            # qctl's own react to it; one that was restarted had died.
+            # qctl's own workers react to it; one that was restarted had died.
             continue
         past = [each for each in _past_restarts(exam) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]
-        # One job may have stalled soon after the start of each of two instances.
+        # A set, since a job may have stalled soon after the start of each of two instances.
         stalled = {(each.queue, job_id) for each in hit for job_id in each.interrupted}
         shared = sorted({keys.name for keys, _ in stalled if _has_others(exam, keys, target)})
         own = {(keys, job_id) for keys, job_id in stalled if keys.name not in shared}
@@ -88,10 +89,10 @@ def stop_signal(exam: Examination) -> Iterator[Finding | Coverage]:
             hit = [each for each in hit if each.queue.name not in shared]
             yield _interrupted(exam, target, hit, own, _slowest(exam, durations, processes))
         elif stalled:
-            yield _nobody_in_particular(exam, target, hit, stalled, shared)
+            yield _perhaps_interrupted(exam, target, hit, stalled, shared)
     if forgotten:
         yield Coverage(
-            f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs could tell"
+            f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs can show more"
         )
 
 
@@ -125,20 +126,20 @@ def _interrupted(
     )
 
 
-def _nobody_in_particular(
+def _perhaps_interrupted(
     exam: Examination,
     target: str,
     hit: Sequence[PastRestart],
     stalled: Stalled,
     shared: Sequence[str],
 ) -> Finding:
-    """Somebody else's workers may have had the jobs: a fact, and no reproach."""
+    """For jobs that workers of another app may have had."""
     listed = ", ".join(shared[:EXAMPLES]) + (", …" if len(shared) > EXAMPLES else "")
     return Finding(
         severity="info",
         subject=process(target),
         what=f"{counted(len(stalled), 'job has', 'jobs have')} stalled soon after its last start; "
-        f"others have workers on {listed} too, so whose jobs these were cannot be told",
+        f"others have workers on {listed} too, so whose jobs these were is unknown",
         evidence=_restart_evidence(hit, stalled) | {"shared_queues": list(shared[:EXAMPLES])},
         commands=tuple(exam.command("workers", name) for name in shared[:1]),
     )
@@ -160,7 +161,7 @@ def _restart_evidence(hit: Sequence[PastRestart], stalled: Stalled) -> dict[str,
 
 
 def _has_others(exam: Examination, keys: QueueKeys, target: str) -> bool:
-    """Whether anybody but this target has, or may have, workers on the queue."""
+    """Whether another target has, or may have, workers on the queue."""
     held = (exam.holders.get(worker.client_id) for worker in exam.workers_of(keys))
     if any(holder is None or holder.target != target for holder in held):
         return True
@@ -169,7 +170,7 @@ def _has_others(exam: Examination, keys: QueueKeys, target: str) -> bool:
 
 
 def treekill(exam: Examination) -> Iterator[Finding]:
-    """Children that outlive their parent: a sandboxed processor runs on, and its job runs twice."""
+    """Children that outlive their parent: a sandboxed job goes on, and runs a second time."""
     for target, processes in _apps(exam).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
@@ -187,7 +188,7 @@ def treekill(exam: Examination) -> Iterator[Finding]:
 
 
 def process_names(exam: Examination) -> Iterator[Finding]:
-    """Names by which PM2 would restart more than one app: shared, or also a namespace or an id."""
+    """Names with which PM2 restarts several apps: not unique, or also a namespace or an id."""
     apps: dict[str, list[ManagedProcess]] = {}
     processes = [p for p in exam.all_processes if p.target.startswith("pm2:")]
     if not processes:
@@ -223,13 +224,13 @@ def process_names(exam: Examination) -> Iterator[Finding]:
 
 
 class _Slowest:
-    """The jobs of one name that take longest, of those that some processes run."""
+    """The jobs of one name whose runs take longest."""
 
     def __init__(self, queue: str, name: str, runs: Sequence[float]) -> None:
         self.queue = queue
         self.name = name
         self.runs = len(runs)
-        self.p95_s = quantile(sorted(runs), _SHARE) or 0.0
+        self.p95_s = quantile(sorted(runs), _QUANTILE) or 0.0
 
 
 def _slowest(
@@ -241,7 +242,7 @@ def _slowest(
         for keys, by_name in durations.items()
         if keys.name in queues
         for name, runs in by_name.items()
-        if len(runs) >= LEAST_RUNS
+        if len(runs) >= MIN_RUNS
     ]
     return max(found, key=lambda each: each.p95_s, default=None)
 
@@ -261,7 +262,7 @@ def _durations(exam: Examination) -> Durations:
 
 
 def _sample(exam: Examination) -> int:
-    return max(min(_JOBS // max(len(exam.keys), 1), RECENT_SAMPLE), 20)
+    return max(min(_SAMPLE // max(len(exam.keys), 1), RECENT_SAMPLE), 20)
 
 
 def _past_restarts(exam: Examination) -> list[PastRestart]:

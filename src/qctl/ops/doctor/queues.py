@@ -20,21 +20,23 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# Events looked through for when a queue was paused, over all paused queues together.
-_EVENTS = 20_000
-_MOST_EVENTS = 1000
-_CURE = "find out who writes there, stop the queue's workers, and move what is there out of the way"
+# Events searched for the pause: of all paused queues together, and of one.
+_MAX_EVENTS = 20_000
+_MAX_EVENTS_OF_ONE = 1000
+_REMEDY = (
+    "find out who writes there, stop the queue's workers, and move what is there out of the way"
+)
 
 
 def unreadable(exam: Examination) -> Iterator[Finding]:
-    """Queues with a key of a type that BullMQ never gives it, or that this user may not read."""
+    """Queues that this user may not read, or with a key of a type that BullMQ never uses."""
     for name, error, wrong in _broken(exam):
         yield Finding(
             severity="error",
             subject=queue(name),
             what=f"it cannot be read: {error.what}" + (f": {_listed(wrong)}" if wrong else ""),
             evidence={"redis_said": error.message, "keys": _as_json(wrong)},
-            remedy=_cure(wrong) if wrong else error.hint,
+            remedy=_remedy(wrong) if wrong else error.hint,
             commands=_renames(exam, wrong),
         )
     for keys, found in zip(exam.keys, wrong_keys(exam.client, exam.keys), strict=True):
@@ -45,16 +47,16 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
                 subject=queue(keys.name),
                 what="BullMQ's scripts fail on it, some of them or all: " + _listed(wrong),
                 evidence={"keys": _as_json(wrong)},
-                remedy=_cure(wrong),
+                remedy=_remedy(wrong),
                 commands=_renames(exam, wrong),
             )
 
 
 def _broken(exam: Examination) -> Iterator[tuple[str, ReplyError, Sequence[WrongKey]]]:
     keys = [QueueKeys(exam.settings.prefix, name) for name, _ in exam.queues.broken]
-    told = wrong_keys(exam.client, keys)
-    for (name, error), wrong in zip(exam.queues.broken, told, strict=True):
-        # Whoever may not read a queue may not ask for types either: the error says it already.
+    found = wrong_keys(exam.client, keys)
+    for (name, error), wrong in zip(exam.queues.broken, found, strict=True):
+        # A user who may not read a queue may not ask for types either.
         yield name, error, () if isinstance(wrong, ReplyError) else wrong
 
 
@@ -68,10 +70,10 @@ def _as_json(wrong: Sequence[WrongKey]) -> list[dict[str, str]]:
     return [{"key": each.key, "type": each.type, "expected": each.expected} for each in wrong]
 
 
-def _cure(wrong: Sequence[WrongKey]) -> str:
-    # Ids would begin at 1 again, and BullMQ drops a new job whose id is taken.
+def _remedy(wrong: Sequence[WrongKey]) -> str:
+    # Ids would start at 1 again, and BullMQ drops a new job whose id exists.
     has_id = any(each.name == "id" for each in wrong)
-    return _CURE + ("; set id to a number above that of every job" if has_id else "")
+    return _REMEDY + ("; set id to a number above that of every job" if has_id else "")
 
 
 def _renames(exam: Examination, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
@@ -82,7 +84,7 @@ def _renames(exam: Examination, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
 
 
 def bull_queues(exam: Examination) -> Iterator[Finding]:
-    """Queues of Bull 3 or 4, which no other check looks at."""
+    """Queues of Bull 3 or 4, which no other check examines."""
     for snapshot in exam.queues.readable:
         if snapshot.format == "bull":
             yield Finding(
@@ -94,9 +96,9 @@ def bull_queues(exam: Examination) -> Iterator[Finding]:
 
 
 def paused(exam: Examination) -> Iterator[Finding]:
-    """Queues left paused: by whom, since when, and what waits behind it."""
+    """Queues that are paused: by whom, since when, and how much waits."""
     found = [(s, note) for s in exam.snapshots if (note := advice.paused(s)) is not None]
-    count = max(min(_EVENTS // max(len(found), 1), _MOST_EVENTS), 20)
+    count = max(min(_MAX_EVENTS // max(len(found), 1), _MAX_EVENTS_OF_ONE), 20)
     events = recent_events(exam.client, [snapshot.keys for snapshot, _ in found], count)
     for snapshot, note in found:
         by, at_ms = snapshot.pause_note, None
@@ -127,7 +129,7 @@ def paused(exam: Examination) -> Iterator[Finding]:
 
 
 def resumes_at_start(exam: Examination) -> Iterator[Finding]:
-    """Apps that resumed a queue when they started, as the last drain of each has seen."""
+    """Apps that resumed a queue when they started, as seen by its last drain."""
     names = {keys.name for keys in exam.keys}
     try:
         resumers = read_resumers(exam.client, exam.settings.prefix)
@@ -149,7 +151,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
 
 
 def legacy_paused(exam: Examination) -> Iterator[Finding]:
-    """Jobs in BullMQ 5's ``paused`` list where nobody reads them, or where a resume loses some."""
+    """Jobs in BullMQ 5's ``paused`` list that no worker takes, or that a resume may lose."""
     for snapshot in exam.snapshots:
         note = advice.legacy_paused(snapshot)
         in_wait = snapshot.counts.waiting - snapshot.legacy_paused
@@ -176,14 +178,13 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
 
 
 def global_concurrency(exam: Examination) -> Iterator[Finding]:
-    """Queues held back by their global concurrency, and by what takes its slots."""
+    """Queues held back by their global concurrency, and which jobs use it up."""
     for snapshot in exam.snapshots:
         note, counts = advice.maxed(snapshot), snapshot.counts
         is_odd = snapshot.invalid_concurrency is not None
         if note is None or (snapshot.paused and not is_odd):
             continue
         is_none = is_odd or (snapshot.concurrency or 0) <= 0
-        # Or nothing that runs will make room.
         is_stuck = is_none or counts.stalled == counts.active
         remedy = ""
         if is_none:
@@ -236,7 +237,7 @@ def _installed(exam: Examination) -> dict[str, list[tuple[str, str]]]:
     try:
         return installed_by_queue(exam.served)
     except (CannotCheckError, NothingToCheckError):
-        # An extra: the other traces are in Redis.
+        # The traces in Redis are enough.
         return {}
 
 

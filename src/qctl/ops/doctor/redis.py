@@ -1,4 +1,4 @@
-"""Redis: will it keep the jobs, and does it tell the time right?"""
+"""Redis itself: whether it keeps the jobs, its memory, version, clock and cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qctl.wire.read.server import ServerFacts
 
 OLDEST_SUPPORTED = (5, 0)
 OLDEST_RECOMMENDED = (6, 2)
-# Delays, schedules and what counts as due go by the hosts' clocks.
-MOST_SKEW_MS = 1000
+# Delays and schedules go by the clocks of the hosts.
+MAX_SKEW_MS = 1000
 MEMORY_WARNING, MEMORY_ERROR = 0.8, 0.95
 _LARGEST_SHOWN = 5
 
@@ -27,7 +27,7 @@ def eviction(exam: Examination) -> Iterator[Finding]:
     for server in exam.servers:
         policy = server.eviction_policy
         if policy is None:
-            raise _untold()
+            raise _no_info()
         if policy != "noeviction":
             limited = bool(server.maxmemory_bytes)
             when = "when its memory is full" if limited else "as soon as a maxmemory is set"
@@ -50,7 +50,7 @@ def persistence(exam: Examination) -> Iterator[Finding]:
     """Whether jobs outlive a restart of Redis."""
     for server in exam.servers:
         if server.aof_enabled is None:
-            raise _untold()
+            raise _no_info()
         facts = {
             "aof": server.aof_enabled,
             "rdb_schedule": server.rdb_schedule,
@@ -81,8 +81,8 @@ def persistence(exam: Examination) -> Iterator[Finding]:
             yield Finding(
                 severity="info",
                 subject=redis(server),
-                what="no append-only file, and whether snapshots are made cannot be told: this "
-                "user may not CONFIG GET",
+                what="no append-only file, and whether snapshots are made is unknown: this user "
+                "may not CONFIG GET",
                 evidence=facts,
                 remedy="ask whoever runs this Redis what a restart of it would lose",
             )
@@ -99,11 +99,11 @@ def persistence(exam: Examination) -> Iterator[Finding]:
 
 
 def memory(exam: Examination) -> Iterator[Finding]:
-    """How near Redis is to its limit, where it would refuse writes; and which keys hold it."""
+    """How near Redis is to its memory limit, where it refuses writes; and what takes the most."""
     for server in exam.servers:
         used, limit = server.used_memory_bytes, server.maxmemory_bytes
         if used is None or limit is None:
-            raise _untold()
+            raise _no_info()
         share = used / limit if limit else 0.0
         if share < MEMORY_WARNING:
             continue
@@ -136,7 +136,7 @@ def memory(exam: Examination) -> Iterator[Finding]:
 
 
 def _largest(exam: Examination) -> list[Holding] | None:
-    """What takes the most; None where Redis does not tell."""
+    """What takes the most memory; None if unknown."""
     try:
         found = holdings(exam.client, exam.snapshots)
     except ReplyError as error:
@@ -147,12 +147,12 @@ def _largest(exam: Examination) -> list[Holding] | None:
 
 
 def redis_version(exam: Examination) -> Iterator[Finding]:
-    """A Redis that BullMQ does not work with, or not well."""
+    """A Redis that is too old for BullMQ."""
     for server in exam.servers:
-        told = re.match(r"(\d+)\.(\d+)", server.version or "")
-        if told is None:
-            raise _untold()
-        version = (int(told[1]), int(told[2]))
+        found = re.match(r"(\d+)\.(\d+)", server.version or "")
+        if found is None:
+            raise _no_info()
+        version = (int(found[1]), int(found[2]))
         if version >= OLDEST_RECOMMENDED:
             continue
         yield Finding(
@@ -165,14 +165,14 @@ def redis_version(exam: Examination) -> Iterator[Finding]:
 
 
 def clock(exam: Examination) -> Iterator[Finding]:
-    """A clock of this host that differs from Redis' by more than the measurement can tell."""
+    """A clock of this host that differs from Redis' by more than the error of measurement."""
     for server in exam.servers:
         ahead_ms = server.clock_ahead_ms
         if server.clock_error_ms is None:
             raise CannotCheckError(
                 "this Redis user may not ask for its time", "grant it: ACL SETUSER … +time"
             )
-        if abs(ahead_ms) - server.clock_error_ms <= MOST_SKEW_MS:
+        if abs(ahead_ms) - server.clock_error_ms <= MAX_SKEW_MS:
             continue
         side = "behind" if ahead_ms > 0 else "ahead of"
         yield Finding(
@@ -189,20 +189,20 @@ def replica(exam: Examination) -> Iterator[Finding]:
     """A replica in place of the master."""
     for server in exam.servers:
         if server.role is None:
-            raise _untold()
+            raise _no_info()
         if server.role == "slave":
             yield Finding(
                 severity="error",
                 subject=redis(server),
                 what="this Redis is a replica: it takes no jobs, and what it shows may be old",
                 evidence={"role": server.role},
-                remedy="connect to the master, whose address it tells",
+                remedy="connect to the master, whose address it shows",
                 commands=(exam.redis_cli(server.node, "info", "replication"),),
             )
 
 
 def cluster_prefix(exam: Examination) -> Iterator[Finding]:
-    """Queues in a cluster whose keys do not share a slot: BullMQ's scripts fail on them."""
+    """Queues in a cluster whose keys are in several slots: BullMQ's scripts fail on them."""
     if exam.address.mode != "cluster":
         raise NothingToCheckError("this Redis is no cluster")
     for snapshot in exam.snapshots:
@@ -218,7 +218,7 @@ def cluster_prefix(exam: Examination) -> Iterator[Finding]:
 
 
 def moving_slots(exam: Examination) -> Iterator[Finding]:
-    """Queues whose slot is moving to another node, or was when somebody stopped half way."""
+    """Queues whose slot is moving to another node, even if nobody continues the move."""
     if exam.address.mode != "cluster":
         return
     try:
@@ -246,7 +246,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
 
 
 def _has_saved(server: ServerFacts) -> bool:
-    """Whether a snapshot was made since the start, which Redis counts as one itself."""
+    """Whether a snapshot was made since the start, which itself counts as one."""
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
     # Both by the clock of Redis, in whole seconds.
@@ -254,7 +254,7 @@ def _has_saved(server: ServerFacts) -> bool:
     return server.rdb_saved_at_ms > started_ms + 5000
 
 
-def _untold() -> CannotCheckError:
+def _no_info() -> CannotCheckError:
     return CannotCheckError(
         "this Redis user may not call INFO, or this Redis leaves it out there",
         "grant it: ACL SETUSER … +info",

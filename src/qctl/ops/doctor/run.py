@@ -1,8 +1,8 @@
 """Hazards of queues, workers, processes and Redis: what ``doctor`` finds.
 
-Nothing is written. Each check is one function in the file of its subject; one that cannot be made
-is itself a finding, and the others go on. What a check costs is bounded: where a queue may hold
-millions, it looks at a sample and says how large that was (docs/doctor.md).
+Nothing is written. Each check is one function in the file of its subject. A check that fails is
+itself a finding, and the others go on. The cost of a check is bounded: where a queue may hold
+millions of jobs, it reads a sample and reports how large that was (docs/doctor.md).
 """
 
 from __future__ import annotations
@@ -66,19 +66,19 @@ def examine(
     full: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Diagnosis:
-    """Make every check on the named queues, or on all under the prefix.
+    """Run every check on the named queues, or on all under the prefix.
 
     Args:
-        target: only this process, and without names only the queues that it serves.
-        full: look at every job and key instead of samples; takes as long as there are many.
-        sleep: waits for the second look that some checks take.
+        target: check only this process, and without names only the queues that it serves.
+        full: read every job and key instead of samples; slow where there are many.
+        sleep: waits for the second reading that some checks take.
 
     Raises:
         NotFoundError: a named queue or the target does not exist, or there is no queue at all.
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
     if names:
-        # First, so that a misspelt queue is not taken for one that the target does not serve.
+        # First, so that a misspelt queue is reported as such.
         _queues(client, settings.prefix, names)
     found = open_target(settings, target) if target else None
     if found is not None and not names:
@@ -95,7 +95,7 @@ def examine(
     findings: list[Finding] = []
     results = []
     for check in CHECKS:
-        result, own = _make(check, exam)
+        result, own = _run(check, exam)
         results.append(result)
         findings += own
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
@@ -103,7 +103,7 @@ def examine(
 
 
 def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
-    """Those named, or all: one that cannot be read is a finding, whether it was named or not."""
+    """The named queues, or all. One that cannot be read is a finding, even if it was named."""
     unique = list(dict.fromkeys(names))
     try:
         return queues_named_or_all(client, prefix, unique)
@@ -111,37 +111,37 @@ def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
         if is_outage(error) or not names:
             raise
     found = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
-    told = list(zip(unique, found, strict=True))
-    if missing := [name for name, snapshot in told if snapshot is None]:
+    named = list(zip(unique, found, strict=True))
+    if missing := [name for name, snapshot in named if snapshot is None]:
         find_queues(client, prefix, missing)
     return Queues(
         tuple(snapshot for snapshot in found if isinstance(snapshot, QueueSnapshot)),
-        tuple((name, error) for name, error in told if isinstance(error, ReplyError)),
+        tuple((name, error) for name, error in named if isinstance(error, ReplyError)),
     )
 
 
 def _served_by(
     client: Client, address: Address, settings: Settings, target: Target
 ) -> Sequence[str]:
-    """Queues of the target; all are looked at where that cannot be told."""
+    """Names of the target's queues; empty if unknown, which means all queues."""
     try:
         connections = read_connections(client, settings, address.db, target.processes)
     except FailedError:
-        # The checks that go by workers say so.
+        # The checks that need the workers report it.
         return ()
     return sorted(connections.queues_of(target.processes) | set(target.configured))
 
 
-def _make(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:
+def _run(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:
     name = name_of(check)
     found: list[Finding] = []
-    scopes: list[str] = []
+    coverage: list[str] = []
     try:
-        for said in check(exam):
-            if isinstance(said, Coverage):
-                scopes.append(said.text)
+        for item in check(exam):
+            if isinstance(item, Coverage):
+                coverage.append(item.text)
             else:
-                found.append(replace(said, check=name))
+                found.append(replace(item, check=name))
     except NothingToCheckError as error:
         return CheckResult(name, "skipped", str(error)), found
     except UnreachableError:
@@ -153,10 +153,10 @@ def _make(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:
     except QctlError as error:
         return _failed(name, CannotCheckError(error.what, error.hint), found)
     except Exception as error:
-        # Whatever is strange about one queue must not hide the hazards of the others.
+        # An unexpected error in one check must not hide what the others find.
         text = f"unexpected: {type(error).__name__}: {error}"
         return _failed(name, CannotCheckError(text), found)
-    return CheckResult(name, "found" if found else "ok", "; ".join(scopes)), found
+    return CheckResult(name, "found" if found else "ok", "; ".join(coverage)), found
 
 
 def _failed(
@@ -173,7 +173,7 @@ def _failed(
 
 
 def _examined(exam: Examination) -> Examined:
-    def number(read: Callable[[], object]) -> int | None:
+    def size(read: Callable[[], object]) -> int | None:
         try:
             return len(read())  # type: ignore[arg-type]
         except NothingToCheckError:
@@ -181,9 +181,9 @@ def _examined(exam: Examination) -> Examined:
         except CannotCheckError:
             return None
 
-    looked_at = {snapshot.keys.name for snapshot in exam.queues.readable}
+    examined = {snapshot.keys.name for snapshot in exam.queues.readable}
     return Examined(
         queues=len(exam.queues.readable) + len(exam.queues.broken),
-        workers=number(lambda: [w for w in exam.workers if w.queue in looked_at]),
-        processes=number(lambda: exam.all_processes if exam.chosen is None else exam.chosen),
+        workers=size(lambda: [w for w in exam.workers if w.queue in examined]),
+        processes=size(lambda: exam.all_processes if exam.chosen is None else exam.chosen),
     )

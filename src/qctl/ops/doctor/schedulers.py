@@ -13,15 +13,15 @@ from qctl.wire.keys import QueueKeys
 
 # A pending job that is late by less is on its way.
 OVERDUE_S = 60
-MOST_SKIPPED = 1000
+MAX_SKIPPED = 1000
 
 
 def dead_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
-    """Schedulers without a pending job: the next job is made by running the one before it."""
+    """Schedulers without a pending job: running one job makes the next."""
     dead: dict[QueueKeys, list[Registration]] = {}
     registrations, scope = _registrations(exam)
     for each in registrations:
-        # What a job-less legacy key means depends on its version; the last one may have ended.
+        # What a legacy key without a job means depends on its version; it may have ended.
         if not each.pending and each.fields and not each.has_ended(exam.now_ms):
             dead.setdefault(each.keys, []).append(each)
     for keys, found in dead.items():
@@ -38,9 +38,7 @@ def dead_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
 
 
 def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
-    """Schedulers whose pending job is late by a whole slot: no worker takes it, and what is due
-    meanwhile is skipped.
-    """
+    """Schedulers whose pending job is so late that further runs are skipped."""
     late: dict[QueueKeys, list[Registration]] = {}
     registrations, scope = _registrations(exam)
     latest_ms = exam.now_ms - OVERDUE_S * 1000
@@ -51,7 +49,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
             late.setdefault(each.keys, []).append(each)
     for keys, found in late.items():
         shown = found[:EXAMPLES]
-        skipped = {each.id: each.skipped(exam.now_ms, MOST_SKIPPED) for each in shown}
+        skipped = {each.id: each.skipped(exam.now_ms, MAX_SKIPPED) for each in shown}
         worst = max(exam.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
         runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"
@@ -60,7 +58,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
             subject=queue(keys.name),
             what=counted(len(found), "scheduler is", "schedulers are")
             + f" overdue, by {duration(worst / 1000)} at most: the job waits for a worker, "
-            f"and the runs due meanwhile are skipped{runs}",
+            f"and the runs that are due until then are skipped{runs}",
             evidence=_examples(found) | {"skipped": skipped, "overdue_s": worst / 1000},
             remedy="have a worker take it: is the queue paused, without workers, or far behind?",
             commands=(exam.command("schedules list", keys.name),),
@@ -78,7 +76,7 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
         if each.pending and each.timing:
             groups.setdefault((each.keys, name, each.timing, data), []).append(each)
     for (keys, name, timing, data), found in groups.items():
-        # A legacy record does not tell its data.
+        # The data of a legacy record is unknown.
         beside = groups.get((keys, name, timing, ""), []) if data else []
         if len(found) < 2 and not beside:
             continue

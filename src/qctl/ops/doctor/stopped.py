@@ -1,4 +1,4 @@
-"""Apps that their manager does not run, while jobs wait that may be theirs."""
+"""Apps that are stopped while jobs wait that may be theirs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.read.snapshot import QueueSnapshot
 
-# How a manager calls a process that is meant to run, though it does not at this moment.
-_ON_THE_WAY = frozenset({"launching", "stopping", "waiting restart"})
+# A manager's words for a process that is about to run again.
+_RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
 
 @dataclass(frozen=True, slots=True)
 class _App:
-    """An app of which processes do not run.
+    """An app with processes that do not run.
 
     Args:
-        down: how many do not, of ``total``.
-        status: their manager's word.
-        commands: what shows why, and what starts it.
+        down: how many of ``total`` do not run.
+        status: the manager's word for it.
+        commands: show why, and start it.
     """
 
     target: str
@@ -34,7 +34,7 @@ class _App:
 
 
 def stopped_apps(exam: Examination) -> Iterator[Finding]:
-    """Apps that are stopped, or that PM2 has given up, while jobs wait and no worker is there."""
+    """Apps that are stopped, or that PM2 has given up, while jobs wait without a worker."""
     apps = _down(exam)
     unserved = [snapshot for snapshot in exam.snapshots if _is_unserved(exam, snapshot)]
     for app in apps:
@@ -81,7 +81,7 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
 
 
 def _down(exam: Examination) -> list[_App]:
-    """Apps of this host that do not run, or not all of whose processes do."""
+    """Apps of this host of which at least one process does not run."""
     try:
         processes = exam.all_processes if exam.chosen is None else exam.chosen
     except NothingToCheckError:
@@ -90,11 +90,11 @@ def _down(exam: Examination) -> list[_App]:
     down: dict[str, list[tuple[str, str]]] = {}
     for each in processes:
         by_target.setdefault(each.target, []).append(each.key)
-        if each.pid is None and each.status not in _ON_THE_WAY:
+        if each.pid is None and each.status not in _RESTARTING:
             down.setdefault(each.target, []).append((each.status, each.key))
     found = []
     for target, rows in down.items():
-        # What PM2 has given up ("errored") matters more than what somebody stopped.
+        # "errored" (PM2 has given it up) matters more than "stopped".
         status = min(status for status, _ in rows)
         keys = [key for each, key in rows if each == status]
         verb = "restart" if status == "errored" else "start"
@@ -127,7 +127,7 @@ def _stopped_masters(exam: Examination) -> list[_App]:
 
 def _is_unserved(exam: Examination, snapshot: QueueSnapshot) -> bool:
     workers = len(exam.workers_of(snapshot.keys))
-    # Somebody may be there whom Redis does not list.
+    # Redis does not list every worker.
     return (
         advice.unserved(snapshot, workers) is not None
         and not snapshot.paused

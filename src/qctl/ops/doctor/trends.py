@@ -1,7 +1,7 @@
-"""Where things are going: a backlog that grows, jobs that fail, clocks that disagree.
+"""Trends: a backlog that grows, jobs that fail, clocks that differ.
 
-All of it by the events of the last minutes, as far as their streams reach back. Nothing is told of
-a time for which there are none.
+All by the events of the last minutes, as far as the streams reach back. What happened before is
+unknown.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# Queues whose events are read, those with the most at stake; events of all of them together, and of
-# one.
-MOST_QUEUES, BUDGET, MOST_EVENTS = 50, 20_000, 10_000
-# A shorter time shows a burst, no trend.
-LEAST_WINDOW_MS = 20_000
-_PARTS, _LEAST_GROWN, _LEAST_SHARE = 3, 20, 0.1
-_LEAST_ENDED, _LEAST_FAILED, _FAILING = 20, 5, 0.25
-# As the clock of this host (redis.MOST_SKEW_MS).
-MOST_SKEW_MS = 1000
-_SAMPLES, _LEAST_AHEAD, _LEAST_BEHIND = 10, 2, 3
-# A worker or producer of which nothing is newer may be gone.
+# Queues whose events are read; events of all of them together, and of one.
+MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
+# A shorter time shows a burst, not a trend.
+MIN_WINDOW_MS = 20_000
+# A backlog grows if it does in each part of the time, and by so many jobs and such a share.
+_PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
+_MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
+# As for the clock of this host (redis.MAX_SKEW_MS).
+MAX_SKEW_MS = 1000
+_SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
+# A worker or producer that has done nothing since may be gone.
 _RECENT_MS = 300_000
 _READY = frozenset({"wait", "paused", "prioritized"})
 
@@ -50,9 +50,9 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | Coverage]:
         grown = len(came) - len(left)
         parts = [_in_part(came, part, history, window_ms) for part in range(_PARTS)]
         taken = [_in_part(left, part, history, window_ms) for part in range(_PARTS)]
-        # In each part of it, or it was one burst.
+        # In each part, or it was one burst.
         is_steady = all(new > old for new, old in zip(parts, taken, strict=True))
-        is_much = grown >= max(_LEAST_GROWN, _LEAST_SHARE * len(came))
+        is_much = grown >= max(_MIN_GROWTH, _MIN_GROWTH_SHARE * len(came))
         if is_steady and is_much and snapshot.backlog >= grown // 2:
             yield Finding(
                 severity="warning",
@@ -74,8 +74,8 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | Coverage]:
 
 
 def _is_short(exam: Examination, history: History) -> bool:
-    """Whether its events reach back too little to tell anything."""
-    return history.is_empty or exam.redis_now_ms - history.since_ms < LEAST_WINDOW_MS
+    """Whether its events do not reach back far enough."""
+    return history.is_empty or exam.redis_now_ms - history.since_ms < MIN_WINDOW_MS
 
 
 def _unknown(short: Sequence[History]) -> Iterator[Coverage]:
@@ -84,7 +84,7 @@ def _unknown(short: Sequence[History]) -> Iterator[Coverage]:
         shown = ", ".join(names[:EXAMPLES]) + (", …" if len(short) > EXAMPLES else "")
         yield Coverage(
             f"unknown of {len(short):,}, whose events reach back less than "
-            f"{LEAST_WINDOW_MS / 1000:.0f} s: {shown}"
+            f"{MIN_WINDOW_MS / 1000:.0f} s: {shown}"
         )
 
 
@@ -95,20 +95,20 @@ def _has_left(event: PastEvent) -> bool:
 def _in_part(events: Sequence[PastEvent], part: int, history: History, window_ms: int) -> int:
     begins = history.since_ms + part * window_ms / _PARTS
     ends = begins + window_ms / _PARTS
-    # The last one has no end: clocks differ by milliseconds.
+    # The last part has no end, since clocks differ by milliseconds.
     is_last = part == _PARTS - 1
     return sum(begins <= event.at_ms and (is_last or event.at_ms < ends) for event in events)
 
 
 def failure_rate(exam: Examination) -> Iterator[Finding | Coverage]:
-    """Queues in which a large part of the jobs that end have failed for good."""
+    """Queues in which a large part of the jobs fail for good."""
     histories, scope = _histories(exam)
     counts = {snapshot.keys: snapshot.counts for snapshot in exam.snapshots}
     short = []
     for history in histories:
         failed = [event for event in history.events if event.name == "failed"]
         ended = len(failed) + sum(event.name == "completed" for event in history.events)
-        if ended < _LEAST_ENDED or len(failed) < max(_LEAST_FAILED, _FAILING * ended):
+        if ended < _MIN_ENDED or len(failed) < max(_MIN_FAILED, _MIN_FAILED_SHARE * ended):
             if counts[history.keys].failed and _is_short(exam, history):
                 short.append(history)
             continue
@@ -127,7 +127,7 @@ def failure_rate(exam: Examination) -> Iterator[Finding | Coverage]:
                 "ended": ended,
                 "reason": reason or None,
             },
-            remedy="see why; once that is cured, qctl jobs retry-failed runs them again",
+            remedy="see why; once that is fixed, qctl jobs retry-failed runs them again",
             commands=(exam.command("jobs list", name, "--state", "failed"),),
         )
     yield from scope
@@ -166,42 +166,43 @@ def host_clocks(exam: Examination) -> Iterator[Finding | Coverage]:
 
 
 def _ahead(samples: Sequence[ClockSample]) -> list[int]:
-    """By how much a clock is ahead by each job that shows it, ascending; empty if it is not.
+    """By how much a clock is ahead, by each job that shows it, ascending; empty if it is not.
 
-    Those without a name may be many, of which one is wrong, so the others are no evidence.
+    Jobs that do not show it are no evidence against it: workers without a name may be several.
     """
-    far = sorted(s.ahead_ms for s in samples if s.ahead_ms > MOST_SKEW_MS)
+    far = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
     alike = max(
-        ([ms for ms in far if 0 <= ms - least <= MOST_SKEW_MS] for least in far),
+        ([ms for ms in far if 0 <= ms - least <= MAX_SKEW_MS] for least in far),
         key=len,
         default=[],
     )
-    return alike if len(alike) >= _LEAST_AHEAD else []
+    return alike if len(alike) >= _MIN_AHEAD else []
 
 
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
-    """The same of a clock that is behind: by each job, or a call that waited for Redis is meant.
+    """By how much a clock is behind, ascending; empty if it is not.
 
-    So the last one, which shows the least, is what is known.
+    Every job must show it, since one call that waited for Redis looks the same. The least of them
+    is what is certain.
     """
     found = sorted(sample.ahead_ms for sample in samples)
-    if found[-1] >= -MOST_SKEW_MS:
+    if found[-1] >= -MAX_SKEW_MS:
         return []
     if samples[0].is_producer:
         times = [sample.at_ms for sample in samples]
-        is_sure = len(found) >= _LEAST_BEHIND and max(times) - min(times) >= LEAST_WINDOW_MS
+        is_sure = len(found) >= _MIN_BEHIND and max(times) - min(times) >= MIN_WINDOW_MS
     else:
-        is_sure = sum(sample.is_whole for sample in samples) >= _LEAST_BEHIND
+        is_sure = sum(sample.is_whole for sample in samples) >= _MIN_BEHIND
     return found if is_sure else []
 
 
 def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[Coverage]]:
-    """Of the queues with the most at stake: where jobs failed, and with the longest backlogs."""
+    """Of the queues with the most failed jobs and the longest backlogs."""
     waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
     failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)
-    keys = list(dict.fromkeys(ordered))[:MOST_QUEUES]
-    most = min(BUDGET // max(len(keys), 1), MOST_EVENTS)
+    keys = list(dict.fromkeys(ordered))[:MAX_QUEUES]
+    most = min(MAX_EVENTS // max(len(keys), 1), MAX_EVENTS_OF_ONE)
     found = exam.once(
         "histories",
         lambda: read_histories(

@@ -1,4 +1,4 @@
-"""Workers that are not there, do not fetch, or cannot be told apart."""
+"""Workers that are missing, do not fetch, or have no name of their own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WorkerClient, is_listed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# A worker that missed its marker looks again after BullMQ's drainDelay (5 s) or 10 s at most.
+# A worker that missed its marker fetches after BullMQ's drainDelay (5 s), or 10 s at most.
 PATIENCE_S = 15
-SECOND_LOOK_S = 1.0
+SECOND_READING_S = 1.0
 _EVENTS = 1000
 _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "resumed", "removed"})
 
@@ -31,7 +31,7 @@ def no_workers(exam: Examination) -> Iterator[Finding]:
     """Jobs wait, the queue is not paused, and no worker is connected."""
     for snapshot in exam.snapshots:
         note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
-        # Somebody may be there whom Redis does not list.
+        # Redis does not list every worker.
         if note is not None and not snapshot.paused and not unlisted(exam, snapshot):
             yield Finding(
                 severity="warning",
@@ -52,12 +52,12 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
     """Workers are connected and jobs wait, and nothing starts."""
     if not (idle := _idle(exam, exam.snapshots)):
         return
-    exam.sleep(SECOND_LOOK_S)
+    exam.sleep(SECOND_READING_S)
     again = read_snapshots(exam.client, [snapshot.keys for snapshot in idle])
     for snapshot in _idle(exam, [s for s in again if isinstance(s, QueueSnapshot)]):
         workers = exam.workers_of(snapshot.keys)
         stalled = snapshot.counts.stalled
-        # A limit of which it is unknown whether it is reached excuses, and hides nothing.
+        # A limit that may be reached lowers the severity, and does not hide the finding.
         limit = advice.limited(snapshot)
         yield Finding(
             severity="error" if limit is None else "warning",
@@ -84,7 +84,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
 
 
 def worker_names(exam: Examination) -> Iterator[Finding]:
-    """Workers of one queue that share a name: which of them has a job cannot be told."""
+    """Workers of one queue that share a name: which of them has a job is unknown."""
     for snapshot in exam.snapshots:
         workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
         if exam.address.mode == "cluster":
@@ -109,7 +109,7 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
 
 
 def unnamed_workers(exam: Examination) -> Iterator[Finding]:
-    """Workers without a name: their jobs do not tell who has them."""
+    """Workers without a name: which of them has a job is unknown."""
     for snapshot in exam.snapshots:
         workers = exam.workers_of(snapshot.keys)
         unnamed = sum(not worker.worker_name for worker in workers)
@@ -118,10 +118,10 @@ def unnamed_workers(exam: Examination) -> Iterator[Finding]:
                 severity="info",
                 subject=queue(snapshot.keys.name),
                 what=(
-                    f"{unnamed} of its {len(workers)} workers have no name: their jobs do not tell "
-                    "who has them"
+                    f"{unnamed} of its {len(workers)} workers have no name: which of them has a "
+                    "job is unknown"
                     if len(workers) > 1
-                    else "its worker has no name: its jobs do not tell who has them"
+                    else "its worker has no name: its jobs do not show who has them"
                 ),
                 evidence={"unnamed": unnamed, "workers": len(workers)},
                 remedy="set the worker option name, for example to host, pid and a number",
@@ -129,7 +129,7 @@ def unnamed_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def unlisted_workers(exam: Examination) -> Iterator[Finding]:
-    """Workers by whose jobs alone one knows of them: Redis does not take their names."""
+    """Workers that Redis does not list because of their names; only their jobs show them."""
     for snapshot in exam.snapshots:
         running = unlisted(exam, snapshot)
         names = sorted({str(job.worker) for job in running})
@@ -152,15 +152,14 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
 
 
 def unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJob]:
-    """The jobs in hand of workers that CLIENT LIST leaves out."""
+    """The active jobs of workers that CLIENT LIST leaves out."""
     return [job for job in exam.active(snapshot.keys) if not is_listed(job.worker or "")]
 
 
 def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
-    """Queues in which a job could have started for longer than a worker's patience, and none has.
+    """Queues in which a job could have started for ``PATIENCE_S``, and none has.
 
-    Since when is told by the last event that a start, an end or a release leaves, and by the age of
-    the job that is next.
+    Since the last event of a start, an end or a release, or since the next job was added.
     """
     idle = [snapshot for snapshot in snapshots if _could_start(exam, snapshot)]
     events = recent_events(exam.client, [snapshot.keys for snapshot in idle], _EVENTS)
@@ -169,7 +168,7 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
         times = [time for time in (*moved[:1], snapshot.oldest_waiting_ms) if time is not None]
-        # What is overdue is so for long enough.
+        # An overdue job has been due for long enough.
         if (times or snapshot.overdue) and max(times, default=0) <= latest_ms:
             found.append(snapshot)
     return found
@@ -193,14 +192,14 @@ def _ready(snapshot: QueueSnapshot) -> str:
 def _is_held_back(snapshot: QueueSnapshot) -> bool:
     """Whether a known reason keeps every job from being started."""
     limit = snapshot.rate_limit
-    # One set by hand is nothing to workers without a limiter, unless the queue has a maximum.
+    # Workers without a limiter ignore a limit set by hand, unless the queue has a maximum.
     is_limited = limit is not None and limit.holds is True and limit.maximum is not None
     is_drained = snapshot.lease is not None
     return snapshot.paused or is_drained or is_limited or snapshot.is_maxed
 
 
 def _is_movement(event: Event) -> bool:
-    """Whether it tells of more than a job that was added."""
+    """Whether it is more than the adding of a job."""
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
 
 
