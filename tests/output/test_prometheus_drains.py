@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.ops.metrics.reading import MetricsReading, Names, read_metrics
+from qctl.ops.metrics.reading import MetricsReading, QueueLabels, read_metrics
 from qctl.output.prometheus import Scrape, text_of
 from qctl.wire.drain_record import DrainResult, add_drain
 from tests.labs.build import put
@@ -35,7 +35,7 @@ def test_drains_are_told(store: Client) -> None:
     put(store, "1")
     add_drain(store, "bull", DRAIN)
     add_drain(store, "bull", DRAIN)
-    found = samples(read_metrics(store, Address(), Settings(), Names()))
+    found = samples(read_metrics(store, Address(), Settings(), QueueLabels()))
     assert found["qctl_drains_total", "restarted"] == 2
     assert found["qctl_drains_total", "timeout"] == 0
     assert found["qctl_drain_jobs_total", "lost"] == 4
@@ -47,7 +47,7 @@ def test_drains_are_told(store: Client) -> None:
 def test_a_figure_that_could_not_be_found_out_is_not_zero(store: Client) -> None:
     put(store, "1")
     add_drain(store, "bull", replace(DRAIN, lost=None, interrupted=None, idle_ms=None))
-    reading = read_metrics(store, Address(), Settings(), Names())
+    reading = read_metrics(store, Address(), Settings(), QueueLabels())
     assert reading.drains is not None
     assert reading.drains.last is not None
     last = reading.drains.last
@@ -61,7 +61,7 @@ def test_a_figure_that_could_not_be_found_out_is_not_zero(store: Client) -> None
 
 def test_before_the_first_drain_there_is_no_last_one(store: Client) -> None:
     put(store, "1")
-    found = samples(read_metrics(store, Address(), Settings(), Names()))
+    found = samples(read_metrics(store, Address(), Settings(), QueueLabels()))
     assert found["qctl_drains_total", "drained"] == 0
     assert not [name for name, _ in found if name.startswith("qctl_last")]
 
@@ -69,5 +69,5 @@ def test_before_the_first_drain_there_is_no_last_one(store: Client) -> None:
 def test_a_record_that_cannot_be_read_is_not_zero(store: Client) -> None:
     put(store, "1")
     store.call("SET", "qctl:drains:bull", "something else")
-    assert samples(read_metrics(store, Address(), Settings(), Names())) == {}
+    assert samples(read_metrics(store, Address(), Settings(), QueueLabels())) == {}
     assert samples(MetricsReading(datetime.now(UTC), 0.0, up=True)) == {}

@@ -93,7 +93,7 @@ def test_snapshots_that_cannot_be_asked_for(client: Client, says: Callable[..., 
     says(rdb_schedule=None)
     (finding,) = found(client, "persistence")
     assert finding.severity == "info"
-    assert "cannot be told" in finding.what
+    assert "whether snapshots are made is unknown" in finding.what
     says(rdb_schedule=None, rdb_saved_at_ms=2**45)
     (finding,) = found(client, "persistence")
     assert finding.what.startswith("snapshots only")

@@ -21,7 +21,7 @@ from qctl.connection.address import Address, Arg, Client
 from qctl.connection.connect import connect
 from qctl.errors import FailedError, NotFoundError, PartialError, ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.metrics.reading import Names, read_metrics
+from qctl.ops.metrics.reading import QueueLabels, read_metrics
 from qctl.ops.processes import attribution
 from qctl.ops.processes.suggest import quoted
 from qctl.ops.queues import status as inspect
@@ -169,7 +169,7 @@ def test_a_server_that_does_not_list_its_clients_has_unknown_workers(
     assert (status.workers, status.counts.waiting) == (None, 2)
     assert "no worker" not in " ".join(note.text for note in status.notes)
     assert list_workers(answering, "bull", ["q"]) is None
-    assert read_metrics(answering, ADDRESS, SETTINGS, Names(100)).queues[0].workers is None
+    assert read_metrics(answering, ADDRESS, SETTINGS, QueueLabels(100)).queues[0].workers is None
     with pytest.raises(FailedError, match="has no CLIENT LIST"):
         inspect_workers(answering, ADDRESS, SETTINGS)
 
