@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from qctl.runtime.processes.slots import MOST_CRASHES
+from qctl.runtime.processes.slots import MAX_CRASHES
 from qctl.wire.read.heartbeats import read_all
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab
@@ -107,7 +107,7 @@ def test_a_process_that_dies_while_redis_is_away(
             os.kill(pid, signal.SIGKILL)
         master.wait_log("its jobs are not yet put back", 2)
         # More often than makes a crash loop: what has worked will work again.
-        master.wait_log("process died before it was ready", MOST_CRASHES + 1)
+        master.wait_log("process died before it was ready", MAX_CRASHES + 1)
         assert master.process.poll() is None
         server.start()
         master.wait_log("its jobs were put back", 2)

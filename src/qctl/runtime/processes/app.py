@@ -1,4 +1,4 @@
-"""From ``module:attribute`` on the command line to the workers of an app."""
+"""Finds the workers that ``module:attribute`` names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from qctl.runtime.processes.messages import check_app
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:
-    """Import the apps; the working folder is looked in first. Each worker comes once.
+    """Import the apps, first of all from the working folder.
+
+    Args:
+        specs: ``module:attribute`` each; the attribute is a ``Worker`` or a list of them.
+
+    Returns:
+        the workers, each once.
 
     Raises:
-        UsageError: an app is not named in the right form, or what it names is no worker.
-        Exception: whatever the app raises.
+        UsageError: a name is malformed, or does not lead to a worker.
+        Exception: what the app raises while it is imported.
     """
     here = str(Path.cwd())
     if here not in sys.path:
@@ -36,10 +42,10 @@ def _workers_of(spec: str) -> Sequence[Worker]:
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # The app's own missing imports are for its author, with a traceback.
+        # An import that is missing inside the app needs its traceback.
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"there is no module {error.name!r} to take {spec} from",
+                f"there is no module {error.name!r} for {spec}",
                 why=f"looked in: {Path.cwd()} and the installed packages",
                 hint="run it in the folder where the module is, or set PYTHONPATH",
             ) from None
@@ -48,20 +54,20 @@ def _workers_of(spec: str) -> Sequence[Worker]:
         if not hasattr(found, name):
             raise UsageError(
                 f"{spec} does not exist",
-                why=f"{module_name} has these workers: {_listed(found)}",
+                why=f"{module_name} has these workers: {_worker_names(found)}",
                 hint="name the attribute that holds the worker",
             )
         found = getattr(found, name)
     workers = list(found) if isinstance(found, list | tuple) else [found]
     if not workers or not all(isinstance(worker, Worker) for worker in workers):
         raise UsageError(
-            f"{spec} is no worker, and no list of workers",
-            why=f"it is of the type {type(found).__name__}",
+            f"{spec} is not a worker, and not a list of workers",
+            why=f"it is a {type(found).__name__}",
             hint="name what `qctl.Worker(…)` returned",
         )
     return workers
 
 
-def _listed(module: Any) -> str:
+def _worker_names(module: Any) -> str:
     names = [name for name, value in vars(module).items() if isinstance(value, Worker)]
     return ", ".join(names) if names else "none"

@@ -1,7 +1,7 @@
 """One process with workers, started by a master: ``python -m qctl.runtime.processes.child``.
 
-A fresh interpreter each time, so that it has the code of now. Without its master it stops: the end
-of the channel counts as an order to stop.
+Each is a fresh interpreter, with the code of the moment at which it starts. When its master is
+gone, it stops: the end of the channel counts as an order to stop.
 """
 
 from __future__ import annotations
@@ -25,54 +25,54 @@ from qctl.errors import QctlError, is_outage
 from qctl.runtime import logs
 from qctl.runtime.api.worker import Worker, WorkerState
 from qctl.runtime.processes.app import load_workers
-from qctl.runtime.processes.heartbeat import Heart, rss_bytes
+from qctl.runtime.processes.heartbeat import HeartbeatSender, rss_bytes
 from qctl.runtime.processes.messages import (
     ORDERS_VARIABLE,
     STATE_EVERY_S,
     ChildState,
-    Held,
     Orders,
-    line,
-    parse,
+    WorkerIdentity,
+    decode,
+    encode,
 )
 from qctl.runtime.processes.reload import FileWatch
 
-# A child that still lives so long after the end of its grace is stuck, and ends itself.
+# A child that is still there so long after its grace is stuck, and ends itself.
 STUCK_S = 10.0
-# Fetches come at least this often where there is room: the longest wait for a marker, and a margin.
+# A worker with room fetches at least every ``drain_delay_s``; this and twice that is the margin.
 LATE_S = 10.0
 _READY_POLL_S = 0.01
 
 
 def main() -> NoReturn:
-    """Run the workers that the orders in the environment name; ends the process."""
+    """Run the workers that the orders in the environment name, and end the process."""
     orders = Orders.from_json(os.environ.pop(ORDERS_VARIABLE))
-    # Until there is something to put in order, a signal may just end it, without a traceback.
+    # Nothing needs to be cleaned up yet: Ctrl-C may end it without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     channel = socket.socket(fileno=orders.channel)
-    # What the app starts must not keep the line to the master open.
+    # Processes that the app starts must not keep the channel open.
     channel.set_inheritable(False)
     os.set_inheritable(orders.stderr, False)
     logs.configure(orders.log_format)
     code = 1
     try:
         workers = load_workers(orders.apps)
-        asyncio.run(Child(orders, channel, workers).live())
+        asyncio.run(Child(orders, channel, workers).run())
         code = 0
     except QctlError as error:
         words = [f"error: {error.what}", *filter(None, (error.why, error.hint))]
-        print(*words, sep="\n", file=sys.stderr)  # noqa: T201 - the master listens
+        print(*words, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
         is_away = is_outage(error)
         kind = "unreachable" if is_away else "error"
-        _say(channel, line("failed", reason=kind))
+        _send(channel, encode("failed", reason=kind))
     except BaseException:
         traceback.print_exc()
-        _say(channel, line("failed", reason="error"))
-    _leave(code)
+        _send(channel, encode("failed", reason="error"))
+    _exit(code)
 
 
-def _leave(code: int) -> NoReturn:
-    """End at once: a function that hangs in a thread must not hold the process."""
+def _exit(code: int) -> NoReturn:
+    """End the process, also while a function hangs in a thread."""
     deadline = threading.Timer(STUCK_S, os._exit, (code,))
     deadline.daemon = True
     deadline.start()
@@ -85,14 +85,14 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _say(channel: socket.socket, message: bytes) -> None:
-    # A master that is gone is noticed by the listener.
+def _send(channel: socket.socket, message: bytes) -> None:
+    # ``Child._read_messages`` notices a master that is gone.
     with contextlib.suppress(OSError):
         channel.sendall(message)
 
 
 class Child:
-    """The life of a child.
+    """Runs the workers of this process for its master.
 
     Args:
         channel: to the master.
@@ -105,58 +105,64 @@ class Child:
         self._workers = workers
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
-        self._heart: Heart | None = None
+        self._heartbeats: HeartbeatSender | None = None
         self._grace_s = orders.grace_s
 
-    async def live(self) -> None:
-        """Start the workers, serve until told to stop, stop."""
+    async def run(self) -> None:
+        """Start the workers, let them work until it must stop, and end the process."""
         self._loop = asyncio.get_running_loop()
-        # Signals may come to the whole group of processes; only the master can tell a second one.
+        # A signal may reach the whole process group. Only the master counts signals.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        threading.Thread(target=self._listen, name="channel", daemon=True).start()
+        threading.Thread(target=self._read_messages, name="channel", daemon=True).start()
         await self._start()
-        telling = self._loop.create_task(self._tell_states())
+        reporting = self._loop.create_task(self._report_states())
         await self._stop.wait()
-        # What is in hand now: the master says so, and its last news may be a second old.
-        self._say_state()
-        _say(self._channel, line("leaving"))
-        if self._heart is not None:
-            self._loop.call_later(0.1, self._heart.beat_now)
+        # The master logs how many jobs are in hand, and its last state may be a second old.
+        self._send_state()
+        _send(self._channel, encode("leaving"))
+        if self._heartbeats is not None:
+            self._loop.call_later(0.1, self._heartbeats.send_now)
         if self._grace_s:
             self._end_after(self._grace_s + STUCK_S)
         await asyncio.gather(*(worker.stop(self._grace_s) for worker in self._workers))
-        telling.cancel()
-        if self._heart is not None:
-            await asyncio.to_thread(self._heart.stop)
-        # What Redis did not take back while it was away is left to the master.
+        reporting.cancel()
+        if self._heartbeats is not None:
+            await asyncio.to_thread(self._heartbeats.stop)
+        # Jobs that could not be given back, since Redis was away, are left to the master.
         is_clean = not any(worker.state().busy for worker in self._workers)
-        # Here, since the loop's own end waits for threads.
-        _leave(0 if is_clean else 1)
+        # Not after the loop, whose end waits for threads.
+        _exit(0 if is_clean else 1)
 
     async def _start(self) -> None:
-        held = []
+        identities = []
         for worker in self._workers:
             settings = worker.settings()
-            most = worker.options.max_stalled_count
+            max_stalled = worker.options.max_stalled_count
             owner = str(uuid.uuid4())
-            held.append(Held(owner, settings.prefix, worker.queue, settings.full_url(), most))
-        # Before the first job can be fetched.
-        _say(self._channel, line("workers", held=[asdict(row) for row in held]))
-        await self._start_all([row.owner for row in held])
+            identities.append(
+                WorkerIdentity(
+                    owner, settings.prefix, worker.queue, settings.full_url(), max_stalled
+                )
+            )
+        # Before it can fetch a job.
+        _send(self._channel, encode("workers", held=[asdict(row) for row in identities]))
+        await self._start_all([row.owner for row in identities])
         while any(worker.state().since_fetch_s is None for worker in self._workers):
             if self._stop.is_set():
                 return
             await asyncio.sleep(_READY_POLL_S)
-        urls = [row.redis_url for row in held]
-        self._heart = Heart(list(zip(self._workers, urls, strict=True)), self._orders.process)
-        self._heart.start()
-        # The master has listened to find out why a start fails; from here on it is not needed.
+        urls = [row.redis_url for row in identities]
+        self._heartbeats = HeartbeatSender(
+            list(zip(self._workers, urls, strict=True)), self._orders.process
+        )
+        self._heartbeats.start()
+        # From here on the master does not need to read why a start fails.
         sys.stderr.flush()
         os.dup2(self._orders.stderr, 2)
-        self._say_state()
-        _say(self._channel, line("ready"))
+        self._send_state()
+        _send(self._channel, encode("ready"))
 
     async def _start_all(self, owners: Sequence[str]) -> None:
         started: list[Worker] = []
@@ -165,21 +171,21 @@ class Child:
                 await worker.start(owner=owner)
                 started.append(worker)
         except BaseException:
-            # The others may have jobs by now.
+            # Those that have started may have jobs.
             for worker in started:
                 worker.hurry()
             await asyncio.gather(*(worker.stop() for worker in started), return_exceptions=True)
             raise
 
-    async def _tell_states(self) -> None:
+    async def _report_states(self) -> None:
         files = FileWatch() if self._orders.watch else None
         while True:
             await asyncio.sleep(STATE_EVERY_S)
-            self._say_state()
+            self._send_state()
             if files is not None and (changed := files.changed()):
-                _say(self._channel, line("changed", files=changed))
+                _send(self._channel, encode("changed", files=changed))
 
-    def _say_state(self) -> None:
+    def _send_state(self) -> None:
         states = [worker.state() for worker in self._workers]
         late = [
             state.queue
@@ -192,29 +198,29 @@ class Child:
             rss_bytes=rss_bytes(),
             late=late[0] if late else "",
         )
-        _say(self._channel, line("state", **asdict(state)))
+        _send(self._channel, encode("state", **asdict(state)))
 
-    def _listen(self) -> None:
-        """What the master says, in a thread: a loop that is blocked must not outlive its master."""
+    def _read_messages(self) -> None:
+        """Read the master's messages in a thread, so that a blocked loop ends with its master."""
         call: Any = self._loop.call_soon_threadsafe
-        with contextlib.suppress(OSError, RuntimeError), self._channel.makefile("rb") as lines:
-            for data in lines:
-                message = parse(data)
+        with contextlib.suppress(OSError, RuntimeError), self._channel.makefile("rb") as messages:
+            for data in messages:
+                message = decode(data)
                 kind = message.get("kind")
                 if kind in {"stop", "hurry"}:
-                    call(self._leave, bool(message.get("for_ever")))
+                    call(self._begin_stop, bool(message.get("for_ever")))
                 if kind == "hurry":
                     self._end_after(STUCK_S)
                     for worker in self._workers:
                         call(worker.hurry)
-        # The master is gone, or has closed the line because we are leaving.
+        # The master is gone, or has closed the channel because we are leaving.
         with contextlib.suppress(RuntimeError):
-            call(self._leave, False)
+            call(self._begin_stop, False)
         if self._orders.grace_s:
             self._end_after(self._orders.grace_s + STUCK_S)
 
-    def _leave(self, for_ever: bool) -> None:
-        """Begin to stop; or, for one that was replaced and may take its time, that time is over."""
+    def _begin_stop(self, for_ever: bool) -> None:
+        """Begin to stop. If it is stopping already, without a limit: set one, its grace."""
         if not self._stop.is_set():
             self._grace_s = 0.0 if for_ever else self._orders.grace_s
             self._stop.set()
@@ -231,7 +237,7 @@ class Child:
 
 
 def is_late(state: WorkerState, drain_delay_s: float) -> bool:
-    """Whether a fetch should have succeeded by now. One that is full or limited needs none."""
+    """Whether a fetch should have succeeded by now. A full or limited worker does not fetch."""
     if state.quiet or state.limited or state.busy >= state.concurrency:
         return False
     return state.since_fetch_s is None or state.since_fetch_s > 3 * drain_delay_s + LATE_S

@@ -1,7 +1,7 @@
-"""Answers what is asked of a master over its control socket (``qctl.manage.qctl.state``).
+"""Answers requests to a master on its control socket (``manage/qctl/state.py``).
 
-Requests: ``{"do": "state"}``, ``{"do": "replace", "slot": N or null}``, answered when that has
-ended, and ``{"do": "stop"}``, a second time to hurry.
+Requests: ``{"do": "state"}``; ``{"do": "replace", "slot": N or null}``, null for all slots,
+answered when all are replaced or one failed; ``{"do": "stop"}``, a second time to give jobs back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _READ_TIMEOUT_S = 5.0
 
 
 async def serve(master: Master, path: Path) -> asyncio.Server:
-    """Listen until closed; whoever may enter the folder may ask."""
+    """Answer on a socket until closed. Anyone who may enter its folder may ask."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
@@ -39,7 +39,7 @@ async def serve(master: Master, path: Path) -> asyncio.Server:
 
 
 def state_of(master: Master) -> dict[str, Any]:
-    """What a master says of itself."""
+    """The answer to ``state``."""
     current = {slot.current for slot in master.slots}
     return {
         "pid": os.getpid(),
@@ -68,7 +68,7 @@ def _slot_row(slot: Slot) -> dict[str, Any]:
         "busy": child.state.busy if child else 0,
         "done": child.state.done if child else 0,
         "rss_bytes": (child.state.rss_bytes or None) if child else None,
-        "queues": sorted({held.queue for held in child.held}) if child else [],
+        "queues": sorted({worker.queue for worker in child.workers}) if child else [],
     }
 
 

@@ -10,24 +10,24 @@ from collections.abc import Callable
 from qctl.errors import FailedError
 
 _TIMEOUT_S = 5.0
-_MOST_HEADERS = 100
+_MAX_HEADERS = 100
 
 
 async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> asyncio.Server:
     """Answer on a port until closed.
 
     Args:
-        why_not_ready: asked for each /readyz; "" when ready.
+        why_not_ready: called for each /readyz; "" if ready.
 
     Raises:
-        FailedError: the port cannot be had.
+        FailedError: the port cannot be used.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
             async with asyncio.timeout(_TIMEOUT_S):
                 words = (await reader.readline()).split()
-                for _ in range(_MOST_HEADERS):
+                for _ in range(_MAX_HEADERS):
                     if not (await reader.readline()).strip():
                         break
                 writer.write(_response(words, why_not_ready))
@@ -40,7 +40,7 @@ async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> async
         raise FailedError(
             f"the health port {host}:{port} cannot be used",
             why=error.strerror or str(error),
-            hint="name another one: --health-port PORT",
+            hint="choose another one: --health-port PORT",
         ) from None
 
 

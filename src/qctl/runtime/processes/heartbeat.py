@@ -1,6 +1,6 @@
-"""Tells Redis about the workers of this process, from a thread of its own.
+"""Writes the heartbeats of this process's workers to Redis, from a thread.
 
-A blocked event loop must not make a worker look dead whose locks are still renewed.
+So a worker whose event loop is blocked, but whose locks are renewed, does not look dead.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from qctl.wire.read.heartbeats import Heartbeat
 
 
 def rss_bytes() -> int:
-    """Memory of this process that is in use, in bytes."""
-    import psutil  # noqa: PLC0415 - 30 ms that only a process with workers pays
+    """Resident memory of this process."""
+    import psutil  # noqa: PLC0415 - 30 ms, only for a process with workers
 
     return int(psutil.Process().memory_info().rss)
 
 
-class Heart(threading.Thread):
-    """Beats for started workers until it is stopped.
+class HeartbeatSender(threading.Thread):
+    """Writes the heartbeats of workers until it is stopped.
 
     Args:
-        workers: with the URL of the Redis of each.
+        workers: started, each with the URL of its Redis.
         process: the target that this process belongs to, e.g. ``qctl:emails``; "" for none.
     """
 
@@ -43,15 +43,15 @@ class Heart(threading.Thread):
         self._wake = threading.Event()
         self._is_ending = False
         self._clients: dict[str, Client] = {}
-        self._has_told = False
+        self._has_warned = False
         self._log = Log("worker")
 
-    def beat_now(self) -> None:
-        """Something worth telling has changed."""
+    def send_now(self) -> None:
+        """Do not wait for the next heartbeat: something has changed."""
         self._wake.set()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Take the workers off the list; waits a little for Redis."""
+        """Remove the heartbeats, and wait for that until the timeout."""
         self._is_ending = True
         self._wake.set()
         self.join(timeout_s)
@@ -73,13 +73,13 @@ class Heart(threading.Thread):
                     self._clients[url] = connect(url)[1]
                 do(self._clients[url], self._row(worker, rss))
             except QctlError as error:
-                if not self._has_told:
+                if not self._has_warned:
                     self._log.warning(
                         "no heartbeat: `qctl workers` shows less", why=error.why or error.what
                     )
-                self._has_told = True
+                self._has_warned = True
             else:
-                self._has_told = False
+                self._has_warned = False
 
     def _row(self, worker: Worker, rss: int) -> Heartbeat:
         state = worker.state()

@@ -1,7 +1,7 @@
 """The master: keeps processes with workers running, replaces them, and ends them.
 
-It loads nothing of the app: what the app does wrong happens in a child, and every child has the
-code of the moment at which it was started.
+It loads nothing of the app. So no fault of the app ends it, and every child runs the code of the
+moment at which it was started.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from qctl.runtime.processes.messages import SILENT_AFTER_S, Orders
 from qctl.runtime.processes.process import ChildProcess
 from qctl.runtime.processes.readiness import Notifier
 from qctl.runtime.processes.recover import recover
-from qctl.runtime.processes.slots import NotReadyError, Slot, in_one_line
+from qctl.runtime.processes.slots import NotReadyError, Slot, summary
 
-# After the end of a child's grace, for it to cancel, give back and go; then it is killed. A child
-# ends itself somewhat later, should there be no master any more.
-SEE_OFF_S = 5.0
-# At the end, for jobs of processes that have died to be put back.
-LAST_LOOK_S = 6.0
-# After a replacement that failed, until a process beyond its limits is replaced again.
+# After its grace, how long a child may take to cancel jobs, give them back and end; then it is
+# killed. (Without a master it ends itself a little later.)
+KILL_AFTER_GRACE_S = 5.0
+# At the end, how long to wait until the jobs of processes that died are put back.
+MAX_RECOVERY_S = 6.0
+# After a replacement that failed, the pause before a process beyond its limits is replaced again.
 RETRY_LIMITS_S = 30.0
-# For processes that are told to stop to say what they have in hand.
-_LAST_NEWS_S = 1.0
+# How long processes that must stop may take to report what they have in hand.
+_MAX_REPORT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ class MasterOptions:
 
     Args:
         apps: ``module:attribute`` each.
-        grace_s: how long running jobs may take at a stop; 0 for ever.
-        max_jobs, max_rss_bytes: a process beyond them is replaced; None for no limit.
-        reload: replace when files of the app change.
-        health: host and port for /livez and /readyz.
-        name: of a master in the background; "" for one in front.
+        processes: how many children.
+        grace_s: how long running jobs may take at a stop, in seconds; 0 for ever.
+        max_jobs, max_rss_bytes: a process beyond one of them is replaced; None for no limit.
+        reload: replace the processes when files of the app change.
+        health: host and port for /livez and /readyz; None for no server.
+        log_format: ``text`` or ``json``.
+        name: of a master in the background; "" for one in the foreground.
     """
 
     apps: tuple[str, ...]
@@ -63,11 +65,11 @@ class MasterOptions:
 
 
 class Master:
-    """Runs until it is told to stop.
+    """Keeps the processes of an app running, until it is stopped.
 
     Args:
-        environ: of this process; the children get it without what is meant for the master alone,
-            and find their Redis in it.
+        environ: of this process, with the URL and prefix of Redis. The children get it too, without
+            what PM2 or systemd has put there for the master.
     """
 
     def __init__(self, options: MasterOptions, environ: Mapping[str, str]) -> None:
@@ -93,14 +95,15 @@ class Master:
 
     @property
     def is_stopping(self) -> bool:
+        """Whether it has begun to stop."""
         return self._stop.is_set()
 
     async def run(self) -> None:
-        """Until a signal, or ``stop``.
+        """Run until a signal, or ``stop``.
 
         Raises:
-            NotReadyError: a crash loop; what still ran has been stopped.
-            FailedError: the health port cannot be had.
+            NotReadyError: a crash loop. The other processes have been stopped.
+            FailedError: the health port cannot be used.
         """
         loop = asyncio.get_running_loop()
         handlers = {
@@ -109,7 +112,7 @@ class Master:
             signal.SIGHUP: self._on_hangup,
         }
         for number, handler in handlers.items():
-            # Ignored from the start by nohup, or by a shell that put us in the background.
+            # nohup, or a shell that starts us in the background, has set some to be ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, handler)
         self._notifier.listen()
@@ -118,9 +121,9 @@ class Master:
             server = await health.serve(*self.options.health, self.why_not_ready)
         self.log.info("master started", pid=os.getpid(), processes=len(self.slots))
         keepers = [asyncio.create_task(slot.keep()) for slot in self.slots]
-        self._spawn(self._tell_ready())
+        self._spawn(self._notify_ready())
         if self._notifier.watchdog_every_s:
-            self._spawn(self._tell_alive(self._notifier.watchdog_every_s))
+            self._spawn(self._notify_alive(self._notifier.watchdog_every_s))
         stop = asyncio.create_task(self._stop.wait())
         try:
             done, _ = await asyncio.wait({stop, *keepers}, return_when=asyncio.FIRST_COMPLETED)
@@ -129,12 +132,12 @@ class Master:
         finally:
             for task in (stop, *keepers):
                 task.cancel()
-            await self._end()
+            await self._shut_down()
             if server is not None:
                 server.close()
 
     def stop(self) -> None:
-        """Stop; asked a second time, give the jobs back without waiting for their end."""
+        """Stop. A second call gives the jobs back without waiting for their end."""
         if not self.is_stopping:
             self._stop.set()
         elif not self._hurry.is_set():
@@ -144,10 +147,10 @@ class Master:
                 child.hurry()
 
     async def replace(self, slots: Sequence[Slot], why: str) -> list[Replaced]:
-        """Replace the processes of slots, one after the other, without a gap.
+        """Replace the processes of slots, one after another, without a gap.
 
         Raises:
-            NotReadyError: a new one did not get ready; it and those not yet replaced stay.
+            NotReadyError: a new one did not get ready. Its slot and those after it keep theirs.
         """
         done: list[Replaced] = []
         async with self._replacing:
@@ -159,7 +162,7 @@ class Master:
                     old, new = await slot.replace()
                 except NotReadyError as error:
                     if not self.is_stopping:
-                        words = in_one_line(error.words)
+                        words = summary(error.words)
                         self.log.error(
                             "not replaced, the old one stays", slot=slot.number, why=words
                         )
@@ -169,7 +172,7 @@ class Master:
         return done
 
     def why_not_ready(self) -> str:
-        """What keeps the workers from taking jobs; "" when all do."""
+        """Why not all workers take jobs; "" if all do."""
         if self.is_stopping:
             return "stopping"
         now = time.monotonic()
@@ -177,7 +180,7 @@ class Master:
             child = slot.current
             if child is None or not slot.is_ready:
                 return f"process {slot.number} is not ready"
-            if now - child.heard_at > SILENT_AFTER_S:
+            if now - child.last_message_at > SILENT_AFTER_S:
                 return f"process {slot.number} (pid {child.pid}) is stuck"
             if child.state.late:
                 return f"no fetch from {child.state.late} has succeeded lately (pid {child.pid})"
@@ -194,29 +197,29 @@ class Master:
             channel=-1,
             stderr=-1,
             process=f"qctl:{options.name}" if options.name else "",
-            # All have the same files.
+            # One is enough: all have the same files.
             watch=options.reload and slot == 0,
         )
         child = await ChildProcess.start(slot, orders, self._environ, self._cwd)
-        child.on_state = self._look_at_limits
+        child.on_state = self._check_limits
         child.on_changed = self._on_changed
         self.children.add(child)
-        self._spawn(self._attend(child))
+        self._spawn(self._await_end(child))
         if self.is_stopping:
             self._retire(child)
         return child
 
-    async def _attend(self, child: ChildProcess) -> None:
+    async def _await_end(self, child: ChildProcess) -> None:
         await child.ended.wait()
         self.children.discard(child)
         never_had_any = child.redis_was_away and not child.ready.is_set()
-        if child.held and not child.ended_well and not never_had_any:
-            # What is left at the end of a grace is given back, the rest counts as a stall.
+        if child.workers and not child.ended_cleanly and not never_had_any:
+            # Jobs left at the end of a grace go back uncounted; those of a crash count a stall.
             self.log.warning("putting its jobs back", pid=child.pid, why=child.how_it_ended)
             task = asyncio.create_task(
                 recover(
                     child.pid,
-                    child.held,
+                    child.workers,
                     self.log,
                     counted=not child.was_leaving,
                     stopping=self._stop,
@@ -229,19 +232,19 @@ class Master:
         child.stop()
         if self._hurry.is_set():
             child.hurry()
-        self._spawn(self._see_off(child))
+        self._spawn(self._kill_if_late(child))
 
-    async def _see_off(self, child: ChildProcess) -> None:
-        """Kill a child that does not leave in time: one whose event loop is blocked cannot."""
+    async def _kill_if_late(self, child: ChildProcess) -> None:
+        """Kill a child that does not leave in time, as one whose event loop is blocked."""
         grace_s = self.options.grace_s
-        patience_s = grace_s + SEE_OFF_S if grace_s else None
+        timeout_s = grace_s + KILL_AFTER_GRACE_S if grace_s else None
         waits = [asyncio.create_task(e.wait()) for e in (child.ended, self._hurry)]
-        await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         if self._hurry.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SEE_OFF_S):
+                async with asyncio.timeout(KILL_AFTER_GRACE_S):
                     await child.ended.wait()
         if not child.ended.is_set():
             self.log.error("process does not leave, killing it", pid=child.pid)
@@ -254,7 +257,7 @@ class Master:
 
     def _on_hangup(self) -> None:
         if self._had_terminal and not _has_terminal():
-            # Nobody asked for new processes: the terminal is gone.
+            # The terminal is gone: this is not a request for new processes.
             self.stop()
         else:
             self._replace_all("SIGHUP")
@@ -263,7 +266,7 @@ class Master:
         self._replace_all(f"changed: {', '.join(files)}")
 
     def _replace_all(self, why: str) -> None:
-        # One that has not begun yet will see the code of now.
+        # A replacement that waits for its turn will start processes with the present code.
         if self._waiting_for_all < 2:
             self._spawn(self._try_replace_all(why))
 
@@ -278,15 +281,15 @@ class Master:
             self._waiting_for_all -= 1
             self._notifier.reloaded()
 
-    def _look_at_limits(self, child: ChildProcess) -> None:
+    def _check_limits(self, child: ChildProcess) -> None:
         options, state, slot = self.options, child.state, self.slots[child.slot]
         why = ""
         if options.max_jobs is not None and state.done >= options.max_jobs:
             why = f"{counted(state.done, 'job')} done"
         if options.max_rss_bytes is not None and state.rss_bytes > options.max_rss_bytes:
             why = f"{state.rss_bytes // 1_000_000} MB in use"
-        if why and slot.current is child and not child.is_due and not self.is_stopping:
-            child.is_due = True
+        if why and slot.current is child and not child.is_being_replaced and not self.is_stopping:
+            child.is_being_replaced = True
             self._spawn(self._replace_one(slot, child, why))
 
     async def _replace_one(self, slot: Slot, child: ChildProcess, why: str) -> None:
@@ -295,24 +298,24 @@ class Master:
                 await self.replace([slot], why)
         except NotReadyError:
             await asyncio.sleep(RETRY_LIMITS_S)
-            child.is_due = False
+            child.is_being_replaced = False
 
-    # Whoever started us
+    # For PM2 and systemd
 
-    async def _tell_ready(self) -> None:
+    async def _notify_ready(self) -> None:
         while self.why_not_ready():
             await asyncio.sleep(0.02)
         self.log.info("ready", pids=",".join(str(s.current.pid) for s in self.slots if s.current))
         self._notifier.ready()
 
-    async def _tell_alive(self, every_s: float) -> None:
+    async def _notify_alive(self, every_s: float) -> None:
         while True:
             self._notifier.alive()
             await asyncio.sleep(every_s)
 
     # The end
 
-    async def _end(self) -> None:
+    async def _shut_down(self) -> None:
         self._stop.set()
         self._notifier.stopping()
         grace = f"{self.options.grace_s:g}s" if self.options.grace_s else "for ever"
@@ -320,18 +323,18 @@ class Master:
         children = list(self.children)
         for child in children:
             self._retire(child)
-        told = [asyncio.create_task(child.leaving.wait()) for child in children]
-        if told:
-            # Each says what it has in hand; one whose loop is blocked has said so before.
-            await asyncio.wait(told, timeout=_LAST_NEWS_S)
+        reports = [asyncio.create_task(child.leaving.wait()) for child in children]
+        if reports:
+            # Each reports what it has in hand. If its loop is blocked, its last state counts.
+            await asyncio.wait(reports, timeout=_MAX_REPORT_S)
         if in_hand := sum(child.state.busy for child in children if not child.ended.is_set()):
             self.log.info("finishing jobs", jobs=in_hand)
         while self.children:
             await asyncio.wait([asyncio.create_task(c.ended.wait()) for c in self.children])
-            # For those who wait for the same.
+            # ``_await_end`` waits for the same event, and removes the child from the set.
             await asyncio.sleep(0)
         if self._recoveries:
-            _, late = await asyncio.wait(self._recoveries, timeout=LAST_LOOK_S)
+            _, late = await asyncio.wait(self._recoveries, timeout=MAX_RECOVERY_S)
             if late:
                 self.log.error("jobs not put back: the stalled check will find them")
         for task in (*self._tasks, *self._recoveries):
@@ -352,9 +355,9 @@ class Master:
 
 
 def _logical_cwd(environ: Mapping[str, str]) -> Path:
-    """The working folder by the name it was entered by.
+    """The working folder, by the name by which it was entered.
 
-    Where that is a symlink which a deployment moves on, new processes are to follow it.
+    If that is a symlink which a deployment changes, new processes follow it.
     """
     here = Path.cwd()
     named = Path(environ.get("PWD") or ".")

@@ -1,8 +1,9 @@
-"""What a master and its children say to each other: JSON, one object a line, over a socket pair.
+"""The messages between a master and its children: JSON lines over a socket pair.
 
-The child says ``workers`` (before it takes a job), ``ready``, ``state`` every second, ``changed``
-(``--reload``), ``leaving`` and, when it cannot start, ``failed``. The master says ``stop`` and
-``hurry``; when it is gone the child sees the end of the line, and stops.
+A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` every second, ``changed``
+(``--reload``), ``leaving`` and, if it cannot start, ``failed``. The master sends ``stop`` and
+``hurry``; when the master is gone, the child sees the end of the stream, and stops. A child may
+have newer code than its master.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from typing import Any
 
 from qctl.errors import UsageError
 
-# How the master hands a child its orders; taken out of the environment before the app is loaded.
+# The environment variable with a child's orders; removed before the app is loaded.
 ORDERS_VARIABLE = "QCTL_WORKER_ORDERS"
 STATE_EVERY_S = 1.0
-# A child that has said nothing for so long is stuck.
+# A child without a message for so long is stuck.
 SILENT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a child is started with; the URL and prefix of Redis are in the environment.
+    """What a child runs, and how. The URL and prefix of Redis are in the environment.
 
     Args:
         apps: ``module:attribute`` each.
-        grace_s: of a stop; 0 for ever.
+        grace_s: how long jobs may take at a stop, in seconds; 0 for ever.
         log_format: ``text`` or ``json``.
         channel: descriptor of the child's end of the socket pair.
-        stderr: descriptor of the stderr to use once it is ready; until then the master listens.
+        stderr: descriptor of its stderr once it is ready; before that, the master reads it.
         process: the target that it belongs to, e.g. ``qctl:emails``; "" for none.
-        watch: whether to look for changed files of the app.
+        watch: whether to report changed files of the app.
     """
 
     apps: tuple[str, ...]
@@ -44,17 +45,19 @@ class Orders:
     watch: bool = False
 
     def to_json(self) -> str:
+        """For the environment."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Orders:
+        """What ``to_json`` wrote."""
         row = json.loads(text)
         return cls(**{**row, "apps": tuple(row["apps"])})
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a master must know to put the jobs of a worker back that has died.
+class WorkerIdentity:
+    """What a master must know to give back the jobs of a worker that died.
 
     Args:
         owner: what all lock tokens of the worker begin with, up to a colon.
@@ -70,12 +73,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """A child as it was when it last spoke.
+    """A child at its last message.
 
     Args:
         busy: jobs in hand, of all its workers.
-        done: jobs that ended there.
-        late: a queue from which no fetch has succeeded lately although there was room; "" if none.
+        done: jobs that have ended.
+        late: a queue from which no fetch has succeeded lately although there was room; "" for none.
     """
 
     busy: int = 0
@@ -85,10 +88,10 @@ class ChildState:
 
 
 def check_app(spec: str) -> None:
-    """See that an app is named in the right form; nothing is imported.
+    """Check the form of an app's name. Nothing is imported.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not ``module:attribute``.
     """
     module, separator, attribute = spec.partition(":")
     parts = [*module.split("."), *attribute.split(".")]
@@ -100,13 +103,13 @@ def check_app(spec: str) -> None:
         )
 
 
-def line(kind: str, **fields: Any) -> bytes:
-    """A message as it is sent."""
+def encode(kind: str, **fields: Any) -> bytes:
+    """A message to send."""
     return json.dumps({"kind": kind, **fields}).encode() + b"\n"
 
 
-def parse(data: bytes) -> Mapping[str, Any]:
-    """A message that was received; empty for one that is not understood."""
+def decode(data: bytes) -> Mapping[str, Any]:
+    """A message that was received; empty if it is malformed."""
     try:
         row = json.loads(data)
     except ValueError:

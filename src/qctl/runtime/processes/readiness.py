@@ -1,4 +1,4 @@
-"""Tells PM2 (``wait_ready``) and systemd (``Type=notify``) that we are ready."""
+"""Notifies PM2 (``wait_ready``) and systemd (``Type=notify``) of our state."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _CHUNK = 65_536
 
 
 class Notifier:
-    """Whoever started this process, if it wants to be told.
-
-    The variables are taken out of the environment: they are not for our children.
+    """Notifies PM2 or systemd, if one of them started this process and wants to know.
 
     Args:
-        environ: of this process.
-        on_shutdown: called when PM2 asks for the end by a message (``shutdown_with_message``).
+        environ: of this process. Their variables are removed: they are not for our children.
+        on_shutdown: called when PM2 sends ``shutdown`` (its option ``shutdown_with_message``).
+
+    Attributes:
+        watchdog_every_s: how often to call ``alive``; None if systemd's watchdog is off.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Notifier:
         self._systemd = found["NOTIFY_SOCKET"]
         usec, pid = found["WATCHDOG_USEC"], found["WATCHDOG_PID"]
         mine = not pid or pid == str(os.getpid())
-        # Twice within the time after which systemd would take us for dead.
+        # Half of the time after which systemd kills us.
         self.watchdog_every_s = int(usec) / 2e6 if usec.isdigit() and mine else None
         if self._pm2 is not None:
             try:
@@ -47,36 +48,36 @@ class Notifier:
         self._buffer = b""
 
     def listen(self) -> None:
-        """Hear what PM2 says, on the running event loop."""
+        """Read PM2's messages, on the running event loop."""
         if self._pm2 is not None:
             with contextlib.suppress(OSError):
-                asyncio.get_running_loop().add_reader(self._pm2, self._hear, self._pm2)
+                asyncio.get_running_loop().add_reader(self._pm2, self._read, self._pm2)
 
     def ready(self) -> None:
-        """We take jobs."""
+        """The workers take jobs."""
         if self._pm2 is not None:
             with contextlib.suppress(OSError):
                 os.write(self._pm2, b'"ready"\n')
-        self._tell_systemd("READY=1")
+        self._notify_systemd("READY=1")
 
     def reloading(self) -> None:
-        """A replacement has begun; ``ready`` ends it."""
+        """A replacement has begun; ``reloaded`` ends it."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell_systemd(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
+        self._notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def reloaded(self) -> None:
         """The replacement has ended."""
-        self._tell_systemd("READY=1")
+        self._notify_systemd("READY=1")
 
     def stopping(self) -> None:
-        """We are leaving."""
-        self._tell_systemd("STOPPING=1")
+        """The workers are stopping."""
+        self._notify_systemd("STOPPING=1")
 
     def alive(self) -> None:
-        """We are not stuck."""
-        self._tell_systemd("WATCHDOG=1")
+        """The master is not stuck."""
+        self._notify_systemd("WATCHDOG=1")
 
-    def _tell_systemd(self, text: str) -> None:
+    def _notify_systemd(self, text: str) -> None:
         if not self._systemd:
             return
         address = self._systemd
@@ -86,7 +87,7 @@ class Notifier:
             sock.settimeout(_SEND_TIMEOUT_S)
             sock.sendto(text.encode(), address)
 
-    def _hear(self, descriptor: int) -> None:
+    def _read(self, descriptor: int) -> None:
         try:
             data = os.read(descriptor, _CHUNK)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Puts back the jobs of a process that has died, at once instead of after its locks expire."""
+"""Puts back the jobs of a process that died, at once instead of after its locks expire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
-from qctl.runtime.processes.messages import Held
+from qctl.runtime.processes.messages import WorkerIdentity
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
@@ -17,38 +17,37 @@ from qctl.wire.read.active import read_active
 from qctl.wire.write import worker_calls as working
 from qctl.wire.write.transitions import retry_stalled
 
-# Seconds before each look: a dead process's last command may still be on its way into Redis.
-LOOKS_S = (0.0, 0.25, 1.0, 3.0)
-_HASTY_LOOK_S = 0.25
+# Seconds before each attempt: the last command of a dead process may still reach Redis.
+PAUSES_S = (0.0, 0.25, 1.0, 3.0)
+_MAX_PAUSE_WHEN_STOPPING_S = 0.25
 _RETRY_S = 1.0
 
 
-def put_back(held: Held, *, counted: bool) -> list[str]:
-    """Jobs that are active under the worker's tokens go back, to run next.
+def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
+    """Put back the active jobs of a dead worker, to run next.
 
     Args:
-        held: of a worker that is dead.
-        counted: whether it counts as a stall, as BullMQ counts the jobs of a worker that died.
+        counted: whether this counts as a stall, as BullMQ counts it when a worker dies.
 
     Returns:
-        the ids of those that went back.
+        the ids of the jobs that went back.
 
     Raises:
         QctlError: Redis could not do it.
     """
-    keys = QueueKeys(held.prefix, held.queue)
-    _, client = connect(held.redis_url)
+    keys = QueueKeys(worker.prefix, worker.queue)
+    _, client = connect(worker.redis_url)
     with contextlib.closing(client):
-        heartbeats.end(client, keys.prefix, held.owner)
+        heartbeats.end(client, keys.prefix, worker.owner)
         locks = {
             job.id: job.lock_token
             for job in read_active(client, [keys])
-            if job.lock_token and heartbeats.owner_of(job.lock_token) == held.owner
+            if job.lock_token and heartbeats.owner_of(job.lock_token) == worker.owner
         }
         if not locks:
             return []
         if counted:
-            answers = retry_stalled(client, keys, locks, count_stall=held.max_stalled_count)
+            answers = retry_stalled(client, keys, locks, count_stall=worker.max_stalled_count)
             return [job_id for job_id, answer in answers.items() if answer == "retried"]
         done: list[str] = []
         pairs = [*locks.items()]
@@ -56,7 +55,7 @@ def put_back(held: Held, *, counted: bool) -> list[str]:
             chunk = pairs[start : start + working.MAX_BATCH]
             call = working.give_back(keys, chunk)
             codes = scripts.run_call(client, call)[1]
-            # It takes them in reverse, so that the first runs first.
+            # The script takes them in reverse, so that the first job runs first.
             done += [
                 job_id for (job_id, _), code in zip(reversed(chunk), codes, strict=True) if not code
             ]
@@ -65,24 +64,24 @@ def put_back(held: Held, *, counted: bool) -> list[str]:
 
 async def recover(
     pid: int,
-    workers: Sequence[Held],
+    workers: Sequence[WorkerIdentity],
     log: Log,
     *,
     counted: bool,
     stopping: asyncio.Event,
 ) -> None:
-    """Put back the jobs of a process's workers; look again a few times.
+    """Put back the jobs of a dead process's workers; repeat that a few times.
 
-    Once it is ``stopping`` the looks follow fast. While Redis is away it is tried again until then,
-    after which the stalled check of some other worker brings the jobs back.
+    While Redis is away it tries again, until ``stopping`` is set: then the jobs are left to the
+    stalled check of any worker. Once that is set, the attempts follow quickly.
     """
     is_away = False
-    for pause_s in LOOKS_S:
+    for pause_s in PAUSES_S:
         await _rest(pause_s, stopping)
-        for held in workers:
+        for worker in workers:
             while True:
                 try:
-                    ids = await asyncio.to_thread(put_back, held, counted=counted)
+                    ids = await asyncio.to_thread(put_back, worker, counted=counted)
                 except QctlError as error:
                     if not is_away:
                         why = error.why or error.what
@@ -94,14 +93,14 @@ async def recover(
                     continue
                 if ids:
                     jobs = ",".join(ids)
-                    log.warning("its jobs were put back", pid=pid, queue=held.queue, jobs=jobs)
+                    log.warning("its jobs were put back", pid=pid, queue=worker.queue, jobs=jobs)
                 break
 
 
 async def _rest(seconds: float, stopping: asyncio.Event) -> None:
-    """Sleep; hardly, once we are stopping."""
-    hasty_s = min(seconds, _HASTY_LOOK_S)
-    await asyncio.sleep(hasty_s)
+    """Sleep; no longer than a moment once we are stopping."""
+    short_s = min(seconds, _MAX_PAUSE_WHEN_STOPPING_S)
+    await asyncio.sleep(short_s)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds - hasty_s):
+        async with asyncio.timeout(seconds - short_s):
             await stopping.wait()

@@ -1,4 +1,4 @@
-"""Notices changed files of an app, for ``--reload`` while developing."""
+"""Finds changed files of an app, for ``--reload``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import sys
 import sysconfig
 from pathlib import Path
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 class FileWatch:
-    """The .py files of the app: those loaded from below the working folder or outside of Python's
-    own folders, and their neighbours, one of which may be the module that is being written.
+    """The .py files of the app.
+
+    These are all in the folders from which a module was loaded, except Python's own folders and
+    qctl's. So a new file beside a loaded one is found, too.
     """
 
     def __init__(self) -> None:
         self._seen = self._times()
 
     def changed(self) -> list[str]:
-        """Names of files that are new or were written since the last call, a few at most."""
+        """Names of files that are new or were written since the last call, at most 3."""
         before, self._seen = self._seen, self._times()
         names = [path.name for path, at in self._seen.items() if before.get(path) != at]
-        return sorted(names)[:_MOST_NAMED]
+        return sorted(names)[:_MAX_NAMED]
 
     def _times(self) -> dict[Path, int]:
         times: dict[Path, int] = {}

@@ -1,4 +1,4 @@
-"""A slot: the place of one process. Whatever dies in it is started again; it can be replaced."""
+"""A slot: the place of one process. When it dies, another follows; and it can be replaced."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from qctl.manage.qctl.state import READY_TIMEOUT_S
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.process import ChildProcess
 
-# Deaths before it was ready, in a row, that make a crash loop.
-MOST_CRASHES = 5
-PAUSES_S = (0.1, 30.0)
-# A process that lived so long did not die of its start.
+# So many deaths in a row before a process was ready are a crash loop.
+MAX_CRASHES = 5
+# Between a death and the next start: doubled each time.
+MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 30.0
+# A process that ran for so long did not die because of its start: the pause begins anew.
 STEADY_S = 60.0
 
 
-def in_one_line(words: Sequence[str]) -> str:
-    """The error that a process died of, which comes first, and how it ended, which comes last."""
+def summary(words: Sequence[str]) -> str:
+    """The first of a process's last words, which is the error, and the last: how it ended."""
     return " | ".join(dict.fromkeys((*words[:1], *words[-1:])))
 
 
@@ -27,8 +28,8 @@ class NotReadyError(FailedError):
     """A process ended before it took a job.
 
     Args:
-        words: its last ones.
-        redis_is_away: that was why, and not the app.
+        words: its last words.
+        redis_is_away: whether this was the reason, and not the app.
     """
 
     def __init__(self, what: str, words: list[str], *, redis_is_away: bool = False) -> None:
@@ -39,13 +40,17 @@ class NotReadyError(FailedError):
 
 
 class Slot:
-    """One process and those that follow it.
+    """One process, and those that follow it.
 
     Args:
         number: from 0.
-        launch: starts a process for a slot.
+        launch: starts a process for the slot of this number.
         retire: lets a process finish its jobs and leave.
-        is_needed: whether this slot's crash loop leaves nothing that works.
+        nothing_works: whether no slot has a process that works.
+
+    Attributes:
+        restarts: how often another process took the place of the last one.
+        was_ready: whether a process of this slot ever took jobs.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Slot:
         number: int,
         launch: Callable[[int], Awaitable[ChildProcess]],
         retire: Callable[[ChildProcess], None],
-        is_needed: Callable[[], bool],
+        nothing_works: Callable[[], bool],
         log: Log,
     ) -> None:
         self.number = number
@@ -62,12 +67,13 @@ class Slot:
         self.was_ready = False
         self._launch = launch
         self._retire = retire
-        self._is_needed = is_needed
+        self._nothing_works = nothing_works
         self._log = log
-        self._pause_s = PAUSES_S[0]
+        self._pause_s = MIN_PAUSE_S
 
     @property
     def is_ready(self) -> bool:
+        """Whether its process takes jobs."""
         child = self.current
         return child is not None and child.ready.is_set() and not child.left.is_set()
 
@@ -84,7 +90,7 @@ class Slot:
                 if child is not None and self.current is not child:
                     continue
                 self.current = None
-                # While Redis is away nothing can start; what has worked will work again.
+                # While Redis is away no process can start. If one did before, this is no crash.
                 is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
                 self._not_started(child, crashes)
@@ -97,16 +103,16 @@ class Slot:
             self.current = None
             self.restarts += 1
             if time.monotonic() - child.ready_at > STEADY_S:
-                self._pause_s = PAUSES_S[0]
-            how = child.how_it_ended if child.ended.is_set() else "it was told to"
+                self._pause_s = MIN_PAUSE_S
+            how = child.how_it_ended if child.ended.is_set() else "it was asked to leave"
             if not child.ended.is_set():
                 self._retire(child)
             await self._rest()
-            # Only now: a signal to the whole group may reach it before it reaches us.
+            # Not before the pause: after a signal to the whole group, we are stopping by now.
             self._log.warning("process has left, another follows", pid=child.pid, why=how)
 
     async def replace(self) -> tuple[int | None, int]:
-        """Start another process, and when it takes jobs let the present one leave.
+        """Start another process, and when it takes jobs, let the present one leave.
 
         Returns:
             the pids of the old one (None if there was none) and of the new one.
@@ -124,7 +130,7 @@ class Slot:
         self.restarts += 1
         self.was_ready = True
         if old is not None:
-            # Others take jobs, so its own may take as long as they will.
+            # The new process takes jobs, so there is no hurry.
             old.stop(for_ever=True)
         return (old.pid if old else None), new.pid
 
@@ -135,7 +141,7 @@ class Slot:
             self._log.error("a process cannot be started", why=str(error))
             return None
         if self.current is not None:
-            # A replacement was quicker.
+            # A replacement was faster.
             self._retire(child)
             return self.current
         self.current = child
@@ -143,7 +149,7 @@ class Slot:
 
     def _not_started(self, child: ChildProcess | None, crashes: int) -> None:
         words = child.last_words() if child else ["it cannot be started"]
-        if crashes >= MOST_CRASHES and self._is_needed():
+        if crashes >= MAX_CRASHES and self._nothing_works():
             raise NotReadyError(
                 f"{crashes} processes in a row died before they were ready; the last one said",
                 words,
@@ -152,8 +158,8 @@ class Slot:
         if child is not None and not child.ended.is_set():
             self._retire(child)
         pid = child.pid if child else None
-        self._log.error("process died before it was ready", pid=pid, why=in_one_line(words))
+        self._log.error("process died before it was ready", pid=pid, why=summary(words))
 
     async def _rest(self) -> None:
-        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSES_S[1])
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, MAX_PAUSE_S)
         await asyncio.sleep(pause_s)
