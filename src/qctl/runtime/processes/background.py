@@ -1,6 +1,6 @@
 """A master in the background: ``python -m qctl.runtime.processes.background NAME``.
 
-Its options are in the environment, and its folder (``manage/qctl/state.py``) is where others find it.
+Its options are in the environment. Others find it by its folder (``manage/qctl/state.py``).
 """
 
 from __future__ import annotations
