@@ -57,7 +57,7 @@ def test_moved_jobs_are_told(redis_url: str, client: Client) -> None:
     client.call("HSET", Q("meta"), "paused", "1")
     put(client, "9", "paused")
     ran = typed(redis_url, "resume", "q")
-    assert ran.out == "q resumed; 1 job brought back from the paused list\n"
+    assert ran.out == "q resumed; 1 job moved back from the paused list\n"
 
 
 def test_a_queue_of_both_lines_of_bullmq(redis_url: str, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""How an added job is told."""
+"""The result of ``jobs add`` as text."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def remark_lines(report: AddReport) -> list[str]:
     if report.due_at is not None:
         state += f" until {iso_time(report.due_at)}"
     if report.outcome == "exists":
-        told = f"nothing was added: job {report.id} exists in {report.queue} ({state})"
+        text = f"nothing was added: job {report.id} exists in {report.queue} ({state})"
     elif report.outcome == "deduplicated":
-        told = f"nothing was added: job {report.id} of {report.queue} stands for it ({state})"
+        text = f"nothing was added: job {report.id} of {report.queue} stands for it ({state})"
     else:
         new = "new queue" if report.created_queue else "queue"
-        # BullMQ takes an empty name, which is likelier a variable that was not set.
-        told = f"{report.name or 'a job without a name'} was added to {new} {report.queue}: {state}"
+        # BullMQ accepts an empty name; it is probably an unset variable.
+        text = f"{report.name or 'a job without a name'} was added to {new} {report.queue}: {state}"
     if report.dry_run:
-        told = told.replace(" was added", " would be added").replace(
+        text = text.replace(" was added", " would be added").replace(
             "nothing was", "nothing would be"
         )
-        told += " (dry run)"
-    return [told, *report.remarks]
+        text += " (dry run)"
+    return [text, *report.remarks]

@@ -1,4 +1,4 @@
-"""How jobs in bulk are asked for and told."""
+"""Questions and reports about jobs in bulk."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ _MAX_SHOWN = 10
 
 
 def question(action: Action, queue: str, selection: Selection, most: int) -> str:
-    """What is about to be done, without the mark behind it."""
+    """What is about to be done, without a question mark."""
     state = f"{selection.state} " if selection.state else ""
     is_certain = bool(selection.named) or not selection.only.is_set
-    jobs = counted(most, f"{state}job")
-    which = jobs if is_certain else f"up to {jobs}, those that match,"
+    which = counted(most, f"{state}job")
+    if not is_certain:
+        which = "up to " + counted(most, f"matching {state}job")
     text = _ASKING[action.name].format(f"{which} of {queue}")
     if action.with_children:
         text += f" and all jobs below {'it' if most == 1 else 'them'}"
@@ -49,7 +50,7 @@ def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
     """What was done, or would be.
 
     Args:
-        paused: the queue is; what runs again does so after a resume.
+        paused: whether the queue is paused; then the jobs run after a resume.
     """
     queue = visible(report.queue)
     words = _FORESEEN if report.dry_run else _DONE
@@ -60,7 +61,7 @@ def report_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
     if report.below_count:
         yield f"{counted(report.below_count, 'job')} below {words[report.action]}"
     if report.state is not None:
-        end = "" if report.complete else "; it ended before it had looked at all"
+        end = "" if report.complete else "; it ended early"
         yield f"{count(report.scanned)} of {count(report.total)} {report.state} scanned{end}"
     for skipped in report.skipped[:_MAX_SHOWN]:
         yield f"{visible(skipped.id, 40)} left alone: {visible(skipped.reason)}"

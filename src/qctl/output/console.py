@@ -1,5 +1,6 @@
-"""Tables that fit the terminal, drawn without rich: it costs a cold start 40 ms, and seconds for
-ten thousand rows.
+"""Tables that fit the terminal.
+
+Drawn without rich, which costs 40 ms at start and seconds for ten thousand rows.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import NamedTuple
 
 from qctl.output.text import cells, count, short_count, shortened, visible
 
-# Where nobody measures the width (a pipe, a file) nothing is cut.
+# In a pipe or a file nothing is cut.
 UNLIMITED_WIDTH = 10_000
-# Below this a name cannot be told from its neighbours.
+# Shorter names cannot be distinguished.
 _MIN_TEXT_WIDTH = 12
 
 _STYLES = {

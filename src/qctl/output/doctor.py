@@ -1,4 +1,4 @@
-"""How the findings of ``doctor`` look."""
+"""The findings of ``doctor`` as text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _INDENT = " " * 9
-# Findings of one check that are shown; thousands of queues may all have it.
+# Findings shown per check; thousands of queues may have the same problem.
 MAX_SHOWN = 10
 _MIN_WIDTH = 40
-# Lists in the evidence: what is shown of it beside the text.
+# The evidence that is shown beside the text: the first of these lists that is not empty.
 _SHOWN_LISTS = (*("stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"),)
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
-    """The findings, the gravest first, and last a line with their number."""
+    """The findings, most severe first, and a last line with their number."""
     lines: list[str] = []
     shown: dict[tuple[str, str], int] = {}
     for finding in _merged(diagnosis.findings):
@@ -42,15 +42,15 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
-    """With one in place of all checks that could not be made for the same reason."""
-    unmade: dict[str, list[str]] = {}
+    """Findings, where checks that failed for the same reason are one."""
+    failed: dict[str, list[str]] = {}
     for finding in findings:
         if finding.subject.kind == "check":
-            unmade.setdefault(finding.what, []).append(finding.check)
+            failed.setdefault(finding.what, []).append(finding.check)
     for finding in findings:
         if finding.subject.kind != "check":
             yield finding
-        elif names := unmade.pop(finding.what, ()):
+        elif names := failed.pop(finding.what, ()):
             yield replace(finding, check=", ".join(names))
 
 
@@ -68,7 +68,7 @@ def _finding(finding: Finding, width: int, colour: bool) -> Iterator[str]:
         yield from _wrapped(f"for example {examples}", width, _INDENT, _INDENT)
     if finding.remedy:
         yield from _wrapped(f"→ {visible(finding.remedy)}", width, _INDENT, _INDENT + "  ")
-    # Whole, to be copied.
+    # Not wrapped, to be copied.
     yield from (f"{_INDENT}  {visible(command)}" for command in finding.commands)
     if subject.kind != "check":
         yield styled(f"{_INDENT}[{finding.check}]", "dim", colour=colour)
@@ -89,14 +89,14 @@ def _example(item: Any) -> str:
 
 
 def _remarks(checks: Sequence[CheckResult], width: int, colour: bool) -> list[str]:
-    """How much was looked at, where that is not everything; and which checks had no subject."""
+    """Checks that saw a part only, and checks that did not apply."""
     partial = [result for result in checks if result.status in {"ok", "found"} and result.why]
     skipped: dict[str, list[str]] = {}
     for result in checks:
         if result.status == "skipped":
             skipped.setdefault(result.why, []).append(result.check)
     texts = [f"{result.check}: {result.why}" for result in partial]
-    texts += [f"{', '.join(names)}: not made, {why}" for why, names in skipped.items()]
+    texts += [f"{', '.join(names)}: skipped, {why}" for why, names in skipped.items()]
     lines = [line for text in texts for line in _wrapped(visible(text), width, "", "  ")]
     return [styled(line, "dim", colour=colour) for line in lines] + [""] * bool(lines)
 
@@ -113,7 +113,7 @@ def _summary(diagnosis: Diagnosis) -> str:
     made = sum(status in {"ok", "found"} for status in statuses)
     checks = counted(made, "check")
     if failed := statuses.count("failed"):
-        checks += f", {failed} could not be made"
+        checks += f", {failed} failed"
     examined = diagnosis.examined
     things = [
         counted(examined.queues, "queue"),

@@ -1,4 +1,4 @@
-"""How a drain looks: its plan, a line a step, the jobs in the way, and the report."""
+"""A drain as text: the plan, a line per step, the jobs in the way, and the report."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from qctl.output.text import duration, visible
 from qctl.plurals import counted
 
 _MAX_JOBS = 10
-# Of those that came to harm, as many as fit a screen.
+# Of the harmed jobs, as many as fit on a screen.
 _MAX_HARMED = 50
 
 
 def plan_lines(plan: Planned) -> Iterator[str]:
-    """What is going to happen, with the numbers of now."""
+    """What is going to happen, with the current numbers."""
     names = ", ".join(visible(name) for name in plan.queues)
     yield f"queues     {names}"
     yield (
         f"running    {counted(len(plan.active), 'job')}"
-        + (f" and {counted(len(plan.orphans), 'orphan')} (no lock)" if plan.orphans else "")
+        + (f" and {counted(len(plan.orphans), 'stalled job')} (no lock)" if plan.orphans else "")
         + f"; {plan.backlog:,} waiting"
     )
     yield from job_lines(plan.active)
     if plan.active:
-        wait = "unknown: too few recent runs to tell"
+        wait = "unknown: too few recent runs"
         if plan.estimate_s is not None:
             wait = f"about {duration(plan.estimate_s)}, by recent runs"
         yield f"wait       {wait}"
     rolls = plan.strategy == "roll"
     if rolls:
-        yield "roll       one process after another, each once its own jobs have ended; no pause"
+        yield "roll       one process after another, each when its own jobs have ended; no pause"
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
         name = f"{visible(process.target)} id {process.key}"
@@ -87,8 +87,8 @@ def _job(job: RunningJob) -> str:
     return ", ".join(parts)
 
 
-def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
-    """One line for a step; None for those that have another form."""
+def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one per step
+    """One line for a step; None for steps that are shown otherwise."""
     match step:
         case Paused():
             done = "paused" if step.changed else "was paused already"
@@ -99,16 +99,16 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one a step
             text = f"drained after {duration(step.waited_s)}: no job"
             if not step.orphans:
                 return f"{text} is running"
-            orphans = counted(len(step.orphans), "orphan")
+            stalled = counted(len(step.orphans), "stalled job")
             return (
-                f"{text} with a lock is running; {orphans} (no lock) left aside, which may still "
-                "run in a worker that hangs"
+                f"{text} with a lock is running; {stalled} (no lock) not waited for, which "
+                "may still run in a worker that hangs"
             )
         case TimeUp():
             jobs = counted(len(step.active), "job")
             return (
-                f"the time is up after {duration(step.waited_s)} and {jobs} still run; "
-                "restarting all the same, then what is interrupted is put back"
+                f"timed out after {duration(step.waited_s)} with {jobs} still running; restarting "
+                "anyway, then putting the interrupted jobs back"
             )
         case Restarting():
             name = f"{visible(step.target)} id {step.key}"
@@ -138,7 +138,7 @@ def waiting_lines(step: Waiting) -> list[str]:
         return [f"no job is left to wait for, {duration(step.waited_s)} so far"]
     text = f"waiting for {counted(len(step.active), 'job')}, {duration(step.waited_s)} so far"
     if step.orphans:
-        text += f" (not for {counted(len(step.orphans), 'orphan')})"
+        text += f" (not for {counted(len(step.orphans), 'stalled job')})"
     return [text, *job_lines(step.active)]
 
 
@@ -152,7 +152,7 @@ _HEADLINES = {
 
 
 def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
-    """The proof, headline last."""
+    """The proof; the headline comes last."""
     has_more = report.strategy == "roll" or report.paused_again
     more = f", {len(report.jobs)} followed" if has_more else ""
     yield (
@@ -161,7 +161,7 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     )
     interrupted, lost = _known(report.interrupted), _known(report.lost)
     yield f"interrupted: {interrupted}   lost: {lost}{_checked(report)}"
-    # After a roll the queues go on, and so do jobs.
+    # During a roll the queues continue, and so do their jobs.
     unharmed = {"completed", "retried"} | ({"running"} if report.strategy == "roll" else set())
     harmed = [job for job in report.jobs if job.result not in unharmed]
     for job in harmed[:_MAX_HARMED]:
@@ -170,7 +170,7 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     if len(harmed) > _MAX_HARMED:
         yield f"    … and {len(harmed) - _MAX_HARMED:,} more; --json lists all"
     gap = "unknown" if report.idle_s is None else duration(report.idle_s)
-    # When an interrupted run ended is not known to the second.
+    # The end of an interrupted run is not known to the second.
     at_most = "at most " if report.interrupted and report.idle_s is not None else ""
     idle = f"longest gap with jobs waiting: {at_most}{gap}"
     if report.strategy == "roll":
@@ -190,7 +190,7 @@ def _known(number: int | None) -> str:
 
 
 def _checked(report: DrainReport) -> str:
-    """What the number of lost jobs rests on."""
+    """What the number of lost jobs is based on."""
     proof = report.proof
     if report.lost is None:
         return f" ({visible(proof.why)})" if proof.why else ""
@@ -203,7 +203,7 @@ def _checked(report: DrainReport) -> str:
 def _headline(report: DrainReport, prefix: str) -> str:
     text = _HEADLINES[report.outcome]
     if report.outcome == "drained" and any(job.result == "orphaned" for job in report.jobs):
-        # A worker that hangs has lost its locks, and may still be at work.
+        # A worker that hangs loses its locks, and may still be working.
         text = "drained: nothing with a lock is running"
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
@@ -211,7 +211,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
     if report.strategy == "roll" and report.outcome == "timeout":
         text = f"timed out: {_of(report)} replaced; nothing was killed"
     elif report.outcome == "timeout" and report.new_pids:
-        # The queue had to be paused anew before the next one.
+        # The queue had to be paused again before the next process.
         done = counted(len(report.new_pids), "process", "processes")
         text = f"{text} after {done} had been restarted"
     elif report.outcome == "timeout" and report.target:
@@ -225,7 +225,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
     if report.resumed is not False or is_over:
         served = [queue for queue in report.queues if queue not in {*unserved, *still}]
         if served:
-            # A process that was stopped and has no successor may take its workers along.
+            # A process that stopped and has no successor may have taken its workers with it.
             is_sure = report.unserved is not None and len(report.new_pids) >= len(report.old_pids)
             runs = "running again" if is_sure else "resumed"
             parts.append(f"{', '.join(map(visible, served))} {runs}")
@@ -243,6 +243,6 @@ def _headline(report: DrainReport, prefix: str) -> str:
 
 
 def _of(report: DrainReport) -> str:
-    """How far a roll came."""
-    done, told = len(report.new_pids), len(report.old_pids)
-    return f"{counted(done, 'process', 'processes')} of {told} that were told to leave"
+    """How far a roll got."""
+    done, asked = len(report.new_pids), len(report.old_pids)
+    return f"{counted(done, 'process', 'processes')} of {asked} that were asked to exit"

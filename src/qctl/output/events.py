@@ -48,7 +48,7 @@ def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) ->
 
 
 def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> str:
-    """A remark on what the lines do not show; empty when they show what was asked for."""
+    """A remark about what the lines do not show; empty if they show everything asked for."""
     shown = len(page.events)
     if page.total is None:
         return (
@@ -60,7 +60,7 @@ def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> st
         return f"the last {shown:,} {which} {counted(page.total, 'event')}; --limit N for more"
     begins = page.kept_since_at
     if page.cut and begins is not None and since_at is not None and begins > since_at:
-        return f"the stream begins at {_utc(begins)}: what happened before is not kept"
+        return f"the stream begins at {_utc(begins)}: earlier events are not kept"
     if not shown:
         return (
             f"no {'match among' if filtered else 'event since then of'} {count(page.total)} events"
@@ -108,8 +108,7 @@ def _said(event: QueueEvent) -> str:
             text = f"{fields.pop('count', '?')} jobs"
         case _:
             text = ""
-    # That a job was waiting before it became active, and active before it ended, goes without
-    # saying.
+    # Usual transitions, as from waiting to active, are not worth a word.
     if previous is not None and event.event in {"waiting", "removed", "waiting-children"}:
         text = f"from {previous}" + (f"; {text}" if text else "")
     others = [f"{name}={_json(value)}" for name, value in fields.items()]

@@ -1,4 +1,4 @@
-"""How jobs look: a table whose columns suit the state, one job as labelled lines."""
+"""Jobs as a table whose columns depend on the state, or one job as labelled lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from qctl.output.json import TOO_DEEP, iso_time
 from qctl.output.text import cells, short_duration, visible
 from qctl.plurals import counted
 
-# Characters of an untrusted text that a table looks at; JSON output has it complete.
+# Characters of a text that a table may show. JSON has the whole text.
 _CELL_TEXT = 300
 _BLOCK_LINES = 40
 _BLOCK_TEXT = 4000
 _LINE_TEXT = 500
-# To what console.table shortens a text, if it must.
+# console.table does not shorten a text further.
 MIN_TEXT_WIDTH = 12
 _STACKTRACES = 3
 _IDS_NAMED = 5
@@ -36,22 +36,22 @@ def table_of(
 ) -> tuple[Sequence[Column], Sequence[Sequence[Value]]]:
     """Columns and rows for ``console.table``.
 
-    An id is of use only in full, so other texts are shortened first; where that is not enough,
-    the worker is left out.
+    Ids are shown in full; other texts are shortened first. If that is not enough, the worker is
+    left out.
 
     Args:
-        now: what ages are counted to.
+        now: ages are relative to this.
         width: of the terminal, in cells.
     """
     names = ["id", "name", *_BY_STATE[jobs.state].split()]
     columns, rows = _columns_and_rows(names, jobs, now)
-    if _least_width(columns, rows) > width and "worker" in names:
+    if _min_width(columns, rows) > width and "worker" in names:
         names.remove("worker")
         narrow = _columns_and_rows(names, jobs, now)
-        if _least_width(*narrow) <= width:
+        if _min_width(*narrow) <= width:
             columns, rows = narrow
-    if _least_width(columns, rows) <= width:
-        # What is aligned right is not shortened.
+    if _min_width(columns, rows) <= width:
+        # Columns aligned right are not shortened.
         columns[0] = replace(columns[0], right=True)
     return columns, rows
 
@@ -64,8 +64,8 @@ def _columns_and_rows(
     return [field.column for field in fields], rows
 
 
-def _least_width(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> int:
-    """Cells that the table needs when all texts but the ids are as short as can be."""
+def _min_width(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> int:
+    """The width of the table when all texts except ids are shortened as far as possible."""
     total = len(columns) - 1
     for index, column in enumerate(columns):
         widths = [_cells_of(row[index]) for row in rows]
@@ -81,7 +81,7 @@ def _cells_of(value: Value) -> int:
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
-    """A remark on what the table does not show; empty when it shows everything."""
+    """A remark about what the table does not show; empty if it shows everything."""
     shown, where = len(jobs.jobs), f"in queue {jobs.queue}"
     if not jobs.total:
         return f"no {jobs.state} jobs {where}"
@@ -98,7 +98,7 @@ def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
 
 
 def fate_lines(jobs: JobList) -> list[str]:
-    """What becomes of the jobs whose workers are gone, one line for each kind of fate."""
+    """What will become of jobs whose worker is gone, one line per fate."""
     ids: dict[str, list[str]] = {}
     for job in jobs.jobs:
         if job.fate is not None:
@@ -193,7 +193,7 @@ _BY_STATE = {
 
 
 def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
-    """One job as lines, every untrusted part made visible; long parts end in a remark."""
+    """One job as lines, control characters made visible; long parts are cut with a remark."""
     labelled = [(label, text) for label, text in _facts(job, now) if text is not None]
     width = max(len(label) for label, _ in labelled)
     for label, text in labelled:

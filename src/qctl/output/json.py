@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-# Levels that are written of a result that is too deep for Python's encoder.
+# If a result is too deep for Python's encoder, only so many levels are written.
 MAX_DEPTH = 250
 TOO_DEEP = "(nested too deeply to be shown)"
 
@@ -19,22 +19,21 @@ TOO_DEEP = "(nested too deeply to be shown)"
 def dumps(result: Any) -> str:
     """A result as one line of JSON, without a line end.
 
-    Everything outside ASCII is escaped, so that the lone surrogates that stand for bytes that are
-    not UTF-8 survive. Payloads are not copied. What is nested deeper than Python can write (some
-    900 levels) is cut at ``MAX_DEPTH``.
+    Non-ASCII is escaped, so that lone surrogates (bytes that are not UTF-8) survive. Payloads are
+    not copied. Nesting deeper than Python can write (some 900 levels) is cut at ``MAX_DEPTH``.
     """
     try:
         return json.dumps(result, default=_plain, allow_nan=False)
     except (ValueError, RecursionError):
-        # Python reads numbers such as 1e400 as infinite, and nesting that it then cannot write.
+        # Python reads 1e400 as infinite, and reads deeper nesting than it can write.
         return json.dumps(_writable(result))
 
 
 def as_record(step: Any, *, with_step: bool) -> dict[str, Any]:
-    """A step (a dataclass with a class attribute ``step``) as JSON has it.
+    """The fields of a step, which is a dataclass with a class attribute ``step``.
 
     Args:
-        with_step: its name first, as in a stream of steps.
+        with_step: whether to put the step's name first, as in a stream of steps.
     """
     record = {item.name: getattr(step, item.name) for item in fields(step)}
     return {"step": step.step, **record} if with_step else record
@@ -62,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 def _writable(value: Any, depth: int = 0) -> Any:
-    """A copy without what JSON cannot hold: infinite numbers are None, and deep nesting a text."""
+    """A copy that JSON can hold: infinite numbers become None, nesting that is too deep a text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float)):

@@ -1,4 +1,4 @@
-"""How ``qctl worker list`` looks."""
+"""The table of ``qctl worker list``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def masters_table(
     """Columns and rows for ``console.table``: one row per process, or one for a master without any.
 
     Args:
-        now_s: up to when uptimes are counted, in epoch seconds.
+        now_s: uptimes are relative to this; epoch seconds.
     """
     rows: list[list[Value]] = []
     for master in masters:

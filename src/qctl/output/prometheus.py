@@ -24,7 +24,7 @@ from qctl.ops.metrics.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.metrics.reading import OTHER, Drains, MetricsReading, OwnWorkers, QueueFigures
 from qctl.output.text import visible
 
-# Totals of queues that are not there any more.
+# Totals kept of queues that are gone.
 _MAX_GONE = 2000
 
 Samples = dict[tuple[str, ...], float]
@@ -32,11 +32,11 @@ Samples = dict[tuple[str, ...], float]
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What one scrape tells.
+    """The content of one scrape.
 
     Args:
-        finished: of a server, what it has counted; None when nobody has followed the events.
-        errors: of a server, failures so far by kind.
+        finished: what the server has counted from events; None when metrics are printed once.
+        errors: failures of the server so far, by kind; None when metrics are printed once.
     """
 
     reading: MetricsReading
@@ -89,7 +89,7 @@ class _Collector:
 
     def __init__(self, scrape: Callable[[], Scrape]) -> None:
         self._scrape = scrape
-        self._totals = _Rising()
+        self._totals = _Totals()
 
     def collect(self) -> Iterator[Metric]:
         scrape = self._scrape()
@@ -105,8 +105,8 @@ class _Collector:
             yield from _finished(scrape.finished)
 
 
-class _Rising:
-    """BullMQ's own totals, which begin again when a queue is obliterated; these do not."""
+class _Totals:
+    """BullMQ's own totals, kept rising where BullMQ starts again after an obliterate."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
@@ -115,7 +115,7 @@ class _Rising:
     def families(self, queues: Sequence[QueueFigures]) -> Iterator[Metric]:
         samples: Samples = defaultdict(float)
         with self._lock:
-            # A sum falls when one of its queues cannot be read; that is no beginning anew.
+            # The sum (other) falls when one of its queues cannot be read; that is not a reset.
             for queue in (queue for queue in queues if queue.name != OTHER):
                 for result, now in (
                     ("completed", queue.completed_total),
@@ -123,12 +123,11 @@ class _Rising:
                 ):
                     if now is not None:
                         key = (queue.name, result)
-                        # Put back at the end: those at the front were not seen for longest.
+                        # Moved to the end: the first ones are those not seen for longest.
                         total, last = self._seen.pop(key, (0, 0))
                         self._seen[key] = (total + (now - last if now >= last else now), now)
                         samples[visible(queue.name), result] += self._seen[key][0]
-            # Those that cannot be read for a while are remembered; those that are gone, in the end
-            # not.
+            # Queues that cannot be read for a while are remembered; many gone queues are not.
             for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
         yield _counter(
@@ -170,7 +169,7 @@ def _about(scrape: Scrape) -> Iterator[Metric]:
         kinds = {"unreachable", "timeout", "failed", "events", *scrape.errors}
         yield _counter(
             "qctl_scrape_errors",
-            "Readings that failed, by kind; events: looks at the event streams that did.",
+            "Readings that failed, by kind; events: reads of event streams that failed.",
             ["kind"],
             {(kind,): scrape.errors.get(kind, 0) for kind in sorted(kinds)},
         )
@@ -202,7 +201,7 @@ def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
     for queue in queues:
         name = visible(queue.name)
         for item in fields(queue.counts):
-            # Told apart: the active ones with a lock and those without one.
+            # Stalled jobs are not counted as active.
             value = getattr(queue.counts, item.name)
             if item.name == "active":
                 value -= queue.counts.stalled
@@ -213,13 +212,13 @@ def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
             oldest.setdefault((name,), 0.0)
     yield _gauge(
         "qctl_queue_jobs",
-        "Jobs by state; a stalled one was taken, and nobody holds its lock.",
+        "Jobs by state; stalled: in active, and no lock exists.",
         ("queue", "state"),
         jobs,
     )
     yield _gauge(
         "qctl_queue_oldest_waiting_seconds",
-        "How long the job that has waited longest has done so; 0 when none waits.",
+        "How long the oldest waiting job has waited; 0 when none waits.",
         ["queue"],
         oldest,
     )
@@ -239,7 +238,7 @@ def _by_queue(
 
 
 def _processes(reading: MetricsReading) -> Iterator[Metric]:
-    told: tuple[tuple[str, str, Callable[[Any], float | None]], ...] = (
+    metrics: tuple[tuple[str, str, Callable[[Any], float | None]], ...] = (
         ("qctl_process_up", "1 when the manager says it runs.", lambda p: p.status == "online"),
         (
             "qctl_process_restarts",
@@ -250,7 +249,7 @@ def _processes(reading: MetricsReading) -> Iterator[Metric]:
         ("qctl_process_cpu_percent", "CPU, 100 is one core.", lambda p: p.cpu_percent),
         ("qctl_process_resident_memory_bytes", "Memory (RSS).", lambda p: p.rss_bytes),
     )
-    for name, help_text, value_of in told:
+    for name, help_text, value_of in metrics:
         samples: Samples = {
             (visible(process.target), visible(process.key)): float(value)
             for process in reading.processes
@@ -260,17 +259,21 @@ def _processes(reading: MetricsReading) -> Iterator[Metric]:
 
 
 def _own_workers(groups: Sequence[OwnWorkers]) -> Iterator[Metric]:
-    told: tuple[tuple[str, str, Callable[[OwnWorkers], float]], ...] = (
+    metrics: tuple[tuple[str, str, Callable[[OwnWorkers], float]], ...] = (
         (
             "qctl_own_workers",
             "Live workers of qctl's own, by their heartbeats.",
             lambda g: g.workers,
         ),
-        ("qctl_own_worker_slots", "Jobs they can have in hand at once.", lambda g: g.slots),
-        ("qctl_own_worker_busy", "Jobs they have in hand.", lambda g: g.busy),
-        ("qctl_own_worker_jobs_done", "Jobs that ended in those that live now.", lambda g: g.done),
+        ("qctl_own_worker_slots", "Jobs that they can run at once.", lambda g: g.slots),
+        ("qctl_own_worker_busy", "Jobs that they run.", lambda g: g.busy),
+        (
+            "qctl_own_worker_jobs_done",
+            "Jobs that ended in the workers alive now.",
+            lambda g: g.done,
+        ),
     )
-    for name, help_text, value_of in told:
+    for name, help_text, value_of in metrics:
         samples: Samples = defaultdict(float)
         for group in groups:
             samples[visible(group.queue), visible(group.target)] += value_of(group)
@@ -288,8 +291,8 @@ def _drains(record: Drains | None) -> Iterator[Metric]:
     )
     yield _counter(
         "qctl_drain_jobs",
-        "Jobs that drains watched over, by what became of them; one can count twice, as "
-        "interrupted and as recovered.",
+        "Jobs that drains followed, by result; one can count twice, as interrupted and as "
+        "recovered.",
         ["result"],
         {(name,): count for name, count in record.jobs.items()},
     )
@@ -306,7 +309,7 @@ def _drains(record: Drains | None) -> Iterator[Metric]:
         ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_s),
         ("lost_jobs", "Jobs that it could not account for.", last.lost),
     ):
-        # A figure that could not be found out is left out: 0 would look healthy.
+        # An unknown figure is left out: 0 would look healthy.
         samples: Samples = {} if value is None else {(): float(value)}
         yield _gauge(f"qctl_last_drain_{name}", f"Of the last drain. {help_text}", (), samples)
 
@@ -340,8 +343,8 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     )
     yield _counter(
         "qctl_event_gaps",
-        "Times that events may have been cut off before this server read them: what it counts from "
-        "events is then too low.",
+        "Times that events may have been trimmed before this server read them; its counts are then "
+        "too low.",
         ["queue"],
         gaps,
     )
@@ -354,7 +357,7 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     for name, counts in buckets.items():
         if not any(counts):
-            # Thirteen lines that say nothing.
+            # Thirteen lines without information.
             continue
         family.add_metric(
             [name], list(zip(bounds, accumulate(map(float, counts)), strict=True)), sums[name]

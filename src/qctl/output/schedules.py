@@ -1,4 +1,4 @@
-"""How schedulers are told."""
+"""Schedulers as a table or as labelled lines."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from qctl.plurals import counted
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
 _MAX_NAMED = 5
-# Why a state asks for attention, and what to do.
+# What a state means that needs attention.
 _STATE_TEXTS = {
-    "dead": "no pending job: it runs again once the app sets it anew",
-    "overdue": "due, and no worker has taken the job",
-    "unknown": "its pending job was not found where it can be looked for",
+    "dead": "no pending job: it runs again when the app creates it again",
+    "overdue": "due, but no worker has taken the job",
+    "unknown": "its pending job was not found",
 }
 
 
@@ -90,7 +90,7 @@ def _runs(schedule: Schedule) -> str | None:
 
 
 def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
-    """One line for each state that asks for attention."""
+    """One line for each state that needs attention."""
     lines = []
     for state, text in _STATE_TEXTS.items():
         ids = [schedule.id for schedule in schedules if schedule.state == state]
@@ -102,13 +102,13 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     if legacy:
         lines.append(
             f"{counted(legacy, 'repeatable')} of BullMQ 5: "
-            "BullMQ 6 runs them on without their data, or not at all"
+            "BullMQ 6 continues them without their data, or not at all"
         )
     return lines
 
 
 def detail_lines(schedule: ScheduleDetail, now: datetime) -> Iterator[str]:
-    """One in full, every untrusted part made visible."""
+    """One scheduler in full, control characters made visible."""
     facts = [(label, text) for label, text in _facts(schedule, now) if text is not None]
     width = max(len(label) for label, _ in facts)
     for label, text in facts:

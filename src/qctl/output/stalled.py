@@ -1,4 +1,4 @@
-"""How ``jobs retry-stalled`` is told."""
+"""The risks and the result of ``jobs retry-stalled`` as text."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def risk_lines(plan: RetryPlan) -> Iterator[str]:
         yield f"{name}: {jobs} ({ids}), {workers}"
     yield (
         "A connected worker whose event loop is blocked cannot renew its locks: such a job looks "
-        "stalled, is still running, and would run twice. Its stalled check also brings lost jobs "
-        "back by itself, within about a minute."
+        "stalled, is still running, and would run twice. BullMQ's own stalled check also puts "
+        "stalled jobs back, within about a minute."
     )
 
 
@@ -54,7 +54,7 @@ def report_lines(report: RetryReport, plan: RetryPlan) -> Iterator[str]:
         if later:
             ids = _ids(tuple(job.id for job in later))
             yield (
-                f"{name}: {counted(len(later), 'job')} of workers that are gone still locked "
+                f"{name}: {counted(len(later), 'job')} of gone workers still locked "
                 f"({ids}); --wait waits for that"
             )
     if quiet:

@@ -1,4 +1,4 @@
-"""How the end of a wait is told."""
+"""The result of ``qctl wait`` as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from qctl.output.text import duration, visible
 
 
 def report_line(report: WaitReport) -> str:
-    """One line for a success; empty for a failure, which is told as an error."""
+    """One line for a success; empty for a failure, which is an error."""
     after = f"after {duration(report.waited_s)}"
     if report.outcome == "completed":
         return visible(f"{report.text} {after}")
