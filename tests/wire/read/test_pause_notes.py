@@ -60,7 +60,7 @@ def test_what_its_events_do_not_tell_is_unknown(
         store.call("DEL", Q("events"))
     elif how == "many":
         monkeypatch.setattr(pause_notes, "_WINDOW", 50)
-        monkeypatch.setattr(pause_notes, "_ROUNDS", 2)
+        monkeypatch.setattr(pause_notes, "_MAX_TRIPS", 2)
     elif how == "half way":
         store.call("SET", Q.pause_note, holder("me").to_json())
     else:

@@ -206,7 +206,7 @@ def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[Coverage]
     found = exam.once(
         "histories",
         lambda: read_histories(
-            exam.client, keys, since_ms=exam.redis_now_ms - WINDOW_MS, most=most
+            exam.client, keys, since_ms=exam.redis_now_ms - WINDOW_MS, max_events=most
         ),
     )
     text = f"the {len(keys)} of {len(exam.snapshots):,} queues with the most jobs waiting or failed"

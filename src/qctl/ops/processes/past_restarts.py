@@ -85,6 +85,6 @@ def past_restarts(
     ]
     found = stalled_within(client, spans) if spans else []
     return [
-        PastRestart(process, keys, at_ms, told.ids, told.remembered)
-        for (process, keys, at_ms), told in zip(pairs, found, strict=True)
+        PastRestart(process, keys, at_ms, of_span.ids, of_span.is_complete)
+        for (process, keys, at_ms), of_span in zip(pairs, found, strict=True)
     ]

@@ -12,20 +12,20 @@ from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
 from qctl.wire.read.info import read_upstream
 
-# Pub/sub and replication connections are none of workers'.
+# Leaves out pub/sub and replication connections, which are not workers'.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
-# PFX:<base64>, or with a worker's name behind it; not QueueEvents' PFX:<base64>:qe.
+# PFX:<base64>, and :w:<name> for a worker with a name; not QueueEvents' PFX:<base64>:qe.
 _WORKER_NAME = re.compile(r".+:[A-Za-z0-9+/]{2,}={0,2}(:w:.*)?")
 _FOREIGN = re.compile(r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerClient:
-    """A worker's blocking connection. A worker that is closing has already left this list.
+    """A worker's blocking connection. A worker that is closing has closed it already.
 
     Args:
         queue: the queue it serves.
-        worker_name: the worker's own name, or None.
+        worker_name: the worker's own name, if it has one.
         client_id: Redis' number of the connection; later connections have higher ones.
         address: ``ip:port`` of the worker's end, as Redis sees it.
         age_s: seconds since it connected.
@@ -57,7 +57,7 @@ class ForeignWorker:
     def place(self) -> tuple[str, str, int] | None:
         """Prefix, queue and database; None if the name does not show which queue it is.
 
-        The prefix may hold colons; a base64 word with a worker's name behind it does not.
+        A prefix may contain colons; base64 does not.
         """
         match = _FOREIGN.fullmatch(self.name)
         queue = _queue_name(match["queue"], frozenset()) if match else None
@@ -75,11 +75,11 @@ class ForeignWorker:
 def list_workers(
     client: Client, prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> list[WorkerClient] | None:
-    """Workers connected to queues of ``prefix``; None when that cannot be told (``why_unknown``).
+    """Workers connected to queues of ``prefix``; None if that is unknown (see ``why_unknown``).
 
     Args:
-        queues: names known to exist, by which the raw names that the official Python port of
-            BullMQ uses are told from base64.
+        queues: known names of queues. They distinguish base64 from the plain names that the
+            official Python port of BullMQ uses.
         db: the database the queues are in; workers of another one serve other queues.
     """
     if not is_listed(prefix):
@@ -87,20 +87,20 @@ def list_workers(
     try:
         lists = [str(node.call(*LIST_CLIENTS)) for node in client.masters()]
     except ReplyError as error:
-        # Denied, or unknown: old servers and some services do not have it, in words of their own.
+        # Denied or not supported: old servers and some services each word it differently.
         if is_outage(error):
             raise
         return None
     found = parse_workers(lists, prefix, queues, db)
-    # Of a replica nobody is a client whose worker is connected to the master.
+    # On a replica, no workers means nothing: they are connected to its master.
     return found if found or read_upstream(client) is None else None
 
 
 def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
-    """Why ``list_workers`` answered None, and what would help: two clauses.
+    """Why ``list_workers`` returned None, and what would help: two clauses.
 
     Args:
-        client: asked whether it is connected to a replica.
+        client: if given, it is checked whether this Redis is a replica.
     """
     above = None if client is None else read_upstream(client)
     if above is not None:
@@ -120,11 +120,11 @@ def why_unknown(prefix: str, client: Client | None = None) -> tuple[str, str]:
 def parse_workers(
     lists: Iterable[str], prefix: str, queues: Iterable[str] = (), db: int = 0
 ) -> list[WorkerClient] | None:
-    """The workers among what ``LIST_CLIENTS`` answered, one text for each master.
+    """The workers in the replies to ``LIST_CLIENTS``; None as in ``list_workers``.
 
     Args:
-        lists: the texts.
-        prefix, queues, db: as for ``list_workers``; None as there.
+        lists: the reply of each master.
+        prefix, queues, db: as for ``list_workers``.
     """
     if not is_listed(prefix):
         return None
@@ -138,7 +138,7 @@ def parse_workers(
 
 
 def list_foreign(client: Client, prefix: str, db: int = 0) -> list[tuple[str, ForeignWorker]]:
-    """Workers that look like BullMQ's but serve another prefix or database, with their address."""
+    """The addresses and workers of connections that serve another prefix or database."""
     found = []
     for node in client.masters():
         for line in str(node.call(*LIST_CLIENTS)).split("\n"):
@@ -158,8 +158,10 @@ def client_name(prefix: str, queue: str, worker_name: str | None = None) -> str:
 
 
 def is_listed(name: str) -> bool:
-    """Whether a worker of this name, or under this prefix, is in CLIENT LIST: Redis takes only
-    printable ASCII without a space for a connection's name, and BullMQ goes on without one.
+    """Whether CLIENT LIST shows workers with this name or prefix.
+
+    The name of a connection must be printable ASCII without spaces; BullMQ's workers continue
+    without a name otherwise.
     """
     return all("!" <= char <= "~" for char in name)
 

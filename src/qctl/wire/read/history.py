@@ -1,7 +1,7 @@
-"""What lately happened to jobs: the newest events of many queues, without what they carry.
+"""The newest events of many queues, without return values, and what they tell of hosts' clocks.
 
-An event may hold a large return value, so they are read in small windows, and only their bones are
-kept.
+An event may hold a large return value, so events are read in small windows, and only a few short
+fields are kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_dict, to_int, value_or
 from qctl.wire.states import FINISHED
 
-# Of a reason, which may be as long as its author likes.
-_MOST_REASON = 200
-# Which field of the job's hash tells the same moment by the clock of whoever did it.
+# Characters kept of a reason, which may have any length.
+_MAX_REASON = 200
+# Of each step's event, the field of the job's hash with the time by the clock of the host.
 _CLOCKS = {
     "added": "timestamp",
     "active": "processedOn",
@@ -30,10 +30,11 @@ _BOTH_STEPS = 2
 
 @dataclass(frozen=True, slots=True)
 class PastEvent:
-    """One event: what, when by Redis' clock, and to which job.
+    """One event.
 
     Args:
-        prev: the state that the job was in; None where that is not told.
+        at_ms: by Redis' clock, epoch milliseconds.
+        prev: the state of the job before; None if the event does not say.
         reason: of a failure, the beginning of its first line.
     """
 
@@ -46,10 +47,10 @@ class PastEvent:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Of one queue, newest first.
+    """The events of one queue, newest first.
 
     Args:
-        since_ms: from when on it is complete, by Redis' clock.
+        since_ms: no event after this is missing; epoch milliseconds by Redis' clock.
         is_empty: whether the stream has no event at all: then nothing is known.
     """
 
@@ -60,13 +61,13 @@ class History:
 
 
 def read_histories(
-    client: Client, queues: Sequence[QueueKeys], *, since_ms: int, most: int
+    client: Client, queues: Sequence[QueueKeys], *, since_ms: int, max_events: int
 ) -> list[History]:
-    """The events of each queue since a moment, in as many round trips as the longest one takes.
+    """The events of each queue since a moment; the longest stream sets the number of round trips.
 
     Args:
         since_ms: epoch milliseconds by Redis' clock.
-        most: events of each queue; where there are more, its history begins later.
+        max_events: the most events of each queue; with more, its history begins later.
     """
     found: dict[QueueKeys, list[PastEvent]] = {keys: [] for keys in queues}
     begins = dict.fromkeys(queues, since_ms)
@@ -77,10 +78,10 @@ def read_histories(
             ("XREVRANGE", keys("events"), until, "-", "COUNT", EVENT_WINDOW)
             for keys, until in pending.items()
         ]
-        going_on = {}
+        unfinished = {}
         for keys, reply in zip(pending, client.pipeline(commands), strict=True):
             entries = value_or(reply, [])
-            events = [_happening(str(entry_id), flat or ()) for entry_id, flat in entries]
+            events = [_past_event(str(entry_id), flat or ()) for entry_id, flat in entries]
             recent = [event for event in events if event.at_ms >= since_ms]
             found[keys] += recent
             if len(recent) < len(events):
@@ -89,14 +90,14 @@ def read_histories(
                 empty.add(keys)
                 continue
             begins[keys] = found[keys][-1].at_ms
-            # Where the stream ends, what was before has been cut off, or never was.
-            if len(entries) == EVENT_WINDOW and len(found[keys]) < most:
-                going_on[keys] = previous_id(str(entries[-1][0]))
-        pending = going_on
+            # At the end of the stream: older events were cut off, or there were none.
+            if len(entries) == EVENT_WINDOW and len(found[keys]) < max_events:
+                unfinished[keys] = previous_id(str(entries[-1][0]))
+        pending = unfinished
     return [History(keys, tuple(found[keys]), begins[keys], keys in empty) for keys in queues]
 
 
-def _happening(entry_id: str, flat: Sequence[str]) -> PastEvent:
+def _past_event(entry_id: str, flat: Sequence[str]) -> PastEvent:
     fields = to_dict(flat)
     reason = fields.get("failedReason")
     return PastEvent(
@@ -104,22 +105,23 @@ def _happening(entry_id: str, flat: Sequence[str]) -> PastEvent:
         at_ms=int(entry_id.partition("-")[0]),
         job_id=fields.get("jobId"),
         prev=fields.get("prev"),
-        reason=None if reason is None else reason.partition("\n")[0][:_MOST_REASON],
+        reason=None if reason is None else reason.partition("\n")[0][:_MAX_REASON],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ClockSample:
-    """What the clock of one host said of a job against that of Redis.
+    """How far the clock of one host is ahead of Redis' clock, by one job.
 
-    A call that waits, as for a Redis that is away, makes a clock look behind, never ahead. So of a
-    job's two steps the one that looks less behind counts: no single outage delays both.
+    A call that waits, as while Redis is away, makes the host's clock look behind, never ahead. So
+    of a worker's two steps, the fetch and the end of a job, the one that looks less behind counts:
+    no single outage delays both.
 
     Args:
-        who: name of the worker; None for one without a name, and for ``is_producer``.
-        ahead_ms: of the clock against that of Redis, at least.
-        is_whole: whether both steps of a worker are known, its fetch and its end.
-        at_ms: of the newest step, by Redis' clock.
+        who: name of the worker; None for a worker without a name and for a producer.
+        ahead_ms: milliseconds that the host's clock is ahead, at least.
+        is_whole: whether both steps of the worker are known.
+        at_ms: of the newer step, by Redis' clock.
     """
 
     keys: QueueKeys
@@ -130,20 +132,21 @@ class ClockSample:
     at_ms: int
 
 
-def clock_samples(client: Client, histories: Sequence[History], most: int) -> list[ClockSample]:
-    """What jobs tell of their hosts' clocks, in one round trip.
+def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -> list[ClockSample]:
+    """Compare the clocks of producers and workers with Redis' clock, in one round trip.
 
-    The event is stamped by Redis, and the field of the same step by whoever took it.
+    Redis stamps the event of a step, and the host that takes the step writes its own time into the
+    job's hash.
 
     Args:
-        most: jobs of each queue whose producer, and whose worker is looked at; twice as many where
-            both steps of the worker are known.
+        max_jobs: the most jobs of each queue to compare, for producers and for workers; twice as
+            many where both steps of the worker are known.
     """
     wanted: list[tuple[QueueKeys, bool, list[PastEvent]]] = []
     for history in histories:
         added = list(_newest(history, "added").values())
-        # Many at one moment may be one call that waited.
-        wanted += [(history.keys, True, [event]) for event in _spread(added, most)]
+        # Spread over time: many jobs of one moment may be of one call that waited.
+        wanted += [(history.keys, True, [event]) for event in _spread(added, max_jobs)]
         steps = defaultdict[str, list[PastEvent]](list)
         for of_step in (_newest(history, "active"), _newest(history, "completed", "failed")):
             for job_id, event in of_step.items():
@@ -151,7 +154,7 @@ def clock_samples(client: Client, histories: Sequence[History], most: int) -> li
         jobs = sorted(steps.values(), key=lambda events: -events[-1].at_ms)
         whole = [events for events in jobs if len(events) == _BOTH_STEPS]
         rest = [events for events in jobs if len(events) < _BOTH_STEPS]
-        chosen = whole[: 2 * most] + rest[:most]
+        chosen = whole[: 2 * max_jobs] + rest[:max_jobs]
         wanted += [(history.keys, False, events) for events in chosen]
     reads: list[tuple[Arg, ...]] = [
         (
@@ -165,11 +168,11 @@ def clock_samples(client: Client, histories: Sequence[History], most: int) -> li
     for (keys, is_producer, events), reply in zip(wanted, rows, strict=True):
         text, *times = value_or(reply, (None,) * (1 + len(events)))
         aheads = [
-            told_ms - event.at_ms
+            host_ms - event.at_ms
             for event, time in zip(events, times, strict=True)
-            if (told_ms := to_int(time)) is not None
+            if (host_ms := to_int(time)) is not None
         ]
-        # A producer may give a job any time that it likes.
+        # A producer may give a job any timestamp.
         options: Any = read_json(text, {})[0] if is_producer else {}
         if aheads and isinstance(options, dict) and "timestamp" not in options:
             samples.append(
@@ -186,12 +189,12 @@ def clock_samples(client: Client, histories: Sequence[History], most: int) -> li
 
 
 def _newest(history: History, *names: str) -> dict[str, PastEvent]:
-    """Job id → its newest event of these; the hash tells of the last of several runs alone."""
+    """Each job's newest event of these; its hash has the times of its last run only."""
     return {e.job_id: e for e in reversed(history.events) if e.name in names and e.job_id}
 
 
-def _spread(events: Sequence[PastEvent], most: int) -> list[PastEvent]:
-    """Some of them, the first and the last included."""
-    if len(events) <= most:
+def _spread(events: Sequence[PastEvent], count: int) -> list[PastEvent]:
+    """``count`` of the events, evenly spread, with the first and the last."""
+    if len(events) <= count:
         return list(events)
-    return [events[index * (len(events) - 1) // (most - 1)] for index in range(most)]
+    return [events[index * (len(events) - 1) // (count - 1)] for index in range(count)]

@@ -12,13 +12,13 @@ from qctl.errors import ReplyError
 from qctl.wire.replies import to_int
 
 INFO_REPLICATION = ("INFO", "replication")
-# What names another product in INFO.
+# Fields of INFO that only another product has.
 _PRODUCTS = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly"}
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Of a replica: its master's ``host:port``, and whether it is connected to it and in step."""
+    """A replica's master: its ``host:port``, and whether the replica is in sync with it."""
 
     master: str
     is_in_sync: bool
@@ -29,7 +29,7 @@ class Upstream:
 
 
 def master_of(info: Mapping[str, str]) -> str | None:
-    """Of a replica, the ``host:port`` of its master; None for a master."""
+    """The ``host:port`` of a replica's master; None for a master."""
     if info.get("role") != "slave":
         return None
     return f"{info.get('master_host', '')}:{to_int(info.get('master_port')) or 0}"
@@ -38,8 +38,8 @@ def master_of(info: Mapping[str, str]) -> str | None:
 def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Name and version of the server, from its INFO.
 
-    A server that is compatible with Redis gives the version of that Redis as ``redis_version``, and
-    its own beside it.
+    A server that is compatible with Redis has the version of that Redis in ``redis_version``, and
+    its own version in another field.
     """
     for field, name in _PRODUCTS.items():
         if version := info.get(field):
@@ -49,14 +49,15 @@ def product(info: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 
 def read_upstream(client: Client) -> Upstream | None:
-    """What the first master that is connected to is a replica of; None for a master, and where
-    this user may not ask.
+    """The master of the server that this client is connected to.
+
+    None if that server is a master itself, or if this user may not run INFO.
     """
     return upstream(client.masters()[0].pipeline([INFO_REPLICATION])[0])
 
 
 def upstream(reply: Any) -> Upstream | None:
-    """The same, by the answer to ``INFO_REPLICATION``."""
+    """The same, by the reply to ``INFO_REPLICATION``."""
     if isinstance(reply, ReplyError):
         return None
     info = parse_info(str(reply))

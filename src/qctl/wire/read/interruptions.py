@@ -10,10 +10,10 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_dict, to_int, value_or
 from qctl.wire.states import FINISHED
 
-# Events read of one span, in steps, and finished jobs looked at.
-_STEP = 1000
-_STEPS = 10
-_JOBS = 200
+# Events of one window, windows of one span, and finished jobs of each state.
+_WINDOW = 1000
+_MAX_WINDOWS = 10
+_MAX_JOBS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,57 +27,57 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Interruptions:
-    """What is known of a span.
+    """The jobs that a restart at the beginning of a span interrupted.
 
     Args:
-        ids: jobs found stalled in it that had not begun in it, in order.
-        remembered: whether all of its events are still there and were read; if not, jobs that were
-            removed since are not among them, and one that had stalled before and was retried in the
-            span may be.
+        ids: jobs that stalled in it and had begun before it, in order.
+        is_complete: whether all of its events are still there and were read. If not, jobs that were
+            removed since are missing, and a job that had stalled before and was retried in the span
+            may be among them.
     """
 
     ids: tuple[str, ...]
-    remembered: bool
+    is_complete: bool
 
 
 def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]:
-    """Jobs that stalled in each span: by its events, and where some of these are gone also by kept
-    jobs that ran again and ended.
+    """Jobs that stalled in each span, by its events.
 
-    At most 10,000 events and 200 ended jobs of a span are looked at.
+    Where some of these are gone, also by finished jobs that ran again. At most 10,000 events and
+    400 finished jobs of a span are read.
     """
     by_event, unread = _by_events(client, spans)
     firsts = client.pipeline(
         [("XRANGE", span.keys("events"), "-", "+", "COUNT", 1) for span in spans]
     )
-    remembered = []
+    complete = []
     for index, (span, first) in enumerate(zip(spans, firsts, strict=True)):
         entries = value_or(first, [])
         began_ms = int(str(entries[0][0]).partition("-")[0]) if entries else None
         reaches_back = began_ms is not None and began_ms <= span.start_ms
-        remembered.append(reaches_back and index not in unread)
-    partly = [i for i, told in enumerate(remembered) if not told]
+        complete.append(reaches_back and index not in unread)
+    partly = [index for index, is_complete in enumerate(complete) if not is_complete]
     records = dict(zip(partly, _by_records(client, [spans[i] for i in partly]), strict=True))
     return [
-        Interruptions(tuple(dict.fromkeys([*events, *records.get(index, ())])), remembered[index])
+        Interruptions(tuple(dict.fromkeys([*events, *records.get(index, ())])), complete[index])
         for index, events in enumerate(by_event)
     ]
 
 
 def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], set[int]]:
-    """And the indexes of the spans that have more events than are read."""
+    """Jobs that stalled in each span, and the indexes of spans with more events than are read."""
     found: list[list[str]] = [[] for _ in spans]
-    # Those that begin after the restart are not interrupted by it, whatever befalls them.
+    # A restart does not interrupt jobs that begin after it.
     begun: list[set[str]] = [set() for _ in spans]
     starts = {index: str(span.start_ms) for index, span in enumerate(spans)}
-    for _ in range(_STEPS):
+    for _ in range(_MAX_WINDOWS):
         if not starts:
             break
         commands: list[tuple[Arg, ...]] = [
-            ("XRANGE", spans[i].keys("events"), start, spans[i].end_ms, "COUNT", _STEP)
+            ("XRANGE", spans[i].keys("events"), start, spans[i].end_ms, "COUNT", _WINDOW)
             for i, start in starts.items()
         ]
-        going_on = {}
+        unfinished = {}
         for index, reply in zip(starts, client.pipeline(commands), strict=True):
             entries = value_or(reply, [])
             for _, flat in entries:
@@ -87,21 +87,21 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
                     begun[index].add(job_id)
                 elif event.get("event") == "stalled" and job_id and job_id not in begun[index]:
                     found[index].append(job_id)
-            if len(entries) == _STEP:
-                # What follows the last one; "(" would need Redis 6.2.
+            if len(entries) == _WINDOW:
+                # The id after the last one; "(" would need Redis 6.2.
                 at_ms, _, number_in_ms = str(entries[-1][0]).partition("-")
-                going_on[index] = f"{at_ms}-{int(number_in_ms) + 1}"
-        starts = going_on
+                unfinished[index] = f"{at_ms}-{int(number_in_ms) + 1}"
+        starts = unfinished
     return found, set(starts)
 
 
 def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
-    """Jobs that were started anew in the span, have stalled before, and have ended since."""
+    """Jobs that were started again in the span after they had stalled, and have ended since."""
     if not spans:
         return []
     windows = client.pipeline(
         [
-            ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _JOBS)
+            ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _MAX_JOBS)
             for span in spans
             for state in FINISHED
         ]

@@ -1,7 +1,8 @@
 """Whether a paused queue is paused by the one in qctl's pause note.
 
-A resume by BullMQ leaves the note where it is, and a later pause by BullMQ must not pass for the
-note's. The note has the id of its ``paused`` event: the events since then tell, if they are kept.
+A resume by BullMQ leaves the note where it is, and a later pause by BullMQ must not look like the
+note's. The note has the id of its ``paused`` event, and the events since then show what happened,
+as long as they are kept.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, OVER, UNKNOWN, noted_event, parse_holder
 from qctl.wire.replies import value_or
 
-# Events read in one round trip, over all queues; of one queue some anyway.
+# Events of one round trip over all queues, and the fewest of one queue.
 _WINDOW, _MIN_WINDOW = 1000, 50
-# With one queue that is as many as BullMQ keeps by default.
-_ROUNDS = 10
+# For one queue, these read as many events as BullMQ keeps by default.
+_MAX_TRIPS = 10
 
 
 def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:
-    """Whose the pauses of some paused queues are.
+    """Whether each paused queue is paused by the pause in its note.
 
     Args:
-        notes: the pause note of each, as it stands in Redis.
+        notes: the text of each pause note.
 
     Returns:
-        ``holds`` when it is the note's; ``over`` when it was resumed since, or somebody else has
-        paused it as well and the note's pause was to end with a drain; ``unknown`` when the events
-        do not reach back to the note, are too many, or cannot be read.
+        ``HOLDS`` if it is; ``OVER`` if the queue was resumed since, or if the note is a drain's and
+        somebody else has paused the queue as well; ``UNKNOWN`` if the events do not reach back to
+        the note, are too many, or cannot be read.
     """
     answers = dict.fromkeys(notes, UNKNOWN)
     cursors = {keys: event for keys, text in notes.items() if (event := noted_event(text))}
     first = dict(cursors)
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_TRIPS):
         if not cursors:
             break
         count = max(_WINDOW // len(cursors), _MIN_WINDOW)
@@ -44,7 +45,7 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
         )
         for keys, reply in zip([*cursors], replies, strict=True):
             events = [to_event(*entry) for entry in value_or(reply, [])]
-            # The last one that was read before. When it is gone, others may be, too.
+            # Begins with the last event of the window before. If that is gone, others may be, too.
             if not events or events[0].id != cursors[keys]:
                 del cursors[keys]
             elif any(_ends(event, notes[keys]) for event in events if event.id != first[keys]):

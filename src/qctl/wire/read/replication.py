@@ -1,4 +1,4 @@
-"""Whether what was written is safe from a failover, or from a Redis that is killed."""
+"""Whether writes survive a failover, or Redis being killed."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from qctl.wire.replies import to_int
 
 
 def can_lose_writes(client: Client) -> bool:
-    """Whether a write that was answered may be undone and the data before it come back.
+    """Whether Redis may come back with the data from before an acknowledged write.
 
-    Replicas are behind their master, and an append-only file behind the memory. A Redis that has
-    neither has a snapshot at most, and loses jobs with anything else. True where it is unknown.
+    Replicas are behind their master, and an append-only file is behind the memory. A Redis that has
+    neither has at most a snapshot: if it comes back, it has lost jobs, too. True if unknown.
     """
     return any(_replicas(node) != 0 or _has_aof(node) for node in client.masters())
 
 
 def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> bool | None:
-    """Whether every replica acknowledges what was written last over this client's connections.
+    """Whether every replica acknowledges the last writes of this client's connections.
 
     Args:
         timeout_ms: how long each master waits for its replicas, in milliseconds.
-        at_least: replicas that each master should have; one that has lost its connection may be
+        at_least: replicas that each master should have: one that has lost its connection may be
             promoted, too.
 
     Returns:
-        None where this user may not ask (INFO, WAIT).
+        None if this user may not run INFO or WAIT.
     """
     for node in client.masters():
         replicas = _replicas(node)
@@ -39,7 +39,7 @@ def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> boo
         try:
             reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
         except ReplyError as error:
-            # Other than refused: by now it is a replica itself.
+            # Any other error: by now the master is a replica itself.
             return None if error.code == "NOPERM" else False
         if int(reached) < replicas:
             return False
@@ -57,7 +57,7 @@ def _has_aof(node: Client) -> bool:
 
 
 def _info(node: Client, section: str) -> dict[str, str] | None:
-    """None when this user may not ask."""
+    """None if this user may not run INFO."""
     try:
         text = str(node.call("INFO", section))
     except ReplyError as error:

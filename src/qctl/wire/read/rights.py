@@ -1,4 +1,4 @@
-"""What a Redis user must be allowed to do before qctl begins with something it could not end."""
+"""Whether a Redis user may run all commands of an operation, checked before it begins."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 
-# The scripts that a drain runs on the queue, and on qctl's own keys.
+# The scripts that a drain and a pause run on the queue, and those on qctl's own keys.
 DRAIN = ("pause", "resume", "retry_stalled", "census")
 PAUSE = ("pause", "resume")
 _OWN = ("hold_lease", "disown")
-# What a drain reads besides, with ``$1`` for a key of the queue.
+# What a drain reads outside scripts; ``$1`` is a key of the queue.
 _READS = (
     *("EXISTS $1", "GET $1", "HEXISTS $1", "HGET $1", "HMGET $1", "LINDEX $1", "LLEN $1"),
     *("LPOS $1 x", "LRANGE $1", "PTTL $1", "XRANGE $1", "XREAD STREAMS $1 0", "XREVRANGE $1"),
     *("ZCARD $1", "ZCOUNT $1", "ZRANGE $1", "ZREVRANGE $1", "ZSCORE $1 x"),
 )
 _CALL = re.compile(r'redis\.p?call\(\s*"([A-Z]+)"')
-# Only qctl's notes are set, though by scripts that otherwise write to the queue.
+# Commands that scripts on the queue run on qctl's own keys alone.
 _OWN_ONLY = {"SET"}
 
 
 @dataclass(frozen=True, slots=True)
 class MissingRights:
-    """Commands that a user may not run, in small letters.
+    """Commands that a user may not run, in lower case.
 
     Args:
         on_queue: on the queue's keys.
@@ -45,7 +45,7 @@ class MissingRights:
 
 @cache
 def script_commands(name: str) -> frozenset[str]:
-    """The commands that a script of ours runs, from its source."""
+    """The commands that one of qctl's scripts runs, from its source."""
     return frozenset(_CALL.findall(scripts.source(name)))
 
 
@@ -67,7 +67,7 @@ def read_missing_rights(
         names: ``DRAIN`` or ``PAUSE``.
 
     Returns:
-        None where Redis cannot say, before version 7.
+        None before Redis 7, which cannot tell.
 
     Raises:
         ReplyError: Redis is away, or cannot run scripts at present.
@@ -82,7 +82,7 @@ def read_missing_rights(
     except ReplyError as error:
         if error.code != "NOPERM":
             raise
-        # Not even this script.
+        # The user may not even run this script.
         return MissingRights(on_queue=("eval", "evalsha"))
     if refused is None:
         return None
@@ -93,7 +93,7 @@ def read_missing_rights(
 
 
 def _on_key(name: str, number: int) -> str:
-    # Without a key: nothing but the command itself is asked for.
+    # TIME has no key.
     return name if name == "TIME" else f"{name} ${number}"
 
 

@@ -1,4 +1,4 @@
-"""What the Redis servers say of themselves: persistence, memory, replicas, clock."""
+"""The condition of the Redis servers: persistence, memory, replicas, clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SETTINGS = ("appendfsync", "save", "stop-writes-on-bgsave-error", "min-replicas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
-    """A connected replica; ``behind_bytes`` of the stream it has not acknowledged."""
+    """A connected replica; it has not acknowledged ``behind_bytes`` of the replication stream."""
 
     address: str
     online: bool
@@ -29,25 +29,25 @@ class ReplicaFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """One master. None is what Redis does not tell, or not to this user.
+    """One master. None is what Redis does not report, or not to this user.
 
     Args:
-        node: of several masters, the ``(host, port)`` of this one.
+        node: ``(host, port)`` if there are several masters.
         role: ``master``, or ``slave`` for a replica.
         master: of a replica, the ``host:port`` of its master.
-        maxmemory_bytes: the limit; 0 for none.
+        maxmemory_bytes: the limit; 0 for no limit.
         eviction_policy: what Redis deletes at that limit; BullMQ needs ``noeviction``.
-        aof_ok, rdb_ok: whether the last write of it succeeded.
+        aof_ok, rdb_ok: whether the last write of the file succeeded.
         aof_fsync: ``always``, ``everysec`` or ``no``.
         rdb_saved_at_ms: of the last snapshot, epoch milliseconds by this server's clock; Redis
             counts its start as one.
         rdb_changes: writes since then.
-        rdb_schedule: the ``save`` setting; empty means that no snapshots are made.
-        rdb_stops_writes: whether Redis refuses writes after a snapshot that failed.
+        rdb_schedule: the ``save`` setting; empty if no snapshots are made.
+        rdb_stops_writes: whether Redis refuses writes after a failed snapshot.
         replicas_needed: Redis refuses writes with fewer good replicas than this.
-        replicas_good: those that are near enough; None also where none are needed.
-        clock_ahead_ms: of this server against this host, give or take ``clock_error_ms``, the
-            time of the round trip; 0 and None when this user may not ask for its time.
+        replicas_good: replicas with a small enough lag; also None if none are needed.
+        clock_ahead_ms: how far this server's clock is ahead of this host's, with an error of up to
+            ``clock_error_ms``, the time of the round trip; 0 and None if the user may not run TIME.
     """
 
     node: tuple[str, int] | None = None
@@ -74,7 +74,7 @@ class ServerFacts:
 
 
 def read_servers(client: Client) -> tuple[ServerFacts, ...]:
-    """Each master, in three round trips a master.
+    """The condition of each master, in three round trips a master.
 
     Raises:
         UnreachableError: one does not answer.
@@ -90,9 +90,9 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
 
 
 def run_ids(client: Client) -> frozenset[str] | None:
-    """What each server process that is a master now calls itself; None if this user may not ask.
+    """The run ids of the masters' processes; None if this user may not run INFO.
 
-    They differ after a failover or a restart.
+    They change with a failover or a restart.
     """
     try:
         infos = [str(node.call("INFO", "server")) for node in client.masters()]
@@ -104,7 +104,7 @@ def run_ids(client: Client) -> frozenset[str] | None:
 
 
 def clock_ms(client: Client) -> int:
-    """Redis' time in epoch milliseconds; this host's when Redis does not tell.
+    """Redis' time in epoch milliseconds; this host's time if this user may not run TIME.
 
     Raises:
         UnreachableError: it does not answer.
@@ -130,11 +130,11 @@ def _read(node: Client) -> ServerFacts:
         maxmemory_bytes=to_int(info.get("maxmemory")),
         eviction_policy=info.get("maxmemory_policy"),
         aof_enabled=None if aof is None else aof == "1",
-        aof_ok=_is_well(info.get("aof_last_write_status")),
+        aof_ok=_is_ok(info.get("aof_last_write_status")),
         aof_fsync=settings.get("appendfsync"),
         rdb_saved_at_ms=_ms(to_int(info.get("rdb_last_save_time"))),
         rdb_changes=to_int(info.get("rdb_changes_since_last_save")),
-        rdb_ok=_is_well(info.get("rdb_last_bgsave_status")),
+        rdb_ok=_is_ok(info.get("rdb_last_bgsave_status")),
         rdb_schedule=settings.get("save"),
         rdb_stops_writes=_is_on(settings.get("stop-writes-on-bgsave-error")),
         replicas_needed=to_int(settings.get("min-replicas-to-write")),
@@ -163,7 +163,7 @@ def _ms(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * 1000
 
 
-def _is_well(status: str | None) -> bool | None:
+def _is_ok(status: str | None) -> bool | None:
     return None if status is None else status == "ok"
 
 
@@ -173,7 +173,7 @@ def _is_on(setting: str | None) -> bool | None:
 
 def _info(node: Client) -> dict[str, str]:
     found: dict[str, str] = {}
-    # One section a command: several in one is newer than Redis 6.
+    # One section per command: Redis 6 does not take several.
     for reply in node.pipeline([("INFO", section) for section in _SECTIONS]):
         if isinstance(reply, ReplyError):
             if is_outage(reply):
@@ -186,7 +186,7 @@ def _info(node: Client) -> dict[str, str]:
 def _settings(node: Client) -> dict[str, str]:
     found: dict[str, str] = {}
     for reply in node.pipeline([("CONFIG", "GET", name) for name in _SETTINGS]):
-        # Hosted Redis often has no CONFIG at all.
+        # Hosted Redis often has no CONFIG.
         if not isinstance(reply, ReplyError):
             found |= to_dict(reply)
     return found

@@ -9,21 +9,21 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, to_int, value_or
 
-# BullMQ's default stalledInterval; the real one is a worker's option that stands nowhere in Redis.
+# BullMQ's default stalledInterval; the actual one is a worker's option and not in Redis.
 DEFAULT_INTERVAL_MS = 30_000
-# Two clocks, a moment of network: an interval this near to the default is the default.
+# An interval this close to the default is the default: clocks differ, and the network takes time.
 _TOLERANCE_MS = 1_500
 
 
 @dataclass(frozen=True, slots=True)
 class StalledClock:
-    """Of one queue (wire format 5.13).
+    """When the stalled check of one queue runs (wire format 5.13).
 
     Args:
-        checked_at_ms: when the last check ran, by the clock of the worker that ran it; None when
-            none has run within an interval.
-        next_in_ms: no check has any effect before this has passed; 0 when one may run now.
-        marked: of the ids asked about, those that the last check saw and nobody has renewed since.
+        checked_at_ms: when the last check ran, by the clock of the worker that ran it; None if none
+            has run within its interval.
+        next_in_ms: time until a check can have an effect; 0 if one can now.
+        marked: those of the given jobs that the last check marked and no worker has renewed since.
     """
 
     keys: QueueKeys
@@ -35,32 +35,37 @@ class StalledClock:
     def ran_lately(self) -> bool:
         """Whether a check ran within its interval.
 
-        If not, perhaps none ever runs: workers with ``skipStalledCheck``, and code that fetches
-        jobs by hand, run none.
+        If not, perhaps none ever does: workers with ``skipStalledCheck`` and code that fetches jobs
+        by hand run none.
         """
         return self.next_in_ms > 0
 
     def interval_ms(self, now_ms: int) -> tuple[int, bool]:
-        """The interval, by when the last check ran and what is left of its key; and whether it is
-        a guess.
+        """The interval between checks, and whether it is a guess.
+
+        Computed from when the last check ran and the time that its key has left.
 
         Args:
             now_ms: by this host's clock, epoch milliseconds.
         """
         if self.checked_at_ms is None or not self.next_in_ms:
             return DEFAULT_INTERVAL_MS, True
-        told = now_ms - self.checked_at_ms + self.next_in_ms
-        if abs(told - DEFAULT_INTERVAL_MS) <= _TOLERANCE_MS:
+        interval_ms = now_ms - self.checked_at_ms + self.next_in_ms
+        if abs(interval_ms - DEFAULT_INTERVAL_MS) <= _TOLERANCE_MS:
             return DEFAULT_INTERVAL_MS, False
-        # A clock that is wrong by much shows in an interval shorter than what is left of it.
-        is_possible = told >= self.next_in_ms
-        return (told, False) if is_possible else (max(DEFAULT_INTERVAL_MS, self.next_in_ms), True)
+        if interval_ms < self.next_in_ms:
+            # Impossible: the two clocks differ by a lot.
+            return max(DEFAULT_INTERVAL_MS, self.next_in_ms), True
+        return interval_ms, False
 
 
 def read_clocks(
     client: Client, ids: Sequence[tuple[QueueKeys, Sequence[str]]]
 ) -> list[StalledClock]:
-    """The clock of each queue, and which of these of its jobs are marked; in one round trip."""
+    """When the stalled check of each queue runs, and which of its given jobs are marked.
+
+    In one round trip.
+    """
     commands: list[tuple[Arg, ...]] = []
     for keys, job_ids in ids:
         commands += [("GET", keys("stalled-check")), ("PTTL", keys("stalled-check"))]

@@ -1,7 +1,7 @@
-"""How many jobs completed in each hour: what Redis still has of that.
+"""How many jobs completed in each hour, as far back as Redis knows.
 
-Two places tell. The sorted set ``completed`` is exact for as long as finished jobs are kept; the
-per-minute counts of BullMQ's metrics (wire format 5.21) go further back, where workers write them.
+There are two sources. The sorted set ``completed`` is exact for as long as finished jobs are kept;
+the per-minute counts of BullMQ's metrics (wire format 5.21) go further back if workers write them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qctl.wire.replies import checked, to_dict, to_int, value_or
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
 # A week of minutes.
-_MOST_POINTS = 7 * 24 * 60
+_MAX_POINTS = 7 * 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,9 @@ class Throughput:
     """Completed jobs of one queue.
 
     Args:
-        source: ``completed``, ``metrics``, or ``none`` when Redis has nothing.
-        since_ms: from when on it tells, epoch milliseconds; None for ``none``.
-        jobs: by the start of the hour, epoch milliseconds; only the hours asked for that began
-            after ``since_ms``.
+        source: ``completed``, ``metrics``, or ``none`` if Redis has neither.
+        since_ms: the beginning of what is known, epoch milliseconds; None for ``none``.
+        jobs: by the start of the hour, epoch milliseconds; only hours after ``since_ms``.
     """
 
     keys: QueueKeys
@@ -40,7 +39,7 @@ class Throughput:
 def read_throughput(
     client: Client, queues: Sequence[QueueKeys], hours: Sequence[int]
 ) -> list[Throughput]:
-    """Completed jobs by the hour, in two round trips.
+    """Completed jobs per hour, in two round trips.
 
     Args:
         hours: starts of the hours to count, epoch milliseconds.
@@ -73,15 +72,13 @@ def read_throughput(
 
 
 def _start(oldest: Any, previous: Any, points: Any) -> tuple[str, int | None, int]:
-    """Where to look, from when on that tells, and the minute at the head of the metrics."""
+    """The source, when it begins, and the newest minute of the metrics."""
     kept = [*to_dict(checked(oldest)).values()]
     kept_ms = to_int(kept[0]) if kept else None
-    previous_ms, length = (
-        to_int(value_or(previous, None)),
-        min(int(value_or(points, 0)), _MOST_POINTS),
-    )
+    previous_ms = to_int(value_or(previous, None))
+    length = min(int(value_or(points, 0)), _MAX_POINTS)
     if previous_ms is not None and length:
-        # The list ends with the minute before the one that is being counted.
+        # The newest minute in the list is the one before the minute that is being counted.
         head_ms = (previous_ms // _MINUTE_MS - 1) * _MINUTE_MS
         since_ms = head_ms - (length - 1) * _MINUTE_MS
         if kept_ms is None or since_ms < kept_ms:
@@ -95,7 +92,7 @@ def _counts(
     if since_ms is None:
         return []
     if source == "metrics":
-        return [("LRANGE", keys("metrics:completed:data"), 0, _MOST_POINTS - 1)]
+        return [("LRANGE", keys("metrics:completed:data"), 0, _MAX_POINTS - 1)]
     return [
         ("ZCOUNT", keys("completed"), hour, f"({hour + _HOUR_MS}")
         for hour in hours
@@ -106,7 +103,7 @@ def _counts(
 def _by_hour(
     points: Sequence[str], head_ms: int, since_ms: int, hours: Sequence[int]
 ) -> dict[int, int]:
-    """Per-minute counts, newest first, by hour; minutes after the newest had no job."""
+    """Per-minute counts, newest first, summed by hour; minutes after the newest had no jobs."""
     jobs = {hour: 0 for hour in hours if hour >= since_ms}
     begin = min(jobs, default=0)
     offset = begin % _HOUR_MS

@@ -1,4 +1,4 @@
-"""Who works on a queue: BullMQ Pro, and traces that only BullMQ 5 leaves (wire format 10.1)."""
+"""Traces of BullMQ 5, and queues of other libraries such as BullMQ Pro (wire format 10.1)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from qctl.wire.events import recent_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_int, value_or
 
+# Events and completed jobs read of each queue.
 _EVENTS = 20
 _JOBS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class BullMQ5Traces:
-    """Of one queue, within some time.
+    """Recent traces of BullMQ 5 in one queue.
 
     Args:
-        debounced: a producer of BullMQ 5 left a ``debounced`` event.
-        next_ids: a worker of BullMQ 5 ran a scheduler's job: it wrote ``nrjid`` into it.
+        debounced: whether a producer wrote a ``debounced`` event.
+        next_ids: whether a worker wrote ``nrjid`` into a scheduler's job.
     """
 
     debounced: bool
@@ -30,10 +31,10 @@ class BullMQ5Traces:
 def read_bullmq5_traces(
     client: Client, queues: Sequence[QueueKeys], since_ms: int
 ) -> dict[QueueKeys, BullMQ5Traces]:
-    """What the last 20 events and the last 20 completed jobs of each queue tell.
+    """Traces in the last 20 events and the last 20 completed jobs of each queue.
 
     Args:
-        since_ms: older traces do not count; epoch milliseconds.
+        since_ms: ignore older traces; epoch milliseconds.
     """
     events = recent_events(client, queues, _EVENTS)
     commands = [("ZREVRANGE", keys("completed"), 0, _JOBS - 1) for keys in queues]
@@ -42,7 +43,7 @@ def read_bullmq5_traces(
         (keys, job_id)
         for keys, window in zip(queues, windows, strict=True)
         for job_id in value_or(window, [])
-        # Only jobs of schedulers have such an id, and only these can have the field.
+        # Only jobs of schedulers can have the field.
         if job_id.startswith("repeat:")
     ]
     reads: list[tuple[Arg, ...]] = [
@@ -64,9 +65,9 @@ def read_bullmq5_traces(
 
 
 def other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, str]:
-    """The queues whose last Queue object was not of BullMQ itself, but of BullMQ Pro as a rule.
+    """The queues whose last Queue object was of another library than BullMQ, usually BullMQ Pro.
 
-    These may keep jobs in places that the wire format does not know.
+    It may keep jobs in places that the wire format does not know.
     """
     commands = [("HGET", keys("meta"), "version") for keys in queues]
     replies = client.pipeline(commands) if commands else []
