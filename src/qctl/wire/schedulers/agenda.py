@@ -1,4 +1,4 @@
-"""What falls due in a queue, and when: its schedulers and the next delayed job."""
+"""When work of a queue is due: its schedulers and its next delayed job."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from qctl.wire.replies import checked, to_dict, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, record_commands, schedulers
 from qctl.wire.states import due_ms
 
-# Of one queue; the soonest.
-MOST_SCHEDULERS = 200
+# Schedulers read of one queue: those that are due soonest.
+MAX_SCHEDULERS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """Of one queue. Times are epoch milliseconds.
+    """When work of one queue is due. Times are epoch milliseconds.
 
     Args:
-        schedulers: the soonest first, at most ``MOST_SCHEDULERS``.
-        total_schedulers: how many there are.
-        next_delayed_ms: when the next delayed job is due, those of schedulers included.
+        schedulers: soonest first, at most ``MAX_SCHEDULERS``.
+        total_schedulers: how many schedulers the queue has.
+        next_delayed_ms: when the next delayed job is due, be it a scheduler's or not.
     """
 
     keys: QueueKeys
@@ -36,7 +36,7 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
     commands: list[tuple[Arg, ...]] = []
     for keys in queues:
         commands += [
-            ("ZRANGE", keys("repeat"), 0, MOST_SCHEDULERS - 1, "WITHSCORES"),
+            ("ZRANGE", keys("repeat"), 0, MAX_SCHEDULERS - 1, "WITHSCORES"),
             ("ZCARD", keys("repeat")),
             ("ZRANGE", keys("delayed"), 0, 0, "WITHSCORES"),
         ]
@@ -44,7 +44,13 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
     listed = replies[::3]
     records = iter(
         client.pipeline(wanted)
-        if (wanted := [c for k, row in zip(queues, listed, strict=True) for c in _of(k, row)])
+        if (
+            wanted := [
+                command
+                for keys, row in zip(queues, listed, strict=True)
+                for command in record_commands(keys, row)
+            ]
+        )
         else ()
     )
     agendas = []
@@ -54,7 +60,3 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
         next_ms = due_ms(float(delayed[0])) if delayed else None
         agendas.append(Agenda(keys, tuple(found), int(replies[3 * index + 1]), next_ms))
     return agendas
-
-
-def _of(keys: QueueKeys, row: Sequence[str]) -> list[tuple[Arg, ...]]:
-    return record_commands(keys, row)

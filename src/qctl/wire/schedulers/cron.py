@@ -1,11 +1,11 @@
-"""When a cron pattern is next due, in a time zone and over its clock changes.
+"""When a cron pattern is next due, in a time zone and across its clock changes.
 
-Patterns have five fields, or six with seconds first, as BullMQ's; ``@hourly``, ``@daily``,
-``@weekly``, ``@monthly`` and ``@yearly`` stand for whole ones. With both day fields restricted, a
-day that matches one of them is enough; only a bare ``*`` or ``?`` leaves a field open, not ``*/2``
-or ``1-31``. A time that the clock skips is as long after the change as it would have been
-("30 2 * * *" is due at 03:30), as with BullMQ; a time that it repeats is due once, unless the
-pattern names every hour.
+As with BullMQ, patterns have five fields, or six with seconds first; ``@hourly``, ``@daily``,
+``@weekly``, ``@monthly`` and ``@yearly`` stand for whole patterns. If both day fields are
+restricted, a day has to match only one of them; a field is unrestricted if it is a bare ``*`` or
+``?``, but not if it is ``*/2`` or ``1-31``. A time that the clock skips is due as long after the
+change as it would have been ("30 2 * * *" at 03:30). A time that the clock repeats is due once,
+unless the pattern is for every hour.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMON = {
     "@daily": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-# … and only BullMQ 6 these too.
+# … and only BullMQ 6 knows these, too.
 _NEWER = {
     "@annually": "0 0 1 1 *",
     "@minutely": "* * * * *",
@@ -39,7 +39,7 @@ _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _SUNDAY_AGAIN = 7
-_OPEN = ("*", "?")
+_UNRESTRICTED = ("*", "?")
 _MAX_LENGTH = 1024
 # 29 February may be eight years away, the fifth Monday of a February 40.
 _MAX_YEARS = 50
@@ -49,20 +49,21 @@ _ITEM = re.compile(
 
 
 class _PatternError(Exception):
-    """Says what is wrong with a pattern."""
+    """What is wrong with a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A pattern that was understood.
+    """A parsed pattern.
 
     Args:
-        days: of the month; None when the field is open.
-        has_last_day: the last of the month is due as well.
-        weekdays: 0 is Sunday; None when the field is open.
-        last_weekdays: due in the month's last week.
-        nth: of the weekday in the month; 0 for each.
-        refused: why no scheduler is made with it, though a worker can go on with it; "" for most.
+        days: of the month; None if unrestricted.
+        has_last_day: due on the last day of the month as well.
+        weekdays: 0 is Sunday; None if unrestricted.
+        last_weekdays: weekdays on which it is due only in the last week of the month.
+        nth: due only on the nth such weekday of the month; 0 for all.
+        refused: why no new scheduler may have this pattern, although a worker can go on with it;
+            usually empty.
     """
 
     seconds: tuple[int, ...]
@@ -94,7 +95,7 @@ class Cron:
         return by_week or (by_month and self.days is not None)
 
     def shown_after(self, moment: datetime) -> datetime | None:
-        """The next time on a clock that is never changed; None if there is none for 50 years."""
+        """The next time on a clock that never changes; None if there is none within 50 years."""
         moment = moment.replace(microsecond=0) + timedelta(seconds=1)
         day, earliest = moment.date(), moment.time()
         while day.year <= moment.year + _MAX_YEARS:
@@ -108,7 +109,7 @@ class Cron:
         return None
 
     def _time_from(self, earliest: time) -> time | None:
-        """The first of its times of a day that is no earlier."""
+        """The first time of a day that is not before ``earliest``."""
         start = (earliest.hour, earliest.minute, earliest.second)
         for hour in self.hours:
             for minute in self.minutes if hour >= start[0] else ():
@@ -124,13 +125,13 @@ def next_time_ms(pattern: str, tz: str | None, after_ms: int) -> int | None:
     """The first time of ``pattern`` later than ``after_ms`` (epoch ms); None if there is none.
 
     Args:
-        pattern: five or six fields; also what only one version of BullMQ reads.
+        pattern: five or six fields; also one that only one version of BullMQ understands.
         tz: a time zone, e.g. ``Europe/Berlin``; None for this machine's.
 
     Raises:
-        UsageError: pattern or zone is not known.
+        UsageError: the pattern or the zone is not understood.
     """
-    cron, zone = parsed(pattern), time_zone(tz)
+    cron, zone = parse(pattern), time_zone(tz)
     try:
         return _next_ms(cron, zone, after_ms)
     except (OverflowError, ValueError):
@@ -139,20 +140,20 @@ def next_time_ms(pattern: str, tz: str | None, after_ms: int) -> int | None:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse what the workers of BullMQ 5 or 6 could not go on with, or would read differently.
+    """Check that workers of BullMQ 5 and 6 understand a pattern, and in the same way.
 
     Raises:
-        UsageError: it is not understood, or not by both in the same way.
+        UsageError: they do not.
     """
-    if why := parsed(pattern).refused:
+    if why := parse(pattern).refused:
         raise _not_understood(pattern, why)
 
 
 def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
     after = datetime.fromtimestamp(after_ms / 1000, zone)
-    # The clock's own changes set aside: the next time that a clock would show.
+    # First as if the clock never changed: the next time that it would show.
     shown = cron.shown_after(after.replace(tzinfo=None))
-    # When the clock shows an hour a second time, only a pattern for every hour is due again.
+    # If the clock shows an hour a second time, only a pattern for every hour is due again.
     fold = after.fold if cron.is_hourly else 0
     while shown is not None and _instant_ms(shown, zone, fold) <= after_ms:
         shown = cron.shown_after(shown)
@@ -165,7 +166,7 @@ def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
-    """The first time after a clock was put back, if it is put back within three hours."""
+    """The first due time after the clock is set back, if that happens within three hours."""
 
     def offset(at_ms: int) -> timedelta:
         return datetime.fromtimestamp(at_ms / 1000, zone).utcoffset() or timedelta()
@@ -189,8 +190,8 @@ def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _instant_ms(shown: datetime, zone: tzinfo, fold: int) -> int:
-    # Of a time that comes twice, the first or the second (fold); of one that is skipped, as long
-    # after the change.
+    # A time that comes twice: the first or the second one, by fold. A time that is skipped: as long
+    # after the change as it would have been.
     at = shown.replace(tzinfo=zone, fold=fold)
     if fold and _is_skipped(at):
         at = at.replace(fold=0)
@@ -206,8 +207,8 @@ def _is_skipped(at: datetime) -> bool:
 
 
 @lru_cache(maxsize=256)
-def parsed(pattern: str) -> Cron:
-    """The pattern.
+def parse(pattern: str) -> Cron:
+    """The parsed pattern.
 
     Raises:
         UsageError: it is not understood.
@@ -252,21 +253,21 @@ def _parse(pattern: str) -> Cron:
     weekdays = _values(weekday, "day of the week", 0, _SUNDAY_AGAIN, refused) if weekday else []
     longest = max(_DAYS_IN_MONTH[month - 1] for month in months)
     if len(months) == 1 and not last_days and min(month_days) > longest:
-        if texts[5] in _OPEN:
+        if texts[5] in _UNRESTRICTED:
             raise _PatternError("there is no such day in that month")
         refused.append("BullMQ 5 refuses a day that the month does not have")
-    # BullMQ 5 takes a list for open that has a value for each day, though not written as *.
-    looks_open = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
-    if day not in _OPEN and texts[5] not in _OPEN and (looks_open or nth):
+    # To BullMQ 5 a list with a value for each day is unrestricted, even if it is not written as *.
+    looks_unrestricted = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
+    if day not in _UNRESTRICTED and texts[5] not in _UNRESTRICTED and (looks_unrestricted or nth):
         refused.append("BullMQ 5 and 6 read it differently; write * for one of the day fields")
     return Cron(
         tuple(sorted(seconds)),
         tuple(sorted(minutes)),
         tuple(sorted(hours)),
-        None if day in _OPEN else frozenset(month_days),
+        None if day in _UNRESTRICTED else frozenset(month_days),
         bool(last_days),
         frozenset(months),
-        None if texts[5] in _OPEN else frozenset(value % 7 for value in weekdays),
+        None if texts[5] in _UNRESTRICTED else frozenset(value % 7 for value in weekdays),
         frozenset(int(text[0]) % 7 for text in last),
         nth,
         "; ".join(dict.fromkeys(refused)),
@@ -278,7 +279,7 @@ def _numbered(text: str, names: list[str], first: int) -> str:
         try:
             return str(names.index(found[0].lower()) + first)
         except ValueError:
-            raise _PatternError(f"{found[0]!r} is no name that may stand there") from None
+            raise _PatternError(f"{found[0]!r} is not a name of a month or a weekday") from None
 
     return re.sub(r"[A-Za-z]{3}", number, text)
 
@@ -293,19 +294,19 @@ def _nth(text: str) -> tuple[str, int]:
 
 
 def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
-    """The list without those of its items that have the form of a last day, and these."""
+    """The list without the items that mean a last day, and those items."""
     items = text.split(",")
     last = [item for item in items if re.fullmatch(form, item)]
     _refuse_twice(last, refused)
     return ",".join(item for item in items if item not in last), last
 
 
-def _values(text: str, what: str, least: int, most: int, refused: list[str]) -> list[int]:
+def _values(text: str, what: str, min_value: int, max_value: int, refused: list[str]) -> list[int]:
     values: list[int] = []
     for item in text.split(","):
         if not (found := _ITEM.fullmatch(item)):
             raise _PatternError(f"{item!r} in the field of the {what}")
-        values += _item_values(found.groupdict(), item, what, least, most, refused)
+        values += _item_values(found.groupdict(), item, what, min_value, max_value, refused)
     _refuse_twice(values, refused)
     return values
 
@@ -314,25 +315,25 @@ def _item_values(
     parts: Mapping[str, str | None],
     item: str,
     what: str,
-    least: int,
-    most: int,
+    min_value: int,
+    max_value: int,
     refused: list[str],
 ) -> list[int]:
     step = int(parts["step"] or 1)
-    low = least if parts["all"] else int(parts["low"] or 0)
+    low = min_value if parts["all"] else int(parts["low"] or 0)
     high = low
     if parts["high"]:
         high = int(parts["high"])
     elif parts["all"] or parts["step"]:
-        high = most
-    if step < 1 or not least <= low <= high <= most:
+        high = max_value
+    if step < 1 or not min_value <= low <= high <= max_value:
         raise _PatternError(
-            f"{item!r} in the field of the {what}, which goes from {least} to {most}"
+            f"{item!r} in the field of the {what}, which goes from {min_value} to {max_value}"
         )
     values = [*range(low, high + 1, step)]
-    if most != _SUNDAY_AGAIN:
+    if max_value != _SUNDAY_AGAIN:
         return values
-    # To find it there twice: a range up to 7 has Sunday as 0, too.
+    # A range up to 7 has Sunday as 0, too; so it is noticed if Sunday is there twice.
     if not (parts["all"] or parts["high"] or parts["step"]):
         return [low % 7]
     if high == _SUNDAY_AGAIN and low > 0:
@@ -344,4 +345,4 @@ def _item_values(
 
 def _refuse_twice(values: list[int] | list[str], refused: list[str]) -> None:
     if len(set(values)) < len(values):
-        refused.append("BullMQ 6 refuses it, since a value is there twice")
+        refused.append("BullMQ 6 refuses a pattern with the same value twice")

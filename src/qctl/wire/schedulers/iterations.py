@@ -1,4 +1,4 @@
-"""Schedulers as Redis has them, with the pending job of each; and legacy repeatables (6.6)."""
+"""Reads schedulers and legacy repeatable jobs, each with its pending job (wire format 6)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, is_legacy_key, schedulers
 from qctl.wire.states import LISTS, SORTED_SETS
 
-# Schedulers read per round trip.
+# Schedulers read in one round trip.
 _WINDOW = 500
-# Entries of a list that are searched from each of its ends.
-_REACH = 10_000
+# Entries searched from each end of a list.
+_MAX_SEARCHED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """The job that a scheduler has made last.
+    """The job that a scheduler made last.
 
     Args:
-        state: None when it stands in no list; ``unknown`` when a list is too long to be searched,
-            or its id can only be guessed.
-        fields: of its hash; empty when that is gone.
+        state: None if the job is in no list; ``unknown`` if it was not found in a list too long to
+            be searched, or if its id is only a guess.
+        fields: of its hash; empty if that is gone.
     """
 
     id: str
@@ -37,13 +37,13 @@ class Iteration:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """An entry of ``repeat``.
+    """A scheduler or a legacy repeatable job: an entry of the sorted set ``repeat``.
 
     Args:
-        next_ms: when its pending job is due, or was; None for a score that is not a time.
-        scheduler: None for a legacy repeatable.
-        record: the fields of its record; empty for those of very old versions.
-        iteration_prefix: what the ids of its jobs begin with, up to the time.
+        next_ms: when its pending job is or was due; None for a score that is not a time.
+        scheduler: None for a legacy repeatable job.
+        record: the fields of its record; very old versions have none.
+        iteration_prefix: the beginning of its jobs' ids, up to the time.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Registered:
 
 
 def read_registered(client: Client, keys: QueueKeys) -> Iterator[Registered]:
-    """All schedulers and legacy repeatables, soonest first, in windows."""
+    """All schedulers and legacy repeatable jobs, soonest first; 500 in a round trip."""
     start = 0
     while True:
         listed = client.call("ZRANGE", keys("repeat"), start, start + _WINDOW - 1, "WITHSCORES")
@@ -66,7 +66,7 @@ def read_registered(client: Client, keys: QueueKeys) -> Iterator[Registered]:
 
 
 def read_one(client: Client, keys: QueueKeys, scheduler_id: str) -> Registered | None:
-    """One of them; None when there is none of this id."""
+    """The scheduler or legacy repeatable job with this id, or None."""
     score = client.call("ZSCORE", keys("repeat"), scheduler_id)
     if score is None:
         return None
@@ -74,7 +74,7 @@ def read_one(client: Client, keys: QueueKeys, scheduler_id: str) -> Registered |
 
 
 def pending_delayed(client: Client, keys: QueueKeys) -> int:
-    """How many delayed jobs are the next ones of schedulers."""
+    """How many of the delayed jobs are pending jobs of schedulers."""
     return sum(entry.pending.state == "delayed" for entry in read_registered(client, keys))
 
 
@@ -105,7 +105,7 @@ def _plain_prefix(scheduler_id: str) -> str:
 
 
 def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
-    """What the ids of its jobs begin with (wire format 6.6)."""
+    """The beginning of its jobs' ids (wire format 6.6)."""
     if "ic" in record or not is_legacy_key(scheduler_id):
         return _plain_prefix(scheduler_id)
     name, job_id, *_ = scheduler_id.split(":")
@@ -113,7 +113,7 @@ def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
 
 
 def _md5(text: str) -> str:
-    # BullMQ's choice, and no secret.
+    # BullMQ uses MD5; there is nothing secret in it.
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
 
@@ -136,18 +136,18 @@ def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Ite
 
 
 def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
-    """Where those of the ids are that stand in a list, which is searched from both ends."""
+    """The state of those ids that are in a list. Long lists are searched near both ends only."""
     if not ids:
         return {}
     lengths = [checked(n) for n in client.pipeline([("LLEN", keys(name)) for name in LISTS])]
     commands: list[tuple[Arg, ...]] = [
-        ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _REACH)
+        ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _MAX_SEARCHED)
         for job_id in ids
         for name in LISTS
         for rank in (1, -1)
     ]
     replies = iter(client.pipeline(commands))
-    is_short = all(length <= 2 * _REACH for length in lengths)
+    is_short = all(length <= 2 * _MAX_SEARCHED for length in lengths)
     found: dict[str, str] = {}
     for job_id in ids:
         for state in LISTS.values():

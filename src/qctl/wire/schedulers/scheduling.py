@@ -1,7 +1,7 @@
-"""Job schedulers: jobs made at an interval or by a cron pattern (wire format 6).
+"""Job schedulers, which make jobs at an interval or by a cron pattern (wire format 6).
 
-Nothing is sent here. A scheduler lives in its pending job: the worker that fetches it makes the
-next one (``next_iteration_call``), so that Python and Node hand one scheduler to each other.
+Nothing is sent here. A scheduler lives in its pending job: the worker that fetches that job makes
+the next one (``next_iteration_call``). So workers in Python and in Node can share a scheduler.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from qctl.wire.replies import read_json, to_dict, to_int
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from qctl.wire.scripts import ScriptCall
 
-# A key of repeatable jobs of old versions: name:id:endDate:tz:suffix (wire format 6.6).
+# A key of a repeatable job of an old version: name:id:endDate:tz:suffix (wire format 6.6).
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
 _RUNS = -10
 _TIMES_TRIED = 2
@@ -46,12 +46,12 @@ class Schedule:
         cron: five fields, or six with seconds first.
         every: an interval, in seconds or as a ``timedelta``.
         tz: the time zone of ``cron``, such as ``Europe/Berlin`` or ``UTC+2``; None or ``local`` for
-            that of whoever makes the next job.
-        limit: at most so many jobs.
-        start: no job before; epoch ms or a ``datetime`` (a naive one is local time).
-        end: no job after; the same.
-        offset: of the jobs within the grid of ``every``, in seconds.
-        immediately: the first job of ``cron`` at once.
+            the time zone of the process that makes the next job.
+        limit: how many jobs it makes at most.
+        start: no job is due earlier; epoch ms or a ``datetime`` (a naive one is local time).
+        end: no job is due later; the same.
+        offset: shifts the jobs within the grid of ``every``, in seconds.
+        immediately: the first job of ``cron`` is due at once.
     """
 
     cron: str | None = None
@@ -66,10 +66,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """A scheduler as Redis has it. Times are epoch milliseconds.
+    """A scheduler as it is stored. Times are epoch milliseconds.
 
     Args:
-        next_ms: when its pending job is due, or was; None for a score that is not a time.
+        next_ms: when its pending job is or was due; None for a score that is not a time.
         iterations: jobs made so far.
         opts: the jobs' options as stored.
     """
@@ -90,7 +90,7 @@ class Scheduler:
 
 
 def is_legacy_key(scheduler_id: str) -> bool:
-    """Whether it has the form of a key of old versions' repeatable jobs (wire format 6.6)."""
+    """Whether an id has the form of a legacy repeatable job's key (wire format 6.6)."""
     return _LEGACY_KEY.fullmatch(scheduler_id) is not None
 
 
@@ -135,8 +135,8 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
     """The pending job's id, from the answer to ``upsert_call``.
 
     Raises:
-        RefusedError: the job that would be made exists and runs.
-        FailedError: all of the next times are taken by other jobs.
+        RefusedError: the jobs of the pattern's next times exist already and run.
+        FailedError: the jobs of an interval's next times exist already.
     """
     if answer == _RUNS:
         raise RefusedError(
@@ -154,10 +154,10 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
 def remove_call(
     keys: QueueKeys, scheduler_id: str, iteration_prefix: str | None = None
 ) -> ScriptCall:
-    """The call that removes a scheduler; it answers 0 when there is none.
+    """The call that removes a scheduler; it answers 0 if there is none.
 
     Args:
-        iteration_prefix: what its jobs' ids begin with, up to the time; None for the usual one.
+        iteration_prefix: the beginning of its jobs' ids, up to the time; None for the usual one.
     """
     prefix = f"repeat:{scheduler_id}:" if iteration_prefix is None else iteration_prefix
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
@@ -165,7 +165,7 @@ def remove_call(
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a scheduler makes its jobs of; ``data`` is JSON."""
+    """What a scheduler's jobs are made from; ``data`` is JSON."""
 
     name: str
     data: str
@@ -173,11 +173,11 @@ class Template:
 
 
 def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Template:
-    """What the next iteration would be made of (wire format 6.4).
+    """What the next job would be made from (wire format 6.4).
 
     Args:
         record: the scheduler's record.
-        pending: the hash of its pending job, whose options count; empty when it is gone.
+        pending: the hash of its pending job, whose options count; empty if it is gone.
     """
     opts = _object(pending.get("opts") if pending else record.get("opts"))
     return Template(
@@ -188,7 +188,7 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
 
 def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of an iteration without those that are its own, as the next one gets them."""
+    """The options that a scheduler's next job takes over from the present one."""
     found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _OWN_TO_ITERATION}
     if isinstance(backoff := found.get("backoff"), int | float):
         found["backoff"] = {"type": "fixed", "delay": backoff}
@@ -196,9 +196,9 @@ def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall:
-    """The call that adds one job of the template, which is no iteration; it answers ``[id]``.
+    """The call that adds one ordinary job made from the template; it answers ``[id]``.
 
-    It has no ``rjk`` and no ``opts.repeat``, by which a worker would take it for one.
+    Without ``rjk`` and ``opts.repeat``, or a worker would make a next job after it.
     """
     opts = template.opts
     priority = to_int(opts.get("priority")) or 0
@@ -212,13 +212,13 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
 def next_iteration_call(
     keys: QueueKeys, job_id: str, fields: Mapping[str, str], now_ms: int
 ) -> ScriptCall | None:
-    """What a worker runs when it has fetched a job with ``rjk``; None when its schedule has ended.
+    """The call for a worker that has fetched a scheduler's job; None if the schedule has ended.
 
     Args:
         fields: the fetched job's hash.
 
     Raises:
-        UsageError: the job's pattern or time zone is not known here.
+        UsageError: the job's pattern or time zone is not understood here.
     """
     scheduler_id = fields.get("rjk", "")
     opts = _object(fields.get("opts"))
@@ -250,17 +250,17 @@ def next_iteration_call(
 
 
 def list_command(keys: QueueKeys) -> tuple[Arg, ...]:
-    """The command that names all schedulers."""
+    """The command that lists all schedulers."""
     return ("ZRANGE", keys("repeat"), 0, -1, "WITHSCORES")
 
 
 def record_commands(keys: QueueKeys, listed: Sequence[str]) -> list[tuple[Arg, ...]]:
-    """The commands that read the records of those named."""
+    """The commands that read the records of the listed schedulers."""
     return [("HGETALL", keys.scheduler(scheduler_id)) for scheduler_id in listed[::2]]
 
 
 def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
-    """The schedulers, soonest first; what has no record or is no scheduler is left out."""
+    """The schedulers, soonest first, without entries that have no record or are legacy ones."""
     found = []
     for (scheduler_id, score), flat in zip(to_dict(listed).items(), records, strict=True):
         fields = to_dict(flat) if isinstance(flat, list) else {}
@@ -321,7 +321,7 @@ def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str
 
 
 def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[int]:
-    """The pattern's next time, and the one after it, should the job of the first run already."""
+    """The pattern's next time, and the one after it in case the job of the first already runs."""
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)
@@ -349,7 +349,7 @@ def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
     encoded = option_set(options, prefix)
     template = _object(encoded.opts)
     if options.attempts is None:
-        # Left open, as BullMQ's records do.
+        # Not stored, as in BullMQ's records.
         del template["attempts"]
     return template, encoded.priority
 

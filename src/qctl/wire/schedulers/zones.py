@@ -1,4 +1,4 @@
-"""Time zones by the names that BullMQ's workers take: those of Luxon."""
+"""Time zones by the names that BullMQ's workers understand: those of Luxon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from qctl.errors import UsageError
 
 _LOCALTIME = Path("/etc/localtime")
-# Files and folders beside the zones.
+# Other files and folders beside the zones.
 _NO_ZONES = {"Factory", "localtime", "posix", "posixrules", "right"}
 _OFFSET = re.compile(r"utc([+-])(\d{1,2})(?::(\d{2}))?")
 
@@ -64,7 +64,7 @@ def _named(name: str) -> tzinfo:
 
 @cache
 def _names() -> dict[str, str]:
-    """All names by their lower case; to list them takes 0.1 s."""
+    """All names by their lower-case form. Listing them takes 0.1 s."""
     return {name.lower(): name for name in available_timezones() - _NO_ZONES}
 
 
