@@ -1,4 +1,4 @@
-"""What a context demands of commands that write: ``read_only`` and ``confirm``."""
+"""The guards of a context for commands that write: ``read_only`` and ``confirm``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from qctl.errors import RefusedError, UsageError
 
 
 def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:
-    """Let a command that writes go on, or not.
+    """Check the guards before a command writes.
 
     Args:
-        confirmed: the context's name as ``--confirm`` has it.
-        dry_run: nothing will be written: nothing is refused or asked.
+        confirmed: the context's name from ``--confirm``.
+        dry_run: nothing will be written, so nothing is refused or asked.
 
     Raises:
-        RefusedError: the context is read-only, another name was typed, or the name would confirm
-            writing to another Redis than that of the context.
-        UsageError: the name is needed and there is nobody to ask, or ``--confirm`` names another.
+        RefusedError: the context is read-only, another name was typed, or the context has another
+            Redis than this one.
+        UsageError: the name is required and nobody can be asked, or ``--confirm`` has another name.
     """
     if dry_run and confirmed is None:
         return
@@ -25,7 +25,9 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
     if confirmed is not None and confirmed != settings.guard:
         raise UsageError(
             f"--confirm names {confirmed!r}, and "
-            + (f"the context is {settings.guard!r}" if settings.guard else "none guards this"),
+            + (
+                f"the context is {settings.guard!r}" if settings.guard else "no context guards this"
+            ),
             hint=f"--context {confirmed}, if that is meant",
         )
     if dry_run or name_to_type(settings) is None or confirmed is not None:

@@ -1,4 +1,4 @@
-"""Config files: where they are, what they say under which table, and what is odd about them."""
+"""Config files: where they are, the values in their tables, and warnings about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from qctl.errors import NotFoundError, UsageError
 
-# Every key that means something, by its table; ``*`` stands for a name of the user's.
+# All keys with their tables; ``*`` stands for a name that the user chooses.
 _KEYS = (
     "context",
     "read_only",
@@ -28,7 +28,7 @@ _KEYS = (
 _IN_CONTEXTS = ("confirm", *(key for key in _KEYS if key != "context"))
 KNOWN_KEYS = (*_KEYS, *(f"contexts.*.{key}" for key in _IN_CONTEXTS))
 HINT = "see docs/configuration.md"
-# A misspelt guard must stop the command: a warning would let it write.
+# A misspelt guard is an error: with a warning, the command would write.
 _GUARDS = {"read_only", "confirm"}
 
 
@@ -37,7 +37,7 @@ class Origin:
     """Where a value comes from.
 
     Args:
-        kind: which of the places that are looked at.
+        kind: of the source.
         name: the flag, the variable or the file's path; empty for a default.
         table: the table in the file, e.g. ``contexts.prod.redis``; empty for its top.
     """
@@ -57,14 +57,14 @@ DEFAULT = Origin("default")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Values from one place, by table and key; the tables of a file are nested in it.
+    """Values from one source, by table and key; tables are nested.
 
     Args:
         values: e.g. ``{"redis": {"url": "…"}, "read_only": True}``.
-        names: of flags and variables: the one that gave a value, by its key with its table.
+        names: for flags and variables: which of them set a value, by dotted key.
         path: of a file.
-        base: the table of the file that the values stand in, e.g. ``contexts.prod``.
-        is_project: whether the file belongs to a project, perhaps one of strangers.
+        base: the table of the file that holds the values, e.g. ``contexts.prod``.
+        is_project: whether the file belongs to a project, which may come from a stranger.
     """
 
     values: Mapping[str, Any]
@@ -74,10 +74,10 @@ class Layer:
     is_project: bool = False
 
     def get(self, key: str) -> Any:
-        """The value under a dotted key; None without one.
+        """The value under a dotted key; None if it is not set.
 
         Raises:
-            UsageError: what should be a table is none.
+            UsageError: a table is expected and something else is there.
         """
         *tables, last = key.split(".")
         inner = self.values
@@ -86,7 +86,7 @@ class Layer:
         return inner.get(last)
 
     def origin(self, key: str) -> Origin:
-        """Where the value of ``key`` is from."""
+        """Where the value of ``key`` comes from."""
         if self.names is not None:
             return self.names[key]
         table = key.rpartition(".")[0]
@@ -94,16 +94,15 @@ class Layer:
 
 
 def user_config_path(env: Mapping[str, str]) -> Path:
-    """``$XDG_CONFIG_HOME/qctl/config.toml``, with the usual default for the variable."""
+    """``$XDG_CONFIG_HOME/qctl/config.toml``, by default in ``~/.config``."""
     base = env.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "qctl" / "config.toml"
 
 
 def project_config_path(folder: Path | None = None) -> Path | None:
-    """``qctl.toml`` of the nearest folder upwards that has one; from the current one if not given.
+    """The ``qctl.toml`` of ``folder`` (default: the current one) or of its nearest parent with one.
 
-    A current folder that was removed, as by a deployment, or that this user may not look into, has
-    none.
+    None if the current folder was removed, e.g. by a deployment, or this user may not read it.
     """
     with suppress(FileNotFoundError):
         folder = folder or Path.cwd()
@@ -116,12 +115,11 @@ def project_config_path(folder: Path | None = None) -> Path | None:
 
 
 def read_layers(env: Mapping[str, str], cwd: Path | None = None) -> list[Layer]:
-    """The files that exist, the one that wins first.
-
-    The user's own is not passed over when it cannot be looked at: a guard may stand in it.
+    """The config files that exist, in order of precedence.
 
     Raises:
-        UsageError: a file is not TOML or cannot be read.
+        UsageError: a file is not TOML or cannot be read. That includes the user's own file: it may
+            contain a guard.
     """
     project, user = project_config_path(cwd), user_config_path(env)
     layers = []
@@ -131,7 +129,7 @@ def read_layers(env: Mapping[str, str], cwd: Path | None = None) -> list[Layer]:
         is_there = user.is_file()
     except PermissionError as error:
         raise UsageError(
-            f"the config file {user} cannot be looked at",
+            f"the config file {user} cannot be read",
             why=str(error.strerror),
             hint="set HOME or XDG_CONFIG_HOME to a folder of the user that runs qctl",
         ) from None
@@ -147,15 +145,15 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the config file {path} cannot be read", why=str(error), hint="mend or remove it"
+            f"the config file {path} cannot be read", why=str(error), hint="fix or remove it"
         ) from error
 
 
 def table_of(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The table under a key; an empty one where there is none.
+    """The table under a key; empty if it is not set.
 
     Raises:
-        UsageError: it is something else than a table.
+        UsageError: it is not a table.
     """
     value = values.get(key, {})
     if not isinstance(value, dict):
@@ -166,18 +164,18 @@ def table_of(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def layers_of(
     context: str, contexts: Sequence[str], files: Sequence[Layer], env: Mapping[str, str]
 ) -> list[Layer]:
-    """The tables of one context in all files, the one that wins first.
+    """The tables of a context in all files, in order of precedence.
 
     Raises:
-        NotFoundError: no file defines it.
+        NotFoundError: no file defines the context.
     """
     if context not in contexts:
         raise NotFoundError(
             f"no context named {context!r}",
-            why=f"defined: {', '.join(contexts) or 'none'}",
+            why=f"defined contexts: {', '.join(contexts) or 'none'}",
             hint=f"define [contexts.{context}] in {user_config_path(env)}",
         )
-    # A dot in the name is no border between tables.
+    # Not by dotted key: the name may contain a dot.
     return [
         Layer(table_of(inner, context), None, file.path, f"contexts.{context}", file.is_project)
         for file in files
@@ -186,14 +184,14 @@ def layers_of(
 
 
 class Lookup:
-    """Looks values up in layers, the first that has one wins; notes where it was found."""
+    """Looks up values in layers; the first layer with a value wins. Records the origins."""
 
     def __init__(self, layers: Sequence[Layer], origins: dict[str, Origin] | None = None) -> None:
         self.layers = layers
         self.origins = origins if origins is not None else {}
 
     def find(self, key: str) -> Any:
-        """The value of a dotted key; None without one."""
+        """The value of a dotted key; None if it is not set."""
         for layer in self.layers:
             value = layer.get(key)
             if value not in (None, ""):
@@ -203,31 +201,31 @@ class Lookup:
         return None
 
     def text(self, key: str) -> str | None:
-        """The same for a text.
+        """The text under a dotted key; None if it is not set.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: it is not a text.
         """
         value = self.find(key)
         if value is not None and not isinstance(value, str):
             raise UsageError(
                 f"config: {key.rpartition('.')[2]} must be a text",
-                # Not what it is: a list around a URL would show its password.
-                why=f"it is none in {self.origins[key]}",
+                # Without the value: it may be a list with a URL and its password.
+                why=f"{self.origins[key]} has another type",
                 hint=HINT,
             )
         return value
 
     def guard(self, key: str) -> bool:
-        """Whether any file wants it: another file cannot lift what one demands.
+        """Whether any file sets the guard: no other file can unset it.
 
-        Within a file the table of the context says more than the top.
+        Within one file, the table of the context wins over the top.
         """
         self.origins[key] = DEFAULT
-        said: dict[Path, bool] = {}
+        by_file: dict[Path, bool] = {}
         for layer in self.layers:
             value = layer.get(key)
-            if value is None or layer.path in said:
+            if value is None or layer.path in by_file:
                 continue
             if not isinstance(value, bool):
                 raise UsageError(
@@ -235,14 +233,14 @@ class Lookup:
                     why=f"it is {value!r} in {layer.origin(key)}",
                     hint=f"{key} = true",
                 )
-            if value and True not in said.values():
+            if value and True not in by_file.values():
                 self.origins[key] = layer.origin(key)
-            said[layer.path] = value
-        return any(said.values())
+            by_file[layer.path] = value
+        return any(by_file.values())
 
 
-def oddities(layers: Sequence[Layer]) -> Iterator[str]:
-    """Keys of the files that are unknown, a sentence each.
+def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
+    """Warnings about unknown keys in the files.
 
     Raises:
         UsageError: a key looks like a misspelt guard.
@@ -250,12 +248,12 @@ def oddities(layers: Sequence[Layer]) -> Iterator[str]:
     for layer in layers:
         for key in _leaves(layer.values):
             if not _is_known(key):
-                yield _unknown(layer.path, key)
+                yield _unknown_key(layer.path, key)
 
 
 def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
     for name, value in values.items():
-        # A dot in a name, as in [targets."a.b"], is no border between tables.
+        # A name may contain a dot, as in [targets."a.b"].
         key = f"{above}{name.replace('.', '_')}"
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{key}.")
@@ -274,14 +272,14 @@ def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
     )
 
 
-def _unknown(path: Path, key: str) -> str:
+def _unknown_key(path: Path, key: str) -> str:
     from difflib import SequenceMatcher, get_close_matches  # noqa: PLC0415 - rarely needed
 
     table, _, last = key.rpartition(".")
     lasts = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
     near = get_close_matches(last.lower().replace("-", "_"), lasts, n=1, cutoff=0.6)
     candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in near]
-    # A right word in a wrong table, a wrong word in a right one, or a whole table misspelt.
+    # The right key in the wrong table, a wrong key in the right table, or a misspelt table.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (
@@ -301,7 +299,7 @@ def _unknown(path: Path, key: str) -> str:
 
 
 def _with_names(key: str, known: str) -> str:
-    """A known key with the user's names in the places of its stars, as far as they are given."""
+    """A known key with its stars replaced by the user's names, as far as ``key`` has them."""
     names = key.split(".")[1:-1]
     parts = [
         names.pop(0) if part == "*" and names else part.replace("*", "NAME")
@@ -315,8 +313,8 @@ def _bracketed(key: str) -> str:
     return f"[{table}] {last}" if table else last
 
 
-def exposed(layer: Layer) -> Iterator[str]:
-    """A sentence for each file in which others can read a password."""
+def exposed_passwords(layer: Layer) -> Iterator[str]:
+    """Warnings about files with a password that others can read."""
     tables = [layer.values, *table_of(layer.values, "contexts").values()]
     redis = [table_of(table, "redis") for table in tables if isinstance(table, dict)]
     names = {name for table in redis if isinstance(name := table.get("password_file"), str)}
@@ -324,15 +322,15 @@ def exposed(layer: Layer) -> Iterator[str]:
     if layer.names is None and any(_holds_password(table.get("url")) for table in redis):
         files.add(layer.path)
     for path in sorted(files):
-        # A password file that is missing is an error only where it is needed.
+        # A missing password file is an error only when it is needed.
         with suppress(OSError):
-            yield from _readers(path, path.stat())
+            yield from _exposure(path, path.stat())
 
 
-def _readers(path: Path, status: os.stat_result) -> Iterator[str]:
+def _exposure(path: Path, status: os.stat_result) -> Iterator[str]:
     if status.st_mode & stat.S_IROTH:
         yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
-    # Of a secret that was mounted for a group, the owner is another.
+    # Not for another owner's file: that may be a secret mounted for the group.
     elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
         yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
 
@@ -344,5 +342,5 @@ def _holds_password(url: object) -> bool:
 
 
 def beside(config: Path, name: str) -> Path:
-    """The file that a config names: ``~`` is the home, relative means beside the config."""
+    """The path of a file named in a config: relative to the config file, ``~`` is the home."""
     return config.parent / Path(name).expanduser()

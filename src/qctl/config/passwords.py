@@ -1,4 +1,4 @@
-"""The password of a Redis, from a file or a command; never from a flag, never shown."""
+"""The password of a Redis from a file or a command. It is never shown."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from urllib.parse import quote
 
 from qctl.errors import FailedError, UsageError
 
-# A person may have to unlock a key ring meanwhile.
+# Long enough for a person to unlock a key ring.
 COMMAND_TIMEOUT_S = 60.0
-_MOST_BYTES = 64 * 1024
-# Of what a failed command says on stderr: its end, which names the cause.
-_MOST_SAID = 2000
-_MOST_LINES = 5
+_MAX_FILE_BYTES = 64 * 1024
+# How much of a failed command's stderr is shown: the end, which names the cause.
+_MAX_STDERR_BYTES = 2000
+_MAX_STDERR_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordSource:
-    """What gives a password; one of the two.
+    """Where a password comes from: a file or a command.
 
     Args:
         file: its first line is the password.
@@ -29,29 +29,29 @@ class PasswordSource:
     command: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        # The arguments name the secret's place, and by mistake the secret itself.
+        # Without the arguments, which may contain the secret by mistake.
         return f"from {self.file}" if self.file else f"from the command {self.command[0]}"
 
     def read(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        """The password.
+        """Read the password.
 
         Raises:
-            UsageError: the file cannot be read, the program does not exist, or it is empty.
-            FailedError: the command failed or took too long; with what it said on stderr, never
-                with what it printed.
+            UsageError: the file cannot be read, the program does not exist, or its output is empty.
+            FailedError: the command failed or timed out; the message quotes its stderr, never its
+                stdout.
         """
         text = self._file_text(self.file) if self.file else self._output(timeout_s)
         password = text.partition("\n")[0].rstrip("\r")
         if not password:
             raise UsageError(
-                f"the password {self} is empty", hint="its first line has to be the password"
+                f"the password {self} is empty", hint="its first line must be the password"
             )
         return password
 
     def _file_text(self, path: Path) -> str:
         try:
             with path.open(encoding="utf-8") as file:
-                return file.read(_MOST_BYTES)
+                return file.read(_MAX_FILE_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UsageError(
@@ -72,14 +72,14 @@ class PasswordSource:
                 stderr=subprocess.PIPE,
             ) as process:
                 try:
-                    output, said = process.communicate(timeout=timeout_s)
+                    output, stderr = process.communicate(timeout=timeout_s)
                 except subprocess.TimeoutExpired as late:
-                    # Its output is not waited for: a grandchild may hold that open for ever.
+                    # Do not wait for the end of its output: a grandchild may keep that open.
                     process.kill()
-                    output, said = late.output or b"", late.stderr or b""
+                    output, stderr = late.output or b"", late.stderr or b""
                     failure = f"took longer than {timeout_s:g} s"
                 except BaseException:
-                    # SIGTERM for qctl alone; nobody else would end what waits for an answer.
+                    # SIGTERM for qctl alone: nobody else would end the command.
                     process.kill()
                     process.wait()
                     raise
@@ -94,28 +94,30 @@ class PasswordSource:
         try:
             text = str(output.decode())
         except UnicodeDecodeError:
-            failure = failure or "printed what is not UTF-8"
+            failure = failure or "printed something that is not UTF-8"
         if not failure:
             return text
         raise FailedError(
             f"the password_command {self.command[0]!r} {failure}",
-            why=_end_of(said, output),
-            hint="run it yourself; qctl shows what it says on stderr, never what it prints",
+            why=_end_of(stderr, output),
+            hint="run it yourself; qctl shows its stderr, never its output",
         )
 
 
-def _end_of(said: bytes, printed: bytes) -> str:
-    """The last of what a command said on stderr; nothing if that has the secret in it."""
-    lines = said[-_MOST_SAID:].decode(errors="replace").strip().splitlines()[-_MOST_LINES:]
-    secrets = [line.strip() for line in printed.splitlines() if line.strip()]
-    return "" if any(secret in said for secret in secrets) else "\n".join(lines)
+def _end_of(stderr: bytes, stdout: bytes) -> str:
+    """The last lines of a command's stderr; nothing if they contain a line of its output."""
+    text = stderr[-_MAX_STDERR_BYTES:].decode(errors="replace").strip()
+    secrets = [line.strip() for line in stdout.splitlines() if line.strip()]
+    if any(secret in stderr for secret in secrets):
+        return ""
+    return "\n".join(text.splitlines()[-_MAX_STDERR_LINES:])
 
 
 def with_password(url: str, password: str) -> str:
-    """A Redis URL with a password put into it.
+    """A Redis URL with a password added.
 
     Raises:
-        UsageError: the URL has one already, or its kind has none.
+        UsageError: the URL has a password already, or is of a kind without one.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -129,7 +131,7 @@ def with_password(url: str, password: str) -> str:
     user, _, hosts = netloc.rpartition("@")
     if ":" in user:
         raise UsageError(
-            "the Redis URL has a password, and so has the config beside it",
+            "both the Redis URL and the config have a password",
             hint="remove one of them: qctl config view",
         )
     return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{path}"

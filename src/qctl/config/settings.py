@@ -1,6 +1,6 @@
 """Settings: flag > environment > project ``qctl.toml`` > user config > default.
 
-The chosen context lies over the rest of its file, and over the environment too if a flag chose it.
+The chosen context wins over the rest of its file, and over the environment if a flag chose it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from qctl.config.files import (
     Lookup,
     Origin,
     beside,
-    exposed,
+    exposed_passwords,
     layers_of,
-    oddities,
     read_layers,
     table_of,
+    unknown_keys,
 )
 from qctl.config.guards import find_guards
 from qctl.config.passwords import PasswordSource, with_password
@@ -30,7 +30,7 @@ from qctl.connection.address import DEFAULT_URL, parse_url
 from qctl.errors import UsageError
 
 DEFAULT_PREFIX = "bull"
-# BullMQ's own default. The limit is a worker option that stands nowhere in Redis.
+# BullMQ's default. The limit is an option of the workers and not stored in Redis.
 DEFAULT_MAX_STALLED_COUNT = 1
 
 
@@ -54,16 +54,16 @@ class Settings:
         pm2_home: PM2's folder (``PM2_HOME``, else ``~/.pm2``).
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
-        contexts: names of the contexts that the config files define.
+        contexts: names of the contexts in the config files.
         context: the chosen one.
         guard: the context whose guards hold: one with the same Redis, else the chosen one.
         read_only: whether commands that write are refused.
         confirm: whether commands that write ask for the name of ``guard``.
         elsewhere: the flag or variable that gives the chosen context another Redis than its own.
-        password: what gives the password, where the URL has none.
-        origins: where each value comes from, by names like ``redis.url``.
-        files: the config files that were read, the one that wins first.
-        warnings: what is odd about these files.
+        password: where the password comes from, if the URL has none.
+        origins: where each value comes from, by dotted key, e.g. ``redis.url``.
+        files: the config files in order of precedence.
+        warnings: about these files.
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
@@ -84,10 +84,10 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
     def full_url(self) -> str:
-        """The URL with its password, which is read from its file or command now.
+        """The URL with its password, read now from its file or command.
 
         Raises:
-            UsageError, FailedError: there is no password to be had.
+            UsageError, FailedError: the password cannot be read.
         """
         if self.password is None:
             return self.redis_url
@@ -156,16 +156,16 @@ def load_settings(
         origins=lookup.origins,
         files=tuple(file.path for file in files),
         warnings=(
-            *oddities(files),
-            *(warning for layer in (*files, variables) for warning in exposed(layer)),
+            *unknown_keys(files),
+            *(warning for layer in (*files, variables) for warning in exposed_passwords(layer)),
             *_overridden(chosen, guards.elsewhere),
-            *_shown_password(redis_url),
+            *_visible_password(redis_url),
         ),
     )
 
 
 def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str | None]) -> Layer:
-    """The layer of flags, or of variables; of several names for a key the first one that is set."""
+    """A layer of flags or variables; of several names for a key, the first that is set wins."""
     nested: dict[str, Any] = {}
     origins = {}
     for key, choices in names.items():
@@ -182,7 +182,7 @@ def _overridden(chosen: str | None, elsewhere: str | None) -> Iterator[str]:
         yield f"context {chosen} has a Redis of its own, but {elsewhere} names another one"
 
 
-def _shown_password(flag: str | None) -> Iterator[str]:
+def _visible_password(flag: str | None) -> Iterator[str]:
     """A warning if every user of this machine can read a password in the list of processes."""
     with contextlib.suppress(UsageError):
         if flag and "@" in flag and parse_url(flag).password:
@@ -193,10 +193,10 @@ def _shown_password(flag: str | None) -> Iterator[str]:
 
 
 def _password(lookup: Lookup) -> PasswordSource | None:
-    """What gives the password: it goes with the ``url`` of its own table and with no other.
+    """Where the password comes from: it belongs only to the ``url`` of its own table.
 
-    Otherwise a password would be sent to whatever server a flag, a variable or the ``qctl.toml`` of
-    a downloaded project names.
+    Otherwise a flag, a variable or the ``qctl.toml`` of a downloaded project could send it to
+    another server.
     """
     has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
     candidates = has_url[:1] or lookup.layers
@@ -206,7 +206,7 @@ def _password(lookup: Lookup) -> PasswordSource | None:
             continue
         if file is not None and command is not None:
             raise UsageError(
-                "config: password_file and password_command contradict each other",
+                "config: password_file and password_command exclude each other",
                 why=f"both are in {layer.origin('redis.password_file')}",
                 hint="remove one of them",
             )
@@ -221,12 +221,12 @@ def _source(layer: Layer, file: object, command: object) -> PasswordSource:
         if layer.is_project:
             raise UsageError(
                 f"config: password_command in {path} is not run",
-                why="a project's file may come from elsewhere",
+                why="a project's file may come from a stranger",
                 hint="put it into the user's own config, under [contexts.NAME.redis]",
             )
         if path.stat().st_mode & 0o022:
             raise UsageError(
-                f"config: {path} has a password_command, and others may change it",
+                f"config: {path} has a password_command, and other users can change it",
                 hint=f"chmod go-w {path}",
             )
         if (
@@ -244,15 +244,15 @@ def _source(layer: Layer, file: object, command: object) -> PasswordSource:
     place = beside(path, file)
     if layer.is_project and not place.resolve().is_relative_to(path.parent.resolve()):
         raise UsageError(
-            f"config: password_file in {path} lies outside of the project",
-            why="a project's file may come from elsewhere, and would send your files to its Redis",
+            f"config: password_file in {path} is outside of the project",
+            why="a project's file may come from a stranger, and would send your files to its Redis",
             hint="put it into the user's own config, under [contexts.NAME.redis]",
         )
     return PasswordSource(file=place)
 
 
 def state_home(env: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/qctl``, with the usual default for the variable."""
+    """``$XDG_STATE_HOME/qctl``, by default in ``~/.local/state``."""
     base = env.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "qctl"
 
