@@ -294,3 +294,22 @@ def test_status_run_loads_nothing_heavy(redis_url: str) -> None:
     loaded = modules_after(statement)
     assert "qctl.wire.read.discovery" in loaded
     assert not loaded & HEAVY
+
+
+def test_no_test_imports_from_a_test_file() -> None:
+    """What several of them use is in tests/labs/."""
+    tests = Path(__file__).parent
+    found = [
+        f"{path.relative_to(tests)}:{node.lineno}: {node.module}"
+        for path in tests.rglob("*.py")
+        if "node_modules" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and any(
+            part.startswith("test_")
+            for name in (node.module or "", *(alias.name for alias in node.names))
+            for part in name.split(".")
+            if (node.module or "").startswith("tests")
+        )
+    ]
+    assert not found, "\n".join(found)

@@ -30,8 +30,8 @@ from qctl.ops.processes.targets import Connections, Target
 from qctl.wire import scripts
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.labs.build import Q, events, is_paused, put
+from tests.labs.managers import FakeManager
 from tests.labs.servers import wait_until
-from tests.ops.processes.test_restart import FakeManager
 
 T = TypeVar("T")
 

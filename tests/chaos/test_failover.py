@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 
 from qctl.config.settings import load_settings
@@ -20,44 +18,12 @@ from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport
-from qctl.wire.replies import to_dict
+from tests.labs import replicas
 from tests.labs.build import is_paused, put
-from tests.labs.servers import RedisServer, wait_until
+from tests.labs.replicas import Pair
+from tests.labs.servers import wait_until
 
-
-@dataclass
-class Pair:
-    """A master, its replica, and the sentinel that watches them."""
-
-    master: RedisServer
-    replica: RedisServer
-    url: str
-    sentinel: Client
-
-    def address_of_master(self) -> str:
-        return to_dict(self.sentinel.call("SENTINEL", "MASTER", "main"))["port"]
-
-
-@pytest.fixture
-def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
-    master = start_redis("--repl-diskless-sync-delay", "0")
-    replica = start_redis("--replicaof", "127.0.0.1", str(master.port))
-    watching = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
-    with contextlib.closing(connect(watching.url.removesuffix("/0"))[1]) as sentinel:
-
-        def is_known() -> bool:
-            rows = map(to_dict, sentinel.call("SENTINEL", "REPLICAS", "main"))
-            return any(row["master-link-status"] == "ok" for row in rows)
-
-        wait_until(is_known, "the sentinel to know the replica", timeout_s=30)
-        url = f"redis+sentinel://127.0.0.1:{watching.port}/main/0"
-        yield Pair(master, replica, url, sentinel)
-        os.kill(replica.pid, signal.SIGCONT)
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):
-                if "qctl.ops.drain.watchdog" in child.cmdline():
-                    # It would wait for this Redis for some minutes.
-                    child.kill()
+pair = replicas.pair
 
 
 def is_tidy(client: Client) -> bool:

@@ -14,13 +14,13 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import UnreachableError
-from tests.chaos import test_failover
-from tests.chaos.test_failover import Pair
+from tests.labs import replicas
 from tests.labs.build import Q, put
 from tests.labs.drains import Running, cut_connections
+from tests.labs.replicas import Pair
 from tests.labs.servers import wait_until
 
-pair = test_failover.pair
+pair = replicas.pair
 
 COMMANDS = {
     "wait": ("wait", "q", "--for", "idle", "--timeout", "2m", "--output", "ndjson"),

@@ -17,7 +17,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ReplyError
 from tests.labs.cli import run
-from tests.labs.servers import RedisServer, free_port, wait_until
+from tests.labs.servers import RedisServer, free_port, hang_up, wait_until
 
 PASSWORD = "s3cretive"  # noqa: S105 - a test value
 READING = (["status"], ["queues"], ["jobs", "list", "q", "--state", "waiting"], ["events", "q"])
@@ -153,13 +153,6 @@ def test_a_key_of_the_wrong_type(client: Client, redis_url: str) -> None:
     assert everything.returncode == 7
     assert "other" in everything.stdout
     assert client.call("GET", "bull:q:wait") == "not a list"
-
-
-def hang_up(connection: socket.socket) -> None:
-    """End a connection in order: closing it with something unread would reset it."""
-    connection.shutdown(socket.SHUT_WR)
-    while connection.recv(65_536):
-        pass
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write import walk
 from tests.labs.build import Q, put, row, scores
+from tests.labs.bulk import fill
 from tests.labs.cli import qctl
-from tests.ops.bulk.test_run import fill
 
 
 def test_named_jobs_run_again_without_a_question(redis_url: str, client: Client) -> None:

@@ -17,8 +17,8 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from tests.labs.build import row, scores
+from tests.labs.bulk import fill
 from tests.labs.servers import RedisServer, wait_until
-from tests.ops.bulk.test_run import fill
 
 COUNT = 400
 

@@ -18,13 +18,12 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.states import DELAY_FACTOR
 from qctl.wire.write.pausing import hold_lease
+from tests.labs import impact as labs
 from tests.labs.build import Q, holder, put
 from tests.labs.cli import Ran, run
-from tests.ops.impact import test_assess as test_impact
-from tests.ops.impact.test_assess import Apps
-from tests.ops.impact.test_jobs_at_risk import BEAT
+from tests.labs.impact import BEAT, Apps
 
-apps = test_impact.apps
+apps = labs.apps
 Typed = Callable[..., Ran]
 
 
@@ -185,7 +184,7 @@ def test_a_thousand_queues_fit_on_a_screen(qctl: Typed, apps: Apps, client: Clie
     assert len(told["reasons"]) == 1000
     assert told["commands"][0] == f"qctl drain {' '.join(names)}"
     # With options behind the names.
-    apps.processes = test_impact.Apps().processes
+    apps.processes = labs.Apps().processes
     shown = qctl("--target", "pm2:app").out.splitlines()[-1]
     options = "--then-restart --target pm2:app"
     assert shown == f"    # qctl drain {first} and 995 more {options} (--json has all)"

@@ -14,8 +14,8 @@ from qctl.connection.address import Client
 from qctl.wire.read.clients import client_name
 from qctl.wire.states import STATES
 from tests.labs.cli import Ran, run
+from tests.labs.jobs import KEYS, T0, add, lock
 from tests.labs.servers import wait_until
-from tests.ops.jobs.test_listing import KEYS, T0, add, lock
 
 EVIL = "\x1b[2J[red]\u202eevil\n"
 

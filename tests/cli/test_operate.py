@@ -16,8 +16,8 @@ from qctl.connection.address import Client
 from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.labs.build import Q, job, put
 from tests.labs.cli import Ran, run
+from tests.labs.schedules import MD5_KEY, at, legacy, make, now_ms
 from tests.labs.servers import wait_until
-from tests.ops.schedules.test_listing import MD5_KEY, at, legacy, make, now_ms
 
 EVIL = "\x1b[2J[red]\u202eevil\n"
 LONG = "a-rather-long-scheduler-id-of-some-team-" * 2

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from qctl.connection.connect import connect
-from tests.cli.test_broken_redis import hang_up
 from tests.labs.hostile import Qctl, Result, assert_no_secret, put
-from tests.labs.servers import RedisServer, free_port
+from tests.labs.servers import RedisServer, free_port, hang_up
 
 SECRET = "hunter2-Pä/ss"  # noqa: S105 - it opens nothing
 CODED = "hunter2-P%C3%A4%2Fss"

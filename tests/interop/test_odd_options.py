@@ -12,8 +12,7 @@ from qctl.errors import UsageError
 from qctl.wire.encoding import parse_backoff
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.test_worker import settled
-from tests.labs.node import NodeBull, runs
+from tests.labs.node import NodeBull, runs, wait_ended
 
 py_worker = py.py_worker
 
@@ -47,7 +46,7 @@ def test_the_same_becomes_of_the_jobs(
     py_worker()
     removed = sum(opts.get("removeOnComplete") in AT_ONCE for opts in ENDS)
     for name in ("n", "q"):
-        settled(client, len(jobs) - removed, QueueKeys("bull", name))
+        wait_ended(client, len(jobs) - removed, QueueKeys("bull", name))
     for number, job in enumerate(jobs, 1):
         ours, theirs = (outcome(client, name, str(number)) for name in ("q", "n"))
         assert ours == theirs, job["opts"]

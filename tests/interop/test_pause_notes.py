@@ -13,8 +13,8 @@ from qctl.wire.notes import parse_holder
 from qctl.wire.write.pausing import pause
 from tests.labs.build import Q, holder, is_paused
 from tests.labs.cli import qctl
+from tests.labs.drain_in_process import run_drain
 from tests.labs.node import NodeBull
-from tests.ops.drain.test_faults import run as run_drain
 
 Bulls = Callable[..., NodeBull]
 

@@ -11,9 +11,8 @@ from qctl import Job
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from tests.interop import py_worker as py
-from tests.interop.test_worker import settled
 from tests.labs.build import Q
-from tests.labs.node import NodeBull, runs
+from tests.labs.node import NodeBull, runs, wait_ended
 from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
@@ -46,7 +45,7 @@ def test_a_worker_leaves_places_to_those_that_come_later(
     wait_until(lambda: client.call("LLEN", Q("active")) == 3, "all places to be taken")
     bullmq.start_worker("q", concurrency=3, name="node")
     first.call(release.set)
-    settled(client, JOBS)
+    wait_ended(client, JOBS)
     with_rows.close()
     found = shares(client)
     assert found.total() == JOBS
@@ -60,7 +59,7 @@ def test_idle_workers_begin_with_a_place_each(
     workers = [py_worker(concurrency=3, name=name) for name in ("a", "b")]
     assert len(workers) == 2
     bullmq.add_bulk("q", [{"name": "j", "data": {"ms": 20}} for _ in range(JOBS)])
-    settled(client, JOBS)
+    wait_ended(client, JOBS)
     found = shares(client)
     assert min(found["a"], found["b"]) >= JOBS / 5, found
 
@@ -76,5 +75,5 @@ def test_places_of_a_worker_that_stops_go_to_the_others_at_once(
     py_worker(concurrency=1, drain_delay_s=600)
     waiting = bullmq.add("q")
     worker.stop()
-    settled(client, 2, timeout_s=5)
+    wait_ended(client, 2, timeout_s=5)
     assert client.call("ZRANGE", Q("completed"), 0, -1) == [held, waiting]

@@ -9,9 +9,8 @@ from qctl.connection.address import Client
 from qctl.wire.options import Dedup
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
-from tests.interop.test_worker import names
 from tests.labs.build import Q
-from tests.labs.node import NodeBull, NodeError
+from tests.labs.node import NodeBull, NodeError, event_names
 from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
@@ -53,8 +52,8 @@ def test_all_events_of_one_call_are_heard(few: NodeBull, client: Client, redis_u
 
     def heard(*expected: str) -> None:
         nonlocal seen
-        wait_until(lambda: len(names(few)) >= seen + len(expected), f"events {expected}")
-        assert names(few)[seen:] == list(expected)
+        wait_until(lambda: len(event_names(few)) >= seen + len(expected), f"events {expected}")
+        assert event_names(few)[seen:] == list(expected)
         seen += len(expected)
 
     with Queue("q", redis_url=redis_url) as queue:

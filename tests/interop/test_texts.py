@@ -15,9 +15,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Dedup
 from qctl.wire.replies import to_dict
 from tests.interop import py_worker as py
-from tests.interop.test_worker import settled
 from tests.labs.build import Q
-from tests.labs.node import NodeBull
+from tests.labs.node import NodeBull, wait_ended
 
 py_worker = py.py_worker
 
@@ -48,7 +47,7 @@ def test_names_data_reasons_and_logs(
     bullmq.start_worker("n")
     py_worker()
     for name in ("q", "n"):
-        settled(client, 3, QueueKeys("bull", name))
+        wait_ended(client, 3, QueueKeys("bull", name))
     for job_id, name in (("1", TEXT), ("2", TEXT), ("3", "retried")):
         ours, theirs = (texts(client, QueueKeys("bull", queue), job_id) for queue in ("q", "n"))
         # BullMQ puts half characters of a name into Redis as bytes that are not UTF-8.

@@ -12,30 +12,12 @@ from qctl import Job
 from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
+from tests.labs.build import Q
 from tests.labs.build import job as fields_of
-from tests.labs.node import NodeBull, NodeError, ids_of, runs
+from tests.labs.node import NodeBull, NodeError, await_event, event_names, ids_of, runs, wait_ended
 from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
-Q = QueueKeys("bull", "q")
-
-
-def settled(client: Client, count: int, keys: QueueKeys = Q, *, timeout_s: float = 20.0) -> None:
-    """Wait until so many jobs have ended."""
-
-    def ended() -> bool:
-        found = [client.call("ZCARD", keys(state)) for state in ("completed", "failed")]
-        return bool(sum(found) >= count and not client.call("LLEN", keys("active")))
-
-    wait_until(ended, f"{count} jobs to end", timeout_s=timeout_s)
-
-
-def names(bull: NodeBull, queue: str = "q") -> list[str]:
-    return [name for name, _ in bull.events(queue)]
-
-
-def await_event(bull: NodeBull, name: str, queue: str = "q", count: int = 1) -> None:
-    wait_until(lambda: names(bull, queue).count(name) >= count, f"{count} events {name}")
 
 
 # Results
@@ -97,7 +79,7 @@ def test_events_are_those_of_a_node_worker(
         bullmq.add(who, data, **options)
         await_event(bullmq, "drained", who)
         keys = QueueKeys("bull", who)
-        settled(client, kept, keys)
+        wait_ended(client, kept, keys)
         seen[who] = [
             # "drained" comes with its id in the stream instead; a delay is a point in time.
             (name, {key: args[key] for key in args if key != "delay"} if name != "drained" else 0)
@@ -169,7 +151,7 @@ def test_order_of_waiting_lifo_and_prioritised_jobs(
     high, high_too = bullmq.add("q", priority=1), bullmq.add("q", priority=1)
     last = bullmq.add("q", lifo=True)
     py_worker()
-    settled(client, 6)
+    wait_ended(client, 6)
     assert ids_of(runs(client, "q")) == [last, first, second, high, high_too, low]
 
 
@@ -178,7 +160,7 @@ def test_delayed_jobs_run_in_time_and_order(
 ) -> None:
     py_worker(drain_delay_s=60)
     late, soon = bullmq.add("q", delay=150), bullmq.add("q", delay=50)
-    settled(client, 2, timeout_s=5)
+    wait_ended(client, 2, timeout_s=5)
     rows = [row for row in runs(client, "q") if row["ev"] == "start"]
     assert [row["id"] for row in rows] == [soon, late]
     for row in rows:
@@ -336,7 +318,7 @@ def test_finished_jobs_are_kept_by_age_with_a_limit(
 ) -> None:
     old = [bullmq.add("q") for _ in range(4)]
     worker = py_worker()
-    settled(client, 4)
+    wait_ended(client, 4)
     for position, job_id in enumerate(old):
         client.call("ZADD", Q("completed"), 1000 + position, job_id)
     worker.stop()
@@ -351,7 +333,7 @@ def test_finished_jobs_are_kept_by_age_with_a_limit(
 def test_metrics(bullmq: NodeBull, py_worker: py.Starter, client: Client) -> None:
     py_worker(metrics_minutes=60, concurrency=10)
     bullmq.add_bulk("q", [{"name": "j", "data": {"fail_times": i % 2}} for i in range(20)])
-    settled(client, 20)
+    wait_ended(client, 20)
     for kind in ("completed", "failed"):
         assert bullmq.queue("q", "getMetrics", kind)["meta"]["count"] == 10
 
@@ -382,7 +364,7 @@ def test_the_last_of_keep_last_if_active_runs_next(
     wait_until(lambda: ids_of(runs(client, "q"), "start") == [first], "the first to start")
     for turn in range(3):
         bullmq.add("q", {"returns": turn}, job=f"turn {turn}", deduplication=dedup)
-    settled(client, 2)
+    wait_ended(client, 2)
     started = [row for row in runs(client, "q") if row["ev"] == "start"]
     assert [row["name"] for row in started] == ["job", "turn 2"]
     assert bullmq.get_job("q", started[1]["id"])["returnvalue"] == 2
@@ -419,7 +401,7 @@ def test_an_id_without_a_job_holds_nobody_up(
     bullmq.resume("q")
     py_worker()
     bullmq.wait_finished("q", real)
-    settled(client, 1)
+    wait_ended(client, 1)
     assert client.call("EXISTS", Q("ghost")) == 0
     assert Counter(row["ev"] for row in runs(client, "q")) == {"start": 1, "end": 1}
 
@@ -450,4 +432,4 @@ def test_failed_reasons_of_any_kind_reach_node(bullmq: NodeBull, py_worker: py.S
             bullmq.wait_finished("q", job_id)
         assert str(caught.value).startswith(reason)
         json.dumps(bullmq.get_job("q", job_id))
-    assert names(bullmq).count("failed") == len(errors)
+    assert event_names(bullmq).count("failed") == len(errors)

@@ -17,9 +17,9 @@ from qctl.errors import UsageError
 from qctl.runtime.logs import TextFormatter
 from qctl.wire.keys import QueueKeys
 from tests.interop import py_worker as py
-from tests.interop.test_worker import Q, settled
+from tests.labs.build import Q
 from tests.labs.build import job as fields_of
-from tests.labs.node import NodeBull, NodeError, ids_of, runs
+from tests.labs.node import NodeBull, NodeError, ids_of, runs, wait_ended
 from tests.labs.servers import wait_until
 
 py_worker = py.py_worker
@@ -56,7 +56,7 @@ def test_a_resume_wakes_an_idle_worker_at_once(
     bullmq.pause("q")
     ids = [bullmq.add("q"), bullmq.add("q", priority=1)]
     bullmq.resume("q")
-    settled(client, 2)
+    wait_ended(client, 2)
     assert ids_of(runs(client, "q")) == ids
 
 
@@ -72,7 +72,7 @@ def test_a_paused_queue_starts_nothing_and_finishes_what_runs(
     wait_until(lambda: client.call("ZCARD", Q("completed")) == 2, "the running jobs to end")
     assert sorted(ids_of(runs(client, "q"), "start")) == sorted(running)
     bullmq.resume("q")
-    settled(client, 4)
+    wait_ended(client, 4)
     assert set(ids_of(runs(client, "q"))) == {*running, *waiting}
 
 
@@ -82,7 +82,7 @@ def test_global_concurrency(bullmq: NodeBull, py_worker: py.Starter, client: Cli
     py_worker(concurrency=10)
     py_worker(concurrency=10)
     bullmq.start_worker("q", concurrency=10)
-    settled(client, 12)
+    wait_ended(client, 12)
     running, most = 0, 0
     for row in sorted(runs(client, "q"), key=lambda row: (row["at"], row["ev"] == "start")):
         running += 1 if row["ev"] == "start" else -1
@@ -95,7 +95,7 @@ def test_global_rate_limit(bullmq: NodeBull, py_worker: py.Starter, client: Clie
     bullmq.add_bulk("q", [{"name": "j", "data": {}} for _ in range(7)])
     py_worker(concurrency=5)
     py_worker(concurrency=5)
-    settled(client, 7)
+    wait_ended(client, 7)
     at = fetched_at(client)
     # Three windows: the fourth start after the first has expired, the seventh after the second.
     assert at[3] - at[0] >= 149
@@ -108,7 +108,7 @@ def test_a_worker_rate_limit_is_shared_with_node(
     bullmq.add_bulk("q", [{"name": "j", "data": {}} for _ in range(8)])
     py_worker(concurrency=5, rate_limit=RateLimit(4, 0.2))
     bullmq.start_worker("q", limiter={"max": 4, "duration": 200}, concurrency=5)
-    settled(client, 8)
+    wait_ended(client, 8)
     at = fetched_at(client)
     assert at[4] - at[0] >= 199
 
@@ -125,7 +125,7 @@ def test_a_job_may_stop_its_queue_for_a_time(
 
     first, second = bullmq.add("q"), bullmq.add("q")
     py_worker(handler)
-    settled(client, 2)
+    wait_ended(client, 2)
     # It went back uncounted, to run next.
     assert list(at) == [first, second]
     assert at[first][1] - at[first][0] >= 0.19
@@ -140,7 +140,7 @@ def test_node_may_stop_a_limited_queue(
     bullmq.add("q")
     began = time.monotonic()
     py_worker(rate_limit=RateLimit(100, 1))
-    settled(client, 1)
+    wait_ended(client, 1)
     assert time.monotonic() - began >= 0.15
 
 
@@ -366,7 +366,7 @@ def test_the_end_of_the_grace_gives_jobs_back(
     for job_id in running:
         assert "atm" not in fields_of(client, job_id)
     bullmq.start_worker("q")
-    settled(client, 5)
+    wait_ended(client, 5)
     order = ids_of(runs(client, "q"))
     assert set(order[:2]) == set(running[1:])
     assert order[2:] == [after, urgent, less_urgent]
@@ -415,7 +415,7 @@ def test_the_event_stream_is_kept_short(
     # BullMQ has written down its own wish.
     client.call("HSET", Q("meta"), "opts.maxLenEvents", 100)
     py_worker(concurrency=10)
-    settled(client, len(ids))
+    wait_ended(client, len(ids))
     bullmq.wait_finished("q", bullmq.add("q"))
     # Redis cuts whole nodes of 100 entries, and a step may write for ten jobs before the next cut.
     assert client.call("XLEN", Q("events")) < 400

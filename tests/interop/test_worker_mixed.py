@@ -10,8 +10,8 @@ from qctl.connection.address import Client
 from qctl.wire.replies import to_dict
 from qctl.wire.write.adding import NewJob
 from tests.interop import py_worker as py
-from tests.interop.test_worker import Q, settled
-from tests.labs.node import runs
+from tests.labs.build import Q
+from tests.labs.node import runs, wait_ended
 
 py_worker = py.py_worker
 JOBS = 20_000
@@ -42,7 +42,7 @@ def test_mixed_workers_share_a_queue(
             queue.add_bulk(jobs)
             rows = [{"name": "j", "data": {"returns": n}} for n in range(1000)]
             six.queue("q", "addBulk", rows)
-    settled(client, JOBS, timeout_s=60)
+    wait_ended(client, JOBS, timeout_s=60)
 
     assert client.call("EXISTS", *map(Q, ("wait", "active", "delayed", "prioritized"))) == 0
     assert client.call("ZCARD", Q("failed")) == JOBS // 2 // 40

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client, parse_url
+from qctl.manage.protocol import ManagedProcess
 from qctl.ops.doctor.findings import CheckResult, Diagnosis, Finding
 from qctl.ops.doctor.run import examine
 
@@ -36,3 +38,23 @@ def of(diagnosis: Diagnosis, check: str) -> list[Finding]:
 
 def result(diagnosis: Diagnosis, check: str) -> CheckResult:
     return next(each for each in diagnosis.checks if each.check == check)
+
+
+APP = ManagedProcess(
+    target="pm2:app",
+    key="0",
+    name="app",
+    namespace="default",
+    status="online",
+    pid=os.getpid(),
+    started_at_ms=1_700_000_000_000,
+    restarts=1,
+    mode="fork",
+    stop_signal="SIGINT",
+    kill_timeout_ms=1600,
+    ready_timeout_ms=0,
+    cpu_percent=None,
+    rss_bytes=None,
+    script="/srv/app.js",
+    cwd="/srv",
+)

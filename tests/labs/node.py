@@ -22,6 +22,9 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
+from qctl.wire.keys import QueueKeys
+from tests.labs.build import Q
+from tests.labs.servers import wait_until
 
 HERE = Path(__file__).parents[1] / "interop"
 MODULES = HERE / "node_modules"
@@ -260,3 +263,21 @@ class NodeBull:
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+def wait_ended(client: Client, count: int, keys: QueueKeys = Q, *, timeout_s: float = 20.0) -> None:
+    """Wait until so many jobs have ended."""
+
+    def ended() -> bool:
+        found = [client.call("ZCARD", keys(state)) for state in ("completed", "failed")]
+        return bool(sum(found) >= count and not client.call("LLEN", keys("active")))
+
+    wait_until(ended, f"{count} jobs to end", timeout_s=timeout_s)
+
+
+def event_names(bull: NodeBull, queue: str = "q") -> list[str]:
+    return [name for name, _ in bull.events(queue)]
+
+
+def await_event(bull: NodeBull, name: str, queue: str = "q", count: int = 1) -> None:
+    wait_until(lambda: event_names(bull, queue).count(name) >= count, f"{count} events {name}")

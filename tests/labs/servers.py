@@ -195,3 +195,10 @@ def limited_user(admin: Client, url: str, *rules: str) -> Iterator[tuple[str, Cl
             yield own, client
     finally:
         admin.call("ACL", "DELUSER", "limited")
+
+
+def hang_up(connection: socket.socket) -> None:
+    """End a connection in order: closing it with something unread would reset it."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(65_536):
+        pass

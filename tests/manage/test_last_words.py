@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from qctl.manage.last_words import error_first, last_words, log_size
+from tests.labs.doctor import APP
 from tests.labs.node import node
-from tests.ops.doctor.test_processes import APP
 
 NODE = {
     "throw": (

@@ -20,7 +20,7 @@ from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
 from qctl.wire.read.snapshot import Counts
 from qctl.wire.states import STATES
-from tests.output.test_status import PROCESS, QUEUE, REDIS
+from tests.labs.reports import PROCESS, QUEUE, REDIS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # Long ones, wide ones, those that nobody can see, and those that are no text at all.

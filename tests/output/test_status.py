@@ -6,41 +6,15 @@ from dataclasses import replace
 
 from qctl.ops.queues.advice import Note
 from qctl.ops.queues.status import (
-    ProcessStatus,
     QueueStatus,
     RateLimitStatus,
-    RedisInfo,
     StatusReport,
 )
 from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
 from qctl.wire.read.snapshot import Counts
-
-QUEUE = QueueStatus(
-    name="email",
-    prefix="bull",
-    format="bullmq",
-    client_version="6.7.0",
-    paused=False,
-    paused_by=None,
-    counts=Counts(1, 2, 0, 0, 0, 0, 3, 0),
-    overdue=0,
-    oldest_waiting_s=250.0,
-    schedulers=0,
-    workers=1,
-    paused_at=None,
-    draining=False,
-    legacy_paused=0,
-    rate_limited_s=None,
-    rate_limit=None,
-    concurrency=None,
-    is_maxed=False,
-    is_broken=False,
-    notes=(),
-)
-PROCESS = ProcessStatus("pm2:w\x1b[2J", "3", 4711, "online", 61.0, 2, 12.4, 97_500_000, ("email",))
-REDIS = RedisInfo("redis://h:1/0", "7.0.15", "standalone")
+from tests.labs.reports import PROCESS, QUEUE, REDIS
 
 
 def text(*queues: QueueStatus, width: int = 200, colour: bool = False) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,41 +17,9 @@ from qctl.ops.bulk.run import BulkRun
 from qctl.output.bulk import progress_text
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, events, put, row, scores
-from tests.ops.bulk.test_run import Leaving
+from tests.labs.bulk import Leaving, child, top
 
 OTHER = QueueKeys("bull", "other")
-Job = tuple[QueueKeys, str]
-
-
-def child(
-    store: Client, job: Job, parent: Job, where: str = "wait", *, ended: str = "", **fields: Any
-) -> Job:
-    """A child in its queue, noted at its parent as pending, or as ``processed`` and the like."""
-    keys, job_id = job
-    parent_keys, parent_id = parent
-    put(
-        store,
-        job_id,
-        where,
-        keys=keys,
-        parentKey=parent_keys(parent_id),
-        parent=json.dumps({"id": parent_id, "queueKey": parent_keys("")[:-1]}),
-        **fields,
-    )
-    noted = parent_keys(f"{parent_id}:{ended or 'dependencies'}")
-    match ended:
-        case "":
-            store.call("SADD", noted, keys(job_id))
-        case "unsuccessful":
-            store.call("ZADD", noted, 1, keys(job_id))
-        case _:
-            store.call("HSET", noted, keys(job_id), "1")
-    return job
-
-
-def top(store: Client, job_id: str = "top") -> Job:
-    put(store, job_id, "waiting-children", score=1)
-    return Q, job_id
 
 
 def tree(store: Client) -> set[str]:

@@ -17,8 +17,8 @@ from qctl.ops.jobs.where import Filter, parse_where
 from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import remove_jobs
 from tests.labs.build import Q, put, row
+from tests.labs.bulk import child, top
 from tests.labs.servers import RedisServer
-from tests.ops.bulk.test_family import child, top
 
 
 def fill(client: Client, count: int, jobs: dict[int, str]) -> None:

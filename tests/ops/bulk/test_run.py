@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,30 +19,9 @@ from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where
 from qctl.wire.write.pace import TARGET_S, Pace
 from tests.labs.build import Q, events, put, row, scores
+from tests.labs.bulk import START, START_MS, Leaving, fill
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-START_MS = int(START.timestamp() * 1000)
 PLAIN_BOOMS = [n for n in range(0, 60, 2) if n % 3]
-
-
-def fill(store: Client, count: int = 60) -> None:
-    """Failed jobs, one a second: every third timed out, every second is a mail."""
-    for n in range(count):
-        at = START_MS + n * 1000
-        put(
-            store,
-            str(n),
-            "failed",
-            score=at,
-            finishedOn=at,
-            processedOn=at - 5,
-            timestamp=at - 9,
-            failedReason="timeout after 30 s" if n % 3 == 0 else "boom",
-            name="mail" if n % 2 else "plain",
-            data=f'{{"user":{{"id":{n % 10}}}}}',
-            atm=3,
-            opts=f'{{"attempts":{3 + n % 2}}}',
-        )
 
 
 def carried_out(
@@ -193,30 +172,6 @@ def test_a_slow_network_does_not_make_calls_small(client: Client) -> None:
     report = carried_out(distant, retrying("failed"), Selection(state="failed"), 300)
     assert report.done == 300
     assert distant.scripts < 100
-
-
-class Leaving:
-    """A Redis that goes away after some scripts."""
-
-    def __init__(self, inner: Client, scripts: int) -> None:
-        self._inner = inner
-        self._left = scripts
-
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        if command[0] == "EVALSHA":
-            self._left -= 1
-            if self._left < 0:
-                raise UnreachableError("Redis cannot be reached")
-        return self._inner.call(*command, timeout_s=timeout_s)
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        return self._inner.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None:
-        pass
 
 
 def test_a_redis_that_goes_away_is_partly_done(store: Client) -> None:

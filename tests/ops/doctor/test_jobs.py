@@ -22,7 +22,7 @@ from qctl.wire.read import heartbeats, lists
 from qctl.wire.read.clients import client_name
 from tests.labs.build import Q, put
 from tests.labs.doctor import diagnose, found, of, result
-from tests.ops.queues.test_workers import BEAT
+from tests.labs.workers import BEAT
 
 P = QueueKeys("bull", "parents")
 

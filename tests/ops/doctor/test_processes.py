@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -23,27 +22,9 @@ from qctl.ops.doctor import run as doctor
 from qctl.ops.doctor.findings import Diagnosis
 from qctl.ops.processes.targets import Target
 from tests.labs.build import Q, put
-from tests.labs.doctor import SETTINGS, diagnose, of, result
+from tests.labs.doctor import APP, SETTINGS, diagnose, of, result
 from tests.labs.servers import limited_user
 
-APP = ManagedProcess(
-    target="pm2:app",
-    key="0",
-    name="app",
-    namespace="default",
-    status="online",
-    pid=os.getpid(),
-    started_at_ms=1_700_000_000_000,
-    restarts=1,
-    mode="fork",
-    stop_signal="SIGINT",
-    kill_timeout_ms=1600,
-    ready_timeout_ms=0,
-    cpu_percent=None,
-    rss_bytes=None,
-    script="/srv/app.js",
-    cwd="/srv",
-)
 SERVING = replace(
     SETTINGS, targets=tuple(TargetConfig(t, f"{t}:app", ("q",)) for t in ("pm2", "qctl"))
 )

@@ -8,17 +8,13 @@ from typing import Any
 
 import pytest
 
-from qctl.config.settings import load_settings
-from qctl.connection.address import Arg, Client, parse_url
+from qctl.connection.address import Arg, Client
 from qctl.errors import UnreachableError
 from qctl.ops.drain import run as module
-from qctl.ops.drain.context import DrainOptions
-from qctl.ops.drain.plan import make_plan
-from qctl.ops.drain.run import drain
-from qctl.ops.drain.steps import DrainReport
 from qctl.wire import scripts
 from qctl.wire.write.pausing import pause
 from tests.labs.build import Q, events, holder, is_paused, put
+from tests.labs.drain_in_process import run_drain
 from tests.labs.servers import limited_user, wait_until
 
 
@@ -45,31 +41,11 @@ class Lossy:
     def close(self) -> None: ...
 
 
-def run(client: Client, admin: Client, url: str, *, stop: bool = False) -> DrainReport:
-    """A drain of ``Q`` over ``client``; with ``stop`` it is interrupted as soon as it waits."""
-    settings = load_settings(environ={})
-    address = parse_url(url)
-    plan = make_plan(admin, address, settings, ["q"], target=None, then_restart=False)
-    # So that every script is known, and is called by its name.
-    for name in ("pause", "resume", "hold_lease", "disown"):
-        admin.call("SCRIPT", "LOAD", scripts.source(name))
-    waits = False
-    report = None
-    steps = drain(
-        client, address, settings, plan, DrainOptions(timeout_s=5), lambda: stop and waits
-    )
-    for step in steps:
-        waits = waits or step.step == "paused"
-        report = step
-    assert isinstance(report, DrainReport)
-    return report
-
-
 @pytest.mark.parametrize("lost", ["pause", "resume", "disown"])
 def test_a_reply_that_is_lost(client: Client, redis_url: str, lost: str) -> None:
     """The command is repeated, and what it finds is its own work."""
     put(client, "1")
-    report = run(Lossy(client, lost), client, redis_url, stop=True)
+    report = run_drain(Lossy(client, lost), client, redis_url, stop=True)
     assert (report.outcome, report.exit_status, report.resumed) == ("aborted", 130, True)
     assert report.notes == ()
     assert not is_paused(client)
@@ -83,7 +59,7 @@ def test_a_reply_that_is_lost_with_no_time_to_repeat(
 ) -> None:
     monkeypatch.setattr(module, "AWAY_S", 0.0)
     put(client, "1", "active", lock="w:1")
-    report = run(Lossy(client, lost), client, redis_url, stop=True)
+    report = run_drain(Lossy(client, lost), client, redis_url, stop=True)
     assert report.exit_status == (6 if lost == "pause" else 130)
     wait_until(lambda: not is_paused(client), "the queue to be resumed")
     wait_until(lambda: client.call("KEYS", "qctl:[^d]*") == [], "qctl's keys to go")
@@ -94,7 +70,7 @@ def test_a_pause_that_fails_half_way(client: Client, redis_url: str, right: str)
     """Its rights are checked before; here they are taken away after that."""
     put(client, "1")
     with limited_user(client, redis_url, "~*", "+@all", f"-{right}") as (url, limited):
-        report = run(limited, client, url)
+        report = run_drain(limited, client, url)
     wait_until(lambda: not is_paused(client), "the queue to be resumed")
     assert (report.outcome, report.exit_status) == ("aborted", 1)
     assert "may not" in (report.error or "")
@@ -106,7 +82,7 @@ def test_a_pause_that_was_left_behind_is_taken_over(
 ) -> None:
     put(client, "1")
     pause(client, Q, holder("gone", verb))
-    report = run(client, client, redis_url, stop=True)
+    report = run_drain(client, client, redis_url, stop=True)
     assert report.resumed is True
     assert report.notes == (
         f"q had been left paused by qctl {verb} of ada@host (pid 42); this drain has taken that "
@@ -123,7 +99,7 @@ def test_a_pause_that_is_meant_stays(client: Client, redis_url: str, verb: str |
     else:
         pause(client, Q, holder("them", verb))
     note = client.call("GET", Q.pause_note)
-    report = run(client, client, redis_url, stop=True)
+    report = run_drain(client, client, redis_url, stop=True)
     assert report.resumed is False
     (told,) = report.notes
     assert "stays paused" in told
@@ -140,6 +116,6 @@ def test_a_pause_of_an_app_is_not_taken_for_one_that_was_left_behind(
     pause(client, Q, replace(holder("gone", "drain"), at_ms=0))
     client.call("XADD", Q("events"), "*", "event", "resumed")
     client.call("XADD", Q("events"), "*", "event", "paused")
-    report = run(client, client, redis_url, stop=True)
+    report = run_drain(client, client, redis_url, stop=True)
     assert report.resumed is False
     assert is_paused(client)

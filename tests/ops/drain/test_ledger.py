@@ -11,6 +11,7 @@ from qctl.ops.drain.ledger import Ledger
 from qctl.wire.events import Event
 from qctl.wire.read.active import ActiveJob
 from tests.labs.build import Q
+from tests.labs.drain_in_process import results
 
 RESULTS = {
     *("completed", "failed", "retried", "waiting-children", "removed", "recovered"),
@@ -30,10 +31,6 @@ def ledger(*jobs: ActiveJob, backlog: int = 0, at_ms: int = 1000) -> Ledger:
     begun = Ledger()
     begun.begin(jobs, backlog=backlog, at_ms=at_ms)
     return begun
-
-
-def results(of: Ledger) -> dict[str, str]:
-    return {job.id: job.result for job in of.outcomes()}
 
 
 def test_each_end_of_a_run_has_its_name() -> None:

@@ -20,7 +20,7 @@ from qctl.wire.read.census import read_census
 from qctl.wire.write.transitions import remove_jobs, report_cleaned, retry_finished
 from tests.labs.build import Q, put
 from tests.labs.drain_context import tracker_of
-from tests.ops.drain.test_ledger import results
+from tests.labs.drain_in_process import results
 
 R = QueueKeys("bull", "r")
 

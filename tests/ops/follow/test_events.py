@@ -28,8 +28,8 @@ from qctl.ops.follow.events import (
 )
 from qctl.wire.events import past_events
 from tests.labs.build import Q, put
+from tests.labs.jobs import snapshot
 from tests.labs.servers import RedisServer, wait_until
-from tests.ops.jobs.test_listing import snapshot
 
 ALL = EventFilter()
 T0 = 1_700_000_000_000

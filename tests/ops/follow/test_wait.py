@@ -17,13 +17,13 @@ from qctl.ops.follow import wait as waiting
 from qctl.ops.follow import wait_targets
 from qctl.ops.follow.wait import Seen, Target, Waiting, WaitReport, error_of, wait_for
 from qctl.ops.follow.wait_targets import JobTarget, QueueTarget
+from qctl.ops.jobs.add import add_job
 from qctl.wire.events import last_event_id
 from qctl.wire.read.clients import client_name
 from qctl.wire.read.ending import Ending, read_ending
 from qctl.wire.write.adding import NewJob
 from tests.labs.build import Q, put
 from tests.labs.servers import RedisServer, limited_user, wait_until
-from tests.ops.jobs.test_add import add
 
 
 def emit(client: Client, event: str, **fields: object) -> None:
@@ -325,7 +325,7 @@ def test_a_job_that_ends_between_the_cursor_and_the_look(store: Client) -> None:
 
 def test_a_job_that_was_added_is_found(store: Client) -> None:
     put(store, "0", "completed")
-    added = add(store, NewJob("a"))
+    added = add_job(store, "bull", "q", NewJob("a"))
     assert added.id is not None
     assert job_end(store, added.id, timeout_s=0).text == f"job {added.id} is waiting"
 

@@ -6,92 +6,28 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qctl.config.settings import Settings, TargetConfig
-from qctl.connection.address import Client, parse_url
+from qctl.config.settings import TargetConfig
+from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import NotFoundError, RefusedError, ReplyError
-from qctl.manage.protocol import ManagedProcess
 from qctl.ops.impact import assess as impact
-from qctl.ops.impact import scope
-from qctl.ops.impact.assess import Assessment, Impact, assess
+from qctl.ops.impact.assess import Impact
 from qctl.ops.impact.jobs_at_risk import JobRef
-from qctl.ops.processes import targets
-from qctl.ops.processes.targets import Connections
 from qctl.ops.queues import resumers
 from qctl.wire.drain_record import record_starts
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
-from qctl.wire.read.clients import ForeignWorker, WorkerClient, client_name
+from qctl.wire.read.clients import ForeignWorker, client_name
 from qctl.wire.states import DELAY_FACTOR
+from tests.labs import impact as labs
 from tests.labs.build import Q, put
-from tests.ops.impact.test_jobs_at_risk import BEAT, PROCESS
+from tests.labs.impact import BEAT, OTHER, PROCESS, SETTINGS, Apps, ask, ids, look, now_ms, run
 
-SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
-OTHER = QueueKeys("bull", "other")
+apps = labs.apps
 Ask = Callable[..., Impact]
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-def run(client: Client, job_id: str, keys: QueueKeys = Q, **fields: Any) -> None:
-    put(client, job_id, "active", keys=keys, lock=f"uuid:{job_id}", **fields)
-
-
-def look(client: Client, *names: str, **options: Any) -> Assessment:
-    settings = options.pop("settings", SETTINGS)
-    return assess(client, parse_url("redis://localhost/0"), settings, names, **options)
-
-
-def ask(client: Client, *names: str, **options: Any) -> Impact:
-    return look(client, *names, **options).impact
-
-
-class Apps:
-    """What a manager runs and who is connected; pm2:app with a worker of q, unless changed."""
-
-    def __init__(self) -> None:
-        self.processes = [PROCESS]
-        self.owned = {"0": (self.worker(1),)}
-        self.others: tuple[WorkerClient, ...] = ()
-        self.foreign: dict[str, tuple[ForeignWorker, ...]] = {}
-        self.error: Exception | None = None
-        self.kind = "pm2"
-
-    @staticmethod
-    def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:
-        return WorkerClient(queue, name, number, f"127.0.0.1:{number}", 5, 1)
-
-    def find(self, name: str) -> list[ManagedProcess]:
-        found = [process for process in self.processes if process.name == name]
-        if not found:
-            raise NotFoundError(f"no app named {name}")
-        return found
-
-    def connections(self, *_: Any) -> Connections:
-        if self.error is not None:
-            raise self.error
-        own = tuple(worker for workers in self.owned.values() for worker in workers)
-        return Connections((*own, *self.others), self.owned, self.foreign)
-
-
-@pytest.fixture
-def apps(monkeypatch: pytest.MonkeyPatch) -> Apps:
-    apps = Apps()
-    monkeypatch.setattr(targets, "manager_for", lambda *_: apps)
-    monkeypatch.setattr(scope, "managed_processes", lambda *_: (apps.processes, ()))
-    monkeypatch.setattr(scope, "read_connections", apps.connections)
-    return apps
-
-
-def ids(refs: tuple[JobRef, ...] | None) -> list[str] | None:
-    return None if refs is None else [ref.id for ref in refs]
 
 
 # Whose jobs

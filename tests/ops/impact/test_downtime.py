@@ -11,7 +11,7 @@ from qctl.manage.pm2.manager import Pm2
 from qctl.ops.impact.downtime import BOOT_S, downtime
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.read.clients import WorkerClient
-from tests.ops.impact.test_jobs_at_risk import NOW, PROCESS
+from tests.labs.impact import NOW, PROCESS
 
 UP_S = 300
 

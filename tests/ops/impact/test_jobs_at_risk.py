@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import math
-import socket
 from dataclasses import replace
 
 import psutil
 import pytest
 
 from qctl.connection.address import Client
-from qctl.manage.protocol import ManagedProcess
 from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, jobs_at_risk
 from qctl.ops.processes.targets import Connections
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import WorkerClient
-from qctl.wire.read.heartbeats import Heartbeat
 from tests.labs.build import Q, put
-
-NOW = 1_700_000_100_000
-PROCESS = ManagedProcess(
-    target="pm2:app", key="0", name="app", namespace="default", status="online", pid=4711,
-    started_at_ms=0, restarts=0, mode="fork", stop_signal="SIGINT", kill_timeout_ms=1600,
-    ready_timeout_ms=0, cpu_percent=None, rss_bytes=None,
-)  # fmt: skip
-BEAT = Heartbeat(
-    *("own-1", socket.gethostname(), 1, "", "bull", "q", "ours"),
-    started_ms=0, concurrency=1, busy=1, quiet=False, completed=0, failed=0, rss_bytes=0,
-)  # fmt: skip
+from tests.labs.impact import BEAT, NOW, PROCESS
 
 
 def worker(number: int, name: str | None = None, queue: str = "q") -> WorkerClient:

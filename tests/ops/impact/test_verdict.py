@@ -20,13 +20,12 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, client_name
 from qctl.wire.states import DELAY_FACTOR
 from qctl.wire.write.pausing import hold_lease
+from tests.labs import impact as labs
 from tests.labs.build import Q, holder, put
+from tests.labs.impact import OTHER, PROCESS, SETTINGS, Apps, ask, ids, look, now_ms, run
 from tests.labs.servers import limited_user
-from tests.ops.impact import test_assess as test_impact
-from tests.ops.impact.test_assess import OTHER, SETTINGS, Apps, ask, ids, look, now_ms, run
-from tests.ops.impact.test_jobs_at_risk import PROCESS
 
-apps = test_impact.apps
+apps = labs.apps
 
 
 def test_nothing_to_lose_is_safe(store: Client, apps: Apps) -> None:

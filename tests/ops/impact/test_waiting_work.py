@@ -9,11 +9,11 @@ import pytest
 from qctl.connection.address import Client
 from qctl.ops.impact import assess as impact
 from qctl.wire.states import DELAY_FACTOR
+from tests.labs import impact as labs
 from tests.labs.build import Q, put
-from tests.ops.impact import test_assess as test_impact
-from tests.ops.impact.test_assess import Apps, ask, now_ms
+from tests.labs.impact import Apps, ask, now_ms
 
-apps = test_impact.apps
+apps = labs.apps
 MOVED = "jobs of q move just now, and one may start at any moment"
 
 
@@ -43,7 +43,7 @@ def test_a_job_that_runs_between_two_reads_is_not_safe(
 def test_jobs_of_other_workers_may_run_on(store: Client, apps: Apps) -> None:
     apps.owned, apps.others = {"0": (apps.worker(1, "a"),)}, (apps.worker(2, "b"),)
     put(store, "far", "delayed", score=(now_ms() + 3_600_000) * DELAY_FACTOR)
-    test_impact.run(store, "1", pb="b")
+    labs.run(store, "1", pb="b")
     told = ask(store, "q").verdict
     assert (told.word, told.commands) == ("safe", ("qctl restart pm2:app",))
     # However long they take: only a drain waits for them, too.

@@ -13,7 +13,7 @@ from qctl.ops.jobs.model import Job
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient
 from qctl.wire.read.stalled_check import StalledClock
-from tests.ops.jobs.test_listing import KEYS, add, snapshot
+from tests.labs.jobs import KEYS, add, snapshot
 
 WORKER = WorkerClient("q", "w1", 7, "10.0.0.1:5", 60, 1)
 # None has run within an interval: perhaps none ever does.

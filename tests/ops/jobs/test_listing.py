@@ -16,80 +16,15 @@ from qctl.errors import NotFoundError, ReplyError, UsageError
 from qctl.ops.jobs.listing import CHUNK, DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.jobs.where import Filter
-from qctl.wire.keys import QueueKeys
-from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.states import STATES
+from tests.labs.clients import Spy
+from tests.labs.jobs import KEYS, PLACES, T0, add, lock, snapshot
 from tests.labs.servers import RedisServer
-
-KEYS = QueueKeys("bull", "q")
-T0 = 1_700_000_000_000
-PLACES = {"waiting": "wait", "stalled": "active"}
-
-
-def add(client: Client, job_id: str, place: str, score: int | None = None, **fields: Any) -> None:
-    """A job as BullMQ stores it; lists get it at the head, as a new one."""
-    values = {
-        "name": "send",
-        "data": "{}",
-        "opts": '{"attempts":3}',
-        "timestamp": T0,
-        "delay": 0,
-        "priority": 0,
-        **fields,
-    }
-    client.call("HSET", KEYS(job_id), *(part for pair in values.items() for part in pair))
-    client.call("HSET", KEYS("meta"), "opts.maxLenEvents", 10_000)
-    client.call("XADD", KEYS("events"), "*", "event", "added", "jobId", job_id)
-    if score is None:
-        client.call("LPUSH", KEYS(place), job_id)
-    else:
-        client.call("ZADD", KEYS(place), score, job_id)
-
-
-def lock(client: Client, job_id: str, holder: str = "w:0", ttl_ms: int = 30_000) -> None:
-    client.call("SET", KEYS.lock(job_id), holder, "PX", ttl_ms)
-
-
-def snapshot(client: Client) -> QueueSnapshot:
-    found = read_snapshots(client, [KEYS])[0]
-    assert isinstance(found, QueueSnapshot)
-    return found
 
 
 def ids(client: Client, state: str, *, limit: int = DEFAULT_LIMIT, **only: Any) -> list[str]:
     jobs = list_jobs(client, snapshot(client), state, Filter(**only), limit=limit).jobs
     return [job.id for job in jobs]
-
-
-class Spy:
-    """A client that records what is sent, and may do something before a command."""
-
-    def __init__(self, inner: Client) -> None:
-        self.inner = inner
-        self.sent: list[Sequence[Arg]] = []
-        self.before: dict[int, Any] = {}
-
-    def _note(self, command: Sequence[Arg]) -> None:
-        if action := self.before.get(len(self.sent)):
-            action()
-        self.sent.append(command)
-
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        self._note(command)
-        return self.inner.call(*command, timeout_s=timeout_s)
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        for command in commands:
-            self._note(command)
-        return self.inner.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None: ...
-
-    def count(self, name: str) -> int:
-        return sum(command[0] == name for command in self.sent)
 
 
 def test_waiting_lists_what_runs_next_first(store: Client) -> None:

@@ -19,8 +19,9 @@ from qctl.ops.queues.names import QueueNameCache
 from qctl.ops.queues.status import Inspection, inspect_queues
 from qctl.ops.queues.workers import inspect_workers
 from qctl.wire.read.clients import client_name
+from tests.labs.clients import Counting
+from tests.labs.jobs import make_queue
 from tests.labs.servers import wait_until
-from tests.ops.queues.test_status import Counting, make_queue
 
 ADDRESS = Address()
 

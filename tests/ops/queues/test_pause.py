@@ -22,7 +22,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
 from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, holder, is_paused, put, row
-from tests.ops.doctor.test_processes import APP
+from tests.labs.doctor import APP
 
 OTHER = QueueKeys("bull", "other")
 HOST = Settings(pm2_home=Path("/nonexistent"))

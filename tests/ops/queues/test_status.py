@@ -32,47 +32,12 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read.clients import WorkerClient, client_name, list_workers
 from qctl.wire.write.pausing import pause
+from tests.labs.clients import Counting
+from tests.labs.jobs import make_queue
 from tests.labs.servers import RedisServer
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"))
 ADDRESS = Address()
-
-
-class Counting:
-    """A client that counts its round trips."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.trips: list[str] = []
-
-    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        self.trips.append(str(command[0]))
-        return self._client.call(*command, timeout_s=timeout_s)
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        self.trips.append("pipeline")
-        return self._client.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None:
-        self._client.close()
-
-
-def make_queue(client: Client, name: str, prefix: str = "bull", **jobs: int) -> None:
-    """A queue with so many jobs ``waiting=…, active=…, stalled=…, legacy_paused=…``."""
-    key = f"{prefix}:{name}"
-    client.call("HSET", f"{key}:meta", "version", "bullmq:6.7.0")
-    client.call("XADD", f"{key}:events", "*", "event", "x")
-    lists = {"waiting": "wait", "active": "active", "stalled": "active", "legacy_paused": "paused"}
-    for state, number in jobs.items():
-        for index in range(number):
-            job_id = f"{state}-{index}"
-            client.call("LPUSH", f"{key}:{lists[state]}", job_id)
-            client.call("HSET", f"{key}:{job_id}", "timestamp", int(time.time() * 1000))
-            if state == "active":
-                client.call("SET", f"{key}:{job_id}:lock", "token")
 
 
 def look(client: Client, *names: str, settings: Settings = SETTINGS) -> Inspection:

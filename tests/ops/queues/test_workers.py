@@ -17,21 +17,11 @@ from qctl.ops.queues.workers import WorkersReport, inspect_workers
 from qctl.output.status import workers_text
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import client_name
-from qctl.wire.read.heartbeats import Heartbeat
 from tests.labs.build import Q, put
 from tests.labs.servers import limited_user
+from tests.labs.workers import BEAT
 
 SETTINGS = Settings(pm2_home=Path("/nonexistent"), state_home=Path("/nonexistent"))
-BEAT = Heartbeat(
-    *("own-1", "far", 4711, "qctl:emails", "bull", "q", "far-4711-0"),
-    started_ms=1_700_000_000_000,
-    concurrency=2,
-    busy=1,
-    quiet=False,
-    completed=7,
-    failed=1,
-    rss_bytes=30_000_000,
-)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from qctl.errors import ReplyError
 from qctl.wire.read import locate as locating
 from qctl.wire.read.locate import locate
 from tests.labs.build import Q
-from tests.ops.jobs.test_listing import Spy
+from tests.labs.clients import Spy
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,61 @@
+"""Clients that count, record or interfere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qctl.connection.address import Arg, Client
+
+
+class Spy:
+    """A client that records what is sent, and may do something before a command."""
+
+    def __init__(self, inner: Client) -> None:
+        self.inner = inner
+        self.sent: list[Sequence[Arg]] = []
+        self.before: dict[int, Any] = {}
+
+    def _note(self, command: Sequence[Arg]) -> None:
+        if action := self.before.get(len(self.sent)):
+            action()
+        self.sent.append(command)
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self._note(command)
+        return self.inner.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        for command in commands:
+            self._note(command)
+        return self.inner.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None: ...
+
+    def count(self, name: str) -> int:
+        return sum(command[0] == name for command in self.sent)
+
+
+class Counting:
+    """A client that counts its round trips."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.trips: list[str] = []
+
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
+        self.trips.append(str(command[0]))
+        return self._client.call(*command, timeout_s=timeout_s)
+
+    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        self.trips.append("pipeline")
+        return self._client.pipeline(commands)
+
+    def masters(self) -> Sequence[Client]:
+        return [self]
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,52 @@
+"""A master, its replica and a sentinel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from qctl.connection.address import Client
+from qctl.connection.connect import connect
+from qctl.wire.replies import to_dict
+from tests.labs.servers import RedisServer, wait_until
+
+
+@dataclass
+class Pair:
+    """A master, its replica, and the sentinel that watches them."""
+
+    master: RedisServer
+    replica: RedisServer
+    url: str
+    sentinel: Client
+
+    def address_of_master(self) -> str:
+        return to_dict(self.sentinel.call("SENTINEL", "MASTER", "main"))["port"]
+
+
+@pytest.fixture
+def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
+    master = start_redis("--repl-diskless-sync-delay", "0")
+    replica = start_redis("--replicaof", "127.0.0.1", str(master.port))
+    watching = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
+    with contextlib.closing(connect(watching.url.removesuffix("/0"))[1]) as sentinel:
+
+        def is_known() -> bool:
+            rows = map(to_dict, sentinel.call("SENTINEL", "REPLICAS", "main"))
+            return any(row["master-link-status"] == "ok" for row in rows)
+
+        wait_until(is_known, "the sentinel to know the replica", timeout_s=30)
+        url = f"redis+sentinel://127.0.0.1:{watching.port}/main/0"
+        yield Pair(master, replica, url, sentinel)
+        os.kill(replica.pid, signal.SIGCONT)
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "qctl.ops.drain.watchdog" in child.cmdline():
+                    # It would wait for this Redis for some minutes.
+                    child.kill()
