@@ -49,17 +49,14 @@ def app(monkeypatch: pytest.MonkeyPatch) -> None:
     class Manager:
         kind = "pm2"
 
-        def processes(self) -> list[ManagedProcess]:
-            return [process]
-
         def find(self, name: str) -> list[ManagedProcess]:
             if name != "app":
                 raise NotFoundError(f"PM2 has no app named {name}")
             return [process]
 
     connections = targets.Connections((worker,), {"0": (worker,)}, {})
-    for module in (plan, targets):
-        monkeypatch.setattr(module, "manager_for", lambda *_: Manager())
+    monkeypatch.setattr(targets, "manager_for", lambda *_: Manager())
+    monkeypatch.setattr(plan, "managed_processes", lambda *_, **__: ([process], ()))
     monkeypatch.setattr(plan, "read_connections", lambda *_: connections)
 
 
@@ -255,7 +252,7 @@ def test_queues_that_cannot_be_found_are_to_be_named_for_the_same_command(
     alone = qctl("drain", "--target", "pm2:app")
     assert alone.err.endswith("try: name each of them: qctl drain QUEUE\n")
     assert qctl("drain").err.endswith("try: name each queue: qctl drain QUEUE\n")
-    assert qctl("drain", "--then-restart").err.endswith("the process with --target pm2:NAME\n")
+    assert qctl("drain", "--then-restart").err.endswith("--target pm2:NAME or --target qctl:NAME\n")
 
 
 def test_a_target_from_the_config(
@@ -288,3 +285,19 @@ def test_a_record_that_cannot_be_written_fails_no_drain(qctl: Typed, client: Cli
     ran = qctl("drain", "q")
     assert ran.code == 0, ran.err
     assert client.call("GET", "qctl:drains:bull") == "something else"
+
+
+def test_without_a_manager_the_queues_are_to_be_named(qctl: Typed, tmp_path: Path) -> None:
+    home = {"PM2_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+    ran = qctl("drain", **home)
+    assert ran.code == 2
+    assert "no process of PM2 or qctl on this host" in ran.err
+    assert ran.err.endswith("qctl drain QUEUE\n")
+
+
+def test_while_pm2_does_not_answer_nobody_is_guessed(qctl: Typed, tmp_path: Path) -> None:
+    (tmp_path / "rpc.sock").touch()
+    ran = qctl("drain", "q", "--then-restart", PM2_HOME=str(tmp_path), XDG_STATE_HOME=str(tmp_path))
+    assert ran.code == 6
+    assert "PM2 does not run here" in ran.err
+    assert "--target qctl:NAME" in ran.err

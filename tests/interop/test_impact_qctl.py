@@ -73,3 +73,24 @@ def test_a_master_of_their_own_lets_them_finish(master_lab: MasterLab) -> None:
         assert [master_lab.job(job_id)["ats"] for job_id in ids] == ["1", "1"]
     finally:
         master_lab.qctl("worker", "stop", "emails", "--now")
+
+
+def test_a_drain_finds_the_target_that_impact_names(master_lab: MasterLab) -> None:
+    """One master and no PM2: both ask all managers."""
+    assert master_lab.qctl("worker", "start", "emails", "app:worker").returncode == 0
+    try:
+        assert ask(master_lab, "q")["target"] == "qctl:emails"
+        for words in (("q",), ()):
+            plan = master_lab.qctl(
+                "drain", *words, "--then-restart", "--yes", "--dry-run", "--json"
+            )
+            assert plan.returncode == 0, plan.stderr
+            told = json.loads(plan.stdout)
+            assert (told["target"], told["queues"]) == ("qctl:emails", ["q"])
+        done = master_lab.qctl("drain", "q", "--then-restart", "--yes", "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["outcome"], report["target"]) == ("restarted", "qctl:emails")
+        assert report["old_pids"] != report["new_pids"]
+    finally:
+        master_lab.qctl("worker", "stop", "emails", "--now")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, NotFoundError, RefusedError, ReplyError, UnreachableError
+from qctl.ops.drain import plan as planning
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
+from qctl.ops.queues.find import find_queues
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, holder, put
 
@@ -28,6 +32,20 @@ def test_a_plain_drain_needs_no_manager(store: Client) -> None:
     made = plan(store, "q")
     assert (made.names, made.queues) == (("q",), (Q,))
     assert (made.target, made.guessed) == (None, "")
+
+
+def test_each_queue_is_read_once(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("q", "r"):
+        put(store, "1", keys=QueueKeys("bull", name))
+    read: list[str] = []
+
+    def find(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
+        read.extend(names)
+        return find_queues(client, prefix, names)
+
+    monkeypatch.setattr(planning, "find_queues", find)
+    assert plan(store, "q", "r").names == ("q", "r")
+    assert read == ["q", "r"]
 
 
 def test_planning_writes_nothing(store: Client) -> None:

@@ -11,9 +11,9 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError, UnreachableError
 from qctl.ops.doctor.findings import CannotCheckError, Coverage, Finding, NothingToCheckError
+from qctl.ops.processes.managed import managed_processes
 from qctl.ops.processes.suggest import command, quoted
 from qctl.ops.queues.find import Queues
-from qctl.ops.queues.status import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import server
 from qctl.wire.read.active import ActiveJob, read_active

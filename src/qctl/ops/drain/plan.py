@@ -9,16 +9,23 @@ from enum import Enum
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.connection.info import parse_info
-from qctl.errors import FailedError, RefusedError, ReplyError, UsageError, is_outage
+from qctl.errors import (
+    FailedError,
+    RefusedError,
+    ReplyError,
+    UnreachableError,
+    UsageError,
+    is_outage,
+)
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.jobs.estimate import Durations, read_durations, remaining_s
+from qctl.ops.processes.managed import managed_processes, targets_serving
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
     Target,
-    manager_for,
     open_target,
     read_connections,
 )
@@ -31,6 +38,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read import rights
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.snapshot import QueueSnapshot
+
+# A drain must know all processes before it begins, so it waits longer for PM2 than ``status``.
+PM2_TIMEOUT_S = 10.0
 
 
 class Others(Enum):
@@ -115,12 +125,11 @@ def make_plan(
         RefusedError: the process also serves other queues, a queue is Bull 3/4's or of both lines
             of BullMQ, another drain is at work, or the target cannot be rolled.
         FailedError: Redis is not a writable master.
-        UsageError: the queues or the target cannot be told.
+        UsageError: it is not clear which queues or which target are meant.
         UnreachableError: Redis or the process manager cannot be reached.
     """
-    if names:
-        # First, so that a misspelt queue is not taken for one that the process does not serve.
-        find_queues(client, settings.prefix, names)
+    # First, so that a misspelt queue is not taken for one that the process does not serve.
+    snapshots = find_queues(client, settings.prefix, names) if names else []
     found = None if target is None else open_target(settings, target)
     connections = read_connections(client, settings, address.db, found.processes) if found else None
     guessed = ""
@@ -139,7 +148,9 @@ def make_plan(
         strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
         if strategy == "roll":
             require_rollable(found, connections)
-    snapshots = find_queues(client, settings.prefix, names)
+    named = {snapshot.keys.name for snapshot in snapshots}
+    if more := [name for name in names if name not in named]:
+        snapshots += find_queues(client, settings.prefix, more)
     is_granted = _preflight(client, snapshots)
     mixed: dict[QueueKeys, str] = {}
     if strategy != "roll":
@@ -177,27 +188,24 @@ def _only_target(
     then_restart: bool,
 ) -> tuple[Target, Connections]:
     """The one managed app that serves the named queues, or any queue when none is named."""
-    manager = manager_for("pm2", settings)
-    processes = manager.processes()
+    what = "it is not clear " + ("which process to restart" if names else "which queues to drain")
+    hint = "name the process with --target pm2:NAME or --target qctl:NAME"
+    if not then_restart:
+        hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
+    processes, remarks = managed_processes(settings, pm2_timeout_s=PM2_TIMEOUT_S)
+    if remarks:
+        # Another app that serves them may be among those that are not seen.
+        raise UnreachableError(what, why="; ".join(remarks), hint=hint)
     connections = read_connections(client, settings, address.db, processes)
-    wanted = set(names)
-    labels = {t.process for t in settings.targets if wanted & set(t.queues)}
-    for process in processes:
-        served = connections.queues_of([process])
-        if served & wanted or (served and not wanted):
-            labels.add(process.target)
-    if len(labels) != 1:
-        what = "which process to restart" if names else "which queues to drain"
-        why = (
-            f"several serve them: {', '.join(sorted(labels))}"
-            if labels
-            else "no managed process on this host holds a worker of them"
-        )
-        hint = "name the process with --target pm2:NAME"
-        if not then_restart:
-            hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
-        raise UsageError(f"it is not clear {what}", why=why, hint=hint)
-    return open_target(settings, labels.pop()), connections
+    labels = targets_serving(settings, connections, processes, names)
+    if len(labels) == 1:
+        return open_target(settings, labels.pop()), connections
+    why = f"no process of PM2 or qctl on this host holds a worker of {', '.join(names)}"
+    if labels:
+        why = f"several serve them: {', '.join(sorted(labels))}"
+    elif not names:
+        why = "no process of PM2 or qctl on this host holds a worker"
+    raise UsageError(what, why=why, hint=hint)
 
 
 def _queues_of(

@@ -13,9 +13,9 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes.managed import managed_processes, targets_serving
 from qctl.ops.processes.targets import Connections, Target, open_target, read_connections
 from qctl.ops.queues.find import Queues, find_queues, no_queues, queues_named_or_all, require_bullmq
-from qctl.ops.queues.status import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, list_foreign
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
@@ -84,7 +84,7 @@ def find_scope(
     processes, remarks = managed_processes(settings)
     connections, more = _connections(client, address, settings, processes)
     remarks += more
-    labels = _serving(settings, connections, processes, set(names))
+    labels = targets_serving(settings, connections, processes, names)
     why = "no managed process on this host is known to serve these queues"
     if len(labels) > 1:
         why = f"several apps serve these queues: {', '.join(sorted(labels))}"
@@ -240,18 +240,3 @@ def _connections(
     except Exception as error:
         # Whatever the system denies about other people's processes, Redis can still be asked.
         return None, (f"which process holds which worker cannot be told: {error}",)
-
-
-def _serving(
-    settings: Settings,
-    connections: Connections | None,
-    processes: Sequence[ManagedProcess],
-    wanted: set[str],
-) -> set[str]:
-    """Targets that serve one of these queues, or any queue when none is named."""
-    labels = {t.process for t in settings.targets if wanted & set(t.queues)}
-    for process in processes:
-        served = connections.queues_of([process]) if connections else set()
-        if served & wanted or (served and not wanted):
-            labels.add(process.target)
-    return labels

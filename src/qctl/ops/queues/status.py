@@ -17,6 +17,7 @@ from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
+from qctl.ops.processes.managed import managed_processes
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache, QueueNames, run_id, server_id
@@ -35,7 +36,6 @@ from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-_PM2_TIMEOUT_S = 2.0
 _INFO = ("INFO", "server")
 
 
@@ -340,32 +340,6 @@ def _processes(
             remarks += (f"cannot tell which process serves which queue: {error}",)
     now_s = time.time()
     return tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed), remarks
-
-
-def managed_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
-    """What PM2 and qctl run on this host, and remarks on why that cannot be told.
-
-    Never starts PM2.
-    """
-    processes, remarks = _pm2_processes(settings)
-    if not (settings.state_home / "workers").exists():
-        return processes, remarks
-    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only where there are some
-
-    return [*processes, *Qctl(settings.state_home).processes()], remarks
-
-
-def _pm2_processes(settings: Settings) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
-    if not (settings.pm2_home / "rpc.sock").exists():
-        return (), ()
-    try:
-        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only where PM2 runs
-
-        return Pm2(settings.pm2_home, timeout_s=_PM2_TIMEOUT_S).processes(), ()
-    except Exception as error:
-        # The queues are in Redis: PM2's troubles must not hide them.
-        why = getattr(error, "why", "")
-        return (), (f"no processes shown: {error}" + (f" ({why})" if why else ""),)
 
 
 def _process_status(process: ManagedProcess, queues: set[str], now_s: float) -> ProcessStatus:

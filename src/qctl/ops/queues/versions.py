@@ -44,7 +44,7 @@ def _installed(
         UnreachableError: Redis is away.
     """
     from qctl.ops.processes.attribution import holders, queues_served, serving  # noqa: PLC0415 - psutil
-    from qctl.ops.queues.status import managed_processes  # noqa: PLC0415 - most of status
+    from qctl.ops.processes.managed import managed_processes  # noqa: PLC0415
 
     try:
         processes, _ = managed_processes(settings)

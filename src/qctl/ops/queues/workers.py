@@ -16,9 +16,9 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes.managed import managed_processes
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.names import QueueNameCache
-from qctl.ops.queues.status import managed_processes
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
