@@ -124,7 +124,7 @@ def test_ids_without_a_hash(store: Client, full: bool) -> None:
 def test_how_many_ids_were_looked_at_is_said(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(integrity, "_MOST", 2)
+    monkeypatch.setattr(integrity, "_MAX_PER_END", 2)
     for number in range(9):
         put(store, str(number), "completed", score=number)
     store.call("DEL", Q("4"))

@@ -96,7 +96,7 @@ def test_the_oldest_form_is_not_called_dead(store: Client) -> None:
 
 
 def test_how_many_were_looked_at_is_said(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registrations, "_MOST", 2)
+    monkeypatch.setattr(registrations, "_MAX_PER_QUEUE", 2)
     for name in "abc":
         schedule(store, name)
     schedule(store, "z", "")

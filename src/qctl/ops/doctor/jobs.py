@@ -165,7 +165,7 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
     """Jobs that are in no state: nothing will ever run, show or remove them."""
     scanned = _scanned(exam)
     most = None if exam.full else keyspace.MAX_WAITING
-    strays = keyspace.find_strays(exam.client, scanned.loose, most_waiting=most)
+    strays = keyspace.find_strays(exam.client, scanned.loose, max_waiting=most)
     by_queue = _by_queue(strays.found, lambda stray: stray.keys)
     others = other_libraries(exam.client, list(by_queue))
     for keys, found in by_queue.items():
@@ -323,7 +323,7 @@ def _scan(exam: Examination) -> _Scan:
     for batch in keyspace.scan_keys(exam.client, exam.keys, most):
         chosen = batch.jobs if exam.full else batch.jobs[: max(MAX_JOBS - scanned.jobs, 0)]
         loose, number = keyspace.jobs_in_no_set(exam.client, chosen)
-        scanned.passed += batch.passed
+        scanned.passed += batch.scanned
         scanned.jobs += number
         scanned.left += len(batch.jobs) - len(chosen)
         scanned.loose += loose

@@ -1,4 +1,4 @@
-"""What of a queue grows: its event stream and the jobs that it keeps."""
+"""What grows in a queue: its event stream and the finished jobs that it keeps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_json, to_int, value_or
 
-# BullMQ's own limit, which a queue has before anybody writes one (wire format P1).
+# BullMQ's default, which applies until a limit is written (wire format P1).
 DEFAULT_MAX_EVENTS = 10_000
+# Jobs read of each state.
 _JOBS = 20
 _DAY_MS = 86_400_000
 _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
@@ -19,7 +20,7 @@ _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
 
 @dataclass(frozen=True, slots=True)
 class StreamLength:
-    """Events of a queue, and how many there may be."""
+    """Number of events of a queue, and its limit."""
 
     keys: QueueKeys
     length: int
@@ -28,13 +29,13 @@ class StreamLength:
 
 @dataclass(frozen=True, slots=True)
 class KeptJobs:
-    """Finished jobs of one state, by its newest jobs.
+    """The finished jobs of one state, judged by the newest 20.
 
     Args:
-        bounded: whether any of these says how many are kept or for how long.
-        examined: how many of these were read.
-        oldest_ms, newest_ms: when the first and the last of all kept ones ended.
-        last_day: of those kept now, how many ended in the last 24 hours; None where the oldest is
+        bounded: whether one of the newest says how many jobs to keep or for how long.
+        examined: how many of the newest were read.
+        oldest_ms, newest_ms: when the oldest and the newest of all kept jobs ended.
+        last_day: how many of the kept jobs ended in the last 24 hours; None if the oldest is
             younger than that, so that a day cannot be counted.
     """
 
@@ -48,24 +49,23 @@ class KeptJobs:
 
 
 def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLength]:
-    """Of each queue, in one round trip."""
+    """The length of each queue's event stream, in one round trip."""
     commands: list[tuple[Arg, ...]] = []
     for keys in queues:
         commands += [("XLEN", keys("events")), ("HGET", keys("meta"), "opts.maxLenEvents")]
     replies = client.pipeline(commands) if commands else []
     found = []
     for keys, length, limit in zip(queues, replies[::2], replies[1::2], strict=True):
-        told = to_int(value_or(limit, None))
-        found.append(
-            StreamLength(keys, value_or(length, 0), DEFAULT_MAX_EVENTS if told is None else told)
-        )
+        maximum = to_int(value_or(limit, None))
+        maximum = DEFAULT_MAX_EVENTS if maximum is None else maximum
+        found.append(StreamLength(keys, value_or(length, 0), maximum))
     return found
 
 
 def kept_jobs(
     client: Client, places: Sequence[tuple[QueueKeys, str]], now_ms: int
 ) -> list[KeptJobs]:
-    """Of each queue and state (``completed`` or ``failed``), in two round trips.
+    """The finished jobs of each queue and state (``completed`` or ``failed``), in two round trips.
 
     Args:
         now_ms: epoch milliseconds.
@@ -80,7 +80,7 @@ def kept_jobs(
     replies = client.pipeline(windows) if windows else []
     newest = [value_or(reply, []) for reply in replies[::3]]
     oldest = [value_or(reply, []) for reply in replies[1::3]]
-    lately = [value_or(reply, None) for reply in replies[2::3]]
+    last_day = [value_or(reply, None) for reply in replies[2::3]]
     reads = [
         ("HGET", keys(job_id), "opts")
         for (keys, _), flat in zip(places, newest, strict=True)
@@ -88,7 +88,7 @@ def kept_jobs(
     ]
     opts = iter(client.pipeline(reads) if reads else ())
     found = []
-    for (keys, state), flat, first, count in zip(places, newest, oldest, lately, strict=True):
+    for (keys, state), flat, first, count in zip(places, newest, oldest, last_day, strict=True):
         own = [value_or(next(opts), None) for _ in flat[::2]]
         times = [time for score in flat[1::2] if (time := to_int(score)) is not None]
         oldest_ms = to_int(first[1]) if first else None
@@ -108,7 +108,7 @@ def kept_jobs(
 
 
 def _is_bounded(opts: str | None, option: str) -> bool:
-    """Whether the job's own options let finished jobs go (wire format 5.8, keepJobs)."""
+    """Whether the job's options limit how many finished jobs are kept (wire format 5.8)."""
     fields: Any = read_json(opts, {})[0]
     keep = fields.get(option) if isinstance(fields, dict) else None
     if isinstance(keep, bool):
@@ -119,5 +119,5 @@ def _is_bounded(opts: str | None, option: str) -> bool:
 
 
 def _at_least_0(value: Any) -> bool:
-    told = to_int(value)
-    return told is not None and told >= 0
+    number = to_int(value)
+    return number is not None and number >= 0

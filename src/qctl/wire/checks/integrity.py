@@ -1,4 +1,4 @@
-"""Ids in the lists and sets of a queue whose job hash is gone (wire format T8)."""
+"""Ids in the lists and sorted sets of a queue whose job hash is gone (wire format T8)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 from qctl.wire.states import LISTS, SORTED_SETS, is_marker
 
-# Ids looked at over all queues together, and at each end of one state.
-BUDGET = 10_000
-_MOST, _LEAST = 200, 5
+# Ids checked over all queues together, and at each end of one list or set.
+MAX_IDS = 10_000
+_MAX_PER_END, _MIN_PER_END = 200, 5
 _WINDOW = 1000
 _STATES = ("waiting", "active", *SORTED_SETS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class IdWithoutJob:
-    """An id that stands in a state (``wait``, ``completed`` …) and has no hash."""
+    """An id in a list or sorted set (``wait``, ``completed`` …) that has no hash."""
 
     keys: QueueKeys
     state: str
@@ -30,7 +30,7 @@ class IdWithoutJob:
 
 @dataclass(frozen=True, slots=True)
 class IdsWithoutJob:
-    """Those found, of how many ids that were looked at and how many there are."""
+    """The ids found, the number of ids checked, and the number of ids that there are."""
 
     found: tuple[IdWithoutJob, ...]
     examined: int
@@ -38,36 +38,36 @@ class IdsWithoutJob:
 
 
 def sample_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsWithoutJob:
-    """Look at both ends of each state, 10,000 ids in all, in four round trips.
+    """Check both ends of each list and set, 10,000 ids in all, in four round trips.
 
-    Both ends are read twice: a job that is done and removed between the reading of its id and of
-    its hash is fine.
+    Both ends are read twice: a job may be done and removed between the readings of its id and of
+    its hash.
     """
     places = [
         (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]
-    per_end = min(max(BUDGET // (2 * max(len(places), 1)), _LEAST), _MOST)
+    per_end = min(max(MAX_IDS // (2 * max(len(places), 1)), _MIN_PER_END), _MAX_PER_END)
     ids = _ends(client, [(keys, state) for keys, state, _ in places], per_end)
-    bare = _without_hash(client, ids)
-    if bare:
-        again = _ends(client, sorted({(b.keys, b.state) for b in bare}), per_end)
-        bare = _without_hash(client, [each for each in again if each in set(bare)])
-    return IdsWithoutJob(tuple(sorted(bare)), len(ids), sum(size for _, _, size in places))
+    missing = _without_hash(client, ids)
+    if missing:
+        again = _ends(client, sorted({(each.keys, each.state) for each in missing}), per_end)
+        missing = _without_hash(client, [each for each in again if each in set(missing)])
+    return IdsWithoutJob(tuple(sorted(missing)), len(ids), sum(size for _, _, size in places))
 
 
 def all_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsWithoutJob:
-    """The same for every id, in windows of 1,000."""
+    """Check every id, in windows of 1,000."""
     found: list[IdWithoutJob] = []
     examined = 0
     for queue in queues:
         for state in _STATES:
-            seen, bare = 0, set()
+            missing: set[IdWithoutJob] = set()
             for window in _windows(client, queue.keys, state):
-                seen += len(window)
-                bare.update(_without_hash(client, window))
-            examined += seen
-            if bare:
-                again = [b for w in _windows(client, queue.keys, state) for b in w if b in bare]
+                examined += len(window)
+                missing.update(_without_hash(client, window))
+            if missing:
+                windows_again = _windows(client, queue.keys, state)
+                again = [each for window in windows_again for each in window if each in missing]
                 found += _without_hash(client, again)
     return IdsWithoutJob(tuple(sorted(set(found))), examined, examined)
 
@@ -94,6 +94,6 @@ def _windows(client: Client, keys: QueueKeys, state: str) -> Iterator[list[IdWit
 
 
 def _without_hash(client: Client, ids: Sequence[IdWithoutJob]) -> list[IdWithoutJob]:
-    commands = [("EXISTS", bare.keys(bare.id)) for bare in ids]
+    commands = [("EXISTS", each.keys(each.id)) for each in ids]
     replies = client.pipeline(commands) if commands else []
-    return [bare for bare, exists in zip(ids, replies, strict=True) if not checked(exists)]
+    return [each for each, exists in zip(ids, replies, strict=True) if not checked(exists)]

@@ -1,4 +1,4 @@
-"""Keys of a queue that are of another type than BullMQ gives them (wire format 2.1)."""
+"""Keys of a queue with another type than BullMQ gives them (wire format 2.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.states import LISTS, SORTED_SETS
 
-# Those whose names do not depend on a job.
+# Keys whose names do not depend on a job.
 _TYPES = {
     "id": "string",
     "meta": "hash",
@@ -32,7 +32,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class WrongKey:
-    """A key, the type it has, and the one that BullMQ gives it; ``name`` is without the prefix."""
+    """A key, its type, and the type that BullMQ gives it; ``name`` is the suffix of the key."""
 
     keys: QueueKeys
     name: str
@@ -45,9 +45,9 @@ class WrongKey:
 
 
 def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKey] | ReplyError]:
-    """Of each queue of BullMQ, in the order asked for, in one round trip.
+    """The keys of a wrong type of each queue, in one round trip.
 
-    A key that does not exist is not wrong. An error where this user may not ask.
+    A key that does not exist is not wrong. The error for a queue that this user may not check.
     """
     places = [(keys, name) for keys in queues for name in _TYPES]
     commands = [("TYPE", keys(name)) for keys, name in places]

@@ -1,7 +1,7 @@
-"""The keys of queues by a walk over the database: jobs in no state, dedup keys without a job.
+"""Jobs in no state and deduplication keys without a job, found by a scan of the database.
 
-Nothing else lists these. SCAN goes over all keys of the database, whoever's they are, in an order
-that has nothing to do with their names: its first steps are a fair sample.
+Nothing else lists these. SCAN visits all keys of the database, of whatever owner, in an order that
+does not depend on their names: its first steps are a fair sample.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import is_marker
 
-# Ids of wait read to find jobs in it.
+# Ids read from the lists of all queues together.
 MAX_WAITING = 20_000
 # Suffixes that are not jobs (wire format 2.1, 10.3).
 _NOT_JOBS = OWN_KEYS | {"meta-paused"}
@@ -26,15 +26,15 @@ _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
 @dataclass(frozen=True, slots=True)
 class KeyBatch:
-    """What one step of the walk passed.
+    """The keys of one step of the scan.
 
     Args:
-        passed: keys of any kind, about.
-        jobs: what may be a job's hash.
-        dedups: ids of deduplication keys.
+        scanned: number of keys of any kind, approximately.
+        jobs: keys that may be a job's hash.
+        dedups: deduplication keys: their queues and deduplication ids.
     """
 
-    passed: int
+    scanned: int
     jobs: tuple[JobRef, ...]
     dedups: tuple[JobRef, ...]
 
@@ -44,9 +44,9 @@ class Stray:
     """A job in no state.
 
     Args:
-        finished: it has run to its end, and is a leftover.
+        finished: it has run to its end and is a leftover.
         ghost: it never was a job: a worker took an id that had no hash (wire format T8).
-        added_at_ms: epoch ms; 0 where the hash does not tell.
+        added_at_ms: epoch milliseconds; 0 if the hash does not say.
     """
 
     keys: QueueKeys
@@ -58,7 +58,7 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Strays:
-    """Those found; ``undetermined`` others may be in a part of wait that was not read."""
+    """The jobs in no state; ``undetermined`` others may be in a part of a list not read."""
 
     found: tuple[Stray, ...]
     undetermined: int
@@ -66,7 +66,7 @@ class Strays:
 
 @dataclass(frozen=True, slots=True)
 class StaleDedup:
-    """A deduplication key whose job is gone; ``expires`` when it has a TTL."""
+    """A deduplication key whose job is gone; ``expires`` if it has a TTL."""
 
     keys: QueueKeys
     id: str
@@ -76,15 +76,17 @@ class StaleDedup:
 
 
 def database_size(client: Client) -> int:
-    """Keys of the database, whoever's they are."""
+    """Number of keys in the database, of whatever owner."""
     return sum(int(node.call("DBSIZE")) for node in client.masters())
 
 
-def scan_keys(client: Client, queues: Sequence[QueueKeys], most: int | None) -> Iterator[KeyBatch]:
+def scan_keys(
+    client: Client, queues: Sequence[QueueKeys], max_keys: int | None
+) -> Iterator[KeyBatch]:
     """Keys of some queues of one prefix, in steps of one SCAN each.
 
     Args:
-        most: keys of any kind to pass, over all masters; None for all of them.
+        max_keys: stop after about this many keys of any kind, over all masters; None to scan all.
     """
     known = {keys.name: keys for keys in queues}
     prefix = queues[0].prefix
@@ -92,33 +94,33 @@ def scan_keys(client: Client, queues: Sequence[QueueKeys], most: int | None) -> 
     pattern = f"{literal(prefix)}:{only}*"
     masters = client.masters()
     for node in masters:
-        left = None if most is None else most // len(masters)
+        left = None if max_keys is None else max_keys // len(masters)
         cursor = "0"
         while left is None or left > 0:
             cursor, found = node.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            yield _sorted_out(prefix, known, found)
+            yield _classify(prefix, known, found)
             if cursor == "0":
                 break
             left = None if left is None else left - SCAN_COUNT
 
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobRef]) -> tuple[list[JobRef], int]:
-    """Those of some keys that are jobs and in no sorted set; and how many are jobs at all."""
+    """The jobs among some keys that are in no sorted set, and the number of all jobs among them."""
     states, job_count = _outside_sets(client, jobs)
     return list(states), job_count
 
 
-def find_strays(client: Client, jobs: Sequence[JobRef], *, most_waiting: int | None) -> Strays:
-    """Those of some jobs that are in no state.
+def find_strays(client: Client, jobs: Sequence[JobRef], *, max_waiting: int | None) -> Strays:
+    """The jobs among some that are in no state.
 
-    Each is looked for twice, and left out when its hash has changed in between: a job on its way
+    Each is searched for twice, and left out if its hash has changed in between: a job that moves
     from one state to the next may be seen in neither.
 
     Args:
-        most_waiting: ids of wait lists to read; None for all.
+        max_waiting: the most ids to read from lists; None for all.
     """
-    first, undetermined = _unlisted(client, jobs, most_waiting)
-    second, _ = _unlisted(client, list(first), most_waiting)
+    first, undetermined = _unlisted(client, jobs, max_waiting)
+    second, _ = _unlisted(client, list(first), max_waiting)
     found = tuple(
         Stray(keys, job_id, state[3] is not None, state[0] is None, to_int(state[0]) or 0)
         for (keys, job_id), state in second.items()
@@ -131,11 +133,11 @@ _State = tuple[str | None, ...]
 
 
 def _unlisted(
-    client: Client, jobs: Sequence[JobRef], most_waiting: int | None
+    client: Client, jobs: Sequence[JobRef], max_waiting: int | None
 ) -> tuple[dict[JobRef, _State], int]:
-    """What the hashes say of the jobs that stand nowhere, and of how many that cannot be told."""
+    """The fields of the jobs that are in no state, and the number of jobs where that is unknown."""
     states, _ = _outside_sets(client, jobs)
-    listed = read_lists(client, sorted({keys for keys, _ in states}), most_waiting)
+    listed = read_lists(client, sorted({keys for keys, _ in states}), max_waiting)
     missing = {job: state for job, state in states.items() if job[1] not in listed[job[0]].ids}
     sure = {job: state for job, state in missing.items() if listed[job[0]].is_complete}
     return sure, len(missing) - len(sure)
@@ -155,7 +157,7 @@ def _outside_sets(client: Client, jobs: Sequence[JobRef]) -> tuple[dict[JobRef, 
 
 
 def stale_dedups(client: Client, dedups: Sequence[JobRef]) -> list[StaleDedup]:
-    """Deduplication keys whose job is gone; looked at twice, since both go when a job ends."""
+    """Deduplication keys whose job is gone. Checked twice: both are deleted when a job ends."""
     found = _stale(client, dedups)
     return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
 
@@ -178,7 +180,7 @@ def _stale(client: Client, dedups: Sequence[JobRef]) -> list[StaleDedup]:
     ]
 
 
-def _sorted_out(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]) -> KeyBatch:
+def _classify(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]) -> KeyBatch:
     jobs, dedups = [], []
     for key in found:
         name, _, suffix = key[len(prefix) + 1 :].partition(":")

@@ -1,4 +1,4 @@
-"""What of a queue takes Redis' memory: its large keys, and its jobs by a sample."""
+"""What takes Redis' memory in a queue: its large keys, and its jobs by a sample."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked
 from qctl.wire.states import SORTED_SETS
 
-# Jobs of a state whose memory is asked for, and queues that are looked at, the fullest first.
+# Jobs measured in each list and set, and queues examined, the fullest first.
 _JOBS = 10
 _QUEUES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Jobs of one state, or another large key, with an estimate of the memory that they take."""
+    """Jobs of one state, or the events, with an estimate of the memory that they take."""
 
     keys: QueueKeys
     what: str
@@ -35,11 +35,11 @@ class Holding:
 def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     """What the fullest 200 queues hold, in two round trips.
 
-    The memory of a key that Redis itself estimates, plus that of ten of the jobs in it times their
-    number.
+    For each list and set: its own memory as Redis estimates it, plus the number of its jobs times
+    the average memory of ten of them.
 
     Raises:
-        ReplyError: this user may not ask for it, or this Redis has no MEMORY command.
+        ReplyError: this user may not run MEMORY, or this Redis does not have it.
     """
     fullest = sorted(queues, key=lambda queue: sum(queue.sizes.values()), reverse=True)[:_QUEUES]
     parts = [
@@ -52,7 +52,7 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
     samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
     commands: list[tuple[Arg, ...]] = []
     for (keys, state, _), ids in zip(parts, samples, strict=True):
-        # Of a hash by all of its fields: by default Redis may leave out the one that is large.
+        # SAMPLES 0 measures all fields: by default Redis may leave out the one that is large.
         commands += [("MEMORY", "USAGE", keys(job_id), "SAMPLES", 0) for job_id in ids]
         commands.append(("MEMORY", "USAGE", keys(state)))
     commands += [("MEMORY", "USAGE", queue.keys("events")) for queue in fullest]
@@ -64,9 +64,9 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
         jobs = replies[position : position + len(ids)]
         own = replies[position + len(ids)]
         position += len(ids) + 1
-        each = sum(jobs) / len(jobs) if jobs else 0
+        average = sum(jobs) / len(jobs) if jobs else 0
         what = f"{count:,} {'waiting' if state == 'wait' else state} jobs"
-        found.append(Holding(keys, what, count, own + round(each * count)))
+        found.append(Holding(keys, what, count, own + round(average * count)))
     streams, lengths = replies[position:][: len(fullest)], replies[position + len(fullest) :]
     for queue, size, length in zip(fullest, streams, lengths, strict=True):
         found.append(Holding(queue.keys, f"{length:,} events", length, size))
@@ -79,5 +79,5 @@ def _window(keys: QueueKeys, state: str) -> tuple[Arg, ...]:
 
 
 def _bytes(reply: Any) -> int:
-    # A job may go meanwhile.
+    # None for a job that is gone by now.
     return int(checked(reply) or 0)

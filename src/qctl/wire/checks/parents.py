@@ -11,9 +11,9 @@ from qctl.wire.keys import JobRef, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 
-# Parents looked at over all queues together, of one queue, and unfinished children of one parent.
-BUDGET = 2000
-_MOST, _LEAST = 200, 5
+# Parents checked over all queues together and of one queue, and children of one parent.
+MAX_PARENTS = 2000
+_MAX_PER_QUEUE, _MIN_PER_QUEUE = 200, 5
 _CHILDREN = 20
 
 Reason = Literal["failed", "gone", "none"]
@@ -24,9 +24,9 @@ class StuckParent:
     """A parent in ``waiting-children``.
 
     Args:
-        reason: its ``child`` ``failed`` and no option says what then, or is ``gone``; or the parent
-            has ``none`` left to wait for.
-        child: queue and id of the child; None when it lies under another prefix, or there is none.
+        reason: its ``child`` has ``failed`` and has no option for that case, or is ``gone``; or
+            there is ``none`` left to wait for.
+        child: queue and id of the child; None if it is under another prefix, or there is none.
     """
 
     keys: QueueKeys
@@ -37,7 +37,7 @@ class StuckParent:
 
 @dataclass(frozen=True, slots=True)
 class StuckParents:
-    """Those found, of how many parents that were looked at and how many there are."""
+    """The parents found, the number of parents checked, and the number of all parents."""
 
     found: tuple[StuckParent, ...]
     examined: int
@@ -47,36 +47,36 @@ class StuckParents:
 def stuck_parents(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> StuckParents:
-    """The parents that have waited longest, in a few round trips; all of them when ``full``.
+    """Check the parents that have waited longest, in a few round trips; all of them with ``full``.
 
-    Of a parent's children 20 are looked at, at random: those that have ended leave the set, so that
-    in time only the failed ones are left in it.
+    20 children of each parent are checked, at random: children that have ended leave the set, so in
+    time only the failed ones are left in it.
     """
     parents = {queue.keys: queue.counts.waiting_children for queue in queues}
     parents = {keys: count for keys, count in parents.items() if count}
-    most = min(max(BUDGET // max(len(parents), 1), _LEAST), _MOST)
+    window = min(max(MAX_PARENTS // max(len(parents), 1), _MIN_PER_QUEUE), _MAX_PER_QUEUE)
     found: list[StuckParent] = []
     examined = start = 0
     pending = list(parents)
     while pending:
         windows = client.pipeline(
-            [("ZRANGE", keys("waiting-children"), start, start + most - 1) for keys in pending]
+            [("ZRANGE", keys("waiting-children"), start, start + window - 1) for keys in pending]
         )
         ids = [
             (k, i) for k, reply in zip(pending, windows, strict=True) for i in value_or(reply, [])
         ]
         examined += len(ids)
-        if stuck := _look(client, ids):
-            # What ends between two reads may look stuck once.
-            again = _look(client, [(parent.keys, parent.id) for parent in stuck])
+        if stuck := _check(client, ids):
+            # A child that ends between two reads makes its parent look stuck once.
+            again = _check(client, [(parent.keys, parent.id) for parent in stuck])
             still = _still_waiting(client, again)
             found += [parent for parent in again if (parent.keys, parent.id) in still]
-        start += most
+        start += window
         pending = [keys for keys in pending if full and parents[keys] > start]
     return StuckParents(tuple(sorted(found)), examined, sum(parents.values()))
 
 
-def _look(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:
+def _check(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:
     parents = list(ids)
     reads: list[tuple[Arg, ...]] = []
     for keys, parent in parents:
@@ -89,7 +89,7 @@ def _look(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:
         for child in own:
             home = job_of(child, keys.prefix)
             commands.append(("EXISTS", child))
-            # One under another prefix is only looked for.
+            # Of a child under another prefix only the hash is checked.
             commands.append(("ZSCORE", home[0]("failed"), home[1]) if home else ("EXISTS", child))
     answers = iter(client.pipeline(commands) if commands else ())
     found = []

@@ -1,4 +1,4 @@
-"""Schedulers and legacy repeatables with the job that keeps each alive (wire format 6)."""
+"""Schedulers and legacy repeatables, and whether each has its pending job (wire format 6)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.states import FINISHED
 
-# Schedulers looked at over all queues together, and of one queue.
-BUDGET = 5000
-_MOST, _LEAST = 1000, 5
-# Later than any time that Redis can hold as a score.
+# Schedulers read over all queues together, and of one queue.
+MAX_SCHEDULERS = 5000
+_MAX_PER_QUEUE, _MIN_PER_QUEUE = 1000, 5
+# Later than any time that a score can hold.
 _NEVER_MS = 2**53
 _PENDING = ("delayed", "prioritized")
 
@@ -27,8 +27,8 @@ class Registration:
 
     Args:
         next_ms: the time of its pending job; None for a score that is not a time.
-        fields: of its record.
-        pending: whether that job is still to run, or runs; true where it cannot be looked up.
+        fields: of its record, the hash ``repeat:<id>``.
+        pending: whether that job waits or runs; also true if its id is unknown.
     """
 
     keys: QueueKeys
@@ -39,7 +39,7 @@ class Registration:
 
     @property
     def is_legacy(self) -> bool:
-        """Whether it is a repeatable of old versions (6.6)."""
+        """Whether it is a repeatable of an old version (6.6)."""
         return "ic" not in self.fields
 
     @property
@@ -61,10 +61,10 @@ class Registration:
         return now_ms > end or (self.next_ms is not None and self.following_ms() > end)
 
     def following_ms(self, after_ms: int | None = None) -> int:
-        """Its time after that of the pending job, or after another of its times.
+        """Its next time after that of the pending job, or after another of its times.
 
-        The same time where its pattern or time zone is not known here; infinitely late, in effect,
-        where there is no further one.
+        The same time if its pattern or time zone is unknown here; ``_NEVER_MS`` if there is no
+        further time.
         """
         slot_ms = self.next_ms if after_ms is None else after_ms
         if slot_ms is None:
@@ -79,40 +79,41 @@ class Registration:
             return slot_ms
         return _NEVER_MS if following is None else following
 
-    def skipped(self, now_ms: int, most: int) -> int | None:
-        """How many of its times have passed since that of the pending job, ``most`` at most; None
-        where that time, its pattern or its time zone is not known here.
+    def skipped(self, now_ms: int, maximum: int) -> int | None:
+        """How many of its times have passed since that of the pending job, at most ``maximum``.
+
+        None if that time, its pattern or its time zone is unknown here.
         """
         if self.next_ms is None:
             return None
         every = to_int(self.fields.get("every"))
         if every is not None:
-            return min(max(now_ms - self.next_ms, 0) // every, most) if every > 0 else None
+            return min(max(now_ms - self.next_ms, 0) // every, maximum) if every > 0 else None
         slot_ms = self.next_ms
-        for count in range(most):
+        for count in range(maximum):
             following_ms = self.following_ms(slot_ms)
             if following_ms <= slot_ms:
                 return None
             if following_ms > now_ms:
                 return count
             slot_ms = following_ms
-        return most
+        return maximum
 
 
 def read_registrations(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
 ) -> tuple[list[Registration], int]:
-    """Those whose time comes first, in three round trips; and how many there are in all.
+    """The registrations whose time comes first, in a few round trips, and the number of all.
 
-    A registration whose job is neither pending nor running is read twice: a worker replaces job and
-    time together, but not while we read.
+    A registration whose job neither waits nor runs is read twice: a worker may have replaced job
+    and time between two of our commands.
 
     Args:
-        full: read all of them.
+        full: read all registrations.
     """
     with_some = [queue for queue in queues if queue.schedulers]
-    most = min(max(BUDGET // max(len(with_some), 1), _LEAST), _MOST)
-    end = -1 if full else most - 1
+    share = min(max(MAX_SCHEDULERS // max(len(with_some), 1), _MIN_PER_QUEUE), _MAX_PER_QUEUE)
+    end = -1 if full else share - 1
     total = sum(queue.schedulers for queue in with_some)
     found = _read(client, [queue.keys for queue in with_some], end)
     if dead := {(each.keys, each.id) for each in found if not each.pending}:
@@ -148,8 +149,8 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
         record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))
         scores = [value_or(next(answers), None) is not None for _ in (*_PENDING, *FINISHED)]
         ended = any(scores[len(_PENDING) :]) and not any(scores[: len(_PENDING)])
-        # In no set and there: it waits or runs, which a long list would have to be searched for.
-        # Jobs of the oldest form of key have another id, which the record does not tell.
+        # A job in no set waits or runs: no list is searched for it, which may be long.
+        # Jobs of the oldest form of key have another id, which the record does not have.
         is_unknown = next_ms is None or ("ic" not in record and ":" in scheduler)
         pending = (bool(exists) and not ended) or is_unknown
         found.append(Registration(keys, scheduler, next_ms, record, pending))
