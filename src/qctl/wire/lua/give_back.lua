@@ -7,6 +7,7 @@
 -- Answers {ms until the queue's rate limit ends or 0, for each job 0 if it was put back or a code of wire
 -- format 5}.
 --@include enqueue_next
+--@include events
 --@include leave_active
 
 local base = KEYS[1]

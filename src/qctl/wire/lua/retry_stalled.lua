@@ -11,6 +11,8 @@
 -- worker has it), "inactive" (it has left active), "missing" (its hash is gone).
 --@include clock
 --@include enqueue_next
+--@include events
+--@include is_job
 --@include require_types
 --@include count_stall
 

@@ -1,6 +1,6 @@
 -- Put a job where it runs next: at the tail of wait or of the paused list, or first of its priority
 -- (primitive P7, front-of-class variant). The marker is the caller's.
---@include placing
+--@include ready_list
 
 local function enqueue_next(base, id)
   local priority = tonumber(redis.call("HGET", base .. id, "priority") or "0") or 0

@@ -1,24 +1,8 @@
--- Put jobs where they wait for their turn; base is the queue's key prefix, "bull:q:" (primitives P4, P5,
+-- Put jobs where they wait for their turn; base is the queue's key prefix, "bull:q:" (primitives
 -- P7-P10, P12).
---@include markers
+--@include ready_list
 --@include events
 --@include is_job
---@include paused_list
-
--- The list of the jobs that are ready (P4).
-local function target_list(base)
-  if is_paused_list_used(base .. "meta", base .. "wait", base .. "paused") then
-    return base .. "paused"
-  end
-  return base .. "wait"
-end
-
--- Wakes one idle worker, unless no job may start (P5).
-local function wake(base)
-  if not is_blocked(base .. "meta", base .. "active") then
-    mark_base(base .. "marker")
-  end
-end
 
 -- P9. runs_next: before the waiting jobs instead of behind them.
 local function place_waiting(base, id, runs_next)
