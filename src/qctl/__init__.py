@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qctl.wire.options import Backoff, Dedup, Keep, OnFailure, Parent
     from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
-# The command line must not pay for the runtime: each name is loaded when it is first used.
+# Loaded when first used, so that the command line does not load the runtime.
 _MODULES = {
     "AddedJob": "wire.write.adding",
     "AsyncQueue": "runtime.api.queue",

@@ -37,7 +37,7 @@ from qctl.wire.read.discovery import discover
 from qctl.wire.read.rights import DRAIN, read_missing_rights
 from qctl.wire.replies import to_dict
 from qctl.wire.schedulers import scheduling
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 from qctl.wire.write.adding import FlowJob, NewJob, add_calls, flow_call, flow_nodes
 from qctl.wire.write.pausing import free_lease, hold_lease, pause, resume
 from qctl.wire.write.transitions import (
@@ -63,7 +63,7 @@ def call(make: Callable[[QueueKeys], scripts.ScriptCall]) -> Act:
 
 def step(client: Client, keys: QueueKeys, wanted: int, *done: str) -> Any:
     """A worker's step: ``done`` jobs have completed, ``wanted`` are fetched."""
-    unchanging = working.Step(keys, 30_000, "", None, None)
+    unchanging = worker_calls.Step(keys, 30_000, "", None, None)
     groups = (1, HELD_BY, "-1||", 1, "") if done else (0,)
     jobs = [word for job_id in done for word in (job_id, "null", 1)]
     fixed = (NOW, HELD_BY, unchanging.lock_ms, wanted, 0, *unchanging.options())
@@ -89,7 +89,7 @@ def fill(client: Client, keys: QueueKeys, name: str) -> None:
 
 
 def fail(keys: QueueKeys, job_id: str) -> scripts.ScriptCall:
-    return working.fail(
+    return worker_calls.fail(
         keys, job_id, HELD_BY, NOW, reason="no", stacktrace="[]", attempts=1, attempts_made=1,
         keep="-1||", metrics_minutes=5,
     )  # fmt: skip
@@ -127,27 +127,29 @@ REFUSED: dict[str, Act] = {
     "census": lambda client, keys: read_census(client, keys).counts,
     "report_cleaned": lambda client, keys: report_cleaned(client, keys, 1),
     "fail": call(lambda keys: fail(keys, "3")),
-    "give_back": call(lambda keys: working.give_back(keys, [("3", HELD_BY), ("4", HELD_BY)])),
+    "give_back": call(lambda keys: worker_calls.give_back(keys, [("3", HELD_BY), ("4", HELD_BY)])),
     "next_iteration": next_iteration,
     "pause": lambda client, keys: pause(client, keys, holder("me")).changed,
     "promote": lambda client, keys: promote(client, keys, ["d", "5"]),
     "remove_jobs": lambda client, keys: remove_jobs(client, keys, ["1", "d", "9", "3"]),
     "remove_scheduler": call(lambda keys: scheduling.remove_call(keys, "s")),
     "resume": lambda client, keys: resume(client, keys).moved,
-    "retry": call(lambda keys: working.retry(keys, "3", HELD_BY, NOW, delay_ms=9, counted=True)),
+    "retry": call(
+        lambda keys: worker_calls.retry(keys, "3", HELD_BY, NOW, delay_ms=9, counted=True)
+    ),
     "retry_finished": lambda client, keys: retry_finished(client, keys, ["1", "2", "9"]),
     "retry_stalled": lambda client, keys: retry_stalled(client, keys, {"lost": "", "3": ""}),
-    "stalled_check": call(lambda keys: working.stalled_check(keys, NOW, 30_000, 1)),
-    "update_job": call(lambda keys: working.update_job(keys, "3", "progress", "7")),
+    "stalled_check": call(lambda keys: worker_calls.stalled_check(keys, NOW, 30_000, 1)),
+    "update_job": call(lambda keys: worker_calls.update_job(keys, "3", "progress", "7")),
     "upsert_scheduler": call(upsert),
-    "wait_children": call(lambda keys: working.wait_children(keys, "parent", HELD_BY, NOW)),
+    "wait_children": call(lambda keys: worker_calls.wait_children(keys, "parent", HELD_BY, NOW)),
     "settle_and_fetch": lambda client, keys: step(client, keys, 3, "3"),
 }
 DONE: dict[str, Act] = {
     "disown": lambda client, keys: free_lease(client, keys, "me"),
     "hold_lease": lambda client, keys: hold_lease(client, keys, holder("you")),
     "rights": lambda client, keys: read_missing_rights(client, keys, DRAIN),
-    "renew": call(lambda keys: working.renew(keys, 30_000, "3", HELD_BY)),
+    "renew": call(lambda keys: worker_calls.renew(keys, 30_000, "3", HELD_BY)),
 }
 
 

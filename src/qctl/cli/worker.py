@@ -1,4 +1,4 @@
-"""``qctl worker``: the bundled runtime, in front (``run``) or in the background."""
+"""``qctl worker``: the bundled runtime, in the foreground (``run``) or in the background."""
 
 from __future__ import annotations
 

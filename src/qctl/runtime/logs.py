@@ -1,8 +1,8 @@
 """Structured log lines: a message and its fields, as ``key=value`` or as JSON.
 
-They go through Python's ``logging`` (loggers ``qctl.worker``, ``qctl.master``), so that an app's
-own configuration holds; ``configure`` is for ``qctl worker run`` and for apps that have none. Other
-formatters show the fields as part of the message, and find them in ``record.qctl_fields``.
+They go through Python's ``logging`` (loggers ``qctl.worker`` and ``qctl.master``), so that an app's
+configuration applies. ``configure`` is for ``qctl worker run`` and for apps without one. With other
+formatters the fields are part of the message, and in ``record.qctl_fields``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ _MESSAGE = "qctl_message"
 
 
 class Log:
-    """A logger whose lines all carry some fields.
+    """A logger with fields that are on every line.
 
     Args:
         area: the logger is ``qctl.<area>``.
-        fields: on every line.
     """
 
     def __init__(self, area: str, **fields: Any) -> None:
@@ -47,7 +46,7 @@ class Log:
     ) -> None:
         if self._logger.isEnabledFor(level):
             all_fields = {**self._fields, **fields}
-            words = [one_line(message), *(f"{k}={_word(v)}" for k, v in all_fields.items())]
+            words = [one_line(message), *(f"{k}={_quoted(v)}" for k, v in all_fields.items())]
             extra = {_FIELDS: all_fields, _MESSAGE: message}
             self._logger.log(level, "%s", " ".join(words), extra=extra, exc_info=exc_info)
 
@@ -96,10 +95,10 @@ def configure(style: str = "text", level: int = logging.INFO, stream: TextIO | N
 
 
 def one_line(text: str) -> str:
-    """Text from elsewhere with its control characters made visible: one line stays one line."""
+    """Untrusted text with its control characters escaped, so that it stays one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _word(value: Any) -> str:
+def _quoted(value: Any) -> str:
     text = one_line(str(value))
     return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text

@@ -13,7 +13,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Parent
 from qctl.wire.replies import read_json, to_dict, to_int
 from qctl.wire.scripts import ScriptCall
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 T = TypeVar("T")
 
@@ -204,9 +204,9 @@ class Job:
         )
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:
-        call = working.update_job(self._link.keys, self.id, what, value, keep)
+        call = worker_calls.update_job(self._link.keys, self.id, what, value, keep)
         answer = await self._link.run_call(call)
-        if answer == working.MISSING:
+        if answer == worker_calls.MISSING:
             raise LookupError(f"job {self.id} of {self.queue} no longer exists")
         return answer
 

@@ -44,7 +44,7 @@ from qctl.runtime.loop.sharing import Places
 from qctl.runtime.loop.stalled import check_stalled
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import source
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 MAX_STEPS_IN_FLIGHT = 2
 MAX_LIMIT_WAIT_S = 30.0
@@ -103,7 +103,7 @@ class Engine:
             owner=self.owner, in_hand=self.in_hand, on_recovered=self._on_recovered,
         )  # fmt: skip
         limit = options.rate_limit
-        self._step = working.Step(
+        self._step = worker_calls.Step(
             keys,
             round(options.lock_ttl_s * 1000),
             options.name,
@@ -112,7 +112,9 @@ class Engine:
         )
         self._step_head, self._step_options = self._step.head(), self._step.options()
         # So that there is enough for two steps.
-        self._max_batch = min(working.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT))
+        self._max_batch = min(
+            worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
+        )
         # How many jobs more may be fetched.
         self._free = options.concurrency
         self._places = Places()
@@ -255,7 +257,7 @@ class Engine:
             self._changed.set()
 
     def _on_not_settled(self, job: Job, code: int | str) -> None:
-        if code in {working.PENDING_CHILDREN, working.FAILED_CHILDREN}:
+        if code in {worker_calls.PENDING_CHILDREN, worker_calls.FAILED_CHILDREN}:
             # Still active and ours: it fails, and keeps its place until that is written.
             self.in_hand[job.id] = job
             self._free -= 1
@@ -264,7 +266,7 @@ class Engine:
             self.completed_count += 1
             self.log.info("settled before the connection broke", job=job.id)
         else:
-            why = working.why_not(code)
+            why = worker_calls.why_not(code)
             self.log.error("result not stored", job=job.id, name=job.name, why=why)
 
     def _on_failed_step(self, batch: list[Completed], error: Exception) -> None:
@@ -367,10 +369,10 @@ class Engine:
         Raises:
             QctlError: Redis could not do it.
         """
-        for start in range(0, len(jobs), working.MAX_BATCH):
-            chunk = jobs[start : start + working.MAX_BATCH]
+        for start in range(0, len(jobs), worker_calls.MAX_BATCH):
+            chunk = jobs[start : start + worker_calls.MAX_BATCH]
             pairs = [(job.id, job.token) for job in chunk]
-            await self.connection.run_call(working.give_back(self.keys, pairs))
+            await self.connection.run_call(worker_calls.give_back(self.keys, pairs))
             for job in chunk:
                 self._forget(job)
 

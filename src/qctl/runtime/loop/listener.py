@@ -12,7 +12,7 @@ from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.loop.connection import AsyncConnection, reconnect_pauses
 from qctl.wire.keys import QueueKeys
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 MAX_BLOCK_S = 10.0
 # Redis before 7.0.8 does not block for less.
@@ -97,7 +97,7 @@ class Listener:
         commands = self._fetcher.connection
         with contextlib.suppress(QctlError):
             if self._connection.client_id:
-                await commands.call(*working.unblock(self._connection.client_id))
+                await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
             # CLIENT is not allowed, or the marker is already on its way to us.
@@ -105,7 +105,7 @@ class Listener:
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)
             with contextlib.suppress(QctlError):
-                await commands.call(*working.put_marker(self._fetcher.keys, "0", "0"))
+                await commands.call(*worker_calls.put_marker(self._fetcher.keys, "0", "0"))
         await self._connection.close()
 
     async def _run(self) -> None:
@@ -132,13 +132,15 @@ class Listener:
                 if left_s <= 0:
                     return
                 timeout_s = min(max(left_s, MIN_BLOCK_S), MAX_BLOCK_S)
-            popped = await self._connection.call(*working.await_marker(fetcher.keys, timeout_s))
+            popped = await self._connection.call(
+                *worker_calls.await_marker(fetcher.keys, timeout_s)
+            )
             if popped is None:
                 return
             _, member, score = popped
             if not fetcher.has_room:
                 # It filled up while we waited: another worker may take the job.
-                await self._connection.call(*working.put_marker(fetcher.keys, member, score))
+                await self._connection.call(*worker_calls.put_marker(fetcher.keys, member, score))
                 return
             due_ms = int(float(score))
             if not due_ms:

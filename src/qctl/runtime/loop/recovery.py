@@ -18,7 +18,7 @@ from qctl.runtime.loop.connection import (
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import value_or
 from qctl.wire.scripts import source
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 
 class Recovery:
@@ -90,7 +90,10 @@ class Recovery:
 
     def has_settled(self, job: Job, code: int | str) -> bool:
         """Whether a job cannot be settled because a step before, whose reply was lost, did it."""
-        return job.id in self._maybe_settled and code in {working.MISSING, working.NO_LOCK}
+        return job.id in self._maybe_settled and code in {
+            worker_calls.MISSING,
+            worker_calls.NO_LOCK,
+        }
 
     async def close(self) -> None:
         """Give up, for good."""
@@ -135,6 +138,6 @@ class Recovery:
         ]
         if unknown:
             self._log.warning("giving back jobs of a lost reply", count=len(unknown))
-        for start in range(0, len(unknown), working.MAX_BATCH):
-            chunk = unknown[start : start + working.MAX_BATCH]
-            await connection.run_call(working.give_back(keys, chunk))
+        for start in range(0, len(unknown), worker_calls.MAX_BATCH):
+            chunk = unknown[start : start + worker_calls.MAX_BATCH]
+            await connection.run_call(worker_calls.give_back(keys, chunk))

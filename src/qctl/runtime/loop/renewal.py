@@ -14,7 +14,7 @@ from qctl.connection.address import Client
 from qctl.errors import QctlError
 from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 MAX_PAUSE_S = 0.5
 
@@ -64,15 +64,15 @@ class Renewer(threading.Thread):
         jobs = list(engine.in_hand.values())
         lock_ms = round(engine.options.lock_ttl_s * 1000)
         due = [job for job in jobs if now - job.renewed_at >= self._renew_after_s]
-        for start in range(0, len(due), working.MAX_BATCH):
-            chunk = due[start : start + working.MAX_BATCH]
+        for start in range(0, len(due), worker_calls.MAX_BATCH):
+            chunk = due[start : start + worker_calls.MAX_BATCH]
             answers = scripts.run_all(
                 self._client,
-                [working.renew(engine.keys, lock_ms, job.id, job.token) for job in chunk],
+                [worker_calls.renew(engine.keys, lock_ms, job.id, job.token) for job in chunk],
             )
             held = [job.id for job, answer in zip(chunk, answers, strict=True) if answer]
             if held:
-                self._client.call(*working.forget_marks(engine.keys, held))
+                self._client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
                 # A job that is ending may have been settled a moment ago.

@@ -24,7 +24,7 @@ from qctl.runtime.loop.engine import Engine
 from qctl.wire.encoding import encode_json
 from qctl.wire.replies import read_json, to_int
 from qctl.wire.scripts import ScriptCall
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 # When a scheduler's next job cannot be made: how long the present one waits for another worker.
 SCHEDULER_PAUSE_S = 30.0
@@ -78,9 +78,9 @@ class JobRunner:
 
     def refused(self, job: Job, code: int) -> None:
         """Fail a job that Redis did not let complete, because of its children."""
-        text = f"cannot complete: {working.CODE_TEXTS[code]}"
+        text = f"cannot complete: {worker_calls.CODE_TEXTS[code]}"
         error: Exception = RuntimeError(text)
-        if code == working.FAILED_CHILDREN:
+        if code == worker_calls.FAILED_CHILDREN:
             error = UnrecoverableError(text)
         job.task = self._loop.create_task(self._ended(job, error))
 
@@ -155,7 +155,9 @@ class JobRunner:
     async def _is_registered(self, job: Job) -> bool:
         """Whether this is the job that its scheduler waits for."""
         scheduler = job.scheduler or ""
-        score = await self._engine.link.command(*working.registration(self._engine.keys, scheduler))
+        score = await self._engine.link.command(
+            *worker_calls.registration(self._engine.keys, scheduler)
+        )
         return job.id == f"repeat:{scheduler}:{to_int(score)}"
 
     async def _ended(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
@@ -177,7 +179,7 @@ class JobRunner:
             case asyncio.CancelledError() if self._is_ending:
                 await self._give_back(job)
             case RateLimited():
-                await engine.link.command(*working.stop_queue(engine.keys, _ms(error.delay_s)))
+                await engine.link.command(*worker_calls.stop_queue(engine.keys, _ms(error.delay_s)))
                 engine.hold_fetching(error.delay_s)
                 await self._give_back(job)
             case RetryLater(counted=False) if error.delay_s <= 0:
@@ -190,13 +192,13 @@ class JobRunner:
                 await self._fail_or_retry(job, error, ran=ran)
 
     async def _wait_for_children(self, job: Job) -> None:
-        call = working.wait_children(self._engine.keys, job.id, job.token, _now_ms())
+        call = worker_calls.wait_children(self._engine.keys, job.id, job.token, _now_ms())
         code, was_away = await self._engine.link.run_call_noting_retries(call)
         if code == 1:
             # No child is pending any more.
             await self._give_back(job)
-        elif code == working.FAILED_CHILDREN:
-            text = f"cannot go on: {working.CODE_TEXTS[code]}"
+        elif code == worker_calls.FAILED_CHILDREN:
+            text = f"cannot go on: {worker_calls.CODE_TEXTS[code]}"
             await self._fail_or_retry(job, UnrecoverableError(text), ran=True)
         else:
             self._report_refusal(job, code, was_away=was_away)
@@ -216,7 +218,7 @@ class JobRunner:
         engine.log.warning(
             "job failed", job=job.id, name=job.name, attempt=job.attempts_made + 1, why=reason
         )
-        call = working.fail(
+        call = worker_calls.fail(
             engine.keys, job.id, job.token, _now_ms(),
             reason=reason, stacktrace=traces, attempts=job.policy.attempts,
             attempts_made=job.attempts_made + 1, dedup_id=job.fields.get("deid", ""),
@@ -250,7 +252,7 @@ class JobRunner:
 
     async def _retry(self, job: Job, delay_s: float, *, counted: bool, **failure: str) -> None:
         engine = self._engine
-        call = working.retry(
+        call = worker_calls.retry(
             engine.keys, job.id, job.token, _now_ms(),
             delay_ms=_ms(delay_s), counted=counted, lifo=job.policy.lifo, **failure,
         )  # fmt: skip
@@ -258,7 +260,7 @@ class JobRunner:
 
     async def _give_back(self, job: Job) -> None:
         engine = self._engine
-        call = working.give_back(engine.keys, [(job.id, job.token)])
+        call = worker_calls.give_back(engine.keys, [(job.id, job.token)])
         (_, codes), was_away = await engine.link.run_call_noting_retries(call)
         self._report_refusal(job, codes[0], was_away=was_away)
 
@@ -269,11 +271,15 @@ class JobRunner:
     def _report_refusal(self, job: Job, code: int | str, *, was_away: bool) -> None:
         """Log that Redis did not store a job's end, if it did not."""
         log = self._engine.log
-        is_no_longer_ours = code in {working.MISSING, working.NO_LOCK, working.OTHER_LOCK}
+        is_no_longer_ours = code in {
+            worker_calls.MISSING,
+            worker_calls.NO_LOCK,
+            worker_calls.OTHER_LOCK,
+        }
         if is_no_longer_ours and was_away:
             log.info("its end was stored before, or its lock has run out", job=job.id)
         elif code != 0:
-            why = working.why_not(code)
+            why = worker_calls.why_not(code)
             log.error("job's end not stored", job=job.id, name=job.name, why=why)
 
 

@@ -11,7 +11,7 @@ from qctl.runtime.logs import Log
 from qctl.runtime.loop.connection import AsyncConnection
 from qctl.runtime.loop.options import WorkerOptions
 from qctl.wire.keys import QueueKeys
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 
 
 async def check_stalled(
@@ -31,7 +31,7 @@ async def check_stalled(
     interval_ms = round(options.stalled_interval_s * 1000)
     while True:
         now_ms = int(time.time() * 1000)
-        call = working.stalled_check(keys, now_ms, interval_ms, options.max_stalled_count)
+        call = worker_calls.stalled_check(keys, now_ms, interval_ms, options.max_stalled_count)
         try:
             ids, _ = await connection.run_call(call)
             if ids:

@@ -14,7 +14,7 @@ from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import read_active
-from qctl.wire.write import worker_calls as working
+from qctl.wire.write import worker_calls
 from qctl.wire.write.transitions import retry_stalled
 
 # Seconds before each attempt: the last command of a dead process may still reach Redis.
@@ -51,9 +51,9 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
             return [job_id for job_id, answer in answers.items() if answer == "retried"]
         done: list[str] = []
         pairs = [*locks.items()]
-        for start in range(0, len(pairs), working.MAX_BATCH):
-            chunk = pairs[start : start + working.MAX_BATCH]
-            call = working.give_back(keys, chunk)
+        for start in range(0, len(pairs), worker_calls.MAX_BATCH):
+            chunk = pairs[start : start + worker_calls.MAX_BATCH]
+            call = worker_calls.give_back(keys, chunk)
             codes = scripts.run_call(client, call)[1]
             # The script takes them in reverse, so that the first job runs first.
             done += [
