@@ -150,7 +150,9 @@ def test_cut_off(home: Home, mark: str, tell: Callable[[subprocess.Popen[str]], 
     tell(demo)
     after, _ = demo.communicate(timeout=30)
     assert demo.returncode == 130, before + after
-    assert after.splitlines()[-1] == "error: interrupted; all that the demo had started has ended"
+    assert after.splitlines()[-1] == (
+        "error: interrupted; everything that the demo started has ended"
+    )
     home.prove_tidy()
 
 
@@ -204,7 +206,7 @@ def test_kept(home: Home) -> None:
 def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     proof = Proof(2, 1, 0, 0, 0, 0, ("7",), (), 1, 0)
     monkeypatch.setattr("qctl.demo.stage.Stage", lambda *_, **__: nullcontext())
-    monkeypatch.setattr("qctl.demo.story.tell", lambda *_, **__: proof)
+    monkeypatch.setattr("qctl.demo.story.tell_story", lambda *_, **__: proof)
     environ: dict[str, Any] = {}
     streams = Streams(io.StringIO(), io.StringIO(), io.StringIO(), environ=environ)
     assert run(["demo", "--json"], streams) == 1

@@ -100,6 +100,6 @@ def test_written_and_read(tmp_path: Path) -> None:
         half.write('["start", "c"')
     runs = record.read(file)
     assert [(run.job_id, run.outcome) for run in runs] == [("a", "fail"), ("b", None)]
-    assert {pid: [run.job_id for run in mine] for pid, mine in record.in_hand(runs).items()} == {
+    assert {pid: [run.job_id for run in mine] for pid, mine in record.unfinished(runs).items()} == {
         os.getpid(): ["b"]
     }

@@ -29,7 +29,7 @@ def demo(
     # Late, so that `qctl --help` stays quick.
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.demo.stage import Stage  # noqa: PLC0415
-    from qctl.demo.story import tell  # noqa: PLC0415
+    from qctl.demo.story import tell_story  # noqa: PLC0415
 
     is_table = env.output == "table"
 
@@ -47,7 +47,7 @@ def demo(
             say, stop, environ, prefix=env.settings.prefix, keep=keep, to_stderr=not is_table
         ) as stage,
     ):
-        proof = tell(stage, keep=keep)
+        proof = tell_story(stage, keep=keep)
     if not is_table:
         env.emit_json(proof)
     if not proof.holds:

@@ -1,1 +1,1 @@
-"""``qctl demo``: a worker under load that is killed once and restarted once, and what it cost."""
+"""``qctl demo``: a worker under load is killed once and restarted once; what each cost."""

@@ -1,4 +1,4 @@
-"""The demo's worker: an app as yours might be, with a middleware that writes every run down."""
+"""The demo's worker: an app like yours, with a middleware that records every run."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from qctl.runtime.job.job import Job, SyncJob
 
 QUEUE = "emails"
 CONCURRENCY = 4
-# In the environment of everything that a demo starts: its folder, by which it finds them all.
+# The demo's folder, in the environment of every process it starts: so it finds them all again.
 FOLDER_VARIABLE = "QCTL_DEMO"
-# And the process to end with.
+# The pid of the demo: when it ends, the worker ends.
 OWNER_VARIABLE = "QCTL_DEMO_PID"
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 worker = Worker(QUEUE, concurrency=CONCURRENCY, remove_on_complete=5000)
 
 
 @worker.use
-async def write_down(job: Job, call_next: Call) -> Any:
-    """The record that the proof is made from; Redis has no part in it."""
+async def record_run(job: Job, call_next: Call) -> Any:
+    """Record the run in a file, for the proof; Redis is not involved."""
     file = Path(os.environ[FOLDER_VARIABLE]) / RECORD_FILE
     write(file, "start", job.id, job.name, job.attempts_made)
     try:
@@ -43,7 +43,7 @@ async def write_down(job: Job, call_next: Call) -> Any:
 
 @worker.task("welcome")
 async def welcome(job: Job) -> dict[str, Any]:
-    """On the event loop."""
+    """Runs on the event loop."""
     await asyncio.sleep(job.data["seconds"] / 2)
     await job.update_progress(50)
     await asyncio.sleep(job.data["seconds"] / 2)
@@ -52,7 +52,7 @@ async def welcome(job: Job) -> dict[str, Any]:
 
 @worker.task("newsletter")
 def newsletter(job: SyncJob) -> None:
-    """A plain function: in a thread."""
+    """A plain function runs in a thread."""
     time.sleep(job.data["seconds"])
 
 
@@ -71,20 +71,20 @@ async def reminder(job: Job) -> None:
 
 @worker.task("report")
 async def report(_: Job) -> None:
-    """What the scheduler adds."""
+    """The job that the scheduler adds."""
     await asyncio.sleep(0.1)
 
 
 def _end_with(owner: int, master: int) -> None:
-    """Stop the master once the demo is gone, even if that was killed."""
+    """Stop the master when the demo has ended, even if it was killed."""
     with suppress(ProcessLookupError):
         while True:
             os.kill(owner, 0)
-            time.sleep(_LOOK_S)
-    # With its Redis gone there is nothing to finish for: two signals, so that it does not wait.
+            time.sleep(_POLL_S)
+    # Its Redis is gone too: the second signal makes it stop without waiting for jobs.
     with suppress(ProcessLookupError):
         os.kill(master, signal.SIGTERM)
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
         os.kill(master, signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""The demo's producer: adds jobs steadily, and knows how often each should run."""
+"""The demo's producer: adds jobs steadily, and knows how many runs each should take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qctl.runtime.api.queue import Queue
 from qctl.wire.options import Backoff
 from qctl.wire.write.adding import NewJob
 
-EVERY_S = 0.125
+INTERVAL_S = 0.125
 SCHEDULER = "report"
 SCHEDULE_S = 1.0
 RETRY_S = 0.5
@@ -21,9 +21,9 @@ _BACKOFF = Backoff("exponential", RETRY_S)
 
 
 def jobs() -> Iterator[tuple[NewJob, int]]:
-    """Jobs without end, 8 in a round, and how many runs each takes."""
+    """Jobs without end in rounds of 8, each with the number of runs that it should take."""
     for number in itertools.count():
-        # 0.3 to 1.0 s, in no order that the eye would catch.
+        # 0.3 to 1.0 s in a mixed order.
         data = {"user": number, "seconds": 0.3 + number * 3 % 8 / 10}
         match number % 8:
             case 2:
@@ -56,32 +56,32 @@ class Producer(threading.Thread):
             for job, runs in jobs():
                 (job_id,) = self._queue.add_bulk([job])
                 self.added[job_id] = runs
-                if self._done.wait(EVERY_S):
+                if self._done.wait(INTERVAL_S):
                     return
         except Exception as error:
             self._error = error
 
     def check(self) -> None:
-        """See that it is well.
+        """Raise the error that ended the producer, if any.
 
         Raises:
-            QctlError: whatever has ended it.
+            QctlError: adding a job failed.
         """
         if self._error is not None:
             raise self._error
 
     def finish(self) -> None:
-        """Add no more, and remove the scheduler.
+        """Stop adding jobs and remove the scheduler.
 
         Raises:
-            QctlError: whatever has ended it before.
+            QctlError: adding a job failed.
         """
         self.stop()
         self.check()
         self._queue.remove_scheduler(SCHEDULER)
 
     def hand_over(self) -> None:
-        """Leave schedulers that go on adding jobs without us."""
+        """Create schedulers that add jobs after this process has ended."""
         for name, every_s, seconds in (("welcome", 0.5, 0.8), ("sync", 2, 0.4), ("reminder", 3, 1)):
             self._queue.upsert_scheduler(
                 f"every-{every_s:g}s", every=every_s, name=name, data={"seconds": seconds},
@@ -89,7 +89,7 @@ class Producer(threading.Thread):
             )  # fmt: skip
 
     def stop(self) -> None:
-        """Add no more."""
+        """Stop adding jobs."""
         self._done.set()
         if self.is_alive():
             self.join()

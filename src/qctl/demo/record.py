@@ -1,6 +1,6 @@
-"""What the handlers write down themselves, in a file, and what it proves.
+"""The runs as the handlers record them in a file, and what they prove.
 
-Redis has no part in it: a queue that counted wrongly could not hide it here.
+Redis is not involved, so a queue that counts wrongly is noticed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Run:
     """One start of a job.
 
     Args:
-        attempt: attempts that had ended before.
-        pid: the process it ran in.
-        at_s: when it began, epoch seconds.
-        outcome: ``end``, ``fail``, or None while it runs and when it was cut off.
+        attempt: the number of earlier attempts.
+        pid: of the process that ran it.
+        at_s: when it started, epoch seconds.
+        outcome: ``end``, ``fail``, or None while it runs or if it was interrupted.
     """
 
     job_id: str
@@ -41,15 +41,15 @@ class Proof:
 
     Args:
         added: jobs that the producer added.
-        ended: those of them that ran to their end, once.
-        retried: those of them that failed once, as they should, and ended the second time.
-        scheduled: jobs that the scheduler made and that ran to their end, once.
-        killed: runs that the kill cut off and that began again.
-        interrupted: runs that anything else cut off.
+        ended: those that ran to their end, once.
+        retried: those of ``ended`` that failed once, as planned, before.
+        scheduled: jobs of the scheduler that ran to their end, once.
+        killed: runs that the kill interrupted and that started again.
+        interrupted: runs that anything else interrupted.
         lost: ids of jobs that never ended.
-        wrong: ids of jobs that ran otherwise than they should, e.g. twice.
-        completed: what Redis has as completed; it must be as many as ended.
-        left: jobs that Redis has in any other state.
+        wrong: ids of jobs that did not run as planned, e.g. ran twice.
+        completed: completed jobs according to Redis; must equal ``ended + scheduled``.
+        left: jobs in any other state, according to Redis.
     """
 
     added: int
@@ -72,15 +72,15 @@ class Proof:
 
 
 def write(file: Path, event: str, job_id: str, name: str, attempt: int) -> None:
-    """Add a row: ``start``, ``end`` or ``fail``. Without the file nothing is written."""
+    """Append a row: ``start``, ``end`` or ``fail``; does nothing if the file is gone."""
     row = [event, job_id, name, attempt, os.getpid(), time.time()]
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
     except FileNotFoundError:
-        # Nobody wants to know any more.
+        # The demo has read its proof and removed the file.
         return
     try:
-        # One call: a kill leaves whole rows, and two processes do not mix theirs.
+        # In one write: so a kill leaves whole rows, and two processes do not mix theirs.
         os.write(descriptor, json.dumps(row).encode() + b"\n")
     finally:
         os.close(descriptor)
@@ -90,7 +90,7 @@ def read(file: Path) -> list[Run]:
     """All runs so far, in the order of their starts."""
     runs: list[Run] = []
     open_runs: dict[tuple[str, int, int], int] = {}
-    # The last row may be half there.
+    # The last row may be incomplete.
     for line in file.read_text().rpartition("\n")[0].splitlines():
         event, job_id, name, attempt, pid, at_s = json.loads(line)
         key = (job_id, attempt, pid)
@@ -104,8 +104,8 @@ def read(file: Path) -> list[Run]:
     return runs
 
 
-def in_hand(runs: Iterable[Run]) -> dict[int, list[Run]]:
-    """Runs that have not ended, by process."""
+def unfinished(runs: Iterable[Run]) -> dict[int, list[Run]]:
+    """Runs that have not ended, by pid."""
     found: dict[int, list[Run]] = {}
     for run in runs:
         if run.outcome is None:
@@ -122,27 +122,27 @@ def judge(
     completed: int,
     left: int,
 ) -> Proof:
-    """Compare what ran with what was added.
+    """Compare the runs with the jobs that were added.
 
     Args:
-        added: id → runs that the job should take, all but the last of which fail.
-        scheduled_name: of the jobs that no producer added; they take one run.
+        added: job id → the runs that it should take, of which all but the last fail.
+        scheduled_name: the name of the scheduler's jobs, which take one run.
         killed_pid: the process that was killed.
         completed, left: see ``Proof``.
     """
     by_job: dict[str, list[Run]] = {job_id: [] for job_id in added}
     for run in runs:
         by_job.setdefault(run.job_id, []).append(run)
-    cut: Counter[bool] = Counter()
+    interrupted: Counter[bool] = Counter()
     tally: Counter[str] = Counter()
     lost: list[str] = []
     wrong: list[str] = []
     for job_id, mine in by_job.items():
-        # A start that counted as no attempt was cut off, and the same attempt began again.
+        # If one attempt started several times, all starts but the last were interrupted.
         last = {run.attempt: index for index, run in enumerate(mine)}
         counted = [run for index, run in enumerate(mine) if last[run.attempt] == index]
         repeated = [run for index, run in enumerate(mine) if last[run.attempt] != index]
-        cut.update(run.pid == killed_pid for run in repeated)
+        interrupted.update(run.pid == killed_pid for run in repeated)
         outcomes = [(run.attempt, run.outcome) for run in counted]
         is_scheduled = job_id not in added and mine[0].name == scheduled_name
         needs = 1 if is_scheduled else added.get(job_id, 0)
@@ -151,7 +151,7 @@ def judge(
             tally["retried"] += needs > 1
         elif not any(run.outcome == "end" for run in mine):
             lost.append(job_id)
-            cut[False] += any(run.outcome is None for run in counted)
+            interrupted[False] += any(run.outcome is None for run in counted)
         else:
             wrong.append(job_id)
     return Proof(
@@ -159,8 +159,8 @@ def judge(
         ended=tally["ended"],
         retried=tally["retried"],
         scheduled=tally["scheduled"],
-        killed=cut[True],
-        interrupted=cut[False],
+        killed=interrupted[True],
+        interrupted=interrupted[False],
         lost=tuple(lost),
         wrong=tuple(wrong),
         completed=completed,

@@ -1,4 +1,4 @@
-"""Where the demo happens: a folder, a Redis, commands run in both, and the end of it all."""
+"""The demo's surroundings: a folder, a Redis, the commands that run in them, and the clean-up."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from qctl.errors import FailedError, InterruptedByUserError
 T = TypeVar("T")
 
 _POLL_S = 0.03
-# Of a command that was told to stop; drains put back what they changed.
+# How long an interrupted command may take to end: a drain undoes its changes.
 _STOP_S = 10.0
 _GONE_S = 5.0
-# Meant for other queues and servers than the demo's.
+# Variables of the operator that the demo must not use.
 _NOT_OURS = ("REDIS_URL", "QCTL_REDIS_URL", "QCTL_CONTEXT", "QCTL_OUTPUT", "QCTL_MAX_STALLED_COUNT")
 
 
 class Stage:
-    """Everything that a demo needs beside its story; as a context manager it cleans up.
+    """Everything that the demo needs besides its story; as a context manager it cleans up.
 
     Args:
         say: shows a line.
         stop: whether the operator wants to stop.
-        environ: of the operator.
+        environ: the operator's environment.
         prefix: BullMQ's key prefix.
-        keep: let Redis and what runs in the background outlive this process, unless the demo fails.
+        keep: leave Redis and the worker running after this process, unless the demo fails.
         to_stderr: whether the output of commands goes to stderr.
     """
 
@@ -92,16 +92,16 @@ class Stage:
 
     @property
     def redis(self) -> str:
-        """What answers, for people."""
+        """The server, for people."""
         assert self._server is not None  # noqa: S101
         return self._server.description
 
     def qctl(self, words: str) -> None:
-        """Show a command, run it, show what it prints.
+        """Show a command, run it, and show its output.
 
         Raises:
-            FailedError: it fails.
-            InterruptedByUserError: the operator wants to stop; so was the command told.
+            FailedError: the command failed.
+            InterruptedByUserError: the operator wants to stop; the command was interrupted too.
         """
         self.say(f"$ qctl {words}")
         process = subprocess.Popen(
@@ -110,13 +110,13 @@ class Stage:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
-            # Where one is shown the other is: a drain tells its steps there.
+            # Shown together: a drain reports its steps on stderr.
             stderr=subprocess.STDOUT,
         )
         try:
             self.wait(lambda: process.poll() is not None, f"qctl {words}", timeout_s=None)
         except InterruptedByUserError:
-            # In a terminal it has heard the same.
+            # In a terminal, Ctrl-C has already reached it.
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
@@ -130,28 +130,28 @@ class Stage:
             raise FailedError(f"`qctl {words}` has failed, exit code {process.returncode}")
 
     def wait(self, condition: Callable[[], T], what: str, *, timeout_s: float | None = 20.0) -> T:
-        """The first truthy value of a condition.
+        """Wait until a condition returns something truthy, and return that.
 
         Raises:
-            FailedError: none comes in time.
+            FailedError: the time limit passed.
             InterruptedByUserError: the operator wants to stop.
         """
         began = time.monotonic()
         while not (value := condition()):
             self.check_stop()
             if timeout_s is not None and time.monotonic() - began > timeout_s:
-                raise FailedError(f"waited {timeout_s:g} s in vain for {what}")
+                raise FailedError(f"gave up after waiting {timeout_s:g} s for {what}")
             time.sleep(_POLL_S)
         return value
 
     def check_stop(self) -> None:
-        """See whether to go on.
+        """Raise if the operator wants to stop.
 
         Raises:
             InterruptedByUserError: the operator wants to stop.
         """
         if self._stop():
-            raise InterruptedByUserError("interrupted; all that the demo had started has ended")
+            raise InterruptedByUserError("interrupted; everything that the demo started has ended")
 
     def __enter__(self) -> Self:
         return self
@@ -174,15 +174,15 @@ class Stage:
 
 
 def _kill_all(folder: str) -> None:
-    """Kill what was started with this folder in its environment; Redis is no part of that.
+    """Kill all processes with this folder in their environment; Redis does not have it.
 
-    Nothing is given the time to finish: what it works on goes as well.
+    They get no time to finish: their jobs are removed as well.
     """
-    import psutil  # noqa: PLC0415 - 30 ms that only the end pays
+    import psutil  # noqa: PLC0415 - 30 ms, only at the end
 
     deadline = time.monotonic() + _GONE_S
-    # Until none is found: a master may have started a child while the others were looked for. What
-    # waits for init to take note of its end has no environment any more.
+    # Repeat until none is found: a master may start a child during the search. A zombie has no
+    # environment, so it is not found.
     while time.monotonic() < deadline:
         found = False
         for process in psutil.process_iter():

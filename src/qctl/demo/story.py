@@ -1,4 +1,4 @@
-"""What ``qctl demo`` shows: a kill and a restart of the same worker under the same load."""
+"""The story of ``qctl demo``: a kill and a restart of the same worker under the same load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from qctl.demo import record
 from qctl.demo.app import CONCURRENCY, QUEUE
-from qctl.demo.producer import DELAY_S, EVERY_S, RETRY_S, SCHEDULER, Producer
+from qctl.demo.producer import DELAY_S, INTERVAL_S, RETRY_S, SCHEDULER, Producer
 from qctl.demo.record import Proof, Run
 from qctl.demo.stage import Stage
 from qctl.errors import FailedError
@@ -22,18 +22,18 @@ NAME = "demo"
 PROCESSES = 2
 _START = f"worker start {NAME} qctl.demo.app:worker --processes {PROCESSES}"
 _DRAIN = f"drain --then-restart --target qctl:{NAME} --yes"
-# From here on there is something to see.
+# Enough jobs for an interesting `status`.
 _JOBS_BEFORE_STATUS = 24
-# What a kill should hit.
+# How many jobs the killed process should have.
 _JOBS_IN_HAND = 3
 _WIDTH = 80
 
 
-def tell(stage: Stage, *, keep: bool) -> Proof:
-    """The whole demo, on a stage that stands.
+def tell_story(stage: Stage, *, keep: bool) -> Proof:
+    """Run the whole demo.
 
     Args:
-        keep: leave the worker running, with schedulers that add jobs.
+        keep: create schedulers that keep the worker busy afterwards.
 
     Raises:
         FailedError: a command failed, or something did not happen in time.
@@ -41,7 +41,7 @@ def tell(stage: Stage, *, keep: bool) -> Proof:
     """
     story = _Story(stage)
     with contextlib.closing(story.producer):
-        proof = story.tell()
+        proof = story.run()
         if keep:
             story.producer.hand_over()
     if keep:
@@ -59,14 +59,14 @@ class _Story:
         self._killed_pid = 0
         self.producer = Producer(stage.redis_url, stage.prefix)
 
-    def tell(self) -> Proof:
+    def run(self) -> Proof:
         stage = self._stage
         self._say(f"Redis: {stage.redis}, for this demo alone")
         self._head(
             f"1. A worker: {PROCESSES} processes, {CONCURRENCY} jobs at a time in each. "
-            f"A producer adds {1 / EVERY_S:g} jobs a second, of 0.3 to 1 s; some fail once and are "
-            f"retried after {RETRY_S:g} s, some have a low priority, some wait {DELAY_S:g} s, and "
-            "a scheduler adds one each second."
+            f"A producer adds {1 / INTERVAL_S:g} jobs a second, of 0.3 to 1 s; some fail once and "
+            f"are retried after {RETRY_S:g} s, some have a low priority, some wait {DELAY_S:g} s, "
+            "and a scheduler adds one each second."
         )
         stage.qctl(_START)
         self.producer.start()
@@ -111,7 +111,7 @@ class _Story:
     def _prove(self) -> Proof:
         self.producer.finish()
         with contextlib.suppress(FailedError):
-            # If it does not come to that, the proof says what is missing.
+            # Otherwise the proof shows what is missing.
             self._stage.wait(self._is_idle, "the last jobs to end")
         counts = self._snapshot().counts
         proof = record.judge(
@@ -122,11 +122,11 @@ class _Story:
             completed=counts.completed,
             left=self._snapshot().backlog + counts.active + counts.failed,
         )
-        # The handlers see that nobody wants to know any more.
+        # Handlers record nothing without the file.
         self._file.unlink()
         return proof
 
-    # Looking
+    # Observing
 
     def _runs(self) -> list[Run]:
         return record.read(self._file)
@@ -142,7 +142,7 @@ class _Story:
         return snapshot.backlog + snapshot.counts.active == 0
 
     def _is_busy(self) -> bool:
-        """Whether as many processes as there should be have jobs in hand."""
+        """Whether all processes have several jobs."""
         self.producer.check()
         busy = [runs for pid, runs in self._in_hand().items() if len(runs) > 1]
         return len(busy) >= PROCESSES
@@ -151,7 +151,7 @@ class _Story:
         return len(self.producer.added) >= _JOBS_BEFORE_STATUS and self._is_busy()
 
     def _in_hand(self) -> dict[int, list[Run]]:
-        found = record.in_hand(self._runs())
+        found = record.unfinished(self._runs())
         found.pop(self._killed_pid, None)
         return found
 
@@ -161,10 +161,10 @@ class _Story:
         return runs if len(runs) >= _JOBS_IN_HAND else []
 
     def _cut(self) -> list[Run]:
-        return record.in_hand(self._runs()).get(self._killed_pid, [])
+        return record.unfinished(self._runs()).get(self._killed_pid, [])
 
     def _began_again(self, cut: Run) -> float:
-        """When, or 0 if it has not yet."""
+        """When an interrupted run started again; 0 if it has not."""
         for run in self._runs():
             if run.job_id == cut.job_id and run.pid != cut.pid and run.at_s > cut.at_s:
                 return run.at_s
@@ -181,7 +181,7 @@ class _Story:
         self._say("")
 
     def _say(self, text: str) -> None:
-        # Never more than a screen is wide, also where there is no screen.
+        # Also when the output is not a terminal.
         for line in textwrap.wrap(text, _WIDTH, break_long_words=False) or [""]:
             self._stage.say(line)
 
@@ -206,7 +206,7 @@ def proof_lines(proof: Proof) -> Sequence[str]:
 
 
 def farewell(stage: Stage) -> Sequence[str]:
-    """How to look at what is left, and how to end it."""
+    """How to explore what is left, and how to end it."""
     return [
         "It goes on: the worker, a Redis, and schedulers that add jobs. To look around:",
         "",

@@ -11,7 +11,7 @@ from qctl.connection.address import Address
 from qctl.errors import QctlError, ReplyError
 from qctl.ops.drain.lease import Leases
 from qctl.ops.drain.plan import DrainPlan, running_jobs
-from qctl.ops.drain.steps import RunningJob
+from qctl.ops.drain.steps import DRAIN_TIMEOUT_S, RunningJob
 from qctl.ops.patience import PatientClient
 from qctl.ops.processes.restart import Interrupted
 from qctl.wire.keys import QueueKeys
@@ -51,7 +51,7 @@ class DrainOptions:
         verb: ``drain`` or ``restart``, for the pause note.
     """
 
-    timeout_s: float = 600.0
+    timeout_s: float = DRAIN_TIMEOUT_S
     restart_on_timeout: bool = False
     keep_paused: bool = False
     verb: str = "drain"

@@ -8,6 +8,9 @@ from typing import ClassVar
 from qctl.ops.drain.ledger import JobOutcome
 from qctl.ops.processes.restart import Ready
 
+# How long a drain waits for active jobs by default.
+DRAIN_TIMEOUT_S = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:

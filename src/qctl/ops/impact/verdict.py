@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from qctl.connection.address import Address
+from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
 from qctl.ops.impact.downtime import Downtime
 from qctl.ops.impact.jobs_at_risk import JobAtRisk
 from qctl.ops.impact.safety import DataSafety
@@ -23,8 +24,6 @@ from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
-# How long a drain waits unless it is told otherwise.
-DRAIN_TIMEOUT_S = 600.0
 # A job that is due sooner may start while somebody still types.
 SOON_S = 30.0
 
