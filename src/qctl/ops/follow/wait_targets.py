@@ -197,7 +197,7 @@ def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) ->
             "active jobs have lost their worker, and Redis does not tell (by CLIENT LIST) "
             "whether another is there to take them up"
         )
-    elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_lately:
+    elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_recently:
         found.append("active jobs have lost their worker; the others take them up")
     elif snapshot.counts.stalled and workers:
         retry = command(keys.prefix, "jobs retry-stalled", keys.name)

@@ -99,7 +99,7 @@ def recovery_of(
         lock_ms=lock_ms,
         interval_ms=interval_ms,
         interval_assumed=assumed,
-        is_checked=clock.ran_lately,
+        is_checked=clock.ran_recently,
         next_check_ms=clock.next_in_ms,
     )
 

@@ -59,7 +59,7 @@ def fate(
             text += f" before one starts, which would fail it for good: {verdict}"
         return Fate(outcome="none", text=text)
     who = counted(len(workers), "worker is connected", "workers are connected")
-    if not clock.ran_lately:
+    if not clock.ran_recently:
         text = f"{NO_CHECK} ({who}); {remedy} puts it back"
         if too_often:
             text += f", a check would have it fail for good: {verdict}"

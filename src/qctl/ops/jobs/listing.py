@@ -20,6 +20,7 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.jobs import JobRecord, ReadJob, parse_job, read_jobs
 from qctl.wire.keys import QueueKeys, job_of
 from qctl.wire.read import heartbeats, lists
+from qctl.wire.read.active import read_active
 from qctl.wire.read.lists import Entry
 from qctl.wire.read.locate import find_in_state, locate
 from qctl.wire.read.snapshot import QueueSnapshot
@@ -79,7 +80,8 @@ def stream_jobs(
     wanted = only if only and only.is_set else None
     size = CHUNK if wanted else max(1, min(limit, CHUNK))
     if state == "stalled":
-        chunks = _chunks([Entry(job_id) for job_id in lists.stalled_ids(client, keys)], size)
+        stalled = [Entry(job.id) for job in read_active(client, [keys]) if job.is_orphan]
+        chunks = _chunks(stalled, size)
     elif wanted and wanted.ids and state != "active":
         chunks = _chunks(find_in_state(client, keys, state, wanted.ids), size)
     else:

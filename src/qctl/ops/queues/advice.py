@@ -91,7 +91,7 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     if workers == 0:
         return Note(f"{count} stalled, and no worker is there to notice", commands)
     clock = queue.stalled_clock
-    if not clock.ran_lately:
+    if not clock.ran_recently:
         return Note(
             f"{count} stalled, and whether a worker notices is unknown: {NO_CHECK}", commands
         )

@@ -106,8 +106,8 @@ def scan_keys(
 
 def jobs_in_no_set(client: Client, jobs: Sequence[JobRef]) -> tuple[list[JobRef], int]:
     """The jobs among some keys that are in no sorted set, and the number of all jobs among them."""
-    states, job_count = _outside_sets(client, jobs)
-    return list(states), job_count
+    outside, job_count = _outside_sets(client, jobs)
+    return list(outside), job_count
 
 
 def find_strays(client: Client, jobs: Sequence[JobRef], *, max_waiting: int | None) -> Strays:
@@ -121,29 +121,37 @@ def find_strays(client: Client, jobs: Sequence[JobRef], *, max_waiting: int | No
     """
     first, undetermined = _unlisted(client, jobs, max_waiting)
     second, _ = _unlisted(client, list(first), max_waiting)
-    found = tuple(
-        Stray(keys, job_id, state[3] is not None, state[0] is None, to_int(state[0]) or 0)
-        for (keys, job_id), state in second.items()
-        if first[keys, job_id] == state
-    )
-    return Strays(found, undetermined)
+    found = []
+    for job, fields in second.items():
+        timestamp, *_, finished_on = fields
+        if first[job] == fields:
+            found.append(
+                Stray(
+                    *job,
+                    finished=finished_on is not None,
+                    ghost=timestamp is None,
+                    added_at_ms=to_int(timestamp) or 0,
+                )
+            )
+    return Strays(tuple(found), undetermined)
 
 
-_State = tuple[str | None, ...]
+# The values of ``_FIELDS`` in a job's hash.
+_Values = tuple[str | None, ...]
 
 
 def _unlisted(
     client: Client, jobs: Sequence[JobRef], max_waiting: int | None
-) -> tuple[dict[JobRef, _State], int]:
+) -> tuple[dict[JobRef, _Values], int]:
     """The fields of the jobs that are in no state, and the number of jobs where that is unknown."""
-    states, _ = _outside_sets(client, jobs)
-    listed = read_lists(client, sorted({keys for keys, _ in states}), max_waiting)
-    missing = {job: state for job, state in states.items() if job[1] not in listed[job[0]].ids}
-    sure = {job: state for job, state in missing.items() if listed[job[0]].is_complete}
-    return sure, len(missing) - len(sure)
+    outside, _ = _outside_sets(client, jobs)
+    listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
+    unlisted = {job: fields for job, fields in outside.items() if job[1] not in listed[job[0]].ids}
+    certain = {job: fields for job, fields in unlisted.items() if listed[job[0]].is_complete}
+    return certain, len(unlisted) - len(certain)
 
 
-def _outside_sets(client: Client, jobs: Sequence[JobRef]) -> tuple[dict[JobRef, _State], int]:
+def _outside_sets(client: Client, jobs: Sequence[JobRef]) -> tuple[dict[JobRef, _Values], int]:
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads) if reads else []
     states = {

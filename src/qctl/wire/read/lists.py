@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.wire.keys import JobRef, QueueKeys
-from qctl.wire.replies import checked, to_dict, value_or
+from qctl.wire.replies import to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
 # Next to run first: a resume moves ``paused`` to where ``wait`` is taken from (5.20).
@@ -70,23 +70,6 @@ def active_ids(client: Client, keys: QueueKeys) -> list[str]:
     """Ids in ``active``, those fetched first at the front."""
     ids = client.call("LRANGE", keys("active"), 0, -1)
     return [job_id for job_id in reversed(ids) if not is_marker(job_id)]
-
-
-def stalled_ids(client: Client, keys: QueueKeys) -> list[str]:
-    """Ids in ``active`` that have no lock, those fetched first at the front."""
-    active = active_ids(client, keys)
-    if not active:
-        return []
-    # A job that finishes after the first reading of the list has no lock either, but is not
-    # stalled: so the list is read again, behind the locks.
-    locks = [("EXISTS", keys.lock(job_id)) for job_id in active]
-    *found, still_active = client.pipeline([*locks, ("LRANGE", keys("active"), 0, -1)])
-    still = frozenset(checked(still_active))
-    return [
-        job_id
-        for job_id, lock in zip(active, found, strict=True)
-        if not checked(lock) and job_id in still
-    ]
 
 
 @dataclass(slots=True)

@@ -110,9 +110,13 @@ def clock_ms(client: Client) -> int:
         UnreachableError: it does not answer.
     """
     try:
-        seconds, micros = client.call("TIME")
+        return _time_ms(client)
     except ReplyError:
         return int(time.time() * 1000)
+
+
+def _time_ms(client: Client) -> int:
+    seconds, micros = client.call("TIME")
     return int(seconds) * 1000 + int(micros) // 1000
 
 
@@ -148,13 +152,12 @@ def _read(node: Client) -> ServerFacts:
 def _clock(node: Client) -> tuple[int, int | None]:
     before_ns = time.time_ns()
     try:
-        seconds, micros = node.call("TIME")
+        server_ms = _time_ms(node)
     except ReplyError as error:
         if is_outage(error):
             raise
         return 0, None
     after_ns = time.time_ns()
-    server_ms = int(seconds) * 1000 + int(micros) // 1000
     error_ms = -(-(after_ns - before_ns) // 1_000_000)
     return server_ms - (before_ns + after_ns) // 2_000_000, error_ms
 

@@ -32,7 +32,7 @@ class StalledClock:
     marked: frozenset[str]
 
     @property
-    def ran_lately(self) -> bool:
+    def ran_recently(self) -> bool:
         """Whether a check ran within its interval.
 
         If not, perhaps none ever does: workers with ``skipStalledCheck`` and code that fetches jobs

@@ -12,7 +12,8 @@ from itertools import islice
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.lists import Entry, active_ids, stalled_ids
+from qctl.wire.read.active import read_active
+from qctl.wire.read.lists import Entry, active_ids
 from qctl.wire.read.server import clock_ms
 from qctl.wire.replies import checked, to_dict
 from qctl.wire.states import FINISHED, is_marker
@@ -62,7 +63,7 @@ def start_walk(
     if state == "waiting":
         return _WaitingWalk(client, [keys("paused"), keys("wait")])
     if state == "stalled":
-        return ShortWalk(stalled_ids(client, keys))
+        return ShortWalk([job.id for job in read_active(client, [keys]) if job.is_orphan])
     if state == "active":
         return ShortWalk(active_ids(client, keys))
     # Jobs that finish from now on do not belong to the walk, whatever their worker's clock says.
