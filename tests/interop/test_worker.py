@@ -252,7 +252,7 @@ def test_a_counted_retry_later_may_be_the_last(bullmq: NodeBull, py_worker: py.S
         bullmq.wait_finished("q", job_id)
 
 
-def test_retries_exhausted_tells_the_attempts(bullmq: NodeBull, py_worker: py.Starter) -> None:
+def test_retries_exhausted_names_the_attempts(bullmq: NodeBull, py_worker: py.Starter) -> None:
     py_worker()
     bullmq.listen("q")
     bullmq.add("q", {"fail_times": 9}, attempts=2)
@@ -392,7 +392,7 @@ def test_payloads_that_node_never_wrote(
     assert seen == [("not json", {}, 1), ([1], {}, 1), ("s", {"attempts": "3"}, 3)]
 
 
-def test_an_id_without_a_job_holds_nobody_up(
+def test_an_id_without_a_job_delays_no_other(
     bullmq: NodeBull, py_worker: py.Starter, client: Client
 ) -> None:
     bullmq.pause("q")

@@ -135,7 +135,7 @@ def test_a_parent_that_continues_early_cannot_complete_before_the_rest(
         bullmq.wait_finished("parents", "top")
 
 
-def test_removed_children_hold_nobody_up(bullmq: NodeBull, py_worker: py.Starter) -> None:
+def test_removed_children_delay_no_parent(bullmq: NodeBull, py_worker: py.Starter) -> None:
     add(
         bullmq,
         child("a", {"returns": 1}, removeOnComplete=True),

@@ -138,7 +138,7 @@ def test_exceptions_keep_their_kind(redis_url: str, client: Client) -> None:
     assert "in refuse" in job["stacktrace"]
 
 
-def test_an_exception_that_cannot_travel_is_told(redis_url: str, client: Client) -> None:
+def test_an_exception_that_cannot_be_pickled_is_reported(redis_url: str, client: Client) -> None:
     assert run(redis_url, client, "raise_odd")["failedReason"] == "Odd: very odd"
 
 

@@ -158,5 +158,5 @@ def test_no_options_make_a_worker_stumble(opts: Any) -> None:
         assert policy.backoff_kind
 
 
-def test_options_that_are_no_json_are_none() -> None:
+def test_options_that_are_not_json_are_ignored() -> None:
     assert policy_of("{not json").attempts == 0

@@ -77,7 +77,7 @@ def test_errors_are_raised_by_a_call_and_returned_by_a_pipeline(redis_url: str) 
     asyncio.run(main())
 
 
-def test_a_script_is_told_when_redis_does_not_know_it(redis_url: str, client: Client) -> None:
+def test_a_script_is_sent_when_redis_does_not_know_it(redis_url: str, client: Client) -> None:
     call = ScriptCall("update_job", ("bull:q:",), ("1", "progress", "5", ""))
 
     async def main() -> None:
@@ -149,7 +149,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_nobody_waits_for_a_server_that_dies(how: str) -> None:
+def test_commands_fail_when_the_server_dies(how: str) -> None:
     async def main() -> None:
         async with server_that(*BROKEN[how]) as url, connected(url) as connection:
             await connection.open()
@@ -197,7 +197,7 @@ def test_what_is_sent_without_a_connection_fails_at_once(redis_url: str) -> None
     assert isinstance(answers[0], UnreachableError)
 
 
-def test_those_who_wait_are_told_when_it_is_closed(redis_url: str) -> None:
+def test_commands_in_flight_fail_when_it_is_closed(redis_url: str) -> None:
     async def main() -> None:
         connection = AsyncConnection(parse_url(redis_url))
         waiting = [asyncio.ensure_future(connection.call("BLPOP", "no", 0)) for _ in range(3)]
@@ -242,7 +242,7 @@ def test_passwords_databases_and_what_is_refused(
     asyncio.run(main())
 
 
-def test_nobody_there(tmp_path: Any) -> None:
+def test_a_server_that_does_not_run(tmp_path: Any) -> None:
     async def main() -> None:
         for url in (f"redis://127.0.0.1:{free_port()}", f"unix://{tmp_path}/no.sock"):
             async with connected(url) as connection:

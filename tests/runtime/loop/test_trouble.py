@@ -214,7 +214,7 @@ def test_an_end_that_redis_refuses_for_a_time_is_stored_later(
     asyncio.run(main())
 
 
-def test_forgotten_scripts_are_told_again(redis_url: str, client: Client) -> None:
+def test_scripts_that_redis_forgot_are_sent_again(redis_url: str, client: Client) -> None:
     async def main() -> None:
         counting = Counting(redis_url, concurrency=5)
         await counting.worker.start()

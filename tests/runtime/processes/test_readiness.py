@@ -59,7 +59,7 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     systemd.close()
 
 
-def test_pm2_and_systemd_are_told(master_lab: MasterLab, systemd: Systemd) -> None:
+def test_pm2_and_systemd_are_notified(master_lab: MasterLab, systemd: Systemd) -> None:
     ours, theirs = socket.socketpair()
     ours.settimeout(60)
     (job_id,) = master_lab.add(1, s=0.5)
@@ -96,7 +96,7 @@ def test_pm2_and_systemd_are_told(master_lab: MasterLab, systemd: Systemd) -> No
     ours.close()
 
 
-def test_without_anybody_to_tell_nothing_is_told() -> None:
+def test_without_pm2_and_systemd_nothing_is_sent() -> None:
     environ = {"NODE_CHANNEL_FD": "none", "NOTIFY_SOCKET": "", "HOME": "/"}
     notifier = Notifier(environ)
     notifier.ready()

@@ -1,1 +1,1 @@
-"""A job in a worker's hands, and what its options say of its end."""
+"""A job that a worker runs, and what its options say about its end."""

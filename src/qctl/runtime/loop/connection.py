@@ -78,8 +78,8 @@ class AsyncConnection:
     Args:
         key: a key of the queue; decides the node of a cluster.
         name: the name that the connection gives itself (CLIENT SETNAME); "" for none.
-        max_block_s: the longest time that a blocking command may take. After so long without a
-            reply, and ``REPLY_TIMEOUT_S`` more, the connection counts as broken.
+        max_block_s: the longest time that a blocking command may take. The connection counts as
+            broken if a reply takes ``REPLY_TIMEOUT_S`` longer.
 
     Attributes:
         client_id: Redis' number of a connection that has a name; 0 if it is unknown.

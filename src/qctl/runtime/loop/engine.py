@@ -170,7 +170,7 @@ class Engine:
             self._send_step(settling, wanted)
 
     def _send_step(self, settling: int, wanted: int) -> None:
-        """Settle so many completed jobs, and fetch at most ``wanted`` others."""
+        """Settle ``settling`` of the completed jobs, and fetch at most ``wanted`` others."""
         pop = self._completed.popleft
         batch = [pop() for _ in range(settling)]
         # What several jobs have in common is sent once. Usually there is one group, or two.

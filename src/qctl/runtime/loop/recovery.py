@@ -26,8 +26,8 @@ class Recovery:
 
     When a connection breaks, or a step ends in an error, it is unknown how much of the steps in
     flight Redis has done. It may have settled their jobs, which then cannot be settled again. And
-    it may have fetched jobs for us of which we never heard: those are active under a token of ours,
-    nobody runs them, and they are given back here.
+    it may have fetched jobs for us in a reply that never arrived: those are active under a token of
+    ours, no handler runs them, and they are given back here.
 
     Args:
         owner: what all lock tokens of the engine begin with, up to a colon.

@@ -65,6 +65,7 @@ class JobRunner:
         """Run a job that was just fetched, in a task of its own."""
         found = self._calls.get(job.name, self._other)
         fields = job.fields
+        # Most jobs take the short way: only the handler's call.
         if (
             found is None
             or "defa" in fields
@@ -161,6 +162,11 @@ class JobRunner:
         return job.id == f"repeat:{scheduler}:{to_int(score)}"
 
     async def _ended(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
+        """Write the end of a run that did not return.
+
+        Args:
+            ran: whether the handler was called; if not, the error's traceback says nothing.
+        """
         job.is_ending = True
         try:
             await self._write_end(job, error, ran=ran)
@@ -242,6 +248,7 @@ class JobRunner:
             delay_s = float(
                 backoff_s(job.policy, job.attempts_made + 1, error, self._engine.options.backoffs)
             )
+            # Fails for what is not finite.
             _ms(delay_s)
         except Exception as failure:
             if not isinstance(failure, UnknownBackoffError):

@@ -8,7 +8,7 @@ that has waited longest.
 
 from __future__ import annotations
 
-# One job in so many leaves its place to others …
+# One job in this many leaves its place to others …
 OFFER_EVERY = 4
 # … but not more often than this: if no other worker waits, the place is idle for a moment.
 PAUSE_S = 0.02

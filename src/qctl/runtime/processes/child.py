@@ -37,7 +37,7 @@ from qctl.runtime.processes.messages import (
 )
 from qctl.runtime.processes.reload import FileWatch
 
-# A child that is still there so long after its grace is stuck, and ends itself.
+# A child that has not ended this long after its grace is stuck, and ends itself.
 STUCK_S = 10.0
 # A worker with room fetches at least every ``drain_delay_s``; this and twice that is the margin.
 LATE_S = 10.0

@@ -18,7 +18,7 @@ from qctl.errors import UsageError
 # The environment variable with a child's orders; removed before the app is loaded.
 ORDERS_VARIABLE = "QCTL_WORKER_ORDERS"
 STATE_EVERY_S = 1.0
-# A child without a message for so long is stuck.
+# A child whose last message is older is stuck.
 SILENT_AFTER_S = 10.0
 
 

@@ -11,11 +11,11 @@ from qctl.manage.qctl.state import READY_TIMEOUT_S
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.process import ChildProcess
 
-# So many deaths in a row before a process was ready are a crash loop.
+# This many deaths in a row, each before the process was ready, are a crash loop.
 MAX_CRASHES = 5
 # Between a death and the next start: doubled each time.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 30.0
-# A process that ran for so long did not die because of its start: the pause begins anew.
+# A process that ran this long did not die because of its start: the pause begins anew.
 STEADY_S = 60.0
 
 
