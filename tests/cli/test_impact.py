@@ -264,7 +264,10 @@ def test_workers_that_are_known_to_finish(qctl: Typed, apps: Apps, client: Clien
     text = " ".join(qctl().out.split())
     assert "0 of 3 interrupted" in text
     assert "its workers finish their jobs on SIGINT; what still runs 30 s later is killed" in text
-    assert "3 jobs are running: that they end before they are killed is likely only" in text
+    assert (
+        "3 jobs are running: that they end before they are killed is likely, but not certain"
+        in text
+    )
 
 
 def test_it_says_what_it_does_not_know(qctl: Typed, apps: Apps, client: Client) -> None:

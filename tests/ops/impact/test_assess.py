@@ -71,7 +71,7 @@ def test_without_client_list_every_job_counts(store: Client, apps: Apps) -> None
     found = look(store, "q", target="pm2:app")
     assert ids(found.impact.unattributed) == ["1"]
     assert (found.impact.queues[0].workers, found.impact.queues[0].other_workers) == (None, None)
-    assert "cannot be told" in found.remarks[0]
+    assert "who is connected is unknown" in found.remarks[0]
     assert [delay.by for delay in found.impact.recovery] == ["unknown"]
     # The queues of the target are not known either, so a drain needs the names of all.
     assert found.impact.verdict.commands == ("qctl impact --target pm2:app",)
@@ -362,4 +362,4 @@ def test_a_start_that_ends_a_pause_is_not_safe(
         raise ReplyError("NOPERM no permissions")
 
     monkeypatch.setattr(resumers, "read_resumers", denied)
-    assert "whether its start ends a pause cannot be told" in look(store, "q").remarks[0]
+    assert "whether its start ends a pause is unknown" in look(store, "q").remarks[0]

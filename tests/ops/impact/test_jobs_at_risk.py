@@ -114,13 +114,13 @@ def test_a_process_that_beats_on_this_host_proves_what_a_name_does_not() -> None
 def test_only_of_qctls_own_it_is_known_that_they_finish_their_jobs() -> None:
     ours, node = worker(1, "ours"), worker(2, "node")
     beats = {"own-1": BEAT}
-    assert Holders([PROCESS], connections([ours]), beats).handled(PROCESS) is True
-    assert Holders([PROCESS], connections([node]), beats).handled(PROCESS) is None
-    assert Holders([PROCESS], connections([ours, node]), beats).handled(PROCESS) is None
-    assert Holders([PROCESS], connections([]), beats).handled(PROCESS) is None
-    assert Holders([PROCESS], None, beats).handled(PROCESS) is None
+    assert Holders([PROCESS], connections([ours]), beats).handles_signal(PROCESS) is True
+    assert Holders([PROCESS], connections([node]), beats).handles_signal(PROCESS) is None
+    assert Holders([PROCESS], connections([ours, node]), beats).handles_signal(PROCESS) is None
+    assert Holders([PROCESS], connections([]), beats).handles_signal(PROCESS) is None
+    assert Holders([PROCESS], None, beats).handles_signal(PROCESS) is None
     own = replace(PROCESS, target="qctl:emails")
-    assert Holders([own], None, {}).handled(own) is True
+    assert Holders([own], None, {}).handles_signal(own) is True
 
 
 def at_risk(

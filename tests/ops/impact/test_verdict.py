@@ -106,8 +106,8 @@ def test_what_is_due_when_nobody_can_tell(
     told = look(store, "q")
     assert told.impact.schedules is None
     assert told.impact.verdict.word == "drain first"
-    assert "when the next delayed job of q is due cannot be told" in told.impact.verdict.reasons
-    assert "what is scheduled cannot be told: NOPERM" in told.remarks[0]
+    assert "when the next delayed job of q is due is unknown" in told.impact.verdict.reasons
+    assert "what is scheduled is unknown: NOPERM" in told.remarks[0]
 
 
 def test_a_slow_clock_of_this_host_delays_nothing(
@@ -180,7 +180,7 @@ def test_whether_redis_takes_writes_is_not_known(
         found = look(fake, "q")
         assert found.impact.verdict.word == "drain first"
         assert found.impact.verdict.reasons == (
-            "whether Redis takes writes, without which no job can end, cannot be told",
+            "whether Redis accepts writes is unknown, and without them no job can end",
         )
         assert (found.impact.data is not None) is is_told
         assert any("may not call INFO" in remark for remark in found.remarks) is not is_told
@@ -228,7 +228,7 @@ def test_queues_of_the_target_elsewhere_are_drained_around_it(store: Client, app
         told = ask(store, "q").verdict
     # The config's prefix would be taken.
     assert told.commands[0] == "qctl drain other --prefix bull --redis redis://localhost:6379/3"
-    # Which queue that is cannot be told, so the restart has to ask.
+    # Which queue that is is unknown, so the restart has to ask.
     apps.foreign = {"0": (ForeignWorker("staging:emails", 0),)}
     assert ask(store, "q").verdict.commands == ("qctl restart pm2:app",)
 
@@ -334,11 +334,9 @@ def test_without_client_list_nobody_knows_what_the_workers_serve(
     with limited_user(client, redis_url, "~*", "+@all", "-client|list") as (_, blind):
         found = look(blind, "q")
     assert found.impact.verdict.word == "drain first"
-    assert found.impact.verdict.reasons == (
-        "which queues these workers serve besides cannot be told",
-    )
+    assert found.impact.verdict.reasons == ("which other queues these workers serve is unknown",)
     assert found.remarks == (
-        "who is connected cannot be told: this Redis user may not list clients, or this Redis has "
+        "who is connected is unknown: this Redis user may not list clients, or this Redis has "
         "no CLIENT LIST TYPE (grant it: ACL SETUSER … +client|list)",
     )
 
@@ -361,7 +359,7 @@ def test_a_job_that_ends_meanwhile_may_be_tried_again(
     told = ask(store, "q").verdict
     assert (told.word, told.reasons) == (
         "drain first",
-        ("jobs of q move just now, and one may start at any moment",),
+        ("jobs of q move right now, and one may start at any moment",),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.queues.agenda import MOST_SLOTS, ScheduleImpact, later_slots, schedule_impacts
+from qctl.ops.queues.agenda import MAX_SLOTS, ScheduleImpact, later_slots, schedule_impacts
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
 from qctl.wire.schedulers.scheduling import Scheduler
 from qctl.wire.states import DELAY_FACTOR
@@ -62,7 +62,7 @@ def test_one_that_has_ended_is_not_shown() -> None:
 
 
 def test_slots_are_bounded() -> None:
-    assert len([*later_slots(EVERY, NOW, NOW + 10**12)]) == MOST_SLOTS
+    assert len([*later_slots(EVERY, NOW, NOW + 10**12)]) == MAX_SLOTS
     assert [*later_slots(replace(EVERY, every_ms=None), NOW, NOW + MINUTE)] == []
 
 

@@ -1,4 +1,4 @@
-"""What a restart now would do to the jobs: the answer before anybody types ``pm2 restart``.
+"""What a restart now would do to the jobs: what ``impact`` shows.
 
 Reads only. The cost is bounded: the active lists, 200 recent jobs a queue, 200 schedulers a queue,
 and 168 counts for each of the busiest queues.
@@ -20,12 +20,12 @@ from qctl.ops.drain.plan import process_plans
 from qctl.ops.drain.steps import ProcessPlan
 from qctl.ops.impact.best_time import BestTime, best_time, last_hours
 from qctl.ops.impact.downtime import Downtime, downtime
-from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_risk, read_beats
+from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_risk, read_heartbeats
 from qctl.ops.impact.recovery import Recovery, recovery_of
 from qctl.ops.impact.safety import DataSafety, data_safety
 from qctl.ops.impact.scope import Scope, find_scope
 from qctl.ops.impact.verdict import Verdict, judge
-from qctl.ops.impact.waiting_work import QueueImpact, moved_meanwhile, queues_beside
+from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import (
     Durations,
     Runtimes,
@@ -34,7 +34,7 @@ from qctl.ops.jobs.estimate import (
     remaining_runs_s,
     usual_runtimes,
 )
-from qctl.ops.processes.past_restarts import LastRestart, past_restarts, told
+from qctl.ops.processes.past_restarts import LastRestart, last_restart, past_restarts
 from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_schedules
 from qctl.ops.queues.find import Queues
 from qctl.ops.queues.resumers import ends_pauses
@@ -47,8 +47,8 @@ from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
 
-# Queues whose history is counted; those with the most completed jobs.
-MOST_HISTORIES = 10
+# Queues whose history is counted: those with the most completed jobs.
+MAX_HISTORIES = 10
 T = TypeVar("T")
 
 
@@ -58,26 +58,26 @@ class Impact:
 
     Args:
         target: what would be restarted; None for all workers of these queues.
-        processes: of the target.
+        processes: those of the target.
         handles_signal: whether the workers finish their jobs on the signal; None if unknown.
-        kill_after_s: what jobs get to end in; None if unknown, or as long as they take.
-        last_restarts: what the last one of each process did; None when that cannot be read.
-        also: queues that the target serves besides those named.
-        foreign: workers of the target elsewhere, whose jobs were not looked at.
-        jobs: the active ones.
-        interrupted: by a plain restart now, at worst.
-        interrupted_if_handled: at best; None when the kill timeout is not known.
+        kill_after_s: how long jobs may run until the process is killed; None if unknown, or if
+            there is no limit.
+        last_restarts: what the last restart of each process did; None if it cannot be read.
+        also: queues that the target serves besides the named ones.
+        foreign: workers of the target under another prefix or database, whose jobs were not read.
+        jobs: the active jobs.
+        interrupted: by a plain restart now, in the worst case.
+        interrupted_if_handled: in the best case; None if the kill timeout is unknown.
         fails_for_good: those of ``interrupted`` that then fail.
         fails_if_handled: those of ``interrupted_if_handled`` that then fail.
-        unattributed: those of ``interrupted`` of which it cannot be told whether the target has
-            them.
+        unattributed: those of ``interrupted`` that another worker may have.
         max_stalled_count: the limit that is assumed.
-        away_s: how long no worker is taken to be there, for ``schedules``.
-        schedules: None when they cannot be read. Likewise ``data``, and ``best_time``.
-        schedules_unread: those besides ``schedules``: repeatables of old versions, without a
-            record, or beyond the 200 soonest of a queue; None when they cannot be read.
+        away_s: how long ``schedules`` assumes that no worker is there.
+        schedules, data, best_time: None if they cannot be read.
+        schedules_unread: how many schedulers are not in ``schedules``: repeatables of old versions,
+            without a record, or beyond the 200 soonest of a queue; None if unknown.
         unread: names of queues that cannot be read.
-        bull: names of queues of Bull 3/4, whose jobs were not looked at.
+        bull: names of queues of Bull 3/4, whose jobs were not read.
     """
 
     asked_at: datetime
@@ -131,10 +131,10 @@ def assess(
     """What a restart now would do.
 
     Args:
-        names: queues; those that the target serves besides are looked at too.
-        target: what would be restarted; without, the one app that serves the queues, else all
+        names: of queues; the other queues of the target are included.
+        target: what would be restarted; None for the one app that serves the queues, or else all
             their workers.
-        away_s: how long no worker will be there; None for what a plain restart takes.
+        away_s: how long no worker will be there; None for the duration of a plain restart.
 
     Raises:
         NotFoundError: no such queue or target; or it serves none of the queues.
@@ -143,13 +143,14 @@ def assess(
         UnreachableError: Redis or the target's manager cannot be reached.
     """
     scope = find_scope(client, address, settings, names, target)
-    look = _Look(client, address, settings, scope)
-    return Assessment(look.impact(away_s), scope.queues, (*scope.remarks, *look.remarks))
+    assessor = _Assessor(client, address, settings, scope)
+    impact = assessor.impact(away_s)
+    return Assessment(impact, scope.queues, (*scope.remarks, *assessor.remarks))
 
 
-class _Look:
-    """One look: what is due is read before what runs, so that no job that starts meanwhile is
-    missed; and queues that look idle are read again at the end.
+class _Assessor:
+    """Reads what is due before what runs, so that a job that starts in between is not missed, and
+    reads queues that look idle again at the end.
     """
 
     def __init__(self, client: Client, address: Address, settings: Settings, scope: Scope) -> None:
@@ -163,12 +164,12 @@ class _Look:
         self.remarks: list[str] = []
         self._agendas = self._or_remark("what is scheduled", self._read_agendas)
         self._active = read_active(client, self._keys)
-        # How long jobs take matters where some run, and where some are scheduled.
+        # Durations are needed where jobs run or are scheduled.
         busy = {job.keys for job in self._active}
-        told = [s.keys for s in scope.snapshots if s.keys in busy or s.schedulers]
-        self._durations: Durations = read_durations(client, told)
+        timed = [s.keys for s in scope.snapshots if s.keys in busy or s.schedulers]
+        self._durations: Durations = read_durations(client, timed)
         processes = scope.target.processes if scope.target else None
-        beats = read_beats(client, self._active, settings.prefix)
+        beats = read_heartbeats(client, self._active, settings.prefix)
         self._holders = Holders(processes, scope.connections, beats)
 
     def impact(self, away_s: float | None) -> Impact:
@@ -184,7 +185,7 @@ class _Look:
             now_ms=self._now_ms,
         )
         handles = self._handles_signal()
-        queues = queues_beside(scope, self._active, self._agendas or ())
+        queues = queue_impacts(scope, self._active, self._agendas or ())
         held = [job for job in self._active if not job.is_orphan]
         remaining = [self._remaining(job) for job in held]
         data = self._or_remark("how safe the data is", self._data)
@@ -224,13 +225,13 @@ class _Look:
             downtime=times,
             data=data,
             best_time=self._best_time(times),
-            # Last, since what is due comes nearer while the rest is read.
+            # Last, since the next due time comes nearer while the rest is read.
             verdict=judge(
                 scope,
                 queues,
                 interrupted=worst,
                 probably=best if handles else None,
-                # Only what is safe otherwise needs the second look.
+                # Only if everything else is safe must the queues be read again.
                 moved=() if worst or is_gapless else self._moved(),
                 resumers=self._or_remark("whether its start ends a pause", self._resumers) or (),
                 downtime=times,
@@ -254,10 +255,10 @@ class _Look:
 
     def _handles_signal(self) -> bool | None:
         target = self._scope.target
-        told = (
-            {self._holders.handled(process) for process in target.processes} if target else {None}
-        )
-        return told.pop() if len(told) == 1 else None
+        if target is None:
+            return None
+        answers = {self._holders.handles_signal(process) for process in target.processes}
+        return answers.pop() if len(answers) == 1 else None
 
     def _last_restarts(self) -> tuple[LastRestart, ...]:
         target, connections = self._scope.target, self._scope.connections
@@ -267,7 +268,7 @@ class _Look:
         for process in target.processes:
             names = connections.queues_of([process])
             served[process] = [keys for keys in self._keys if keys.name in names]
-        return tuple(map(told, past_restarts(self._client, served)))
+        return tuple(map(last_restart, past_restarts(self._client, served)))
 
     def _resumers(self) -> list[Resumer]:
         target, prefix = self._scope.target, self._settings.prefix
@@ -283,9 +284,7 @@ class _Look:
     def _schedules(
         self, queues: Sequence[QueueImpact], away_s: float
     ) -> tuple[ScheduleImpact, ...] | None:
-        """Where other workers stay, or the new process is there before the old one goes, nothing
-        is missed.
-        """
+        """Only queues without other workers miss anything."""
         if (agendas := self._agendas) is None:
             return None
         served = {queue.name for queue in queues if queue.other_workers}
@@ -301,10 +300,8 @@ class _Look:
 
     def _moved(self) -> tuple[str, ...]:
         found = self._or_remark(
-            "whether a job has moved meanwhile",
-            lambda: moved_meanwhile(
-                self._client, self._scope.snapshots, self._active, self._agendas
-            ),
+            "whether a job has moved since",
+            lambda: moved_queues(self._client, self._scope.snapshots, self._active, self._agendas),
         )
         return found if found is not None else tuple(keys.name for keys in self._keys)
 
@@ -329,13 +326,13 @@ class _Look:
             "when stalled jobs are looked for", lambda: read_clocks(self._client, wanted)
         )
         read_ms = int(time.time() * 1000)
-        beside = {queue.name: queue for queue in queues}
+        by_name = {queue.name: queue for queue in queues}
         target = self._scope.target
         found = []
         for clock in clocks or ():
-            own, others = beside[clock.keys.name].workers, beside[clock.keys.name].other_workers
+            own, others = by_name[clock.keys.name].workers, by_name[clock.keys.name].other_workers
             by = "unknown" if others is None else "others" if others else "restarted"
-            # Two workers in one process check at times of their own.
+            # Two workers in one process check at different times.
             is_lone = by == "restarted" and own == 1
             found.append(
                 recovery_of(
@@ -354,15 +351,15 @@ class _Look:
 
     def _data(self) -> tuple[DataSafety, ...] | None:
         servers = read_servers(self._client)
-        # Where this host's clock is slow, what is due is due sooner.
+        # If this host's clock is behind, jobs are due sooner than it shows.
         self._behind_ms = max(0, *(server.clock_ahead_ms for server in servers))
         up_s = [server.uptime_s for server in servers if server.uptime_s is not None]
         if len(up_s) == len(servers):
             self._redis_up_s = min(up_s, default=None)
         if any(server.role is None for server in servers):
             self.remarks.append(
-                "how safe the data is cannot be told: this Redis user may not call INFO (grant it: "
-                "ACL SETUSER … +info)"
+                "how safe the data is is unknown: this Redis user may not call INFO (grant it: ACL "
+                "SETUSER … +info)"
             )
             return None
         return data_safety(servers, self._now_ms)
@@ -371,7 +368,7 @@ class _Look:
         if self._agendas is None:
             return None
         ordered = sorted(self._scope.snapshots, key=lambda s: -s.counts.completed)
-        chosen = [snapshot.keys for snapshot in ordered[:MOST_HISTORIES]]
+        chosen = [snapshot.keys for snapshot in ordered[:MAX_HISTORIES]]
         hours = last_hours(self._now_ms)
         found = self._or_remark(
             "when few jobs run", lambda: read_throughput(self._client, chosen, hours)
@@ -392,11 +389,11 @@ class _Look:
         )
 
     def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
-        """What it reads; None with a remark when this user may not, or a key is broken."""
+        """What ``read`` returns; None, with a remark, if Redis refuses it."""
         try:
             return read()
         except ReplyError as error:
-            self.remarks.append(f"{what} cannot be told: {error.message}")
+            self.remarks.append(f"{what} is unknown: {error.message}")
             return None
 
 

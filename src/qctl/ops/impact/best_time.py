@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from qctl.errors import UsageError
-from qctl.ops.queues.agenda import MOST_SLOTS, later_slots
+from qctl.ops.queues.agenda import MAX_SLOTS, later_slots
 from qctl.ops.times import from_epoch_ms, utc_datetime
 from qctl.plurals import counted
 from qctl.wire.read.throughput import Throughput
@@ -18,15 +18,15 @@ from qctl.wire.schedulers.scheduling import Scheduler
 
 HOUR_MS = 3_600_000
 WEEK_HOURS = 7 * 24
-# Fewer say nothing about an hour.
-LEAST_JOBS = 50
-# An hour is quiet up to this share of the way from the least to the most.
+# With fewer jobs the averages mean nothing.
+MIN_JOBS = 50
+# An hour is quiet if it is at most this far above the quietest, as a share of the whole range.
 _QUIET = 0.15
-# Of the hours of a day or a week, to tell which of them are quiet; one never seen is not.
-_LEAST_SEEN = 0.95
+# The share of the hours of a day or a week that must be known.
+_MIN_KNOWN = 0.95
 GAP_HORIZON_MS = 24 * HOUR_MS
-# Shorter ones are no gap that a person could use.
-LEAST_GAP_S = 60.0
+# A shorter gap is of no use to a person.
+MIN_GAP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Quiet:
     Args:
         weekday: 0 for Monday; None for hours of every day.
         from_hour, to_hour: 0 to 23; the end is not a part of it.
-        jobs_per_hour: that completed then, on average.
-        next_at: when it begins next, or has begun if it is now.
+        jobs_per_hour: how many completed then, on average.
+        next_at: when it begins next, or began if it is now.
     """
 
     weekday: int | None
@@ -59,7 +59,7 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time in which no scheduled job is due, nor probably still runs."""
+    """A time in which no scheduled job is due, and probably none still runs."""
 
     from_at: datetime
     to_at: datetime
@@ -73,13 +73,13 @@ class BestTime:
 
     Args:
         zone: the local time zone of this host.
-        histories: what it rests on, by queue.
-        from_at, to_at: whole hours of which all these queues tell; None for none.
+        histories: the source of these figures, by queue.
+        from_at, to_at: the whole hours that all histories cover; None if there are none.
         hours: how many these are.
-        jobs: that completed in them.
-        jobs_by_hour: on average, by hour of the day, from 0; None for hours never seen.
-        quiet_day, quiet_week: None when the history is too short to tell, or no hour stands out.
-        too_little: why it cannot be told; "" when it can.
+        jobs: how many completed in them.
+        jobs_by_hour: on average, by hour of the day, from 0; None for an hour without history.
+        quiet_day, quiet_week: None if the history is too short, or no hour stands out.
+        too_little: why the history is too short; "" if it is not.
         next_gap: the first between scheduled jobs that is long enough for a restart.
         longest_gap: the longest in the next 24 hours.
         is_scheduled: whether any scheduler makes jobs for these queues.
@@ -127,20 +127,20 @@ def best_time(
     """When to restart.
 
     Args:
-        found: of the hours in ``last_hours``.
+        found: the throughput of each queue in ``last_hours``.
         needed_s: how long a restart takes.
         usual_s: how long jobs run, by queue and name.
     """
-    telling = [t for t in found if t.since_ms is not None]
-    since_ms = max((t.since_ms for t in telling if t.since_ms is not None), default=now_ms)
+    known_histories = [t for t in found if t.since_ms is not None]
+    since_ms = max((t.since_ms for t in known_histories if t.since_ms is not None), default=now_ms)
     hours = [hour for hour in last_hours(now_ms, local) if hour >= since_ms]
-    totals = {hour: sum(t.jobs.get(hour, 0) for t in telling) for hour in hours}
+    totals = {hour: sum(t.jobs.get(hour, 0) for t in known_histories) for hour in hours}
     jobs = sum(totals.values())
     too_little = _too_little(len(hours), jobs)
     by_hour = _averages(totals, lambda at: local(at).tm_hour, 24)
     by_slot = _averages(totals, lambda at: local(at).tm_wday * 24 + local(at).tm_hour, WEEK_HOURS)
     gaps = _gaps(agendas, now_ms, usual_s)
-    enough = [gap for gap in gaps if gap.length_s >= max(needed_s, LEAST_GAP_S)]
+    enough = [gap for gap in gaps if gap.length_s >= max(needed_s, MIN_GAP_S)]
     return BestTime(
         zone=local(now_ms).tm_zone or "UTC",
         histories=tuple(
@@ -169,7 +169,7 @@ def best_time(
 def _too_little(hours: int, jobs: int) -> str:
     if hours < 24:
         return f"only {counted(hours, 'whole hour')} of history, of 24 needed"
-    if jobs < LEAST_JOBS:
+    if jobs < MIN_JOBS:
         return f"only {counted(jobs, 'job')} completed in {hours} hours"
     return ""
 
@@ -188,10 +188,10 @@ def _averages(
 
 
 def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Quiet | None:
-    """The longest run of quiet hours around the quietest; hours of the day, or of the week."""
+    """The longest run of quiet hours, of the day or of the week."""
     known = [value for value in averages if value is not None]
     least, most = min(known, default=0.0), max(known, default=0.0)
-    if len(known) < _LEAST_SEEN * len(averages) or least > most / 2:
+    if len(known) < _MIN_KNOWN * len(averages) or least > most / 2:
         return None
     limit = least + _QUIET * (most - least)
     size = len(averages)
@@ -205,7 +205,7 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
     values = [averages[(start + step) % size] or 0.0 for step in range(length)]
     is_week = size == WEEK_HOURS
     if is_week and length >= 24:
-        # A whole quiet day and more: any of its hours will do, so its first day's.
+        # A whole quiet day or more: its first 24 hours are enough.
         length = 24
     return Quiet(
         weekday=start // 24 if is_week else None,
@@ -224,7 +224,7 @@ def _run(quiet: Sequence[bool], start: int) -> int:
 
 
 def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
-    """When these hours begin next; when they are now, when they began."""
+    """When these hours begin next, or began if it is now."""
     at = local(now_ms)
     slot = (at.tm_wday * 24 if size == WEEK_HOURS else 0) + at.tm_hour
     offset_ms = (at.tm_gmtoff or 0) * 1000
@@ -239,7 +239,7 @@ def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:
 def _gaps(
     agendas: Sequence[Agenda], now_ms: int, usual_s: Mapping[tuple[str, str], float]
 ) -> list[Gap]:
-    """The times within the horizon in which no scheduled job runs, in their order."""
+    """The times within the horizon in which no scheduled job runs, in order."""
     until_ms = now_ms + GAP_HORIZON_MS
     busy = sorted(_busy(agendas, now_ms, until_ms, usual_s))
     gaps, free_ms = [], now_ms
@@ -266,13 +266,13 @@ def _busy(
             with contextlib.suppress(UsageError):
                 slots = [*_slots(scheduler, now_ms, until_ms)]
             yield from ((slot, slot + took_ms) for slot in slots)
-            if len(slots) >= MOST_SLOTS:
-                # There are more than are looked at.
+            if len(slots) >= MAX_SLOTS:
+                # There are more times than were computed.
                 yield slots[-1], until_ms
 
 
 def _slots(scheduler: Scheduler, now_ms: int, until_ms: int) -> Iterator[int]:
-    """Its times from now on; the pending one counts, however late it is."""
+    """The times of a scheduler from now on, and of its pending job however late it is."""
     first = scheduler.next_ms
     if first is None or first >= until_ms:
         return

@@ -1,4 +1,4 @@
-"""How long nobody takes jobs: with a plain restart, with a drain, with a roll."""
+"""How long no worker takes jobs: with a plain restart, with a drain, with a roll."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from qctl.ops.jobs.estimate import all_ended_s
 from qctl.ops.processes.restart import SETTLE_S
 from qctl.ops.processes.targets import Connections, Target
 
-# Where the last start does not tell: a small app at its best, a larger one.
+# Assumed where the last start does not show it: from a quick small app to a larger one.
 BOOT_S = (0.3, 5.0)
-# Workers connect soon after the start of their process. A connection that is later than this may be
-# a slow start, or one in place of a lost one: Redis does not tell which.
+# A worker that connects later than this after the start of its process may be slow, or may have
+# connected again after a lost connection.
 _SURE_BOOT_S = 10.0
-# A later one still is not from the start of the process.
-_LONGEST_BOOT_S = 60.0
+# One that connects even later has connected again.
+_MAX_BOOT_S = 60.0
 # Redis counts its uptime in whole seconds.
 _ROUNDING_S = 1.0
 
@@ -28,13 +28,13 @@ class Downtime:
     """In seconds; None is unknown.
 
     Args:
-        boot_s: from the start of a process until its worker is connected, least and most;
-            ``boot_is_assumed`` when the last start does not tell.
-        plain_s: no job of the target is taken, with a plain restart: least and most.
-        drain_wait_p50_s, drain_wait_p95_s: until all running jobs have ended, so that a drain goes
-            on; the queues are paused meanwhile.
-        drain_p50_s, drain_p95_s: the same with the restart behind it.
-        roll_is_possible: one process after another, without a pause; None when nothing is known.
+        boot_s: from the start of a process until its worker is connected, minimum and maximum;
+            ``boot_is_assumed``: the last start does not show it.
+        plain_s: how long a plain restart leaves the target without a worker, minimum and maximum.
+        drain_wait_p50_s, drain_wait_p95_s: how long a drain waits for the running jobs, with the
+            queues paused.
+        drain_p50_s, drain_p95_s: the same plus the restart.
+        roll_is_possible: whether one process can be replaced after another, without a pause.
         roll_why_not: the reason.
     """
 
@@ -61,7 +61,7 @@ def downtime(
     Args:
         remaining: of each running job, how long comparable ones still ran, ascending, in seconds.
         now_ms: by this host's clock, epoch milliseconds.
-        redis_up_s: since the last start of a master; None when Redis does not tell.
+        redis_up_s: since the last start of a master; None if unknown.
     """
     processes = target.processes if target else ()
     boot_s, is_assumed = _boot_s(processes, connections, now_ms, redis_up_s)
@@ -87,9 +87,9 @@ def _plain_s(
     if not processes:
         return None
     if all(process.target.startswith("qctl:") for process in processes):
-        # The new process takes jobs before the old one stops to.
+        # The new process takes jobs before the old one stops taking them.
         return 0.0, 0.0
-    # One that finishes its jobs takes no new ones, and its successor starts when it is gone.
+    # A process that finishes its jobs takes no new ones, and the new process starts after its end.
     longest_s = max(process.kill_timeout_ms for process in processes) / 1000
     return boot_s[0], round(longest_s + boot_s[1], 1)
 
@@ -100,10 +100,11 @@ def _boot_s(
     now_ms: int,
     redis_up_s: float | None,
 ) -> tuple[tuple[float, float], bool]:
-    """How long they took the last time: CLIENT LIST tells the age of a connection, in seconds.
+    """How long the last start took, by the age of the connection in CLIENT LIST; and whether that
+    is assumed.
 
-    A connection is renewed when Redis restarts or drops it, so that the start of a process took as
-    long as its age tells, or less.
+    A worker connects again when Redis restarts or drops the connection, so the start took as long
+    as the age shows, or less.
     """
     sure, limits = [], []
     for process in processes:
@@ -112,24 +113,24 @@ def _boot_s(
             continue
         up_s = (now_ms - process.started_at_ms) / 1000
         if redis_up_s is not None and redis_up_s + _ROUNDING_S < up_s:
-            # No connection can be from the start of the process.
+            # Redis has restarted since, so every worker has connected again.
             continue
         took_s = up_s - max(worker.age_s for worker in workers)
         if -1 <= took_s <= _SURE_BOOT_S and redis_up_s is not None:
             sure.append(took_s)
-        elif -1 <= took_s <= _LONGEST_BOOT_S:
+        elif -1 <= took_s <= _MAX_BOOT_S:
             limits.append(took_s)
     if sure:
         least, most = max(min(sure) - 1, 0.1), max(*sure, 0.0) + 2
         return (round(least, 1), round(most, 1)), False
-    # All are of one app, so the shortest of them is nearest to the truth.
+    # All processes run the same app, so the shortest is the most exact.
     most = max(BOOT_S[1], min(limits) + 2) if limits else BOOT_S[1]
     return (BOOT_S[0], round(most, 1)), True
 
 
 def _roll(target: Target | None, connections: Connections | None) -> tuple[bool | None, str]:
     if target is None or connections is None:
-        return None, "which process is meant is not known"
+        return None, "which process would be restarted is unknown"
     try:
         require_rollable(target, connections)
     except RefusedError as error:

@@ -1,9 +1,9 @@
 """Which jobs a plain restart interrupts, and which of them then fail for good.
 
-Two answers, since whether an app finishes its jobs when it is told to leave cannot be seen from
-outside: Node catches SIGINT and SIGTERM for itself, whatever the app does. The worst case is an
-app that ends at once: every job of its processes is interrupted. The best case is one that goes on
-until the manager kills it: interrupted is what then still runs.
+There are two answers, since it cannot be seen from outside whether an app finishes its jobs on the
+stop signal: Node itself catches SIGINT and SIGTERM, whatever the app does. In the worst case the
+app ends at once, and every job of its processes is interrupted. In the best case it goes on until
+the manager kills it, and only the jobs that still run then are interrupted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import existing_schedulers
 
-# From the start of a process until its worker starts; a system's clock is set by seconds at times.
-_LONGEST_START_S, _CLOCK_S = 60.0, 2.0
+# From the start of a process until its worker starts, and by how much clocks may be adjusted.
+_MAX_START_S, _CLOCK_S = 60.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class JobAtRisk:
     Args:
         runtime_s: how long it has run.
         remaining_p50_s, remaining_p95_s: how long it probably still takes, by recent jobs of its
-            name that ran at least as long; None when there is none.
-        held_by: ``target`` when a process to be restarted has it, ``other`` when another worker
-            has, ``unknown`` when that cannot be told, ``nobody`` when it has stalled.
+            name that ran at least as long; None if there are none.
+        held_by: ``target`` if a process to be restarted has it, ``other`` if another worker has,
+            ``unknown``, or ``nobody`` if it has stalled.
         stalled_count: how often it has stalled so far.
         is_exempt: it is a job of a scheduler; those never stall too often (wire format 5.13).
         interrupted: by a restart now, if the app does not finish its jobs first.
-        interrupted_if_handled: if it does; None when the time that it gets is not known.
-        fails_for_good: at its next stall, whatever causes it, by the limit that is assumed.
+        interrupted_if_handled: if it tries to; None if the time until the kill is unknown.
+        fails_for_good: at its next stall, whatever causes it, by the assumed limit.
     """
 
     queue: str
@@ -75,12 +75,12 @@ class JobAtRisk:
 
 
 class Holders:
-    """Who has the jobs of some queues.
+    """Finds who has the jobs of some queues.
 
     Args:
         processes: those to be restarted; None for all workers, wherever they run.
-        connections: who is connected; None when Redis does not tell.
-        beats: of qctl's own workers, by the owner of their locks.
+        connections: None if it is unknown who is connected.
+        beats: heartbeats of qctl's own workers, by the owner of their locks.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Holders:
         self._processes = processes
         self._connections = connections
         self._beats = beats
-        # By queue, the names of the workers of the target and of all others; None for one without.
+        # By queue, the names of the target's workers and of all others; None for no name.
         self._own: dict[str, set[str | None]] = {}
         self._others: dict[str, set[str | None]] = {}
         if connections is not None:
@@ -102,13 +102,13 @@ class Holders:
                 names.setdefault(worker.queue, set()).add(worker.worker_name)
 
     def of(self, job: ActiveJob) -> str:
-        """See ``JobAtRisk.held_by``.
+        """The value for ``JobAtRisk.held_by``.
 
-        ``other`` needs proof: a job is in danger unless somebody else is known to have it. A name
-        proves it only where every process of the target shows a worker of the queue, under another
-        name: one behind a proxy shows none, and one that is closing shows none any more, though its
-        job still runs. One without a name proves nothing: it leaves the name in a job that another
-        one had before.
+        ``other`` needs proof, since a job is in danger unless another worker certainly has it. A
+        worker's name is proof only if every process of the target has a worker of the queue under
+        another name in CLIENT LIST: a process behind a proxy, or one that is closing, has none
+        there although its job runs. A target's worker without a name spoils the proof, since it
+        takes a job without changing the name that an earlier worker left in it.
         """
         if job.is_orphan:
             return "nobody"
@@ -129,19 +129,19 @@ class Holders:
         return "other" if is_named or (beat is not None and _lives_here(beat)) else "unknown"
 
     def _is_seen(self, queue: str) -> bool:
-        """Whether each process of the target shows a worker of the queue."""
+        """Whether each process of the target has a connected worker of the queue."""
         owned = self._connections.owned if self._connections is not None else {}
         return all(
             any(worker.queue == queue for worker in owned.get(process.key, ()))
             for process in self._processes or ()
         )
 
-    def handled(self, process: ManagedProcess) -> bool | None:
-        """Whether its workers finish their jobs when told to leave; None when that is not known.
+    def handles_signal(self, process: ManagedProcess) -> bool | None:
+        """Whether its workers finish their jobs on the stop signal; None if unknown.
 
-        qctl's own do, and are known by their heartbeats. What the last restart of an app did to its
-        jobs (``past_restarts``) proves neither: jobs may have ended in time by chance, or taken
-        longer than the app was given.
+        qctl's own workers do, and have heartbeats. The last restart of another app
+        (``past_restarts``) proves nothing: jobs may have ended in time by chance, or taken longer
+        than the app had.
         """
         if process.target.startswith("qctl:"):
             return True
@@ -156,7 +156,7 @@ class Holders:
 
     @cached_property
     def _pids(self) -> frozenset[int]:
-        """Of the target's processes and all below them: a shell or npm may stand in between."""
+        """Of the target's processes and their descendants: a shell or npm may be in between."""
         from qctl.manage.sockets import process_tree  # noqa: PLC0415 - psutil costs 30 ms
 
         roots = [process.pid for process in self._processes or () if process.pid]
@@ -164,10 +164,10 @@ class Holders:
 
 
 def _lives_here(beat: Heartbeat) -> bool:
-    """Whether the very process that beats runs on this host.
+    """Whether the process of this heartbeat runs on this host.
 
-    A container may share the host's name and have pids of its own: a process of this host that has
-    such a pid has been started at another time than the worker.
+    A container may share the host's name and have its own pids. A process of this host with the
+    same pid was then started at another time than the worker.
     """
     if beat.host != socket.gethostname():
         return False
@@ -177,11 +177,11 @@ def _lives_here(beat: Heartbeat) -> bool:
         started_s = psutil.Process(beat.pid).create_time()
     except (psutil.Error, ValueError):
         return False
-    return 0 <= beat.started_ms / 1000 - started_s + _CLOCK_S < _LONGEST_START_S
+    return 0 <= beat.started_ms / 1000 - started_s + _CLOCK_S < _MAX_START_S
 
 
-def read_beats(client: Client, jobs: Iterable[ActiveJob], prefix: str) -> dict[str, Heartbeat]:
-    """qctl's own workers by the owner of their locks; none where this user may not see them."""
+def read_heartbeats(client: Client, jobs: Iterable[ActiveJob], prefix: str) -> dict[str, Heartbeat]:
+    """Heartbeats by the owner of the worker's locks; none if this user may not read them."""
     try:
         found = {beat.owner: beat for beat in heartbeats.read_all(client, prefix)}
         return found | heartbeats.read(client, (heartbeats.owner_of(j.lock_token) for j in jobs))
@@ -202,13 +202,13 @@ def jobs_at_risk(
     """What a plain restart does to each active job.
 
     Args:
-        kill_after_s: what jobs get to end in once the process is told to leave; infinite for as
-            long as they take; None if unknown.
+        kill_after_s: from the stop signal until the process is killed; infinite for no limit;
+            None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
         now_ms: by this host's clock, epoch milliseconds.
     """
     exempt = _jobs_of_schedulers(client, jobs)
-    # Where jobs may take as long as they do, there is no worst case.
+    # Without a limit no job is interrupted.
     is_timed = kill_after_s != math.inf
     found = []
     for job in jobs:
@@ -242,7 +242,7 @@ def jobs_at_risk(
 
 
 def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | None:
-    """Whether a job runs longer than it is given; what is not known to end in time does."""
+    """Whether a job runs until it is killed; yes if its remaining time is unknown."""
     if kill_after_s is None:
         return None
     return remaining_s is None or remaining_s >= kill_after_s
@@ -251,7 +251,7 @@ def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | N
 def _jobs_of_schedulers(
     client: Client, jobs: Sequence[ActiveJob]
 ) -> frozenset[tuple[QueueKeys, str]]:
-    """Those whose scheduler still exists."""
+    """The jobs whose scheduler still exists."""
     live: set[tuple[QueueKeys, str]] = set()
     for keys in sorted({job.keys for job in jobs if job.scheduler}):
         own = [job for job in jobs if job.keys == keys and job.scheduler]

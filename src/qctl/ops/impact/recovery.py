@@ -1,10 +1,10 @@
 """When an interrupted job runs again, if nobody puts it back by hand.
 
-A stalled check does it, and it takes two that have an effect: the first one behind the last renewal
-of the job's lock marks the job, a later one puts it back, once the lock has run out (wire format
-5.13). A check has an effect when ``stalled-check`` has expired, so at most one an interval; a
-worker tries when it starts, and then every interval. A try that comes a moment before the key
-expires is lost, so that two checks with an effect lie one to two intervals apart.
+It takes two effective stalled checks: the first after the last renewal of the job's lock marks the
+job, a later one puts it back, once the lock has run out (wire format 5.13). A check is effective if
+the key ``stalled-check`` has expired, so at most once an interval. A worker tries when it starts,
+and then every interval. A try just before the key expires has no effect, so two effective checks
+are one to two intervals apart.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from qctl.wire.read.stalled_check import StalledClock
 
 # BullMQ's default lockDuration.
 LOCK_MS = 30_000
-# Two clocks, a moment of network: an interval this near to the default is the default.
+# Clocks differ and the network takes time: a duration so near to the default is the default.
 _TOLERANCE_MS = 1_500
-# The answer is to hold for an operator who acts on it at once.
+# How soon an operator is assumed to act on the answer.
 SLACK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """Of the interrupted jobs of one queue.
+    """When the interrupted jobs of one queue run again.
 
     Args:
-        by: who notices: ``restarted`` for the new process alone, ``others`` for workers that stay,
-            ``unknown``.
+        by: who puts them back: ``restarted`` for the new process alone, ``others`` for workers that
+            stay, ``unknown``.
         min_s, max_s: from the end of the old process until the jobs are back, to run next.
-        lock_ms: how long a lock lasts, judged by the locks there are.
-        interval_ms: between two stalled checks; ``interval_assumed`` when no key told.
+        lock_ms: how long a lock lasts, estimated from the existing locks.
+        interval_ms: between two stalled checks; ``interval_assumed``: no key shows it.
         is_checked: whether a stalled check ran within its interval; if not, perhaps none ever
             runs, and the jobs stay where they are.
-        next_check_ms: from now until the next check may have an effect.
+        next_check_ms: from now until the next check may be effective.
     """
 
     queue: str
@@ -59,14 +59,14 @@ def recovery_of(
     boot_s: tuple[float, float],
     now_ms: int,
 ) -> Recovery:
-    """When jobs of one queue are back that are interrupted within some seconds from now.
+    """When the jobs of one queue run again that a restart now interrupts.
 
     Args:
-        jobs: that would be interrupted; at least one.
+        jobs: those that would be interrupted; at least one.
         by: see ``Recovery``.
-        is_lone: nobody but one new process checks, so its start sets the beat.
-        leaves_in_s: the old process ends at most so long after it is told to; None if unknown.
-        boot_s: the new process takes so long to start a worker, least and most.
+        is_lone: only one new process checks, so its start determines when.
+        leaves_in_s: the old process ends at most so long after the stop signal; None if unknown.
+        boot_s: how long the new process takes to start a worker, minimum and maximum.
         now_ms: by this host's clock, epoch milliseconds.
     """
     interval_ms, assumed = clock.interval_ms(now_ms)
@@ -75,10 +75,10 @@ def recovery_of(
     key_ms = (clock.next_in_ms - slack_ms, clock.next_in_ms)
     may_be_marked = any(job.id in clock.marked for job in jobs)
     if clock.next_in_ms <= slack_ms:
-        # Shortly before the end another check may start the clock anew, and mark the jobs.
+        # Before the process ends, another check may set the key again and mark the jobs.
         key_ms, may_be_marked = (0, interval_ms), True
     least_boot_ms, most_boot_ms = (round(seconds * 1000) for seconds in boot_s)
-    # The first check that has an effect.
+    # The first effective check.
     first = key_ms[0]
     if is_lone:
         is_lost = key_ms[0] > most_boot_ms
@@ -107,10 +107,10 @@ def recovery_of(
 def _lock_ms(jobs: Sequence[ActiveJob], now_ms: int, slack_ms: int) -> tuple[int, int]:
     """How long a lock lasts, and the least that is left of one when the process ends.
 
-    It is renewed when half of it is over (wire format 7.4), so what is left is between a half and
-    all of it; of a job that started just now, all but the time since. BullMQ's default, where that
-    is possible. A worker whose event loop is busy renews late or not at all: then a lock goes on
-    running out until the end.
+    A lock is renewed at half of its time (wire format 7.4), so between half and all of it is left;
+    for a job that has just started, all but the time since. The answer is BullMQ's default if the
+    locks allow that. A worker whose event loop is busy renews late or not at all, so that less than
+    half may be left.
     """
     locks = [(job.lock_ttl_ms, job.started_at_ms) for job in jobs if job.lock_ttl_ms is not None]
     if not locks:

@@ -1,4 +1,4 @@
-"""What Redis would lose if it, too, went down: persistence, eviction, replicas, in words."""
+"""What Redis itself would lose in a crash: persistence, eviction, replicas."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 
 from qctl.wire.read.server import ServerFacts
 
-# A replica that is further behind than this has lost contact rather than a moment.
+# A replica that is further behind has probably lost contact.
 _LAG_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSafety:
-    """Of one master; None is what Redis does not tell.
+    """How safe the data of one master is; None is unknown.
 
     Args:
         persistence: ``aof``, ``rdb``, ``none`` or None.
-        loss_s: at most so many seconds of changes would be lost in a crash of Redis now; None when
-            everything would, or when it cannot be told.
+        loss_s: how many seconds of changes a crash of Redis now would lose at most; None if it
+            would lose everything, or if unknown.
         rdb_age_s, rdb_changes: since the last snapshot.
-        replica_lag_s: of the one that is furthest behind.
-        is_writable: False when Redis refuses writes, so that nothing can be drained; None when that
-            cannot be told.
-        replica_of: the master's ``host:port``, where this is a replica: what it has may be old.
+        replica_lag_s: of the replica that is furthest behind.
+        is_writable: False if Redis refuses writes, so that nothing can be drained.
+        replica_of: the master's ``host:port``, if this is a replica: its data may be old.
         hazards: what is wrong, each a clause.
     """
 
@@ -83,13 +82,13 @@ def _persistence(server: ServerFacts) -> str | None:
     if server.aof_enabled:
         return "aof"
     if server.rdb_schedule is None or server.aof_enabled is None:
-        # Without CONFIG it cannot be told whether snapshots are made.
+        # Without CONFIG it is unknown whether snapshots are made.
         return None
     return "rdb" if server.rdb_schedule else "none"
 
 
 def _is_writable(server: ServerFacts) -> bool | None:
-    """Whether Redis takes writes: the worst that any fact says; unknown is worse than yes.
+    """Whether Redis accepts writes: False if any fact says no, else None if any is unknown.
 
     Redis refuses them on a replica, at its memory limit, with too few good replicas, after a failed
     write of the append-only file, and by its defaults after a failed snapshot.
@@ -115,12 +114,12 @@ def _has_room(server: ServerFacts) -> bool | None:
             return False
         case policy if policy is not None and policy.startswith("allkeys-"):
             return True
-    # Volatile: as long as there are keys that expire, and BullMQ's jobs do not.
+    # volatile-*: only as long as there are keys that expire, and BullMQ's jobs do not.
     return None
 
 
 def _has_replicas(server: ServerFacts) -> bool | None:
-    """INFO counts the good ones only where some are needed."""
+    """INFO has the number of good replicas only if some are required."""
     needed, good = server.replicas_needed, server.replicas_good
     if needed is None:
         return True if good is None else None

@@ -1,7 +1,7 @@
-"""What a question about a restart is about: which queues, which processes, who else is connected.
+"""What a restart concerns: which queues, which processes, who else is connected.
 
-Unlike a drain, which must be certain before it begins, this always answers: what cannot be told is
-unknown, and a remark says why.
+A drain must be certain of these before it begins. Here the rest may be unknown, and a remark says
+why.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import ForeignWorker, list_foreign
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Queues and the processes whose restart is meant.
+    """The queues and processes of a restart.
 
     Args:
-        queues: those named and those that the processes serve besides; some may be unreadable.
-        target: None for all workers of these queues, whoever runs them.
-        connections: None when Redis does not tell who is connected.
-        also: queues that were not named, and that the target serves.
-        foreign: workers of the target under another prefix or database, which are not looked at.
-        why_no_target: why no single app is meant; "" when one is.
-        unsure: why the restart may hit more than these queues; "" when that is known not to be.
-        wider: words of the question that would tell more; () when there is none.
+        queues: those named and the others that the processes serve; some may be unreadable.
+        target: None for all workers of these queues, wherever they run.
+        connections: None if it is unknown who is connected.
+        also: queues that were not named and that the target serves.
+        foreign: workers of the target under another prefix or database, whose jobs are not read.
+        why_no_target: why there is no single app to restart; "" if there is one.
+        may_serve_more: why the processes may serve more than these queues; "" if they do not.
+        wider: arguments of ``qctl impact`` that cover more; () if there are none.
         remarks: on what failed.
     """
 
@@ -45,7 +45,7 @@ class Scope:
     also: tuple[str, ...] = ()
     foreign: tuple[ForeignWorker, ...] = ()
     why_no_target: str = ""
-    unsure: str = ""
+    may_serve_more: str = ""
     wider: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -55,7 +55,7 @@ class Scope:
 
     @property
     def bull(self) -> tuple[str, ...]:
-        """Names of the queues of Bull 3/4, whose jobs are not looked at."""
+        """Names of the queues of Bull 3/4, whose jobs are not read."""
         return tuple(q.keys.name for q in self.queues.readable if q.format == "bull")
 
 
@@ -66,7 +66,7 @@ def find_scope(
     names: Sequence[str],
     target: str | None,
 ) -> Scope:
-    """The scope of a command's words; without a target, the one app that serves the queues.
+    """The scope of a command's arguments; without a target, the one app that serves the queues.
 
     Raises:
         NotFoundError: no such queue or target, or no queue at all.
@@ -75,7 +75,7 @@ def find_scope(
         UnreachableError: Redis or the target's manager cannot be reached.
     """
     if names:
-        # First, so that a misspelt queue is not taken for one that nobody serves.
+        # First, so that a misspelt queue is reported as such.
         require_bullmq(find_queues(client, settings.prefix, names), hint="qctl status shows it")
     if target is not None:
         found = open_target(settings, target)
@@ -92,18 +92,18 @@ def find_scope(
         try:
             found = open_target(settings, labels.pop())
         except QctlError as error:
-            # One of the config that does not run, or whose manager does not.
+            # The config names an app that does not run, or whose manager does not.
             why = error.what
         else:
             return _of_target(client, settings, names, found, connections, remarks)
     queues = queues_named_or_all(client, settings.prefix, names)
-    unsure, others = _beside(client, address, settings, connections, queues, names)
+    may_serve_more, others = _others_served(client, address, settings, connections, queues, names)
     return Scope(
         queues,
         None,
         connections,
         why_no_target=why,
-        unsure=unsure,
+        may_serve_more=may_serve_more,
         wider=(*names, *others) if names and others else (),
         remarks=remarks,
     )
@@ -119,11 +119,11 @@ def _of_target(
 ) -> Scope:
     connected = connections.queues_of(target.processes) if connections else set()
     served = connected | set(target.configured)
-    unsure = _unseen(target, connections)
+    may_serve_more = _may_serve_more(target, connections)
     if not names and not served:
         queues = queues_named_or_all(client, settings.prefix, ())
-        remarks += (f"which queues {target.label} serves cannot be told: all are looked at",)
-        return Scope(queues, target, connections, unsure=unsure, remarks=remarks)
+        remarks += (f"which queues {target.label} serves is unknown: all are read",)
+        return Scope(queues, target, connections, may_serve_more=may_serve_more, remarks=remarks)
     if connected and names and not served & set(names):
         raise NotFoundError(
             f"{target.label} does not serve {', '.join(names)}",
@@ -141,10 +141,10 @@ def _of_target(
         elif name in connected:
             missing.append(name)
     if missing:
-        # A worker makes its queue exist: one of another library, which names its queue otherwise.
-        unsure = unsure or (
+        # A BullMQ worker creates its queue, so this one belongs to another library.
+        may_serve_more = may_serve_more or (
             f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so "
-            "whose jobs it has cannot be told"
+            "which jobs it runs is unknown"
         )
     if not readable and not broken:
         raise no_queues(client, settings.prefix)
@@ -159,17 +159,17 @@ def _of_target(
         connections,
         also=tuple(sorted(served - set(names))) if names else (),
         foreign=tuple(sorted(foreign)),
-        unsure=unsure,
-        wider=("--target", target.label) if unsure and names else (),
+        may_serve_more=may_serve_more,
+        wider=("--target", target.label) if may_serve_more and names else (),
         remarks=remarks,
     )
 
 
-def _unseen(target: Target, connections: Connections | None) -> str:
-    """Why a target may serve more than what is seen; the config's word is taken for it."""
+def _may_serve_more(target: Target, connections: Connections | None) -> str:
+    """Why a target may serve more queues than its connections show; "" if the config names them."""
     if target.configured:
         return ""
-    # One that has crashed runs no job.
+    # A crashed process runs no job.
     alive = [process for process in target.processes if process.pid] or target.processes
     unseen = [
         process.key
@@ -179,15 +179,15 @@ def _unseen(target: Target, connections: Connections | None) -> str:
     ]
     if not unseen:
         return ""
-    # One that starts or closes just now, or that has other tasks than its siblings.
+    # It may be starting or closing, or do other work than the other processes.
     whose = "" if len(unseen) == len(alive) else f"id {', '.join(unseen)} of "
     return (
-        f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves "
-        "cannot be told ([targets] of the config can)"
+        f"no worker of {whose}{target.label} is seen in this Redis, so which queues it serves is "
+        "unknown ([targets] of the config can name them)"
     )
 
 
-def _beside(
+def _others_served(
     client: Client,
     address: Address,
     settings: Settings,
@@ -195,19 +195,17 @@ def _beside(
     queues: Queues,
     names: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
-    """Why the processes of these queues' workers may serve others, too; and which of this prefix.
+    """Why the processes of these queues' workers may serve others, and which of this prefix.
 
-    Nobody tells which connections are of one process, where none is managed; those of one address
-    may be.
+    Which connections belong to one process is unknown if it is not managed here: those from one
+    host may.
     """
     if connections is None:
-        return "which queues these workers serve besides cannot be told", ()
+        return "which other queues these workers serve is unknown", ()
     meant = {queue.keys.name for queue in queues.readable} | {name for name, _ in queues.broken}
     hosts = {_host(w.address) for w in connections.workers if w.queue in meant}
     if names and not hosts:
-        why = (
-            "no worker of these queues is seen in this Redis, so what else theirs serve is unknown"
-        )
+        why = "no worker of these queues is seen in this Redis, so what else they serve is unknown"
         return why, ()
     near = [worker for worker in connections.workers if _host(worker.address) in hosts]
     others = sorted({worker.queue for worker in near} - meant)
@@ -216,10 +214,10 @@ def _beside(
     found = [*others, *sorted(elsewhere)]
     if not found:
         return "", ()
-    more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
+    more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
     return (
-        f"the same processes may serve {', '.join(found[:_MOST_NAMED])}{more}, whose workers "
-        "connect from the same address, and which were not looked at: name a --target, or them too"
+        f"the same processes may serve {', '.join(found[:_MAX_NAMED])}{more}, whose workers "
+        "connect from the same address, and which were not read: name a --target, or them too"
     ), tuple(others)
 
 
@@ -236,7 +234,7 @@ def _connections(
         if is_outage(error):
             raise
         hint = f" ({error.hint})" if error.hint else ""
-        return None, (f"who is connected cannot be told: {error.what}{hint}",)
+        return None, (f"who is connected is unknown: {error.what}{hint}",)
     except Exception as error:
-        # Whatever the system denies about other people's processes, Redis can still be asked.
-        return None, (f"which process holds which worker cannot be told: {error}",)
+        # The system may deny facts about processes of other users.
+        return None, (f"which process holds which worker is unknown: {error}",)

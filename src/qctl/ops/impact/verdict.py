@@ -1,7 +1,7 @@
 """Safe now, drain first, or not now; why, and the command to type.
 
-It goes by the worst case, and by what may begin at any moment: a queue with a backlog has no active
-job only by chance.
+The verdict is for the worst case, and includes jobs that may start at any moment: a queue with a
+backlog has no active job only by chance.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
 
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
-# A job that is due sooner may start while somebody still types.
+# A job that is due sooner may start before the operator has typed the command.
 SOON_S = 30.0
 
-_Say = Callable[..., str]
+_Qctl = Callable[..., str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Verdict:
     Args:
         word: ``safe``, ``drain first`` or ``not now``.
         reasons: clauses, the most pressing first.
-        commands: to type; the first does it.
+        commands: to type, in this order.
         holds_until: for ``safe``: when the next job is due.
     """
 
@@ -65,33 +65,34 @@ def judge(
     """The verdict on a restart now.
 
     Args:
-        interrupted: at worst.
-        probably: those of them that are, where the workers are known to finish their jobs.
-        moved: queues that looked idle, and in which a job has moved while they were looked at.
+        interrupted: in the worst case.
+        probably: those of them that are probably interrupted; None if it is unknown whether the
+            workers finish their jobs.
+        moved: names of queues that looked idle, and in which a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
-        data: of each master; None when it cannot be told.
+        data: one for each master; None if unknown.
         prefix: of the queues.
         address: of this Redis.
         is_gapless: the manager replaces a process without interrupting its jobs.
     """
-    say = partial(command, prefix)
+    qctl = partial(command, prefix)
     endangered = (
-        *_endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, say),
+        *_endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, qctl),
         *(f"a restart ends the pause of {each.queue}: {habit(each)}" for each in resumers),
     )
     against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
     if against:
-        instead = _instead(scope, queues, downtime, data or (), say, address)
+        instead = _instead(scope, queues, downtime, data or (), qctl, address)
         return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(dict.fromkeys(instead)))
     if endangered:
-        # It leaves all queues of the target paused, so no other may run.
+        # --keep-paused leaves all queues of the target paused, so all must be paused now.
         stay = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
-        again = () if stay else (say("pause", each.queue) for each in resumers)
+        again = () if stay else (qctl("pause", each.queue) for each in resumers)
         return Verdict(
-            DRAIN_FIRST, endangered, (*_drain(scope, queues, address, say, *stay), *again)
+            DRAIN_FIRST, endangered, (*_drain(scope, queues, address, qctl, *stay), *again)
         )
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
-    # Those that run are other workers', and a retry of one may come here.
+    # Other workers run the active jobs, and a retry of one may come to this target.
     running = "no running job is its own" if any(q.active for q in queues) else "no job is running"
     reason = f"{running}, and none is known that could start at this moment"
     if is_gapless:
@@ -99,7 +100,7 @@ def judge(
     return Verdict(
         SAFE,
         (reason,),
-        _drain(scope, queues, address, say, *_patience(downtime))
+        _drain(scope, queues, address, qctl, *_timeout_options(downtime))
         if scope.target is not None
         else (),
         holds_until=None if is_gapless else min(due, default=None),
@@ -145,42 +146,42 @@ def _endangered(
     data: Sequence[DataSafety] | None,
     is_gapless: bool,
     now: datetime,
-    say: _Say,
+    qctl: _Qctl,
 ) -> Iterator[str]:
-    """Why a plain restart would do harm, or might."""
+    """Why a plain restart does harm, or may do so."""
     if interrupted and probably is None:
         yield f"a plain restart would interrupt {_harm(interrupted)}"
     elif probably:
         yield f"a plain restart would probably interrupt {_harm(probably)}"
     elif interrupted:
         jobs = counted(len(interrupted), "job is", "jobs are")
-        yield f"{jobs} running: that they end before they are killed is likely only"
+        yield f"{jobs} running: that they end before they are killed is likely, but not certain"
     if is_gapless:
         return
     if scope.foreign:
         elsewhere = ", ".join(dict.fromkeys(map(str, scope.foreign)))
-        yield f"it also serves {elsewhere}, whose jobs were not looked at"
-    if scope.unsure:
-        yield scope.unsure
+        yield f"it also serves {elsewhere}, whose jobs were not read"
+    if scope.may_serve_more:
+        yield scope.may_serve_more
     for queue in queues:
-        why = [*_may_start(queue, now, say)]
+        why = [*_may_start(queue, now, qctl)]
         if queue.name in moved and not why:
-            why = [f"jobs of {queue.name} move just now, and one may start at any moment"]
+            why = [f"jobs of {queue.name} move right now, and one may start at any moment"]
         yield from why
     if data is None or any(server.is_writable is None for server in data):
-        yield "whether Redis takes writes, without which no job can end, cannot be told"
+        yield "whether Redis accepts writes is unknown, and without them no job can end"
 
 
-def _may_start(queue: QueueImpact, now: datetime, say: _Say) -> Iterator[str]:
-    """Why a job of a queue may start, or may run unseen, between the question and the restart.
+def _may_start(queue: QueueImpact, now: datetime, qctl: _Qctl) -> Iterator[str]:
+    """Why a job of a queue may start, or already run unseen, before the restart.
 
-    Also where no worker is seen: not every client shows itself as one.
+    Also if no worker is seen: not every client is listed as one.
     """
     if queue.stalled:
         jobs = counted(queue.stalled, "job of", "jobs of")
-        # A worker too busy to renew a lock still has the job, whether the queue is paused or not.
+        # A worker that was too busy to renew the lock still runs the job, even in a paused queue.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
-        put_back = say("jobs retry-stalled", queue.name)
+        put_back = qctl("jobs retry-stalled", queue.name)
         yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
     if queue.paused:
         return
@@ -199,7 +200,7 @@ def _may_start(queue: QueueImpact, now: datetime, say: _Say) -> Iterator[str]:
             when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
             yield f"a job of {queue.name} is due {when}"
     elif queue.delayed:
-        yield f"when the next delayed job of {queue.name} is due cannot be told"
+        yield f"when the next delayed job of {queue.name} is due is unknown"
 
 
 def _harm(jobs: Sequence[JobAtRisk]) -> str:
@@ -216,25 +217,25 @@ def _instead(
     queues: Sequence[QueueImpact],
     downtime: Downtime,
     data: Sequence[DataSafety],
-    say: _Say,
+    qctl: _Qctl,
     address: Address,
 ) -> Iterator[str]:
-    """What to type when even a drain should not begin."""
+    """Commands for when even a drain should not begin."""
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
-        yield say("status", *odd)
+        yield qctl("status", *odd)
     for server in data:
         if server.replica_of is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            yield say("impact", *target, redis=_url(address, server.replica_of))
+            yield qctl("impact", *target, redis=_url(address, server.replica_of))
         elif server.is_writable is False:
             yield "redis-cli INFO"
-    if patience := _patience(downtime):
-        yield from _drain(scope, queues, address, say, *patience)
+    if options := _timeout_options(downtime):
+        yield from _drain(scope, queues, address, qctl, *options)
 
 
-def _patience(downtime: Downtime) -> tuple[str, ...]:
-    """What a drain has to be told that waits longer than usual, be it for other workers' jobs."""
+def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
+    """Options for a drain that must wait longer than by default."""
     wait_s = downtime.drain_wait_p95_s
     if wait_s is None or wait_s <= DRAIN_TIMEOUT_S:
         return ()
@@ -242,36 +243,36 @@ def _patience(downtime: Downtime) -> tuple[str, ...]:
 
 
 def _drain(
-    scope: Scope, queues: Sequence[QueueImpact], address: Address, say: _Say, *options: str
+    scope: Scope, queues: Sequence[QueueImpact], address: Address, qctl: _Qctl, *options: str
 ) -> tuple[str, ...]:
-    """The commands that restart without an interruption; with unknown workers, around it."""
+    """Commands for a restart that interrupts nothing; without a target, for before and after it."""
     target, connections = scope.target, scope.connections
     if scope.wider:
-        # A drain of these queues alone would spare the others' jobs nothing.
-        return (say("impact", *scope.wider),)
+        # A drain of these queues alone would not protect the jobs of the others.
+        return (qctl("impact", *scope.wider),)
     if target is None:
-        # Of many queues those where something runs or may start.
+        # Only the queues where a job runs or may start, if there are any.
         at_work = [
             q.name
             for q in queues
             if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
         ] or [q.name for q in queues]
-        return (say("drain", *at_work, *options), say("resume", *at_work))
+        return (qctl("drain", *at_work, *options), qctl("resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
         places = list(dict.fromkeys(worker.place for worker in scope.foreign))
         known = [place for place in places if place is not None]
-        # A restart without --ignore-others refuses, and says what else it would interrupt.
+        # Without --ignore-others, `qctl restart` refuses and names what else it would interrupt.
         spared = known if len(known) == len(places) else []
         return (
-            *(_beside("drain", place, address) for place in spared),
-            say("restart", target.label, *(["--ignore-others"] if spared else ()), *options),
-            *(_beside("resume", place, address) for place in spared),
+            *(_elsewhere("drain", place, address) for place in spared),
+            qctl("restart", target.label, *(["--ignore-others"] if spared else ()), *options),
+            *(_elsewhere("resume", place, address) for place in spared),
         )
     words = [*(queue.name for queue in queues), "--then-restart", "--target", target.label]
-    return (say("drain", *words, *options),)
+    return (qctl("drain", *words, *options),)
 
 
-def _beside(verb: str, place: tuple[str, str, int], address: Address) -> str:
+def _elsewhere(verb: str, place: tuple[str, str, int], address: Address) -> str:
     """A command for a queue under another prefix or in another database of this Redis."""
     prefix, queue, db = place
     redis = "" if db == address.db else str(replace(address, db=db))
@@ -279,7 +280,7 @@ def _beside(verb: str, place: tuple[str, str, int], address: Address) -> str:
 
 
 def _url(address: Address, place: str) -> str:
-    """Of another server; to be completed with this one's password."""
+    """The URL of another server, with the same options and password."""
     host, _, port = place.rpartition(":")
     return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
 

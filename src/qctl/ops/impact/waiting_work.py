@@ -1,4 +1,4 @@
-"""What a restart of workers does not touch: the jobs that wait, and who else could run them."""
+"""The jobs that wait, and who else could run them: a restart of workers does not touch these."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from qctl.wire.schedulers.agenda import Agenda, read_agendas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueImpact:
-    """A queue and what waits in it, which a restart of workers does not touch.
+    """A queue and what waits in it.
 
     Args:
-        stalled: active jobs that nobody has; no restart can interrupt them.
-        workers, other_workers: of the target, and those that stay; None when that cannot be told.
+        stalled: active jobs without a lock.
+        workers, other_workers: those of the target, and those that stay; None if unknown.
         next_due_at: when the next delayed or scheduled job is due.
     """
 
@@ -39,14 +39,14 @@ class QueueImpact:
     next_due_at: datetime | None
 
 
-def queues_beside(
+def queue_impacts(
     scope: Scope, active: Sequence[ActiveJob], agendas: Sequence[Agenda]
 ) -> tuple[QueueImpact, ...]:
     """The queues of a scope, in its order.
 
     Args:
         active: all their active jobs.
-        agendas: of those whose agenda could be read.
+        agendas: of the queues whose agenda could be read.
     """
     due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
     running: dict[QueueKeys, list[ActiveJob]] = defaultdict(list)
@@ -70,7 +70,7 @@ def queues_beside(
                 active=len(jobs),
                 stalled=sum(job.is_orphan for job in jobs),
                 workers=own,
-                # Without one of its own, the target's may be among those seen, behind a proxy.
+                # If the target has none of its own here, it may be behind a proxy: unknown.
                 other_workers=all_of[keys.name] - own if own else None,
                 next_due_at=utc_datetime(due_ms),
             )
@@ -78,19 +78,19 @@ def queues_beside(
     return tuple(found)
 
 
-def moved_meanwhile(
+def moved_queues(
     client: Client,
     snapshots: Sequence[QueueSnapshot],
     active: Sequence[ActiveJob],
     agendas: Sequence[Agenda] | None,
 ) -> tuple[str, ...]:
-    """Names of queues that looked idle, and in which a job has moved since: it may start again.
+    """Names of queues that looked idle, and in which a job has moved since the first reading.
 
-    A short job that starts behind the first read and ends before the next is in neither; but it
-    has completed, or now waits or is due at another time than the one before.
+    A short job that starts after the first reading and ends before the second is active in neither.
+    If it waits now, or is due at another time, it shows here.
 
     Args:
-        snapshots, active, agendas: what was read; of ``agendas`` None where that cannot be.
+        snapshots, active, agendas: the first reading; ``agendas`` is None if they cannot be read.
     """
     running = {job.key for job in active}
     idle = [s for s in snapshots if s.paused or not _may_start(s)]
@@ -121,7 +121,7 @@ def _may_start(snapshot: QueueSnapshot) -> bool:
 
 
 def _workers(scope: Scope) -> tuple[Counter[str] | None, Counter[str]]:
-    """By queue: how many the target has, None when Redis does not tell; and how many there are."""
+    """By queue: how many workers the target has, None if unknown; and how many there are."""
     connections, target = scope.connections, scope.target
     if connections is None:
         return None, Counter()

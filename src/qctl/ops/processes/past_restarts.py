@@ -50,7 +50,7 @@ class LastRestart:
     remembered: bool
 
 
-def told(past: PastRestart) -> LastRestart:
+def last_restart(past: PastRestart) -> LastRestart:
     """What is shown of a past restart."""
     return LastRestart(
         process=past.process.key,

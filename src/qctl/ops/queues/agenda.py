@@ -13,7 +13,7 @@ from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.schedulers.scheduling import Scheduler
 
 # Slots of one scheduler that are looked at; more than that is said to be "at least".
-MOST_SLOTS = 1000
+MAX_SLOTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +79,14 @@ def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> Sche
 
 
 def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
-    """Its times behind ``after_ms``, which is one, and before ``until_ms``; ``MOST_SLOTS`` at most.
+    """Its times behind ``after_ms``, which is one, and before ``until_ms``; ``MAX_SLOTS`` at most.
 
     Raises:
         UsageError: its pattern or time zone is not understood here.
     """
     slot: int | None = after_ms
     left = None if scheduler.limit is None else scheduler.limit - scheduler.iterations
-    for _ in range(MOST_SLOTS if left is None else max(min(left, MOST_SLOTS), 0)):
+    for _ in range(MAX_SLOTS if left is None else max(min(left, MAX_SLOTS), 0)):
         if scheduler.cron is not None:
             slot = next_time_ms(scheduler.cron, scheduler.tz, slot or after_ms)
         else:
