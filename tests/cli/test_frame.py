@@ -190,7 +190,7 @@ def test_errors_show_untrusted_text_harmlessly_and_hide_passwords(probe: dict[st
     )
     assert "s3cret" not in ran.err
     assert "Traceback" not in ran.err
-    assert ran.err.endswith("try: again with --debug\n")
+    assert ran.err.endswith("try: the same command with --debug\n")
 
 
 def test_a_traceback_only_with_debug(probe: dict[str, object]) -> None:
@@ -201,7 +201,7 @@ def test_a_traceback_only_with_debug(probe: dict[str, object]) -> None:
     for ran in (run("probe", "--debug"), run("probe", QCTL_DEBUG="1")):
         assert "Traceback" in ran.err
         assert "s3cret" not in ran.err
-        assert "again with --debug" not in ran.err
+        assert "the same command with --debug" not in ran.err
     assert "Traceback" not in run("probe", QCTL_DEBUG="0").err
 
 

@@ -350,7 +350,7 @@ def test_one_scheduler_is_shown_run_and_removed(redis_url: str, client: Client) 
     assert client.call("LLEN", Q("wait")) == 0
     ran = qctl(redis_url, "schedules", "run", "q", "nightly")
     assert ran.code == 0
-    assert "scheduler nightly goes on as before" in ran.out
+    assert "scheduler nightly continues as before" in ran.out
     assert ran.err == "no worker of queue q is connected\n"
     assert client.call("LLEN", Q("wait")) == 1
     assert "would be removed (dry run)" in qctl(

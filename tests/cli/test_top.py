@@ -51,7 +51,9 @@ def test_pause_and_resume(app: TopApp, client: Client) -> None:
     async def steps(pilot: Pilot[int]) -> None:
         await until(pilot, app, ">  q ")
         await pilot.press("p")
-        await until(pilot, app, "Pause q?", "q will be paused; 1 running job will go on", "y = yes")
+        await until(
+            pilot, app, "Pause q?", "q will be paused; 1 active job will continue", "y = yes"
+        )
         assert not is_paused(client)
         await pilot.press("y")
         await until(pilot, app, "Esc closes")
@@ -286,7 +288,7 @@ def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> Non
         await until(pilot, app, ">  q ")
         await pilot.press("p")
         text = await until(pilot, app, "Pause q?", "This writes to context prod.")
-        assert "q will be paused; 1 running job will go on" in text
+        assert "q will be paused; 1 active job will continue" in text
         # y is no answer, nor is another name, and no letter is a key of the view behind.
         await pilot.press("y", "enter")
         await until(pilot, app, "another name was typed: nothing was done")

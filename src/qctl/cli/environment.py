@@ -31,8 +31,8 @@ class Environment:
         settings: from flags, environment and config files.
         output: ``table``, ``json`` or ``ndjson``.
         streams: where to write and read.
-        no_color: the flag; NO_COLOR is looked at too.
-        debug: whether tracebacks are wanted.
+        no_color: the flag; NO_COLOR has the same effect.
+        debug: whether to show tracebacks.
     """
 
     settings: Settings
@@ -43,7 +43,7 @@ class Environment:
 
     @property
     def interactive(self) -> bool:
-        """Whether a question can be asked: a person is there, and the output is for a person."""
+        """Whether a question can be asked: stdin and stderr are a terminal, output is a table."""
         streams = self.streams
         return streams.stdin_is_terminal and streams.stderr_is_terminal and self.output == "table"
 
@@ -67,7 +67,7 @@ class Environment:
 
     @property
     def width(self) -> int:
-        """Cells a line of stdout has; where it is not a terminal, enough for anything."""
+        """The width of stdout in cells; unlimited if it is not a terminal."""
         from qctl.output.console import UNLIMITED_WIDTH  # noqa: PLC0415
 
         if not self.streams.stdout_is_terminal:
@@ -76,7 +76,7 @@ class Environment:
 
     @property
     def terminal_width(self) -> int:
-        """Cells a line of the terminal has, for text on stderr."""
+        """The width of the terminal in cells, for text on stderr."""
         import shutil  # noqa: PLC0415
 
         return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
@@ -84,7 +84,7 @@ class Environment:
     # Redis
 
     def redis(self) -> tuple[Address, Client]:
-        """Where Redis is, and a client; one connection however often this is called."""
+        """The address of Redis and a client; every call returns the same connection."""
         return self._connection
 
     @cached_property
@@ -114,7 +114,7 @@ class Environment:
         self.streams.stdout.write(text)
 
     def line(self, text: str = "") -> None:
-        """Print one line of our own words on stdout; untrusted parts must be made ``visible``."""
+        """Print one line on stdout. The caller makes untrusted parts ``visible``."""
         self.streams.stdout.write(text + "\n")
 
     @cached_property
@@ -145,7 +145,7 @@ class Environment:
         )
 
     def note(self, text: str) -> None:
-        """Print a remark on stderr; control characters in it are made visible."""
+        """Print a remark on stderr, control characters made visible."""
         from qctl.output.text import visible  # noqa: PLC0415
 
         for line in text.split("\n"):
@@ -156,15 +156,15 @@ class Environment:
         """Ask a yes-or-no question on stderr; anything but y or yes is a no.
 
         Args:
-            question: without a question mark's answers, e.g. ``Restart pm2:worker?``.
-            flag: what answers yes on the command line.
+            question: for example ``Restart pm2:worker?``.
+            flag: the option that answers yes.
 
         Raises:
-            UsageError: there is nobody to ask.
+            UsageError: there is no terminal to ask on.
         """
         if not self.interactive:
             raise UsageError(
-                "this needs a yes, and there is nobody to ask",
+                "this needs a yes, but there is no terminal to ask on",
                 why=question,
                 hint=f"the same command with {flag}",
             )
@@ -172,19 +172,19 @@ class Environment:
         return answer.strip().lower() in {"y", "yes"}
 
     def confirm_name(self, warning: str, name: str, flag: str = "--yes") -> bool:
-        """Have a name typed on stderr, for what should not be done by a hasty ``y``.
+        """Ask for a name to be typed, for changes too grave for a hasty ``y``.
 
         Args:
-            warning: what will be done.
-            name: what to type, e.g. the queue's name.
-            flag: what answers on the command line.
+            warning: what will happen.
+            name: what must be typed, for example the queue's name.
+            flag: the option that answers.
 
         Raises:
-            UsageError: there is nobody to ask.
+            UsageError: there is no terminal to ask on.
         """
         if not self.interactive:
             raise UsageError(
-                "this needs an answer, and there is nobody to ask",
+                "this needs an answer, but there is no terminal to ask on",
                 why=warning,
                 hint=f"the same command with {flag}, after one with --dry-run",
             )
@@ -222,15 +222,17 @@ def make_environment(
     environ = streams.environ
     for flag, value in (("--redis", redis_url), ("--prefix", prefix), ("--context", context)):
         if value == "":
-            # Another place would decide which Redis is written to.
+            # Another setting would then choose the Redis that is written to.
             raise UsageError(f"{flag} is empty", hint=f"leave it out for the default, or {flag} …")
     if as_json and output not in {None, "json"}:
-        raise UsageError(f"--json and --output {output} contradict each other", hint="use one")
+        raise UsageError(
+            f"--json and --output {output} contradict each other", hint="use one of them"
+        )
     wanted = "json" if as_json else output or environ.get("QCTL_OUTPUT") or "table"
     mode = next((mode for mode in _MODES if mode == wanted), None)
     if mode is None:
         raise UsageError(
-            f"QCTL_OUTPUT is {wanted!r}, which is no form of output",
+            f"QCTL_OUTPUT is {wanted!r}, which is not an output format",
             hint=f"set it to one of: {', '.join(_MODES)}",
         )
     return Environment(

@@ -1,6 +1,6 @@
 """Examples of every command: what to type, and what it does.
 
-The most common use comes first. A test parses all of them, and every command has some.
+The most common use comes first. A test parses all of them.
 """
 
 from __future__ import annotations

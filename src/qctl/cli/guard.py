@@ -1,4 +1,4 @@
-"""The guards of a context for commands that write: ``read_only`` and ``confirm``."""
+"""The guards of a context, ``read_only`` and ``confirm``, applied to commands that write."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from qctl.errors import RefusedError, UsageError
 
 
 def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:
-    """Check the guards before a command writes.
+    """Stop a command that must not write, or ask for the context's name.
 
     Args:
-        confirmed: the context's name from ``--confirm``.
+        confirmed: the value of ``--confirm``.
         dry_run: nothing will be written, so nothing is refused or asked.
 
     Raises:
-        RefusedError: the context is read-only, another name was typed, or the context has another
-            Redis than this one.
-        UsageError: the name is required and nobody can be asked, or ``--confirm`` has another name.
+        RefusedError: the context is read-only, another name was typed, or the name would confirm
+            writing to another Redis than that of the context.
+        UsageError: no terminal to ask for the name on, or ``--confirm`` has another name.
     """
     if dry_run and confirmed is None:
         return
@@ -26,15 +26,17 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         raise UsageError(
             f"--confirm names {confirmed!r}, and "
             + (
-                f"the context is {settings.guard!r}" if settings.guard else "no context guards this"
+                f"the context is {settings.guard!r}"
+                if settings.guard
+                else "no context guards this Redis"
             ),
-            hint=f"--context {confirmed}, if that is meant",
+            hint=f"add --context {confirmed}, if you mean that one",
         )
     if dry_run or name_to_type(settings) is None or confirmed is not None:
         return
     if not env.interactive:
         raise UsageError(
-            f"context {settings.guard} asks for its name, and there is nobody to ask",
+            f"context {settings.guard} asks for its name, but there is no terminal to ask on",
             why=f"confirm = true in {settings.origins['confirm']}",
             hint=f"the same command with --confirm {settings.guard}",
         )
@@ -42,7 +44,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         raise RefusedError(
             "nothing was done",
             why="another name was typed",
-            hint="--dry-run shows what it would do",
+            hint="--dry-run shows what the command would do",
         )
 
 

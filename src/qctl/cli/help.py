@@ -1,6 +1,6 @@
-"""How ``--help`` begins: with examples, since most people look for the line to type.
+"""Commands whose ``--help`` begins with examples.
 
-The examples of every command stand in ``examples.py``, which is loaded for help alone.
+The examples are in ``examples.py``, which is loaded only for help.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from qctl.errors import UsageError
 
-# An example that is longer has its meaning below it instead of beside it.
+# The meaning of a longer example is below it instead of beside it.
 _MAX_BESIDE = 40
 
 
 class Command(TyperCommand):
-    """A command whose help begins with examples, and whose options are given once.
+    """A command whose help begins with examples, and whose options may be given once.
 
-    Of an option that is given twice, Click takes the last: ``drain --target a --target b`` would
-    restart b and say nothing of a.
+    Click takes the last of several: ``drain --target a --target b`` would silently ignore a.
     """
 
     def make_parser(self, ctx: click.Context) -> Any:
@@ -75,10 +74,10 @@ def _require_once(ctx: click.Context, given: list[Any]) -> None:
     """Refuse an option with a value that is given twice, unless it takes several.
 
     Args:
-        given: the parameters, in the order and as often as they stand on the command line.
+        given: the parameters in the order of the command line, repeated ones several times.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such an option.
     """
     for param in given:
         times = given.count(param)
@@ -92,12 +91,12 @@ def _require_once(ctx: click.Context, given: list[Any]) -> None:
 
 
 def _takes_several(param: Any) -> bool:
-    # A flag says the same however often it is given.
+    # Repeating a flag changes nothing.
     return bool(param.multiple or param.is_flag or param.count)
 
 
 def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    """The examples of the command that ``ctx`` is about, if it has any."""
+    """Write the examples of the command, if it has any."""
     from qctl.cli.examples import EXAMPLES  # noqa: PLC0415 - not for running commands
 
     rows = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())

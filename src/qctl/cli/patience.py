@@ -1,4 +1,4 @@
-"""A word to whoever waits at a terminal for something that may take long, and seldom does."""
+"""A message for the operator when something that is usually quick takes long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AFTER_S = 1.0
 
 @contextlib.contextmanager
 def patience(env: Environment, text: str) -> Iterator[None]:
-    """Say ``text`` on stderr if what is done within takes longer than a second."""
+    """Print ``text`` on stderr if the block takes longer than a second."""
     if not env.animated:
         yield
         return

@@ -1,7 +1,6 @@
-"""The program: finds the command, and turns every failure into words and an exit code.
+"""The program: finds the command, and turns every failure into a message and an exit code.
 
-Commands are named here and loaded only when used: what ``qctl status`` does not need, it does not
-import (docs/start-up.md).
+Commands are named here and loaded only when used (docs/start-up.md).
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ def build() -> CommandGroup:
     return CommandGroup(
         name="qctl",
         help="Operate BullMQ job queues: inspect, drain, restart workers, lose nothing.",
-        epilog="Every command explains itself: qctl COMMAND --help",
+        epilog="More about a command: qctl COMMAND --help",
         params=[version],
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -133,7 +132,7 @@ def _print_version(ctx: click.Context, _: Any, value: bool) -> None:
 
 
 def run(arguments: Sequence[str], streams: Streams) -> int:
-    """One command, start to end. The only place where exceptions become exit codes.
+    """Run one command. The only place where exceptions become exit codes.
 
     Returns:
         the exit code (docs/cli.md).
@@ -158,7 +157,9 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
         if debug:
             _write_traceback(streams)
         text = f"unexpected: {type(error).__name__}: {error}"
-        code = _report(QctlError(text, hint="" if debug else "again with --debug"), streams)
+        code = _report(
+            QctlError(text, hint="" if debug else "the same command with --debug"), streams
+        )
     return code
 
 
@@ -181,9 +182,9 @@ def _invoke(arguments: Sequence[str], streams: Streams) -> int:
 
 def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
     ctx = getattr(error, "ctx", None)
-    # Some errors come without their context; the command stands first on the command line.
-    spoken = " ".join(word for word in arguments[:1] if word in COMMANDS)
-    path = ctx.command_path if ctx else f"qctl {spoken}".rstrip()
+    # Some errors have no context; then the command is the first word.
+    typed = " ".join(word for word in arguments[:1] if word in COMMANDS)
+    path = ctx.command_path if ctx else f"qctl {typed}".rstrip()
     what = " ".join(error.format_message().split()).rstrip(".")
     hint = f"{path} --help"
     if isinstance(error, click_errors.NoSuchOption):
@@ -208,26 +209,26 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
 
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
-    """The command as it was typed, with the word that was wrong put right."""
+    """The command line with the wrong word corrected."""
     from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):
         flag, equals, value = word.partition("=")
         if word == wrong:
-            mended = right
+            corrected = right
         elif equals and flag == wrong:
-            mended = f"{right}={value}"
+            corrected = f"{right}={value}"
         elif equals and value == wrong:
-            mended = f"{flag}={right}"
+            corrected = f"{flag}={right}"
         else:
             continue
-        words = [*arguments[:index], mended, *arguments[index + 1 :]]
+        words = [*arguments[:index], corrected, *arguments[index + 1 :]]
         return " ".join(["qctl", *map(quoted, words)])
     return f"qctl {' '.join(word for word in arguments[:1] if word in COMMANDS)} --help"
 
 
 def _report(error: QctlError, streams: Streams) -> int:
-    """What happened, why, and last the line that matters most: what to type next."""
+    """Print what happened, why, and last what to type."""
     lines = [f"error: {error.what}", *(error.why.split("\n") if error.why else ())]
     if error.hint:
         lines.append(f"try: {error.hint}")
@@ -245,7 +246,7 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
     from qctl.output.text import visible  # noqa: PLC0415
 
     try:
-        # What is on stdout belongs before the error, also where both are one terminal.
+        # On a terminal, the output must appear before the error.
         streams.stdout.flush()
     except (OSError, OutputError):
         _forget_stdout()
@@ -254,11 +255,11 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
             streams.stderr.write(visible(_PASSWORD.sub(r"\1***@", line)) + "\n")
         streams.stderr.flush()
     except OSError:
-        # No reader is left, or no terminal.
+        # The reader or the terminal has gone.
         _forget_stdout()
 
 
 def _forget_stdout() -> None:
-    """Nobody reads any more: keep the interpreter from complaining about it while it exits."""
+    """Keep the interpreter from complaining about a closed stdout while it exits."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)

@@ -1,4 +1,4 @@
-"""Shows a drain while it happens: a line a step, and the jobs in the way redrawn in place."""
+"""Shows a drain while it runs: a line per step, and the jobs in the way redrawn in place."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from qctl.output.json import as_record
 if TYPE_CHECKING:
     from rich.live import Live
 
-# Without a terminal to redraw on, how often the same wait is told again, in seconds.
+# Without a terminal, the jobs in the way are printed again after this time.
 REPEAT_S = 10.0
 
 
 class DrainView:
-    """Takes the steps of a drain and shows them in the form the operator asked for."""
+    """Shows the steps of a drain in the chosen output format."""
 
     def __init__(self, env: Environment, *, dry_run: bool) -> None:
         self._env = env
         self._dry_run = dry_run
         self._live: Live | None = None
-        self._told: tuple[int, float] = (-1, 0.0)
+        self._printed: tuple[int, float] = (-1, 0.0)
         self.report: DrainReport | None = None
 
     def __enter__(self) -> DrainView:
@@ -82,10 +82,10 @@ class DrainView:
             text = Text("\n".join(lines), overflow="ellipsis", no_wrap=True)
             self._open_live().update(text, refresh=True)
             return
-        count, at_s = self._told
+        count, at_s = self._printed
         is_due = count < 0 or step.waited_s - at_s >= REPEAT_S
         if is_due or len(step.active) != count:
-            self._told = (len(step.active), step.waited_s if is_due else at_s)
+            self._printed = (len(step.active), step.waited_s if is_due else at_s)
             for line in lines if is_due else lines[:1]:
                 self._env.note(line)
 

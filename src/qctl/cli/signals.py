@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and a lost terminal, as a question that operations ask between two steps.
+"""Ctrl-C, SIGTERM and SIGHUP as a flag that operations check between two steps.
 
-An exception at a random point could leave a queue half restored; a flag cannot.
+An exception at any point could leave a queue half restored; a flag cannot.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def stop_on_signals(
     say: Callable[[str], None], doing: str = "putting everything back"
 ) -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether the operator wants to stop.
+    """Yield a function that returns whether a signal has asked to stop.
 
     A signal that was ignored when qctl was started stays ignored: that is what ``nohup`` is for.
 
     Args:
-        say: told once, at the first signal.
-        doing: what follows, for ``say``.
+        say: called once, at the first signal.
+        doing: what happens next, for the message.
     """
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
 
-    told = False
+    is_said = False
 
     def stop() -> bool:
-        nonlocal told
-        if received and not told:
-            told = True
+        nonlocal is_said
+        if received and not is_said:
+            is_said = True
             say(f"{signal.Signals(received[0]).name}: {doing} …")
         return bool(received)
 
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before: dict[int, Any] = {number: signal.signal(number, note) for number in heard}
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in handled}
     try:
         yield stop
     finally:

@@ -1,14 +1,14 @@
-"""Which name was probably meant by a word that is none: only a close one.
+"""The name that a mistyped word probably means.
 
-A suggestion may be typed without much thought. So it must be a slip of the fingers away, and not
-merely share some letters: nobody who typed ``version`` meant ``drain``.
+Suggestions are often typed without much thought, so only names a typing error away are suggested:
+nobody who types ``version`` means ``drain``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Letters of a word within which one slip is plausible, and beyond which two are.
+# From this length on, a word may have one slip, or two.
 _ONE_SLIP, _TWO_SLIPS = 3, 6
 
 
@@ -20,7 +20,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
     """
     allowed = 2 if len(word) >= _TWO_SLIPS else 1 if len(word) >= _ONE_SLIP else 0
     slips = [(distance(word.casefold(), name.casefold()), name) for name in names]
-    return next((name for far, name in sorted(slips) if far <= allowed), "")
+    return next((name for number, name in sorted(slips) if number <= allowed), "")
 
 
 def nearest_flag(word: str, flags: Iterable[str]) -> str:

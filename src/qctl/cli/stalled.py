@@ -68,13 +68,13 @@ def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.jobs.retry_stalled import await_locks  # noqa: PLC0415
 
-    told = -1
+    number = -1
     with stop_on_signals(env.note) as stop:
         for pending in await_locks(client, plan, stop):
-            if len(pending) != told:
-                told = len(pending)
+            if len(pending) != number:
+                number = len(pending)
                 longest = max(job.lock_ttl_ms or 0 for job in pending) / 1000
-                env.note(f"waiting for {told} locks of workers that are gone, {longest:.0f} s …")
+                env.note(f"waiting for {number} locks of workers that are gone, {longest:.0f} s …")
         if stop():
             raise InterruptedByUserError("interrupted", why="nothing was changed")
 
@@ -86,7 +86,7 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
 
     if not env.interactive:
         raise UsageError(
-            "these jobs may still be running, and there is nobody to ask",
+            "these jobs may still be running, and there is no terminal to ask on",
             why="\n".join(risk_lines(plan)),
             hint="--dry-run shows the jobs, --yes puts them back",
         )

@@ -1,4 +1,4 @@
-"""The standard streams as commands see them, and as tests replace them."""
+"""The standard streams, which tests replace."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qctl.errors import FailedError
 
 
 class OutputError(FailedError):
-    """What was printed could not be written, for example to a full disk."""
+    """The output could not be written, for example to a full disk."""
 
 
 class _Output:
-    """Standard output, whose failures are named; nothing else can tell them from other errors."""
+    """Standard output, whose failures raise ``OutputError``."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -39,13 +39,13 @@ class _Output:
 
 
 def _named(error: OSError) -> Exception:
-    # No reader is left: nobody is there to be told, and this is no failure of ours.
+    # The reader has gone: that is not a failure of qctl.
     if isinstance(error, BrokenPipeError):
         return error
     return OutputError(
         "the output cannot be written",
         why=error.strerror or str(error),
-        hint="free space there, or redirect the output; what was written may be incomplete",
+        hint="free space there, or redirect the output; the output so far may be incomplete",
     )
 
 

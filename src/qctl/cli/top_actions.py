@@ -1,4 +1,4 @@
-"""The actions of ``qctl top``: the operations of the commands, told in the commands' own words."""
+"""The actions of ``qctl top``: the same operations and texts as those of the commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qctl.output.pause import pause_line, planned_line
 from qctl.output.stalled import report_lines as retry_lines
 from qctl.output.stalled import risk_lines
 from qctl.output.text import visible
-from qctl.output.top.actions import Proposal, Stop, Told
+from qctl.output.top.actions import ActionOutput, Proposal, Stop
 
 
 class CommandActions:
@@ -37,7 +37,10 @@ class CommandActions:
         return self._env.settings.prefix
 
     def _proposal(
-        self, question: str, lines: tuple[str, ...], carry_out: Callable[[Stop], Iterator[Told]]
+        self,
+        question: str,
+        lines: tuple[str, ...],
+        carry_out: Callable[[Stop], Iterator[ActionOutput]],
     ) -> Proposal:
         return Proposal(question, lines, carry_out, name_to_type(self._env.settings))
 
@@ -54,8 +57,8 @@ class CommandActions:
         client = self._client()
         settings, db = self._env.settings, self._env.redis()[0].db
 
-        def carry(_: Stop) -> Iterator[Told]:
-            yield from _told(pause_queues(client, settings, [queue], db=db))
+        def carry(_: Stop) -> Iterator[ActionOutput]:
+            yield from _done(pause_queues(client, settings, [queue], db=db))
 
         planned = pause_queues(client, settings, [queue], db=db, dry_run=True)
         return self._proposal(f"Pause {queue}?", _lines(planned, planned_line), carry)
@@ -64,8 +67,8 @@ class CommandActions:
         client = self._client()
         prefix = self._prefix
 
-        def carry(_: Stop) -> Iterator[Told]:
-            yield from _told(resume_queues(client, prefix, [queue]))
+        def carry(_: Stop) -> Iterator[ActionOutput]:
+            yield from _done(resume_queues(client, prefix, [queue]))
 
         planned = resume_queues(client, prefix, [queue], dry_run=True)
         (snapshot,) = find_queues(client, prefix, [queue])
@@ -82,9 +85,9 @@ class CommandActions:
         address, _ = self._env.redis()
         plan = plan_stalled(client, self._prefix, queue, job_id, db=address.db)
 
-        def carry(_: Stop) -> Iterator[Told]:
+        def carry(_: Stop) -> Iterator[ActionOutput]:
             report = carry_out(client, plan)
-            yield Told(tuple(retry_lines(report, plan)))
+            yield ActionOutput(tuple(retry_lines(report, plan)))
 
         return self._proposal(f"Put job {job_id} of {queue} back?", _risk(plan), carry)
 
@@ -93,9 +96,9 @@ class CommandActions:
         prefix = self._prefix
         require_failed(client, prefix, queue)
 
-        def carry(_: Stop) -> Iterator[Told]:
+        def carry(_: Stop) -> Iterator[ActionOutput]:
             retry_one_failed(client, prefix, queue, job_id)
-            yield Told((f"{visible(queue)}: job {visible(job_id)} retried",))
+            yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
 
         line = "it failed for good; it will run once more, in its turn"
         return self._proposal(f"Retry job {job_id} of {queue}?", (line,), carry)
@@ -118,7 +121,7 @@ class CommandActions:
             question, tuple(plan_lines(planned)), lambda stop: self._drain(plan, stop)
         )
 
-    def _drain(self, plan: DrainPlan, stop: Stop) -> Iterator[Told]:
+    def _drain(self, plan: DrainPlan, stop: Stop) -> Iterator[ActionOutput]:
         address, client = self._env.redis()
         steps = drain(client, address, self._env.settings, plan, DrainOptions(), stop)
         with contextlib.closing(steps):
@@ -126,16 +129,16 @@ class CommandActions:
                 yield _step(step, self._env.settings.prefix)
 
 
-def _step(step: Step, prefix: str) -> Told:
+def _step(step: Step, prefix: str) -> ActionOutput:
     if isinstance(step, Waiting):
-        return Told(tuple(waiting_lines(step)), passing=True)
+        return ActionOutput(tuple(waiting_lines(step)), temporary=True)
     if isinstance(step, DrainReport):
         error = (f"error: {visible(step.error)}",) if step.error else ()
-        return Told((*report_lines(step, prefix), *error))
+        return ActionOutput((*report_lines(step, prefix), *error))
     if isinstance(step, Planned):
-        return Told(tuple(plan_lines(step)))
+        return ActionOutput(tuple(plan_lines(step)))
     line = step_line(step)
-    return Told(() if line is None else (line,))
+    return ActionOutput(() if line is None else (line,))
 
 
 def _lines(results: list[PauseResult], line_of: Callable[[PauseResult], str]) -> tuple[str, ...]:
@@ -146,8 +149,8 @@ def _lines(results: list[PauseResult], line_of: Callable[[PauseResult], str]) ->
     )
 
 
-def _told(results: list[PauseResult]) -> Iterator[Told]:
-    yield Told(_lines(results, pause_line))
+def _done(results: list[PauseResult]) -> Iterator[ActionOutput]:
+    yield ActionOutput(_lines(results, pause_line))
 
 
 def _risk(plan: RetryPlan) -> tuple[str, ...]:

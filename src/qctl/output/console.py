@@ -46,11 +46,10 @@ class Column:
     Args:
         heading: one word in capitals.
         right: aligned right, as numbers are.
-        short: the heading where room is scarce.
-        optional: may be left out of a table that is too wide when all its cells are 0 or empty; a
-            line below then says so.
-        keep_end: a text too long is cut in its middle and not at its end, since names often differ
-            only there.
+        short: the heading in a narrow table.
+        optional: a table that is too wide may leave the column out if all its cells are 0 or empty;
+            a line below then says so.
+        keep_end: cut long texts in the middle, because names often differ only at the end.
     """
 
     heading: str
@@ -72,9 +71,9 @@ def table(
 ) -> str:
     """A table as text, each line with its line end.
 
-    Texts are made visible here, so callers pass them as they are. Too wide a table first leaves out
-    optional columns that hold nothing and shortens long texts, then shortens counts and headings
-    (``12.3k``), then texts further, and last the gaps.
+    Control characters in texts are made visible. Where a table is too wide, empty optional
+    columns go and long texts are cut, then counts and headings (``12.3k``), then texts further,
+    then the gaps.
 
     Args:
         rows: one value a column: a text, a count (grouped by thousands), or None (shown as ``-``).
@@ -85,8 +84,8 @@ def table(
     left_out: list[Column] = []
     if not draft.fits(width):
         draft, left_out = draft.without_empty()
-        for short, least, gap in _TIGHTER:
-            draft = draft.tightened(width, short=short, least=least, gap=gap)
+        for short, min_width, gap in _TIGHTER:
+            draft = draft.tightened(width, short=short, min_width=min_width, gap=gap)
             if draft.fits(width):
                 break
     lines = list(draft.lines(colour))
@@ -96,19 +95,19 @@ def table(
     return "".join(f"{line}\n" for line in lines)
 
 
-# Short counts?, least width of texts, gap between columns: tried in this order.
+# Short counts, min. width of texts, gap between columns: tried in this order.
 _TIGHTER = (
     (False, 24, 2),
     (True, 24, 2),
     (True, _MIN_TEXT_WIDTH, 2),
     (True, _MIN_TEXT_WIDTH, 1),
-    # The last resort: names are cut to where few can be told apart.
+    # The last resort: many names then look the same.
     (True, 6, 1),
 )
 
 
 class _Draft:
-    """A table at one stage of being made to fit."""
+    """A table while it is made to fit."""
 
     def __init__(
         self,
@@ -138,7 +137,7 @@ class _Draft:
         return self.total <= width
 
     def without_empty(self) -> tuple[_Draft, list[Column]]:
-        """Without the optional columns that hold nothing, and which these are."""
+        """The table without empty optional columns, and those columns."""
         keep = [
             index
             for index, column in enumerate(self.columns)
@@ -148,22 +147,22 @@ class _Draft:
         rows = [[row[index] for index in keep] for row in self.rows] if left_out else self.rows
         return _Draft([self.columns[index] for index in keep], rows), left_out
 
-    def tightened(self, width: int, *, short: bool, least: int, gap: int) -> _Draft:
-        """With cells taken from the widest text columns until it fits or they are at ``least``."""
+    def tightened(self, width: int, *, short: bool, min_width: int, gap: int) -> _Draft:
+        """The table with its widest text columns narrowed to ``min_width`` until it fits."""
         draft = _Draft(self.columns, self.rows, short=short, gap=gap)
         widths = draft.widths
         while (excess := draft.total - width) > 0:
             loose = [
                 index
                 for index, column in enumerate(draft.columns)
-                if not column.right and widths[index] > max(least, cells(draft.headings[index]))
+                if not column.right and widths[index] > max(min_width, cells(draft.headings[index]))
             ]
             if not loose:
                 break
             widest = max(loose, key=widths.__getitem__)
-            # Down to the next widest, so that columns become equal before any becomes tiny.
+            # Down to the next widest, so that no column becomes tiny before the others.
             next_widest = max((widths[i] for i in loose if widths[i] < widths[widest]), default=0)
-            floor = max(least, cells(draft.headings[widest]), next_widest)
+            floor = max(min_width, cells(draft.headings[widest]), next_widest)
             widths[widest] = max(min(floor, widths[widest] - 1), widths[widest] - excess)
         return draft
 

@@ -15,7 +15,7 @@ from qctl.plurals import counted
 
 _EVENT_CELLS = 17
 _ID_CELLS = 6
-# Payloads may be megabytes long, and a line that is not a terminal's has no width.
+# Payloads may be megabytes long, and outside a terminal the width is unlimited.
 _MAX_TEXT = 2000
 _STYLES = {
     "failed": "red",
@@ -31,14 +31,14 @@ _STYLES = {
 
 
 def event_line(event: QueueEvent, now: datetime, *, width: int, colour: bool) -> str:
-    """One event on one line: when, what, which job, and what else there is to say.
+    """One event on one line: time, event, job, details.
 
     Args:
         width: of the terminal, in cells.
     """
     name = f"{visible(event.event, 40):<{_EVENT_CELLS}}"
     head = f"{_clock(event, now)}  "
-    rest = f"  {visible(event.job_id or ''):<{_ID_CELLS}}  {_said(event)}"
+    rest = f"  {visible(event.job_id or ''):<{_ID_CELLS}}  {_details(event)}"
     line = shortened(f"{head}{name}{rest}".rstrip(), width)
     style = _STYLES.get(event.event, "")
     start, end = len(head), len(head) + len(name)
@@ -81,7 +81,7 @@ def _clock(event: QueueEvent, now: datetime) -> str:
     return f"{at:%m-%d %H:%M:%S}Z"
 
 
-def _said(event: QueueEvent) -> str:
+def _details(event: QueueEvent) -> str:
     fields = dict(event.fields)
     previous = fields.pop("prev", None)
     match event.event:

@@ -155,20 +155,22 @@ def _json(value: object) -> str:
 
 
 def removal_lines(removal: Removal) -> list[str]:
-    """What was removed, so that it could be made again."""
+    """What was removed, with all that is needed to create it again."""
     schedule = removal.schedule
     what = f"scheduler {schedule.id} of {schedule.queue} ({rule(schedule)}, job {schedule.name})"
     done = "removed" if removal.removed else "would be removed" if removal.dry_run else "was gone"
     lines = [f"{what} {done}" + (" (dry run)" if removal.dry_run else "")]
     if removal.job_left is not None:
-        lines.append(f"its job {removal.job_left} is {schedule.pending_state} already, and runs")
+        lines.append(
+            f"its job {removal.job_left} is already {schedule.pending_state}, and will run"
+        )
     return list(map(visible, lines))
 
 
 def run_line(run: RunNow) -> str:
-    """The new job, and how the schedule goes on."""
+    """The new job, and how the schedule continues."""
     lives = run.state in {"ok", "running", "overdue"}
-    after = "goes on as before" if lives else f"stays {run.state}"
+    after = "continues as before" if lives else f"stays {run.state}"
     job = f"job {run.id}" if run.id else "a job"
     done = "would be added" if run.dry_run else "was added"
     text = f"{job} ({run.name}) {done} to {run.queue}; scheduler {run.scheduler} {after}"

@@ -1,4 +1,4 @@
-"""How ``qctl config`` and ``qctl contexts`` look."""
+"""The tables of ``qctl config`` and ``qctl contexts``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ``status`` and ``workers`` look."""
+"""The reports of ``status`` and ``workers`` as text."""
 
 from __future__ import annotations
 
@@ -110,16 +110,16 @@ def _queue_row(queue: QueueStatus) -> list[Value]:
 
 
 def _age(seconds: float | None, backlog: int) -> Value:
-    """Of the oldest waiting job; ``?`` where one waits, and since when cannot be read."""
+    """The age of the oldest waiting job; ``?`` if it cannot be read."""
     if seconds is not None:
         return short_duration(seconds)
     return "?" if backlog else None
 
 
 def state_cell(queue: QueueStatus) -> Cell:
-    """Running, or what keeps its jobs from being started."""
+    """Running, or why no job starts."""
     backlog = queue.counts.waiting + queue.counts.prioritized
-    # With jobs that wait and none that runs, a limit that may hold them is worth a question mark.
+    # Jobs wait and none runs: a limit may hold them.
     is_idle = bool(backlog) and queue.counts.active == queue.counts.stalled
     may_be_limited = queue.rate_limit is not None and queue.rate_limit.holds is None
     states = {
@@ -135,7 +135,7 @@ def state_cell(queue: QueueStatus) -> Cell:
 
 
 def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:
-    """Remarks below the table; commands stand on lines of their own, to be copied whole."""
+    """Remarks below the table; commands are on lines of their own, to be copied."""
     lines = [""]
     for queue in queues:
         for note in queue.notes:

@@ -9,6 +9,7 @@ __all__ = [
     "cells",
     "count",
     "duration",
+    "duration_range",
     "short_count",
     "short_duration",
     "shortened",
@@ -27,11 +28,11 @@ ELLIPSIS = "…"
 
 
 def visible(text: str, max_width: int | None = None) -> str:
-    """``text`` on one line, with everything that a terminal would obey or hide spelled out.
+    """``text`` on one line, with everything that a terminal would obey or hide written out.
 
     Control and escape characters, line ends, bidirectional marks, zero-width and unassigned
     characters, unusual spaces and lone surrogates appear as ``\\n``, ``\\x1b``, ``\\u202e``. A
-    backslash stays single, since paths and patterns are commoner than forgeries of an escape.
+    backslash stays as it is: paths and patterns are more common than forged escapes.
 
     Args:
         max_width: in terminal cells; a longer text ends in an ellipsis.

@@ -17,7 +17,7 @@ from qctl.ops.live.view import LiveQueue, Reading, View
 from qctl.ops.queues.status import QueueStatus, RedisInfo
 from qctl.ops.queues.workers import WorkerStatus
 from qctl.output.text import cells
-from qctl.output.top.actions import Proposal, Stop, Told
+from qctl.output.top.actions import ActionOutput, Proposal, Stop
 from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_lines, sparkline, status_line
@@ -130,14 +130,14 @@ class Recorder:
         if self.refusal:
             raise self.refusal
 
-        def carry_out(stop: Stop) -> Iterator[Told]:
-            yield Told(("waiting for 1 job",), passing=True)
+        def carry_out(stop: Stop) -> Iterator[ActionOutput]:
+            yield ActionOutput(("waiting for 1 job",), temporary=True)
             while self.lasts and not stop():
                 threading.Event().wait(0.01)
             if stop():
                 self.stopped.set()
             self.done.append(what)
-            yield Told((f"{' '.join(what)}: done",))
+            yield ActionOutput((f"{' '.join(what)}: done",))
 
         return Proposal(f"{what[0]} {what[1]}?", ("this will change",), carry_out)
 

@@ -1,4 +1,4 @@
-"""What the keys of the live view do. The command line hands it in; here it is only asked for."""
+"""What the keys of the live view do: the protocol that the command line implements."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Lines of an action under way.
+class ActionOutput:
+    """Lines that an action prints while it runs.
 
     Args:
-        passing: a state that the next lines replace, such as the jobs still waited for.
+        temporary: whether the next lines replace these, such as the jobs still waited for.
     """
 
     lines: tuple[str, ...]
-    passing: bool = False
+    temporary: bool = False
 
 
 Stop = Callable[[], bool]
@@ -27,15 +27,15 @@ class Proposal:
     """What an action would change; nothing has been written yet.
 
     Args:
-        question: answered by y or n.
+        question: a yes-or-no question.
         lines: what will be changed, and warnings.
-        carry_out: does it; asked to stop, it puts everything back. Raises ``QctlError``.
-        name: what has to be typed in place of y; None for nothing.
+        carry_out: does it; if it is asked to stop, it puts everything back. Raises ``QctlError``.
+        name: what must be typed instead of y; None if y is enough.
     """
 
     question: str
     lines: tuple[str, ...]
-    carry_out: Callable[[Stop], Iterator[Told]]
+    carry_out: Callable[[Stop], Iterator[ActionOutput]]
     name: str | None = None
 
 

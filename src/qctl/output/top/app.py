@@ -32,27 +32,27 @@ from qctl.output.top.dialogs import (
 from qctl.output.top.panel import Key, Panel
 
 T = TypeVar("T")
-# However fast one scrolls, Redis is asked no more often.
+# The shortest time between two readings, also while scrolling.
 MIN_GAP_S = 0.2
-# A reading that takes this many intervals is told to the operator.
+# After this many intervals without a reading, the figures are marked as old.
 _LATE = 3
 _LATE_S = 5.0
 _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
 
 
 async def _unattended(call: Callable[[], T]) -> T:
-    """What ``call`` returns, from a thread that leaving does not wait for: Redis may hang."""
-    told: Future[T] = Future()
-    told.set_running_or_notify_cancel()
+    """The result of ``call``, made in a thread that does not delay the exit: Redis may hang."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            told.set_result(call())
+            future.set_result(call())
         except BaseException as error:
-            told.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(told)
+    return await asyncio.wrap_future(future)
 
 
 class TopApp(App[int]):
@@ -65,7 +65,7 @@ class TopApp(App[int]):
     """
 
     ENABLE_COMMAND_PALETTE = False
-    # The terminal's own colours: a terminal of 16 or none at all will do.
+    # The terminal's own colours, so that 16 colours or none are enough.
     CSS = """
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
@@ -133,7 +133,7 @@ class TopApp(App[int]):
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     loop.add_signal_handler(number, self.action_leave, ExitStatus.INTERRUPTED)
-        # Clocks run on between two readings.
+        # Ages grow between two readings.
         self.set_interval(1.0, self._show)
         self.run_worker(self._follow())
 
@@ -161,7 +161,7 @@ class TopApp(App[int]):
     def _view(self) -> View:
         queues = self._panels["queues"]
         return View(
-            queues=tuple(key[0] for key in queues.in_sight),
+            queues=tuple(key[0] for key in queues.visible_rows),
             chosen=self._queue(),
             jobs=self._panels["jobs"].wanted,
         )
@@ -178,7 +178,7 @@ class TopApp(App[int]):
 
     @property
     def age_s(self) -> float:
-        """Of the figures on the screen, in seconds."""
+        """The age of the figures on the screen, in seconds."""
         return time.monotonic() - self._read_at
 
     @property
@@ -187,7 +187,7 @@ class TopApp(App[int]):
 
     @property
     def _pause_s(self) -> float:
-        """Between two readings: longer where they are dear."""
+        """Time between two readings; longer if readings are slow."""
         return max(self._interval_s, self._reading.pause_s if self._reading else 0.0)
 
     def _show(self) -> None:
@@ -225,7 +225,7 @@ class TopApp(App[int]):
         return [name for name in names if self._wanted in name.casefold()]
 
     def _show_chosen(self, reading: Reading, age: str) -> None:
-        """Jobs and workers, of the queue that they were read for and not of one chosen since."""
+        """Show jobs and workers, unless another queue was chosen since they were read."""
         name = self._queue()
         label = f" of {visible(name, 30)}" if name else ""
         jobs = workers = None
@@ -267,7 +267,7 @@ class TopApp(App[int]):
 
     def _draw_jobs(self, rows: slice, chosen: int, width: int) -> str:
         jobs = (self._reading.jobs if self._reading else None) or ()
-        # Clocks stand still when nobody knows whether they still run.
+        # The ages of old figures do not grow: the jobs may have ended.
         elapsed_s = 0.0 if self._is_old else self.age_s
         return tables.job_lines(jobs[rows], chosen, width=width, elapsed_s=elapsed_s)
 
@@ -282,7 +282,7 @@ class TopApp(App[int]):
     # Keys
 
     def action_leave(self, code: int) -> None:
-        """Leave; an action under way is stopped and puts everything back first."""
+        """Exit; a running action first stops and puts everything back."""
         progress = self._progress
         if progress is None or progress.ended.is_set():
             self.exit(int(code))
@@ -322,7 +322,7 @@ class TopApp(App[int]):
             self._begin(lambda: self._actions.resume(name))
 
     def action_retry(self) -> None:
-        """Retry what the cursor of the focused list is on."""
+        """Retry the job under the cursor of the focused list."""
         name, job, failure = self._queue(), self._chosen("jobs"), self._chosen("failures")
         if failure is not None:
             self._begin(lambda: self._actions.retry_failed(failure[0], failure[1]))
@@ -354,7 +354,7 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare, ask, carry out: one at a time, since all use one connection."""
+        """Prepare, ask, carry out; one action at a time, because all use one connection."""
         self._busy = True
         try:
             try:

@@ -1,4 +1,4 @@
-"""The windows over the live view: a question, a choice, an action under way, the keys."""
+"""The windows over the live view: a question, a choice, a running action, the keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 
 from qctl.errors import QctlError
 from qctl.output.text import visible
-from qctl.output.top.actions import Proposal, Told
+from qctl.output.top.actions import ActionOutput, Proposal
 
 _STYLE = """
     align: center middle;
@@ -55,7 +55,7 @@ class Window(ModalScreen[str]):
 
 
 class Confirm(Window):
-    """A question: y, or anything else is a no."""
+    """A question: y is yes, anything else is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer('yes')", show=False),
@@ -67,7 +67,7 @@ class Confirm(Window):
 
 
 class ConfirmByName(Window):
-    """A question that only a name answers: what ``confirm`` of a context asks for."""
+    """A question answered by typing a name, as ``confirm`` of a context demands."""
 
     def __init__(self, proposal: Proposal, name: str) -> None:
         lines = (*proposal.lines, "", f"This writes to context {visible(name)}.")
@@ -86,7 +86,7 @@ class ConfirmByName(Window):
         self._field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        # The filter of the view behind it must not take it for its own.
+        # Otherwise the filter of the view behind it would receive it.
         event.stop()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -105,7 +105,7 @@ def question_about(proposal: Proposal) -> Window:
 
 
 class Choose(Window):
-    """One of several by its digit."""
+    """A choice of several, by digit."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(str(digit), f"answer('{digit}')", show=False) for digit in range(1, 10)
@@ -122,7 +122,7 @@ class Choose(Window):
 
 
 class Progress(ModalScreen[None]):
-    """An action under way, its steps as they happen. It is left when the action has ended."""
+    """A running action and its steps. The window closes only after the action has ended."""
 
     DEFAULT_CSS = "Progress {" + _STYLE + "}"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -133,8 +133,8 @@ class Progress(ModalScreen[None]):
     def __init__(self, proposal: Proposal) -> None:
         super().__init__()
         self._proposal = proposal
-        self._told: list[str] = []
-        self._passing: tuple[str, ...] = ()
+        self._lines_shown: list[str] = []
+        self._temporary: tuple[str, ...] = ()
         self._stop = threading.Event()
         self._text = Static(id="text")
         self.ended = asyncio.Event()
@@ -151,22 +151,22 @@ class Progress(ModalScreen[None]):
         try:
             await asyncio.to_thread(self._carry_out)
         except QctlError as error:
-            self._take(Told(error_lines(error)))
+            self._take(ActionOutput(error_lines(error)))
         finally:
-            self._passing = ()
+            self._temporary = ()
             self.ended.set()
         self._draw()
 
     def _carry_out(self) -> None:
-        for told in self._proposal.carry_out(self._stop.is_set):
-            self.app.call_from_thread(self._take, told)
+        for output in self._proposal.carry_out(self._stop.is_set):
+            self.app.call_from_thread(self._take, output)
 
-    def _take(self, told: Told) -> None:
-        if told.passing:
-            self._passing = told.lines
+    def _take(self, output: ActionOutput) -> None:
+        if output.temporary:
+            self._temporary = output.lines
         else:
-            self._passing = ()
-            self._told += told.lines
+            self._temporary = ()
+            self._lines_shown += output.lines
         self._draw()
 
     def _draw(self) -> None:
@@ -175,7 +175,14 @@ class Progress(ModalScreen[None]):
         foot = "Esc closes"
         if not self.ended.is_set():
             foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
-        lines = [visible(self._proposal.question), "", *self._told, *self._passing, "", foot]
+        lines = [
+            visible(self._proposal.question),
+            "",
+            *self._lines_shown,
+            *self._temporary,
+            "",
+            foot,
+        ]
         self._text.update(Text("\n".join(lines)))
         self._text.scroll_visible(animate=False, top=False)
 
@@ -199,10 +206,10 @@ HELP = (
     "d                   drain the chosen queue; then restart, if wanted",
     "?  q                these keys; leave",
     "",
-    "Jobs and workers are the chosen queue's. Rates are of the events",
-    "since the reading before: ~ is a sample, where more happened than",
-    "is read; ≥ says that events were cut off before they were read.",
-    "Failures are told at once of the queues on the screen, and of the",
-    "others in turn. An action says first what it will change, and",
-    "waits for y, or for the context's name if that has confirm.",
+    "Jobs and workers belong to the chosen queue. Rates count events",
+    "since the last reading: ~ is estimated from a sample; ≥ means that",
+    "events were trimmed before they were read.",
+    "Failures appear at once for queues on the screen, and in turn for",
+    "the others. An action shows what it will change, then waits for y,",
+    "or for the context's name if the context asks for it.",
 )

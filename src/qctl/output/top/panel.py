@@ -1,4 +1,4 @@
-"""A list of which one row is chosen: only the rows in sight are drawn."""
+"""A list with a cursor; only the visible rows are drawn."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 
-# What a row is told by when the list changes under the cursor.
+# Identifies a row when the list changes under the cursor.
 Key = tuple[str, ...]
 # Title and heading.
 _HEAD = 2
 
-# Draws the rows in sight: (rows, index of the chosen, width) → lines.
+# Draws the visible rows: (rows, index of the chosen row, width) → lines.
 Draw = Callable[[slice, int, int], str]
 
 
@@ -24,12 +24,12 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: above it.
-        draw: the heading and the rows in sight, as lines of ANSI text.
-        newest_first: the cursor stays at the top, on what is new, until the list has the focus.
+        draw: returns the heading and the visible rows as lines of ANSI text.
+        newest_first: whether the cursor stays on the newest row until the list has the focus.
     """
 
     class Moved(Message):
-        """Another row is chosen, or other rows are in sight."""
+        """Another row is chosen, or other rows are visible."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", show=False),
@@ -60,16 +60,16 @@ class Panel(Widget, can_focus=True):
 
     @property
     def room(self) -> int:
-        """Rows there is place for."""
+        """How many rows fit."""
         return max(self.size.height - _HEAD, 0)
 
     @property
     def wanted(self) -> int:
-        """Rows to have ready: those above, those in sight, and as many below to scroll to."""
+        """How many rows to read: those above, the visible ones, and as many below."""
         return self._first + 2 * self.room
 
     @property
-    def in_sight(self) -> tuple[Key, ...]:
+    def visible_rows(self) -> tuple[Key, ...]:
         return self._keys[self._first : self._first + self.room]
 
     @property
@@ -77,11 +77,11 @@ class Panel(Widget, can_focus=True):
         return self._keys[self._cursor] if self._keys else None
 
     def show(self, keys: tuple[Key, ...], *, title: str, empty: str, age: str = "") -> None:
-        """Show these rows; the cursor stays on its row if that still is there.
+        """Show these rows; the cursor stays on its row if the row still exists.
 
         Args:
-            empty: said when there are none.
-            age: said beside the title when the figures are old; empty when they are not.
+            empty: shown when there are none.
+            age: shown beside the title when the figures are old; else empty.
         """
         before = self.chosen
         self._keys, self._title, self._empty, self._age = keys, title, empty, age
@@ -95,7 +95,7 @@ class Panel(Widget, can_focus=True):
     def _settle(self) -> None:
         self._cursor = max(min(self._cursor, len(self._keys) - 1), 0)
         room = max(self.room, 1)
-        # The cursor in sight, and no empty rows at the end while there are rows above.
+        # Keep the cursor visible, and no empty rows at the end while there are rows above.
         self._first = max(self._cursor - room + 1, min(self._first, self._cursor))
         self._first = max(min(self._first, len(self._keys) - room), 0)
 
@@ -119,7 +119,7 @@ class Panel(Widget, can_focus=True):
         self.action_move(pages * max(self.room, 1))
 
     def render(self) -> Text:
-        """Title, heading and rows; what has the focus is told without colour too."""
+        """Title, heading and rows; the focus is visible without colour too."""
         count = f" {self._cursor + 1}/{len(self._keys):,}" if self._keys else ""
         mark = "▶" if self.has_focus else " "
         head = Text(

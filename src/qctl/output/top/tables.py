@@ -16,7 +16,7 @@ from qctl.output.text import cells, short_duration, shortened, size, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
 _UNREAD = "…"
-# Below these widths a long sparkline, and then any, takes the place that names need.
+# Below these widths the sparkline is short, then left out.
 _WIDE, _NARROW = 100, 80
 _NARROW_TREND = 8
 _WIDE_TREND = 24
@@ -76,15 +76,15 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
 
 
 def rate(per_s: float, rates: Rates) -> str:
-    """One of the rates: ``0``, ``0.5``, ``120``; ``~`` before one that was told from a part of the
-    time, ``≥`` before one of which a part may be missing.
+    """A rate: ``0``, ``0.5``, ``120``; with ``~`` if it is estimated from a part of the time, with
+    ``≥`` if events may be missing.
     """
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
 
 def queue_lines(queues: Sequence[tuple[str, LiveQueue | None]], chosen: int, *, width: int) -> str:
-    """Queues by name, None for one that was not read yet; ``chosen`` is the index of the marked."""
+    """Queues by name, None for a queue not read yet; ``chosen`` is the index of the marked row."""
     trend = _WIDE_TREND if width >= _WIDE else _NARROW_TREND
     shown = len(_QUEUES) - (width < _NARROW)
     rows = [
@@ -123,7 +123,7 @@ def _queue_row(name: str, queue: LiveQueue | None, trend: int) -> list[Value]:
 
 
 def job_lines(jobs: Sequence[Job], chosen: int, *, width: int, elapsed_s: float) -> str:
-    """Active jobs; ``elapsed_s`` is the age of the reading, by which their clocks have moved on."""
+    """Active jobs; ``elapsed_s`` is the age of the reading, which is added to their run times."""
     rows = [[_mark(index == chosen), *_job_row(job, elapsed_s)] for index, job in enumerate(jobs)]
     return table(_JOBS, rows, width=width, colour=True)
 
@@ -141,7 +141,7 @@ def _job_row(job: Job, elapsed_s: float) -> list[Value]:
 
 
 def _progress(value: Any) -> str | None:
-    # BullMQ's value before a job has told any.
+    # BullMQ's value before a job reports progress.
     if value is None or value == 0:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -155,7 +155,7 @@ def _lock(job: Job, elapsed_s: float) -> Cell:
     if job.lock_ttl_ms is None:
         return Cell("no end", "yellow")
     left_s = job.lock_ttl_ms / 1000 - elapsed_s
-    # It may have been renewed or have run out since: the next reading tells.
+    # The lock may have been renewed or expired since; the next reading shows it.
     return Cell(short_duration(left_s)) if left_s > 0 else Cell("over?", "yellow")
 
 
@@ -193,11 +193,11 @@ def failure_lines(failures: Sequence[Failure], chosen: int, *, width: int) -> st
 
 
 def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool) -> str:
-    """Where, what server, what this view costs, whether Redis answers, when it did last."""
+    """The address, the server, the cost of this view, and when Redis last answered."""
     redis = reading.redis
     left = f"{redis.url}  {redis.product}  {reading.prefix}"
     if reading.context:
-        # First, since it is what must not be cut off.
+        # First, because it must not be cut off.
         left = f"{reading.context}  {left}"
     cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:.3g} s"
     right = f"{cost}  {'OLD' if is_old else 'ok'} {reading.at.astimezone():%H:%M:%S}"
@@ -206,7 +206,7 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """What deserves attention: of the chosen queue first, else what could not be read."""
+    """What needs attention: of the chosen queue, else what could not be read."""
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue
