@@ -10,8 +10,8 @@ STATES = (
 FINISHED = ("completed", "failed")
 # The lists, and the state of the jobs in each.
 LISTS = {"active": "active", "wait": "waiting", "paused": "waiting"}
-# The sorted sets are called as their states. In the order in which BullMQ looks for a job; it looks
-# through the lists before ``waiting-children`` (4.1).
+# The sorted sets have the names of their states. In the order in which BullMQ searches them for a
+# job; it searches the lists before ``waiting-children`` (4.1).
 SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 
 # A delayed job's score is its due time in ms times this, plus a counter (wire format P8).

@@ -1,4 +1,4 @@
-"""What qctl's own workers tell of themselves."""
+"""Heartbeats of qctl's own workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that stalled in a span of time, and whether all that happened in it is known."""
+"""Jobs that stalled in a span of time, and whether all of its events are known."""
 
 from __future__ import annotations
 

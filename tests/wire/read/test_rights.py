@@ -1,4 +1,4 @@
-"""Which rights a drain needs: derived from the scripts, and asked of Redis."""
+"""Which rights a drain needs, from its scripts, and whether a user has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers say of themselves, by real ones."""
+"""The condition of real servers."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from qctl.wire.replies import to_dict, value_or
 
 # In the order in which jobs move: one that moves while they are read is seen where it goes.
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
+# The keys of census.lua, in its order.
 _KEYS = (
     "wait",
     "paused",
@@ -24,9 +25,9 @@ _KEYS = (
     "events",
     "repeat",
 )
-# Ids of one read.
+# Ids of one round trip, and the most schedulers of one queue.
 _WINDOW = 2500
-_SCHEDULERS = 1000
+_MAX_SCHEDULERS = 1000
 # Jobs searched for in one round trip.
 _BATCH = 1000
 
@@ -62,7 +63,7 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
         ReplyError: a key is of a wrong type, or the user may not run scripts.
     """
     wait, paused, active, prioritized, delayed, children, last, schedulers = scripts.run(
-        client, "census", [keys(name) for name in _KEYS], [_SCHEDULERS]
+        client, "census", [keys(name) for name in _KEYS], [_MAX_SCHEDULERS]
     )
     counts = {
         "waiting-children": children,

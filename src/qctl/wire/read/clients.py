@@ -174,10 +174,11 @@ def workers_by_queue(workers: Iterable[WorkerClient]) -> dict[str, list[WorkerCl
 
 
 def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
-    """Whether a worker of this name is known not to be connected; None for one without a name.
+    """Whether a worker is known not to be connected.
 
     Args:
-        workers: connected to its queue; None when that is unknown.
+        name: of the worker; None if it has none, so that it may be any of them.
+        workers: connected to its queue; None if unknown.
     """
     if workers is None:
         return False

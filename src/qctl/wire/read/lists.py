@@ -13,8 +13,8 @@ from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
 # Next to run first: a resume moves ``paused`` to where ``wait`` is taken from (5.20).
 _LISTS_OF_STATE = {"active": ("active",), "waiting": ("paused", "wait")}
-# Ids of one window of several queues' lists, and how many of them are read again with the next
-# window: others may take so many from the end where reading began.
+# Ids of one window where the lists of several queues are read, and how many ids each window repeats
+# of the one before: workers may take as many from the end where reading began.
 _WINDOW = 2500
 _OVERLAP = 250
 
