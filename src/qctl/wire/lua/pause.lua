@@ -24,56 +24,59 @@
 --@include merge_lists
 --@include overtaken
 
+local meta, wait, paused, marker, events, note = unpack(KEYS)
+local holder_json, owner, mode, layout, max_moved = unpack(ARGV)
+
 -- Whether the pause of a drain becomes ours.
 local function is_claimed(holder)
   if holder.verb ~= "drain" and holder.verb ~= "restart" then
     return false
   end
-  return ARGV[3] == "claim" or (ARGV[3] == "take over" and not is_overtaken(KEYS[5], holder))
+  return mode == "claim" or (mode == "take over" and not is_overtaken(events, holder))
 end
 
 -- Moves ready jobs to where a pause keeps them. Answers whether all of them are there now.
 local function place_ready()
-  if ARGV[4] == "" and redis.call("EXISTS", KEYS[3]) == 0 and is_flag_enough(KEYS[1]) then
+  if layout == "" and redis.call("EXISTS", paused) == 0 and is_flag_enough(meta) then
     return true
   end
-  local merged = merge_ready(KEYS[2], KEYS[3], tonumber(ARGV[5]), true)
-  if merged == KEYS[2] and redis.call("EXISTS", KEYS[2]) == 1 then
-    redis.call("RENAME", KEYS[2], KEYS[3])
+  local merged = merge_ready(wait, paused, tonumber(max_moved), true)
+  if merged == wait and redis.call("EXISTS", wait) == 1 then
+    redis.call("RENAME", wait, paused)
   end
   return merged ~= nil
 end
 
 -- A key of another type fails here, before anything is written.
-redis.call("LLEN", KEYS[2])
-redis.call("LLEN", KEYS[3])
-redis.call("ZCARD", KEYS[4])
-redis.call("XLEN", KEYS[5])
+redis.call("LLEN", wait)
+redis.call("LLEN", paused)
+redis.call("ZCARD", marker)
+redis.call("XLEN", events)
 
-local holder = holder_at(KEYS[6])
-local is_ours = holder.owner == ARGV[2]
-if redis.call("HEXISTS", KEYS[1], "paused") == 1 then
+local holder = holder_at(note)
+local is_ours = holder.owner == owner
+if redis.call("HEXISTS", meta, "paused") == 1 then
   if not place_ready() then
     return {"more", ""}
   elseif is_ours and holder.event then
     return {"ours", holder.event}
   elseif not is_ours and not is_claimed(holder) then
-    if ARGV[3] == "claim" then
+    if mode == "claim" then
       -- Listeners hear that somebody wants it paused, as with BullMQ.
-      emit(KEYS[5], KEYS[1], "event", "paused")
+      emit(events, meta, "event", "paused")
     end
     return {"others", ""}
   end
-elseif ARGV[3] == "again" and not is_ours then
+elseif mode == "again" and not is_ours then
   return {"resumed", ""}
 end
 
-redis.call("SET", KEYS[6], ARGV[1])
-redis.call("HSET", KEYS[1], "paused", "1")
-redis.call("DEL", KEYS[4])
+redis.call("SET", note, holder_json)
+redis.call("HSET", meta, "paused", "1")
+redis.call("DEL", marker)
 if not place_ready() then
   return {"more", ""}
 end
-local event = emit(KEYS[5], KEYS[1], "event", "paused")
-redis.call("SET", KEYS[6], string.sub(ARGV[1], 1, -2) .. ',"event":"' .. event .. '"}')
+local event = emit(events, meta, "event", "paused")
+redis.call("SET", note, string.sub(holder_json, 1, -2) .. ',"event":"' .. event .. '"}')
 return {"paused", event}

@@ -18,48 +18,51 @@
 --@include merge_lists
 --@include overtaken
 
-local holder = ARGV[1] ~= "" and holder_at(KEYS[9]) or {}
-if ARGV[1] ~= "" and holder.owner ~= ARGV[1] then
+local meta, wait, paused, prioritized, delayed, marker, events, active, note = unpack(KEYS)
+local owner, max_moved, force = unpack(ARGV)
+
+local holder = owner ~= "" and holder_at(note) or {}
+if owner ~= "" and holder.owner ~= owner then
   return {"others", 0, ""}
 end
 -- A key of another type fails here, before anything is written.
-redis.call("LLEN", KEYS[2])
-redis.call("ZCARD", KEYS[5])
-redis.call("ZCARD", KEYS[6])
-redis.call("XLEN", KEYS[7])
-redis.call("LLEN", KEYS[8])
+redis.call("LLEN", wait)
+redis.call("ZCARD", delayed)
+redis.call("ZCARD", marker)
+redis.call("XLEN", events)
+redis.call("LLEN", active)
 
-local in_paused = redis.call("LLEN", KEYS[3])
-local is_paused = redis.call("HEXISTS", KEYS[1], "paused") == 1
-if is_paused and is_overtaken(KEYS[7], holder) then
-  redis.call("DEL", KEYS[9])
+local in_paused = redis.call("LLEN", paused)
+local is_paused = redis.call("HEXISTS", meta, "paused") == 1
+if is_paused and is_overtaken(events, holder) then
+  redis.call("DEL", note)
   return {"others", 0, ""}
 end
-local merged = merge_ready(KEYS[2], KEYS[3], tonumber(ARGV[2]), is_paused)
+local merged = merge_ready(wait, paused, tonumber(max_moved), is_paused)
 if not merged then
   return {"more", in_paused, ""}
-elseif merged == KEYS[3] then
-  redis.call("RENAME", KEYS[3], KEYS[2])
+elseif merged == paused then
+  redis.call("RENAME", paused, wait)
 end
 
-redis.call("HDEL", KEYS[1], "paused")
-redis.call("DEL", KEYS[9])
-if not is_blocked(KEYS[1], KEYS[8]) then
-  if redis.call("EXISTS", KEYS[2], KEYS[4]) > 0 then
-    mark_base(KEYS[6])
+redis.call("HDEL", meta, "paused")
+redis.call("DEL", note)
+if not is_blocked(meta, active) then
+  if redis.call("EXISTS", wait, prioritized) > 0 then
+    mark_base(marker)
   else
-    mark_delayed(KEYS[6], KEYS[5])
+    mark_delayed(marker, delayed)
   end
 end
-if not is_paused and ARGV[1] ~= "" then
+if not is_paused and owner ~= "" then
   return {"running", in_paused, ""}
 end
 -- Also if it was running: listeners hear that somebody wants it to run, as with BullMQ.
 local event
-if ARGV[3] == "force" then
+if force == "force" then
   -- The drain cannot see it from the note if somebody else has paused the queue since.
-  event = emit(KEYS[7], KEYS[1], "event", "resumed", "qctl", "force")
+  event = emit(events, meta, "event", "resumed", "qctl", "force")
 else
-  event = emit(KEYS[7], KEYS[1], "event", "resumed")
+  event = emit(events, meta, "event", "resumed")
 end
 return {is_paused and "resumed" or "running", in_paused, event}
