@@ -10,10 +10,13 @@
 -- Answers 0, or why the job has not failed (a code of wire format 5, or the text of an error).
 --@include settle
 
-local base, now = KEYS[1], tonumber(ARGV[1])
-local group = {token = ARGV[3], stacktrace = ARGV[5], attempts = tonumber(ARGV[6]),
-  keep = parse_keep(ARGV[7]), attempts_made = ARGV[9], dedup_id = ARGV[10]}
-local code = settle(base, now, "failed", {ARGV[2]}, {ARGV[4]}, {group}, tonumber(ARGV[8]))[1]
+local base = KEYS[1]
+local now, id, token, reason, stacktrace, attempts, keep, metrics_minutes, attempts_made, dedup_id
+  = unpack(ARGV)
+local group = {token = token, stacktrace = stacktrace, attempts = tonumber(attempts),
+  keep = parse_keep(keep), attempts_made = attempts_made, dedup_id = dedup_id}
+local code = settle(base, tonumber(now), "failed", {id}, {reason}, {group},
+  tonumber(metrics_minutes))[1]
 if code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
     base .. "prioritized", base .. "delayed") == 0
     and redis.call("HEXISTS", base .. "meta", "paused") == 0 then

@@ -10,31 +10,33 @@
 --@include placing
 --@include leave_active
 
-local base, now, id, delay = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4])
+local base = KEYS[1]
+local now_text, id, token, delay_text, is_counted, runs_next, reason, stacktrace = unpack(ARGV)
+local now, delay = tonumber(now_text), tonumber(delay_text)
 local job_key, events, meta = base .. id, base .. "events", base .. "meta"
 if delay <= 0 then
   promote_due(base, now)
 end
-local code = leave_active(base, id, ARGV[3])
+local code = leave_active(base, id, token)
 if code ~= 0 then
   return code
 end
-if ARGV[8] ~= "" then
-  redis.call("HSET", job_key, "failedReason", ARGV[7], "stacktrace", ARGV[8])
+if stacktrace ~= "" then
+  redis.call("HSET", job_key, "failedReason", reason, "stacktrace", stacktrace)
 end
-if ARGV[5] == "1" then
+if is_counted == "1" then
   redis.call("HINCRBY", job_key, "atm", 1)
 end
 if delay > 0 then
   local due = place_delayed(base, id, now, delay)
-  redis.call("HSET", job_key, "delay", ARGV[4])
+  redis.call("HSET", job_key, "delay", delay_text)
   emit(events, meta, "event", "delayed", "jobId", id, "delay", due)
   mark_delayed(base .. "marker", base .. "delayed")
   return 0
 end
 local priority = tonumber(redis.call("HGET", job_key, "priority") or "0") or 0
 if priority == 0 then
-  place_waiting(base, id, ARGV[6] == "1")
+  place_waiting(base, id, runs_next == "1")
 else
   place_prioritized(base, id, priority)
 end

@@ -12,7 +12,8 @@
 --@include count_stall
 
 local base = KEYS[1]
-if not redis.call("SET", base .. "stalled-check", ARGV[1], "PX", ARGV[2], "NX") then
+local now, interval_ms, max_stalls, reason = unpack(ARGV)
+if not redis.call("SET", base .. "stalled-check", now, "PX", interval_ms, "NX") then
   return {{}, -1}
 end
 trim_events(base .. "events", base .. "meta")
@@ -24,7 +25,7 @@ for _, id in ipairs(marked) do
   elseif redis.call("EXISTS", base .. id .. ":lock") == 0
       and redis.call("LREM", base .. "active", 1, id) == 1 then
     if is_job(base .. id) then
-      count_stall(base, base .. id, tonumber(ARGV[3]), ARGV[4])
+      count_stall(base, base .. id, tonumber(max_stalls), reason)
       redis.call("RPUSH", target_list(base), id)
       emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "active")
       emit(base .. "events", base .. "meta", "event", "stalled", "jobId", id)

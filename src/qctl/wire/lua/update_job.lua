@@ -7,22 +7,23 @@
 -- Answers 0, or for a log how many rows it has; -1 if there is no such job.
 --@include events
 
-local base, id, what = KEYS[1], ARGV[1], ARGV[2]
+local base = KEYS[1]
+local id, what, value, kept_rows = unpack(ARGV)
 local job_key = base .. id
 if redis.call("EXISTS", job_key) == 0 then
   return -1
 end
 if what == "log" then
-  local rows = redis.call("RPUSH", job_key .. ":logs", ARGV[3])
-  local max_rows = tonumber(ARGV[4])
+  local rows = redis.call("RPUSH", job_key .. ":logs", value)
+  local max_rows = tonumber(kept_rows)
   if max_rows then
     redis.call("LTRIM", job_key .. ":logs", string.format("%.0f", -max_rows), -1)
     rows = math.min(rows, max_rows)
   end
   return rows
 end
-redis.call("HSET", job_key, what, ARGV[3])
+redis.call("HSET", job_key, what, value)
 if what == "progress" then
-  emit(base .. "events", base .. "meta", "event", "progress", "jobId", id, "data", ARGV[3])
+  emit(base .. "events", base .. "meta", "event", "progress", "jobId", id, "data", value)
 end
 return 0

@@ -8,7 +8,8 @@
 --@include events
 --@include leave_active
 
-local base, id = KEYS[1], ARGV[2]
+local base = KEYS[1]
+local now, id, token = unpack(ARGV)
 local job_key = base .. id
 if redis.call("EXISTS", job_key) == 0 then
   return -1
@@ -19,10 +20,10 @@ end
 if redis.call("SCARD", job_key .. ":dependencies") == 0 then
   return 1
 end
-local code = leave_active(base, id, ARGV[3])
+local code = leave_active(base, id, token)
 if code ~= 0 then
   return code
 end
-redis.call("ZADD", base .. "waiting-children", ARGV[1], id)
+redis.call("ZADD", base .. "waiting-children", now, id)
 emit(base .. "events", base .. "meta", "event", "waiting-children", "jobId", id, "prev", "active")
 return 0
