@@ -111,20 +111,20 @@ class Engine:
             options.metrics_minutes,
         )
         self._step_head, self._step_options = self._step.head(), self._step.options()
-        # So that there is enough for two steps.
+        # Half of the places, so that two steps share them.
         self._max_batch = min(
             worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
         )
-        # How many jobs more may be fetched.
+        # How many more jobs may be fetched now.
         self._free = options.concurrency
         self._places = Places()
         self._completed: deque[Completed] = deque()
         self._steps_sent = 0
         self._steps_in_flight = 0
-        # Of these, those that only fetch.
+        # Steps in flight that only fetch.
         self._fetches_in_flight = 0
         self._is_send_due = False
-        # The last fetch left nothing that could run now.
+        # Whether the last fetch left no job that could run now.
         self._found_nothing = False
         # Set while a rate limit keeps us from fetching.
         self._limit_timer: asyncio.TimerHandle | None = None
