@@ -76,7 +76,7 @@ def test_jobs_that_come_and_go_during_a_drain_are_not_lost(lab: Lab) -> None:
     done = drain.finish()
     assert done.code == 0, done
     assert (done.report["lost"], done.report["proof"]["deleted"]) == (0, 4)
-    assert "4 jobs were deleted meanwhile without an event" in done.report["notes"][0]
+    assert "4 jobs were deleted during the drain without an event" in done.report["notes"][0]
     lab.wait_completed(again)
     assert lab.places(delayed) == ["delayed"]
     assert [lab.places(job_id) for job_id in added] == [[], []]

@@ -132,7 +132,7 @@ def _run(
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
-    from qctl.ops.drain.plan import Others, describe, make_plan  # noqa: PLC0415
+    from qctl.ops.drain.plan import OtherQueues, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
 
     options = DrainOptions(
@@ -142,9 +142,9 @@ def _run(
         verb=verb,
     )
     others = {
-        None: Others.REFUSE,
-        True: Others.INCLUDE,
-        False: Others.IGNORE,
+        None: OtherQueues.REFUSE,
+        True: OtherQueues.INCLUDE,
+        False: OtherQueues.IGNORE,
     }[flags.include_others]
     address, client = env.redis()
     try:

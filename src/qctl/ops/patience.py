@@ -1,4 +1,4 @@
-"""A connection that sits outages out: a cut connection, a failover, a restart of Redis."""
+"""A client that waits for Redis during an outage: a cut connection, a failover, a restart."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qctl.errors import QctlError, ReplyError, is_outage
 T = TypeVar("T")
 
 # How long Redis may be away in the middle of an operation that has begun: a failover by Sentinel
-# takes 30 s by its defaults, and some.
+# takes 30 s by its defaults, and somewhat more in practice.
 AWAY_S = 60.0
-# How long a call is repeated when the operator wants to stop: one cut connection is no reason to
-# leave things undone.
+# How long a call is repeated when the operator wants to stop: one cut connection must not prevent
+# putting things back.
 STOPPING_S = 1.0
 # First and longest pause between two attempts.
 _PAUSE_S = (0.02, 0.5)
@@ -31,7 +31,8 @@ class PatientClient(ForwardingClient):
 
     Args:
         inner: the connection itself.
-        stop: asked between attempts; when it says True there are a few more at most.
+        stop: asked between attempts; once it says True, a call is repeated for at most
+            ``STOPPING_S``.
 
     Attributes:
         patience_s: how long a call is repeated, in seconds; 0 raises at once.
@@ -50,7 +51,7 @@ class PatientClient(ForwardingClient):
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """Be no more patient than this meanwhile, for a caller that has something to say."""
+        """Repeat calls for no longer than this within the context."""
         before = self.patience_s
         self.patience_s = min(before, seconds)
         try:

@@ -69,7 +69,7 @@ def test_a_job_that_left_active_before_it_was_listed() -> None:
 def test_jobs_that_start_after_the_resume_are_not_this_drains() -> None:
     told = ledger(active("a"))
     told.follow([event(1001, "completed", "a", prev="active")])
-    told.resumed()
+    told.note_resumed()
     told.follow([event(2000, "active", "b", prev="waiting")])
     told.follow([event(2001, "completed", "b", prev="active")])
     assert results(told) == {"a": "completed"}
@@ -101,8 +101,8 @@ def test_a_stalled_check_of_a_worker_is_a_recovery() -> None:
 
 def test_an_interrupted_job_is_counted_as_such_and_as_recovered() -> None:
     told = ledger(active("a"), active("b", lock=None))
-    told.recover([(Q, "a"), (Q, "b")])
-    told.interrupt([(Q, "a")])
+    told.note_recovered([(Q, "a"), (Q, "b")])
+    told.note_interrupted([(Q, "a")])
     assert results(told) == {"a": "interrupted", "b": "recovered"}
     assert (told.interrupted, told.recovered) == (1, 2)
 
@@ -117,19 +117,19 @@ def test_a_job_that_had_a_lock_and_is_put_back_was_interrupted() -> None:
             event(1600, "active", "b"),
         ]
     )
-    told.recover([(Q, "a"), (Q, "b"), (Q, "c")])
+    told.note_recovered([(Q, "a"), (Q, "b"), (Q, "c")])
     assert results(told) == {"a": "interrupted", "b": "interrupted", "c": "recovered"}
     assert (told.interrupted, told.recovered) == (2, 3)
 
 
 def test_a_run_without_a_lock_ended_when_it_was_last_known_to_go_on() -> None:
     told = ledger(active("a"), active("b"), backlog=1)
-    told.look([active("a", ttl_ms=29_000), active("b", ttl_ms=29_000)], 2000)
+    told.note_locks([active("a", ttl_ms=29_000), active("b", ttl_ms=29_000)], 2000)
     # One is renewed between two looks; then both lose their locks, one after the other.
-    told.look([active("a", ttl_ms=30_000), active("b", ttl_ms=28_000)], 3000)
-    told.look([active("a", ttl_ms=1000), active("b", lock=None)], 31_000)
+    told.note_locks([active("a", ttl_ms=30_000), active("b", ttl_ms=28_000)], 3000)
+    told.note_locks([active("a", ttl_ms=1000), active("b", lock=None)], 31_000)
     assert told.idle_s(31_000) == 0
-    told.look([active("a", lock=None), active("b", lock=None)], 33_000)
+    told.note_locks([active("a", lock=None), active("b", lock=None)], 33_000)
     assert told.idle_s(34_000) == 32
 
 
@@ -141,15 +141,15 @@ def test_a_stalled_check_says_too_late_that_a_run_has_ended() -> None:
 
 def test_a_job_that_is_killed_ran_until_then() -> None:
     told = ledger(active("a"), backlog=1)
-    told.alive([(Q, "a")], 4000)
-    told.recover([(Q, "a")])
+    told.note_running([(Q, "a")], 4000)
+    told.note_recovered([(Q, "a")])
     assert told.idle_s(5500) == 1.5
 
 
 def test_when_a_run_ended_that_was_found_dead_after_the_resume_is_unknown() -> None:
     told = ledger(active("a"), backlog=1)
-    told.resumed()
-    told.recover([(Q, "a")])
+    told.note_resumed()
+    told.note_recovered([(Q, "a")])
     assert (told.interrupted, told.idle_s(5500)) == (1, None)
 
 
@@ -162,9 +162,9 @@ def test_what_the_stream_does_not_say_is_settled_by_the_state() -> None:
 
 def test_a_lost_job_is_lost_whatever_came_before() -> None:
     told = ledger(active("a"), active("b"))
-    told.recover([(Q, "a")])
-    told.lose((Q, "a"), "waiting")
-    told.lose((Q, "c"), "delayed")
+    told.note_recovered([(Q, "a")])
+    told.note_lost((Q, "a"), "waiting")
+    told.note_lost((Q, "c"), "delayed")
     told.follow([event(1001, "completed", "b", prev="active")])
     assert results(told) == {"a": "lost", "b": "completed", "c": "lost"}
     assert [job.was for job in told.outcomes()] == ["waiting", "active", "delayed"]
@@ -181,14 +181,14 @@ def test_jobs_that_start_after_a_resume_by_others_were_not_active_at_the_pause()
 
 def test_what_events_do_not_say_is_not_measured() -> None:
     told = ledger(backlog=1)
-    told.miss()
+    told.note_missed_events()
     assert told.idle_s(2500) is None
 
 
 def test_idle_is_the_time_without_a_run_while_jobs_wait() -> None:
     told = ledger(active("a"), backlog=2)
     told.follow([event(3000, "completed", "a", prev="active")])
-    told.resumed()
+    told.note_resumed()
     told.follow([event(3700, "active", "b")])
     assert told.idle_s(9000) == 0.7
 
@@ -241,11 +241,11 @@ def test_the_counts_agree_whatever_happens(
     for name, job_id, left_active, later in happenings:
         now += later
         if name == "resumed":
-            told.resumed()
+            told.note_resumed()
         elif name == "interrupt":
-            told.interrupt(job for job in [(Q, job_id)] if job in told.unsettled)
+            told.note_interrupted(job for job in [(Q, job_id)] if job in told.unsettled)
         elif name == "recover":
-            told.recover(job for job in [(Q, job_id)] if job in told.unsettled)
+            told.note_recovered(job for job in [(Q, job_id)] if job in told.unsettled)
         elif name == "settle":
             for job in told.unsettled:
                 told.settle(job, "running")
@@ -278,6 +278,6 @@ def test_the_backlog_of_the_first_queue_counts_from_there() -> None:
 
 def test_nothing_is_idle_after_the_resume() -> None:
     told = ledger(backlog=1, at_ms=1000)
-    told.resumed()
+    told.note_resumed()
     told.follow([event(1400, "active", "2"), event(1500, "completed", "2", prev="active")])
     assert told.idle_s(9000) == 0.4

@@ -27,7 +27,7 @@ R = QueueKeys("bull", "r")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(proof, "READ_AGAIN_S", 0.001)
 
 
 def emit(client: Client, name: str, job_id: str = "", keys: QueueKeys = Q, **fields: str) -> None:
@@ -183,7 +183,7 @@ def test_a_job_that_was_put_back_and_is_nowhere_is_lost(store: Client) -> None:
     tracker = begin(store)
     store.call("DEL", Q("active"))
     emit(store, "waiting", "1", prev="active")
-    tracker.ledger.recover([(Q, "1")])
+    tracker.ledger.note_recovered([(Q, "1")])
     assert prove(store, tracker).lost == 1
     assert lost(tracker) == {(Q, "1"): "waiting"}
 

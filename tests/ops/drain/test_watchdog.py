@@ -18,7 +18,7 @@ from qctl.connection.connect import connect
 from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops.drain import watchdog
-from qctl.ops.drain.watchdog import Charge, Watchdog
+from qctl.ops.drain.watchdog import Assignment, Watchdog
 from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, events, holder, is_paused, put
 from tests.labs.servers import wait_until
@@ -60,14 +60,14 @@ def drained(store: Client) -> Client:
 
 def test_a_goodbye_leaves_all_as_it_is(drained: Client, pipe: Pipe) -> None:
     pipe.tell(goodbye=True)
-    Watchdog(drained, {Q: ME}).guard(pipe.reader)
+    Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert is_paused(drained)
     assert drained.call("EXISTS", Q.lease) == 1
 
 
 def test_a_closed_pipe_undoes_the_drain(drained: Client, pipe: Pipe) -> None:
     pipe.close()
-    Watchdog(drained, {Q: ME}).guard(pipe.reader)
+    Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert not is_paused(drained)
     assert drained.call("KEYS", "qctl:*") == []
     assert [event["event"] for event in events(drained)] == ["paused", "resumed"]
@@ -81,7 +81,7 @@ def test_a_pause_of_ours_that_comes_back_after_the_goodbye(
     put(client, "1")
     pipe.tell(goodbye=True, watch_s=1.0)
     with contextlib.closing(connect(redis_url)[1]) as own:
-        loop = threading.Thread(target=Watchdog(own, {Q: ME}).guard, args=(pipe.reader,))
+        loop = threading.Thread(target=Watchdog(own, {Q: ME}).run, args=(pipe.reader,))
         loop.start()
         hold_lease(client, Q, ME)
         pause(client, Q, ME)
@@ -103,13 +103,13 @@ def test_an_outage_begins_the_watch_anew(drained: Client, monkeypatch: pytest.Mo
 def test_half_a_goodbye_is_none(drained: Client, pipe: Pipe) -> None:
     os.write(pipe.writer, b'{"goodbye": tr')
     pipe.close()
-    Watchdog(drained, {Q: ME}).guard(pipe.reader)
+    Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert not is_paused(drained)
 
 
 def test_a_goodbye_in_pieces_is_one(drained: Client, pipe: Pipe) -> None:
     os.write(pipe.writer, b'{"stopping": null}\n{"goodb')
-    loop = threading.Thread(target=Watchdog(drained, {Q: ME}).guard, args=(pipe.reader,))
+    loop = threading.Thread(target=Watchdog(drained, {Q: ME}).run, args=(pipe.reader,))
     loop.start()
     os.write(pipe.writer, b'ye": true}\n')
     loop.join(10)
@@ -122,7 +122,7 @@ def test_somebody_elses_pause_is_not_touched(store: Client, pipe: Pipe) -> None:
     hold_lease(store, Q, ME)
     pause(store, Q, holder("them"))
     pipe.close()
-    Watchdog(store, {Q: ME}).guard(pipe.reader)
+    Watchdog(store, {Q: ME}).run(pipe.reader)
     assert is_paused(store)
     assert store.call("EXISTS", Q.lease) == 0
 
@@ -132,7 +132,7 @@ def test_another_drains_lease_is_not_touched(store: Client, pipe: Pipe) -> None:
     hold_lease(store, Q, holder("them", "drain"))
     pause(store, Q, holder("them", "drain"))
     pipe.close()
-    Watchdog(store, {Q: ME}).guard(pipe.reader)
+    Watchdog(store, {Q: ME}).run(pipe.reader)
     assert is_paused(store)
     assert store.call("EXISTS", Q.lease) == 1
 
@@ -144,7 +144,7 @@ def test_leases_are_renewed_while_the_pipe_is_open(
     hold_lease(client, Q, ME)
     client.call("PEXPIRE", Q.lease, 3000)
     with contextlib.closing(connect(redis_url)[1]) as own:
-        loop = threading.Thread(target=Watchdog(own, {Q: ME}).guard, args=(pipe.reader,))
+        loop = threading.Thread(target=Watchdog(own, {Q: ME}).run, args=(pipe.reader,))
         loop.start()
         wait_until(lambda: client.call("PTTL", Q.lease) > 3000, "the lease to be renewed")
         pipe.tell(goodbye=True)
@@ -195,7 +195,7 @@ def test_a_process_that_is_being_stopped_ends_first(drained: Client, pipe: Pipe)
         start = started_at(child.pid)
         pipe.tell(stopping={"pid": child.pid, "started_at": start, "within_s": 30})
         pipe.close()
-        loop = threading.Thread(target=Watchdog(drained, {Q: ME}).guard, args=(pipe.reader,))
+        loop = threading.Thread(target=Watchdog(drained, {Q: ME}).run, args=(pipe.reader,))
         loop.start()
         loop.join(0.3)
         assert loop.is_alive()
@@ -213,11 +213,11 @@ def test_a_process_that_does_not_end_is_not_waited_for_for_ever(
         stopping={"pid": os.getpid(), "started_at": started_at(os.getpid()), "within_s": 0.05}
     )
     pipe.close()
-    Watchdog(drained, {Q: ME}).guard(pipe.reader)
+    Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert not is_paused(drained)
 
 
 def test_the_charge_is_one_line() -> None:
-    line = Charge("redis://:a\nb@h", "bull", {"q\n": "{}"}).to_line()
+    line = Assignment("redis://:a\nb@h", "bull", {"q\n": "{}"}).to_line()
     assert line.count(b"\n") == 1
     assert json.loads(line) == {"url": "redis://:a\nb@h", "prefix": "bull", "leases": {"q\n": "{}"}}

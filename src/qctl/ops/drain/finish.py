@@ -17,8 +17,8 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import limited
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# How long to watch for the first job after the resume: a worker that missed its marker looks again
-# after BullMQ's drainDelay, 5 s.
+# How long to watch for the first job after the resume: a worker that missed its marker reads
+# again after BullMQ's drainDelay, 5 s.
 FIRST_START_S = 10.0
 
 

@@ -39,8 +39,8 @@ class Balance:
     """How a count at the end compares with what it must be by the events.
 
     Args:
-        missing: jobs that no event accounts for; less than 0 when there are more jobs than events
-            tell of.
+        missing: jobs whose absence no event explains; less than 0 when there are more jobs than the
+            events explain.
         replaced: iterations of schedulers that may have been replaced by new ones, which has no
             event.
     """
@@ -60,7 +60,7 @@ class _Held:
 
     ids: dict[str, str]
     seen: int
-    most: int
+    max_ids: int
     is_complete: bool
     begin: Census
     begin_order: tuple[int, int]
@@ -91,22 +91,22 @@ class Inventory:
         self._moved: set[JobKey] | None = None
 
     def begin(
-        self, keys: QueueKeys, census: Census, ids: dict[str, str], most: int, taken_id: str
+        self, keys: QueueKeys, census: Census, ids: dict[str, str], max_ids: int, taken_id: str
     ) -> None:
         """Begin with a queue.
 
         Args:
             census: taken before the ids, and after the event from which on events are followed.
             ids: job id → state.
-            most: how many were asked for.
+            max_ids: how many were asked for.
             taken_id: the last event when all ids had been read.
         """
         waiting = census.jobs - census.counts["active"]
         self._queues[keys] = _Held(
             ids=ids,
             seen=len(ids),
-            most=2 * most,
-            is_complete=waiting <= most,
+            max_ids=2 * max_ids,
+            is_complete=waiting <= max_ids,
             begin=census,
             begin_order=event_order(census.last_event_id),
             taken_order=event_order(taken_id),
@@ -137,7 +137,7 @@ class Inventory:
             if event.name in _ENDED:
                 held.ids.pop(job_id, None)
             elif event.name in _HELD:
-                if job_id in held.ids or len(held.ids) < held.most:
+                if job_id in held.ids or len(held.ids) < held.max_ids:
                     held.seen += job_id not in held.ids
                     held.ids[job_id] = _HELD[event.name]
                 else:

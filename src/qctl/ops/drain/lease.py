@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.drain.watchdog import READY, Charge
+from qctl.ops.drain.watchdog import READY, Assignment
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.write.pausing import free_lease, hold_lease
@@ -100,8 +100,8 @@ class Leases:
         """Let the watchdog go.
 
         Args:
-            watch_s: not at once: for so long it first looks whether our pause comes back, on its
-                own.
+            watch_s: how long it still resumes our pause when that comes back, in seconds; 0 ends
+                it at once.
         """
         self._tell({"goodbye": True, "watch_s": watch_s})
         if watch_s:
@@ -130,7 +130,7 @@ class Leases:
         self._close_pipe()
         first = next(iter(self._leases))
         leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
-        charge = Charge(self._url, first.prefix, leases).to_line()
+        charge = Assignment(self._url, first.prefix, leases).to_line()
         reader, writer = os.pipe()
         self._pipe = writer
         # Into the pipe before there is a reader: if qctl is killed right after the start, the
@@ -168,7 +168,7 @@ class Leases:
     def _tell(self, message: dict[str, object]) -> None:
         if self._pipe is None:
             return
-        # A watchdog that died is noticed and replaced in renew().
+        # renew() notices and replaces a watchdog that died.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, json.dumps(message).encode() + b"\n")
 

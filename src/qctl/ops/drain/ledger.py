@@ -15,7 +15,7 @@ from qctl.wire.events import Event
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
 
-# How a run of a job ended, by the event that tells it.
+# How a run of a job ended, by its event.
 _RUN_ENDED = {
     "completed": "completed",
     "failed": "failed",
@@ -33,8 +33,8 @@ class JobOutcome:
         result: ``completed``, ``failed``, ``retried`` (its run ended and it waits for the next),
             ``waiting-children``, ``removed``, ``recovered`` (it had lost its worker and was put
             back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
-            (still active without a worker), ``unknown`` (nobody could look, or its events were cut
-            off) or ``lost``.
+            (still active without a worker), ``unknown`` (Redis could not be read, or its events
+            were cut off) or ``lost``.
         was: the state in which a lost job was last.
     """
 
@@ -63,8 +63,8 @@ class Ledger:
         # When each of them was known to run, by Redis' clock; when the run of each ended.
         self._alive_ms: dict[JobKey, int] = {}
         self._ends_ms: dict[JobKey, int] = {}
-        self._looks: dict[JobKey, ActiveJob] = {}
-        self._looked_ms = 0
+        self._locks_seen: dict[JobKey, ActiveJob] = {}
+        self._read_ms = 0
         self._begun_ms = 0
         self._has_missed = False
         self._is_unmeasured = False
@@ -101,11 +101,11 @@ class Ledger:
         self._later.update(job.key for job in active if job.key not in self._outcomes)
         self.begin(active, backlog=backlog, at_ms=at_ms)
 
-    def look(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
+    def note_locks(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
         """Take note of the locks of the active jobs.
 
-        A run whose lock is gone has ended at a time that nobody knows: as early as it was last
-        known to go on, so that the time without a run is not told too short.
+        When a run without a lock ended is unknown. It counts as ended when it was last known to go
+        on, so that ``idle_s`` is never too short.
 
         Args:
             at_ms: Redis' time before they were read.
@@ -113,16 +113,16 @@ class Ledger:
         for job in jobs:
             if job.key not in self._held:
                 continue
-            before = self._looks.get(job.key)
+            before = self._locks_seen.get(job.key)
             if job.is_orphan:
                 self._ended(job.key, self._alive_ms[job.key])
             elif before is not None and job.was_renewed_since(before):
-                self.alive([job.key], self._looked_ms)
-            self._looks[job.key] = job
-        self._looked_ms = at_ms
+                self.note_running([job.key], self._read_ms)
+            self._locks_seen[job.key] = job
+        self._read_ms = at_ms
 
-    def alive(self, jobs: Iterable[JobKey], at_ms: int) -> None:
-        """These jobs ran at this time."""
+    def note_running(self, jobs: Iterable[JobKey], at_ms: int) -> None:
+        """Take note that these jobs ran at this time."""
         for job in jobs:
             self._alive_ms[job] = max(self._alive_ms.get(job, 0), at_ms)
 
@@ -158,7 +158,7 @@ class Ledger:
     def _started(self, job: JobKey, at_ms: int) -> None:
         self._running.add(job)
         if at_ms > self._begun_ms:
-            # Another run, and not the one that was looked at.
+            # Another run than the one whose lock was read.
             self._held.discard(job)
         if self._paused and job not in self._outcomes:
             # Somebody else has resumed the queue.
@@ -171,7 +171,7 @@ class Ledger:
         elif job in self._ends_ms:
             self._ends_ms[job] = min(self._ends_ms[job], at_ms)
         self._running.discard(job)
-        # After the resume nobody tells whether jobs still wait, so nothing is measured.
+        # After the resume it is unknown whether jobs still wait, so nothing is measured.
         if self._paused and not self._running and self._ends_ms:
             self._idle_since_ms = max(self._ends_ms.values())
 
@@ -181,41 +181,41 @@ class Ledger:
             self._longest_idle_ms = max(self._longest_idle_ms, at_ms - since)
         self._idle_since_ms = None
 
-    def interrupt(self, jobs: Iterable[JobKey]) -> None:
-        """The process of these jobs ended before they did."""
+    def note_interrupted(self, jobs: Iterable[JobKey]) -> None:
+        """Take note that the process of these jobs ended before they did."""
         for job in jobs:
             self._interrupted.add(job)
             if not self._paused and job in self._running:
-                # Nothing tells whether it still ran before the resume.
+                # Whether it still ran before the resume is unknown.
                 self._is_unmeasured = True
             self._ended(job, self._alive_ms.get(job, self._now_ms))
 
     def _lost_worker(self, job: JobKey) -> None:
         """A job that had no lock was put back: one that had it before was interrupted."""
         if job in self._held:
-            self.interrupt([job])
+            self.note_interrupted([job])
 
-    def recover(self, jobs: Iterable[JobKey]) -> None:
-        """These jobs were put back by this drain."""
+    def note_recovered(self, jobs: Iterable[JobKey]) -> None:
+        """Take note that this drain put these jobs back."""
         for job in jobs:
             self._recovered.add(job)
             self._lost_worker(job)
 
     def settle(self, job: JobKey, result: str) -> None:
-        """The state of a job told what the stream did not."""
+        """Take note of what became of a job whose end no event reports."""
         self._outcomes[job] = result
 
-    def resumed(self) -> None:
-        """From here on jobs start again; those are not this drain's."""
+    def note_resumed(self) -> None:
+        """Take note of the resume. Jobs that start from here on are not this drain's."""
         self._paused = False
 
     @property
     def unsettled(self) -> list[JobKey]:
-        """Jobs of which the stream has not told the end."""
+        """Jobs whose end no event has reported."""
         return [job for job, result in self._outcomes.items() if result is None]
 
-    def lose(self, job: JobKey, was: str) -> None:
-        """A job is in no state although nothing explains it.
+    def note_lost(self, job: JobKey, was: str) -> None:
+        """Take note that a job is in no state although nothing explains it.
 
         Args:
             was: the state in which it was last.
@@ -226,8 +226,8 @@ class Ledger:
         """How many jobs of a queue are known to be lost."""
         return sum(job[0] == keys for job in {*self._lost, *self.unsettled})
 
-    def miss(self) -> None:
-        """Events may have been cut off before they were read."""
+    def note_missed_events(self) -> None:
+        """Take note that events may have been cut off before they were read."""
         self._has_missed = True
 
     @property
@@ -251,14 +251,14 @@ class Ledger:
         rows = []
         for (keys, job_id), result in self._outcomes.items():
             job = (keys, job_id)
-            told = result or "lost"
+            final = result or "lost"
             if job in self._lost:
-                told = "lost"
+                final = "lost"
             elif job in self._interrupted:
-                told = "interrupted"
+                final = "interrupted"
             elif job in self._recovered:
-                told = "recovered"
-            rows.append(JobOutcome(keys.name, job_id, told, self._lost.get(job, "active")))
+                final = "recovered"
+            rows.append(JobOutcome(keys.name, job_id, final, self._lost.get(job, "active")))
         rest = self._lost.keys() - self._outcomes.keys()
         rows += [JobOutcome(job[0].name, job[1], "lost", self._lost[job]) for job in sorted(rest)]
         return rows

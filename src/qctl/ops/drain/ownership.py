@@ -1,4 +1,4 @@
-"""Whose the pauses of a drain's queues are: ours, somebody else's, or nobody's any more."""
+"""Who has paused and resumed the queues of a drain: we, or somebody else."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Many apps resume their queues when they start (``if (await q.isPaused()) await q
 end the pause of the drain that restarts them. The lease says that the queues are the drain's for
 the time being, so it pauses them again before it does anything that needs them paused: it waits on,
 or, before the next process is restarted, for the jobs that have started since. To go on as a roll
-would not do: nothing says that the app finishes its jobs when it is told to leave.
+would not do: whether the app finishes its jobs when it is asked to leave is unknown.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def keep_paused(context: DrainContext, tracker: Tracker) -> list[QueueKeys]:
         use_list = keys in context.plan.mixed
         is_ours = tracker.pauses.is_ours(keys)
         if not is_ours and not are_paused(context.client, [keys])[0]:
-            # Only the event tells who has resumed it.
+            # Only the event shows who has resumed it.
             tracker.catch_up()
         if keys in tracker.pauses.forced:
             raise _forced(keys)

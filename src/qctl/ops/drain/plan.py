@@ -43,7 +43,7 @@ from qctl.wire.read.snapshot import QueueSnapshot
 PM2_TIMEOUT_S = 10.0
 
 
-class Others(Enum):
+class OtherQueues(Enum):
     """What to do with queues that the process serves but that were not named."""
 
     REFUSE = "refuse"
@@ -60,11 +60,11 @@ class DrainPlan:
         target: what to restart; None for a drain alone.
         connections: who is connected; None without a target.
         guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
-        strategy: ``pause`` the queues meanwhile, or ``roll``: one process after another.
+        strategy: ``pause`` the queues until the end, or ``roll``: one process after another.
         mixed: queues of both lines of BullMQ that are paused all the same, each with a warning.
         left_behind: queues that a drain has paused which no longer runs, and left paused. This one
             takes them over.
-        unchecked_user: the Redis user, if nobody can say whether it may do all of it.
+        unchecked_user: the Redis user, if it is unknown whether it may do everything.
         not_restarted: a target that was named for a drain without a restart.
     """
 
@@ -109,7 +109,7 @@ def make_plan(
     *,
     target: str | None,
     then_restart: bool,
-    others: Others = Others.REFUSE,
+    others: OtherQueues = OtherQueues.REFUSE,
     strategy: str | None = None,
     mixed_versions: bool = False,
 ) -> DrainPlan:
@@ -213,7 +213,7 @@ def _queues_of(
     connections: Connections,
     prefix: str,
     names: Sequence[str],
-    others: Others,
+    others: OtherQueues,
     then_restart: bool,
 ) -> tuple[Sequence[str], bool]:
     """The queues to drain, and whether they were found rather than named."""
@@ -238,7 +238,7 @@ def _queues_of(
         return names, guessed
     _refuse_strangers(target, connected, names)
     rest = sorted(serves - set(names))
-    if (rest or foreign) and others is Others.REFUSE:
+    if (rest or foreign) and others is OtherQueues.REFUSE:
         raise RefusedError(
             f"{target.label} also serves {', '.join([*rest, *foreign])}",
             why="restarting it would interrupt the jobs of those queues",
@@ -246,13 +246,13 @@ def _queues_of(
             + (" (those of another prefix or database cannot be)" if foreign else "")
             + ", or accept that with --ignore-others",
         )
-    if foreign and others is Others.INCLUDE:
+    if foreign and others is OtherQueues.INCLUDE:
         raise RefusedError(
             f"{target.label} also serves {', '.join(foreign)}",
             why="they are under another prefix or database, which one drain cannot take in",
             hint="accept that their jobs are interrupted with --ignore-others",
         )
-    return ([*names, *rest] if others is Others.INCLUDE else names), guessed
+    return ([*names, *rest] if others is OtherQueues.INCLUDE else names), guessed
 
 
 def _refuse_strangers(target: Target, connected: set[str], names: Iterable[str]) -> None:
@@ -281,7 +281,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
     except ReplyError as error:
         if is_outage(error):
             raise
-        return is_known  # The first write tells, and changes nothing when it fails.
+        return is_known  # The first write shows it, and changes nothing when it fails.
     if info.get("role") == "slave":
         raise FailedError(
             "this Redis is a replica, so queues cannot be paused here",
@@ -317,7 +317,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
 def process_plans(
     target: Target | None, connections: Connections | None
 ) -> tuple[ProcessPlan, ...]:
-    """The processes of a target; without queues where nobody tells who is connected."""
+    """The processes of a target; without queues where it is unknown who is connected."""
     return tuple(
         ProcessPlan(
             target=process.target,

@@ -1,8 +1,8 @@
 """The proof at the end of a drain: every job that the queues held is in some state, or has ended.
 
-Up to ``MAX_IDS`` jobs of a queue are looked for by their ids, except those whose end an event
-reports. In larger queues these are the jobs whose ids were taken, and the number of all jobs must
-be the one at the start, changed by what every event since has changed.
+Up to ``MAX_IDS`` jobs of a queue are looked up by their ids, except those whose end an event
+reports. In larger queues that is a sample; in addition the number of all jobs must be the number at
+the start plus what the events since then have added or removed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.versions import other_libraries
 
 # A job may move from one list to the next between two reads; in no list this often, it is gone.
-LOOKS = 4
-LOOK_AGAIN_S = 0.05
+MAX_READS = 4
+READ_AGAIN_S = 0.05
 # An iteration that a new one of the same scheduler replaces is deleted without an event.
 _ITERATION = "repeat:"
 
@@ -50,16 +50,16 @@ def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
     Raises:
         QctlError: Redis is away.
     """
-    most = min(MAX_IDS, MAX_IDS_OF_ALL // len(tracker.queues))
+    max_ids = min(MAX_IDS, MAX_IDS_OF_ALL // len(tracker.queues))
     try:
         census = read_census(client, keys)
-        ids = read_ids(client, keys, census.counts, most)
+        ids = read_ids(client, keys, census.counts, max_ids)
         taken_id = last_event_id(client, keys)
     except ReplyError as error:
         if is_outage(error):
             raise
         return
-    tracker.inventory.begin(keys, census, ids, most, taken_id)
+    tracker.inventory.begin(keys, census, ids, max_ids, taken_id)
 
 
 def prove(client: Client, tracker: Tracker) -> Verdict:
@@ -82,7 +82,7 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
     others = other_libraries(client, sorted({keys for keys, _ in strays}))
     for job in strays:
         if job[0] not in others:
-            ledger.lose(job, inventory.state(job) or "active")
+            ledger.note_lost(job, inventory.state(job) or "active")
         elif job in ledger.unsettled:
             ledger.settle(job, "unknown")
     unsettled = set(ledger.unsettled)
@@ -101,7 +101,7 @@ def unproved(tracker: Tracker, why: str) -> Verdict:
 
 
 def _settle(client: Client, tracker: Tracker) -> None:
-    """Find out about the jobs that were active and whose end the event stream has not told.
+    """Find out about the jobs that were active and whose end no event has reported.
 
     One that is in no state, and whose end nothing explains, stays unsettled, which means lost.
     """
@@ -129,9 +129,9 @@ def _settle(client: Client, tracker: Tracker) -> None:
 
 def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
     keys, job_id = job
-    for look in range(LOOKS):
-        if look:
-            time.sleep(LOOK_AGAIN_S)
+    for attempt in range(MAX_READS):
+        if attempt:
+            time.sleep(READ_AGAIN_S)
         found = locate(client, keys, job_id)
         if found.state is not None:
             return found.state, found.lock_token is not None
@@ -143,14 +143,14 @@ def _find_nowhere(
 ) -> dict[JobKey, str]:
     """Jobs that are in no state although no event says that they have ended; what is left of each.
 
-    Those that move while they are looked for are looked for again.
+    Those that move during the search are looked up again.
     """
     inventory = tracker.inventory
     suspects = [job for keys in known for job in inventory.jobs(keys)]
     nowhere: dict[JobKey, str] = {}
-    for look in range(LOOKS):
-        if look:
-            time.sleep(LOOK_AGAIN_S)
+    for attempt in range(MAX_READS):
+        if attempt:
+            time.sleep(READ_AGAIN_S)
         inventory.moved()
         nowhere = in_no_state(client, suspects)
         tracker.catch_up()
@@ -187,7 +187,7 @@ def _verdict(
             missing = inventory.balance(keys).missing
             own = tracker.ledger.lost_of(keys)
             if own and not any(job[0] == keys for job in deleted):
-                # What happened to those that were looked for happened to the others.
+                # What happened to the sample happened to the others.
                 lost += max(missing - own, 0)
             elif not inventory.balance(keys).agrees:
                 less = "fewer" if missing > 0 else "more"

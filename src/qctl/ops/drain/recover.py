@@ -29,13 +29,13 @@ def put_jobs_back(
         return
     answers = retry_stalled(client, keys, locks)
     done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
-    ledger.recover((keys, job_id) for job_id in done)
+    ledger.note_recovered((keys, job_id) for job_id in done)
     if done:
         yield Recovered(keys.name, done)
 
 
 def recover_orphans(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
-    """Put jobs without a lock back; whoever had them was restarted or has long been gone."""
+    """Put jobs without a lock back: their process was restarted, or has long been gone."""
     jobs = read_active(context.client, context.queues)
     for keys in context.queues:
         orphans = {job.id: "" for job in jobs if job.keys == keys and job.is_orphan}
@@ -57,8 +57,8 @@ def recover_others(
 ) -> Iterator[Step]:
     """Put the other interrupted jobs back, each when its lock has run out.
 
-    Nothing tells whose lock it is when there are workers elsewhere. A job whose lock is renewed
-    is not interrupted: it is left to the worker that renews it.
+    Whose lock it is cannot be determined when there are workers elsewhere. A job whose lock is
+    renewed is not interrupted: it is left to the worker that renews it.
 
     Args:
         notes: gets what the operator should know.

@@ -20,7 +20,7 @@ from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import are_paused
 
-# Ids that a command to type names at most.
+# A command to type names no more ids.
 MAX_NAMED = 20
 
 
@@ -87,7 +87,7 @@ def make_report(
     # What could not be put back must not pass for a success.
     error = outcome.error or put_back.trouble
     if error is None and trouble is not None and is_outage(trouble):
-        # A drain whose outcome nobody could read is no success.
+        # A drain whose outcome could not be read is no success.
         error = trouble
     return DrainReport(
         outcome=outcome.name,
@@ -215,8 +215,8 @@ def _notes_on_pauses_before(
 def _notes_on_processes(context: DrainContext, restarted: Restarted) -> Iterator[str]:
     is_roll = context.plan.strategy == "roll"
     for pid in restarted.old_pids[len(restarted.new_pids) :]:
-        told = "was to be replaced" if is_roll else "was told to stop"
-        yield f"pid {pid} {told}; the new process has not been confirmed up"
+        was = "was to be replaced" if is_roll else "was asked to stop"
+        yield f"pid {pid} {was}; the new process has not been confirmed up"
 
 
 def _notes_on_resumes(
@@ -243,7 +243,7 @@ def _notes_on_resumes(
         elif count and keys in pauses.resumed_by_others:
             yield f"{keys.name} was resumed by somebody else during the drain{again}{end}"
         elif keys in pauses.resumed_by_others:
-            yield f"{keys.name} was resumed by somebody else meanwhile{end}"
+            yield f"{keys.name} was resumed by somebody else{end}"
         elif ended:
             yield f"{keys.name} was paused before the drain, and runs now"
 
@@ -279,7 +279,7 @@ def _notes_on_proof(context: DrainContext, tracker: Tracker, verdict: Verdict) -
         yield note
     if proof.deleted:
         what = counted(proof.deleted, "job was", "jobs were")
-        yield f"{what} deleted meanwhile without an event, as BullMQ's queue.drain() does"
+        yield f"{what} deleted during the drain without an event, as BullMQ's queue.drain() does"
 
 
 def _note_on_ignored(context: DrainContext, restarted: Restarted) -> str:

@@ -13,8 +13,8 @@ from qctl.ops.drain.pause import keep_paused, paused_again
 from qctl.ops.drain.steps import Restarting, Step
 from qctl.ops.drain.tracker import Tracker
 from qctl.ops.drain.wait import Waited, wait_for_jobs
-from qctl.ops.processes.gone import GoneError, as_it_is_now
 from qctl.ops.processes.restart import Expectation, Interrupted, NotReplacedError, Restart
+from qctl.ops.processes.stopped import StoppedError, current_process
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
@@ -26,7 +26,7 @@ class Restarted:
     """What became of the processes, also where that ended early.
 
     Args:
-        old_pids: of the processes that were told to leave.
+        old_pids: of the processes that were asked to leave.
         new_pids: of those that took their place, in the same order.
         restarts: those that ``new_pids`` come from.
         not_reached: processes that were not restarted.
@@ -153,8 +153,8 @@ class _Phase:
         context, manager = self._context, self._target.manager
         # It may be another by now: a crash during the wait, or somebody's own restart.
         try:
-            process = as_it_is_now(manager, planned)
-        except GoneError:
+            process = current_process(manager, planned)
+        except StoppedError:
             self._was_gone = True
             raise
         expected = expectation(context, process, context.plan.connections)
@@ -198,7 +198,7 @@ class _Phase:
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
         if pids == [planned.pid for planned in self._target.processes]:
-            self._tracker.ledger.alive((job.key for job in waited.in_the_way), now_ms)
+            self._tracker.ledger.note_running((job.key for job in waited.in_the_way), now_ms)
 
     def _count_ignored(self) -> None:
         """Take note of how many jobs of other queues the restart may interrupt."""

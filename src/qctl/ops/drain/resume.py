@@ -18,7 +18,7 @@ from qctl.wire.write.pausing import Resume, resume
 
 # How long replicas get to acknowledge the resume.
 CONFIRM_MS = 1000
-# How long the watchdog looks again when they did not.
+# How long the watchdog stays when they did not.
 UNCONFIRMED_WATCH_S = 60.0
 
 
@@ -43,7 +43,7 @@ def resume_own(context: DrainContext, tracker: Tracker, notes: list[str]) -> Ite
             continue
         if not done.changed and _is_paused(context, keys):
             notes.append(
-                f"{keys.name} was paused by somebody else meanwhile, so it stays paused; when "
+                f"{keys.name} was paused by somebody else, too, so it stays paused; when "
                 f"they are done: {command(keys.prefix, 'resume', keys.name)}"
             )
             continue
@@ -58,7 +58,7 @@ def resume_own(context: DrainContext, tracker: Tracker, notes: list[str]) -> Ite
             yield Resumed(keys.name, done.moved)
         elif keys in tracker.cursors:
             pauses.resumed_by_others.add(keys)
-    tracker.ledger.resumed()
+    tracker.ledger.note_resumed()
 
 
 def _resume(context: DrainContext, keys: QueueKeys, notes: list[str]) -> Resume:
@@ -88,8 +88,8 @@ def confirm(context: DrainContext, tracker: Tracker, notes: list[str]) -> tuple[
     To be called after the last write, which is what replicas are asked to acknowledge.
 
     Returns:
-        Whether it does, as far as is known; and for how many seconds the watchdog should look
-        again, 0 when nothing can undo the resume.
+        Whether it does, as far as is known; and for how many seconds the watchdog should stay, 0
+        when nothing can undo the resume.
     """
     has_sentinel = context.address.mode == "sentinel"
     resumed = sorted(tracker.pauses.resumed)
@@ -109,6 +109,6 @@ def confirm(context: DrainContext, tracker: Tracker, notes: list[str]) -> tuple[
     )
     notes.append(
         f"{names} runs again, but {doubt}: a failover now might pause it again. The watchdog (pid "
-        f"{context.leases.watchdog_pid}) resumes it then; it looks for {UNCONFIRMED_WATCH_S:.0f} s"
+        f"{context.leases.watchdog_pid}) resumes it then; it stays for {UNCONFIRMED_WATCH_S:.0f} s"
     )
     return False, UNCONFIRMED_WATCH_S

@@ -67,7 +67,7 @@ class Paused:
 
     Args:
         changed: False when it had been already.
-        again: somebody had resumed it meanwhile, or Redis had lost the pause.
+        again: somebody had resumed it, or Redis had lost the pause.
     """
 
     step: ClassVar[str] = "paused"
@@ -148,7 +148,7 @@ class Proof:
         deleted: jobs that are gone without an event of their own. Only a deletion on purpose,
             such as BullMQ's ``queue.drain()``, leaves nothing of a job.
         events_missed: queues of whose events some were cut off before they could be read.
-        resumed_by_others: queues that somebody else resumed meanwhile.
+        resumed_by_others: queues that somebody else resumed during the drain.
         why: why ``lost`` is unknown, else empty.
     """
 

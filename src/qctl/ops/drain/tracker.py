@@ -105,4 +105,4 @@ class Tracker:
         gaps = read_gaps(self._client, unknown)
         if gaps:
             self.missed.update(gaps)
-            self.ledger.miss()
+            self.ledger.note_missed_events()

@@ -100,7 +100,7 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
 def _read_active(context: DrainContext, tracker: Tracker) -> Sequence[ActiveJob]:
     now_ms = context.redis_now_ms()
     active = read_active(context.client, context.queues)
-    tracker.ledger.look(active, now_ms)
+    tracker.ledger.note_locks(active, now_ms)
     return active
 
 

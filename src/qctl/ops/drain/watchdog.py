@@ -6,10 +6,10 @@ drain paused, gives the leases back and ends, and keeps trying while Redis is aw
 that Redis does not: the pause note names the drain that paused a queue, so it can neither resume
 somebody else's pause nor resume twice.
 
-The messages on the pipe are lines of JSON: first a ``Charge``, then ``{"stopping": …}`` before each
-restart, at last ``{"goodbye": true}``, with ``watch_s`` where a failover may bring the pause back:
-so long it looks again. The Redis URL, which may hold a password, goes through the
-pipe and so never shows in a process list.
+The messages on the pipe are lines of JSON: first an ``Assignment``, then ``{"stopping": …}`` before
+each restart, at last ``{"goodbye": true}``. Where a failover may bring the pause back, the goodbye
+has ``watch_s``: for so long the watchdog stays and resumes again. The Redis URL, which may hold a
+password, goes through the pipe, so that no process list shows it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from qctl.wire.read.replication import can_lose_writes
 from qctl.wire.write.pausing import free_lease, hold_lease, resume
 
 RENEW_S = LEASE_TTL_MS / 3 / 1000
-# Redis may be away for long; after this time an operator has long taken over.
+# After this time an operator has long taken over.
 GIVE_UP_S = 24 * 3600.0
-# After a resume that Redis may yet lose: how long it has to last without an outage, and the most.
+# After a resume that Redis may yet lose: how long it must last without an outage, how often that is
+# checked, and when to give up.
 WATCH_S = 10.0
 WATCH_EVERY_S = 0.5
 WATCH_AWAY_S = 600.0
@@ -41,8 +42,8 @@ READY = b"ready\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """What the watchdog answers for.
+class Assignment:
+    """What the watchdog renews, and undoes when qctl is gone.
 
     Args:
         url: where Redis is.
@@ -75,7 +76,7 @@ class Watchdog:
         self._leases = leases
         self._stopping: dict[str, float] | None = None
 
-    def guard(self, pipe: int) -> None:
+    def run(self, pipe: int) -> None:
         """Renew the leases until the pipe closes; then undo the drain unless it said goodbye.
 
         Args:
@@ -115,7 +116,7 @@ class Watchdog:
                     free_lease(self._client, keys, holder.owner)
                 except QctlError as error:
                     if not is_outage(error):
-                        # Trying again is no help; the lease runs out, `status` tells who paused.
+                        # Trying again is no help. The lease runs out; `status` shows who paused.
                         del pending[keys]
                 else:
                     del pending[keys]
@@ -172,13 +173,13 @@ def main() -> None:
         for name, text in charge["leases"].items()
         if (holder := parse_holder(text)) is not None
     }
-    # Redis may be away, and qctl may have died since it started us: both are what we are here for.
+    # Redis may be away, and qctl may have died since it started us. Both must not end us.
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), READY)
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, sys.stdout.fileno())
     has_sentinel = address.mode == "sentinel"
-    Watchdog(client, leases, has_sentinel=has_sentinel).guard(sys.stdin.fileno())
+    Watchdog(client, leases, has_sentinel=has_sentinel).run(sys.stdin.fileno())
 
 
 if __name__ == "__main__":

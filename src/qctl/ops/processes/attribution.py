@@ -1,4 +1,4 @@
-"""Which managed process holds which worker: by its connection's address, else by its own word."""
+"""Which managed process holds which worker: by its connection's address, else by its heartbeat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def holders(
     """Client id of a worker's connection → the process that holds it, or whose child does.
 
     A worker on another host, in a container, behind a proxy or NAT is not matched. Nor is one on a
-    unix socket, unless it is one of qctl's own, which tell where they run.
+    unix socket, unless it is one of qctl's own, whose heartbeats say where they run.
     """
     addresses = by_address(processes)
     found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}

@@ -17,8 +17,8 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
-from qctl.ops.processes.gone import GoneError, deleted, label, remedy
-from qctl.ops.processes.launches import Launches
+from qctl.ops.processes.new_processes import NewProcesses
+from qctl.ops.processes.stopped import StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.server import run_ids
@@ -51,7 +51,7 @@ class Expectation:
 
     Args:
         queues: queues that need a new worker.
-        by_address: whether its workers can be told by their address.
+        by_address: whether its workers can be recognised by their address.
         prefix: the queues' key prefix.
         db: the queues' database.
     """
@@ -67,7 +67,7 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 class NotReplacedError(FailedError):
-    """The manager refused: the process was not told to leave, and works on."""
+    """The manager refused: the process was not asked to leave, and works on."""
 
 
 class Restart:
@@ -79,7 +79,7 @@ class Restart:
         process: what is restarted, as it was before.
         expected: what to wait for.
         stop: asked often; True means that the operator wants to stop.
-        rest: passes the time between two looks; returns after about ``POLL_S``.
+        rest: passes the time between two readings; returns after about ``POLL_S``.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Restart:
         self._is_running = is_running
         self.old_started_at = started_at(process.pid) if process.pid else None
         self._log_size = log_size(process)
-        self._launches = Launches(process)
+        self._started = NewProcesses(process)
         self._last_client_id = max((w.client_id for w in self._workers()), default=0)
         self._servers = run_ids(client)
 
@@ -135,7 +135,7 @@ class Restart:
                 raise FailedError(
                     f"{self._label} did not stop",
                     why=f"pid {self._process.pid} still runs after its kill timeout",
-                    hint=f"look at it: {self._remedy(0)}",
+                    hint=f"see {self._remedy(0)}",
                 )
             self._rest()
         if self._stop():
@@ -152,11 +152,11 @@ class Restart:
             FailedError: the new process keeps dying, or it does not get ready.
             Interrupted: ``stop`` said so.
         """
-        launches = self._launches
+        started = self._started
 
         def is_settled() -> bool:
             # One that has crashed before has to show more.
-            since_s = launches.connected_s if launches.crashes else launches.up_s
+            since_s = started.connected_s if started.crashes else started.up_s
             return since_s >= SETTLE_S
 
         new = self._await_up(is_settled, call)
@@ -182,7 +182,7 @@ class Restart:
         Raises:
             FailedError, Interrupted: as ``await_ready``.
         """
-        new = self._await_up(lambda: self._launches.connected_s >= SETTLE_S)
+        new = self._await_up(lambda: self._started.connected_s >= SETTLE_S)
         assert new.pid is not None  # noqa: S101 - online processes have one
         return new.pid
 
@@ -190,7 +190,7 @@ class Restart:
         self, is_settled: Callable[[], bool], call: RestartCall | None = None
     ) -> ManagedProcess:
         deadline = time.monotonic() + self._process.ready_timeout_ms / 1000 + BOOT_S
-        launches = self._launches
+        started = self._started
         missing = "no new process was started"
         while time.monotonic() < deadline:
             if self._stop():
@@ -200,29 +200,28 @@ class Restart:
             now = self.row()
             if now is None:
                 raise deleted(self._manager, self._process)
-            # Until then the row tells of the time before the restart.
-            if launches.see(now):
-                self._raise_end(now, launches)
+            # Until then the row is from before the restart.
+            if started.update(now):
+                self._raise_end(now, started)
                 if now.status == "online":
-                    looked_at = time.monotonic()
+                    read_at = time.monotonic()
                     missing = self._missing(now)
-                    # The time in which Redis was away, and the look had to wait for it, does not
-                    # count.
-                    deadline += max(time.monotonic() - looked_at - POLL_S, 0)
-                    launches.note_workers(are_connected=not missing)
+                    # The time in which Redis was away does not count.
+                    deadline += max(time.monotonic() - read_at - POLL_S, 0)
+                    started.note_workers(are_connected=not missing)
                     if not missing and is_settled():
                         return now
             self._rest()
         raise FailedError(
             f"{self._label} was restarted but is not ready",
             why=self._with_last_words(missing),
-            hint=f"look at it: {self._remedy(1)}",
+            hint=f"see {self._remedy(1)}",
         )
 
-    def _raise_end(self, now: ManagedProcess, launches: Launches) -> None:
+    def _raise_end(self, now: ManagedProcess, started: NewProcesses) -> None:
         """Raise a FailedError if the new process has ended for good."""
-        if now.status == "errored" or launches.crashes >= MAX_CRASHES:
-            died = launches.crashes
+        if now.status == "errored" or started.crashes >= MAX_CRASHES:
+            died = started.crashes
             so_far = f"{counted(died, 'new process has', 'new processes have')} died; "
             raise FailedError(
                 f"{self._label} keeps crashing after the restart",
@@ -235,10 +234,10 @@ class Restart:
                 if now.starts_again
                 else "it has ended and its manager does not start it again, or somebody stopped it"
             )
-            raise GoneError(
+            raise StoppedError(
                 f"{self._label} was started and is stopped again",
                 why=self._with_last_words(who),
-                hint=f"look at it: {self._remedy(1)}; to start it: {self._remedy(3)}",
+                hint=f"see {self._remedy(1)}; to start it: {self._remedy(3)}",
             )
 
     def _missing(self, new: ManagedProcess) -> str:
@@ -282,7 +281,7 @@ class Restart:
         raise NotReplacedError(
             f"the process manager refused to restart {self._label}",
             why=reason,
-            hint=f"look at it: {self._remedy(0)}",
+            hint=f"see {self._remedy(0)}",
         )
 
     def _with_last_words(self, reason: str) -> str:
@@ -293,7 +292,7 @@ class Restart:
         return "\n".join([*words, reason])
 
     def _unserved(self) -> frozenset[str]:
-        """Queues that nobody serves now; none where that cannot be read."""
+        """Queues that nobody serves now; empty where that cannot be read."""
         expected = self._expected
         try:
             workers = list_workers(self._client, expected.prefix, expected.queues, expected.db)

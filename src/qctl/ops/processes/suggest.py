@@ -1,7 +1,7 @@
-"""The commands that an operator is told to type.
+"""The commands that qctl recommends.
 
-Typed as they stand, they must go to the Redis and the prefix that this command looked at. What the
-environment and the config files say holds for them as well; flags do not, so those are repeated.
+Typed as they stand, they must go to the same Redis and prefix as this command. The environment and
+the config files hold for them as well; flags do not, so those are repeated.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Iterator
 from qctl.config.settings import DEFAULT_PREFIX, Settings
 from qctl.connection.address import parse_url
 
-# What else the commands take that are recommended; other words that begin with a dash are names.
+# Options of the recommended commands. Other words that begin with a dash are names.
 _OPTIONS = frozenset(
     {
         *("--state", "--wait", "--then-restart", "--target", "--timeout", "--ignore-others"),
         *("--full", "--keep-paused"),
     }
 )
-# Those of the command that runs, of which a process has one.
-_typed: Settings | None = None
+# Of the command that runs; a process runs one.
+_settings: Settings | None = None
 
 
 @contextlib.contextmanager
 def commands_like(settings: Settings) -> Iterator[None]:
-    """Meanwhile commands repeat the flags that ``settings`` come from."""
-    global _typed  # noqa: PLW0603
-    _typed = settings
+    """Within this context, commands repeat the flags that ``settings`` come from."""
+    global _settings  # noqa: PLW0603
+    _settings = settings
     try:
         yield
     finally:
-        _typed = None
+        _settings = None
 
 
 def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
@@ -44,12 +44,12 @@ def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
         redis: the URL of another Redis than the one at hand; without its password.
     """
     options = []
-    if _by_flag("redis.prefix") or prefix != (_typed.prefix if _typed else DEFAULT_PREFIX):
+    if _by_flag("redis.prefix") or prefix != (_settings.prefix if _settings else DEFAULT_PREFIX):
         options += ["--prefix", prefix]
-    if _typed is not None and _typed.context and _by_flag("context"):
-        options += ["--context", _typed.context]
-    if _typed is not None and not redis and _by_flag("redis.url"):
-        redis = str(parse_url(_typed.redis_url))
+    if _settings is not None and _settings.context and _by_flag("context"):
+        options += ["--context", _settings.context]
+    if _settings is not None and not redis and _by_flag("redis.url"):
+        redis = str(parse_url(_settings.redis_url))
     if redis:
         options += ["--redis", redis]
     # Names that would be taken for options come last, after a ``--``.
@@ -60,7 +60,7 @@ def command(prefix: str, verb: str, *words: str, redis: str = "") -> str:
 
 
 def _by_flag(setting: str) -> bool:
-    origin = _typed.origins.get(setting) if _typed is not None else None
+    origin = _settings.origins.get(setting) if _settings is not None else None
     return origin is not None and origin.kind == "flag"
 
 

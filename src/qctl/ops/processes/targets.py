@@ -115,7 +115,7 @@ def read_connections(
     """Who is connected, and which of them these processes are.
 
     Raises:
-        FailedError: Redis does not tell, and so no restart can be proved.
+        FailedError: Redis does not show who is connected, so no restart can be proved.
     """
     workers = list_workers(client, settings.prefix, db=db)
     if workers is None:

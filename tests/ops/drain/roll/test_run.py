@@ -429,7 +429,7 @@ def test_idle_is_the_longest_wait_while_nothing_ran(
     ledger = RollLedger()
     ledger.begin([active("1")], backlog=0, at_ms=0)
     ledger.follow(events)
-    ledger.backlog_is(backlog)
+    ledger.set_backlog(backlog)
     assert ledger.idle_s(9000) == idle_s
     assert ledger.active_at_start == 1
 
@@ -441,7 +441,7 @@ def test_jobs_that_come_and_go_are_not_kept() -> None:
         ledger.follow([at(n, "active", f"j{n}"), at(n, "completed", f"j{n}", "active")])
     assert [row.id for row in ledger.outcomes()] == ["1"]
     assert ledger._started_since == set()
-    ledger.note([(Q, "k")])
+    ledger.add_jobs([(Q, "k")])
     ledger.follow([at(200, "completed", "k", "active")])
     assert [(row.id, row.result) for row in ledger.outcomes()] == [
         ("1", "lost"),

@@ -1,8 +1,8 @@
 """What became of the jobs of a roll, during which the queues go on.
 
-Followed are the jobs that were active at the start, those in hand whenever an old process had
-ended, and any that lost its worker meanwhile. The others start and end unharmed, and there may be
-thousands a second: they only count for the time in which nothing ran.
+Followed are the jobs that were active at the start, those that are active whenever an old process
+has ended, and any that loses its worker during the roll. The others start and end unharmed, and
+there may be thousands a second: they only count for the time in which nothing ran.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class RollLedger(Ledger):
         self._at_start = len(self._outcomes)
         self._backlog = backlog
 
-    def note(self, jobs: Iterable[JobKey]) -> None:
+    def add_jobs(self, jobs: Iterable[JobKey]) -> None:
         """Follow these jobs as well."""
         for job in jobs:
             self._outcomes.setdefault(job, None)
 
-    def stalls(self) -> set[JobKey]:
+    def take_stalled(self) -> set[JobKey]:
         """Jobs that a stalled check took from a worker since the last call."""
         taken, self._stalls = self._stalls, set()
         return taken
 
-    def backlog_is(self, count: int) -> None:
-        """How many jobs could run now; tells at the end whether a pause in the work still lasts."""
+    def set_backlog(self, count: int) -> None:
+        """Set how many jobs could run now: whether a gap without a run still lasts at the end."""
         self._backlog = count
 
     @property

@@ -18,14 +18,14 @@ def require_rollable(target: Target, connections: Connections) -> None:
     """Make sure that a target can be rolled without a gap and without an interruption.
 
     Raises:
-        RefusedError: it cannot, or only its manager could tell.
+        RefusedError: it cannot, or that is unknown.
     """
     if not isinstance(target.manager, Signaller):
         return
     why = ""
     online = [process for process in target.processes if process.status == "online"]
     if len(online) < 2:
-        why = "it has one process only, so there would be nobody to take jobs meanwhile"
+        why = "it has one process only, so nobody would take jobs while it restarts"
     elif any(process.stop_signal == "message" for process in online):
         why = "it is stopped by a message, and only a signal can be sent without a kill after it"
     elif any(map(partial(_has_workers_below, connections), online)):

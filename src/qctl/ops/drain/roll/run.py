@@ -1,8 +1,8 @@
 """Replace the processes of a target one after another, while the queues go on.
 
-Nothing is paused: each process finishes its own jobs and leaves, and the others take jobs
-meanwhile. That is only true of workers that finish when they are told to leave, so after each one
-it is looked whether a job was left behind; with the first that was, the roll ends.
+Nothing is paused: each process finishes its own jobs and leaves, while the others take jobs. That
+is only true of workers that finish their jobs when they are asked to leave. So after each process
+the roll checks whether it left a job behind, and ends with the first one that did.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Roll:
             if turn.harmed:
                 raise _interrupted(target, planned, turn)
         self._tracker.catch_up()
-        self._ledger.backlog_is(self._backlog())
+        self._ledger.set_backlog(self._backlog())
         # Whoever had these has been replaced, or was gone before.
         orphans = {j.key: "" for j in read_active(context.client, context.queues) if j.is_orphan}
         yield from self._put_back(
@@ -112,8 +112,8 @@ class _Roll:
 
     def _put_back_harmed(self, harmed: Mapping[JobKey, ActiveJob | None]) -> Iterator[Step]:
         """Bring back jobs that were interrupted; None stands for one that somebody has."""
-        self._ledger.note(harmed)
-        self._ledger.interrupt(harmed)
+        self._ledger.add_jobs(harmed)
+        self._ledger.note_interrupted(harmed)
         locks = {key: job.lock_token or "" for key, job in harmed.items() if job is not None}
         yield from self._put_back(locks)
 

@@ -1,4 +1,4 @@
-"""The replacement of one process in a roll, and the look at what it left behind."""
+"""The replacement of one process in a roll, and the search for jobs that it left behind."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.steps import Restarting, Step, Waiting
 from qctl.ops.drain.tracker import Tracker
 from qctl.ops.patience import AWAY_S
-from qctl.ops.processes.gone import GoneError, as_it_is_now, leaves_for_good, stopped_by_somebody
 from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
+from qctl.ops.processes.stopped import (
+    StoppedError,
+    current_process,
+    leaves_for_good,
+    stopped_by_somebody,
+)
 from qctl.ops.processes.targets import Connections, Target, read_connections
 from qctl.wire.read.active import ActiveJob, read_active
 
-# How often the jobs in hand are looked at.
-LOOK_S = 1.0
+# How often the jobs that the process has are read.
+READ_EVERY_S = 1.0
 # On top of a lock's own time, for it to be renewed or to run out.
 LOCK_GRACE_S = 5.0
 
@@ -34,7 +39,7 @@ class Turn:
         planned: the process as it was when the plan was made.
 
     Attributes:
-        old_pid: of the process, once it was told to leave.
+        old_pid: of the process, once it was asked to leave.
         new_pid: of its successor, once that is proved.
         harmed: jobs that the process left behind; None for those that are in the queue again.
         error: why the roll ends with this process, if it does.
@@ -71,10 +76,10 @@ class Turn:
         if context.stop():
             raise Interrupted
         try:
-            process = as_it_is_now(manager, self._planned)
-        except GoneError as error:
+            process = current_process(manager, self._planned)
+        except StoppedError as error:
             self.error = error
-            yield from self._find_harmed(self._look_at_hands())
+            yield from self._find_harmed(self._active_after_exit())
             return
         connections = read_connections(
             context.client, context.settings, context.address.db, [process]
@@ -82,7 +87,7 @@ class Turn:
         self._own_names = _names(connections, process)
         jobs = read_active(context.client, context.queues)
         self._orphans = {job.key for job in jobs if job.is_orphan}
-        self._ledger.stalls()
+        self._ledger.take_stalled()
         run = Restart(
             context.client,
             manager,
@@ -104,13 +109,13 @@ class Turn:
             except NotReplacedError:
                 self.old_pid = None
                 raise
-            hands = self._look_at_hands()
+            active = self._active_after_exit()
             try:
                 if process.pid:
                     self._start_if_left(run, process)
                 ready = run.await_ready(call, began)
-                # Before the next one is told to leave: nothing is paused, so it takes no time from
-                # the jobs.
+                # Before the next process is asked to leave. Nothing is paused, so it takes no time
+                # from the jobs.
                 new_pid = run.confirm()
             except FailedError as error:
                 # First for the jobs that the old one had: they are in hand still.
@@ -118,13 +123,13 @@ class Turn:
             else:
                 self.new_pid = new_pid
                 yield replace(ready, new_pid=new_pid)
-        yield from self._find_harmed(hands)
+        yield from self._find_harmed(active)
 
     # Leaving
 
     def _await_old_gone(self, run: Restart, call: RestartCall) -> Iterator[Step]:
         context = self._context
-        began, looked_at = time.monotonic(), 0.0
+        began, read_at = time.monotonic(), 0.0
         active: list[ActiveJob] = []
         tokens: frozenset[str | None] | None = None
         while not run.old_is_gone():
@@ -133,8 +138,8 @@ class Turn:
                 raise Interrupted
             waited_s = time.monotonic() - began
             is_late = waited_s > context.options.timeout_s
-            if is_late or time.monotonic() - looked_at >= LOOK_S:
-                looked_at = time.monotonic()
+            if is_late or time.monotonic() - read_at >= READ_EVERY_S:
+                read_at = time.monotonic()
                 row = run.row()
                 self._is_being_stopped |= row is not None and row.status == "stopping"
                 in_hand = self._jobs_in_hand(tokens)
@@ -173,7 +178,7 @@ class Turn:
         jobs = [job for job in jobs if not job.is_orphan]
         if self._own_names:
             jobs = [job for job in jobs if job.worker in self._own_names]
-            self._ledger.note(job.key for job in jobs)
+            self._ledger.add_jobs(job.key for job in jobs)
             return jobs
         return [job for job in jobs if tokens is None or job.lock_token in tokens]
 
@@ -181,7 +186,7 @@ class Turn:
         """Start a process that its manager lets be when it has left, as PM2 without autorestart.
 
         Raises:
-            GoneError: somebody has stopped it.
+            StoppedError: somebody has stopped it.
         """
         manager = self._target.manager
         noticed = time.monotonic() + AWAY_S
@@ -208,58 +213,58 @@ class Turn:
 
     # What it left behind
 
-    def _look_at_hands(self) -> list[ActiveJob]:
+    def _active_after_exit(self) -> list[ActiveJob]:
         """The jobs that are active now that the process has gone: if it left any, they are here."""
         self._tracker.catch_up()
         jobs = read_active(self._context.client, self._context.queues)
-        self._ledger.note(job.key for job in jobs if job.key not in self._orphans)
+        self._ledger.add_jobs(job.key for job in jobs if job.key not in self._orphans)
         return jobs
 
-    def _find_harmed(self, hands: list[ActiveJob]) -> Iterator[Step]:
-        """Find those of the jobs in hand that nobody has any more; see ``harmed``.
+    def _find_harmed(self, active: list[ActiveJob]) -> Iterator[Step]:
+        """Find those of the active jobs that no worker has any more; see ``harmed``.
 
         A job is in good hands when it ends, when its lock is renewed, or when the worker that
         holds its lock does either with another job. It was left behind when its lock runs out.
         """
         context = self._context
         pending: dict[JobKey, ActiveJob] = {}
-        for job in hands:
+        for job in active:
             if job.is_orphan:
                 if job.key not in self._orphans:
                     self.harmed[job.key] = job
             elif not self._own_names or job.worker in self._own_names:
                 pending[job.key] = job
-        tokens = {job.lock_token for job in hands}
+        tokens = {job.lock_token for job in active}
         longest_ms = max((job.lock_ttl_ms or 0 for job in pending.values()), default=0)
         until = time.monotonic() + longest_ms / 1000 + LOCK_GRACE_S
-        began = told_at = time.monotonic()
+        began = shown_at = time.monotonic()
         while pending and time.monotonic() < until:
             if context.stop():
                 raise Interrupted
             now = {job.key: job for job in read_active(context.client, context.queues)}
-            self._sort(pending, now, tokens)
-            if pending and time.monotonic() - told_at >= LOOK_S:
-                told_at = time.monotonic()
+            self._settle(pending, now, tokens)
+            if pending and time.monotonic() - shown_at >= READ_EVERY_S:
+                shown_at = time.monotonic()
                 yield Waiting(
                     active=context.shown(pending.values()),
                     orphans=(),
-                    waited_s=round(told_at - began, 1),
+                    waited_s=round(shown_at - began, 1),
                 )
             if pending:
                 self._tracker.rest()
         for keys, job_id in sorted(pending):
             self.notes.append(f"whether job {job_id} of {keys.name} still runs is unknown")
         self._tracker.catch_up()
-        for key in self._ledger.stalls() - self._orphans:
+        for key in self._ledger.take_stalled() - self._orphans:
             self.harmed[key] = None
 
-    def _sort(
+    def _settle(
         self,
         pending: dict[JobKey, ActiveJob],
         now: dict[JobKey, ActiveJob],
         tokens: set[str | None],
     ) -> None:
-        """Take the jobs out of ``pending`` of which it can be told by now whether they live on."""
+        """Remove from ``pending`` the jobs of which it is now known whether they go on."""
         # What was taken since the process left, or renewed, is held by a living worker.
         alive = {_owner(job) for job in now.values() if job.lock_token not in tokens}
         for key, before in pending.items():

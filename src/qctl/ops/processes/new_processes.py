@@ -1,4 +1,4 @@
-"""The processes that a manager starts once it was asked for a restart."""
+"""The processes that a manager starts after it was asked for a restart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from qctl.manage.protocol import ManagedProcess
 
 
-class Launches:
+class NewProcesses:
     """The processes that were started since the restart was asked for.
 
     Args:
@@ -22,7 +22,7 @@ class Launches:
         self._connected_since: float | None = None
         self._ended = 0
 
-    def see(self, now: ManagedProcess) -> bool:
+    def update(self, now: ManagedProcess) -> bool:
         """Take in a reading; whether a process was started since the restart was asked for."""
         if self._first is None and not now.was_started_since(self._before):
             return False

@@ -22,15 +22,15 @@ STOPPED_S = 2.0
 POLL_S = 0.05
 
 
-class GoneError(FailedError):
+class StoppedError(FailedError):
     """Somebody stopped or deleted a process; it is not started against their will."""
 
 
-def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
+def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
     """The process, which may be another by now: a crash, or somebody's own restart.
 
     Raises:
-        GoneError: its manager has it no more, or somebody stopped it.
+        StoppedError: its manager has it no more, or somebody stopped it.
     """
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
@@ -45,24 +45,24 @@ def as_it_is_now(manager: Manager, planned: ManagedProcess) -> ManagedProcess:
     return process
 
 
-def deleted(manager: Manager, process: ManagedProcess) -> GoneError:
+def deleted(manager: Manager, process: ManagedProcess) -> StoppedError:
     """The error for a process that its manager does not have any more."""
     if manager.kind == "qctl":
-        return GoneError(
+        return StoppedError(
             f"{label(process)} is gone",
             why="its master has ended: somebody stopped it during the drain",
             hint=f"ask them, or start it again: {remedy(manager, process, 3)}",
         )
-    return GoneError(
+    return StoppedError(
         f"{label(process)} is no longer under its manager",
         why="somebody deleted it, or ended its manager, during the drain",
         hint="ask them, or start it again as it was started before",
     )
 
 
-def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
+def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> StoppedError:
     """The error for a process that somebody else stopped."""
-    return GoneError(
+    return StoppedError(
         f"{label(process)} was stopped by somebody during the drain",
         why="it was not started again, since that may be what they wanted; no worker of it is "
         "connected",
@@ -71,7 +71,7 @@ def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> GoneError:
 
 
 def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
-    """The note on a process that was told to leave and that nobody starts again."""
+    """The note on a process that was asked to leave and that nobody starts again."""
     return (
         f"{label(process)} leaves when its jobs have ended, and its manager does not start it "
         f"again; then: {remedy(manager, process, 3)}"
