@@ -7,8 +7,10 @@ from ``labs/fixtures.py``.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import Any
 
 import fakeredis
@@ -40,6 +42,14 @@ def heard_signals() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> Random:
+    """Random numbers of the test's own; what failed is repeated with ``QCTL_SEED``."""
+    seed = int(os.environ.get("QCTL_SEED") or Random().randrange(2**32))
+    request.node.add_report_section("setup", "seed", f"to repeat it: QCTL_SEED={seed}")
+    return Random(seed)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -147,13 +147,13 @@ def prove(report: DrainReport, stage: Stage, client: Client) -> None:
 
 
 def test_a_command_that_fails_is_sent_again(
-    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, client: Client, chance: Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody dies here, and a process each time takes long.
     monkeypatch.setattr(Leases, "_start_watchdog", lambda _: None)
     clean, report = stage.drain(FOR_EVER, 1, "reply")
     prove(report, stage, client)
-    first = FIRST + random.randrange(EVERY)
+    first = FIRST + chance.randrange(EVERY)
     for at in range(first, len(clean.names) + 1, EVERY):
         for loses in ("reply", "request"):
             with told(f"command {at} fails ({loses}) of {clean.names}"):
@@ -162,13 +162,13 @@ def test_a_command_that_fails_is_sent_again(
 
 
 def test_redis_that_does_not_come_back_for_qctl(
-    stage: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, client: Client, chance: Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for its watchdog, which resumes; and nothing is claimed that is not known."""
     monkeypatch.setattr(module, "AWAY_S", 0.0)
     every = 2 * EVERY if EVERY > 1 else 1
     number = len(stage.drain(FOR_EVER, 1, "reply")[0].names)
-    first = FIRST + random.randrange(every)
+    first = FIRST + chance.randrange(every)
     for at in range(first, number, every):
         with told(f"from command {at} of {number} on"):
             failing, report = stage.drain(at, FOR_EVER, "request")

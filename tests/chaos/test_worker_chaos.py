@@ -3,13 +3,13 @@ each run beyond the first has a kill or a failure before it."""
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -39,10 +39,11 @@ class Run:
 class Fleet:
     """Worker processes; any of them may die."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, chance: Random) -> None:
         self.book = folder / "book"
         self.killed: set[int] = set()
         self._url = url
+        self._chance = chance
         self._log = folder / "stderr.log"
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -52,7 +53,7 @@ class Fleet:
             self._processes.append(subprocess.Popen(command, stderr=stderr))
 
     def kill_one(self) -> None:
-        victim = self._processes.pop(random.randrange(len(self._processes)))
+        victim = self._processes.pop(self._chance.randrange(len(self._processes)))
         self.killed.add(victim.pid)
         victim.kill()
         victim.wait(10)
@@ -88,10 +89,10 @@ class Fleet:
 
 @pytest.fixture
 def fleet(
-    start_redis: Callable[..., RedisServer], tmp_path: Path
+    start_redis: Callable[..., RedisServer], tmp_path: Path, chance: Random
 ) -> Iterator[tuple[Fleet, RedisServer]]:
     server = start_redis(*AOF)
-    fleet = Fleet(server.url, tmp_path)
+    fleet = Fleet(server.url, tmp_path, chance)
     yield fleet, server
     fleet.discard()
 
@@ -135,7 +136,7 @@ def unexplained(runs: list[Run], killed: set[int], outages: list[tuple[float, fl
     return found
 
 
-def test_no_kill_loses_a_job(fleet: tuple[Fleet, RedisServer]) -> None:
+def test_no_kill_loses_a_job(fleet: tuple[Fleet, RedisServer], chance: Random) -> None:
     workers, server = fleet
     ids = add(server.url)
     for _ in range(WORKERS):
@@ -143,12 +144,12 @@ def test_no_kill_loses_a_job(fleet: tuple[Fleet, RedisServer]) -> None:
     wait_until(workers.book.exists, "the first job to start")
     outages = []
     for number in range(KILLS):
-        time.sleep(random.uniform(0.1, 0.6))
+        time.sleep(chance.uniform(0.1, 0.6))
         workers.mend()
         workers.kill_one()
         workers.start()
         if number % 5 == 2:
-            time.sleep(random.uniform(0, 0.2))
+            time.sleep(chance.uniform(0, 0.2))
             began = time.time()
             server.kill()
             server.start()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import shutil
 import socket
 import ssl
@@ -147,8 +148,17 @@ def open_client(url: str) -> contextlib.closing[Client]:
 
 
 def test_nothing_is_sent_before_the_first_command() -> None:
-    with open_client(f"redis://127.0.0.1:{free_port()}"):
-        pass
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def is_called() -> bool:
+            return bool(select.select([listener], [], [], 0)[0])
+
+        with open_client(f"redis://127.0.0.1:{port}/0"):
+            assert not is_called()
+        # A connection would have been seen.
+        with socket.create_connection(("127.0.0.1", port)):
+            assert is_called()
 
 
 def test_replies_are_plain(client: Client) -> None:

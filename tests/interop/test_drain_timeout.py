@@ -85,7 +85,7 @@ def test_a_restart_at_the_end_of_the_time_says_that_the_time_is_up(lab: Lab) -> 
     cut = lab.hold()
     done = lab.qctl(*DRAIN, "--on-timeout", "restart")
     assert done.code == 0, done.err
-    assert "time is up" in done.err
+    assert "timed out after" in done.err
     lab.release()
     lab.prove(cut, again=cut)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -42,9 +42,9 @@ DEDUPLICATIONS: list[dict[str, Any]] = [
 class Traffic:
     """Adds jobs of all kinds and does all that may be done to them, as fast as it can."""
 
-    def __init__(self, bull: NodeBull, redis_url: str, seed: int) -> None:
+    def __init__(self, bull: NodeBull, redis_url: str, chance: Random) -> None:
         self._bull = bull
-        self._random = random.Random(seed)
+        self._random = chance
         self._redis_url = redis_url
         self._ids: list[str] = []
         self._over = threading.Event()
@@ -143,15 +143,15 @@ def test_nothing_is_reported_as_lost_under_traffic(
     bullmq: NodeBull,
     client: Client,
     redis_url: str,
+    chance: Random,
     most_ids: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(proof, "MAX_IDS", most_ids)
-    seed = random.randrange(10_000)
     bullmq.start_worker("q", concurrency=4)
     # Something to count at the start.
     bullmq.add_bulk("q", [{"name": "job", "data": {}, "opts": {"delay": 600_000}}] * 30)
-    with Traffic(bullmq, redis_url, seed):
+    with Traffic(bullmq, redis_url, chance):
         verdicts = [drain_and_prove(client, pauses=bool(turn % 2)) for turn in range(6)]
     assert [(verdict.lost, verdict.proof.why) for verdict in verdicts] == [(0, "")] * 6
     how = "all ids" if most_ids > 10 else "counts and a sample"

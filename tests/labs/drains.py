@@ -482,8 +482,7 @@ class Lab:
                 last_first.callback(running.close)
 
     def _delete_apps(self) -> None:
-        if self.pm2.rows():
-            self.pm2.delete("all")
+        self.pm2.delete_all()
 
 
 def write_config(folder: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A PM2 daemon in a home of its own, driven through its command line."""
+"""A PM2 daemon in a home of its own; its command line changes, its socket tells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import psutil
 import pytest
 
 from qctl.connection.address import Client
+from qctl.errors import ManagerUnreachableError
+from qctl.manage.pm2 import rpc
 from qctl.wire.read.clients import list_workers
 from tests.labs.node import HERE, MODULES, node, node_env
 from tests.labs.servers import wait_until
@@ -23,7 +26,7 @@ from tests.labs.servers import wait_until
 
 @dataclass(frozen=True)
 class Row:
-    """The fields of ``pm2 jlist`` that the tests look at; never the environment."""
+    """The fields of PM2's list that the tests look at; never the environment."""
 
     name: str
     pm_id: int
@@ -96,7 +99,7 @@ class Pm2:
         return self.rows(name)
 
     def rows(self, name: str = "") -> list[Row]:
-        """What it runs; of one name, if given."""
+        """What it runs; of one name, if given. Asked over its socket: `pm2 jlist` takes 0.5 s."""
         return [
             Row(
                 name=item["name"],
@@ -108,9 +111,16 @@ class Pm2:
                 namespace=item["pm2_env"]["namespace"],
                 unstable=item["pm2_env"]["unstable_restarts"],
             )
-            for item in json.loads(self.run("jlist", "-s"))
+            for item in self._ask("getMonitorData", {})
             if name in {"", item["name"]}
         ]
+
+    def _ask(self, method: str, *args: object) -> list[Any]:
+        """What the daemon answers; nothing where none runs."""
+        with contextlib.suppress(ManagerUnreachableError):
+            answer: list[Any] = rpc.call(self.home / "rpc.sock", method, *args, timeout_s=60)[0]
+            return answer
+        return []
 
     def pid(self, name: str) -> int:
         """The pid of an app's first process."""
@@ -138,6 +148,13 @@ class Pm2:
 
     def delete(self, name: str) -> None:
         self.run("delete", name)
+
+    def delete_all(self) -> None:
+        """Stop and forget all apps, at the same time."""
+        ids = [row.pm_id for row in self.rows()]
+        if ids:
+            with ThreadPoolExecutor(len(ids)) as pool:
+                list(pool.map(lambda pm_id: self._ask("deleteProcessId", pm_id), ids))
 
     def log(self, name: str, stream: str = "error") -> str:
         """What an app wrote; ``stream`` is ``out`` or ``error``."""
