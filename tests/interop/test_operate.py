@@ -16,10 +16,10 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import ExitStatus
 from qctl.ops.follow import wait as waiting
-from qctl.ops.follow import wait_targets
+from qctl.ops.follow import wait_conditions
 from qctl.ops.follow.events import EventFilter, QueueEvent, follow_events
-from qctl.ops.follow.wait import Target, WaitReport, error_of, wait_for
-from qctl.ops.follow.wait_targets import JobTarget, QueueTarget
+from qctl.ops.follow.wait import Condition, WaitReport, error_of, wait_for
+from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import Schedule, list_schedules, show_schedule
 from qctl.wire.events import last_event_id
@@ -44,7 +44,7 @@ def own(redis_url: str) -> Iterator[Client]:
         yield client
 
 
-def end(target: Target, **options: Any) -> WaitReport:
+def end(target: Condition, **options: Any) -> WaitReport:
     report = [*wait_for(target, timeout_s=20, **options)][-1]
     assert isinstance(report, WaitReport)
     return report
@@ -53,7 +53,7 @@ def end(target: Target, **options: Any) -> WaitReport:
 class InBackground(threading.Thread):
     """A wait that goes on while the test does something."""
 
-    def __init__(self, target: Target, client: Client) -> None:
+    def __init__(self, target: Condition, client: Client) -> None:
         super().__init__()
         self._target = target
         self.report: WaitReport | None = None
@@ -109,7 +109,7 @@ def test_a_node_worker_runs_what_was_added_by_its_options(
     bullmq.resume("q")
     bullmq.start_worker("q")
     assert bullmq.wait_finished("q", delayed) is None
-    report = end(QueueTarget(client, Q, "empty", include_delayed=True))
+    report = end(QueueCondition(client, Q, "empty", include_delayed=True))
     assert report.outcome == "empty"
     rows = [(row["id"], row["ev"]) for row in runs(client, "q") if row["ev"] != "start"]
     ends = [job_id for job_id, ev in rows if ev == "end"]
@@ -130,22 +130,22 @@ def test_a_wait_for_a_job_of_a_real_worker(
 ) -> None:
     bullmq.start_worker("q")
     job_id = bullmq.add("q", {"ms": 300, "returns": {"ok": 1}}, removeOnComplete=True)
-    report = InBackground(JobTarget(own, Q, job_id), client).result()
+    report = InBackground(JobCondition(own, Q, job_id), client).result()
     assert (report.outcome, report.returnvalue) == ("completed", {"ok": 1})
     # It has gone, and must not be taken for one that never was.
     assert client.call("EXISTS", Q(job_id)) == 0
-    assert end(JobTarget(client, Q, job_id)).outcome == "completed"
-    assert end(JobTarget(client, Q, "never")).outcome == "missing"
+    assert end(JobCondition(client, Q, job_id)).outcome == "completed"
+    assert end(JobCondition(client, Q, "never")).outcome == "missing"
 
     job_id = bullmq.add("q", {"ms": 200, "fail_times": 9, "message": "no"}, attempts=2, backoff=50)
-    report = end(JobTarget(client, Q, job_id))
+    report = end(JobCondition(client, Q, job_id))
     error = error_of(report, "bull")
     assert error is not None
     assert (report.outcome, error.why, error.exit_status) == ("failed", "no", ExitStatus.FAILED)
     assert bullmq.get_job("q", job_id)["attemptsMade"] == 2
 
     job_id = bullmq.add("q", {}, delay=HOUR_MS)
-    background = InBackground(JobTarget(own, Q, job_id), client)
+    background = InBackground(JobCondition(own, Q, job_id), client)
     bullmq.job("q", job_id, "remove")
     assert background.result().outcome == "removed"
 
@@ -155,17 +155,17 @@ def test_a_wait_for_a_queue_of_a_real_worker(
 ) -> None:
     # How soon a lock that ran out is noticed; no event tells of it.
     monkeypatch.setattr(waiting, "POLL_S", 0.2)
-    monkeypatch.setattr(wait_targets, "POLL_S", 0.2)
+    monkeypatch.setattr(wait_conditions, "POLL_S", 0.2)
     worker = bullmq.start_worker("q", lockDuration=1000, concurrency=2)
     ids = bullmq.add_bulk("q", [{"name": "a", "data": {"ms": 100}} for _ in range(6)])
-    assert end(QueueTarget(client, Q, "empty")).outcome == "empty"
+    assert end(QueueCondition(client, Q, "empty")).outcome == "empty"
     assert bullmq.counts("q")["completed"] == len(ids)
     bullmq.add("q", {"ms": 30_000})
     wait_until(lambda: bullmq.counts("q")["active"] == 1, "the job to run")
     bullmq.close_worker(worker, force=True)
     bullmq.kill()
     # Its lock runs out, and nobody is there to notice.
-    report = end(QueueTarget(client, Q, "idle"), grace_s=0.1)
+    report = end(QueueCondition(client, Q, "idle"), grace_s=0.1)
     assert report.outcome == "stuck"
 
 

@@ -67,9 +67,9 @@ def events(
     _, client = env.redis()
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     ops.require_stream(snapshot)
-    after = None if since is None else ops.start_of(client, since)
-    for doubt in ops.doubts(names or ()):
-        env.note(doubt)
+    after = None if since is None else ops.start_id(client, since)
+    for remark in ops.unknown_name_remarks(names or ()):
+        env.note(remark)
     wanted = ops.EventFilter(frozenset(names or ()), job_id)
     if follow:
         _follow(env, snapshot.keys, wanted, after, limit)
@@ -85,7 +85,7 @@ def events(
     if env.output == "table":
         from qctl.output.events import summary  # noqa: PLC0415 - not for JSON
 
-        if remark := summary(page, since_at=ops.moment_of(after), filtered=wanted.is_set):
+        if remark := summary(page, since_at=ops.time_of(after), filtered=wanted.is_set):
             env.note(remark)
 
 

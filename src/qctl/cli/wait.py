@@ -13,7 +13,7 @@ from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.follow.wait import Target, Waiting, WaitReport
+    from qctl.ops.follow.wait import Condition, Waiting, WaitReport
 
 app = new_app()
 
@@ -66,8 +66,8 @@ def wait(
             view.waiting(step)
 
 
-def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Target:
-    from qctl.ops.follow.wait_targets import JobTarget, QueueTarget  # noqa: PLC0415
+def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Condition:
+    from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
     kind, separator, job_id = condition.partition("=")
@@ -80,8 +80,8 @@ def _target(env: Environment, queue: str, condition: str, *, include_delayed: bo
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     require_bullmq([snapshot], hint="qctl status --watch")
     if kind == "job":
-        return JobTarget(client, snapshot.keys, job_id, db=address.db)
-    return QueueTarget(
+        return JobCondition(client, snapshot.keys, job_id, db=address.db)
+    return QueueCondition(
         client, snapshot.keys, condition, include_delayed=include_delayed, db=address.db
     )
 

@@ -19,12 +19,12 @@ from qctl.ops.follow.events import (
     EventFilter,
     QueueEvent,
     Remark,
-    doubts,
     follow_events,
-    moment_of,
     recent_events,
     require_stream,
-    start_of,
+    start_id,
+    time_of,
+    unknown_name_remarks,
 )
 from qctl.wire.events import past_events
 from tests.labs.build import Q, put
@@ -64,7 +64,7 @@ def test_the_last_ones_oldest_first(store: Client) -> None:
         milliseconds=1
     )
     whole = recent_events(store, Q, ALL, limit=5)
-    assert (len(whole.events), whole.more, whole.kept_since_at) == (5, False, moment_of(f"{T0}-0"))
+    assert (len(whole.events), whole.more, whole.kept_since_at) == (5, False, time_of(f"{T0}-0"))
 
 
 def test_whether_older_ones_were_cut_off(client: Client) -> None:
@@ -72,7 +72,7 @@ def test_whether_older_ones_were_cut_off(client: Client) -> None:
     assert not recent_events(client, Q, ALL).cut
     client.call("XTRIM", Q("events"), "MAXLEN", 4)
     page = recent_events(client, Q, ALL)
-    assert (page.cut, page.total, page.kept_since_at) == (True, 4, moment_of(f"{T0}-1"))
+    assert (page.cut, page.total, page.kept_since_at) == (True, 4, time_of(f"{T0}-1"))
 
 
 class BeforeRedis7:
@@ -125,7 +125,7 @@ def test_since(store: Client) -> None:
     numbered(store, 6)
 
     def since(text: str) -> list[str | None]:
-        page = recent_events(store, Q, ALL, after=start_of(store, text))
+        page = recent_events(store, Q, ALL, after=start_id(store, text))
         return [event.job_id for event in page.events]
 
     # Behind an event, from a millisecond on, from a time on.
@@ -135,12 +135,12 @@ def test_since(store: Client) -> None:
     assert since("1h") == []
     for text in ("yesterday", f"{10**19 - 1}-0", str(10**19 - 1), f"{T0}-{2**64}", "9" * 5000):
         with pytest.raises(UsageError, match="--since"):
-            start_of(store, text)
+            start_id(store, text)
 
 
 def test_a_time_is_by_the_clock_of_redis(client: Client) -> None:
     written = emit(client, "added", jobId=1)
-    assert recent_events(client, Q, ALL, after=start_of(client, "10s")).events[0].id == written
+    assert recent_events(client, Q, ALL, after=start_id(client, "10s")).events[0].id == written
 
 
 def test_fields_are_read_and_nonsense_survives(store: Client) -> None:
@@ -313,6 +313,6 @@ def test_bull_has_no_stream(store: Client) -> None:
 
 
 def test_a_name_that_bullmq_does_not_have_is_doubted() -> None:
-    assert doubts(["completed", "failed"]) == []
-    (doubt,) = doubts(["complete"])
+    assert unknown_name_remarks(["completed", "failed"]) == []
+    (doubt,) = unknown_name_remarks(["complete"])
     assert "did you mean completed?" in doubt

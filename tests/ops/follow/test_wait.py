@@ -14,9 +14,9 @@ from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ExitStatus, UnreachableError
 from qctl.ops.follow import wait as waiting
-from qctl.ops.follow import wait_targets
-from qctl.ops.follow.wait import Seen, Target, Waiting, WaitReport, error_of, wait_for
-from qctl.ops.follow.wait_targets import JobTarget, QueueTarget
+from qctl.ops.follow import wait_conditions
+from qctl.ops.follow.wait import CheckedState, Condition, Waiting, WaitReport, error_of, wait_for
+from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition
 from qctl.ops.jobs.add import add_job
 from qctl.wire.events import last_event_id
 from qctl.wire.read.clients import client_name
@@ -41,7 +41,7 @@ def finish(client: Client, job_id: str, state: str = "completed", **fields: obje
     emit(client, state, jobId=job_id, prev="active", **fields)
 
 
-def end(target: Target, **options: Any) -> WaitReport:
+def end(target: Condition, **options: Any) -> WaitReport:
     report = [*wait_for(target, **options)][-1]
     assert isinstance(report, WaitReport)
     return report
@@ -77,11 +77,11 @@ def test_idle_is_nothing_active_and_says_what_is_left(store: Client) -> None:
     put(store, "1", "wait")
     put(store, "2", "delayed")
     put(store, "3", "waiting-children")
-    report = end(QueueTarget(store, Q, "idle"))
+    report = end(QueueCondition(store, Q, "idle"))
     assert (report.outcome, error_of(report, "bull")) == ("idle", None)
     assert report.text == "nothing is active; 1 waiting, 1 delayed, 1 waiting for children left"
     put(store, "4", "active", lock="w:0")
-    report = end(QueueTarget(store, Q, "idle"), timeout_s=0)
+    report = end(QueueCondition(store, Q, "idle"), timeout_s=0)
     assert (report.outcome, report.text) == ("timeout", "1 active")
     error = error_of(report, "bull")
     assert error is not None
@@ -103,8 +103,8 @@ def test_idle_is_nothing_active_and_says_what_is_left(store: Client) -> None:
 )
 def test_what_counts_for_empty(store: Client, place: str, alone: str, with_delayed: str) -> None:
     put(store, "1", place, lock="w:0" if place == "active" else "")
-    assert end(QueueTarget(store, Q, "empty"), timeout_s=0).outcome == alone
-    target = QueueTarget(store, Q, "empty", include_delayed=True)
+    assert end(QueueCondition(store, Q, "empty"), timeout_s=0).outcome == alone
+    target = QueueCondition(store, Q, "empty", include_delayed=True)
     assert end(target, timeout_s=0).outcome == with_delayed
 
 
@@ -112,7 +112,7 @@ def test_the_next_jobs_of_schedulers_do_not_keep_a_queue_from_being_empty(store:
     store.call("ZADD", Q("repeat"), 9_000_000_000_000, "tick")
     store.call("HSET", Q.scheduler("tick"), "name", "t", "every", 1000, "ic", 1)
     put(store, "repeat:tick:9000000000000", "delayed")
-    target = QueueTarget(store, Q, "empty", include_delayed=True)
+    target = QueueCondition(store, Q, "empty", include_delayed=True)
     assert end(target, timeout_s=0).outcome == "empty"
     put(store, "1", "delayed")
     report = end(target, timeout_s=0)
@@ -120,7 +120,7 @@ def test_the_next_jobs_of_schedulers_do_not_keep_a_queue_from_being_empty(store:
 
 
 def test_a_queue_that_vanishes_is_not_an_empty_one(store: Client) -> None:
-    report = end(QueueTarget(store, Q, "empty"))
+    report = end(QueueCondition(store, Q, "empty"))
     error = error_of(report, "bull")
     assert error is not None
     assert (report.outcome, error.exit_status) == ("gone", ExitStatus.NOT_FOUND)
@@ -128,10 +128,10 @@ def test_a_queue_that_vanishes_is_not_an_empty_one(store: Client) -> None:
 
 def test_an_event_wakes_the_wait(client: SocketClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 60.0)
-    monkeypatch.setattr(wait_targets, "LEAST_PAUSE_S", 0.01)
+    monkeypatch.setattr(wait_conditions, "MIN_PAUSE_S", 0.01)
     put(client, "1", "active", lock="w:0")
     with meanwhile(client, lambda own: finish(own, "1")):
-        report = end(QueueTarget(client, Q, "idle"), timeout_s=20)
+        report = end(QueueCondition(client, Q, "idle"), timeout_s=20)
     assert report.outcome == "idle"
 
 
@@ -140,7 +140,7 @@ def test_what_no_event_tells_is_seen_by_the_slow_look(
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.05)
     put(client, "1", "active", lock="w:0")
-    steps = wait_for(QueueTarget(client, Q, "idle"), timeout_s=20)
+    steps = wait_for(QueueCondition(client, Q, "idle"), timeout_s=20)
     assert isinstance(next(steps), Waiting)
     client.call("DEL", Q("active"))
     assert isinstance(next(steps), WaitReport)
@@ -148,26 +148,26 @@ def test_what_no_event_tells_is_seen_by_the_slow_look(
 
 def test_orphans_that_nobody_takes_up_end_the_wait_with_the_cure(client: Client) -> None:
     put(client, "1", "active")
-    report = end(QueueTarget(client, Q, "idle"), grace_s=0)
+    report = end(QueueCondition(client, Q, "idle"), grace_s=0)
     error = error_of(report, "bull")
     assert error is not None
     assert (report.outcome, error.exit_status) == ("stuck", ExitStatus.FAILED)
     assert error.hint == "qctl jobs retry-stalled q"
     # For a while it might be a worker that is being restarted.
-    assert end(QueueTarget(client, Q, "idle"), timeout_s=0).outcome == "timeout"
+    assert end(QueueCondition(client, Q, "idle"), timeout_s=0).outcome == "timeout"
 
 
 def test_orphans_are_waited_for_while_a_worker_is_there(client: SocketClient) -> None:
     put(client, "1", "active")
     with a_worker(client):
-        *_, step, _ = wait_for(QueueTarget(client, Q, "idle"), grace_s=0, timeout_s=0.1)
+        *_, step, _ = wait_for(QueueCondition(client, Q, "idle"), grace_s=0, timeout_s=0.1)
         assert isinstance(step, Waiting)
         # One with skipStalledCheck never does.
         (remark,) = step.remarks
         assert "whether another takes them up is unknown: no stalled check has run" in remark
         assert "`qctl jobs retry-stalled q` puts them back" in remark
         client.call("SET", Q("stalled-check"), 1, "PX", 30_000)
-        *_, step, report = wait_for(QueueTarget(client, Q, "idle"), grace_s=0, timeout_s=0.1)
+        *_, step, report = wait_for(QueueCondition(client, Q, "idle"), grace_s=0, timeout_s=0.1)
     assert isinstance(step, Waiting)
     assert step.remarks == ("active jobs have lost their worker; the others take them up",)
     assert isinstance(report, WaitReport)
@@ -177,7 +177,7 @@ def test_orphans_are_waited_for_while_a_worker_is_there(client: SocketClient) ->
 def test_orphans_beside_a_running_job_are_waited_for(client: Client) -> None:
     put(client, "1", "active")
     put(client, "2", "active", lock="w:0")
-    assert end(QueueTarget(client, Q, "idle"), grace_s=0, timeout_s=0).outcome == "timeout"
+    assert end(QueueCondition(client, Q, "idle"), grace_s=0, timeout_s=0).outcome == "timeout"
 
 
 def test_who_may_not_list_clients_is_told_that_nobody_knows(
@@ -186,9 +186,9 @@ def test_who_may_not_list_clients_is_told_that_nobody_knows(
     put(client, "1", "active")
     rules = ("~*", "+@read", "+@connection", "-client")
     with limited_user(client, redis_server.url, *rules) as (_, shy):
-        step, *_, report = wait_for(QueueTarget(shy, Q, "idle"), grace_s=0, timeout_s=0.3)
+        step, *_, report = wait_for(QueueCondition(shy, Q, "idle"), grace_s=0, timeout_s=0.3)
     assert isinstance(step, Waiting)
-    assert "Redis does not tell" in step.remarks[0]
+    assert "whether another is connected is unknown" in step.remarks[0]
     assert isinstance(report, WaitReport)
     assert report.outcome == "timeout"
 
@@ -196,7 +196,7 @@ def test_who_may_not_list_clients_is_told_that_nobody_knows(
 def test_what_keeps_a_queue_from_getting_empty_is_said(client: Client) -> None:
     put(client, "1", "wait")
     client.call("HSET", Q("meta"), "paused", 1)
-    step, *_ = wait_for(QueueTarget(client, Q, "empty"), timeout_s=0.3)
+    step, *_ = wait_for(QueueCondition(client, Q, "empty"), timeout_s=0.3)
     assert isinstance(step, Waiting)
     paused, workers = step.remarks
     assert paused == "queue q is paused: what waits runs after `qctl resume q`"
@@ -207,7 +207,7 @@ def test_what_keeps_a_queue_from_getting_empty_is_said(client: Client) -> None:
 
 
 def job_end(client: Client, job_id: str = "1", **options: Any) -> WaitReport:
-    return end(JobTarget(client, Q, job_id), **options)
+    return end(JobCondition(client, Q, job_id), **options)
 
 
 def test_a_job_that_has_ended(store: Client) -> None:
@@ -264,7 +264,7 @@ def test_a_job_is_where_it_is(store: Client) -> None:
     states = [read_ending(store, Q, f"j{number}").state for number in range(4)]
     assert states == ["waiting", "delayed", "prioritized", "waiting-children"]
     assert read_ending(store, Q, "running") == Ending(state="active")
-    step, *_, report = wait_for(JobTarget(store, Q, "orphan"), timeout_s=0.3)
+    step, *_, report = wait_for(JobCondition(store, Q, "orphan"), timeout_s=0.3)
     assert isinstance(step, Waiting)
     assert "stalled" in step.text
     assert isinstance(report, WaitReport)
@@ -316,7 +316,7 @@ def test_a_job_that_is_removed_as_it_completes_has_completed(
 
 def test_a_job_that_ends_between_the_cursor_and_the_look(store: Client) -> None:
     put(store, "1", "active", lock="w:0")
-    target = JobTarget(store, Q, "1")
+    target = JobCondition(store, Q, "1")
     target._cursors[Q] = last_event_id(store, Q)
     store.call("DEL", Q("active"), Q("1"), Q.lock("1"))
     emit(store, "completed", jobId="1", returnvalue="5")
@@ -339,27 +339,27 @@ class Flaky:
     keys = Q
     condition = "idle"
 
-    def __init__(self, *looks: Seen | None) -> None:
+    def __init__(self, *looks: CheckedState | None) -> None:
         self._looks = iter(looks)
 
-    def look(self) -> Seen:
+    def check(self) -> CheckedState:
         seen = next(self._looks)
         if seen is None:
             raise UnreachableError("Redis is away")
         return seen
 
-    def news(self, timeout_s: float) -> Seen | None:  # noqa: ARG002
+    def await_event(self, timeout_s: float) -> CheckedState | None:  # noqa: ARG002
         return None
 
 
-BUSY = Seen(outcome=None, text="1 active")
-STUCK = Seen(outcome=None, text="1 active", stuck="nobody is there")
-DONE = Seen(outcome="idle", text="at rest")
+BUSY = CheckedState(outcome=None, text="1 active")
+STUCK = CheckedState(outcome=None, text="1 active", stuck="nobody is there")
+DONE = CheckedState(outcome="idle", text="at rest")
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "LEAST_PAUSE_S", 0.001)
+    monkeypatch.setattr(waiting, "MIN_PAUSE_S", 0.001)
 
 
 def test_a_redis_that_goes_away_is_sat_out(quick: None) -> None:

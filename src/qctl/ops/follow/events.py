@@ -1,4 +1,4 @@
-"""What happened in a queue: its event stream, past and as it goes on (wire format 8)."""
+"""What happened in a queue, and what happens: its event stream (wire format 8)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import read_json, to_int
 
 DEFAULT_LIMIT = 50
-# How long one read waits for news; only a Ctrl-C that finds no way in would notice.
+# How long one read waits for an event.
 BLOCK_MS = 5000
-# Between two attempts to reach a Redis that went away.
+# Between two attempts to reach Redis again.
 RETRY_S = 0.5
 _ID = re.compile(r"\d{1,19}(-\d{1,20})?", re.ASCII)
-# Those of BullMQ; apps may write others (wire format 8).
-KNOWN = frozenset(
+# BullMQ's own events; apps may write others (wire format 8).
+BULLMQ_EVENTS = frozenset(
     {
         *("added", "waiting", "delayed", "waiting-children", "active", "progress", "completed"),
         *("failed", "retries-exhausted", "stalled", "removed", "duplicated", "deduplicated"),
@@ -41,7 +41,7 @@ KNOWN = frozenset(
 )
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
 _NUMBERS = frozenset({"delay", "count", "attemptsMade"})
-# Of the events of one millisecond.
+# The highest sequence number within one millisecond.
 _LAST_NUMBER = 2**64 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,8 +51,8 @@ class QueueEvent:
     """One event.
 
     Args:
-        id: its place in the stream; what comes after it is what ``--since ID`` shows.
-        happened_at: by Redis' clock; None for an id that is no time.
+        id: its place in the stream; ``--since ID`` shows what comes after it.
+        happened_at: by Redis' clock; None for an id that is not a time.
         fields: the rest, by BullMQ's names; JSON is read, and ``delay`` (when a delayed job is
             due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
     """
@@ -70,10 +70,10 @@ class EventPage:
     """The last events, oldest first.
 
     Args:
-        total: events that are kept, shown or not; None when the queue has no stream.
-        kept_since_at: when the oldest that is kept happened.
-        cut: whether older ones have been cut off; True also where Redis before 7 does not tell.
-        more: there are older ones that match.
+        total: number of events in the stream, shown or not; None without a stream.
+        kept_since_at: when the oldest event in the stream happened.
+        cut: whether older events have been trimmed; True also if unknown, before Redis 7.
+        more: there are older events that match.
     """
 
     queue: str
@@ -86,7 +86,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that whoever follows a stream must know; ``lost``: events may be missing."""
+    """A remark for the reader of a stream; ``lost``: events may be missing."""
 
     text: str
     lost: bool = False
@@ -94,7 +94,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; empty means all."""
+    """Which events to show; empty means all."""
 
     names: frozenset[str] = frozenset()
     job_id: str | None = None
@@ -103,36 +103,36 @@ class EventFilter:
     def is_set(self) -> bool:
         return bool(self.names) or self.job_id is not None
 
-    def takes(self, event: Event) -> bool:
+    def matches(self, event: Event) -> bool:
         if self.names and event.name not in self.names:
             return False
         return self.job_id is None or event.job_id == self.job_id
 
 
-def doubts(names: Iterable[str]) -> list[str]:
-    """Remarks on names that BullMQ itself gives no event: perhaps mistyped."""
+def unknown_name_remarks(names: Iterable[str]) -> list[str]:
+    """Remarks on names that are not among BullMQ's own events, and perhaps mistyped."""
     found = []
-    for name in sorted(set(names) - KNOWN):
-        near = similar_names(name, sorted(KNOWN))
+    for name in sorted(set(names) - BULLMQ_EVENTS):
+        near = similar_names(name, sorted(BULLMQ_EVENTS))
         meant = f"; did you mean {near[0]}?" if near else ""
-        found.append(f"{name!r} is none of BullMQ's own events{meant}")
+        found.append(f"{name!r} is not one of BullMQ's own events{meant}")
     return found
 
 
 def require_stream(snapshot: QueueSnapshot) -> None:
-    """To be called before a queue's events are read.
+    """Make sure that a queue has an event stream.
 
     Raises:
-        RefusedError: the queue is Bull 3/4's, which have none.
+        RefusedError: the queue is Bull 3/4's.
     """
     if snapshot.format == "bull":
         raise RefusedError(
             f"{snapshot.keys.name} is a queue of Bull 3 or 4",
-            why="those tell what happens by pub/sub and keep none of it",
+            why="they publish their events and keep none",
         )
 
 
-def start_of(client: Client, since: str) -> str:
+def start_id(client: Client, since: str) -> str:
     """The stream id after which ``--since`` begins: an event's id, or a time by Redis' clock.
 
     Raises:
@@ -142,11 +142,11 @@ def start_of(client: Client, since: str) -> str:
         ms, sequence = _order(since)
         if utc_datetime(ms) is None or sequence > _LAST_NUMBER:
             raise UsageError(
-                f"--since {since!r} is no event's id",
+                f"--since {since!r} is not the id of an event",
                 why="an id begins with when the event happened, in milliseconds since 1970",
                 hint="--since 10m, or the `id` that --output ndjson has of an event",
             )
-        # Without its second part an id stands for the whole of its millisecond.
+        # An id without its second part means its whole millisecond.
         return since if "-" in since else _just_before(ms)
     try:
         seconds, micros = client.call("TIME")
@@ -162,8 +162,8 @@ def _just_before(epoch_ms: int) -> str:
     return f"{max(epoch_ms - 1, 0)}-{_LAST_NUMBER}"
 
 
-def moment_of(event_id: str | None) -> datetime | None:
-    """When the event with this id happened."""
+def time_of(event_id: str | None) -> datetime | None:
+    """When the event with this id happened; None for None, or an id that is not a time."""
     return None if event_id is None else utc_datetime(_order(event_id)[0])
 
 
@@ -178,8 +178,8 @@ def recent_events(
     """The last events that match, read in windows from the end of the stream.
 
     Args:
-        after: none up to this stream id.
-        limit: how many at most.
+        after: only events after this stream id.
+        limit: at most so many events.
     """
     stream = read_stream(client, keys)
     found: list[QueueEvent] = []
@@ -187,7 +187,7 @@ def recent_events(
     more = False
     window = EVENT_WINDOW if wanted.is_set else min(limit + 1, EVENT_WINDOW)
     for event in past_events(client, keys, since=since, window=window):
-        if event.id == after or not wanted.takes(event):
+        if event.id == after or not wanted.matches(event):
             continue
         if len(found) == limit:
             more = True
@@ -196,7 +196,7 @@ def recent_events(
     return EventPage(
         queue=keys.name,
         total=None if stream is None else stream.length,
-        kept_since_at=moment_of(stream.oldest_id) if stream else None,
+        kept_since_at=time_of(stream.oldest_id) if stream else None,
         cut=stream is not None and stream.is_cut,
         more=more,
         events=tuple(reversed(found)),
@@ -212,17 +212,17 @@ def follow_events(
     block_ms: int = BLOCK_MS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[QueueEvent | Remark]:
-    """Events as they come, without end. A Redis that goes away is waited for.
+    """Events as they happen, without end, also after an outage of Redis.
 
     Args:
-        after: the stream id to begin behind; None begins with what comes next.
+        after: start after this stream id; None starts with the next event.
         block_ms: how long one read waits.
 
     Raises:
         QctlError: Redis cannot be reached at the start, or refuses.
     """
     cursors = {keys: last_event_id(client, keys) if after is None else after}
-    # What was asked for need not be an event; one that was read is.
+    # ``after`` need not be the id of an event.
     is_event = after is None
     away = False
     while True:
@@ -243,20 +243,20 @@ def follow_events(
             yield Remark("Redis is back")
         if is_gone and cursor != "0-0":
             yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
-            # Whatever is written from now on is new.
+            # All that is written from now on is new.
             cursors[keys] = "0-0"
         if found:
             yield from _gap(client, keys, cursor, is_event=is_event)
             is_event = True
         for _, event in found:
-            if wanted.takes(event):
+            if wanted.matches(event):
                 yield queue_event(keys, event)
 
 
 def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
-    """A remark if the stream may have been cut off, or begun anew, beyond what was seen last.
+    """A remark if events after the cursor may have been trimmed, or the stream may be a new one.
 
-    To be called behind the read that went on from there: whatever was cut off before it counts.
+    Call it after the read that started at the cursor, so that a trim before that read is noticed.
     """
     if cursor == "0-0":
         return
@@ -265,9 +265,9 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
     except QctlError as error:
         if not is_outage(error):
             raise
-        # What was read must not be lost for that; the next read finds out.
+        # The events that were read must still be shown; the next read reports the outage.
         return
-    # An event that is no longer there has been cut off, or has gone with its whole stream.
+    # An event that is no longer there was trimmed, or deleted with its stream.
     oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if oldest is not None and _order(oldest) > _order(cursor):
         yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
@@ -279,7 +279,7 @@ def _order(entry_id: str) -> tuple[int, int]:
 
 
 def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
-    """An event of the stream as operators see it."""
+    """An event of the stream, with its fields decoded."""
     fields: dict[str, Any] = {}
     for name, text in event.fields.items():
         if name == "jobId":

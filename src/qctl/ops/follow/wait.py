@@ -1,7 +1,8 @@
 """Waiting for a queue or a job to be done, for scripts: what ``qctl wait`` does.
 
-The event stream wakes the wait, a slow look is the net for what it does not tell, such as a lock
-that runs out. Nothing is written. A Redis that goes away is sat out.
+An event in the stream triggers a check of the condition. It is also checked every few seconds, for
+changes without an event, such as a lock that runs out. Nothing is written. An outage of Redis does
+not end the wait.
 """
 
 from __future__ import annotations
@@ -23,24 +24,23 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import Ending
 from qctl.wire.read.snapshot import Counts
 
-# The slow look.
 POLL_S = 5.0
-# On a busy queue, news come faster than anybody needs to look.
-LEAST_PAUSE_S = 0.5
-# So long nothing may help a queue whose jobs have all lost their worker, before that is final: a
-# worker that lost its connection, or is being restarted, is back by then.
+# Between two checks, however many events there are.
+MIN_PAUSE_S = 0.5
+# A queue whose jobs have all lost their worker must stay so for this long before the wait fails: a
+# worker that lost its connection, or is restarting, is back by then.
 GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """One look.
+class CheckedState:
+    """The result of one check of a condition.
 
     Args:
-        outcome: how the wait ends, None while it goes on.
-        text: what the outcome rests on, or what is in the way.
-        remarks: what keeps it from ending by itself.
-        stuck: why it never ends unless somebody does something; empty while it may.
+        outcome: how the wait ends; None while it goes on.
+        text: the facts behind the outcome, or what is still in the way.
+        remarks: what keeps the wait from ending, such as a pause.
+        stuck: why the wait will never end; "" while it may.
     """
 
     outcome: str | None
@@ -53,7 +53,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A step: the wait goes on; ``text`` says what is in the way."""
+    """The wait goes on; ``text`` says what is still in the way."""
 
     queue: str
     text: str
@@ -71,7 +71,7 @@ class WaitReport:
             never existed, or ended before the oldest event that is kept), ``gone`` (the queue),
             ``stuck`` (it would never end), ``timeout``.
         text: the same for people.
-        counts: of the queue at the end; None when a job was waited for.
+        counts: of the queue at the end; None for a wait for a job.
         returnvalue, failed_reason: of the job.
     """
 
@@ -85,23 +85,25 @@ class WaitReport:
     failed_reason: str | None
 
 
-class Target(Protocol):
-    """What is waited for."""
+class Condition(Protocol):
+    """What to wait for; ``condition`` is its text, as after ``--for``."""
 
     keys: QueueKeys
     condition: str
 
-    def look(self) -> Seen: ...
+    def check(self) -> CheckedState: ...
 
-    def news(self, timeout_s: float) -> Seen | None:
-        """Return when there is something to look at, or after ``timeout_s``; the end if it is
-        told.
+    def await_event(self, timeout_s: float) -> CheckedState | None:
+        """Return after an event, or after ``timeout_s``.
+
+        Returns:
+            the end, if the event itself shows it; else None, and it is time for a check.
         """
         ...
 
 
 def wait_for(
-    target: Target,
+    condition: Condition,
     *,
     timeout_s: float | None = None,
     grace_s: float = GRACE_S,
@@ -110,60 +112,60 @@ def wait_for(
     """Wait; the last step is the report.
 
     Args:
-        timeout_s: the longest wait in seconds; 0 looks once, None waits for ever.
-        grace_s: how long a hopeless state must last to be final.
+        timeout_s: the longest wait in seconds; 0 checks once, None waits for ever.
+        grace_s: how long a wait must be stuck before it fails.
 
     Raises:
         QctlError: Redis cannot be reached at the start, or was not when the time ran out.
     """
     began = clock()
     stuck_since: float | None = None
-    seen: Seen | None = None
-    told: Seen | None = None
+    state: CheckedState | None = None
+    from_event: CheckedState | None = None
     while True:
-        trouble: QctlError | None = None
+        outage: QctlError | None = None
         try:
-            seen = told or target.look()
+            state = from_event or condition.check()
         except QctlError as error:
-            if not is_outage(error) or seen is None:
+            if not is_outage(error) or state is None:
                 raise
-            trouble, told = error, None
+            outage, from_event = error, None
         waited_s = clock() - began
-        if seen.outcome is not None and trouble is None:
-            yield _report(target, seen, seen.outcome, waited_s)
+        if state.outcome is not None and outage is None:
+            yield _report(condition, state, state.outcome, waited_s)
             return
-        is_stuck = bool(seen.stuck) and trouble is None
+        is_stuck = bool(state.stuck) and outage is None
         if not is_stuck:
             stuck_since = None
         elif stuck_since is None:
             stuck_since = clock()
         if stuck_since is not None and clock() - stuck_since >= grace_s:
-            yield _report(target, seen, "stuck", waited_s, text=seen.stuck)
+            yield _report(condition, state, "stuck", waited_s, text=state.stuck)
             return
         if timeout_s is not None and waited_s >= timeout_s:
-            if trouble is not None:
-                raise trouble
-            yield _report(target, seen, "timeout", waited_s)
+            if outage is not None:
+                raise outage
+            yield _report(condition, state, "timeout", waited_s)
             return
-        text = f"{trouble.what}; trying again" if trouble else seen.text
+        text = f"{outage.what}; trying again" if outage else state.text
         yield Waiting(
-            queue=target.keys.name,
+            queue=condition.keys.name,
             text=text,
-            remarks=seen.remarks if trouble is None else (),
+            remarks=state.remarks if outage is None else (),
             waited_s=round(waited_s, 1),
         )
         left_s = POLL_S if timeout_s is None else min(POLL_S, timeout_s - waited_s)
         if stuck_since is not None:
             left_s = min(left_s, grace_s)
-        told = _news(target, max(left_s, 0.001), is_away=trouble is not None)
+        from_event = _next_event(condition, max(left_s, 0.001), is_away=outage is not None)
 
 
-def _news(target: Target, timeout_s: float, *, is_away: bool) -> Seen | None:
+def _next_event(condition: Condition, timeout_s: float, *, is_away: bool) -> CheckedState | None:
     if is_away:
-        time.sleep(min(timeout_s, LEAST_PAUSE_S))
+        time.sleep(min(timeout_s, MIN_PAUSE_S))
         return None
     try:
-        return target.news(timeout_s)
+        return condition.await_event(timeout_s)
     except QctlError as error:
         # The look that follows tells of it.
         if not is_outage(error):
@@ -172,16 +174,16 @@ def _news(target: Target, timeout_s: float, *, is_away: bool) -> Seen | None:
 
 
 def _report(
-    target: Target, seen: Seen, outcome: str, waited_s: float, *, text: str = ""
+    condition: Condition, state: CheckedState, outcome: str, waited_s: float, *, text: str = ""
 ) -> WaitReport:
-    ending = seen.ending
+    ending = state.ending
     return WaitReport(
-        queue=target.keys.name,
-        condition=target.condition,
+        queue=condition.keys.name,
+        condition=condition.condition,
         outcome=outcome,
-        text=text or seen.text,
+        text=text or state.text,
         waited_s=round(waited_s, 3),
-        counts=seen.counts,
+        counts=state.counts,
         returnvalue=ending.returnvalue if ending else None,
         failed_reason=ending.failed_reason if ending else None,
     )

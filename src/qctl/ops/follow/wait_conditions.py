@@ -6,7 +6,7 @@ import time
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
-from qctl.ops.follow.wait import LEAST_PAUSE_S, POLL_S, Seen
+from qctl.ops.follow.wait import MIN_PAUSE_S, POLL_S, CheckedState
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.ops.queues.status import count_workers
@@ -19,7 +19,7 @@ from qctl.wire.schedulers.iterations import pending_delayed
 
 
 class _Workers:
-    """How many workers of a queue are connected, asked once a while: it lists all clients."""
+    """Counts the connected workers of a queue, at most every ``POLL_S``: that lists all clients."""
 
     def __init__(self, client: Client, keys: QueueKeys, db: int) -> None:
         self._client, self._keys, self._db = client, keys, db
@@ -27,15 +27,15 @@ class _Workers:
         self._count: int | None = None
 
     def count(self) -> int | None:
-        """None when Redis does not tell."""
+        """None if unknown."""
         if time.monotonic() - self._asked_at >= POLL_S:
             self._count = count_workers(self._client, self._keys, self._db)
             self._asked_at = time.monotonic()
         return self._count
 
 
-class QueueTarget:
-    """A queue that is to become ``idle`` or ``empty``.
+class QueueCondition:
+    """A queue is ``idle`` or ``empty``.
 
     Args:
         condition: ``idle``: nothing is active; ``empty``: nothing is waiting, prioritized or
@@ -58,65 +58,65 @@ class QueueTarget:
         self._include_delayed = include_delayed
         self._workers = _Workers(client, keys, db)
         self._cursor = "0-0"
-        self._looked_at = 0.0
+        self._checked_at = 0.0
 
-    def look(self) -> Seen:
+    def check(self) -> CheckedState:
         """Whether it is so now."""
         client, keys = self._client, self.keys
-        # Before the look: what happens from here on is news.
+        # First, so that no event between the check and the next read is missed.
         self._cursor = last_event_id(client, keys)
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
         (snapshot,) = read_snapshots(client, [keys])
         if isinstance(snapshot, ReplyError):
             raise snapshot
         if snapshot is None:
-            return Seen(outcome="gone", text=f"queue {keys.name} does not exist any more")
+            return CheckedState(outcome="gone", text=f"queue {keys.name} does not exist any more")
         counts = snapshot.counts
-        in_the_way = {"active": counts.active}
+        remaining = {"active": counts.active}
         if self.condition == "empty":
-            in_the_way |= {"waiting": counts.waiting, "prioritized": counts.prioritized}
+            remaining |= {"waiting": counts.waiting, "prioritized": counts.prioritized}
             if self._include_delayed:
-                in_the_way["waiting for children"] = counts.waiting_children
+                remaining["waiting for children"] = counts.waiting_children
                 delayed = counts.delayed
-                if delayed and snapshot.schedulers and not any(in_the_way.values()):
-                    # Only when nothing else is left: every scheduler has to be read for it.
+                if delayed and snapshot.schedulers and not any(remaining.values()):
+                    # Only if nothing else is left, since every scheduler must be read for it.
                     delayed -= pending_delayed(client, keys)
-                in_the_way["delayed"] = delayed
-        if not any(number > 0 for number in in_the_way.values()):
-            return Seen(outcome=self.condition, text=_at_rest(counts), counts=counts)
+                remaining["delayed"] = delayed
+        if not any(number > 0 for number in remaining.values()):
+            return CheckedState(outcome=self.condition, text=_at_rest(counts), counts=counts)
         workers = self._workers.count()
-        return Seen(
+        return CheckedState(
             outcome=None,
-            text=_listed(in_the_way),
-            remarks=_hindrances(snapshot, workers, self.condition),
-            stuck=self._stuck(snapshot, workers, in_the_way),
+            text=_listed(remaining),
+            remarks=_obstacles(snapshot, workers, self.condition),
+            stuck=self._stuck(snapshot, workers, remaining),
             counts=counts,
         )
 
     def _stuck(
-        self, snapshot: QueueSnapshot, workers: int | None, in_the_way: dict[str, int]
+        self, snapshot: QueueSnapshot, workers: int | None, remaining: dict[str, int]
     ) -> str:
         stalled = snapshot.counts.stalled
-        if workers != 0 or not stalled or stalled < sum(in_the_way.values()):
+        if workers != 0 or not stalled or stalled < sum(remaining.values()):
             return ""
         return (
             f"{counted(stalled, 'job')} of queue {self.keys.name} lost the worker, and none is "
             "connected to take up what it had: this would never end"
         )
 
-    def news(self, timeout_s: float) -> Seen | None:
-        """Any event is news; they are not read, only noticed."""
+    def await_event(self, timeout_s: float) -> CheckedState | None:
+        """Return after any event."""
         read_events(
             self._client, {self.keys: self._cursor}, block_ms=max(int(timeout_s * 1000), 1), count=1
         )
-        pause_s = self._looked_at + LEAST_PAUSE_S - time.monotonic()
+        pause_s = self._checked_at + MIN_PAUSE_S - time.monotonic()
         if pause_s > 0:
             time.sleep(min(pause_s, timeout_s))
         return None
 
 
-class JobTarget:
-    """A job that is to be completed."""
+class JobCondition:
+    """A job is completed."""
 
     def __init__(self, client: Client, keys: QueueKeys, job_id: str, *, db: int = 0) -> None:
         self.keys, self.condition = keys, f"job={job_id}"
@@ -124,11 +124,11 @@ class JobTarget:
         self._workers = _Workers(client, keys, db)
         self._cursors: dict[QueueKeys, str] = {}
 
-    def look(self) -> Seen:
+    def check(self) -> CheckedState:
         """How it ended, or where it is."""
         client, keys = self._client, self.keys
         if not self._cursors:
-            # Before the look: what happens from here on is followed.
+            # First, so that no event after the check is missed.
             self._cursors[keys] = last_event_id(client, keys)
         ending = read_ending(client, keys, self._id)
         if ending.is_final:
@@ -139,11 +139,11 @@ class JobTarget:
         if isinstance(snapshot, QueueSnapshot) and state != "active":
             if self._id in snapshot.stalled_ids:
                 state = "active, but stalled: its worker is gone"
-            remarks = _hindrances(snapshot, self._workers.count(), "job")
-        return Seen(outcome=None, text=f"job {self._id} is {state}", remarks=remarks)
+            remarks = _obstacles(snapshot, self._workers.count(), "job")
+        return CheckedState(outcome=None, text=f"job {self._id} is {state}", remarks=remarks)
 
-    def news(self, timeout_s: float) -> Seen | None:
-        """Events are followed until one is about the job."""
+    def await_event(self, timeout_s: float) -> CheckedState | None:
+        """Return after an event of the job."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             events = read_events(self._client, self._cursors, block_ms=max(int(left_s * 1000), 1))
@@ -155,7 +155,7 @@ class JobTarget:
                 return None
         return None
 
-    def _ended(self, ending: Ending) -> Seen:
+    def _ended(self, ending: Ending) -> CheckedState:
         name, job = self.keys.name, f"job {self._id}"
         text = f"{job} {ending.state}"
         if ending.state == "removed":
@@ -163,9 +163,9 @@ class JobTarget:
         elif ending.state == "missing":
             text = (
                 f"no {job} in queue {name}: it never existed, was removed without an event, or "
-                "ended too long ago for the event stream to tell"
+                "ended before the oldest event that is kept"
             )
-        return Seen(outcome=ending.state, text=text, ending=ending)
+        return CheckedState(outcome=ending.state, text=text, ending=ending)
 
 
 def _at_rest(counts: Counts) -> str:
@@ -182,8 +182,8 @@ def _listed(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {what}" for what, number in numbers.items() if number > 0)
 
 
-def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the queue from getting done; without numbers, so that each is told once."""
+def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
+    """What keeps the queue from getting done; without numbers, so that each is shown once."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":
@@ -194,8 +194,8 @@ def _hindrances(snapshot: QueueSnapshot, workers: int | None, condition: str) ->
         found.append(f"no worker of queue {keys.name} is connected")
     if snapshot.counts.stalled and workers is None:
         found.append(
-            "active jobs have lost their worker, and Redis does not tell (by CLIENT LIST) "
-            "whether another is there to take them up"
+            "active jobs have lost their worker, and whether another is connected is unknown: "
+            "Redis does not answer CLIENT LIST"
         )
     elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_recently:
         found.append("active jobs have lost their worker; the others take them up")
