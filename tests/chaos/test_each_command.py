@@ -16,6 +16,7 @@ import pytest
 
 from qctl.config.settings import load_settings
 from qctl.connection.address import Arg, Client, parse_url
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import UnreachableError
 from qctl.ops.drain import finish as drain_end
 from qctl.ops.drain import run as module
@@ -41,7 +42,7 @@ FIRST = 2
 FOR_EVER = 10**9
 
 
-class Failing:
+class Failing(ForwardingClient):
     """Fails from a command on, counted from 1.
 
     Args:
@@ -50,22 +51,17 @@ class Failing:
         loses: ``reply``: Redis has done it; ``request``: it has not.
     """
 
-    def __init__(self, client: Client, at: int, count: int, loses: str) -> None:
-        self._client = client
+    def __init__(self, inner: Client, at: int, count: int, loses: str) -> None:
+        super().__init__(inner)
         self._failing = range(at, at + count)
         self._loses = loses
         self.names: list[str] = []
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        return self._send(command, lambda: self._client.call(*command, timeout_s=timeout_s))
+        return self._send(command, lambda: self.inner.call(*command, timeout_s=timeout_s))
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        return self._send(commands[0], lambda: self._client.pipeline(commands))
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None: ...
+        return self._send(commands[0], lambda: self.inner.pipeline(commands))
 
     def _send(self, command: Sequence[Arg], send: Callable[[], T]) -> T:
         self.names.append(str(command[0]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import UnreachableError
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, put
@@ -40,11 +40,11 @@ def fill(store: Client, count: int = 60) -> None:
         )
 
 
-class Leaving:
+class Leaving(ForwardingClient):
     """A Redis that goes away after some scripts."""
 
     def __init__(self, inner: Client, scripts: int) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._left = scripts
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
@@ -52,16 +52,7 @@ class Leaving:
             self._left -= 1
             if self._left < 0:
                 raise UnreachableError("Redis cannot be reached")
-        return self._inner.call(*command, timeout_s=timeout_s)
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        return self._inner.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None:
-        pass
+        return super().call(*command, timeout_s=timeout_s)
 
 
 def child(

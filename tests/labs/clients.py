@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 
 
-class Spy:
+class Spy(ForwardingClient):
     """A client that records what is sent, and may do something before a command."""
 
     def __init__(self, inner: Client) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.sent: list[Sequence[Arg]] = []
         self.before: dict[int, Any] = {}
 
@@ -23,39 +24,28 @@ class Spy:
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         self._note(command)
-        return self.inner.call(*command, timeout_s=timeout_s)
+        return super().call(*command, timeout_s=timeout_s)
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         for command in commands:
             self._note(command)
-        return self.inner.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None: ...
+        return super().pipeline(commands)
 
     def count(self, name: str) -> int:
         return sum(command[0] == name for command in self.sent)
 
 
-class Counting:
+class Counting(ForwardingClient):
     """A client that counts its round trips."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, inner: Client) -> None:
+        super().__init__(inner)
         self.trips: list[str] = []
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         self.trips.append(str(command[0]))
-        return self._client.call(*command, timeout_s=timeout_s)
+        return super().call(*command, timeout_s=timeout_s)
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         self.trips.append("pipeline")
-        return self._client.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None:
-        self._client.close()
+        return super().pipeline(commands)

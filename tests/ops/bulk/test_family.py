@@ -124,10 +124,10 @@ def test_a_job_that_a_worker_takes_meanwhile_stays_and_its_parents_too(store: Cl
             if command[0] == "EVALSHA":
                 self._left -= 1
                 if self._left == 1:
-                    self._inner.call("LREM", Q("wait"), 1, "m2")
-                    self._inner.call("LPUSH", Q("active"), "m2")
-                    self._inner.call("SET", Q.lock("m2"), "t:1", "PX", 30_000)
-            return self._inner.call(*command, timeout_s=timeout_s)
+                    self.inner.call("LREM", Q("wait"), 1, "m2")
+                    self.inner.call("LPUSH", Q("active"), "m2")
+                    self.inner.call("SET", Q.lock("m2"), "t:1", "PX", 30_000)
+            return self.inner.call(*command, timeout_s=timeout_s)
 
     report = carried_out(Taking(store, 3), "top")
     assert report.done == 0

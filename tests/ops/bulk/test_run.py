@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import InterruptedByUserError, PartialError, UnreachableError
 from qctl.ops.bulk.actions import Action, promoting, purging, removing, retrying
 from qctl.ops.bulk.choice import Confirmation, Selection, required_confirmation
@@ -150,20 +151,15 @@ def test_it_stops_between_two_calls_and_tells_what_was_done(store: Client) -> No
     assert len(scores(store, "failed")) == 300 - report.done
 
 
-class Distant:
+class Distant(ForwardingClient):
     """A Redis at the end of a slow network."""
 
-    def __init__(self, inner: Client) -> None:
-        self._inner = inner
-        self.scripts = 0
+    scripts = 0
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         self.scripts += command[0] == "EVALSHA"
         time.sleep(0.005 * (command[0] != "PING"))
-        return self._inner.call(*command, timeout_s=timeout_s)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        return super().call(*command, timeout_s=timeout_s)
 
 
 def test_a_slow_network_does_not_make_calls_small(client: Client) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import UnreachableError
 from qctl.ops.drain import run as module
 from qctl.wire import scripts
@@ -18,27 +18,19 @@ from tests.labs.drain_in_process import run_drain
 from tests.labs.servers import limited_user, wait_until
 
 
-class Lossy:
+class Lossy(ForwardingClient):
     """Redis does what it is sent, but the first reply to each of these scripts is lost."""
 
-    def __init__(self, client: Client, *names: str) -> None:
-        self._client = client
+    def __init__(self, inner: Client, *names: str) -> None:
+        super().__init__(inner)
         self._lose = {scripts.sha(name) for name in names}
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        reply = self._client.call(*command, timeout_s=timeout_s)
+        reply = super().call(*command, timeout_s=timeout_s)
         if command[0] == "EVALSHA" and command[1] in self._lose:
             self._lose.discard(str(command[1]))
             raise UnreachableError("the connection was cut")
         return reply
-
-    def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        return self._client.pipeline(commands)
-
-    def masters(self) -> Sequence[Client]:
-        return [self]
-
-    def close(self) -> None: ...
 
 
 @pytest.mark.parametrize("lost", ["pause", "resume", "disown"])

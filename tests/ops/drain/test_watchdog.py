@@ -15,6 +15,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops.drain import watchdog
@@ -152,17 +153,17 @@ def test_leases_are_renewed_while_the_pipe_is_open(
         assert not loop.is_alive()
 
 
-class Shaky:
+class Shaky(ForwardingClient):
     """A Redis that fails a few times before it answers."""
 
     def __init__(self, client: Client, *errors: Exception) -> None:
-        self._client = client
+        super().__init__(client)
         self._errors = list(errors)
 
     def call(self, *command: Any, timeout_s: float = 0.0) -> Any:
         if self._errors:
             raise self._errors.pop(0)
-        return self._client.call(*command, timeout_s=timeout_s)
+        return super().call(*command, timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
+from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import RefusedError, UnreachableError, UsageError
 from qctl.ops.follow.events import (
@@ -75,14 +76,11 @@ def test_whether_older_ones_were_cut_off(client: Client) -> None:
     assert (page.cut, page.total, page.kept_since_at) == (True, 4, time_of(f"{T0}-1"))
 
 
-class BeforeRedis7:
+class BeforeRedis7(ForwardingClient):
     """A client of a Redis that does not count what was added."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        reply = self.client.call(*command, timeout_s=timeout_s)
+        reply = super().call(*command, timeout_s=timeout_s)
         if command[0] == "XINFO":
             at = reply.index("entries-added")
             reply = reply[:at] + reply[at + 2 :]
@@ -91,7 +89,7 @@ class BeforeRedis7:
 
 def test_an_old_redis_does_not_tell_whether_older_ones_were_cut_off(store: Client) -> None:
     numbered(store, 5)
-    assert recent_events(BeforeRedis7(store), Q, ALL).cut  # type: ignore[arg-type]
+    assert recent_events(BeforeRedis7(store), Q, ALL).cut
 
 
 def test_windows_join_without_a_gap(store: Client) -> None:
@@ -220,26 +218,24 @@ def test_the_beginning_of_a_stream_is_no_cut(client: Client) -> None:
     assert "begins" in remarks(found)[0].text
 
 
-class Trimmed:
+class Trimmed(ForwardingClient):
     """A client behind whose back the stream is cut off, before a read."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.reads = 0
+    reads = 0
 
-    def call(self, *command: object, timeout_s: float = 0.0) -> object:
+    def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         if command[0] == "XREAD":
             self.reads += 1
             if self.reads == 2:
                 for number in range(10):
-                    emit(self.client, "added", jobId=f"n{number}")
-                self.client.call("XTRIM", Q("events"), "MAXLEN", 2)
-        return self.client.call(*command, timeout_s=timeout_s)  # type: ignore[arg-type]
+                    emit(self.inner, "added", jobId=f"n{number}")
+                self.inner.call("XTRIM", Q("events"), "MAXLEN", 2)
+        return super().call(*command, timeout_s=timeout_s)
 
 
 def test_a_stream_that_is_cut_off_meanwhile_is_told(client: Client) -> None:
     numbered(client, 3)
-    follower = follow_events(Trimmed(client), Q, ALL, after=f"{T0}-1", block_ms=100)  # type: ignore[arg-type]
+    follower = follow_events(Trimmed(client), Q, ALL, after=f"{T0}-1", block_ms=100)
     found = list(itertools.islice(follower, 4))
     assert ids(found) == ["2", "n8", "n9"]
     (remark,) = remarks(found)
