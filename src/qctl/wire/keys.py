@@ -77,10 +77,10 @@ OWN_KEYS = frozenset(
 )
 
 # A job: its queue and its id.
-JobRef = tuple[QueueKeys, str]
+JobKey = tuple[QueueKeys, str]
 
 
-def job_of(key: str, prefix: str) -> JobRef | None:
+def job_of(key: str, prefix: str) -> JobKey | None:
     """The queue and id in the full key of a job; None if it is under another prefix.
 
     A queue's name has no colon; an id may have one.

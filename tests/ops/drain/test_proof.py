@@ -10,11 +10,11 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.ops.drain import proof
-from qctl.ops.drain.inventory import Balance, JobKey
+from qctl.ops.drain.inventory import Balance
 from qctl.ops.drain.proof import Verdict, prove, take_inventory
 from qctl.ops.drain.tracker import Tracker
 from qctl.wire.events import last_event_id
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.census import read_census
 from qctl.wire.write.transitions import remove_jobs, report_cleaned, retry_finished

@@ -21,7 +21,7 @@ from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
 from qctl.wire.checks.integrity import all_ids_without_job, sample_ids_without_job
-from qctl.wire.keys import JobRef, QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import is_listed
@@ -300,8 +300,8 @@ class _Scan:
     passed: int = 0
     jobs: int = 0
     left: int = 0
-    loose: list[JobRef] = field(default_factory=list)
-    dedups: list[JobRef] = field(default_factory=list)
+    loose: list[JobKey] = field(default_factory=list)
+    dedups: list[JobKey] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:

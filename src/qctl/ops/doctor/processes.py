@@ -20,7 +20,7 @@ from qctl.ops.jobs.estimate import Durations, quantile, read_durations
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.durations import RECENT_SAMPLE
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def stop_signal(exam: Examination) -> Iterator[Finding | Coverage]:
         )
 
 
-Stalled = set[tuple[QueueKeys, str]]
+Stalled = set[JobKey]
 
 
 def _interrupted(

@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from qctl.wire.events import Event, event_order
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
-
-JobKey = tuple[QueueKeys, str]
 
 # Ids taken at the beginning: of one queue, and of all queues of a drain together. As many again may
 # come with events.

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qctl.ops.drain.inventory import JobKey
 from qctl.wire.events import Event
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob
 
 # How a run of a job ended, by its event.

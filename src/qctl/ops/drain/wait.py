@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from qctl.errors import QctlError, is_outage
 from qctl.ops.drain.context import DrainContext, TimedOut
-from qctl.ops.drain.inventory import JobKey
 from qctl.ops.drain.pause import keep_paused, paused_again
 from qctl.ops.drain.steps import Drained, Step, TimeUp, Waiting
 from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.restart import Interrupted
 from qctl.wire.events import Event
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 
 # Events end a wait at once. Some things have no event, such as a lock that runs out: they are

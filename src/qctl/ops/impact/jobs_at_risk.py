@@ -19,7 +19,7 @@ from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.jobs.estimate import Durations, quantile, remaining_runs_s
 from qctl.ops.processes.targets import Connections
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.heartbeats import Heartbeat
@@ -248,11 +248,9 @@ def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | N
     return remaining_s is None or remaining_s >= kill_after_s
 
 
-def _jobs_of_schedulers(
-    client: Client, jobs: Sequence[ActiveJob]
-) -> frozenset[tuple[QueueKeys, str]]:
+def _jobs_of_schedulers(client: Client, jobs: Sequence[ActiveJob]) -> frozenset[JobKey]:
     """The jobs whose scheduler still exists."""
-    live: set[tuple[QueueKeys, str]] = set()
+    live: set[JobKey] = set()
     for keys in sorted({job.keys for job in jobs if job.scheduler}):
         own = [job for job in jobs if job.keys == keys and job.scheduler]
         known = existing_schedulers(client, keys, sorted({str(job.scheduler) for job in own}))

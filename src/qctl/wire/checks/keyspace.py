@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import OWN_KEYS, JobRef, QueueKeys
+from qctl.wire.keys import OWN_KEYS, JobKey, QueueKeys
 from qctl.wire.read.discovery import SCAN_COUNT, literal
 from qctl.wire.read.lists import in_no_sorted_set, read_lists
 from qctl.wire.replies import checked, to_int, value_or
@@ -35,8 +35,8 @@ class KeyBatch:
     """
 
     scanned: int
-    jobs: tuple[JobRef, ...]
-    dedups: tuple[JobRef, ...]
+    jobs: tuple[JobKey, ...]
+    dedups: tuple[JobKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +104,13 @@ def scan_keys(
             left = None if left is None else left - SCAN_COUNT
 
 
-def jobs_in_no_set(client: Client, jobs: Sequence[JobRef]) -> tuple[list[JobRef], int]:
+def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[list[JobKey], int]:
     """The jobs among some keys that are in no sorted set, and the number of all jobs among them."""
     outside, job_count = _outside_sets(client, jobs)
     return list(outside), job_count
 
 
-def find_strays(client: Client, jobs: Sequence[JobRef], *, max_waiting: int | None) -> Strays:
+def find_strays(client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None) -> Strays:
     """The jobs among some that are in no state.
 
     Each is searched for twice, and left out if its hash has changed in between: a job that moves
@@ -141,8 +141,8 @@ _Values = tuple[str | None, ...]
 
 
 def _unlisted(
-    client: Client, jobs: Sequence[JobRef], max_waiting: int | None
-) -> tuple[dict[JobRef, _Values], int]:
+    client: Client, jobs: Sequence[JobKey], max_waiting: int | None
+) -> tuple[dict[JobKey, _Values], int]:
     """The fields of the jobs that are in no state, and the number of jobs where that is unknown."""
     outside, _ = _outside_sets(client, jobs)
     listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
@@ -151,7 +151,7 @@ def _unlisted(
     return certain, len(unlisted) - len(certain)
 
 
-def _outside_sets(client: Client, jobs: Sequence[JobRef]) -> tuple[dict[JobRef, _Values], int]:
+def _outside_sets(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads) if reads else []
     states = {
@@ -164,13 +164,13 @@ def _outside_sets(client: Client, jobs: Sequence[JobRef]) -> tuple[dict[JobRef, 
     return {job: states[job] for job in outside}, len(states)
 
 
-def stale_dedups(client: Client, dedups: Sequence[JobRef]) -> list[StaleDedup]:
+def stale_dedups(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     """Deduplication keys whose job is gone. Checked twice: both are deleted when a job ends."""
     found = _stale(client, dedups)
     return _stale(client, [(stale.keys, stale.id) for stale in found]) if found else []
 
 
-def _stale(client: Client, dedups: Sequence[JobRef]) -> list[StaleDedup]:
+def _stale(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     names = [keys(f"de:{dedup_id}") for keys, dedup_id in dedups]
     commands = [(verb, name) for name in names for verb in ("GET", "PTTL")]
     replies = client.pipeline(commands) if commands else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import JobRef, QueueKeys, job_of
+from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, value_or
 
@@ -32,7 +32,7 @@ class StuckParent:
     keys: QueueKeys
     id: str
     reason: Reason
-    child: JobRef | None
+    child: JobKey | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def stuck_parents(
     return StuckParents(tuple(sorted(found)), examined, sum(parents.values()))
 
 
-def _check(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:
+def _check(client: Client, ids: Iterable[JobKey]) -> list[StuckParent]:
     parents = list(ids)
     reads: list[tuple[Arg, ...]] = []
     for keys, parent in parents:
@@ -107,7 +107,7 @@ def _check(client: Client, ids: Iterable[JobRef]) -> list[StuckParent]:
     return found
 
 
-def _still_waiting(client: Client, parents: Sequence[StuckParent]) -> frozenset[JobRef]:
+def _still_waiting(client: Client, parents: Sequence[StuckParent]) -> frozenset[JobKey]:
     commands = [("ZSCORE", parent.keys("waiting-children"), parent.id) for parent in parents]
     scores = client.pipeline(commands) if commands else []
     return frozenset(

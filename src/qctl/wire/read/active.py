@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import JobRef, QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import is_marker
 
@@ -32,7 +32,7 @@ class ActiveJob:
     lock_ttl_ms: int | None
 
     @property
-    def key(self) -> JobRef:
+    def key(self) -> JobKey:
         return self.keys, self.id
 
     @property

@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.keys import JobRef, QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import to_dict, value_or
 
@@ -95,7 +95,7 @@ def read_ids(
     return found
 
 
-def in_no_state(client: Client, jobs: Iterable[JobRef]) -> dict[JobRef, str]:
+def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
     """Those of some jobs that are in no list and no sorted set, and what is left of each.
 
     A job that moves during the search may be among them: search again.
@@ -111,7 +111,7 @@ def in_no_state(client: Client, jobs: Iterable[JobRef]) -> dict[JobRef, str]:
     left = [
         (keys, job_id) for keys, ids in wanted.items() for job_id in sorted(ids - listed[keys].ids)
     ]
-    found: dict[JobRef, str] = {}
+    found: dict[JobKey, str] = {}
     for start in range(0, len(left), _BATCH):
         nowhere = in_no_sorted_set(client, left[start : start + _BATCH])
         reads: list[tuple[Arg, ...]] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.keys import JobRef, QueueKeys, job_of
+from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.replies import checked, read_json, value_or
 
 # Where a parent lists its children, the first key those that have not ended.
@@ -36,7 +36,7 @@ class Child:
     """
 
     key: str
-    job: JobRef | None
+    job: JobKey | None
     is_own: bool
     has_children: bool
     is_locked: bool

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
-from qctl.wire.keys import JobRef, QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import to_dict, value_or
 from qctl.wire.states import FINISHED, LISTS, SORTED_SETS, is_marker
 
@@ -115,7 +115,7 @@ def read_lists(
     return found
 
 
-def in_no_sorted_set(client: Client, jobs: Sequence[JobRef]) -> list[JobRef]:
+def in_no_sorted_set(client: Client, jobs: Sequence[JobKey]) -> list[JobKey]:
     """Those of some jobs that are in no sorted set, in two round trips."""
     left = list(jobs)
     # Most jobs of a large queue are in ``completed`` or ``failed``.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qctl.ops.drain.inventory import JobKey
 from qctl.ops.drain.ledger import Ledger
 from qctl.wire.events import Event
+from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob
 
 _FOR_GOOD = frozenset({"completed", "failed", "removed"})

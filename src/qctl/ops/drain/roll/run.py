@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterator, Mapping
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess, Signaller
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext
-from qctl.ops.drain.inventory import JobKey
 from qctl.ops.drain.pause import pause_queue
 from qctl.ops.drain.proof import take_inventory
 from qctl.ops.drain.recover import put_jobs_back
@@ -24,6 +23,7 @@ from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.targets import Target
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id
+from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 

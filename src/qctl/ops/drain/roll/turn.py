@@ -10,7 +10,6 @@ from dataclasses import replace
 from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain.context import DrainContext, TimedOut
-from qctl.ops.drain.inventory import JobKey
 from qctl.ops.drain.restart import expectation
 from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.steps import Restarting, Step, Waiting
@@ -24,6 +23,7 @@ from qctl.ops.processes.stopped import (
     stopped_by_somebody,
 )
 from qctl.ops.processes.targets import Connections, Target, read_connections
+from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 
 # How often the jobs that the process has are read.
