@@ -80,7 +80,7 @@ def start(
     Waits until they take jobs. If they do not, it shows the end of their log.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.masters import start as masters  # noqa: PLC0415
+    from qctl.ops.masters.start import start as start_master  # noqa: PLC0415
     from qctl.runtime.processes.background import launch  # noqa: PLC0415
 
     options = make_options(
@@ -93,7 +93,7 @@ def start(
             hint="name a folder for it: --redis embedded:PATH",
         )
     environ = worker_environ(env)
-    started = masters.start(
+    started = start_master(
         env.settings.state_home,
         name,
         lambda folder, lock: launch(folder, options, environ, lock),
@@ -119,10 +119,10 @@ def stop(
 ) -> None:
     """Let active jobs finish, then stop the workers."""
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.masters import stop as masters  # noqa: PLC0415
+    from qctl.ops.masters.stop import stop as stop_master  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout") if timeout else None
-    pid = masters.stop(env.settings.state_home, name, timeout_s=timeout_s, now=now).pid
+    pid = stop_master(env.settings.state_home, name, timeout_s=timeout_s, now=now).pid
     text = f"stopped qctl:{name} (pid {pid})" if pid else f"qctl:{name} was not running"
     _emit(env, {"name": name, "stopped": pid is not None}, text)
 
@@ -142,10 +142,10 @@ def restart(
     not start, the old processes stay.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.masters import restart as masters  # noqa: PLC0415
+    from qctl.ops.masters.restart import restart as restart_master  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout")
-    rows = masters.restart(env.settings.state_home, name, timeout_s)
+    rows = restart_master(env.settings.state_home, name, timeout_s)
     text = "\n".join(f"qctl:{name}/{r.slot}: {r.old_pid or '-'} → {r.new_pid}" for r in rows)
     _emit(env, {"name": name, "replaced": rows}, text)
 

@@ -143,7 +143,7 @@ class AsyncConnection:
                     self.drop(error)
                     raise self._unreachable(error) from error
                 except BaseException:
-                    self.drop(ConnectionError("not let in"))
+                    self.drop(ConnectionError("the connection was not accepted"))
                     raise
 
     async def call(self, *command: Arg) -> Any:

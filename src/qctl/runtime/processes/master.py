@@ -81,15 +81,14 @@ class Master:
             for number in range(options.processes)
         ]
         self.started_at_ms = int(time.time() * 1000)
-        rest = dict(environ)
-        self._notifier = Notifier(rest, self.stop)
-        self._environ = rest
+        self._environ = dict(environ)
+        self._notifier = Notifier(self._environ, self.stop)
         self._cwd = _logical_cwd(environ)
         self._had_terminal = _has_terminal()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._replacing = asyncio.Lock()
-        self._waiting_for_all = 0
+        self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._recoveries: set[asyncio.Task[Any]] = set()
 
@@ -267,18 +266,18 @@ class Master:
 
     def _replace_all(self, why: str) -> None:
         # A replacement that waits for its turn will start processes with the present code.
-        if self._waiting_for_all < 2:
+        if self._full_replacements < 2:
             self._spawn(self._try_replace_all(why))
 
     async def _try_replace_all(self, why: str) -> None:
-        self._waiting_for_all += 1
+        self._full_replacements += 1
         self._notifier.reloading()
         try:
             await self.replace(self.slots, why)
         except NotReadyError:
             pass
         finally:
-            self._waiting_for_all -= 1
+            self._full_replacements -= 1
             self._notifier.reloaded()
 
     def _check_limits(self, child: ChildProcess) -> None:
