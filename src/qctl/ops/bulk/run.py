@@ -299,7 +299,7 @@ class BulkRun:
         )
         only = self._selection.only
         # A named job that does not exist is chosen, so that the script reports it.
-        return [job.id for job in jobs if only.takes(job) or (only.ids and job.missing)]
+        return [job.id for job in jobs if only.matches(job) or (only.ids and job.missing)]
 
     def _act(self, ids: Sequence[str], context: BulkContext) -> set[str]:
         """Change some jobs; the ids of those that have left their state."""

@@ -92,7 +92,7 @@ def stream_jobs(
     # An id may have moved on from the chunk before.
     recent: dict[str, None] = {}
     for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
-        if job.id in recent or (wanted and not wanted.takes(job)):
+        if job.id in recent or (wanted and not wanted.matches(job)):
             continue
         yield job
         found += 1

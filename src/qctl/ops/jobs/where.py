@@ -111,7 +111,7 @@ class Filter:
         """Whether there is any condition."""
         return self != Filter()
 
-    def takes(self, job: Job) -> bool:
+    def matches(self, job: Job) -> bool:
         """Whether all conditions hold for a job."""
         at = job.finished_at if job.state in FINISHED else job.added_at
         # A job without times is neither newer nor older than anything.

@@ -14,7 +14,7 @@ from qctl.wire.write.transitions import retry_finished
 _REFUSED = {
     "inactive": "it is no longer failed",
     "missing": "its data (the job hash) is gone, so it cannot run",
-    "duplicate": "another job that is still to end has its deduplication id",
+    "duplicate": "another unfinished job has its deduplication id",
 }
 
 
