@@ -21,7 +21,7 @@ class Setting:
 
     Args:
         name: as in the config files, e.g. ``redis.url``.
-        value: what can be shown of it.
+        value: without secrets.
         origin: where it comes from.
     """
 
@@ -32,11 +32,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A ``[contexts.NAME]`` as ``--context NAME`` would use it.
+    """A ``[contexts.NAME]``, with the settings that ``--context NAME`` uses.
 
     Args:
         redis_url: without its password.
-        error: why it cannot be used; the values are then null.
+        error: why it cannot be used; the other values are then None.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A config file, or the place of one."""
+    """A config file, which need not exist."""
 
     kind: Literal["project", "user"]
     path: Path
@@ -58,7 +58,7 @@ class ConfigFile:
 
 
 def describe_settings(settings: Settings) -> tuple[Setting, ...]:
-    """Every value in force; a password is never read for this."""
+    """Every value in force. Passwords are masked, and not read from files or commands."""
     origins = settings.origins
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,
@@ -72,7 +72,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "state_home": str(settings.state_home),
     }
     if settings.password is None:
-        # In the URL, or there is none.
+        # It is in the URL, or there is none.
         del values["redis.password"]
     for target in settings.targets:
         values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"
@@ -82,7 +82,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
 def list_contexts(
     settings: Settings, environ: Mapping[str, str], cwd: Path | None = None
 ) -> tuple[Context, ...]:
-    """The contexts that the config files define, by name. One that is broken says why."""
+    """The contexts of the config files, by name. A broken one has its ``error``."""
     found = []
     for name in settings.contexts:
         chosen = name == settings.context
@@ -105,20 +105,20 @@ def list_contexts(
 
 
 def config_files(environ: Mapping[str, str], cwd: Path | None = None) -> tuple[ConfigFile, ...]:
-    """The files that settings are read from, the one that wins first."""
+    """The config files, in the order of precedence."""
     project, user = project_config_path(cwd), user_config_path(environ)
     files = [] if project is None else [ConfigFile("project", project, True)]
     return (*files, ConfigFile("user", user, user.is_file()))
 
 
 def masked_url(url: str) -> str:
-    """A Redis URL with ``***`` for its password; of one that cannot be understood, nothing."""
+    """A Redis URL with ``***`` for its password; of an invalid URL nothing is shown."""
     if url.startswith(EMBEDDED):
         return url
     try:
         address = parse_url(url)
     except QctlError:
-        return "(no URL that qctl knows)"
+        return "(not a URL that qctl knows)"
     shown = str(address)
     if address.password is None:
         return shown

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from qctl.ops.schedules.changes import Removal, RunNow
-from qctl.ops.schedules.listing import MOST_SKIPPED, Schedule, ScheduleDetail
+from qctl.ops.schedules.listing import MAX_SKIPPED, Schedule, ScheduleDetail
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import TOO_DEEP, iso_time
 from qctl.output.text import duration, short_duration, visible
@@ -53,7 +53,7 @@ def _row(schedule: Schedule, now: datetime) -> list[Value]:
         if schedule.last_run_at is None
         else short_duration((now - schedule.last_run_at).total_seconds()),
         _runs(schedule),
-        "1000+" if schedule.skipped == MOST_SKIPPED else schedule.skipped or "",
+        "1000+" if schedule.skipped == MAX_SKIPPED else schedule.skipped or "",
         Cell(schedule.state, _STYLES.get(schedule.state, "")),
     ]
 
@@ -131,7 +131,7 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
     yield "last run", _moment(schedule.last_run_at, now)
     yield "runs", _runs(schedule)
     if schedule.skipped:
-        more = " or more" if schedule.skipped == MOST_SKIPPED else ""
+        more = " or more" if schedule.skipped == MAX_SKIPPED else ""
         yield "skipped", f"{counted(schedule.skipped, 'due time')}{more}"
     yield "from", _moment(schedule.start_at, now)
     yield "until", _moment(schedule.end_at, now)

@@ -108,12 +108,12 @@ def test_very_many_active_jobs_cost_two_commands_each(
         reading = live_reader.read(view)
         assert reading.workers is not None
         assert [len(worker.jobs or ()) for worker in reading.workers] == [200]
-        monkeypatch.setattr(live, "MOST_IN_HAND", 199)
+        monkeypatch.setattr(live, "MAX_JOBS_OF_WORKERS", 199)
         reading = live_reader.read(view)
         assert reading.workers is not None
         assert [worker.jobs for worker in reading.workers] == [None]
         assert 400 <= reading.commands <= 400 + 150
-        assert reading.pause_s == reading.commands / live.MOST_COMMANDS_PER_S
+        assert reading.pause_s == reading.commands / live.MAX_COMMANDS_PER_S
 
 
 def test_jobs_that_have_ended_since_are_not_counted(
@@ -164,7 +164,7 @@ def test_rates_and_failures_are_counted_from_events(store: Client) -> None:
 def test_more_events_than_are_read_is_a_sample_and_leaves_no_backlog(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_events, "MOST_EVENTS", 4)
+    monkeypatch.setattr(live_events, "MAX_EVENTS", 4)
     put(store, "1")
     live_reader = reader(store)
     view = View(("q",), "q", 5)
@@ -214,7 +214,7 @@ def test_events_that_were_cut_off_before_they_were_read(store: Client) -> None:
 
 
 def test_failures_of_queues_out_of_sight(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_failures, "MOST_QUEUES", 2)
+    monkeypatch.setattr(live_failures, "MAX_QUEUES", 2)
     keys = [QueueKeys("bull", f"q{number}") for number in range(5)]
     for each in keys:
         put(store, "1", keys=each)
@@ -275,7 +275,7 @@ def test_names_are_scanned_for_seldom(store: Client, monkeypatch: pytest.MonkeyP
     live_reader.read(View())
     put(store, "1", keys=QueueKeys("bull", "new"))
     assert live_reader.read(View()).names == ("q",)
-    monkeypatch.setattr(live, "SCAN_EVERY_S", 0.0)
+    monkeypatch.setattr(live, "MIN_SCAN_PAUSE_S", 0.0)
     monkeypatch.setattr(live_reader, "_scan_due", 0.0)
     assert live_reader.read(View()).names == ("new", "q")
 

@@ -459,7 +459,7 @@ def test_what_was_not_looked_through_is_not_called_empty(
     fake: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.pipeline([("SET", f"other:{number}", "x") for number in range(5000)])
-    monkeypatch.setattr("qctl.ops.queues.find._SUGGESTING_S", -1.0)
+    monkeypatch.setattr("qctl.ops.queues.find._MAX_SEARCH_S", -1.0)
     with pytest.raises(NotFoundError) as caught:
         find_queues(fake, "bull", ["q"])
     said = f"{caught.value.what} {caught.value.why}"

@@ -12,7 +12,7 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, RefusedError
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import (
-    MOST_SKIPPED,
+    MAX_SKIPPED,
     Schedule,
     ScheduleDetail,
     list_schedules,
@@ -155,7 +155,7 @@ def test_what_has_passed_meanwhile_is_counted(store: Client) -> None:
     assert {schedule.state for schedule in found.values()} == {"overdue"}
     assert found["every"].skipped in {20, 21}
     assert found["cron"].skipped in {20, 21}
-    assert found["often"].skipped == MOST_SKIPPED
+    assert found["often"].skipped == MAX_SKIPPED
     # One that is late by a moment is not yet said to be.
     at(store, "every", now_ms() - 500)
     assert one(store, "every").state == "ok"

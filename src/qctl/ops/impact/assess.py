@@ -37,7 +37,7 @@ from qctl.ops.jobs.estimate import (
 from qctl.ops.processes.past_restarts import LastRestart, last_restart, past_restarts
 from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_schedules
 from qctl.ops.queues.find import Queues
-from qctl.ops.queues.resumers import ends_pauses
+from qctl.ops.queues.resumers import resumers_of
 from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer
 from qctl.wire.keys import QueueKeys
@@ -274,7 +274,7 @@ class _Assessor:
         target, prefix = self._scope.target, self._settings.prefix
         if target is None:
             return []
-        return ends_pauses(self._client, prefix, target.label, self._scope.snapshots)
+        return resumers_of(self._client, prefix, target.label, self._scope.snapshots)
 
     # What is scheduled
 

@@ -19,7 +19,7 @@ from qctl.ops.impact.safety import DataSafety
 from qctl.ops.impact.scope import Scope
 from qctl.ops.impact.waiting_work import QueueImpact
 from qctl.ops.processes.suggest import command
-from qctl.ops.queues.resumers import habit
+from qctl.ops.queues.resumers import resumer_text
 from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
 
@@ -78,7 +78,7 @@ def judge(
     qctl = partial(command, prefix)
     endangered = (
         *_endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, qctl),
-        *(f"a restart ends the pause of {each.queue}: {habit(each)}" for each in resumers),
+        *(f"a restart ends the pause of {each.queue}: {resumer_text(each)}" for each in resumers),
     )
     against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
     if against:

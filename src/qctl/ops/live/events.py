@@ -1,7 +1,7 @@
 """Rates and failures from the event streams of the queues in sight (wire format 8).
 
-Counters cannot give them: a job that is removed when it completes leaves none behind. Failures in
-the other queues: live_failures.
+The counts of a queue cannot show them, since a job that is removed when it completes is in none.
+For failures in the other queues see ``failures``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from qctl.wire.events import Event, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.missed_events import has_missed, read_stream_starts
 
-# Events taken in one reading, shared by the queues in sight: keeps Redis' part below 5 ms.
-MOST_EVENTS = 3000
-_MOST_OF_A_QUEUE = 1000
+# Events in one reading, over all queues in sight: below 5 ms of Redis' time.
+MAX_EVENTS = 3000
+_MAX_OF_A_QUEUE = 1000
 FAILURES_KEPT = 50
 _NEVER = datetime.fromtimestamp(0, UTC)
 # Where an empty stream is read from.
@@ -29,13 +29,13 @@ _BEFORE_ALL = "0-0"
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Jobs that ended per second since the reading before; a failure is one for good.
+    """Jobs that completed, or failed for good, per second since the last reading.
 
     Args:
-        sampled: there were more events than are taken: the rates are those of a part of the time,
-            and failures may be missing.
-        at_least: events may have been cut off the stream before they were read: there may have
-            been more, of failures too.
+        sampled: there were more events than one reading takes, so the rates are those of a part of
+            the time, and failures may be missing.
+        at_least: events may have been trimmed before they were read, so there may be more jobs and
+            failures.
     """
 
     completed_per_s: float
@@ -55,7 +55,7 @@ class Failure:
 
 
 class EventRates:
-    """Follows the event streams of whatever queues are in sight."""
+    """Follows the event streams of the queues in sight."""
 
     def __init__(self) -> None:
         self._cursors: dict[QueueKeys, str] = {}
@@ -64,24 +64,24 @@ class EventRates:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Those seen, newest first."""
-        # Those of queues out of sight come late.
+        """The last failures, newest first."""
+        # Sorted, since those of queues out of sight are added late.
         return tuple(sorted(self._failures, key=lambda each: each.at or _NEVER, reverse=True))
 
     def add(self, failures: Iterable[Failure]) -> None:
-        """Failures seen elsewhere, the oldest first."""
+        """Add failures of other queues, oldest first."""
         self._failures.extendleft(failures)
 
     def read(self, client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, Rates]:
-        """Rates of these queues; without those that were not in sight at the reading before.
+        """Rates of these queues, except those that were not in sight at the last reading.
 
         Raises:
             ReplyError: Redis refuses to read a stream.
         """
-        # One that went out of sight starts anew when it comes back: nothing old is caught up.
+        # A queue that comes back into sight starts anew, without the events in between.
         self._cursors = {keys: at for keys, at in self._cursors.items() if keys in queues}
-        cut = self._cut_off(client)
-        count = min(_MOST_OF_A_QUEUE, max(MOST_EVENTS // max(len(queues), 1), 1))
+        cut = self._trimmed(client)
+        count = min(_MAX_OF_A_QUEUE, max(MAX_EVENTS // max(len(queues), 1), 1))
         events = read_events(client, self._cursors, count=count) if self._cursors else []
         now = time.monotonic()
         found: dict[QueueKeys, list[Event]] = {keys: [] for keys in self._cursors}
@@ -101,9 +101,9 @@ class EventRates:
         self._read_at = dict.fromkeys(queues, now)
         return rates
 
-    def _cut_off(self, client: Client) -> set[QueueKeys]:
-        """The queues of whose events some may be gone that were not read yet."""
-        # Of a stream that had none nothing can be said.
+    def _trimmed(self, client: Client) -> set[QueueKeys]:
+        """The queues whose events may have been trimmed before they were read."""
+        # For a stream without events this is unknown.
         followed = [keys for keys, cursor in self._cursors.items() if cursor != _BEFORE_ALL]
         starts = read_stream_starts(client, followed) if followed else []
         cut = set()
@@ -111,7 +111,7 @@ class EventRates:
             if start is None or has_missed(self._cursors[keys], start):
                 cut.add(keys)
             if start is None:
-                # Emptied, or deleted: said once, and what comes now is all there is.
+                # Emptied or deleted: reported once, and read from its new beginning.
                 self._cursors[keys] = _BEFORE_ALL
         return cut
 
@@ -119,7 +119,7 @@ class EventRates:
 def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool) -> Rates:
     ends = Counter(event.name for event in events)
     if sampled:
-        # The events cover a shorter time than has passed: from the first of them to the last.
+        # The events cover only the time from the first to the last of them.
         elapsed_s = (events[-1].at_ms - events[0].at_ms) / 1000
     elapsed_s = max(elapsed_s, 0.001)
     return Rates(ends["completed"] / elapsed_s, ends["failed"] / elapsed_s, sampled)

@@ -1,8 +1,7 @@
-"""Failures of the queues that are not in sight: whoever looks at ten of a thousand queues wants to
-hear of the others too.
+"""Failures in the queues that are out of sight, so that ``top`` shows those of all queues.
 
-Their event streams hold all that happens, so following those would cost what all queues do. Their
-sets of failed jobs hold failures only; some of them are looked at in each reading, in turn.
+Following their event streams would cost as much as all that happens in them. Their sets of failed
+jobs hold only failures; each reading reads those of a few queues, in turn.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.failed import failed_since
 
-# Queues looked at in one reading, and failures taken of each: well below 1 ms of Redis' time.
-MOST_QUEUES = 200
-_MOST_OF_A_QUEUE = 5
+# Queues in one reading, and failures of each: well below 1 ms of Redis' time.
+MAX_QUEUES = 200
+_MAX_OF_A_QUEUE = 5
 
 
 class OtherFailures:
-    """Goes round the queues that are out of sight."""
+    """Reads the failures of the queues out of sight, in turn."""
 
     def __init__(self) -> None:
         self._began_ms = int(time.time() * 1000)
@@ -32,23 +31,23 @@ class OtherFailures:
     def read(
         self, client: Client, prefix: str, names: Sequence[str], in_sight: Collection[str]
     ) -> list[Failure]:
-        """What has failed, for good, in those whose turn it is, the oldest first.
+        """Jobs that failed for good in the queues whose turn it is, oldest first.
 
         Raises:
-            ReplyError: Redis refuses to read the failed jobs of one.
+            ReplyError: Redis refuses to read the failed jobs of a queue.
         """
         now_ms = int(time.time() * 1000)
-        # What happens in sight is told by events.
+        # EventRates has the failures of the queues in sight.
         self._since_ms.update(dict.fromkeys(in_sight, now_ms))
         others = [name for name in names if name not in in_sight]
         if self._next >= len(others):
             self._next = 0
-        turn = others[self._next : self._next + MOST_QUEUES]
+        turn = others[self._next : self._next + MAX_QUEUES]
         self._next += len(turn)
         since_ms = {
             QueueKeys(prefix, name): self._since_ms.get(name, self._began_ms) for name in turn
         }
-        jobs = failed_since(client, since_ms, _MOST_OF_A_QUEUE)
+        jobs = failed_since(client, since_ms, _MAX_OF_A_QUEUE)
         for job in jobs:
             self._since_ms[job.keys.name] = job.at_ms
         return [Failure(job.keys.name, job.id, job.reason, utc_datetime(job.at_ms)) for job in jobs]

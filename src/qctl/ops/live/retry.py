@@ -1,4 +1,4 @@
-"""Put one job back, chosen in the live view: a stalled one, or one that failed."""
+"""Put back one job, stalled or failed, that was chosen in the live view."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
 
 
 def require_failed(client: Client, prefix: str, queue: str) -> None:
-    """Make sure that failed jobs of this queue may be run again.
+    """Make sure that qctl may run failed jobs of this queue again.
 
     Raises:
         NotFoundError: the queue does not exist.

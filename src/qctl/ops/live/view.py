@@ -1,8 +1,8 @@
 """What ``top`` shows: one bounded reading after another.
 
-A reading costs what is on the screen and not what Redis holds: only the queues in sight are read,
-of the chosen one also its workers and as many active jobs as there are lines for. Names of queues
-come from a scan, which is repeated ever more seldom the longer it takes.
+The cost of a reading depends on the screen and not on the size of Redis: it covers the queues in
+sight, and of the chosen one also its workers and as many active jobs as there are lines. The names
+of queues come from a scan, which is repeated less often the longer it takes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from qctl.wire.read.clients import WorkerClient, list_workers, workers_by_queue
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# Queues read in one reading, however tall the screen is.
-MOST_QUEUES = 60
-# Active jobs of the chosen queue read in one reading, at least and at most.
-_LEAST_JOBS = 20
-_MOST_JOBS = 200
-# Beyond as many active jobs it is not told which worker has how many: each would have to be read.
-MOST_IN_HAND = 1000
-# The locks of active jobs in sight are looked at, one command each; so that very many of them do
-# not keep Redis busy, readings are then made more seldom.
-MOST_COMMANDS_PER_S = 5000
-# Points of a sparkline: the readings remembered.
+# Queues in one reading, however tall the screen is.
+MAX_QUEUES = 60
+# Active jobs of the chosen queue in one reading.
+_MIN_JOBS = 20
+_MAX_JOBS = 200
+# With more active jobs, the jobs of each worker are not shown: every job would have to be read.
+MAX_JOBS_OF_WORKERS = 1000
+# Each active job in sight takes two commands. Readings are made less often instead of exceeding
+# this rate.
+MAX_COMMANDS_PER_S = 5000
+# Points of a sparkline: so many readings are kept.
 TREND_POINTS = 30
-# Least time between two scans for queues; one that takes long is made at most 1 % of the time.
-SCAN_EVERY_S = 30.0
-_SCAN_SHARE = 100
+# The minimum time between two scans for queues; scans take at most 1 % of the time.
+MIN_SCAN_PAUSE_S = 30.0
+_SCAN_PAUSE_FACTOR = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class View:
     """What is on the screen.
 
     Args:
-        queues: names of those in sight.
+        queues: names of the queues in sight.
         chosen: the queue whose workers and jobs are shown; None for none.
-        jobs: active jobs to be read, within 20 and 200.
+        jobs: how many active jobs to read, from 20 to 200.
     """
 
     queues: tuple[str, ...] = ()
@@ -67,9 +67,9 @@ class LiveQueue:
     """A queue in sight.
 
     Args:
-        status: None when it is gone or cannot be read; ``trouble`` says which.
-        rates: None until two readings have been made.
-        trend: jobs completed per second at the readings before, oldest first; None where unknown.
+        status: None if the queue is gone or cannot be read; ``trouble`` says which.
+        rates: None before the second reading.
+        trend: jobs completed per second at the last readings, oldest first; None where unknown.
     """
 
     name: str
@@ -81,19 +81,18 @@ class LiveQueue:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All figures of one moment.
+    """All figures of one reading.
 
     Args:
         at: when it was made, by this host's clock.
         names: of all queues; ``queues`` are those in sight.
-        workers, jobs: of the chosen queue, stalled jobs first; None when they cannot be told (see
-            ``remarks``).
+        workers, jobs: of the chosen queue, stalled jobs first; None if unknown (see ``remarks``).
         jobs_total: active jobs of the chosen queue, shown or not.
-        failures: of the queues in sight since they came into sight, and of the others as their
-            turn comes, newest first.
-        commands: sent to Redis for this reading.
+        failures: newest first; of the queues in sight since they came into sight, and of the others
+            in turn.
+        commands: number of commands sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
-        pause_s: what is to pass before the next one, at least.
+        pause_s: the minimum time until the next reading.
         remarks: what could not be read, and why.
     """
 
@@ -115,7 +114,7 @@ class Reading:
 
 
 class LiveReader:
-    """Makes readings. Not for use by two threads at a time.
+    """Makes readings. Not thread-safe.
 
     Args:
         names: the queues to show; without any, all under the prefix.
@@ -151,13 +150,13 @@ class LiveReader:
 
         Raises:
             UnreachableError: Redis does not answer; the next reading may succeed.
-            ReplyError: Redis refuses what no figure can be had without.
+            ReplyError: Redis refuses a command that every reading needs.
         """
         try:
             return self._read(view)
         except QctlError as error:
             if is_outage(error):
-                # Whoever answers next may be another server, of another version.
+                # The next server that answers may be another one, of another version.
                 self._redis = None
             raise
 
@@ -173,7 +172,7 @@ class LiveReader:
         queues = self._queues(snapshots, clients, remarks)
         self._add_other_failures(names, snapshots, remarks)
         if not self._client.commands:
-            # Nothing to read is no proof that Redis answers.
+            # An empty reading must not hide that Redis is away.
             self._client.call("PING")
         chosen = snapshots.get(view.chosen or "")
         workers: tuple[WorkerStatus, ...] | None = None
@@ -181,9 +180,9 @@ class LiveReader:
         total = 0
         if isinstance(chosen, QueueSnapshot):
             workers = self._workers(chosen, clients, remarks)
-            limit = min(max(view.jobs, _LEAST_JOBS), _MOST_JOBS)
+            limit = min(max(view.jobs, _MIN_JOBS), _MAX_JOBS)
             jobs = self._jobs(chosen, limit, remarks)
-            # Short ones have ended since they were counted.
+            # Some jobs may have ended since they were counted.
             is_cut = jobs is None or len(jobs) == limit
             total = chosen.counts.active if is_cut else len(jobs or ())
         return Reading(
@@ -200,7 +199,7 @@ class LiveReader:
             failures=self._events.failures,
             commands=self._client.commands,
             took_ms=round((time.monotonic() - began) * 1000, 1),
-            pause_s=self._client.commands / MOST_COMMANDS_PER_S,
+            pause_s=self._client.commands / MAX_COMMANDS_PER_S,
             remarks=tuple(dict.fromkeys(remarks)),
         )
 
@@ -209,11 +208,11 @@ class LiveReader:
         if began >= self._scan_due:
             self._found = tuple(discover(self._client, self._settings.prefix))
             ended = time.monotonic()
-            self._scan_due = ended + max(SCAN_EVERY_S, (ended - began) * _SCAN_SHARE)
+            self._scan_due = ended + max(MIN_SCAN_PAUSE_S, (ended - began) * _SCAN_PAUSE_FACTOR)
         return self._found
 
     def _snapshots(self, view: View) -> dict[str, QueueSnapshot | ReplyError | None]:
-        wanted = view.queues[:MOST_QUEUES]
+        wanted = view.queues[:MAX_QUEUES]
         if view.chosen is not None and view.chosen not in wanted:
             wanted = (*wanted, view.chosen)
         keys = [QueueKeys(self._settings.prefix, name) for name in wanted]
@@ -223,7 +222,7 @@ class LiveReader:
     def _connected(
         self, snapshots: dict[str, QueueSnapshot | ReplyError | None]
     ) -> Sequence[WorkerClient] | None:
-        """Workers, in one look for all lists: it takes Redis as long as it has connections."""
+        """The workers of all queues in sight, in one call: CLIENT LIST is slow."""
         names = [name for name, found in snapshots.items() if isinstance(found, QueueSnapshot)]
         if not names:
             return ()
@@ -281,8 +280,8 @@ class LiveReader:
                 self._address,
                 self._settings,
                 [chosen.keys.name],
-                are_there=True,
-                with_jobs=chosen.counts.active <= MOST_IN_HAND,
+                exist=True,
+                with_jobs=chosen.counts.active <= MAX_JOBS_OF_WORKERS,
                 connected=clients,
             )
         except QctlError as error:
@@ -307,7 +306,7 @@ class LiveReader:
 
 
 class _Counting(ForwardingClient):
-    """Counts the commands sent through it, except those to single nodes of a cluster: few."""
+    """Counts the commands, except the few to single nodes of a cluster."""
 
     commands = 0
 

@@ -15,18 +15,18 @@ from qctl.wire.read.snapshot import HeldJob, QueueSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A remark: one clause without a full stop, and the commands that look into it or mend it."""
+    """A remark: a clause without a full stop, and commands that show more or fix it."""
 
     text: str
     commands: tuple[str, ...] = ()
 
 
-# Workers make the stalled check, each interval one of them; its key lives as long.
+# In each interval one of the workers makes the stalled check.
 NO_CHECK = (
     "no stalled check has run lately, and with skipStalledCheck, or where jobs are fetched by "
     "hand, none ever does"
 )
-# Of a pause whose note may be out of date.
+# For a pause whose note may be out of date.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -35,7 +35,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
     """Remarks on one queue, the most pressing first; none for a healthy queue.
 
     Args:
-        workers: connected to it; None when that is unknown.
+        workers: those connected to the queue; None if unknown.
     """
     if queue.format == "bull":
         return (BULL,)
@@ -53,7 +53,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
 
 
 def paused(queue: QueueSnapshot) -> Note | None:
-    """Who paused it, or who is draining it."""
+    """Who paused the queue, or who is draining it."""
     if queue.lease is not None:
         return Note(f"{queue.lease} is at work on it now")
     if not queue.paused:
@@ -71,7 +71,7 @@ def paused(queue: QueueSnapshot) -> Note | None:
 
 
 def legacy_paused(queue: QueueSnapshot) -> Note | None:
-    """Jobs where no worker looks for them."""
+    """Jobs in a list that no worker reads."""
     if queue.paused or not queue.legacy_paused:
         return None
     found = counted(queue.legacy_paused, "job is", "jobs are")
@@ -82,7 +82,7 @@ def legacy_paused(queue: QueueSnapshot) -> Note | None:
 
 
 def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
-    """Jobs that nobody holds, and whether anybody puts them back."""
+    """Jobs without a lock, and whether a worker will put them back."""
     if not queue.counts.stalled:
         return None
     count = counted(queue.counts.stalled, "job has", "jobs have")
@@ -127,7 +127,11 @@ def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None)
 
 
 def locks_end(ttls_ms: Sequence[int | None]) -> str:
-    """Within how long locks that nobody renews are gone; None for one without an end."""
+    """Within how long locks that nobody renews run out.
+
+    Args:
+        ttls_ms: what is left of each; None for a lock without an end.
+    """
     if None in ttls_ms:
         return "a lock of theirs has no end, so nothing puts its job back until that key is deleted"
     longest_ms = max((ttl_ms or 0 for ttl_ms in ttls_ms), default=0)
@@ -135,27 +139,27 @@ def locks_end(ttls_ms: Sequence[int | None]) -> str:
 
 
 def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
-    """Jobs that nobody comes for."""
+    """Jobs that wait without a worker."""
     if workers != 0 or not (queue.backlog or queue.overdue):
         return None
     parts = [counted(queue.backlog, "job waits", "jobs wait")] * bool(queue.backlog)
     parts += [f"{counted(queue.overdue, 'job is', 'jobs are')} delayed and overdue"] * bool(
         queue.overdue
     )
-    # Where a job has a lock, one may be there whose name Redis never lists.
+    # If a job has a lock, there may be a worker that Redis never lists.
     is_held = queue.counts.active > queue.counts.stalled
     seen = "Redis lists no worker" if is_held else "no worker is connected"
     return Note(f"{', '.join(parts)}, and {seen}")
 
 
 def limited(queue: QueueSnapshot) -> Note | None:
-    """That a rate limit holds it back, or may do so, and for how long."""
+    """A rate limit that stops the queue, or may do so, and for how long."""
     limit = queue.rate_limit
     if limit is None or limit.holds is False:
         return None
     left = duration(limit.left_ms / 1000)
     if limit.holds is None:
-        # Each worker goes by its own limiter, so this matters only where jobs wait for one.
+        # Each worker has its own limiter, so this matters only if jobs wait.
         if not queue.backlog:
             return None
         used = "some jobs are"
@@ -175,7 +179,7 @@ def limited(queue: QueueSnapshot) -> Note | None:
 
 
 def maxed(queue: QueueSnapshot) -> Note | None:
-    """That its global concurrency keeps jobs from being started."""
+    """A global concurrency that keeps jobs from starting."""
     if queue.invalid_concurrency is not None:
         return Note(
             f"its global concurrency is {queue.invalid_concurrency!r} and no number: "

@@ -1,4 +1,4 @@
-"""What is scheduled: what falls due next, and what is skipped while no worker is there."""
+"""What is scheduled: what is due next, and what is skipped while no worker is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qctl.wire.schedulers.agenda import Agenda
 from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.schedulers.scheduling import Scheduler
 
-# Slots of one scheduler that are looked at; more than that is said to be "at least".
+# Due times of one scheduler that are computed.
 MAX_SLOTS = 1000
 
 
@@ -24,8 +24,8 @@ class ScheduleImpact:
         pattern: of cron; None for one with an interval.
         next_at: when its pending job is due, or was; None where its score is not a time.
         runs_late_s: how late that job runs; None when it is due after the absence.
-        skipped: slots that pass without a job: BullMQ makes the next one only when a worker takes
-            the pending one. None when its pattern or that time is not understood.
+        skipped: due times that pass without a job, since BullMQ makes the next job only when a
+            worker takes the pending one. None when its pattern or that time is not understood.
     """
 
     queue: str
@@ -41,7 +41,7 @@ class ScheduleImpact:
 def schedule_impacts(
     agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
 ) -> tuple[ScheduleImpact, ...]:
-    """What an absence from now until ``back_ms`` does to each scheduler, the soonest first."""
+    """What happens to each scheduler without a worker until ``back_ms``; the next due first."""
     found = [
         _impact(agenda.keys.name, scheduler, now_ms, back_ms)
         for agenda in agendas
@@ -52,7 +52,7 @@ def schedule_impacts(
 
 
 def unread_schedules(agendas: Sequence[Agenda]) -> int:
-    """How many are registered besides those that ``schedule_impacts`` knows."""
+    """How many schedulers ``schedule_impacts`` leaves out."""
     return sum(agenda.total_schedulers - len(agenda.schedulers) for agenda in agendas)
 
 
@@ -99,7 +99,7 @@ def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[
 
 
 def _is_over(scheduler: Scheduler, now_ms: int) -> bool:
-    """Whether it makes no more jobs: its record stays (wire format 6.1)."""
+    """Whether it makes no more jobs; its record stays then (wire format 6.1)."""
     ended = scheduler.end_ms is not None and scheduler.end_ms < now_ms
     spent = scheduler.limit is not None and scheduler.iterations >= scheduler.limit
     return (ended or spent) and scheduler.next_ms is not None and scheduler.next_ms < now_ms

@@ -1,7 +1,7 @@
 """From queue names to queues: every command finds its queues here.
 
-A missing key must not look like an idle queue: a name that does not exist is an error, and so is a
-prefix that holds nothing.
+A queue that does not exist must not look like an idle one: a name without a queue is an error, and
+so is a prefix without queues.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 if TYPE_CHECKING:
     from qctl.ops.queues.names import QueueNames
 
-_MOST_NAMED = 10
-# How long an error message may look for what was perhaps meant.
-_SUGGESTING_S = 1.0
+_MAX_NAMED = 10
+# How long an error message may search for similar names.
+_MAX_SEARCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """What a prefix holds: queues that can be read, and the names of those that cannot with why."""
+    """Queues that can be read, and the names of those that cannot, with the errors."""
 
     readable: tuple[QueueSnapshot, ...]
     broken: tuple[tuple[str, ReplyError], ...] = ()
 
     def raise_if_broken(self) -> None:
-        """To be called once the readable ones have been dealt with.
+        """Fail if some queues cannot be read. Call it after the others have been shown.
 
         Raises:
-            PartialError: there are broken ones; it lists them.
+            PartialError: lists them.
         """
         if not self.broken:
             return
@@ -52,7 +52,7 @@ class Queues:
 
 
 def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[QueueSnapshot]:
-    """The queues with these names, in their order, each once; read directly, without a scan.
+    """The queues with these names, in this order, without duplicates; read without a scan.
 
     Raises:
         NotFoundError: one of them does not exist; the message names the nearest ones.
@@ -115,10 +115,10 @@ def queues_named_or_all(
 
 
 def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> None:
-    """To be called before anything is written.
+    """Make sure that qctl may write to these queues.
 
     Raises:
-        RefusedError: one of the queues is Bull 3/4's; ``hint`` says what to do instead.
+        RefusedError: one of them is Bull 3/4's; ``hint`` says what to do instead.
     """
     for snapshot in snapshots:
         if snapshot.format == "bull":
@@ -135,19 +135,19 @@ def no_queues(client: Client, prefix: str) -> NotFoundError:
 
 
 def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
-    names = ", ".join(repr(name) for name in missing[:_MOST_NAMED])
+    names = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
     try:
-        existing, is_complete = discover_within(client, prefix, _SUGGESTING_S)
+        existing, is_complete = discover_within(client, prefix, _MAX_SEARCH_S)
     except ReplyError:
-        # A user who may not SCAN can still be told what is missing.
+        # This user may not SCAN.
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
     if not existing and is_complete:
         return _empty_prefix(client, prefix, f"{what}: no queue exists under the prefix {prefix!r}")
     near = list(
         dict.fromkeys(
             match
-            for name in missing[:_MOST_NAMED]
+            for name in missing[:_MAX_NAMED]
             for match in similar_names(name, existing, max_names=3, cutoff=0.5)
         )
     )
@@ -162,7 +162,7 @@ def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFo
 
 def _empty_prefix(client: Client, prefix: str, what: str) -> NotFoundError:
     try:
-        prefixes, is_complete = prefixes_in_use(client, _SUGGESTING_S)
+        prefixes, is_complete = prefixes_in_use(client, _MAX_SEARCH_S)
     except ReplyError:
         prefixes, is_complete = [], False
     if prefixes:
@@ -183,7 +183,7 @@ def _empty_prefix(client: Client, prefix: str, what: str) -> NotFoundError:
 
 
 def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    shown = [*items[:_MOST_NAMED]]
-    if len(items) > _MOST_NAMED:
-        shown.append(f"… and {len(items) - _MOST_NAMED:,} more")
+    shown = [*items[:_MAX_NAMED]]
+    if len(items) > _MAX_NAMED:
+        shown.append(f"… and {len(items) - _MAX_NAMED:,} more")
     return separator.join(shown)

@@ -63,7 +63,7 @@ def pause_queues(
     snapshots = find_queues(client, settings.prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)
     mixed = require_safe_pause(client, snapshots, settings, db, accept=mixed_versions)
-    # What is paused must be resumed, too.
+    # The user must be allowed to resume what it pauses.
     require_rights(
         client, [s.keys for s in snapshots], rights.PAUSE, what="a pause with its resume"
     )

@@ -1,4 +1,4 @@
-"""Apps that resume their queues when they start, as drains of them have seen."""
+"""Apps that resume their queues when they start, as observed by drains."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.read.snapshot import QueueSnapshot
 
 
-def habit(resumer: Resumer) -> str:
-    """``pm2:app resumes it when it starts``, and when that was seen; ``it`` is the queue."""
+def resumer_text(resumer: Resumer) -> str:
+    """``pm2:app resumes it when it starts``, and when a drain saw that; ``it`` is the queue."""
     seen_at = utc_datetime(resumer.at_ms)
     seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
     return f"{resumer.target} resumes it when it starts{seen}"
 
 
-def ends_pauses(
+def resumers_of(
     client: Client, prefix: str, target: str, snapshots: Sequence[QueueSnapshot]
 ) -> list[Resumer]:
     """The paused queues among ``snapshots`` that an app resumes when it starts.

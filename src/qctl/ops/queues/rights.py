@@ -1,4 +1,4 @@
-"""Refuse to begin what this Redis user could not end."""
+"""Refuse an action that this Redis user may begin but not end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def require_rights(
         what: for the message, e.g. ``a drain``.
 
     Returns:
-        False where nobody can say, before Redis 7; then nothing is refused.
+        False if the rights are unknown, as before Redis 7; then nothing is refused.
 
     Raises:
         RefusedError: some are not; the message names them.

@@ -1,7 +1,7 @@
 """The state of queues and processes: what ``status`` shows.
 
-Reads only, in two round trips however many queues there are once their names are known, and with
-whatever the Redis user is allowed: what it may not see is None.
+Reads only. Once the names are known it takes two round trips, however many queues there are. What
+the Redis user may not read is None.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _INFO = ("INFO", "server")
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """The server; None when the user may not call INFO.
+    """The server; fields are None if the user may not call INFO.
 
     Args:
         version: of the Redis that it is compatible with.
@@ -58,7 +58,7 @@ class RedisInfo:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What to know about all that it shows."""
+        """Remarks that concern everything read from this server."""
         if self.replica_of is None:
             return ()
         return (
@@ -77,10 +77,10 @@ class RateLimitStatus:
     """A window of a rate limit.
 
     Args:
-        used: jobs that started in it; None for a limit set by hand, and where it cannot be read.
-        max: of the queue; None where only the workers know theirs.
+        used: jobs that started in it; None for a limit set by hand, or if it cannot be read.
+        max: of the queue; None if only the workers have a limit.
         left_s: until it ends, in seconds.
-        holds: whether no job starts before; None when that is unknown.
+        holds: whether no job starts before that; None if unknown.
     """
 
     used: int | None
@@ -96,15 +96,15 @@ class QueueStatus:
     Args:
         client_version: of BullMQ, by the last Queue object made.
         paused_by: who paused it, if qctl did.
-        oldest_waiting_s: how long the job that has waited longest has done so, in seconds.
-        workers: connected ones; None when Redis does not tell.
+        oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
+        workers: number of connected workers; None if unknown.
         legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
-        rate_limited_s: how long it still is rate limited, in seconds; None when it is not, or when
-            that is unknown (``rate_limit``).
-        rate_limit: the window in which jobs are counted now; None when there is none.
+        rate_limited_s: how long no job starts because of the rate limit; None if jobs start, or if
+            unknown (``rate_limit``).
+        rate_limit: the current window of the rate limit; None without one.
         concurrency: how many jobs may be active at once over all workers; None for no limit.
-        is_maxed: whether that many are.
-        is_broken: what stands in its place is no number, and BullMQ's scripts fail.
+        is_maxed: whether that many are active.
+        is_broken: the concurrency is not a number, on which BullMQ's scripts fail.
         overdue: delayed jobs that are due and that no worker has fetched yet.
         notes: what deserves attention, with the commands to type.
     """
@@ -151,7 +151,7 @@ class StatusReport:
     """The JSON of ``qctl status``.
 
     Args:
-        queues_known_at: when the queues' names were looked for, if that was not now (``known``).
+        queues_known_at: when the queues' names were read, if they are cached (``names``).
     """
 
     redis: RedisInfo
@@ -180,13 +180,13 @@ def inspect_queues(
     """
     cache = QueueNameCache(settings.state_home, address, settings.prefix)
     known = None if names else cache.read() or cache.scan(client)
-    along = _Along(client)
-    queues = queues_named_or_all(along, settings.prefix, names, known)
-    if known is not None and known.is_cached and known.server != along.server_id():
+    prober = _Prober(client)
+    queues = queues_named_or_all(prober, settings.prefix, names, known)
+    if known is not None and known.is_cached and known.server != prober.server_id():
         known = cache.scan(client)
         queues = queues_named_or_all(client, settings.prefix, names, known)
-    redis = along.redis(address)
-    workers = along.workers(settings.prefix, names if known is None else known.names, address.db)
+    redis = prober.redis(address)
+    workers = prober.workers(settings.prefix, names if known is None else known.names, address.db)
     if known is not None and known.is_cached:
         more = known.including(worker.queue for worker in workers or ())
         if len(more.names) > len(known.names):
@@ -217,10 +217,10 @@ def _cached_remark(known: QueueNames, cache: QueueNameCache) -> str:
     )
 
 
-class _Along(ForwardingClient):
-    """A client whose first pipeline also asks who the server is and who is connected.
+class _Prober(ForwardingClient):
+    """A client whose first pipeline also calls INFO and CLIENT LIST, which saves round trips.
 
-    That saves their round trips. The servers of a cluster are asked one by one, later.
+    The servers of a cluster are asked one by one, later.
     """
 
     def __init__(self, inner: Client) -> None:
@@ -267,7 +267,7 @@ def redis_info(client: Client, address: Address) -> RedisInfo:
 
 def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
     if isinstance(reply, ReplyError):
-        # Denied to this user, or renamed away by a service.
+        # Not granted to this user, or renamed by a hosting service.
         if is_outage(reply):
             raise reply
         return RedisInfo(str(address), None, None)
@@ -280,7 +280,7 @@ def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
 
 
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
-    """Workers of one queue; None when Redis does not tell."""
+    """Number of workers of one queue; None if unknown."""
     workers = list_workers(client, keys.prefix, [keys.name], db)
     # Those of the prefix's other queues are among them.
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)
@@ -336,8 +336,8 @@ def _processes(
         try:
             served = queues_served(workers, holders(client, settings.prefix, workers, managed))
         except Exception as error:
-            # Which process serves what is an extra; whatever the system denies must not hide Redis.
-            remarks += (f"cannot tell which process serves which queue: {error}",)
+            # The system may deny this, which must not hide the queues.
+            remarks += (f"which process serves which queue is unknown: {error}",)
     now_s = time.time()
     return tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed), remarks
 

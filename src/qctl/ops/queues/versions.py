@@ -36,9 +36,9 @@ def installed_by_queue(
 def _installed(
     client: Client, settings: Settings, db: int, names: Collection[str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """The same for all processes of this host that are seen to serve these queues.
+    """The same for all processes of this host that serve these queues.
 
-    None where that cannot be read: the other traces are in Redis, and a pause must not fail for it.
+    Empty if that cannot be read: a pause must not fail for it, and the other signs are in Redis.
 
     Raises:
         UnreachableError: Redis is away.
@@ -63,7 +63,7 @@ def _installed(
 def version_signs(
     snapshot: QueueSnapshot, traces: BullMQ5Traces, installed: Sequence[tuple[str, str]] = ()
 ) -> dict[int, list[str]]:
-    """What shows BullMQ 5 and BullMQ 6 at work on a queue.
+    """Signs that BullMQ 5, and that BullMQ 6, work on a queue.
 
     Args:
         installed: processes that serve it, each with the version that it has installed.
@@ -101,16 +101,16 @@ def require_safe_pause(
 ) -> dict[QueueKeys, str]:
     """Refuse to pause a queue on which BullMQ 5 and BullMQ 6 both work.
 
-    The one line adds jobs where a resume by BullMQ 5 does not look (wire format 10.2). A queue that
-    is paused already is not refused: a pause by qctl can only bring its jobs together.
+    BullMQ 6 adds jobs to a list that a resume by BullMQ 5 overwrites (wire format 10.2). A queue
+    that is paused already is not refused: a pause by qctl then moves its jobs into one list.
 
     Args:
-        settings: whose process managers tell what is installed.
+        settings: name the process managers to ask for installed versions.
         db: the Redis database.
-        accept: pause them all the same.
+        accept: do not refuse, but warn.
 
     Returns:
-        the queues that are accepted, each with a warning; in these, jobs belong in the paused list.
+        the accepted queues, each with a warning; their jobs belong in the paused list.
 
     Raises:
         RefusedError: both lines work on one, and ``accept`` is False.

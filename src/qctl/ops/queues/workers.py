@@ -1,6 +1,6 @@
 """Workers and the processes they run in: what ``workers`` shows.
 
-Who is connected is in CLIENT LIST; qctl's own workers tell more of themselves by heartbeats.
+CLIENT LIST shows who is connected. qctl's own workers also leave heartbeats with more details.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class WorkerStatus:
         name: the worker's own name, or None.
         address: ``ip:port`` of its end of the connection; None for a worker of qctl's own that is
             not in CLIENT LIST: it is leaving and finishes its jobs, or has died within seconds.
-        pid: of the managed process that it runs in, else of its own where it tells that.
+        pid: of the managed process that it runs in, else its own from the heartbeat.
         process: target of the managed process that it runs in, e.g. ``pm2:worker``;
-            ``cpu_percent`` is that process's, and so is ``rss_bytes`` unless the worker tells.
-        jobs: ids of the active jobs it has; None when they cannot be told from the others'.
+            ``cpu_percent`` is of that process, and so is ``rss_bytes`` without a heartbeat.
+        jobs: ids of its active jobs; None if unknown.
         age_s: seconds since it connected.
-        host, started_at, quiet, jobs_done: what only qctl's own workers tell: where and since when
-            they run, whether they take no more jobs, how many have ended there.
+        host, started_at, quiet, jobs_done: only of qctl's own workers: where and since when it
+            runs, whether it takes no more jobs, how many jobs it has ended.
     """
 
     queue: str
@@ -71,26 +71,26 @@ def inspect_workers(
     settings: Settings,
     names: Sequence[str] = (),
     *,
-    are_there: bool = False,
+    exist: bool = False,
     with_jobs: bool = True,
     connected: Sequence[WorkerClient] | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
     """Workers of the named queues, or of all under the prefix; and remarks on what failed.
 
     Args:
-        are_there: the named queues are known to exist.
-        with_jobs: also what each has in hand, for which every active job is read.
-        connected: those of the named queues and maybe of others, where they were just asked for.
+        exist: the named queues are known to exist.
+        with_jobs: include the jobs of each worker, for which every active job is read.
+        connected: the connected workers, perhaps of other queues too, if they were just read.
 
     Raises:
         NotFoundError: a named queue does not exist.
-        FailedError: Redis does not tell who is connected.
+        FailedError: Redis does not list its clients.
     """
     prefix = settings.prefix
-    if names and not are_there:
+    if names and not exist:
         find_queues(client, prefix, names)
     wanted = set(names)
-    # By the names of the queues, raw names of connections are told from encoded ones.
+    # The queues' names are needed to decode the names of connections.
     cache = QueueNameCache(settings.state_home, address, prefix)
     known = sorted(wanted) or cache.get(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
@@ -106,14 +106,14 @@ def inspect_workers(
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))
     managed, more_remarks = managed_processes(settings)
     holders, yet_more = _holders(client, prefix, workers, managed)
-    told, silent = _matched(workers, beats)
-    in_hand, by_owner = _jobs_in_hand(client, prefix, workers, beats) if with_jobs else ({}, {})
+    beat_of, unconnected = _matched(workers, beats)
+    by_name, by_owner = _active_jobs(client, prefix, workers, beats) if with_jobs else ({}, {})
     rows = []
     for worker in workers:
-        beat = told.get(worker.client_id)
-        jobs = by_owner.get(beat.owner) if beat else in_hand.get((worker.queue, worker.worker_name))
+        beat = beat_of.get(worker.client_id)
+        jobs = by_owner.get(beat.owner) if beat else by_name.get((worker.queue, worker.worker_name))
         rows.append(_worker_status(worker, holders.get(worker.client_id), beat, jobs))
-    rows += [_unconnected(beat, by_owner.get(beat.owner)) for beat in silent]
+    rows += [_unconnected(beat, by_owner.get(beat.owner)) for beat in unconnected]
     rows.sort(key=lambda row: (row.queue, row.name or ""))
     return WorkersReport(tuple(rows)), remarks + more_remarks + yet_more
 
@@ -122,7 +122,7 @@ def _heartbeats(client: Client, prefix: str) -> list[Heartbeat]:
     try:
         return heartbeats.read_all(client, prefix)
     except ReplyError:
-        # An extra; whoever may see the queues need not be allowed to see qctl's keys.
+        # A user who may read the queues may still not be allowed to read qctl's keys.
         return []
 
 
@@ -131,19 +131,19 @@ def _matched(
 ) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
     """Heartbeats by the client id of their worker, and those of workers not in CLIENT LIST.
 
-    Their names are unique unless an app gives one to several; then nothing is guessed.
+    They are matched by name; a name that several workers have matches none.
     """
     by_name: dict[tuple[str, str | None], list[Heartbeat]] = {}
     for beat in beats:
         by_name.setdefault((beat.queue, beat.name), []).append(beat)
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
-    told = {
+    beat_of = {
         worker.client_id: found[0]
         for worker in workers
         if counts[worker.queue, worker.worker_name] == 1
         and len(found := by_name.get((worker.queue, worker.worker_name), [])) == 1
     }
-    return told, [beat for beat in beats if not counts[beat.queue, beat.name]]
+    return beat_of, [beat for beat in beats if not counts[beat.queue, beat.name]]
 
 
 def _holders(
@@ -152,7 +152,7 @@ def _holders(
     workers: Sequence[WorkerClient],
     managed: Sequence[ManagedProcess],
 ) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
-    """The managed process by the client id of the worker that it holds, and remarks."""
+    """For the client id of each worker: the managed process that it runs in; and remarks."""
     if not workers or not managed:
         return {}, ()
     from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
@@ -160,8 +160,8 @@ def _holders(
     try:
         return holders(client, prefix, workers, managed), ()
     except Exception as error:
-        # Which process holds what is an extra; what the system denies must not hide the workers.
-        return {}, (f"cannot tell which process holds which worker: {error}",)
+        # The system may deny this, which must not hide the workers.
+        return {}, (f"which process holds which worker is unknown: {error}",)
 
 
 def _worker_status(
@@ -181,17 +181,17 @@ def _worker_status(
         jobs=jobs,
         age_s=worker.age_s,
     )
-    return replace(row, **_told(beat, row)) if beat else row
+    return replace(row, **_from_heartbeat(beat, row)) if beat else row
 
 
 def _unconnected(beat: Heartbeat, jobs: tuple[str, ...] | None) -> WorkerStatus:
     age_s = max(int(time.time() - beat.started_ms / 1000), 0)
     row = WorkerStatus(beat.queue, beat.name, None, None, None, None, None, jobs, age_s)
-    return replace(row, **_told(beat, row))
+    return replace(row, **_from_heartbeat(beat, row))
 
 
-def _told(beat: Heartbeat, row: WorkerStatus) -> dict[str, Any]:
-    """What a worker tells of itself, where nobody else knows better."""
+def _from_heartbeat(beat: Heartbeat, row: WorkerStatus) -> dict[str, Any]:
+    """The fields that come from the heartbeat, unless the managed process has them."""
     return {
         "pid": row.pid or beat.pid,
         "process": row.process or beat.process or None,
@@ -203,11 +203,11 @@ def _told(beat: Heartbeat, row: WorkerStatus) -> dict[str, Any]:
     }
 
 
-def _jobs_in_hand(
+def _active_jobs(
     client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> tuple[dict[tuple[str, str | None], tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """Active job ids by queue and worker name, for names that one worker of the queue alone has;
-    and by the owner of the lock, for workers that tell it.
+    """Active job ids by queue and worker name, for names that are unique in the queue; and by the
+    owner of the lock, for workers with a heartbeat.
     """
     from qctl.wire.read.active import read_active  # noqa: PLC0415
 
@@ -219,7 +219,7 @@ def _jobs_in_hand(
     try:
         active = read_active(client, [QueueKeys(prefix, queue) for queue in sorted(queues)])
     except ReplyError:
-        # What they have in hand is an extra; a broken queue must not hide the workers.
+        # A broken queue must not hide the workers.
         return {}, {}
     for job in active:
         if (job.keys.name, job.worker) in jobs:

@@ -25,8 +25,8 @@ class Removal:
 
     Args:
         schedule: as it was.
-        removed: False in a dry run, or when somebody else was faster.
-        job_left: the job it had made already, which still runs; None when there is none.
+        removed: False in a dry run, or if it was removed by somebody else.
+        job_left: the job that it had made already and that still runs; None if there is none.
     """
 
     schedule: Schedule
@@ -74,7 +74,7 @@ def remove_schedule(
         removed = bool(scripts.run_call(client, call))
     state = schedule.pending_state
     if removed and state == "delayed":
-        # A worker may have taken it between the look and the removal.
+        # A worker may have taken it before the removal.
         state = locate(client, keys, schedule.pending_id).state
     return Removal(
         schedule=schedule,
@@ -95,9 +95,9 @@ def run_schedule(
 ) -> RunNow:
     """Add one job as the scheduler would make it, at once.
 
-    It is a job like any other: it does not count as an iteration, and the next one stays as it is.
-    Its name and data are those of the scheduler's record, its options those of the pending job,
-    which is what the next iteration would get (wire format 6.4).
+    It does not count as an iteration, and the pending job stays as it is. Its name and data come
+    from the scheduler's record, its options from the pending job, as for the next iteration (wire
+    format 6.4).
 
     Raises:
         NotFoundError: no such queue or scheduler.
@@ -112,7 +112,7 @@ def run_schedule(
     if entry.scheduler is None and not fields:
         raise FailedError(
             f"there is nothing to run: {scheduler_id!r} has no pending job any more",
-            why="what old versions of BullMQ made keeps its data in that job alone",
+            why="a repeatable of old versions of BullMQ keeps its data only in that job",
             hint=command(prefix, "schedules", "remove", queue, scheduler_id),
         )
     template = scheduling.template_of(entry.record, fields)

@@ -1,7 +1,7 @@
-"""Job schedulers: what they are, and whether they live (wire format 6).
+"""Job schedulers, and whether they still make jobs (wire format 6).
 
-A scheduler lives in its pending job: the worker that fetches it makes the next one. Where that job
-is gone, nothing will ever run again, whatever the scheduler's record says.
+The worker that fetches a scheduler's pending job makes the next one. If that job is gone, the
+scheduler makes no more jobs, whatever its record says.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from qctl.wire.schedulers import scheduling
 from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
 
-# Due times of a pattern that are counted or listed.
-MOST_SKIPPED = 1000
+# Skipped due times that are counted, and future ones that are listed.
+MAX_SKIPPED = 1000
 UPCOMING = 5
-# An idle worker may take so long to notice (wire format 7.3).
+# An idle worker may take so long to fetch a job that is due (wire format 7.3).
 PATIENCE_MS = 5000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
@@ -43,19 +43,19 @@ class Schedule:
         kind: ``scheduler``, or ``legacy`` for what BullMQ 5's ``add(…, {repeat})`` made.
         name: of its jobs.
         pattern, every_ms: exactly one is set; both are None for a record that says neither.
-        tz: of the pattern; None for that of whoever makes the next job.
+        tz: of the pattern; None for that of the worker that makes the next job.
         state: ``ok``; ``running``: its last job runs, the next one is about to be made;
-            ``overdue``: the pending job was due 5 s ago, and nobody has taken it; ``ended``: its
+            ``overdue``: the pending job was due 5 s ago, and no worker has taken it; ``ended``: its
             limit or end is reached; ``dead``: there is no pending job, so it never runs again;
             ``unknown``.
         next_at: when the pending job is due, or was; None where its score is not a time.
-        pending_id, pending_state: that job, and where it stands; None: nowhere.
+        pending_id, pending_state: that job, and its state; None if it is in no state.
         iterations: jobs made so far; None for a legacy one.
-        limit: at most so many.
-        last_run_at: when the job before the pending one was started; None when it never was, or
-            the scheduler was changed since.
-        skipped: due times that have passed besides the pending one's; they are not made up for.
-            At most 1000 are counted; None when they cannot be told.
+        limit: the maximum number of jobs.
+        last_run_at: when the job before the pending one started; None if there was none, or the
+            scheduler was changed since.
+        skipped: due times that have passed since that of the pending job, and never run. At most
+            1000 are counted; None if unknown.
         data, opts: the template of its jobs; of a legacy one those of the pending job.
     """
 
@@ -98,7 +98,7 @@ class ScheduleList:
 def list_schedules(
     client: Client, prefix: str, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named queues, or of all under the prefix: the next due first.
+    """The schedulers of the named queues, or of all under the prefix; the next due first.
 
     Raises:
         NotFoundError: a queue does not exist.
@@ -131,10 +131,10 @@ def show_schedule(client: Client, prefix: str, queue: str, scheduler_id: str) ->
 def find_schedule(
     client: Client, keys: QueueKeys, scheduler_id: str
 ) -> tuple[Registered, Schedule]:
-    """One as Redis has it, and as operators see it.
+    """One scheduler, as Redis has it and as qctl shows it.
 
     Raises:
-        NotFoundError: there is none of this id.
+        NotFoundError: there is none with this id.
     """
     entry = read_one(client, keys, scheduler_id)
     if entry is None:
@@ -143,7 +143,7 @@ def find_schedule(
 
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
-    known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MOST_SKIPPED)]
+    known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MAX_SKIPPED)]
     near = similar_names(scheduler_id, known, max_names=3, cutoff=0.5) or known[:_MOST_NAMED]
     why = f"it has: {', '.join(map(repr, near))}" if near else "it has none"
     return NotFoundError(
@@ -174,7 +174,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
             and _is_beyond(entry.next_ms, every_ms, pattern, tz, end_ms)
         )
     )
-    # An id without a hash is dropped by whoever comes upon it.
+    # Workers drop an id without a hash.
     place = pending.state if pending.fields or pending.state == "unknown" else None
     is_late = entry.next_ms is not None and now_ms - entry.next_ms > PATIENCE_MS
     state = _state(place, is_late, has_ended)
@@ -226,7 +226,7 @@ def _last_run_at(
 ) -> datetime | None:
     if processed_on_ms is not None and state not in {"delayed", "waiting", "prioritized"}:
         return utc_datetime(processed_on_ms)
-    # The pending job was made when the one before it was fetched.
+    # The pending job was made when the job before it was fetched.
     return utc_datetime(made_ms) if count is not None and count > 1 else None
 
 
@@ -241,15 +241,15 @@ def _skipped(
     if state != "overdue" or next_ms is None:
         return 0 if state in {"ok", "running", "ended"} else None
     if every_ms:
-        return min(max(now_ms - next_ms, 0) // every_ms, MOST_SKIPPED)
+        return min(max(now_ms - next_ms, 0) // every_ms, MAX_SKIPPED)
     if pattern is None:
         return None
     count = 0
     for due_ms in _due_times(pattern, tz, next_ms):
-        if due_ms > now_ms or count == MOST_SKIPPED:
+        if due_ms > now_ms or count == MAX_SKIPPED:
             return count
         count += 1
-    # The pattern or its zone is not understood here, or it has no further time.
+    # qctl does not understand the pattern or its zone, or there is no further due time.
     return count or None
 
 
@@ -275,7 +275,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
 
 
 def _due_times(pattern: str, tz: str | None, after_ms: int) -> Iterator[int]:
-    """The due times of a pattern; none if it is not understood here."""
+    """The due times of a pattern; none if qctl does not understand it."""
     try:
         while (due_ms := next_time_ms(pattern, tz, after_ms)) is not None:
             yield due_ms
@@ -285,7 +285,7 @@ def _due_times(pattern: str, tz: str | None, after_ms: int) -> Iterator[int]:
 
 
 def _parts_of_key(key: str) -> dict[str, str]:
-    """What a key of very old versions tells: ``name:id:endDate:tz:suffix``."""
+    """The fields in a key of very old versions: ``name:id:endDate:tz:suffix``."""
     if not scheduling.is_legacy_key(key):
         return {}
     name, _, end, tz, suffix = key.split(":", 4)
