@@ -15,7 +15,7 @@
 A *step* is one call of ``settle_and_fetch.lua``: it settles all jobs that have completed since the
 last step and fetches as many new ones as there is room for. Two steps may be in flight, so that
 Redis works on one while the handlers of the other's jobs run. A job that ends in another way than
-by returning is settled by a script of its own (``running.py``) and frees its place with
+by returning is settled by another script (``running.py``) and frees its place with
 ``released``.
 """
 

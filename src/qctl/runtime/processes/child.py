@@ -123,6 +123,7 @@ class Child:
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:
+            # Others see soon that it is leaving: the workers stop fetching below.
             self._loop.call_later(0.1, self._heartbeats.send_now)
         if self._grace_s:
             self._end_after(self._grace_s + STUCK_S)
@@ -220,7 +221,12 @@ class Child:
             self._end_after(self._orders.grace_s + STUCK_S)
 
     def _begin_stop(self, for_ever: bool) -> None:
-        """Begin to stop. If it is stopping already, without a limit: set one, its grace."""
+        """Begin to stop.
+
+        Args:
+            for_ever: it is replaced, and its jobs may take as long as they want. If the master
+                stops later, a second call gives them its grace.
+        """
         if not self._stop.is_set():
             self._grace_s = 0.0 if for_ever else self._orders.grace_s
             self._stop.set()
@@ -231,6 +237,7 @@ class Child:
                 self._loop.call_later(self._grace_s, worker.hurry)
 
     def _end_after(self, seconds: float) -> None:
+        """End the process then, from a thread: also if the event loop is blocked."""
         timer = threading.Timer(seconds, os._exit, (1,))
         timer.daemon = True
         timer.start()

@@ -88,6 +88,7 @@ class Slot:
             child = self.current or await self._start()
             if child is None or not await child.wait_ready(READY_TIMEOUT_S):
                 if child is not None and self.current is not child:
+                    # It was replaced while it started.
                     continue
                 self.current = None
                 # While Redis is away no process can start. If one did before, this is no crash.
@@ -99,6 +100,7 @@ class Slot:
             crashes, self.was_ready = 0, True
             await child.left.wait()
             if self.current is not child:
+                # It was replaced, and left for that reason.
                 continue
             self.current = None
             self.restarts += 1
