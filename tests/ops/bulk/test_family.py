@@ -110,7 +110,7 @@ def test_whatever_ends_it_what_is_left_is_a_flow(client: Client, scripts: int) -
                 assert set(pending) <= left
         assert carried_out(client, "top").done == 1
     assert_nothing_left(client, jobs)
-    # It takes fewer scripts than are tried here, so that each end was come by.
+    # It takes fewer scripts than are tried here, so that every end was tried.
     assert is_over or scripts < 19
 
 

@@ -31,7 +31,7 @@ def ended(client: Client, scores: dict[str, float], state: str = "failed") -> No
 def followed(
     path: Walk, size: int, meanwhile: Callable[[list[str]], None], *, steps: int = 5000
 ) -> list[str]:
-    """All ids in the order in which they are come by; ``meanwhile`` happens behind every step."""
+    """All ids in the order in which they are visited; ``meanwhile`` is called after every step."""
     found: list[str] = []
     for _ in range(steps):
         entries = path.take(size)
@@ -64,7 +64,7 @@ def test_the_oldest_are_seen_while_jobs_are_added(store: Client, added: int) -> 
     found = followed(path, 20, add)
     assert set(ids) <= set(found)
     assert path.is_complete
-    # What was come by is known again when others push it on.
+    # Visited ids are recognized when others push them on.
     assert len(found) == len(set(found))
 
 

@@ -33,7 +33,9 @@ class _LeftAlone:
     def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
         if len(self.named) < _MAX_NAMED:
-            reason = "it has got children" if answer == "parent" else REASONS.get(answer, answer)
+            # It had no unfinished children any more.
+            reasons = REASONS | {"parent": "children were added to it"}
+            reason = reasons.get(answer, answer)
             self.named.append(f"{job_id} of {keys.name} ({reason})")
 
     @property
