@@ -124,7 +124,7 @@ def record_starts(
         commands.append(("HSET", key, *fields_))
     if kept:
         commands.append(("HDEL", key, *(_resumer_field(name, target) for name in kept)))
-    for reply in client.pipeline(commands) if commands else ():
+    for reply in client.pipeline(commands):
         checked(reply)
 
 

@@ -125,7 +125,7 @@ def previous_id(entry_id: str) -> str:
 def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
     """``last_event_id`` of several queues in one round trip; ``0-0`` for a key of another type."""
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", 1) for keys in queues]
-    newest = [value_or(reply, ()) for reply in client.pipeline(commands)] if commands else []
+    newest = [value_or(reply, ()) for reply in client.pipeline(commands)]
     return [str(entries[0][0]) if entries else STREAM_START for entries in newest]
 
 
@@ -201,7 +201,7 @@ def recent_events(
 ) -> dict[QueueKeys, list[Event]]:
     """The last ``count`` events of each queue, newest first, in one round trip."""
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     return {
         keys: [to_event(*entry) for entry in value_or(reply, [])]
         for keys, reply in zip(queues, replies, strict=True)

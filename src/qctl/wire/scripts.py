@@ -87,7 +87,7 @@ def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
     commands = [
         ("EVALSHA", sha(call.name), len(call.keys), *call.keys, *call.args) for call in calls[1:]
     ]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     for call, reply in zip(calls[1:], replies, strict=True):
         is_unknown = isinstance(reply, ReplyError) and reply.code == "NOSCRIPT"
         answers.append(run_call(client, call) if is_unknown else checked(reply))

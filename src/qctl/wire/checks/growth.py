@@ -53,7 +53,7 @@ def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLe
     commands: list[tuple[Arg, ...]] = []
     for keys in queues:
         commands += [("XLEN", keys("events")), ("HGET", keys("meta"), "opts.maxLenEvents")]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     found = []
     for keys, length, limit in zip(queues, replies[::2], replies[1::2], strict=True):
         maximum = to_int(value_or(limit, None))
@@ -77,7 +77,7 @@ def kept_jobs(
             ("ZRANGE", keys(state), 0, 0, "WITHSCORES"),
             ("ZCOUNT", keys(state), f"({now_ms - _DAY_MS}", "+inf"),
         ]
-    replies = client.pipeline(windows) if windows else []
+    replies = client.pipeline(windows)
     newest = [value_or(reply, []) for reply in replies[::3]]
     oldest = [value_or(reply, []) for reply in replies[1::3]]
     last_day = [value_or(reply, None) for reply in replies[2::3]]
@@ -86,7 +86,7 @@ def kept_jobs(
         for (keys, _), flat in zip(places, newest, strict=True)
         for job_id in flat[::2]
     ]
-    opts = iter(client.pipeline(reads) if reads else ())
+    opts = iter(client.pipeline(reads))
     found = []
     for (keys, state), flat, first, count in zip(places, newest, oldest, last_day, strict=True):
         own = [value_or(next(opts), None) for _ in flat[::2]]

@@ -79,7 +79,7 @@ def _ends(
     for keys, state in places:
         command = "LRANGE" if state in LISTS else "ZRANGE"
         commands += [(command, keys(state), 0, per_end - 1), (command, keys(state), -per_end, -1)]
-    replies = iter(client.pipeline(commands) if commands else ())
+    replies = iter(client.pipeline(commands))
     return [
         IdWithoutJob(keys, state, job_id)
         for keys, state in places
@@ -95,5 +95,5 @@ def _windows(client: Client, keys: QueueKeys, state: str) -> Iterator[list[IdWit
 
 def _without_hash(client: Client, ids: Sequence[IdWithoutJob]) -> list[IdWithoutJob]:
     commands = [("EXISTS", each.keys(each.id)) for each in ids]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     return [each for each, exists in zip(ids, replies, strict=True) if not checked(exists)]

@@ -51,7 +51,7 @@ def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKe
     """
     places = [(keys, name) for keys in queues for name in _TYPES]
     commands = [("TYPE", keys(name)) for keys, name in places]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     found: dict[QueueKeys, list[WrongKey] | ReplyError] = {keys: [] for keys in queues}
     for (keys, name), reply in zip(places, replies, strict=True):
         own = found[keys]

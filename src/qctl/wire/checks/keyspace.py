@@ -153,7 +153,7 @@ def _unlisted(
 
 def _outside_sets(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
-    rows = client.pipeline(reads) if reads else []
+    rows = client.pipeline(reads)
     states = {
         job: tuple(row)
         for job, reply in zip(jobs, rows, strict=True)
@@ -173,12 +173,12 @@ def stale_dedups(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
 def _stale(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     names = [keys(f"de:{dedup_id}") for keys, dedup_id in dedups]
     commands = [(verb, name) for name in names for verb in ("GET", "PTTL")]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     owners = [value_or(reply, None) for reply in replies[::2]]
     exist: list[tuple[Arg, ...]] = [
         ("EXISTS", keys(owner or "")) for (keys, _), owner in zip(dedups, owners, strict=True)
     ]
-    there = client.pipeline(exist) if exist else []
+    there = client.pipeline(exist)
     return [
         StaleDedup(keys, dedup_id, owner, expires=checked(ttl) >= 0, key=name)
         for (keys, dedup_id), name, owner, ttl, exists in zip(

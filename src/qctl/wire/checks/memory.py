@@ -48,7 +48,7 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
         for state, count in queue.sizes.items()
         if count and state != "active"
     ]
-    windows = client.pipeline([_window(*part[:2]) for part in parts]) if parts else []
+    windows = client.pipeline([_window(*part[:2]) for part in parts])
     samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
     commands: list[tuple[Arg, ...]] = []
     for (keys, state, _), ids in zip(parts, samples, strict=True):
@@ -57,7 +57,7 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
         commands.append(("MEMORY", "USAGE", keys(state)))
     commands += [("MEMORY", "USAGE", queue.keys("events")) for queue in fullest]
     commands += [("XLEN", queue.keys("events")) for queue in fullest]
-    replies = [_bytes(reply) for reply in client.pipeline(commands)] if commands else []
+    replies = [_bytes(reply) for reply in client.pipeline(commands)]
     found = []
     position = 0
     for (keys, state, count), ids in zip(parts, samples, strict=True):

@@ -82,7 +82,7 @@ def _check(client: Client, ids: Iterable[JobKey]) -> list[StuckParent]:
     for keys, parent in parents:
         pending = keys(f"{parent}:dependencies")
         reads += [("SCARD", pending), ("SRANDMEMBER", pending, _CHILDREN)]
-    replies = client.pipeline(reads) if reads else []
+    replies = client.pipeline(reads)
     children = [value_or(reply, []) for reply in replies[1::2]]
     commands: list[tuple[Arg, ...]] = []
     for (keys, _), own in zip(parents, children, strict=True):
@@ -91,7 +91,7 @@ def _check(client: Client, ids: Iterable[JobKey]) -> list[StuckParent]:
             commands.append(("EXISTS", child))
             # Of a child under another prefix only the hash is checked.
             commands.append(("ZSCORE", home[0]("failed"), home[1]) if home else ("EXISTS", child))
-    answers = iter(client.pipeline(commands) if commands else ())
+    answers = iter(client.pipeline(commands))
     found = []
     for (keys, parent), count, own in zip(parents, replies[::2], children, strict=True):
         if value_or(count, 1) == 0:
@@ -109,7 +109,7 @@ def _check(client: Client, ids: Iterable[JobKey]) -> list[StuckParent]:
 
 def _still_waiting(client: Client, parents: Sequence[StuckParent]) -> frozenset[JobKey]:
     commands = [("ZSCORE", parent.keys("waiting-children"), parent.id) for parent in parents]
-    scores = client.pipeline(commands) if commands else []
+    scores = client.pipeline(commands)
     return frozenset(
         (parent.keys, parent.id)
         for parent, score in zip(parents, scores, strict=True)

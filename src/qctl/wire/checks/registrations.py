@@ -129,7 +129,7 @@ def read_registrations(
 
 def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registration]:
     lists = [("ZRANGE", keys("repeat"), 0, end, "WITHSCORES") for keys in queues]
-    replies = client.pipeline(lists) if lists else []
+    replies = client.pipeline(lists)
     members = [
         (keys, scheduler, to_int(score))
         for keys, reply in zip(queues, replies, strict=True)
@@ -143,7 +143,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
             ("EXISTS", keys(job_id)),
             *(("ZSCORE", keys(state), job_id) for state in (*_PENDING, *FINISHED)),
         ]
-    answers = iter(client.pipeline(commands) if commands else ())
+    answers = iter(client.pipeline(commands))
     found = []
     for keys, scheduler, next_ms in members:
         record, exists = to_dict(value_or(next(answers), [])), checked(next(answers))

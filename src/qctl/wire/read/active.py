@@ -70,7 +70,7 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
         ]
     busy = sorted({keys for keys, _ in ids})
     commands += _read_lists(busy)
-    replies = iter(client.pipeline(commands) if commands else ())
+    replies = iter(client.pipeline(commands))
     jobs = []
     for keys, job_id in ids:
         name, started, worker, stalls, scheduler = value_or(next(replies), [None] * len(fields))

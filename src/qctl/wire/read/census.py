@@ -117,7 +117,7 @@ def in_no_state(client: Client, jobs: Iterable[JobKey]) -> dict[JobKey, str]:
         reads: list[tuple[Arg, ...]] = []
         for keys, job_id in nowhere:
             reads += [("HLEN", keys(job_id)), ("HGET", keys(job_id), "finishedOn")]
-        rows = iter(client.pipeline(reads) if reads else ())
+        rows = iter(client.pipeline(reads))
         for job in nowhere:
             size, finished = value_or(next(rows), 0), value_or(next(rows), None)
             found[job] = DELETED if not size else ENDED if finished is not None else STRAY

@@ -25,7 +25,7 @@ def recent_durations(
         sample: jobs read of each queue.
     """
     windows = [("ZREVRANGE", keys("completed"), 0, sample - 1) for keys in queues]
-    lists = client.pipeline(windows) if windows else []
+    lists = client.pipeline(windows)
     fields = ("name", "processedOn", "finishedOn")
     reads = [
         ("HMGET", keys(job_id), *fields)
@@ -33,7 +33,7 @@ def recent_durations(
         if not isinstance(ids, ReplyError)
         for job_id in ids
     ]
-    rows = iter(client.pipeline(reads) if reads else ())
+    rows = iter(client.pipeline(reads))
     return {
         keys: ids if isinstance(ids, ReplyError) else _durations([next(rows) for _ in ids])
         for keys, ids in zip(queues, lists, strict=True)

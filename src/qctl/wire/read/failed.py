@@ -32,7 +32,7 @@ def failed_with(client: Client, keys: QueueKeys, reason: str) -> Iterator[str]:
     seen: set[str] = set()
     for window in windows(client, keys, "failed", _WINDOW):
         reads = [("HGET", keys(entry.id), "failedReason") for entry in window]
-        reasons = client.pipeline(reads) if reads else []
+        reasons = client.pipeline(reads)
         for entry, its_reason in zip(window, reasons, strict=True):
             if checked(its_reason) == reason and entry.id not in seen:
                 seen.add(entry.id)
@@ -61,14 +61,14 @@ def failed_since(
         )
         for keys, since in since_ms.items()
     ]
-    replies = client.pipeline(ranges) if ranges else []
+    replies = client.pipeline(ranges)
     found = [
         (keys, str(job_id), to_int(score) or 0)
         for keys, reply in zip(since_ms, replies, strict=True)
         for job_id, score in to_dict(value_or(reply, [])).items()
     ]
     reads = [("HGET", keys(job_id), "failedReason") for keys, job_id, _ in found]
-    reasons = client.pipeline(reads) if reads else []
+    reasons = client.pipeline(reads)
     jobs = [
         FailedJob(keys, job_id, at_ms, value_or(reason, None) or "")
         for (keys, job_id, at_ms), reason in zip(found, reasons, strict=True)

@@ -24,7 +24,5 @@ def read_finished_counts(client: Client, queues: Sequence[QueueKeys]) -> list[Fi
     commands: list[tuple[Arg, ...]] = [
         ("HGET", keys(f"metrics:{result}"), "count") for keys in queues for result in FINISHED
     ]
-    replies = (
-        [to_int(value_or(reply, None)) for reply in client.pipeline(commands)] if queues else []
-    )
+    replies = [to_int(value_or(reply, None)) for reply in client.pipeline(commands)]
     return [FinishedCounts(*replies[index : index + 2]) for index in range(0, 2 * len(queues), 2)]

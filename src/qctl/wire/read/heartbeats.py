@@ -103,8 +103,6 @@ def read_all(client: Client, prefix: str) -> list[Heartbeat]:
 def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
     """The living workers of qctl among some owners, in one round trip."""
     wanted = [owner for owner in dict.fromkeys(owners) if owner]
-    if not wanted:
-        return {}
     rows = client.pipeline([("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted])
     found = {}
     for owner, row in zip(wanted, rows, strict=True):

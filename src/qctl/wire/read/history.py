@@ -163,7 +163,7 @@ def clock_samples(client: Client, histories: Sequence[History], max_jobs: int) -
         )
         for keys, is_producer, events in wanted
     ]
-    rows = client.pipeline(reads) if reads else []
+    rows = client.pipeline(reads)
     samples = []
     for (keys, is_producer, events), reply in zip(wanted, rows, strict=True):
         text, *times = value_or(reply, (None,) * (1 + len(events)))

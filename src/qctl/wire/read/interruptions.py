@@ -97,8 +97,6 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
 
 def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
     """Jobs that were started again in the span after they had stalled, and have ended since."""
-    if not spans:
-        return []
     windows = client.pipeline(
         [
             ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _MAX_JOBS)
@@ -115,7 +113,7 @@ def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
         for span, own in zip(spans, ids, strict=True)
         for job_id in own
     ]
-    rows = iter(client.pipeline(reads) if reads else ())
+    rows = iter(client.pipeline(reads))
     found = []
     for span, own in zip(spans, ids, strict=True):
         stalled = []

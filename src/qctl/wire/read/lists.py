@@ -121,7 +121,7 @@ def in_no_sorted_set(client: Client, jobs: Sequence[JobKey]) -> list[JobKey]:
     # Most jobs of a large queue are in ``completed`` or ``failed``.
     for names in (SORTED_SETS[:2], SORTED_SETS[2:]):
         commands = [("ZSCORE", keys(name), job_id) for keys, job_id in left for name in names]
-        scores = iter(client.pipeline(commands) if commands else ())
+        scores = iter(client.pipeline(commands))
         nowhere = [None] * len(names)
         left = [job for job in left if [value_or(next(scores), None) for _ in names] == nowhere]
     return left

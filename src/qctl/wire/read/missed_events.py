@@ -40,7 +40,7 @@ def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKey
     # With a stream that was empty, nothing can be said.
     known = [(keys, cursor) for keys, cursor in cursors.items() if cursor != STREAM_START]
     commands = [("XRANGE", keys("events"), cursor, cursor, "COUNT", 1) for keys, cursor in known]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     return [
         keys for (keys, _), reply in zip(known, replies, strict=True) if not value_or(reply, [])
     ]

@@ -180,7 +180,7 @@ def read_snapshots(
     firsts = [{label: next(replies) for label in request} for request in requests]
     followups = [_second_trip(*pair) for pair in zip(queues, firsts, strict=True)]
     commands = [command for followup in followups for command in followup]
-    replies = iter(client.pipeline(commands) if commands else ())
+    replies = iter(client.pipeline(commands))
     notes = {
         keys: first["pause_note"]
         for keys, first in zip(queues, firsts, strict=True)

@@ -70,7 +70,7 @@ def read_clocks(
     for keys, job_ids in ids:
         commands += [("GET", keys("stalled-check")), ("PTTL", keys("stalled-check"))]
         commands += [("SISMEMBER", keys("stalled"), job_id) for job_id in job_ids]
-    replies = iter(client.pipeline(commands) if commands else ())
+    replies = iter(client.pipeline(commands))
     clocks = []
     for keys, job_ids in ids:
         last_check, ttl = value_or(next(replies), None), checked(next(replies))
@@ -87,7 +87,7 @@ def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> 
     commands: list[tuple[Arg, ...]] = []
     for scheduler in ids:
         commands += [("EXISTS", keys.scheduler(scheduler)), ("ZSCORE", keys("repeat"), scheduler)]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     return frozenset(
         scheduler
         for scheduler, record, score in zip(ids, replies[::2], replies[1::2], strict=True)

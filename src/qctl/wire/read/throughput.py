@@ -51,14 +51,14 @@ def read_throughput(
             ("HGET", keys("metrics:completed"), "prevTS"),
             ("LLEN", keys("metrics:completed:data")),
         ]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     starts = [_start(*replies[3 * index : 3 * index + 3]) for index in range(len(queues))]
     wanted = [
         _counts(keys, source, since_ms, hours)
         for keys, (source, since_ms, _) in zip(queues, starts, strict=True)
     ]
     flat = [command for group in wanted for command in group]
-    answers = iter(client.pipeline(flat) if flat else ())
+    answers = iter(client.pipeline(flat))
     found = []
     for keys, (source, since_ms, head_ms), group in zip(queues, starts, wanted, strict=True):
         rows = [value_or(next(answers), 0) for _ in group]

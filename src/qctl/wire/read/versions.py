@@ -38,7 +38,7 @@ def read_bullmq5_traces(
     """
     events = recent_events(client, queues, _EVENTS)
     commands = [("ZREVRANGE", keys("completed"), 0, _JOBS - 1) for keys in queues]
-    windows = client.pipeline(commands) if commands else []
+    windows = client.pipeline(commands)
     ids = [
         (keys, job_id)
         for keys, window in zip(queues, windows, strict=True)
@@ -49,7 +49,7 @@ def read_bullmq5_traces(
     reads: list[tuple[Arg, ...]] = [
         ("HMGET", keys(job_id), "nrjid", "finishedOn") for keys, job_id in ids
     ]
-    rows = client.pipeline(reads) if reads else []
+    rows = client.pipeline(reads)
     linked = set()
     for (keys, _), row in zip(ids, rows, strict=True):
         next_id, finished = value_or(row, (None, None))
@@ -70,7 +70,7 @@ def other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKe
     It may keep jobs in places that the wire format does not know.
     """
     commands = [("HGET", keys("meta"), "version") for keys in queues]
-    replies = client.pipeline(commands) if commands else []
+    replies = client.pipeline(commands)
     versions = {keys: value_or(reply, None) for keys, reply in zip(queues, replies, strict=True)}
     libraries = {
         keys: version.partition(":")[0] for keys, version in versions.items() if version is not None

@@ -40,7 +40,7 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
             ("ZCARD", keys("repeat")),
             ("ZRANGE", keys("delayed"), 0, 0, "WITHSCORES"),
         ]
-    replies = [checked(reply) for reply in client.pipeline(commands)] if commands else []
+    replies = [checked(reply) for reply in client.pipeline(commands)]
     listed = replies[::3]
     records = iter(
         client.pipeline(wanted)

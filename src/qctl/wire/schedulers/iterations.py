@@ -82,7 +82,7 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
     scores = to_dict(listed)
     commands: list[tuple[Arg, ...]] = [("HGETALL", keys.scheduler(sid)) for sid in scores]
     # An id may be the name of another key.
-    records = [value_or(reply, []) for reply in client.pipeline(commands)] if commands else []
+    records = [value_or(reply, []) for reply in client.pipeline(commands)]
     heads = [_iteration_prefix(sid, to_dict(r)) for sid, r in zip(scores, records, strict=True)]
     ids = [
         f"{head}{score if (due := to_int(score)) is None else due}"
@@ -122,7 +122,7 @@ def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Ite
     for job_id in ids:
         commands += [("ZSCORE", keys(name), job_id) for name in SORTED_SETS]
         commands.append(("HGETALL", keys(job_id)))
-    replies = iter(client.pipeline(commands) if commands else ())
+    replies = iter(client.pipeline(commands))
     found: list[tuple[str, str | None, dict[str, str]]] = []
     for job_id in ids:
         scores = [checked(next(replies)) for _ in SORTED_SETS]
