@@ -29,7 +29,7 @@ def event_streams(exam: Examination) -> Iterator[Finding]:
                 severity="warning",
                 subject=queue(stream.keys.name),
                 what=f"its event stream has {stream.length:,} entries, and its limit is "
-                f"{stream.limit:,}: nobody trims it",
+                f"{stream.limit:,}: it is not trimmed",
                 evidence=evidence,
                 remedy="trim it with BullMQ's queue.trimEvents(10000), and find out who writes to "
                 "it",

@@ -241,11 +241,11 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
 
 def stuck_parents(exam: Examination) -> Iterator[Finding | Coverage]:
     """Flow parents that wait for ever: a child failed without a policy, or is gone."""
-    looked = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
-    for keys, found in _by_queue(looked.found, lambda parent: parent.keys).items():
+    sample = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
+    for keys, found in _by_queue(sample.found, lambda parent: parent.keys).items():
         yield _stuck(exam, keys, found)
-    if looked.examined < looked.total:
-        yield exam.coverage(f"{looked.examined:,} of {looked.total:,} parents")
+    if sample.examined < sample.total:
+        yield exam.coverage(f"{sample.examined:,} of {sample.total:,} parents")
 
 
 def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:

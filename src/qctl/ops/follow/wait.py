@@ -167,7 +167,7 @@ def _next_event(condition: Condition, timeout_s: float, *, is_away: bool) -> Che
     try:
         return condition.await_event(timeout_s)
     except QctlError as error:
-        # The look that follows tells of it.
+        # The next check reports the outage.
         if not is_outage(error):
             raise
         return None

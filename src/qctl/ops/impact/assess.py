@@ -323,7 +323,7 @@ class _Assessor:
                 by_queue.setdefault(job.keys, []).append(job)
         wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items()]
         clocks = self._or_remark(
-            "when stalled jobs are looked for", lambda: read_clocks(self._client, wanted)
+            "when stalled checks run", lambda: read_clocks(self._client, wanted)
         )
         read_ms = int(time.time() * 1000)
         by_name = {queue.name: queue for queue in queues}

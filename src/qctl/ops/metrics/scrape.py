@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from qctl.errors import QctlError, is_outage
 from qctl.ops.metrics.reading import MetricsReading
 
-# Below the 10 s that Prometheus waits unless told otherwise.
+# Below the 10 s that Prometheus waits by default.
 DEADLINE_S = 8.0
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from qctl.connection.address import Client
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.times import from_epoch_ms
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.interruptions import Span, stalled_within
 
@@ -55,7 +56,7 @@ def last_restart(past: PastRestart) -> LastRestart:
     return LastRestart(
         process=past.process.key,
         queue=past.queue.name,
-        restarted_at=datetime.fromtimestamp(past.at_ms / 1000, UTC),
+        restarted_at=from_epoch_ms(past.at_ms),
         interrupted=past.interrupted,
         remembered=past.remembered,
     )

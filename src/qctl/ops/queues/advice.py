@@ -86,8 +86,8 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
     if not queue.counts.stalled:
         return None
     count = counted(queue.counts.stalled, "job has", "jobs have")
-    look = _command(queue, "jobs list", "--state", "stalled")
-    commands = (look, _command(queue, "jobs retry-stalled"))
+    show = _command(queue, "jobs list", "--state", "stalled")
+    commands = (show, _command(queue, "jobs retry-stalled"))
     if workers == 0:
         return Note(f"{count} stalled, and no worker is there to notice", commands)
     clock = queue.stalled_clock

@@ -32,7 +32,7 @@ UPCOMING = 5
 PATIENCE_MS = 5000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ def find_schedule(
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
     known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MAX_SKIPPED)]
-    near = similar_names(scheduler_id, known, max_names=3, cutoff=0.5) or known[:_MOST_NAMED]
+    near = similar_names(scheduler_id, known, max_names=3, cutoff=0.5) or known[:_MAX_NAMED]
     why = f"it has: {', '.join(map(repr, near))}" if near else "it has none"
     return NotFoundError(
         f"queue {keys.name!r} has no scheduler {scheduler_id!r}",
