@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from qctl.connection.address import Client
+from qctl.connection.address import Arg, Client
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.runtime.api.queue import AsyncQueue, Queue
 from qctl.wire.options import Parent
@@ -58,17 +59,14 @@ def test_bulk_keeps_the_order(store: Client) -> None:
 
 
 def test_bulk_survives_a_script_flush(redis_url: str, client: Client) -> None:
-    class Flushed:
+    class Flushed(ForwardingClient):
         """A connection before whose pipelines somebody flushes the scripts."""
 
-        def call(self, *command: Any, **options: Any) -> Any:
-            return client.call(*command, **options)
+        def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+            self.call("SCRIPT", "FLUSH")
+            return super().pipeline(commands)
 
-        def pipeline(self, commands: Any) -> Any:
-            client.call("SCRIPT", "FLUSH")
-            return client.pipeline(commands)
-
-    queue = Queue("q", prefix="bull", client=Flushed())  # type: ignore[arg-type]
+    queue = Queue("q", prefix="bull", client=Flushed(client))
     ids = queue.add_bulk([NewJob("a", {"n": n}) for n in range(MANY)])
     assert row(client, "wait") == ids[::-1]
 

@@ -80,10 +80,8 @@ class Qctl:
             UnreachableError: it runs and does not answer.
         """
         master, _, slot = name.partition("/")
-        if (
-            master not in master_names(self._home)
-            or MasterFolder(self._home, master).running() is None
-        ):
+        known = master_names(self._home)
+        if master not in known or not MasterFolder(self._home, master).running():
             raise self.not_running(master)
         processes = self._of(master)
         chosen = [p for p in processes if not slot or p.key == name]
@@ -102,9 +100,8 @@ class Qctl:
             UnreachableError: the master does not take the request.
         """
         master, _, slot = process.key.partition("/")
-        return _Replacement(
-            Request(MasterFolder(self._home, master), {"do": "replace", "slot": int(slot)})
-        )
+        folder = MasterFolder(self._home, master)
+        return _Replacement(Request(folder, {"do": "replace", "slot": int(slot)}))
 
     def not_running(self, name: str) -> NotFoundError:
         """The error for a name that no running master has."""
