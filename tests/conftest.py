@@ -22,7 +22,16 @@ from qctl.connection.connect import connect
 from qctl.connection.embedded.fake_client import FakeRedisClient
 from qctl.errors import ReplyError
 from tests.labs.clusters import cluster, nodes
-from tests.labs.fixtures import bullmq, idle_bulls, node_bull, node_modules, pm2
+from tests.labs.fixtures import (
+    bullmq,
+    idle_bulls,
+    lab,
+    lab_pm2,
+    node_bull,
+    node_modules,
+    pm2,
+    shared_lab,
+)
 from tests.labs.servers import RedisServer
 
 # How long an example takes is up to the machine.
@@ -31,7 +40,18 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
-__all__ = ["bullmq", "cluster", "idle_bulls", "node_bull", "node_modules", "nodes", "pm2"]
+__all__ = [
+    "bullmq",
+    "cluster",
+    "idle_bulls",
+    "lab",
+    "lab_pm2",
+    "node_bull",
+    "node_modules",
+    "nodes",
+    "pm2",
+    "shared_lab",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,13 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, is_alive, open_lab
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 

@@ -8,12 +8,8 @@ import sys
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import PUT_RIGHT_S, Lab
 from tests.labs.servers import wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.labs import drains
 from tests.labs.drains import Lab, write_config
 from tests.labs.servers import wait_until
-
-lab_pm2 = drains.lab_pm2
-lab = drains.lab
 
 TARGETS = '[targets.app]\nprocess = "pm2:app"\nqueues = ["q"]\n'
 

@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, is_alive
 from tests.labs.node import runs
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, write_config
-
-lab_pm2 = drain_lab.lab_pm2
-shared_lab = drain_lab.shared_lab
 
 
 @pytest.fixture(scope="module")

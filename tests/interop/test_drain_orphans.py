@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, kill
 from tests.labs.servers import wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 # No worker looks for stalled jobs while the test runs: what is recovered, qctl has recovered.

@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qctl.ops.drain.pause import MAX_RESUMES
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
 from tests.labs.node import runs
 from tests.labs.servers import wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 

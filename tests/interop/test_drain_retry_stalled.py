@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
 from tests.labs.servers import wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 STALL_TEXT = "job stalled more than allowable limit"
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from qctl.wire.read.rights import DRAIN, required_commands
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
 from tests.labs.servers import limited_user
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 COMMAND = ("drain", "q", "--then-restart", "--target", "pm2:app", "--json")
 

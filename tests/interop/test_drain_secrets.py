@@ -8,12 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import SECRET, Lab, open_lab
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer
-
-lab_pm2 = drain_lab.lab_pm2
 
 PASSWORD = "open-sesame-42"  # noqa: S105 - a test value
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app", "--timeout", "1s")
 

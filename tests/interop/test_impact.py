@@ -18,13 +18,9 @@ import psutil
 
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.replies import to_dict
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, kill
 from tests.labs.node import MODULES
 from tests.labs.servers import wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 # So that what takes a minute by BullMQ's defaults takes seconds.
 QUICK = {"LOCK_MS": 1600, "STALLED_MS": 1200}

@@ -14,9 +14,6 @@ from tests.labs.drains import Lab, kill
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
 
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
-
 DRAIN = ("drain", "q", "--then-restart", "--target", "pm2:app")
 
 

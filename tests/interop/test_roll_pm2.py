@@ -6,13 +6,9 @@ import time
 
 import pytest
 
-from tests.labs import drains as drain_lab
 from tests.labs.drains import Lab, is_alive
 from tests.labs.node import runs
 from tests.labs.servers import wait_until
-
-lab_pm2 = drain_lab.lab_pm2
-lab = drain_lab.lab
 
 ROLL = ("restart", "pm2:app", "--strategy", "roll")
 

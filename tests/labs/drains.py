@@ -1,7 +1,7 @@
 """A place to drain in: apps under PM2, producers, qctl as its own process, and the proof.
 
 The proof is what the workers themselves wrote down (``runs:<queue>``, see processor.js), not what
-qctl reports. Test modules take the fixtures over with ``lab = drain_lab.lab`` and so on.
+qctl reports.
 """
 
 from __future__ import annotations
@@ -240,13 +240,23 @@ class Lab:
         server: the Redis that all of it uses.
         folder: qctl's working folder.
         url: of that Redis, if it needs a password.
+        idle_bulls: clients of earlier tests, by version and port; its own go there at the end.
     """
 
-    def __init__(self, pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> None:
+    def __init__(
+        self,
+        pm2: Pm2,
+        server: RedisServer,
+        folder: Path,
+        url: str = "",
+        idle_bulls: dict[tuple[int, int], NodeBull] | None = None,
+    ) -> None:
         self.pm2 = pm2
         self.server = server
         self.folder = folder
         self.url = url or server.url
+        self._idle_bulls = {} if idle_bulls is None else idle_bulls
+        self._pools_bulls = idle_bulls is not None
         self._bulls: list[NodeBull] = []
         self._shared_bulls: dict[int, NodeBull] = {}
         self._running: list[Running] = []
@@ -313,13 +323,18 @@ class Lab:
 
     def bull(self, version: int = 6, *, fresh: bool = False) -> NodeBull:
         """A BullMQ client; the same one each time unless ``fresh``."""
-        if version not in self._shared_bulls or fresh:
-            log = self.folder / f"bull-{len(self._bulls)}.log"
-            self._bulls.append(NodeBull(version, self.server.port, log))
-            if fresh:
-                return self._bulls[-1]
-            self._shared_bulls[version] = self._bulls[-1]
-        return self._shared_bulls[version]
+        where = (version, self.server.port)
+        bull = (
+            None if fresh else self._shared_bulls.get(version) or self._idle_bulls.pop(where, None)
+        )
+        if bull is None:
+            log = self.folder / f"bull-{len(self._bulls)}-{len(self._shared_bulls)}.log"
+            bull = NodeBull(*where, log)
+        if fresh:
+            self._bulls.append(bull)
+        else:
+            self._shared_bulls[version] = bull
+        return bull
 
     def producer(self, queue: str = "q", *, version: int = 6, **env: object) -> Producer:
         """Start producer.js; see there for ``env``."""
@@ -476,10 +491,18 @@ class Lab:
             last_first.callback(self._delete_apps)
             for bull in self._bulls:
                 last_first.callback(bull.kill)
+            for version, bull in self._shared_bulls.items():
+                last_first.callback(self._put_back, version, bull)
             for producer in self._producers:
                 last_first.callback(producer.stop)
             for running in self._running:
                 last_first.callback(running.close)
+
+    def _put_back(self, version: int, bull: NodeBull) -> None:
+        if self._pools_bulls and bull.reset():
+            self._idle_bulls[version, self.server.port] = bull
+        else:
+            bull.kill()
 
     def _delete_apps(self) -> None:
         self.pm2.delete_all()
@@ -510,38 +533,17 @@ def kill(pid: int) -> None:
     wait_until(lambda: not is_alive(pid), f"pid {pid} to be gone")
 
 
-@pytest.fixture(scope="module")
-def lab_pm2(node_modules: str) -> Iterator[Pm2]:
-    """One PM2 daemon for the tests of a module; each removes its apps."""
-    manager = Pm2()
-    try:
-        yield manager
-    finally:
-        manager.kill()
-
-
 @contextlib.contextmanager
-def open_lab(pm2: Pm2, server: RedisServer, folder: Path, url: str = "") -> Iterator[Lab]:
+def open_lab(
+    pm2: Pm2,
+    server: RedisServer,
+    folder: Path,
+    url: str = "",
+    idle_bulls: dict[tuple[int, int], NodeBull] | None = None,
+) -> Iterator[Lab]:
     """A lab on any Redis; closes all that was started in it."""
-    lab = Lab(pm2, server, folder, url)
+    lab = Lab(pm2, server, folder, url, idle_bulls)
     try:
         yield lab
     finally:
         lab.close()
-
-
-@pytest.fixture
-def lab(lab_pm2: Pm2, redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Iterator[Lab]:
-    """A lab on the shared Redis."""
-    with open_lab(lab_pm2, redis_server, tmp_path) as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def shared_lab(
-    lab_pm2: Pm2, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    """A lab for all tests of a module, which must leave it as they found it."""
-    with open_lab(lab_pm2, redis_server, tmp_path_factory.mktemp("lab")) as lab:
-        lab.client.call("FLUSHALL")
-        yield lab

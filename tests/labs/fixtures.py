@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.labs.drains import Lab, open_lab
 from tests.labs.node import NodeBull, install_node_modules
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer
@@ -78,3 +80,36 @@ def pm2(node_modules: str) -> Iterator[Pm2]:
         yield manager
     finally:
         manager.kill()
+
+
+@pytest.fixture(scope="session")
+def lab_pm2(node_modules: str) -> Iterator[Pm2]:
+    """One PM2 daemon for all labs; each removes its apps."""
+    manager = Pm2()
+    try:
+        yield manager
+    finally:
+        manager.kill()
+
+
+@pytest.fixture
+def lab(
+    lab_pm2: Pm2,
+    redis_server: RedisServer,
+    redis_url: str,
+    idle_bulls: dict[tuple[int, int], NodeBull],
+    tmp_path: Path,
+) -> Iterator[Lab]:
+    """A lab on the shared Redis."""
+    with open_lab(lab_pm2, redis_server, tmp_path, idle_bulls=idle_bulls) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shared_lab(
+    lab_pm2: Pm2, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """A lab for all tests of a module, which must leave it as they found it."""
+    with open_lab(lab_pm2, redis_server, tmp_path_factory.mktemp("lab")) as lab:
+        lab.client.call("FLUSHALL")
+        yield lab
