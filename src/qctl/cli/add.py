@@ -12,9 +12,7 @@ from qctl.cli.frame import with_environment
 from qctl.cli.options import DryRun, Queue
 from qctl.errors import UsageError
 
-_KEEP = (
-    "When to delete it: true: at once, false: never, N: keep the last N, 24h: after 24 h, or N,24h"
-)
+_KEEP = "When to delete it: true (at once), false (never), N (keep the last N), 24h, or N,24h"
 
 
 @with_environment

@@ -10,18 +10,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.frame import new_app, with_environment
 from qctl.cli.options import WorkerName
-from qctl.cli.worker_options import (
-    Apps,
-    Grace,
-    HealthPort,
-    LogFormat,
-    MaxJobs,
-    MaxRss,
-    Processes,
-    Reload,
-    make_options,
-    worker_environ,
-)
+from qctl.cli.worker_options import Apps, MasterFlags, make_options, worker_environ
 from qctl.errors import UsageError
 from qctl.plurals import counted
 
@@ -30,17 +19,7 @@ app = new_app("Run Python workers, in the foreground or background.")
 
 @app.command("run")
 @with_environment
-def run(
-    env: Environment,
-    apps: Apps,
-    processes: Processes = 1,
-    grace: Grace = "30s",
-    max_jobs: MaxJobs = None,
-    max_rss: MaxRss = None,
-    reload: Reload = False,
-    health_port: HealthPort = None,
-    log_format: LogFormat = "text",
-) -> None:
+def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
     The first signal lets active jobs finish; a second one puts them back at once. SIGHUP replaces
@@ -51,10 +30,8 @@ def run(
     from qctl.runtime import logs  # noqa: PLC0415
     from qctl.runtime.processes.master import Master  # noqa: PLC0415
 
-    options = make_options(
-        apps, processes, grace, max_jobs, max_rss, reload, health_port, log_format
-    )
-    logs.configure(log_format)
+    options = make_options(apps, flags)
+    logs.configure(flags.log_format)
     asyncio.run(Master(options, worker_environ(env)).run())
 
 
@@ -64,13 +41,7 @@ def start(
     env: Environment,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Names the target qctl:NAME")],
     apps: Apps,
-    processes: Processes = 1,
-    grace: Grace = "30s",
-    max_jobs: MaxJobs = None,
-    max_rss: MaxRss = None,
-    reload: Reload = False,
-    health_port: HealthPort = None,
-    log_format: LogFormat = "text",
+    flags: MasterFlags,
     timeout: Annotated[
         str, typer.Option("--timeout", metavar="D", help="How long to wait until it is ready")
     ] = "2m",
@@ -83,9 +54,7 @@ def start(
     from qctl.ops.masters.start import start as start_master  # noqa: PLC0415
     from qctl.runtime.processes.background import launch  # noqa: PLC0415
 
-    options = make_options(
-        apps, processes, grace, max_jobs, max_rss, reload, health_port, log_format, name
-    )
+    options = make_options(apps, flags, name)
     timeout_s = parse_duration_s(timeout, "--timeout")
     if env.settings.redis_url == "embedded:":
         raise UsageError(

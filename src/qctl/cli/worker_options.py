@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -20,56 +21,56 @@ Apps = Annotated[
     list[str],
     typer.Argument(metavar="APP...", help="MODULE:ATTRIBUTE of a Worker or a list of Workers"),
 ]
-Processes = Annotated[
-    int, typer.Option("--processes", metavar="N", min=1, max=1000, help="How many processes to run")
-]
-Grace = Annotated[
-    str,
-    typer.Option(
-        "--grace",
-        metavar="D",
-        help="How long active jobs may take after a stop signal; 0: no limit",
-    ),
-]
-MaxJobs = Annotated[
-    int | None,
-    typer.Option("--max-jobs", metavar="N", min=1, help="Replace a process after N jobs"),
-]
-MaxRss = Annotated[
-    str | None,
-    typer.Option(
-        "--max-rss", metavar="SIZE", help="Replace a process that uses more memory: 500MB"
-    ),
-]
-Reload = Annotated[
-    bool, typer.Option("--reload", help="Restart when the app's files change (for development)")
-]
-HealthPort = Annotated[
-    str | None,
-    typer.Option(
-        "--health-port",
-        metavar="[HOST:]PORT",
-        help="Serve /livez and /readyz, on 127.0.0.1 unless HOST is given",
-    ),
-]
-LogFormat = Annotated[Literal["text", "json"], typer.Option("--log-format", help="Log format")]
 
 
-def make_options(
-    apps: list[str],
-    processes: int,
-    grace: str,
-    max_jobs: int | None,
-    max_rss: str | None,
-    reload: bool,
-    health_port: str | None,
-    log_format: str,
-    name: str = "",
-) -> MasterOptions:
-    """The options of a master.
+@dataclass(frozen=True, slots=True)
+class MasterFlags:
+    """The options of a master."""
+
+    processes: Annotated[
+        int,
+        typer.Option("--processes", metavar="N", min=1, max=1000, help="How many processes to run"),
+    ] = 1
+    grace: Annotated[
+        str,
+        typer.Option(
+            "--grace",
+            metavar="D",
+            help="How long active jobs may take after a stop signal; 0: no limit",
+        ),
+    ] = "30s"
+    max_jobs: Annotated[
+        int | None,
+        typer.Option("--max-jobs", metavar="N", min=1, help="Replace a process after N jobs"),
+    ] = None
+    max_rss: Annotated[
+        str | None,
+        typer.Option(
+            "--max-rss", metavar="SIZE", help="Replace a process that uses more memory: 500MB"
+        ),
+    ] = None
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Replace when the app's files change (for development)"),
+    ] = False
+    health_port: Annotated[
+        str | None,
+        typer.Option(
+            "--health-port",
+            metavar="[HOST:]PORT",
+            help="Serve /livez and /readyz, on 127.0.0.1 unless HOST is given",
+        ),
+    ] = None
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option("--log-format", help="Log format")
+    ] = "text"
+
+
+def make_options(apps: list[str], flags: MasterFlags, name: str = "") -> MasterOptions:
+    """What the command line says about a master.
 
     Raises:
-        UsageError: one of them is malformed.
+        UsageError: a value is malformed.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.runtime.processes.master import MasterOptions  # noqa: PLC0415
@@ -79,13 +80,13 @@ def make_options(
         check_app(spec)
     return MasterOptions(
         apps=tuple(apps),
-        processes=processes,
-        grace_s=parse_duration_s(grace, "--grace"),
-        max_jobs=max_jobs,
-        max_rss_bytes=None if max_rss is None else parse_size(max_rss),
-        reload=reload,
-        health=None if health_port is None else parse_endpoint(health_port),
-        log_format=log_format,
+        processes=flags.processes,
+        grace_s=parse_duration_s(flags.grace, "--grace"),
+        max_jobs=flags.max_jobs,
+        max_rss_bytes=None if flags.max_rss is None else parse_size(flags.max_rss),
+        reload=flags.reload,
+        health=None if flags.health_port is None else parse_endpoint(flags.health_port),
+        log_format=flags.log_format,
         name=name,
     )
 
