@@ -1,4 +1,4 @@
-"""Before a drain writes anything: which queues, which processes, and may it begin at all."""
+"""What is decided before a drain writes anything: which queues, which processes, may it begin."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class DrainPlan:
         snapshots: the queues, as they are now.
         target: what to restart; None for a drain alone.
         connections: who is connected; None without a target.
-        guessed: what was found and not named; to be confirmed by the operator. Empty if nothing.
+        guessed: the target and queues that qctl found itself, for the question; "" if none.
         strategy: ``pause`` the queues until the end, or ``roll``: one process after another.
-        mixed: queues of both lines of BullMQ that are paused all the same, each with a warning.
-        left_behind: queues that a drain has paused which no longer runs, and left paused. This one
+        mixed: queues of both lines of BullMQ that are paused even so, each with a warning.
+        left_behind: queues that an earlier drain, which no longer runs, left paused. This drain
             takes them over.
         unchecked_user: the Redis user, if it is unknown whether it may do everything.
         not_restarted: a target that was named for a drain without a restart.
@@ -236,7 +236,7 @@ def _queues_of(
         guessed = False
     if not then_restart:
         return names, guessed
-    _refuse_strangers(target, connected, names)
+    _require_served(target, connected, names)
     rest = sorted(serves - set(names))
     if (rest or foreign) and others is OtherQueues.REFUSE:
         raise RefusedError(
@@ -249,13 +249,13 @@ def _queues_of(
     if foreign and others is OtherQueues.INCLUDE:
         raise RefusedError(
             f"{target.label} also serves {', '.join(foreign)}",
-            why="they are under another prefix or database, which one drain cannot take in",
+            why="they are under another prefix or database, which one drain cannot include",
             hint="accept that their jobs are interrupted with --ignore-others",
         )
     return ([*names, *rest] if others is OtherQueues.INCLUDE else names), guessed
 
 
-def _refuse_strangers(target: Target, connected: set[str], names: Iterable[str]) -> None:
+def _require_served(target: Target, connected: set[str], names: Iterable[str]) -> None:
     """A named queue that the process does not serve is most likely a wrong target."""
     strangers = set(names) - connected - set(target.configured)
     if connected and strangers:

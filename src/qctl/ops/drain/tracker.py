@@ -16,7 +16,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.missed_events import read_gaps
 from qctl.wire.write.pausing import disown_pause
 
-# The longest time in which a wish to stop goes unheard.
+# How long one read waits for events, and so how late a wish to stop may be noticed.
 BLOCK_MS = 200
 
 

@@ -125,8 +125,8 @@ class Restart:
         return pid is None or started is None or not self._is_running(pid, started)
 
     def await_old_gone(self, call: RestartCall) -> None:
-        """Wait until the old process has ended. A wish to stop is heard only after that:
-        a queue resumed while its worker is being stopped could lose one more job to it.
+        """Wait until the old process has ended. ``stop`` is only asked after that:
+        a worker that is being stopped would take one more job from a queue that is resumed.
         """
         deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
         while not self.old_is_gone():
@@ -135,7 +135,7 @@ class Restart:
                 raise FailedError(
                     f"{self._label} did not stop",
                     why=f"pid {self._process.pid} still runs after its kill timeout",
-                    hint=f"see {self._remedy(0)}",
+                    hint=f"see {self._remedy('show')}",
                 )
             self._rest()
         if self._stop():
@@ -173,8 +173,8 @@ class Restart:
     def confirm(self) -> int:
         """Make sure that the new process has stayed up once its workers were connected.
 
-        Many an app dies soon after that. Waiting for it takes no time from the jobs, if the queues
-        run again by then.
+        Some apps die soon after that. If the queues run again by then, this wait takes no time from
+        the jobs.
 
         Returns:
             its pid, which is another if it has crashed once.
@@ -215,7 +215,7 @@ class Restart:
         raise FailedError(
             f"{self._label} was restarted but is not ready",
             why=self._with_last_words(missing),
-            hint=f"see {self._remedy(1)}",
+            hint=f"see {self._remedy('log')}",
         )
 
     def _raise_end(self, now: ManagedProcess, started: NewProcesses) -> None:
@@ -226,7 +226,7 @@ class Restart:
             raise FailedError(
                 f"{self._label} keeps crashing after the restart",
                 why=self._with_last_words(f"{so_far if died else ''}its status is {now.status}"),
-                hint=f"fix the app, then {self._remedy(2)}",
+                hint=f"fix the app, then {self._remedy('restart')}",
             )
         if now.status == "stopped" and now.pid is None:
             who = (
@@ -237,7 +237,7 @@ class Restart:
             raise StoppedError(
                 f"{self._label} was started and is stopped again",
                 why=self._with_last_words(who),
-                hint=f"see {self._remedy(1)}; to start it: {self._remedy(3)}",
+                hint=f"see {self._remedy('log')}; to start it: {self._remedy('start')}",
             )
 
     def _missing(self, new: ManagedProcess) -> str:
@@ -276,12 +276,12 @@ class Restart:
             raise NotReplacedError(
                 f"{self._label} was not replaced; the old process works on",
                 why=reason,
-                hint=f"see {self._remedy(1)}; fix the app, then {self._remedy(2)}",
+                hint=f"see {self._remedy('log')}; fix the app, then {self._remedy('restart')}",
             )
         raise NotReplacedError(
             f"the process manager refused to restart {self._label}",
             why=reason,
-            hint=f"see {self._remedy(0)}",
+            hint=f"see {self._remedy('show')}",
         )
 
     def _with_last_words(self, reason: str) -> str:
@@ -300,8 +300,8 @@ class Restart:
             return frozenset()
         return expected.queues - {w.queue for w in workers} if workers is not None else frozenset()
 
-    def _remedy(self, which: int) -> str:
-        return remedy(self._manager, self._process, which)
+    def _remedy(self, verb: str) -> str:
+        return remedy(self._manager, self._process, verb)
 
     @property
     def _label(self) -> str:

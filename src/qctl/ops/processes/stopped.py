@@ -7,13 +7,20 @@ import time
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess, Manager
 
-# By the manager's kind: what shows a process, its log, restarts it, and starts a stopped one.
-_REMEDIES = {
-    "pm2": ("pm2 describe {key}", "pm2 logs {key}", "pm2 restart {key}", "pm2 start {key}"),
-    "qctl": (
-        *("qctl worker list", "qctl worker logs {name}"),
-        *("qctl worker restart {name}", "qctl worker start {name} APP"),
-    ),
+# Commands to type, by the manager's kind.
+_COMMANDS = {
+    "pm2": {
+        "show": "pm2 describe {key}",
+        "log": "pm2 logs {key}",
+        "restart": "pm2 restart {key}",
+        "start": "pm2 start {key}",
+    },
+    "qctl": {
+        "show": "qctl worker list",
+        "log": "qctl worker logs {name}",
+        "restart": "qctl worker restart {name}",
+        "start": "qctl worker start {name} APP",
+    },
 }
 # The longest wait for somebody else's stop or restart to end.
 MAX_STOP_S = 60.0
@@ -30,7 +37,7 @@ def current_process(manager: Manager, planned: ManagedProcess) -> ManagedProcess
     """The process, which may be another by now: a crash, or somebody's own restart.
 
     Raises:
-        StoppedError: its manager has it no more, or somebody stopped it.
+        StoppedError: its manager does not have it any more, or somebody stopped it.
     """
     process = manager.process(planned.key)
     until = time.monotonic() + min(planned.kill_timeout_ms / 1000 + STOPPED_S, MAX_STOP_S)
@@ -51,7 +58,7 @@ def deleted(manager: Manager, process: ManagedProcess) -> StoppedError:
         return StoppedError(
             f"{label(process)} is gone",
             why="its master has ended: somebody stopped it during the drain",
-            hint=f"ask them, or start it again: {remedy(manager, process, 3)}",
+            hint=f"ask them, or start it again: {remedy(manager, process, 'start')}",
         )
     return StoppedError(
         f"{label(process)} is no longer under its manager",
@@ -64,9 +71,9 @@ def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> StoppedErr
     """The error for a process that somebody else stopped."""
     return StoppedError(
         f"{label(process)} was stopped by somebody during the drain",
-        why="it was not started again, since that may be what they wanted; no worker of it is "
+        why="it was not started again, since they may want it stopped; no worker of it is "
         "connected",
-        hint=f"ask them, or start it: {remedy(manager, process, 3)}",
+        hint=f"ask them, or start it: {remedy(manager, process, 'start')}",
     )
 
 
@@ -74,7 +81,7 @@ def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
     """The note on a process that was asked to leave and that nobody starts again."""
     return (
         f"{label(process)} leaves when its jobs have ended, and its manager does not start it "
-        f"again; then: {remedy(manager, process, 3)}"
+        f"again; then: {remedy(manager, process, 'start')}"
     )
 
 
@@ -83,7 +90,7 @@ def label(process: ManagedProcess) -> str:
     return f"{process.target} (id {process.key})"
 
 
-def remedy(manager: Manager, process: ManagedProcess, which: int) -> str:
-    """A command to type: 0 shows the process, 1 its log, 2 restarts it, 3 starts a stopped one."""
-    remedies = _REMEDIES.get(manager.kind, _REMEDIES["pm2"])
-    return remedies[which].format(key=process.key, name=process.name)
+def remedy(manager: Manager, process: ManagedProcess, verb: str) -> str:
+    """The manager's command to ``show``, ``restart`` or ``start`` a process, or for its ``log``."""
+    commands = _COMMANDS.get(manager.kind, _COMMANDS["pm2"])
+    return commands[verb].format(key=process.key, name=process.name)

@@ -63,8 +63,8 @@ class _Roll:
     def result(self, ended_by: Exception | None = None) -> Restarted:
         turns = self._turns
         return Restarted(
-            old_pids=tuple(turn.old_pid for turn in turns if turn.old_pid is not None),
-            new_pids=tuple(turn.new_pid for turn in turns if turn.new_pid is not None),
+            old_pids=tuple(turn.old_pid for turn in turns if turn.old_pid),
+            new_pids=tuple(turn.new_pid for turn in turns if turn.new_pid),
             ended_by=ended_by,
             notes=tuple(note for turn in turns for note in turn.notes),
         )
