@@ -56,7 +56,7 @@ __all__ = [
 
 @pytest.fixture(scope="session", autouse=True)
 def heard_signals() -> None:
-    """Let the commands under test hear signals, however the test run itself was started.
+    """Make the commands under test receive signals, however the test run was started.
 
     A run in the background of a script, or under nohup, passes ignored signals on to all below it.
     """
@@ -66,7 +66,7 @@ def heard_signals() -> None:
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> Random:
-    """Random numbers of the test's own; what failed is repeated with ``QCTL_SEED``."""
+    """Random numbers for one test; a failure shows the seed, and ``QCTL_SEED`` repeats it."""
     seed = int(os.environ.get("QCTL_SEED") or Random().randrange(2**32))
     request.node.add_report_section("setup", "seed", f"to repeat it: QCTL_SEED={seed}")
     return Random(seed)

@@ -41,7 +41,7 @@ def fill(store: Client, count: int = 60) -> None:
 
 
 class Leaving(ForwardingClient):
-    """A Redis that goes away after some scripts."""
+    """A client whose Redis is away after this many scripts."""
 
     def __init__(self, inner: Client, scripts: int) -> None:
         super().__init__(inner)

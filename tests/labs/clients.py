@@ -1,4 +1,4 @@
-"""Clients that count, record or interfere."""
+"""Clients that record or count what is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qctl.connection.forwarding import ForwardingClient
 
 
 class Spy(ForwardingClient):
-    """A client that records what is sent, and may do something before a command."""
+    """A client that records what is sent, and can act before the n-th command."""
 
     def __init__(self, inner: Client) -> None:
         super().__init__(inner)

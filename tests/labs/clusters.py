@@ -77,8 +77,7 @@ def cluster(nodes: list[RedisServer]) -> Iterator[Cluster]:
 
 
 class Move:
-    """The slot of a hash tag on its way from its node to the next one; as a context it comes to
-    its end, and all nodes know of it.
+    """The slot of a hash tag while it moves to the next node; the end of the context ends the move.
 
     Args:
         tag: without its braces.

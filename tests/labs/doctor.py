@@ -1,4 +1,4 @@
-"""One check of the doctor on what a test has built."""
+"""The doctor on what a test has built, all checks or one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def diagnose(
     settings: Settings = SETTINGS,
     full: bool = False,
 ) -> Diagnosis:
-    """All checks; the second looks follow at once."""
+    """All checks, without the pauses between two readings."""
     return examine(client, parse_url(url), settings, names, full=full, sleep=lambda _: None)
 
 
 def found(client: Client, check: str, *names: str, full: bool = False) -> list[Finding]:
-    """What one check finds; it must have been made."""
+    """The findings of one check, which must have run."""
     diagnosis = diagnose(client, "redis://localhost/0", *names, full=full)
     assert result(diagnosis, check).status in {"ok", "found"}, result(diagnosis, check)
     return of(diagnosis, check)

@@ -38,7 +38,7 @@ STATES = {
     "LPOS": ("wait", "paused", "active"),
     "ZSCORE": ("prioritized", "delayed", "completed", "failed", "waiting-children"),
 }
-# Whatever a killed qctl left must be put right within this time.
+# A watchdog undoes what a killed qctl left behind within this time.
 PUT_RIGHT_S = 5.0
 QCTL_TIMEOUT_S = 60.0
 
@@ -114,11 +114,11 @@ class Running:
         return "".join(self._out)
 
     def await_step(self, name: str, **fields: Any) -> dict[str, Any]:
-        """The first step of this name and these fields, as soon as it is told (NDJSON)."""
+        """The first step of this name and these fields, as soon as it is printed (NDJSON)."""
         return self.await_steps(1, name, **fields)[0]
 
     def await_steps(self, count: int, name: str, **fields: Any) -> list[dict[str, Any]]:
-        """The first so many of them."""
+        """The first ``count`` of them."""
         deadline = time.monotonic() + QCTL_TIMEOUT_S
         while time.monotonic() < deadline:
             ended = self.is_over
@@ -130,8 +130,8 @@ class Running:
                 break
             time.sleep(0.005)
         if len(found) < count:
-            told = f"{''.join(self._out)}{''.join(self._err)}"
-            pytest.fail(f"not {count} steps {name} {fields}: {told}")
+            output = f"{''.join(self._out)}{''.join(self._err)}"
+            pytest.fail(f"not {count} steps {name} {fields}: {output}")
         self._find_watchdogs()
         return found[:count]
 
@@ -141,7 +141,7 @@ class Running:
         return wait_until(self._find_watchdogs, "qctl to have a watchdog")
 
     def _find_watchdogs(self) -> int:
-        """The pid of its watchdog, which is ended with it; 0 if it has none."""
+        """The pid of its watchdog, which ends with it; 0 if it has none."""
         children: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.pid).children()
@@ -168,7 +168,7 @@ class Running:
 
     def close(self) -> None:
         if not self.is_over:
-            # First a chance to put everything back.
+            # Give it a chance to undo what it did.
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
@@ -177,10 +177,10 @@ class Running:
         assert SECRET not in "".join(self._out + self._err)
 
     def _end_watchdogs(self) -> None:
-        """One may be left that waits for a Redis which never comes back."""
+        """A watchdog may still wait for a Redis that never comes back."""
         for pid in filter(is_alive, self._watchdogs):
             process = psutil.Process(pid)
-            # A pid that was used again belongs to somebody else.
+            # The system may have given the pid to another process.
             if "qctl.ops.drain.watchdog" in " ".join(_cmdline(process)):
                 process.kill()
 
@@ -404,11 +404,11 @@ class Lab:
         return bool(self.client.call("HEXISTS", self.keys(queue)("meta"), "paused"))
 
     def traces(self) -> list[str]:
-        """qctl's own keys but for the record of drains; there should be none between commands."""
+        """qctl's own keys except the record of drains; there should be none between commands."""
         return sorted(self.client.call("KEYS", "qctl:[^d]*"))
 
     def dump(self) -> dict[str, bytes]:
-        """All keys with their contents, but for what workers write even when idle."""
+        """All keys with their contents, except what idle workers write."""
         keys = sorted(k for k in self.client.call("KEYS", "*") if "stalled-check" not in k)
         return {key: self.client.call("DUMP", key) for key in keys}
 
@@ -435,7 +435,7 @@ class Lab:
         wait_until(started, f"jobs {ids} to start")
 
     def wait_running(self, count: int, queue: str = "q") -> None:
-        """Wait until so many jobs run at once."""
+        """Wait until ``count`` jobs run at once."""
         key = self.keys(queue)("active")
         wait_until(lambda: self.client.call("LLEN", key) >= count, f"{count} jobs to run")
 
@@ -448,7 +448,7 @@ class Lab:
         wait_until(lambda: not missing(), f"jobs to complete; {len(ids)} were added", timeout_s=30)
 
     def prove(self, added: Sequence[str], queue: str = "q", *, again: Sequence[str] = ()) -> None:
-        """Nothing was lost and nothing ran twice; the queue runs and qctl has left no trace.
+        """Check that nothing was lost or ran twice, and that the queue runs and qctl left no trace.
 
         Args:
             added: ids of all jobs; each must complete.
@@ -464,12 +464,14 @@ class Lab:
         """No job has started a second time without having failed, or been cut short, first."""
         runs_of: dict[str, str] = {}
         for row in runs(self.client, queue):
-            told = runs_of[row["id"]] = runs_of.get(row["id"], "") + row["ev"][0]
+            history = runs_of[row["id"]] = runs_of.get(row["id"], "") + row["ev"][0]
             if row["ev"] == "start":
-                assert row["ats"] == told.count("s"), row
-        for job_id, told in runs_of.items():
+                assert row["ats"] == history.count("s"), row
+        for job_id, history in runs_of.items():
             once = "ss" if job_id in again else "s"
-            assert re.fullmatch(f"(sf)*({once}e?)?", told), f"job {job_id} ran like this: {told}"
+            assert re.fullmatch(f"(sf)*({once}e?)?", history), (
+                f"job {job_id} ran like this: {history}"
+            )
 
     def prove_tidy(self, *queues: str) -> None:
         for queue in queues:

@@ -36,7 +36,7 @@ def node_bull(
     idle_bulls: dict[tuple[int, int], NodeBull],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., NodeBull]]:
-    """Gives BullMQ clients: ``node_bull(5)``; the same one for a version, unless ``fresh=True``.
+    """Returns BullMQ clients: ``node_bull(5)``; one a version, unless ``fresh=True``.
 
     ``port=`` points it at another Redis than the shared one.
     """
@@ -74,7 +74,7 @@ def bullmq(request: pytest.FixtureRequest, node_bull: Callable[..., NodeBull]) -
 
 @pytest.fixture
 def pm2(node_modules: str) -> Iterator[Pm2]:
-    """A PM2 daemon of the test's own, gone with all its processes afterwards."""
+    """A PM2 daemon for one test; it and all its processes end with the test."""
     manager = Pm2()
     try:
         yield manager
@@ -84,7 +84,7 @@ def pm2(node_modules: str) -> Iterator[Pm2]:
 
 @pytest.fixture(scope="session")
 def lab_pm2(node_modules: str) -> Iterator[Pm2]:
-    """One PM2 daemon for all labs; each removes its apps."""
+    """The PM2 daemon of all labs; each lab removes its apps."""
     manager = Pm2()
     try:
         yield manager
@@ -109,7 +109,7 @@ def lab(
 def shared_lab(
     lab_pm2: Pm2, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
-    """A lab for all tests of a module, which must leave it as they found it."""
+    """One lab for all tests of a module; each must leave it as it was."""
     with open_lab(lab_pm2, redis_server, tmp_path_factory.mktemp("lab")) as lab:
         lab.client.call("FLUSHALL")
         yield lab

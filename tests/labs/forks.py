@@ -1,4 +1,4 @@
-"""Children of this process that use what it has made; their exit codes tell what went wrong."""
+"""Children of this process that use its objects; an exit code other than 0 is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process manager without processes, and the questions of impact."""
+"""A fake process manager, and ``impact`` on it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def ask(client: Client, *names: str, **options: Any) -> Impact:
 
 
 class Apps:
-    """What a manager runs and who is connected; pm2:app with a worker of q, unless changed."""
+    """Processes and connected workers; pm2:app with a worker of q, unless changed."""
 
     def __init__(self) -> None:
         self.processes = [PROCESS]

@@ -1,4 +1,4 @@
-"""Jobs written by hand for the tests of what reads them."""
+"""Jobs written by hand, for the tests of readers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def snapshot(client: Client) -> QueueSnapshot:
 
 
 def make_queue(client: Client, name: str, prefix: str = "bull", **jobs: int) -> None:
-    """A queue with so many jobs ``waiting=…, active=…, stalled=…, legacy_paused=…``."""
+    """A queue with this many jobs: ``waiting=…, active=…, stalled=…, legacy_paused=…``."""
     key = f"{prefix}:{name}"
     client.call("HSET", f"{key}:meta", "version", "bullmq:6.7.0")
     client.call("XADD", f"{key}:events", "*", "event", "x")

@@ -1,4 +1,4 @@
-"""A process manager of the tests' own."""
+"""A fake process manager with real processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from qctl.manage.protocol import ManagedProcess
 from qctl.wire.read.clients import client_name
 
-# A process that is connected as a worker of the queue q, or only runs when it gets no port.
+# A process that connects as a worker of the queue q; with port 0 it only runs.
 CHILD = """
 import socket, sys, time
 port, name = int(sys.argv[1]), sys.argv[2]

