@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qctl.wire.read.rights import DRAIN, required_commands
 from tests.labs.drains import Lab
-from tests.labs.servers import limited_user
+from tests.labs.servers import limited_user, wait_until
 
 COMMAND = ("drain", "q", "--then-restart", "--target", "pm2:app", "--json")
 
@@ -31,6 +31,8 @@ def test_they_are_enough(lab: Lab) -> None:
 
 def test_without_one_nothing_is_begun(lab: Lab) -> None:
     lab.app()
+    # The app's own first write.
+    wait_until(lambda: lab.client.call("EXISTS", "bull:q:meta"), "the app writes")
     before = lab.dump()
     with limited_user(lab.client, lab.url, "~*", "+@all", "-hdel", "-xadd") as (url, _):
         done = lab.qctl(*COMMAND, env={"QCTL_REDIS_URL": url})
