@@ -10,7 +10,7 @@ import typer
 
 from qctl.cli.environment import Environment
 from qctl.cli.frame import with_environment
-from qctl.cli.options import DryRun, FilterOptions, Limit, NamedIds, Queue, Yes
+from qctl.cli.options import DryRun, Limit, NamedIds, Queue, Yes
 from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,33 @@ ResetAttempts = Annotated[
 RestingState = Literal[
     "waiting", "stalled", "delayed", "prioritized", "waiting-children", "completed", "failed"
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOptions:
+    """Which jobs of a state."""
+
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Only jobs with this name")
+    ] = None
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help="Only jobs that match, e.g. 'error ~ \"timeout\"'",
+        ),
+    ] = None
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Only jobs added or finished since: 2h, or a time"
+        ),
+    ] = None
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="Only jobs added or finished before this"),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ for a message. A TAB starts no server, runs no password command and waits at mos
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -121,6 +120,8 @@ def _names(
     Args:
         ignore_context: whether the chosen context does not matter; it may not exist.
     """
+    import threading  # noqa: PLC0415 - only for a TAB
+
     from qctl.config.settings import load_settings  # noqa: PLC0415
 
     found: list[str] = []

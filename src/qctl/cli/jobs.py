@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from qctl.cli.add import add
-from qctl.cli.bulk import parse_filter, promote, remove, retry, retry_failed
+from qctl.cli.bulk import FilterOptions, parse_filter, promote, remove, retry, retry_failed
 from qctl.cli.environment import Environment
 from qctl.cli.frame import new_app, with_environment
-from qctl.cli.options import FilterOptions, JobId, NamedIds, Queue, State
+from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
 from qctl.connection.address import Client
 from qctl.errors import UsageError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
@@ -73,30 +72,3 @@ State = Literal[
     "completed",
     "failed",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class FilterOptions:
-    """Which jobs of a state."""
-
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Only jobs with this name")
-    ] = None
-    where: Annotated[
-        str | None,
-        typer.Option(
-            "--where",
-            metavar="EXPR",
-            help="Only jobs that match, e.g. 'error ~ \"timeout\"'",
-        ),
-    ] = None
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since", metavar="TIME", help="Only jobs added or finished since: 2h, or a time"
-        ),
-    ] = None
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="TIME", help="Only jobs added or finished before this"),
-    ] = None
