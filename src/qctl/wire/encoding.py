@@ -228,14 +228,15 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
 # Typed, because True and 1 are equal and mean different things.
 _encode_cached = lru_cache(maxsize=512, typed=True)(_encode)
 
+# Options that have arguments of their own.
 _OWN_NAMES = frozenset(
-    re.findall(
-        r"\S+",
-        "attempts delay priority backoff jobId lifo timestamp stackTraceLimit removeOnComplete "
-        "removeOnFail kl keepLogs parent de deduplication debounce fpof cpof idof rdof "
-        "failParentOnFailure continueParentOnFailure ignoreDependencyOnFailure "
-        "removeDependencyOnFailure repeat repeatJobKey prevMillis",
-    )
+    {
+        *("attempts", "delay", "priority", "backoff", "jobId", "lifo", "timestamp"),
+        *("stackTraceLimit", "removeOnComplete", "removeOnFail", "kl", "keepLogs", "parent"),
+        *("de", "deduplication", "debounce", "fpof", "cpof", "idof", "rdof"),
+        *("failParentOnFailure", "continueParentOnFailure", "ignoreDependencyOnFailure"),
+        *("removeDependencyOnFailure", "repeat", "repeatJobKey", "prevMillis"),
+    }
 )
 
 
