@@ -344,7 +344,8 @@ def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 
 FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain.run",
-             "qctl.manage.pm2", "qctl.cli.jobs", "prometheus_client")  # fmt: skip
+             "qctl.manage.pm2", "qctl.cli.jobs", "qctl.cli.shells",
+             "prometheus_client")  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])

@@ -155,9 +155,7 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _keyword(
-    name: str, annotation: Any, default: Any = inspect.Parameter.empty
-) -> inspect.Parameter:
+def _keyword(name: str, annotation: Any, default: Any = _REQUIRED) -> inspect.Parameter:
     # Keyword-only, because such a parameter may follow one with a default and have none itself.
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
