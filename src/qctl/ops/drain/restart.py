@@ -31,9 +31,9 @@ class Restarted:
         restarts: those that ``new_pids`` come from.
         not_reached: processes that were not restarted.
         was_gone: whether a process had ended before it was to be restarted.
-        in_the_way: jobs that ran when their process was restarted all the same.
-        in_doubt: jobs that ran when another process was restarted all the same; they may be of a
-            process that is new already.
+        in_the_way: jobs that still ran when their process was restarted.
+        in_doubt: jobs that still ran when another process was restarted; they may be of a process
+            that is new already.
         ignored_running: jobs of the queues that the drain ignores that ran just before the restart;
             None when that is unknown.
         ended_by: what ended it early.

@@ -1,8 +1,9 @@
 """Drain queues, restart their process, and prove what became of every job.
 
-Lease → pause → wait until nothing but orphans is active → restart → resume → recover the orphans →
-prove. Or, as a roll, one process after another, while the queues go on. Nothing of it needs
-anything from the worker's code.
+Lease → pause → wait → restart → resume → recover → prove: a file each, of the same name. Or, as a
+roll, one process after another, while the queues go on (``roll/``). Neither needs anything from the
+worker's code. Every phase gets the ``DrainContext``, which is fixed, and the ``Tracker``, which
+follows the events, and returns a frozen result, also when it ends early.
 
 ``drain`` yields a step for everything it does; the last one is the report. Whatever happens on the
 way, what it paused is resumed: by this process where it can, else by its watchdog.

@@ -38,7 +38,7 @@ def roll(
 
     Returns:
         what was replaced. Early ends: TimedOut, a process still has jobs in hand, and leaves when
-        they end, unattended; Interrupted, the operator wants to stop, and a process that was told
+        they end, unattended; Interrupted, the operator wants to stop, and a process that was asked
         to leave still does; FailedError, jobs were interrupted, or a new process does not get
         ready; RefusedError, another drain has taken a lease.
     """
