@@ -1,9 +1,8 @@
 """Drain queues, restart their process, and prove what became of every job.
 
-Lease → pause → wait → restart → resume → recover → prove: a file each, of the same name. Or, as a
-roll, one process after another, while the queues go on (``roll/``). Neither needs anything from the
-worker's code. Every phase gets the ``DrainContext``, which is fixed, and the ``Tracker``, which
-follows the events, and returns a frozen result, also when it ends early.
+Lease → pause → wait → restart → resume → recover → prove: a file each. Or, as a roll, one process
+after another, while the queues go on (``roll/``). Neither needs anything from the worker's code. A
+phase takes the ``DrainContext``, which is fixed, and the ``Tracker``, which follows the events.
 
 ``drain`` yields a step for everything it does; the last one is the report. Whatever happens on the
 way, what it paused is resumed: by this process where it can, else by its watchdog.
