@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import select
 import subprocess
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +90,71 @@ class Result:
         return found
 
 
+# Forks a process for each run: most of a command's time is that of its imports.
+FORKS = """
+import json, os, sys
+import qctl.cli.program, qctl.cli.streams, qctl.ops.queues.status, rich.table
+from qctl.cli.main import main
+for line in sys.stdin.buffer:
+    job = json.loads(line)
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    code = 1
+    try:
+        os.chdir(job["folder"])
+        os.environ.clear()
+        os.environ.update(job["env"])
+        for number, name in enumerate(("/dev/null", job["out"], job["err"])):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdin = open(0, closefd=False)
+        sys.stdout = open(1, "w", errors="surrogateescape", closefd=False)
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)
+        sys.argv = ["qctl", *job["words"]]
+        main()
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+"""
+
+
+class Warm:
+    """A process with qctl loaded, which runs one command at a time in a child of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "utf8", "-c", FORKS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        atexit.register(self._process.kill)
+
+    def run(
+        self, words: list[str], env: Mapping[str, str], folder: Path
+    ) -> tuple[int, bytes, bytes]:
+        """The exit code, stdout and stderr of one command."""
+        out, err = folder / "stdout", folder / "stderr"
+        job = {"words": words, "env": env, "folder": str(folder), "out": str(out), "err": str(err)}
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with self._lock:
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
+            ready, _, _ = select.select([stdout], [], [], TIMEOUT_S)
+            assert ready, f"no end within {TIMEOUT_S:g} s: {words}"
+            return int(stdout.readline()), out.read_bytes(), err.read_bytes()
+
+
+@cache
+def warm() -> Warm:
+    return Warm()
+
+
 class Qctl:
     """Runs ``python -m qctl`` in a folder without configuration."""
 
@@ -107,16 +176,9 @@ class Qctl:
             "PYTHONUTF8": "1",
             **env,
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "qctl", *arguments],
-            env=surroundings,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return Result(arguments, done.returncode, done.stdout.decode(), done.stderr.decode())
+        words = [os.fsdecode(word) for word in arguments]
+        code, out, err = warm().run(words, surroundings, self.folder)
+        return Result(arguments, code, out.decode(), err.decode())
 
     def all(self, commands: Iterable[Sequence[Word]], **env: str) -> list[Result]:
         """Many runs, some of them at the same time; results in the order of the commands."""
