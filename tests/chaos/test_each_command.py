@@ -61,6 +61,9 @@ class Failing(ForwardingClient):
         return self._send(command, lambda: self.inner.call(*command, timeout_s=timeout_s))
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        if not commands:
+            # It sends nothing.
+            return []
         return self._send(commands[0], lambda: self.inner.pipeline(commands))
 
     def _send(self, command: Sequence[Arg], send: Callable[[], T]) -> T:
