@@ -1,9 +1,11 @@
-"""What the README's tour shows, printed anew:
-``python -m tests.interop.tour``.
+"""Print what README's tour shows: ``python -m tests.interop.tour``; with ``--write``, put it there.
 
 Starts a private Redis, a private PM2 with a BullMQ worker and a producer, makes a little history,
 and types the commands into a terminal of 80 columns. Only the folder of the configuration is
-replaced by ``/home/ada``. Everything it started is ended.
+replaced by ``/home/ada``. Everything that it started is ended.
+
+``--write`` replaces each ``console`` block of README whose commands were all typed; other blocks
+stay. A command that differs in numbers only (a job's id) is the same command.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from tests.labs.node import HERE, NodeBull, install_node_modules, node, node_env
 from tests.labs.pm2 import Pm2
 from tests.labs.servers import RedisServer, wait_until
 
+README = Path(__file__).parents[2] / "README.md"
+CONSOLE_BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 ROWS, COLUMNS = 40, 80
-# What is drawn over while a command is at work.
+# The progress that a command draws and erases.
 PROGRESS = re.compile(r"\x1b\[\?25l.*?\x1b\[1A\x1b\[2K", re.DOTALL)
 CONFIG = """\
 [contexts.prod]
@@ -41,11 +45,18 @@ redis.url = "{url}"
 
 
 class Terminal:
-    """Types commands and prints what a terminal of 80 columns shows of them."""
+    """Types commands, prints what a terminal of 80 columns shows of them, and keeps that."""
 
     def __init__(self, environ: dict[str, str], home: Path) -> None:
         self.environ = {**environ, "NO_COLOR": "1", "TERM": "xterm", "PS1": "$ "}
+        self.shown: list[tuple[str, str]] = []
         self._home = str(home)
+
+    def show(self, line: str, text: str) -> str:
+        text = text.replace("\r\n", "\n").replace(self._home, "/home/ada")
+        print(f"$ {line}\n{text}", end="", flush=True)
+        self.shown.append((line, text))
+        return text
 
     def type(self, line: str, answer: str = "") -> str:
         """One line in a shell; ``answer`` goes to its question, if it asks one."""
@@ -58,9 +69,7 @@ class Terminal:
             shown = _read(ours, answer)
             shell.wait(60)
         os.close(ours)
-        text = PROGRESS.sub("", shown.replace("\r\n", "\n")).replace(self._home, "/home/ada")
-        print(f"$ {line}\n{text}", end="", flush=True)
-        return text
+        return self.show(line, PROGRESS.sub("", shown))
 
     def top(self, socket: Path, seconds: float) -> None:
         """What ``qctl top`` shows after a while, in tmux."""
@@ -69,29 +78,29 @@ class Terminal:
         subprocess.run(new, env=self.environ, check=True)
         time.sleep(seconds)
         screen = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, check=True)
-        print(screen.stdout.decode())
         subprocess.run([*tmux, "kill-server"], check=False)
+        self.show("qctl top", screen.stdout.decode())
 
 
 @contextlib.contextmanager
 def another_terminal(terminal: Terminal, line: str) -> Iterator[None]:
-    """A command that runs meanwhile; ended with Ctrl-C, and printed, once the first is done."""
+    """Run a command beside the others; end it with Ctrl-C and show it after them."""
     with tempfile.TemporaryFile() as shown:
         process = subprocess.Popen(
             line.split(), env=terminal.environ, stdout=shown, stderr=subprocess.STDOUT
         )
-        # It tells of what happens from now on, and at the end of what has just happened.
+        # It shows only events after its start, and the last ones with a delay.
         time.sleep(2)
         yield
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         process.wait(10)
         shown.seek(0)
-        print(f"$ {line}\n{shown.read().decode()}", end="", flush=True)
+        terminal.show(line, shown.read().decode())
 
 
 def _read(terminal: int, answer: str) -> str:
-    """All that comes until the other end is closed."""
+    """Everything that is printed until the other end is closed."""
     shown = b""
     while select.select([terminal], [], [], 60)[0]:
         try:
@@ -105,6 +114,31 @@ def _read(terminal: int, answer: str) -> str:
         if not chunk:
             break
     return shown.decode()
+
+
+def write_readme(shown: list[tuple[str, str]]) -> None:
+    """Replace the blocks of README whose commands were typed."""
+    left = list(shown)
+
+    def fresh(block: re.Match[str]) -> str:
+        nonlocal left
+        rest, found = list(left), []
+        for command in re.findall(r"^\$ (.*)$", block[0], re.MULTILINE):
+            typed = [index for index, (line, _) in enumerate(rest) if _same(line, command)]
+            if not typed:
+                print(f"README: kept the block with: {command}", file=sys.stderr)
+                return block[0]
+            found.append(rest.pop(typed[0]))
+        left = rest
+        return "".join(f"$ {line}\n{text}" for line, text in found)
+
+    README.write_text(CONSOLE_BLOCK.sub(fresh, README.read_text()))
+    for line, _ in left:
+        print(f"README: has no block with: {line}", file=sys.stderr)
+
+
+def _same(one: str, other: str) -> bool:
+    return re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
 
 
 def main() -> None:
@@ -138,6 +172,8 @@ def main() -> None:
             pm2.wait_worker(client, "emails")
         make_history(bull)
         walk(terminal, redis, pm2, home)
+    if sys.argv[1:] == ["--write"]:
+        write_readme(terminal.shown)
 
 
 def make_history(bull: NodeBull) -> None:
@@ -188,7 +224,7 @@ def walk(terminal: Terminal, redis: RedisServer, pm2: Pm2, home: Path) -> None:
 
 @contextlib.contextmanager
 def producing(redis: RedisServer) -> Iterator[None]:
-    """Meanwhile two jobs a second, of three seconds each."""
+    """Add two jobs a second, of three seconds each."""
     environ = node_env(
         {"REDIS_PORT": str(redis.port), "QUEUE": "emails", "EVERY_MS": "500", "JOB_MS": "3000"}
     )
@@ -227,7 +263,7 @@ def restart_and_kill(terminal: Terminal, redis: RedisServer, pm2: Pm2) -> None:
     with producing(redis), contextlib.closing(connect(redis.url)[1]) as client:
         time.sleep(5)
         terminal.type(f"{drain} --dry-run")
-        # On a terminal the waiting jobs are drawn over and over.
+        # On a terminal the progress is redrawn; a pipe gets every line.
         terminal.type(f"{drain} 2>&1 | cat")
         time.sleep(3)
         terminal.type("qctl pause emails")
@@ -244,7 +280,7 @@ def restart_and_kill(terminal: Terminal, redis: RedisServer, pm2: Pm2) -> None:
 
 
 def follow(terminal: Terminal) -> None:
-    """A job from its addition to its end, and what another terminal shows meanwhile."""
+    """A job from its addition to its end, and its events in another terminal."""
     terminal.type("qctl wait emails --for idle")
     steps = '[["log", "rendered"], ["progress", 50], ["log", "sent"]]'
     data = f'{{"ms": 900, "steps": {steps}, "returns": {{"sent": true}}}}'
