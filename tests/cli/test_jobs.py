@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from typing import Any, get_args
@@ -162,14 +163,14 @@ def test_stalled_jobs_are_shown_with_their_fate(redis_url: str, client: Client) 
     client.call("CLIENT", "SETNAME", client_name("bull", "q"))
     client.call("SET", "bull:q:stalled-check", T0, "PX", 30_000)
     ran = jobs(redis_url, "list", "q", "--state", "stalled")
-    assert "job 1: put back to run next within one or two stalled intervals" in ran.out
-    assert "job 2: would fail for good" in ran.out
-    assert "this would be stall 2 of 1 allowed" in ran.out
+    assert re.search("job 1: .*put back", ran.out)
+    assert "job 2: will fail for good" in ran.out
+    assert "stall 2, and the limit is 1" in ran.out
     lenient = jobs(redis_url, "list", "q", "--state", "stalled", QCTL_MAX_STALLED_COUNT="2")
-    assert "jobs 1, 2: put back" in lenient.out
+    assert re.search("jobs 1, 2: .*put back", lenient.out)
     shown = jobs(redis_url, "show", "q", "2")
     assert "stalled (active without a lock)" in shown.out
-    assert "would fail for good" in shown.out
+    assert "fail for good" in shown.out
     # With skipStalledCheck, or where jobs are fetched by hand, no worker ever looks.
     client.call("DEL", "bull:q:stalled-check")
     unchecked = json.loads(jobs(redis_url, "list", "q", "--state", "stalled", "--json").out)

@@ -9,7 +9,7 @@ import pytest
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Client, parse_url
-from qctl.ops.jobs.fate import with_fates
+from qctl.ops.jobs.fate import add_fates
 from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
 from qctl.ops.queues.find import find_queues
@@ -142,5 +142,5 @@ def jobs(client: Client, state: str) -> tuple[Job, ...]:
     (snapshot,) = find_queues(client, "bull", ["q"])
     workers = list_workers(client, "bull", ["q"], 0)
     found = list_jobs(client, snapshot, state)
-    told = with_fates(client, snapshot.keys, found, workers, max_stalled_count=1, paused=False)
+    told = add_fates(client, snapshot.keys, found, workers, max_stalled_count=1, paused=False)
     return told.jobs

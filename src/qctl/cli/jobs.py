@@ -16,7 +16,7 @@ from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
 from qctl.connection.address import Client
 from qctl.errors import UsageError
-from qctl.ops.jobs.fate import detail_with_fate, with_fates
+from qctl.ops.jobs.fate import add_fate, add_fates
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.queues.find import find_queues
@@ -50,7 +50,7 @@ def list_command(
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
     if any(job.state in {"active", "stalled"} for job in jobs.jobs):
-        jobs = with_fates(
+        jobs = add_fates(
             client,
             snapshot.keys,
             jobs,
@@ -84,7 +84,7 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     snapshot = _snapshot(env, client, queue)
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
-        job = detail_with_fate(
+        job = add_fate(
             client,
             snapshot.keys,
             job,

@@ -1,4 +1,7 @@
-"""Loads the Lua transitions beside this file and runs them.
+"""Loads the Lua transitions in ``lua/`` and runs them.
+
+In their comments, "wire format 5.8" is a section of docs/wire-format.md, and P1-P18 are primitives
+described there. ``base`` is a queue's key prefix with its last colon, such as ``bull:q:``.
 
 A line ``--@include name`` stands for ``lua/lib/name.lua``. A part that is included several times is
 there once.

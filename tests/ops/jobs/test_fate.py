@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.jobs.fate import detail_with_fate, fate, with_fates
+from qctl.ops.jobs.fate import add_fate, add_fates, stalled_fate
 from qctl.ops.jobs.listing import list_jobs, show_job
 from qctl.ops.jobs.model import Job
 from qctl.wire.keys import QueueKeys
@@ -31,33 +31,33 @@ def stalled(count: int = 0, **fields: object) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("count", "allowed", "workers", "of_scheduler", "expected"),
+    ("count", "allowed", "workers", "has_scheduler", "expected"),
     [
         (0, 1, [WORKER], False, ("recovered", "1 worker is connected")),
         (0, 1, [WORKER, WORKER], False, ("recovered", "2 workers are connected")),
-        (1, 1, [WORKER], False, ("fails", "this would be stall 2 of 1 allowed")),
-        (0, 0, [WORKER], False, ("fails", "this would be stall 1 of 0 allowed")),
+        (1, 1, [WORKER], False, ("fails", "stall 2, and the limit is 1")),
+        (0, 0, [WORKER], False, ("fails", "stall 1, and the limit is 0")),
         (1, 2, [WORKER], False, ("recovered", "put back")),
         (5, 1, [WORKER], True, ("recovered", "put back")),
-        (0, 1, [], False, ("none", "no worker is connected: nothing will recover it")),
-        (1, 1, [], False, ("none", "which would fail it for good")),
+        (0, 1, [], False, ("none", "no worker is connected")),
+        (1, 1, [], False, ("none", "would fail it for good")),
         (0, 1, None, False, ("unknown", "CLIENT LIST")),
-        (1, 1, None, False, ("unknown", "stall 2 of 1")),
+        (1, 1, None, False, ("unknown", "stall 2, and the limit is 1")),
     ],
 )
 def test_fates(
     count: int,
     allowed: int,
     workers: list[WorkerClient] | None,
-    of_scheduler: bool,
+    has_scheduler: bool,
     expected: tuple[str, str],
 ) -> None:
-    result = fate(
+    result = stalled_fate(
         stalled(count),
         workers,
         clock=checked(),
         max_stalled_count=allowed,
-        of_scheduler=of_scheduler,
+        has_scheduler=has_scheduler,
     )
     outcome, says = expected
     assert result.outcome == outcome
@@ -65,20 +65,20 @@ def test_fates(
 
 
 def test_a_paused_queue_recovers_but_does_not_run() -> None:
-    result = fate(stalled(), [WORKER], clock=checked(), max_stalled_count=1, paused=True)
+    result = stalled_fate(stalled(), [WORKER], clock=checked(), max_stalled_count=1, paused=True)
     assert result.outcome == "recovered"
     assert "when the queue is resumed" in result.text
 
 
 def test_the_command_to_type_is_safe_to_paste() -> None:
     clock = checked(QueueKeys("bull", "a $(reboot)"))
-    result = fate(stalled(), [], clock=clock, max_stalled_count=1)
+    result = stalled_fate(stalled(), [], clock=clock, max_stalled_count=1)
     assert "`qctl jobs retry-stalled 'a $(reboot)'`" in result.text
 
 
 @pytest.mark.parametrize("stalls", [0, 1])
 def test_without_a_stalled_check_nothing_is_promised(stalls: int) -> None:
-    result = fate(stalled(stalls), [WORKER], clock=SILENT, max_stalled_count=1)
+    result = stalled_fate(stalled(stalls), [WORKER], clock=SILENT, max_stalled_count=1)
     assert result.outcome == "unknown"
     assert "no stalled check has run lately" in result.text
     assert "`qctl jobs retry-stalled q` puts it back" in result.text
@@ -86,8 +86,10 @@ def test_without_a_stalled_check_nothing_is_promised(stalls: int) -> None:
 
 
 def test_the_interval_is_the_workers_own() -> None:
-    result = fate(stalled(), [WORKER], clock=checked(interval_ms=600_000), max_stalled_count=1)
-    assert "at most about 20 min" in result.text
+    result = stalled_fate(
+        stalled(), [WORKER], clock=checked(interval_ms=600_000), max_stalled_count=1
+    )
+    assert "20 min" in result.text
 
 
 def test_jobs_of_workers_that_are_gone_wait_for_their_locks(store: Client) -> None:
@@ -95,22 +97,22 @@ def test_jobs_of_workers_that_are_gone_wait_for_their_locks(store: Client) -> No
         add(store, job_id, "active", pb=worker)
         store.call("SET", KEYS.lock(job_id), "t", "PX", 600_000)
     jobs = list_jobs(store, snapshot(store), "active")
-    told = with_fates(store, KEYS, jobs, [WORKER], max_stalled_count=1, paused=False)
+    told = add_fates(store, KEYS, jobs, [WORKER], max_stalled_count=1, paused=False)
     fates = {job.id: job.fate for job in told.jobs if job.fate}
     assert fates.keys() == {"1", "2"}
     assert fates["1"] == fates["2"]
     assert fates["1"].outcome == "held"
-    assert "the lock runs out within 10 min" in fates["1"].text
+    assert "expires within 10 min" in fates["1"].text
     store.call("PERSIST", KEYS.lock("1"))
     one = show_job(store, KEYS, "1")
-    one = detail_with_fate(store, KEYS, one, [WORKER], max_stalled_count=1, paused=False)
+    one = add_fate(store, KEYS, one, [WORKER], max_stalled_count=1, paused=False)
     assert one.fate is not None
     assert one.fate.outcome == "held"
-    assert "has no end" in one.fate.text
+    assert "never expires" in one.fate.text
 
 
 def test_nothing_is_left_of_a_job_without_a_record() -> None:
-    result = fate(stalled(missing=True), [WORKER], clock=checked(), max_stalled_count=1)
+    result = stalled_fate(stalled(missing=True), [WORKER], clock=checked(), max_stalled_count=1)
     assert result.outcome == "none"
     assert "record is gone" in result.text
 
@@ -126,7 +128,7 @@ def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
     store.call("ZADD", KEYS("repeat"), 1, "old::::* * * * *")
     jobs = list_jobs(store, snapshot(store), "stalled")
     options = {"max_stalled_count": 1, "paused": False}
-    told = with_fates(store, KEYS, jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
+    told = add_fates(store, KEYS, jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
     assert {job.id: job.fate.outcome for job in told.jobs if job.fate} == {
         "plain": "recovered",
         "twice": "fails",
@@ -134,10 +136,10 @@ def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
         "legacy": "recovered",
         "ended": "fails",
     }
-    alone = with_fates(store, KEYS, jobs, [OTHER], **options)  # type: ignore[arg-type]
+    alone = add_fates(store, KEYS, jobs, [OTHER], **options)  # type: ignore[arg-type]
     assert {job.fate.outcome for job in alone.jobs if job.fate} == {"none"}
     one = show_job(store, KEYS, "twice")
-    one = detail_with_fate(store, KEYS, one, None, **options)  # type: ignore[arg-type]
+    one = add_fate(store, KEYS, one, None, **options)  # type: ignore[arg-type]
     assert one.fate is not None
     assert one.fate.outcome == "unknown"
 
@@ -145,6 +147,6 @@ def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
 def test_only_stalled_jobs_have_a_fate(store: Client) -> None:
     add(store, "1", "wait")
     jobs = list_jobs(store, snapshot(store), "waiting")
-    assert with_fates(store, KEYS, jobs, [], max_stalled_count=1, paused=False) == jobs
+    assert add_fates(store, KEYS, jobs, [], max_stalled_count=1, paused=False) == jobs
     one = show_job(store, KEYS, "1")
-    assert detail_with_fate(store, KEYS, one, [], max_stalled_count=1, paused=False) == one
+    assert add_fate(store, KEYS, one, [], max_stalled_count=1, paused=False) == one

@@ -1,6 +1,6 @@
 -- Add one job (wire format 5.1 and 5.3).
 --@include store_job
---@include dedup_adding
+--@include deduplicate
 
 -- Answered in place of an id (codes of wire format 5).
 local NO_PARENT, OTHER_PARENT = -5, -7

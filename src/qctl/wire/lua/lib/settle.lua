@@ -2,7 +2,7 @@
 -- has a parent, its new fields, its event. Everything else is done once for the batch, or only for jobs that
 -- need it.
 --@include parents
---@include dedup_ending
+--@include release_dedup
 --@include deleting
 --@include metrics
 
@@ -105,7 +105,7 @@ end
 local function end_job(base, events, now, now_text, kind, field, id, key, value, group)
   if group.dedup_id ~= "" then
     release_dedup(base, id, group.dedup_id)
-    store_kept(base, group.dedup_id, now)
+    add_kept_job(base, group.dedup_id, now)
   end
   -- Read now, because a flow may have given the job a parent while it ran.
   local parent_key = redis.call("HGET", key, "parentKey")

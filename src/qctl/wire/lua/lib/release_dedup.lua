@@ -1,7 +1,9 @@
--- The end of a job with a deduplication id (wire format 5.5, release; 5.8 steps 7 and 8).
+-- When a job with a deduplication id ends: free the id, and add the job that was kept for later (wire format
+-- 5.5 "Release"; 5.8 steps 7 and 8).
 --@include store_job
 
--- The deduplication id is free again, unless the time of a throttle still runs.
+-- Frees the deduplication id if this job holds it. Keeps it while the TTL of a throttle runs, or if another
+-- job holds it.
 local function release_dedup(base, id, dedup_id)
   local key = base .. "de:" .. dedup_id
   local ttl = redis.call("PTTL", key)
@@ -10,8 +12,14 @@ local function release_dedup(base, id, dedup_id)
   end
 end
 
--- Adds the last job that was kept (keepLastIfActive) while this one ran.
-local function store_kept(base, dedup_id, now)
+local function integer_text(value)
+  return string.format("%.0f", tonumber(value) or 0)
+end
+
+-- Adds the last job that was kept (keepLastIfActive) while this one ran, and gives it the deduplication id.
+-- BullMQ's field names: jid job id, pk parent key, pd parent as JSON, pdk key of the parent's dependencies,
+-- rjk scheduler id, deid deduplication id.
+local function add_kept_job(base, dedup_id, now)
   local kept_key = base .. "dn:" .. dedup_id
   local fields = redis.call("HGETALL", kept_key)
   if #fields == 0 then
@@ -24,14 +32,11 @@ local function store_kept(base, dedup_id, now)
   local is_json, opts = pcall(cjson.decode, kept.opts or "{}")
   opts = is_json and type(opts) == "table" and opts or {}
   local counter = redis.call("INCR", base .. "id")
-  local function whole(value)
-    return string.format("%.0f", tonumber(value) or 0)
-  end
   local job = {
-    id = kept.jid or string.format("%.0f", counter),
+    id = kept.jid or integer_text(counter),
     name = kept.name or "", data = kept.data or "{}", opts = kept.opts or "{}",
-    timestamp = string.format("%.0f", now), delay = whole(opts.delay),
-    priority = whole(opts.priority), parent_key = kept.pk, parent = kept.pd, rjk = kept.rjk,
+    timestamp = integer_text(now), delay = integer_text(opts.delay),
+    priority = integer_text(opts.priority), parent_key = kept.pk, parent = kept.pd, rjk = kept.rjk,
     deid = dedup_id,
   }
   redis.call("SET", base .. "de:" .. dedup_id, job.id)

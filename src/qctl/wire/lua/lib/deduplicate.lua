@@ -1,7 +1,7 @@
--- A new job with a deduplication id (wire format 5.5).
+-- When a job with a deduplication id is added: whether another job stands for it (wire format 5.5).
 --@include deleting
 
--- Keeps the new job until the owner of the id, which runs, has ended (store_kept).
+-- Keeps the new job for later: it is added when the running owner of the id ends (add_kept_job).
 local function keep_next(base, job, owner)
   local kept_key = base .. "dn:" .. job.dedup.id
   local fields = {"name", job.name, "data", job.data, "opts", job.opts, "jid", job.id}
