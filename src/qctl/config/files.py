@@ -1,4 +1,4 @@
-"""Config files: where they are, the values in their tables, and warnings about them."""
+"""Layers of settings (flags, environment, config files): reading, looking up, and warnings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEYS = (
 _IN_CONTEXTS = ("confirm", *(key for key in _KEYS if key != "context"))
 KNOWN_KEYS = (*_KEYS, *(f"contexts.*.{key}" for key in _IN_CONTEXTS))
 HINT = "see docs/configuration.md"
-# A misspelt guard is an error: with a warning, the command would write.
+# A misspelt guard is an error: after a mere warning, the command would still write.
 _GUARDS = {"read_only", "confirm"}
 
 
@@ -37,9 +37,9 @@ class Origin:
     """Where a value comes from.
 
     Args:
-        kind: of the source.
+        kind: what kind of source it is.
         name: the flag, the variable or the file's path; empty for a default.
-        table: the table in the file, e.g. ``contexts.prod.redis``; empty for its top.
+        table: the table in the file, e.g. ``contexts.prod.redis``; empty for the top level.
     """
 
     kind: Literal["flag", "environment", "file", "default"]
@@ -61,34 +61,42 @@ class Layer:
 
     Args:
         values: e.g. ``{"redis": {"url": "…"}, "read_only": True}``.
-        names: for flags and variables: which of them set a value, by dotted key.
-        path: of a file.
+        origins: by dotted key, the flag or variable that set the value; None for a file.
+        path: the config file; meaningless for flags and variables.
         base: the table of the file that holds the values, e.g. ``contexts.prod``.
-        is_project: whether the file belongs to a project, which may come from a stranger.
+        is_project: whether the file is a project's ``qctl.toml``; a stranger may have written it,
+            so qctl trusts it less.
     """
 
     values: Mapping[str, Any]
-    names: Mapping[str, Origin] | None = None
+    origins: Mapping[str, Origin] | None = None
     path: Path = Path()
     base: str = ""
     is_project: bool = False
 
     def get(self, key: str) -> Any:
-        """The value under a dotted key; None if it is not set.
+        """The value of a dotted key; None if it is not set. Raises like ``table``."""
+        *tables, last = key.split(".")
+        return self.table(*tables).get(last)
+
+    def table(self, *names: str) -> Mapping[str, Any]:
+        """The table at a path of names, which may contain dots; empty if it is not set.
 
         Raises:
-            UsageError: a table is expected and something else is there.
+            UsageError: one of the values on that path is not a table.
         """
-        *tables, last = key.split(".")
-        inner = self.values
-        for table in tables:
-            inner = table_of(inner, table)
-        return inner.get(last)
+        table = self.values
+        for depth, name in enumerate(names, 1):
+            table = table.get(name, {})
+            if not isinstance(table, dict):
+                shown = ".".join(filter(None, (self.base, *map(_quoted, names[:depth]))))
+                raise UsageError(f"config: [{shown}] in {self.path} must be a table", hint=HINT)
+        return table
 
     def origin(self, key: str) -> Origin:
         """Where the value of ``key`` comes from."""
-        if self.names is not None:
-            return self.names[key]
+        if self.origins is not None:
+            return self.origins[key]
         table = key.rpartition(".")[0]
         return Origin("file", str(self.path), ".".join(part for part in (self.base, table) if part))
 
@@ -102,7 +110,8 @@ def user_config_path(env: Mapping[str, str]) -> Path:
 def project_config_path(folder: Path | None = None) -> Path | None:
     """The ``qctl.toml`` of ``folder`` (default: the current one) or of its nearest parent with one.
 
-    None if the current folder was removed, e.g. by a deployment, or this user may not read it.
+    None if there is none, or if the current folder was removed, e.g. by a deployment. Folders that
+    this user may not read are skipped.
     """
     with suppress(FileNotFoundError):
         folder = folder or Path.cwd()
@@ -118,8 +127,7 @@ def read_layers(env: Mapping[str, str], cwd: Path | None = None) -> list[Layer]:
     """The config files that exist, in order of precedence.
 
     Raises:
-        UsageError: a file is not TOML or cannot be read. That includes the user's own file: it may
-            contain a guard.
+        UsageError: a file is not TOML or cannot be read. An unreadable file may hold a guard.
     """
     project, user = project_config_path(cwd), user_config_path(env)
     layers = []
@@ -149,22 +157,10 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def table_of(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The table under a key; empty if it is not set.
-
-    Raises:
-        UsageError: it is not a table.
-    """
-    value = values.get(key, {})
-    if not isinstance(value, dict):
-        raise UsageError(f"config: [{key}] must be a table", hint=HINT)
-    return value
-
-
 def layers_of(
     context: str, contexts: Sequence[str], files: Sequence[Layer], env: Mapping[str, str]
 ) -> list[Layer]:
-    """The tables of a context in all files, in order of precedence.
+    """The tables of a context in all files, as layers in order of precedence.
 
     Raises:
         NotFoundError: no file defines the context.
@@ -175,11 +171,11 @@ def layers_of(
             why=f"defined contexts: {', '.join(contexts) or 'none'}",
             hint=f"define [contexts.{context}] in {user_config_path(env)}",
         )
-    # Not by dotted key: the name may contain a dot.
+    base = f"contexts.{context}"
     return [
-        Layer(table_of(inner, context), None, file.path, f"contexts.{context}", file.is_project)
+        Layer(file.table("contexts", context), None, file.path, base, file.is_project)
         for file in files
-        if context in (inner := table_of(file.values, "contexts"))
+        if context in file.table("contexts")
     ]
 
 
@@ -201,25 +197,25 @@ class Lookup:
         return None
 
     def text(self, key: str) -> str | None:
-        """The text under a dotted key; None if it is not set.
+        """The string value of a dotted key; None if it is not set.
 
         Raises:
-            UsageError: it is not a text.
+            UsageError: the value is not a string.
         """
         value = self.find(key)
         if value is not None and not isinstance(value, str):
             raise UsageError(
-                f"config: {key.rpartition('.')[2]} must be a text",
+                f"config: {key.rpartition('.')[2]} must be a string",
                 # Without the value: it may be a list with a URL and its password.
-                why=f"{self.origins[key]} has another type",
+                why=f"the value in {self.origins[key]} is not a string",
                 hint=HINT,
             )
         return value
 
     def guard(self, key: str) -> bool:
-        """Whether any file sets the guard: no other file can unset it.
+        """Whether any file sets the guard to true; no other file can unset it.
 
-        Within one file, the table of the context wins over the top.
+        Within one file, the context's table wins over the top level.
         """
         self.origins[key] = DEFAULT
         by_file: dict[Path, bool] = {}
@@ -251,19 +247,18 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
                 yield _unknown_key(layer.path, key)
 
 
-def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+def _leaves(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[Sequence[str]]:
+    """The keys of all values, as parts: a name may contain a dot, as in [targets."a.b"]."""
     for name, value in values.items():
-        # A name may contain a dot, as in [targets."a.b"].
-        key = f"{above}{name.replace('.', '_')}"
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{key}.")
-        elif not isinstance(value, dict):
+        key = (*above, name)
+        if isinstance(value, dict):
+            yield from _leaves(value, key)
+        else:
             yield key
 
 
-def _is_known(key: str) -> bool:
-    parts = key.split(".")
-    return any(_matches(parts, known.split(".")) for known in KNOWN_KEYS)
+def _is_known(key: Sequence[str]) -> bool:
+    return any(_matches(key, known.split(".")) for known in KNOWN_KEYS)
 
 
 def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
@@ -272,54 +267,59 @@ def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
     )
 
 
-def _unknown_key(path: Path, key: str) -> str:
+def _unknown_key(path: Path, key: Sequence[str]) -> str:
     from difflib import SequenceMatcher, get_close_matches  # noqa: PLC0415 - rarely needed
 
-    table, _, last = key.rpartition(".")
-    lasts = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
-    near = get_close_matches(last.lower().replace("-", "_"), lasts, n=1, cutoff=0.6)
-    candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in near]
-    # The right key in the wrong table, a wrong key in the right table, or a misspelt table.
+    *table, name = key
+    names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
+    similar_names = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
+    candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in similar_names]
+    # Prefer a known key of the same table, then the most similar key.
     best = max(
         candidates or KNOWN_KEYS,
         key=lambda known: (
-            known.count(".") and _matches(table.split("."), known.split(".")[:-1]),
-            SequenceMatcher(None, key, known).ratio(),
+            known.count(".") and _matches(table, known.split(".")[:-1]),
+            SequenceMatcher(None, ".".join(key), known).ratio(),
         ),
     )
-    shown = _with_names(key, best)
+    suggested = _bracketed(_with_names(key, best))
     what = f"unknown key {_bracketed(key)} in {path}"
-    if near and near[0] in _GUARDS:
+    guard = next(iter(_GUARDS.intersection(similar_names)), None)
+    if guard:
         raise UsageError(
             f"config: {what}",
-            why="it looks like a misspelt guard, without which commands would write",
-            hint=f"{_bracketed(shown)} = true, or remove it",
+            why=f"it looks like the guard {guard!r}, misspelt or in the wrong table; "
+            "if qctl ignored it, commands would write",
+            hint=f"{suggested} = true, or remove it",
         )
-    return f"config: {what} does nothing; the nearest that does: {_bracketed(shown)}"
+    return f"config: {what} is ignored; did you mean {suggested}?"
 
 
-def _with_names(key: str, known: str) -> str:
+def _with_names(key: Sequence[str], known: str) -> list[str]:
     """A known key with its stars replaced by the user's names, as far as ``key`` has them."""
-    names = key.split(".")[1:-1]
-    parts = [
+    names = list(key[1:-1])
+    return [
         names.pop(0) if part == "*" and names else part.replace("*", "NAME")
         for part in known.split(".")
     ]
-    return ".".join(parts)
 
 
-def _bracketed(key: str) -> str:
-    table, _, last = key.rpartition(".")
-    return f"[{table}] {last}" if table else last
+def _bracketed(key: Sequence[str]) -> str:
+    *table, name = map(_quoted, key)
+    return f"[{'.'.join(table)}] {name}" if table else name
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "." in name else name
 
 
 def exposed_passwords(layer: Layer) -> Iterator[str]:
     """Warnings about files with a password that others can read."""
-    tables = [layer.values, *table_of(layer.values, "contexts").values()]
-    redis = [table_of(table, "redis") for table in tables if isinstance(table, dict)]
-    names = {name for table in redis if isinstance(name := table.get("password_file"), str)}
-    files = {beside(layer.path, name) for name in names}
-    if layer.names is None and any(_holds_password(table.get("url")) for table in redis):
+    contexts = [layer.table("contexts", name, "redis") for name in layer.table("contexts")]
+    tables = [layer.table("redis"), *contexts]
+    names = {name for table in tables if isinstance(name := table.get("password_file"), str)}
+    files = {path_named_in(layer.path, name) for name in names}
+    if layer.origins is None and any(_holds_password(table.get("url")) for table in tables):
         files.add(layer.path)
     for path in sorted(files):
         # A missing password file is an error only when it is needed.
@@ -330,7 +330,7 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
 def _exposure(path: Path, status: os.stat_result) -> Iterator[str]:
     if status.st_mode & stat.S_IROTH:
         yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
-    # Not for another owner's file: that may be a secret mounted for the group.
+    # No warning about another owner's file: it may be a secret mounted for the group.
     elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
         yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
 
@@ -341,6 +341,6 @@ def _holds_password(url: object) -> bool:
     return ":" in url.partition("://")[2].rpartition("@")[0]
 
 
-def beside(config: Path, name: str) -> Path:
-    """The path of a file named in a config: relative to the config file, ``~`` is the home."""
+def path_named_in(config: Path, name: str) -> Path:
+    """A path in a config file: relative paths start at that file's folder; ``~`` is the home."""
     return config.parent / Path(name).expanduser()

@@ -1,4 +1,4 @@
-"""Which guards hold (``read_only``, ``confirm``): those of the chosen context and of its Redis."""
+"""Finds the guards (``read_only``, ``confirm``) of the chosen context and of its Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class Guards(NamedTuple):
-    """What guards a Redis.
+    """The guards of a Redis.
 
     Args:
         context: the context whose guards hold; without guards the chosen one.
@@ -40,7 +40,7 @@ def find_guards(
     """
     guarding = [*_other_contexts(url, chosen, lookup, contexts, files), (chosen, lookup)]
     read_only = _first_with("read_only", guarding, lookup)
-    # `confirm` asks for a context's name.
+    # `confirm` asks for a context's name, so it needs a context.
     confirm = _first_with("confirm", [found for found in guarding if found[0]], lookup)
     name, _ = read_only or confirm or (chosen, lookup)
     elsewhere = _elsewhere(url, chosen, lookup)
@@ -55,13 +55,13 @@ def same_database(url: str, other: str) -> bool:
     looked up and no server is asked: two names of one host, or the socket and the port of one
     server, count as two.
     """
-    kind, ends = _normalised(url)
-    other_kind, other_ends = _normalised(other)
-    return kind == other_kind and not ends.isdisjoint(other_ends)
+    kind, endpoints = _normalised(url)
+    other_kind, other_endpoints = _normalised(other)
+    return kind == other_kind and not endpoints.isdisjoint(other_endpoints)
 
 
 def _normalised(url: str) -> tuple[tuple[str, str, int], set[tuple[str, int]]]:
-    """(mode, master name, database) of a URL, and the ends it names: host and port, or a path."""
+    """(mode, master name, database) of a URL, and its endpoints: (host, port), or (path, 0)."""
     if url.startswith(EMBEDDED):
         folder = url.removeprefix(EMBEDDED)
         # Without a folder, each command has a server of its own.
@@ -69,13 +69,13 @@ def _normalised(url: str) -> tuple[tuple[str, str, int], set[tuple[str, int]]]:
     try:
         address = parse_url(url)
     except UsageError:
-        # The command itself reports that.
+        # The command itself reports a malformed URL.
         return ("", "", 0), set()
-    ends = address.nodes or ((address.host, address.port),)
+    endpoints = address.nodes or ((address.host, address.port),)
     if address.unix_path:
-        ends = ((_absolute(address.unix_path), 0),)
+        endpoints = ((_absolute(address.unix_path), 0),)
     kind = address.mode, address.master_name, address.db
-    return kind, {(_host(host), port) for host, port in ends}
+    return kind, {(_host(host), port) for host, port in endpoints}
 
 
 def _absolute(path: str) -> str:
@@ -90,10 +90,10 @@ def _host(host: str) -> str:
 def _other_contexts(
     url: str, chosen: str | None, lookup: Lookup, contexts: Sequence[str], files: Sequence[Layer]
 ) -> Iterator[tuple[str, Lookup]]:
-    """The other contexts that guard this Redis, unless their file gives it to the chosen one too.
+    """The other contexts with guards and this Redis.
 
-    A file that gives one Redis two names does so on purpose. A flag, a variable or another file
-    does not know of the second name.
+    Except where their file gives the chosen context this Redis too: a file that names one Redis
+    twice does so on purpose. The author of a flag, a variable or another file may not know that.
     """
     origin = lookup.origins["redis.url"]
     for name in contexts:
@@ -117,7 +117,7 @@ def _other_contexts(
 def _first_with(
     key: str, guarding: Sequence[tuple[str | None, Lookup]], lookup: Lookup
 ) -> tuple[str | None, Lookup] | None:
-    """The first that sets this guard."""
+    """The first context that sets this guard; records where it does."""
     found = next((pair for pair in guarding if pair[1].guard(key)), None)
     lookup.origins[key] = found[1].origins[key] if found else DEFAULT
     return found

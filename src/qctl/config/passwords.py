@@ -1,4 +1,4 @@
-"""The password of a Redis from a file or a command. It is never shown."""
+"""Reads a Redis password from a file or a command, and adds it to a URL. Never shows it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qctl.errors import FailedError, UsageError
 
 # Long enough for a person to unlock a key ring.
 COMMAND_TIMEOUT_S = 60.0
-_MAX_FILE_BYTES = 64 * 1024
+_MAX_FILE_CHARS = 64 * 1024
 # How much of a failed command's stderr is shown: the end, which names the cause.
 _MAX_STDERR_BYTES = 2000
 _MAX_STDERR_LINES = 5
@@ -36,28 +36,30 @@ class PasswordSource:
         """Read the password.
 
         Raises:
-            UsageError: the file cannot be read, the program does not exist, or its output is empty.
-            FailedError: the command failed or timed out; the message quotes its stderr, never its
-                stdout.
+            UsageError: the file cannot be read, the program cannot be started, or the first line
+                is empty.
+            FailedError: the command failed, timed out, or printed something that is not UTF-8; the
+                message quotes stderr, unless that repeats a line of stdout.
         """
         text = self._file_text(self.file) if self.file else self._output(timeout_s)
         password = text.partition("\n")[0].rstrip("\r")
         if not password:
             raise UsageError(
-                f"the password {self} is empty", hint="its first line must be the password"
+                f"the password {self} is empty",
+                hint="the first line of the file or of the output must be the password",
             )
         return password
 
     def _file_text(self, path: Path) -> str:
         try:
             with path.open(encoding="utf-8") as file:
-                return file.read(_MAX_FILE_BYTES)
+                return file.read(_MAX_FILE_CHARS)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UsageError(
                 f"the password file {path} cannot be read",
                 why=str(reason),
-                hint="correct password_file: qctl config view",
+                hint="correct password_file; `qctl config view` shows where it is set",
             ) from None
 
     def _output(self, timeout_s: float) -> str:
@@ -74,12 +76,12 @@ class PasswordSource:
                 try:
                     output, stderr = process.communicate(timeout=timeout_s)
                 except subprocess.TimeoutExpired as late:
-                    # Do not wait for the end of its output: a grandchild may keep that open.
+                    # Do not wait for the end of the output: a grandchild may keep it open.
                     process.kill()
                     output, stderr = late.output or b"", late.stderr or b""
                     failure = f"took longer than {timeout_s:g} s"
                 except BaseException:
-                    # SIGTERM for qctl alone: nobody else would end the command.
+                    # A SIGTERM to qctl does not reach the command, so end it too.
                     process.kill()
                     process.wait()
                     raise
@@ -87,7 +89,7 @@ class PasswordSource:
             raise UsageError(
                 f"the password_command {self.command[0]!r} cannot be started",
                 why=str(error.strerror),
-                hint="correct it: qctl config path",
+                hint="correct password_command; `qctl config view` shows where it is set",
             ) from None
         if not failure and process.returncode:
             failure = f"failed with exit code {process.returncode}"
@@ -99,13 +101,13 @@ class PasswordSource:
             return text
         raise FailedError(
             f"the password_command {self.command[0]!r} {failure}",
-            why=_end_of(stderr, output),
-            hint="run it yourself; qctl shows its stderr, never its output",
+            why=_stderr_to_show(stderr, output),
+            hint="run it yourself to see its output: stdout is hidden, and stderr that repeats it",
         )
 
 
-def _end_of(stderr: bytes, stdout: bytes) -> str:
-    """The last lines of a command's stderr; nothing if they contain a line of its output."""
+def _stderr_to_show(stderr: bytes, stdout: bytes) -> str:
+    """The last lines of stderr; empty if it repeats a line of stdout, which may be the password."""
     text = stderr[-_MAX_STDERR_BYTES:].decode(errors="replace").strip()
     secrets = [line.strip() for line in stdout.splitlines() if line.strip()]
     if any(secret in stderr for secret in secrets):
@@ -117,14 +119,15 @@ def with_password(url: str, password: str) -> str:
     """A Redis URL with a password added.
 
     Raises:
-        UsageError: the URL has a password already, or is of a kind without one.
+        UsageError: the URL has a password already, or is of a kind that takes none (``embedded:``).
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise UsageError(
-            "this kind of Redis has no password",
-            why=f"the URL is {scheme}",
-            hint="remove password_file and password_command: qctl config view",
+            "the Redis URL takes no password",
+            # Without the URL: a malformed one may hold a password.
+            why="only a URL with :// does, as in redis://host",
+            hint="remove the password_file or password_command; see `qctl config view`",
         )
     ends = [index for mark in "/?#" if (index := rest.find(mark)) >= 0]
     netloc, path = rest[: min(ends, default=len(rest))], rest[min(ends, default=len(rest)) :]
@@ -132,6 +135,6 @@ def with_password(url: str, password: str) -> str:
     if ":" in user:
         raise UsageError(
             "both the Redis URL and the config have a password",
-            hint="remove one of them: qctl config view",
+            hint="remove one of them; `qctl config view` shows where each is set",
         )
     return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{path}"

@@ -17,11 +17,10 @@ from qctl.config.files import (
     Layer,
     Lookup,
     Origin,
-    beside,
     exposed_passwords,
     layers_of,
+    path_named_in,
     read_layers,
-    table_of,
     unknown_keys,
 )
 from qctl.config.guards import find_guards
@@ -45,7 +44,7 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a command runs with.
+    """The settings of one command.
 
     Args:
         redis_url: where Redis is; may hold a password. To connect, use ``full_url``.
@@ -55,7 +54,7 @@ class Settings:
         state_home: qctl's folder for state (``$XDG_STATE_HOME/qctl``).
         targets: processes with their queues, by name.
         contexts: names of the contexts in the config files.
-        context: the chosen one.
+        context: the chosen context.
         guard: the context whose guards hold: one with the same Redis, else the chosen one.
         read_only: whether commands that write are refused.
         confirm: whether commands that write ask for the name of ``guard``.
@@ -63,7 +62,7 @@ class Settings:
         password: where the password comes from, if the URL has none.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
-        warnings: about these files.
+        warnings: about these files and the flags.
     """
 
     redis_url: str = field(default=DEFAULT_URL, repr=False)
@@ -128,7 +127,7 @@ def load_settings(
         },
         env,
     )
-    contexts = tuple(sorted({name for file in files for name in table_of(file.values, "contexts")}))
+    contexts = tuple(sorted({name for file in files for name in file.table("contexts")}))
     lookup = Lookup([flags, variables, *files])
     chosen = lookup.text("context")
     if chosen:
@@ -179,7 +178,7 @@ def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str |
 
 def _overridden(chosen: str | None, elsewhere: str | None) -> Iterator[str]:
     if elsewhere:
-        yield f"context {chosen} has a Redis of its own, but {elsewhere} names another one"
+        yield f"context {chosen} has its own Redis URL, but {elsewhere} gives another"
 
 
 def _visible_password(flag: str | None) -> Iterator[str]:
@@ -187,16 +186,16 @@ def _visible_password(flag: str | None) -> Iterator[str]:
     with contextlib.suppress(UsageError):
         if flag and "@" in flag and parse_url(flag).password:
             yield (
-                "--redis has a password, which every user of this machine can read while this "
-                "runs; QCTL_REDIS_URL or a config file keeps it to yourself"
+                "--redis has a password, which every user of this machine can read while the "
+                "command runs; use QCTL_REDIS_URL or a config file instead"
             )
 
 
 def _password(lookup: Lookup) -> PasswordSource | None:
-    """Where the password comes from: it belongs only to the ``url`` of its own table.
+    """Where the password comes from. A password belongs only to the ``url`` of its own table.
 
-    Otherwise a flag, a variable or the ``qctl.toml`` of a downloaded project could send it to
-    another server.
+    Otherwise a flag, a variable or the ``qctl.toml`` of a downloaded project could send the
+    password to another server.
     """
     has_url = [layer for layer in lookup.layers if layer.get("redis.url")]
     candidates = has_url[:1] or lookup.layers
@@ -235,13 +234,13 @@ def _source(layer: Layer, file: object, command: object) -> PasswordSource:
             or not all(isinstance(word, str) and word for word in command)
         ):
             raise UsageError(
-                "config: password_command must be a list of texts",
+                "config: password_command must be a list of strings",
                 hint='password_command = ["op", "read", "op://vault/redis/password"]',
             )
         return PasswordSource(command=tuple(command))
     if not isinstance(file, str) or not file:
-        raise UsageError("config: password_file must be a text", hint=HINT)
-    place = beside(path, file)
+        raise UsageError("config: password_file must be a string", hint=HINT)
+    place = path_named_in(path, file)
     if layer.is_project and not place.resolve().is_relative_to(path.parent.resolve()):
         raise UsageError(
             f"config: password_file in {path} is outside of the project",
@@ -278,15 +277,13 @@ def _count(value: object) -> int:
 
 
 def _targets(lookup: Lookup) -> tuple[TargetConfig, ...]:
-    # Those of the files below first: that is their order in lists.
-    names = [
-        name for layer in reversed(lookup.layers) for name in table_of(layer.values, "targets")
-    ]
+    # Lists show the targets of the file with the lowest precedence first.
+    names = [name for layer in reversed(lookup.layers) for name in layer.table("targets")]
     targets = []
     for name in dict.fromkeys(names):
         found: dict[str, Any] = {}
         for layer in lookup.layers:
-            entry = table_of(layer.values, "targets").get(name)
+            entry = layer.table("targets").get(name)
             for key, value in entry.items() if isinstance(entry, dict) else ():
                 if key not in found:
                     found[key] = value
