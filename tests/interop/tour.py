@@ -1,8 +1,8 @@
 """Print what README's tour shows: ``python -m tests.interop.tour``; with ``--write``, put it there.
 
-Starts a private Redis, a private PM2 with a BullMQ worker and a producer, makes a little history,
-and types the commands into a terminal of 80 columns. Only the folder of the configuration is
-replaced by ``/home/ada``. Everything that it started is ended.
+Starts a private Redis, a private PM2 with a BullMQ worker and a producer, and makes a little
+history; later README's Python worker on an embedded Redis. Types the commands into a terminal of 80
+columns. Only its home folder is replaced by ``/home/ada``. Everything that it started is ended.
 
 ``--write`` replaces each ``console`` block of README whose commands were all typed; other blocks
 stay. A command that differs in numbers only (a job's id) is the same command.
@@ -37,6 +37,14 @@ CONSOLE_BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.
 ROWS, COLUMNS = 40, 80
 # The progress that a command draws and erases.
 PROGRESS = re.compile(r"\x1b\[\?25l.*?\x1b\[1A\x1b\[2K", re.DOTALL)
+PRODUCER = """
+import time
+from qctl import Queue
+
+while True:
+    Queue("emails").add("welcome")
+    time.sleep(0.5)
+"""
 CONFIG = """\
 [contexts.prod]
 read_only = true
@@ -50,6 +58,7 @@ class Terminal:
     def __init__(self, environ: dict[str, str], home: Path) -> None:
         self.environ = {**environ, "NO_COLOR": "1", "TERM": "xterm", "PS1": "$ "}
         self.shown: list[tuple[str, str]] = []
+        self.folder = home
         self._home = str(home)
 
     def show(self, line: str, text: str) -> str:
@@ -63,7 +72,12 @@ class Terminal:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         with subprocess.Popen(
-            ["bash", "-c", line], env=self.environ, stdin=theirs, stdout=theirs, stderr=theirs
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=self.environ,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
         ) as shell:
             os.close(theirs)
             shown = _read(ours, answer)
@@ -172,6 +186,7 @@ def main() -> None:
             pm2.wait_worker(client, "emails")
         make_history(bull)
         walk(terminal, redis, pm2, home)
+        own_workers(terminal, home)
     if sys.argv[1:] == ["--write"]:
         write_readme(terminal.shown)
 
@@ -287,6 +302,33 @@ def follow(terminal: Terminal) -> None:
     with another_terminal(terminal, "qctl events emails --follow"):
         added = terminal.type(f"qctl jobs add emails welcome --data '{data}'")
         terminal.type(f"qctl jobs logs emails {added.split()[0]} --follow")
+
+
+def own_workers(terminal: Terminal, home: Path) -> None:
+    """README's Python worker on a Redis of qctl's own, restarted under load."""
+    terminal.folder = home / "app"
+    terminal.folder.mkdir()
+    for name in ("app.py", "add.py"):
+        code = re.search(rf"^```python\n(# {name}\n.*?)^```$", README.read_text(), re.M | re.S)
+        assert code is not None, name
+        (terminal.folder / name).write_text(code[1])
+    terminal.environ |= {"QCTL_REDIS_URL": "embedded:./data", "PM2_HOME": str(home / "no-pm2")}
+    terminal.show("export QCTL_REDIS_URL=embedded:./data", "")
+    try:
+        terminal.type("qctl worker start emails app:worker --processes 2")
+        terminal.type("python3 add.py")
+        terminal.type("qctl status")
+        producer = subprocess.Popen(
+            [sys.executable, "-c", PRODUCER], cwd=terminal.folder, env=terminal.environ
+        )
+        time.sleep(5)
+        terminal.type("qctl drain emails --then-restart --target qctl:emails 2>&1 | cat")
+        producer.kill()
+        producer.wait()
+        terminal.type("qctl worker restart emails")
+    finally:
+        stop = ["bash", "-c", "qctl worker stop emails --now"]
+        subprocess.run(stop, cwd=terminal.folder, env=terminal.environ, check=False)
 
 
 if __name__ == "__main__":
