@@ -106,7 +106,7 @@ def test_a_redis_that_goes_away(server: RedisServer, tmp_path: Path, end: str, o
     done = said(output, out)
     assert f"after {done} jobs were retried" in err
     assert f"{server.port}/0 cannot be reached" in err
-    assert "the same command once more" in err
+    assert "the same command again" in err
     server.start()
     with connected(server) as client:
         waiting = row(client, "wait")

@@ -12,8 +12,8 @@ from qctl.ops.bulk.family import remove_with_children
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 
-# Does an action to some jobs. Yields the script's answers (id → word) in parts, each right after it
-# was done, so that a report is true whenever the action is interrupted.
+# Changes some jobs. Yields the script's answers (job id → word) in parts, each as soon as its jobs
+# are changed, so that a report is true whenever the action is interrupted.
 Act = Callable[[BulkContext, Sequence[str]], Iterable[Mapping[str, str]]]
 
 
@@ -24,11 +24,11 @@ class Action:
     Args:
         name: as commands and JSON call it.
         done: the script's word for a job that was changed; also shown to people.
-        states: those that it applies to.
+        states: where jobs can be to which the action applies.
         reasons: why a job was left alone, by the script's word, where ``REASONS`` is too general.
-        with_children: whether all jobs below the chosen ones go, too.
+        with_children: whether all jobs below the chosen ones are deleted, too.
         moved_on: the script's words for a job that has left its state.
-        report: writes one event for so many changed jobs; None if each job has its own event.
+        report: writes one event for that many changed jobs; None if each job has its own event.
     """
 
     name: str
@@ -49,7 +49,7 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
     """Run finished jobs again; without a state also put lost ones back.
 
     Args:
-        state: where they must be: ``failed`` or ``completed``; empty for either, or for no state.
+        state: where the jobs must be: ``failed`` or ``completed``; empty for either or no state.
         reset_attempts: forget attempts and stalls; otherwise a job that used all its attempts gets
             one more run.
     """
@@ -88,19 +88,21 @@ def removing(*, with_children: bool = False) -> Action:
     """Delete jobs.
 
     Args:
-        with_children: also all jobs below them in their flows.
+        with_children: also delete all jobs below them in their flows.
     """
     act = remove_with_children if with_children else partial(_remove, silent=False)
-    return Action("remove", "removed", _REMOVABLE, act, with_children=with_children, moved_on=_LEFT)
+    return Action(
+        "remove", "removed", _REMOVABLE, act, with_children=with_children, moved_on=_MOVED_ON
+    )
 
 
 def purging() -> Action:
     """Delete the jobs of a state, reported in one event for up to 10,000 of them."""
     act = partial(_remove, silent=True)
-    return Action("purge", "removed", _REMOVABLE, act, moved_on=_LEFT, report=report_cleaned)
+    return Action("purge", "removed", _REMOVABLE, act, moved_on=_MOVED_ON, report=report_cleaned)
 
 
-_LEFT = frozenset({"inactive", "locked", "missing"})
+_MOVED_ON = frozenset({"inactive", "locked", "missing"})
 _REMOVABLE = (
     *("waiting", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),

@@ -17,12 +17,12 @@ MANY = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which jobs.
+    """Which jobs an action is meant for.
 
     Args:
-        state: one of ``ops.jobs.STATES``; None for the jobs in ``ids``, wherever they are.
-        ids: used without a state.
-        only: which jobs of the state.
+        state: one of ``wire.states.STATES``; None for the jobs in ``ids``, wherever they are.
+        ids: the jobs, if there is no state.
+        only: a filter on the jobs of the state.
         limit: how many jobs are changed at most.
     """
 
@@ -38,7 +38,7 @@ class Selection:
 
     @property
     def heavy_fields(self) -> tuple[str, ...]:
-        """Long fields of a job that the filter reads."""
+        """Fields of a job that the filter reads and that may be long."""
         where = self.only.where
         read = where.fields if isinstance(where, Where) else LARGE_FIELDS if where else frozenset()
         # The allowed attempts are in the job's options.
@@ -55,7 +55,7 @@ class Confirmation(Enum):
 
 
 def required_confirmation(action: Action, selection: Selection, total: int) -> Confirmation:
-    """Depends on how many jobs may be changed, and on whether that can be undone.
+    """What the operator has to type, by how many jobs may change and whether that can be undone.
 
     How many jobs match a filter is unknown until all have been read, so all that may match count.
     """

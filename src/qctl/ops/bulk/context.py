@@ -9,7 +9,7 @@ from qctl.connection.address import Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 
-# By the word that a script answers.
+# Why a job was left alone, by the word that a script answers.
 REASONS = {
     "inactive": "it is in another state",
     "missing": "it does not exist, or its data is gone",
@@ -27,7 +27,7 @@ class BulkContext:
 
     Args:
         pace: how many jobs one call changes.
-        check_stop: raises when the run shall end; called between script calls.
+        check_stop: raises an error when the run is to end; called between script calls.
         state: where the jobs must be; empty for anywhere.
         dry_run: write nothing.
         just_seen: the jobs were read from their state a moment ago.

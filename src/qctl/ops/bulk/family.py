@@ -16,11 +16,11 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
 
-# Levels below the parent; as many as one call of the script goes down.
+# Levels below the parent, as many as one call of ``remove_jobs.lua`` deletes.
 MAX_LEVELS = 100
-_MAX_NAMED = 3
+_MAX_EXAMPLES = 3
 
-Job = tuple[QueueKeys, str]
+JobRef = tuple[QueueKeys, str]
 
 
 @dataclass(slots=True)
@@ -28,23 +28,23 @@ class _LeftAlone:
     """Jobs below the parent that could not be deleted."""
 
     count: int = 0
-    named: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
     def add(self, keys: QueueKeys, job_id: str, answer: str) -> None:
         self.count += 1
-        if len(self.named) < _MAX_NAMED:
-            # It had no unfinished children any more.
+        if len(self.examples) < _MAX_EXAMPLES:
+            # All children that it had were deleted before.
             reasons = REASONS | {"parent": "children were added to it"}
             reason = reasons.get(answer, answer)
-            self.named.append(f"{job_id} of {keys.name} ({reason})")
+            self.examples.append(f"{job_id} of {keys.name} ({reason})")
 
     @property
     def reason(self) -> str:
         if not self.count:
             return ""
-        more = f" and {self.count - _MAX_NAMED:,} more" if self.count > _MAX_NAMED else ""
+        more = f" and {self.count - _MAX_EXAMPLES:,} more" if self.count > _MAX_EXAMPLES else ""
         jobs = counted(self.count, "job")
-        return f"{jobs} below it could not be deleted: {', '.join(self.named)}{more}"
+        return f"{jobs} below it could not be deleted: {', '.join(self.examples)}{more}"
 
 
 def remove_with_children(context: BulkContext, ids: Sequence[str]) -> Iterator[Mapping[str, str]]:
@@ -70,7 +70,7 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
         )
         return answers[job_id]
 
-    # Nothing below it is touched before it is known that it can go.
+    # Check that the parent can be deleted before any job below it is touched.
     answer = remove_parent(dry_run=True)
     if answer != "removed":
         return answer
@@ -87,9 +87,9 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
     return "jobs were added below it in the meantime" if answer == "parent" else answer
 
 
-def _find_obstacle(context: BulkContext, top: Job) -> str:
+def _find_obstacle(context: BulkContext, top: JobRef) -> str:
     """Why a job cannot be deleted with all jobs below it; empty if nothing stands in the way."""
-    pending: list[tuple[Job, frozenset[Job]]] = [(top, frozenset([top]))]
+    pending: list[tuple[JobRef, frozenset[JobRef]]] = [(top, frozenset([top]))]
     while pending:
         parent, path = pending.pop()
         for window in children(context.client, *parent):
@@ -107,12 +107,16 @@ def _find_obstacle(context: BulkContext, top: Job) -> str:
 
 
 def _remove_below(
-    context: BulkContext, parent: Job, path: frozenset[Job], left_alone: _LeftAlone
+    context: BulkContext, parent: JobRef, path: frozenset[JobRef], left_alone: _LeftAlone
 ) -> int:
-    """Delete all jobs below one; how many are left that go in the same call as the parent."""
+    """Delete the jobs below ``parent``.
+
+    Returns:
+        How many are left, to be deleted in the same call as the parent.
+    """
     with_parent = 0
     for window in children(context.client, *parent):
-        # By queue: each child that may go now, and how many jobs its deletion counts for.
+        # By queue: each child that can be deleted now, and how many jobs go with it.
         ready: dict[QueueKeys, dict[str, int]] = {}
         for child in window:
             if child.job is None or child.job in path:
@@ -137,15 +141,15 @@ def _remove_below(
     return with_parent
 
 
-def _as_parent(child: Child, path: frozenset[Job]) -> Job | None:
-    """The child if it has children itself, and none of its parents is among them."""
+def _as_parent(child: Child, path: frozenset[JobRef]) -> JobRef | None:
+    """The child if it has children and is not its own ancestor (``path``); else None."""
     if not (child.is_own and child.has_children) or child.job in path:
         return None
     return child.job
 
 
 def _remove_children(
-    context: BulkContext, keys: QueueKeys, ids: Sequence[str], parent: Job
+    context: BulkContext, keys: QueueKeys, ids: Sequence[str], parent: JobRef
 ) -> Iterator[tuple[str, str]]:
     parent_keys, parent_id = parent
     left = ids

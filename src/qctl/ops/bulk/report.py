@@ -27,14 +27,14 @@ class BulkProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkReport:
-    """What was done.
+    """What a bulk action did.
 
     Args:
         action: ``retry``, ``promote``, ``remove`` or ``purge``.
-        total: jobs in the state at the start, or named ones.
+        total: how many jobs were in the state at the start, or were named.
         matched: jobs that were chosen: ``done`` were changed, ``skipped_count`` were not.
-        skipped: the first 100 of those that were not.
-        moved_on_count: how many of those had left the state by then.
+        skipped: the first 100 jobs that were not changed.
+        moved_on_count: how many of the skipped jobs had left the state by then.
         sample: the first ids that were changed, or would be.
         below_count: jobs deleted together with a parent; not counted elsewhere.
         complete: False when the run ended before it had read all jobs.

@@ -32,11 +32,11 @@ from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 MAX_SAMPLE = 10
 MAX_SKIPPED = 100
 # Ids taken at once when the jobs themselves need not be read.
-_IDS_A_STEP = 200
-_NAP_S = 0.05
+_IDS_PER_STEP = 200
+_SLEEP_S = 0.05
 # With a rate, one call changes no more jobs than the rate allows in this time.
 _BURST_S = 0.1
-# Deleted jobs in one event, as in BullMQ's clean.
+# How many deleted jobs one event reports, as in BullMQ's clean.
 _MAX_REPORTED = 10_000
 
 
@@ -68,7 +68,7 @@ class BulkRun:
     """One run of an action over a selection. Iterating over it does the work.
 
     Args:
-        total: jobs in the state, or the number of named ones.
+        total: how many jobs are in the state, or are named.
         rate: jobs a second at most; None for no limit.
         stop: called between script calls; True ends the run.
     """
@@ -120,7 +120,7 @@ class BulkRun:
         )
 
     def progress(self) -> BulkProgress:
-        """How far it is; another thread may ask."""
+        """How far the run is; safe to call from another thread."""
         tally = self._tally
         return BulkProgress(
             scanned=tally.scanned,
@@ -131,10 +131,10 @@ class BulkRun:
         )
 
     def __iter__(self) -> Iterator[BulkProgress]:
-        """Do the work, and yield how far it is after each call.
+        """Do the work, and yield the progress after each call.
 
         Raises:
-            InterruptedByUserError: ``stop`` ended it.
+            InterruptedByUserError: ``stop`` ended the run.
             PartialError: Redis refused or went away after some jobs were changed; or some jobs may
                 not have been read.
             QctlError: Redis refused or went away before any job was changed.
@@ -152,7 +152,7 @@ class BulkRun:
             raise PartialError(
                 f"after {self._changed_text()}: {error.what}",
                 why=error.why,
-                hint="the same command once more: it goes on with those that are left",
+                hint="run the same command again for the jobs that are left",
             ) from error
 
     def _explain_outage(self, error: QctlError) -> None:
@@ -174,7 +174,7 @@ class BulkRun:
             self._report_deleted(1)
 
     def _report_deleted(self, min_count: int) -> None:
-        """Write the event for deleted jobs that have none of their own, if there are enough."""
+        """Write one event for deleted jobs that have none, if there are at least ``min_count``."""
         write, count = self._action.report, self._unreported
         if write is not None and count >= min_count:
             # Without the event the jobs are deleted all the same.
@@ -190,7 +190,7 @@ class BulkRun:
         began = time.monotonic()
         while not self._is_limit_reached():
             self._check_stop()
-            entries = walk.take(read_pace.size if reads_jobs else self._max_next(_IDS_A_STEP))
+            entries = walk.take(read_pace.size if reads_jobs else self._max_next(_IDS_PER_STEP))
             if not entries:
                 break
             chosen, gone = self._choose(entries, read_pace), set()
@@ -209,8 +209,8 @@ class BulkRun:
 
     def _make_context(self) -> BulkContext:
         selection = self._selection
-        # Deleting a job may take long, because it is searched for in a list: begin with one. In a
-        # dry run a call knows only what it has foreseen itself: begin with more.
+        # Begin with one job if a delete may be slow, because it searches a list. In a dry run begin
+        # with more: each call foresees only the effects of its own deletes.
         deletes = self._action.name in {"remove", "purge"} and not self._dry_run
         return BulkContext(
             client=self._client,
@@ -264,9 +264,9 @@ class BulkRun:
         elif self._selection.state == "waiting":
             why += ", or the queue was paused or resumed again and again"
         return PartialError(
-            f"not all {self._selection.state} jobs were looked at",
+            f"not all {self._selection.state} jobs were read",
             why=why,
-            hint="" if self._dry_run else "the same command once more goes on with the others",
+            hint="" if self._dry_run else "run the same command again for the others",
         )
 
     def _check_stop(self) -> None:
@@ -275,11 +275,11 @@ class BulkRun:
             raise InterruptedByUserError(
                 "interrupted",
                 why=f"{self._changed_text()} before" if changed else "nothing was changed",
-                hint="the same command once more goes on with those that are left",
+                hint="run the same command again for the jobs that are left",
             )
 
     def _choose(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
-        """The ids of those that are selected."""
+        """The ids of the entries that the filter selects."""
         ids = [entry.id for entry in entries]
         if self._selection.only.is_set:
             ids = self._matching(entries, pace)
@@ -302,7 +302,7 @@ class BulkRun:
         return [job.id for job in jobs if only.matches(job) or (only.ids and job.missing)]
 
     def _act(self, ids: Sequence[str], context: BulkContext) -> set[str]:
-        """Change some jobs; the ids of those that have left their state."""
+        """Change some jobs, and return the ids of those that have left their state."""
         gone: set[str] = set()
         self._has_acted = not self._dry_run
         for answers in self._action.act(context, ids):
@@ -319,4 +319,4 @@ class BulkRun:
         due = began + self._tally.done / self._rate
         while (left := due - time.monotonic()) > 0:
             self._check_stop()
-            time.sleep(min(left, _NAP_S))
+            time.sleep(min(left, _SLEEP_S))

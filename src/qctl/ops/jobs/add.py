@@ -23,7 +23,7 @@ from qctl.wire.read.locate import locate
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.adding import NewJob, add_calls, added_job, check_queue_name
 
-# Python cannot read longer numbers, and to JavaScript much shorter ones are infinite.
+# Python refuses longer numbers; JavaScript reads even much shorter ones as Infinity.
 _MAX_DIGITS = 4000
 
 
@@ -32,11 +32,11 @@ class AddReport:
     """What ``jobs add`` did, or would do.
 
     Args:
-        id: of the job, or of the one that stands for it; None in a dry run of a job that would be
-            given a number.
-        outcome: ``added``; ``exists`` if there was a job with this id, or ``deduplicated`` if
-            another job stands for it: then nothing was added.
-        state: of that job now; None if it is in no list.
+        id: the job's, or that of the job that stands for it; None in a dry run if the queue would
+            number the job.
+        outcome: ``added``; or, if nothing was added, ``exists`` (there was a job with this id) or
+            ``deduplicated`` (another job stands for this one).
+        state: where the job with ``id`` is now; None if it is in no list.
         created_queue: the queue did not exist before.
         remarks: why the job may not run soon.
     """
@@ -65,12 +65,12 @@ def add_job(
     """Add ``job`` to ``queue``.
 
     Args:
-        db: the number of the database; workers connected to another one do not count.
+        db: the number of the database; workers connected to another database do not count.
         create: create the queue if it does not exist; without it a mistyped name is an error.
 
     Raises:
         NotFoundError: the queue does not exist, and ``create`` is off.
-        RefusedError: it is Bull 3/4's.
+        RefusedError: the queue is Bull 3/4's.
         UsageError: an option is wrong.
     """
     check_queue_name(queue)
@@ -86,7 +86,7 @@ def add_job(
         )
     calls = add_calls(keys, [job], now_ms)
     if dry_run:
-        job_id, outcome = _foreseen(client, keys, job)
+        job_id, outcome = _foresee(client, keys, job)
     else:
         answers = [scripts.run_call(client, call) for call in calls]
         done = added_job(job, answers)
@@ -95,9 +95,9 @@ def add_job(
         due_at = None
     state: str | None = "delayed" if delay_ms else "prioritized" if job.priority else "waiting"
     if outcome != "added" and job_id is not None:
-        there = locate(client, keys, job_id)
-        state = there.state
-        due_at = utc_datetime(there.due_ms)
+        found = locate(client, keys, job_id)
+        state = found.state
+        due_at = utc_datetime(found.due_ms)
     return AddReport(
         queue=queue,
         id=job_id,
@@ -119,8 +119,8 @@ def _find(client: Client, prefix: str, queue: str, *, create: bool) -> QueueSnap
             return None
         raise NotFoundError(
             error.what,
-            why=f"{error.why}\nadding to a queue that does not exist would make one",
-            hint="the same command with --create, if that is the name",
+            why=f"{error.why}\nadding a job would create the queue",
+            hint="if the name is right, repeat the command with --create",
         ) from None
     require_bullmq([snapshot], hint="use Bull's own queue.add()")
     return snapshot
@@ -132,16 +132,16 @@ def run_remarks(
     """Why a job that was just added may not run soon."""
     found = []
     if snapshot is not None and snapshot.paused:
-        by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
+        pauser = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
         resume = command(keys.prefix, "resume", keys.name)
-        found.append(f"queue {keys.name} is paused{by}: it runs after `{resume}`")
+        found.append(f"queue {keys.name} is paused{pauser}: it runs after `{resume}`")
     if count_workers(client, keys, db) == 0:
         found.append(f"no worker of queue {keys.name} is connected")
     return tuple(found)
 
 
-def _foreseen(client: Client, keys: QueueKeys, job: NewJob) -> tuple[str | None, str]:
-    """What an add would answer now."""
+def _foresee(client: Client, keys: QueueKeys, job: NewJob) -> tuple[str | None, str]:
+    """The id and the outcome that adding the job would have now."""
     if job.job_id and client.call("EXISTS", keys(job.job_id)):
         return job.job_id, "exists"
     if job.dedup is not None:
@@ -158,12 +158,12 @@ def parse_data(text: str | None) -> Any:
     """The payload in ``--data``.
 
     Raises:
-        UsageError: it is not JSON, or null.
+        UsageError: the text is not JSON, or is null.
     """
     if text is None:
         return None
     try:
-        data = json.loads(text, parse_constant=_refuse, parse_int=_whole)
+        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int)
     except RecursionError:
         raise UsageError("--data is nested too deeply") from None
     except ValueError as error:
@@ -175,19 +175,21 @@ def parse_data(text: str | None) -> Any:
     if data is None:
         # None stands for no data. `jq .payload` prints null where there is no such field.
         raise UsageError(
-            "--data is null", why="a job without data has {}", hint="leave --data out, if meant"
+            "--data is null",
+            why="a job without data has {}",
+            hint="leave out --data if the job needs none",
         )
     return data
 
 
-def _whole(digits: str) -> int:
+def _parse_int(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits is more than a worker can read")
     return int(digits)
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def parse_delay(text: str | None) -> float | None:
@@ -199,7 +201,7 @@ def check_backoff(text: str | None) -> str | None:
     """The text of ``--backoff``, checked.
 
     Raises:
-        UsageError: it is not a backoff.
+        UsageError: the text is not a backoff.
     """
     if text is None:
         return None
@@ -208,7 +210,7 @@ def check_backoff(text: str | None) -> str | None:
     except UsageError:
         raise UsageError(
             f"--backoff {text!r} is not understood",
-            why="it is a kind and a time: fixed, exponential or a name that the worker knows",
+            why="a backoff is a kind (fixed, exponential or a name known to the worker) and a time",
             hint="--backoff exponential:60s or --backoff fixed:500ms",
         ) from None
     return text
@@ -221,7 +223,7 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
     24 hours, and ``100,24h`` limits both.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the text is none of these.
     """
     if text is None:
         return None
@@ -237,8 +239,8 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
         else:
             raise UsageError(
                 f"{flag} {text!r} is not understood",
-                why="it is true (at once), false (never), a number of jobs to keep, a time for "
-                "which to keep them, or both",
+                why="the rule is true (remove at once), false (never), a number of jobs to keep, a "
+                "time for which to keep them, or both",
                 hint=f"{flag} true, {flag} 1000, {flag} 24h or {flag} 1000,24h",
             )
     if age_s is None:
@@ -249,7 +251,9 @@ def parse_keep(text: str | None, flag: str) -> bool | int | Keep | None:
 
 
 def parse_dedup(text: str | None) -> Dedup | None:
-    """``ID`` or ``ID:TTL``. The TTL needs a unit, so that an id may end in a colon and a number.
+    """The value of ``--dedup``: ``ID`` or ``ID:TTL``.
+
+    The TTL needs a unit, so that an id may end in a colon and a number.
 
     Raises:
         UsageError: there is no id.

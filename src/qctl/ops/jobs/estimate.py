@@ -24,8 +24,8 @@ class Runtimes:
 
     Args:
         active: how many of them run now.
-        sample: how many recent completed ones were read.
-        p50_s, p95_s: by those; None if there are none.
+        sample: how many recent completed jobs of this name were read.
+        p50_s, p95_s: the median and the 95th percentile of their runtimes; None without any.
     """
 
     queue: str
@@ -46,7 +46,7 @@ def read_durations(
     """
     found = recent_durations(client, queues, sample)
     # Only an estimate: a broken record must not stop a drain.
-    return {keys: {} if isinstance(own, ReplyError) else own for keys, own in found.items()}
+    return {keys: {} if isinstance(runs, ReplyError) else runs for keys, runs in found.items()}
 
 
 def quantile(ascending: Sequence[float], share: float) -> float | None:
@@ -59,9 +59,9 @@ def quantile(ascending: Sequence[float], share: float) -> float | None:
 def remaining_runs_s(
     job: ActiveJob, elapsed_s: float | None, durations: Durations
 ) -> Sequence[float]:
-    """How long jobs of its name still ran after ``elapsed_s``, in seconds, ascending.
+    """How long recent jobs of the same name ran on after ``elapsed_s``, in seconds, ascending.
 
-    Empty without history, or if the job already runs longer than every recent one.
+    Empty without history, or if the job has already run longer than each of them.
     """
     if job.name is None or elapsed_s is None:
         return ()
@@ -85,7 +85,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
         remaining: the ``remaining_runs_s`` of each job.
 
     Returns:
-        0 without jobs; None if nothing is known of one of them.
+        0 without jobs; None if a job has no such history.
     """
     if not all(remaining):
         return None

@@ -1,8 +1,8 @@
 """Reads the jobs of a queue: lists by state, and one job in full. Writes nothing.
 
 The cost of a list depends on what it shows, not on what the queue holds. Without a filter only the
-jobs shown are read, and of named jobs only those; with any other filter jobs are read in chunks
-until enough of them match.
+jobs shown are read, and with ids only the jobs that have them; with any other filter jobs are read
+in chunks until enough of them match.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def list_jobs(
     """Jobs of one state, as ``stream_jobs`` finds them.
 
     Args:
-        snapshot: of the queue; its counts give ``total``.
+        snapshot: the queue's; its counts give ``total``.
     """
     jobs = tuple(stream_jobs(client, snapshot.keys, state, only, limit=limit))
     total = getattr(snapshot.counts, state.replace("-", "_"))
@@ -87,9 +87,9 @@ def stream_jobs(
     else:
         chunks = lists.windows(client, keys, state, size)
     if wanted and wanted.since_ms is not None and state in FINISHED:
-        chunks = _down_to(wanted.since_ms, chunks)
+        chunks = _since(wanted.since_ms, chunks)
     found = 0
-    # An id may have moved on from the chunk before.
+    # A job that moves while the list is read may appear in two chunks.
     recent: dict[str, None] = {}
     for job in (job for entries in chunks for job in _read(client, keys, state, entries)):
         if job.id in recent or (wanted and not wanted.matches(job)):
@@ -108,8 +108,8 @@ def _chunks(entries: Sequence[Entry], size: int) -> Iterator[list[Entry]]:
         yield [*entries[start : start + size]]
 
 
-def _down_to(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
-    """Finished jobs, newest first, down to the first one that is older."""
+def _since(since_ms: float, chunks: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
+    """From finished jobs, newest first, those that finished at ``since_ms`` or later."""
     for entries in chunks:
         yield [entry for entry in entries if entry.score is None or entry.score >= since_ms]
         if entries and entries[-1].score is not None and entries[-1].score < since_ms:
@@ -126,10 +126,10 @@ def _read(client: Client, keys: QueueKeys, state: str, entries: Sequence[Entry])
     if state == "active" and any(job is None or job.lock_token is None for _, job in pairs):
         # A job without a lock has stalled, and is still in the list, or finished a moment ago.
         still = frozenset(lists.active_ids(client, keys))
-        pairs = [(e, j) for e, j in pairs if (j is not None and j.lock_token) or e.id in still]
+        pairs = [pair for pair in pairs if (pair[1] and pair[1].lock_token) or pair[0].id in still]
     elif state == "stalled":
         # A job that has a lock again was taken by a worker.
-        pairs = [(e, j) for e, j in pairs if j is None or j.lock_token is None]
+        pairs = [(entry, job) for entry, job in pairs if job is None or job.lock_token is None]
     return [listed_job(entry, job, state, now_ms) for entry, job in pairs]
 
 
@@ -143,7 +143,7 @@ def listed_job(entry: Entry, found: ReadJob | None, state: str, now_ms: float) -
         state = "stalled"
     due = due_ms(entry.score) if state == "delayed" and entry.score is not None else None
     if found is None:
-        # Of a finished job its score still says when it finished.
+        # The score of a finished job is the time when it finished.
         finished = utc_datetime(entry.score) if state in FINISHED else None
         return Job(
             id=entry.id,
@@ -200,32 +200,32 @@ def show_job(client: Client, keys: QueueKeys, job_id: str) -> JobDetail:
     Raises:
         NotFoundError: there is no such job, or only its id is left in a list.
     """
-    where = locate(client, keys, job_id)
-    if where.state is None and where.fields:
-        # It moved from one list to another between the two round trips.
-        where = locate(client, keys, job_id)
-    if not where.fields:
-        raise not_found(keys, job_id, where.state)
-    state = where.state or "unknown"
-    if state == "active" and where.lock_token is None:
+    found = locate(client, keys, job_id)
+    if found.state is None and found.fields:
+        # The job moved from one list to another between the two round trips.
+        found = locate(client, keys, job_id)
+    if not found.fields:
+        raise not_found(keys, job_id, found.state)
+    state = found.state or "unknown"
+    if state == "active" and found.lock_token is None:
         state = "stalled"
-    record = parse_job(job_id, where.fields)
+    record = parse_job(job_id, found.fields)
     return JobDetail(
         **_common(record, state, time.time() * 1000),
         queue=keys.name,
-        lock_ttl_ms=where.lock_ttl_ms,
-        due_at=utc_datetime(where.due_ms),
+        lock_ttl_ms=found.lock_ttl_ms,
+        due_at=utc_datetime(found.due_ms),
         data_is_json=record.data_is_json,
         delay_ms=record.delay_ms,
         returnvalue=record.returnvalue,
         stacktrace=tuple(record.stacktrace),
         parent=_parent(keys, record.parent_key),
-        children=Children(*where.children) if any(where.children) else None,
-        deduplication_id=where.fields.get("deid"),
+        children=Children(*found.children) if any(found.children) else None,
+        deduplication_id=found.fields.get("deid"),
         deferred_failure=record.deferred_failure,
-        lock_token=where.lock_token,
-        held_by=_held_by(client, where.lock_token),
-        log_rows=where.log_rows,
+        lock_token=found.lock_token,
+        held_by=_held_by(client, found.lock_token),
+        log_rows=found.log_rows,
     )
 
 
@@ -253,7 +253,7 @@ def not_found(keys: QueueKeys, job_id: str, state: str | None) -> NotFoundError:
     if state is not None:
         return NotFoundError(
             f"job {job_id!r} of queue {keys.name!r} has no record",
-            why=f"its id stands in {state!r}, but its data is gone from Redis: "
+            why=f"its id is still in {state!r}, but its data is gone from Redis: "
             "deleted by hand, or evicted",
             hint=command(keys.prefix, "jobs", "list", keys.name, "--state", state),
         )

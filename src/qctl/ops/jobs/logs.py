@@ -37,18 +37,18 @@ def read_logs(
 
     Args:
         start: the first row, counted from 0; a negative number counts from the end.
-        limit: how many rows at most.
+        limit: how many rows at most; None for all.
 
     Raises:
         NotFoundError: there is no such job.
     """
-    where = locate(client, keys, job_id)
-    if not where.fields and not where.log_rows:
-        raise not_found(keys, job_id, where.state)
+    found = locate(client, keys, job_id)
+    if not found.fields and not found.log_rows:
+        raise not_found(keys, job_id, found.state)
     if start < 0:
-        start = max(0, where.log_rows + start)
+        start = max(0, found.log_rows + start)
     rows = _rows(client, keys.logs(job_id), start, limit)
-    return LogPage(keys.name, job_id, max(where.log_rows, len(rows)), tuple(rows))
+    return LogPage(keys.name, job_id, max(found.log_rows, len(rows)), tuple(rows))
 
 
 def follow_logs(
@@ -63,7 +63,7 @@ def follow_logs(
 ) -> Iterator[str]:
     """Rows of a job's log, then new ones as they come, until the job has finished.
 
-    If Redis goes away it waits until Redis is back.
+    While Redis is away, waits for it.
 
     A job that keeps only its last rows (``keepLogs``) may write more rows between two polls than it
     keeps: the others are lost, which ``say`` reports, and rows that repeat exactly may be taken for
@@ -85,7 +85,7 @@ def follow_logs(
     away = False
     while True:
         try:
-            # Asked before the last read, so that no row written before the end is missed.
+            # Ask first, then read, so that no row written before the job ended is missed.
             ended = has_ended(client, keys, job_id)
             # The last known row is read again, to notice when rows before it are gone.
             rows = _rows(client, log, position - bool(tail))

@@ -14,8 +14,8 @@ class Fate:
 
     Args:
         outcome: ``recovered`` (a worker puts it back), ``fails``, ``none`` (it stays where it is),
-            ``held`` (its lock has not run out) or ``unknown``.
-        text: the same for people, with the reason.
+            ``held`` (its lock exists, so its worker may still finish it) or ``unknown``.
+        text: the outcome in words, with the reason.
     """
 
     outcome: str
@@ -31,7 +31,7 @@ class Job:
         data: the payload; the raw text if it is not JSON.
         runtime_s: how long the job has run so far, or ran.
         missing: the id is in the list, but the job's record is gone from Redis.
-        fate: None for a job that has a worker, and where nobody asked for it.
+        fate: None if the job's worker is there, or if it was not determined.
     """
 
     id: str
@@ -70,7 +70,7 @@ class JobList:
 
 @dataclass(frozen=True, slots=True)
 class JobParent:
-    """The parent of a job in a flow; ``queue`` and ``id`` are None if it has another prefix."""
+    """The parent of a job in a flow; ``queue`` and ``id`` are None under another prefix."""
 
     key: str
     queue: str | None
@@ -89,7 +89,7 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class HeldBy:
-    """The process of a qctl worker that has a job; ``process`` is its target, if any."""
+    """The process of a qctl worker that has a job; ``process`` is its target, or None."""
 
     host: str
     pid: int
@@ -102,10 +102,10 @@ class JobDetail(Job):
 
     Args:
         data_is_json: False if ``data`` is raw text that is not JSON.
-        delay_ms: its delay now.
-        lock_token: by which the worker that has it proves that.
+        delay_ms: the job's present delay.
+        lock_token: the value of the lock, by which a worker proves that it has the job.
         held_by: where that worker runs, if it is one of qctl's own.
-        deferred_failure: the reason for which the next worker fails it without running it.
+        deferred_failure: if set, the next worker fails the job for this reason without running it.
         log_rows: how many rows ``jobs logs`` shows.
     """
 

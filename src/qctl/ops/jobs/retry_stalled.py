@@ -86,10 +86,10 @@ class QueueToRetry:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """What there is to put back, by queue.
+    """What would be put back, by queue.
 
     Args:
-        found: the queues that were read; some may be unreadable.
+        found: all queues that were asked for, the unreadable ones included.
     """
 
     queues: tuple[QueueToRetry, ...] = field(default=())
@@ -127,14 +127,14 @@ def plan_retry(
         jobs[job.keys].append(job)
     queues = []
     for keys, own in jobs.items():
-        here = None if workers is None else [w for w in workers if w.queue == keys.name]
+        queue_workers = None if workers is None else [w for w in workers if w.queue == keys.name]
         queues.append(
             QueueToRetry(
                 keys=keys,
                 stalled=tuple(job for job in own if job.is_orphan),
-                waiting_for=tuple(job for job in own if worker_is_gone(job, here)),
+                waiting_for=tuple(job for job in own if worker_is_gone(job, queue_workers)),
                 failed_ids=_failed_ids(client, keys) if failed else (),
-                live_workers=None if here is None else len(here),
+                live_workers=None if queue_workers is None else len(queue_workers),
             )
         )
     return RetryPlan(tuple(queues), found)
@@ -160,8 +160,8 @@ def await_locks(
     """Wait until the locks of jobs whose worker is gone have run out.
 
     Yields:
-        the jobs it still waits for, several times a second. It stops waiting for a job whose lock
-        is renewed, because that job has a living worker after all.
+        the jobs whose locks it still waits for, several times a second. Jobs whose lock is renewed
+        are dropped, because they have a living worker after all.
     """
     pending = {job.key: job for queue in plan.queues for job in queue.waiting_for}
     queues = [queue.keys for queue in plan.queues]

@@ -1,4 +1,4 @@
-"""Choosing jobs: the language of ``--where``.
+"""Chooses jobs by an expression: the language of ``--where``.
 
 .. code-block:: text
 
@@ -96,7 +96,7 @@ class Filter:
     """Which jobs of a state; every condition that is given must hold.
 
     Args:
-        since, until: when a completed or failed job finished, and when another one was added.
+        since, until: limit when a completed or failed job finished, or when any other was added.
         where: see ``parse_where``; code may give any function.
     """
 
@@ -121,12 +121,12 @@ class Filter:
             return False
         if self.ids and job.id not in self.ids:
             return False
-        named = self.name is None or job.name == self.name
-        return named and (self.where is None or self.where(job))
+        is_named = self.name is None or job.name == self.name
+        return is_named and (self.where is None or self.where(job))
 
     @property
     def since_ms(self) -> float | None:
-        """A score that no finished job within ``since`` is below, epoch ms."""
+        """The lowest score (epoch ms) of a job that finished at ``since`` or later."""
         # 1 ms less, because a time as a float is not exact.
         return None if self.since is None else self.since.timestamp() * 1000 - 1
 
@@ -139,7 +139,7 @@ def parse_where(text: str) -> Where:
     ``>`` it is also compared with text that reads as a number.
 
     Raises:
-        UsageError: it is not an expression; the message points at the place.
+        UsageError: the text is not an expression; the message points at the place.
     """
     parser = _Parser(text)
     return Where(parser.parse(), frozenset(parser.fields))
@@ -180,7 +180,7 @@ class _Parser:
         self._next += 1
         return token
 
-    def _takes(self, kind: str, text: str) -> bool:
+    def _take_if(self, kind: str, text: str) -> bool:
         token = self._peek()
         if token.kind == kind and token.text.lower() == text:
             self._next += 1
@@ -189,13 +189,13 @@ class _Parser:
 
     def _or(self) -> Predicate:
         parts = [self._and()]
-        while self._takes("word", "or"):
+        while self._take_if("word", "or"):
             parts.append(self._and())
         return parts[0] if len(parts) == 1 else lambda job: any(part(job) for part in parts)
 
     def _and(self) -> Predicate:
         parts = [self._not()]
-        while self._takes("word", "and"):
+        while self._take_if("word", "and"):
             parts.append(self._not())
         return parts[0] if len(parts) == 1 else lambda job: all(part(job) for part in parts)
 
@@ -204,14 +204,14 @@ class _Parser:
         if self._depth > _MAX_DEPTH:
             raise self._error(f"more than {_MAX_DEPTH} levels deep", self._peek())
         try:
-            if self._takes("word", "not"):
+            if self._take_if("word", "not"):
                 inner = self._not()
                 return lambda job: not inner(job)
             opening = self._peek()
-            if not self._takes("paren", "("):
+            if not self._take_if("paren", "("):
                 return self._comparison()
             test = self._or()
-            if not self._takes("paren", ")"):
+            if not self._take_if("paren", ")"):
                 if self._peek().kind == "end":
                     raise self._error("this '(' is not closed", opening)
                 raise self._error("expected 'and', 'or' or ')' here", self._peek())
