@@ -1,1 +1,1 @@
-"""From a URL to a client: TCP, TLS, unix sockets, Sentinel, clusters, and a Redis of qctl's own."""
+"""Makes a client for a URL: TCP, TLS, unix sockets, Sentinel, clusters, embedded servers."""

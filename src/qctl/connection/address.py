@@ -1,4 +1,4 @@
-"""Where a Redis is, from its URL, and what every client can do.
+"""Parses Redis URLs, and defines what every client can do.
 
 =============================================  ==================================
 URL                                            server
@@ -8,8 +8,8 @@ URL                                            server
 ``unix:///path/to/redis.sock[?db=N]``          one server over a unix socket
 ``redis+sentinel://h1:p1,h2:p2/master[/db]``   the master that sentinels name
 ``redis+cluster://host:port``                  a cluster, from any of its nodes
-``embedded:``                                  a server of qctl's own, for this client alone
-``embedded:PATH``                              the same, kept in a folder and shared
+``embedded:``                                  a server that qctl starts for this client alone
+``embedded:PATH``                              a server that qctl starts in a folder and shares
 =============================================  ==================================
 
 Query parameters for TLS: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
@@ -28,7 +28,7 @@ from qctl.errors import UsageError
 Arg = str | bytes | int
 
 DEFAULT_URL = "redis://localhost:6379/0"
-# The start of the URL of a server of qctl's own; see ``connection.embedded.server``.
+# The start of an embedded server's URL; see ``connection.embedded.server``.
 EMBEDDED = "embedded:"
 _DEFAULT_PORTS = {"sentinel": 26379}
 _SCHEMES = {
@@ -43,12 +43,12 @@ _SCHEMES = {
 
 
 class Client(Protocol):
-    """What qctl needs of a Redis. Replies are as Redis sends them, text as ``str``."""
+    """What qctl needs from a client. Replies are as Redis sends them, text as ``str``."""
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any: ...
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """The replies to many commands, errors in their place; no round trip without commands."""
+        """The replies to many commands, errors in their place. Without commands, sends nothing."""
         ...
 
     def masters(self) -> Sequence[Client]: ...
@@ -116,7 +116,7 @@ def parse_url(url: str) -> Address:
 def _parse(url: str, scheme: str, mode: str) -> Address:
     parts = urlsplit(url)
     if parts.fragment or "@" in parts.query or (scheme != "unix" and "@" in parts.path):
-        # A password with an unescaped /, ? or #: the rest of it would be shown as host and port.
+        # The password has an unescaped /, ? or #: its rest would be shown as host and port.
         raise ValueError("@ behind the host")
     query = dict(parse_qsl(parts.query))
     credentials, _, hosts = parts.netloc.rpartition("@")

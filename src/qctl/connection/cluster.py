@@ -20,7 +20,7 @@ from qctl.connection.socket_client import SocketClient, encode
 from qctl.errors import ReplyError, UnreachableError
 
 SLOTS = 16_384
-# The interval of polling streams on several nodes; XREAD BLOCK waits on one node only.
+# How often streams on several nodes are polled: XREAD BLOCK waits on one node only.
 POLL_S = 0.02
 _Node = tuple[str, int]
 _KEYLESS = frozenset(
@@ -66,7 +66,7 @@ class ClusterClient:
         self._owners: dict[int, _Node] = {}
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        """One command, its reply; raises like ``SocketClient.call``."""
+        """Send one command and return its reply. Raises like ``SocketClient.call``."""
         if str(command[0]).upper() == "XREAD":
             return self._read_streams(command, timeout_s)
         reply = self.pipeline([command])[0]
@@ -75,7 +75,7 @@ class ClusterClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Many commands, in one round trip a node; errors are returned in their place."""
+        """Send many commands, in one round trip per node; errors are returned in their place."""
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
         pauses = slot_moves.pauses()
@@ -150,7 +150,7 @@ class ClusterClient:
                 return owners
         raise failure or UnreachableError(
             f"the Redis cluster at {self.address} has no slots",
-            why="no node owns any",
+            why="no node owns a slot",
             hint="check `redis-cli cluster slots`",
         )
 
@@ -165,12 +165,12 @@ class ClusterClient:
         try:
             return self._client(node).pipeline(commands)
         except UnreachableError:
-            # Ask for the owners again: its replica may take over.
+            # Ask for the owners again: a replica may take over.
             self._owners.clear()
             raise
 
     def _follow_ask(self, command: Sequence[Arg], reply: Any) -> Any:
-        """The reply, or where it is ASK, the reply of the node that is importing the slot."""
+        """The reply; if it is ASK, the reply of the node that imports the slot."""
         if not isinstance(reply, ReplyError) or reply.code != "ASK":
             return reply
         host, _, port = reply.raw.split()[2].rpartition(":")
@@ -184,8 +184,8 @@ class ClusterClient:
         start = words.index("STREAMS") + 1
         options = list(command[1 : start - 1])
         if "BLOCK" in words[:start]:
-            at = words.index("BLOCK") - 1
-            del options[at : at + 2]
+            block_at = words.index("BLOCK") - 1
+            del options[block_at : block_at + 2]
         middle = start + (len(command) - start) // 2
         reads = [
             ("XREAD", *options, "STREAMS", key, last_id)
@@ -214,9 +214,9 @@ def open_slots(node: Client) -> tuple[set[int], set[int]]:
     """The slots that are moving from this node to others, and from others to this one.
 
     Raises:
-        ReplyError: this user may not ask.
+        ReplyError: this user may not call CLUSTER NODES.
     """
-    # Only the node's own line has them, as [93->-ID] and [93-<-ID].
+    # Only the node's own line lists these slots, as [93->-ID] and [93-<-ID].
     nodes = node.call("CLUSTER", "NODES")
     leaving, arriving = (re.findall(rf"\[(\d+)-{way}-", nodes) for way in "><")
     return set(map(int, leaving)), set(map(int, arriving))

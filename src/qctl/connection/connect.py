@@ -1,4 +1,4 @@
-"""From a URL to a Redis client. The only file that knows every kind of client."""
+"""Makes the Redis client for a URL. The only file that knows every kind of client."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from qctl.connection.address import EMBEDDED, Address, Client, parse_url
 
 
 def connect(url: str, *, start: bool = True) -> tuple[Address, Client]:
-    """A client for ``url``. It sends nothing before the first command.
+    """The address and a client for ``url``. The client sends nothing before its first command.
 
     Args:
-        start: whether to start an embedded server that does not run. It has answered when this
-            returns; the address is that of its socket, so others can use ``address.url``.
+        start: whether to start an embedded server that is not running. On return the server has
+            answered, and ``address.url`` is its socket, so other processes can connect to it.
 
     Raises:
         UsageError: the URL is malformed.
-        UnreachableError: an embedded server does not run, and may not or does not start.
+        UnreachableError: an embedded server is not running, and is not to start or fails to start.
     """
     if url.startswith(EMBEDDED):
         from qctl.connection.embedded.server import open_embedded  # noqa: PLC0415 - rarely used

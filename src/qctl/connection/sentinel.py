@@ -32,14 +32,14 @@ class SentinelClient(SocketClient):
         host, port = find_master(self._sentinels)
         self.address = replace(self._sentinels, mode="standalone", host=host, port=port, nodes=())
         sock = super()._connect()
-        # A sentinel cut off from the others still names the old master. Without the right to ask
-        # for ROLE, the first write shows it.
+        # A sentinel cut off from the others still names the old master. If this user may not call
+        # ROLE, the first write to that server fails.
         with contextlib.suppress(ReplyError):
             (role, *_) = self._ask(sock, ("ROLE",))
             if role != "master":
                 raise UnreachableError(
                     f"sentinels name a replica as the master of {self._sentinels.master_name}",
-                    why=f"a failover is in progress: {host}:{port} is not the master, or not yet",
+                    why=f"a failover is in progress: {host}:{port} is not the master now",
                     hint="try again in a moment",
                 )
         return sock
@@ -51,7 +51,7 @@ def find_master(address: Address) -> tuple[str, int]:
     Uses redis-py, which may send a command twice: harmless here, since these are reads.
 
     Raises:
-        UnreachableError: no sentinel answers, or none knows it.
+        UnreachableError: no sentinel answers, or none knows the master.
     """
     options: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT_S,
@@ -69,7 +69,7 @@ def find_master(address: Address) -> tuple[str, int]:
         raise UnreachableError(
             f"no sentinel names the master of {address}",
             # The rest of the text shows the connections with all their settings.
-            why=f"{str(error).partition(' : ')[0]}: none answers, or none that answers knows it",
+            why=f"{str(error).partition(' : ')[0]}: no sentinel answers, or none knows this master",
             hint="check the sentinels' addresses and the master's name in the URL",
         ) from None
     finally:

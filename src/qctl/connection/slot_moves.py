@@ -8,7 +8,7 @@ from typing import Any
 
 from qctl.errors import ReplyError
 
-# As long as a reply may take. A large queue takes longer to move; then the user decides.
+# As long as a reply may take. If a large queue takes longer to move, the command fails.
 PATIENCE_S = 10.0
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.5
 _CODES = frozenset(("ASK", "MOVED", "TRYAGAIN"))

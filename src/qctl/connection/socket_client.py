@@ -87,13 +87,13 @@ class SocketClient:
         self._reader = self._new_reader()
         self._poll = select.poll()
         self._pid = 0
-        # Until the first commands are answered; and the error with which the server refused them.
+        # New until the first commands are answered, or refused with an error.
         self._is_new = False
         self._refusal: ReplyError | None = None
         self._is_master = True
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        """One command, its reply.
+        """Send one command and return its reply.
 
         Args:
             command: the words of the command.
@@ -109,7 +109,7 @@ class SocketClient:
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Many commands, one round trip per 25,000; errors are returned in their place."""
+        """Send many commands, one round trip per 25,000; errors are returned in their place."""
         replies: list[Any] = []
         for start in range(0, len(commands), MAX_PIPELINE):
             replies += self._exchange(commands[start : start + MAX_PIPELINE], 0.0)
@@ -145,12 +145,12 @@ class SocketClient:
             ]
         except (OSError, UnicodeError) as error:
             # Python raises UnicodeError for a host name that DNS cannot hold.
-            refusal = self._last_words()
+            refusal = self._read_refusal()
             self.close()
             raise refusal or self._unreachable(error) from error
         except hiredis.ProtocolError as error:
             self.close()
-            raise self._no_redis() from error
+            raise self._not_a_redis() from error
         except BaseException:
             # A reply may be half read: do not use this connection again.
             self.close()
@@ -164,12 +164,12 @@ class SocketClient:
         """The connection; None if there is none, or it must not be used."""
         if self._socket is not None:
             is_own = self._pid == os.getpid()
-            # It is idle: anything to read is its end, or a reply that nobody requested.
+            # An idle connection only has to read its end, or a reply that nobody requested.
             if not is_own or self._poll.poll(0) or self._reader.has_data():
                 self.close()
         return self._socket
 
-    def _last_words(self) -> ReplyError | None:
+    def _read_refusal(self) -> ReplyError | None:
         """Why the server refused a new connection, if it said so before closing it."""
         sock = self._socket
         if sock is None or not self._is_new:
@@ -222,7 +222,7 @@ class SocketClient:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if address.tls:
             sock = self._wrap_tls(sock)
-        # The caller closes it if anything fails from here on.
+        # The caller closes the socket if anything fails from here on.
         self._socket, self._pid = sock, os.getpid()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -261,7 +261,7 @@ class SocketClient:
             if isinstance(reply, ReplyError):
                 raise reply
             if reply != "OK":
-                raise self._no_redis()
+                raise self._not_a_redis()
 
     def _ask(self, sock: socket.socket, command: Sequence[Arg]) -> Any:
         """The reply to one command while connecting."""
@@ -272,7 +272,7 @@ class SocketClient:
             raise reply
         return reply
 
-    def _no_redis(self) -> UnreachableError:
+    def _not_a_redis(self) -> UnreachableError:
         return UnreachableError(
             f"the server at {self.address} is not a Redis",
             why="its answer is not in Redis' protocol",

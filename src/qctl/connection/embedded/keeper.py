@@ -1,14 +1,14 @@
 """The keeper of an embedded Redis: a process that starts the server, watches it and cleans up.
 
-``python -m qctl.connection.embedded.keeper ORDER``, where ORDER is JSON: ``folder``,
+``python -m qctl.connection.embedded.keeper CONFIG``, where CONFIG is JSON: ``folder``,
 ``appendonly``, ``lock`` (an inherited descriptor), and ``temporary`` or ``idle_s``. It prints one
-line of JSON: the server (``url``, ``pid``, ``kind``, ``description``), or the error (``what``,
+line of JSON: the server (``url``, ``pid``, ``kind``, ``description``), or the failure (``what``,
 ``why``, ``hint``).
 
-With ``idle_s`` it goes into the background, writes the state file, and ends the server after so
-many seconds without a connection. Without, it ends the server when its standard input closes.
-SIGTERM ends both. On Linux the server dies with its keeper; elsewhere it stays, keeps the lock, and
-the next commands use it until somebody stops it.
+With ``idle_s`` it goes into the background, writes the state file, and ends the server after that
+many seconds without a client. Without, it ends the server when its standard input closes. SIGTERM,
+SIGINT and SIGHUP always end the server and the keeper. If the keeper is killed, the server dies too
+on Linux; elsewhere it stays, keeps the lock, and commands use it until somebody stops it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from qctl.errors import QctlError, UnreachableError
 
 # The path of a unix socket may have 104 bytes on macOS, 108 on Linux.
 _MAX_SOCKET_PATH_BYTES = 100
-_CHECK_S = 2.0
+_CHECK_INTERVAL_S = 2.0
 
 
 def socket_path(folder: Path) -> Path:
-    """``redis.sock`` in the folder, or in a private one if that path does not suit a socket URL."""
+    """``redis.sock`` in the folder, or in a new one if that path is too long or needs %XX."""
     path = folder / "redis.sock"
     # Most Redis clients do not decode %XX in a socket's URL.
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES and quote(str(path)) == str(path):
@@ -71,7 +71,7 @@ class Keeper:
         self._url = f"unix://{self._socket}"
         self._client = SocketClient(parse_url(self._url))
         self._record: dict[str, Any] = {}
-        self._signals = _wake_up_descriptor()
+        self._signal_fd = _wake_up_descriptor()
 
     def run(self) -> None:
         """Start the server, report it, watch it and clean up."""
@@ -96,6 +96,7 @@ class Keeper:
             ending = self._watch(server)
         finally:
             self._client.close()
+            # After SIGKILL the folder is not ours any more: leave the state file there.
             if ending == signal.SIGTERM:
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
             if server is not None:
@@ -118,7 +119,7 @@ class Keeper:
         log = self._folder / LOG_FILE
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         raise UnreachableError(
-            f"{server.kind} does not start in {self._folder}",
+            f"{server.kind} did not start in {self._folder}",
             why="\n".join(lines[-5:]),
             hint=f"see {log}" if not self._temporary else "",
         )
@@ -130,17 +131,17 @@ class Keeper:
                 pass
             return signal.SIGTERM
         used_at, seen = time.monotonic(), self._connections()
-        while not self._must_end(min(_CHECK_S, self._idle_s / 4)) and server.alive():
+        while not self._must_end(min(_CHECK_INTERVAL_S, self._idle_s / 4)) and server.alive():
             if self._is_displaced():
-                # Another server may use the path now; one that ends normally would remove the
-                # socket there.
+                # Another server may use this path now. On SIGTERM ours would remove that server's
+                # socket, so kill it.
                 return signal.SIGKILL
             connections = self._connections()
             if connections != seen or connections[0] > 1:
                 used_at, seen = time.monotonic(), connections
             elif time.monotonic() - used_at >= self._idle_s:
-                # A client that connected before this line is counted by the next one; a client
-                # that connects later finds no state file and tries again.
+                # First remove the state file, then count: a client that has connected is seen; a
+                # later one finds no file, or no server, and starts one.
                 (self._folder / STATE_FILE).unlink(missing_ok=True)
                 if self._connections() == seen:
                     break
@@ -156,7 +157,7 @@ class Keeper:
         return not os.path.samestat(os.fstat(self._lock), there)
 
     def _connections(self) -> tuple[int, int]:
-        """Connections now, including the keeper's, and connections ever."""
+        """Connections now (with the keeper's) and ever; (0, 0) if the server does not answer."""
         info = self._info()
         return int(info.get("connected_clients", 0)), int(info.get("total_connections_received", 0))
 
@@ -164,7 +165,7 @@ class Keeper:
         try:
             text = str(self._client.call("INFO"))
         except QctlError:
-            # It is busy with a script, or has ended.
+            # The server is busy with a script, or has ended.
             return {}
         return parse_info(text)
 
@@ -174,10 +175,13 @@ class Keeper:
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:
-        """Wait up to ``timeout_s`` for a signal or the end of the pipe; returns whether it came."""
-        watched = [self._signals] if self._idle_s is not None else [self._signals, 0]
+        """Wait up to ``timeout_s``; returns whether a signal to end came or standard input closed.
+
+        SIGCHLD only ends the wait.
+        """
+        watched = [self._signal_fd] if self._idle_s is not None else [self._signal_fd, 0]
         ready, _, _ = select.select(watched, [], [], timeout_s)
-        if self._signals in ready and set(os.read(self._signals, 64)) - {signal.SIGCHLD}:
+        if self._signal_fd in ready and set(os.read(self._signal_fd, 64)) - {signal.SIGCHLD}:
             return True
         return 0 in ready and not os.read(0, 64)
 
@@ -202,25 +206,25 @@ def report(record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Entry point of the process."""
-    order = json.loads(sys.argv[1])
-    if "idle_s" in order and os.fork():
+    """Run the keeper that the argument describes, and report a failure."""
+    config = json.loads(sys.argv[1])
+    if "idle_s" in config and os.fork():
         # The child goes on in the background.
         os._exit(0)
     os.umask(0o077)
     os.chdir("/")
-    lock: int = order["lock"]
-    refusal: dict[str, str] | None = None
+    lock: int = config["lock"]
+    failure: dict[str, str] | None = None
     try:
-        Keeper(Path(order.pop("folder")), order.pop("lock"), **order).run()
+        Keeper(Path(config.pop("folder")), config.pop("lock"), **config).run()
     except QctlError as error:
-        refusal = {"what": error.what, "why": error.why, "hint": error.hint}
+        failure = {"what": error.what, "why": error.why, "hint": error.hint}
     except OSError as error:
-        refusal = {"what": "the embedded Redis did not start", "why": str(error)}
-    if refusal is not None:
-        # Before the report, so that the starter can try again at once.
+        failure = {"what": "the embedded Redis did not start", "why": str(error)}
+    if failure is not None:
+        # Release the lock before the report, so that the starter can try again at once.
         os.close(lock)
-        report(refusal)
+        report(failure)
 
 
 if __name__ == "__main__":

