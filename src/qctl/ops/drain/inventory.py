@@ -1,7 +1,7 @@
 """The jobs that queues hold during a drain, running or not, kept up to date by the event stream.
 
-Up to ``MAX_IDS`` jobs of a queue are known by their ids. Of larger queues, the ids of some are
-known, and how many there must be: the count at the start, and what every event since has changed.
+Up to ``MAX_IDS`` jobs of a queue are followed by id. In larger queues those are a sample, and the
+expected number of all jobs is followed too: the count at the start plus what each event changes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
 
-# Ids taken at the beginning: of one queue, and of all queues of a drain together. As many again may
-# come with events.
+# Ids read at the start: of one queue, and of all queues of a drain together. Events may add as many
+# again.
 MAX_IDS = 10_000
 MAX_IDS_OF_ALL = 100_000
-# Events after which a job is in a state, and the name of that state.
-_HELD = {
+# The state of a job after an event.
+_STATE_AFTER = {
     "added": "waiting",
     "waiting": "waiting",
     "delayed": "delayed",
@@ -27,20 +27,20 @@ _HELD = {
     "active": "active",
 }
 _ENDED = frozenset({"completed", "failed", "removed"})
-# Where a removed job was, if it was not one of the jobs counted.
+# States of removed jobs that were not in the count.
 _NOT_COUNTED = frozenset({*FINISHED, "unknown"})
 _ITERATION = "repeat:"
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """How a count at the end compares with what it must be by the events.
+    """How the final count of jobs compares with the count that the events predict.
 
     Args:
-        missing: jobs whose absence no event explains; less than 0 when there are more jobs than the
+        missing: jobs whose absence no event explains; negative when there are more jobs than the
             events explain.
-        replaced: iterations of schedulers that may have been replaced by new ones, which has no
-            event.
+        replaced: scheduler iterations that may have been replaced by new ones, which no event
+            reports.
     """
 
     missing: int
@@ -53,8 +53,18 @@ class Balance:
 
 
 @dataclass(slots=True)
-class _Held:
-    """One queue."""
+class _QueueJobs:
+    """The jobs of one queue.
+
+    Attributes:
+        ids: job id → state, of the jobs followed by id.
+        seen: how many jobs are or were in ``ids``.
+        begin: the count at the start; ``end`` is the one to compare with it.
+        taken_order: the last event when all ids had been read.
+        iterations: scheduler → the id of its current iteration.
+        started: schedulers whose current iteration has started: the next one replaces nothing.
+        delta: the change in the number of jobs since ``begin``.
+    """
 
     ids: dict[str, str]
     seen: int
@@ -63,17 +73,16 @@ class _Held:
     begin: Census
     begin_order: tuple[int, int]
     taken_order: tuple[int, int]
-    # By scheduler its present iteration, and below those of which it runs or has run: then the next
-    # one replaces nothing.
     iterations: dict[str, str]
     is_disturbed: bool = False
     end: Census | None = None
     delta: int = 0
     cleaned: int = 0
     replaced: int = 0
-    due: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
 
-    def counts(self, event: Event) -> bool:
+    def affects_balance(self, event: Event) -> bool:
+        """Whether an event lies between the first and the last count."""
         at = event_order(event.id)
         return at > self.begin_order and (
             self.end is None or at <= event_order(self.end.last_event_id)
@@ -84,23 +93,23 @@ class Inventory:
     """The jobs of the queues of one drain."""
 
     def __init__(self) -> None:
-        self._queues: dict[QueueKeys, _Held] = {}
-        # Only kept once somebody asks: a roll sees millions of events.
+        self._queues: dict[QueueKeys, _QueueJobs] = {}
+        # None until the first call of ``moved``: a roll sees millions of events.
         self._moved: set[JobKey] | None = None
 
     def begin(
         self, keys: QueueKeys, census: Census, ids: dict[str, str], max_ids: int, taken_id: str
     ) -> None:
-        """Begin with a queue.
+        """Begin to follow the jobs of a queue.
 
         Args:
-            census: taken before the ids, and after the event from which on events are followed.
+            census: taken before the ids, but after the drain began to follow the queue's events.
             ids: job id → state.
-            max_ids: how many were asked for.
+            max_ids: the limit with which the ids were read.
             taken_id: the last event when all ids had been read.
         """
         waiting = census.jobs - census.counts["active"]
-        self._queues[keys] = _Held(
+        self._queues[keys] = _QueueJobs(
             ids=ids,
             seen=len(ids),
             max_ids=2 * max_ids,
@@ -112,106 +121,106 @@ class Inventory:
         )
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
-        """Take in jobs that are active as well."""
+        """Add active jobs that are not followed yet."""
         for keys, job_id in jobs:
-            held = self._queues.get(keys)
-            if held is not None and job_id not in held.ids:
-                held.ids[job_id] = "active"
-                held.seen += 1
+            queue = self._queues.get(keys)
+            if queue is not None and job_id not in queue.ids:
+                queue.ids[job_id] = "active"
+                queue.seen += 1
 
     def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
-        """Take note of events, in order."""
+        """Apply events, in order."""
         for keys, event in events:
-            held = self._queues.get(keys)
-            if held is None:
+            queue = self._queues.get(keys)
+            if queue is None:
                 continue
-            if held.counts(event):
-                _count(held, event)
-            if event.name == "resumed" and event_order(event.id) <= held.taken_order:
-                held.is_disturbed = True
+            if queue.affects_balance(event):
+                _count(queue, event)
+            if event.name == "resumed" and event_order(event.id) <= queue.taken_order:
+                queue.is_disturbed = True
             job_id = event.job_id
             if job_id is None:
                 continue
             if event.name in _ENDED:
-                held.ids.pop(job_id, None)
-            elif event.name in _HELD:
-                if job_id in held.ids or len(held.ids) < held.max_ids:
-                    held.seen += job_id not in held.ids
-                    held.ids[job_id] = _HELD[event.name]
+                queue.ids.pop(job_id, None)
+            elif event.name in _STATE_AFTER:
+                if job_id in queue.ids or len(queue.ids) < queue.max_ids:
+                    queue.seen += job_id not in queue.ids
+                    queue.ids[job_id] = _STATE_AFTER[event.name]
                 else:
-                    held.is_complete = False
+                    queue.is_complete = False
             if self._moved is not None:
                 self._moved.add((keys, job_id))
 
     def moved(self) -> set[JobKey]:
-        """Jobs of which there were events since the last call; none at the first call."""
+        """Jobs that had events since the last call; none at the first call."""
         moved, self._moved = self._moved, set()
         return moved or set()
 
     def has(self, keys: QueueKeys) -> bool:
-        """Whether the queue's jobs are known at all."""
+        """Whether the queue's jobs are followed at all."""
         return keys in self._queues
 
     def is_complete(self, keys: QueueKeys) -> bool:
-        """Whether all of the queue's jobs are known by their ids."""
+        """Whether all of the queue's jobs are followed by id."""
         return self._queues[keys].is_complete
 
     def is_disturbed(self, keys: QueueKeys) -> bool:
-        """Whether the queue was resumed before its jobs were known: a list may be missing."""
+        """Whether the queue was resumed while its ids were read: a list may have been missed."""
         return self._queues[keys].is_disturbed
 
     def seen(self, keys: QueueKeys) -> int:
-        """How many jobs are or were known by their ids."""
+        """How many jobs are or were followed by id."""
         return self._queues[keys].seen
 
     def jobs(self, keys: QueueKeys) -> list[JobKey]:
-        """The jobs known by their ids that should be in some state now."""
+        """The jobs followed by id that should be in some state now."""
         return [(keys, job_id) for job_id in self._queues[keys].ids]
 
     def state(self, job: JobKey) -> str | None:
-        """The state in which a job was last; None when it has ended or is not known."""
-        held = self._queues.get(job[0])
-        return held.ids.get(job[1]) if held is not None else None
+        """The last known state of a job; None when it has ended or is not followed."""
+        queue = self._queues.get(job[0])
+        return queue.ids.get(job[1]) if queue is not None else None
 
     def cleaned(self, keys: QueueKeys) -> int:
-        """Jobs deleted by events that do not name them."""
-        held = self._queues.get(keys)
-        return held.cleaned if held is not None else 0
+        """How many jobs were deleted in bulk, by events that do not name them."""
+        queue = self._queues.get(keys)
+        return queue.cleaned if queue is not None else 0
 
     def end(self, keys: QueueKeys, census: Census) -> None:
-        """Compare with this count when the events have been followed up to its last one."""
+        """Set the final count; ``balance`` needs all events up to its last one."""
         self._queues[keys].end = census
 
     def balance(self, keys: QueueKeys) -> Balance:
-        """How the last count compares with what it must be."""
-        held = self._queues[keys]
-        end = held.end or held.begin
-        return Balance(held.begin.jobs + held.delta - end.jobs, held.replaced)
+        """Compare the final count with the one that the events predict."""
+        queue = self._queues[keys]
+        end = queue.end or queue.begin
+        return Balance(queue.begin.jobs + queue.delta - end.jobs, queue.replaced)
 
 
-def _count(held: _Held, event: Event) -> None:
-    """What one event changes in the number of jobs that have not ended."""
+def _count(queue: _QueueJobs, event: Event) -> None:
+    """Apply one event to the expected number of jobs that have not ended."""
     name, previous, job_id = event.name, event.fields.get("prev"), event.job_id or ""
     if name == "added":
-        held.delta += 1
+        queue.delta += 1
         if job_id.startswith(_ITERATION):
             scheduler = job_id.rpartition(":")[0]
-            held.replaced += scheduler not in held.due
-            held.due.discard(scheduler)
-            held.iterations[scheduler] = job_id
+            queue.replaced += scheduler not in queue.started
+            queue.started.discard(scheduler)
+            queue.iterations[scheduler] = job_id
     elif name == "active" and job_id.startswith(_ITERATION):
         scheduler = job_id.rpartition(":")[0]
-        # An earlier iteration may run, too.
-        if held.iterations.get(scheduler) == job_id:
-            held.due.add(scheduler)
+        # An earlier iteration may start as well.
+        if queue.iterations.get(scheduler) == job_id:
+            queue.started.add(scheduler)
     elif name in FINISHED or (name == "removed" and previous not in _NOT_COUNTED):
-        held.delta -= 1
+        queue.delta -= 1
     elif name == "waiting" and previous in FINISHED:
-        held.delta += 1
-    elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in held.ids:
-        # A lost job that was put back. If it was lost during the drain, it was counted already, and
-        # one job too many is expected: better than one that stands in for another.
-        held.delta += 1
+        queue.delta += 1
+    elif name in {"waiting", "delayed"} and previous == "unknown" and job_id not in queue.ids:
+        # A lost job was put back. If it was lost during the drain, it is counted twice now: that
+        # reports a job too few, while not counting it could hide the loss of another.
+        queue.delta += 1
     elif name == "cleaned":
         count = event.fields.get("count", "")
-        held.cleaned += int(count) if count.isdecimal() else 0
+        queue.cleaned += int(count) if count.isdecimal() else 0

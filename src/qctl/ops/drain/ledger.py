@@ -1,8 +1,8 @@
 """What became of every job that was active when a drain began, and how long nothing ran.
 
-Read from the event stream, beginning with the ``paused`` event that the pause itself wrote, so that
-nothing is missed in between; the jobs' own state fills in what the stream does not say. Times are
-Redis' own (the stream ids), so that clocks do not matter.
+The event stream is read from the ``paused`` event of the drain's own pause on, so no event is
+missed. What the stream does not report is read from the jobs' state. Times are those of Redis
+(stream ids), so clocks that differ do not matter.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from qctl.wire.events import Event
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob
 
-# How a run of a job ended, by its event.
-_RUN_ENDED = {
+# The result of a job's run, by the event that ends the run.
+_RESULTS = {
     "completed": "completed",
     "failed": "failed",
     "delayed": "retried",
@@ -34,7 +34,7 @@ class JobOutcome:
             back), ``interrupted`` (its process ended before it did), ``running``, ``orphaned``
             (still active without a worker), ``unknown`` (Redis could not be read, or its events
             were cut off) or ``lost``.
-        was: the state in which a lost job was last.
+        was: the last known state of a lost job.
     """
 
     queue: str
@@ -51,16 +51,16 @@ class Ledger:
         self._running: set[JobKey] = set()
         self._interrupted: set[JobKey] = set()
         self._recovered: set[JobKey] = set()
-        # With the state in which each was last.
+        # With the last known state of each.
         self._lost: dict[JobKey, str] = {}
-        # What starts while the queue is paused was not active at the pause.
+        # Jobs that started after the pause, so they were not active when it came.
         self._started_since: set[JobKey] = set()
-        # Of the outcomes: jobs that were active at a later pause only.
-        self._later: set[JobKey] = set()
-        # Seen with a lock in their present run.
-        self._held: set[JobKey] = set()
-        # When each of them was known to run, by Redis' clock; when the run of each ended.
-        self._alive_ms: dict[JobKey, int] = {}
+        # The outcomes of jobs that were active at a later pause only.
+        self._from_later_pause: set[JobKey] = set()
+        # Jobs that had a lock in their current run.
+        self._had_lock: set[JobKey] = set()
+        # When each job was last known to run, and when its run ended, by Redis' clock.
+        self._last_run_ms: dict[JobKey, int] = {}
         self._ends_ms: dict[JobKey, int] = {}
         self._locks_seen: dict[JobKey, ActiveJob] = {}
         self._read_ms = 0
@@ -74,7 +74,7 @@ class Ledger:
         self._paused = True
 
     def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
-        """Take note of what is active now.
+        """Record the jobs that are active at a pause.
 
         Args:
             jobs: the active jobs right after the pause.
@@ -87,46 +87,46 @@ class Ledger:
             self._outcomes.setdefault(job.key, None)
             if not job.is_orphan:
                 self._running.add(job.key)
-                self._held.add(job.key)
-                self._alive_ms.setdefault(job.key, at_ms)
-        # Called once a queue: a job of any of them means that there is work.
+                self._had_lock.add(job.key)
+                self._last_run_ms.setdefault(job.key, at_ms)
+        # This is called for each queue: a backlog in any of them means that there is work.
         if backlog:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
         self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
 
     def begin_again(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
-        """The same after another pause, since somebody else had resumed the queue."""
+        """Record the active jobs when a queue was paused again after somebody else's resume."""
         active = list(jobs)
-        self._later.update(job.key for job in active if job.key not in self._outcomes)
+        self._from_later_pause.update(job.key for job in active if job.key not in self._outcomes)
         self.begin(active, backlog=backlog, at_ms=at_ms)
 
     def note_locks(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
-        """Take note of the locks of the active jobs.
+        """Record the locks of the active jobs.
 
-        When a run without a lock ended is unknown. It counts as ended when it was last known to go
-        on, so that ``idle_s`` is never too short.
+        When a job has lost its lock, the end of its run is unknown. The run counts as ended when it
+        was last known to go on, so that ``idle_s`` is never too short.
 
         Args:
-            at_ms: Redis' time before they were read.
+            at_ms: Redis' time before the jobs were read.
         """
         for job in jobs:
-            if job.key not in self._held:
+            if job.key not in self._had_lock:
                 continue
             before = self._locks_seen.get(job.key)
             if job.is_orphan:
-                self._ended(job.key, self._alive_ms[job.key])
+                self._ended(job.key, self._last_run_ms[job.key])
             elif before is not None and job.was_renewed_since(before):
                 self.note_running([job.key], self._read_ms)
             self._locks_seen[job.key] = job
         self._read_ms = at_ms
 
     def note_running(self, jobs: Iterable[JobKey], at_ms: int) -> None:
-        """Take note that these jobs ran at this time."""
+        """Record that these jobs ran at this time."""
         for job in jobs:
-            self._alive_ms[job] = max(self._alive_ms.get(job, 0), at_ms)
+            self._last_run_ms[job] = max(self._last_run_ms.get(job, 0), at_ms)
 
     def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
-        """Take note of events, in order."""
+        """Apply events, in order."""
         for keys, event in events:
             self._now_ms = max(self._now_ms, event.at_ms)
             if event.job_id is not None:
@@ -137,18 +137,18 @@ class Ledger:
             self._started(job, event.at_ms)
             return
         left_active = event.fields.get("prev") == "active"
-        result = _RUN_ENDED.get(event.name)
+        result = _RESULTS.get(event.name)
         if event.name == "waiting":
             self._backlog_since_ms = self._backlog_since_ms or event.at_ms
             result = "retried" if left_active else None
         if event.name == "stalled" and self._outcomes.get(job) == "retried":
-            # A stalled check, a worker's or ours, says "waiting", then "stalled".
+            # A stalled check, a worker's or ours, writes "waiting", then "stalled".
             self._outcomes[job] = "recovered"
-            self._lost_worker(job)
+            self._note_put_back(job)
         if result is None:
             return
         if self._paused and left_active and job not in self._started_since:
-            # It was active at the pause, even if it had gone before the list was read.
+            # The job was active at the pause, even if it left before the list was read.
             self._outcomes.setdefault(job, None)
         if job in self._outcomes and self._outcomes[job] is None:
             self._outcomes[job] = result
@@ -157,12 +157,13 @@ class Ledger:
     def _started(self, job: JobKey, at_ms: int) -> None:
         self._running.add(job)
         if at_ms > self._begun_ms:
-            # Another run than the one whose lock was read.
-            self._held.discard(job)
+            # A new run: the lock that was read belongs to the run before.
+            self._had_lock.discard(job)
         if self._paused and job not in self._outcomes:
             # Somebody else has resumed the queue.
             self._started_since.add(job)
-        self._close_idle(at_ms)
+        self._longest_idle_ms = self._longest_until(at_ms)
+        self._idle_since_ms = None
 
     def _ended(self, job: JobKey, at_ms: int) -> None:
         if job in self._running:
@@ -174,38 +175,39 @@ class Ledger:
         if self._paused and not self._running and self._ends_ms:
             self._idle_since_ms = max(self._ends_ms.values())
 
-    def _close_idle(self, at_ms: int) -> None:
-        if self._idle_since_ms is not None and self._backlog_since_ms is not None:
-            since = max(self._idle_since_ms, self._backlog_since_ms)
-            self._longest_idle_ms = max(self._longest_idle_ms, at_ms - since)
-        self._idle_since_ms = None
+    def _longest_until(self, until_ms: int) -> int:
+        """The longest gap so far, including one that is still open at this time."""
+        if self._idle_since_ms is None or self._backlog_since_ms is None:
+            return self._longest_idle_ms
+        since_ms = max(self._idle_since_ms, self._backlog_since_ms)
+        return max(self._longest_idle_ms, until_ms - since_ms)
 
     def note_interrupted(self, jobs: Iterable[JobKey]) -> None:
-        """Take note that the process of these jobs ended before they did."""
+        """Record that the process of these jobs ended before they did."""
         for job in jobs:
             self._interrupted.add(job)
             if not self._paused and job in self._running:
-                # Whether it still ran before the resume is unknown.
+                # Whether the job still ran before the resume is unknown.
                 self._is_unmeasured = True
-            self._ended(job, self._alive_ms.get(job, self._now_ms))
+            self._ended(job, self._last_run_ms.get(job, self._now_ms))
 
-    def _lost_worker(self, job: JobKey) -> None:
-        """A job that had no lock was put back: one that had it before was interrupted."""
-        if job in self._held:
+    def _note_put_back(self, job: JobKey) -> None:
+        """Record that a job without a lock was put back: if it had a lock, it was interrupted."""
+        if job in self._had_lock:
             self.note_interrupted([job])
 
     def note_recovered(self, jobs: Iterable[JobKey]) -> None:
-        """Take note that this drain put these jobs back."""
+        """Record that this drain put these jobs back."""
         for job in jobs:
             self._recovered.add(job)
-            self._lost_worker(job)
+            self._note_put_back(job)
 
     def settle(self, job: JobKey, result: str) -> None:
-        """Take note of what became of a job whose end no event reports."""
+        """Record what became of a job whose end no event reports."""
         self._outcomes[job] = result
 
     def note_resumed(self) -> None:
-        """Take note of the resume. Jobs that start from here on are not this drain's."""
+        """Record the resume. Jobs that start after it are not part of this drain."""
         self._paused = False
 
     @property
@@ -214,10 +216,10 @@ class Ledger:
         return [job for job, result in self._outcomes.items() if result is None]
 
     def note_lost(self, job: JobKey, was: str) -> None:
-        """Take note that a job is in no state although nothing explains it.
+        """Record that a job is in no state and that nothing explains it.
 
         Args:
-            was: the state in which it was last.
+            was: the last known state of the job.
         """
         self._lost[job] = was
 
@@ -226,12 +228,12 @@ class Ledger:
         return sum(job[0] == keys for job in {*self._lost, *self.unsettled})
 
     def note_missed_events(self) -> None:
-        """Take note that events may have been cut off before they were read."""
+        """Record that events may have been trimmed before they were read."""
         self._has_missed = True
 
     @property
     def active_at_start(self) -> int:
-        return len(self._outcomes) - len(self._later)
+        return len(self._outcomes) - len(self._from_later_pause)
 
     @property
     def recovered(self) -> int:
@@ -243,9 +245,9 @@ class Ledger:
         return len(self._interrupted)
 
     def outcomes(self) -> list[JobOutcome]:
-        """Every job that was active at the start, and every other that is lost.
+        """The jobs that were active at the start, and all other jobs that are lost.
 
-        One whose end is unknown counts as lost.
+        A job that is still unsettled counts as lost.
         """
         rows = []
         for (keys, job_id), result in self._outcomes.items():
@@ -266,15 +268,11 @@ class Ledger:
         """The longest time in which nothing ran although jobs waited, in seconds.
 
         Args:
-            until_ms: Redis' time of the end; closes a span that is still open.
+            until_ms: Redis' time of the end; closes a gap that is still open.
 
         Returns:
-            None when it could not be measured: events are missing, or when a run ended is unknown.
+            None when events are missing, or when the end of a run is unknown.
         """
         if self._has_missed or self._is_unmeasured:
             return None
-        longest = self._longest_idle_ms
-        if self._idle_since_ms is not None and self._backlog_since_ms is not None:
-            since = max(self._idle_since_ms, self._backlog_since_ms)
-            longest = max(longest, until_ms - since)
-        return max(longest, 0) / 1000
+        return max(self._longest_until(until_ms), 0) / 1000

@@ -1,8 +1,8 @@
 """The proof at the end of a drain: every job that the queues held is in some state, or has ended.
 
-Up to ``MAX_IDS`` jobs of a queue are looked up by their ids, except those whose end an event
-reports. In larger queues that is a sample; in addition the number of all jobs must be the number at
-the start plus what the events since then have added or removed.
+Up to ``MAX_IDS`` jobs of a queue are looked up by id, except those whose end an event reports. In
+larger queues these are a sample, and the number of all jobs must also match: the number at the
+start plus what the events since then have added or removed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read
 from qctl.wire.read.locate import locate
 from qctl.wire.read.versions import other_libraries
 
-# A job may move from one list to the next between two reads; in no list this often, it is gone.
+# A job may move between lists while they are read: it is gone if none of this many reads finds it.
 MAX_READS = 4
 READ_AGAIN_S = 0.05
-# An iteration that a new one of the same scheduler replaces is deleted without an event.
+# The ids of scheduler iterations. BullMQ deletes one without an event when a new one replaces it.
 _ITERATION = "repeat:"
 
 
@@ -35,7 +35,7 @@ class Verdict:
     """What became of the jobs.
 
     Args:
-        lost: how many are lost; None when that could not be checked.
+        lost: the number of lost jobs; None when unknown.
     """
 
     lost: int | None
@@ -43,9 +43,9 @@ class Verdict:
 
 
 def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
-    """Take note of a queue's jobs at the start, once its events are followed.
+    """Record a queue's jobs at the start, once its events are followed.
 
-    What cannot be read stays unknown, which the verdict says.
+    If Redis refuses a read, the queue stays without an inventory, and the verdict says so.
 
     Raises:
         QctlError: Redis is away.
@@ -63,10 +63,10 @@ def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
 
 
 def prove(client: Client, tracker: Tracker) -> Verdict:
-    """Find out what became of every job; the ledger takes note of it.
+    """Find out what became of every job, and record it in the ledger.
 
     Raises:
-        QctlError: Redis is away, or refuses to be read.
+        QctlError: Redis is away, or refuses a read.
     """
     inventory, ledger = tracker.inventory, tracker.ledger
     known = [keys for keys in tracker.queues if inventory.has(keys)]
@@ -75,7 +75,7 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
             inventory.end(keys, read_census(client, keys))
     tracker.catch_up()
     _settle(client, tracker)
-    # One that ran on and was removed once it had completed has an event by now.
+    # A job that completed and was removed in the meantime has an event by now.
     tracker.catch_up()
     nowhere = _find_nowhere(client, tracker, known)
     strays = [job for job, left in nowhere.items() if left == STRAY]
@@ -101,33 +101,34 @@ def unproved(tracker: Tracker, why: str) -> Verdict:
 
 
 def _settle(client: Client, tracker: Tracker) -> None:
-    """Find out about the jobs that were active and whose end no event has reported.
+    """Settle the jobs that were active and whose end no event has reported, by their state.
 
-    One that is in no state, and whose end nothing explains, stays unsettled, which means lost.
+    A job that is in no state, and whose absence nothing explains, stays unsettled: it is lost.
     """
     ledger = tracker.ledger
     absent = []
     for job in ledger.unsettled:
-        where, locked = _where(client, job)
-        if where is None:
+        state, is_locked = _find_state(client, job)
+        if state is None:
             absent.append(job)
-        elif where == "active":
-            ledger.settle(job, "running" if locked else "orphaned")
-        elif where in {"waiting", "delayed", "prioritized"}:
+        elif state == "active":
+            ledger.settle(job, "running" if is_locked else "orphaned")
+        elif state in {"waiting", "delayed", "prioritized"}:
             ledger.settle(job, "retried")
         else:
-            ledger.settle(job, where)
+            ledger.settle(job, state)
     for job, left in in_no_state(client, absent).items():
         if left == STRAY:
             continue
         if job[0] in tracker.missed:
-            # Perhaps it has completed and was removed, and that event was cut off.
+            # The job may have completed and been removed, and the event was trimmed.
             ledger.settle(job, "unknown")
         elif left == DELETED and tracker.inventory.cleaned(job[0]):
             ledger.settle(job, "removed")
 
 
-def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
+def _find_state(client: Client, job: JobKey) -> tuple[str | None, bool]:
+    """The state of a job, None for none, and whether the job is locked."""
     keys, job_id = job
     for attempt in range(MAX_READS):
         if attempt:
@@ -141,9 +142,9 @@ def _where(client: Client, job: JobKey) -> tuple[str | None, bool]:
 def _find_nowhere(
     client: Client, tracker: Tracker, known: Iterable[QueueKeys]
 ) -> dict[JobKey, str]:
-    """Jobs that are in no state although no event says that they have ended; what is left of each.
+    """Jobs that are in no state although no event reports their end → what is left of each.
 
-    Those that move during the search are looked up again.
+    A job that has events while it is looked up has moved, so it is left out.
     """
     inventory = tracker.inventory
     suspects = [job for keys in known for job in inventory.jobs(keys)]
@@ -187,7 +188,7 @@ def _verdict(
             missing = inventory.balance(keys).missing
             own = tracker.ledger.lost_of(keys)
             if own and not any(job[0] == keys for job in deleted):
-                # What happened to the sample happened to the others.
+                # Jobs of the sample are lost, so the other missing jobs count as lost as well.
                 lost += max(missing - own, 0)
             elif not inventory.balance(keys).agrees:
                 less = "fewer" if missing > 0 else "more"

@@ -1,4 +1,4 @@
-"""The steps of a drain, as it yields them, and the report at its end."""
+"""The steps that a drain yields, and the report at its end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DRAIN_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that is in the way.
+    """An active job.
 
     Args:
-        runtime_s: how long it has run.
-        lock_ttl_ms: how long its lock still holds; None without a lock.
-        estimate_s: how long it probably still takes, from recent runs; None when unknown.
+        runtime_s: time since it started; None when unknown.
+        lock_ttl_ms: time until its lock expires; None without a lock.
+        estimate_s: expected time until it ends, from recent runs; None when unknown.
     """
 
     queue: str
@@ -46,7 +46,7 @@ class ProcessPlan:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a drain is going to do, with the numbers of now."""
+    """What a drain is going to do, with the current numbers."""
 
     step: ClassVar[str] = "plan"
     queues: tuple[str, ...]
@@ -66,8 +66,8 @@ class Paused:
     """A queue is paused.
 
     Args:
-        changed: False when it had been already.
-        again: somebody had resumed it, or Redis had lost the pause.
+        changed: False when the queue was paused already.
+        again: True when somebody had resumed the queue, or Redis had lost the pause.
     """
 
     step: ClassVar[str] = "paused"
@@ -78,7 +78,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The jobs that are still in the way. Repeated when they change, and once a second."""
+    """The drain waits for active jobs. Repeated when they change, and once a second."""
 
     step: ClassVar[str] = "waiting"
     active: tuple[RunningJob, ...]
@@ -89,10 +89,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TimeUp:
-    """The time is up and jobs still run; with ``--on-timeout restart`` that does not stop it.
+    """Jobs still run after the timeout, and ``--on-timeout restart`` goes on.
 
     Args:
-        active: those that the restart will interrupt.
+        active: the jobs that the restart will interrupt.
     """
 
     step: ClassVar[str] = "time_up"
@@ -102,7 +102,7 @@ class TimeUp:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Nothing but orphans is active."""
+    """No job is active except orphans."""
 
     step: ClassVar[str] = "drained"
     waited_s: float
@@ -139,17 +139,17 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the count of lost jobs rests on.
+    """The evidence for the number of lost jobs.
 
     Args:
         checked: ``all ids``, ``counts and a sample of N jobs`` for large queues, ``a sample of N
             jobs`` where events are missing, or ``nothing``.
-        ids: jobs followed by their ids.
-        deleted: jobs that are gone without an event of their own. Only a deletion on purpose,
+        ids: the number of jobs that were followed one by one.
+        deleted: jobs that are gone without an event of their own. Only a deliberate deletion,
             such as BullMQ's ``queue.drain()``, leaves nothing of a job.
-        events_missed: queues of whose events some were cut off before they could be read.
+        events_missed: queues whose event stream was trimmed before all of it was read.
         resumed_by_others: queues that somebody else resumed during the drain.
-        why: why ``lost`` is unknown, else empty.
+        why: the reason if the number is unknown, else empty.
     """
 
     checked: str = "nothing"
@@ -166,22 +166,21 @@ class DrainReport:
 
     Args:
         outcome: ``drained``, ``restarted``, ``timeout``, ``refused`` or ``aborted``.
-        strategy: ``pause`` or ``roll``. After a roll ``jobs``, and the counts of their results, are
-            of more than the jobs that were active at the start: see ``RollLedger``.
-        paused_s: from the first pause to the last resume, by Redis' clock.
-        interrupted, lost: None when it could not be checked.
-        proof: what ``lost`` rests on.
+        strategy: ``pause`` or ``roll``. After a roll, ``jobs`` and the counts of results include
+            jobs that were not active at the start: see ``RollLedger``.
+        paused_s: time from the first pause to the last resume, by Redis' clock.
+        interrupted, lost: None when unknown.
+        proof: the evidence for ``lost``.
         idle_s: the longest time in which nothing ran although jobs waited; None when it could not
             be measured.
         still_paused: queues that are paused at the end; None when that could not be read.
-        resumed: whether the queues that this drain paused run again; None when it was not
-            confirmed that a failover cannot undo that.
+        resumed: whether the queues that this drain paused run again; None when a failover might
+            undo the resume.
         unserved: queues that run and have no worker connected; None when that is unknown.
-        paused_again: how often a queue was paused again because it no longer was.
-        still_active: what still runs, after a timeout.
+        paused_again: how often a queue had to be paused again.
+        still_active: jobs that still run after a timeout.
         notes: what else the operator should know.
-        error: why it ended early, else None.
-        exit_status: the exit code this outcome stands for.
+        error: why the drain ended early, else None.
     """
 
     step: ClassVar[str] = "report"
