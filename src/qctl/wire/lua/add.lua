@@ -2,10 +2,10 @@
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms
--- ARGV[2] number of option sets; then for each set six:
+-- ARGV[2] number of option sets; then six values for each set:
 --   opts as JSON, timestamp ms or "" for now, delay ms, priority, "1" to run next (lifo) or "",
 --   rare options as JSON {id, parent_key, parent, dedup} or ""
--- then for each job three: number of its option set, name, data as JSON; at most 250 jobs
+-- then three values for each job: number of its option set, name, data as JSON; at most 250 jobs
 --
 -- Answers for each job: its id; or {id of the job that stands for it, "exists" or "deduplicated"}; or -5
 -- (no such parent) or -7 (the job exists and has another parent), and the job was not added.
@@ -18,20 +18,20 @@ local sets = {}
 for i = 1, set_count do
   local at = 3 + (i - 1) * 6
   local set = {opts = ARGV[at], delay = ARGV[at + 2], priority = ARGV[at + 3],
-    lifo = ARGV[at + 4] == "1", rest = ARGV[at + 5]}
+    lifo = ARGV[at + 4] == "1", rare = ARGV[at + 5]}
   set.timestamp = ARGV[at + 1] ~= "" and ARGV[at + 1] or now_text
-  -- A plain job only needs its place at the head of wait.
-  set.is_plain = set.delay == "0" and set.priority == "0" and not set.lifo and set.rest == ""
+  -- A plain job only has to be pushed to the head of wait.
+  set.is_plain = set.delay == "0" and set.priority == "0" and not set.lifo and set.rare == ""
   sets[tostring(i)] = set
 end
 
 -- Plain jobs that follow each other share one INCRBY, one LPUSH and one marker.
-local function add_plain(from, to, ids)
+local function add_plain(first, last, ids)
   trim_events(events, base .. "meta")
-  local count = (to - from) / 3 + 1
+  local count = (last - first) / 3 + 1
   local number = redis.call("INCRBY", base .. "id", count) - count
   local fresh = {}
-  for at = from, to, 3 do
+  for at = first, last, 3 do
     number = number + 1
     local id, name, set = string.format("%.0f", number), ARGV[at + 1], sets[ARGV[at]]
     redis.call("HSET", base .. id, "name", name, "data", ARGV[at + 2], "opts", set.opts,
@@ -57,9 +57,9 @@ while at <= #ARGV do
     add_plain(at, last, answers)
     at = last + 3
   else
-    local job = with_rest({name = ARGV[at + 1], data = ARGV[at + 2], opts = set.opts,
+    local job = with_rare_options({name = ARGV[at + 1], data = ARGV[at + 2], opts = set.opts,
       timestamp = set.timestamp, delay = set.delay, priority = set.priority, lifo = set.lifo},
-      set.rest)
+      set.rare)
     local id, stands_for = add_job(base, job, now, false)
     answers[#answers + 1] = stands_for and {id, stands_for} or id
     at = at + 3

@@ -3,7 +3,7 @@
 --
 -- KEYS[1], KEYS[2] … for each job the key prefix of its queue with the last colon, e.g. "bull:q:";
 --   parents come before their children. One more key at the end: see QueueKeys.whole
--- ARGV[1] now, epoch ms; then for each job ten:
+-- ARGV[1] now, epoch ms; then ten values for each job:
 --   id, name, data as JSON, opts as JSON, timestamp ms or "" for now, delay ms, priority,
 --   "1" to run next (lifo) or "", "1" if it has children or "",
 --   rare options as JSON {parent_key, parent, dedup} or ""
@@ -18,7 +18,7 @@ local answers, parents, is_known = {}, {}, {}
 for i = 1, #KEYS - 1 do
   local base = KEYS[i]
   local at = 2 + (i - 1) * 10
-  local job = with_rest({id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2],
+  local job = with_rare_options({id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2],
     opts = ARGV[at + 3], timestamp = ARGV[at + 4] ~= "" and ARGV[at + 4] or now_text,
     delay = ARGV[at + 5], priority = ARGV[at + 6], lifo = ARGV[at + 7] == "1",
     has_children = ARGV[at + 8] == "1"}, ARGV[at + 9])
@@ -30,8 +30,8 @@ for i = 1, #KEYS - 1 do
   answers[i] = add_job(base, job, now, true)
 end
 
--- A parent does not wait for children that had completed before. One that did not get all of its children
--- waits, so that it never runs without them.
+-- A parent whose children all had completed before is released. A parent that did not get all of its
+-- children goes on waiting, so that it never runs without them.
 for _, parent in ipairs(parents) do
   if redis.call("HDEL", parent.key, "flowAttachmentFailed") == 0 then
     release_parent_if_done(parent, now)

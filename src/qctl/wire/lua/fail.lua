@@ -1,4 +1,4 @@
--- Let a job fail for good. Wire format 5.8 without the fetch, which is part of the worker's next step.
+-- Make a job fail for good. Wire format 5.8 without the fetch, which is part of the worker's next step.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms         ARGV[2] job id          ARGV[3] lock token

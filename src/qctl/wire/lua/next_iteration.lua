@@ -1,10 +1,10 @@
 -- Make a scheduler's next job, after a worker has fetched the present one. Wire format 6.4. An older job
--- of the scheduler, which was retried or had stalled, makes none: only one is pending at a time.
+-- of the scheduler, which was retried or had stalled, makes no next job: only one is pending at a time.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] id of the fetched job   ARGV[3] now, epoch ms
--- ARGV[4] interval ms as the job has it, or "" for a cron pattern
--- ARGV[5] the pattern's next time, epoch ms, or ""   ARGV[6] offset ms as the job has it
+-- ARGV[4] interval ms in the job's options, or "" for a cron pattern
+-- ARGV[5] the pattern's next time, epoch ms, or ""   ARGV[6] offset ms in the job's options
 -- ARGV[7] priority   ARGV[8] "1" to run next (lifo) or ""
 -- ARGV[9] the new job's opts as JSON without the last brace
 --
@@ -17,6 +17,7 @@ local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
 if not prev or ARGV[2] ~= iteration_id(sid, prev) then
   return ""
 end
+-- ic: how many jobs the scheduler has made.
 local known = redis.call("HMGET", record, "name", "data", "every", "startDate", "offset", "ic")
 local slot, every = tonumber(ARGV[5]), tonumber(known[3] or "") or tonumber(ARGV[4])
 if not slot then

@@ -9,14 +9,14 @@
 -- KEYS[1] meta   KEYS[2] wait   KEYS[3] paused   KEYS[4] marker   KEYS[5] events
 -- KEYS[6] qctl's pause note
 -- ARGV[1] the note: who pauses, as JSON   ARGV[2] its owner
--- ARGV[3] "claim" to make the pause ours even if a drain has paused the queue; "take over" for the same,
---         unless somebody else has paused or resumed it since; "again" to pause a queue that was resumed,
+-- ARGV[3] "claim" to make the pause ours even if a drain has paused the queue; "take over" to do so only
+--         if nobody else has paused or resumed the queue since; "again" to pause a queue that was resumed,
 --         but only if the note still is ours; else ""
 -- ARGV[4] "list" to use the paused list whatever the version of the last Queue object; else ""
 -- ARGV[5] how many jobs this call moves at most
 --
--- Answers {word, id of the event}: "paused" (by this call), "ours" (by an earlier call of ours, whose event
--- it is), "others" (by somebody else), "resumed" (somebody resumed it and deleted our note; nothing was
+-- Answers {word, id of the event}: "paused" (by this call), "ours" (by an earlier call of ours, which wrote
+-- the event), "others" (by somebody else), "resumed" (somebody resumed it and deleted our note; nothing was
 -- written), "more" (call again).
 --@include events
 --@include notes
@@ -35,7 +35,7 @@ local function is_claimed(holder)
   return mode == "claim" or (mode == "take over" and not is_overtaken(events, holder))
 end
 
--- Moves ready jobs to where a pause keeps them. Answers whether all of them are there now.
+-- Moves ready jobs to where a pause keeps them. Answers whether all of them have been moved.
 local function place_ready()
   if layout == "" and redis.call("EXISTS", paused) == 0 and is_flag_enough(meta) then
     return true

@@ -1,4 +1,4 @@
--- Run delayed jobs now. Wire format 5.16. Unlike with BullMQ's bulk promotion a job keeps its priority and
+-- Run delayed jobs now. Wire format 5.16. Unlike BullMQ's bulk promotion, a job keeps its priority and
 -- its delay is reset.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"

@@ -9,15 +9,16 @@
 -- ARGV[2] "removed" to write an event for each job; "" to write none (see report_cleaned.lua)
 -- ARGV[3] "" to leave jobs alone whose children have not ended; "last" to delete such a job together with
 --         its only unfinished child, the only unfinished child of that one, and so on
--- ARGV[4] "" or the key of a parent: only its children are deleted, except the last one that it waits for,
---         so that it neither goes on nor waits for nothing; it no longer waits for ids that are not its
---         children
--- ARGV[5] "" or "dry" to write nothing; "seen" for the same with jobs that were just read from their list
+-- ARGV[4] "" or the key of a parent: only its children are deleted, except the last child that it waits
+--         for, because deleting that would make the parent run; ids that are not its children are only
+--         removed from the jobs it waits for
+-- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and take for granted that the jobs
+--         are in their list, because they were just read from it
 -- ARGV[6] … ids, at most 500
 --
 -- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "removed"; "locked" (a
 -- worker has it); "scheduled" (the next run of a scheduler); "parent" (its children have not ended);
--- "child-locked" (a worker has the last one); "last" (the last child that the parent waits for);
+-- "child-locked" (a worker has the last child); "last" (the last child that the parent waits for);
 -- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
 -- "later" (this call has worked long enough; never the first job).
 --@include clock
@@ -30,8 +31,8 @@ local parent_key, is_dry, is_seen = ARGV[4], ARGV[5] ~= "", ARGV[5] == "seen"
 local SETS = {"completed", "waiting-children", "delayed", "failed", "prioritized"}
 -- Active comes first, because it is never long.
 local LISTS = {"active", "wait", "paused"}
--- A caller that goes through a whole state begins at the head of its list. A job that is named is more often
--- among those that run next, at the tail.
+-- The end of a list to search from. A caller that deletes a whole state begins at the head of its list; a job
+-- named by its id is more often among those that run next, at the tail.
 local DIRECTION = place == "" and -1 or 1
 -- How many levels of a flow one call deletes at most.
 local MAX_LEVELS = 100
@@ -42,9 +43,9 @@ local function is_meant(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
 end
 
-local function set_of(from, id, where)
+local function set_of(job_base, id, where)
   for _, name in ipairs(SETS) do
-    if is_meant(name, where) and redis.call("ZSCORE", from .. name, id) then
+    if is_meant(name, where) and redis.call("ZSCORE", job_base .. name, id) then
       return name
     end
   end
@@ -59,8 +60,8 @@ local function first_list(job, test)
   end
 end
 
-local function is_next_run(from, id, scheduler)
-  local slot = scheduler and tonumber(redis.call("ZSCORE", from .. "repeat", scheduler) or "")
+local function is_next_run(job_base, id, scheduler)
+  local slot = scheduler and tonumber(redis.call("ZSCORE", job_base .. "repeat", scheduler) or "")
   return slot and id == "repeat:" .. scheduler .. ":" .. string.format("%.0f", slot)
 end
 
@@ -74,8 +75,8 @@ local function unfinished(job_key)
 end
 
 -- Answers a job that may be deleted, or nil and the word for why it may not.
-local function examine(from, id, where)
-  local key = from .. id
+local function examine(job_base, id, where)
+  local key = job_base .. id
   local fields = is_job(key)
       and redis.call("HMGET", key, "timestamp", "rjk", "deid", "parentKey", "ats") or {}
   -- The id may be the name of another key, such as "meta": then there is no job to delete. For an id
@@ -83,16 +84,16 @@ local function examine(from, id, where)
   local is_real = fields[1] or fields[5] or false
   if is_real and redis.call("EXISTS", key .. ":lock") == 1 then
     return nil, "locked"
-  elseif is_real and is_next_run(from, id, fields[2]) then
+  elseif is_real and is_next_run(job_base, id, fields[2]) then
     return nil, "scheduled"
   elseif not goes_with_last and unfinished(key) > 0 then
     return nil, "parent"
   end
-  return {base = from, id = id, key = key, is_real = is_real, dedup_id = fields[3],
-    parent_key = fields[4], where = where, set = set_of(from, id, where)}
+  return {base = job_base, id = id, key = key, is_real = is_real, dedup_id = fields[3],
+    parent_key = fields[4], where = where, set = set_of(job_base, id, where)}
 end
 
--- Answers the base of the queue and the id of a job's key. Only ids may have colons.
+-- Answers the base of the queue and the id in a job's key. Ids may have colons, names of queues may not.
 local function split(job_key)
   local prefix = string.match(base, "^(.*:)[^:]*:$") or ""
   if string.sub(job_key, 1, #prefix) == prefix then
@@ -101,25 +102,26 @@ local function split(job_key)
   end
 end
 
--- Whether the job with this key still is a child of that parent: it may have been deleted, and another job
--- may have its id.
-local function is_child(job_key, of)
+-- Whether the job with this key still is a child of that parent: the child may have been deleted, and another
+-- job may have its id.
+local function is_child(job_key, of_parent)
   local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
   local is_json, parent = pcall(cjson.decode, fields[2] or "")
   if is_json and type(parent) == "table" and parent.queueKey and parent.id then
-    return fields[1] == of and tostring(parent.queueKey) .. ":" .. tostring(parent.id) == of
+    return fields[1] == of_parent and tostring(parent.queueKey) .. ":" .. tostring(parent.id) == of_parent
   end
-  return fields[1] == of
+  return fields[1] == of_parent
 end
 
--- Answers all jobs that are deleted together with one, from the top; or nil and the word for why it stays.
+-- Answers the job and the jobs to delete together with it, from the top down; or nil and the word for why the
+-- job stays.
 local function examine_chain(id)
   local jobs = {}
   local job, word = examine(base, id, place)
   while job do
     jobs[#jobs + 1] = job
     local left = unfinished(job.key)
-    -- In a dry run the jobs below it are still there, but would be gone.
+    -- In a dry run the jobs below this job are still there, but would be gone.
     if left == 0 or is_dry then
       return jobs
     elseif left > 1 or #jobs > MAX_LEVELS then
@@ -129,17 +131,17 @@ local function examine_chain(id)
     if not is_child(last_key, job.key) then
       return jobs
     end
-    local from, last_id = split(last_key)
-    if not from then
+    local last_base, last_id = split(last_key)
+    if not last_base then
       return nil, "parent"
     end
-    require_queue_types(from)
-    job, word = examine(from, last_id, "")
+    require_queue_types(last_base)
+    job, word = examine(last_base, last_id, "")
   end
   return nil, #jobs > 0 and word == "locked" and "child-locked" or word
 end
 
--- The deduplication id is free, and a job kept for later is dropped (wire format 5.5).
+-- Frees the deduplication id if this job holds it, and drops a job kept for later (wire format 5.5).
 local function free_dedup(job)
   local key = job.base .. "de:" .. job.dedup_id
   if redis.pcall("GET", key) == job.id then
@@ -158,7 +160,7 @@ local function leave(job)
   end)
 end
 
--- Answers the name of a job's state in a dry run, or nil when it is in none.
+-- In a dry run: answers the name of a job's state, or nil if it is in none.
 local function find(job)
   return job.set or first_list(job, function(key)
     return is_seen or is_in_list(key, job.id)
@@ -181,10 +183,11 @@ local function delete(job, state)
   end
 end
 
+-- In a dry run: counts a job that would be deleted.
 local function foresee(job)
-  local of = job.parent_key
-  if of and redis.pcall("SISMEMBER", of .. ":dependencies", job.key) == 1 then
-    gone[of] = (gone[of] or 0) + 1
+  local parent = job.parent_key
+  if parent and redis.pcall("SISMEMBER", parent .. ":dependencies", job.key) == 1 then
+    gone[parent] = (gone[parent] or 0) + 1
   end
 end
 

@@ -1,5 +1,5 @@
--- Remove a scheduler, and its pending job if that is delayed. Wire format 6.6. A pending job that waits
--- already stays and runs.
+-- Remove a scheduler, and its pending job if that is delayed. Wire format 6.6. A pending job that already
+-- waits is left alone and runs.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] the beginning of its jobs' ids, up to the time

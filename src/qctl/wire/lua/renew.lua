@@ -3,7 +3,7 @@
 -- KEYS[1] the job's lock, and no other key: see worker_calls.renew
 -- ARGV[1] lock TTL, ms   ARGV[2] lock token
 --
--- Answers 1, or 0 if the lock is lost: it is gone, or somebody else's.
+-- Answers 1, or 0 if the lock is gone or has another token.
 
 if redis.call("GET", KEYS[1]) == ARGV[2] then
   return redis.call("PEXPIRE", KEYS[1], ARGV[1])

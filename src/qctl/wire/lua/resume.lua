@@ -1,4 +1,4 @@
--- Resume a queue. Wire format 5.20, 10.2. All ready jobs move to wait, those of the paused list run next;
+-- Resume a queue. Wire format 5.20, 10.2. All ready jobs move to wait, where those of the paused list run next;
 -- then the flag is cleared, workers are woken and an event is written. With many jobs in both lists this
 -- takes several calls. The flag is cleared last: if the caller dies half way, the queue is still paused and
 -- anybody can resume it. A running queue never has jobs in a list that no worker reads.
@@ -7,7 +7,7 @@
 -- KEYS[6] marker   KEYS[7] events   KEYS[8] active   KEYS[9] qctl's pause note
 -- ARGV[1] "" to resume it no matter who paused it; an owner to resume only that owner's pause
 -- ARGV[2] how many jobs this call moves at most
--- ARGV[3] "force" to tell a drain at work on the queue that it shall stop; else ""
+-- ARGV[3] "force" to make a drain of the queue stop; else ""
 --
 -- Answers {word, jobs in the paused list before, id of the event or ""}: "resumed", "running" (it was not
 -- paused), "others" (the pause is not the owner's, or somebody else has paused the queue since; only the
@@ -57,10 +57,10 @@ end
 if not is_paused and owner ~= "" then
   return {"running", in_paused, ""}
 end
--- Also if it was running: listeners hear that somebody wants it to run, as with BullMQ.
+-- Also if the queue was running: listeners hear that somebody wants it to run, as with BullMQ.
 local event
 if force == "force" then
-  -- The drain cannot see it from the note if somebody else has paused the queue since.
+  -- The note does not show the drain that it must stop, if somebody else has paused the queue since.
   event = emit(events, meta, "event", "resumed", "qctl", "force")
 else
   event = emit(events, meta, "event", "resumed")

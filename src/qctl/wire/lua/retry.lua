@@ -1,4 +1,4 @@
--- Let an active job run again, now or after a delay. Wire format 5.9, 5.10.
+-- Make an active job run again, now or after a delay. Wire format 5.9, 5.10.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms      ARGV[2] job id         ARGV[3] lock token

@@ -1,5 +1,5 @@
 -- Run finished jobs again, and put lost jobs back: unfinished jobs in no state (wire format 10.2, rule 5).
--- Wire format 5.14. Unlike with BullMQ's bulk retry (5.15) a job keeps its priority, its parent counts it as
+-- Wire format 5.14. Unlike BullMQ's bulk retry (5.15), a job keeps its priority, its parent counts it as
 -- unfinished again, and it owns its deduplication id until it ends.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
@@ -11,9 +11,9 @@
 -- ARGV[6] … ids, at most 500
 --
 -- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "retried"; "inactive"
--- (not finished, or for another reason); "missing"; "duplicate" (another unfinished job has its deduplication
--- id); "later" (this call has worked long enough; never the first job). If ARGV[1] is "" also the words of
--- lib/lost_jobs.lua.
+-- (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has its
+-- deduplication id); "later" (this call has worked long enough; never the first job). If ARGV[1] is "" also
+-- the words of lib/lost_jobs.lua.
 --@include clock
 --@include parents
 --@include enqueue_next
@@ -36,7 +36,8 @@ local function find_finished(id)
 end
 
 -- The parent counts the child as unfinished again if it still waits for its children, or has ended itself. A
--- parent that already runs goes on with what it knows. The parent's keys may be of any type.
+-- parent that already runs goes on with the results it has. May raise an error: the parent's keys may be of
+-- any type.
 local function rejoin_parent(job_key, parent, state)
   if redis.call("EXISTS", parent.key) == 0 then
     return
@@ -63,7 +64,8 @@ local function is_duplicate(id, dedup_id)
       and redis.call("HEXISTS", base .. owner, "finishedOn") == 0
 end
 
--- The job owns its deduplication id until it ends, as when it was added. Not a throttled id: its time is over.
+-- The job owns its deduplication id until it ends, as when it was added. Not if the id throttles (has a TTL):
+-- that time is over.
 local function hold_dedup(id, dedup_id, opts)
   local dedup = type(opts.de) == "table" and opts.de or {}
   if tonumber(dedup.ttl) then

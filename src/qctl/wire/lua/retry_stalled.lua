@@ -28,7 +28,7 @@ end
 local function retry(id, expected_lock)
   local job_key = base .. id
   local lock_key = job_key .. ":lock"
-  -- A key of another type is not equal, either.
+  -- A key of another type counts as another lock.
   if (redis.pcall("GET", lock_key) or "") ~= expected_lock then
     return "locked"
   end

@@ -1,4 +1,5 @@
--- Which of some commands this Redis user may not run. Runs none of them. Nothing of BullMQ's.
+-- Find out which of some commands this Redis user may not run. Runs none of them, and reads nothing of
+-- BullMQ's.
 --
 -- KEYS[1] any key of the queue
 -- ARGV[1] qctl's pause note   ARGV[2] qctl's lease: not in KEYS, because a user who may not use them could
@@ -20,7 +21,7 @@ local function is_granted(command)
     local number = string.match(word, "^%$(%d)$")
     words[#words + 1] = number and keys[tonumber(number)] or word
   end
-  -- A command that does not exist under this name is an error.
+  -- A command that does not exist under this name raises an error.
   local exists, granted = pcall(redis.acl_check_cmd, unpack(words))
   return exists and granted
 end

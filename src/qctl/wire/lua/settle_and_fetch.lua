@@ -3,13 +3,14 @@
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] now, epoch ms                  ARGV[2] lock token for the jobs fetched
 -- ARGV[3] lock TTL, ms                   ARGV[4] how many jobs to fetch at most, 0 to 250
--- ARGV[5] where the queue's concurrency is limited: how many places of its completed jobs the worker keeps;
---         the other places go to the worker that has waited longest
+-- ARGV[5] if the queue has a global concurrency: how many of the places that its completed jobs free the
+--         worker may fill at once; the others go to the worker that has waited longest
 -- ARGV[6] worker name, or ""             ARGV[7] worker's rate limit: jobs, or ""
--- ARGV[8] and its window in ms, or ""    ARGV[9] minutes of metrics kept, or ""
--- ARGV[10] number of groups of completed jobs that have the same values; then for each group four: lock
---         token, keep rule "count|age s|limit", attempts made (this one included), deduplication id or ""
--- then for each completed job, at most 250, three: id, return value as JSON, number of its group
+-- ARGV[8] its window in ms, or ""        ARGV[9] minutes of metrics kept, or ""
+-- ARGV[10] number of groups of completed jobs that have the same values; then four values for each group:
+--          lock token, keep rule "count|age s|limit", attempts made (this one included), deduplication id or
+--          ""
+-- then three values for each completed job, at most 250: id, return value as JSON, number of its group
 --
 -- Answers {codes, jobs, reason, ms}. codes: position, code, position, code … (positions from 1) for each job
 -- that did not complete; a code of wire format 5, or the text of an error. The rest is what lib/fetch.lua
@@ -18,16 +19,16 @@
 --@include fetch
 
 local base, now = KEYS[1], tonumber(ARGV[1])
-local kinds, first = {}, 11
+local groups_by_number, first = {}, 11
 for i = 1, tonumber(ARGV[10]) do
-  kinds[tostring(i)] = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]),
+  groups_by_number[tostring(i)] = {token = ARGV[first], keep = parse_keep(ARGV[first + 1]),
     attempts_made = ARGV[first + 2], dedup_id = ARGV[first + 3]}
   first = first + 4
 end
 local ids, values, groups, count = {}, {}, {}, 0
 for i = first, #ARGV, 3 do
   count = count + 1
-  ids[count], values[count], groups[count] = ARGV[i], ARGV[i + 1], kinds[ARGV[i + 2]]
+  ids[count], values[count], groups[count] = ARGV[i], ARGV[i + 1], groups_by_number[ARGV[i + 2]]
 end
 
 local codes, refused = {}, 0

@@ -4,7 +4,7 @@
 -- ARGV[1] job id   ARGV[2] "progress", "data" or "log"
 -- ARGV[3] the value: JSON, or the row   ARGV[4] how many rows of the log are kept, "" for all
 --
--- Answers 0, or for a log how many rows it has; -1 if there is no such job.
+-- Answers 0, or for "log" how many rows the log has; -1 if there is no such job.
 --@include events
 
 local base = KEYS[1]

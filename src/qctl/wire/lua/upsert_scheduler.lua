@@ -1,16 +1,16 @@
--- Make a scheduler, or change it together with its pending job. Wire format 6.3. Unlike BullMQ 6 it finds
--- the pending job in a paused queue, too, so there never are two.
+-- Make a scheduler, or change it together with its pending job. Wire format 6.3. Unlike BullMQ 6, this
+-- also finds the pending job of a paused queue, so there never are two.
 --
 -- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"
 -- ARGV[1] scheduler id   ARGV[2] now, epoch ms   ARGV[3] interval ms, or "" for a cron pattern
 -- ARGV[4] the pattern's next times, epoch ms, separated by spaces, or ""   ARGV[5] offset ms or ""
--- ARGV[6] start, epoch ms, or ""   ARGV[7] the jobs' name   ARGV[8] their data as JSON
--- ARGV[9] their priority   ARGV[10] "1" to run next (lifo) or ""
+-- ARGV[6] start, epoch ms, or ""   ARGV[7] the job's name   ARGV[8] its data as JSON
+-- ARGV[9] its priority   ARGV[10] "1" to run next (lifo) or ""
 -- ARGV[11] the job's opts as JSON without the last brace
 -- ARGV[12] … the other fields of the scheduler's record: name, value, name, value …
 --
--- The pattern's next job may have been promoted: if it has ended the new one replaces it; if it still runs
--- the new one takes the time after.
+-- The pattern's next job may exist already, because it was promoted: if it has ended, the new job replaces it;
+-- if it has not, the new job gets the next time after it.
 --
 -- Answers {job id, delay in ms}; or -10 if jobs exist for all of the pattern's next times, or -11 for the
 -- next 32 times of an interval, and nothing was changed.
@@ -23,8 +23,8 @@ local schedule, record = base .. "repeat", base .. "repeat:" .. sid
 local old = redis.call("HMGET", record, "every", "offset", "ic")
 local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
 
--- Answers the set or list that the pending job can be taken from, and the command that does it; nil if it
--- is active or gone. It has no parent, children or deduplication (P17).
+-- Answers the set or list that the pending job can be taken from, and the command for that; nil if the job is
+-- active or gone. A scheduler's job has no parent, children or deduplication (P17).
 local function place_of_pending(id)
   if redis.call("EXISTS", base .. id) == 0 then
     return nil
@@ -42,12 +42,12 @@ local function place_of_pending(id)
   return nil
 end
 
-local slot, offset, others = nil, 0, {}
+local slot, offset, later_slots = nil, 0, {}
 for time in string.gmatch(ARGV[4], "%d+") do
-  others[#others + 1] = tonumber(time)
+  later_slots[#later_slots + 1] = tonumber(time)
 end
 if not every then
-  slot = table.remove(others, 1)
+  slot = table.remove(later_slots, 1)
 else
   local known = tonumber(old[1] or "") == every and prev or nil
   slot, offset = next_slot(known, every, now, tonumber(ARGV[5]) or 0, start)
@@ -76,7 +76,7 @@ local function is_taken(id)
 end
 local tries = 1
 while is_taken(iteration_id(sid, slot)) do
-  slot, tries = every and slot + every or table.remove(others, 1), tries + 1
+  slot, tries = every and slot + every or table.remove(later_slots, 1), tries + 1
   if not slot then
     return -10
   end

@@ -5,7 +5,7 @@
 -- Answered in place of an id (codes of wire format 5).
 local NO_PARENT, OTHER_PARENT = -5, -7
 
--- Of a job that exists only the parent may change. in_flow: the parents of a flow are released by its caller,
+-- The job exists: only its parent may change. in_flow: the parents of a flow are released by its caller,
 -- when all of its jobs exist.
 local function add_existing(base, job, now, in_flow)
   local job_key = base .. job.id
@@ -33,17 +33,17 @@ local function add_existing(base, job, now, in_flow)
 end
 
 -- Adds the rare options to a job, from the JSON {id, parent_key, parent, dedup} or "".
-local function with_rest(job, rest)
-  if rest ~= "" then
-    for field, value in pairs(cjson.decode(rest)) do
+local function with_rare_options(job, rare)
+  if rare ~= "" then
+    for field, value in pairs(cjson.decode(rare)) do
       job[field] = value
     end
   end
   return job
 end
 
--- job: see store_job, with an id only if it has one of its own; also lifo, has_children (it waits for them)
--- and dedup, see deduplicate.
+-- job: see store_job; its id is nil if the queue is to number it. Also lifo, has_children (the job waits for
+-- them) and dedup, see deduplicate.
 -- Answers the id of the job, or one of the codes; or the id of the job that stands for it and why:
 -- "exists" or "deduplicated".
 local function add_job(base, job, now, in_flow)

@@ -7,13 +7,13 @@ local function micros()
 end
 local began = micros()
 
--- In microseconds, as text; "" if unknown.
+-- How long this call has taken, in microseconds, as text; "" if unknown.
 local function took()
   return began and string.format("%.0f", micros() - began) or ""
 end
 
--- Whether the other jobs of this call shall wait for the next call. A single job may take 20 ms if it is
--- searched for in a long list, and nobody knows beforehand which one does.
+-- Whether to leave the other jobs of this call to the next call. A job that is searched for in a long list may
+-- take 20 ms, and which jobs take long is unknown beforehand.
 local function has_worked_enough()
   return began and micros() - began > 500
 end

@@ -16,7 +16,7 @@ local function keep_next(base, job, owner)
 end
 
 -- job.dedup: {id =, ttl = ms as text or nil, extend, replace, keep_last, reschedule = true or nil}.
--- Answers the id of the job that stands for the new one, or nil if the new one shall be stored.
+-- Answers the id of the job that stands for the new one, or nil if the new job is to be stored.
 local function deduplicate(base, job)
   local dedup = job.dedup
   local key = base .. "de:" .. dedup.id
@@ -50,7 +50,7 @@ local function deduplicate(base, job)
     end
     return nil
   end
-  -- The owner is gone, deleted by hand or evicted: its id must not block new jobs for ever.
+  -- The owner is gone, deleted by hand or evicted: it must not block new jobs for ever.
   if redis.call("EXISTS", base .. owner) == 0 and redis.call("PTTL", key) == -1 then
     redis.call("DEL", key, base .. "dn:" .. dedup.id)
     own(job.id)

@@ -1,11 +1,11 @@
 -- Delete jobs, and finished jobs beyond those that are kept (wire format 5.8 step 11; primitives P16, P17).
 --@include parents
 
--- One call removes at most so many finished jobs; later calls remove the rest.
+-- How many finished jobs one call removes at most; later calls remove the rest.
 local MAX_REMOVED = 1000
 
--- P16. The lock stays, because it belongs to its holder. UNLINK, because a parent may have had 100,000
--- children, and DEL would free them one by one before it answers.
+-- Deletes the keys of a job (P16), except its lock, which belongs to its holder. With UNLINK, because a
+-- parent may have had 100,000 children, and DEL would free them one by one before it answers.
 local function delete_job_keys(job_key)
   redis.call("UNLINK", job_key, job_key .. ":logs", job_key .. ":dependencies",
     job_key .. ":processed", job_key .. ":failed", job_key .. ":unsuccessful")
@@ -22,7 +22,8 @@ local function remove_finished(base, set, ids)
   end
 end
 
--- keep: {count =, age =, limit =}. A count below 0 keeps all; age (seconds) and limit may be nil.
+-- Removes the finished jobs beyond those that are kept. keep: {count =, age =, limit =}. A count below 0 keeps
+-- all; age is in seconds; limit: how many to remove at most for their age. Age and limit may be nil.
 local function trim_finished(base, kind, now, keep)
   local set = base .. kind
   if keep.age then

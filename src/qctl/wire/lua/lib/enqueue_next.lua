@@ -1,5 +1,5 @@
 -- Put a job where it runs next: at the tail of wait or of the paused list, or first of its priority
--- (primitive P7, front-of-class variant). The marker is the caller's.
+-- (primitive P7, front-of-class variant). The caller writes the marker.
 --@include ready_list
 
 local function enqueue_next(base, id)

@@ -1,6 +1,6 @@
 -- Write events, and cap the stream at the length that the queue sets (wire format 8; primitives P1, P2).
 
--- How many events the queue keeps, as text (P1). If it is not set, set it, as BullMQ does.
+-- How many events the queue keeps, as text (P1). If the number is not set, sets it, as BullMQ does.
 local function max_events(meta_key)
   local max_len = redis.call("HGET", meta_key, "opts.maxLenEvents")
   if not max_len then
@@ -15,8 +15,8 @@ end
 
 local trimmed = {}
 
--- P2, once for each stream, before the call's first event. Clients that wait for events get them when the
--- call ends. Trimmed after its first event, a queue that keeps few events or none would lose some of them.
+-- Trims a stream (P2), once in a call and before its first event. Clients that wait for events get them when
+-- the call ends: if the stream were trimmed later, a queue that keeps few events would lose some of them.
 local function trim_events(events_key, meta_key)
   if not trimmed[events_key] then
     trimmed[events_key] = true

@@ -1,13 +1,13 @@
 -- Move jobs from wait and prioritized to active, many at once (wire format 5.6).
 --@include placing
 
--- How many jobs may start now: {number, reason that no more may or "", 0, rate limit, its window in ms}, or
--- {0, reason, ms} if none may. Reasons: "blocked" (the queue is paused, or as many jobs run as it allows)
+-- Answers how many jobs may start now: {number, why no more may or "", 0, rate limit, its window in ms}; or, if
+-- none may, {0, why, ms}. Why: "blocked" (the queue is paused, or as many jobs run as it allows)
 -- or "limited" (for that many ms).
 -- Workers share the places that the queue's concurrency allows. A worker keeps the places of its own jobs
--- that have just ended (kept), and takes only a few more at a time; then it waits for its turn again, since
--- BZPOPMIN serves the client that has waited longest. Otherwise the first worker would take all places, for
--- as long as jobs wait.
+-- that have just ended (kept), and takes only a few more at a time; then it waits for its turn again, because
+-- BZPOPMIN serves the client that has waited longest. Otherwise the first worker would keep all places while
+-- jobs wait.
 local function allowance(base, wanted, limiter_max, kept)
   local meta = redis.call("HMGET", base .. "meta", "paused", "concurrency", "max", "duration")
   local max_jobs = tonumber(meta[3] or "") or limiter_max
@@ -70,8 +70,8 @@ local function take_ids(base, wanted)
   return ids
 end
 
--- Answers the job's fields as they were before, and whether it shall fail without running (defa); nil for an
--- id without a job, which is dropped.
+-- Locks a job that has moved to active. Answers the job's fields as they were before, and whether it must fail
+-- without running (defa); nil for an id without a job, which is dropped.
 local function activate(base, events, id, now_text, token, lock_ms, worker_name)
   local job_key = base .. id
   local fields = redis.pcall("HGETALL", job_key)
@@ -133,7 +133,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     return {jobs, "", 0}
   end
   if #ids == may[1] then
-    -- A limit stopped it: the queue's concurrency, or a rate limit; the next call answers for how long.
+    -- The queue's concurrency or a rate limit stopped the fetch; the next call answers for how long.
     return {jobs, may[2] == "blocked" and "blocked" or "more", 0}
   end
   local next_up = redis.call("ZRANGE", base .. "delayed", 0, 0, "WITHSCORES")

@@ -1,4 +1,4 @@
--- Whether a list has an id. For scripts whose KEYS[1] is the queue's base.
+-- Whether an id is in a list. Only for scripts whose KEYS[1] is the queue's key prefix.
 
 -- Redis before 6.0.6 has no LPOS.
 local has_lpos = type(redis.pcall("LPOS", KEYS[1] .. "wait", "", "MAXLEN", 1)) ~= "table"

@@ -4,9 +4,9 @@
 --@include placing
 --@include in_list
 
--- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (it never was a whole job),
--- "ended" (only the hash is left of a finished job), "locked" (a worker has it), "children" (some have not
--- ended).
+-- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (it lacks a name or a
+-- timestamp), "ended" (only the hash is left of a finished job), "locked" (a worker has it), "children" (some
+-- of its children have not ended).
 local function find_lost(base, id)
   for _, name in ipairs({"prioritized", "delayed", "waiting-children", "completed", "failed"}) do
     if redis.call("ZSCORE", base .. name, id) then
@@ -31,9 +31,9 @@ local function find_lost(base, id)
   return type(pending) == "number" and pending > 0 and "children" or "lost"
 end
 
--- Puts a lost job where it would be: among the delayed jobs until its delay, counted from its last start or
--- from when it was added, is over; else among the waiting ones. now: epoch ms. The marker for ready jobs is
--- the caller's.
+-- Puts a lost job where it would be now: among the delayed jobs if its delay, counted from its last start or
+-- from when it was added, is not over; else among the ready jobs. now: epoch ms. The caller writes the marker
+-- for ready jobs.
 local function put_back(base, id, is_lifo, now)
   local fields = redis.call("HMGET", base .. id, "timestamp", "processedOn", "delay", "priority")
   local start = math.max(tonumber(fields[1]), tonumber(fields[2] or "") or 0)

@@ -1,12 +1,12 @@
--- Bring all ready jobs into one list, each list in its order, those of the paused list to run next, as a
--- resume by BullMQ 6 does.
+-- Bring all ready jobs into one list, as a resume by BullMQ 6 does: the jobs of the paused list run next, and
+-- the jobs of each list keep their order.
 --
 -- One call moves at most max_moved jobs. Usually one list is empty or short: then one call is enough, and
 -- nobody sees jobs in both. Otherwise, in a paused queue, the jobs move to the paused list step by step: a
 -- resume by BullMQ 5 keeps that list, so with every call it would lose fewer jobs. In a running queue they
 -- move to wait, where workers take them.
 --
--- Answers the key of the list that has all jobs, or nil if it takes another call.
+-- Answers the key of the list that has all jobs, or nil if another call is needed.
 local function merge_ready(wait_key, paused_key, max_moved, is_paused)
   local in_wait, in_paused = redis.call("LLEN", wait_key), redis.call("LLEN", paused_key)
   if in_paused == 0 then

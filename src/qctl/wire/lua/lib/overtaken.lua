@@ -1,5 +1,5 @@
--- Whether somebody has paused or resumed the queue after the pause that a note is about. BullMQ leaves the
--- note as it is, but writes events. Only the last 1,000 events are read, which takes about 1 ms; a drain
+-- Whether somebody has paused or resumed the queue after the pause that a note is about. BullMQ does not
+-- change the note, but writes events. Only the last 1,000 events are read, which takes about 1 ms; a drain
 -- follows the events all the time, so it has seen the older ones.
 local function is_overtaken(events_key, holder)
   local entries = type(holder.event) == "string"

@@ -3,7 +3,7 @@
 --@include placing
 
 -- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, fpof =, cpof =, …}; nil if
--- it has none. With the JSON the queue is known even if the id has colons.
+-- the job has none. The JSON names the queue even if the parent's id has colons.
 local function parent_of(parent_key, parent_json)
   if not parent_key or parent_key == "" then
     return nil
@@ -43,7 +43,7 @@ local function place_parent(parent, now)
     "prev", "waiting-children")
 end
 
--- P13.
+-- Lets a parent run that waits for its children (P13).
 local function release_parent(parent, now)
   if redis.call("EXISTS", parent.key) == 1
       and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
@@ -51,7 +51,7 @@ local function release_parent(parent, now)
   end
 end
 
--- P14.
+-- Lets a parent run if it has no unfinished child (P14).
 local function release_parent_if_done(parent, now)
   if redis.call("SCARD", parent.key .. ":dependencies") == 0 then
     release_parent(parent, now)
@@ -99,7 +99,8 @@ local function fail_with_child(parent, child_key, now)
   end
 end
 
--- Without any of the four policies the parent goes on waiting, until the child is retried.
+-- What a failed child does to its parent: fpof: the parent fails, too; cpof: it runs now; idof: the failure is
+-- ignored; rdof: the child is forgotten; none of these: the parent waits until the child is retried.
 local function child_failed(parent, child_key, reason, now)
   if not (parent.fpof or parent.cpof or parent.idof or parent.rdof)
       or redis.call("SREM", parent.key .. ":dependencies", child_key) == 0 then

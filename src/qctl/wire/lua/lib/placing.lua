@@ -4,7 +4,7 @@
 --@include events
 --@include is_job
 
--- P9. runs_next: before the waiting jobs instead of behind them.
+-- Puts a job behind the waiting jobs, or before them if runs_next (P9).
 local function place_waiting(base, id, runs_next)
   if runs_next then
     redis.call("RPUSH", target_list(base), id)
@@ -14,7 +14,7 @@ local function place_waiting(base, id, runs_next)
   wake(base)
 end
 
--- P10, behind the other jobs of its priority.
+-- Puts a job behind the other jobs of its priority (P10).
 local function place_prioritized(base, id, priority)
   local count = redis.call("INCR", base .. "pc")
   local score = priority * 4294967296 + count % 4294967296
@@ -22,8 +22,8 @@ local function place_prioritized(base, id, priority)
   wake(base)
 end
 
--- P8, behind the other jobs of its millisecond. start and delay in ms. Answers the due time in ms, as text.
--- The caller writes its event, then the marker (mark_delayed).
+-- Puts a job behind the other delayed jobs of its millisecond (P8). start and delay in ms. Answers the due
+-- time in ms, as text. The caller writes the event, then the marker (mark_delayed).
 local function place_delayed(base, id, start, delay)
   local due = start + math.max(delay, 0)
   local low, high = due * 4096, (due + 1) * 4096 - 1
@@ -37,7 +37,7 @@ local function place_delayed(base, id, start, delay)
   return string.format("%.0f", due)
 end
 
--- P12: moves delayed jobs that are due to where they run, at most 1,000 in a call. Ids without a job are
+-- Moves delayed jobs that are due to the ready jobs, at most 1,000 in a call (P12). Ids without a job are
 -- dropped.
 local function promote_due(base, now)
   local ids = redis.call("ZRANGEBYSCORE", base .. "delayed", 0,

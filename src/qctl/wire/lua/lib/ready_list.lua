@@ -2,7 +2,7 @@
 --@include markers
 --@include paused_list
 
--- P4.
+-- The list for jobs that are ready now (P4).
 local function target_list(base)
   if is_paused_list_used(base .. "meta", base .. "wait", base .. "paused") then
     return base .. "paused"

@@ -1,8 +1,8 @@
 -- When a scheduler's next job is due, and how that job is made (wire format 6.2, 6.5).
 --@include store_job
 
--- All times in ms. prev: the due time before, or nil; start: no job is due earlier, or nil. Answers the due
--- time and the offset within the grid of every. Missed times are skipped.
+-- Answers when the next job is due. All times in ms. prev: the due time before, or nil; start: no job is due
+-- earlier, or nil. Answers the due time and the offset within the grid of every. Missed times are skipped.
 local function next_slot(prev, every, now, offset, start)
   local slot
   if prev then

@@ -9,8 +9,8 @@
 local STALE = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
   failed_children = -9}
 
--- A batch is parallel arrays, which are faster than one table for each job: ids; values; groups (what several
--- jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace for
+-- A batch is parallel arrays, which are faster than one table for each job: ids; values; groups (values that
+-- several jobs have in common: {token =, keep =, attempts_made =, dedup_id =}, with attempts and stacktrace for
 -- failed ones); keys (of the jobs' hashes); codes (false as long as nothing is wrong with a job).
 
 -- Marks jobs whose hash is gone.
@@ -46,7 +46,7 @@ local function check_children(batch)
   end
 end
 
--- P11 for all jobs that are not marked yet.
+-- Deletes the locks of all jobs that are not marked yet (P11).
 local function unlock(base, batch)
   local locks, held, ids = {}, {}, {}
   for i, key in ipairs(batch.keys) do
@@ -69,7 +69,7 @@ local function unlock(base, batch)
   end
 end
 
--- The oldest jobs are at the tail of active, and usually those are the ones that end.
+-- Takes the jobs out of active. The oldest are at its tail, and usually those are the jobs that end.
 local function leave_active_together(base, batch)
   local active = base .. "active"
   local leaving, count = {}, 0
