@@ -155,9 +155,11 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     """The proof; the headline comes last."""
     has_more = report.strategy == "roll" or report.paused_again
     more = f", {len(report.jobs)} followed" if has_more else ""
+    running = sum(job.result == "running" for job in report.jobs)
     yield (
         f"jobs active at the start: {report.active_at_start}{more}: {report.completed} completed, "
         f"{report.failed} failed, {report.retried} retried, {report.recovered} recovered"
+        + (f", {running} running" if running else "")
     )
     interrupted, lost = _known(report.interrupted), _known(report.lost)
     yield f"interrupted: {interrupted}   lost: {lost}{_checked(report)}"

@@ -57,8 +57,8 @@ def stalled_fate(
         return Fate(outcome="unknown", text=text)
     if not workers:
         text = (
-            f"no worker is connected, so nothing recovers it until one starts; {remedy} puts it "
-            "back now"
+            "no worker is connected, so no recovery until one starts; "
+            f"{remedy} puts stalled jobs back now"
         )
         if too_often:
             text = (
@@ -68,7 +68,7 @@ def stalled_fate(
         return Fate(outcome="none", text=text)
     connected = counted(len(workers), "worker is connected", "workers are connected")
     if not clock.ran_recently:
-        text = f"{NO_CHECK} ({connected}); {remedy} puts it back"
+        text = f"{NO_CHECK} ({connected}); {remedy} puts stalled jobs back"
         if too_often:
             text += f"; a stalled check would make it fail for good: {verdict}"
         return Fate(outcome="unknown", text=text)
