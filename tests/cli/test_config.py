@@ -319,7 +319,7 @@ def test_a_contexts_name_does_not_confirm_writing_to_another_redis(
         confirm = [] if more else ["--confirm", "prod"]
         ran = setup.run("pause", "q", *words, *confirm, **variables, **more)
         assert ran.code == 5
-        assert f"but {name} names another" in ran.err
+        assert f"leave out {name}," in ran.err
         assert "nothing was done" in ran.err
     assert not is_paused(client)
     assert setup.run("pause", "q", "--dry-run", *words, **variables).code == 0

@@ -263,11 +263,11 @@ GUARD = Origin("file", "/etc/qctl.toml")
     [
         ({"read_only": True}, "is read-only"),
         # Its name would be typed for a Redis that is not its own.
-        ({"confirm": True, "context": "prod", "elsewhere": "--redis"}, "to another Redis"),
+        ({"confirm": True, "context": "prod", "url_override": "--redis"}, "to another Redis"),
     ],
 )
 def test_a_guarded_context_is_not_written_to(guards: dict[str, Any], said: str) -> None:
-    settings = Settings(guard="prod", origins=dict.fromkeys(guards, GUARD), **guards)
+    settings = Settings(guarded_context="prod", origins=dict.fromkeys(guards, GUARD), **guards)
     actions = CommandActions(Environment(settings, "table", Streams.standard()))
     for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
         with pytest.raises(RefusedError) as caught:
@@ -279,7 +279,9 @@ def test_a_guarded_context_is_not_written_to(guards: dict[str, Any], said: str) 
 
 def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> None:
     put(client, "1", "active", lock="t")
-    settings = Settings(redis_url=redis_url, guard="prod", confirm=True, origins={"confirm": GUARD})
+    settings = Settings(
+        redis_url=redis_url, guarded_context="prod", confirm=True, origins={"confirm": GUARD}
+    )
     address, own = connect(redis_url)
     env = Environment(settings, "table", Streams.standard())
     app = TopApp(LiveReader(own, address, settings).read, CommandActions(env), interval_s=0.3)

@@ -423,7 +423,7 @@ url = "redis://redis.example:6399/0"
 def test_a_guard_holds_for_each_spelling_of_this_machine(place: Place, host: str) -> None:
     place.write(user=GUARDED)
     settings = place.load(url=f"redis://{host}:6399/0")
-    assert (settings.read_only, settings.guard) == (True, "prod")
+    assert (settings.read_only, settings.guarded_context) == (True, "prod")
     assert place.load(url=f"redis://{host}:6399/1").read_only is False
     assert place.load(url=f"redis://{host}:6398/0").read_only is False
 

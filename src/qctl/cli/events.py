@@ -1,4 +1,4 @@
-"""``qctl events``."""
+"""``qctl events``: show the recent events of a queue, or follow new ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def events(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Only after this: 10m, 2h, a time, or an event id"
+            "--since", metavar="TIME", help="Only after TIME: an age (2h), a time, or an event id"
         ),
     ] = None,
     names: Annotated[
@@ -51,17 +51,17 @@ def events(
         ),
     ] = None,
 ) -> None:
-    """The events of a queue, as they happen.
+    """Show the recent events of a queue, or follow new ones.
 
-    BullMQ keeps about the last 10,000 events of a queue. Without --follow the last ones are shown.
-    With --follow and without --since, only new events are shown.
+    BullMQ keeps about the last 10,000 events of a queue. Without --follow, the last --limit events
+    are shown. With --follow and without --since, only new events are shown.
     """
-    from qctl.ops.follow import events as ops  # noqa: PLC0415 - not for --help
+    from qctl.ops.follow import events as ops  # noqa: PLC0415 - not loaded for --help
     from qctl.ops.queues.find import find_queues  # noqa: PLC0415
 
     if follow and env.output == "json":
         raise UsageError(
-            "--follow never ends, so it cannot print one JSON object",
+            "--follow prints one event at a time, so it cannot print one JSON object",
             hint="--output ndjson prints one object per event",
         )
     _, client = env.redis()
@@ -83,7 +83,7 @@ def events(
     for event in page.events:
         _show(env, event)
     if env.output == "table":
-        from qctl.output.events import summary  # noqa: PLC0415 - not for JSON
+        from qctl.output.events import summary  # noqa: PLC0415 - not loaded for JSON
 
         if remark := summary(page, since_at=ops.time_of(after), filtered=wanted.is_set):
             env.note(remark)
@@ -92,22 +92,22 @@ def events(
 def _follow(
     env: Environment, keys: QueueKeys, wanted: EventFilter, after: str | None, limit: int | None
 ) -> None:
-    from qctl.ops.follow.events import Remark, follow_events  # noqa: PLC0415 - not for --help
+    from qctl.ops.follow.events import Remark, follow_events  # noqa: PLC0415 - not loaded for --help
 
     _, client = env.redis()
     shown = 0
     try:
-        for event in follow_events(client, keys, wanted, after=after):
-            if isinstance(event, Remark):
-                env.note(event.text)
+        for item in follow_events(client, keys, wanted, after=after):
+            if isinstance(item, Remark):
+                env.note(item.text)
                 continue
-            _show(env, event)
+            _show(env, item)
             env.streams.stdout.flush()
             shown += 1
             if shown == limit:
                 return
     except KeyboardInterrupt:
-        # Ctrl-C is how it ends, not a failure.
+        # Ctrl-C is the normal way to stop following, so it is not an error.
         return
 
 
@@ -115,6 +115,6 @@ def _show(env: Environment, event: QueueEvent) -> None:
     if env.output == "ndjson":
         env.emit_json(event)
         return
-    from qctl.output.events import event_line  # noqa: PLC0415 - not for JSON
+    from qctl.output.events import event_line  # noqa: PLC0415 - not loaded for JSON
 
     env.line(event_line(event, datetime.now(UTC), width=env.width, colour=env.colour()))

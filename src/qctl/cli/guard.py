@@ -1,4 +1,4 @@
-"""The guards of a context, ``read_only`` and ``confirm``, applied to commands that write."""
+"""The config's guards, ``read_only`` and ``confirm``, applied to commands that write."""
 
 from __future__ import annotations
 
@@ -12,35 +12,32 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
 
     Args:
         confirmed: the value of ``--confirm``.
-        dry_run: nothing will be written, so nothing is refused or asked.
+        dry_run: nothing will be written, so only a wrong ``--confirm`` is refused.
 
     Raises:
-        RefusedError: the context is read-only, another name was typed, or the name would confirm
-            writing to another Redis than that of the context.
-        UsageError: no terminal to ask for the name on, or ``--confirm`` has another name.
+        RefusedError: another name was typed; or see ``required_confirmation``.
+        UsageError: there is no terminal to ask on, or ``--confirm`` gives a different name.
     """
     if dry_run and confirmed is None:
         return
     settings = env.settings
-    if confirmed is not None and confirmed != settings.guard:
+    context = settings.guarded_context
+    if confirmed is not None and confirmed != context:
         raise UsageError(
-            f"--confirm names {confirmed!r}, and "
-            + (
-                f"the context is {settings.guard!r}"
-                if settings.guard
-                else "no context guards this Redis"
-            ),
+            f"--confirm names {confirmed!r}, but "
+            + (f"the context is {context!r}" if context else "no context guards this Redis"),
             hint=f"add --context {confirmed}, if you mean that one",
         )
-    if dry_run or name_to_type(settings) is None or confirmed is not None:
+    # Also refuses a read-only context, whatever --confirm says.
+    if dry_run or required_confirmation(settings) is None or confirmed is not None:
         return
     if not env.interactive:
         raise UsageError(
-            f"context {settings.guard} asks for its name, but there is no terminal to ask on",
+            f"context {context} asks for its name, but there is no terminal to ask on",
             why=f"confirm = true in {settings.origins['confirm']}",
-            hint=f"the same command with --confirm {settings.guard}",
+            hint=f"the same command with --confirm {context}",
         )
-    if env.ask(f"This writes to context {settings.guard}. Type its name: ") != settings.guard:
+    if env.ask(f"This writes to context {context}. Type its name: ") != context:
         raise RefusedError(
             "nothing was done",
             why="another name was typed",
@@ -48,26 +45,27 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         )
 
 
-def name_to_type(settings: Settings) -> str | None:
+def required_confirmation(settings: Settings) -> str | None:
     """The context's name, which has to be typed before each write; None where it need not be.
 
     Raises:
-        RefusedError: the context is read-only, or its name would confirm writing to another Redis
-            than its own.
+        RefusedError: the config is read-only, or a flag or variable points the command at another
+            Redis than the context's own.
     """
+    context = settings.guarded_context
     if settings.read_only:
-        of = f"context {settings.guard} is" if settings.guard else "the config makes qctl"
+        subject = f"context {context} is" if context else "the config makes qctl"
         raise RefusedError(
-            f"{of} read-only",
+            f"{subject} read-only",
             why=f"read_only = true in {settings.origins['read_only']}",
-            hint="--dry-run; no flag overrides this, only another context or a change of that file",
+            hint="--dry-run, or another context; no flag overrides read_only in that file",
         )
     if not settings.confirm:
         return None
-    if settings.elsewhere and settings.guard == settings.context:
+    if settings.url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",
-            why=f"context {settings.context} has its own, but {settings.elsewhere} names another",
-            hint=f"without {settings.elsewhere}, or without the context",
+            why=f"context {context} has its own Redis, but {settings.url_override} gives another",
+            hint=f"leave out {settings.url_override}, or leave out the context",
         )
-    return settings.guard
+    return context

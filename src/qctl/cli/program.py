@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "impact": ("impact", "What a restart would do to the jobs now, and when to do it."),
     "doctor": ("doctor", "Find problems of queues, workers and Redis, each with its fix."),
     "schedules": ("schedules", "Job schedulers: list, show, remove, run now."),
-    "events": ("events", "The events of a queue, as they happen."),
+    "events": ("events", "Show the recent events of a queue, or follow new ones."),
     "wait": ("wait", "Wait until a queue is idle or empty, or a job is finished."),
     "purge": ("purge", "Delete the jobs of a state."),
     "top": ("top", "Queues, workers and jobs, live on a full screen."),

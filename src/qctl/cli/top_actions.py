@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from qctl.cli.environment import Environment
-from qctl.cli.guard import name_to_type
+from qctl.cli.guard import required_confirmation
 from qctl.connection.address import Client
 from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import DrainPlan, describe, make_plan
@@ -42,15 +42,15 @@ class CommandActions:
         lines: tuple[str, ...],
         carry_out: Callable[[Stop], Iterator[ActionOutput]],
     ) -> Proposal:
-        return Proposal(question, lines, carry_out, name_to_type(self._env.settings))
+        return Proposal(question, lines, carry_out, required_confirmation(self._env.settings))
 
     def _client(self) -> Client:
-        """The connection to write by.
+        """The connection for commands that write.
 
         Raises:
-            RefusedError: the context is read-only, or this is another Redis than its own.
+            RefusedError: see ``required_confirmation``.
         """
-        name_to_type(self._env.settings)
+        required_confirmation(self._env.settings)
         return self._env.redis()[1]
 
     def pause(self, queue: str) -> Proposal:

@@ -1,4 +1,7 @@
-"""``qctl worker``: the bundled runtime, in the foreground (``run``) or in the background."""
+"""``qctl worker``: the bundled runtime, in the foreground (``run``) or in the background.
+
+A master process runs the worker processes of one NAME.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,11 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
 @with_environment
 def start(
     env: Environment,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Names the target qctl:NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Other commands use qctl:NAME")],
     apps: Apps,
     flags: MasterFlags,
     timeout: Annotated[
-        str, typer.Option("--timeout", metavar="D", help="How long to wait until it is ready")
+        str, typer.Option("--timeout", metavar="D", help="How long to wait until they take jobs")
     ] = "2m",
 ) -> None:
     """Run workers in the background, as the target qctl:NAME.
@@ -58,7 +61,7 @@ def start(
     timeout_s = parse_duration_s(timeout, "--timeout")
     if env.settings.redis_url == "embedded:":
         raise UsageError(
-            "embedded: ends with this command, and workers in the background do not",
+            "an embedded: Redis ends with this command, but background workers do not",
             hint="name a folder for it: --redis embedded:PATH",
         )
     environ = worker_environ(env)
@@ -80,7 +83,7 @@ def stop(
     name: WorkerName,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", metavar="D", help="How long to wait. Default: its grace + 20 s"),
+        typer.Option("--timeout", metavar="D", help="How long to wait. Default: --grace plus 20 s"),
     ] = None,
     now: Annotated[
         bool, typer.Option("--now", help="Put active jobs back instead of letting them finish")
@@ -152,9 +155,9 @@ def logs(
     from qctl.ops.masters.logs import read_logs  # noqa: PLC0415
     from qctl.output.text import visible  # noqa: PLC0415
 
-    for rows in read_logs(env.settings.state_home, name, lines, follow=follow):
-        for row in rows:
-            env.line(visible(row))
+    for chunk in read_logs(env.settings.state_home, name, lines, follow=follow):
+        for line in chunk:
+            env.line(visible(line))
         env.streams.stdout.flush()
 
 

@@ -18,13 +18,13 @@ class Guards(NamedTuple):
 
     Args:
         context: the context whose guards hold; without guards the chosen one.
-        elsewhere: the flag or variable that gives the chosen context another Redis than its own.
+        url_override: the flag or variable that gives the chosen context another Redis than its own.
     """
 
     context: str | None
     read_only: bool
     confirm: bool
-    elsewhere: str | None
+    url_override: str | None
 
 
 def find_guards(
@@ -43,8 +43,8 @@ def find_guards(
     # `confirm` asks for a context's name, so it needs a context.
     confirm = _first_with("confirm", [found for found in guarding if found[0]], lookup)
     name, _ = read_only or confirm or (chosen, lookup)
-    elsewhere = _elsewhere(url, chosen, lookup)
-    return Guards(name, read_only is not None, confirm is not None, elsewhere)
+    override = _url_override(url, chosen, lookup)
+    return Guards(name, read_only is not None, confirm is not None, override)
 
 
 def same_database(url: str, other: str) -> bool:
@@ -123,7 +123,7 @@ def _first_with(
     return found
 
 
-def _elsewhere(url: str, chosen: str | None, lookup: Lookup) -> str | None:
+def _url_override(url: str, chosen: str | None, lookup: Lookup) -> str | None:
     origin = lookup.origins["redis.url"]
     if chosen is None or origin.kind not in {"flag", "environment"}:
         return None

@@ -55,10 +55,10 @@ class Settings:
         targets: processes with their queues, by name.
         contexts: names of the contexts in the config files.
         context: the chosen context.
-        guard: the context whose guards hold: one with the same Redis, else the chosen one.
+        guarded_context: the context whose guards hold: one with this Redis, else the chosen one.
         read_only: whether commands that write are refused.
-        confirm: whether commands that write ask for the name of ``guard``.
-        elsewhere: the flag or variable that gives the chosen context another Redis than its own.
+        confirm: whether commands that write ask for the name of ``guarded_context``.
+        url_override: the flag or variable that gives the chosen context another Redis than its own.
         password: where the password comes from, if the URL has none.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
@@ -73,10 +73,10 @@ class Settings:
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
     context: str | None = None
-    guard: str | None = None
+    guarded_context: str | None = None
     read_only: bool = False
     confirm: bool = False
-    elsewhere: str | None = None
+    url_override: str | None = None
     password: PasswordSource | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
@@ -147,17 +147,17 @@ def load_settings(
         targets=_targets(lookup),
         contexts=contexts,
         context=chosen,
-        guard=guards.context,
+        guarded_context=guards.context,
         read_only=guards.read_only,
         confirm=guards.confirm,
-        elsewhere=guards.elsewhere,
+        url_override=guards.url_override,
         password=_password(lookup),
         origins=lookup.origins,
         files=tuple(file.path for file in files),
         warnings=(
             *unknown_keys(files),
             *(warning for layer in (*files, variables) for warning in exposed_passwords(layer)),
-            *_overridden(chosen, guards.elsewhere),
+            *_overridden(chosen, guards.url_override),
             *_visible_password(redis_url),
         ),
     )
@@ -176,9 +176,9 @@ def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str |
     return Layer(nested, origins)
 
 
-def _overridden(chosen: str | None, elsewhere: str | None) -> Iterator[str]:
-    if elsewhere:
-        yield f"context {chosen} has its own Redis URL, but {elsewhere} gives another"
+def _overridden(chosen: str | None, url_override: str | None) -> Iterator[str]:
+    if url_override:
+        yield f"context {chosen} has its own Redis, but {url_override} gives another"
 
 
 def _visible_password(flag: str | None) -> Iterator[str]:
