@@ -1,4 +1,4 @@
-"""What a drain is given: fixed from its first step to its last."""
+"""The plan, options and connections of a drain, which do not change while it runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from qctl.wire.read.active import ActiveJob
 
 
 class TimedOut(Exception):  # noqa: N818 - an outcome
-    """Jobs still run at the end of the time allowed.
+    """Jobs still run after the timeout.
 
     Args:
         active: the active jobs at the last reading.
-        tokens: in a roll, the lock tokens of the jobs that the process has; None: of all jobs.
+        tokens: in a roll, the lock tokens of the process's own jobs; None for all jobs.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TimedOut(Exception):  # noqa: N818 - an outcome
         self.tokens = tokens
 
 
-# What ends a phase early. The drain then puts everything back and reports.
+# Exceptions that end a phase early. The drain then undoes its pauses and reports.
 EARLY_ENDS = (TimedOut, Interrupted, QctlError)
 
 
@@ -44,10 +44,10 @@ class DrainOptions:
     """How to drain.
 
     Args:
-        timeout_s: the longest wait for active jobs, in seconds; in a roll, for those of a process.
-        restart_on_timeout: restart anyway when that is over, instead of putting things back.
+        timeout_s: the longest wait for active jobs; in a roll, for the jobs of each process.
+        restart_on_timeout: restart after the timeout, instead of resuming the queues.
         keep_paused: leave the queues paused at the end if all went well. A drain without a restart
-            always does: what is drained must not fill up again before the operator has acted.
+            always does: no job may start before the operator has acted.
         verb: ``drain`` or ``restart``, for the pause note.
     """
 
@@ -62,9 +62,9 @@ class DrainContext:
     """What every phase of one drain may use.
 
     Args:
-        client: repeats what Redis does not answer; see there for what may be sent over it.
+        client: repeats commands that Redis does not answer; see ``PatientClient``.
         holder: this drain, as pause notes and leases name it.
-        stop: says whether the operator wants to stop.
+        stop: returns whether the operator wants to stop.
     """
 
     client: PatientClient
@@ -94,11 +94,11 @@ class DrainContext:
         try:
             seconds, micros = self.client.call("TIME")
         except ReplyError:
-            # Not granted. Our own clock only matters for a span that is still open.
+            # The user may not call TIME. This host's clock is good enough for a gap still open.
             return int(time.time() * 1000)
         return int(seconds) * 1000 + int(micros) // 1000
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
-        """Those of the active jobs that have a worker, or have none, as steps show them."""
+        """The active jobs with a worker, or the orphans, as steps show them."""
         chosen = [job for job in jobs if job.is_orphan is orphans]
         return running_jobs(chosen, self.plan.durations, int(time.time() * 1000))

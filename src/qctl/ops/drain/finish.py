@@ -17,18 +17,18 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import limited
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# How long to watch for the first job after the resume: a worker that missed its marker reads
+# How long to wait for the first job after the resume: a worker that missed the queue's marker reads
 # again after BullMQ's drainDelay, 5 s.
 FIRST_START_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """What was put back.
+    """The result of ``put_back``.
 
     Args:
-        is_confirmed: whether no failover can undo the resume, as far as is known.
-        trouble: why the rest was left to the watchdog.
+        is_confirmed: whether no failover can undo the resume, as far as qctl knows.
+        trouble: why the rest was left to the watchdog; None if nothing was.
     """
 
     is_confirmed: bool
@@ -39,10 +39,9 @@ class PutBack:
 def put_back(
     context: DrainContext, tracker: Tracker, restarted: Restarted, *, keep_paused: bool
 ) -> Generator[Step, None, PutBack]:
-    """Resume, and bring back the jobs that lost their worker; a roll has done that itself.
+    """Resume the queues and put back jobs that lost their worker, which a roll has done already.
 
-    Never raises a QctlError: what cannot be put back now is left to the watchdog, and a note says
-    so.
+    Never raises a QctlError: if it fails, the rest is left to the watchdog, and a note says so.
     """
     notes: list[str] = []
     trouble: QctlError | None = None
@@ -66,7 +65,7 @@ def put_back(
 
 
 def undo(context: DrainContext, tracker: Tracker) -> None:
-    """Resume and give the leases back, without a word; for a drain that was cut short."""
+    """Resume the queues and give the leases back, without steps or notes, after a drain was cut."""
     notes: list[str] = []
     try:
         for _ in resume_own(context, tracker, notes):
@@ -77,7 +76,7 @@ def undo(context: DrainContext, tracker: Tracker) -> None:
 
 
 def _release(context: DrainContext, tracker: Tracker, notes: list[str]) -> bool:
-    """Give the leases back, and dismiss the watchdog once nothing can bring our pause back.
+    """Give the leases back, and dismiss the watchdog once no failover can restore our pause.
 
     Returns:
         Whether the resume is confirmed; see ``confirm``.
@@ -106,20 +105,20 @@ def _leave_to_watchdog(
 
 
 def await_first_start(context: DrainContext, tracker: Tracker, notes: list[str]) -> None:
-    """See a job start after the resume: the proof that work goes on.
+    """Wait for a job to start after the resume, which shows that work goes on.
 
     Args:
-        notes: gets what the operator should know.
+        notes: gets a note if none starts.
     """
     deadline = time.monotonic() + FIRST_START_S
-    # It may have been seen already, where an app resumed its queue when it started.
+    # A job may have started already, if an app resumed its queue at its own start.
     while not (tracker.has_started or context.stop()):
         tracker.follow(wait=True)
         if tracker.has_started:
             return
         snapshots = read_snapshots(context.client, context.queues)
         ready = [s for s in snapshots if isinstance(s, QueueSnapshot) and not s.paused]
-        # Of the others it is known why they wait.
+        # Jobs of a queue at its rate limit or its maximum of active jobs may wait.
         idle = [s for s in ready if s.backlog and not (s.rate_limited_ms or s.is_maxed)]
         if not idle:
             return

@@ -29,7 +29,8 @@ _STATE_AFTER = {
 _ENDED = frozenset({"completed", "failed", "removed"})
 # States of removed jobs that were not in the count.
 _NOT_COUNTED = frozenset({*FINISHED, "unknown"})
-_ITERATION = "repeat:"
+# The ids of scheduler iterations begin with this.
+ITERATION_PREFIX = "repeat:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +204,12 @@ def _count(queue: _QueueJobs, event: Event) -> None:
     name, previous, job_id = event.name, event.fields.get("prev"), event.job_id or ""
     if name == "added":
         queue.delta += 1
-        if job_id.startswith(_ITERATION):
+        if job_id.startswith(ITERATION_PREFIX):
             scheduler = job_id.rpartition(":")[0]
             queue.replaced += scheduler not in queue.started
             queue.started.discard(scheduler)
             queue.iterations[scheduler] = job_id
-    elif name == "active" and job_id.startswith(_ITERATION):
+    elif name == "active" and job_id.startswith(ITERATION_PREFIX):
         scheduler = job_id.rpartition(":")[0]
         # An earlier iteration may start as well.
         if queue.iterations.get(scheduler) == job_id:

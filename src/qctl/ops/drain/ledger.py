@@ -216,11 +216,7 @@ class Ledger:
         return [job for job, result in self._outcomes.items() if result is None]
 
     def note_lost(self, job: JobKey, was: str) -> None:
-        """Record that a job is in no state and that nothing explains it.
-
-        Args:
-            was: the last known state of the job.
-        """
+        """Record that a job, last known in state ``was``, is lost."""
         self._lost[job] = was
 
     def lost_of(self, keys: QueueKeys) -> int:

@@ -1,4 +1,4 @@
-"""What is decided before a drain writes anything: which queues, which processes, may it begin."""
+"""The plan of a drain, made before it writes anything: its queues, its processes, its checks."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from qctl.wire.read import rights
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.snapshot import QueueSnapshot
 
-# A drain must know all processes before it begins, so it waits longer for PM2 than ``status``.
+# A drain must know all processes before it begins, so it waits longer for PM2 than ``status`` does.
 PM2_TIMEOUT_S = 10.0
 
 
 class OtherQueues(Enum):
-    """What to do with queues that the process serves but that were not named."""
+    """What to do with queues that the process serves and the operator did not name."""
 
     REFUSE = "refuse"
     INCLUDE = "include"
@@ -53,19 +53,21 @@ class OtherQueues(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan:
-    """A drain that may begin.
+    """The plan of a drain that may begin.
 
     Args:
         snapshots: the queues, as they are now.
-        target: what to restart; None for a drain alone.
-        connections: who is connected; None without a target.
-        guessed: the target and queues that qctl found itself, for the question; "" if none.
+        target: the processes to restart; None for a drain without a restart.
+        connections: the connected workers; None without a target.
+        guessed: the target and queues that qctl found itself, which it asks the operator to
+            confirm; "" if none.
         strategy: ``pause`` the queues until the end, or ``roll``: one process after another.
-        mixed: queues of both lines of BullMQ that are paused even so, each with a warning.
+        mixed: queue → warning, for queues on which BullMQ 5 and 6 both work and that are paused
+            even so.
         left_behind: queues that an earlier drain, which no longer runs, left paused. This drain
             takes them over.
-        unchecked_user: the Redis user, if it is unknown whether it may do everything.
-        not_restarted: a target that was named for a drain without a restart.
+        unchecked_user: the Redis user, if its rights are unknown; else "".
+        not_restarted: the target that was named for a drain without a restart; else "".
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -89,9 +91,9 @@ class DrainPlan:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Other queues of the target, whose jobs a restart interrupts without waiting for them.
+        """Other queues of the target: the restart does not wait for their jobs.
 
-        Those under another prefix or database are described rather than named.
+        Queues under another prefix or database are described rather than named.
         """
         if self.target is None or self.connections is None:
             return ()
@@ -113,11 +115,11 @@ def make_plan(
     strategy: str | None = None,
     mixed_versions: bool = False,
 ) -> DrainPlan:
-    """Resolve queues and target and make sure that the drain may begin. Writes nothing.
+    """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
     Args:
-        strategy: ``pause`` or ``roll``; None means ``roll`` for processes of qctl's own, which it
-            replaces without a gap, and ``pause`` for others.
+        strategy: ``pause`` or ``roll``; None means ``roll`` for qctl's own processes, which are
+            replaced without a gap, and ``pause`` for others.
         mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
 
     Raises:
@@ -128,7 +130,8 @@ def make_plan(
         UsageError: it is not clear which queues or which target are meant.
         UnreachableError: Redis or the process manager cannot be reached.
     """
-    # First, so that a misspelt queue is not taken for one that the process does not serve.
+    # Look up the queues first: a misspelt name must not be reported as one of a queue that the
+    # process does not serve.
     snapshots = find_queues(client, settings.prefix, names) if names else []
     found = None if target is None else open_target(settings, target)
     connections = read_connections(client, settings, address.db, found.processes) if found else None
@@ -171,10 +174,7 @@ def make_plan(
 
 
 def _is_left_behind(snapshot: QueueSnapshot) -> bool:
-    """Whether the queue's pause is that of a drain which is gone, its watchdog included.
-
-    Not if somebody else has paused it since, or may have.
-    """
+    """Whether the queue was paused by a drain that has ended, and by nobody else since."""
     note = snapshot.pause_note
     return note is not None and note.is_temporary
 
@@ -194,7 +194,7 @@ def _only_target(
         hint = f"name each queue: {command(settings.prefix, 'drain', 'QUEUE')}"
     processes, remarks = managed_processes(settings, pm2_timeout_s=PM2_TIMEOUT_S)
     if remarks:
-        # Another app that serves them may be among those that are not seen.
+        # Processes that qctl could not see may serve these queues as well.
         raise UnreachableError(what, why="; ".join(remarks), hint=hint)
     connections = read_connections(client, settings, address.db, processes)
     labels = targets_serving(settings, connections, processes, names)
@@ -216,7 +216,7 @@ def _queues_of(
     others: OtherQueues,
     then_restart: bool,
 ) -> tuple[Sequence[str], bool]:
-    """The queues to drain, and whether they were found rather than named."""
+    """The queues to drain, and whether qctl found them because none were named."""
     connected = connections.queues_of(target.processes)
     serves = connected | set(target.configured)
     foreign = list(
@@ -256,7 +256,7 @@ def _queues_of(
 
 
 def _require_served(target: Target, connected: set[str], names: Iterable[str]) -> None:
-    """A named queue that the process does not serve is most likely a wrong target."""
+    """Refuse a named queue that the process does not serve: most likely the target is wrong."""
     strangers = set(names) - connected - set(target.configured)
     if connected and strangers:
         raise RefusedError(
@@ -267,7 +267,11 @@ def _require_served(target: Target, connected: set[str], names: Iterable[str]) -
 
 
 def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
-    """Whether it is known that this user may do all that is needed; raises if it may not begin."""
+    """Raise an error if the drain may not begin.
+
+    Returns:
+        Whether the user has all rights that the drain needs; False when unknown.
+    """
     require_bullmq(
         snapshots,
         hint="drain it with Bull's own queue.pause() and queue.whenCurrentJobsFinished()",
@@ -281,7 +285,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
     except ReplyError as error:
         if is_outage(error):
             raise
-        return is_known  # The first write shows it, and changes nothing when it fails.
+        return is_known  # On a replica, the first write fails and changes nothing.
     if info.get("role") == "slave":
         raise FailedError(
             "this Redis is a replica, so queues cannot be paused here",
@@ -294,7 +298,7 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
 
 
 def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
-    """The plan with the numbers of now, for ``--dry-run`` and before the first step."""
+    """The plan with the current numbers, for ``--dry-run`` and before the first step."""
     jobs = read_active(client, plan.queues)
     active = running_jobs((j for j in jobs if not j.is_orphan), plan.durations, now_ms)
     orphans = running_jobs((j for j in jobs if j.is_orphan), plan.durations, now_ms)
@@ -317,7 +321,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
 def process_plans(
     target: Target | None, connections: Connections | None
 ) -> tuple[ProcessPlan, ...]:
-    """The processes of a target; without queues where it is unknown who is connected."""
+    """The processes of a target; without their queues if the connected workers are unknown."""
     return tuple(
         ProcessPlan(
             target=process.target,
@@ -333,7 +337,7 @@ def process_plans(
 
 
 def _resumed_at_start(plan: DrainPlan, client: Client) -> set[str]:
-    """Names of the queues that the target has been seen to resume when it starts."""
+    """Names of the queues that the target resumed when it started, in earlier drains."""
     if plan.target is None or plan.strategy == "roll":
         return set()
     try:
@@ -376,12 +380,12 @@ def _warnings(plan: DrainPlan, resumed_at_start: Collection[str]) -> Iterable[st
 
 
 def not_restarted(label: str) -> str:
-    """What to say of a target that a drain without a restart was given."""
+    """The note on a target that was named for a drain without a restart."""
     return f"{label} is not restarted: that needs --then-restart"
 
 
 def stays_paused(snapshot: QueueSnapshot) -> str:
-    """What to say of a queue that somebody paused before the drain."""
+    """The note on a queue that somebody paused before the drain."""
     by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
     if snapshot.uncertain_note:
         by = f", by {snapshot.uncertain_note} or {LATER_PAUSE},"
@@ -395,7 +399,7 @@ def stays_paused(snapshot: QueueSnapshot) -> str:
 def running_jobs(
     jobs: Iterable[ActiveJob], durations: Durations, now_ms: int
 ) -> tuple[RunningJob, ...]:
-    """Active jobs as the steps show them, with what they probably still take."""
+    """Active jobs as the steps show them, with an estimate of the time they still need."""
     shown = []
     for job in jobs:
         elapsed = (now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None

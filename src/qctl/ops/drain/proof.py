@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL
+from qctl.ops.drain.inventory import ITERATION_PREFIX, MAX_IDS, MAX_IDS_OF_ALL
 from qctl.ops.drain.steps import Proof
 from qctl.ops.drain.tracker import Tracker
 from qctl.plurals import counted
@@ -26,8 +26,6 @@ from qctl.wire.read.versions import other_libraries
 # A job may move between lists while they are read: it is gone if none of this many reads finds it.
 MAX_READS = 4
 READ_AGAIN_S = 0.05
-# The ids of scheduler iterations. BullMQ deletes one without an event when a new one replaces it.
-_ITERATION = "repeat:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,12 @@ def _verdict(
         checked = f"a sample of {counted(ids, 'job')}"
     elif not all(map(inventory.is_complete, known)):
         checked = f"counts and a sample of {counted(ids, 'job')}"
-    silent = [job for job in deleted if not job[1].startswith(_ITERATION) and job[0] not in missed]
+    # BullMQ deletes a scheduler's iteration without an event when a new one replaces it.
+    silent = [
+        (keys, job_id)
+        for keys, job_id in deleted
+        if not job_id.startswith(ITERATION_PREFIX) and keys not in missed
+    ]
     proof = Proof(
         checked=checked,
         ids=ids,

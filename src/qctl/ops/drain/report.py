@@ -20,7 +20,7 @@ from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import are_paused
 
-# A command to type names no more ids.
+# The most job ids that a suggested command names.
 MAX_NAMED = 20
 
 
@@ -30,7 +30,7 @@ class Outcome:
 
     Args:
         name: see ``DrainReport.outcome``.
-        error: why it ended early.
+        error: why the drain ended early.
     """
 
     name: str
@@ -43,12 +43,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How things are at the end.
+    """The state of the jobs and queues at the end.
 
     Args:
-        paused: queues that are paused.
+        active: the jobs that still run; after a roll that timed out, only those of its process.
+        paused: queues that are paused; None when unknown.
         unserved: see ``DrainReport``.
         now_ms: Redis' time.
+        trouble: why the state could not be read.
     """
 
     verdict: Verdict
@@ -66,7 +68,7 @@ def make_report(
     put_back: PutBack,
     outcome: Outcome,
 ) -> DrainReport:
-    """Prove what became of the jobs, and put together what the phases have found out."""
+    """Prove what became of the jobs, and put the report together."""
     plan, ledger, pauses = context.plan, tracker.ledger, tracker.pauses
     end = _read_end(context, tracker, restarted)
     trouble, verdict = end.trouble, end.verdict
@@ -84,10 +86,10 @@ def make_report(
     jobs = ledger.outcomes()
     results = [job.result for job in jobs]
     until_ms = pauses.ended_ms or end.now_ms
-    # What could not be put back must not pass for a success.
+    # A drain that could not put everything back is no success.
     error = outcome.error or put_back.trouble
     if error is None and trouble is not None and is_outage(trouble):
-        # A drain whose outcome could not be read is no success.
+        # Nor is a drain whose outcome could not be read.
         error = trouble
     return DrainReport(
         outcome=outcome.name,
@@ -98,7 +100,9 @@ def make_report(
         completed=results.count("completed"),
         failed=results.count("failed"),
         retried=results.count("retried"),
-        interrupted=None if _is_blind(context, tracker, restarted, trouble) else ledger.interrupted,
+        interrupted=None
+        if _is_uncounted(context, tracker, restarted, trouble)
+        else ledger.interrupted,
         recovered=ledger.recovered,
         lost=verdict.lost,
         proof=verdict.proof,
@@ -121,7 +125,7 @@ def make_report(
 
 
 def _read_end(context: DrainContext, tracker: Tracker, restarted: Restarted) -> _End:
-    """See what became of the jobs and queues; where Redis cannot be read that is unknown."""
+    """Read the state of the jobs and queues; if Redis cannot be read, it is unknown."""
     ledger, pauses = tracker.ledger, tracker.pauses
     late = restarted.ended_by if isinstance(restarted.ended_by, TimedOut) else TimedOut()
     try:
@@ -157,13 +161,13 @@ def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str,
     return tuple(name for name in running if name not in served)
 
 
-def _is_blind(
+def _is_uncounted(
     context: DrainContext, tracker: Tracker, restarted: Restarted, trouble: QctlError | None
 ) -> bool:
-    """Whether jobs may have been interrupted of which the ledger does not know."""
-    # A roll learns from events alone of jobs that a stalled check has put back.
-    is_deaf = bool(tracker.missed) and context.plan.strategy == "roll"
-    return trouble is not None or is_deaf or bool(context.plan.ignored and restarted.old_pids)
+    """Whether there may be interrupted jobs that the ledger lacks."""
+    # Only events show a roll which jobs a stalled check has put back.
+    lacks_stalls = bool(tracker.missed) and context.plan.strategy == "roll"
+    return trouble is not None or lacks_stalls or bool(context.plan.ignored and restarted.old_pids)
 
 
 def _is_resumed(
@@ -172,14 +176,15 @@ def _is_resumed(
     put_back: PutBack,
     paused: frozenset[QueueKeys] | None,
 ) -> bool | None:
+    """See ``DrainReport.resumed``."""
     pauses = tracker.pauses
     if pauses.ours:
         return False
     if not (pauses.has_paused or pauses.resumed):
-        # All of them were paused before; an app that resumes them has ended that.
+        # This drain paused none: all were paused before. They may run now if an app resumed them.
         ended = _pauses_ended(context, tracker, paused)
         return context.plan.strategy != "roll" and ended == set(context.queues)
-    # Somebody else's resume is theirs to confirm.
+    # Only the drain's own resumes need to be confirmed.
     return True if put_back.is_confirmed or not pauses.resumed else None
 
 
@@ -240,10 +245,9 @@ def _notes_on_resumes(
                 f"{keys.name} was resumed while {target} started{again}: the app seems to resume "
                 f"its queues when it starts, which ends any pause{end}"
             )
-        elif count and keys in pauses.resumed_by_others:
-            yield f"{keys.name} was resumed by somebody else during the drain{again}{end}"
         elif keys in pauses.resumed_by_others:
-            yield f"{keys.name} was resumed by somebody else{end}"
+            during = f" during the drain{again}" if count else ""
+            yield f"{keys.name} was resumed by somebody else{during}{end}"
         elif ended:
             yield f"{keys.name} was paused before the drain, and runs now"
 
@@ -259,7 +263,7 @@ def _notes_on_redis(context: DrainContext, restarted: Restarted) -> Iterator[str
 
 
 def _notes_on_proof(context: DrainContext, tracker: Tracker, verdict: Verdict) -> Iterator[str]:
-    """What an operator should do about lost jobs, and what was deleted."""
+    """How to find lost jobs and put them back, and how many jobs were deleted."""
     proof, prefix = verdict.proof, context.prefix
     lost = [job for job in tracker.ledger.outcomes() if job.result == "lost"]
     if lost or (verdict.lost is None and proof.checked != "nothing"):
@@ -283,7 +287,7 @@ def _notes_on_proof(context: DrainContext, tracker: Tracker, verdict: Verdict) -
 
 
 def _note_on_ignored(context: DrainContext, restarted: Restarted) -> str:
-    """What may have become of the jobs of other queues of the process."""
+    """The note on jobs of the process's other queues, for which the restart did not wait."""
     running, names = restarted.ignored_running, ", ".join(context.plan.ignored)
     if running is None:
         what = f"jobs of {names} that were running"
@@ -298,7 +302,7 @@ def _note_on_ignored(context: DrainContext, restarted: Restarted) -> str:
 def _text(error: QctlError | None) -> str | None:
     if error is None:
         return None
-    # A queue's name may hold line ends, which must not pass for lines of ours.
+    # The name of a queue may contain line ends.
     what = error.what.replace("\n", "\\n")
     return "\n".join(part for part in (what, error.why, error.hint) if part)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from qctl.ops.drain.ledger import JobOutcome
@@ -206,7 +206,7 @@ class DrainReport:
     unserved: tuple[str, ...] | None = None
     paused_again: int = 0
     still_active: tuple[RunningJob, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     error: str | None = None
     exit_status: int = 0
 

@@ -16,23 +16,23 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.missed_events import read_gaps
 from qctl.wire.write.pausing import disown_pause
 
-# How long one read waits for events, and so how late a wish to stop may be noticed.
+# How long one read waits for events. A request to stop is noticed only after it.
 BLOCK_MS = 200
 
 
 class Tracker:
-    """Keeps what a drain knows of its jobs and pauses up to date by the events.
+    """Keeps a drain's inventory, ledger and pauses up to date by the events.
 
     Args:
         queues: all queues of the drain.
-        owner: who our pauses belong to.
+        owner: the owner of this drain's pauses.
         ledger: what becomes of the active jobs.
 
     Attributes:
         inventory: the jobs of all queues, running or not.
-        pauses: whose the pauses are.
-        cursors: the last event seen of each queue that has been reached.
-        missed: queues of whose events some may have been cut off before they were read.
+        pauses: who paused and resumed the queues.
+        cursors: the last event read, of each queue that the drain has reached.
+        missed: queues whose event stream may have been trimmed before all of it was read.
         has_started: whether a job has started since the last pause.
     """
 
@@ -48,7 +48,7 @@ class Tracker:
         self.cursors: dict[QueueKeys, str] = {}
         self.missed: set[QueueKeys] = set()
         self.has_started = False
-        # From where on it is not known yet whether events were cut off.
+        # The cursors after which the streams must still be checked for trimmed events.
         self._unchecked: dict[QueueKeys, str] = {}
 
     def follow(self, *, wait: bool = False) -> list[tuple[QueueKeys, Event]]:
@@ -59,7 +59,7 @@ class Tracker:
         """
         before = dict(self.cursors)
         events = read_events(self._client, self.cursors, block_ms=BLOCK_MS if wait else 0)
-        # First what needs no Redis, which may go away: these events do not come again.
+        # Apply all events before the next command: it may fail, and they are not read again.
         self.ledger.follow(events)
         self.inventory.follow(events)
         for keys, event in events:
@@ -68,7 +68,7 @@ class Tracker:
             if event.name in {"active", "paused"}:
                 self.has_started = event.name == "active"
         for keys in [*self.pauses.to_disown]:
-            # In Redis, so that the watchdog knows it, too.
+            # Write it to Redis, so that the watchdog does not resume the queue either.
             disown_pause(self._client, keys, self._owner)
             self.pauses.to_disown.discard(keys)
         if self._unchecked:
@@ -82,13 +82,14 @@ class Tracker:
         while any(event_order(self.cursors[keys]) < goal for keys, goal in goals.items()):
             if not self.follow():
                 break
-        # A stream that was deleted, or has come back older, has no news that would show it.
+        # Check streams without new events, too: one may have been deleted, or restored from an
+        # older state.
         self._note_gaps(self.cursors)
 
     def rest(self) -> None:
-        """Read events for about ``POLL_S``: they may come fast, and the stream keeps only so many.
+        """Wait for about ``POLL_S`` and read events, before a fast stream is trimmed.
 
-        A Redis that is away is ignored.
+        An outage of Redis is ignored.
         """
         until = time.monotonic() + POLL_S
         try:

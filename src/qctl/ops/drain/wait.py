@@ -1,4 +1,4 @@
-"""Wait until nothing but orphans is active."""
+"""Wait until no job is active except orphans."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qctl.wire.events import Event
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 
-# Events end a wait at once. Some things have no event, such as a lock that runs out: they are
-# noticed at the next poll.
+# An event starts the next reading at once. A change without an event, such as a lock that expires,
+# is noticed at the next poll.
 POLL_S = 1.0
 
 
@@ -26,7 +26,7 @@ class Waited:
     """How the wait ended.
 
     Args:
-        in_the_way: jobs that still run although the time is up; empty when all have ended.
+        in_the_way: jobs that still run after the timeout; empty when all have ended.
     """
 
     in_the_way: tuple[ActiveJob, ...] = ()
@@ -36,10 +36,10 @@ def wait_for_jobs(context: DrainContext, tracker: Tracker) -> Generator[Step, No
     """Wait for the active jobs.
 
     Returns:
-        what is still in the way when the operator wants to restart even so.
+        the jobs that still run after the timeout, if the operator wants to restart anyway.
 
     Raises:
-        TimedOut: the time is up, and the operator wants to put things back.
+        TimedOut: jobs still run after the timeout, and the operator wants to undo the drain.
         Interrupted: the operator wants to stop.
         QctlError: Redis is away for too long, or a queue cannot be kept paused.
     """
@@ -70,7 +70,7 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
                 again = keep_paused(context, tracker)
                 active = _read_active(context, tracker)
             except QctlError as error:
-                # An outage does not end the wait before its time.
+                # An outage does not end the wait before the timeout.
                 if not is_outage(error):
                     raise
                 trouble = error
@@ -82,7 +82,7 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
             yield Drained(round(waited_s, 3), context.shown(active, orphans=True))
             return
         if waited_s > context.options.timeout_s:
-            # While Redis is away it is unknown what still runs, and nothing can be put back.
+            # While Redis is away, the jobs that still run are unknown and nothing can be undone.
             raise TimedOut(active) if trouble is None else trouble
         if blocking != shown or time.monotonic() - shown_at >= POLL_S:
             shown, shown_at = blocking, time.monotonic()
@@ -106,9 +106,9 @@ def _read_active(context: DrainContext, tracker: Tracker) -> Sequence[ActiveJob]
 def _await_news(
     context: DrainContext, tracker: Tracker, blocking: frozenset[JobKey], *, is_away: bool
 ) -> None:
-    """Return as soon as a job in the way moves or a pause changes, at the latest for the next poll.
+    """Wait until one of the blocking jobs moves or a pause changes, but no longer than ``POLL_S``.
 
-    What producers add is no news: on a busy queue every event would start another reading.
+    Other events are ignored: on a busy queue, each new job would start another reading.
     """
     deadline = time.monotonic() + POLL_S
     while time.monotonic() < deadline and not context.stop():

@@ -1,4 +1,4 @@
-"""Which managed process holds which worker: by its connection's address, else by its heartbeat."""
+"""Match workers with managed processes, by the address of a connection or else by heartbeats."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def holders(
     workers: Sequence[WorkerClient],
     processes: Sequence[ManagedProcess],
 ) -> dict[int, ManagedProcess]:
-    """Client id of a worker's connection → the process that holds it, or whose child does.
+    """Client id of a worker's connection → the process that holds it, itself or through a child.
 
-    A worker on another host, in a container, behind a proxy or NAT is not matched. Nor is one on a
-    unix socket, unless it is one of qctl's own, whose heartbeats say where they run.
+    A worker on another host, in a container, or behind a proxy or NAT is not matched. A worker on a
+    unix socket is matched only if it is one of qctl's own, whose heartbeats report their process.
     """
     addresses = by_address(processes)
     found = {w.client_id: addresses[w.address] for w in workers if w.address in addresses}
     rest = [worker for worker in workers if worker.client_id not in found]
     ours = {p.pid: p for p in processes if p.pid and p.target.startswith("qctl:")}
     if rest and ours:
-        names = _named(client, prefix, ours)
+        names = _by_heartbeat(client, prefix, ours)
         for worker in rest:
             process = names.get((worker.queue, worker.worker_name))
             if process is not None:
@@ -37,15 +37,15 @@ def holders(
     return found
 
 
-def _named(
+def _by_heartbeat(
     client: Client, prefix: str, processes: dict[int, ManagedProcess]
 ) -> dict[tuple[str, str | None], ManagedProcess]:
-    """Queue and name of qctl's own workers → the process in which they say they run."""
+    """Queue and name of qctl's own workers → the process that their heartbeats report."""
     host = socket.gethostname()
     try:
         beats = heartbeats.read_all(client, prefix)
     except ReplyError:
-        # Who may see the queues need not be allowed to see qctl's keys.
+        # A user who may read the queues may still lack the right to read qctl's keys.
         return {}
     return {
         (beat.queue, beat.name): processes[beat.pid]
@@ -55,7 +55,7 @@ def _named(
 
 
 def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]:
-    """The address of each connection, as CLIENT LIST has it, that one of the processes holds."""
+    """Address of a connection, as in CLIENT LIST → the process that holds it."""
     from qctl.manage.sockets import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
 
     by_pid = {process.pid: process for process in processes if process.pid}
@@ -65,7 +65,7 @@ def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]
 def queues_served(
     workers: Iterable[WorkerClient], holders: dict[int, ManagedProcess]
 ) -> dict[str, set[str]]:
-    """Process key → names of the queues whose workers it holds; only processes that hold one."""
+    """Process key → names of the queues that it serves; only for processes with a worker."""
     served: dict[str, set[str]] = {}
     for worker in workers:
         process = holders.get(worker.client_id)
@@ -80,11 +80,11 @@ def serving(
     targets: Iterable[TargetConfig],
     names: Collection[str],
 ) -> dict[ManagedProcess, frozenset[str]]:
-    """The running processes that serve any of these queues, with the names of these queues.
+    """Running process → those of the named queues that it serves, if it serves any.
 
     Args:
         connected: see ``queues_served``.
-        targets: what the config says that processes serve; it counts as well.
+        targets: the configured targets, whose queues count as well.
     """
     configured: dict[str, set[str]] = {}
     for target in targets:

@@ -1,8 +1,8 @@
-"""Restart one managed process and prove it: the manager's own answer is not believed.
+"""Restart one managed process and prove it, without relying on the manager's own answer.
 
-Proved means: the old process (pid and start time) is gone, a new one is online and has stayed up,
-and each queue has a worker connection that is held by the new process or, where addresses cannot be
-matched, younger than the restart.
+A restart is proved when the old process (pid and start time) is gone, a new one is online and has
+stayed up, and each queue has a worker connection that the new process holds or, where addresses
+cannot be matched, that is younger than the restart.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from qctl.wire.read.server import run_ids
 
 # A new process must have been up this long; PM2's own measure of "unstable" (min_uptime) is 1 s.
 SETTLE_S = 1.0
-# On top of the manager's own timeouts, for the new process to boot and connect.
+# Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
 POLL_S = 0.05
-# New processes that may die before it is called a crash loop.
+# New processes that die before the restart is reported as a crash loop.
 MAX_CRASHES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The new process is proved: old one gone, new one up and its workers connected."""
+    """The restart is proved: the old process is gone, the new one up, its workers connected."""
 
     step: ClassVar[str] = "ready"
     target: str
@@ -51,7 +51,7 @@ class Expectation:
 
     Args:
         queues: queues that need a new worker.
-        by_address: whether its workers can be recognised by their address.
+        by_address: whether addresses show which workers it holds.
         prefix: the queues' key prefix.
         db: the queues' database.
     """
@@ -63,23 +63,21 @@ class Expectation:
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """The operator wants to stop; the process that was being stopped has ended."""
+    """The operator wants to stop. A process that was being stopped has ended."""
 
 
 class NotReplacedError(FailedError):
-    """The manager refused: the process was not asked to leave, and works on."""
+    """The manager refused the restart: the old process was not asked to exit and still works."""
 
 
 class Restart:
-    """One process, one restart.
+    """One restart of one process.
 
     Args:
-        client: where workers are seen to connect.
-        manager: who restarts it.
-        process: what is restarted, as it was before.
-        expected: what to wait for.
-        stop: asked often; True means that the operator wants to stop.
-        rest: passes the time between two readings; returns after about ``POLL_S``.
+        client: the connection on which to look for new workers.
+        process: the process as it was before the restart.
+        stop: returns whether the operator wants to stop; called often.
+        rest: waits between two readings, for about ``POLL_S``.
     """
 
     def __init__(
@@ -103,11 +101,11 @@ class Restart:
         self.old_started_at = started_at(process.pid) if process.pid else None
         self._log_size = log_size(process)
         self._started = NewProcesses(process)
-        self._last_client_id = max((w.client_id for w in self._workers()), default=0)
+        self._last_client_id = max((w.client_id for w in self._workers() or ()), default=0)
         self._servers = run_ids(client)
 
     def run(self) -> Ready:
-        """Restart it and wait for the proof.
+        """Restart the process and wait until the restart is proved.
 
         Raises:
             NotReplacedError: the manager refused.
@@ -120,13 +118,15 @@ class Restart:
             return self.await_ready(call, began)
 
     def old_is_gone(self) -> bool:
-        """Whether the old process has ended; a reused pid does not fool it."""
+        """Whether the old process has ended, even if its pid is in use again."""
         pid, started = self._process.pid, self.old_started_at
         return pid is None or started is None or not self._is_running(pid, started)
 
     def await_old_gone(self, call: RestartCall) -> None:
-        """Wait until the old process has ended. ``stop`` is only asked after that:
-        a worker that is being stopped would take one more job from a queue that is resumed.
+        """Wait until the old process has ended.
+
+        ``stop`` is called only then: if the queue were resumed earlier, a worker that is being
+        stopped would take one more job from it.
         """
         deadline = time.monotonic() + self._process.kill_timeout_ms / 1000 + BOOT_S
         while not self.old_is_gone():
@@ -142,10 +142,10 @@ class Restart:
             raise Interrupted
 
     def await_ready(self, call: RestartCall, began: float) -> Ready:
-        """Wait until the new process is proved.
+        """Wait until the restart is proved.
 
         Args:
-            began: when the restart did, by the monotonic clock.
+            began: when the restart began, by the monotonic clock.
 
         Raises:
             NotReplacedError: the manager refused.
@@ -155,17 +155,16 @@ class Restart:
         started = self._started
 
         def is_settled() -> bool:
-            # One that has crashed before has to show more.
+            # After a crash, the new process must stay up with its workers connected.
             since_s = started.connected_s if started.crashes else started.up_s
             return since_s >= SETTLE_S
 
-        new = self._await_up(is_settled, call)
-        assert new.pid is not None  # noqa: S101 - online processes have one
+        new_pid = self._await_up(is_settled, call)
         return Ready(
             target=self._process.target,
             key=self._process.key,
             old_pid=self._process.pid,
-            new_pid=new.pid,
+            new_pid=new_pid,
             took_s=round(time.monotonic() - began, 3),
             workers=tuple(sorted(self._expected.queues)),
         )
@@ -173,22 +172,17 @@ class Restart:
     def confirm(self) -> int:
         """Make sure that the new process has stayed up once its workers were connected.
 
-        Some apps die soon after that. If the queues run again by then, this wait takes no time from
-        the jobs.
+        Some apps die soon after that. Call this while the queues run, so that no job waits for it.
 
         Returns:
-            its pid, which is another if it has crashed once.
+            its pid, a new one if the process has crashed once.
 
         Raises:
             FailedError, Interrupted: as ``await_ready``.
         """
-        new = self._await_up(lambda: self._started.connected_s >= SETTLE_S)
-        assert new.pid is not None  # noqa: S101 - online processes have one
-        return new.pid
+        return self._await_up(lambda: self._started.connected_s >= SETTLE_S)
 
-    def _await_up(
-        self, is_settled: Callable[[], bool], call: RestartCall | None = None
-    ) -> ManagedProcess:
+    def _await_up(self, is_settled: Callable[[], bool], call: RestartCall | None = None) -> int:
         deadline = time.monotonic() + self._process.ready_timeout_ms / 1000 + BOOT_S
         started = self._started
         missing = "no new process was started"
@@ -200,7 +194,7 @@ class Restart:
             now = self.row()
             if now is None:
                 raise deleted(self._manager, self._process)
-            # Until then the row is from before the restart.
+            # False while the row is from before the restart.
             if started.update(now):
                 self._raise_end(now, started)
                 if now.status == "online":
@@ -210,7 +204,8 @@ class Restart:
                     deadline += max(time.monotonic() - read_at - POLL_S, 0)
                     started.note_workers(are_connected=not missing)
                     if not missing and is_settled():
-                        return now
+                        assert now.pid is not None  # noqa: S101 - online processes have one
+                        return now.pid
             self._rest()
         raise FailedError(
             f"{self._label} was restarted but is not ready",
@@ -241,8 +236,8 @@ class Restart:
             )
 
     def _missing(self, new: ManagedProcess) -> str:
-        """What still lacks; empty when every queue has its new worker."""
-        fresh = self._workers()
+        """Which queues lack a new worker, as a message; empty if none does."""
+        fresh = self._workers() or ()
         if self._expected.by_address and fresh:
             from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
@@ -250,25 +245,20 @@ class Restart:
             fresh = [worker for worker in fresh if worker.client_id in mine]
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
-        # Else another server answers now, which numbers its connections anew, and everybody has
-        # come anew.
+        # Else another server answers now: all connections to it are new.
         absent = self._expected.queues - {worker.queue for worker in fresh}
         return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
 
-    def _workers(self) -> Sequence[WorkerClient]:
-        return (
-            list_workers(
-                self._client, self._expected.prefix, self._expected.queues, self._expected.db
-            )
-            or ()
-        )
+    def _workers(self) -> Sequence[WorkerClient] | None:
+        expected = self._expected
+        return list_workers(self._client, expected.prefix, expected.queues, expected.db)
 
     def row(self) -> ManagedProcess | None:
-        """The process as its manager has it now; None when it has it no more."""
+        """The process as its manager reports it now; None if it was deleted."""
         return self._manager.process(self._process.key)
 
     def raise_refusal(self, call: RestartCall) -> None:
-        """Raise a NotReplacedError if the manager has refused."""
+        """Raise a NotReplacedError if the manager refused the restart."""
         reason = call.error()
         if reason is None:
             return
@@ -293,12 +283,13 @@ class Restart:
 
     def _unserved(self) -> frozenset[str]:
         """Queues that nobody serves now; empty where that cannot be read."""
-        expected = self._expected
         try:
-            workers = list_workers(self._client, expected.prefix, expected.queues, expected.db)
+            workers = self._workers()
         except QctlError:
             return frozenset()
-        return expected.queues - {w.queue for w in workers} if workers is not None else frozenset()
+        if workers is None:
+            return frozenset()
+        return self._expected.queues - {worker.queue for worker in workers}
 
     def _remedy(self, verb: str) -> str:
         return remedy(self._manager, self._process, verb)

@@ -1,4 +1,4 @@
-"""From ``MANAGER:NAME`` to the processes it means, and the queues they serve."""
+"""Find the processes that ``MANAGER:NAME`` names, and the queues they serve."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Target:
 
     Args:
         label: ``pm2:worker``.
-        processes: those that are meant to run; stopped ones are left alone.
-        configured: queues that the config says they serve.
+        processes: its processes, except those that are stopped.
+        configured: the queues that they serve according to the config.
     """
 
     label: str
@@ -38,11 +38,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """Who is connected to Redis as a worker.
+    """The workers that are connected to Redis.
 
     Args:
         workers: all workers under this prefix.
-        owned: process key → its workers among them; empty where addresses cannot be matched.
+        owned: process key → its workers; empty where addresses cannot be matched.
         foreign: process key → its workers under other prefixes or databases.
     """
 
@@ -77,10 +77,10 @@ def manager_for(kind: str, settings: Settings) -> Manager:
 
 
 def open_target(settings: Settings, text: str) -> Target:
-    """The target that ``text`` means: ``MANAGER:NAME`` or a name from ``[targets.NAME]``.
+    """Find the target named by ``text``: ``MANAGER:NAME`` or a name from ``[targets.NAME]``.
 
     Raises:
-        NotFoundError: there is no such target; the message lists those there are.
+        NotFoundError: there is no such target; the message lists the configured ones.
         UnreachableError: the manager does not run.
     """
     configured = {target.name: target for target in settings.targets}
@@ -112,10 +112,10 @@ def open_target(settings: Settings, text: str) -> Target:
 def read_connections(
     client: Client, settings: Settings, db: int, processes: Sequence[ManagedProcess]
 ) -> Connections:
-    """Who is connected, and which of them these processes are.
+    """Read the connected workers, and which of these processes holds each.
 
     Raises:
-        FailedError: Redis does not show who is connected, so no restart can be proved.
+        FailedError: Redis does not list the connected workers, so no restart can be proved.
     """
     workers = list_workers(client, settings.prefix, db=db)
     if workers is None:

@@ -1,8 +1,8 @@
-"""What became of the jobs of a roll, during which the queues go on.
+"""What became of the jobs of a roll, during which the queues keep working.
 
-Followed are the jobs that were active at the start, those that are active whenever an old process
-has ended, and any that loses its worker during the roll. The others start and end unharmed, and
-there may be thousands a second: they only count for the time in which nothing ran.
+A roll follows the jobs that are active at its start or when an old process has ended, and every job
+that loses its worker during the roll. The others start and end unharmed, and there may be thousands
+a second: they only count for the time in which nothing ran.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob
 
 _FOR_GOOD = frozenset({"completed", "failed", "removed"})
-# What ends a job's run, when it was active before.
+# Events that end the run of an active job.
 _ENDED = _FOR_GOOD | {"delayed", "waiting", "waiting-children"}
 
 
@@ -24,16 +24,16 @@ class RollLedger(Ledger):
 
     def __init__(self) -> None:
         super().__init__()
-        # Nothing is paused: what starts is not known to have been there from the start.
+        # Nothing is paused: a job that ends may have started after the roll began.
         self._paused = False
         self._at_start = 0
-        self._stalls: set[JobKey] = set()
-        # Jobs that came to wait while nothing ran, with when.
+        self._stalled: set[JobKey] = set()
+        # The jobs that began to wait while nothing ran, and the time of each.
         self._waiting_ms: dict[JobKey, int] = {}
         self._backlog = 0
 
     def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
-        """Take note of what is active at the start; times and backlog as in ``Ledger``."""
+        """Record the jobs that are active at the start; see ``Ledger.begin``."""
         super().begin(jobs, backlog=backlog, at_ms=at_ms)
         self._at_start = len(self._outcomes)
         self._backlog = backlog
@@ -44,12 +44,12 @@ class RollLedger(Ledger):
             self._outcomes.setdefault(job, None)
 
     def take_stalled(self) -> set[JobKey]:
-        """Jobs that a stalled check took from a worker since the last call."""
-        taken, self._stalls = self._stalls, set()
+        """The jobs that a stalled check took from a worker since the last call."""
+        taken, self._stalled = self._stalled, set()
         return taken
 
     def set_backlog(self, count: int) -> None:
-        """Set how many jobs could run now: whether a gap without a run still lasts at the end."""
+        """Set how many jobs wait at the end: with none, a gap that is still open does not count."""
         self._backlog = count
 
     @property
@@ -58,7 +58,7 @@ class RollLedger(Ledger):
 
     def _follow_job(self, job: JobKey, event: Event) -> None:
         if event.name == "stalled":
-            self._stalls.add(job)
+            self._stalled.add(job)
             self._outcomes[job] = "recovered"
         if job in self._outcomes:
             super()._follow_job(job, event)
@@ -85,7 +85,7 @@ class RollLedger(Ledger):
             self._idle_since_ms = at_ms
 
     def idle_s(self, until_ms: int) -> float | None:
-        """The same as in ``Ledger``."""
+        """See ``Ledger.idle_s``."""
         if self._has_missed:
             return None
         longest_ms = self._longest_idle_ms

@@ -1,8 +1,8 @@
 """Whether the processes of a target can be replaced one after another.
 
-qctl's own always can: their master starts the new one first. A manager that restarts with a signal
-and a time limit leaves a gap in each process, so there must be others, and the signal, sent without
-the limit, must reach the workers.
+Those of qctl always can: their master starts the new process before it stops the old one. PM2 stops
+first, so other processes must take jobs while one restarts. A roll sends PM2's stop signal itself,
+without PM2's time limit, so the signal must reach the workers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
     """Make sure that a target can be rolled without a gap and without an interruption.
 
     Raises:
-        RefusedError: it cannot, or that is unknown.
+        RefusedError: the target cannot be rolled.
     """
     if not isinstance(target.manager, Signaller):
         return
@@ -28,7 +28,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
         why = "it has one process only, so nobody would take jobs while it restarts"
     elif any(process.stop_signal == "message" for process in online):
         why = "it is stopped by a message, and only a signal can be sent without a kill after it"
-    elif any(map(partial(_has_workers_below, connections), online)):
+    elif any(map(partial(_has_workers_in_child, connections), online)):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:
         raise RefusedError(
@@ -38,7 +38,8 @@ def require_rollable(target: Target, connections: Connections) -> None:
         )
 
 
-def _has_workers_below(connections: Connections, process: ManagedProcess) -> bool:
+def _has_workers_in_child(connections: Connections, process: ManagedProcess) -> bool:
+    """Whether a child of the process holds one of its worker connections."""
     from qctl.manage.sockets import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
 
     workers = connections.owned.get(process.key, ())

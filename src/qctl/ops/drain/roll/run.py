@@ -1,8 +1,8 @@
-"""Replace the processes of a target one after another, while the queues go on.
+"""Replace the processes of a target one after another, while the queues keep working.
 
-Nothing is paused: each process finishes its own jobs and leaves, while the others take jobs. That
-is only true of workers that finish their jobs when they are asked to leave. So after each process
-the roll checks whether it left a job behind, and ends with the first one that did.
+Nothing is paused: each process finishes its own jobs and exits, while the others take jobs. Some
+apps exit without finishing their jobs, so the roll checks after each process whether it left jobs
+behind, and stops at the first process that did.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def roll(
         ledger: the tracker's.
 
     Returns:
-        what was replaced. Early ends: TimedOut, a process still has jobs in hand, and leaves when
-        they end, unattended; Interrupted, the operator wants to stop, and a process that was asked
-        to leave still does; FailedError, jobs were interrupted, or a new process does not get
-        ready; RefusedError, another drain has taken a lease.
+        which processes were replaced, and in ``ended_by`` why the roll ended early: TimedOut, a
+        process still runs jobs, and exits once they end; Interrupted, the operator wants to stop,
+        and a process that was asked to exit still does; FailedError, jobs were interrupted, or a
+        new process does not get ready; RefusedError, another drain has taken a lease.
     """
     run = _Roll(context, tracker, ledger)
     try:
@@ -51,7 +51,7 @@ def roll(
 
 
 class _Roll:
-    """One roll, under way."""
+    """A roll that is running."""
 
     def __init__(self, context: DrainContext, tracker: Tracker, ledger: RollLedger) -> None:
         self._context = context
@@ -86,7 +86,7 @@ class _Roll:
                 raise _interrupted(target, planned, turn)
         self._tracker.catch_up()
         self._ledger.set_backlog(self._backlog())
-        # Whoever had these has been replaced, or was gone before.
+        # The workers of these jobs have been replaced, or were gone before the roll.
         orphans = {j.key: "" for j in read_active(context.client, context.queues) if j.is_orphan}
         yield from self._put_back(
             {key: lock for key, lock in orphans.items() if key in self._orphans_at_start}
@@ -96,7 +96,7 @@ class _Roll:
         context, tracker = self._context, self._tracker
         for keys in context.queues:
             if keys in context.plan.left_behind:
-                # So that it is resumed at the end.
+                # The roll takes this pause over, to resume the queue at the end.
                 pause_queue(context, tracker, keys)
             else:
                 tracker.cursors[keys] = last_event_id(context.client, keys)
@@ -111,7 +111,7 @@ class _Roll:
         return sum(s.backlog for s in found if isinstance(s, QueueSnapshot) and not s.paused)
 
     def _put_back_harmed(self, harmed: Mapping[JobKey, ActiveJob | None]) -> Iterator[Step]:
-        """Bring back jobs that were interrupted; None stands for one that somebody has."""
+        """Put interrupted jobs back, except those that are in the queue again (None)."""
         self._ledger.add_jobs(harmed)
         self._ledger.note_interrupted(harmed)
         locks = {key: job.lock_token or "" for key, job in harmed.items() if job is not None}

@@ -26,9 +26,9 @@ from qctl.ops.processes.targets import Connections, Target, read_connections
 from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 
-# How often the jobs that the process has are read.
+# How often the active jobs are read.
 READ_EVERY_S = 1.0
-# On top of a lock's own time, for it to be renewed or to run out.
+# The wait for a lock to be renewed or to expire, on top of its own remaining time.
 LOCK_GRACE_S = 5.0
 
 
@@ -39,10 +39,10 @@ class Turn:
         planned: the process as it was when the plan was made.
 
     Attributes:
-        old_pid: of the process, once it was asked to leave.
-        new_pid: of its successor, once that is proved.
-        harmed: jobs that the process left behind; None for those that are in the queue again.
-        error: why the roll ends with this process, if it does.
+        old_pid: the pid of the process, once it was asked to exit.
+        new_pid: the pid of the new process, once it is confirmed up.
+        harmed: the jobs that the process left behind; None for a job that is in the queue again.
+        error: why the roll has to end with this process, else None.
         notes: what the operator should know.
     """
 
@@ -114,11 +114,11 @@ class Turn:
                 if process.pid:
                     self._start_if_left(run, process)
                 ready = run.await_ready(call, began)
-                # Before the next process is asked to leave. Nothing is paused, so it takes no time
-                # from the jobs.
+                # Confirm it before the next process is asked to exit. Nothing is paused, so jobs do
+                # not wait for this.
                 new_pid = run.confirm()
             except FailedError as error:
-                # First for the jobs that the old one had: they are in hand still.
+                # Raised later: first find out what became of the old process's jobs.
                 self.error = error
             else:
                 self.new_pid = new_pid
@@ -160,11 +160,11 @@ class Turn:
     def _jobs_in_hand(self, tokens: frozenset[str | None] | None) -> list[ActiveJob] | None:
         """The jobs that the process may still have; None while Redis is away.
 
-        By the names of its workers, if it has names of its own; else those that have been running
-        since the first reading.
+        If its workers have names of their own, they show its jobs; else the jobs are those that
+        have been running since the first reading.
 
         Args:
-            tokens: lock tokens of the jobs at the last reading; None before the first.
+            tokens: the lock tokens of the jobs at the last reading; None before the first.
         """
         context = self._context
         try:
@@ -183,7 +183,7 @@ class Turn:
         return [job for job in jobs if tokens is None or job.lock_token in tokens]
 
     def _start_if_left(self, run: Restart, process: ManagedProcess) -> None:
-        """Start a process that its manager lets be when it has left, as PM2 without autorestart.
+        """Start a process that its manager does not start again, such as PM2 without autorestart.
 
         Raises:
             StoppedError: somebody has stopped it.
@@ -211,20 +211,20 @@ class Turn:
                     return
                 self._tracker.rest()
 
-    # What it left behind
+    # Jobs left behind
 
     def _active_after_exit(self) -> list[ActiveJob]:
-        """The jobs that are active now that the process has gone: if it left any, they are here."""
+        """The active jobs after the exit of the process, including any that it left behind."""
         self._tracker.catch_up()
         jobs = read_active(self._context.client, self._context.queues)
         self._ledger.add_jobs(job.key for job in jobs if job.key not in self._orphans)
         return jobs
 
     def _find_harmed(self, active: list[ActiveJob]) -> Iterator[Step]:
-        """Find those of the active jobs that no worker has any more; see ``harmed``.
+        """Find the active jobs that no longer have a worker, and put them into ``harmed``.
 
-        A job is in good hands when it ends, when its lock is renewed, or when the worker that
-        holds its lock does either with another job. It was left behind when its lock runs out.
+        A job has a living worker if it ends, if its lock is renewed, or if the holder of its lock
+        takes another job or renews its lock. It was left behind if its lock expires.
         """
         context = self._context
         pending: dict[JobKey, ActiveJob] = {}
@@ -264,8 +264,8 @@ class Turn:
         now: dict[JobKey, ActiveJob],
         tokens: set[str | None],
     ) -> None:
-        """Remove from ``pending`` the jobs of which it is now known whether they go on."""
-        # What was taken since the process left, or renewed, is held by a living worker.
+        """Remove from ``pending`` each job that ended, was left behind, or has a living worker."""
+        # A worker that took a job or renewed a lock after the process exited is alive.
         alive = {_owner(job) for job in now.values() if job.lock_token not in tokens}
         for key, before in pending.items():
             job = now.get(key)
@@ -291,11 +291,11 @@ def _begin_leaving(manager: Manager, process: ManagedProcess) -> RestartCall:
 
 
 def _names(connections: Connections, process: ManagedProcess) -> frozenset[str]:
-    """The names that its workers write to their jobs; none unless every one of them has a name."""
+    """The names that its workers write to their jobs; empty if any of them has no name."""
     names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
     return frozenset(name for name in names if name) if all(names) else frozenset()
 
 
 def _owner(job: ActiveJob) -> str:
-    """What all lock tokens of one worker begin with; "" for a token of another form."""
+    """The part that all lock tokens of a worker share; "" for a token of another form."""
     return (job.lock_token or "").rpartition(":")[0]
