@@ -142,5 +142,4 @@ def jobs(client: Client, state: str) -> tuple[Job, ...]:
     (snapshot,) = find_queues(client, "bull", ["q"])
     workers = list_workers(client, "bull", ["q"], 0)
     found = list_jobs(client, snapshot, state)
-    told = add_fates(client, snapshot.keys, found, workers, max_stalled_count=1, paused=False)
-    return told.jobs
+    return add_fates(client, snapshot.keys, found.jobs, workers, max_stalled_count=1, paused=False)

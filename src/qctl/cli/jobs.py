@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,11 +17,11 @@ from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
 from qctl.connection.address import Client
 from qctl.errors import UsageError
-from qctl.ops.jobs.fate import add_fate, add_fates
+from qctl.ops.jobs.fate import AnyJob, add_fates
 from qctl.ops.jobs.listing import DEFAULT_LIMIT, list_jobs, show_job, stream_jobs
 from qctl.ops.jobs.logs import follow_logs, read_logs
 from qctl.ops.queues.find import find_queues
-from qctl.wire.read.clients import WorkerClient, list_workers
+from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 
 app = new_app("List jobs, show one, add, retry, delete.")
@@ -50,14 +51,7 @@ def list_command(
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
     if any(job.state in {"active", "stalled"} for job in jobs.jobs):
-        jobs = add_fates(
-            client,
-            snapshot.keys,
-            jobs,
-            _workers(env, client, snapshot),
-            max_stalled_count=env.settings.max_stalled_count,
-            paused=snapshot.paused,
-        )
+        jobs = replace(jobs, jobs=_add_fates(env, snapshot, jobs.jobs))
     if env.output == "json":
         env.emit_json(jobs)
         return
@@ -84,14 +78,7 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     snapshot = _snapshot(env, client, queue)
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
-        job = add_fate(
-            client,
-            snapshot.keys,
-            job,
-            _workers(env, client, snapshot),
-            max_stalled_count=env.settings.max_stalled_count,
-            paused=snapshot.paused,
-        )
+        (job,) = _add_fates(env, snapshot, [job])
     if env.output != "table":
         env.emit_json(job)
         return
@@ -142,12 +129,19 @@ def _snapshot(env: Environment, client: Client, queue: str) -> QueueSnapshot:
     return find_queues(client, env.settings.prefix, [queue])[0]
 
 
-def _workers(
-    env: Environment, client: Client, snapshot: QueueSnapshot
-) -> Sequence[WorkerClient] | None:
-    address, _ = env.redis()
+def _add_fates(
+    env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
+) -> tuple[AnyJob, ...]:
+    address, client = env.redis()
     keys = snapshot.keys
-    return list_workers(client, keys.prefix, [keys.name], address.db)
+    return add_fates(
+        client,
+        keys,
+        jobs,
+        list_workers(client, keys.prefix, [keys.name], address.db),
+        max_stalled_count=env.settings.max_stalled_count,
+        paused=snapshot.paused,
+    )
 
 
 app.command("retry-stalled")(retry_stalled)

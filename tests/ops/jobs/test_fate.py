@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.jobs.fate import add_fate, add_fates, stalled_fate
+from qctl.ops.jobs.fate import add_fates, stalled_fate
 from qctl.ops.jobs.listing import list_jobs, show_job
 from qctl.ops.jobs.model import Job
 from qctl.wire.keys import QueueKeys
@@ -97,15 +97,15 @@ def test_jobs_of_workers_that_are_gone_wait_for_their_locks(store: Client) -> No
         add(store, job_id, "active", pb=worker)
         store.call("SET", KEYS.lock(job_id), "t", "PX", 600_000)
     jobs = list_jobs(store, snapshot(store), "active")
-    told = add_fates(store, KEYS, jobs, [WORKER], max_stalled_count=1, paused=False)
-    fates = {job.id: job.fate for job in told.jobs if job.fate}
+    told = add_fates(store, KEYS, jobs.jobs, [WORKER], max_stalled_count=1, paused=False)
+    fates = {job.id: job.fate for job in told if job.fate}
     assert fates.keys() == {"1", "2"}
     assert fates["1"] == fates["2"]
     assert fates["1"].outcome == "held"
     assert "expires within 10 min" in fates["1"].text
     store.call("PERSIST", KEYS.lock("1"))
     one = show_job(store, KEYS, "1")
-    one = add_fate(store, KEYS, one, [WORKER], max_stalled_count=1, paused=False)
+    (one,) = add_fates(store, KEYS, [one], [WORKER], max_stalled_count=1, paused=False)
     assert one.fate is not None
     assert one.fate.outcome == "held"
     assert "never expires" in one.fate.text
@@ -128,18 +128,18 @@ def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
     store.call("ZADD", KEYS("repeat"), 1, "old::::* * * * *")
     jobs = list_jobs(store, snapshot(store), "stalled")
     options = {"max_stalled_count": 1, "paused": False}
-    told = add_fates(store, KEYS, jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
-    assert {job.id: job.fate.outcome for job in told.jobs if job.fate} == {
+    told = add_fates(store, KEYS, jobs.jobs, [WORKER, OTHER], **options)  # type: ignore[arg-type]
+    assert {job.id: job.fate.outcome for job in told if job.fate} == {
         "plain": "recovered",
         "twice": "fails",
         "record": "recovered",
         "legacy": "recovered",
         "ended": "fails",
     }
-    alone = add_fates(store, KEYS, jobs, [OTHER], **options)  # type: ignore[arg-type]
-    assert {job.fate.outcome for job in alone.jobs if job.fate} == {"none"}
+    alone = add_fates(store, KEYS, jobs.jobs, [OTHER], **options)  # type: ignore[arg-type]
+    assert {job.fate.outcome for job in alone if job.fate} == {"none"}
     one = show_job(store, KEYS, "twice")
-    one = add_fate(store, KEYS, one, None, **options)  # type: ignore[arg-type]
+    (one,) = add_fates(store, KEYS, [one], None, **options)  # type: ignore[arg-type]
     assert one.fate is not None
     assert one.fate.outcome == "unknown"
 
@@ -147,6 +147,6 @@ def test_lists_and_single_jobs_get_their_fate(store: Client) -> None:
 def test_only_stalled_jobs_have_a_fate(store: Client) -> None:
     add(store, "1", "wait")
     jobs = list_jobs(store, snapshot(store), "waiting")
-    assert add_fates(store, KEYS, jobs, [], max_stalled_count=1, paused=False) == jobs
+    assert add_fates(store, KEYS, jobs.jobs, [], max_stalled_count=1, paused=False) == jobs.jobs
     one = show_job(store, KEYS, "1")
-    assert add_fate(store, KEYS, one, [], max_stalled_count=1, paused=False) == one
+    assert add_fates(store, KEYS, [one], [], max_stalled_count=1, paused=False) == (one,)

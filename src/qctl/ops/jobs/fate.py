@@ -12,18 +12,21 @@ lock expires: the worker may be shutting down, and finish the job yet.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from qctl.connection.address import Client
 from qctl.durations import duration
-from qctl.ops.jobs.model import Fate, Job, JobDetail, JobList
+from qctl.ops.jobs.model import Fate, Job
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
 from qctl.wire.read.stalled_check import StalledClock, existing_schedulers, read_clocks
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 def stalled_fate(
@@ -111,48 +114,19 @@ def _held_fate(lock_ttl_ms: int | None, keys: QueueKeys) -> Fate:
 def add_fates(
     client: Client,
     keys: QueueKeys,
-    jobs: JobList,
+    jobs: Sequence[AnyJob],
     workers: Sequence[WorkerClient] | None,
     *,
     max_stalled_count: int,
     paused: bool,
-) -> JobList:
-    """The same list, with the fates of stalled and held jobs.
+) -> tuple[AnyJob, ...]:
+    """The same jobs, with the fates of those that have stalled or are held.
 
     Args:
         workers: of any queues of this prefix, as ``list_workers`` returns them; None if unknown.
         max_stalled_count: the workers' ``maxStalledCount``.
         paused: whether the queue is paused.
     """
-    fates = _fates(client, keys, jobs.jobs, workers, max_stalled_count, paused)
-    return replace(
-        jobs,
-        jobs=tuple(replace(job, fate=fate) for job, fate in zip(jobs.jobs, fates, strict=True)),
-    )
-
-
-def add_fate(
-    client: Client,
-    keys: QueueKeys,
-    job: JobDetail,
-    workers: Sequence[WorkerClient] | None,
-    *,
-    max_stalled_count: int,
-    paused: bool,
-) -> JobDetail:
-    """``add_fates`` for one job in full."""
-    (fate,) = _fates(client, keys, [job], workers, max_stalled_count, paused)
-    return replace(job, fate=fate)
-
-
-def _fates(
-    client: Client,
-    keys: QueueKeys,
-    jobs: Sequence[Job],
-    workers: Sequence[WorkerClient] | None,
-    max_stalled_count: int,
-    paused: bool,
-) -> Iterator[Fate | None]:
     if workers is not None:
         workers = [worker for worker in workers if worker.queue == keys.name]
     stalled = [job for job in jobs if job.state == "stalled"]
@@ -161,9 +135,10 @@ def _fates(
     schedulers = existing_schedulers(client, keys, ids)
     # All get the longest time, because jobs whose texts are equal share a line of output.
     longest_ms = max((job.lock_ttl_ms or 0 for job in jobs if _is_held(job, workers)), default=0)
-    for job in jobs:
+
+    def fate_of(job: Job) -> Fate | None:
         if job.state == "stalled" and clock is not None:
-            yield stalled_fate(
+            return stalled_fate(
                 job,
                 workers,
                 clock=clock,
@@ -171,7 +146,8 @@ def _fates(
                 paused=paused,
                 has_scheduler=job.scheduler in schedulers,
             )
-        elif _is_held(job, workers):
-            yield _held_fate(None if job.lock_ttl_ms is None else longest_ms, keys)
-        else:
-            yield None
+        if _is_held(job, workers):
+            return _held_fate(None if job.lock_ttl_ms is None else longest_ms, keys)
+        return None
+
+    return tuple(replace(job, fate=fate_of(job)) for job in jobs)
