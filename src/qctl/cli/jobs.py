@@ -101,7 +101,7 @@ def logs_command(
     """The log rows of a job."""
     if follow and env.output == "json":
         raise UsageError(
-            "--follow never ends, so it cannot print one JSON object",
+            "--follow prints one row at a time, so it cannot print one JSON object",
             hint="--output ndjson prints one object per row",
         )
     _, client = env.redis()
