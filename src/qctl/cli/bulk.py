@@ -241,7 +241,7 @@ def carry_out(
             report = run.report()
             if report.complete or report.done or report.below_count:
                 _report(env, report, paused=snapshot.paused)
-    if selection.named and report.skipped_count:
+    if selection.named_count and report.skipped_count:
         _raise_for(env, report)
     elif report.skipped_count > report.moved_on_count:
         raise typer.Exit(ExitStatus.PARTIAL)

@@ -29,7 +29,7 @@ _MAX_SHOWN = 10
 def question(action: Action, queue: str, selection: Selection, most: int) -> str:
     """What is about to be done, without a question mark."""
     state = f"{selection.state} " if selection.state else ""
-    is_certain = bool(selection.named) or not selection.only.is_set
+    is_certain = bool(selection.named_count) or not selection.only.is_set
     which = counted(most, f"{state}job")
     if not is_certain:
         which = "up to " + counted(most, f"matching {state}job")

@@ -32,7 +32,7 @@ class Selection:
     limit: int | None = None
 
     @property
-    def named(self) -> int:
+    def named_count(self) -> int:
         """How many jobs are named by their ids; 0 if none is."""
         return len(self.ids or self.only.ids)
 
@@ -62,12 +62,14 @@ def required_confirmation(action: Action, selection: Selection, total: int) -> C
     count = max_changed(selection, total)
     if count and (action.name == "purge" or count > MANY):
         return Confirmation.QUEUE_NAME
-    if not count or (selection.named and count <= FEW and action.name in {"retry", "promote"}):
+    if not count or (
+        selection.named_count and count <= FEW and action.name in {"retry", "promote"}
+    ):
         return Confirmation.NONE
     return Confirmation.YES
 
 
 def max_changed(selection: Selection, total: int) -> int:
     """How many jobs are changed at most; ``total`` are in the state."""
-    count = selection.named or total
+    count = selection.named_count or total
     return count if selection.limit is None else min(count, selection.limit)

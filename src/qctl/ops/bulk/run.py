@@ -185,7 +185,7 @@ class BulkRun:
     def _run(self) -> Iterator[BulkProgress]:
         context = self._context = self._make_context()
         read_pace = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
-        reads_jobs = self._selection.only.is_set or self._selection.named
+        reads_jobs = self._selection.only.is_set or self._selection.named_count
         walk = self._walk()
         began = time.monotonic()
         while not self._is_limit_reached():
