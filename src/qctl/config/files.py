@@ -284,11 +284,10 @@ def _unknown_key(path: Path, key: Sequence[str]) -> str:
     )
     suggested = _bracketed(_with_names(key, best))
     what = f"unknown key {_bracketed(key)} in {path}"
-    guard = next(iter(_GUARDS.intersection(similar_names)), None)
-    if guard:
+    if guards := _GUARDS.intersection(similar_names):
         raise UsageError(
             f"config: {what}",
-            why=f"it looks like the guard {guard!r}, misspelt or in the wrong table; "
+            why=f"it looks like the guard {guards.pop()!r}, misspelt or in the wrong table; "
             "if qctl ignored it, commands would write",
             hint=f"{suggested} = true, or remove it",
         )

@@ -36,8 +36,7 @@ class PasswordSource:
         """Read the password.
 
         Raises:
-            UsageError: the file cannot be read, the program cannot be started, or the first line
-                is empty.
+            UsageError: a file cannot be read, a program not started, or the first line is empty.
             FailedError: the command failed, timed out, or printed something that is not UTF-8; the
                 message quotes stderr, unless that repeats a line of stdout.
         """

@@ -175,10 +175,7 @@ class Keeper:
         draft.replace(self._folder / STATE_FILE)
 
     def _must_end(self, timeout_s: float | None) -> bool:
-        """Wait up to ``timeout_s``; returns whether a signal to end came or standard input closed.
-
-        SIGCHLD only ends the wait.
-        """
+        """Wait for a signal to end or the end of standard input. SIGCHLD only ends the wait."""
         watched = [self._signal_fd] if self._idle_s is not None else [self._signal_fd, 0]
         ready, _, _ = select.select(watched, [], [], timeout_s)
         if self._signal_fd in ready and set(os.read(self._signal_fd, 64)) - {signal.SIGCHLD}:
