@@ -222,18 +222,16 @@ def _queues_of(
     foreign = list(
         dict.fromkeys(str(w) for p in target.processes for w in connections.foreign.get(p.key, ()))
     )
-    if not names:
-        if not serves:
-            # Named queues need no target to be drained, but a restart needs both.
-            restart = ("--then-restart", "--target", target.label) if then_restart else ()
-            raise UsageError(
-                f"it is not clear which queues {target.label} serves",
-                why="none of its processes holds a worker connection that can be matched here",
-                hint=f"name each of them: {command(prefix, 'drain', 'QUEUE', *restart)}",
-            )
-        names, guessed = sorted(serves), True
-    else:
-        guessed = False
+    guessed = not names
+    if guessed and not serves:
+        # Named queues need no target to be drained, but a restart needs both.
+        restart = ("--then-restart", "--target", target.label) if then_restart else ()
+        raise UsageError(
+            f"it is not clear which queues {target.label} serves",
+            why="none of its processes holds a worker connection that can be matched here",
+            hint=f"name each of them: {command(prefix, 'drain', 'QUEUE', *restart)}",
+        )
+    names = names or sorted(serves)
     if not then_restart:
         return names, guessed
     _require_served(target, connected, names)

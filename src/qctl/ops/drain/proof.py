@@ -202,15 +202,13 @@ def _verdict(
     elif not all(map(inventory.is_complete, known)):
         checked = f"counts and a sample of {counted(ids, 'job')}"
     # BullMQ deletes a scheduler's iteration without an event when a new one replaces it.
-    silent = [
-        (keys, job_id)
-        for keys, job_id in deleted
-        if not job_id.startswith(ITERATION_PREFIX) and keys not in missed
-    ]
+    silent = sum(
+        keys not in missed and not job_id.startswith(ITERATION_PREFIX) for keys, job_id in deleted
+    )
     proof = Proof(
         checked=checked,
         ids=ids,
-        deleted=len(silent),
+        deleted=silent,
         events_missed=_names(missed),
         resumed_by_others=_names(tracker.pauses.resumed_by_others),
         why="; ".join(doubts),

@@ -100,9 +100,7 @@ def make_report(
         completed=results.count("completed"),
         failed=results.count("failed"),
         retried=results.count("retried"),
-        interrupted=None
-        if _is_uncounted(context, tracker, restarted, trouble)
-        else ledger.interrupted,
+        interrupted=_interrupted(context, tracker, restarted, trouble),
         recovered=ledger.recovered,
         lost=verdict.lost,
         proof=verdict.proof,
@@ -161,13 +159,15 @@ def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str,
     return tuple(name for name in running if name not in served)
 
 
-def _is_uncounted(
+def _interrupted(
     context: DrainContext, tracker: Tracker, restarted: Restarted, trouble: QctlError | None
-) -> bool:
-    """Whether there may be interrupted jobs that the ledger lacks."""
+) -> int | None:
+    """The number of interrupted jobs; None if the ledger may lack some."""
     # Only events show a roll which jobs a stalled check has put back.
     lacks_stalls = bool(tracker.missed) and context.plan.strategy == "roll"
-    return trouble is not None or lacks_stalls or bool(context.plan.ignored and restarted.old_pids)
+    if trouble is not None or lacks_stalls or (context.plan.ignored and restarted.old_pids):
+        return None
+    return tracker.ledger.interrupted
 
 
 def _is_resumed(

@@ -12,7 +12,7 @@ from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.pause import keep_paused, paused_again
 from qctl.ops.drain.steps import Restarting, Step
 from qctl.ops.drain.tracker import Tracker
-from qctl.ops.drain.wait import Waited, wait_for_jobs
+from qctl.ops.drain.wait import wait_for_jobs
 from qctl.ops.processes.restart import Expectation, Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import StoppedError, current_process
 from qctl.ops.processes.targets import Connections, Target
@@ -52,7 +52,7 @@ class Restarted:
 
 
 def restart_processes(
-    context: DrainContext, tracker: Tracker, waited: Waited
+    context: DrainContext, tracker: Tracker, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
     """Restart every process of the target; nothing without one.
 
@@ -60,14 +60,14 @@ def restart_processes(
     that have started since are waited for.
 
     Args:
-        waited: how the wait for the active jobs ended.
+        overdue: jobs that still run after the timeout.
     """
     target = context.plan.target
     if target is None:
         return Restarted()
     phase = _Phase(context, tracker, target)
     try:
-        yield from phase.run(waited)
+        yield from phase.run(overdue)
     except EARLY_ENDS as ending:
         return phase.result(ending)
     return phase.result()
@@ -137,14 +137,14 @@ class _Phase:
             ended_by=ended_by,
         )
 
-    def run(self, waited: Waited) -> Iterator[Step]:
+    def run(self, overdue: tuple[ActiveJob, ...]) -> Iterator[Step]:
         context, tracker = self._context, self._tracker
-        self._note_in_the_way(waited)
+        self._note_overdue(overdue)
         for planned in self._target.processes:
             # The last reading before the point of no return.
             while again := keep_paused(context, tracker):
                 yield from paused_again(again)
-                self._note_in_the_way((yield from wait_for_jobs(context, tracker)))
+                self._note_overdue((yield from wait_for_jobs(context, tracker)))
             yield from self._restart(planned)
         if context.options.keep_paused:
             yield from paused_again(keep_paused(context, tracker))
@@ -184,21 +184,21 @@ class _Phase:
         yield ready
         self._note_resumed_at_start(process)
 
-    def _note_in_the_way(self, waited: Waited) -> None:
-        """Take note of jobs that a restart will interrupt."""
-        if not waited.in_the_way:
+    def _note_overdue(self, overdue: tuple[ActiveJob, ...]) -> None:
+        """Record the jobs that a restart will interrupt."""
+        if not overdue:
             return
         if self._new_pids:
             known = {job.key for job in self._in_the_way}
-            self._in_doubt += [job for job in waited.in_the_way if job.key not in known]
+            self._in_doubt += [job for job in overdue if job.key not in known]
             return
-        self._in_the_way = waited.in_the_way
+        self._in_the_way = overdue
         # They run until their process is killed, if it is still the one of the plan.
         now_ms = self._context.redis_now_ms()
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
         if pids == [planned.pid for planned in self._target.processes]:
-            self._tracker.ledger.note_running((job.key for job in waited.in_the_way), now_ms)
+            self._tracker.ledger.note_running((job.key for job in overdue), now_ms)
 
     def _count_ignored(self) -> None:
         """Take note of how many jobs of other queues the restart may interrupt."""

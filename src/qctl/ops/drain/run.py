@@ -120,10 +120,10 @@ def _begin(
 def _pause_and_restart(context: DrainContext, tracker: Tracker) -> Generator[Step, None, Restarted]:
     try:
         yield from pause_queues(context, tracker)
-        waited = yield from wait_for_jobs(context, tracker)
+        overdue = yield from wait_for_jobs(context, tracker)
     except EARLY_ENDS as ending:
         return Restarted(ended_by=ending)
-    restarted = yield from restart_processes(context, tracker, waited)
+    restarted = yield from restart_processes(context, tracker, overdue)
     if context.stays_paused and restarted.ended_by is None:
         restarted = confirm_up(restarted)
     return restarted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 from qctl.errors import QctlError, is_outage
 from qctl.ops.drain.context import DrainContext, TimedOut
@@ -21,22 +20,14 @@ from qctl.wire.read.active import ActiveJob, read_active
 POLL_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Waited:
-    """How the wait ended.
-
-    Args:
-        in_the_way: jobs that still run after the timeout; empty when all have ended.
-    """
-
-    in_the_way: tuple[ActiveJob, ...] = ()
-
-
-def wait_for_jobs(context: DrainContext, tracker: Tracker) -> Generator[Step, None, Waited]:
+def wait_for_jobs(
+    context: DrainContext, tracker: Tracker
+) -> Generator[Step, None, tuple[ActiveJob, ...]]:
     """Wait for the active jobs.
 
     Returns:
-        the jobs that still run after the timeout, if the operator wants to restart anyway.
+        the jobs that still run after the timeout, if the operator wants to restart anyway; else
+        none.
 
     Raises:
         TimedOut: jobs still run after the timeout, and the operator wants to undo the drain.
@@ -48,11 +39,11 @@ def wait_for_jobs(context: DrainContext, tracker: Tracker) -> Generator[Step, No
     except TimedOut as late:
         if context.plan.target is None or not context.options.restart_on_timeout:
             raise
-        in_the_way = tuple(job for job in late.active if not job.is_orphan)
+        overdue = tuple(job for job in late.active if not job.is_orphan)
     else:
-        return Waited()
-    yield TimeUp(context.options.timeout_s, context.shown(in_the_way))
-    return Waited(in_the_way)
+        return ()
+    yield TimeUp(context.options.timeout_s, context.shown(overdue))
+    return overdue
 
 
 def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
@@ -68,7 +59,9 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
         with context.client.at_most(POLL_S):
             try:
                 again = keep_paused(context, tracker)
-                active = _read_active(context, tracker)
+                now_ms = context.redis_now_ms()
+                active = read_active(context.client, context.queues)
+                tracker.ledger.note_locks(active, now_ms)
             except QctlError as error:
                 # An outage does not end the wait before the timeout.
                 if not is_outage(error):
@@ -94,13 +87,6 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
             )
         with context.client.at_most(0.0):
             _await_news(context, tracker, frozenset(blocking), is_away=is_away)
-
-
-def _read_active(context: DrainContext, tracker: Tracker) -> Sequence[ActiveJob]:
-    now_ms = context.redis_now_ms()
-    active = read_active(context.client, context.queues)
-    tracker.ledger.note_locks(active, now_ms)
-    return active
 
 
 def _await_news(
