@@ -65,7 +65,7 @@ def put_back(
 
 
 def undo(context: DrainContext, tracker: Tracker) -> None:
-    """Resume the queues and give the leases back, without steps or notes, after a drain was cut."""
+    """Resume the queues and give the leases back, when nobody reads the steps any more."""
     notes: list[str] = []
     try:
         for _ in resume_own(context, tracker, notes):

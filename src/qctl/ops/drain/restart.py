@@ -23,20 +23,20 @@ from qctl.wire.read.snapshot import are_paused
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """What became of the processes, also where that ended early.
+    """The processes of a restart or roll, including one that ended early.
 
     Args:
-        old_pids: of the processes that were asked to leave.
-        new_pids: of those that took their place, in the same order.
-        restarts: those that ``new_pids`` come from.
+        old_pids: pids of the processes that were asked to exit.
+        new_pids: pids of the new processes, in the same order.
+        restarts: the restarts that led to ``new_pids``.
         not_reached: processes that were not restarted.
         was_gone: whether a process had ended before it was to be restarted.
         in_the_way: jobs that still ran when their process was restarted.
-        in_doubt: jobs that still ran when another process was restarted; they may be of a process
-            that is new already.
-        ignored_running: jobs of the queues that the drain ignores that ran just before the restart;
-            None when that is unknown.
-        ended_by: what ended it early.
+        in_doubt: jobs that still ran when a later process was restarted; a process that is new
+            already may run them.
+        ignored_running: how many jobs of ignored queues ran just before the restart; None when
+            unknown.
+        ended_by: the exception that ended the restart early.
     """
 
     old_pids: tuple[int, ...] = ()
@@ -54,10 +54,10 @@ class Restarted:
 def restart_processes(
     context: DrainContext, tracker: Tracker, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
-    """Restart every process of the target; nothing without one.
+    """Restart every process of the target, if there is one.
 
-    Before each process the queues are paused again where somebody has resumed them, and the jobs
-    that have started since are waited for.
+    Before each process, queues that somebody has resumed are paused again, and the drain waits for
+    the jobs that have started since.
 
     Args:
         overdue: jobs that still run after the timeout.
@@ -88,10 +88,10 @@ def confirm_up(restarted: Restarted) -> Restarted:
 def expectation(
     context: DrainContext, process: ManagedProcess, connections: Connections | None
 ) -> Expectation:
-    """What the successor of a process must show.
+    """What the new process must show for its restart to be proved.
 
     Args:
-        connections: who is connected, the process included.
+        connections: the connected workers, including those of the old process.
     """
     plan = context.plan
     names = frozenset(plan.names)
@@ -109,7 +109,7 @@ def expectation(
 
 
 class _Phase:
-    """The restart of all processes, under way."""
+    """The restart of all processes of a target."""
 
     def __init__(self, context: DrainContext, tracker: Tracker, target: Target) -> None:
         self._context = context
@@ -151,7 +151,7 @@ class _Phase:
 
     def _restart(self, planned: ManagedProcess) -> Iterator[Step]:
         context, manager = self._context, self._target.manager
-        # It may be another by now: a crash during the wait, or somebody's own restart.
+        # The pid may have changed: a crash during the wait, or somebody's own restart.
         try:
             process = current_process(manager, planned)
         except StoppedError:
@@ -193,7 +193,7 @@ class _Phase:
             self._in_doubt += [job for job in overdue if job.key not in known]
             return
         self._in_the_way = overdue
-        # They run until their process is killed, if it is still the one of the plan.
+        # The jobs run until their process is killed, if the processes are still those of the plan.
         now_ms = self._context.redis_now_ms()
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
@@ -201,18 +201,18 @@ class _Phase:
             self._tracker.ledger.note_running((job.key for job in overdue), now_ms)
 
     def _count_ignored(self) -> None:
-        """Take note of how many jobs of other queues the restart may interrupt."""
+        """Count the jobs of ignored queues that the restart may interrupt."""
         context = self._context
         if not context.plan.ignored:
             return
         queues = [QueueKeys(context.settings.prefix, name) for name in context.plan.ignored]
-        # For a note only, which does without the number as well.
+        # The number is for a note only, so a failure does not matter.
         with suppress(QctlError):
             jobs = read_active(context.client, queues)
             self._ignored_running = sum(not job.is_orphan for job in jobs)
 
     def _note_resumed_at_start(self, process: ManagedProcess) -> None:
-        """Take note of the queues that were resumed while a new process started."""
+        """Record the queues that were resumed while a new process started."""
         tracker = self._tracker
         pauses = tracker.pauses
         pauses.resumed_lately.clear()

@@ -118,7 +118,7 @@ class Turn:
                 # not wait for this.
                 new_pid = run.confirm()
             except FailedError as error:
-                # Raised later: first find out what became of the old process's jobs.
+                # Not raised here: the old process's jobs must still be checked.
                 self.error = error
             else:
                 self.new_pid = new_pid
