@@ -59,7 +59,7 @@ class DrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class DrainContext:
-    """What every phase of one drain may use.
+    """The data that all phases of a drain share.
 
     Args:
         client: repeats commands that Redis does not answer; see ``PatientClient``.

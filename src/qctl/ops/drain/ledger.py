@@ -1,4 +1,4 @@
-"""What became of every job that was active when a drain began, and how long nothing ran.
+"""The outcome of every job that was active when a drain began, and how long nothing ran.
 
 The event stream is read from the ``paused`` event of the drain's own pause on, so no event is
 missed. What the stream does not report is read from the jobs' state. Times are those of Redis

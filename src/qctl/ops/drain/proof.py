@@ -30,7 +30,7 @@ READ_AGAIN_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of the jobs.
+    """The result of the proof.
 
     Args:
         lost: the number of lost jobs; None when unknown.

@@ -206,7 +206,7 @@ def _pauses_ended(
 def _notes_on_pauses_before(
     context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
 ) -> Iterator[str]:
-    """What became of queues that were paused when the drain began."""
+    """Notes on queues that were paused when the drain began."""
     ended = _pauses_ended(context, tracker, paused)
     taken_over = context.plan.left_behind & (tracker.pauses.ours | tracker.pauses.resumed)
     for snapshot in context.plan.snapshots:
@@ -227,7 +227,7 @@ def _notes_on_processes(context: DrainContext, restarted: Restarted) -> Iterator
 def _notes_on_resumes(
     context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
 ) -> Iterator[str]:
-    """What the operator should know about resumes by somebody else."""
+    """Notes on resumes by somebody else."""
     pauses = tracker.pauses
     all_ended = _pauses_ended(context, tracker, paused)
     for keys in context.queues:

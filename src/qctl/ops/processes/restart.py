@@ -47,11 +47,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the new process must show.
+    """The conditions that prove a restart.
 
     Args:
         queues: queues that need a new worker.
-        by_address: whether addresses show which workers it holds.
+        by_address: whether addresses show which workers a process holds.
         prefix: the queues' key prefix.
         db: the queues' database.
     """
@@ -282,7 +282,7 @@ class Restart:
         return "\n".join([*words, reason])
 
     def _unserved(self) -> frozenset[str]:
-        """Queues that nobody serves now; empty where that cannot be read."""
+        """Queues that no worker serves now; empty if that cannot be read."""
         try:
             workers = self._workers()
         except QctlError:

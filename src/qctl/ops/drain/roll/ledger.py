@@ -1,4 +1,4 @@
-"""What became of the jobs of a roll, during which the queues keep working.
+"""The outcome of the jobs of a roll, during which the queues keep working.
 
 A roll follows the jobs that are active at its start or when an old process has ended, and every job
 that loses its worker during the roll. The others start and end unharmed, and there may be thousands

@@ -224,7 +224,7 @@ class Turn:
         """Find the active jobs that no longer have a worker, and put them into ``harmed``.
 
         A job has a living worker if it ends, if its lock is renewed, or if the holder of its lock
-        takes another job or renews its lock. It was left behind if its lock expires.
+        takes another job or renews its lock. If its lock expires, it was left behind.
         """
         context = self._context
         pending: dict[JobKey, ActiveJob] = {}
