@@ -94,7 +94,7 @@ class Control:
             f"  of what cannot be repeated:     {self._compared}, in {self._seconds:.0f} s "
             "of Redis' time",
             f"  of a script of constant work:   {self._script}, in {self._script_s:.0f} s, "
-            f"{self._calls:,} calls, each {_WORK_US / 1000:g} ms as a rule",
+            f"{self._calls:,} calls, each {_WORK_US / 1000:g} ms usually",
         ]
         over, by_script = self._compared.over, self._script.over
         if self._repeated.over:

@@ -8,7 +8,8 @@ for a message. A TAB starts no server, runs no password command and waits at mos
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,17 +30,17 @@ def queue_names(ctx: typer.Context) -> list[str]:
         from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
         from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
 
-        address, client = _connect(settings)
-        cache = QueueNameCache(settings.state_home, address, settings.prefix)
-        cached = cache.read()
-        if cached is not None:
-            if cached.is_scan_due:
+        with _connected(settings) as (address, client):
+            cache = QueueNameCache(settings.state_home, address, settings.prefix)
+            cached = cache.read()
+            if cached is not None:
+                if cached.is_scan_due:
+                    cache.scan_in_background()
+                return cached.names
+            names, is_complete = discover_within(client, settings.prefix, _MAX_SCAN_S)
+            if not is_complete:
                 cache.scan_in_background()
-            return cached.names
-        names, is_complete = discover_within(client, settings.prefix, _MAX_SCAN_S)
-        if not is_complete:
-            cache.scan_in_background()
-        return names
+            return names
 
     return _names(ctx, read)
 
@@ -50,7 +51,8 @@ def prefixes(ctx: typer.Context) -> list[str]:
     def read(settings: Settings) -> Iterable[str]:
         from qctl.wire.read.discovery import prefixes_in_use  # noqa: PLC0415
 
-        return prefixes_in_use(_connect(settings)[1], _MAX_SCAN_S)[0]
+        with _connected(settings) as (_, client):
+            return prefixes_in_use(client, _MAX_SCAN_S)[0]
 
     return _names(ctx, read)
 
@@ -61,8 +63,9 @@ def scheduler_ids(ctx: typer.Context) -> list[str]:
     def read(settings: Settings) -> Iterable[str]:
         from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
 
-        found, _ = list_schedules(_connect(settings)[1], settings.prefix, [ctx.params["queue"]])
-        return (schedule.id for schedule in found.schedules)
+        with _connected(settings) as (_, client):
+            found, _ = list_schedules(client, settings.prefix, [ctx.params["queue"]])
+        return [schedule.id for schedule in found.schedules]
 
     return _names(ctx, read)
 
@@ -100,13 +103,16 @@ def contexts(ctx: typer.Context) -> list[str]:
     return _names(ctx, lambda settings: settings.contexts, ignore_context=True)
 
 
-def _connect(settings: Settings) -> tuple[Address, Client]:
+@contextmanager
+def _connected(settings: Settings) -> Iterator[tuple[Address, Client]]:
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.errors import UsageError  # noqa: PLC0415
 
     if settings.password is not None and settings.password.command:
         raise UsageError("a key ring would ask its owner")
-    return connect(settings.full_url(), start=False)
+    address, client = connect(settings.full_url(), start=False)
+    with closing(client):
+        yield address, client
 
 
 def _names(
