@@ -14,7 +14,7 @@ from qctl.errors import RefusedError, UnreachableError
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading, View
-from qctl.ops.queues.status import QueueStatus, RedisInfo
+from qctl.ops.queues.status import RedisInfo
 from qctl.ops.queues.workers import WorkerStatus
 from qctl.output.text import cells
 from qctl.output.top.actions import ActionOutput, Proposal, Stop
@@ -22,6 +22,7 @@ from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
 from qctl.output.top.tables import job_lines, sparkline, status_line
 from qctl.wire.read.snapshot import Counts
+from tests.labs.reports import QUEUE
 from tests.output.top.pilot import drive, lines_of, text_of, until
 
 AT = datetime(2026, 5, 4, 12, 0, 3, tzinfo=UTC)
@@ -41,27 +42,8 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def queue(name: str, **changes: object) -> LiveQueue:
-    status = QueueStatus(
-        name=name,
-        prefix="bull",
-        format="bullmq",
-        client_version="6.7.0",
-        paused=False,
-        paused_by=None,
-        counts=Counts(12, 2, 1, 3, 0, 0, 100, 4),
-        overdue=0,
-        oldest_waiting_s=1.0,
-        schedulers=0,
-        workers=1,
-        paused_at=None,
-        draining=False,
-        legacy_paused=0,
-        rate_limited_s=None,
-        rate_limit=None,
-        concurrency=None,
-        is_maxed=False,
-        is_broken=False,
-        notes=(),
+    status = replace(
+        QUEUE, name=name, counts=Counts(12, 2, 1, 3, 0, 0, 100, 4), oldest_waiting_s=1.0
     )
     rates = Rates(20.0, 0.5)
     return LiveQueue(name, replace(status, **changes), None, rates, (None, 0.0, 5.0, 10.0))
