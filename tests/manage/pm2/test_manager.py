@@ -45,6 +45,16 @@ def wait_restarted(manager: Pm2, call: RestartCall, before: ManagedProcess) -> M
 
 def settings(home: Path, pm_id: str) -> dict[str, Any]:
     """The environment and settings that PM2 holds for a process: for comparison only."""
+
+    def complete() -> dict[str, Any] | None:
+        # In cluster mode the process itself reports its Node version, after PM2 calls it online.
+        found = read_settings(home, pm_id)
+        return found if "node_version" in found else None
+
+    return wait_until(complete, f"pm_id {pm_id} to report its Node version")
+
+
+def read_settings(home: Path, pm_id: str) -> dict[str, Any]:
     for item in rpc.call(home / "rpc.sock", "getMonitorData", {})[0]:
         if str(item["pm_id"]) == pm_id:
             env = item["pm2_env"]
