@@ -10,7 +10,6 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.ops.drain import proof
-from qctl.ops.drain.inventory import Balance
 from qctl.ops.drain.proof import Verdict, prove, take_inventory
 from qctl.ops.drain.tracker import Tracker
 from qctl.wire.events import last_event_id
@@ -293,8 +292,9 @@ def test_a_lost_job_that_is_put_back_does_not_stand_in_for_another(store: Client
     assert prove(store, tracker).lost == 0
     store.call("LREM", Q("wait"), 0, "28")
     store.call("LREM", Q("wait"), 0, "29")
-    tracker.inventory.end(Q, read_census(store, Q))
-    assert tracker.inventory.balance(Q).missing == 2
+    queue = tracker.inventory.queues[Q]
+    queue.end = read_census(store, Q)
+    assert queue.missing == 2
 
 
 @pytest.mark.usefixtures("small")
@@ -313,7 +313,8 @@ def test_iterations_that_replace_others_are_accounted_for(store: Client) -> None
         put(store, f"repeat:s:{number}", "delayed")
         emit(store, "added", f"repeat:s:{number}")
     assert prove(store, tracker).lost == 0
-    assert tracker.inventory.balance(Q) == Balance(missing=3, replaced=3)
+    queue = tracker.inventory.queues[Q]
+    assert (queue.missing, queue.replaced) == (3, 3)
 
 
 # Events that are missing

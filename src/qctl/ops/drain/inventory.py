@@ -33,38 +33,26 @@ _NOT_COUNTED = frozenset({*FINISHED, "unknown"})
 ITERATION_PREFIX = "repeat:"
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """How the final count of jobs compares with the count that the events predict.
-
-    Args:
-        missing: jobs whose absence no event explains; negative when there are more jobs than the
-            events explain.
-        replaced: scheduler iterations that may have been replaced by new ones, which no event
-            reports.
-    """
-
-    missing: int
-    replaced: int
-
-    @property
-    def agrees(self) -> bool:
-        """Whether every job is accounted for."""
-        return 0 <= self.missing <= self.replaced
-
-
 @dataclass(slots=True)
-class _QueueJobs:
+class QueueJobs:
     """The jobs of one queue.
 
     Attributes:
-        ids: job id → state, of the jobs followed by id.
+        ids: job id → state, of the jobs followed by id that should be in some state now.
         seen: how many jobs are or were in ``ids``.
-        begin: the count at the start; ``end`` is the one to compare with it.
+        max_ids: how many jobs ``ids`` may hold.
+        is_complete: whether all of the queue's jobs are followed by id.
+        begin: the count at the start.
         taken_order: the last event when all ids had been read.
         iterations: scheduler → the id of its current iteration.
-        started: schedulers whose current iteration has started: the next one replaces nothing.
+        is_disturbed: whether the queue was resumed while its ids were read: a list may have been
+            missed.
+        end: the final count, to be set before the last events are read.
         delta: the change in the number of jobs since ``begin``.
+        cleaned: how many jobs were deleted in bulk, by events that do not name them.
+        replaced: scheduler iterations that may have been replaced by new ones, which no event
+            reports.
+        started: schedulers whose current iteration has started: the next one replaces nothing.
     """
 
     ids: dict[str, str]
@@ -82,6 +70,17 @@ class _QueueJobs:
     replaced: int = 0
     started: set[str] = field(default_factory=set)
 
+    @property
+    def missing(self) -> int:
+        """Jobs whose absence no event explains; negative if there are more than events explain."""
+        end = self.end or self.begin
+        return self.begin.jobs + self.delta - end.jobs
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every job is accounted for."""
+        return 0 <= self.missing <= self.replaced
+
     def affects_balance(self, event: Event) -> bool:
         """Whether an event lies between the first and the last count."""
         at = event_order(event.id)
@@ -91,10 +90,14 @@ class _QueueJobs:
 
 
 class Inventory:
-    """The jobs of the queues of one drain."""
+    """The jobs of the queues of one drain.
+
+    Attributes:
+        queues: those whose jobs are followed.
+    """
 
     def __init__(self) -> None:
-        self._queues: dict[QueueKeys, _QueueJobs] = {}
+        self.queues: dict[QueueKeys, QueueJobs] = {}
         # None until the first call of ``moved``: a roll sees millions of events.
         self._moved: set[JobKey] | None = None
 
@@ -110,7 +113,7 @@ class Inventory:
             taken_id: the last event when all ids had been read.
         """
         waiting = census.jobs - census.counts["active"]
-        self._queues[keys] = _QueueJobs(
+        self.queues[keys] = QueueJobs(
             ids=ids,
             seen=len(ids),
             max_ids=2 * max_ids,
@@ -124,7 +127,7 @@ class Inventory:
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
         """Add active jobs that are not followed yet."""
         for keys, job_id in jobs:
-            queue = self._queues.get(keys)
+            queue = self.queues.get(keys)
             if queue is not None and job_id not in queue.ids:
                 queue.ids[job_id] = "active"
                 queue.seen += 1
@@ -132,7 +135,7 @@ class Inventory:
     def follow(self, events: Iterable[tuple[QueueKeys, Event]]) -> None:
         """Apply events, in order."""
         for keys, event in events:
-            queue = self._queues.get(keys)
+            queue = self.queues.get(keys)
             if queue is None:
                 continue
             if queue.affects_balance(event):
@@ -158,48 +161,8 @@ class Inventory:
         moved, self._moved = self._moved, set()
         return moved or set()
 
-    def has(self, keys: QueueKeys) -> bool:
-        """Whether the queue's jobs are followed at all."""
-        return keys in self._queues
 
-    def is_complete(self, keys: QueueKeys) -> bool:
-        """Whether all of the queue's jobs are followed by id."""
-        return self._queues[keys].is_complete
-
-    def is_disturbed(self, keys: QueueKeys) -> bool:
-        """Whether the queue was resumed while its ids were read: a list may have been missed."""
-        return self._queues[keys].is_disturbed
-
-    def seen(self, keys: QueueKeys) -> int:
-        """How many jobs are or were followed by id."""
-        return self._queues[keys].seen
-
-    def jobs(self, keys: QueueKeys) -> list[JobKey]:
-        """The jobs followed by id that should be in some state now."""
-        return [(keys, job_id) for job_id in self._queues[keys].ids]
-
-    def state(self, job: JobKey) -> str | None:
-        """The last known state of a job; None when it has ended or is not followed."""
-        queue = self._queues.get(job[0])
-        return queue.ids.get(job[1]) if queue is not None else None
-
-    def cleaned(self, keys: QueueKeys) -> int:
-        """How many jobs were deleted in bulk, by events that do not name them."""
-        queue = self._queues.get(keys)
-        return queue.cleaned if queue is not None else 0
-
-    def end(self, keys: QueueKeys, census: Census) -> None:
-        """Set the final count; ``balance`` needs all events up to its last one."""
-        self._queues[keys].end = census
-
-    def balance(self, keys: QueueKeys) -> Balance:
-        """Compare the final count with the one that the events predict."""
-        queue = self._queues[keys]
-        end = queue.end or queue.begin
-        return Balance(queue.begin.jobs + queue.delta - end.jobs, queue.replaced)
-
-
-def _count(queue: _QueueJobs, event: Event) -> None:
+def _count(queue: QueueJobs, event: Event) -> None:
     """Apply one event to the expected number of jobs that have not ended."""
     name, previous, job_id = event.name, event.fields.get("prev"), event.job_id or ""
     if name == "added":

@@ -67,20 +67,19 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
         QctlError: Redis is away, or refuses a read.
     """
     inventory, ledger = tracker.inventory, tracker.ledger
-    known = [keys for keys in tracker.queues if inventory.has(keys)]
-    for keys in known:
-        if not inventory.is_complete(keys):
-            inventory.end(keys, read_census(client, keys))
+    for keys, queue in inventory.queues.items():
+        if not queue.is_complete:
+            queue.end = read_census(client, keys)
     tracker.catch_up()
     _settle(client, tracker)
     # A job that completed and was removed in the meantime has an event by now.
     tracker.catch_up()
-    nowhere = _find_nowhere(client, tracker, known)
+    nowhere = _find_nowhere(client, tracker)
     strays = [job for job, left in nowhere.items() if left == STRAY]
     others = other_libraries(client, sorted({keys for keys, _ in strays}))
     for job in strays:
         if job[0] not in others:
-            ledger.note_lost(job, inventory.state(job) or "active")
+            ledger.note_lost(job, inventory.queues[job[0]].ids.get(job[1], "active"))
         elif job in ledger.unsettled:
             ledger.settle(job, "unknown")
     unsettled = set(ledger.unsettled)
@@ -89,7 +88,7 @@ def prove(client: Client, tracker: Tracker) -> Verdict:
         f"{keys.name} is a queue of {library}, which may keep jobs where qctl does not look"
         for keys, library in others.items()
     ]
-    return _verdict(tracker, known, deleted, doubts)
+    return _verdict(tracker, deleted, doubts)
 
 
 def unproved(tracker: Tracker, why: str) -> Verdict:
@@ -121,7 +120,7 @@ def _settle(client: Client, tracker: Tracker) -> None:
         if job[0] in tracker.missed:
             # The job may have completed and been removed, and the event was trimmed.
             ledger.settle(job, "unknown")
-        elif left == DELETED and tracker.inventory.cleaned(job[0]):
+        elif left == DELETED and (queue := tracker.inventory.queues.get(job[0])) and queue.cleaned:
             ledger.settle(job, "removed")
 
 
@@ -137,15 +136,13 @@ def _find_state(client: Client, job: JobKey) -> tuple[str | None, bool]:
     return None, False
 
 
-def _find_nowhere(
-    client: Client, tracker: Tracker, known: Iterable[QueueKeys]
-) -> dict[JobKey, str]:
+def _find_nowhere(client: Client, tracker: Tracker) -> dict[JobKey, str]:
     """Jobs that are in no state although no event reports their end → what is left of each.
 
     A job that has events while it is looked up has moved, so it is left out.
     """
     inventory = tracker.inventory
-    suspects = [job for keys in known for job in inventory.jobs(keys)]
+    suspects = [(keys, job_id) for keys, queue in inventory.queues.items() for job_id in queue.ids]
     nowhere: dict[JobKey, str] = {}
     for attempt in range(MAX_READS):
         if attempt:
@@ -161,10 +158,8 @@ def _find_nowhere(
     return nowhere
 
 
-def _verdict(
-    tracker: Tracker, known: list[QueueKeys], deleted: list[JobKey], doubts: list[str]
-) -> Verdict:
-    inventory, missed = tracker.inventory, tracker.missed
+def _verdict(tracker: Tracker, deleted: list[JobKey], doubts: list[str]) -> Verdict:
+    known, missed = tracker.inventory.queues, tracker.missed
     results = [job.result for job in tracker.ledger.outcomes()]
     lost = results.count("lost")
     doubts = doubts + [
@@ -174,32 +169,30 @@ def _verdict(
         for keys in tracker.queues
         if keys not in known
     ]
-    for keys in known:
+    for keys, queue in known.items():
         if keys in missed:
             doubts.append(
                 f"events of {keys.name} are missing: they were cut off before they could be read "
                 "(a larger streams.events.maxLen keeps more), or their stream was deleted"
             )
-        elif inventory.is_disturbed(keys):
+        elif queue.is_disturbed:
             doubts.append(f"{keys.name} was resumed by somebody else before its jobs were counted")
-        elif not inventory.is_complete(keys):
-            missing = inventory.balance(keys).missing
+        elif not queue.is_complete:
             own = tracker.ledger.lost_of(keys)
             if own and not any(job[0] == keys for job in deleted):
                 # Jobs of the sample are lost, so the other missing jobs count as lost as well.
-                lost += max(missing - own, 0)
-            elif not inventory.balance(keys).agrees:
-                less = "fewer" if missing > 0 else "more"
-                doubts.append(
-                    f"{keys.name} has {counted(abs(missing), 'job')} {less} than its events explain"
-                )
-    ids = sum(inventory.seen(keys) for keys in known)
+                lost += max(queue.missing - own, 0)
+            elif not queue.is_balanced:
+                less = "fewer" if queue.missing > 0 else "more"
+                jobs = counted(abs(queue.missing), "job")
+                doubts.append(f"{keys.name} has {jobs} {less} than its events explain")
+    ids = sum(queue.seen for queue in known.values())
     checked = "all ids"
     if not known:
         checked = "nothing"
     elif missed or len(known) < len(tracker.queues):
         checked = f"a sample of {counted(ids, 'job')}"
-    elif not all(map(inventory.is_complete, known)):
+    elif not all(queue.is_complete for queue in known.values()):
         checked = f"counts and a sample of {counted(ids, 'job')}"
     # BullMQ deletes a scheduler's iteration without an event when a new one replaces it.
     silent = sum(
