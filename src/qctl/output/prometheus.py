@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import TypeVar
 
 # Not imported anywhere else, and this module only by `qctl metrics`: it costs 125 ms.
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -22,12 +22,12 @@ from qctl import __version__
 from qctl.errors import FailedError
 from qctl.ops.metrics.finished import BUCKETS_S, FinishedFigures
 from qctl.ops.metrics.reading import OTHER, Drains, MetricsReading, OwnWorkers, QueueFigures
+from qctl.ops.queues.status import ProcessStatus
 from qctl.output.text import visible
 
+T = TypeVar("T")
 # Totals kept of queues that are gone.
 _MAX_GONE = 2000
-
-Samples = dict[tuple[str, ...], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,13 @@ class _Collector:
         yield from _about(scrape)
         if reading.up:
             yield from _queues(reading.queues)
-            yield from self._totals.families(reading.queues)
-            yield from _processes(reading)
-            yield from _own_workers(reading.own_workers)
-            yield from _drains(reading.drains)
+            yield self._totals.family(reading.queues)
+            of_process = {"target": lambda p: p.target, "process": lambda p: p.key}
+            yield from _of_each(reading.processes, of_process, _OF_A_PROCESS)
+            of_workers = {"queue": lambda g: g.queue, "target": lambda g: g.target}
+            yield from _of_each(reading.own_workers, of_workers, _OF_OWN_WORKERS)
+            if reading.drains is not None:
+                yield from _drains(reading.drains)
         if scrape.finished is not None:
             yield from _finished(scrape.finished)
 
@@ -112,8 +115,8 @@ class _Totals:
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
         self._lock = threading.Lock()
 
-    def families(self, queues: Sequence[QueueFigures]) -> Iterator[Metric]:
-        samples: Samples = defaultdict(float)
+    def family(self, queues: Sequence[QueueFigures]) -> Metric:
+        samples: list[Sample] = []
         with self._lock:
             # The sum (other) falls when one of its queues cannot be read; that is not a reset.
             for queue in (queue for queue in queues if queue.name != OTHER):
@@ -125,12 +128,13 @@ class _Totals:
                         key = (queue.name, result)
                         # Moved to the end: the first ones are those not seen for longest.
                         total, last = self._seen.pop(key, (0, 0))
-                        self._seen[key] = (total + (now - last if now >= last else now), now)
-                        samples[visible(queue.name), result] += self._seen[key][0]
+                        total += now - last if now >= last else now
+                        self._seen[key] = (total, now)
+                        samples.append((key, total))
             # Queues that cannot be read for a while are remembered; many gone queues are not.
             for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
-        yield _counter(
+        return _counter(
             "qctl_bullmq_finished_jobs",
             "Jobs finished since BullMQ's metrics of the queue began; only of queues whose workers "
             "keep them (the worker option metrics).",
@@ -139,77 +143,104 @@ class _Totals:
         )
 
 
-def _gauge(name: str, help_text: str, labels: Sequence[str], samples: Samples) -> Metric:
-    family = GaugeMetricFamily(name, help_text, labels=labels)
-    for values, value in samples.items():
-        family.add_metric(values, value)
+# The values of the labels, and the figure; None if it is unknown.
+Sample = tuple[tuple[str, ...], float | None]
+# Name, description, and the figure of one item.
+Figures = Sequence[tuple[str, str, Callable[[T], float | None]]]
+
+
+def _family(
+    kind: type[GaugeMetricFamily | CounterMetricFamily],
+    name: str,
+    about: str,
+    labels: Sequence[str],
+    samples: Iterable[Sample],
+) -> Metric:
+    """Known figures only: 0 would look healthy. Those whose labels look the same are added up."""
+    sums: dict[tuple[str, ...], float] = {}
+    for values, figure in samples:
+        if figure is not None:
+            shown = tuple(map(visible, values))
+            sums[shown] = sums.get(shown, 0.0) + figure
+    family = kind(name, about, labels=labels)
+    for shown, total in sums.items():
+        family.add_metric(shown, total)
     return family
 
 
-def _counter(name: str, help_text: str, labels: Sequence[str], samples: Samples) -> Metric:
-    family = CounterMetricFamily(name, help_text, labels=labels)
-    for values, value in samples.items():
-        family.add_metric(values, value)
-    return family
+_gauge = partial(_family, GaugeMetricFamily)
+_counter = partial(_family, CounterMetricFamily)
+
+
+def _single(name: str, about: str, figure: float | None) -> Metric:
+    return _gauge(name, about, (), [((), figure)])
+
+
+def _of_each(
+    items: Iterable[T], labels: Mapping[str, Callable[[T], str]], figures: Figures[T]
+) -> Iterator[Metric]:
+    """A gauge for each of ``figures``, with a sample for each item."""
+    of_items = [(tuple(label_of(item) for label_of in labels.values()), item) for item in items]
+    for name, about, figure_of in figures:
+        yield _gauge(name, about, [*labels], ((of, figure_of(item)) for of, item in of_items))
 
 
 def _about(scrape: Scrape) -> Iterator[Metric]:
     reading = scrape.reading
-    yield _gauge("qctl_info", "The version of qctl.", ["version"], {(__version__,): 1})
-    yield _gauge(
-        "qctl_up", "1 when Redis answered in time and could be read, else 0.", (), {(): reading.up}
-    )
-    yield _gauge(
-        "qctl_scrape_duration_seconds",
-        "How long the reading behind this scrape took.",
-        (),
-        {(): reading.duration_s},
-    )
+    yield _gauge("qctl_info", "The version of qctl.", ["version"], [((__version__,), 1)])
+    yield _single("qctl_up", "1 when Redis answered in time and could be read, else 0.", reading.up)
+    about = "How long the reading behind this scrape took."
+    yield _single("qctl_scrape_duration_seconds", about, reading.duration_s)
     if scrape.errors is not None:
         kinds = {"unreachable", "timeout", "failed", "events", *scrape.errors}
         yield _counter(
             "qctl_scrape_errors",
             "Readings that failed, by kind; events: reads of event streams that failed.",
             ["kind"],
-            {(kind,): scrape.errors.get(kind, 0) for kind in sorted(kinds)},
+            [((kind,), scrape.errors.get(kind, 0)) for kind in sorted(kinds)],
         )
     if reading.up:
         queues = sum(queue.queues for queue in reading.queues)
-        yield _gauge("qctl_queues", "Queues that could be read.", (), {(): queues})
-        yield _gauge(
-            "qctl_queues_unreadable",
-            "Queues that exist and could not be read: nothing is known of them.",
-            (),
-            {(): reading.queues_unreadable},
-        )
+        yield _single("qctl_queues", "Queues that could be read.", queues)
+        about = "Queues that exist and could not be read: nothing is known of them."
+        yield _single("qctl_queues_unreadable", about, reading.queues_unreadable)
 
 
-_OF_A_QUEUE: tuple[tuple[str, str, Callable[[QueueFigures], float | None]], ...] = (
+_OF_A_QUEUE: Figures[QueueFigures] = (
     ("qctl_queue_paused", "1 when the queue is paused.", lambda q: q.paused),
     ("qctl_queue_schedulers", "Job schedulers.", lambda q: q.schedulers),
+    ("qctl_queue_workers", "Connected workers; absent when unknown.", lambda q: q.workers),
+)
+_OF_A_PROCESS: Figures[ProcessStatus] = (
+    ("qctl_process_up", "1 when the manager says it runs.", lambda p: p.status == "online"),
     (
-        "qctl_queue_workers",
-        "Connected workers; absent when unknown.",
-        lambda q: q.workers,
+        "qctl_process_restarts",
+        "Restarts as its manager counts them (`pm2 reset` sets them to 0).",
+        lambda p: p.restarts,
     ),
+    ("qctl_process_uptime_seconds", "Since its start.", lambda p: p.uptime_s),
+    ("qctl_process_cpu_percent", "CPU, 100 is one core.", lambda p: p.cpu_percent),
+    ("qctl_process_resident_memory_bytes", "Memory (RSS).", lambda p: p.rss_bytes),
+)
+_OF_OWN_WORKERS: Figures[OwnWorkers] = (
+    ("qctl_own_workers", "Live workers of qctl's own, by their heartbeats.", lambda g: g.workers),
+    ("qctl_own_worker_slots", "Jobs that they can run at once.", lambda g: g.slots),
+    ("qctl_own_worker_busy", "Jobs that they run.", lambda g: g.busy),
+    ("qctl_own_worker_jobs_done", "Jobs that ended in the workers alive now.", lambda g: g.done),
 )
 
 
 def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
-    jobs: Samples = defaultdict(float)
-    oldest: Samples = {}
+    jobs: list[Sample] = []
+    oldest: dict[str, float] = {}
     for queue in queues:
-        name = visible(queue.name)
-        for item in fields(queue.counts):
-            # Stalled jobs are not counted as active.
-            value = getattr(queue.counts, item.name)
-            if item.name == "active":
-                value -= queue.counts.stalled
-            jobs[name, item.name] += value
-        if queue.oldest_waiting_s is not None:
-            oldest[name,] = max(oldest.get((name,), 0.0), queue.oldest_waiting_s)
-        elif queue.counts.waiting + queue.counts.prioritized == 0:
-            oldest.setdefault((name,), 0.0)
+        counts = queue.counts
+        # Stalled jobs are not counted as active.
+        by_state = asdict(counts) | {"active": counts.active - counts.stalled}
+        jobs += [((queue.name, state), number) for state, number in by_state.items()]
+        name, oldest_s = visible(queue.name), queue.oldest_waiting_s
+        if oldest_s is not None or counts.waiting + counts.prioritized == 0:
+            oldest[name] = max(oldest.get(name, 0.0), oldest_s or 0.0)
     yield _gauge(
         "qctl_queue_jobs",
         "Jobs by state; stalled: in active, and no lock exists.",
@@ -220,133 +251,60 @@ def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
         "qctl_queue_oldest_waiting_seconds",
         "How long the oldest waiting job has waited; 0 when none waits.",
         ["queue"],
-        oldest,
+        (((name,), oldest_s) for name, oldest_s in oldest.items()),
     )
-    for name, help_text, value_of in _OF_A_QUEUE:
-        yield _gauge(name, help_text, ["queue"], _by_queue(queues, value_of))
+    yield from _of_each(queues, {"queue": lambda q: q.name}, _OF_A_QUEUE)
 
 
-def _by_queue(
-    queues: Iterable[QueueFigures], value_of: Callable[[QueueFigures], float | None]
-) -> Samples:
-    samples: Samples = defaultdict(float)
-    for queue in queues:
-        value = value_of(queue)
-        if value is not None:
-            samples[visible(queue.name),] += value
-    return samples
-
-
-def _processes(reading: MetricsReading) -> Iterator[Metric]:
-    metrics: tuple[tuple[str, str, Callable[[Any], float | None]], ...] = (
-        ("qctl_process_up", "1 when the manager says it runs.", lambda p: p.status == "online"),
-        (
-            "qctl_process_restarts",
-            "Restarts as its manager counts them (`pm2 reset` sets them to 0).",
-            lambda p: p.restarts,
-        ),
-        ("qctl_process_uptime_seconds", "Since its start.", lambda p: p.uptime_s),
-        ("qctl_process_cpu_percent", "CPU, 100 is one core.", lambda p: p.cpu_percent),
-        ("qctl_process_resident_memory_bytes", "Memory (RSS).", lambda p: p.rss_bytes),
-    )
-    for name, help_text, value_of in metrics:
-        samples: Samples = {
-            (visible(process.target), visible(process.key)): float(value)
-            for process in reading.processes
-            if (value := value_of(process)) is not None
-        }
-        yield _gauge(name, help_text, ("target", "process"), samples)
-
-
-def _own_workers(groups: Sequence[OwnWorkers]) -> Iterator[Metric]:
-    metrics: tuple[tuple[str, str, Callable[[OwnWorkers], float]], ...] = (
-        (
-            "qctl_own_workers",
-            "Live workers of qctl's own, by their heartbeats.",
-            lambda g: g.workers,
-        ),
-        ("qctl_own_worker_slots", "Jobs that they can run at once.", lambda g: g.slots),
-        ("qctl_own_worker_busy", "Jobs that they run.", lambda g: g.busy),
-        (
-            "qctl_own_worker_jobs_done",
-            "Jobs that ended in the workers alive now.",
-            lambda g: g.done,
-        ),
-    )
-    for name, help_text, value_of in metrics:
-        samples: Samples = defaultdict(float)
-        for group in groups:
-            samples[visible(group.queue), visible(group.target)] += value_of(group)
-        yield _gauge(name, help_text, ("queue", "target"), samples)
-
-
-def _drains(record: Drains | None) -> Iterator[Metric]:
-    if record is None:
-        return
+def _drains(record: Drains) -> Iterator[Metric]:
     yield _counter(
         "qctl_drains",
         "Drains that ended, by outcome, since the record under this prefix began.",
         ["outcome"],
-        {(name,): count for name, count in record.drains.items()},
+        (((outcome,), number) for outcome, number in record.drains.items()),
     )
     yield _counter(
         "qctl_drain_jobs",
         "Jobs that drains followed, by result; one can count twice, as interrupted and as "
         "recovered.",
         ["result"],
-        {(name,): count for name, count in record.jobs.items()},
+        (((result,), number) for result, number in record.jobs.items()),
     )
-    last = record.last
-    if last is None:
+    if (last := record.last) is None:
         return
-    for name, help_text, value in (
-        (
-            "end_timestamp_seconds",
-            "When it ended, by its host's clock.",
-            None if last.ended_at is None else last.ended_at.timestamp(),
-        ),
+    ended_s = None if last.ended_at is None else last.ended_at.timestamp()
+    for name, about, figure in (
+        ("end_timestamp_seconds", "When it ended, by its host's clock.", ended_s),
         ("paused_seconds", "From its first pause to its last resume.", last.paused_s),
         ("idle_seconds", "Longest time with jobs waiting and none running.", last.idle_s),
         ("lost_jobs", "Jobs that it could not account for.", last.lost),
     ):
-        # An unknown figure is left out: 0 would look healthy.
-        samples: Samples = {} if value is None else {(): float(value)}
-        yield _gauge(f"qctl_last_drain_{name}", f"Of the last drain. {help_text}", (), samples)
+        yield _single(f"qctl_last_drain_{name}", f"Of the last drain. {about}", figure)
 
 
 def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
-    results: Samples = defaultdict(float)
-    stalls: Samples = defaultdict(float)
-    gaps: Samples = defaultdict(float)
-    buckets: dict[str, list[int]] = {}
-    sums: dict[str, float] = defaultdict(float)
-    for queue in queues:
-        name = visible(queue.queue)
-        results[name, "completed"] += queue.completed
-        results[name, "failed"] += queue.failed
-        stalls[name,] += queue.stalls
-        gaps[name,] += queue.gaps
-        before = buckets.get(name, [0] * len(queue.buckets))
-        buckets[name] = [a + b for a, b in zip(before, queue.buckets, strict=True)]
-        sums[name] += queue.duration_sum_s
     yield _counter(
         "qctl_jobs_finished",
         "Jobs that finished since this server began, from the queue's events.",
         ("queue", "result"),
-        results,
+        (
+            ((queue.queue, result), number)
+            for queue in queues
+            for result, number in (("completed", queue.completed), ("failed", queue.failed))
+        ),
     )
     yield _counter(
         "qctl_jobs_stalled",
         "Times a job was found stalled since this server began, from the queue's events.",
         ["queue"],
-        stalls,
+        (((queue.queue,), queue.stalls) for queue in queues),
     )
     yield _counter(
         "qctl_event_gaps",
         "Times that events may have been trimmed before this server read them; its counts are then "
         "too low.",
         ["queue"],
-        gaps,
+        (((queue.queue,), queue.gaps) for queue in queues),
     )
     family = HistogramMetricFamily(
         "qctl_job_duration_seconds",
@@ -354,12 +312,17 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
         "saw in the queue's events.",
         labels=["queue"],
     )
+    buckets: dict[str, list[int]] = {}
+    sums: dict[str, float] = {}
+    for queue in queues:
+        name = visible(queue.queue)
+        before = buckets.get(name, [0] * len(queue.buckets))
+        buckets[name] = [a + b for a, b in zip(before, queue.buckets, strict=True)]
+        sums[name] = sums.get(name, 0.0) + queue.duration_sum_s
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     for name, counts in buckets.items():
-        if not any(counts):
-            # Thirteen lines without information.
-            continue
-        family.add_metric(
-            [name], list(zip(bounds, accumulate(map(float, counts)), strict=True)), sums[name]
-        )
+        # A queue without any would take thirteen lines without information.
+        if any(counts):
+            totals = accumulate(map(float, counts))
+            family.add_metric([name], list(zip(bounds, totals, strict=True)), sums[name])
     yield family
