@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-import fakeredis
 import hypothesis
 import pytest
 
 from qctl.connection.address import Arg, Client
 from qctl.connection.connect import connect
-from qctl.connection.embedded.fake_client import FakeRedisClient
+from qctl.connection.embedded.stand_in import StandIn
+from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import ReplyError
 from tests.labs.clusters import cluster, nodes
 from tests.labs.fixtures import (
@@ -112,7 +112,16 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         server.stop()
 
 
-class FakeClient(FakeRedisClient):
+@pytest.fixture(scope="session")
+def fake_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a fakeredis in this process. Use ``fake``, which empties it first."""
+    socket = tmp_path_factory.mktemp("fake") / "redis.sock"
+    server = StandIn(socket)
+    yield f"unix://{socket}"
+    server.stop(signal.SIGTERM)
+
+
+class FakeClient(ForwardingClient):
     """fakeredis, with answers to the few commands that it does not know."""
 
     info = (
@@ -120,22 +129,16 @@ class FakeClient(FakeRedisClient):
         "role:master\r\nmaxmemory:0\r\naof_enabled:0\r\nrdb_last_bgsave_status:ok\r\n"
     )
 
-    def __init__(self) -> None:
-        redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-        super().__init__(redis, "fakeredis")
-
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
         match command:
             case ("INFO", *_):
                 return self.info
-            case ("CLIENT", "LIST", *_):
-                return super().call("CLIENT", "LIST")
             case ("CONFIG", "GET", *_):
                 return []
         return super().call(*command, timeout_s=timeout_s)
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        if any(command[0] in {"INFO", "CLIENT", "CONFIG"} for command in commands):
+        if any(command[0] in {"INFO", "CONFIG"} for command in commands):
             return [reply for command in commands for reply in self._reply(command)]
         return super().pipeline(commands)
 
@@ -147,9 +150,11 @@ class FakeClient(FakeRedisClient):
 
 
 @pytest.fixture
-def fake() -> Iterator[Client]:
+def fake(fake_server: str) -> Iterator[Client]:
     """A Redis inside this process, for tests that need no server; runs the Lua scripts too."""
-    with contextlib.closing(FakeClient()) as client:
+    with contextlib.closing(FakeClient(connect(fake_server)[1])) as client:
+        client.call("FLUSHALL")
+        client.call("SCRIPT", "FLUSH")
         yield client
 
 

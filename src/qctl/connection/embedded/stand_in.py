@@ -1,8 +1,8 @@
 """Serves fakeredis on a unix socket, for machines without a real Redis. Keeps no data.
 
 fakeredis' own TCP server closes the connection after each error reply, and has no INFO, which
-BullMQ needs. So this is a small server over fakeredis' client: it answers INFO and CLIENT itself,
-and fakeredis answers the rest.
+BullMQ needs. So this is a small server over fakeredis' client, which is redis-py's: it answers INFO
+and CLIENT itself, and fakeredis answers the rest.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ from typing import Any
 
 import fakeredis  # type: ignore[import-untyped,unused-ignore]
 import hiredis
-
-from qctl.connection.embedded.fake_client import FakeRedisClient
-from qctl.errors import QctlError, ReplyError
+from redis import exceptions
 
 # The Redis that fakeredis imitates.
 _REDIS_VERSION = "7.0.0"
 _REFUSED = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR", "HELLO"}
 _READ_SIZE = 65_536
+# redis-py removes the error code from errors of these classes; restore it.
+_CODES: dict[type[Exception], str] = {
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.OutOfMemoryError: "OOM",
+}
 
 
 class StandIn:
@@ -77,21 +83,22 @@ class _Connection(socketserver.BaseRequestHandler):
         self.name = ""
         self.db = 0
         self.began = self.active = time.monotonic()
-        redis = fakeredis.FakeRedis(
+        self.client = fakeredis.FakeRedis(
             server=self.server.data, protocol=2, single_connection_client=True
         )
-        self.client = FakeRedisClient(redis, "fakeredis")
+        # redis-py would convert some replies to dicts, booleans and dates.
+        self.client.response_callbacks.clear()
         self.server.received += 1
         self.server.connections[self.id] = self
 
     def handle(self) -> None:
-        reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
+        reader = hiredis.Reader()
         try:
             while chunk := self.request.recv(_READ_SIZE):
                 reader.feed(chunk)
                 replies = bytearray()
                 while (command := reader.gets()) is not False:
-                    replies += encode_reply(self._answer([str(word) for word in command]))
+                    replies += encode_reply(self._answer(command))
                 self.request.sendall(replies)
         except (OSError, hiredis.ProtocolError):
             return
@@ -100,27 +107,28 @@ class _Connection(socketserver.BaseRequestHandler):
         del self.server.connections[self.id]
         self.client.close()
 
-    def _answer(self, words: list[str]) -> Any:
+    def _answer(self, words: list[bytes]) -> Any:
         self.active = time.monotonic()
-        name = words[0].upper()
-        if name in _REFUSED:
-            return ReplyError(f"ERR unknown command '{name}'")
+        # redis-py looks up some commands by name, so the name is text.
+        name = _text(words[0]).upper()
         try:
             return self._run(name, words[1:])
-        except ReplyError as error:
+        except exceptions.ResponseError as error:
             return error
-        except QctlError as error:
-            return ReplyError(f"ERR {error.what}: {error.why}")
+        except exceptions.RedisError as error:
+            return exceptions.ResponseError(f"ERR fakeredis failed: {error}")
 
-    def _run(self, name: str, words: list[str]) -> Any:
+    def _run(self, name: str, words: list[bytes]) -> Any:
+        if name in _REFUSED:
+            raise exceptions.ResponseError(f"ERR unknown command '{name}'")
         if name == "INFO":
             return self._info()
         if name == "CLIENT":
-            return self._client_command(words)
+            return self._client_command([_text(word) for word in words])
         if name == "SHUTDOWN":
             os.kill(os.getpid(), signal.SIGTERM)
             return "OK"
-        reply = self.client.call(name, *words)
+        reply = self.client.execute_command(name, *words)
         if name == "SELECT":
             self.db = int(words[0])
         return reply
@@ -152,7 +160,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 return "OK"
             case ["LIST", *_]:
                 return "".join(each.line() for each in list(self.server.connections.values()))
-        return ReplyError("ERR unknown subcommand of CLIENT")
+        raise exceptions.ResponseError("ERR unknown subcommand of CLIENT")
 
     def line(self) -> str:
         """This connection as a line of CLIENT LIST."""
@@ -167,11 +175,20 @@ def encode_reply(value: Any) -> bytes:
     """A reply in Redis' protocol, version 2."""
     if value is None:
         return b"$-1\r\n"
-    if isinstance(value, ReplyError):
-        return b"-%s\r\n" % value.raw.replace("\r\n", " ").encode("utf-8", "surrogateescape")
+    if isinstance(value, Exception):
+        code, text = _CODES.get(type(value), ""), str(value).replace("\r\n", " ")
+        return b"-%s\r\n" % _bytes(text if text.startswith(code) else f"{code} {text}")
     if isinstance(value, int):
         return b":%d\r\n" % value
     if isinstance(value, list):
         return b"*%d\r\n" % len(value) + b"".join(map(encode_reply, value))
-    data = str(value).encode("utf-8", "surrogateescape")
+    data = value if isinstance(value, bytes) else _bytes(str(value))
     return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(word: bytes) -> str:
+    return word.decode("utf-8", "surrogateescape")
