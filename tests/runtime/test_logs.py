@@ -66,13 +66,13 @@ def test_a_level_that_is_off_costs_no_line() -> None:
 
 
 @pytest.mark.parametrize("style", logs.FORMATS)
-def test_a_traceback_comes_along(style: str) -> None:
+def test_a_traceback_is_included(style: str) -> None:
     stream = io.StringIO()
     logs.configure(style, stream=stream)
     try:
         int("inner")
     except ValueError:
-        Log("worker").error("trouble", exc_info=True)
+        logging.getLogger("qctl.app").exception("trouble")
     assert "ValueError: invalid literal" in stream.getvalue()
     if style == "json":
         assert "Traceback" in json.loads(stream.getvalue())["traceback"]

@@ -29,26 +29,21 @@ class Log:
         self._logger = logging.getLogger(f"qctl.{area}")
         self._fields = fields
 
-    def debug(self, message: str, **fields: Any) -> None:
-        self._write(logging.DEBUG, message, fields)
-
     def info(self, message: str, **fields: Any) -> None:
         self._write(logging.INFO, message, fields)
 
     def warning(self, message: str, **fields: Any) -> None:
         self._write(logging.WARNING, message, fields)
 
-    def error(self, message: str, *, exc_info: bool = False, **fields: Any) -> None:
-        self._write(logging.ERROR, message, fields, exc_info=exc_info)
+    def error(self, message: str, **fields: Any) -> None:
+        self._write(logging.ERROR, message, fields)
 
-    def _write(
-        self, level: int, message: str, fields: dict[str, Any], *, exc_info: bool = False
-    ) -> None:
+    def _write(self, level: int, message: str, fields: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
             all_fields = {**self._fields, **fields}
             words = [one_line(message), *(f"{k}={_quoted(v)}" for k, v in all_fields.items())]
             extra = {_FIELDS: all_fields, _MESSAGE: message}
-            self._logger.log(level, "%s", " ".join(words), extra=extra, exc_info=exc_info)
+            self._logger.log(level, "%s", " ".join(words), extra=extra)
 
 
 class TextFormatter(logging.Formatter):

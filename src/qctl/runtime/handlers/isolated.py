@@ -15,7 +15,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from qctl.connection.address import Arg
 from qctl.runtime.handlers.tasks import Call, Handler, TaskSpec
 from qctl.runtime.handlers.threads import Threads
-from qctl.runtime.job.job import Job, SyncJob
+from qctl.runtime.job.job import Job, Link, SyncJob
 from qctl.runtime.job.outcomes import JobTimeoutError, text_of
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
@@ -45,9 +45,6 @@ class NeverRanError(Exception):
 
 class RemoteTraceback(Exception):  # noqa: N818 - not raised, but the cause of what is
     """The stack in the child, as text."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +77,13 @@ class IsolatedPool:
         """A handler as an awaitable call. Cancelling it kills the child."""
 
         async def call(job: Job) -> Any:
-            loop = asyncio.get_running_loop()
             task = _Task(
-                spec.handler, spec.timeout_s, job.keys, job.id, job.token, dict(job.fields)
+                spec.handler, spec.timeout_s, job.link.keys, job.id, job.token, dict(job.fields)
             )
             while True:
                 child = await self._take()
                 try:
-                    return await self._run_in(child, task, SyncJob(job, loop), spec.kill_after_s)
+                    return await self._run_in(child, task, job.link, spec.kill_after_s)
                 except NeverRanError:
                     # It died while it was idle. The job has not started.
                     continue
@@ -95,9 +91,10 @@ class IsolatedPool:
         return call
 
     async def _run_in(
-        self, child: _Child, task: _Task, job: SyncJob, kill_after_s: float | None
+        self, child: _Child, task: _Task, link: Link, kill_after_s: float | None
     ) -> Any:
-        waiting = self._threads.run(partial(child.run, task, job))
+        answer = partial(_answer, link, asyncio.get_running_loop())
+        waiting = self._threads.run(partial(child.run, task, answer))
         try:
             async with asyncio.timeout(kill_after_s) as timer:
                 # Shielded: the thread is not free before its child has ended.
@@ -169,8 +166,8 @@ class _Child:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def run(self, task: _Task, job: SyncJob) -> Any:
-        """Run one job, and answer its requests until it ends. Blocks.
+    def run(self, task: _Task, answer: Callable[[str, Any], tuple[str, Any]]) -> Any:
+        """Run one job, and ``answer`` its requests until it ends. Blocks.
 
         Raises:
             NeverRanError: the child had died before it got the job.
@@ -185,7 +182,7 @@ class _Child:
         self._has_run = True
         try:
             while (message := self._pipe.recv())[0] not in {"done", "failed"}:
-                self._pipe.send(self._answer(job, *message))
+                self._pipe.send(answer(*message))
         except (EOFError, OSError) as error:
             self.kill()
             self._process.join(5)
@@ -198,13 +195,6 @@ class _Child:
             raise _revived(*value)
         return value
 
-    @staticmethod
-    def _answer(job: SyncJob, kind: str, value: Any) -> tuple[str, Any]:
-        try:
-            return "ok", job.send(kind, value)
-        except Exception as error:
-            return "error", f"{type(error).__name__}: {text_of(error)}"
-
     def kill(self) -> None:
         self.is_usable = False
         self._process.kill()
@@ -215,13 +205,22 @@ class _Child:
         self._pipe.close()
 
 
+def _answer(link: Link, loop: asyncio.AbstractEventLoop, kind: str, value: Any) -> tuple[str, Any]:
+    """Send what a child asks for over the parent's link."""
+    request = link.run_call(value) if kind == "run_call" else link.command(*value)
+    try:
+        return "ok", asyncio.run_coroutine_threadsafe(request, loop).result()
+    except Exception as error:
+        return "error", f"{type(error).__name__}: {text_of(error)}"
+
+
 def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseException:
     """The child's exception, or a RuntimeError with its text if it cannot be unpickled."""
     error: BaseException = RuntimeError(f"{kind}: {text}" if text else kind)
     if pickled is not None:
         with contextlib.suppress(Exception):
             error = pickle.loads(pickled)  # noqa: S301 - from our own child
-    error.__cause__ = RemoteTraceback(trace)
+    error.__cause__ = RemoteTraceback(f"\n{trace}")
     return error
 
 
@@ -283,7 +282,7 @@ def _child_main(pipe: Connection) -> None:
     # Ctrl-C and systemd signal the whole group; the parent decides when a child ends. A function
     # and not SIG_IGN, which processes that the handler starts would inherit.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ignore)
+        signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -291,9 +290,6 @@ def _child_main(pipe: Connection) -> None:
         except (EOFError, OSError):
             return
         pipe.send(_run(task, pipe))
-
-
-def _ignore(*_: Any) -> None: ...
 
 
 def _run(task: _Task, pipe: Connection) -> tuple[str, Any]:

@@ -16,6 +16,8 @@ from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
 
 T = TypeVar("T")
+# The payload has not been parsed yet.
+_UNREAD = object()
 
 
 class Link(Protocol):
@@ -33,8 +35,10 @@ class Job:
 
     Attributes:
         id: unique in its queue.
-        name: tells which handler runs it.
+        name: decides which handler runs it.
         token: of the lock by which this worker holds it.
+        link: how the job reaches Redis.
+        fields: the job's hash as it was when this worker fetched it (wire format 3.1).
         attempts_made: counted attempts before this one.
         lost_lock: the lock expired, and another worker may run the job now. What this run returns
             is not stored.
@@ -42,11 +46,11 @@ class Job:
 
     __slots__ = (
         "_data",
-        "_fields",
-        "_link",
         "attempts_made",
+        "fields",
         "id",
         "is_ending",
+        "link",
         "lost_lock",
         "name",
         "policy",
@@ -57,8 +61,8 @@ class Job:
     )
 
     def __init__(self, job_id: str, flat: list[str], token: str, link: Link, now: float) -> None:
-        self._fields = fields = to_dict(flat)
-        self._link = link
+        self.fields = fields = to_dict(flat)
+        self.link = link
         self._data: Any = _UNREAD
         self.id = job_id
         self.name = fields.get("name", "")
@@ -79,40 +83,25 @@ class Job:
     @property
     def queue(self) -> str:
         """The name of its queue."""
-        return self._link.keys.name
-
-    @property
-    def keys(self) -> QueueKeys:
-        """The keys of its queue."""
-        return self._link.keys
-
-    @property
-    def link(self) -> Link:
-        """How the job reaches Redis."""
-        return self._link
+        return self.link.keys.name
 
     @property
     def data(self) -> Any:
         """The payload; the raw text if it is not JSON."""
         if self._data is _UNREAD:
-            self._data, _ = read_json(self._fields.get("data"), {})
+            self._data, _ = read_json(self.fields.get("data"), {})
         return self._data
 
     @property
     def opts(self) -> Mapping[str, Any]:
         """The options it was added with, in BullMQ's short form (wire format 3.2)."""
-        opts, _ = read_json(self._fields.get("opts"), {})
+        opts, _ = read_json(self.fields.get("opts"), {})
         return opts if isinstance(opts, dict) else {}
-
-    @property
-    def fields(self) -> Mapping[str, str]:
-        """The job's hash as it was when this worker fetched it (wire format 3.1)."""
-        return self._fields
 
     @property
     def attempts_started(self) -> int:
         """How often it was started, this time included."""
-        return (to_int(self._fields.get("ats")) or 0) + 1
+        return (to_int(self.fields.get("ats")) or 0) + 1
 
     @property
     def attempts_max(self) -> int:
@@ -122,33 +111,33 @@ class Job:
     @property
     def stalled_count(self) -> int:
         """How often it has stalled: its worker was gone before it ended."""
-        return to_int(self._fields.get("stc")) or 0
+        return to_int(self.fields.get("stc")) or 0
 
     @property
     def priority(self) -> int:
         """0 for none; 1 runs before 2."""
-        return to_int(self._fields.get("priority")) or 0
+        return to_int(self.fields.get("priority")) or 0
 
     @property
     def added_at_ms(self) -> int | None:
         """When it was added, epoch ms; None if unknown."""
-        return to_int(self._fields.get("timestamp"))
+        return to_int(self.fields.get("timestamp"))
 
     @property
     def scheduler(self) -> str | None:
         """The id of the scheduler that made it, or None."""
-        return self._fields.get("rjk")
+        return self.fields.get("rjk")
 
     @property
     def progress(self) -> Any:
         """What this run reported last, or an earlier run; 0 if none did."""
-        value, is_json = read_json(self._fields.get("progress"), 0)
+        value, is_json = read_json(self.fields.get("progress"), 0)
         return value if is_json else None
 
     @property
     def parent(self) -> Mapping[str, Any] | None:
         """``{"id": …, "queueKey": …}`` of its parent in a flow, or None."""
-        parent, _ = read_json(self._fields.get("parent"), None)
+        parent, _ = read_json(self.fields.get("parent"), None)
         return parent if isinstance(parent, dict) else None
 
     @property
@@ -167,7 +156,7 @@ class Job:
             LookupError: the job no longer exists.
         """
         text = encode_json(value, "the progress")
-        self._fields["progress"] = text
+        self.fields["progress"] = text
         await self._update("progress", text)
 
     async def update_data(self, data: Any) -> None:
@@ -194,18 +183,16 @@ class Job:
 
     async def children_values(self) -> dict[str, Any]:
         """What the completed children returned, by their full key: ``bull:QUEUE:ID``."""
-        flat = await self._link.command("HGETALL", self._link.keys.processed(self.id))
+        flat = await self.link.command("HGETALL", self.link.keys.processed(self.id))
         return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
         """Why children failed whose failure is ignored (``OnFailure``), by their full key."""
-        return to_dict(
-            await self._link.command("HGETALL", self._link.keys.ignored_failures(self.id))
-        )
+        return to_dict(await self.link.command("HGETALL", self.link.keys.ignored_failures(self.id)))
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:
-        call = worker_calls.update_job(self._link.keys, self.id, what, value, keep)
-        answer = await self._link.run_call(call)
+        call = worker_calls.update_job(self.link.keys, self.id, what, value, keep)
+        answer = await self.link.run_call(call)
         if answer == worker_calls.MISSING:
             raise LookupError(f"job {self.id} of {self.queue} no longer exists")
         return answer
@@ -244,22 +231,5 @@ class SyncJob:
         """See ``Job.ignored_failures``."""
         return self._wait(self._job.ignored_failures())
 
-    def send(self, kind: str, value: Any) -> Any:
-        """Send what a child process asks for.
-
-        Args:
-            kind: ``run_call`` or ``command``.
-            value: a ``ScriptCall``, or the words of a command.
-        """
-        link = self._job.link
-        return self._wait(link.run_call(value) if kind == "run_call" else link.command(*value))
-
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-class _Unread:
-    """The payload has not been parsed yet."""
-
-
-_UNREAD = _Unread()
