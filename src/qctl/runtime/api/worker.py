@@ -222,8 +222,6 @@ class Worker:
             UsageError: it has no task, or it runs already.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses.
         """
-        from qctl.wire.schedulers.scheduling import next_iteration_call  # noqa: PLC0415
-
         if not self._tasks.specs:
             raise UsageError(
                 f"the worker of {self.queue} has no task", hint="add one: @worker.task()"
@@ -245,7 +243,7 @@ class Worker:
         self._threads = Threads(self.queue)
         self._children = IsolatedPool(self._threads)
         calls = self._tasks.build(self._middleware, self._caller)
-        self._runner = JobRunner(engine, calls, next_iteration_call)
+        self._runner = JobRunner(engine, calls)
         self._renewer = Renewer(engine, client, loop)
         self._renewer.start()
         try:

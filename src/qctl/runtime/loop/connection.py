@@ -14,6 +14,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import hiredis
@@ -27,7 +28,6 @@ from qctl.connection.socket_client import (
     tls_context,
 )
 from qctl.errors import NOT_THE_MASTER, ReplyError, UnreachableError, UsageError
-from qctl.runtime.loop.locate import locate
 from qctl.wire.scripts import ScriptCall, sha, source
 
 # Called with the reply, a ReplyError, or the UnreachableError of a connection that broke.
@@ -82,6 +82,8 @@ class AsyncConnection:
             broken if a reply takes ``REPLY_TIMEOUT_S`` longer.
 
     Attributes:
+        is_open: whether commands may be sent: it is connected, authenticated, and in its database.
+        is_closed: whether it was closed for good.
         client_id: Redis' number of a connection that has a name; 0 if it is unknown.
     """
 
@@ -94,7 +96,7 @@ class AsyncConnection:
         self._max_silence_s = REPLY_TIMEOUT_S + max_block_s
         self._events: _SocketEvents | None = None
         self._transport: asyncio.Transport | None = None
-        self._is_open = False
+        self.is_open = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._is_new = False
@@ -107,18 +109,8 @@ class AsyncConnection:
         self._is_free = asyncio.Event()
         self._is_free.set()
         self._silence_check: asyncio.TimerHandle | None = None
-        self._is_closed = False
+        self.is_closed = False
         self.client_id = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether commands may be sent: it is connected, authenticated, and in its database."""
-        return self._is_open
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it was closed for good."""
-        return self._is_closed
 
     async def open(self) -> None:
         """Connect, unless it is connected.
@@ -134,11 +126,11 @@ class AsyncConnection:
             if not self._waiting:
                 await self._notice_end()
         async with self._opening:
-            if not self._is_open and not self._is_closed:
+            if not self.is_open and not self.is_closed:
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         await self._connect()
-                    self._is_open = self._transport is not None
+                    self.is_open = self._transport is not None
                 except (OSError, TimeoutError, UnicodeError) as error:
                     self.drop(error)
                     raise self._unreachable(error) from error
@@ -157,7 +149,7 @@ class AsyncConnection:
         while True:
             await self.open()
             try:
-                return _raised(await self._future(command))
+                return await self._future(command)
             except ReplyError as error:
                 pause_s = self._pause_s(error, pauses)
                 if pause_s is None:
@@ -188,23 +180,20 @@ class AsyncConnection:
             pending = refused
             await asyncio.sleep(pause_s)
 
-    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
-        """Run a transition of ``wire/lua``; its text is sent only if Redis does not know it yet.
+    async def run_call(self, call: ScriptCall) -> Any:
+        """Run a transition; its text is sent only if Redis does not know it yet.
 
         Raises:
             ReplyError: the script failed.
             UnreachableError: as for ``call``.
         """
+        words = (len(call.keys), *call.keys, *call.args)
         try:
-            return await self.call("EVALSHA", sha(name), len(keys), *keys, *args)
+            return await self.call("EVALSHA", sha(call.name), *words)
         except ReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-        return await self.call("EVAL", source(name), len(keys), *keys, *args)
-
-    async def run_call(self, call: ScriptCall) -> Any:
-        """``run`` of a prepared call."""
-        return await self.run(call.name, call.keys, call.args)
+        return await self.call("EVAL", source(call.name), *words)
 
     def send(self, command: tuple[Any, ...], callback: Callback) -> None:
         """Write a command at once, the fast way; ``callback`` gets its reply or its error.
@@ -236,7 +225,7 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Close for good; calls without a reply fail."""
-        self._is_closed = True
+        self.is_closed = True
         self.drop(ConnectionAbortedError("closed here"))
         # The loop closes the socket in its next turn.
         await asyncio.sleep(0)
@@ -271,7 +260,7 @@ class AsyncConnection:
                     reply = ReplyError(str(reply), secret=self.address.password or "")
                     if reply.code == "MOVED":
                         # Commands in flight may have been done: wait for their replies.
-                        self._is_open = False
+                        self.is_open = False
                         self._is_free.clear()
                     elif reply.code in _WRONG_SERVER or (
                         # While a slot moves, this server is the right one.
@@ -304,7 +293,7 @@ class AsyncConnection:
         """Give the socket up; commands without a reply fail with ``error``."""
         transport, self._transport = self._transport, None
         self._is_free.set()
-        self._is_open = False
+        self.is_open = False
         if self._events is not None:
             self._events.owner = None
             self._events = None
@@ -327,7 +316,9 @@ class AsyncConnection:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        address = await locate(self.address, self._key)
+        address = self.address
+        if address.mode != "standalone":
+            address = await asyncio.to_thread(_find_server, address, self._key)
         events = _SocketEvents(self)
         try:
             if address.unix_path:
@@ -341,14 +332,11 @@ class AsyncConnection:
             # It may connect all the same; then it is closed.
             events.owner = None
             raise
-        greetings: list[tuple[Arg, ...]] = []
         if address.password is not None:
             user = (address.username,) if address.username else ()
-            greetings.append(("AUTH", *user, address.password))
+            await self._future(("AUTH", *user, address.password))
         if address.db:
-            greetings.append(("SELECT", address.db))
-        for greeting in greetings:
-            _raised(await self._future(greeting))
+            await self._future(("SELECT", address.db))
         if self._name:
             # Some services refuse CLIENT. Then other tools do not see this worker; all else works.
             with contextlib.suppress(ReplyError):
@@ -421,7 +409,19 @@ def reconnect_pauses() -> Iterator[float]:
         pause_s = min(pause_s * 2, MAX_RECONNECT_PAUSE_S)
 
 
-def _raised(reply: Any) -> Any:
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
+def _find_server(address: Address, key: str) -> Address:
+    """The sentinels' master, or the cluster's node that holds ``key``.
+
+    Raises:
+        UnreachableError: no sentinel or no node answers.
+    """
+    if address.mode == "cluster":
+        from qctl.connection.cluster import ClusterClient  # noqa: PLC0415 - only cluster users
+
+        with contextlib.closing(ClusterClient(address)) as client:
+            host, port = client.node_of(key)
+    else:
+        from qctl.connection.sentinel import find_master  # noqa: PLC0415 - only sentinel users
+
+        host, port = find_master(address)
+    return replace(address, mode="standalone", host=host, port=port, nodes=())

@@ -41,7 +41,6 @@ from qctl.runtime.loop.listener import Listener
 from qctl.runtime.loop.options import WorkerOptions
 from qctl.runtime.loop.recovery import Recovery
 from qctl.runtime.loop.sharing import Places
-from qctl.runtime.loop.stalled import check_stalled
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls
@@ -144,8 +143,7 @@ class Engine:
         await self.connection.open()
         await self.connection.call("SCRIPT", "LOAD", source("settle_and_fetch"))
         await self._listener.open()
-        check = check_stalled(self.keys, self.connection, self.options, self.log, self.may_be_more)
-        self._tasks = [self._loop.create_task(check, name=f"stalled {self.keys.name}")]
+        self._tasks = [self._loop.create_task(self._check_stalled())]
         self._send_steps()
 
     # Steps
@@ -207,7 +205,9 @@ class Engine:
         self._fetches_in_flight -= not batch
         if isinstance(reply, Exception):
             self._free += wanted
-            self._on_failed_step(batch, reply)
+            self._completed.extendleft(reversed(batch))
+            self._recovery.begin([job for job, _ in batch], reply)
+            self._changed.set()
             return
         codes, fetched, reason, detail = reply
         in_hand = self.in_hand
@@ -269,14 +269,30 @@ class Engine:
             why = worker_calls.why_not(code)
             self.log.error("result not stored", job=job.id, name=job.name, why=why)
 
-    def _on_failed_step(self, batch: list[Completed], error: Exception) -> None:
-        self._completed.extendleft(reversed(batch))
-        self._recovery.begin([job for job, _ in batch], error)
-        self._changed.set()
-
     def _on_recovered(self) -> None:
         self._found_nothing = False
         self._send_steps()
+
+    async def _check_stalled(self) -> None:
+        """Bring back jobs of workers that are gone (wire format 5.13): at once, then regularly.
+
+        All workers of a queue take turns: Redis lets one of them check in an interval.
+        """
+        options = self.options
+        interval_ms = round(options.stalled_interval_s * 1000)
+        while True:
+            now_ms = int(time.time() * 1000)
+            call = worker_calls.stalled_check(
+                self.keys, now_ms, interval_ms, options.max_stalled_count
+            )
+            try:
+                ids, _ = await self.connection.run_call(call)
+                if ids:
+                    self.log.warning("stalled jobs brought back", jobs=",".join(ids))
+                    self.may_be_more()
+            except QctlError as error:
+                self.log.warning("stalled check failed", why=error.why or error.what)
+            await asyncio.sleep(options.stalled_interval_s)
 
     # Called by the runner
 

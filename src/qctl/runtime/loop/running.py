@@ -6,7 +6,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Awaitable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from qctl.errors import QctlError, UsageError
 from qctl.runtime.handlers.tasks import Call, TaskSpec
@@ -23,19 +23,12 @@ from qctl.runtime.job.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.loop.engine import Engine
 from qctl.wire.encoding import encode_json
 from qctl.wire.replies import read_json, to_int
+from qctl.wire.schedulers.scheduling import next_iteration_call
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
 
 # When a scheduler's next job cannot be made: how long the present one waits for another worker.
 SCHEDULER_PAUSE_S = 30.0
-
-
-class NextIteration(Protocol):
-    """Makes a scheduler's next job when one of its jobs is fetched (wire format 6.4)."""
-
-    def __call__(
-        self, keys: Any, job_id: str, fields: Mapping[str, str], now_ms: int
-    ) -> ScriptCall | None: ...
 
 
 class JobRunner:
@@ -46,16 +39,10 @@ class JobRunner:
             name.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        calls: Mapping[str | None, tuple[TaskSpec, Call]],
-        next_iteration: NextIteration,
-    ) -> None:
+    def __init__(self, engine: Engine, calls: Mapping[str | None, tuple[TaskSpec, Call]]) -> None:
         self._engine = engine
         self._calls = calls
         self._other = calls.get(None)
-        self._next_iteration = next_iteration
         self._max_starts = engine.options.max_started_attempts
         self._loop = asyncio.get_running_loop()
         self.failed_count = 0
@@ -133,13 +120,13 @@ class JobRunner:
             raise JobTimeoutError(f"timed out after {spec.timeout_s:g} s") from None
 
     async def _schedule_next(self, job: Job) -> bool:
-        """Make the scheduler's next job; False if the present one must not run.
+        """Make the scheduler's next job (wire format 6.4); False if the present one must not run.
 
         If it ran without a next one, the scheduler would end.
         """
         engine = self._engine
         try:
-            call = self._next_iteration(engine.keys, job.id, job.fields, _now_ms())
+            call = next_iteration_call(engine.keys, job.id, job.fields, _now_ms())
             if call is not None:
                 await engine.link.run_call(call)
         except Exception as error:
