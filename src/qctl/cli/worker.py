@@ -54,7 +54,7 @@ def start(
     Waits until they take jobs. If they do not, it shows the end of their log.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.masters.start import start as start_master  # noqa: PLC0415
+    from qctl.ops.masters.control import start as start_master  # noqa: PLC0415
     from qctl.runtime.processes.background import launch  # noqa: PLC0415
 
     options = make_options(apps, flags, name)
@@ -91,10 +91,10 @@ def stop(
 ) -> None:
     """Let active jobs finish, then stop the workers."""
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.masters.stop import stop as stop_master  # noqa: PLC0415
+    from qctl.ops.masters.control import stop as stop_master  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout") if timeout else None
-    pid = stop_master(env.settings.state_home, name, timeout_s=timeout_s, now=now).pid
+    pid = stop_master(env.settings.state_home, name, timeout_s=timeout_s, now=now)
     text = f"stopped qctl:{name} (pid {pid})" if pid else f"qctl:{name} was not running"
     _emit(env, {"name": name, "stopped": pid is not None}, text)
 
@@ -114,7 +114,7 @@ def restart(
     not start, the old processes stay.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.ops.masters.restart import restart as restart_master  # noqa: PLC0415
+    from qctl.ops.masters.control import restart as restart_master  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout")
     rows = restart_master(env.settings.state_home, name, timeout_s)
@@ -152,7 +152,7 @@ def logs(
     ] = False,
 ) -> None:
     """The log of a worker in the background."""
-    from qctl.ops.masters.logs import read_logs  # noqa: PLC0415
+    from qctl.ops.masters.listing import read_logs  # noqa: PLC0415
     from qctl.output.text import visible  # noqa: PLC0415
 
     for chunk in read_logs(env.settings.state_home, name, lines, follow=follow):

@@ -17,9 +17,8 @@ import pytest
 from qctl.errors import NotFoundError, TimedOutError
 from qctl.manage.qctl.state import MasterFolder, MasterState, Replaced
 from qctl.manage.sockets import started_at
+from qctl.ops.masters.control import restart, stop
 from qctl.ops.masters.listing import Master, MasterProcess, list_masters
-from qctl.ops.masters.restart import restart
-from qctl.ops.masters.stop import Stopped, stop
 
 SLOT = {
     "slot": 0,
@@ -112,7 +111,7 @@ def test_the_state_of_one_that_answers(home: Path, state: dict[str, bool], statu
 
 def test_to_stop_one_that_does_not_run_is_no_error(home: Path) -> None:
     make(home, "w", runs=False)
-    assert stop(home, "w", timeout_s=None, now=False) == Stopped("w", None)
+    assert stop(home, "w", timeout_s=None, now=False) is None
     with pytest.raises(NotFoundError):
         stop(home, "nope", timeout_s=None, now=False)
 

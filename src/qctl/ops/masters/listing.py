@@ -1,14 +1,20 @@
-"""All masters in the background, running and stopped."""
+"""All masters in the background, running and stopped, and what they have printed."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from qctl.errors import QctlError
+from qctl.manage.logs import read_new, read_tail
+from qctl.manage.qctl.manager import Qctl
 from qctl.manage.qctl.state import MasterFolder, MasterState, master_names
+
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +112,22 @@ def _status(state: MasterState | None, answer: dict[str, Any] | None) -> str:
 def _process(row: dict[str, Any]) -> MasterProcess:
     # A newer master may report more.
     return MasterProcess(**{field.name: row[field.name] for field in fields(MasterProcess)})
+
+
+def read_logs(state_home: Path, name: str, lines: int, *, follow: bool) -> Iterator[list[str]]:
+    """The last ``lines`` of a master's log; then, with ``follow``, new lines as they come.
+
+    Raises:
+        NotFoundError: there never was a master of this name.
+    """
+    folder = MasterFolder(state_home, name)
+    if not folder.log.exists():
+        raise Qctl(state_home).not_running(name)
+    rows, end = read_tail(folder.log)
+    yield rows[-lines:] if lines else []
+    while follow:
+        rows, end = read_new(folder.log, end)
+        if rows:
+            yield rows
+        else:
+            time.sleep(_POLL_S)

@@ -1,0 +1,191 @@
+"""Start, restart and stop a master in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
+from qctl.manage.last_words import error_first
+from qctl.manage.logs import read_tail
+from qctl.manage.qctl.manager import Qctl, refusal
+from qctl.manage.qctl.state import MasterFolder, Replaced, Request
+from qctl.manage.sockets import is_running
+
+# After the grace, for the master to end its processes.
+_MARGIN_S = 20.0
+_POLL_S = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A master that was started, and the pids of its processes."""
+
+    name: str
+    pid: int
+    pids: list[int]
+
+
+def start(
+    state_home: Path,
+    name: str,
+    launch: Callable[[MasterFolder, int], subprocess.Popen[bytes]],
+    timeout_s: float,
+) -> Started:
+    """Start a master that outlives this process.
+
+    Args:
+        state_home: qctl's folder for state.
+        launch: starts the process; given the folder and the descriptor of its lock, which the
+            master then holds.
+        timeout_s: how long to wait until it is ready; then it is stopped again.
+
+    Raises:
+        FailedError: it runs already, or did not start; the error has its last words.
+        UnreachableError: it did not start because of Redis.
+        TimedOutError: it was not ready in time.
+    """
+    folder = MasterFolder(state_home, name)
+    folder.make()
+    lock = folder.try_lock()
+    if lock is None:
+        raise _already_there(folder)
+    log_start = folder.log.stat().st_size if folder.log.exists() else 0
+    state_before = folder.raw_state()
+    master = launch(folder, lock)
+    pids: list[int] = []
+    timed_out = False
+    try:
+        deadline = time.monotonic() + timeout_s
+        while not (pids or timed_out) and master.poll() is None:
+            time.sleep(_POLL_S)
+            pids = _pids_if_ready(folder, master.pid)
+            timed_out = time.monotonic() > deadline
+    finally:
+        if not pids and master.poll() is None:
+            # Do not leave it half started, not even after Ctrl-C.
+            master.terminate()
+            master.wait()
+    if pids:
+        return Started(name, master.pid, pids)
+    # `worker list` goes on showing what ran before.
+    folder.restore(state_before)
+    words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
+    if timed_out:
+        raise TimedOutError(
+            f"qctl:{name} was not ready within {timeout_s:g} s",
+            why=f"it was stopped again; its last words:\n{words}",
+            hint=f"qctl worker logs {name}",
+        )
+    if master.returncode == ExitStatus.UNREACHABLE:
+        raise UnreachableError(
+            f"qctl:{name} did not start: it cannot work with Redis",
+            why=f"its last words:\n{words}",
+            hint="check that Redis runs, and the URL in --redis or QCTL_REDIS_URL",
+        )
+    raise FailedError(
+        f"qctl:{name} did not start",
+        why=f"its last words:\n{words}",
+        hint="fix the app; `qctl worker run` runs it in the foreground",
+    )
+
+
+def _already_there(folder: MasterFolder) -> FailedError:
+    try:
+        is_stopping = folder.ask({"do": "state"}).get("stopping")
+    except QctlError:
+        is_stopping = False
+    if is_stopping:
+        return FailedError(f"qctl:{folder.name} is still stopping", hint="qctl worker list")
+    return FailedError(
+        f"qctl:{folder.name} runs already", hint=f"qctl worker restart {folder.name}"
+    )
+
+
+def _pids_if_ready(folder: MasterFolder, pid: int) -> list[int]:
+    try:
+        answer = folder.ask({"do": "state"})
+    except QctlError:
+        return []
+    is_ready = answer["pid"] == pid and answer["ready"]
+    return [row["pid"] for row in answer["slots"]] if is_ready else []
+
+
+def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
+    """Replace all processes, one after another: the new one takes jobs before the old one leaves.
+
+    Args:
+        state_home: qctl's folder for state.
+        timeout_s: the longest wait for the new processes; old ones may take longer to leave.
+
+    Raises:
+        NotFoundError: no master of this name runs.
+        FailedError: a new process did not start; those not yet replaced stay.
+        TimedOutError: it takes longer; the master goes on.
+        UnreachableError: the master does not answer.
+    """
+    folder = MasterFolder(state_home, name)
+    if folder.running() is None:
+        raise Qctl(state_home).not_running(name)
+    with contextlib.closing(Request(folder, {"do": "replace", "slot": None})) as request:
+        answer = request.poll(timeout_s)
+    if answer is None:
+        raise TimedOutError(
+            f"the processes of qctl:{name} were not all replaced within {timeout_s:g} s",
+            why="the master goes on replacing them",
+            hint="qctl worker list",
+        )
+    if (error := refusal(answer)) is not None:
+        what, _, words = error.partition("\n")
+        raise FailedError(
+            f"qctl:{name}: {what}",
+            why=f"those not yet replaced stay; it said:\n{words}" if words else "",
+            hint=f"fix the app, then qctl worker restart {name}" if words else "qctl worker list",
+        )
+    return [Replaced(**row) for row in answer["replaced"]]
+
+
+def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> int | None:
+    """Let a master's jobs finish, and wait for its end.
+
+    Args:
+        state_home: qctl's folder for state.
+        timeout_s: the longest wait; None for its grace and 20 s, without end if it has none.
+        now: give running jobs back instead of letting them finish.
+
+    Returns:
+        its pid; None if it did not run.
+
+    Raises:
+        NotFoundError: there never was a master of this name.
+        UnreachableError: it runs and does not answer.
+        TimedOutError: its jobs take longer; it goes on stopping.
+    """
+    folder = MasterFolder(state_home, name)
+    state = folder.running()
+    if state is None:
+        if folder.read() is None:
+            raise Qctl(state_home).not_running(name)
+        return None
+    if timeout_s is None and (state.grace_s or now):
+        timeout_s = (0 if now else state.grace_s) + _MARGIN_S
+    if not folder.ask({"do": "state"})["stopping"]:
+        folder.ask({"do": "stop"})
+    if now:
+        # Asked a second time, it does not wait for its jobs.
+        folder.ask({"do": "stop"})
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while is_running(state.pid, state.birth_s):
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimedOutError(
+                f"qctl:{name} is still stopping after {timeout_s:g} s",
+                why="its jobs have not finished; it takes no new ones and goes on stopping. "
+                "--now gives its jobs back",
+                hint=f"qctl worker stop {name} --now",
+            )
+        time.sleep(_POLL_S)
+    return state.pid
