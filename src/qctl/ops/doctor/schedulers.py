@@ -13,7 +13,6 @@ from qctl.wire.keys import QueueKeys
 
 # A pending job that is late by less is on its way.
 OVERDUE_S = 60
-MAX_SKIPPED = 1000
 
 
 def dead_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
@@ -49,7 +48,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
             late.setdefault(each.keys, []).append(each)
     for keys, found in late.items():
         shown = found[:EXAMPLES]
-        skipped = {each.id: each.skipped(exam.now_ms, MAX_SKIPPED) for each in shown}
+        skipped = {each.id: each.skipped(exam.now_ms) for each in shown}
         worst = max(exam.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
         runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from qctl.errors import UsageError
 from qctl.ops.times import utc_datetime
 from qctl.wire.schedulers.agenda import Agenda
-from qctl.wire.schedulers.cron import next_time_ms
-from qctl.wire.schedulers.scheduling import Scheduler
+from qctl.wire.schedulers.scheduling import Scheduler, due_times_ms
 
 # Due times of one scheduler that are computed.
 MAX_SLOTS = 1000
@@ -84,16 +84,12 @@ def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[
     Raises:
         UsageError: its pattern or time zone is not understood here.
     """
-    slot: int | None = after_ms
-    left = None if scheduler.limit is None else scheduler.limit - scheduler.iterations
-    for _ in range(MAX_SLOTS if left is None else max(min(left, MAX_SLOTS), 0)):
-        if scheduler.cron is not None:
-            slot = next_time_ms(scheduler.cron, scheduler.tz, slot or after_ms)
-        else:
-            slot = (slot or after_ms) + scheduler.every_ms if scheduler.every_ms else None
-        if slot is None or slot >= until_ms:
-            return
-        if scheduler.end_ms is not None and slot > scheduler.end_ms:
+    left = MAX_SLOTS
+    if scheduler.limit is not None:
+        left = max(min(left, scheduler.limit - scheduler.iterations), 0)
+    due = due_times_ms(scheduler.cron, scheduler.tz, scheduler.every_ms, after_ms)
+    for slot in islice(due, left):
+        if slot >= until_ms or (scheduler.end_ms is not None and slot > scheduler.end_ms):
             return
         yield slot
 

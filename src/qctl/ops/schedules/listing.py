@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from qctl.connection.address import Client
-from qctl.errors import NotFoundError, QctlError
+from qctl.errors import NotFoundError, UsageError
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
 from qctl.ops.times import utc_datetime
@@ -22,11 +24,10 @@ from qctl.wire.jobs import parse_job
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_int
 from qctl.wire.schedulers import scheduling
-from qctl.wire.schedulers.cron import next_time_ms
 from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
+from qctl.wire.schedulers.scheduling import MAX_SKIPPED, due_times_ms, skipped_count
 
-# Skipped due times that are counted, and future ones that are listed.
-MAX_SKIPPED = 1000
+# Future due times that are listed.
 UPCOMING = 5
 # An idle worker may take so long to fetch a job that is due (wire format 7.3).
 PATIENCE_MS = 5000
@@ -165,19 +166,18 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     limit = to_int(record.get("limit") or repeat.get("limit"))
     end_ms = to_int(record.get("endDate") or repeat.get("endDate") or legacy.get("endDate"))
     count = to_int(repeat.get("count"))
-    has_ended = (
-        (limit is not None and max(count or 0, scheduler.iterations if scheduler else 0) >= limit)
-        or (end_ms is not None and now_ms > end_ms)
-        or (
-            end_ms is not None
-            and entry.next_ms is not None
-            and _is_beyond(entry.next_ms, every_ms, pattern, tz, end_ms)
-        )
+    made = max(count or 0, scheduler.iterations if scheduler else 0)
+    has_ended = (limit is not None and made >= limit) or (
+        end_ms is not None
+        and (now_ms > end_ms or _is_beyond(end_ms, pattern, tz, every_ms, entry.next_ms))
     )
     # Workers drop an id without a hash.
     place = pending.state if pending.fields or pending.state == "unknown" else None
     is_late = entry.next_ms is not None and now_ms - entry.next_ms > PATIENCE_MS
     state = _state(place, is_late, has_ended)
+    skipped = 0 if state in {"ok", "running", "ended"} else None
+    if state == "overdue" and entry.next_ms is not None:
+        skipped = skipped_count(pattern, tz, every_ms, since_ms=entry.next_ms, now_ms=now_ms)
     return Schedule(
         queue=keys.name,
         id=entry.id,
@@ -194,7 +194,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         iterations=None if scheduler is None else scheduler.iterations,
         limit=limit,
         last_run_at=_last_run_at(pending.state, job.processed_on_ms, job.timestamp_ms, count),
-        skipped=_skipped(state, entry.next_ms, every_ms, pattern, tz, now_ms),
+        skipped=skipped,
         start_at=utc_datetime(to_int(record.get("startDate") or repeat.get("startDate"))),
         end_at=utc_datetime(end_ms),
         data=job.data if scheduler is None else scheduler.data,
@@ -213,12 +213,15 @@ def _state(pending: str | None, is_late: bool, has_ended: bool) -> str:
 
 
 def _is_beyond(
-    last_ms: int, every_ms: int | None, pattern: str | None, tz: str | None, end_ms: int
+    end_ms: int, pattern: str | None, tz: str | None, every_ms: int | None, last_ms: int | None
 ) -> bool:
-    """Whether the due time after the last is later than the end."""
-    if every_ms is not None:
-        return last_ms + every_ms > end_ms
-    return pattern is not None and next(_due_times(pattern, tz, last_ms), end_ms + 1) > end_ms
+    """Whether the due time after the last is later than the end, or there is none."""
+    if last_ms is None or (pattern is None and every_ms is None):
+        return False
+    with suppress(UsageError):
+        due = due_times_ms(pattern, tz, every_ms, last_ms)
+        return next(due, end_ms + 1) > end_ms
+    return True
 
 
 def _last_run_at(
@@ -230,58 +233,22 @@ def _last_run_at(
     return utc_datetime(made_ms) if count is not None and count > 1 else None
 
 
-def _skipped(
-    state: str,
-    next_ms: int | None,
-    every_ms: int | None,
-    pattern: str | None,
-    tz: str | None,
-    now_ms: int,
-) -> int | None:
-    if state != "overdue" or next_ms is None:
-        return 0 if state in {"ok", "running", "ended"} else None
-    if every_ms:
-        return min(max(now_ms - next_ms, 0) // every_ms, MAX_SKIPPED)
-    if pattern is None:
-        return None
-    count = 0
-    for due_ms in _due_times(pattern, tz, next_ms):
-        if due_ms > now_ms or count == MAX_SKIPPED:
-            return count
-        count += 1
-    # qctl does not understand the pattern or its zone, or there is no further due time.
-    return count or None
-
-
 def _upcoming(schedule: Schedule) -> Iterator[datetime]:
     if schedule.next_at is None:
         return
     yield schedule.next_at
     first_ms = (schedule.next_at - _EPOCH) // timedelta(milliseconds=1)
-    times: Iterator[int] = iter(())
-    if schedule.every_ms:
-        step = schedule.every_ms
-        times = (first_ms + n * step for n in range(1, UPCOMING))
-    elif schedule.pattern:
-        times = _due_times(schedule.pattern, schedule.tz, first_ms)
-    left = UPCOMING
+    left = UPCOMING - 1
     if schedule.limit is not None and schedule.iterations is not None:
-        left = min(left, max(schedule.limit - schedule.iterations, 0) + 1)
-    for _, due_ms in zip(range(left - 1), times, strict=False):
-        due = utc_datetime(due_ms)
-        if due is None or (schedule.end_at is not None and due > schedule.end_at):
-            return
-        yield due
-
-
-def _due_times(pattern: str, tz: str | None, after_ms: int) -> Iterator[int]:
-    """The due times of a pattern; none if qctl does not understand it."""
-    try:
-        while (due_ms := next_time_ms(pattern, tz, after_ms)) is not None:
-            yield due_ms
-            after_ms = due_ms
-    except QctlError:
-        return
+        left = min(left, max(schedule.limit - schedule.iterations, 0))
+    times = due_times_ms(schedule.pattern, schedule.tz, schedule.every_ms, first_ms)
+    # qctl may not understand the pattern or its time zone.
+    with suppress(UsageError):
+        for due_ms in islice(times, left):
+            due = utc_datetime(due_ms)
+            if due is None or (schedule.end_at is not None and due > schedule.end_at):
+                return
+            yield due
 
 
 def _parts_of_key(key: str) -> dict[str, str]:

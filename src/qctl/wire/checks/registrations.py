@@ -10,7 +10,7 @@ from qctl.errors import UsageError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, to_dict, to_int, value_or
-from qctl.wire.schedulers.cron import next_time_ms
+from qctl.wire.schedulers.scheduling import due_times_ms, skipped_count
 from qctl.wire.states import FINISHED
 
 # Schedulers read over all queues together, and of one queue.
@@ -60,44 +60,29 @@ class Registration:
             return False
         return now_ms > end or (self.next_ms is not None and self.following_ms() > end)
 
-    def following_ms(self, after_ms: int | None = None) -> int:
-        """Its next time after that of the pending job, or after another of its times.
+    def following_ms(self) -> int:
+        """Its next time after that of the pending job.
 
         The same time if its pattern or time zone is unknown here; ``_NEVER_MS`` if there is no
         further time.
         """
-        slot_ms = self.next_ms if after_ms is None else after_ms
-        if slot_ms is None:
+        if self.next_ms is None:
             return _NEVER_MS
-        every = to_int(self.fields.get("every"))
-        if every is not None:
-            return slot_ms + every
         try:
-            pattern, zone = self.fields.get("pattern", ""), self.fields.get("tz")
-            following = next_time_ms(pattern, zone, slot_ms)
+            return next(due_times_ms(*self._rule, self.next_ms), _NEVER_MS)
         except UsageError:
-            return slot_ms
-        return _NEVER_MS if following is None else following
+            return self.next_ms
 
-    def skipped(self, now_ms: int, maximum: int) -> int | None:
-        """How many of its times have passed since that of the pending job, at most ``maximum``.
-
-        None if that time, its pattern or its time zone is unknown here.
-        """
+    def skipped(self, now_ms: int) -> int | None:
+        """As ``skipped_count``; None also if the time of the pending job is unknown."""
         if self.next_ms is None:
             return None
-        every = to_int(self.fields.get("every"))
-        if every is not None:
-            return min(max(now_ms - self.next_ms, 0) // every, maximum) if every > 0 else None
-        slot_ms = self.next_ms
-        for count in range(maximum):
-            following_ms = self.following_ms(slot_ms)
-            if following_ms <= slot_ms:
-                return None
-            if following_ms > now_ms:
-                return count
-            slot_ms = following_ms
-        return maximum
+        return skipped_count(*self._rule, since_ms=self.next_ms, now_ms=now_ms)
+
+    @property
+    def _rule(self) -> tuple[str, str | None, int | None]:
+        every_ms = to_int(self.fields.get("every"))
+        return self.fields.get("pattern", ""), self.fields.get("tz"), every_ms
 
 
 def read_registrations(

@@ -7,9 +7,10 @@ the next one (``next_iteration_call``). So workers in Python and in Node can sha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count, islice, takewhile
 from typing import Any
 
 from qctl.connection.address import Arg
@@ -31,6 +32,8 @@ from qctl.wire.scripts import ScriptCall
 
 # A key of a repeatable job of an old version: name:id:endDate:tz:suffix (wire format 6.6).
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
+# Skipped due times that are counted.
+MAX_SKIPPED = 1000
 _RUNS = -10
 _TIMES_TRIED = 2
 _OWN_TO_ITERATION = frozenset(
@@ -249,6 +252,40 @@ def next_iteration_call(
     return ScriptCall("next_iteration", keys.whole, args)
 
 
+def due_times_ms(
+    pattern: str | None, tz: str | None, every_ms: int | None, after_ms: int
+) -> Iterator[int]:
+    """The due times of a scheduler after one of them, by its interval or else by its pattern.
+
+    Raises:
+        UsageError: the pattern or the time zone is not understood here.
+    """
+    if every_ms:
+        yield from count(after_ms + every_ms, every_ms)
+    due_ms: int | None = after_ms
+    while pattern is not None and due_ms is not None:
+        if (due_ms := next_time_ms(pattern, tz, due_ms)) is not None:
+            yield due_ms
+
+
+def skipped_count(
+    pattern: str | None, tz: str | None, every_ms: int | None, *, since_ms: int, now_ms: int
+) -> int | None:
+    """How many due times have passed since that of the pending job, at most ``MAX_SKIPPED``.
+
+    None without interval and pattern, or if the pattern or the time zone is not understood here.
+    """
+    if every_ms:
+        return min(max(now_ms - since_ms, 0) // every_ms, MAX_SKIPPED)
+    if pattern is None:
+        return None
+    try:
+        due = islice(due_times_ms(pattern, tz, None, since_ms), MAX_SKIPPED)
+        return sum(1 for _ in takewhile(lambda due_ms: due_ms <= now_ms, due))
+    except UsageError:
+        return None
+
+
 def list_command(keys: QueueKeys) -> tuple[Arg, ...]:
     """The command that lists all schedulers."""
     return ("ZRANGE", keys("repeat"), 0, -1, "WITHSCORES")
@@ -325,12 +362,8 @@ def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[i
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)
-    times: list[int] = []
-    while len(times) < _TIMES_TRIED:
-        next_ms = next_time_ms(schedule.cron, schedule.tz, times[-1] if times else after_ms)
-        if next_ms is None or (end_ms is not None and next_ms > end_ms):
-            break
-        times.append(next_ms)
+    due = islice(due_times_ms(schedule.cron, schedule.tz, None, after_ms), _TIMES_TRIED)
+    times = [due_ms for due_ms in due if end_ms is None or due_ms <= end_ms]
     if not times:
         raise UsageError(f"the pattern {schedule.cron!r} is never due before the end")
     return times
