@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from qctl.ops.schedules.changes import Removal, RunNow
-from qctl.ops.schedules.listing import Schedule, ScheduleDetail
+from qctl.ops.schedules.listing import MAX_SKIPPED, Schedule, ScheduleDetail
 from qctl.output.console import Cell, Column, Value
 from qctl.output.json import TOO_DEEP, iso_time
 from qctl.output.text import duration, short_duration, visible
 from qctl.plurals import counted
-from qctl.wire.schedulers.scheduling import MAX_SKIPPED
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
 _MAX_NAMED = 5

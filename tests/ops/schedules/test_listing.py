@@ -12,6 +12,7 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, NotFoundError, RefusedError
 from qctl.ops.schedules.changes import remove_schedule, run_schedule
 from qctl.ops.schedules.listing import (
+    MAX_SKIPPED,
     Schedule,
     ScheduleDetail,
     list_schedules,
@@ -20,7 +21,6 @@ from qctl.ops.schedules.listing import (
 from qctl.output.schedules import run_line
 from qctl.wire import scripts
 from qctl.wire.schedulers import scheduling
-from qctl.wire.schedulers.scheduling import MAX_SKIPPED
 from qctl.wire.schedulers.scheduling import Schedule as Rule
 from tests.labs.build import Q, events, job, put, row, scores
 from tests.labs.clients import Spy

@@ -25,8 +25,9 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_int
 from qctl.wire.schedulers import scheduling
 from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
-from qctl.wire.schedulers.scheduling import MAX_SKIPPED, due_times_ms, skipped_count
+from qctl.wire.schedulers.scheduling import due_times_ms, skipped_count
 
+MAX_SKIPPED = scheduling.MAX_SKIPPED
 # Future due times that are listed.
 UPCOMING = 5
 # An idle worker may take so long to fetch a job that is due (wire format 7.3).
