@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from qctl.cli import candidates
+from qctl.cli.completion import SHELLS, VARIABLE
 from qctl.cli.program import COMMANDS, build
-from qctl.cli.shells import SHELLS, VARIABLE, script
 from qctl.connection.address import Client
 from qctl.manage.qctl.state import MasterFolder
 from qctl.wire.keys import QueueKeys
@@ -445,4 +445,6 @@ def test_a_shell_completes_within_quotation_marks(
 
 def test_the_script_is_the_same_for_every_version() -> None:
     """It holds no names of commands: a script of an older version stays right."""
-    assert not any(name in script(shell) for shell in SHELLS for name in ("status", "--state"))
+    assert not any(
+        name in shell.source_template for shell in SHELLS.values() for name in ("status", "--state")
+    )

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -18,8 +17,10 @@ import pytest
 import typer
 
 from qctl.cli import program
-from qctl.cli.environment import Environment, make_environment
-from qctl.cli.frame import COMMON_FLAGS, new_app, optional_value, with_environment
+from qctl.cli.environment import Environment
+from qctl.cli.frame import App
+from qctl.cli.help import optional_value
+from qctl.cli.options import COMMON_FLAGS, CommonOptions
 from qctl.cli.streams import Streams
 from qctl.errors import (
     ExitStatus,
@@ -39,10 +40,9 @@ from tests.labs.cli import run
 def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     """A command ``probe`` that does whatever the test puts under "do", and notes what it got."""
     box: dict[str, object] = {}
-    app = new_app()
+    app = App()
 
     @app.command("probe", cls=optional_value("--watch", "2"))
-    @with_environment
     def probe_command(
         env: Environment,
         names: Annotated[list[str] | None, typer.Argument()] = None,
@@ -57,7 +57,6 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     module = ModuleType("qctl.cli.probe")
     module.app = app  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "qctl.cli.probe", module)
-    module.__spec__ = find_spec("qctl.cli.frame")
     monkeypatch.setitem(program.COMMANDS, "probe", ("probe", "A probe."))
     return box
 
@@ -118,11 +117,8 @@ def test_a_wrong_output_in_the_environment_is_named(probe: dict[str, object]) ->
 
 
 def test_every_command_has_the_common_options() -> None:
-    for name, (module, _) in program.COMMANDS.items():
-        if find_spec(f"qctl.cli.{module}") is None:
-            continue
+    for name in program.COMMANDS:
         command = program.load_command(name)
-        assert command is not None
         for leaf in getattr(command, "commands", {name: command}).values():
             flags = {flag for parameter in leaf.params for flag in parameter.opts}
             if name != "completion":
@@ -249,12 +245,8 @@ def test_no_command_at_all_shows_the_help_and_is_exit_2() -> None:
 def test_help_lines_are_those_of_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help").code == 0
     shown = capsys.readouterr().out
-    for name, (module, line) in program.COMMANDS.items():
-        if find_spec(f"qctl.cli.{module}") is None:
-            assert f"  {name} " not in shown
-            continue
+    for name, (_, line) in program.COMMANDS.items():
         command = program.load_command(name)
-        assert command is not None
         assert (command.help or "").splitlines()[0] == line, name
         assert line in shown
 
@@ -280,11 +272,15 @@ def streams(*, terminal: bool, stdin: str = "", **environ: str) -> Streams:
     )
 
 
+def environment(streams: Streams, **options: bool) -> Environment:
+    return Environment(streams, CommonOptions(**options))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("answer", "yes"), [("y\n", True), ("YES\n", True), ("\n", False), ("no\n", False), ("", False)]
 )
 def test_a_question_is_asked_on_stderr(answer: str, yes: bool) -> None:
-    env = make_environment(streams(terminal=True, stdin=answer))
+    env = environment(streams(terminal=True, stdin=answer))
     assert env.confirm("Restart\x1b it?") is yes
     assert env.streams.stderr.getvalue() == "Restart\\x1b it? [y/N] "  # type: ignore[attr-defined]
     assert env.streams.stdout.getvalue() == ""  # type: ignore[attr-defined]
@@ -292,42 +288,42 @@ def test_a_question_is_asked_on_stderr(answer: str, yes: bool) -> None:
 
 def test_a_question_without_anybody_to_ask_names_the_flag() -> None:
     for env in (
-        make_environment(streams(terminal=False, stdin="y\n")),
-        make_environment(streams(terminal=True, stdin="y\n"), as_json=True),
-        make_environment(replace(streams(terminal=True), stdin_is_terminal=False)),
+        environment(streams(terminal=False, stdin="y\n")),
+        environment(streams(terminal=True, stdin="y\n"), as_json=True),
+        environment(replace(streams(terminal=True), stdin_is_terminal=False)),
     ):
         assert not env.interactive
         with pytest.raises(UsageError) as caught:
-            env.confirm("Restart it?", flag="--force")
+            env.confirm("Restart it?")
         assert caught.value.exit_status == 2
-        assert "--force" in caught.value.hint
+        assert "--yes" in caught.value.hint
 
 
 def test_colour_only_where_it_is_wanted() -> None:
-    assert make_environment(streams(terminal=True)).colour()
-    assert not make_environment(streams(terminal=True), no_color=True).colour()
-    assert not make_environment(streams(terminal=True, NO_COLOR="1")).colour()
-    assert make_environment(streams(terminal=True, NO_COLOR="")).colour()
-    assert not make_environment(streams(terminal=True, TERM="dumb")).colour()
-    assert not make_environment(streams(terminal=False)).colour()
-    env = make_environment(replace(streams(terminal=True), stdout_is_terminal=False))
+    assert environment(streams(terminal=True)).colour()
+    assert not environment(streams(terminal=True), no_color=True).colour()
+    assert not environment(streams(terminal=True, NO_COLOR="1")).colour()
+    assert environment(streams(terminal=True, NO_COLOR="")).colour()
+    assert not environment(streams(terminal=True, TERM="dumb")).colour()
+    assert not environment(streams(terminal=False)).colour()
+    env = environment(replace(streams(terminal=True), stdout_is_terminal=False))
     assert env.colour(env.streams.stderr)
     assert not env.colour()
 
 
 def test_the_width_is_the_terminals_or_unlimited() -> None:
-    assert make_environment(streams(terminal=True)).width == 72
-    assert make_environment(streams(terminal=False)).width > 1000
+    assert environment(streams(terminal=True)).width == 72
+    assert environment(streams(terminal=False)).width > 1000
 
 
 def test_rich_consoles_obey_no_markup() -> None:
-    env = make_environment(streams(terminal=False))
-    env.out.print("[bold]x[/bold] :smile: 123")
+    env = environment(streams(terminal=False))
+    env.console(env.streams.stdout).print("[bold]x[/bold] :smile: 123")
     assert env.streams.stdout.getvalue() == "[bold]x[/bold] :smile: 123\n"  # type: ignore[attr-defined]
 
 
 def test_notes_go_to_stderr_with_control_characters_visible() -> None:
-    env = make_environment(streams(terminal=True))
+    env = environment(streams(terminal=True))
     env.note("a\x1b[31mb\nc")
     assert env.streams.stderr.getvalue() == "a\\x1b[31mb\nc\n"  # type: ignore[attr-defined]
 
@@ -344,7 +340,7 @@ def qctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 
 
 FORBIDDEN = ("asyncio", "redis", "rich", "psutil", "ssl", "typer.rich_utils", "qctl.ops.drain.run",
-             "qctl.manage.pm2", "qctl.cli.jobs", "qctl.cli.shells",
+             "qctl.manage.pm2", "qctl.cli.jobs", "qctl.cli.completion",
              "prometheus_client")  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def test_json_has_the_shape_of_the_contract(url: str) -> None:
 def test_a_look_that_takes_long_says_what_it_does(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qctl.cli.patience.AFTER_S", 0)
+    monkeypatch.setattr("qctl.cli.status.PATIENCE_S", 0)
     inner = known.discover
 
     def slow(client: Client, prefix: str) -> list[str]:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from qctl.cli.environment import Environment, make_environment
+from qctl.cli.environment import Environment
+from qctl.cli.options import CommonOptions
 from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
 from qctl.config.files import Origin
@@ -37,7 +38,9 @@ from tests.output.top.pilot import drive, until
 @pytest.fixture
 def app(redis_url: str, tmp_path: Path) -> Iterator[TopApp]:
     environ = {"XDG_STATE_HOME": str(tmp_path), "PM2_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    env = make_environment(replace(Streams.standard(), environ=environ), redis_url=redis_url)
+    env = Environment(
+        replace(Streams.standard(), environ=environ), CommonOptions(redis_url=redis_url)
+    )
     address, client = connect(redis_url)
     reader = LiveReader(client, address, env.settings)
     yield TopApp(reader.read, CommandActions(env), interval_s=0.3)
@@ -258,6 +261,12 @@ def _is_restored(terminal: Terminal) -> None:
 GUARD = Origin("file", "/etc/qctl.toml")
 
 
+def environment(settings: Settings) -> Environment:
+    env = Environment(Streams.standard(), CommonOptions())
+    env.settings = settings
+    return env
+
+
 @pytest.mark.parametrize(
     ("guards", "said"),
     [
@@ -268,7 +277,7 @@ GUARD = Origin("file", "/etc/qctl.toml")
 )
 def test_a_guarded_context_is_not_written_to(guards: dict[str, Any], said: str) -> None:
     settings = Settings(guarded_context="prod", origins=dict.fromkeys(guards, GUARD), **guards)
-    actions = CommandActions(Environment(settings, "table", Streams.standard()))
+    actions = CommandActions(environment(settings))
     for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
         with pytest.raises(RefusedError) as caught:
             act("q")
@@ -283,7 +292,7 @@ def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> Non
         redis_url=redis_url, guarded_context="prod", confirm=True, origins={"confirm": GUARD}
     )
     address, own = connect(redis_url)
-    env = Environment(settings, "table", Streams.standard())
+    env = environment(settings)
     app = TopApp(LiveReader(own, address, settings).read, CommandActions(env), interval_s=0.3)
 
     async def steps(pilot: Pilot[int]) -> None:

@@ -8,14 +8,12 @@ from typing import Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import with_environment
 from qctl.cli.options import DryRun, Queue
 from qctl.errors import UsageError
 
 _KEEP = "When to delete it: true (at once), false (never), N (keep the last N), 24h, or N,24h"
 
 
-@with_environment
 def add(
     env: Environment,
     queue: Queue,

@@ -1,4 +1,4 @@
-"""``qctl jobs retry``, ``retry-failed``, ``promote``, ``remove``, and what ``purge`` shares."""
+"""``qctl purge``, and ``qctl jobs retry``, ``retry-failed``, ``promote``, ``remove``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import DryRun, Limit, NamedIds, Queue, Yes
 from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from qctl.ops.bulk.report import BulkReport
     from qctl.ops.bulk.run import BulkRun
     from qctl.ops.jobs.where import Filter
+
+app = App()
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids")]
 SomeIds = Annotated[
@@ -76,7 +78,6 @@ class BulkOptions(FilterOptions):
     dry_run: DryRun = False
 
 
-@with_environment
 def retry(
     env: Environment,
     queue: Queue,
@@ -95,12 +96,11 @@ def retry(
     from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
 
     action = retrying(reset_attempts=reset_attempts)
-    carry_out(
+    _carry_out(
         env, queue, action, Selection(ids=_unique(ids)), BulkOptions(yes=yes, dry_run=dry_run)
     )
 
 
-@with_environment
 def retry_failed(
     env: Environment,
     queue: Queue,
@@ -116,11 +116,10 @@ def retry_failed(
     """
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
 
-    chosen = select("failed", ids, options)
-    carry_out(env, queue, retrying("failed", reset_attempts=reset_attempts), chosen, options)
+    chosen = _select("failed", ids, options)
+    _carry_out(env, queue, retrying("failed", reset_attempts=reset_attempts), chosen, options)
 
 
-@with_environment
 def promote(env: Environment, queue: Queue, ids: SomeIds = None, *, options: BulkOptions) -> None:
     """Run delayed jobs now, earliest due first.
 
@@ -128,11 +127,10 @@ def promote(env: Environment, queue: Queue, ids: SomeIds = None, *, options: Bul
     """
     from qctl.ops.bulk.actions import promoting  # noqa: PLC0415 - not for --help
 
-    chosen = select(None if ids else "delayed", ids, options)
-    carry_out(env, queue, promoting(), chosen, options)
+    chosen = _select(None if ids else "delayed", ids, options)
+    _carry_out(env, queue, promoting(), chosen, options)
 
 
-@with_environment
 def remove(
     env: Environment,
     queue: Queue,
@@ -154,19 +152,33 @@ def remove(
     if not ids and state is None:
         raise UsageError("which jobs?", hint="name their ids, or a state: --state failed")
     action = removing(with_children=with_children)
-    carry_out(env, queue, action, select(state, ids, options), options)
+    _carry_out(env, queue, action, _select(state, ids, options), options)
+
+
+@app.command("purge")
+def purge(
+    env: Environment,
+    queue: Queue,
+    *,
+    state: Annotated[RestingState, typer.Option("--state", help="Which jobs")],
+    ids: NamedIds = None,
+    options: BulkOptions,
+) -> None:
+    """Delete the jobs of a state.
+
+    Like `jobs remove --state`, but one event stands for many jobs, and you type the queue's name to
+    confirm.
+    """
+    from qctl.ops.bulk.actions import purging  # noqa: PLC0415 - not for --help
+
+    _carry_out(env, queue, purging(), _select(state, ids, options), options)
 
 
 def _unique(ids: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids or ()))
 
 
-def select(state: str | None, ids: list[str] | None, options: BulkOptions) -> Selection:
-    """The jobs that the options of a command choose.
-
-    Raises:
-        UsageError: a value is malformed, or filters are given with ids and no state.
-    """
+def _select(state: str | None, ids: list[str] | None, options: BulkOptions) -> Selection:
     from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
 
     if state is not None:
@@ -198,7 +210,7 @@ def parse_filter(ids: list[str] | None, options: FilterOptions) -> Filter:
     )
 
 
-def carry_out(
+def _carry_out(
     env: Environment,
     queue: str,
     action: Action,
@@ -288,7 +300,7 @@ def _animate(env: Environment, run: BulkRun) -> None:
         def render(self, task: Task) -> Text:  # noqa: ARG002
             return Text(progress_text(run.progress()))
 
-    with Progress(Line(), console=env.err, transient=True) as bar:
+    with Progress(Line(), console=env.console(env.streams.stderr), transient=True) as bar:
         bar.add_task("")
         for _ in run:
             pass

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 
-app = new_app("The settings, and where each comes from.")
+app = App()
 
 
 @app.command("view")
-@with_environment
 def view(env: Environment) -> None:
     """The settings, and where each comes from.
 
@@ -27,7 +26,6 @@ def view(env: Environment) -> None:
 
 
 @app.command("path")
-@with_environment
 def path(env: Environment) -> None:
     """The config files, highest precedence first."""
     from qctl.ops.settings import config_files  # noqa: PLC0415 - not for --help

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 
-app = new_app()
+app = App()
 
 
 @app.command("contexts")
-@with_environment
 def contexts(env: Environment) -> None:
     """Names of the contexts that the config files define.
 

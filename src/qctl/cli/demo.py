@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.errors import ExitStatus
 
-app = new_app()
+app = App()
 
 
 @app.command("demo")
-@with_environment
 def demo(
     env: Environment,
     keep: Annotated[

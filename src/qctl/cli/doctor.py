@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import QueuesOrAll, target_option
 from qctl.errors import ExitStatus
 
-app = new_app()
+app = App()
 
 
 @app.command("doctor")
-@with_environment
 def doctor(
     env: Environment,
     queues: QueuesOrAll = None,

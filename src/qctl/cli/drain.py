@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Target, target_option
 from qctl.cli.pause import MixedVersions
 from qctl.errors import ExitStatus, RefusedError, UsageError
@@ -18,7 +18,7 @@ from qctl.errors import ExitStatus, RefusedError, UsageError
 if TYPE_CHECKING:
     from qctl.ops.drain.plan import DrainPlan
 
-app = new_app()
+app = App()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,6 @@ class DrainFlags:
 
 
 @app.command("drain")
-@with_environment
 def drain(
     env: Environment,
     queues: QueuesOrThoseOfTarget = None,
@@ -110,7 +109,6 @@ def drain(
 
 
 @app.command("restart")
-@with_environment
 def restart(env: Environment, target: Target, flags: DrainFlags) -> None:
     """Restart a process without interrupting its jobs.
 

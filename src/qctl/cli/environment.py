@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
+from qctl.cli.options import CommonOptions, OutputMode
 from qctl.cli.streams import Streams
-from qctl.config.settings import Settings, load_settings
+from qctl.config.settings import load_settings
 from qctl.connection.address import Address, Client
 from qctl.connection.connect import connect
 from qctl.errors import UsageError
@@ -18,28 +18,43 @@ if TYPE_CHECKING:
 
     from qctl.output.console import Column, Value
 
-OutputMode = Literal["table", "json", "ndjson"]
-_MODES: tuple[OutputMode, ...] = ("table", "json", "ndjson")
+_MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 _MIN_WIDTH = 20
 
 
-@dataclass
 class Environment:
     """A command's surroundings.
 
-    Args:
+    Attributes:
         settings: from flags, environment and config files.
         output: ``table``, ``json`` or ``ndjson``.
         streams: where to write and read.
         no_color: the flag; NO_COLOR has the same effect.
-        debug: whether to show tracebacks.
+
+    Raises:
+        UsageError: options contradict each other or are empty, or a setting is malformed.
     """
 
-    settings: Settings
-    output: OutputMode
-    streams: Streams
-    no_color: bool = False
-    debug: bool = False
+    def __init__(self, streams: Streams, options: CommonOptions) -> None:
+        for flag, value in (
+            ("--redis", options.redis_url),
+            ("--prefix", options.prefix),
+            ("--context", options.context),
+        ):
+            if value == "":
+                # Another setting would then choose the Redis that is written to.
+                raise UsageError(
+                    f"{flag} is empty", hint=f"leave it out for the default, or {flag} …"
+                )
+        self.streams = streams
+        self.no_color = options.no_color
+        self.output = _output_mode(options, streams.environ)
+        self.settings = load_settings(
+            redis_url=options.redis_url,
+            prefix=options.prefix,
+            context=options.context,
+            environ=streams.environ,
+        )
 
     @property
     def interactive(self) -> bool:
@@ -70,16 +85,27 @@ class Environment:
         """The width of stdout in cells; unlimited if it is not a terminal."""
         from qctl.output.console import UNLIMITED_WIDTH  # noqa: PLC0415
 
-        if not self.streams.stdout_is_terminal:
-            return UNLIMITED_WIDTH
-        return self.terminal_width
+        return self._terminal_width if self.streams.stdout_is_terminal else UNLIMITED_WIDTH
 
     @property
-    def terminal_width(self) -> int:
-        """The width of the terminal in cells, for text on stderr."""
+    def _terminal_width(self) -> int:
         import shutil  # noqa: PLC0415
 
         return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
+
+    def console(self, stream: TextIO) -> Console:
+        """A rich console on a terminal, without markup, highlighting or emoji. It costs 40 ms."""
+        from rich.console import Console  # noqa: PLC0415
+
+        return Console(
+            file=stream,
+            force_terminal=not self._is_dumb,
+            no_color=not self.colour(stream),
+            width=self._terminal_width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
 
     # Redis
 
@@ -117,32 +143,7 @@ class Environment:
         """Print one line on stdout. The caller makes untrusted parts ``visible``."""
         self.streams.stdout.write(text + "\n")
 
-    @cached_property
-    def out(self) -> Console:
-        """A rich console on stdout, without markup, highlighting or emoji. It costs 40 ms."""
-        return self._console(self.streams.stdout, self.streams.stdout_is_terminal, self.width)
-
     # Progress, remarks and questions, on stderr
-
-    @cached_property
-    def err(self) -> Console:
-        """A rich console on stderr; see ``out``."""
-        return self._console(
-            self.streams.stderr, self.streams.stderr_is_terminal, self.terminal_width
-        )
-
-    def _console(self, stream: TextIO, terminal: bool, width: int) -> Console:
-        from rich.console import Console  # noqa: PLC0415
-
-        return Console(
-            file=stream,
-            force_terminal=terminal and not self._is_dumb,
-            no_color=not self.colour(stream),
-            width=width,
-            markup=False,
-            highlight=False,
-            emoji=False,
-        )
 
     def note(self, text: str) -> None:
         """Print a remark on stderr, control characters made visible."""
@@ -152,12 +153,8 @@ class Environment:
             self.streams.stderr.write(visible(line) + "\n")
         self.streams.stderr.flush()
 
-    def confirm(self, question: str, flag: str = "--yes") -> bool:
+    def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question on stderr; anything but y or yes is a no.
-
-        Args:
-            question: for example ``Restart pm2:worker?``.
-            flag: the option that answers yes.
 
         Raises:
             UsageError: there is no terminal to ask on.
@@ -166,18 +163,12 @@ class Environment:
             raise UsageError(
                 "this needs a yes, but there is no terminal to ask on",
                 why=question,
-                hint=f"the same command with {flag}",
+                hint="the same command with --yes",
             )
-        answer = self.ask(f"{question} [y/N] ")
-        return answer.strip().lower() in {"y", "yes"}
+        return self.ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
-    def confirm_name(self, warning: str, name: str, flag: str = "--yes") -> bool:
+    def confirm_name(self, warning: str, name: str) -> bool:
         """Ask for a name to be typed, for changes too grave for a hasty ``y``.
-
-        Args:
-            warning: what will happen.
-            name: what must be typed, for example the queue's name.
-            flag: the option that answers.
 
         Raises:
             UsageError: there is no terminal to ask on.
@@ -186,7 +177,7 @@ class Environment:
             raise UsageError(
                 "this needs an answer, but there is no terminal to ask on",
                 why=warning,
-                hint=f"the same command with {flag}, after one with --dry-run",
+                hint="the same command with --yes, after one with --dry-run",
             )
         self.note(warning)
         return self.ask(f"Type {name} to go on: ").strip() == name
@@ -203,49 +194,16 @@ class Environment:
         return self.streams.stdin.readline().rstrip("\r\n")
 
 
-def make_environment(
-    streams: Streams,
-    *,
-    redis_url: str | None = None,
-    prefix: str | None = None,
-    context: str | None = None,
-    output: OutputMode | None = None,
-    as_json: bool = False,
-    no_color: bool = False,
-    debug: bool = False,
-) -> Environment:
-    """The environment that the common options and the environment variables describe.
-
-    Raises:
-        UsageError: options contradict each other or are empty, or a setting is malformed.
-    """
-    environ = streams.environ
-    for flag, value in (("--redis", redis_url), ("--prefix", prefix), ("--context", context)):
-        if value == "":
-            # Another setting would then choose the Redis that is written to.
-            raise UsageError(f"{flag} is empty", hint=f"leave it out for the default, or {flag} …")
-    if as_json and output not in {None, "json"}:
+def _output_mode(options: CommonOptions, environ: Mapping[str, str]) -> OutputMode:
+    if options.as_json and options.output not in {None, "json"}:
         raise UsageError(
-            f"--json and --output {output} contradict each other", hint="use one of them"
+            f"--json and --output {options.output} contradict each other", hint="use one of them"
         )
-    wanted = "json" if as_json else output or environ.get("QCTL_OUTPUT") or "table"
-    mode = next((mode for mode in _MODES if mode == wanted), None)
-    if mode is None:
-        raise UsageError(
-            f"QCTL_OUTPUT is {wanted!r}, which is not an output format",
-            hint=f"set it to one of: {', '.join(_MODES)}",
-        )
-    return Environment(
-        settings=load_settings(
-            redis_url=redis_url, prefix=prefix, context=context, environ=environ
-        ),
-        output=mode,
-        streams=streams,
-        no_color=no_color,
-        debug=debug or wants_debug(environ),
+    wanted = "json" if options.as_json else options.output or environ.get("QCTL_OUTPUT") or "table"
+    for mode in _MODES:
+        if mode == wanted:
+            return mode
+    raise UsageError(
+        f"QCTL_OUTPUT is {wanted!r}, which is not an output format",
+        hint=f"set it to one of: {', '.join(_MODES)}",
     )
-
-
-def wants_debug(environ: Mapping[str, str]) -> bool:
-    """Whether QCTL_DEBUG is set to anything but 0 or nothing."""
-    return environ.get("QCTL_DEBUG", "") not in {"", "0"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from qctl.ops.follow.events import EventFilter, QueueEvent
     from qctl.wire.keys import QueueKeys
 
-app = new_app()
+app = App()
 
 
 @app.command("events")
-@with_environment
 def events(
     env: Environment,
     queue: Queue,

@@ -1,11 +1,10 @@
-"""What every command shares: its options, and how it gets its environment.
+"""What every command shares: its class, its common options, and how it gets its environment.
 
-A command module has a ``Typer`` made by ``new_app`` and functions decorated twice::
+A module of commands has an ``App``, which gives each of its functions an ``Environment``::
 
-    app = new_app()
+    app = App()
 
     @app.command("pause")
-    @with_environment
     def pause(env: Environment, queues: Queues) -> None:
         \"\"\"Stop workers from taking jobs.\"\"\"
         _, client = env.redis()
@@ -16,133 +15,109 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import typer
 
-from qctl.cli.candidates import contexts, prefixes
-from qctl.cli.environment import OutputMode, make_environment
+# Typer's own copy of click; typer is pinned below the version that might move it.
+from typer import _click as click
+from typer.main import get_command_from_info
+from typer.models import CommandFunctionType, CommandInfo
+
+from qctl.cli.environment import Environment
 from qctl.cli.guard import guard_write
-from qctl.cli.help import App, Command, Group
-from qctl.cli.streams import Streams
+from qctl.cli.help import CONTEXT_SETTINGS, Command, Group
+from qctl.cli.options import CommonOptions, Confirmed
 from qctl.ops.processes.suggest import commands_like
 
-
-def new_app(help_text: str = "") -> typer.Typer:
-    """An empty set of commands with qctl's conventions: plain help that begins with examples."""
-    return App(
-        cls=Group,
-        help=help_text or None,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def optional_value(flag: str, default: str) -> type[Command]:
-    """A command class in which ``flag`` may stand alone and then means ``flag default``.
+class App:
+    """The commands of a module."""
 
-    The word after it is its value only if it starts with a digit, so that an argument may follow.
-    """
+    def __init__(self) -> None:
+        self._commands: dict[str, CommandInfo] = {}
 
-    class OptionalValueCommand(Command):
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            end = args.index("--") if "--" in args else len(args)
-            for index in range(end - 1, -1, -1):
-                following = args[index + 1 : end][:1]
-                if args[index] == flag and not (following and following[0][:1].isdigit()):
-                    args.insert(index + 1, default)
-            return super().parse_args(ctx, args)
+    def command(
+        self, name: str, *, cls: type[Command] = Command, bare: bool = False
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Register a function whose first parameter is an ``Environment``.
 
-    return OptionalValueCommand
+        Args:
+            bare: it has no such parameter, and the command has no common options.
+        """
 
+        def register(function: CommandFunctionType) -> CommandFunctionType:
+            callback = function if bare else _with_environment(function)
+            self._commands[name] = CommandInfo(
+                name, cls=cls, context_settings=CONTEXT_SETTINGS, callback=callback
+            )
+            return function
 
-Redis = Annotated[
-    str | None,
-    typer.Option("--redis", metavar="URL", help="Redis  [env: QCTL_REDIS_URL, else REDIS_URL]"),
-]
-Prefix = Annotated[
-    str | None,
-    typer.Option(
-        "--prefix",
-        metavar="PFX",
-        help="BullMQ's key prefix  [env: QCTL_PREFIX]",
-        autocompletion=prefixes,
-    ),
-]
-ContextName = Annotated[
-    str | None,
-    typer.Option(
-        "--context",
-        metavar="NAME",
-        help="A context of the config files  [env: QCTL_CONTEXT]",
-        autocompletion=contexts,
-    ),
-]
-Output = Annotated[
-    OutputMode | None, typer.Option("--output", help="Output format  [env: QCTL_OUTPUT]")
-]
-Json = Annotated[bool, typer.Option("--json", help="Same as --output json")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours  [env: NO_COLOR]")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks  [env: QCTL_DEBUG]")]
+        return register
 
-_COMMON: dict[str, tuple[Any, Any]] = {
-    "redis_url": (Redis, None),
-    "prefix": (Prefix, None),
-    "context": (ContextName, None),
-    "output": (Output, None),
-    "as_json": (Json, False),
-    "no_color": (NoColor, False),
-    "debug": (Debug, False),
-}
-# Of every command that writes, which is every one with --dry-run.
-_CONFIRM = Annotated[
-    str | None,
-    typer.Option("--confirm", metavar="NAME", help="The context's name, if it asks for it"),
-]
-_REQUIRED = inspect.Parameter.empty
-COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-color", "--debug")
+    def build(self, name: str, line: str) -> click.Command:
+        """The command ``name``, or the group ``name`` of all commands, whose help is ``line``."""
+        if name in self._commands:
+            return self._build(name)
+        return Group(
+            name=name,
+            help=line,
+            commands={each: self._build(each) for each in self._commands},
+            rich_markup_mode=None,
+            context_settings=CONTEXT_SETTINGS,
+        )
+
+    def _build(self, name: str) -> click.Command:
+        return get_command_from_info(
+            self._commands[name], pretty_exceptions_short=False, rich_markup_mode=None
+        )
 
 
-def with_environment(function: Callable[..., None]) -> Callable[..., None]:
+def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the common options, and an ``Environment`` as its first parameter.
 
     A parameter whose type is a dataclass stands for one option a field, so that commands can share
     options. A command with a ``dry_run`` writes: the context's ``read_only`` and ``confirm`` apply.
     """
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    groups: dict[str, Any] = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
-    own: list[inspect.Parameter] = []
-    for parameter in declared:
-        if parameter.name in groups:
-            own += _fields_as_parameters(parameter.annotation)
-        else:
-            own.append(_keyword(parameter.name, parameter.annotation, parameter.default))
+    groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
+    own = [
+        option
+        for parameter in declared
+        for option in (
+            _options_of(parameter.annotation) if parameter.name in groups else [parameter]
+        )
+    ]
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:
-        own.append(_keyword("confirmed", _CONFIRM, None))
-    common = [_keyword(name, *option) for name, option in _COMMON.items()]
-    parameters = [_keyword("typer_context", typer.Context), *own, *common]
+        own.append(inspect.Parameter("confirmed", _KEYWORD, default=None, annotation=Confirmed))
+    context = inspect.Parameter("typer_context", _KEYWORD, annotation=typer.Context)
+    # Keyword-only, because an option without a default may follow one with a default.
+    parameters = [
+        parameter.replace(kind=_KEYWORD)
+        for parameter in (context, *own, *_options_of(CommonOptions))
+    ]
 
-    def command(typer_context: typer.Context, **arguments: Any) -> None:
-        options = {name: arguments.pop(name) for name in _COMMON}
-        confirmed = arguments.pop("confirmed", None)
-        dry_run = arguments.get("dry_run")
+    def command(
+        typer_context: typer.Context, confirmed: str | None = None, **arguments: Any
+    ) -> None:
+        dry_run = bool(arguments.get("dry_run"))
+
+        def collect(group: Any) -> Any:
+            return group(**{field.name: arguments.pop(field.name) for field in fields(group)})
+
+        env = Environment(typer_context.obj, collect(CommonOptions))
         for name, group in groups.items():
-            values = {field.name: arguments.pop(field.name) for field in fields(group)}
-            arguments[name] = group(**values)
-        streams = typer_context.obj
-        if not isinstance(streams, Streams):
-            streams = Streams.standard()
-        env = make_environment(streams, **options)
+            arguments[name] = collect(group)
         for warning in env.settings.warnings:
             env.note(warning)
         try:
             with commands_like(env.settings):
                 if writes:
-                    guard_write(env, confirmed, dry_run=bool(dry_run))
+                    guard_write(env, confirmed, dry_run=dry_run)
                 function(env, **arguments)
         finally:
             env.close()
@@ -155,19 +130,5 @@ def with_environment(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _keyword(name: str, annotation: Any, default: Any = _REQUIRED) -> inspect.Parameter:
-    # Keyword-only, because such a parameter may follow one with a default and have none itself.
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
-
-
-def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
-    types = get_type_hints(group, include_extras=True)
-    return [
-        _keyword(
-            field.name,
-            types[field.name],
-            _REQUIRED if field.default is MISSING else field.default,
-        )
-        for field in fields(group)
-    ]
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(group, eval_str=True).parameters.values())

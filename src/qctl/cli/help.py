@@ -1,13 +1,12 @@
-"""Commands whose ``--help`` begins with examples.
+"""The classes of commands: ``--help`` begins with examples, and an option is given once.
 
 The examples are in ``examples.py``, which is loaded only for help.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
-
-import typer
 
 # Typer's own copy of click; typer is pinned below the version that might move it.
 from typer import _click as click
@@ -15,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from qctl.errors import UsageError
 
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 # The meaning of a longer example is below it instead of beside it.
 _MAX_BESIDE = 40
 
@@ -43,6 +43,24 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+def optional_value(flag: str, default: str) -> type[Command]:
+    """A command class in which ``flag`` may stand alone and then means ``flag default``.
+
+    The word after it is its value only if it starts with a digit, so that an argument may follow.
+    """
+
+    class OptionalValueCommand(Command):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            end = args.index("--") if "--" in args else len(args)
+            for index in range(end - 1, -1, -1):
+                following = args[index + 1 : end][:1]
+                if args[index] == flag and not (following and following[0][:1].isdigit()):
+                    args.insert(index + 1, default)
+            return super().parse_args(ctx, args)
+
+    return OptionalValueCommand
+
+
 class Group(TyperGroup):
     """A group of commands whose help begins with examples."""
 
@@ -50,24 +68,15 @@ class Group(TyperGroup):
         write_examples(ctx, formatter)
         super().format_help(ctx, formatter)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands with the first line of their help, in full."""
-        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [
-            (name, (command.help or "").partition("\n")[0])
-            for name, command in found
-            if command is not None and not command.hidden
-        ]
-        if rows:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.first_lines()))
 
-
-class App(typer.Typer):
-    """A set of commands of these classes."""
-
-    def command(self, name: str | None = None, *, cls: Any = None, **settings: Any) -> Any:
-        return super().command(name, cls=cls or Command, **settings)
+    def first_lines(self) -> Iterator[tuple[str, str]]:
+        """The name of each command, and the first line of its help."""
+        for name, command in self.commands.items():
+            yield name, (command.help or "").partition("\n")[0]
 
 
 def _require_once(ctx: click.Context, given: list[Any]) -> None:
@@ -75,24 +84,18 @@ def _require_once(ctx: click.Context, given: list[Any]) -> None:
 
     Args:
         given: the parameters in the order of the command line, repeated ones several times.
-
-    Raises:
-        UsageError: there is such an option.
     """
     for param in given:
         times = given.count(param)
-        if times > 1 and param.param_type_name == "option" and not _takes_several(param):
+        # Repeating a flag changes nothing.
+        may_repeat = param.param_type_name != "option" or param.multiple or param.is_flag
+        if times > 1 and not may_repeat:
             flag = max(param.opts, key=len)
             raise UsageError(
                 f"{ctx.command_path} takes one {flag}, and it is given {times} times",
                 why="all but the last would be ignored",
                 hint=f"give {flag} once, and run the command once for each value",
             )
-
-
-def _takes_several(param: Any) -> bool:
-    # Repeating a flag changes nothing.
-    return bool(param.multiple or param.is_flag or param.count)
 
 
 def write_examples(ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import QueuesOrThoseOfTarget, target_option
 
-app = new_app()
+app = App()
 
 
 @app.command("impact")
-@with_environment
 def impact(
     env: Environment,
     queues: QueuesOrThoseOfTarget = None,

@@ -12,7 +12,7 @@ import typer
 from qctl.cli.add import add
 from qctl.cli.bulk import FilterOptions, parse_filter, promote, remove, retry, retry_failed
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import JobId, NamedIds, Queue, State
 from qctl.cli.stalled import retry_stalled
 from qctl.connection.address import Client
@@ -24,11 +24,10 @@ from qctl.ops.queues.find import find_queues
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot
 
-app = new_app("List jobs, show one, add, retry, delete.")
+app = App()
 
 
 @app.command("list")
-@with_environment
 def list_command(
     env: Environment,
     queue: Queue,
@@ -71,7 +70,6 @@ def list_command(
 
 
 @app.command("show")
-@with_environment
 def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     """One job in full."""
     _, client = env.redis()
@@ -89,7 +87,6 @@ def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
 
 
 @app.command("logs")
-@with_environment
 def logs_command(
     env: Environment,
     queue: Queue,

@@ -16,7 +16,7 @@ def main() -> None:
             signal.signal(number, signal.default_int_handler)
     try:
         if instruction := os.environ.get("_QCTL_COMPLETE"):
-            from qctl.cli.shells import complete  # noqa: PLC0415 - only for completion
+            from qctl.cli.completion import complete  # noqa: PLC0415 - only for completion
 
             complete(instruction)
         from qctl.cli.program import run  # noqa: PLC0415 - a signal may come while this loads

@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.errors import FailedError
 from qctl.extras import install_command
 
-app = new_app()
+app = App()
 
 
 @app.command("metrics")
-@with_environment
 def metrics(
     env: Environment,
     serve: Annotated[

@@ -2,11 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
 
-from qctl.cli.candidates import background_workers, queue_names, scheduler_ids, targets
+from qctl.cli.candidates import (
+    background_workers,
+    contexts,
+    prefixes,
+    queue_names,
+    scheduler_ids,
+    targets,
+)
+
+OutputMode = Literal["table", "json", "ndjson"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommonOptions:
+    """The options of every command."""
+
+    redis_url: Annotated[
+        str | None,
+        typer.Option("--redis", metavar="URL", help="Redis  [env: QCTL_REDIS_URL, else REDIS_URL]"),
+    ] = None
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--prefix",
+            metavar="PFX",
+            help="BullMQ's key prefix  [env: QCTL_PREFIX]",
+            autocompletion=prefixes,
+        ),
+    ] = None
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            help="A context of the config files  [env: QCTL_CONTEXT]",
+            autocompletion=contexts,
+        ),
+    ] = None
+    output: Annotated[
+        OutputMode | None, typer.Option("--output", help="Output format  [env: QCTL_OUTPUT]")
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --output json")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours  [env: NO_COLOR]")] = (
+        False
+    )
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks  [env: QCTL_DEBUG]")] = (
+        False
+    )
+
+
+COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-color", "--debug")
+# Of every command that writes, which is every one with --dry-run.
+Confirmed = Annotated[
+    str | None,
+    typer.Option("--confirm", metavar="NAME", help="The context's name, if it asks for it"),
+]
 
 Queue = Annotated[
     str, typer.Argument(metavar="QUEUE", help="The queue's name", autocompletion=queue_names)

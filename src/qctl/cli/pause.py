@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import DryRun, Queues
 
 if TYPE_CHECKING:
     from qctl.ops.queues.pause import PauseResult
 
-app = new_app()
+app = App()
 
 MixedVersions = Annotated[
     bool,
@@ -26,7 +26,6 @@ MixedVersions = Annotated[
 
 
 @app.command("pause")
-@with_environment
 def pause(
     env: Environment, queues: Queues, mixed_versions: MixedVersions = False, dry_run: DryRun = False
 ) -> None:
@@ -50,7 +49,6 @@ def pause(
 
 
 @app.command("resume")
-@with_environment
 def resume(
     env: Environment,
     queues: Queues,

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -17,12 +16,11 @@ import typer
 # Typer's own copy of click; typer is pinned below the version that might move it.
 from typer import _click as click
 from typer._click import exceptions as click_errors
-from typer.main import get_command
 
 from qctl import __version__
-from qctl.cli.environment import wants_debug
-from qctl.cli.frame import COMMON_FLAGS
-from qctl.cli.help import Group
+from qctl.cli.frame import App
+from qctl.cli.help import CONTEXT_SETTINGS, Group
+from qctl.cli.options import COMMON_FLAGS
 from qctl.cli.spelling import nearest, nearest_flag
 from qctl.cli.streams import OutputError, Streams
 from qctl.errors import ExitStatus, QctlError, UsageError
@@ -46,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schedules": ("schedules", "Job schedulers: list, show, remove, run now."),
     "events": ("events", "Show the recent events of a queue, or follow new ones."),
     "wait": ("wait", "Wait until a queue is idle or empty, or a job is finished."),
-    "purge": ("purge", "Delete the jobs of a state."),
+    "purge": ("bulk", "Delete the jobs of a state."),
     "top": ("top", "Queues, workers and jobs, live on a full screen."),
     "metrics": ("metrics", "Metrics of queues and workers for Prometheus."),
     "worker": ("worker", "Run Python workers, in the foreground or background."),
@@ -63,45 +61,26 @@ _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 
 
 class CommandGroup(Group):
-    """Commands loaded on use, with a suggestion for a name that does not exist."""
+    """The commands of ``COMMANDS``, loaded on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return [name for name, (module, _) in COMMANDS.items() if find_spec(_module(module))]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if rows := [(name, COMMANDS[name][1]) for name in self.list_commands(ctx)]:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+    def first_lines(self) -> Iterator[tuple[str, str]]:
+        yield from ((name, line) for name, (_, line) in COMMANDS.items())
 
 
-def _module(name: str) -> str:
-    return f"qctl.cli.{name}"
+def load_command(name: str) -> click.Command:
+    """A command of ``COMMANDS``.
 
-
-def load_command(name: str) -> click.Command | None:
-    """A command of ``COMMANDS``; None when its module is not there.
-
-    A module's app holds either the one group of that name, or several commands of which only this
-    one is built.
+    Of a module that holds several, only this one is built.
     """
-    module = _module(COMMANDS[name][0])
-    if find_spec(module) is None:
-        return None
-    app: typer.Typer = import_module(module).app
-    chosen = [info for info in app.registered_commands if info.name == name]
-    if chosen:
-        single = typer.Typer(
-            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-        )
-        single.registered_commands = chosen
-        single.info.context_settings = app.info.context_settings
-        return get_command(single)
-    command = get_command(app)
-    command.name = name
-    return command
+    module, line = COMMANDS[name]
+    app: App = import_module(f"qctl.cli.{module}").app
+    return app.build(name, line)
 
 
 def build() -> CommandGroup:
@@ -121,7 +100,7 @@ def build() -> CommandGroup:
         params=[version],
         no_args_is_help=True,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings=CONTEXT_SETTINGS,
     )
 
 
@@ -137,7 +116,7 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
     Returns:
         the exit code (docs/cli.md).
     """
-    debug = wants_debug(streams.environ) or "--debug" in arguments
+    debug = "--debug" in arguments or streams.environ.get("QCTL_DEBUG", "") not in {"", "0"}
     try:
         code = _invoke(arguments, streams)
         streams.stdout.flush()

@@ -94,9 +94,12 @@ class DrainView:
             from rich.live import Live  # noqa: PLC0415
 
             self._live = Live(
-                console=self._env.err, transient=True, auto_refresh=False, redirect_stdout=False,
+                console=self._env.console(self._env.streams.stderr),
+                transient=True,
+                auto_refresh=False,
+                redirect_stdout=False,
                 redirect_stderr=False,
-            )  # fmt: skip
+            )
             self._live.start()
         return self._live
 

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from qctl.cli.examples import EXAMPLES
-from qctl.cli.frame import COMMON_FLAGS
+from qctl.cli.options import COMMON_FLAGS
 from qctl.cli.program import build
 from qctl.errors import ExitStatus
 

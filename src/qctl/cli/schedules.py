@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import DryRun, Queue, QueuesOrAll, SchedulerId
 
-app = new_app("Job schedulers: list, show, remove, run now.")
+app = App()
 
 
 @app.command("list")
-@with_environment
 def list_command(
     env: Environment,
     queues: QueuesOrAll = None,
@@ -43,7 +42,6 @@ def list_command(
 
 
 @app.command("show")
-@with_environment
 def show_command(env: Environment, queue: Queue, scheduler_id: SchedulerId) -> None:
     """One scheduler in full, and its next due times."""
     from qctl.ops.schedules.listing import show_schedule  # noqa: PLC0415 - not for --help
@@ -60,7 +58,6 @@ def show_command(env: Environment, queue: Queue, scheduler_id: SchedulerId) -> N
 
 
 @app.command("remove")
-@with_environment
 def remove_command(
     env: Environment, queue: Queue, scheduler_id: SchedulerId, dry_run: DryRun = False
 ) -> None:
@@ -82,7 +79,6 @@ def remove_command(
 
 
 @app.command("run")
-@with_environment
 def run_command(
     env: Environment, queue: Queue, scheduler_id: SchedulerId, dry_run: DryRun = False
 ) -> None:

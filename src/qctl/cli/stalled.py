@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import with_environment
 from qctl.cli.options import DryRun, QueuesOrAll, Yes
 from qctl.errors import ExitStatus, InterruptedByUserError, RefusedError, UsageError
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from qctl.ops.jobs.retry_stalled import RetryPlan
 
 
-@with_environment
 def retry_stalled(
     env: Environment,
     queues: QueuesOrAll = None,

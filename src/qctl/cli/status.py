@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, optional_value, with_environment
+from qctl.cli.frame import App
+from qctl.cli.help import optional_value
 from qctl.cli.options import QueuesOrAll
-from qctl.cli.patience import patience
 
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
 
 DEFAULT_INTERVAL_S = "2"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
-_SCANNING = "searching all keys of this Redis for queues …"
+# A search for queues that takes longer is explained.
+PATIENCE_S = 1.0
 
-app = new_app()
+app = App()
 
 Watch = Annotated[
     str | None,
@@ -31,7 +35,6 @@ Watch = Annotated[
 
 
 @app.command("status", cls=optional_value("--watch", DEFAULT_INTERVAL_S))
-@with_environment
 def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> None:
     """Queues at a glance: jobs by state, pauses, workers, processes.
 
@@ -53,7 +56,7 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
         )
         watch_status(env, inspect, interval_s)
         return
-    with patience(env, _SCANNING):
+    with _patience(env):
         inspection = inspect()
     if env.output == "table":
         from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
@@ -68,7 +71,6 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
 
 
 @app.command("queues")
-@with_environment
 def queues(env: Environment) -> None:
     """Names of the queues that exist.
 
@@ -79,7 +81,7 @@ def queues(env: Environment) -> None:
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
 
     address, client = env.redis()
-    with patience(env, _SCANNING):
+    with _patience(env):
         cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
         names = cache.scan(client).names
     if not names:
@@ -94,7 +96,6 @@ def queues(env: Environment) -> None:
 
 
 @app.command("workers")
-@with_environment
 def workers(env: Environment, names: QueuesOrAll = None) -> None:
     """Workers that are connected, and the processes they run in.
 
@@ -114,3 +115,19 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
         env.note("no worker is connected; one whose name has a space or is not ASCII is not seen")
     for remark in remarks:
         env.note(remark)
+
+
+@contextlib.contextmanager
+def _patience(env: Environment) -> Iterator[None]:
+    """Print a remark if the search for queues takes long."""
+    if not env.animated:
+        yield
+        return
+    text = "searching all keys of this Redis for queues …"
+    timer = threading.Timer(PATIENCE_S, env.note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -10,18 +10,17 @@ from typing import Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import QueuesOrAll
 from qctl.errors import FailedError, UsageError
 from qctl.extras import install_command
 
-app = new_app()
+app = App()
 
 _MIN_INTERVAL_S, _MAX_INTERVAL_S = 0.5, 3600.0
 
 
 @app.command("top")
-@with_environment
 def top(
     env: Environment,
     names: QueuesOrAll = None,

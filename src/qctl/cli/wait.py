@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.follow.wait import Condition, Waiting, WaitReport
 
-app = new_app()
+app = App()
 
 # How often the jobs in the way are reported while they change.
 _REPEAT_S = 10.0
 
 
 @app.command("wait")
-@with_environment
 def wait(
     env: Environment,
     queue: Queue,

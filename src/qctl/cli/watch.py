@@ -55,7 +55,9 @@ def _redraw(env: Environment, inspect: Callable[[], Inspection], interval_s: flo
     from rich.text import Text  # noqa: PLC0415
 
     drawn = ""
-    with Live(console=env.out, auto_refresh=False, vertical_overflow="ellipsis") as live:
+    with Live(
+        console=env.console(env.streams.stdout), auto_refresh=False, vertical_overflow="ellipsis"
+    ) as live:
         try:
             for tick in _ticks(interval_s):
                 try:

@@ -11,17 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from qctl.cli.environment import Environment
-from qctl.cli.frame import new_app, with_environment
+from qctl.cli.frame import App
 from qctl.cli.options import WorkerName
 from qctl.cli.worker_options import Apps, MasterFlags, make_options, worker_environ
 from qctl.errors import UsageError
 from qctl.plurals import counted
 
-app = new_app("Run Python workers, in the foreground or background.")
+app = App()
 
 
 @app.command("run")
-@with_environment
 def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
@@ -39,7 +38,6 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
 
 
 @app.command("start")
-@with_environment
 def start(
     env: Environment,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Other commands use qctl:NAME")],
@@ -77,7 +75,6 @@ def start(
 
 
 @app.command("stop")
-@with_environment
 def stop(
     env: Environment,
     name: WorkerName,
@@ -100,7 +97,6 @@ def stop(
 
 
 @app.command("restart")
-@with_environment
 def restart(
     env: Environment,
     name: WorkerName,
@@ -123,7 +119,6 @@ def restart(
 
 
 @app.command("list")
-@with_environment
 def list_command(env: Environment) -> None:
     """Workers in the background, running and stopped."""
     from qctl.ops.masters.listing import list_masters  # noqa: PLC0415
@@ -140,7 +135,6 @@ def list_command(env: Environment) -> None:
 
 
 @app.command("logs")
-@with_environment
 def logs(
     env: Environment,
     name: WorkerName,
