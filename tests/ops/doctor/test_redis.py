@@ -11,8 +11,9 @@ import pytest
 
 from qctl.connection.address import Client, parse_url
 from qctl.connection.connect import connect
+from qctl.ops.doctor import examination
 from qctl.ops.doctor.run import examine
-from qctl.wire.read import server
+from qctl.wire.read.server import ServerFacts
 from tests.labs.build import put
 from tests.labs.doctor import SETTINGS, diagnose, found, of
 from tests.labs.servers import RedisServer, limited_user, wait_until
@@ -23,13 +24,13 @@ REDIS = ("eviction", "persistence", "memory", "redis-version", "clock", "replica
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Has Redis say other things of itself than it does."""
-    real = server.read_servers
+    real = examination.read_servers
 
     def install(**facts: object) -> None:
-        def read(client: Client) -> tuple[server.ServerFacts, ...]:
+        def read(client: Client) -> tuple[ServerFacts, ...]:
             return tuple(replace(each, **facts) for each in real(client))  # type: ignore[arg-type]
 
-        monkeypatch.setattr(server, "read_servers", read)
+        monkeypatch.setattr(examination, "read_servers", read)
 
     return install
 

@@ -5,38 +5,79 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError, UnreachableError
-from qctl.ops.doctor.findings import CannotCheckError, Coverage, Finding, NothingToCheckError
+from qctl.grouping import grouped
+from qctl.ops.doctor.findings import (
+    CannotCheckError,
+    Finding,
+    NothingToCheckError,
+    denied,
+)
 from qctl.ops.processes.managed import managed_processes
 from qctl.ops.processes.suggest import command, quoted
 from qctl.ops.queues.find import Queues
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read import server
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown, workers_by_queue
+from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.snapshot import QueueSnapshot
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
-    from qctl.wire.read.server import ServerFacts
+
+
+class OfQueue(Protocol):
+    """Something of one queue."""
+
+    @property
+    def keys(self) -> QueueKeys: ...
+
 
 T = TypeVar("T")
+Item = TypeVar("Item", bound=OfQueue)
 _REDIS_PORT = 6379
+
+
+def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
+    """What ``read`` returns or raises, read only once in an examination."""
+
+    @wraps(read)
+    def answer(exam: Examination) -> T:
+        if read not in exam.answers:
+            try:
+                exam.answers[read] = read(exam)
+            except ReplyError as error:
+                exam.answers[read] = denied(error)
+            except (CannotCheckError, NothingToCheckError) as error:
+                exam.answers[read] = error
+        found = exam.answers[read]
+        if isinstance(found, Exception):
+            raise found
+        known: T = found
+        return known
+
+    return answer
+
+
+def by_queue(items: Iterable[Item]) -> dict[QueueKeys, list[Item]]:
+    return grouped(items, lambda item: item.keys)
 
 
 @dataclass
 class Examination:
-    """One examination.
+    """One examination, and what has been read for it.
 
     Args:
         queues: the queues to examine.
         chosen: the processes of ``--target``; None without one.
         full: read everything instead of samples.
         sleep: waits for the second reading that some checks take.
+        answers: of the functions under ``read_once``.
     """
 
     client: Client
@@ -46,7 +87,7 @@ class Examination:
     chosen: Sequence[ManagedProcess] | None = None
     full: bool = False
     sleep: Callable[[float], None] = time.sleep
-    _read: dict[str, Any] = field(default_factory=dict, repr=False)
+    answers: dict[Callable[[Examination], Any], Any] = field(default_factory=dict, repr=False)
 
     # Queues
 
@@ -61,17 +102,15 @@ class Examination:
 
     def active(self, keys: QueueKeys) -> list[ActiveJob]:
         """The active jobs of one queue."""
-        return self.once("active", self._read_active).get(keys, [])
+        return self._active_by_queue().get(keys, [])
 
-    def _read_active(self) -> dict[QueueKeys, list[ActiveJob]]:
-        found: dict[QueueKeys, list[ActiveJob]] = {}
-        for job in read_active(self.client, self.keys):
-            found.setdefault(job.keys, []).append(job)
-        return found
+    @read_once
+    def _active_by_queue(self) -> dict[QueueKeys, list[ActiveJob]]:
+        return by_queue(read_active(self.client, self.keys))
 
-    def coverage(self, examined: str) -> Coverage:
+    def coverage(self, examined: str) -> str:
         """How much a check examined, and that ``--full`` examines all."""
-        return Coverage(examined if self.full else f"{examined}; --full looks at all")
+        return examined if self.full else f"{examined}; --full looks at all"
 
     def command(self, verb: str, *words: str) -> str:
         """A qctl command to show, with the prefix of these queues."""
@@ -105,15 +144,13 @@ class Examination:
     # Workers
 
     @property
+    @read_once
     def workers(self) -> Sequence[WorkerClient]:
         """All that are connected under the prefix.
 
         Raises:
             CannotCheckError: Redis does not list them.
         """
-        return self.once("workers", self._read_workers)
-
-    def _read_workers(self) -> Sequence[WorkerClient]:
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
         if found is None:
@@ -122,12 +159,16 @@ class Examination:
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
         """Those connected to one queue."""
-        found = self.once("workers by queue", lambda: workers_by_queue(self.workers))
-        return found.get(keys.name, [])
+        return self._workers_by_queue().get(keys.name, [])
+
+    @read_once
+    def _workers_by_queue(self) -> dict[str, list[WorkerClient]]:
+        return workers_by_queue(self.workers)
 
     # Processes
 
     @property
+    @read_once
     def all_processes(self) -> Sequence[ManagedProcess]:
         """All processes of this host's process managers, whatever they serve.
 
@@ -135,9 +176,6 @@ class Examination:
             CannotCheckError: a manager runs and does not answer.
             NothingToCheckError: no manager runs a process.
         """
-        return self.once("processes", self._read_processes)
-
-    def _read_processes(self) -> Sequence[ManagedProcess]:
         processes, remarks = managed_processes(self.settings)
         if remarks:
             raise CannotCheckError("; ".join(remarks))
@@ -148,15 +186,13 @@ class Examination:
         return processes
 
     @property
+    @read_once
     def served(self) -> Mapping[ManagedProcess, frozenset[str]]:
         """The processes that serve any of the queues, with the names of these queues.
 
         Raises:
             CannotCheckError, NothingToCheckError: as ``all_processes``; or none serves one.
         """
-        return self.once("served", self._read_served)
-
-    def _read_served(self) -> Mapping[ManagedProcess, frozenset[str]]:
         from qctl.ops.processes.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
         processes = self.all_processes if self.chosen is None else self.chosen
@@ -170,15 +206,13 @@ class Examination:
         return found
 
     @property
+    @read_once
     def holders(self) -> dict[int, ManagedProcess]:
         """For the client id of each worker: the process that it runs in.
 
         Raises:
             CannotCheckError: the system denies it; or as ``all_processes``.
         """
-        return self.once("holders", self._read_holders)
-
-    def _read_holders(self) -> dict[int, ManagedProcess]:
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
         try:
@@ -192,13 +226,14 @@ class Examination:
     # Servers
 
     @property
+    @read_once
     def servers(self) -> tuple[ServerFacts, ...]:
         """Each master.
 
         Raises:
             CannotCheckError: this Redis user may not call INFO.
         """
-        return self.once("servers", lambda: server.read_servers(self.client))
+        return read_servers(self.client)
 
     @property
     def now_ms(self) -> int:
@@ -213,24 +248,10 @@ class Examination:
         except CannotCheckError:
             return self.now_ms
 
-    def once(self, what: str, read: Callable[[], T]) -> T:
-        """What ``read`` returns or raises, read only once under the name ``what``."""
-        if what not in self._read:
-            try:
-                self._read[what] = read()
-            except ReplyError as error:
-                self._read[what] = CannotCheckError(f"{error.what}: {error.message}", error.hint)
-            except (CannotCheckError, NothingToCheckError) as error:
-                self._read[what] = error
-        found = self._read[what]
-        if isinstance(found, Exception):
-            raise found
-        answer: T = found
-        return answer
-
 
 # A check is a function: its name with hyphens is the check's, its docstring what it looks for.
-Check = Callable[[Examination], Iterable[Finding | Coverage]]
+# It yields findings, and as text how much was examined, if not everything, and what is unknown.
+Check = Callable[[Examination], Iterable[Finding | str]]
 
 
 def name_of(check: Check) -> str:

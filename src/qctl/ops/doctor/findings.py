@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from qctl.errors import ReplyError
+from qctl.errors import FailedError, ReplyError
 
 if TYPE_CHECKING:
     from qctl.wire.read.server import ServerFacts
@@ -19,10 +19,10 @@ EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a finding is about: a ``queue``, a ``process``, ``redis`` or a ``check``.
+    """What a finding is about.
 
     Args:
-        name: of ``redis`` the ``host:port`` of one master of a cluster; else empty.
+        name: of ``redis`` the ``host:port`` of one master of a cluster, else empty.
     """
 
     kind: Literal["queue", "process", "redis", "check"]
@@ -32,14 +32,6 @@ class Subject:
 def redis(server: ServerFacts) -> Subject:
     """The Redis of ``--redis``; of a cluster one of its masters, by name."""
     return Subject("redis", "" if server.node is None else "{}:{}".format(*server.node))
-
-
-def queue(name: str) -> Subject:
-    return Subject("queue", name)
-
-
-def process(target: str) -> Subject:
-    return Subject("process", target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +55,6 @@ class Finding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     remedy: str = ""
     commands: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How much a check examined, if that is not everything; and what remains unknown."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +95,17 @@ class Diagnosis:
         return all(finding.severity == "info" for finding in self.findings)
 
 
-class CannotCheckError(Exception):
+def some(names: Sequence[str]) -> str:
+    """The first few names, and an ellipsis if there are more."""
+    return ", ".join(names[:EXAMPLES]) + (", …" if len(names) > EXAMPLES else "")
+
+
+def examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
+    """Evidence: how many ids there are, and the first few of them under the name ``what``."""
+    return {"count": len(ids), what: list(ids[:EXAMPLES])}
+
+
+class CannotCheckError(FailedError):
     """A check cannot be made, because something denies it or does not answer.
 
     Args:
@@ -119,9 +114,7 @@ class CannotCheckError(Exception):
     """
 
     def __init__(self, why: str, hint: str = "") -> None:
-        super().__init__(why)
-        self.why = why
-        self.hint = hint
+        super().__init__(why, hint=hint)
 
 
 class NothingToCheckError(Exception):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qctl.durations import duration
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import Finding, queue
+from qctl.ops.doctor.examination import Examination
+from qctl.ops.doctor.findings import Finding, Subject
 from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
@@ -27,7 +27,7 @@ def event_streams(exam: Examination) -> Iterator[Finding]:
         if stream.length > _FACTOR * stream.limit + _SLACK:
             yield Finding(
                 severity="warning",
-                subject=queue(stream.keys.name),
+                subject=Subject("queue", stream.keys.name),
                 what=f"its event stream has {stream.length:,} entries, and its limit is "
                 f"{stream.limit:,}: it is not trimmed",
                 evidence=evidence,
@@ -37,7 +37,7 @@ def event_streams(exam: Examination) -> Iterator[Finding]:
         elif stream.limit > _LARGE_LIMIT:
             yield Finding(
                 severity="info",
-                subject=queue(stream.keys.name),
+                subject=Subject("queue", stream.keys.name),
                 what=f"its event stream may grow to {stream.limit:,} entries",
                 evidence=evidence,
                 remedy="lower streams.events.maxLen of its Queue objects",
@@ -67,7 +67,7 @@ def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
         pace = f", all from the last {duration(age_ms / 1000)}"
     return Finding(
         severity="warning" if count >= VERY_MANY else "info",
-        subject=queue(kept.keys.name),
+        subject=Subject("queue", kept.keys.name),
         what=f"it keeps {count:,} {kept.state} jobs{pace}, and none of the newest has {option}",
         evidence={
             "state": kept.state,
@@ -78,6 +78,3 @@ def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
         },
         remedy=f"set {option} in the jobs' options, or in the workers', where qctl cannot see it",
     )
-
-
-CHECKS: tuple[Check, ...] = (event_streams, kept_finished_jobs)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from qctl.errors import ReplyError
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import (
-    EXAMPLES,
-    CannotCheckError,
-    Coverage,
-    Finding,
-    queue,
-)
+from qctl.ops.doctor.examination import Examination, by_queue, read_once
+from qctl.ops.doctor.findings import EXAMPLES, CannotCheckError, Finding, Subject, examples
 from qctl.ops.jobs.retry_stalled import worker_is_gone
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -25,7 +19,7 @@ from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import is_listed
-from qctl.wire.read.stalled_check import existing_schedulers
+from qctl.wire.read.stalled_check import jobs_of_schedulers
 from qctl.wire.read.versions import other_libraries
 
 # Without --full: keys of the database that are scanned, and jobs whose state is then searched.
@@ -36,15 +30,23 @@ _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "acti
 # Ids in a command to type, and in the evidence for programs.
 MAX_NAMED = 20
 MAX_LISTED = 10_000
-# For stuck parents, by reason.
-_REMEDIES = {
-    "failed": "retry or remove these children; give children failParentOnFailure, "
-    "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
-    "gone": "where a child is gone, BullMQ's job.removeUnprocessedChildren() of the parent lets it "
-    "run; it deletes the children that have not run",
-    "none": "where no child is left, add the flow again and remove the parent",
+# Why parents are stuck, and what helps.
+_STUCK: dict[parents.Reason, tuple[str, str]] = {
+    "failed": (
+        "a child failed, and no option says what then",
+        "retry or remove these children; give children failParentOnFailure, "
+        "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
+    ),
+    "gone": (
+        "a child is gone",
+        "where a child is gone, BullMQ's job.removeUnprocessedChildren() of the parent lets it "
+        "run; it deletes the children that have not run",
+    ),
+    "none": (
+        "no child is left to wait for",
+        "where no child is left, add the flow again and remove the parent",
+    ),
 }
-T = TypeVar("T")
 
 
 def stalled(exam: Examination) -> Iterator[Finding]:
@@ -54,16 +56,16 @@ def stalled(exam: Examination) -> Iterator[Finding]:
         # A job without a hash cannot run again; missing_hashes reports it.
         orphans = (job for job in exam.active(snapshot.keys) if job.is_orphan)
         ids = [job.id for job in orphans if job.name is not None]
-        if not ids or not snapshot.counts.stalled:
+        if not ids:
             continue
         workers = _number_of_workers(exam, snapshot.keys)
         note = advice.stalled(snapshot, workers)
         if note is not None:
             yield Finding(
                 severity="error" if workers == 0 else "warning",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
-                evidence=_examples("stalled", ids) | {"workers": workers},
+                evidence=examples("stalled", ids) | {"workers": workers},
                 commands=note.commands,
             )
 
@@ -84,12 +86,12 @@ def gone_workers(exam: Examination) -> Iterator[Finding]:
             left_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(
                 severity="warning" if dead else "info",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=f"{counted(len(held), 'job is', 'jobs are')} held by a worker that is not "
                 "connected: "
                 + ("its process has died" if dead else "it is closing and ends them, or has died")
                 + f"; {advice.locks_end(ttls)}",
-                evidence=_examples("jobs", [job.id for job in held])
+                evidence=examples("jobs", [job.id for job in held])
                 | {"longest_lock_ttl_ms": left_ms},
                 remedy=("" if dead else "if it has died, ")
                 + "this brings them back as soon as their locks run out",
@@ -102,19 +104,19 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
     limit = exam.settings.max_stalled_count
     for snapshot in exam.snapshots:
         near = [job for job in exam.active(snapshot.keys) if job.stalled_count >= limit]
-        exempt = _of_schedulers(exam, snapshot.keys, [job.scheduler for job in near])
-        near = [job for job in near if job.scheduler not in exempt]
+        exempt = jobs_of_schedulers(exam.client, near)
+        near = [job for job in near if job.key not in exempt]
         if not near:
             continue
         fail_next = [job.id for job in near if job.is_orphan]
         name = snapshot.keys.name
         yield Finding(
             severity="error" if fail_next else "warning",
-            subject=queue(name),
+            subject=Subject("queue", name),
             what=f"{counted(len(near), 'job has', 'jobs have')} stalled as often as is allowed "
             f"({limit}): one more stall or interruption is a failure for good"
             + (f", and {len(fail_next):,} stall now" if fail_next else ""),
-            evidence=_examples("jobs", [job.id for job in near])
+            evidence=examples("jobs", [job.id for job in near])
             | {"stalled_now": len(fail_next), "max_stalled_count": limit},
             remedy="put back what has stalled before a worker fails it"
             if fail_next
@@ -125,15 +127,13 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
         )
 
 
-def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
+def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
     """Ids in a state whose job is gone; a waiting one is run as a job without a name or data."""
     read = all_ids_without_job if exam.full else sample_ids_without_job
     ids = read(exam.client, exam.snapshots)
-    for keys, found in _by_queue(ids.found, lambda bare: bare.keys).items():
-        states: dict[str, list[str]] = {}
-        for bare in found:
-            states.setdefault(bare.state, []).append(bare.id)
-        listed = ", ".join(f"{len(each):,} in {state}" for state, each in states.items())
+    for keys, found in by_queue(ids.found).items():
+        by_state = Counter(bare.state for bare in found)
+        listed = ", ".join(f"{count:,} in {state}" for state, count in by_state.items())
         taken = [bare.id for bare in found if bare.state in _TAKEN]
         # Those that will be run come first.
         ordered = [*taken, *(bare.id for bare in found if bare.state not in _TAKEN)]
@@ -142,11 +142,10 @@ def missing_hashes(exam: Examination) -> Iterator[Finding | Coverage]:
             those = f"workers would run {len(taken):,} of them"
         yield Finding(
             severity="error" if taken else "warning",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=f"{counted(len(found), 'id')} without a job: {listed}"
             + (f"; {those} without a name or data" if taken else "; none of them would be run"),
-            evidence=_examples("ids", ordered)
-            | {"by_state": {state: len(each) for state, each in states.items()}},
+            evidence=examples("ids", ordered) | {"by_state": dict(by_state)},
             remedy="find out who deletes jobs' keys (evictions, scripts); "
             + _removal(len(ordered), "this takes these ids away"),
             commands=(exam.command("jobs remove", keys.name, *ordered[:MAX_NAMED]),),
@@ -161,42 +160,40 @@ def _removal(number: int, text: str) -> str:
     return text
 
 
-def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
+def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     """Jobs that are in no state: nothing will ever run, show or remove them."""
     scanned = _scanned(exam)
     most = None if exam.full else keyspace.MAX_WAITING
     strays = keyspace.find_strays(exam.client, scanned.loose, max_waiting=most)
-    by_queue = _by_queue(strays.found, lambda stray: stray.keys)
-    others = other_libraries(exam.client, list(by_queue))
-    for keys, found in by_queue.items():
+    stray_jobs = by_queue(strays.found)
+    others = other_libraries(exam.client, list(stray_jobs))
+    for keys, found in stray_jobs.items():
         if keys in others:
             continue
         # In the order in which they were added, so that they run in it when put back.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
-        lost_ids, rest = set(lost), len(found) - len(lost)
-        lost_jobs = counted(len(lost), "job is", "jobs are")
-        parts = [f"{lost_jobs} in no state and will never run"] * bool(lost)
-        leftovers = "leftover of an ended or removed job is in no state"
-        if rest > 1:
-            leftovers = "leftovers of ended or removed jobs are in no state"
-        parts += [f"{rest:,} {leftovers}"] * bool(rest)
-        left = [stray.id for stray in found if stray.id not in lost_ids]
-        remedies, commands = [], [exam.command("jobs show", keys.name, [*lost, *left][0])]
+        left = [stray.id for stray in found if stray.finished or stray.ghost]
+        parts, remedies = [], []
+        commands = [exam.command("jobs show", keys.name, [*lost, *left][0])]
         if lost:
+            jobs = counted(len(lost), "job is", "jobs are")
+            parts.append(f"{jobs} in no state and will never run")
             remedies.append(_removal(len(lost), "`jobs retry` puts lost jobs back"))
             commands.append(exam.command("jobs retry", keys.name, *lost[:MAX_NAMED]))
         if left:
-            remedies.append(_removal(rest, "`jobs remove` deletes leftovers"))
+            one, many = "leftover of an ended or removed job", "leftovers of ended or removed jobs"
+            parts.append(counted(len(left), f"{one} is", f"{many} are") + " in no state")
+            remedies.append(_removal(len(left), "`jobs remove` deletes leftovers"))
             commands.append(exam.command("jobs remove", keys.name, *left[:MAX_NAMED]))
         yield Finding(
             severity="error" if lost else "info",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what="; ".join(parts),
-            evidence=_examples("lost", lost)
-            | {
+            evidence={
+                **examples("lost", lost),
                 "all_lost": lost[:MAX_LISTED],
-                "leftovers": rest,
+                "leftovers": len(left),
                 "jobs_looked_at": scanned.jobs,
             },
             remedy="; ".join(remedies),
@@ -206,32 +203,29 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | Coverage]:
         yield exam.coverage(f"{scanned.jobs:,} jobs among {scanned}")
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
-        yield Coverage(f"not {names}: of another library, which may keep jobs elsewhere")
+        yield f"not {names}: of another library, which may keep jobs elsewhere"
     if strays.undetermined:
-        yield Coverage(f"{strays.undetermined:,} may be in a part of wait that was not read")
+        yield f"{strays.undetermined:,} may be in a part of wait that was not read"
 
 
-def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
+def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
     """Deduplication keys whose job is gone: BullMQ 5 drops every new job of that id."""
     scanned = _scanned(exam)
     stale = keyspace.stale_dedups(exam.client, scanned.dedups)
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
-    for keys, found in _by_queue(stale, lambda dedup: dedup.keys).items():
+    for keys, found in by_queue(stale).items():
         lasting = [dedup for dedup in found if not dedup.expires]
         if not lasting:
             continue
         recovers = (versions.get(keys) or "").startswith("6.")
         yield Finding(
             severity="info" if recovers else "warning",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=counted(len(lasting), "deduplication id belongs", "deduplication ids belong")
             + " to jobs that are gone: "
-            + (
-                "BullMQ 6 takes them over at the next add, BullMQ 5 drops every new job of theirs"
-                if recovers
-                else "BullMQ 5 drops every new job of theirs"
-            ),
-            evidence=_examples("deduplication_ids", [dedup.id for dedup in lasting])
+            + ("BullMQ 6 takes them over at the next add, " if recovers else "")
+            + "BullMQ 5 drops every new job of theirs",
+            evidence=examples("deduplication_ids", [dedup.id for dedup in lasting])
             | {"keys": [dedup.key for dedup in lasting[:EXAMPLES]]},
             remedy="free them with BullMQ's queue.removeDeduplicationKey(id)",
         )
@@ -239,39 +233,27 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | Coverage]:
         yield exam.coverage(str(scanned))
 
 
-def stuck_parents(exam: Examination) -> Iterator[Finding | Coverage]:
+def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
     """Flow parents that wait for ever: a child failed without a policy, or is gone."""
     sample = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
-    for keys, found in _by_queue(sample.found, lambda parent: parent.keys).items():
+    for keys, found in by_queue(sample.found).items():
         yield _stuck(exam, keys, found)
     if sample.examined < sample.total:
         yield exam.coverage(f"{sample.examined:,} of {sample.total:,} parents")
 
 
 def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
-    counts = {
-        reason: sum(parent.reason == reason for parent in found)
-        for reason in ("failed", "gone", "none")
-    }
-    texts = {
-        "failed": "a child failed, and no option says what then",
-        "gone": "a child is gone",
-        "none": "no child is left to wait for",
-    }
+    counts = {reason: sum(parent.reason == reason for parent in found) for reason in _STUCK}
     reasons = [reason for reason, count in counts.items() if count]
-    share = {reason: f" ({counts[reason]:,})" if len(reasons) > 1 else "" for reason in reasons}
-    why = "; ".join(f"{texts[reason]}{share[reason]}" for reason in reasons)
-    failed = [parent for parent in found if parent.reason == "failed" and parent.child]
-    commands = [
-        exam.command("jobs retry", parent.child[0].name, parent.child[1])
-        for parent in failed[:1]
-        if parent.child
-    ]
+    shares = [f" ({counts[reason]:,})" if len(reasons) > 1 else "" for reason in reasons]
+    texts = [_STUCK[reason][0] + share for reason, share in zip(reasons, shares, strict=True)]
+    failed = [parent.child for parent in found if parent.reason == "failed" and parent.child]
     return Finding(
         severity="error",
-        subject=queue(keys.name),
-        what=f"{counted(len(found), 'job waits', 'jobs wait')} for children for ever: {why}",
-        evidence=_examples("parents", [parent.id for parent in found])
+        subject=Subject("queue", keys.name),
+        what=f"{counted(len(found), 'job waits', 'jobs wait')} for children for ever: "
+        + "; ".join(texts),
+        evidence=examples("parents", [parent.id for parent in found])
         | {
             "because": counts,
             "children": [
@@ -280,8 +262,10 @@ def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckPare
                 if parent.child
             ],
         },
-        remedy="; ".join(_REMEDIES[reason] for reason in reasons),
-        commands=tuple(commands),
+        remedy="; ".join(_STUCK[reason][1] for reason in reasons),
+        commands=tuple(
+            exam.command("jobs retry", home.name, job_id) for home, job_id in failed[:1]
+        ),
     )
 
 
@@ -311,11 +295,8 @@ class _Scan:
         return f"about {min(self.passed, self.total):,} of {self.total:,} keys of the database"
 
 
+@read_once
 def _scanned(exam: Examination) -> _Scan:
-    return exam.once("walk", lambda: _scan(exam))
-
-
-def _scan(exam: Examination) -> _Scan:
     scanned = _Scan(keyspace.database_size(exam.client))
     if not exam.keys:
         return scanned
@@ -353,32 +334,3 @@ def _number_of_workers(exam: Examination, keys: QueueKeys) -> int | None:
         return len(exam.workers_of(keys))
     except CannotCheckError:
         return None
-
-
-def _of_schedulers(
-    exam: Examination, keys: QueueKeys, ids: Iterable[str | None]
-) -> frozenset[str | None]:
-    wanted = sorted({scheduler for scheduler in ids if scheduler})
-    return frozenset(existing_schedulers(exam.client, keys, wanted)) if wanted else frozenset()
-
-
-def _examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
-    return {"count": len(ids), what: list(ids[:EXAMPLES])}
-
-
-def _by_queue(items: Iterable[T], keys_of: Callable[[T], QueueKeys]) -> dict[QueueKeys, list[T]]:
-    groups: dict[QueueKeys, list[T]] = {}
-    for item in items:
-        groups.setdefault(keys_of(item), []).append(item)
-    return groups
-
-
-CHECKS: tuple[Check, ...] = (
-    stalled,
-    gone_workers,
-    last_stall,
-    missing_hashes,
-    lost_jobs,
-    stale_deduplications,
-    stuck_parents,
-)

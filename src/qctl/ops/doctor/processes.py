@@ -7,14 +7,15 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qctl.errors import UnreachableError
-from qctl.ops.doctor.examination import Check, Examination
+from qctl.grouping import grouped
+from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import (
     EXAMPLES,
     CannotCheckError,
-    Coverage,
     Finding,
     NothingToCheckError,
-    process,
+    Subject,
+    some,
 )
 from qctl.ops.jobs.estimate import Durations, quantile, read_durations
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
@@ -35,7 +36,7 @@ _QUANTILE = 0.95
 _HEADROOM = 1.5
 
 
-def kill_timeout(exam: Examination) -> Iterator[Finding | Coverage]:
+def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
     """A manager that kills before the jobs usually end: a restart interrupts them."""
     durations = _durations(exam)
     unknown = []
@@ -49,7 +50,7 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | Coverage]:
         needed_ms = ceil(slowest.p95_s * _HEADROOM) * 1000
         yield Finding(
             severity="warning",
-            subject=process(target),
+            subject=Subject("process", target),
             what=f"it is killed {shortest.kill_timeout_ms / 1000:g} s after {_signal(shortest)}, "
             f"and one in twenty {slowest.name!r} jobs of {slowest.queue} runs "
             f"{slowest.p95_s:.1f} s or longer",
@@ -66,11 +67,10 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | Coverage]:
             commands=(exam.command("restart", target),),
         )
     if unknown:
-        listed = ", ".join(unknown[:EXAMPLES]) + (", …" if len(unknown) > EXAMPLES else "")
-        yield Coverage(f"how long the jobs of {listed} take is unknown: too few are kept")
+        yield f"how long the jobs of {some(unknown)} take is unknown: too few are kept"
 
 
-def stop_signal(exam: Examination) -> Iterator[Finding | Coverage]:
+def stop_signal(exam: Examination) -> Iterator[Finding | str]:
     """An app that seems not to react to its manager's signal, judging by its last restart."""
     durations = _durations(exam)
     forgotten = 0
@@ -91,7 +91,7 @@ def stop_signal(exam: Examination) -> Iterator[Finding | Coverage]:
         elif stalled:
             yield _perhaps_interrupted(exam, target, hit, stalled, shared)
     if forgotten:
-        yield Coverage(
+        yield (
             f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs can show more"
         )
 
@@ -110,7 +110,7 @@ def _interrupted(
     quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
     return Finding(
         severity="warning",
-        subject=process(target),
+        subject=Subject("process", target),
         what=f"{counted(len(own), 'job has', 'jobs have')} stalled soon after its last start, "
         f"interrupted by it as it seems; the manager sends {_signal(one)} and kills "
         f"{one.kill_timeout_ms / 1000:g} s later: "
@@ -134,12 +134,11 @@ def _perhaps_interrupted(
     shared: Sequence[str],
 ) -> Finding:
     """For jobs that workers of another app may have had."""
-    listed = ", ".join(shared[:EXAMPLES]) + (", …" if len(shared) > EXAMPLES else "")
     return Finding(
         severity="info",
-        subject=process(target),
+        subject=Subject("process", target),
         what=f"{counted(len(stalled), 'job has', 'jobs have')} stalled soon after its last start; "
-        f"others have workers on {listed} too, so whose jobs these were is unknown",
+        f"others have workers on {some(shared)} too, so whose jobs these were is unknown",
         evidence=_restart_evidence(hit, stalled) | {"shared_queues": list(shared[:EXAMPLES])},
         commands=tuple(exam.command("workers", name) for name in shared[:1]),
     )
@@ -178,7 +177,7 @@ def treekill(exam: Examination) -> Iterator[Finding]:
         children = _children(loose)
         yield Finding(
             severity="warning" if children else "info",
-            subject=process(target),
+            subject=Subject("process", target),
             what="treekill is off: if its processors are sandboxed (a file in place of a "
             "function), a killed worker leaves them running, and their jobs run twice"
             + (f"; it has {len(children)} child processes now" if children else ""),
@@ -189,14 +188,11 @@ def treekill(exam: Examination) -> Iterator[Finding]:
 
 def process_names(exam: Examination) -> Iterator[Finding]:
     """Names with which PM2 restarts several apps: not unique, or also a namespace or an id."""
-    apps: dict[str, list[ManagedProcess]] = {}
     processes = [p for p in exam.all_processes if p.target.startswith("pm2:")]
     if not processes:
         raise NothingToCheckError("PM2 runs nothing on this host")
-    for each in processes:
-        apps.setdefault(each.name, []).append(each)
     chosen = None if exam.chosen is None else {p.name for p in exam.chosen}
-    for name, own in apps.items():
+    for name, own in grouped(processes, lambda each: each.name).items():
         if chosen is not None and name not in chosen:
             continue
         kinds = {(p.namespace, p.script, p.cwd) for p in own}
@@ -211,7 +207,7 @@ def process_names(exam: Examination) -> Iterator[Finding]:
         also = f", {', '.join(others[:EXAMPLES])} too" if others else ""
         yield Finding(
             severity="warning",
-            subject=process(f"pm2:{name}"),
+            subject=Subject("process", f"pm2:{name}"),
             what=f"`pm2 restart {name}` restarts more than one app{also}: {'; '.join(reasons)}",
             evidence={
                 "pm_ids": [p.key for p in own][:EXAMPLES],
@@ -249,29 +245,22 @@ def _slowest(
 
 def _apps(exam: Examination) -> dict[str, list[ManagedProcess]]:
     """Processes that serve the queues, by target."""
-    apps: dict[str, list[ManagedProcess]] = {}
-    for each in exam.served:
-        apps.setdefault(each.target, []).append(each)
-    return apps
+    return grouped(exam.served, lambda each: each.target)
 
 
+@read_once
 def _durations(exam: Examination) -> Durations:
     names = {name for served in exam.served.values() for name in served}
     queues = [keys for keys in exam.keys if keys.name in names]
-    return exam.once("durations", lambda: read_durations(exam.client, queues, _sample(exam)))
+    sample = max(min(_SAMPLE // max(len(exam.keys), 1), RECENT_SAMPLE), 20)
+    return read_durations(exam.client, queues, sample)
 
 
-def _sample(exam: Examination) -> int:
-    return max(min(_SAMPLE // max(len(exam.keys), 1), RECENT_SAMPLE), 20)
-
-
+@read_once
 def _past_restarts(exam: Examination) -> list[PastRestart]:
     by_name = {keys.name: keys for keys in exam.keys}
     served = {p: [by_name[name] for name in sorted(names)] for p, names in exam.served.items()}
-    ahead_ms = exam.servers[0].clock_ahead_ms
-    return exam.once(
-        "past restarts", lambda: past_restarts(exam.client, served, clock_ahead_ms=ahead_ms)
-    )
+    return past_restarts(exam.client, served, clock_ahead_ms=exam.servers[0].clock_ahead_ms)
 
 
 def _children(processes: Sequence[ManagedProcess]) -> list[int]:
@@ -287,6 +276,3 @@ def _children(processes: Sequence[ManagedProcess]) -> list[int]:
 
 def _signal(each: ManagedProcess) -> str:
     return "the message 'shutdown'" if each.stop_signal == "message" else each.stop_signal
-
-
-CHECKS: tuple[Check, ...] = (kill_timeout, stop_signal, treekill, process_names)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, queue
+from qctl.ops.doctor.examination import Examination
+from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, Subject
 from qctl.ops.processes.suggest import quoted
 from qctl.ops.queues import advice
 from qctl.ops.queues.resumers import resumer_text
@@ -33,7 +33,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
     for name, error, wrong in _broken(exam):
         yield Finding(
             severity="error",
-            subject=queue(name),
+            subject=Subject("queue", name),
             what=f"it cannot be read: {error.what}" + (f": {_listed(wrong)}" if wrong else ""),
             evidence={"redis_said": error.message, "keys": _as_json(wrong)},
             remedy=_remedy(wrong) if wrong else error.hint,
@@ -44,7 +44,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
         if wrong:
             yield Finding(
                 severity="error",
-                subject=queue(keys.name),
+                subject=Subject("queue", keys.name),
                 what="BullMQ's scripts fail on it, some of them or all: " + _listed(wrong),
                 evidence={"keys": _as_json(wrong)},
                 remedy=_remedy(wrong),
@@ -89,7 +89,7 @@ def bull_queues(exam: Examination) -> Iterator[Finding]:
         if snapshot.format == "bull":
             yield Finding(
                 severity="info",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=advice.BULL.text,
                 evidence={"format": "bull"},
             )
@@ -116,7 +116,7 @@ def paused(exam: Examination) -> Iterator[Finding]:
             text += f"; {counted(snapshot.backlog, 'job waits', 'jobs wait')}"
         yield Finding(
             severity="info" if at_work else "warning",
-            subject=queue(snapshot.keys.name),
+            subject=Subject("queue", snapshot.keys.name),
             what=text,
             evidence={
                 "paused_by": None if by is None else str(by),
@@ -143,7 +143,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
             continue
         yield Finding(
             severity="warning",
-            subject=queue(resumer.queue),
+            subject=Subject("queue", resumer.queue),
             what=f"{resumer_text(resumer)}: every start of that app ends a pause",
             evidence={"target": resumer.target, "seen_at": utc_datetime(resumer.at_ms)},
             remedy="take the call of resume() out of the start of the app",
@@ -159,7 +159,7 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
         if note is not None:
             yield Finding(
                 severity="error",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
                 evidence=evidence,
                 commands=note.commands,
@@ -167,7 +167,7 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
         elif snapshot.paused and snapshot.legacy_paused and in_wait:
             yield Finding(
                 severity="error",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=f"paused with jobs both in wait ({in_wait:,}) and in BullMQ 5's paused list "
                 f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses those "
                 "of one list",
@@ -198,7 +198,7 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
         retry = exam.command("jobs retry-stalled", name)
         yield Finding(
             severity="error" if is_stuck else "info",
-            subject=queue(name),
+            subject=Subject("queue", name),
             what=note.text,
             evidence={
                 "concurrency": snapshot.invalid_concurrency if is_odd else snapshot.concurrency,
@@ -223,7 +223,7 @@ def mixed_versions(exam: Examination) -> Iterator[Finding]:
             five, six = ("; ".join(signs[version]) for version in (5, 6))
             yield Finding(
                 severity="warning",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=f"BullMQ 5 ({five}) and BullMQ 6 ({six}) both work on it: a pause or resume "
                 "by BullMQ 5 can lose jobs",
                 evidence={"bullmq_5": signs[5], "bullmq_6": signs[6]},
@@ -239,14 +239,3 @@ def _installed(exam: Examination) -> dict[str, list[tuple[str, str]]]:
     except (CannotCheckError, NothingToCheckError):
         # The traces in Redis are enough.
         return {}
-
-
-CHECKS: tuple[Check, ...] = (
-    unreadable,
-    bull_queues,
-    paused,
-    resumes_at_start,
-    legacy_paused,
-    global_concurrency,
-    mixed_versions,
-)

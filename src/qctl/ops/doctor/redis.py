@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from qctl.connection.cluster import key_slot, open_slots
 from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, queue, redis
+from qctl.ops.doctor.examination import Examination
+from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, Subject, redis
 from qctl.wire.checks.memory import Holding, holdings
 from qctl.wire.read.server import ServerFacts
 
@@ -210,7 +210,7 @@ def cluster_prefix(exam: Examination) -> Iterator[Finding]:
             prefix = snapshot.keys.prefix
             yield Finding(
                 severity="error",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what="its keys lie in several slots of the cluster: BullMQ's scripts fail",
                 evidence={"prefix": prefix},
                 remedy=f"give producers and workers a prefix with a hash tag, such as {{{prefix}}}",
@@ -235,7 +235,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
         if slot in moving:
             yield Finding(
                 severity="warning",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=f"its slot {slot} is moving to another node of the cluster: until it has, no "
                 "job is added, taken or ended",
                 evidence={"slot": slot},
@@ -259,15 +259,3 @@ def _no_info() -> CannotCheckError:
         "this Redis user may not call INFO, or this Redis leaves it out there",
         "grant it: ACL SETUSER … +info",
     )
-
-
-CHECKS: tuple[Check, ...] = (
-    eviction,
-    persistence,
-    memory,
-    redis_version,
-    clock,
-    replica,
-    cluster_prefix,
-    moving_slots,
-)

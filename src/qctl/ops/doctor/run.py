@@ -30,7 +30,6 @@ from qctl.ops.doctor.findings import (
     SEVERITIES,
     CannotCheckError,
     CheckResult,
-    Coverage,
     Diagnosis,
     Examined,
     Finding,
@@ -39,20 +38,50 @@ from qctl.ops.doctor.findings import (
     denied,
 )
 from qctl.ops.processes.targets import Target, open_target, read_connections
-from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
-from qctl.wire.keys import QueueKeys
-from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.ops.queues.find import Queues, all_queues, no_such_queue, read_queues
 
 CHECKS: tuple[Check, ...] = (
-    *redis.CHECKS,
-    *queues.CHECKS,
-    *jobs.CHECKS,
-    *schedulers.CHECKS,
-    *workers.CHECKS,
-    *processes.CHECKS,
-    *stopped.CHECKS,
-    *growth.CHECKS,
-    *trends.CHECKS,
+    redis.eviction,
+    redis.persistence,
+    redis.memory,
+    redis.redis_version,
+    redis.clock,
+    redis.replica,
+    redis.cluster_prefix,
+    redis.moving_slots,
+    queues.unreadable,
+    queues.bull_queues,
+    queues.paused,
+    queues.resumes_at_start,
+    queues.legacy_paused,
+    queues.global_concurrency,
+    queues.mixed_versions,
+    jobs.stalled,
+    jobs.gone_workers,
+    jobs.last_stall,
+    jobs.missing_hashes,
+    jobs.lost_jobs,
+    jobs.stale_deduplications,
+    jobs.stuck_parents,
+    schedulers.dead_schedulers,
+    schedulers.overdue_schedulers,
+    schedulers.duplicate_schedulers,
+    schedulers.legacy_repeatables,
+    workers.no_workers,
+    workers.not_fetching,
+    workers.worker_names,
+    workers.unnamed_workers,
+    workers.unlisted_workers,
+    processes.kill_timeout,
+    processes.stop_signal,
+    processes.treekill,
+    processes.process_names,
+    stopped.stopped_apps,
+    growth.event_streams,
+    growth.kept_finished_jobs,
+    trends.growing_backlog,
+    trends.failure_rate,
+    trends.host_clocks,
 )
 
 
@@ -104,20 +133,15 @@ def examine(
 
 def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
     """The named queues, or all. One that cannot be read is a finding, even if it was named."""
-    unique = list(dict.fromkeys(names))
-    try:
-        return queues_named_or_all(client, prefix, unique)
-    except ReplyError as error:
-        if is_outage(error) or not names:
-            raise
-    found = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
-    named = list(zip(unique, found, strict=True))
-    if missing := [name for name, snapshot in named if snapshot is None]:
-        find_queues(client, prefix, missing)
-    return Queues(
-        tuple(snapshot for snapshot in found if isinstance(snapshot, QueueSnapshot)),
-        tuple((name, error) for name, error in named if isinstance(error, ReplyError)),
-    )
+    if not names:
+        return all_queues(client, prefix)
+    queues, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
+    for _, error in queues.broken:
+        if is_outage(error):
+            raise error
+    if missing:
+        raise no_such_queue(client, prefix, missing)
+    return queues
 
 
 def _served_by(
@@ -136,40 +160,34 @@ def _run(check: Check, exam: Examination) -> tuple[CheckResult, list[Finding]]:
     name = name_of(check)
     found: list[Finding] = []
     coverage: list[str] = []
+    failure: QctlError
     try:
         for item in check(exam):
-            if isinstance(item, Coverage):
-                coverage.append(item.text)
+            if isinstance(item, str):
+                coverage.append(item)
             else:
                 found.append(replace(item, check=name))
     except NothingToCheckError as error:
         return CheckResult(name, "skipped", str(error)), found
     except UnreachableError:
         raise
-    except CannotCheckError as error:
-        return _failed(name, error, found)
     except ReplyError as error:
-        return _failed(name, denied(error), found)
+        failure = denied(error)
     except QctlError as error:
-        return _failed(name, CannotCheckError(error.what, error.hint), found)
+        failure = error
     except Exception as error:
         # An unexpected error in one check must not hide what the others find.
-        text = f"unexpected: {type(error).__name__}: {error}"
-        return _failed(name, CannotCheckError(text), found)
-    return CheckResult(name, "found" if found else "ok", "; ".join(coverage)), found
-
-
-def _failed(
-    name: str, error: CannotCheckError, found: list[Finding]
-) -> tuple[CheckResult, list[Finding]]:
+        failure = CannotCheckError(f"unexpected: {type(error).__name__}: {error}")
+    else:
+        return CheckResult(name, "found" if found else "ok", "; ".join(coverage)), found
     unknown = Finding(
         check=name,
         severity="warning",
         subject=Subject("check", name),
-        what=f"could not be checked: {error.why}",
-        remedy=error.hint,
+        what=f"could not be checked: {failure.what}",
+        remedy=failure.hint,
     )
-    return CheckResult(name, "failed", error.why), [*found, unknown]
+    return CheckResult(name, "failed", failure.what), [*found, unknown]
 
 
 def _examined(exam: Examination) -> Examined:

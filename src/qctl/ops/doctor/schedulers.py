@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.durations import duration
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import EXAMPLES, Coverage, Finding, NothingToCheckError, queue
+from qctl.grouping import grouped
+from qctl.ops.doctor.examination import Examination, by_queue, read_once
+from qctl.ops.doctor.findings import EXAMPLES, Finding, NothingToCheckError, Subject, examples
 from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
@@ -15,18 +16,19 @@ from qctl.wire.keys import QueueKeys
 OVERDUE_S = 60
 
 
-def dead_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
+def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
     """Schedulers without a pending job: running one job makes the next."""
-    dead: dict[QueueKeys, list[Registration]] = {}
     registrations, scope = _registrations(exam)
-    for each in registrations:
-        # What a legacy key without a job means depends on its version; it may have ended.
-        if not each.pending and each.fields and not each.has_ended(exam.now_ms):
-            dead.setdefault(each.keys, []).append(each)
-    for keys, found in dead.items():
+    # What a legacy key without a job means depends on its version; it may have ended.
+    dead = [
+        each
+        for each in registrations
+        if not each.pending and each.fields and not each.has_ended(exam.now_ms)
+    ]
+    for keys, found in by_queue(dead).items():
         yield Finding(
             severity="error",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=counted(len(found), "scheduler has", "schedulers have")
             + " no pending job and will make no more",
             evidence=_examples(found),
@@ -36,25 +38,24 @@ def dead_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
     yield from scope
 
 
-def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
+def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
     """Schedulers whose pending job is so late that further runs are skipped."""
-    late: dict[QueueKeys, list[Registration]] = {}
     registrations, scope = _registrations(exam)
+    late = []
     latest_ms = exam.now_ms - OVERDUE_S * 1000
     for each in registrations:
         is_late = each.next_ms is not None and each.next_ms <= latest_ms
         is_late &= bool(each.pending and each.fields)
         if is_late and each.following_ms() <= exam.now_ms and not each.has_ended(exam.now_ms):
-            late.setdefault(each.keys, []).append(each)
-    for keys, found in late.items():
-        shown = found[:EXAMPLES]
-        skipped = {each.id: each.skipped(exam.now_ms) for each in shown}
+            late.append(each)
+    for keys, found in by_queue(late).items():
+        skipped = {each.id: each.skipped(exam.now_ms) for each in found[:EXAMPLES]}
         worst = max(exam.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
         runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"
         yield Finding(
             severity="warning",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=counted(len(found), "scheduler is", "schedulers are")
             + f" overdue, by {duration(worst / 1000)} at most: the job waits for a worker, "
             f"and the runs that are due until then are skipped{runs}",
@@ -65,15 +66,10 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
     yield from scope
 
 
-def duplicate_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
+def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
     """The same job at the same times under several ids: it runs as often as it has ids."""
-    groups: dict[tuple[QueueKeys, str, str, str], list[Registration]] = {}
     registrations, scope = _registrations(exam)
-    for each in registrations:
-        name = each.fields.get("name", each.id)
-        data = "" if each.is_legacy else each.fields.get("data", "{}")
-        if each.pending and each.timing:
-            groups.setdefault((each.keys, name, each.timing, data), []).append(each)
+    groups = grouped((each for each in registrations if each.pending and each.timing), _job)
     for (keys, name, timing, data), found in groups.items():
         # The data of a legacy record is unknown.
         beside = groups.get((keys, name, timing, ""), []) if data else []
@@ -82,7 +78,7 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
         alike = [*found, *beside]
         yield Finding(
             severity="warning",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=f"{len(alike)} schedulers make the same job, {name!r}, {timing}"
             + (f"; {len(beside)} of them are repeatables of old versions" if beside else ""),
             evidence=_examples(alike) | {"name": name, "timing": timing},
@@ -95,19 +91,16 @@ def duplicate_schedulers(exam: Examination) -> Iterator[Finding | Coverage]:
     yield from scope
 
 
-def legacy_repeatables(exam: Examination) -> Iterator[Finding | Coverage]:
+def legacy_repeatables(exam: Examination) -> Iterator[Finding | str]:
     """Repeatables of old versions in a queue of BullMQ 6, which runs them with empty data."""
-    legacy: dict[QueueKeys, list[Registration]] = {}
     registrations, scope = _registrations(exam)
-    for each in registrations:
-        if each.is_legacy:
-            legacy.setdefault(each.keys, []).append(each)
+    legacy = [each for each in registrations if each.is_legacy]
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
-    for keys, found in legacy.items():
+    for keys, found in by_queue(legacy).items():
         is_six = (versions.get(keys) or "").startswith("6.")
         yield Finding(
             severity="warning" if is_six else "info",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=f"{len(found):,} repeatables of old versions: BullMQ 6 runs them with empty data, "
             "or not at all" + ("" if is_six else "; do not update before they are replaced"),
             evidence=_examples(found) | {"client_version": versions.get(keys)},
@@ -117,23 +110,19 @@ def legacy_repeatables(exam: Examination) -> Iterator[Finding | Coverage]:
     yield from scope
 
 
-def _registrations(exam: Examination) -> tuple[Sequence[Registration], Sequence[Coverage]]:
+@read_once
+def _registrations(exam: Examination) -> tuple[Sequence[Registration], Sequence[str]]:
     if not any(snapshot.schedulers for snapshot in exam.snapshots):
         raise NothingToCheckError("there are no schedulers")
-    found, total = exam.once(
-        "registrations", lambda: read_registrations(exam.client, exam.snapshots, full=exam.full)
-    )
+    found, total = read_registrations(exam.client, exam.snapshots, full=exam.full)
     scope = exam.coverage(f"{len(found):,} of {total:,} schedulers")
     return found, [scope] if len(found) < total else []
 
 
+def _job(each: Registration) -> tuple[QueueKeys, str, str, str]:
+    data = "" if each.is_legacy else each.fields.get("data", "{}")
+    return each.keys, each.fields.get("name", each.id), each.timing, data
+
+
 def _examples(found: Sequence[Registration]) -> dict[str, object]:
-    return {"count": len(found), "schedulers": [each.id for each in found[:EXAMPLES]]}
-
-
-CHECKS: tuple[Check, ...] = (
-    dead_schedulers,
-    overdue_schedulers,
-    duplicate_schedulers,
-    legacy_repeatables,
-)
+    return examples("schedulers", [each.id for each in found])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import EXAMPLES, Finding, NothingToCheckError, Severity, process
-from qctl.ops.doctor.workers import unlisted
-from qctl.ops.queues import advice
+from qctl.grouping import grouped
+from qctl.ops.doctor.examination import Examination
+from qctl.ops.doctor.findings import EXAMPLES, Finding, NothingToCheckError, Subject, some
+from qctl.ops.doctor.workers import unserved_note
 from qctl.plurals import counted
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -36,7 +36,7 @@ class _App:
 def stopped_apps(exam: Examination) -> Iterator[Finding]:
     """Apps that are stopped, or that PM2 has given up, while jobs wait without a worker."""
     apps = _down(exam)
-    unserved = [snapshot for snapshot in exam.snapshots if _is_unserved(exam, snapshot)]
+    unserved = [snapshot for snapshot in exam.snapshots if unserved_note(exam, snapshot)]
     for app in apps:
         named = {q for t in exam.settings.targets if t.process == app.target for q in t.queues}
         waiting = [s for s in unserved if s.keys.name in named] if named else unserved
@@ -45,10 +45,9 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
             waiting = []
         if not waiting and not gave_up:
             continue
-        severity: Severity = "warning" if named or gave_up else "info"
         yield Finding(
-            severity=severity,
-            subject=process(app.target),
+            severity="warning" if named or gave_up else "info",
+            subject=Subject("process", app.target),
             what=_what(app, waiting, is_known=bool(named)),
             evidence={
                 "status": app.status,
@@ -71,8 +70,7 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
         state = f"{app.down} of its {app.total} processes: {state}"
     if not waiting:
         return state
-    names = ", ".join(s.keys.name for s in waiting[:EXAMPLES])
-    names += ", …" if len(waiting) > EXAMPLES else ""
+    names = some([s.keys.name for s in waiting])
     backlog = sum(s.backlog for s in waiting)
     text = f"{state}, and {counted(backlog, 'job waits', 'jobs wait')} in {names} without a worker"
     if is_known:
@@ -82,57 +80,27 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
 
 def _down(exam: Examination) -> list[_App]:
     """Apps of this host of which at least one process does not run."""
+    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
+
     try:
         processes = exam.all_processes if exam.chosen is None else exam.chosen
     except NothingToCheckError:
         processes = ()
-    by_target: dict[str, list[str]] = {}
-    down: dict[str, list[tuple[str, str]]] = {}
-    for each in processes:
-        by_target.setdefault(each.target, []).append(each.key)
-        if each.pid is None and each.status not in _RESTARTING:
-            down.setdefault(each.target, []).append((each.status, each.key))
     found = []
-    for target, rows in down.items():
+    for target, own in grouped(processes, lambda each: each.target).items():
+        down = [each for each in own if each.pid is None and each.status not in _RESTARTING]
+        if not down:
+            continue
         # "errored" (PM2 has given it up) matters more than "stopped".
-        status = min(status for status, _ in rows)
-        keys = [key for each, key in rows if each == status]
+        status = min(each.status for each in down)
+        keys = [each.key for each in down if each.status == status]
         verb = "restart" if status == "errored" else "start"
-        logs = [f"pm2 logs {keys[0]}"] * (status == "errored")
-        found.append(
-            _App(
-                target=target,
-                status=status,
-                down=len(rows),
-                total=len(by_target[target]),
-                commands=(*logs, *(f"pm2 {verb} {key}" for key in keys[:EXAMPLES])),
-            )
-        )
-    found += _stopped_masters(exam)
+        commands = [f"pm2 logs {keys[0]}"] * (status == "errored")
+        commands += [f"pm2 {verb} {key}" for key in keys[:EXAMPLES]]
+        found.append(_App(target, status, len(down), len(own), tuple(commands)))
+    if exam.chosen is None:
+        masters = Qctl(exam.settings.state_home).stopped()
+        found += [_App(f"qctl:{name}", "stopped", 1, 1, (start,)) for name, start in masters]
     if not processes and not found:
         raise NothingToCheckError("no process manager of this host runs, or ran, anything")
     return found
-
-
-def _stopped_masters(exam: Examination) -> list[_App]:
-    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only a manager that is asked is loaded
-
-    if exam.chosen is not None:
-        return []
-    return [
-        _App(f"qctl:{name}", "stopped", 1, 1, (start,))
-        for name, start in Qctl(exam.settings.state_home).stopped()
-    ]
-
-
-def _is_unserved(exam: Examination, snapshot: QueueSnapshot) -> bool:
-    workers = len(exam.workers_of(snapshot.keys))
-    # Redis does not list every worker.
-    return (
-        advice.unserved(snapshot, workers) is not None
-        and not snapshot.paused
-        and not unlisted(exam, snapshot)
-    )
-
-
-CHECKS: tuple[Check, ...] = (stopped_apps,)

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from qctl.durations import duration
-from qctl.ops.doctor.examination import Check, Examination
-from qctl.ops.doctor.findings import EXAMPLES, Coverage, Finding, queue
+from qctl.grouping import grouped
+from qctl.ops.doctor.examination import Examination, read_once
+from qctl.ops.doctor.findings import Finding, Subject, some
 from qctl.plurals import counted
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
@@ -32,7 +32,7 @@ _RECENT_MS = 300_000
 _READY = frozenset({"wait", "paused", "prioritized"})
 
 
-def growing_backlog(exam: Examination) -> Iterator[Finding | Coverage]:
+def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
     """Queues to which jobs come faster than workers take them."""
     histories, scope = _histories(exam)
     snapshots = {snapshot.keys: snapshot for snapshot in exam.snapshots}
@@ -56,7 +56,7 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | Coverage]:
         if is_steady and is_much and snapshot.backlog >= grown // 2:
             yield Finding(
                 severity="warning",
-                subject=queue(history.keys.name),
+                subject=Subject("queue", history.keys.name),
                 what=f"its backlog grows: in the last {duration(window_ms / 1000)} "
                 f"{counted(len(came), 'job came', 'jobs came')} and {len(left):,} left; "
                 f"{counted(snapshot.backlog, 'job waits', 'jobs wait')}",
@@ -78,13 +78,11 @@ def _is_short(exam: Examination, history: History) -> bool:
     return history.is_empty or exam.redis_now_ms - history.since_ms < MIN_WINDOW_MS
 
 
-def _unknown(short: Sequence[History]) -> Iterator[Coverage]:
+def _unknown(short: Sequence[History]) -> Iterator[str]:
     if short:
-        names = [history.keys.name for history in short]
-        shown = ", ".join(names[:EXAMPLES]) + (", …" if len(short) > EXAMPLES else "")
-        yield Coverage(
+        yield (
             f"unknown of {len(short):,}, whose events reach back less than "
-            f"{MIN_WINDOW_MS / 1000:.0f} s: {shown}"
+            f"{MIN_WINDOW_MS / 1000:.0f} s: {some([history.keys.name for history in short])}"
         )
 
 
@@ -100,7 +98,7 @@ def _in_part(events: Sequence[PastEvent], part: int, history: History, window_ms
     return sum(begins <= event.at_ms and (is_last or event.at_ms < ends) for event in events)
 
 
-def failure_rate(exam: Examination) -> Iterator[Finding | Coverage]:
+def failure_rate(exam: Examination) -> Iterator[Finding | str]:
     """Queues in which a large part of the jobs fail for good."""
     histories, scope = _histories(exam)
     counts = {snapshot.keys: snapshot.counts for snapshot in exam.snapshots}
@@ -117,7 +115,7 @@ def failure_rate(exam: Examination) -> Iterator[Finding | Coverage]:
         name = history.keys.name
         yield Finding(
             severity="warning",
-            subject=queue(name),
+            subject=Subject("queue", name),
             what=f"{len(failed):,} of the {ended:,} jobs that ended in the last "
             f"{duration(window_ms / 1000)} failed for good ({len(failed) / ended:.0%})"
             + (f", {number:,} of them with {reason!r}" if reason else ""),
@@ -134,13 +132,12 @@ def failure_rate(exam: Examination) -> Iterator[Finding | Coverage]:
     yield from _unknown(short)
 
 
-def host_clocks(exam: Examination) -> Iterator[Finding | Coverage]:
+def host_clocks(exam: Examination) -> Iterator[Finding | str]:
     """Workers and producers whose clock differs from that of Redis, by their last jobs."""
     histories, scope = _histories(exam)
-    groups: dict[tuple[QueueKeys, bool, str | None], list[ClockSample]] = {}
-    for sample in clock_samples(exam.client, histories, _SAMPLES):
-        groups.setdefault((sample.keys, sample.is_producer, sample.who), []).append(sample)
-    for (keys, is_producer, who), samples in groups.items():
+    read = clock_samples(exam.client, histories, _SAMPLES)
+    hosts = grouped(read, lambda sample: (sample.keys, sample.is_producer, sample.who))
+    for (keys, is_producer, who), samples in hosts.items():
         newest_ms = max(sample.at_ms for sample in samples)
         alike = _ahead(samples) or _behind(samples)
         if not alike or exam.redis_now_ms - newest_ms > _RECENT_MS:
@@ -150,7 +147,7 @@ def host_clocks(exam: Examination) -> Iterator[Finding | Coverage]:
         whose = "a producer" if is_producer else f"worker {who!r}" if who else "a worker"
         yield Finding(
             severity="warning",
-            subject=queue(keys.name),
+            subject=Subject("queue", keys.name),
             what=f"the clock of {whose} is {duration(abs(ahead_ms) / 1000)} {side} that of Redis, "
             f"by {len(alike)} of its last jobs",
             evidence={
@@ -196,21 +193,15 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
     return found if is_sure else []
 
 
-def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[Coverage]]:
+@read_once
+def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[str]]:
     """Of the queues with the most failed jobs and the longest backlogs."""
     waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
     failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)
     keys = list(dict.fromkeys(ordered))[:MAX_QUEUES]
     most = min(MAX_EVENTS // max(len(keys), 1), MAX_EVENTS_OF_ONE)
-    found = exam.once(
-        "histories",
-        lambda: read_histories(
-            exam.client, keys, since_ms=exam.redis_now_ms - WINDOW_MS, max_events=most
-        ),
-    )
+    since_ms = exam.redis_now_ms - WINDOW_MS
+    found = read_histories(exam.client, keys, since_ms=since_ms, max_events=most)
     text = f"the {len(keys)} of {len(exam.snapshots):,} queues with the most jobs waiting or failed"
-    return found, [Coverage(text)] if len(keys) < len(exam.snapshots) else []
-
-
-CHECKS: tuple[Check, ...] = (growing_backlog, failure_rate, host_clocks)
+    return found, [text] if len(keys) < len(exam.snapshots) else []

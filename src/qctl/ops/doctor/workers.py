@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from qctl.ops.doctor.examination import Check, Examination
+from qctl.ops.doctor.examination import Examination
 from qctl.ops.doctor.findings import (
     EXAMPLES,
     CannotCheckError,
     Finding,
     NothingToCheckError,
-    queue,
+    Subject,
 )
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -30,12 +30,10 @@ _MOVEMENTS = frozenset({"active", "completed", "failed", "stalled", "paused", "r
 def no_workers(exam: Examination) -> Iterator[Finding]:
     """Jobs wait, the queue is not paused, and no worker is connected."""
     for snapshot in exam.snapshots:
-        note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
-        # Redis does not list every worker.
-        if note is not None and not snapshot.paused and not unlisted(exam, snapshot):
+        if note := unserved_note(exam, snapshot):
             yield Finding(
                 severity="warning",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
                 evidence={
                     "waiting": snapshot.backlog,
@@ -61,7 +59,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
         limit = advice.limited(snapshot)
         yield Finding(
             severity="error" if limit is None else "warning",
-            subject=queue(snapshot.keys.name),
+            subject=Subject("queue", snapshot.keys.name),
             what=f"{_ready(snapshot)} and none starts, although "
             f"{counted(len(workers), 'worker is', 'workers are')} connected"
             + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
@@ -96,7 +94,7 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
             listed = ", ".join(f"{name!r} ({n})" for name, n in [*shared.items()][:EXAMPLES])
             yield Finding(
                 severity="warning",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=f"several of its workers have one name: {listed}",
                 evidence={
                     "names": dict([*shared.items()][:EXAMPLES]),
@@ -116,7 +114,7 @@ def unnamed_workers(exam: Examination) -> Iterator[Finding]:
         if unnamed:
             yield Finding(
                 severity="info",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=(
                     f"{unnamed} of its {len(workers)} workers have no name: which of them has a "
                     "job is unknown"
@@ -137,7 +135,7 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
             listed = ", ".join(map(repr, names[:EXAMPLES]))
             yield Finding(
                 severity="warning",
-                subject=queue(snapshot.keys.name),
+                subject=Subject("queue", snapshot.keys.name),
                 what=counted(len(names), "worker is", "workers are")
                 + " in no list of Redis, since a name may only have "
                 f"printable ASCII and no space: {listed}; drains, restarts and counts of workers "
@@ -149,6 +147,13 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
                 },
                 remedy="rename them, for example to host, pid and a number",
             )
+
+
+def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
+    """The remark on jobs that wait without a worker in a queue that is not paused."""
+    note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
+    # Redis does not list every worker.
+    return None if note is None or snapshot.paused or unlisted(exam, snapshot) else note
 
 
 def unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJob]:
@@ -217,12 +222,3 @@ def _restarts(exam: Examination, workers: Sequence[WorkerClient]) -> tuple[str, 
 
 def _host(worker: WorkerClient) -> str:
     return worker.address.rpartition(":")[0]
-
-
-CHECKS: tuple[Check, ...] = (
-    no_workers,
-    not_fetching,
-    worker_names,
-    unnamed_workers,
-    unlisted_workers,
-)

@@ -19,11 +19,10 @@ from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.jobs.estimate import Durations, quantile, remaining_runs_s
 from qctl.ops.processes.targets import Connections
-from qctl.wire.keys import JobKey
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.heartbeats import Heartbeat
-from qctl.wire.read.stalled_check import existing_schedulers
+from qctl.wire.read.stalled_check import jobs_of_schedulers
 
 # From the start of a process until its worker starts, and by how much clocks may be adjusted.
 _MAX_START_S, _CLOCK_S = 60.0, 2.0
@@ -207,7 +206,7 @@ def jobs_at_risk(
         max_stalled_count: the workers' ``maxStalledCount``.
         now_ms: by this host's clock, epoch milliseconds.
     """
-    exempt = _jobs_of_schedulers(client, jobs)
+    exempt = jobs_of_schedulers(client, jobs)
     # Without a limit no job is interrupted.
     is_timed = kill_after_s != math.inf
     found = []
@@ -246,16 +245,6 @@ def _outlasts(remaining_s: float | None, kill_after_s: float | None) -> bool | N
     if kill_after_s is None:
         return None
     return remaining_s is None or remaining_s >= kill_after_s
-
-
-def _jobs_of_schedulers(client: Client, jobs: Sequence[ActiveJob]) -> frozenset[JobKey]:
-    """The jobs whose scheduler still exists."""
-    live: set[JobKey] = set()
-    for keys in sorted({job.keys for job in jobs if job.scheduler}):
-        own = [job for job in jobs if job.keys == keys and job.scheduler]
-        known = existing_schedulers(client, keys, sorted({str(job.scheduler) for job in own}))
-        live.update(job.key for job in own if job.scheduler in known)
-    return frozenset(live)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -58,20 +58,26 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
         NotFoundError: one of them does not exist; the message names the nearest ones.
         ReplyError: one of them cannot be read.
     """
-    unique = list(dict.fromkeys(names))
-    found = []
-    missing = []
-    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in unique])
-    for name, snapshot in zip(unique, snapshots, strict=True):
-        if isinstance(snapshot, ReplyError):
-            raise snapshot
+    queues, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
+    if queues.broken:
+        raise queues.broken[0][1]
+    if missing:
+        raise no_such_queue(client, prefix, missing)
+    return list(queues.readable)
+
+
+def read_queues(client: Client, prefix: str, names: Sequence[str]) -> tuple[Queues, list[str]]:
+    """The queues with these names, and the names of those that do not exist."""
+    readable, broken, missing = [], [], []
+    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in names]) if names else []
+    for name, snapshot in zip(names, snapshots, strict=True):
         if snapshot is None:
             missing.append(name)
+        elif isinstance(snapshot, ReplyError):
+            broken.append((name, snapshot))
         else:
-            found.append(snapshot)
-    if missing:
-        raise _no_such_queue(client, prefix, missing)
-    return found
+            readable.append(snapshot)
+    return Queues(tuple(readable), tuple(broken)), missing
 
 
 def all_queues(client: Client, prefix: str, known: QueueNames | None = None) -> Queues:
@@ -84,21 +90,14 @@ def all_queues(client: Client, prefix: str, known: QueueNames | None = None) -> 
     Raises:
         NotFoundError: there is none; the message names the prefixes that hold queues.
     """
-    readable = []
-    broken = []
     names = discover(client, prefix) if known is None else known.names
-    snapshots = read_snapshots(client, [QueueKeys(prefix, name) for name in names]) if names else []
-    for name, snapshot in zip(names, snapshots, strict=True):
-        if isinstance(snapshot, ReplyError):
-            broken.append((name, snapshot))
-        elif snapshot is not None:
-            readable.append(snapshot)
-    if not readable and not broken:
+    queues, _ = read_queues(client, prefix, names)
+    if not queues.readable and not queues.broken:
         if known is not None and known.is_cached:
             # The cached ones have gone; there may be others.
             return all_queues(client, prefix)
         raise no_queues(client, prefix)
-    return Queues(tuple(readable), tuple(broken))
+    return queues
 
 
 def queues_named_or_all(
@@ -134,7 +133,8 @@ def no_queues(client: Client, prefix: str) -> NotFoundError:
     return _empty_prefix(client, prefix, f"no queue exists under the prefix {prefix!r}")
 
 
-def _no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
+def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
+    """The error for names without a queue; it suggests the nearest ones."""
     names = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
     try:

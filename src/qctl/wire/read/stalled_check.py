@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import QueueKeys
+from qctl.grouping import grouped
+from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.read.active import ActiveJob
 from qctl.wire.replies import checked, to_int, value_or
 
 # BullMQ's default stalledInterval; the actual one is a worker's option and not in Redis.
@@ -93,3 +95,12 @@ def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> 
         for scheduler, record, score in zip(ids, replies[::2], replies[1::2], strict=True)
         if checked(record) or checked(score) is not None
     )
+
+
+def jobs_of_schedulers(client: Client, jobs: Iterable[ActiveJob]) -> frozenset[JobKey]:
+    """The jobs whose scheduler still exists: a stalled check never fails them."""
+    live: set[JobKey] = set()
+    for keys, own in grouped((job for job in jobs if job.scheduler), lambda job: job.keys).items():
+        known = existing_schedulers(client, keys, sorted({str(job.scheduler) for job in own}))
+        live.update(job.key for job in own if job.scheduler in known)
+    return frozenset(live)
