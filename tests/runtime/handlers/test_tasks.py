@@ -12,7 +12,7 @@ import pytest
 
 from qctl import Worker
 from qctl.errors import UsageError
-from qctl.runtime.handlers.tasks import Call, Tasks, TaskSpec, in_thread, wrap
+from qctl.runtime.handlers.tasks import Call, in_thread, wrap
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.job import Job
 
@@ -92,19 +92,20 @@ def plain(_: Job) -> None:
 
 
 def test_what_cannot_be_registered() -> None:
-    tasks = Tasks()
-    tasks.add(TaskSpec("a", handle, "async"))
-    tasks.add(TaskSpec(None, handle, "async"))
-    assert [spec.name for spec in tasks.specs] == ["a", None]
-    wrong = [
-        (TaskSpec("a", handle, "async"), "two tasks for 'a'"),
-        (TaskSpec(None, handle, "async"), "two tasks for every other name"),
-        (TaskSpec("b", plain, "thread", kill_after_s=1), "kill_after_s needs isolate=True"),
-        (TaskSpec("b", handle, "process"), "plain def"),
+    worker = Worker("q")
+    worker.task("a")(handle)
+    worker.task()(handle)
+    wrong: list[tuple[Callable[..., Any], Any, str]] = [
+        (worker.task("a"), handle, "two tasks for 'a'"),
+        (worker.task(), handle, "two tasks for every other name"),
+        (worker.task("b", kill_after_s=1), plain, "kill_after_s needs isolate=True"),
+        (worker.task("b", isolate=True), handle, "plain def"),
     ]
-    for spec, message in wrong:
+    for register, handler, message in wrong:
         with pytest.raises(UsageError, match=message):
-            tasks.add(spec)
+            register(handler)
+    # What was refused is not registered.
+    worker.task("b")(plain)
 
 
 def test_the_decorator_leaves_the_function_as_it_is() -> None:

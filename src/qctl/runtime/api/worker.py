@@ -10,20 +10,21 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from qctl.config.settings import Settings, load_settings
 from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
 from qctl.runtime.handlers.isolated import IsolatedPool
-from qctl.runtime.handlers.tasks import Call, Handler, Middleware, Tasks, TaskSpec, in_thread
+from qctl.runtime.handlers.tasks import Call, Handler, Middleware, TaskSpec, in_thread, wrap
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff, keep_rule
 from qctl.runtime.loop.engine import Engine
 from qctl.runtime.loop.options import RateLimit, WorkerOptions, default_name
 from qctl.runtime.loop.renewal import Renewer
 from qctl.runtime.loop.running import JobRunner
+from qctl.runtime.waiting import wait_first
 from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep
@@ -99,6 +100,9 @@ class Worker:
         metrics_minutes: for how many minutes BullMQ's metrics are kept; None writes none.
         blocked_after_s: log an event loop that is blocked for longer.
 
+    Attributes:
+        options: what it was made with.
+
     Raises:
         UsageError: an option is out of range.
     """
@@ -129,8 +133,8 @@ class Worker:
         self._redis_url = redis_url
         self._prefix = prefix
         self._middleware = list(middleware)
-        self._tasks = Tasks()
-        self._options = WorkerOptions(
+        self._tasks: dict[str | None, TaskSpec] = {}
+        self.options = WorkerOptions(
             concurrency=concurrency,
             name=name or "",
             lock_ttl_s=lock_ttl_s,
@@ -147,9 +151,8 @@ class Worker:
         )
         self._engine: Engine | None = None
         self._runner: JobRunner | None = None
-        self._renewer: Renewer | None = None
-        self._threads: Threads | None = None
-        self._children: IsolatedPool | None = None
+        # Closed at the stop, the last one first.
+        self._resources = contextlib.AsyncExitStack()
         self._hurry = asyncio.Event()
 
     # Registration
@@ -181,7 +184,10 @@ class Worker:
         def register(handler: H) -> H:
             is_async = asyncio.iscoroutinefunction(handler)
             kind = "process" if isolate else "async" if is_async else "thread"
-            self._tasks.add(TaskSpec(name, handler, kind, timeout_s, kill_after_s))
+            if name in self._tasks:
+                taken = "every other name" if name is None else repr(name)
+                raise UsageError(f"there are two tasks for {taken}", hint="rename one of them")
+            self._tasks[name] = TaskSpec(handler, kind, timeout_s, kill_after_s)
             return handler
 
         return register
@@ -197,11 +203,6 @@ class Worker:
         return middleware
 
     # Life
-
-    @property
-    def options(self) -> WorkerOptions:
-        """The options it was made with."""
-        return self._options
 
     def settings(self) -> Settings:
         """The settings that say where its Redis is.
@@ -222,7 +223,7 @@ class Worker:
             UsageError: it has no task, or it runs already.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses.
         """
-        if not self._tasks.specs:
+        if not self._tasks:
             raise UsageError(
                 f"the worker of {self.queue} has no task", hint="add one: @worker.task()"
             )
@@ -231,35 +232,39 @@ class Worker:
         # A new one for this event loop.
         self._hurry = asyncio.Event()
         settings = self.settings()
-        loop = asyncio.get_running_loop()
-        options = self._options
+        options = self.options
         if not options.name:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
         name = client_name(keys.prefix, keys.name, options.name)
         # To renew locks. An embedded Redis lives as long as this client.
         address, client = connect(redis_url or settings.full_url())
-        self._engine = engine = Engine(keys, address, options, name, owner)
-        self._threads = Threads(self.queue)
-        self._children = IsolatedPool(self._threads)
-        calls = self._tasks.build(self._middleware, self._caller)
-        self._runner = JobRunner(engine, calls)
-        self._renewer = Renewer(engine, client, loop)
-        self._renewer.start()
-        try:
+        async with contextlib.AsyncExitStack() as resources:
+            threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
+            children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
+            self._engine = engine = Engine(keys, address, options, name, owner)
+            resources.push_async_callback(engine.close)
+            renewer = Renewer(engine, client, asyncio.get_running_loop())
+            renewer.start()
+            resources.callback(renewer.stop)
+            self._runner = JobRunner(engine, self._calls(threads, children))
             await engine.open(self._runner)
-        except BaseException:
-            await self._end()
-            raise
+            self._resources = resources.pop_all()
         engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
 
-    def _caller(self, spec: TaskSpec) -> Call:
-        if spec.kind == "async":
-            return spec.handler
-        assert self._threads is not None and self._children is not None  # noqa: S101, PT018
-        if spec.kind == "process":
-            return self._children.caller(spec)
-        return in_thread(spec.handler, self._threads)
+    def _calls(
+        self, threads: Threads, children: IsolatedPool
+    ) -> dict[str | None, tuple[TaskSpec, Call]]:
+        """Each task and its handler inside the middleware, by job name."""
+        make: dict[str, Callable[[TaskSpec], Call]] = {
+            "async": lambda spec: spec.handler,
+            "thread": lambda spec: in_thread(spec.handler, threads),
+            "process": children.caller,
+        }
+        return {
+            name: (spec, wrap(make[spec.kind](spec), self._middleware))
+            for name, spec in self._tasks.items()
+        }
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
         """Fetch no more jobs, let those in hand finish, and disconnect.
@@ -276,14 +281,15 @@ class Worker:
         """
         engine, runner = self._started()
         engine.stop_fetching()
-        if not await self._finished(grace_s or None):
+        await wait_first(engine.wait_idle(), self._hurry.wait(), timeout_s=grace_s or None)
+        if engine.is_busy:
             jobs = runner.cancel_all()
             engine.log.warning("the grace is over: giving jobs back", count=len(jobs))
-            if not await _within(engine.wait_idle(), CANCEL_S):
-                with contextlib.suppress(QctlError, TimeoutError):
-                    async with asyncio.timeout(CANCEL_S):
-                        await engine.give_back(list(engine.in_hand.values()))
-        await self._end()
+            await wait_first(engine.wait_idle(), timeout_s=CANCEL_S)
+            with contextlib.suppress(QctlError, TimeoutError):
+                async with asyncio.timeout(CANCEL_S):
+                    await engine.give_back(list(engine.in_hand.values()))
+        await self._resources.aclose()
         engine.log.info("worker stopped", completed=engine.completed_count)
 
     def state(self) -> WorkerState:
@@ -347,36 +353,6 @@ class Worker:
         if self._engine is None or self._runner is None:
             raise UsageError(f"the worker of {self.queue} has not been started")
         return self._engine, self._runner
-
-    async def _finished(self, grace_s: float | None) -> bool:
-        """Whether all jobs ended within the grace, and before ``hurry``."""
-        engine, _ = self._started()
-        idle = asyncio.ensure_future(engine.wait_idle())
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait({idle, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-        is_idle = idle.done()
-        for future in (idle, hurry):
-            future.cancel()
-        return is_idle
-
-    async def _end(self) -> None:
-        if self._renewer is not None:
-            self._renewer.stop()
-        if self._engine is not None:
-            await self._engine.close()
-        if self._children is not None:
-            self._children.close()
-        if self._threads is not None:
-            self._threads.close()
-
-
-async def _within(awaitable: Any, timeout_s: float) -> bool:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await awaitable
-    except TimeoutError:
-        return False
-    return True
 
 
 def _keep_rule(option: bool | int | Keep | None, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Which function runs which job: registration, middleware, sync and async handlers."""
+"""What runs a job: the app's functions, async or in threads, inside its middleware."""
 
 from __future__ import annotations
 
@@ -22,59 +22,27 @@ Handler = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A registered handler.
+    """A handler and how it runs.
 
     Args:
-        name: the job name it takes; None for every other name.
         handler: the user's function.
         kind: ``async`` (on the loop), ``thread`` or ``process`` (in a child that can be killed).
-        timeout_s: a longer run is cancelled, and the attempt has failed; None for no limit. A
-            function in a thread cannot be cancelled: its job fails, but the thread goes on.
-        kill_after_s: only for ``process``: a longer run is killed.
+        timeout_s, kill_after_s: see ``Worker.task``.
+
+    Raises:
+        UsageError: an option does not fit the kind.
     """
 
-    name: str | None
     handler: Handler
     kind: str
     timeout_s: float | None = None
     kill_after_s: float | None = None
 
-
-class Tasks:
-    """The handlers of one worker, by job name."""
-
-    def __init__(self) -> None:
-        self._specs: dict[str | None, TaskSpec] = {}
-
-    def add(self, spec: TaskSpec) -> None:
-        """Register a handler.
-
-        Raises:
-            UsageError: the name has a handler already, or an option does not fit the kind.
-        """
-        if spec.name in self._specs:
-            name = "every other name" if spec.name is None else repr(spec.name)
-            raise UsageError(f"there are two tasks for {name}", hint="rename one of them")
-        if spec.kill_after_s is not None and spec.kind != "process":
+    def __post_init__(self) -> None:
+        if self.kill_after_s is not None and self.kind != "process":
             raise UsageError("kill_after_s needs isolate=True", hint="add isolate=True")
-        if spec.kind == "process" and inspect.iscoroutinefunction(spec.handler):
+        if self.kind == "process" and inspect.iscoroutinefunction(self.handler):
             raise UsageError("an isolated task is a plain def, not an async def")
-        self._specs[spec.name] = spec
-
-    @property
-    def specs(self) -> Sequence[TaskSpec]:
-        """All handlers, in the order of their registration."""
-        return tuple(self._specs.values())
-
-    def build(
-        self, middleware: Sequence[Middleware], caller: Callable[[TaskSpec], Call]
-    ) -> dict[str | None, tuple[TaskSpec, Call]]:
-        """Each handler inside the middleware, by job name.
-
-        Args:
-            caller: makes the innermost call of a handler.
-        """
-        return {name: (spec, wrap(caller(spec), middleware)) for name, spec in self._specs.items()}
 
 
 def wrap(call: Call, middleware: Sequence[Middleware]) -> Call:

@@ -352,18 +352,19 @@ class Engine:
         return self._limit_timer is not None
 
     @property
-    def _is_busy(self) -> bool:
+    def is_busy(self) -> bool:
+        """Whether a job is in hand, or something is on its way to Redis."""
         return bool(self.in_hand or self._steps_in_flight or self._completed)
 
     async def wait_idle(self) -> None:
         """Until no job is in hand and nothing is on its way to Redis."""
-        while self._is_busy:
+        while self.is_busy:
             self._changed.clear()
             await self._changed.wait()
 
     async def wait_queue_empty(self) -> None:
         """Until a fetch has found nothing while no job was in hand."""
-        while self._is_busy or not self._found_nothing or self.is_limited:
+        while self.is_busy or not self._found_nothing or self.is_limited:
             self._changed.clear()
             await self._changed.wait()
 

@@ -7,7 +7,6 @@ moment at which it was started.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -26,6 +25,7 @@ from qctl.runtime.processes.process import ChildProcess
 from qctl.runtime.processes.readiness import Notifier
 from qctl.runtime.processes.recover import recover
 from qctl.runtime.processes.slots import NotReadyError, Slot, summary
+from qctl.runtime.waiting import wait_first
 
 # After its grace, how long a child may take to cancel jobs, give them back and end; then it is
 # killed. (Without a master it ends itself a little later.)
@@ -237,14 +237,9 @@ class Master:
         """Kill a child that does not leave in time, as one whose event loop is blocked."""
         grace_s = self.options.grace_s
         timeout_s = grace_s + KILL_AFTER_GRACE_S if grace_s else None
-        waits = [asyncio.create_task(e.wait()) for e in (child.ended, self._hurry)]
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        await wait_first(child.ended.wait(), self._hurry.wait(), timeout_s=timeout_s)
         if self._hurry.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KILL_AFTER_GRACE_S):
-                    await child.ended.wait()
+            await wait_first(child.ended.wait(), timeout_s=KILL_AFTER_GRACE_S)
         if not child.ended.is_set():
             self.log.error("process does not leave, killing it", pid=child.pid)
             child.kill()

@@ -22,6 +22,7 @@ from qctl.runtime.processes.messages import (
     decode,
     encode,
 )
+from qctl.runtime.waiting import wait_first
 
 _TAIL_BYTES = 8192
 # After its end, to read what it has written.
@@ -117,10 +118,7 @@ class ChildProcess:
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until it takes jobs; False if it never will. After the timeout it is killed."""
-        waits = [asyncio.create_task(event.wait()) for event in (self.ready, self.left)]
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        await wait_first(self.ready.wait(), self.left.wait(), timeout_s=timeout_s)
         if self.ready.is_set():
             return True
         if not self.left.is_set():

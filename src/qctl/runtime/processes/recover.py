@@ -10,6 +10,7 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.processes.messages import WorkerIdentity
+from qctl.runtime.waiting import wait_first
 from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
@@ -101,6 +102,4 @@ async def _rest(seconds: float, stopping: asyncio.Event) -> None:
     """Sleep; no longer than a moment once we are stopping."""
     short_s = min(seconds, _MAX_PAUSE_WHEN_STOPPING_S)
     await asyncio.sleep(short_s)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds - short_s):
-            await stopping.wait()
+    await wait_first(stopping.wait(), timeout_s=seconds - short_s)
