@@ -27,7 +27,7 @@ end
 
 -- Plain jobs that follow each other share one INCRBY, one LPUSH and one marker.
 local function add_plain(first, last, ids)
-  trim_events(events, base .. "meta")
+  trim_events(base)
   local count = (last - first) / 3 + 1
   local number = redis.call("INCRBY", base .. "id", count) - count
   local fresh = {}

@@ -4,9 +4,9 @@
 -- ARGV[1] the owner
 --
 -- Answers 1 if it was deleted, else 0.
---@include notes
+--@include json
 
-if holder_at(KEYS[1]).owner == ARGV[1] then
+if decoded(redis.pcall("GET", KEYS[1])).owner == ARGV[1] then
   return redis.call("DEL", KEYS[1])
 end
 return 0

@@ -20,6 +20,6 @@ local code = settle(base, tonumber(now), "failed", {id}, {reason}, {group},
 if code == 0 and redis.call("EXISTS", base .. "wait", base .. "active",
     base .. "prioritized", base .. "delayed") == 0
     and redis.call("HEXISTS", base .. "meta", "paused") == 0 then
-  emit(base .. "events", base .. "meta", "event", "drained")
+  emit(base, "drained")
 end
 return code

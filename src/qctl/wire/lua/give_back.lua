@@ -6,7 +6,7 @@
 --
 -- Answers {ms until the queue's rate limit ends or 0, for each job 0 if it was put back or a code of wire
 -- format 5}.
---@include enqueue_next
+--@include ready
 --@include events
 --@include leave_active
 
@@ -17,7 +17,7 @@ for i = 1, #ARGV, 2 do
   local code = leave_active(base, id, ARGV[i + 1])
   if code == 0 then
     enqueue_next(base, id)
-    emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "active")
+    emit(base, "waiting", "jobId", id, "prev", "active")
   end
   codes[#codes + 1] = code
 end

@@ -4,9 +4,9 @@
 -- ARGV[1] the holder as JSON   ARGV[2] its owner   ARGV[3] time to live, ms
 --
 -- Answers "" if the caller holds it now, else the JSON of its holder.
---@include notes
+--@include json
 
-local owner = holder_at(KEYS[1]).owner
+local owner = decoded(redis.pcall("GET", KEYS[1])).owner
 if type(owner) == "string" and owner ~= ARGV[2] then
   return redis.call("GET", KEYS[1])
 end

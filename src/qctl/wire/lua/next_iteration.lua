@@ -11,10 +11,9 @@
 -- Answers the new job's id, or "" if none was made.
 --@include scheduler_slots
 
-local base, sid, now = KEYS[1], ARGV[1], tonumber(ARGV[3])
-local schedule, record = base .. "repeat", base .. "repeat:" .. sid
-local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
-if not prev or ARGV[2] ~= iteration_id(sid, prev) then
+local base, scheduler, now = KEYS[1], ARGV[1], tonumber(ARGV[3])
+local record, pending = base .. "repeat:" .. scheduler, pending_slot(base, scheduler)
+if not pending or ARGV[2] ~= iteration_id(scheduler, pending) then
   return ""
 end
 -- ic: how many jobs the scheduler has made.
@@ -24,15 +23,15 @@ if not slot then
   if not every or every < 1 then
     return ""
   end
-  slot = next_slot(prev, every, now, tonumber(known[5] or "") or tonumber(ARGV[6]) or 0,
+  slot = next_slot(pending, every, now, tonumber(known[5] or "") or tonumber(ARGV[6]) or 0,
     tonumber(known[4] or ""))
 end
-local id = iteration_id(sid, slot)
+local id = iteration_id(scheduler, slot)
 if redis.call("EXISTS", base .. id) == 1 then
-  emit(base .. "events", base .. "meta", "event", "duplicated", "jobId", id)
+  emit(base, "duplicated", "jobId", id)
   return ""
 end
-local name, data = known[1] or redis.call("HGET", base .. ARGV[2], "name") or sid, known[2]
+local name, data = known[1] or redis.call("HGET", base .. ARGV[2], "name") or scheduler, known[2]
 if not data and not known[6] then
   -- A repeatable job of an old version has its data in the job only.
   data = redis.call("HGET", base .. ARGV[2], "data")
@@ -40,8 +39,8 @@ if not data and not known[6] then
     redis.call("HSET", record, "data", data)
   end
 end
-redis.call("ZADD", schedule, string.format("%.0f", slot), sid)
+redis.call("ZADD", base .. "repeat", string.format("%.0f", slot), scheduler)
 redis.call("HINCRBY", record, "ic", 1)
-store_iteration(base, sid, slot, now, name, data or "{}", ARGV[9], ARGV[7], ARGV[8] == "1",
+store_iteration(base, scheduler, slot, now, name, data or "{}", ARGV[9], ARGV[7], ARGV[8] == "1",
   ARGV[5] ~= "")
 return id

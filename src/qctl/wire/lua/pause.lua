@@ -6,8 +6,8 @@
 -- the flag, and the flag before any job is moved: if the caller dies half way, the queue is paused and its
 -- note says by whom. A running queue never has jobs in a list that no worker reads.
 --
--- KEYS[1] meta   KEYS[2] wait   KEYS[3] paused   KEYS[4] marker   KEYS[5] events
--- KEYS[6] qctl's pause note
+-- KEYS[1] the queue's key prefix with its last colon, e.g. "bull:q:"   KEYS[2] meta
+-- KEYS[3] qctl's pause note
 -- ARGV[1] the note: who pauses, as JSON   ARGV[2] its owner
 -- ARGV[3] "claim" to make the pause ours even if a drain has paused the queue; "take over" to do so only
 --         if nobody else has paused or resumed the queue since; "again" to pause a queue that was resumed,
@@ -18,13 +18,9 @@
 -- Answers {word, id of the event}: "paused" (by this call), "ours" (by an earlier call of ours, which wrote
 -- the event), "others" (by somebody else), "resumed" (somebody resumed it and deleted our note; nothing was
 -- written), "more" (call again).
---@include events
---@include notes
---@include paused_list
---@include merge_lists
---@include overtaken
+--@include pausing
 
-local meta, wait, paused, marker, events, note = unpack(KEYS)
+local base, meta, note = unpack(KEYS)
 local holder_json, owner, mode, layout, max_moved = unpack(ARGV)
 
 -- Whether the pause of a drain becomes ours.
@@ -32,28 +28,28 @@ local function is_claimed(holder)
   if holder.verb ~= "drain" and holder.verb ~= "restart" then
     return false
   end
-  return mode == "claim" or (mode == "take over" and not is_overtaken(events, holder))
+  return mode == "claim" or (mode == "take over" and not is_overtaken(base, holder))
 end
 
 -- Moves ready jobs to where a pause keeps them. Answers whether all of them have been moved.
 local function place_ready()
-  if layout == "" and redis.call("EXISTS", paused) == 0 and is_flag_enough(meta) then
+  if layout == "" and redis.call("EXISTS", base .. "paused") == 0 and is_flag_enough(base) then
     return true
   end
-  local merged = merge_ready(wait, paused, tonumber(max_moved), true)
-  if merged == wait and redis.call("EXISTS", wait) == 1 then
-    redis.call("RENAME", wait, paused)
+  local merged = merge_ready(base, tonumber(max_moved), true)
+  if merged == "wait" and redis.call("EXISTS", base .. "wait") == 1 then
+    redis.call("RENAME", base .. "wait", base .. "paused")
   end
   return merged ~= nil
 end
 
 -- A key of another type fails here, before anything is written.
-redis.call("LLEN", wait)
-redis.call("LLEN", paused)
-redis.call("ZCARD", marker)
-redis.call("XLEN", events)
+redis.call("LLEN", base .. "wait")
+redis.call("LLEN", base .. "paused")
+redis.call("ZCARD", base .. "marker")
+redis.call("XLEN", base .. "events")
 
-local holder = holder_at(note)
+local holder = decoded(redis.pcall("GET", note))
 local is_ours = holder.owner == owner
 if redis.call("HEXISTS", meta, "paused") == 1 then
   if not place_ready() then
@@ -63,7 +59,7 @@ if redis.call("HEXISTS", meta, "paused") == 1 then
   elseif not is_ours and not is_claimed(holder) then
     if mode == "claim" then
       -- Listeners hear that somebody wants it paused, as with BullMQ.
-      emit(events, meta, "event", "paused")
+      emit(base, "paused")
     end
     return {"others", ""}
   end
@@ -73,10 +69,10 @@ end
 
 redis.call("SET", note, holder_json)
 redis.call("HSET", meta, "paused", "1")
-redis.call("DEL", marker)
+redis.call("DEL", base .. "marker")
 if not place_ready() then
   return {"more", ""}
 end
-local event = emit(events, meta, "event", "paused")
+local event = emit(base, "paused")
 redis.call("SET", note, string.sub(holder_json, 1, -2) .. ',"event":"' .. event .. '"}')
 return {"paused", event}

@@ -24,13 +24,7 @@ local function promote(id)
   if redis.call("ZREM", base .. "delayed", id) == 0 then
     return "inactive"
   end
-  local priority = tonumber(redis.call("HGET", job_key, "priority") or "0") or 0
-  if priority > 0 then
-    place_prioritized(base, id, priority)
-  else
-    redis.call("LPUSH", target_list(base), id)
-  end
-  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "delayed")
+  place_ready(base, id, priority_of(base, id), false, "prev", "delayed")
   redis.call("HSET", job_key, "delay", 0)
   return "promoted"
 end

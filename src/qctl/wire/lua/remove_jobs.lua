@@ -22,7 +22,7 @@
 -- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
 -- "later" (this call has worked long enough; never the first job).
 --@include clock
---@include in_list
+--@include find
 --@include deleting
 --@include require_types
 
@@ -106,11 +106,8 @@ end
 -- job may have its id.
 local function is_child(job_key, of_parent)
   local fields = is_job(job_key) and redis.call("HMGET", job_key, "parentKey", "parent") or {}
-  local is_json, parent = pcall(cjson.decode, fields[2] or "")
-  if is_json and type(parent) == "table" and parent.queueKey and parent.id then
-    return fields[1] == of_parent and tostring(parent.queueKey) .. ":" .. tostring(parent.id) == of_parent
-  end
-  return fields[1] == of_parent
+  local parent = parent_of(fields[1], fields[2])
+  return parent and parent.key == of_parent and parent.base .. parent.id == of_parent
 end
 
 -- Answers the job and the jobs to delete together with it, from the top down; or nil and the word for why the
@@ -178,7 +175,7 @@ local function delete(job, state)
     delete_job_keys(job.key)
   end
   if event == "removed" then
-    emit(job.base .. "events", job.base .. "meta", "event", "removed", "jobId", job.id,
+    emit(job.base, "removed", "jobId", job.id,
       "prev", state or "unknown")
   end
 end

@@ -7,16 +7,16 @@
 -- Answers 1 if there was such a scheduler, else 0.
 --@include deleting
 
-local base, sid = KEYS[1], ARGV[1]
-local prev = tonumber(redis.call("ZSCORE", base .. "repeat", sid) or "")
-if not prev then
+local base, scheduler = KEYS[1], ARGV[1]
+local slot = tonumber(redis.call("ZSCORE", base .. "repeat", scheduler) or "")
+if not slot then
   return 0
 end
-local id = ARGV[2] .. string.format("%.0f", prev)
+local id = ARGV[2] .. string.format("%.0f", slot)
 if redis.call("ZREM", base .. "delayed", id) == 1 then
   delete_job_keys(base .. id)
-  emit(base .. "events", base .. "meta", "event", "removed", "jobId", id, "prev", "delayed")
+  emit(base, "removed", "jobId", id, "prev", "delayed")
 end
-redis.call("ZREM", base .. "repeat", sid)
-redis.call("DEL", base .. "repeat:" .. sid)
+redis.call("ZREM", base .. "repeat", scheduler)
+redis.call("DEL", base .. "repeat:" .. scheduler)
 return 1

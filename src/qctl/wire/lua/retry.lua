@@ -13,7 +13,7 @@
 local base = KEYS[1]
 local now_text, id, token, delay_text, is_counted, runs_next, reason, stacktrace = unpack(ARGV)
 local now, delay = tonumber(now_text), tonumber(delay_text)
-local job_key, events, meta = base .. id, base .. "events", base .. "meta"
+local job_key = base .. id
 if delay <= 0 then
   promote_due(base, now)
 end
@@ -28,17 +28,10 @@ if is_counted == "1" then
   redis.call("HINCRBY", job_key, "atm", 1)
 end
 if delay > 0 then
-  local due = place_delayed(base, id, now, delay)
   redis.call("HSET", job_key, "delay", delay_text)
-  emit(events, meta, "event", "delayed", "jobId", id, "delay", due)
-  mark_delayed(base .. "marker", base .. "delayed")
-  return 0
-end
-local priority = tonumber(redis.call("HGET", job_key, "priority") or "0") or 0
-if priority == 0 then
-  place_waiting(base, id, runs_next == "1")
+  place_delayed(base, id, now, delay)
 else
-  place_prioritized(base, id, priority)
+  place_ready(base, id, priority_of(base, id), runs_next == "1", "prev", "active")
+  wake(base)
 end
-emit(events, meta, "event", "waiting", "jobId", id, "prev", "active")
 return 0

@@ -16,24 +16,16 @@
 -- the words of lib/lost_jobs.lua.
 --@include clock
 --@include parents
---@include enqueue_next
 --@include require_types
 --@include lost_jobs
 
 local base, source, only_reason = KEYS[1], ARGV[1], ARGV[2]
 local runs_next, forget, is_dry = ARGV[3] == "next", ARGV[4], ARGV[5] == "dry"
+local SOURCES = source == "" and {"failed", "completed"} or {source}
 local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 
 -- In a dry run: deduplication id → the job that would own it by now.
 local foreseen = {}
-
-local function find_finished(id)
-  for _, state in ipairs({"failed", "completed"}) do
-    if (source == "" or source == state) and redis.call("ZSCORE", base .. state, id) then
-      return state
-    end
-  end
-end
 
 -- The parent counts the child as unfinished again if it still waits for its children, or has ended itself. A
 -- parent that already runs goes on with the results it has. May raise an error: the parent's keys may be of
@@ -78,11 +70,6 @@ local function hold_dedup(id, dedup_id, opts)
   end
 end
 
-local function decoded(text)
-  local is_json, value = pcall(cjson.decode, text or "")
-  return is_json and type(value) == "table" and value or {}
-end
-
 local function forget_counts(job_key)
   if forget ~= "" then
     redis.call("HDEL", job_key, "stc")
@@ -105,7 +92,7 @@ local function retry(id)
   if fields[4] and is_duplicate(id, fields[4]) then
     return "duplicate"
   end
-  local state = find_finished(id)
+  local state = find_in_sets(base, SOURCES, id)
   local lost = not state and source == "" and find_lost(base, id)
   if not state and lost ~= "lost" then
     return lost or "inactive"
@@ -128,15 +115,12 @@ local function retry(id)
   if parent then
     pcall(rejoin_parent, job_key, parent, state)
   end
-  local priority = tonumber(fields[2] or "0") or 0
   if runs_next then
     enqueue_next(base, id)
-  elseif priority > 0 then
-    place_prioritized(base, id, priority)
+    emit(base, "waiting", "jobId", id, "prev", state)
   else
-    redis.call(opts.lifo == true and "RPUSH" or "LPUSH", target_list(base), id)
+    place_ready(base, id, tonumber(fields[2] or "0") or 0, opts.lifo == true, "prev", state)
   end
-  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", state)
   return "retried"
 end
 

@@ -10,7 +10,7 @@
 -- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "retried", "locked" (a
 -- worker has it), "inactive" (it has left active), "missing" (its hash is gone).
 --@include clock
---@include enqueue_next
+--@include ready
 --@include events
 --@include is_job
 --@include require_types
@@ -46,8 +46,8 @@ local function retry(id, expected_lock)
     count_stall(base, job_key, tonumber(max_stalled), stall_reason)
   end
   enqueue_next(base, id)
-  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "active")
-  emit(base .. "events", base .. "meta", "event", "stalled", "jobId", id)
+  emit(base, "waiting", "jobId", id, "prev", "active")
+  emit(base, "stalled", "jobId", id)
   return "retried"
 end
 

@@ -64,7 +64,7 @@ end
 local is_idle = wanted <= 0 or fetched[2] == "empty"
 if count > 0 and is_idle and #fetched[1] == 0
     and redis.call("EXISTS", base .. "wait", base .. "active", base .. "prioritized") == 0 then
-  emit(base .. "events", base .. "meta", "event", "drained")
+  emit(base, "drained")
 end
 if #fetched[1] < 2 * count and redis.call("HEXISTS", base .. "meta", "concurrency") == 1
     and redis.call("EXISTS", base .. "wait", base .. "prioritized") > 0 then

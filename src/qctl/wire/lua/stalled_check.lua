@@ -7,7 +7,8 @@
 --
 -- Answers {ids that were put back, 1 if marked ids are left for the next check else 0}, or {{}, -1} if
 -- another worker has checked within the interval. One call checks at most 1,000 marked ids.
---@include placing
+--@include ready
+--@include events
 --@include is_job
 --@include count_stall
 
@@ -16,7 +17,7 @@ local now, interval_ms, max_stalls, reason = unpack(ARGV)
 if not redis.call("SET", base .. "stalled-check", now, "PX", interval_ms, "NX") then
   return {{}, -1}
 end
-trim_events(base .. "events", base .. "meta")
+trim_events(base)
 local stalled = {}
 local marked = redis.call("SPOP", base .. "stalled", 1000)
 for _, id in ipairs(marked) do
@@ -27,8 +28,8 @@ for _, id in ipairs(marked) do
     if is_job(base .. id) then
       count_stall(base, base .. id, tonumber(max_stalls), reason)
       redis.call("RPUSH", target_list(base), id)
-      emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "active")
-      emit(base .. "events", base .. "meta", "event", "stalled", "jobId", id)
+      emit(base, "waiting", "jobId", id, "prev", "active")
+      emit(base, "stalled", "jobId", id)
       stalled[#stalled + 1] = id
     end
   end

@@ -24,6 +24,6 @@ if what == "log" then
 end
 redis.call("HSET", job_key, what, value)
 if what == "progress" then
-  emit(base .. "events", base .. "meta", "event", "progress", "jobId", id, "data", value)
+  emit(base, "progress", "jobId", id, "data", value)
 end
 return 0

@@ -16,66 +16,48 @@
 -- next 32 times of an interval, and nothing was changed.
 --@include scheduler_slots
 --@include deleting
+--@include find
 
-local base, sid, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local base, scheduler, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local every, start = tonumber(ARGV[3]), tonumber(ARGV[6])
-local schedule, record = base .. "repeat", base .. "repeat:" .. sid
+local record, pending_at = base .. "repeat:" .. scheduler, pending_slot(base, scheduler)
 local old = redis.call("HMGET", record, "every", "offset", "ic")
-local prev = tonumber(redis.call("ZSCORE", schedule, sid) or "")
-
--- Answers the set or list that the pending job can be taken from, and the command for that; nil if the job is
--- active or gone. A scheduler's job has no parent, children or deduplication (P17).
-local function place_of_pending(id)
-  if redis.call("EXISTS", base .. id) == 0 then
-    return nil
-  end
-  for _, set in ipairs({"delayed", "prioritized"}) do
-    if redis.call("ZSCORE", base .. set, id) then
-      return set, "ZREM"
-    end
-  end
-  for _, list in ipairs({"wait", "paused"}) do
-    if redis.call("LPOS", base .. list, id) then
-      return list, "LREM"
-    end
-  end
-  return nil
-end
+local is_same_interval = every and tonumber(old[1] or "") == every
 
 local slot, offset, later_slots = nil, 0, {}
 for time in string.gmatch(ARGV[4], "%d+") do
   later_slots[#later_slots + 1] = tonumber(time)
 end
-if not every then
-  slot = table.remove(later_slots, 1)
+if every then
+  local last = is_same_interval and pending_at or nil
+  slot, offset = next_slot(last, every, now, tonumber(ARGV[5]) or 0, start)
 else
-  local known = tonumber(old[1] or "") == every and prev or nil
-  slot, offset = next_slot(known, every, now, tonumber(ARGV[5]) or 0, start)
+  slot = table.remove(later_slots, 1)
 end
-local pending = prev and iteration_id(sid, prev)
-local place, remove
-if pending then
-  place, remove = place_of_pending(pending)
+-- Where the pending job can be taken from; nil if it is active or gone. A scheduler's job has no parent,
+-- children or deduplication (P17).
+local pending = pending_at and iteration_id(scheduler, pending_at)
+local set, list
+if pending and redis.call("EXISTS", base .. pending) == 1 then
+  set = find_in_sets(base, {"delayed", "prioritized"}, pending)
+  list = not set and find_in_lists(base, {"wait", "paused"}, pending)
 end
-if place and every and tonumber(old[1] or "") == every then
-  slot = prev
+local is_replaced = set or list
+if is_replaced and is_same_interval then
+  slot = pending_at
 end
 
--- Answers the key of the set of finished jobs that the job is in, or nil.
+-- Answers the set of finished jobs that the job is in, or nil.
 local function ended_in(id)
-  for _, set in ipairs({"completed", "failed"}) do
-    if redis.call("ZSCORE", base .. set, id) then
-      return base .. set
-    end
-  end
+  return find_in_sets(base, {"completed", "failed"}, id)
 end
 
 local function is_taken(id)
-  return id ~= (place and pending) and redis.call("EXISTS", base .. id) == 1
+  return not (is_replaced and id == pending) and redis.call("EXISTS", base .. id) == 1
     and (every or not ended_in(id))
 end
 local tries = 1
-while is_taken(iteration_id(sid, slot)) do
+while is_taken(iteration_id(scheduler, slot)) do
   slot, tries = every and slot + every or table.remove(later_slots, 1), tries + 1
   if not slot then
     return -10
@@ -84,30 +66,30 @@ while is_taken(iteration_id(sid, slot)) do
     return -11
   end
 end
-local ended = ended_in(iteration_id(sid, slot))
+local ended = ended_in(iteration_id(scheduler, slot))
 if ended then
-  remove_finished(base, ended, {iteration_id(sid, slot)})
+  remove_finished(base, ended, {iteration_id(scheduler, slot)})
 end
 
-if place then
-  if remove == "ZREM" then
-    redis.call("ZREM", base .. place, pending)
-  else
-    redis.call("LREM", base .. place, 1, pending)
-  end
+if set then
+  redis.call("ZREM", base .. set, pending)
+elseif list then
+  redis.call("LREM", base .. list, 1, pending)
+end
+if is_replaced then
   delete_job_keys(base .. pending)
 end
 if ARGV[5] ~= "" then
   offset = ARGV[5]
-elseif place and old[2] then
+elseif is_replaced and old[2] then
   offset = old[2]
 end
-redis.call("ZADD", schedule, string.format("%.0f", slot), sid)
+redis.call("ZADD", base .. "repeat", string.format("%.0f", slot), scheduler)
 redis.call("DEL", record)
 redis.call("HSET", record, "name", ARGV[7], "offset", string.format("%.0f", tonumber(offset) or 0),
   "ic", old[3] or 1)
 for i = 12, #ARGV, 2 do
   redis.call("HSET", record, ARGV[i], ARGV[i + 1])
 end
-return {store_iteration(base, sid, slot, now, ARGV[7], ARGV[8], ARGV[11], ARGV[9],
+return {store_iteration(base, scheduler, slot, now, ARGV[7], ARGV[8], ARGV[11], ARGV[9],
   ARGV[10] == "1", not every)}

@@ -25,5 +25,5 @@ if code ~= 0 then
   return code
 end
 redis.call("ZADD", base .. "waiting-children", now, id)
-emit(base .. "events", base .. "meta", "event", "waiting-children", "jobId", id, "prev", "active")
+emit(base, "waiting-children", "jobId", id, "prev", "active")
 return 0

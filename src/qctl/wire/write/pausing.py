@@ -84,8 +84,7 @@ def pause_again(
 def _pause(
     client: Client, keys: QueueKeys, holder: Holder, mode: str, *, use_list: bool
 ) -> tuple[str, str]:
-    names = ("meta", "wait", "paused", "marker", "events")
-    script_keys = [*map(keys, names), keys.pause_note, *keys.whole]
+    script_keys = [*keys.whole, keys.pause_note]
     args: list[Arg] = [
         holder.to_json(),
         holder.owner,
@@ -108,8 +107,7 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = Fa
         force: mark the event, so that a drain at work on the queue sees that it shall stop.
     """
     args: list[Arg] = [owner, MERGE_CHUNK, "force" if force else ""]
-    names = ("meta", "wait", "paused", "prioritized", "delayed", "marker", "events", "active")
-    script_keys = [*map(keys, names), keys.pause_note, *keys.whole]
+    script_keys = [*keys.whole, keys.pause_note]
     moved = None
     while True:
         word, in_paused, event_id = scripts.run(client, "resume", script_keys, args)

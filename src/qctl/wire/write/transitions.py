@@ -146,7 +146,7 @@ def remove_jobs(
 
 def report_cleaned(client: Client, keys: QueueKeys, count: int) -> None:
     """Write one event for jobs that were deleted silently, as BullMQ's clean does."""
-    scripts.run(client, "report_cleaned", [keys("events"), keys("meta"), keys("")], [count])
+    scripts.run(client, "report_cleaned", keys.whole, [count])
 
 
 def _in_chunks(

@@ -28,7 +28,7 @@ local function add_existing(base, job, now, in_flow)
       redis.call("SADD", job.parent_key .. ":dependencies", job_key)
     end
   end
-  emit(base .. "events", base .. "meta", "event", "duplicated", "jobId", job.id)
+  emit(base, "duplicated", "jobId", job.id)
   return job.id, "exists"
 end
 
@@ -57,7 +57,7 @@ local function add_job(base, job, now, in_flow)
     return add_existing(base, job, now, in_flow)
   end
   if job.dedup then
-    job.deid = job.dedup.id
+    job.dedup_id = job.dedup.id
     local standing = deduplicate(base, job)
     if standing then
       return standing, "deduplicated"
@@ -66,7 +66,7 @@ local function add_job(base, job, now, in_flow)
   store_job(base, job)
   if job.has_children then
     redis.call("ZADD", base .. "waiting-children", job.timestamp, job.id)
-    emit(base .. "events", base .. "meta", "event", "waiting-children", "jobId", job.id)
+    emit(base, "waiting-children", "jobId", job.id)
   else
     enqueue_stored(base, job, job.lifo)
   end

@@ -30,7 +30,7 @@ local function deduplicate(base, job)
     end
   end
   local function report(survivor, dropped)
-    emit(base .. "events", base .. "meta", "event", "deduplicated", "jobId", survivor,
+    emit(base, "deduplicated", "jobId", survivor,
       "deduplicationId", dedup.id, "deduplicatedJobId", dropped)
   end
 
@@ -40,7 +40,7 @@ local function deduplicate(base, job)
   end
   if dedup.replace and redis.call("ZREM", base .. "delayed", owner) == 1 then
     delete_job_keys(base .. owner)
-    emit(base .. "events", base .. "meta", "event", "removed", "jobId", owner, "prev", "delayed")
+    emit(base, "removed", "jobId", owner, "prev", "delayed")
     report(job.id, owner)
     redis.call("DEL", base .. "dn:" .. dedup.id)
     if dedup.ttl and not dedup.extend and not dedup.keep_last then
@@ -67,9 +67,7 @@ local function deduplicate(base, job)
   end
   if dedup.reschedule and not dedup.replace and redis.call("ZSCORE", base .. "delayed", owner) then
     redis.call("HSET", base .. owner, "delay", job.delay)
-    local due = place_delayed(base, owner, tonumber(job.timestamp), tonumber(job.delay))
-    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", owner, "delay", due)
-    mark_delayed(base .. "marker", base .. "delayed")
+    place_delayed(base, owner, tonumber(job.timestamp), tonumber(job.delay))
   end
   return owner
 end

@@ -11,6 +11,7 @@ local function delete_job_keys(job_key)
     job_key .. ":processed", job_key .. ":failed", job_key .. ":unsuccessful")
 end
 
+-- set: "completed" or "failed".
 local function remove_finished(base, set, ids)
   for _, id in ipairs(ids) do
     -- A broken parent must not keep its children for ever, nor the other jobs of this call.
@@ -18,25 +19,24 @@ local function remove_finished(base, set, ids)
     delete_job_keys(base .. id)
   end
   if #ids > 0 then
-    redis.call("ZREM", set, unpack(ids))
+    redis.call("ZREM", base .. set, unpack(ids))
   end
 end
 
 -- Removes the finished jobs beyond those that are kept. keep: {count =, age =, limit =}. A count below 0 keeps
 -- all; age is in seconds; limit: how many to remove at most for their age. Age and limit may be nil.
-local function trim_finished(base, kind, now, keep)
-  local set = base .. kind
+local function trim_finished(base, set, now, keep)
   if keep.age then
     local until_ms = string.format("%.0f", now - keep.age * 1000)
     local limit = math.min(keep.limit or MAX_REMOVED, MAX_REMOVED)
     remove_finished(base, set,
-      redis.call("ZREVRANGEBYSCORE", set, until_ms, "-inf", "LIMIT", 0, limit))
+      redis.call("ZREVRANGEBYSCORE", base .. set, until_ms, "-inf", "LIMIT", 0, limit))
   end
   if keep.count > 0 then
-    local excess = redis.call("ZCARD", set) - keep.count
+    local excess = redis.call("ZCARD", base .. set) - keep.count
     if excess > 0 then
       local last = math.min(excess, MAX_REMOVED) - 1
-      remove_finished(base, set, redis.call("ZRANGE", set, 0, last))
+      remove_finished(base, set, redis.call("ZRANGE", base .. set, 0, last))
     end
   end
 end

@@ -1,10 +1,11 @@
--- Write events, and cap the stream at the length that the queue sets (wire format 8; primitives P1, P2).
+-- Write events, and cap the stream at the length that the queue sets (wire format 8; primitives P1, P2). base
+-- is the queue's key prefix, "bull:q:".
 
 -- How many events the queue keeps, as text (P1). If the number is not set, sets it, as BullMQ does.
-local function max_events(meta_key)
-  local max_len = redis.call("HGET", meta_key, "opts.maxLenEvents")
+local function max_events(base)
+  local max_len = redis.call("HGET", base .. "meta", "opts.maxLenEvents")
   if not max_len then
-    redis.call("HSET", meta_key, "opts.maxLenEvents", "10000")
+    redis.call("HSET", base .. "meta", "opts.maxLenEvents", "10000")
   end
   -- A value that is not a number must not make the script fail after its writes.
   if not max_len or not string.match(max_len, "^%d+$") or #max_len > 15 then
@@ -17,14 +18,15 @@ local trimmed = {}
 
 -- Trims a stream (P2), once in a call and before its first event. Clients that wait for events get them when
 -- the call ends: if the stream were trimmed later, a queue that keeps few events would lose some of them.
-local function trim_events(events_key, meta_key)
-  if not trimmed[events_key] then
-    trimmed[events_key] = true
-    redis.call("XTRIM", events_key, "MAXLEN", "~", max_events(meta_key))
+local function trim_events(base)
+  if not trimmed[base] then
+    trimmed[base] = true
+    redis.call("XTRIM", base .. "events", "MAXLEN", "~", max_events(base))
   end
 end
 
-local function emit(events_key, meta_key, ...)
-  trim_events(events_key, meta_key)
-  return redis.call("XADD", events_key, "*", ...)
+-- Answers the id of the event.
+local function emit(base, name, ...)
+  trim_events(base)
+  return redis.call("XADD", base .. "events", "*", "event", name, ...)
 end

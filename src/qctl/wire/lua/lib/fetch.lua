@@ -127,7 +127,7 @@ local function fetch(base, now, token, lock_ms, wanted, worker_name, limiter_max
     redis.call("PEXPIRE", base .. "limiter", string.format("%.0f", window))
   end
   if #ids > 0 then
-    mark_base(base .. "marker")
+    mark_ready(base)
   end
   if #ids == wanted then
     return {jobs, "", 0}

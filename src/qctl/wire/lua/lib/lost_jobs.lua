@@ -2,16 +2,15 @@
 -- that overwrote a list (wire format 10.2). Jobs only change their state inside scripts, so a script never
 -- sees a job between two states.
 --@include placing
---@include in_list
+--@include find
 
 -- Answers "lost"; nil for a job in some state; or why it is not put back: "ghost" (it lacks a name or a
 -- timestamp), "ended" (only the hash is left of a finished job), "locked" (a worker has it), "children" (some
 -- of its children have not ended).
 local function find_lost(base, id)
-  for _, name in ipairs({"prioritized", "delayed", "waiting-children", "completed", "failed"}) do
-    if redis.call("ZSCORE", base .. name, id) then
-      return nil
-    end
+  local sets = {"prioritized", "delayed", "waiting-children", "completed", "failed"}
+  if find_in_sets(base, sets, id) then
+    return nil
   end
   local job_key = base .. id
   local fields = redis.call("HMGET", job_key, "name", "timestamp", "finishedOn")
@@ -22,11 +21,8 @@ local function find_lost(base, id)
     return "ended"
   elseif redis.call("EXISTS", job_key .. ":lock") == 1 then
     return "locked"
-  end
-  for _, name in ipairs({"active", "wait", "paused"}) do
-    if is_in_list(base .. name, id) then
-      return nil
-    end
+  elseif find_in_lists(base, {"active", "wait", "paused"}, id) then
+    return nil
   end
   return type(pending) == "number" and pending > 0 and "children" or "lost"
 end
@@ -39,17 +35,9 @@ local function put_back(base, id, is_lifo, now)
   local start = math.max(tonumber(fields[1]), tonumber(fields[2] or "") or 0)
   local delay, priority = tonumber(fields[3] or "") or 0, tonumber(fields[4] or "") or 0
   if delay > 0 and start + delay > now then
-    local due = place_delayed(base, id, start, delay)
-    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", id, "delay", due,
-      "prev", "unknown")
-    mark_delayed(base .. "marker", base .. "delayed")
-    return
-  end
-  redis.call("HSET", base .. id, "delay", "0")
-  if priority > 0 then
-    place_prioritized(base, id, priority)
+    place_delayed(base, id, start, delay, "prev", "unknown")
   else
-    redis.call(is_lifo and "RPUSH" or "LPUSH", target_list(base), id)
+    redis.call("HSET", base .. id, "delay", "0")
+    place_ready(base, id, priority, is_lifo, "prev", "unknown")
   end
-  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "unknown")
 end

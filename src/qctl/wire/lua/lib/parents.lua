@@ -1,6 +1,7 @@
 -- The parent of a job in a flow, and what the end of a child does to it (primitives P13-P15, P17; wire format
 -- 5.8 step 9).
 --@include placing
+--@include json
 
 -- The parent of a job, from its fields parentKey and parent: {key =, base =, id =, fpof =, cpof =, …}; nil if
 -- the job has none. The JSON names the queue even if the parent's id has colons.
@@ -8,10 +9,7 @@ local function parent_of(parent_key, parent_json)
   if not parent_key or parent_key == "" then
     return nil
   end
-  local is_json, parent = pcall(cjson.decode, parent_json or "")
-  if not is_json or type(parent) ~= "table" then
-    parent = {}
-  end
+  local parent = decoded(parent_json)
   if type(parent.queueKey) == "string" and type(parent.id) == "string" then
     parent.base = parent.queueKey .. ":"
   else
@@ -30,17 +28,12 @@ local function place_parent(parent, now)
   if delay > 0 then
     local due = string.format("%.0f", now + delay)
     redis.call("ZADD", base .. "delayed", string.format("%.0f", (now + delay) * 4096), id)
-    emit(base .. "events", base .. "meta", "event", "delayed", "jobId", id, "delay", due)
-    mark_delayed(base .. "marker", base .. "delayed")
-    return
-  end
-  if priority == 0 then
-    place_waiting(base, id, true)
+    emit(base, "delayed", "jobId", id, "delay", due)
+    mark_delayed(base)
   else
-    place_prioritized(base, id, priority)
+    place_ready(base, id, priority, true, "prev", "waiting-children")
+    wake(base)
   end
-  emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id,
-    "prev", "waiting-children")
 end
 
 -- Lets a parent run that waits for its children (P13).
@@ -68,9 +61,8 @@ local function detach_from_parent(job_key)
   local dependencies = parent.key .. ":dependencies"
   if redis.call("SREM", dependencies, job_key) == 1 and redis.call("SCARD", dependencies) == 0
       and redis.call("ZREM", parent.base .. "waiting-children", parent.id) == 1 then
-    place_waiting(parent.base, parent.id, true)
-    emit(parent.base .. "events", parent.base .. "meta", "event", "waiting", "jobId", parent.id,
-      "prev", "waiting-children")
+    place_ready(parent.base, parent.id, 0, true, "prev", "waiting-children")
+    wake(parent.base)
   end
 end
 

@@ -1,30 +1,29 @@
--- Put jobs where they wait for their turn; base is the queue's key prefix, "bull:q:" (primitives
--- P7-P10, P12).
---@include ready_list
+-- Put jobs where they wait for their turn; base is the queue's key prefix, "bull:q:" (primitives P8-P10, P12).
+--@include ready
 --@include events
 --@include is_job
 
--- Puts a job behind the waiting jobs, or before them if runs_next (P9).
-local function place_waiting(base, id, runs_next)
-  if runs_next then
-    redis.call("RPUSH", target_list(base), id)
-  else
-    redis.call("LPUSH", target_list(base), id)
-  end
-  wake(base)
-end
-
--- Puts a job behind the other jobs of its priority (P10).
+-- Puts a job behind the other jobs of its priority (P10). The caller wakes a worker.
 local function place_prioritized(base, id, priority)
   local count = redis.call("INCR", base .. "pc")
   local score = priority * 4294967296 + count % 4294967296
   redis.call("ZADD", base .. "prioritized", string.format("%.0f", score), id)
-  wake(base)
 end
 
--- Puts a job behind the other delayed jobs of its millisecond (P8). start and delay in ms. Answers the due
--- time in ms, as text. The caller writes the event, then the marker (mark_delayed).
-local function place_delayed(base, id, start, delay)
+-- Puts a job among the ready jobs, and writes the event with these further fields. A job without a priority
+-- comes behind the waiting jobs, or before them if runs_next (P9). The caller wakes a worker.
+local function place_ready(base, id, priority, runs_next, ...)
+  if priority ~= 0 then
+    place_prioritized(base, id, priority)
+  else
+    redis.call(runs_next and "RPUSH" or "LPUSH", target_list(base), id)
+  end
+  emit(base, "waiting", "jobId", id, ...)
+end
+
+-- Puts a job behind the other delayed jobs of its millisecond (P8), and writes the event, with these further
+-- fields, and the marker. start and delay in ms.
+local function place_delayed(base, id, start, delay, ...)
   local due = start + math.max(delay, 0)
   local low, high = due * 4096, (due + 1) * 4096 - 1
   local last = redis.call("ZREVRANGEBYSCORE", base .. "delayed", string.format("%.0f", high),
@@ -34,7 +33,8 @@ local function place_delayed(base, id, start, delay)
     score = math.min(tonumber(last[2]) + 1, high)
   end
   redis.call("ZADD", base .. "delayed", string.format("%.0f", score), id)
-  return string.format("%.0f", due)
+  emit(base, "delayed", "jobId", id, "delay", string.format("%.0f", due), ...)
+  mark_delayed(base)
 end
 
 -- Moves delayed jobs that are due to the ready jobs, at most 1,000 in a call (P12). Ids without a job are
@@ -49,13 +49,13 @@ local function promote_due(base, now)
   local target = target_list(base)
   for _, id in ipairs(ids) do
     if is_job(base .. id) then
-      local priority = tonumber(redis.call("HGET", base .. id, "priority") or "0") or 0
+      local priority = priority_of(base, id)
       if priority == 0 then
         redis.call("LPUSH", target, id)
       else
         place_prioritized(base, id, priority)
       end
-      emit(base .. "events", base .. "meta", "event", "waiting", "jobId", id, "prev", "delayed")
+      emit(base, "waiting", "jobId", id, "prev", "delayed")
       redis.call("HSET", base .. id, "delay", 0)
     end
   end

@@ -1,6 +1,7 @@
 -- When a job with a deduplication id ends: free the id, and add the job that was kept for later (wire format
 -- 5.5 "Release"; 5.8 steps 7 and 8).
 --@include store_job
+--@include json
 
 -- Frees the deduplication id if this job holds it. Keeps it while the TTL of a throttle runs, or if another
 -- job holds it.
@@ -18,7 +19,7 @@ end
 
 -- Adds the last job that was kept (keepLastIfActive) while this one ran, and gives it the deduplication id.
 -- BullMQ's field names: jid job id, pk parent key, pd parent as JSON, pdk key of the parent's dependencies,
--- rjk scheduler id, deid deduplication id.
+-- rjk scheduler id.
 local function add_kept_job(base, dedup_id, now)
   local kept_key = base .. "dn:" .. dedup_id
   local fields = redis.call("HGETALL", kept_key)
@@ -29,15 +30,13 @@ local function add_kept_job(base, dedup_id, now)
   for i = 1, #fields, 2 do
     kept[fields[i]] = fields[i + 1]
   end
-  local is_json, opts = pcall(cjson.decode, kept.opts or "{}")
-  opts = is_json and type(opts) == "table" and opts or {}
-  local counter = redis.call("INCR", base .. "id")
+  local opts, counter = decoded(kept.opts), redis.call("INCR", base .. "id")
   local job = {
     id = kept.jid or integer_text(counter),
     name = kept.name or "", data = kept.data or "{}", opts = kept.opts or "{}",
     timestamp = integer_text(now), delay = integer_text(opts.delay),
     priority = integer_text(opts.priority), parent_key = kept.pk, parent = kept.pd, rjk = kept.rjk,
-    deid = dedup_id,
+    dedup_id = dedup_id,
   }
   redis.call("SET", base .. "de:" .. dedup_id, job.id)
   store_job(base, job)

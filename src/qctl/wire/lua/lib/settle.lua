@@ -36,11 +36,10 @@ local function check_children(batch)
     return
   end
   for i = 1, #batch.keys do
-    if batch.codes[i] then
-      -- Its hash is gone, so it has no children.
-    elseif redis.call("EXISTS", keys[2 * i - 1]) == 1 then
+    local is_there = not batch.codes[i]
+    if is_there and redis.call("EXISTS", keys[2 * i - 1]) == 1 then
       batch.codes[i] = STALE.children
-    elseif redis.call("EXISTS", keys[2 * i]) == 1 then
+    elseif is_there and redis.call("EXISTS", keys[2 * i]) == 1 then
       batch.codes[i] = STALE.failed_children
     end
   end
@@ -146,7 +145,7 @@ local function settle(base, now, kind, ids, values, groups, max_metrics)
   end
   local batch = {ids = ids, groups = groups, keys = keys, codes = codes}
   -- A key of another type fails here, before anything is written.
-  trim_events(events, base .. "meta")
+  trim_events(base)
   redis.call("ZCARD", base .. kind)
   check_existence(batch)
   if kind == "completed" then

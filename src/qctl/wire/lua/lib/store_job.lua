@@ -2,7 +2,7 @@
 --@include placing
 
 -- job: {id =, name =, data =, opts =, timestamp =, delay =, priority =} as text; optional parent_key, parent,
--- rjk, deid.
+-- rjk (scheduler id), dedup_id.
 local function store_job(base, job)
   local fields = {"name", job.name, "data", job.data, "opts", job.opts,
     "timestamp", job.timestamp, "delay", job.delay, "priority", job.priority}
@@ -15,26 +15,19 @@ local function store_job(base, job)
   optional("parentKey", job.parent_key)
   optional("parent", job.parent)
   optional("rjk", job.rjk)
-  optional("deid", job.deid)
+  optional("deid", job.dedup_id)
   redis.call("HSET", base .. job.id, unpack(fields))
-  emit(base .. "events", base .. "meta", "event", "added", "jobId", job.id, "name", job.name)
+  emit(base, "added", "jobId", job.id, "name", job.name)
 end
 
 -- Puts a stored job without unfinished children among the delayed, prioritised or waiting ones. lifo: true to
 -- run next.
 local function enqueue_stored(base, job, lifo)
-  local delay, priority = tonumber(job.delay), tonumber(job.priority)
-  local events, meta = base .. "events", base .. "meta"
+  local delay = tonumber(job.delay)
   if delay > 0 then
-    local due = place_delayed(base, job.id, tonumber(job.timestamp), delay)
-    emit(events, meta, "event", "delayed", "jobId", job.id, "delay", due)
-    mark_delayed(base .. "marker", base .. "delayed")
-    return
-  end
-  if priority ~= 0 then
-    place_prioritized(base, job.id, priority)
+    place_delayed(base, job.id, tonumber(job.timestamp), delay)
   else
-    place_waiting(base, job.id, lifo)
+    place_ready(base, job.id, tonumber(job.priority), lifo)
+    wake(base)
   end
-  emit(events, meta, "event", "waiting", "jobId", job.id)
 end
