@@ -14,6 +14,7 @@ import pytest
 from qctl import Job, RetryLater, UnrecoverableError, WaitForChildren, Worker
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
+from qctl.runtime.loop.renewal import Renewer
 
 Starter = Callable[..., "PyWorker"]
 
@@ -53,12 +54,11 @@ class PyWorker:
     def abandon(self) -> None:
         """Be gone without a word, as after kill -9: nothing is settled, nothing renewed."""
         self._is_over = True
-        renewer, engine = self.worker._renewer, self.worker._engine
-        assert renewer is not None
-        assert engine is not None
-        renewer.stop()
-        renewer.join(5)
-        self.wait(engine.close())
+        self.wait(self.worker._resources.aclose())
+        for thread in threading.enumerate():
+            if isinstance(thread, Renewer) and thread._engine is self.worker._engine:
+                # Its last call may still be on its way.
+                thread.join(5)
         self._end_loop()
 
     def _end_loop(self) -> None:
