@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import itemgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +12,11 @@ from hypothesis import strategies as st
 from qctl.output.console import Cell, Column, Value, styled, table
 from qctl.output.text import cells
 
-COLUMNS = (
-    Column("NAME", keep_end=True),
-    Column("STATE"),
-    Column("WAITING", right=True, short="WAIT"),
-    Column("DELAYED", right=True, short="DELAY", optional=True),
+COLUMNS: tuple[Column[Sequence[Value]], ...] = (
+    Column("NAME", itemgetter(0), keep_end=True),
+    Column("STATE", itemgetter(1)),
+    Column("WAITING", itemgetter(2), right=True, short="WAIT"),
+    Column("DELAYED", itemgetter(3), right=True, short="DELAY", optional=True),
 )
 
 

@@ -14,7 +14,7 @@ from qctl.ops.jobs.model import Fate, Job, JobList
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
 from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 from qctl.output.console import table
-from qctl.output.jobs import table_of
+from qctl.output.jobs import columns
 from qctl.output.json import dumps
 from qctl.output.status import status_text, workers_text
 from qctl.output.text import cells
@@ -113,8 +113,8 @@ def test_jobs_fit(state: str, rows: list[tuple[str, str, str, int]], width: int)
         )
         for job_id, name, text, number in rows
     )
-    columns, cells_of_rows = table_of(JobList("q", state, len(jobs), jobs), NOW, width)
-    lines = table(columns, cells_of_rows, width=width).splitlines()
+    chosen = columns(JobList("q", state, len(jobs), jobs), NOW, width)
+    lines = table(chosen, jobs, width=width).splitlines()
     assert max(map(cells, lines)) <= width
     assert len(lines) >= len(rows) + 1
 

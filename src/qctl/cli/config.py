@@ -20,9 +20,9 @@ def view(env: Environment) -> None:
     if env.output != "table":
         env.emit_json({"settings": settings, "warnings": env.settings.warnings})
         return
-    from qctl.output.settings import settings_table  # noqa: PLC0415 - not for JSON
+    from qctl.output.settings import SETTINGS  # noqa: PLC0415 - not for JSON
 
-    env.table(*settings_table(settings))
+    env.table(SETTINGS, settings)
 
 
 @app.command("path")
@@ -34,6 +34,6 @@ def path(env: Environment) -> None:
     if env.output != "table":
         env.emit_json({"files": files})
         return
-    from qctl.output.settings import files_table  # noqa: PLC0415 - not for JSON
+    from qctl.output.settings import FILES  # noqa: PLC0415 - not for JSON
 
-    env.table(*files_table(files))
+    env.table(FILES, files)

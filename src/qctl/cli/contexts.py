@@ -21,9 +21,9 @@ def contexts(env: Environment) -> None:
     if env.output != "table":
         env.emit_json({"contexts": found})
         return
-    from qctl.output.settings import contexts_table  # noqa: PLC0415 - not for JSON
+    from qctl.output.settings import CONTEXTS  # noqa: PLC0415 - not for JSON
 
     if found:
-        env.table(*contexts_table(found))
+        env.table(CONTEXTS, found)
     else:
         env.note("no context is defined; [contexts.NAME.redis] in a config file defines one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO, get_args
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args
 
 from qctl.cli.options import CommonOptions, OutputMode
 from qctl.cli.streams import Streams
@@ -16,8 +16,9 @@ from qctl.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qctl.output.console import Column, Value
+    from qctl.output.console import Column
 
+T = TypeVar("T")
 _MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 _MIN_WIDTH = 20
 
@@ -132,11 +133,11 @@ class Environment:
         if self.output == "ndjson":
             self.streams.stdout.flush()
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> None:
+    def table(self, columns: Sequence[Column[T]], items: Sequence[T]) -> None:
         """Print a table that fits; see ``output.console.table``."""
         from qctl.output.console import table  # noqa: PLC0415
 
-        text = table(columns, rows, width=self.width, colour=self.colour())
+        text = table(columns, items, width=self.width, colour=self.colour())
         self.streams.stdout.write(text)
 
     def line(self, text: str = "") -> None:

@@ -61,7 +61,7 @@ def list_command(
     from qctl.output import jobs as view  # noqa: PLC0415 - not for JSON
 
     if jobs.jobs:
-        env.table(*view.table_of(jobs, datetime.now(UTC), env.width))
+        env.table(view.columns(jobs, datetime.now(UTC), env.width), jobs.jobs)
     if state in {"active", "stalled"}:
         for line in view.fate_lines(jobs):
             env.line(line)

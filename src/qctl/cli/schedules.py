@@ -30,10 +30,10 @@ def list_command(
         for schedule in found.schedules:
             env.emit_json(schedule)
     else:
-        from qctl.output.schedules import attention_lines, table_of  # noqa: PLC0415
+        from qctl.output.schedules import attention_lines, columns  # noqa: PLC0415
 
         if found.schedules:
-            env.table(*table_of(found.schedules, datetime.now(UTC)))
+            env.table(columns(datetime.now(UTC)), found.schedules)
         else:
             env.note("no schedulers")
         for line in attention_lines(found.schedules):

@@ -127,9 +127,10 @@ def list_command(env: Environment) -> None:
     if env.output != "table":
         env.emit_json({"workers": masters})
     elif masters:
-        from qctl.output.masters import masters_table  # noqa: PLC0415
+        from qctl.output.status import masters_text  # noqa: PLC0415
 
-        env.table(*masters_table(masters, time.time()))
+        text = masters_text(masters, time.time(), width=env.width, colour=env.colour())
+        env.streams.stdout.write(text)
     else:
         env.note("no worker was started in the background: qctl worker start NAME APP")
 

@@ -5,16 +5,19 @@ Drawn without rich, which costs 40 ms at start and seconds for ten thousand rows
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import compress
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from qctl.output.text import cells, count, short_count, shortened, visible
 
+T = TypeVar("T")
+K = TypeVar("K")
 # In a pipe or a file nothing is cut.
 UNLIMITED_WIDTH = 10_000
 # Shorter names cannot be distinguished.
-_MIN_TEXT_WIDTH = 12
+MIN_TEXT_WIDTH = 12
 
 _STYLES = {
     "bold": "1",
@@ -39,12 +42,17 @@ class Cell(NamedTuple):
     style: str = ""
 
 
+Value = str | int | None | Cell
+
+
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column.
+class Column(Generic[T]):
+    """A column of a table of ``T``.
 
     Args:
         heading: one word in capitals.
+        value: what the column shows of an item: a text, a count (grouped by thousands), or None
+            (shown as ``-``).
         right: aligned right, as numbers are.
         short: the heading in a narrow table.
         optional: a table that is too wide may leave the column out if all its cells are 0 or empty;
@@ -53,35 +61,38 @@ class Column:
     """
 
     heading: str
+    value: Callable[[T], Value]
     right: bool = False
     short: str = ""
     optional: bool = False
     keep_end: bool = False
 
 
-Value = str | int | None | Cell
+def if_known(shown: Callable[[K], Value], value: K | None) -> Value:
+    """How a value is shown; None, which a table shows as ``-``, if it is unknown."""
+    return None if value is None else shown(value)
 
 
 def table(
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[Value]],
+    columns: Sequence[Column[T]],
+    items: Iterable[T],
     *,
     width: int = UNLIMITED_WIDTH,
     colour: bool = False,
 ) -> str:
-    """A table as text, each line with its line end.
+    """A table with a row for each item as text, each line with its line end.
 
     Control characters in texts are made visible. Where a table is too wide, empty optional
     columns go and long texts are cut, then counts and headings (``12.3k``), then texts further,
     then the gaps.
 
     Args:
-        rows: one value a column: a text, a count (grouped by thousands), or None (shown as ``-``).
         width: of the terminal, in cells.
         colour: whether styles and bold headings are drawn.
     """
+    rows = [[column.value(item) for column in columns] for item in items]
     draft = _Draft(columns, rows)
-    left_out: list[Column] = []
+    left_out: list[str] = []
     if not draft.fits(width):
         draft, left_out = draft.without_empty()
         for short, min_width, gap in _TIGHTER:
@@ -90,8 +101,8 @@ def table(
                 break
     lines = list(draft.lines(colour))
     if left_out:
-        names = ", ".join(column.heading.lower() for column in left_out)
-        lines.append(styled(shortened(f"(none: {names})", width), "dim", colour=colour))
+        none = shortened(f"(none: {', '.join(left_out)})", width)
+        lines.append(styled(none, "dim", colour=colour))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -99,8 +110,8 @@ def table(
 _TIGHTER = (
     (False, 24, 2),
     (True, 24, 2),
-    (True, _MIN_TEXT_WIDTH, 2),
-    (True, _MIN_TEXT_WIDTH, 1),
+    (True, MIN_TEXT_WIDTH, 2),
+    (True, MIN_TEXT_WIDTH, 1),
     # The last resort: many names then look the same.
     (True, 6, 1),
 )
@@ -111,7 +122,7 @@ class _Draft:
 
     def __init__(
         self,
-        columns: Sequence[Column],
+        columns: Sequence[Column[Any]],
         rows: Sequence[Sequence[Value]],
         *,
         short: bool = False,
@@ -121,13 +132,9 @@ class _Draft:
         self.rows = rows
         self.gap = gap
         self.headings = [c.short or c.heading if short else c.heading for c in columns]
-        self.texts = [[_text(value, short=short) for value in row] for row in rows]
-        self.widths = [cells(heading) for heading in self.headings]
-        for row in self.texts:
-            for index, text in enumerate(row):
-                self.widths[index] = max(
-                    self.widths[index], len(text) if text.isascii() else cells(text)
-                )
+        self.texts = [[cell_text(value, short=short) for value in row] for row in rows]
+        in_columns = zip(self.headings, *self.texts, strict=True)
+        self.widths = [max(map(cells, texts)) for texts in in_columns]
 
     @property
     def total(self) -> int:
@@ -136,16 +143,15 @@ class _Draft:
     def fits(self, width: int) -> bool:
         return self.total <= width
 
-    def without_empty(self) -> tuple[_Draft, list[Column]]:
-        """The table without empty optional columns, and those columns."""
-        keep = [
-            index
+    def without_empty(self) -> tuple[_Draft, list[str]]:
+        """The table without empty optional columns, and the names of those columns."""
+        has_content = [
+            not column.optional or any(not _is_nothing(row[index]) for row in self.rows)
             for index, column in enumerate(self.columns)
-            if not column.optional or any(not _is_nothing(row[index]) for row in self.rows)
         ]
-        left_out = [column for index, column in enumerate(self.columns) if index not in keep]
-        rows = [[row[index] for index in keep] for row in self.rows] if left_out else self.rows
-        return _Draft([self.columns[index] for index in keep], rows), left_out
+        columns = list(compress(self.columns, has_content))
+        rows = [list(compress(row, has_content)) for row in self.rows]
+        return _Draft(columns, rows), [c.heading.lower() for c in self.columns if c not in columns]
 
     def tightened(self, width: int, *, short: bool, min_width: int, gap: int) -> _Draft:
         """The table with its widest text columns narrowed to ``min_width`` until it fits."""
@@ -177,16 +183,19 @@ class _Draft:
         for column, width, text, style in zip(
             self.columns, self.widths, texts, styles, strict=True
         ):
-            shown = text
-            if len(text) > width or not text.isascii():
-                shown = shortened(text, width, keep_end=column.keep_end)
+            shown = shortened(text, width, keep_end=column.keep_end)
             padding = " " * (width - cells(shown))
             drawn = styled(shown, style, colour=colour)
             parts.append(padding + drawn if column.right else drawn + padding)
         return (" " * self.gap).join(parts).rstrip(" ")
 
 
-def _text(value: Value, *, short: bool) -> str:
+def cell_text(value: Value, *, short: bool) -> str:
+    """The visible text of a cell.
+
+    Args:
+        short: whether counts are written in at most five cells.
+    """
     if isinstance(value, Cell):
         value = value.value
     if value is None:

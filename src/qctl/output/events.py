@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
 from qctl.ops.follow.events import EventPage, QueueEvent
 from qctl.ops.times import utc_datetime
 from qctl.output.console import styled
-from qctl.output.json import TOO_DEEP
+from qctl.output.details import json_text
 from qctl.output.text import count, duration, shortened, visible
 from qctl.plurals import counted
 
@@ -90,10 +89,10 @@ def _details(event: QueueEvent) -> str:
         case "delayed":
             text = _until(event, fields.pop("delay", None))
         case "progress":
-            text = _json(fields.pop("data", None))
+            text = _plain(fields.pop("data", None))
         case "completed":
             value = fields.pop("returnvalue", None)
-            text = "" if value is None else f"returned {_json(value)}"
+            text = "" if value is None else f"returned {_plain(value)}"
         case "failed":
             text = str(fields.pop("failedReason", ""))
         case "retries-exhausted":
@@ -111,7 +110,7 @@ def _details(event: QueueEvent) -> str:
     # Usual transitions, as from waiting to active, are not worth a word.
     if previous is not None and event.event in {"waiting", "removed", "waiting-children"}:
         text = f"from {previous}" + (f"; {text}" if text else "")
-    others = [f"{name}={_json(value)}" for name, value in fields.items()]
+    others = [f"{name}={_plain(value)}" for name, value in fields.items()]
     return visible(" ".join([text, *others] if text else others)[:_MAX_TEXT])
 
 
@@ -124,10 +123,5 @@ def _until(event: QueueEvent, due_ms: Any) -> str:
     return f"for {duration(max(wait_s, 0))}, until {day}{due:%H:%M:%S}Z"
 
 
-def _json(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (RecursionError, ValueError):
-        return TOO_DEEP
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json_text(value)

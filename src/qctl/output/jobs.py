@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from qctl.ops.jobs.model import Job, JobDetail, JobList
-from qctl.output.console import Cell, Column, Value
-from qctl.output.json import TOO_DEEP, iso_time
-from qctl.output.text import cells, short_duration, visible
+from qctl.output.console import MIN_TEXT_WIDTH, Cell, Column, Value, cell_text, if_known
+from qctl.output.details import age, json_text, labelled_lines, moment_text, time_left
+from qctl.output.text import cells, duration, listed, short_duration, visible
 from qctl.plurals import counted
 
 # Characters of a text that a table may show. JSON has the whole text.
@@ -19,22 +18,12 @@ _CELL_TEXT = 300
 _BLOCK_LINES = 40
 _BLOCK_TEXT = 4000
 _LINE_TEXT = 500
-# console.table does not shorten a text further.
-MIN_TEXT_WIDTH = 12
 _STACKTRACES = 3
 _IDS_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
-    column: Column
-    value: Callable[[Job, datetime], Value]
-
-
-def table_of(
-    jobs: JobList, now: datetime, width: int
-) -> tuple[Sequence[Column], Sequence[Sequence[Value]]]:
-    """Columns and rows for ``console.table``.
+def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
+    """The columns of a table of these jobs.
 
     Ids are shown in full; other texts are shortened first. If that is not enough, the worker is
     left out.
@@ -43,41 +32,24 @@ def table_of(
         now: ages are relative to this.
         width: of the terminal, in cells.
     """
-    names = ["id", "name", *_BY_STATE[jobs.state].split()]
-    columns, rows = _columns_and_rows(names, jobs, now)
-    if _min_width(columns, rows) > width and "worker" in names:
-        names.remove("worker")
-        narrow = _columns_and_rows(names, jobs, now)
-        if _min_width(*narrow) <= width:
-            columns, rows = narrow
-    if _min_width(columns, rows) <= width:
+    by_name = _columns(now)
+    chosen = [by_name[name] for name in ("id", "name", *_BY_STATE[jobs.state].split())]
+    widths = {column.heading: _min_width(column, jobs.jobs) for column in chosen}
+    excess = sum(widths.values()) + len(chosen) - 1 - width
+    if 0 < excess <= (freed := widths.get("WORKER", -1) + 1):
+        chosen.remove(by_name["worker"])
+        excess -= freed
+    if excess <= 0:
         # Columns aligned right are not shortened.
-        columns[0] = replace(columns[0], right=True)
-    return columns, rows
+        chosen[0] = replace(chosen[0], right=True)
+    return chosen
 
 
-def _columns_and_rows(
-    names: Sequence[str], jobs: JobList, now: datetime
-) -> tuple[list[Column], list[list[Value]]]:
-    fields = [_FIELDS[name] for name in names]
-    rows = [[field.value(job, now) for field in fields] for job in jobs.jobs]
-    return [field.column for field in fields], rows
-
-
-def _min_width(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> int:
-    """The width of the table when all texts except ids are shortened as far as possible."""
-    total = len(columns) - 1
-    for index, column in enumerate(columns):
-        widths = [_cells_of(row[index]) for row in rows]
-        longest = max([len(column.short or column.heading), *widths])
-        shrinks = index > 0 and not column.right
-        total += min(longest, MIN_TEXT_WIDTH) if shrinks else longest
-    return total
-
-
-def _cells_of(value: Value) -> int:
-    text = value.value if isinstance(value, Cell) else value
-    return cells(visible("-" if text is None else str(text)))
+def _min_width(column: Column[Job], jobs: Sequence[Job]) -> int:
+    """The width of a column when all texts except ids are shortened as far as possible."""
+    widths = [cells(cell_text(column.value(job), short=True)) for job in jobs]
+    longest = max([len(column.short or column.heading), *widths])
+    return longest if column.right or column.heading == "ID" else min(longest, MIN_TEXT_WIDTH)
 
 
 def summary(jobs: JobList, *, limit: int, filtered: bool) -> str:
@@ -105,10 +77,8 @@ def fate_lines(jobs: JobList) -> list[str]:
             ids.setdefault(job.fate.text, []).append(job.id)
     lines = []
     for text, those in ids.items():
-        named = ", ".join(visible(job_id, 40) for job_id in those[:_IDS_NAMED])
-        more = f" and {len(those) - _IDS_NAMED:,} more" if len(those) > _IDS_NAMED else ""
         noun = "job" if len(those) == 1 else "jobs"
-        lines.append(f"{noun} {named}{more}: {visible(text)}")
+        lines.append(f"{noun} {listed(those, _IDS_NAMED)}: {visible(text)}")
     return lines
 
 
@@ -118,37 +88,18 @@ def _cut(text: str | None) -> str | None:
     return text[:_CELL_TEXT] + "…"
 
 
-def _name(job: Job, _: datetime) -> Value:
+def _name(job: Job) -> Value:
     return Cell("(missing)", "red") if job.missing else _cut(job.name)
 
 
-def _since(moment: datetime | None, now: datetime) -> Value:
-    return None if moment is None else short_duration((now - moment).total_seconds())
-
-
-def _due(job: Job, now: datetime) -> Value:
-    if job.due_at is None:
-        return None
-    left = (job.due_at - now).total_seconds()
-    return Cell(f"-{short_duration(-left)}", "yellow") if left < 0 else short_duration(left)
-
-
-def _took(job: Job, _: datetime) -> Value:
-    return None if job.runtime_s is None else short_duration(job.runtime_s)
-
-
-def _attempts(job: Job, _: datetime) -> Value:
+def _attempts(job: Job) -> Value:
     return None if job.missing else f"{job.attempts_made}/{job.attempts_max}"
 
 
-def _lock(job: Job, _: datetime) -> Value:
+def _lock(job: Job) -> Value:
     if job.state == "stalled":
         return Cell("none", "red")
-    return None if job.lock_ttl_ms is None else short_duration(job.lock_ttl_ms / 1000)
-
-
-def _stalls(job: Job, _: datetime) -> Value:
-    return None if job.missing else job.stalled_count
+    return if_known(lambda ttl_ms: short_duration(ttl_ms / 1000), job.lock_ttl_ms)
 
 
 _FATES = {
@@ -160,26 +111,28 @@ _FATES = {
 }
 
 
-def _fate(job: Job, _: datetime) -> Value:
-    return None if job.fate is None else _FATES[job.fate.outcome]
+def _columns(now: datetime) -> dict[str, Column[Job]]:
+    def took(job: Job) -> Value:
+        return if_known(short_duration, job.runtime_s)
+
+    return {
+        "id": Column("ID", lambda j: _cut(j.id)),
+        "name": Column("NAME", _name),
+        "age": Column("AGE", lambda j: age(j.added_at, now), right=True),
+        "due": Column("DUE", lambda j: time_left(j.due_at, now), right=True),
+        "ended": Column("ENDED", lambda j: age(j.finished_at, now), right=True),
+        "running": Column("RUNNING", took, right=True),
+        "took": Column("TOOK", took, right=True),
+        "attempts": Column("ATTEMPTS", _attempts, right=True, short="TRIES"),
+        "stalls": Column("STALLS", lambda j: None if j.missing else j.stalled_count, right=True),
+        "priority": Column("PRIORITY", lambda j: j.priority, right=True, short="PRIO"),
+        "worker": Column("WORKER", lambda j: _cut(j.worker), optional=True),
+        "lock": Column("LOCK", _lock, right=True),
+        "fate": Column("FATE", lambda j: if_known(lambda fate: _FATES[fate.outcome], j.fate)),
+        "reason": Column("REASON", lambda j: _cut(j.failed_reason), optional=True),
+    }
 
 
-_FIELDS = {
-    "id": _Field(Column("ID"), lambda job, _: _cut(job.id)),
-    "name": _Field(Column("NAME"), _name),
-    "age": _Field(Column("AGE", right=True), lambda job, now: _since(job.added_at, now)),
-    "due": _Field(Column("DUE", right=True), _due),
-    "ended": _Field(Column("ENDED", right=True), lambda job, now: _since(job.finished_at, now)),
-    "running": _Field(Column("RUNNING", right=True), _took),
-    "took": _Field(Column("TOOK", right=True), _took),
-    "attempts": _Field(Column("ATTEMPTS", right=True, short="TRIES"), _attempts),
-    "stalls": _Field(Column("STALLS", right=True), _stalls),
-    "priority": _Field(Column("PRIORITY", right=True, short="PRIO"), lambda job, _: job.priority),
-    "worker": _Field(Column("WORKER", optional=True), lambda job, _: _cut(job.worker)),
-    "lock": _Field(Column("LOCK", right=True), _lock),
-    "fate": _Field(Column("FATE"), _fate),
-    "reason": _Field(Column("REASON", optional=True), lambda job, _: _cut(job.failed_reason)),
-}
 _BY_STATE = {
     "waiting": "age attempts reason",
     "active": "running attempts lock worker",
@@ -194,16 +147,12 @@ _BY_STATE = {
 
 def detail_lines(job: JobDetail, now: datetime) -> Iterator[str]:
     """One job as lines, control characters made visible; long parts are cut with a remark."""
-    labelled = [(label, text) for label, text in _facts(job, now) if text is not None]
-    width = max(len(label) for label, _ in labelled)
-    for label, text in labelled:
-        yield f"{label:<{width}}  {visible(text[:_LINE_TEXT])}{_rest(text, _LINE_TEXT)}"
+    yield from labelled_lines(_facts(job, now), _LINE_TEXT)
     yield from _block("data" if job.data_is_json else "data (not JSON)", job.data)
     yield from _block("options", job.opts)
-    if job.progress is not None:
-        yield from _block("progress", job.progress)
-    if job.returnvalue is not None:
-        yield from _block("return value", job.returnvalue)
+    for title, value in (("progress", job.progress), ("return value", job.returnvalue)):
+        if value is not None:
+            yield from _block(title, value)
     if job.failed_reason is not None and "\n" in job.failed_reason.strip():
         yield from _block("reason", job.failed_reason)
     for number, trace in enumerate(job.stacktrace[-_STACKTRACES:]):
@@ -218,11 +167,11 @@ def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
     yield "state", "stalled (active without a lock)" if job.state == "stalled" else job.state
     if job.fate is not None:
         yield "fate", job.fate.text
-    yield "added", _moment(job.added_at, now)
-    yield "due", _moment(job.due_at, now)
-    yield "started", _moment(job.started_at, now)
-    yield "finished", _moment(job.finished_at, now)
-    yield "run time", None if job.runtime_s is None else short_duration(job.runtime_s)
+    yield "added", moment_text(job.added_at, now)
+    yield "due", moment_text(job.due_at, now)
+    yield "started", moment_text(job.started_at, now)
+    yield "finished", moment_text(job.finished_at, now)
+    yield "run time", None if job.runtime_s is None else duration(job.runtime_s)
     started = f", {job.attempts_started} started" if job.attempts_started else ""
     yield "attempts", f"{job.attempts_made} made{started}, {job.attempts_max} allowed"
     yield "stalls", str(job.stalled_count) if job.stalled_count else None
@@ -250,17 +199,10 @@ def _facts(job: JobDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
     yield "log", f"{counted(job.log_rows, 'row')}, see qctl jobs logs" if job.log_rows else None
 
 
-def _moment(moment: datetime | None, now: datetime) -> str | None:
-    if moment is None:
-        return None
-    seconds = (now - moment).total_seconds()
-    if seconds < 0:
-        return f"{iso_time(moment)}  in {short_duration(-seconds)}"
-    return f"{iso_time(moment)}  {short_duration(seconds)} ago"
-
-
 def _block(title: str, value: Any) -> Iterator[str]:
-    text = value if isinstance(value, str) else _pretty(value)
+    text = value if isinstance(value, str) else json_text(value)
+    if len(text) > 60 and not isinstance(value, str):
+        text = json_text(value, indent=2)
     lines = text[:_BLOCK_TEXT].split("\n")
     if len(lines) == 1 and len(text) <= 60:
         yield f"{title}: {visible(text)}"
@@ -270,15 +212,3 @@ def _block(title: str, value: Any) -> Iterator[str]:
         yield f"  {visible(line)}"
     if len(lines) > _BLOCK_LINES or len(text) > _BLOCK_TEXT:
         yield f"  … ({len(text):,} characters; --json shows all)"
-
-
-def _pretty(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=dict)
-        return text if len(text) <= 60 else json.dumps(value, ensure_ascii=False, indent=2)
-    except (RecursionError, ValueError):
-        return TOO_DEEP
-
-
-def _rest(text: str, limit: int) -> str:
-    return f"… ({len(text):,} characters)" if len(text) > limit else ""

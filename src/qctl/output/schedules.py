@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from qctl.ops.schedules.changes import Removal, RunNow
 from qctl.ops.schedules.listing import MAX_SKIPPED, Schedule, ScheduleDetail
 from qctl.output.console import Cell, Column, Value
-from qctl.output.json import TOO_DEEP, iso_time
-from qctl.output.text import duration, short_duration, visible
+from qctl.output.details import age, json_text, labelled_lines, moment_text, time_left
+from qctl.output.text import listed, short_duration, visible
 from qctl.plurals import counted
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
@@ -23,39 +22,23 @@ _STATE_TEXTS = {
 }
 
 
-def table_of(
-    schedules: Sequence[Schedule], now: datetime
-) -> tuple[list[Column], list[list[Value]]]:
-    """Columns and rows of ``schedules list``."""
-    columns = [
-        Column("ID", keep_end=True),
-        Column("QUEUE", keep_end=True),
-        Column("NAME", optional=True),
-        Column("SCHEDULE"),
-        Column("NEXT", right=True),
-        Column("LAST", right=True),
-        Column("RUNS", right=True),
-        Column("SKIPPED", right=True, short="SKIP", optional=True),
-        Column("STATE"),
-    ]
-    return columns, [_row(schedule, now) for schedule in schedules]
+def columns(now: datetime) -> tuple[Column[Schedule], ...]:
+    """The columns of ``schedules list``."""
+    return (
+        Column("ID", lambda s: s.id, keep_end=True),
+        Column("QUEUE", lambda s: s.queue, keep_end=True),
+        Column("NAME", lambda s: "" if s.name == s.id else s.name, optional=True),
+        Column("SCHEDULE", rule),
+        Column("NEXT", lambda s: _next(s, now), right=True),
+        Column("LAST", lambda s: age(s.last_run_at, now), right=True),
+        Column("RUNS", _runs, right=True),
+        Column("SKIPPED", _skipped, right=True, short="SKIP", optional=True),
+        Column("STATE", lambda s: Cell(s.state, _STYLES.get(s.state, ""))),
+    )
 
 
-def _row(schedule: Schedule, now: datetime) -> list[Value]:
-    name = "" if schedule.name == schedule.id else schedule.name
-    return [
-        schedule.id,
-        schedule.queue,
-        name,
-        rule(schedule),
-        _next(schedule, now),
-        None
-        if schedule.last_run_at is None
-        else short_duration((now - schedule.last_run_at).total_seconds()),
-        _runs(schedule),
-        "1000+" if schedule.skipped == MAX_SKIPPED else schedule.skipped or "",
-        Cell(schedule.state, _STYLES.get(schedule.state, "")),
-    ]
+def _skipped(schedule: Schedule) -> Value:
+    return "1000+" if schedule.skipped == MAX_SKIPPED else schedule.skipped or ""
 
 
 def rule(schedule: Schedule) -> str:
@@ -74,12 +57,7 @@ def _interval(every_ms: int) -> str:
 def _next(schedule: Schedule, now: datetime) -> Value:
     if schedule.next_at is None or schedule.state in {"dead", "ended"}:
         return None
-    left_s = (schedule.next_at - now).total_seconds()
-    if schedule.state == "running":
-        return "now"
-    if left_s < 0:
-        return Cell(f"-{short_duration(-left_s)}", "yellow")
-    return short_duration(left_s)
+    return "now" if schedule.state == "running" else time_left(schedule.next_at, now)
 
 
 def _runs(schedule: Schedule) -> str | None:
@@ -95,9 +73,7 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     for state, text in _STATE_TEXTS.items():
         ids = [schedule.id for schedule in schedules if schedule.state == state]
         if ids:
-            named = ", ".join(visible(sid, 40) for sid in ids[:_MAX_NAMED])
-            more = f" and {len(ids) - _MAX_NAMED:,} more" if len(ids) > _MAX_NAMED else ""
-            lines.append(f"{named}{more}: {text}")
+            lines.append(f"{listed(ids, _MAX_NAMED)}: {text}")
     legacy = sum(schedule.kind == "legacy" for schedule in schedules)
     if legacy:
         lines.append(
@@ -109,10 +85,7 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
 
 def detail_lines(schedule: ScheduleDetail, now: datetime) -> Iterator[str]:
     """One scheduler in full, control characters made visible."""
-    facts = [(label, text) for label, text in _facts(schedule, now) if text is not None]
-    width = max(len(label) for label, _ in facts)
-    for label, text in facts:
-        yield f"{label:<{width}}  {visible(text)}"
+    return labelled_lines(_facts(schedule, now))
 
 
 def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str | None]]:
@@ -125,33 +98,18 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
     said = _STATE_TEXTS.get(schedule.state)
     yield "state", schedule.state + (f": {said}" if said else "")
     for number, due in enumerate(schedule.upcoming_at):
-        yield ("then" if number else "next"), _moment(due, now)
+        yield ("then" if number else "next"), moment_text(due, now)
     place = schedule.pending_state or "in no list"
     yield "pending job", f"{schedule.pending_id} ({place})"
-    yield "last run", _moment(schedule.last_run_at, now)
+    yield "last run", moment_text(schedule.last_run_at, now)
     yield "runs", _runs(schedule)
     if schedule.skipped:
         more = " or more" if schedule.skipped == MAX_SKIPPED else ""
         yield "skipped", f"{counted(schedule.skipped, 'due time')}{more}"
-    yield "from", _moment(schedule.start_at, now)
-    yield "until", _moment(schedule.end_at, now)
-    yield "data", _json(schedule.data)
-    yield "options", _json(dict(schedule.opts))
-
-
-def _moment(moment: datetime | None, now: datetime) -> str | None:
-    if moment is None:
-        return None
-    seconds = (moment - now).total_seconds()
-    away = f"in {duration(seconds)}" if seconds >= 0 else f"{duration(-seconds)} ago"
-    return f"{iso_time(moment)}  {away}"
-
-
-def _json(value: object) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (RecursionError, ValueError):
-        return TOO_DEEP
+    yield "from", moment_text(schedule.start_at, now)
+    yield "until", moment_text(schedule.end_at, now)
+    yield "data", json_text(schedule.data)
+    yield "options", json_text(schedule.opts)
 
 
 def removal_lines(removal: Removal) -> list[str]:

@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from qctl.ops.settings import ConfigFile, Context, Setting
 from qctl.output.console import Cell, Column, Value
-
-_SETTING_COLUMNS = (
-    Column("SETTING"),
-    Column("VALUE", keep_end=True),
-    Column("FROM", keep_end=True),
-)
-_CONTEXT_COLUMNS = (
-    Column("CHOSEN"),
-    Column("CONTEXT"),
-    Column("REDIS", keep_end=True),
-    Column("PREFIX"),
-    Column("GUARDS"),
-)
-_FILE_COLUMNS = (Column("FILE"), Column("PATH", keep_end=True), Column("EXISTS"))
-
-Table = tuple[Sequence[Column], list[list[Value]]]
-
-
-def settings_table(settings: Sequence[Setting]) -> Table:
-    """Columns and rows for ``console.table``."""
-    return _SETTING_COLUMNS, [
-        [
-            Cell(setting.name, "bold"),
-            _word(setting.value),
-            Cell(str(setting.origin), "dim" if setting.origin.kind == "default" else ""),
-        ]
-        for setting in settings
-    ]
-
-
-def contexts_table(contexts: Sequence[Context]) -> Table:
-    """Columns and rows for ``console.table``."""
-    rows: list[list[Value]] = []
-    for context in contexts:
-        mark = "*" if context.chosen else ""
-        name = Cell(context.name, "bold")
-        if context.error is not None:
-            rows.append([mark, name, Cell(f"({context.error})", "red"), None, None])
-            continue
-        guards = [
-            word
-            for word, holds in (("read-only", context.read_only), ("confirm", context.confirm))
-            if holds
-        ]
-        rows.append([mark, name, context.redis_url, context.prefix, ", ".join(guards) or None])
-    return _CONTEXT_COLUMNS, rows
-
-
-def files_table(files: Sequence[ConfigFile]) -> Table:
-    """Columns and rows for ``console.table``."""
-    return _FILE_COLUMNS, [[file.kind, str(file.path), _word(file.exists)] for file in files]
 
 
 def _word(value: str | int | bool | None) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return None if value is None else str(value)
+
+
+def _origin(setting: Setting) -> Cell:
+    return Cell(str(setting.origin), "dim" if setting.origin.kind == "default" else "")
+
+
+def _redis(context: Context) -> Value:
+    return context.redis_url if context.error is None else Cell(f"({context.error})", "red")
+
+
+def _guards(context: Context) -> Value:
+    guards = (("read-only", context.read_only), ("confirm", context.confirm))
+    return ", ".join(word for word, holds in guards if holds) or None
+
+
+SETTINGS: tuple[Column[Setting], ...] = (
+    Column("SETTING", lambda s: Cell(s.name, "bold")),
+    Column("VALUE", lambda s: _word(s.value), keep_end=True),
+    Column("FROM", _origin, keep_end=True),
+)
+CONTEXTS: tuple[Column[Context], ...] = (
+    Column("CHOSEN", lambda c: "*" if c.chosen else ""),
+    Column("CONTEXT", lambda c: Cell(c.name, "bold")),
+    Column("REDIS", _redis, keep_end=True),
+    Column("PREFIX", lambda c: c.prefix),
+    Column("GUARDS", _guards),
+)
+FILES: tuple[Column[ConfigFile], ...] = (
+    Column("FILE", lambda f: f.kind),
+    Column("PATH", lambda f: str(f.path), keep_end=True),
+    Column("EXISTS", lambda f: _word(f.exists)),
+)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport
-from qctl.output.text import visible
+from qctl.output.text import listed, visible
 from qctl.plurals import counted
 
 _MAX_IDS = 10
-
-
-def _ids(ids: tuple[str, ...]) -> str:
-    shown = ", ".join(visible(job_id, 40) for job_id in ids[:_MAX_IDS])
-    return shown + (f" and {len(ids) - _MAX_IDS:,} more" if len(ids) > _MAX_IDS else "")
 
 
 def risk_lines(plan: RetryPlan) -> Iterator[str]:
@@ -21,7 +16,7 @@ def risk_lines(plan: RetryPlan) -> Iterator[str]:
     for queue in plan.risky:
         name = visible(queue.keys.name)
         jobs = counted(len(queue.stalled), "stalled job")
-        ids = _ids(tuple(job.id for job in queue.stalled))
+        ids = listed([job.id for job in queue.stalled], _MAX_IDS)
         workers = (
             "whether a worker is connected is unknown"
             if queue.live_workers is None
@@ -48,11 +43,11 @@ def report_lines(report: RetryReport, plan: RetryPlan) -> Iterator[str]:
         if queue.retried:
             of_failed = f", {queue.failed} of them failed ones" if queue.failed else ""
             jobs = counted(len(queue.retried), "job")
-            yield f"{name}: {jobs} put back{of_failed}: {_ids(queue.retried)}"
+            yield f"{name}: {jobs} put back{of_failed}: {listed(queue.retried, _MAX_IDS)}"
         for skipped in queue.skipped:
             yield f"{name}: {visible(skipped.id, 40)} left alone: {skipped.reason}"
         if later:
-            ids = _ids(tuple(job.id for job in later))
+            ids = listed([job.id for job in later], _MAX_IDS)
             yield (
                 f"{name}: {counted(len(later), 'job')} of gone workers still locked "
                 f"({ids}); --wait waits for that"

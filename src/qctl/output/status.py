@@ -1,54 +1,19 @@
-"""The reports of ``status`` and ``workers`` as text."""
+"""The reports of ``status``, ``workers`` and ``worker list`` as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.output.console import Cell, Column, Value, styled, table
+from qctl.output.console import Cell, Column, Value, if_known, styled, table
 from qctl.output.text import short_duration, size, visible
 
 if TYPE_CHECKING:
+    from qctl.ops.masters.listing import Master, MasterProcess
     from qctl.ops.queues.status import ProcessStatus, QueueStatus, StatusReport
-    from qctl.ops.queues.workers import WorkersReport
+    from qctl.ops.queues.workers import WorkersReport, WorkerStatus
 
 _STATE_STYLES = {"broken": "bold red", "draining": "cyan", "running": "green"}
-_QUEUE_COLUMNS = (
-    Column("QUEUE", keep_end=True),
-    Column("STATE"),
-    Column("WAITING", right=True, short="WAIT"),
-    Column("ACTIVE", right=True, short="ACT"),
-    Column("STALLED", right=True, short="STALL", optional=True),
-    Column("DELAYED", right=True, short="DELAY", optional=True),
-    Column("PRIO", right=True, optional=True),
-    Column("CHILDREN", right=True, short="CHILD", optional=True),
-    Column("COMPLETED", right=True, short="DONE"),
-    Column("FAILED", right=True, short="FAIL"),
-    Column("OLDEST", right=True, short="OLD"),
-    Column("WORKERS", right=True, short="WRK"),
-)
-_PROCESS_COLUMNS = (
-    Column("PROCESS", keep_end=True),
-    Column("ID", right=True),
-    Column("PID", right=True),
-    Column("STATUS"),
-    Column("UPTIME", right=True),
-    Column("RESTARTS", right=True, short="RST"),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True, short="MEM"),
-    Column("QUEUES"),
-)
-_WORKER_COLUMNS = (
-    Column("QUEUE", keep_end=True),
-    Column("WORKER", keep_end=True),
-    Column("ADDRESS", keep_end=True),
-    Column("PID", right=True),
-    Column("PROCESS", keep_end=True),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True, short="MEM"),
-    Column("JOBS", right=True),
-    Column("AGE", right=True),
-)
 
 
 def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
@@ -61,59 +26,27 @@ def status_text(report: StatusReport, *, width: int, colour: bool) -> str:
         about += f", prefix {report.queues[0].prefix}"
     parts = [styled(visible(about), "dim", colour=colour) + "\n"]
     if report.queues:
-        rows = [_queue_row(queue) for queue in report.queues]
-        parts.append(table(_QUEUE_COLUMNS, rows, width=width, colour=colour))
+        parts.append(table(_QUEUES, report.queues, width=width, colour=colour))
         parts += _notes(report.queues, colour)
     if report.processes:
-        rows = [_process_row(process) for process in report.processes]
-        parts += ["\n", table(_PROCESS_COLUMNS, rows, width=width, colour=colour)]
+        parts += ["\n", table(_PROCESSES, report.processes, width=width, colour=colour)]
     return "".join(parts)
 
 
 def workers_text(report: WorkersReport, *, width: int, colour: bool) -> str:
     """The workers as the lines of a terminal ``width`` cells wide."""
-    rows: list[list[Value]] = [
-        [
-            worker.queue,
-            worker.name,
-            worker.address or Cell("(leaving)", "yellow"),
-            _plain_number(worker.pid),
-            worker.process,
-            _percent(worker.cpu_percent),
-            _size(worker.rss_bytes),
-            None if worker.jobs is None else len(worker.jobs),
-            short_duration(worker.age_s),
-        ]
-        for worker in report.workers
-    ]
-    return table(_WORKER_COLUMNS, rows, width=width, colour=colour)
+    return table(WORKERS, report.workers, width=width, colour=colour)
 
 
-def _queue_row(queue: QueueStatus) -> list[Value]:
-    counts = queue.counts
-    unserved = queue.workers == 0 and counts.waiting + counts.prioritized + queue.overdue > 0
-    oldest = queue.oldest_waiting_s
-    return [
-        Cell(queue.name, "bold"),
-        state_cell(queue),
-        counts.waiting,
-        counts.active,
-        Cell(counts.stalled, "bold red" if counts.stalled else ""),
-        Cell(counts.delayed, "yellow" if queue.overdue else ""),
-        counts.prioritized,
-        counts.waiting_children,
-        counts.completed,
-        Cell(counts.failed, "red" if counts.failed else ""),
-        _age(oldest, counts.waiting + counts.prioritized),
-        Cell("?" if queue.workers is None else queue.workers, "bold red" if unserved else ""),
-    ]
+def masters_text(masters: Sequence[Master], now_s: float, *, width: int, colour: bool) -> str:
+    """A row for each process, or one for a master without any.
 
-
-def _age(seconds: float | None, backlog: int) -> Value:
-    """The age of the oldest waiting job; ``?`` if it cannot be read."""
-    if seconds is not None:
-        return short_duration(seconds)
-    return "?" if backlog else None
+    Args:
+        now_s: uptimes are relative to this; epoch seconds.
+        width: of the terminal, in cells.
+    """
+    rows = [(master, process) for master in masters for process in master.processes or (None,)]
+    return table(_masters(now_s), rows, width=width, colour=colour)
 
 
 def state_cell(queue: QueueStatus) -> Cell:
@@ -145,29 +78,103 @@ def _notes(queues: Sequence[QueueStatus], colour: bool) -> list[str]:
     return [f"{line}\n" for line in lines] if len(lines) > 1 else []
 
 
-def _process_row(process: ProcessStatus) -> list[Value]:
-    online = process.status == "online"
-    uptime = process.uptime_s
-    return [
-        Cell(process.target, "bold"),
-        process.key,
-        _plain_number(process.pid),
-        Cell(process.status, "green" if online else "yellow"),
-        None if uptime is None else short_duration(uptime),
-        process.restarts,
-        _percent(process.cpu_percent),
-        _size(process.rss_bytes),
-        ", ".join(process.queues) or None,
-    ]
+def _percent(value: float) -> str:
+    return f"{value:.0f} %"
 
 
-def _plain_number(number: int | None) -> str | None:
-    return None if number is None else str(number)
+def _status(status: str) -> Cell:
+    return Cell(status, "green" if status == "online" else "yellow")
 
 
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{value:.0f} %"
+def stalled_cell(queue: QueueStatus) -> Cell:
+    """How many jobs are stalled."""
+    return Cell(queue.counts.stalled, "bold red" if queue.counts.stalled else "")
 
 
-def _size(number: int | None) -> str | None:
-    return None if number is None else size(number)
+def delayed_cell(queue: QueueStatus) -> Cell:
+    """How many jobs are delayed; some may be overdue."""
+    return Cell(queue.counts.delayed, "yellow" if queue.overdue else "")
+
+
+def failed_cell(queue: QueueStatus) -> Cell:
+    """How many jobs have failed."""
+    return Cell(queue.counts.failed, "red" if queue.counts.failed else "")
+
+
+def workers_cell(queue: QueueStatus) -> Cell:
+    """How many workers are connected; ``?`` if that is unknown."""
+    counts = queue.counts
+    unserved = queue.workers == 0 and counts.waiting + counts.prioritized + queue.overdue > 0
+    return Cell("?" if queue.workers is None else queue.workers, "bold red" if unserved else "")
+
+
+def _oldest(queue: QueueStatus) -> Value:
+    """The age of the oldest waiting job; ``?`` if it cannot be read."""
+    if queue.oldest_waiting_s is not None:
+        return short_duration(queue.oldest_waiting_s)
+    return "?" if queue.counts.waiting + queue.counts.prioritized else None
+
+
+_QUEUES: tuple[Column[QueueStatus], ...] = (
+    Column("QUEUE", lambda q: Cell(q.name, "bold"), keep_end=True),
+    Column("STATE", state_cell),
+    Column("WAITING", lambda q: q.counts.waiting, right=True, short="WAIT"),
+    Column("ACTIVE", lambda q: q.counts.active, right=True, short="ACT"),
+    Column("STALLED", stalled_cell, right=True, short="STALL", optional=True),
+    Column("DELAYED", delayed_cell, right=True, short="DELAY", optional=True),
+    Column("PRIO", lambda q: q.counts.prioritized, right=True, optional=True),
+    Column(
+        "CHILDREN", lambda q: q.counts.waiting_children, right=True, short="CHILD", optional=True
+    ),
+    Column("COMPLETED", lambda q: q.counts.completed, right=True, short="DONE"),
+    Column("FAILED", failed_cell, right=True, short="FAIL"),
+    Column("OLDEST", _oldest, right=True, short="OLD"),
+    Column("WORKERS", workers_cell, right=True, short="WRK"),
+)
+_PROCESSES: tuple[Column[ProcessStatus], ...] = (
+    Column("PROCESS", lambda p: Cell(p.target, "bold"), keep_end=True),
+    Column("ID", lambda p: p.key, right=True),
+    Column("PID", lambda p: if_known(str, p.pid), right=True),
+    Column("STATUS", lambda p: _status(p.status)),
+    Column("UPTIME", lambda p: if_known(short_duration, p.uptime_s), right=True),
+    Column("RESTARTS", lambda p: p.restarts, right=True, short="RST"),
+    Column("CPU", lambda p: if_known(_percent, p.cpu_percent), right=True),
+    Column("MEMORY", lambda p: if_known(size, p.rss_bytes), right=True, short="MEM"),
+    Column("QUEUES", lambda p: ", ".join(p.queues) or None),
+)
+WORKERS: tuple[Column[WorkerStatus], ...] = (
+    Column("QUEUE", lambda w: w.queue, keep_end=True),
+    Column("WORKER", lambda w: w.name, keep_end=True),
+    Column("ADDRESS", lambda w: w.address or Cell("(leaving)", "yellow"), keep_end=True),
+    Column("PID", lambda w: if_known(str, w.pid), right=True),
+    Column("PROCESS", lambda w: w.process, keep_end=True),
+    Column("CPU", lambda w: if_known(_percent, w.cpu_percent), right=True),
+    Column("MEMORY", lambda w: if_known(size, w.rss_bytes), right=True, short="MEM"),
+    Column("JOBS", lambda w: if_known(len, w.jobs), right=True),
+    Column("AGE", lambda w: short_duration(w.age_s), right=True),
+)
+
+
+def _masters(now_s: float) -> tuple[Column[tuple[Master, MasterProcess | None]], ...]:
+    def of(value: Callable[[MasterProcess], Value]) -> Callable[..., Value]:
+        return lambda row: if_known(value, row[1])
+
+    def uptime(process: MasterProcess) -> Value:
+        return if_known(lambda ms: short_duration(now_s - ms / 1000), process.started_at_ms)
+
+    return (
+        Column("PROCESS", _slot, keep_end=True),
+        Column("STATUS", lambda row: _status((row[1] or row[0]).status)),
+        Column("PID", of(lambda p: if_known(str, p.pid)), right=True),
+        Column("UPTIME", of(uptime), right=True),
+        Column("RESTARTS", of(lambda p: p.restarts), right=True, short="RST"),
+        Column("MEMORY", of(lambda p: if_known(size, p.rss_bytes)), right=True, short="MEM"),
+        Column("BUSY", of(lambda p: p.busy), right=True),
+        Column("DONE", of(lambda p: p.done), right=True),
+        Column("QUEUES", of(lambda p: ", ".join(p.queues) or None)),
+    )
+
+
+def _slot(row: tuple[Master, MasterProcess | None]) -> Cell:
+    master, process = row
+    return Cell(f"{master.target}/{process.slot}" if process else master.target, "bold")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qctl.durations import duration, short_duration
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "count",
     "duration",
     "duration_range",
+    "listed",
     "short_count",
     "short_duration",
     "shortened",
@@ -93,6 +96,12 @@ def cells(text: str) -> int:
     return width
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """``a, b and 3 more``: the first ``most`` names, each visible and cut to 40 cells."""
+    shown = ", ".join(visible(name, 40) for name in names[:most])
+    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def count(number: int) -> str:
     """``12,345``."""
     return f"{number:,}"
@@ -117,11 +126,8 @@ def size(number: int) -> str:
     value = float(number)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(value) < 1024 or unit == "TiB":
-            return (
-                f"{value:.1f} {unit}"
-                if 0 < abs(value) < 10 and unit != "B"
-                else (f"{value:.0f} {unit}")
-            )
+            digits = 1 if 0 < abs(value) < 10 and unit != "B" else 0
+            return f"{value:.{digits}f} {unit}"
         value /= 1024
     raise AssertionError("TiB is the last unit")
 

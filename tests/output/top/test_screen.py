@@ -16,11 +16,12 @@ from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading, View
 from qctl.ops.queues.status import RedisInfo
 from qctl.ops.queues.workers import WorkerStatus
+from qctl.output.console import table
 from qctl.output.text import cells
 from qctl.output.top.actions import ActionOutput, Proposal, Stop
 from qctl.output.top.app import TopApp
 from qctl.output.top.dialogs import HELP
-from qctl.output.top.tables import job_lines, sparkline, status_line
+from qctl.output.top.tables import job_columns, sparkline, status_line
 from qctl.wire.read.snapshot import Counts
 from tests.labs.reports import QUEUE
 from tests.output.top.pilot import drive, lines_of, text_of, until
@@ -455,6 +456,6 @@ def test_sparklines() -> None:
 )
 def test_clocks_go_on_between_readings(elapsed_s: float, runs: str, lock: str) -> None:
     job = Job(id="1", name="send", state="active", runtime_s=40.0, lock_ttl_ms=28_000)
-    text = job_lines([job], 0, width=80, elapsed_s=elapsed_s)
+    text = table(job_columns(elapsed_s), [job], width=80)
     assert f" {runs} " in text
     assert lock in text

@@ -109,10 +109,10 @@ class TopApp(App[int]):
         self._note = Static("", id="note", markup=False)
         self._field = Input(placeholder="part of a queue's name", id="filter", compact=True)
         self._panels = {
-            "queues": Panel("QUEUES", self._draw_queues, id="queues"),
-            "jobs": Panel("ACTIVE JOBS", self._draw_jobs, id="jobs"),
-            "workers": Panel("WORKERS", self._draw_workers, id="workers"),
-            "failures": Panel("FAILURES", self._draw_failures, id="failures", newest_first=True),
+            "queues": Panel("QUEUES", id="queues"),
+            "jobs": Panel("ACTIVE JOBS", id="jobs"),
+            "workers": Panel("WORKERS", id="workers"),
+            "failures": Panel("FAILURES", id="failures", newest_first=True),
         }
 
     def compose(self) -> ComposeResult:
@@ -207,22 +207,30 @@ class TopApp(App[int]):
         if reading.names:
             none = f"no queue has {visible(self._wanted)!r} in its name"
         title = f"QUEUES with {visible(self._wanted, 30)}" if self._wanted else "QUEUES"
+        read = {queue.name: queue for queue in reading.queues}
         self._panels["queues"].show(
-            tuple((n,) for n in self._names()), title=title, empty=none, age=age
+            tables.queue_columns(width),
+            [
+                read.get(name) or tables.unread(name)
+                for name in reading.names
+                if self._wanted in name.casefold()
+            ],
+            lambda queue: (queue.name,),
+            title=title,
+            empty=none,
+            age=age,
         )
         self._show_chosen(reading, age)
-        failures = tuple(
-            (failure.queue, failure.id, str(failure.at)) for failure in reading.failures
-        )
         missing = any(q.rates and (q.rates.sampled or q.rates.at_least) for q in reading.queues)
         title = "FAILURES; some may be missing" if missing else "FAILURES"
         self._panels["failures"].show(
-            failures, title=title, empty="none seen since the start", age=age
+            tables.FAILURE_COLUMNS,
+            reading.failures,
+            lambda failure: (failure.queue, failure.id, str(failure.at)),
+            title=title,
+            empty="none seen since the start",
+            age=age,
         )
-
-    def _names(self) -> list[str]:
-        names = self._reading.names if self._reading else ()
-        return [name for name in names if self._wanted in name.casefold()]
 
     def _show_chosen(self, reading: Reading, age: str) -> None:
         """Show jobs and workers, unless another queue was chosen since they were read."""
@@ -236,13 +244,18 @@ class TopApp(App[int]):
         if jobs is not None and reading.jobs_total > len(jobs):
             more = f" ({reading.jobs_total:,} in all)"
         self._panels["jobs"].show(
-            tuple((job.id,) for job in jobs or ()),
+            # The ages of old figures do not grow: the jobs may have ended.
+            tables.job_columns(0.0 if self._is_old else self.age_s),
+            jobs or (),
+            lambda job: (job.id,),
             title=f"ACTIVE JOBS{label}{more}",
             empty=reason if jobs is None else "none",
             age=age,
         )
         self._panels["workers"].show(
-            tuple((w.address or "", w.name or "", str(w.pid)) for w in workers or ()),
+            tables.WORKER_COLUMNS,
+            workers or (),
+            lambda worker: (worker.address or "", worker.name or "", str(worker.pid)),
             title=f"WORKERS{label}",
             empty=reason if workers is None else "none is connected",
             age=age,
@@ -258,26 +271,6 @@ class TopApp(App[int]):
         if self._reading is not None:
             old = f"figures are {short_duration(self.age_s)} old"
         self._banner.update(shortened(f" {old}: {visible(what)}", self.size.width * 2))
-
-    def _draw_queues(self, rows: slice, chosen: int, width: int) -> str:
-        reading = self._reading
-        read = {queue.name: queue for queue in reading.queues} if reading else {}
-        shown = [(name, read.get(name)) for name in self._names()[rows]]
-        return tables.queue_lines(shown, chosen, width=width)
-
-    def _draw_jobs(self, rows: slice, chosen: int, width: int) -> str:
-        jobs = (self._reading.jobs if self._reading else None) or ()
-        # The ages of old figures do not grow: the jobs may have ended.
-        elapsed_s = 0.0 if self._is_old else self.age_s
-        return tables.job_lines(jobs[rows], chosen, width=width, elapsed_s=elapsed_s)
-
-    def _draw_workers(self, rows: slice, chosen: int, width: int) -> str:
-        workers = (self._reading.workers if self._reading else None) or ()
-        return tables.worker_lines(workers[rows], chosen, width=width)
-
-    def _draw_failures(self, rows: slice, chosen: int, width: int) -> str:
-        failures = self._reading.failures if self._reading else ()
-        return tables.failure_lines(failures[rows], chosen, width=width)
 
     # Keys
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 
+from qctl.output.console import Column, table
+
+T = TypeVar("T")
 # Identifies a row when the list changes under the cursor.
 Key = tuple[str, ...]
 # Title and heading.
 _HEAD = 2
-
-# Draws the visible rows: (rows, index of the chosen row, width) → lines.
-Draw = Callable[[slice, int, int], str]
 
 
 class Panel(Widget, can_focus=True):
@@ -24,7 +24,6 @@ class Panel(Widget, can_focus=True):
 
     Args:
         title: above it.
-        draw: returns the heading and the visible rows as lines of ANSI text.
         newest_first: whether the cursor stays on the newest row until the list has the focus.
     """
 
@@ -43,14 +42,14 @@ class Panel(Widget, can_focus=True):
     def __init__(
         self,
         title: str,
-        draw: Draw,
         *,
         id: str,  # noqa: A002 - Textual's name
         newest_first: bool = False,
     ) -> None:
         super().__init__(id=id)
         self._title = title
-        self._draw = draw
+        self._columns: Sequence[Column[Any]] = ()
+        self._items: Sequence[Any] = ()
         self._keys: tuple[Key, ...] = ()
         self._empty = ""
         self._cursor = 0
@@ -76,19 +75,30 @@ class Panel(Widget, can_focus=True):
     def chosen(self) -> Key | None:
         return self._keys[self._cursor] if self._keys else None
 
-    def show(self, keys: tuple[Key, ...], *, title: str, empty: str, age: str = "") -> None:
-        """Show these rows; the cursor stays on its row if the row still exists.
+    def show(
+        self,
+        columns: Sequence[Column[T]],
+        items: Sequence[T],
+        key: Callable[[T], Key],
+        *,
+        title: str,
+        empty: str,
+        age: str,
+    ) -> None:
+        """Show these items; the cursor stays on its row if the row still exists.
 
         Args:
+            key: of an item, the same in every reading.
             empty: shown when there are none.
             age: shown beside the title when the figures are old; else empty.
         """
         before = self.chosen
-        self._keys, self._title, self._empty, self._age = keys, title, empty, age
+        self._columns, self._items, self._keys = columns, items, tuple(map(key, items))
+        self._title, self._empty, self._age = title, empty, age
         if self._newest_first and not self.has_focus:
             self._cursor = 0
-        elif before in keys:
-            self._cursor = keys.index(before)
+        elif before in self._keys:
+            self._cursor = self._keys.index(before)
         self._settle()
         self.refresh()
 
@@ -130,9 +140,11 @@ class Panel(Widget, can_focus=True):
         if not self._keys:
             head.append(f"\n  {self._empty}" if self._empty else "")
         else:
-            rows = slice(self._first, self._first + self.room)
-            marked = self._cursor - self._first
-            body = Text.from_ansi(self._draw(rows, marked, self.size.width).rstrip("\n"))
+            marked = self._items[self._cursor]
+            marks: Column[Any] = Column("", lambda item: ">" if item is marked else " ")
+            rows = self._items[self._first : self._first + self.room]
+            lines = table((marks, *self._columns), rows, width=self.size.width, colour=True)
+            body = Text.from_ansi(lines.rstrip("\n"))
             if self._age:
                 body = Text(body.plain, style="dim")
             head = Text("\n").join([head, body])

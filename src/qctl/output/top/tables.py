@@ -1,67 +1,32 @@
-"""The rows of the live view, as lines of text."""
+"""The columns of the live view, and its two lines about a reading."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading
+from qctl.ops.queues.status import QueueStatus
 from qctl.ops.queues.workers import WorkerStatus
-from qctl.output.console import Cell, Column, Value, table
-from qctl.output.status import state_cell
-from qctl.output.text import cells, short_duration, shortened, size, visible
+from qctl.output.console import Cell, Column, Value, if_known
+from qctl.output.status import (
+    WORKERS,
+    delayed_cell,
+    failed_cell,
+    stalled_cell,
+    state_cell,
+    workers_cell,
+)
+from qctl.output.text import cells, short_duration, shortened, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
-_UNREAD = "…"
 # Below these widths the sparkline is short, then left out.
 _WIDE, _NARROW = 100, 80
 _NARROW_TREND = 8
 _WIDE_TREND = 24
-
-_QUEUES = (
-    Column(""),
-    Column("QUEUE", keep_end=True),
-    Column("STATE"),
-    Column("WAIT", right=True),
-    Column("ACT", right=True),
-    Column("STALL", right=True),
-    Column("DELAY", right=True),
-    Column("FAILED", right=True, short="FAIL"),
-    Column("WRK", right=True),
-    Column("DONE/S", right=True, short="OK/S"),
-    Column("FAIL/S", right=True, short="ERR/S"),
-    Column("TREND"),
-)
-_JOBS = (
-    Column(""),
-    Column("JOB", keep_end=True),
-    Column("NAME", keep_end=True),
-    Column("PROGRESS", short="PROG"),
-    Column("RUNS", right=True),
-    Column("LOCK", right=True),
-    Column("STALLS", right=True),
-    Column("WORKER", keep_end=True),
-)
-_WORKERS = (
-    Column(""),
-    Column("WORKER", keep_end=True),
-    Column("ADDRESS", keep_end=True),
-    Column("PROCESS", keep_end=True),
-    Column("PID", right=True),
-    Column("CPU", right=True),
-    Column("MEMORY", right=True, short="MEM"),
-    Column("JOBS", right=True),
-)
-_FAILURES = (
-    Column(""),
-    Column("TIME"),
-    Column("QUEUE", keep_end=True),
-    Column("JOB", keep_end=True),
-    Column("REASON"),
-)
 
 
 def sparkline(points: Sequence[float | None], width: int) -> str:
@@ -83,61 +48,73 @@ def rate(per_s: float, rates: Rates) -> str:
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
 
 
-def queue_lines(queues: Sequence[tuple[str, LiveQueue | None]], chosen: int, *, width: int) -> str:
-    """Queues by name, None for a queue not read yet; ``chosen`` is the index of the marked row."""
-    trend = _WIDE_TREND if width >= _WIDE else _NARROW_TREND
-    shown = len(_QUEUES) - (width < _NARROW)
-    rows = [
-        [_mark(index == chosen), *_queue_row(name, queue, trend)][:shown]
-        for index, (name, queue) in enumerate(queues)
-    ]
-    return table(_QUEUES[:shown], rows, width=width, colour=True)
+def queue_columns(width: int) -> tuple[Column[LiveQueue], ...]:
+    """The columns of the queues, for a screen ``width`` cells wide."""
+
+    def of_status(value: Callable[[QueueStatus], Value]) -> Callable[[LiveQueue], Value]:
+        return lambda queue: "" if queue.status is None else value(queue.status)
+
+    def of_rates(per_s: Callable[[Rates], float]) -> Callable[[LiveQueue], Value]:
+        return lambda queue: (
+            "" if queue.status is None else if_known(lambda r: rate(per_s(r), r), queue.rates)
+        )
+
+    def trend(queue: LiveQueue) -> Value:
+        points = _WIDE_TREND if width >= _WIDE else _NARROW_TREND
+        return "" if queue.status is None else sparkline(queue.trend, points)
+
+    columns: tuple[Column[LiveQueue], ...] = (
+        Column("QUEUE", lambda q: Cell(q.name, "bold" if q.status else ""), keep_end=True),
+        Column("STATE", _state),
+        Column("WAIT", of_status(lambda s: s.counts.waiting + s.counts.prioritized), right=True),
+        Column("ACT", of_status(lambda s: s.counts.active), right=True),
+        Column("STALL", of_status(stalled_cell), right=True),
+        Column("DELAY", of_status(delayed_cell), right=True),
+        Column("FAILED", of_status(failed_cell), right=True, short="FAIL"),
+        Column("WRK", of_status(workers_cell), right=True),
+        Column("DONE/S", of_rates(lambda r: r.completed_per_s), right=True, short="OK/S"),
+        Column("FAIL/S", of_rates(lambda r: r.failed_per_s), right=True, short="ERR/S"),
+        Column("TREND", trend),
+    )
+    return columns if width >= _NARROW else columns[:-1]
 
 
-def _mark(is_chosen: bool) -> str:
-    return ">" if is_chosen else " "
+def unread(name: str) -> LiveQueue:
+    """A queue that has not been read yet."""
+    return LiveQueue(name, None, None, None, ())
 
 
-def _queue_row(name: str, queue: LiveQueue | None, trend: int) -> list[Value]:
-    blank: list[Value] = [""] * (len(_QUEUES) - 3)
-    if queue is None:
-        return [name, _UNREAD, *blank]
-    status = queue.status
-    if status is None:
-        return [name, Cell("gone" if queue.trouble == "is gone" else "unreadable", "red"), *blank]
-    counts, rates = status.counts, queue.rates
-    unserved = status.workers == 0 and counts.waiting + counts.prioritized > 0
-    return [
-        Cell(name, "bold"),
-        state_cell(status),
-        counts.waiting + counts.prioritized,
-        counts.active,
-        Cell(counts.stalled, "bold red" if counts.stalled else ""),
-        counts.delayed,
-        Cell(counts.failed, "red" if counts.failed else ""),
-        Cell("?" if status.workers is None else status.workers, "bold red" if unserved else ""),
-        None if rates is None else rate(rates.completed_per_s, rates),
-        None if rates is None else rate(rates.failed_per_s, rates),
-        sparkline(queue.trend, trend),
-    ]
+def _state(queue: LiveQueue) -> Value:
+    if queue.status is not None:
+        return state_cell(queue.status)
+    if queue.trouble is None:
+        return "…"
+    return Cell("gone" if queue.trouble == "is gone" else "unreadable", "red")
 
 
-def job_lines(jobs: Sequence[Job], chosen: int, *, width: int, elapsed_s: float) -> str:
-    """Active jobs; ``elapsed_s`` is the age of the reading, which is added to their run times."""
-    rows = [[_mark(index == chosen), *_job_row(job, elapsed_s)] for index, job in enumerate(jobs)]
-    return table(_JOBS, rows, width=width, colour=True)
+def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
+    """The columns of active jobs.
 
+    Args:
+        elapsed_s: the age of the reading, which is added to their run times.
+    """
 
-def _job_row(job: Job, elapsed_s: float) -> list[Value]:
-    return [
-        Cell(job.id, "bold"),
-        "(no data)" if job.missing else job.name,
-        _progress(job.progress),
-        None if job.runtime_s is None else short_duration(job.runtime_s + elapsed_s),
-        _lock(job, elapsed_s),
-        Cell(job.stalled_count, "yellow" if job.stalled_count else ""),
-        job.worker,
-    ]
+    def runs(job: Job) -> Value:
+        return if_known(lambda ran_s: short_duration(ran_s + elapsed_s), job.runtime_s)
+
+    return (
+        Column("JOB", lambda j: Cell(j.id, "bold"), keep_end=True),
+        Column("NAME", lambda j: "(no data)" if j.missing else j.name, keep_end=True),
+        Column("PROGRESS", lambda j: _progress(j.progress), short="PROG"),
+        Column("RUNS", runs, right=True),
+        Column("LOCK", lambda j: _lock(j, elapsed_s), right=True),
+        Column(
+            "STALLS",
+            lambda j: Cell(j.stalled_count, "yellow" if j.stalled_count else ""),
+            right=True,
+        ),
+        Column("WORKER", lambda j: j.worker, keep_end=True),
+    )
 
 
 def _progress(value: Any) -> str | None:
@@ -159,37 +136,17 @@ def _lock(job: Job, elapsed_s: float) -> Cell:
     return Cell(short_duration(left_s)) if left_s > 0 else Cell("over?", "yellow")
 
 
-def worker_lines(workers: Sequence[WorkerStatus], chosen: int, *, width: int) -> str:
-    """Workers and the processes they run in."""
-    rows: list[list[Value]] = [
-        [
-            _mark(index == chosen),
-            worker.name or "(no name)",
-            worker.address or Cell("(leaving)", "yellow"),
-            worker.process,
-            None if worker.pid is None else str(worker.pid),
-            None if worker.cpu_percent is None else f"{worker.cpu_percent:.0f} %",
-            None if worker.rss_bytes is None else size(worker.rss_bytes),
-            None if worker.jobs is None else len(worker.jobs),
-        ]
-        for index, worker in enumerate(workers)
-    ]
-    return table(_WORKERS, rows, width=width, colour=True)
-
-
-def failure_lines(failures: Sequence[Failure], chosen: int, *, width: int) -> str:
-    """Failures, newest first."""
-    rows: list[list[Value]] = [
-        [
-            _mark(index == chosen),
-            None if failure.at is None else failure.at.astimezone().strftime("%H:%M:%S"),
-            failure.queue,
-            failure.id,
-            Cell(shortened(failure.reason, width), "red"),
-        ]
-        for index, failure in enumerate(failures)
-    ]
-    return table(_FAILURES, rows, width=width, colour=True)
+_BY_HEADING = {column.heading: column for column in WORKERS}
+WORKER_COLUMNS: tuple[Column[WorkerStatus], ...] = (
+    Column("WORKER", lambda w: w.name or "(no name)", keep_end=True),
+    *map(_BY_HEADING.__getitem__, ("ADDRESS", "PROCESS", "PID", "CPU", "MEMORY", "JOBS")),
+)
+FAILURE_COLUMNS: tuple[Column[Failure], ...] = (
+    Column("TIME", lambda f: if_known(lambda at: f"{at.astimezone():%H:%M:%S}", f.at)),
+    Column("QUEUE", lambda f: f.queue, keep_end=True),
+    Column("JOB", lambda f: f.id, keep_end=True),
+    Column("REASON", lambda f: Cell(f.reason, "red")),
+)
 
 
 def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool) -> str:
