@@ -185,7 +185,7 @@ def test_children_that_node_adds_to_a_running_job(
     async def handler(job: Job) -> Any:
         if await job.children_values():
             return "after"
-        while not await job._link.command("SCARD", PARENTS(f"{job.id}:dependencies")):
+        while not await job.link.command("SCARD", PARENTS(f"{job.id}:dependencies")):
             pass
         raise WaitForChildren
 
@@ -213,7 +213,7 @@ def test_waiting_for_a_child_that_has_failed_fails(
 ) -> None:
     async def handler(job: Job) -> None:
         key = PARENTS(f"{job.id}:unsuccessful")
-        while not await job._link.command("ZCARD", key):
+        while not await job.link.command("ZCARD", key):
             pass
         raise WaitForChildren
 
