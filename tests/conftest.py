@@ -32,6 +32,7 @@ from tests.labs.fixtures import (
     pm2,
     shared_lab,
 )
+from tests.labs.replicas import pair
 from tests.labs.servers import RedisServer
 
 # How long an example takes is up to the machine.
@@ -49,6 +50,7 @@ __all__ = [
     "node_bull",
     "node_modules",
     "nodes",
+    "pair",
     "pm2",
     "shared_lab",
 ]

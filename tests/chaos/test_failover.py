@@ -18,12 +18,9 @@ from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport
-from tests.labs import replicas
 from tests.labs.build import is_paused, put
 from tests.labs.replicas import Pair
 from tests.labs.servers import wait_until
-
-pair = replicas.pair
 
 
 def is_tidy(client: Client) -> bool:
@@ -92,8 +89,6 @@ def test_a_failover_during_the_drain_is_sat_out(pair: Pair) -> None:
     report = run(pair.url, fail_over)
     assert report.outcome == "aborted"
     assert report.resumed is True, report
-    wait_until(
-        lambda: pair.address_of_master() == str(pair.replica.port), "the failover", timeout_s=60
-    )
+    pair.await_failover()
     with contextlib.closing(connect(pair.replica.url)[1]) as client:
         wait_until(lambda: is_tidy(client), "the new master to run", timeout_s=60)

@@ -14,13 +14,10 @@ import pytest
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import UnreachableError
-from tests.labs import replicas
 from tests.labs.build import Q, put
 from tests.labs.drains import Running, cut_connections
 from tests.labs.replicas import Pair
 from tests.labs.servers import wait_until
-
-pair = replicas.pair
 
 COMMANDS = {
     "wait": ("wait", "q", "--for", "idle", "--timeout", "2m", "--output", "ndjson"),
@@ -112,10 +109,7 @@ def test_a_failover(pair: Pair, start: Callable[[str], dict[str, Running]]) -> N
         running = start(pair.url)
         await_all(client, running)
         client.call("WAIT", 1, 10_000)
-    pair.sentinel.call("SENTINEL", "FAILOVER", "main")
-    wait_until(
-        lambda: pair.address_of_master() == str(pair.replica.port), "the failover", timeout_s=60
-    )
+    pair.fail_over()
     with contextlib.closing(connect(pair.replica.url)[1]) as client:
 
         def can_be_written() -> bool:

@@ -17,10 +17,10 @@ from qctl.connection.connect import connect
 from qctl.errors import ExitStatus, ReplyError, UnreachableError
 from qctl.runtime.api.queue import Queue
 from qctl.wire import scripts
-from qctl.wire.replies import to_dict
 from qctl.wire.write.adding import NewJob
 from tests.labs.forks import add_own, exit_code, forked
 from tests.labs.proxy import proxy_in_thread
+from tests.labs.replicas import Pair
 from tests.labs.servers import RedisServer, wait_until
 
 WAIT = "bull:q:wait"
@@ -208,37 +208,16 @@ def test_a_write_whose_reply_is_lost_is_not_sent_again(
         assert admin.call("LLEN", WAIT) == 4
 
 
-def test_after_a_failover_the_next_command_goes_to_the_new_master(
-    start_redis: Callable[..., RedisServer],
-) -> None:
-    master = start_redis()
-    replica = start_redis("--replicaof", "127.0.0.1", str(master.port))
-    sentinel = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
-    url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"
+def test_after_a_failover_the_next_command_goes_to_the_new_master(pair: Pair) -> None:
     with (
-        opened(f"redis://127.0.0.1:{sentinel.port}") as ask,
-        opened(master.url) as old,
-        opened(replica.url) as new,
-        opened(url) as client,
+        opened(pair.master.url) as old,
+        opened(pair.replica.url) as new,
+        opened(pair.url) as client,
     ):
-        wait_until(
-            lambda: [
-                row
-                for row in map(to_dict, ask.call("SENTINEL", "REPLICAS", "main"))
-                if row["master-link-status"] == "ok"
-            ],
-            "the sentinel to know the replica",
-            timeout_s=30,
-        )
         assert client.call("SET", "k", 1) == "OK"
-        ask.call("SENTINEL", "FAILOVER", "main")
-        wait_until(
-            lambda: to_dict(ask.call("SENTINEL", "MASTER", "main"))["port"] == str(replica.port),
-            "the failover",
-            timeout_s=30,
-        )
+        pair.fail_over()
         # As the sentinel would some seconds later; the connection stays, and is answered READONLY.
-        old.call("REPLICAOF", "127.0.0.1", replica.port)
+        old.call("REPLICAOF", "127.0.0.1", pair.replica.port)
         with contextlib.suppress(ReplyError, UnreachableError):
             client.call("SET", "k", 2)
         assert client.call("SET", "k", 3) == "OK"

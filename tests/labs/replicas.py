@@ -26,12 +26,31 @@ class Pair:
     url: str
     sentinel: Client
 
-    def address_of_master(self) -> str:
-        return to_dict(self.sentinel.call("SENTINEL", "MASTER", "main"))["port"]
+    def await_replica(self) -> None:
+        """Wait until the replica has all that was written to the master."""
+        with contextlib.closing(connect(self.master.url)[1]) as client:
+            client.pipeline([("SET", "written", 1), ("DEL", "written")])
+            wait_until(lambda: client.call("WAIT", 1, 1000), "the replica to be in step")
+
+    def fail_over(self) -> None:
+        """Promote the replica when it is in step, and wait until the sentinel names it."""
+        self.await_replica()
+        self.sentinel.call("SENTINEL", "FAILOVER", "main")
+        self.await_failover()
+
+    def await_failover(self) -> None:
+        """Wait until the sentinel names the replica as the master."""
+
+        def is_over() -> bool:
+            row = to_dict(self.sentinel.call("SENTINEL", "MASTER", "main"))
+            return row["port"] == str(self.replica.port)
+
+        wait_until(is_over, "the failover", timeout_s=60)
 
 
 @pytest.fixture
 def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
+    """A master and its replica, which is in step, and a sentinel that knows both."""
     master = start_redis("--repl-diskless-sync-delay", "0")
     replica = start_redis("--replicaof", "127.0.0.1", str(master.port))
     watching = start_redis(sentinel_of={"main": ("127.0.0.1", master.port)})
@@ -43,7 +62,10 @@ def pair(start_redis: Callable[..., RedisServer]) -> Iterator[Pair]:
 
         wait_until(is_known, "the sentinel to know the replica", timeout_s=30)
         url = f"redis+sentinel://127.0.0.1:{watching.port}/main/0"
-        yield Pair(master, replica, url, sentinel)
+        pair = Pair(master, replica, url, sentinel)
+        # The replica's link can be up before the master streams to it.
+        pair.await_replica()
+        yield pair
         os.kill(replica.pid, signal.SIGCONT)
         for child in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
