@@ -221,6 +221,7 @@ def _carry_out(
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
+    from qctl.output.bulk import report_lines  # noqa: PLC0415
 
     if options.rate is not None and not math.isfinite(options.rate):
         raise UsageError(f"--rate {options.rate} is not a number", hint="leave it out for no limit")
@@ -252,7 +253,8 @@ def _carry_out(
             # Also when it was interrupted: what was done must be known.
             report = run.report()
             if report.complete or report.done or report.below_count:
-                _report(env, report, paused=snapshot.paused)
+                lines = report_lines(report, paused=snapshot.paused)
+                env.show(report, lines, dry_run=report.dry_run)
     if selection.named_count and report.skipped_count:
         _raise_for(env, report)
     elif report.skipped_count > report.moved_on_count:
@@ -277,10 +279,8 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
 
 def _follow(env: Environment, run: BulkRun) -> None:
     if env.output == "ndjson":
-        from qctl.output.json import as_record  # noqa: PLC0415
-
         for progress in run:
-            env.emit_json(as_record(progress, with_step=True))
+            env.emit_json(progress)
     elif env.animated:
         _animate(env, run)
     else:
@@ -304,19 +304,6 @@ def _animate(env: Environment, run: BulkRun) -> None:
         bar.add_task("")
         for _ in run:
             pass
-
-
-def _report(env: Environment, report: BulkReport, *, paused: bool) -> None:
-    if env.output != "table":
-        from qctl.output.json import as_record  # noqa: PLC0415
-
-        env.emit_json(as_record(report, with_step=env.output == "ndjson"))
-        return
-    from qctl.output.bulk import report_lines  # noqa: PLC0415 - not for JSON
-
-    for line in report_lines(report, paused=paused):
-        env.line(line + (" (dry run)" if report.dry_run else ""))
-    env.streams.stdout.flush()
 
 
 def _raise_for(env: Environment, report: BulkReport) -> None:

@@ -38,8 +38,7 @@ def doctor(
     if env.output == "table":
         from qctl.output.doctor import diagnosis_text  # noqa: PLC0415
 
-        text = diagnosis_text(diagnosis, width=env.width, colour=env.colour())
-        env.streams.stdout.write(text)
+        env.draw(diagnosis_text, diagnosis)
     else:
         env.emit_json(diagnosis)
     if not diagnosis.is_well:

@@ -209,7 +209,6 @@ def _emit_refusal(
     if env.output == "table":
         return
     from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
-    from qctl.output.json import as_record  # noqa: PLC0415
 
     refusal = DrainReport(
         outcome="refused",
@@ -219,4 +218,4 @@ def _emit_refusal(
         error=error.what,
         exit_status=int(error.exit_status),
     )
-    env.emit_json(as_record(refusal, with_step=env.output == "ndjson"))
+    env.emit_json(refusal)

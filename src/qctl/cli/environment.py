@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args
 
@@ -126,21 +126,37 @@ class Environment:
     # Data, on stdout
 
     def emit_json(self, result: Any) -> None:
-        """Print a result (a frozen dataclass, dict …) as one line of JSON."""
-        from qctl.output.json import dumps  # noqa: PLC0415
+        """Print a result (a frozen dataclass, dict …) as one line of JSON.
 
-        self.streams.stdout.write(dumps(result) + "\n")
+        In ndjson, a result with a class attribute ``step`` begins with that name.
+        """
+        from qctl.output.json import dumps, with_step  # noqa: PLC0415
+
+        is_step = self.output == "ndjson" and hasattr(result, "step")
+        self.streams.stdout.write(dumps(with_step(result) if is_step else result) + "\n")
         if self.output == "ndjson":
             self.streams.stdout.flush()
+
+    def show(self, result: Any, lines: Iterable[str], *, dry_run: bool = False) -> None:
+        """Print a result as JSON, or the lines that stand for it if JSON is not wanted."""
+        if self.output != "table":
+            self.emit_json(result)
+            return
+        for line in lines:
+            self.line(f"{line} (dry run)" if dry_run else line)
+
+    def draw(self, text_of: Callable[..., str], *results: Any) -> None:
+        """Print what a function of ``output/`` makes of results at this width and colour."""
+        text = text_of(*results, width=self.width, colour=self.colour())
+        self.streams.stdout.write(text)
 
     def table(self, columns: Sequence[Column[T]], items: Sequence[T]) -> None:
         """Print a table that fits; see ``output.console.table``."""
         from qctl.output.console import table  # noqa: PLC0415
 
-        text = table(columns, items, width=self.width, colour=self.colour())
-        self.streams.stdout.write(text)
+        self.draw(table, columns, items)
 
-    def line(self, text: str = "") -> None:
+    def line(self, text: str) -> None:
         """Print one line on stdout. The caller makes untrusted parts ``visible``."""
         self.streams.stdout.write(text + "\n")
 

@@ -50,8 +50,7 @@ def impact(
     if env.output == "table":
         from qctl.output.impact.page import impact_text  # noqa: PLC0415
 
-        text = impact_text(found.impact, width=env.width, colour=env.colour())
-        env.streams.stdout.write(text)
+        env.draw(impact_text, found.impact)
     else:
         env.emit_json(found.impact)
     for remark in found.remarks:

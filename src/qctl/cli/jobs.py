@@ -72,18 +72,14 @@ def list_command(
 @app.command("show")
 def show_command(env: Environment, queue: Queue, job_id: JobId) -> None:
     """One job in full."""
+    from qctl.output.jobs import detail_lines  # noqa: PLC0415 - only for this and `jobs list`
+
     _, client = env.redis()
     snapshot = _snapshot(env, client, queue)
     job = show_job(client, snapshot.keys, job_id)
     if job.state in {"active", "stalled"}:
         (job,) = _add_fates(env, snapshot, [job])
-    if env.output != "table":
-        env.emit_json(job)
-        return
-    from qctl.output import jobs as view  # noqa: PLC0415 - not for JSON
-
-    for line in view.detail_lines(job, datetime.now(UTC)):
-        env.line(line)
+    env.show(job, detail_lines(job, datetime.now(UTC)))
 
 
 @app.command("logs")

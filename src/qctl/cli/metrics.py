@@ -97,10 +97,7 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
         host, port = endpoint
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
         try:
-            if env.output == "table":
-                env.line(f"serving {url}")
-            else:
-                env.emit_json({"serving": url})
+            env.show({"serving": url}, [f"serving {url}"])
             env.streams.stdout.flush()
             # The first reading names the queues to follow.
             readings.reading()

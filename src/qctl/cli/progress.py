@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from qctl.cli.environment import Environment
 from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
-from qctl.output.json import as_record
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -43,7 +42,7 @@ class DrainView:
         if isinstance(step, DrainReport):
             self.report = step
         if self._env.output == "ndjson":
-            self._env.emit_json(as_record(step, with_step=True))
+            self._env.emit_json(step)
         elif self._env.output == "json":
             self._show_json(step)
         elif isinstance(step, Waiting):
@@ -55,7 +54,7 @@ class DrainView:
     def _show_json(self, step: Step) -> None:
         # One object at the end: the report, or in a dry run the plan.
         if isinstance(step, DrainReport) or (self._dry_run and isinstance(step, Planned)):
-            self._env.emit_json(as_record(step, with_step=False))
+            self._env.emit_json(step)
             if isinstance(step, DrainReport) and step.error:
                 self._env.note(f"error: {step.error}")
 

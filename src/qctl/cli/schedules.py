@@ -45,16 +45,11 @@ def list_command(
 def show_command(env: Environment, queue: Queue, scheduler_id: SchedulerId) -> None:
     """One scheduler in full, and its next due times."""
     from qctl.ops.schedules.listing import show_schedule  # noqa: PLC0415 - not for --help
+    from qctl.output.schedules import detail_lines  # noqa: PLC0415
 
     _, client = env.redis()
     schedule = show_schedule(client, env.settings.prefix, queue, scheduler_id)
-    if env.output != "table":
-        env.emit_json(schedule)
-        return
-    from qctl.output.schedules import detail_lines  # noqa: PLC0415 - not for JSON
-
-    for line in detail_lines(schedule, datetime.now(UTC)):
-        env.line(line)
+    env.show(schedule, detail_lines(schedule, datetime.now(UTC)))
 
 
 @app.command("remove")
@@ -66,16 +61,11 @@ def remove_command(
     Apps that create their schedulers on start create it again on their next start.
     """
     from qctl.ops.schedules.changes import remove_schedule  # noqa: PLC0415 - not for --help
+    from qctl.output.schedules import removal_lines  # noqa: PLC0415
 
     _, client = env.redis()
     removal = remove_schedule(client, env.settings.prefix, queue, scheduler_id, dry_run=dry_run)
-    if env.output != "table":
-        env.emit_json(removal)
-        return
-    from qctl.output.schedules import removal_lines  # noqa: PLC0415 - not for JSON
-
-    for line in removal_lines(removal):
-        env.line(line)
+    env.show(removal, removal_lines(removal))
 
 
 @app.command("run")
@@ -87,17 +77,14 @@ def run_command(
     It is extra: the schedule continues unchanged and does not count it.
     """
     from qctl.ops.schedules.changes import run_schedule  # noqa: PLC0415 - not for --help
+    from qctl.output.schedules import run_line  # noqa: PLC0415
 
     address, client = env.redis()
     run = run_schedule(
         client, env.settings.prefix, queue, scheduler_id, db=address.db, dry_run=dry_run
     )
-    if env.output != "table":
-        env.emit_json(run)
-        return
-    from qctl.output.schedules import run_line  # noqa: PLC0415 - not for JSON
-
-    env.line(run_line(run))
-    env.streams.stdout.flush()
-    for remark in run.remarks:
-        env.note(remark)
+    env.show(run, [run_line(run)])
+    if env.output == "table":
+        env.streams.stdout.flush()
+        for remark in run.remarks:
+            env.note(remark)

@@ -39,6 +39,7 @@ def retry_stalled(
     job may still be running there, so qctl asks first.
     """
     from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
+    from qctl.output.stalled import report_lines  # noqa: PLC0415
 
     address, client = env.redis()
     prefix = env.settings.prefix
@@ -50,13 +51,7 @@ def retry_stalled(
         _confirm(env, plan, yes=yes)
     limit = env.settings.max_stalled_count if count_stall else None
     report = carry_out(client, plan, count_stall=limit, dry_run=dry_run)
-    if env.output != "table":
-        env.emit_json(report)
-    else:
-        from qctl.output.stalled import report_lines  # noqa: PLC0415 - not for JSON
-
-        for line in report_lines(report, plan):
-            env.line(line + (" (dry run)" if dry_run else ""))
+    env.show(report, report_lines(report, plan), dry_run=dry_run)
     plan.found.raise_if_broken()
     if report.left_alone:
         raise typer.Exit(ExitStatus.PARTIAL)

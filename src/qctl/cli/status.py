@@ -61,8 +61,7 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
     if env.output == "table":
         from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
 
-        text = status_text(inspection.report, width=env.width, colour=env.colour())
-        env.streams.stdout.write(text)
+        env.draw(status_text, inspection.report)
     else:
         env.emit_json(inspection.report)
     for remark in inspection.remarks:
@@ -79,6 +78,7 @@ def queues(env: Environment) -> None:
     """
     from qctl.ops.queues.find import no_queues  # noqa: PLC0415
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
+    from qctl.output.text import visible  # noqa: PLC0415
 
     address, client = env.redis()
     with _patience(env):
@@ -86,13 +86,7 @@ def queues(env: Environment) -> None:
         names = cache.scan(client).names
     if not names:
         raise no_queues(client, env.settings.prefix)
-    if env.output != "table":
-        env.emit_json({"queues": names})
-        return
-    from qctl.output.text import visible  # noqa: PLC0415
-
-    for name in names:
-        env.line(visible(name))
+    env.show({"queues": names}, map(visible, names))
 
 
 @app.command("workers")
@@ -110,7 +104,7 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
     elif report.workers:
         from qctl.output.status import workers_text  # noqa: PLC0415
 
-        env.streams.stdout.write(workers_text(report, width=env.width, colour=env.colour()))
+        env.draw(workers_text, report)
     else:
         env.note("no worker is connected; one whose name has a space or is not ASCII is not seen")
     for remark in remarks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.follow.wait import Condition, Waiting, WaitReport
+    from qctl.ops.follow.wait import Condition
 
 app = App()
 
@@ -50,19 +49,29 @@ def wait(
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.follow import wait as ops  # noqa: PLC0415 - not for --help
+    from qctl.output.waiting import report_line  # noqa: PLC0415
 
     if include_delayed and condition != "empty":
         raise UsageError("--include-delayed goes with --for empty")
     timeout_s = None if timeout is None else parse_duration_s(timeout, "--timeout")
     target = _target(env, queue, condition, include_delayed=include_delayed)
-    view = _View(env)
+    shown: tuple[str, ...] = ()
+    text, text_at_s = "", -_REPEAT_S
     for step in ops.wait_for(target, timeout_s=timeout_s):
         if isinstance(step, ops.WaitReport):
-            view.end(step)
+            env.show(step, filter(None, [report_line(step)]))
             if (error := ops.error_of(step, env.settings.prefix)) is not None:
                 raise error
-        else:
-            view.waiting(step)
+            continue
+        if env.output == "ndjson":
+            env.emit_json(step)
+        for remark in step.remarks:
+            if remark not in shown:
+                env.note(remark)
+        shown = step.remarks
+        if step.text != text and step.waited_s - text_at_s >= _REPEAT_S:
+            text, text_at_s = step.text, step.waited_s
+            env.note(f"waiting: {step.text}")
 
 
 def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Condition:
@@ -83,39 +92,3 @@ def _target(env: Environment, queue: str, condition: str, *, include_delayed: bo
     return QueueCondition(
         client, snapshot.keys, condition, include_delayed=include_delayed, db=address.db
     )
-
-
-class _View:
-    """Shows the steps: data on stdout, what blocks on stderr, nothing twice."""
-
-    def __init__(self, env: Environment) -> None:
-        self._env = env
-        self._shown: set[str] = set()
-        self._text = ""
-        self._text_at_s = -_REPEAT_S
-
-    def waiting(self, step: Waiting) -> None:
-        if self._env.output == "ndjson":
-            self._env.emit_json({"step": "waiting"} | _fields(step))
-        for remark in step.remarks:
-            if remark not in self._shown:
-                self._env.note(remark)
-        self._shown = set(step.remarks)
-        if step.text != self._text and step.waited_s - self._text_at_s >= _REPEAT_S:
-            self._text, self._text_at_s = step.text, step.waited_s
-            self._env.note(f"waiting: {step.text}")
-
-    def end(self, report: WaitReport) -> None:
-        if self._env.output == "ndjson":
-            self._env.emit_json({"step": "report"} | _fields(report))
-        elif self._env.output == "json":
-            self._env.emit_json(report)
-        else:
-            from qctl.output.waiting import report_line  # noqa: PLC0415 - not for JSON
-
-            if line := report_line(report):
-                self._env.line(line)
-
-
-def _fields(step: Waiting | WaitReport) -> dict[str, object]:
-    return {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}

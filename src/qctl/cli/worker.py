@@ -6,7 +6,7 @@ A master process runs the worker processes of one NAME.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -71,7 +71,7 @@ def start(
     )
     count = counted(len(started.pids), "process", "processes")
     pids = ", ".join(map(str, started.pids))
-    _emit(env, started, f"started qctl:{name} (pid {started.pid}): {count}, {pids}")
+    env.show(started, [f"started qctl:{name} (pid {started.pid}): {count}, {pids}"])
 
 
 @app.command("stop")
@@ -93,7 +93,7 @@ def stop(
     timeout_s = parse_duration_s(timeout, "--timeout") if timeout else None
     pid = stop_master(env.settings.state_home, name, timeout_s=timeout_s, now=now)
     text = f"stopped qctl:{name} (pid {pid})" if pid else f"qctl:{name} was not running"
-    _emit(env, {"name": name, "stopped": pid is not None}, text)
+    env.show({"name": name, "stopped": pid is not None}, [text])
 
 
 @app.command("restart")
@@ -114,8 +114,8 @@ def restart(
 
     timeout_s = parse_duration_s(timeout, "--timeout")
     rows = restart_master(env.settings.state_home, name, timeout_s)
-    text = "\n".join(f"qctl:{name}/{r.slot}: {r.old_pid or '-'} → {r.new_pid}" for r in rows)
-    _emit(env, {"name": name, "replaced": rows}, text)
+    lines = [f"qctl:{name}/{r.slot}: {r.old_pid or '-'} → {r.new_pid}" for r in rows]
+    env.show({"name": name, "replaced": rows}, lines)
 
 
 @app.command("list")
@@ -154,10 +154,3 @@ def logs(
         for line in chunk:
             env.line(visible(line))
         env.streams.stdout.flush()
-
-
-def _emit(env: Environment, result: Any, text: str) -> None:
-    if env.output == "table":
-        env.line(text)
-    else:
-        env.emit_json(result)

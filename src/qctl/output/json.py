@@ -29,14 +29,9 @@ def dumps(result: Any) -> str:
         return json.dumps(_writable(result))
 
 
-def as_record(step: Any, *, with_step: bool) -> dict[str, Any]:
-    """The fields of a step, which is a dataclass with a class attribute ``step``.
-
-    Args:
-        with_step: whether to put the step's name first, as in a stream of steps.
-    """
-    record = {item.name: getattr(step, item.name) for item in fields(step)}
-    return {"step": step.step, **record} if with_step else record
+def with_step(step: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and before them its class attribute ``step``."""
+    return {"step": step.step} | _fields(step)
 
 
 def iso_time(moment: datetime) -> str:
@@ -46,7 +41,7 @@ def iso_time(moment: datetime) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: getattr(value, item.name) for item in fields(value)}
+        return _fields(value)
     if isinstance(value, datetime):
         return iso_time(value)
     if isinstance(value, Enum):
@@ -58,6 +53,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
 def _writable(value: Any, depth: int = 0) -> Any:

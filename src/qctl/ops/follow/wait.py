@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from qctl.errors import (
     FailedError,
@@ -55,6 +55,7 @@ class CheckedState:
 class Waiting:
     """The wait goes on; ``text`` says what is still in the way."""
 
+    step: ClassVar[str] = "waiting"
     queue: str
     text: str
     remarks: tuple[str, ...]
@@ -75,6 +76,7 @@ class WaitReport:
         returnvalue, failed_reason: of the job.
     """
 
+    step: ClassVar[str] = "report"
     queue: str
     condition: str
     outcome: str
