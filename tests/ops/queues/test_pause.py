@@ -14,8 +14,8 @@ from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, RefusedError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.plan import make_plan
-from qctl.ops.processes import attribution, managed
 from qctl.ops.queues import pause as ops
+from qctl.ops.queues import versions
 from qctl.ops.queues.pause import resume_queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import parse_holder
@@ -156,7 +156,7 @@ def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(two:
 def both(two: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A host on which two apps serve ``q``, one with BullMQ 5 and one with BullMQ 6."""
     apps = [app_with(tmp_path / version, version) for version in ("5.81.5", "6.7.0")]
-    monkeypatch.setattr(managed, "managed_processes", lambda _: (apps, ()))
+    monkeypatch.setattr(versions, "managed_processes", lambda _: (apps, ()))
     targets = tuple(TargetConfig(app.name, app.target, ("q",)) for app in apps)
     return replace(HOST, targets=targets)
 
@@ -192,7 +192,7 @@ def test_processes_that_cannot_be_seen_do_not_keep_a_pause_from_being_made(
     def deny(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(attribution, "holders", deny)
+    monkeypatch.setattr(versions, "holders", deny)
     assert pause_queues(two, "bull", ["q"], settings=both)[0].changed
 
 

@@ -37,6 +37,22 @@ def holders(
     return found
 
 
+def known_holders(
+    client: Client,
+    prefix: str,
+    workers: Sequence[WorkerClient],
+    processes: Sequence[ManagedProcess],
+) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
+    """``holders``, and a remark if they cannot be determined, which must not hide the workers."""
+    if not workers or not processes:
+        return {}, ()
+    try:
+        return holders(client, prefix, workers, processes), ()
+    except Exception as error:
+        # psutil raises errors of many kinds, for example if the system denies something.
+        return {}, (f"which process holds which worker is unknown: {error}",)
+
+
 def _by_heartbeat(
     client: Client, prefix: str, processes: dict[int, ManagedProcess]
 ) -> dict[tuple[str, str | None], ManagedProcess]:

@@ -17,6 +17,7 @@ from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
+from qctl.ops.processes.attribution import known_holders, queues_served
 from qctl.ops.processes.managed import managed_processes
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
@@ -327,19 +328,10 @@ def _processes(
     client: Client, settings: Settings, workers: Sequence[WorkerClient]
 ) -> tuple[tuple[ProcessStatus, ...], tuple[str, ...]]:
     managed, remarks = managed_processes(settings)
-    if not managed:
-        return (), remarks
-    served: dict[str, set[str]] = {}
-    if workers:
-        from qctl.ops.processes.attribution import holders, queues_served  # noqa: PLC0415 - psutil, 30 ms
-
-        try:
-            served = queues_served(workers, holders(client, settings.prefix, workers, managed))
-        except Exception as error:
-            # The system may deny this, which must not hide the queues.
-            remarks += (f"which process serves which queue is unknown: {error}",)
-    now_s = time.time()
-    return tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed), remarks
+    holders, more_remarks = known_holders(client, settings.prefix, workers, managed)
+    served, now_s = queues_served(workers, holders), time.time()
+    statuses = tuple(_process_status(p, served.get(p.key, set()), now_s) for p in managed)
+    return statuses, remarks + more_remarks
 
 
 def _process_status(process: ManagedProcess, queues: set[str], now_s: float) -> ProcessStatus:

@@ -10,6 +10,8 @@ from qctl.connection.address import Client
 from qctl.errors import RefusedError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes.attribution import holders, queues_served, serving
+from qctl.ops.processes.managed import managed_processes
 from qctl.ops.processes.suggest import command
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
@@ -43,9 +45,6 @@ def _installed(
     Raises:
         UnreachableError: Redis is away.
     """
-    from qctl.ops.processes.attribution import holders, queues_served, serving  # noqa: PLC0415 - psutil
-    from qctl.ops.processes.managed import managed_processes  # noqa: PLC0415
-
     try:
         processes, _ = managed_processes(settings)
         if not processes:

@@ -10,20 +10,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
+from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.managed import managed_processes
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.names import QueueNameCache
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
+from qctl.wire.read.active import read_active
 from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.heartbeats import Heartbeat
+
+# The queue and the name of a worker.
+_Name = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,13 @@ class WorkerStatus:
 
     queue: str
     name: str | None
-    address: str | None
-    pid: int | None
-    process: str | None
-    cpu_percent: float | None
-    rss_bytes: int | None
-    jobs: tuple[str, ...] | None
-    age_s: int
+    address: str | None = None
+    pid: int | None = None
+    process: str | None = None
+    cpu_percent: float | None = None
+    rss_bytes: int | None = None
+    jobs: tuple[str, ...] | None = None
+    age_s: int = 0
     host: str | None = None
     started_at: datetime | None = None
     quiet: bool | None = None
@@ -96,26 +100,32 @@ def inspect_workers(
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
     remarks: tuple[str, ...] = ()
     workers = list_workers(client, prefix, known, address.db) if connected is None else [*connected]
-    if workers is None and beats:
-        workers, remarks = [], (f"only qctl's own workers: {why_unknown(prefix, client)[0]}",)
     if workers is None:
         what, hint = why_unknown(prefix, client)
-        raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
+        if not beats:
+            raise FailedError(what, why="workers are found by CLIENT LIST", hint=hint)
+        workers, remarks = [], (f"only qctl's own workers: {what}",)
     if wanted:
         workers = [worker for worker in workers if worker.queue in wanted]
     workers.sort(key=lambda worker: (worker.queue, worker.worker_name or "", worker.client_id))
-    managed, more_remarks = managed_processes(settings)
-    holders, yet_more = _holders(client, prefix, workers, managed)
+    managed, remarks_on_managers = managed_processes(settings)
+    holders, remarks_on_holders = known_holders(client, prefix, workers, managed)
     beat_of, unconnected = _matched(workers, beats)
-    by_name, by_owner = _active_jobs(client, prefix, workers, beats) if with_jobs else ({}, {})
+    jobs = _active_jobs(client, prefix, workers, beats) if with_jobs else {}
     rows = []
     for worker in workers:
-        beat = beat_of.get(worker.client_id)
-        jobs = by_owner.get(beat.owner) if beat else by_name.get((worker.queue, worker.worker_name))
-        rows.append(_worker_status(worker, holders.get(worker.client_id), beat, jobs))
-    rows += [_unconnected(beat, by_owner.get(beat.owner)) for beat in unconnected]
+        queue, name, client_id = worker.queue, worker.worker_name, worker.client_id
+        beat = beat_of.get(client_id)
+        row = WorkerStatus(queue=queue, name=name, address=worker.address, age_s=worker.age_s)
+        row = replace(row, jobs=jobs.get(beat.owner if beat else (queue, name)))
+        row = _add_process(row, holders[client_id]) if client_id in holders else row
+        rows.append(_add_heartbeat(row, beat) if beat else row)
+    for beat in unconnected:
+        age_s = max(int(time.time() - beat.started_ms / 1000), 0)
+        row = WorkerStatus(queue=beat.queue, name=beat.name, age_s=age_s, jobs=jobs.get(beat.owner))
+        rows.append(_add_heartbeat(row, beat))
     rows.sort(key=lambda row: (row.queue, row.name or ""))
-    return WorkersReport(tuple(rows)), remarks + more_remarks + yet_more
+    return WorkersReport(tuple(rows)), remarks + remarks_on_managers + remarks_on_holders
 
 
 def _heartbeats(client: Client, prefix: str) -> list[Heartbeat]:
@@ -133,7 +143,7 @@ def _matched(
 
     They are matched by name; a name that several workers have matches none.
     """
-    by_name: dict[tuple[str, str | None], list[Heartbeat]] = {}
+    by_name: dict[_Name, list[Heartbeat]] = {}
     for beat in beats:
         by_name.setdefault((beat.queue, beat.name), []).append(beat)
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
@@ -146,88 +156,47 @@ def _matched(
     return beat_of, [beat for beat in beats if not counts[beat.queue, beat.name]]
 
 
-def _holders(
-    client: Client,
-    prefix: str,
-    workers: Sequence[WorkerClient],
-    managed: Sequence[ManagedProcess],
-) -> tuple[dict[int, ManagedProcess], tuple[str, ...]]:
-    """For the client id of each worker: the managed process that it runs in; and remarks."""
-    if not workers or not managed:
-        return {}, ()
-    from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
-
-    try:
-        return holders(client, prefix, workers, managed), ()
-    except Exception as error:
-        # The system may deny this, which must not hide the workers.
-        return {}, (f"which process holds which worker is unknown: {error}",)
-
-
-def _worker_status(
-    worker: WorkerClient,
-    process: ManagedProcess | None,
-    beat: Heartbeat | None,
-    jobs: tuple[str, ...] | None,
-) -> WorkerStatus:
-    row = WorkerStatus(
-        queue=worker.queue,
-        name=worker.worker_name,
-        address=worker.address,
-        pid=process.pid if process else None,
-        process=process.target if process else None,
-        cpu_percent=process.cpu_percent if process else None,
-        rss_bytes=process.rss_bytes if process else None,
-        jobs=jobs,
-        age_s=worker.age_s,
+def _add_process(row: WorkerStatus, process: ManagedProcess) -> WorkerStatus:
+    return replace(
+        row,
+        pid=process.pid,
+        process=process.target,
+        cpu_percent=process.cpu_percent,
+        rss_bytes=process.rss_bytes,
     )
-    return replace(row, **_from_heartbeat(beat, row)) if beat else row
 
 
-def _unconnected(beat: Heartbeat, jobs: tuple[str, ...] | None) -> WorkerStatus:
-    age_s = max(int(time.time() - beat.started_ms / 1000), 0)
-    row = WorkerStatus(beat.queue, beat.name, None, None, None, None, None, jobs, age_s)
-    return replace(row, **_from_heartbeat(beat, row))
-
-
-def _from_heartbeat(beat: Heartbeat, row: WorkerStatus) -> dict[str, Any]:
-    """The fields that come from the heartbeat, unless the managed process has them."""
-    return {
-        "pid": row.pid or beat.pid,
-        "process": row.process or beat.process or None,
-        "rss_bytes": beat.rss_bytes or row.rss_bytes,
-        "host": beat.host,
-        "started_at": utc_datetime(beat.started_ms),
-        "quiet": beat.quiet,
-        "jobs_done": beat.completed + beat.failed,
-    }
+def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
+    return replace(
+        row,
+        pid=row.pid or beat.pid,
+        process=row.process or beat.process or None,
+        rss_bytes=beat.rss_bytes or row.rss_bytes,
+        host=beat.host,
+        started_at=utc_datetime(beat.started_ms),
+        quiet=beat.quiet,
+        jobs_done=beat.completed + beat.failed,
+    )
 
 
 def _active_jobs(
     client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
-) -> tuple[dict[tuple[str, str | None], tuple[str, ...]], dict[str, tuple[str, ...]]]:
-    """Active job ids by queue and worker name, for names that are unique in the queue; and by the
-    owner of the lock, for workers with a heartbeat.
+) -> dict[str | _Name, tuple[str, ...]]:
+    """Active job ids by the owner of the lock, for workers with a heartbeat; and by queue and
+    worker name, for names that are unique in the queue.
     """
-    from qctl.wire.read.active import read_active  # noqa: PLC0415
-
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
-    unique = [key for key, number in counts.items() if key[1] and number == 1]
-    jobs: dict[tuple[str, str | None], list[str]] = {key: [] for key in unique}
-    owned: dict[str, list[str]] = {beat.owner: [] for beat in beats}
+    unique = [name for name, number in counts.items() if name[1] and number == 1]
+    jobs: dict[str | _Name, list[str]] = {name: [] for name in unique}
+    jobs |= {beat.owner: [] for beat in beats}
     queues = {queue for queue, _ in unique} | {beat.queue for beat in beats}
     try:
         active = read_active(client, [QueueKeys(prefix, queue) for queue in sorted(queues)])
     except ReplyError:
         # A broken queue must not hide the workers.
-        return {}, {}
+        return {}
     for job in active:
-        if (job.keys.name, job.worker) in jobs:
-            jobs[job.keys.name, job.worker].append(job.id)
-        owner = heartbeats.owner_of(job.lock_token)
-        if owner in owned:
-            owned[owner].append(job.id)
-    return (
-        {key: tuple(ids) for key, ids in jobs.items()},
-        {owner: tuple(ids) for owner, ids in owned.items()},
-    )
+        for key in ((job.keys.name, job.worker), heartbeats.owner_of(job.lock_token)):
+            if key in jobs:
+                jobs[key].append(job.id)
+    return {key: tuple(ids) for key, ids in jobs.items()}
