@@ -14,11 +14,13 @@ if another answers at the same address, as through a tunnel, the database is sca
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -97,8 +99,6 @@ class QueueNameCache:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return None
-        import json  # noqa: PLC0415 - only where a scan is slow
-
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
             record = json.loads(text)
             found = QueueNames(
@@ -145,8 +145,6 @@ class QueueNameCache:
 
     def _try_lock(self) -> int | None:
         """A descriptor that holds the lock; None when another process has it."""
-        import fcntl  # noqa: PLC0415 - rarely needed
-
         # A file of its own, since the names' file is replaced.
         descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -157,8 +155,7 @@ class QueueNameCache:
         return descriptor
 
     def _start(self, lock: int) -> None:
-        import json  # noqa: PLC0415
-        import subprocess  # noqa: PLC0415
+        import subprocess  # noqa: PLC0415 - 5 ms, and rarely needed
 
         state_home = str(self.path.parent.parent)
         task = {"url": self._address.url, "prefix": self._prefix, "state_home": state_home}
@@ -178,15 +175,7 @@ class QueueNameCache:
         process.returncode = 0
 
     def _write(self, found: QueueNames) -> None:
-        import json  # noqa: PLC0415
-
-        record: dict[str, Any] = {
-            "about": self._about,
-            "scanned_at_s": found.scanned_at_s,
-            "took_s": found.took_s,
-            "server": found.server,
-            "names": found.names,
-        }
+        record = {"about": self._about} | asdict(found)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
@@ -201,16 +190,12 @@ class QueueNameCache:
 
 def server_id(client: Client) -> str:
     """The id of this run of the server; empty where the user may not ask."""
-    try:
-        text = str(client.masters()[0].call("INFO", "server"))
-    except ReplyError:
-        return ""
-    return run_id(text)
+    return run_id(*client.masters()[0].pipeline([("INFO", "server")]))
 
 
-def run_id(info: str) -> str:
-    """``server_id`` from the reply of INFO."""
-    return parse_info(info).get("run_id", "")
+def run_id(reply: Any) -> str:
+    """``server_id`` from the reply to INFO, which may be an error."""
+    return "" if isinstance(reply, ReplyError) else parse_info(str(reply)).get("run_id", "")
 
 
 def _file_name(about: list[str]) -> str:
@@ -219,8 +204,6 @@ def _file_name(about: list[str]) -> str:
 
 def main() -> None:
     """Entry of the background process; its task is on standard input."""
-    import json  # noqa: PLC0415
-
     from qctl.connection.connect import connect  # noqa: PLC0415 - only this process makes a client
 
     task = json.load(sys.stdin)

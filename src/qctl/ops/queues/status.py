@@ -237,11 +237,8 @@ class _Prober(ForwardingClient):
         return replies
 
     def server_id(self) -> str:
-        """As ``known.server_id``."""
-        if not self._replies:
-            return server_id(self.inner)
-        reply = self._replies[0]
-        return "" if isinstance(reply, ReplyError) else run_id(str(reply))
+        """As ``names.server_id``."""
+        return run_id(self._replies[0]) if self._replies else server_id(self.inner)
 
     def redis(self, address: Address) -> RedisInfo:
         if not self._replies:
