@@ -17,7 +17,6 @@ from qctl.errors import NotFoundError, RefusedError, ReplyError
 from qctl.ops.impact import assess as impact
 from qctl.ops.impact.assess import Impact
 from qctl.ops.impact.jobs_at_risk import JobRef
-from qctl.ops.queues import resumers
 from qctl.wire.drain_record import record_starts
 from qctl.wire.read import heartbeats
 from qctl.wire.read.clients import ForeignWorker, client_name
@@ -361,5 +360,5 @@ def test_a_start_that_ends_a_pause_is_not_safe(
     def denied(*_: Any) -> Any:
         raise ReplyError("NOPERM no permissions")
 
-    monkeypatch.setattr(resumers, "read_resumers", denied)
+    monkeypatch.setattr(impact, "read_resumers", denied)
     assert "whether its start ends a pause is unknown" in look(store, "q").remarks[0]

@@ -9,7 +9,6 @@ from qctl.ops.doctor.examination import Examination
 from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, Subject
 from qctl.ops.processes.suggest import quoted
 from qctl.ops.queues import advice
-from qctl.ops.queues.resumers import resumer_text
 from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
@@ -144,7 +143,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             subject=Subject("queue", resumer.queue),
-            what=f"{resumer_text(resumer)}: every start of that app ends a pause",
+            what=f"{advice.resumer_text(resumer)}: every start of that app ends a pause",
             evidence={"target": resumer.target, "seen_at": utc_datetime(resumer.at_ms)},
             remedy="take the call of resume() out of the start of the app",
         )

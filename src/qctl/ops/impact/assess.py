@@ -37,9 +37,8 @@ from qctl.ops.jobs.estimate import (
 from qctl.ops.processes.past_restarts import LastRestart, last_restart, past_restarts
 from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_schedules
 from qctl.ops.queues.find import Queues
-from qctl.ops.queues.resumers import resumers_of
 from qctl.ops.times import from_epoch_ms
-from qctl.wire.drain_record import Resumer
+from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.server import read_servers
@@ -271,10 +270,13 @@ class _Assessor:
         return tuple(map(last_restart, past_restarts(self._client, served)))
 
     def _resumers(self) -> list[Resumer]:
-        target, prefix = self._scope.target, self._settings.prefix
-        if target is None:
+        """The paused queues that the target's app resumes when it starts."""
+        target = self._scope.target
+        paused = {snapshot.keys.name for snapshot in self._scope.snapshots if snapshot.paused}
+        if target is None or not paused:
             return []
-        return resumers_of(self._client, prefix, target.label, self._scope.snapshots)
+        found = read_resumers(self._client, self._settings.prefix)
+        return [each for each in found if each.target == target.label and each.queue in paused]
 
     # What is scheduled
 

@@ -19,7 +19,7 @@ from qctl.ops.impact.safety import DataSafety
 from qctl.ops.impact.scope import Scope
 from qctl.ops.impact.waiting_work import QueueImpact
 from qctl.ops.processes.suggest import command
-from qctl.ops.queues.resumers import resumer_text
+from qctl.ops.queues.advice import resumer_text
 from qctl.plurals import counted
 from qctl.wire.drain_record import Resumer
 

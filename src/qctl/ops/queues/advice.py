@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from qctl.durations import duration
 from qctl.ops.processes.suggest import command
+from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
+from qctl.wire.drain_record import Resumer
 from qctl.wire.read.clients import WorkerClient, is_absent, is_listed
 from qctl.wire.read.snapshot import HeldJob, QueueSnapshot
 
@@ -68,6 +70,13 @@ def paused(queue: QueueSnapshot) -> Note | None:
     else:
         text = f"paused by {note}"
     return Note(text, (_command(queue, "resume"),))
+
+
+def resumer_text(resumer: Resumer) -> str:
+    """``pm2:app resumes it when it starts``, and when a drain saw that; ``it`` is the queue."""
+    seen_at = utc_datetime(resumer.at_ms)
+    seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
+    return f"{resumer.target} resumes it when it starts{seen}"
 
 
 def legacy_paused(queue: QueueSnapshot) -> Note | None:
