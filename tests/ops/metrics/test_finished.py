@@ -43,7 +43,7 @@ def test_only_what_finishes_from_now_on_is_counted(store: Client) -> None:
     tell(store, "completed", "old", entry=f"{now_ms(store) - 1000}-0")
     finished = follow(store)
     finished.poll(["q"])
-    assert only(finished) == FinishedFigures("q", 0, 0, 0, 0, (0,) * (len(BUCKETS_S) + 1), 0.0)
+    assert only(finished) == FinishedFigures("q", 0, 0, 0, 0, [0] * (len(BUCKETS_S) + 1), 0.0)
     for name in ("completed", "completed", "failed", "stalled", "drained", "progress", "retries-x"):
         tell(store, name, "1")
     finished.poll(["q"])

@@ -10,12 +10,12 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qctl.connection.address import Client
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.metrics.reading import OTHER, QueueLabels
-from qctl.wire.events import Event, read_events
+from qctl.wire.events import Event, previous_id, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.missed_events import has_missed, read_stream_starts
 from qctl.wire.read.server import clock_ms
@@ -37,7 +37,7 @@ _MOVES = frozenset(
 _MAX_STARTS = 200_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishedFigures:
     """What has happened in one queue, or in all beyond the limit, since the follower began.
 
@@ -50,16 +50,6 @@ class FinishedFigures:
     """
 
     queue: str
-    completed: int
-    failed: int
-    stalls: int
-    gaps: int
-    buckets: tuple[int, ...]
-    duration_sum_s: float
-
-
-@dataclass
-class _Tally:
     completed: int = 0
     failed: int = 0
     stalls: int = 0
@@ -83,7 +73,7 @@ class FinishedJobs:
         self._broken: set[QueueKeys] = set()
         self._begin_id = ""
         self._starts: dict[tuple[QueueKeys, str], int] = {}
-        self._tallies: dict[str, _Tally] = {}
+        self._figures: dict[str, FinishedFigures] = {}
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -92,8 +82,7 @@ class FinishedJobs:
         Raises:
             UnreachableError: Redis is away.
         """
-        # The highest id before this millisecond.
-        self._begin_id = f"{clock_ms(self._client) - 1}-{2**64 - 1}"
+        self._begin_id = previous_id(f"{clock_ms(self._client)}-0")
 
     def poll(self, queues: Iterable[str]) -> None:
         """Count the new events.
@@ -144,16 +133,8 @@ class FinishedJobs:
         """The counts so far, of the queues that are followed."""
         with self._lock:
             return tuple(
-                FinishedFigures(
-                    name,
-                    tally.completed,
-                    tally.failed,
-                    tally.stalls,
-                    tally.gaps,
-                    tuple(tally.buckets),
-                    round(tally.duration_sum_s, 3),
-                )
-                for name, tally in sorted(self._tallies.items())
+                replace(row, buckets=[*row.buckets], duration_sum_s=round(row.duration_sum_s, 3))
+                for _, row in sorted(self._figures.items())
             )
 
     def _forget_all_but(self, existing: set[QueueKeys]) -> None:
@@ -163,8 +144,8 @@ class FinishedJobs:
         # The sum of the others keeps its part of a queue that is gone.
         kept = {keys.name for keys in existing} | {OTHER}
         with self._lock:
-            for name in self._tallies.keys() - kept:
-                del self._tallies[name]
+            for name in self._figures.keys() - kept:
+                del self._figures[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
         # Without an event since we began, nothing can have been missed.
@@ -199,8 +180,13 @@ class FinishedJobs:
         except ReplyError as error:
             if is_outage(error):
                 raise
-            if len(cursors) > 1:
-                return self._read_each(cursors, count)
+        if len(cursors) > 1:
+            events = []
+            for keys in list(cursors):
+                own = {keys: cursors.pop(keys)}
+                events += self._read(own, count)
+                cursors.update(own)
+            return events
         (keys,) = cursors
         del cursors[keys], self._cursors[keys]
         self._broken.add(keys)
@@ -208,18 +194,9 @@ class FinishedJobs:
             self._tally(keys).gaps += 1
         return []
 
-    def _read_each(
-        self, cursors: dict[QueueKeys, str], count: int
-    ) -> list[tuple[QueueKeys, Event]]:
-        events = []
-        for keys in list(cursors):
-            own = {keys: cursors.pop(keys)}
-            events += self._read(own, count)
-            cursors.update(own)
-        return events
-
-    def _tally(self, keys: QueueKeys) -> _Tally:
-        return self._tallies.setdefault(self._labels.of(keys.name), _Tally())
+    def _tally(self, keys: QueueKeys) -> FinishedFigures:
+        label = self._labels.of(keys.name)
+        return self._figures.setdefault(label, FinishedFigures(label))
 
     def _count(self, keys: QueueKeys, event: Event) -> None:
         if event.job_id is None or event.name not in _MOVES:

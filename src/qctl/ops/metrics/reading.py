@@ -10,11 +10,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, ReplyError
-from qctl.ops.queues.status import Inspection, ProcessStatus, QueueStatus, inspect_queues
+from qctl.ops.queues.status import ProcessStatus, QueueStatus, inspect_queues
 from qctl.ops.times import utc_datetime
 from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
 from qctl.wire.keys import QueueKeys
@@ -181,27 +182,24 @@ def read_metrics(
         )
     statuses = found.report.queues
     totals = read_finished_counts(client, [QueueKeys(q.prefix, q.name) for q in statuses])
-    figures = [_figures(*pair) for pair in zip(statuses, totals, strict=True)]
+    figures = list(map(_figures, statuses, totals))
     beats, beat_remarks = _heartbeats(client, settings.prefix)
+    broken = found.queues.broken
+    broken_remarks = [f"queue {name!r} cannot be read: {why.message}" for name, why in broken]
     # A queue that cannot be read now still exists.
-    existing = {status.name for status in statuses} | {name for name, _ in found.queues.broken}
+    existing = {status.name for status in statuses} | {name for name, _ in broken}
     labels.keep_only(existing | {beat.queue for beat in beats})
     return MetricsReading(
         read_at=datetime.now(UTC),
         duration_s=round(time.monotonic() - began, 6),
         up=True,
         queues=_by_label(figures, labels),
-        queues_unreadable=len(found.queues.broken),
+        queues_unreadable=len(broken),
         own_workers=_own_workers(beats, labels),
         processes=found.report.processes,
         drains=_drains(client, settings.prefix),
-        remarks=(*_remarks(found), *beat_remarks),
+        remarks=(*found.remarks, *broken_remarks, *beat_remarks),
     )
-
-
-def _remarks(found: Inspection) -> tuple[str, ...]:
-    broken = (f"queue {name!r} cannot be read: {why.message}" for name, why in found.queues.broken)
-    return (*found.remarks, *broken)
 
 
 def _figures(status: QueueStatus, totals: FinishedCounts) -> QueueFigures:
@@ -228,21 +226,11 @@ def _by_label(figures: Sequence[QueueFigures], labels: QueueLabels) -> tuple[Que
 
 def _sum(one: QueueFigures, two: QueueFigures) -> QueueFigures:
     counts = [getattr(one.counts, f.name) + getattr(two.counts, f.name) for f in fields(Counts)]
-    return QueueFigures(
-        name=one.name,
-        queues=one.queues + two.queues,
-        counts=Counts(*counts),
-        oldest_waiting_s=_oldest(one, two),
-        paused=one.paused + two.paused,
-        schedulers=one.schedulers + two.schedulers,
-        workers=_plus(one.workers, two.workers),
-        completed_total=_plus(one.completed_total, two.completed_total),
-        failed_total=_plus(one.failed_total, two.failed_total),
-    )
-
-
-def _plus(one: int | None, two: int | None) -> int | None:
-    return None if one is None or two is None else one + two
+    sums: dict[str, Any] = {}
+    for name in ("queues", "paused", "schedulers", "workers", "completed_total", "failed_total"):
+        parts = [getattr(row, name) for row in (one, two)]
+        sums[name] = None if None in parts else sum(parts)
+    return replace(one, counts=Counts(*counts), oldest_waiting_s=_oldest(one, two), **sums)
 
 
 def _oldest(*rows: QueueFigures) -> float | None:

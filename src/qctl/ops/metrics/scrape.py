@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from concurrent.futures import Future
 from datetime import UTC, datetime
 
 from qctl.errors import QctlError, is_outage
@@ -14,14 +14,6 @@ from qctl.ops.metrics.reading import MetricsReading
 
 # Below the 10 s that Prometheus waits by default.
 DEADLINE_S = 8.0
-
-
-class _RunningReading:
-    """A reading that a thread is taking."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.reading: MetricsReading | None = None
 
 
 class SharedReadings:
@@ -36,7 +28,7 @@ class SharedReadings:
         self._read = read
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
-        self._running: _RunningReading | None = None
+        self._running: Future[MetricsReading] | None = None
         self._errors: Counter[str] = Counter()
 
     def reading(self) -> MetricsReading:
@@ -44,13 +36,14 @@ class SharedReadings:
         began = time.monotonic()
         with self._lock:
             if self._running is None:
-                self._running = _RunningReading()
+                self._running = Future()
                 threading.Thread(target=self._take, args=(self._running,), daemon=True).start()
             running = self._running
-        if running.done.wait(self._deadline_s) and running.reading is not None:
-            return running.reading
-        self.count_error("timeout")
-        return _failed("timeout", began)
+        try:
+            return running.result(self._deadline_s)
+        except TimeoutError:
+            self.count_error("timeout")
+            return _failed("timeout", began)
 
     def errors(self) -> Mapping[str, int]:
         """Failures so far, by kind."""
@@ -62,25 +55,21 @@ class SharedReadings:
         with self._lock:
             self._errors[kind] += 1
 
-    def _take(self, running: _RunningReading) -> None:
+    def _take(self, running: Future[MetricsReading]) -> None:
         began = time.monotonic()
         try:
-            running.reading = self._read()
-        except QctlError as error:
-            kind = "unreachable" if is_outage(error) else "failed"
-            running.reading = replace(_failed(kind, began), remarks=(error.what,))
-            self.count_error(kind)
+            reading = self._read()
         except Exception as error:
             # An unexpected error must not leave the next scrapes without an answer.
-            running.reading = replace(_failed("failed", began), remarks=(repr(error),))
-            self.count_error("failed")
-        finally:
-            with self._lock:
-                self._running = None
-            running.done.set()
+            kind = "unreachable" if is_outage(error) else "failed"
+            what = error.what if isinstance(error, QctlError) else repr(error)
+            reading = _failed(kind, began, what)
+            self.count_error(kind)
+        with self._lock:
+            self._running = None
+        running.set_result(reading)
 
 
-def _failed(kind: str, began: float) -> MetricsReading:
-    return MetricsReading(
-        datetime.now(UTC), round(time.monotonic() - began, 6), up=False, error=kind
-    )
+def _failed(kind: str, began: float, *remarks: str) -> MetricsReading:
+    took_s = round(time.monotonic() - began, 6)
+    return MetricsReading(datetime.now(UTC), took_s, up=False, error=kind, remarks=remarks)
