@@ -75,7 +75,7 @@ def add(
     With --id or --dedup it may be the id of an existing job; then nothing is added.
     """
     from qctl.ops.jobs import add as ops  # noqa: PLC0415 - not for --help
-    from qctl.output.adding import id_line, remark_lines  # noqa: PLC0415
+    from qctl.output.changes import add_lines, added_id  # noqa: PLC0415
     from qctl.wire.write.adding import NewJob  # noqa: PLC0415
 
     if job_id == "":
@@ -98,10 +98,10 @@ def add(
     report = ops.add_job(
         client, env.settings.prefix, queue, job, db=address.db, create=create, dry_run=dry_run
     )
-    env.show(report, [id_line(report)])
+    env.show(report, [added_id(report)])
     if env.output == "table":
         env.streams.stdout.flush()
-        for line in remark_lines(report):
+        for line in add_lines(report):
             env.note(line)
 
 

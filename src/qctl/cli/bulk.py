@@ -221,7 +221,7 @@ def _carry_out(
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
-    from qctl.output.bulk import report_lines  # noqa: PLC0415
+    from qctl.output.changes import bulk_lines  # noqa: PLC0415
 
     if options.rate is not None and not math.isfinite(options.rate):
         raise UsageError(f"--rate {options.rate} is not a number", hint="leave it out for no limit")
@@ -253,7 +253,7 @@ def _carry_out(
             # Also when it was interrupted: what was done must be known.
             report = run.report()
             if report.complete or report.done or report.below_count:
-                lines = report_lines(report, paused=snapshot.paused)
+                lines = bulk_lines(report, paused=snapshot.paused)
                 env.show(report, lines, dry_run=report.dry_run)
     if selection.named_count and report.skipped_count:
         _raise_for(env, report)
@@ -263,12 +263,12 @@ def _carry_out(
 
 def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
     from qctl.ops.bulk.choice import Confirmation, max_changed, required_confirmation  # noqa: PLC0415
-    from qctl.output.bulk import question  # noqa: PLC0415
+    from qctl.output.changes import bulk_question  # noqa: PLC0415
 
     firm = required_confirmation(action, selection, total)
     if firm is Confirmation.NONE:
         return
-    text = question(action, queue, selection, max_changed(selection, total))
+    text = bulk_question(action, queue, selection, max_changed(selection, total))
     if firm is Confirmation.YES:
         agreed = env.confirm(f"{text}?")
     else:
@@ -292,13 +292,13 @@ def _animate(env: Environment, run: BulkRun) -> None:
     from rich.progress import Progress, ProgressColumn, Task  # noqa: PLC0415 - only on a terminal
     from rich.text import Text  # noqa: PLC0415
 
-    from qctl.output.bulk import progress_text  # noqa: PLC0415
+    from qctl.output.changes import bulk_progress  # noqa: PLC0415
 
     class Line(ProgressColumn):
         """Redrawn while one step takes long, too: a flow of many jobs, or a long list."""
 
         def render(self, task: Task) -> Text:  # noqa: ARG002
-            return Text(progress_text(run.progress()))
+            return Text(bulk_progress(run.progress()))
 
     with Progress(Line(), console=env.console(env.streams.stderr), transient=True) as bar:
         bar.add_task("")

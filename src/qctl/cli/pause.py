@@ -72,7 +72,7 @@ def _show(env: Environment, results: Sequence[PauseResult], *, dry_run: bool) ->
     if env.output != "table":
         env.emit_json({"queues": results, "dry_run": dry_run})
         return
-    from qctl.output.pause import pause_line  # noqa: PLC0415 - not for JSON
+    from qctl.output.changes import pause_line  # noqa: PLC0415 - not for JSON
     from qctl.output.text import visible  # noqa: PLC0415
 
     for result in results:

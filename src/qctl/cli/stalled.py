@@ -39,7 +39,7 @@ def retry_stalled(
     job may still be running there, so qctl asks first.
     """
     from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
-    from qctl.output.stalled import report_lines  # noqa: PLC0415
+    from qctl.output.changes import retry_lines  # noqa: PLC0415
 
     address, client = env.redis()
     prefix = env.settings.prefix
@@ -51,7 +51,7 @@ def retry_stalled(
         _confirm(env, plan, yes=yes)
     limit = env.settings.max_stalled_count if count_stall else None
     report = carry_out(client, plan, count_stall=limit, dry_run=dry_run)
-    env.show(report, report_lines(report, plan), dry_run=dry_run)
+    env.show(report, retry_lines(report, plan), dry_run=dry_run)
     plan.found.raise_if_broken()
     if report.left_alone:
         raise typer.Exit(ExitStatus.PARTIAL)
@@ -75,15 +75,15 @@ def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
 def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
     if yes or not plan.risky:
         return
-    from qctl.output.stalled import risk_lines  # noqa: PLC0415
+    from qctl.output.changes import retry_risk_lines  # noqa: PLC0415
 
     if not env.interactive:
         raise UsageError(
             "these jobs may still be running, and there is no terminal to ask on",
-            why="\n".join(risk_lines(plan)),
+            why="\n".join(retry_risk_lines(plan)),
             hint="--dry-run shows the jobs, --yes puts them back",
         )
-    for line in risk_lines(plan):
+    for line in retry_risk_lines(plan):
         env.note(line)
     if not env.confirm("Put them back?"):
         raise RefusedError("nothing was done")

@@ -18,10 +18,8 @@ from qctl.ops.live.retry import plan_stalled, require_failed, retry_one_failed
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
+from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
-from qctl.output.pause import pause_line, planned_line
-from qctl.output.stalled import report_lines as retry_lines
-from qctl.output.stalled import risk_lines
 from qctl.output.text import visible
 from qctl.output.top.actions import ActionOutput, Proposal, Stop
 
@@ -61,7 +59,7 @@ class CommandActions:
             yield from _done(pause_queues(client, settings, [queue], db=db))
 
         planned = pause_queues(client, settings, [queue], db=db, dry_run=True)
-        return self._proposal(f"Pause {queue}?", _lines(planned, planned_line), carry)
+        return self._proposal(f"Pause {queue}?", _lines(planned, planned=True), carry)
 
     def resume(self, queue: str) -> Proposal:
         client = self._client()
@@ -72,7 +70,7 @@ class CommandActions:
 
         planned = resume_queues(client, prefix, [queue], dry_run=True)
         (snapshot,) = find_queues(client, prefix, [queue])
-        lines = _lines(planned, planned_line)
+        lines = _lines(planned, planned=True)
         if snapshot.paused:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
             if snapshot.uncertain_note:
@@ -141,19 +139,22 @@ def _step(step: Step, prefix: str) -> ActionOutput:
     return ActionOutput(() if line is None else (line,))
 
 
-def _lines(results: list[PauseResult], line_of: Callable[[PauseResult], str]) -> tuple[str, ...]:
+def _lines(results: list[PauseResult], *, planned: bool) -> tuple[str, ...]:
     return tuple(
         line
         for result in results
-        for line in (line_of(result), *(f"note: {visible(w)}" for w in result.warnings))
+        for line in (
+            pause_line(result, planned=planned),
+            *(f"note: {visible(warning)}" for warning in result.warnings),
+        )
     )
 
 
 def _done(results: list[PauseResult]) -> Iterator[ActionOutput]:
-    yield ActionOutput(_lines(results, pause_line))
+    yield ActionOutput(_lines(results, planned=False))
 
 
 def _risk(plan: RetryPlan) -> tuple[str, ...]:
     if plan.risky:
-        return tuple(risk_lines(plan))
+        return tuple(retry_risk_lines(plan))
     return ("no worker holds its lock and none is connected; earlier stalls are forgotten",)

@@ -49,7 +49,7 @@ def wait(
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.follow import wait as ops  # noqa: PLC0415 - not for --help
-    from qctl.output.waiting import report_line  # noqa: PLC0415
+    from qctl.output.events import wait_line  # noqa: PLC0415
 
     if include_delayed and condition != "empty":
         raise UsageError("--include-delayed goes with --for empty")
@@ -59,7 +59,7 @@ def wait(
     text, text_at_s = "", -_REPEAT_S
     for step in ops.wait_for(target, timeout_s=timeout_s):
         if isinstance(step, ops.WaitReport):
-            env.show(step, filter(None, [report_line(step)]))
+            env.show(step, filter(None, [wait_line(step)]))
             if (error := ops.error_of(step, env.settings.prefix)) is not None:
                 raise error
             continue

@@ -1,16 +1,19 @@
-"""Events as lines."""
+"""Events, and the result of ``qctl wait``, as lines."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qctl.ops.follow.events import EventPage, QueueEvent
 from qctl.ops.times import utc_datetime
 from qctl.output.console import styled
 from qctl.output.details import json_text
 from qctl.output.text import count, duration, shortened, visible
 from qctl.plurals import counted
+
+if TYPE_CHECKING:
+    from qctl.ops.follow.events import EventPage, QueueEvent
+    from qctl.ops.follow.wait import WaitReport
 
 _EVENT_CELLS = 17
 _ID_CELLS = 6
@@ -64,6 +67,16 @@ def summary(page: EventPage, *, since_at: datetime | None, filtered: bool) -> st
         return (
             f"no {'match among' if filtered else 'event since then of'} {count(page.total)} events"
         )
+    return ""
+
+
+def wait_line(report: WaitReport) -> str:
+    """One line for a success; empty for a failure, which is an error."""
+    after = f"after {duration(report.waited_s)}"
+    if report.outcome == "completed":
+        return visible(f"{report.text} {after}")
+    if report.outcome in {"idle", "empty"}:
+        return visible(f"queue {report.queue} is {report.outcome} {after}: {report.text}")
     return ""
 
 

@@ -96,10 +96,15 @@ def cells(text: str) -> int:
     return width
 
 
-def listed(names: Sequence[str], most: int) -> str:
-    """``a, b and 3 more``: the first ``most`` names, each visible and cut to 40 cells."""
+def listed(names: Sequence[str], most: int, *, total: int | None = None) -> str:
+    """``a, b and 3 more``: the first ``most`` names, each visible and cut to 40 cells.
+
+    Args:
+        total: how many there are if ``names`` are not all.
+    """
     shown = ", ".join(visible(name, 40) for name in names[:most])
-    return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    more = (len(names) if total is None else total) - most
+    return shown + (f" and {more:,} more" if more > 0 else "")
 
 
 def count(number: int) -> str:

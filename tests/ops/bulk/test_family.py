@@ -14,7 +14,7 @@ from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.family import MAX_LEVELS
 from qctl.ops.bulk.report import BulkReport
 from qctl.ops.bulk.run import BulkRun
-from qctl.output.bulk import progress_text
+from qctl.output.changes import bulk_progress
 from qctl.wire.keys import QueueKeys
 from tests.labs.build import Q, events, put, row, scores
 from tests.labs.bulk import Leaving, child, top
@@ -246,7 +246,7 @@ def test_children_that_are_gone_count_whenever_it_ends(client: Client) -> None:
     gone = 60 - len(row(client, "wait"))
     assert run.report().below_count == gone
     # Shown while the flow is still being deleted.
-    assert progress_text(run.progress()) == f"1 of 1 scanned, 0 match, 0 done, {gone} below them"
+    assert bulk_progress(run.progress()) == f"1 of 1 scanned, 0 match, 0 done, {gone} below them"
     assert f"{gone} job" in caught.value.why
 
 

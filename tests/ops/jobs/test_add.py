@@ -22,7 +22,7 @@ from qctl.ops.jobs.add import (
     parse_delay,
     parse_keep,
 )
-from qctl.output.adding import remark_lines
+from qctl.output.changes import add_lines
 from qctl.wire.options import Dedup, Keep
 from qctl.wire.read.clients import client_name
 from qctl.wire.write.adding import NewJob
@@ -205,7 +205,7 @@ def test_a_delay_beyond_any_date_is_refused(queue: Client) -> None:
 def test_a_name_may_be_empty_as_bullmq_has_it(queue: Client) -> None:
     report = add(queue, NewJob(""))
     assert (report.outcome, queue.call("HGET", Q(str(report.id)), "name")) == ("added", "")
-    assert remark_lines(report)[0].startswith("a job without a name was added to queue q")
+    assert add_lines(report)[0].startswith("a job without a name was added to queue q")
 
 
 def test_delay_and_backoff() -> None:
