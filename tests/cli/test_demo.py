@@ -205,7 +205,7 @@ def test_kept(home: Home) -> None:
 
 def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     proof = Proof(2, 1, 0, 0, 0, 0, ("7",), (), 1, 0)
-    monkeypatch.setattr("qctl.demo.stage.Stage", lambda *_, **__: nullcontext())
+    monkeypatch.setattr("qctl.demo.stage.open_stage", lambda *_, **__: nullcontext())
     monkeypatch.setattr("qctl.demo.story.tell_story", lambda *_, **__: proof)
     environ: dict[str, Any] = {}
     streams = Streams(io.StringIO(), io.StringIO(), io.StringIO(), environ=environ)

@@ -27,7 +27,7 @@ def demo(
     """
     # Late, so that `qctl --help` stays quick.
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.demo.stage import Stage  # noqa: PLC0415
+    from qctl.demo.stage import open_stage  # noqa: PLC0415
     from qctl.demo.story import tell_story  # noqa: PLC0415
 
     is_table = env.output == "table"
@@ -42,7 +42,7 @@ def demo(
         environ["NO_COLOR"] = "1"
     with (
         stop_on_signals(env.note) as stop,
-        Stage(
+        open_stage(
             say, stop, environ, prefix=env.settings.prefix, keep=keep, to_stderr=not is_table
         ) as stage,
     ):

@@ -62,20 +62,12 @@ class Producer(threading.Thread):
             self._error = error
 
     def check(self) -> None:
-        """Raise the error that ended the producer, if any.
-
-        Raises:
-            QctlError: adding a job failed.
-        """
+        """Raise the ``QctlError`` that ended the producer, if any."""
         if self._error is not None:
             raise self._error
 
     def finish(self) -> None:
-        """Stop adding jobs and remove the scheduler.
-
-        Raises:
-            QctlError: adding a job failed.
-        """
+        """Stop adding jobs and remove the scheduler. Raises like ``check``."""
         self.stop()
         self.check()
         self._queue.remove_scheduler(SCHEDULER)
@@ -89,7 +81,6 @@ class Producer(threading.Thread):
             )  # fmt: skip
 
     def stop(self) -> None:
-        """Stop adding jobs."""
         self._done.set()
         if self.is_alive():
             self.join()

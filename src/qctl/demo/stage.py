@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TextIO, TypeVar
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
@@ -31,70 +31,28 @@ _GONE_S = 5.0
 _NOT_OURS = ("REDIS_URL", "QCTL_REDIS_URL", "QCTL_CONTEXT", "QCTL_OUTPUT", "QCTL_MAX_STALLED_COUNT")
 
 
+@dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything that the demo needs besides its story; as a context manager it cleans up.
+    """Everything that the demo needs besides its story.
 
     Args:
         say: shows a line.
         stop: whether the operator wants to stop.
-        environ: the operator's environment.
         prefix: BullMQ's key prefix.
-        keep: leave Redis and the worker running after this process, unless the demo fails.
-        to_stderr: whether the output of commands goes to stderr.
+        folder: for the demo's files, and the state of its worker.
+        server, client: the demo's Redis, and a connection to it.
+        environ: for the commands.
+        output: where their output goes; None for stdout.
     """
 
-    def __init__(
-        self,
-        say: Callable[[str], None],
-        stop: Callable[[], bool],
-        environ: Mapping[str, str],
-        *,
-        prefix: str,
-        keep: bool,
-        to_stderr: bool,
-    ) -> None:
-        self.say = say
-        self._stop = stop
-        self._keep = keep
-        self._output = sys.stderr if to_stderr else None
-        self.prefix = prefix
-        self.folder = Path(tempfile.mkdtemp(prefix="qctl-demo-"))
-        self._server: EmbeddedServer | None = None
-        try:
-            start = start_kept if keep else start_private
-            self._server = start(self.redis_folder)
-            self.client: Client = connect(self._server.url)[1]
-        except BaseException:
-            self._clean()
-            raise
-        own = {
-            "QCTL_REDIS_URL": self.redis_url,
-            "QCTL_PREFIX": prefix,
-            "XDG_STATE_HOME": str(self.folder),
-            "XDG_CACHE_HOME": str(self.folder),
-            "XDG_CONFIG_HOME": str(self.folder),
-            "PM2_HOME": str(self.folder),
-            FOLDER_VARIABLE: str(self.folder),
-        }
-        if not keep:
-            own[OWNER_VARIABLE] = str(os.getpid())
-        rest = {name: value for name, value in environ.items() if name not in _NOT_OURS}
-        self._environ = rest | own
-
-    @property
-    def redis_url(self) -> str:
-        assert self._server is not None  # noqa: S101
-        return self._server.url
-
-    @property
-    def redis_folder(self) -> Path:
-        return self.folder / "redis"
-
-    @property
-    def redis(self) -> str:
-        """The server, for people."""
-        assert self._server is not None  # noqa: S101
-        return self._server.description
+    say: Callable[[str], None]
+    stop: Callable[[], bool]
+    prefix: str
+    folder: Path
+    server: EmbeddedServer
+    client: Client
+    environ: Mapping[str, str]
+    output: TextIO | None
 
     def qctl(self, words: str) -> None:
         """Show a command, run it, and show its output.
@@ -106,10 +64,10 @@ class Stage:
         self.say(f"$ qctl {words}")
         process = subprocess.Popen(
             [sys.executable, "-m", "qctl", *words.split()],
-            env=self._environ,
+            env=self.environ,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
-            stdout=self._output,
+            stdout=self.output,
             # Shown together: a drain reports its steps on stderr.
             stderr=subprocess.STDOUT,
         )
@@ -125,7 +83,7 @@ class Stage:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        self.check_stop()
+        self._check_stop()
         if process.returncode:
             raise FailedError(f"`qctl {words}` has failed, exit code {process.returncode}")
 
@@ -138,39 +96,56 @@ class Stage:
         """
         began = time.monotonic()
         while not (value := condition()):
-            self.check_stop()
+            self._check_stop()
             if timeout_s is not None and time.monotonic() - began > timeout_s:
                 raise FailedError(f"gave up after waiting {timeout_s:g} s for {what}")
             time.sleep(_POLL_S)
         return value
 
-    def check_stop(self) -> None:
-        """Raise if the operator wants to stop.
-
-        Raises:
-            InterruptedByUserError: the operator wants to stop.
-        """
-        if self._stop():
+    def _check_stop(self) -> None:
+        if self.stop():
             raise InterruptedByUserError("interrupted; everything that the demo started has ended")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.client.close()
-        if not self._keep or error is not None:
-            self._clean()
+@contextlib.contextmanager
+def open_stage(
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+    environ: Mapping[str, str],
+    *,
+    prefix: str,
+    keep: bool,
+    to_stderr: bool,
+) -> Iterator[Stage]:
+    """A stage with a Redis of its own; at the end, all of it is removed and nothing runs any more.
 
-    def _clean(self) -> None:
-        _kill_all(str(self.folder))
-        if self._server is not None:
-            self._server.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    Args:
+        say, stop, prefix: see ``Stage``.
+        environ: the operator's environment.
+        keep: leave Redis and the worker running, unless the demo fails.
+        to_stderr: whether the output of commands goes to stderr.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="qctl-demo-"))
+    with contextlib.ExitStack() as ends:
+        ends.callback(shutil.rmtree, folder, ignore_errors=True)
+        server = (start_kept if keep else start_private)(folder / "redis")
+        ends.callback(server.stop)
+        ends.callback(_kill_all, str(folder))
+        client = ends.enter_context(contextlib.closing(connect(server.url)[1]))
+        homes = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "PM2_HOME", FOLDER_VARIABLE)
+        own = {
+            **dict.fromkeys(homes, str(folder)),
+            "QCTL_REDIS_URL": server.url,
+            "QCTL_PREFIX": prefix,
+        }
+        if not keep:
+            own[OWNER_VARIABLE] = str(os.getpid())
+        rest = {name: value for name, value in environ.items() if name not in _NOT_OURS}
+        output = sys.stderr if to_stderr else None
+        yield Stage(say, stop, prefix, folder, server, client, rest | own, output)
+        if keep:
+            client.close()
+            ends.pop_all()
 
 
 def _kill_all(folder: str) -> None:

@@ -39,29 +39,27 @@ def tell_story(stage: Stage, *, keep: bool) -> Proof:
         FailedError: a command failed, or something did not happen in time.
         InterruptedByUserError: the operator wants to stop.
     """
-    story = _Story(stage)
-    with contextlib.closing(story.producer):
-        proof = story.run()
+    with contextlib.closing(Producer(stage.server.url, stage.prefix)) as producer:
+        proof = _Story(stage, producer).run()
         if keep:
-            story.producer.hand_over()
-    if keep:
-        for line in ("", *farewell(stage)):
-            stage.say(line)
+            producer.hand_over()
+            for line in farewell(stage):
+                stage.say(line)
     return proof
 
 
 class _Story:
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, producer: Producer) -> None:
         self._stage = stage
+        self._producer = producer
         self._keys = QueueKeys(stage.prefix, QUEUE)
         self._file = stage.folder / record.RECORD_FILE
         self._file.touch()
         self._killed_pid = 0
-        self.producer = Producer(stage.redis_url, stage.prefix)
 
     def run(self) -> Proof:
         stage = self._stage
-        self._say(f"Redis: {stage.redis}, for this demo alone")
+        self._say(f"Redis: {stage.server.description}, for this demo alone")
         self._head(
             f"1. A worker: {PROCESSES} processes, {CONCURRENCY} jobs at a time in each. "
             f"A producer adds {1 / INTERVAL_S:g} jobs a second, of 0.3 to 1 s; some fail once and "
@@ -69,8 +67,11 @@ class _Story:
             "and a scheduler adds one each second."
         )
         stage.qctl(_START)
-        self.producer.start()
-        stage.wait(self._is_warm, "jobs to run in both processes")
+        self._producer.start()
+        stage.wait(
+            lambda: len(self._producer.added) >= _JOBS_BEFORE_STATUS and self._is_busy(),
+            "jobs to run in both processes",
+        )
         self._say("")
         stage.qctl("status")
         self._kill()
@@ -95,9 +96,11 @@ class _Story:
         self._say(f"$ kill -9 {pid}")
         os.kill(pid, signal.SIGKILL)
         killed_at_s = time.time()
-        stage.wait(self._all_began_again, "the jobs of the killed process to run again")
-        cut = self._cut()
-        back_s = max([self._began_again(run) - killed_at_s for run in cut], default=0.0)
+        stage.wait(
+            lambda: all(self._cut_runs().values()), "the jobs of the killed process to run again"
+        )
+        cut = self._cut_runs()
+        back_s = max((again.at_s - killed_at_s for again in cut.values() if again), default=0.0)
         wasted_s = sum(killed_at_s - run.at_s for run in cut)
         # A scheduler's job has a long id.
         named = ", ".join(run.name if run.name == SCHEDULER else run.job_id for run in cut)
@@ -109,27 +112,24 @@ class _Story:
         )
 
     def _prove(self) -> Proof:
-        self.producer.finish()
+        self._producer.finish()
         with contextlib.suppress(FailedError):
             # Otherwise the proof shows what is missing.
             self._stage.wait(self._is_idle, "the last jobs to end")
-        counts = self._snapshot().counts
+        snapshot = self._snapshot()
         proof = record.judge(
-            self._runs(),
-            self.producer.added,
+            record.read(self._file),
+            self._producer.added,
             scheduled_name=SCHEDULER,
             killed_pid=self._killed_pid,
-            completed=counts.completed,
-            left=self._snapshot().backlog + counts.active + counts.failed,
+            completed=snapshot.counts.completed,
+            left=snapshot.backlog + snapshot.counts.active + snapshot.counts.failed,
         )
         # Handlers record nothing without the file.
         self._file.unlink()
         return proof
 
     # Observing
-
-    def _runs(self) -> list[Run]:
-        return record.read(self._file)
 
     def _snapshot(self) -> QueueSnapshot:
         (snapshot,) = read_snapshots(self._stage.client, [self._keys])
@@ -143,35 +143,27 @@ class _Story:
 
     def _is_busy(self) -> bool:
         """Whether all processes have several jobs."""
-        self.producer.check()
+        self._producer.check()
         busy = [runs for pid, runs in self._in_hand().items() if len(runs) > 1]
         return len(busy) >= PROCESSES
 
-    def _is_warm(self) -> bool:
-        return len(self.producer.added) >= _JOBS_BEFORE_STATUS and self._is_busy()
-
     def _in_hand(self) -> dict[int, list[Run]]:
-        found = record.unfinished(self._runs())
+        found = record.unfinished(record.read(self._file))
         found.pop(self._killed_pid, None)
         return found
 
     def _fullest(self) -> list[Run]:
-        self.producer.check()
+        self._producer.check()
         runs = max(self._in_hand().values(), key=len, default=[])
         return runs if len(runs) >= _JOBS_IN_HAND else []
 
-    def _cut(self) -> list[Run]:
-        return record.unfinished(self._runs()).get(self._killed_pid, [])
-
-    def _began_again(self, cut: Run) -> float:
-        """When an interrupted run started again; 0 if it has not."""
-        for run in self._runs():
-            if run.job_id == cut.job_id and run.pid != cut.pid and run.at_s > cut.at_s:
-                return run.at_s
-        return 0.0
-
-    def _all_began_again(self) -> bool:
-        return all(self._began_again(run) for run in self._cut())
+    def _cut_runs(self) -> dict[Run, Run | None]:
+        """The runs that the kill interrupted, each with the job's next run if that has begun."""
+        runs = record.read(self._file)
+        return {
+            cut: next((r for r in runs if r.job_id == cut.job_id and r.at_s > cut.at_s), None)
+            for cut in record.unfinished(runs).get(self._killed_pid, ())
+        }
 
     # Showing
 
@@ -181,7 +173,6 @@ class _Story:
         self._say("")
 
     def _say(self, text: str) -> None:
-        # Also when the output is not a terminal.
         for line in textwrap.wrap(text, _WIDTH, break_long_words=False) or [""]:
             self._stage.say(line)
 
@@ -208,9 +199,10 @@ def proof_lines(proof: Proof) -> Sequence[str]:
 def farewell(stage: Stage) -> Sequence[str]:
     """How to explore what is left, and how to end it."""
     return [
+        "",
         "It goes on: the worker, a Redis, and schedulers that add jobs. To look around:",
         "",
-        f"  export QCTL_REDIS_URL=embedded:{stage.redis_folder}",
+        f"  export QCTL_REDIS_URL=embedded:{stage.server.folder}",
         f"  export XDG_STATE_HOME={stage.folder} QCTL_PREFIX={stage.prefix}",
         "  qctl status --watch",
         "  qctl workers",
