@@ -22,8 +22,7 @@ GOOD = ServerFacts(
 
 
 def told(**fields: Any) -> DataSafety:
-    (answer,) = data_safety([replace(GOOD, **fields)], NOW)
-    return answer
+    return data_safety(replace(GOOD, **fields), NOW)
 
 
 def test_a_good_one() -> None:
@@ -121,5 +120,5 @@ def test_a_failed_snapshot_that_nobody_makes_any_more_is_no_hazard() -> None:
 
 
 def test_a_real_server(client: Client) -> None:
-    (answer,) = data_safety(read_servers(client), NOW)
+    answer = data_safety(read_servers(client)[0], NOW)
     assert (answer.persistence, answer.is_writable) == ("none", True)

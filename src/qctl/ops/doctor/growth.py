@@ -22,23 +22,24 @@ _ROUND = 1000
 
 def event_streams(exam: Examination) -> Iterator[Finding]:
     """Event streams far longer than their limit, or with a huge limit."""
-    for stream in stream_lengths(exam.client, exam.keys):
-        evidence = {"events": stream.length, "limit": stream.limit}
-        if stream.length > _FACTOR * stream.limit + _SLACK:
+    lengths = stream_lengths(exam.client, exam.keys)
+    for keys, (length, limit) in zip(exam.keys, lengths, strict=True):
+        evidence = {"events": length, "limit": limit}
+        if length > _FACTOR * limit + _SLACK:
             yield Finding(
                 severity="warning",
-                subject=Subject("queue", stream.keys.name),
-                what=f"its event stream has {stream.length:,} entries, and its limit is "
-                f"{stream.limit:,}: it is not trimmed",
+                subject=Subject("queue", keys.name),
+                what=f"its event stream has {length:,} entries, and its limit is "
+                f"{limit:,}: it is not trimmed",
                 evidence=evidence,
                 remedy="trim it with BullMQ's queue.trimEvents(10000), and find out who writes to "
                 "it",
             )
-        elif stream.limit > _LARGE_LIMIT:
+        elif limit > _LARGE_LIMIT:
             yield Finding(
                 severity="info",
-                subject=Subject("queue", stream.keys.name),
-                what=f"its event stream may grow to {stream.limit:,} entries",
+                subject=Subject("queue", keys.name),
+                what=f"its event stream may grow to {limit:,} entries",
                 evidence=evidence,
                 remedy="lower streams.events.maxLen of its Queue objects",
             )

@@ -14,7 +14,7 @@ from qctl.ops.jobs.retry_stalled import worker_is_gone
 from qctl.ops.queues import advice
 from qctl.plurals import counted
 from qctl.wire.checks import keyspace, parents
-from qctl.wire.checks.integrity import all_ids_without_job, sample_ids_without_job
+from qctl.wire.checks.integrity import ids_without_job
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
@@ -129,9 +129,8 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
     """Ids in a state whose job is gone; a waiting one is run as a job without a name or data."""
-    read = all_ids_without_job if exam.full else sample_ids_without_job
-    ids = read(exam.client, exam.snapshots)
-    for keys, found in by_queue(ids.found).items():
+    ids, examined, total = ids_without_job(exam.client, exam.snapshots, full=exam.full)
+    for keys, found in by_queue(ids).items():
         by_state = Counter(bare.state for bare in found)
         listed = ", ".join(f"{count:,} in {state}" for state, count in by_state.items())
         taken = [bare.id for bare in found if bare.state in _TAKEN]
@@ -150,8 +149,8 @@ def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
             + _removal(len(ordered), "this takes these ids away"),
             commands=(exam.command("jobs remove", keys.name, *ordered[:MAX_NAMED]),),
         )
-    if ids.examined < ids.total:
-        yield exam.coverage(f"{ids.examined:,} of {ids.total:,} ids")
+    if examined < total:
+        yield exam.coverage(f"{examined:,} of {total:,} ids")
 
 
 def _removal(number: int, text: str) -> str:
@@ -164,10 +163,10 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     """Jobs that are in no state: nothing will ever run, show or remove them."""
     scanned = _scanned(exam)
     most = None if exam.full else keyspace.MAX_WAITING
-    strays = keyspace.find_strays(exam.client, scanned.loose, max_waiting=most)
-    stray_jobs = by_queue(strays.found)
-    others = other_libraries(exam.client, list(stray_jobs))
-    for keys, found in stray_jobs.items():
+    found_strays, undetermined = keyspace.find_strays(exam.client, scanned.loose, max_waiting=most)
+    strays = by_queue(found_strays)
+    others = other_libraries(exam.client, list(strays))
+    for keys, found in strays.items():
         if keys in others:
             continue
         # In the order in which they were added, so that they run in it when put back.
@@ -204,8 +203,8 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
         yield f"not {names}: of another library, which may keep jobs elsewhere"
-    if strays.undetermined:
-        yield f"{strays.undetermined:,} may be in a part of wait that was not read"
+    if undetermined:
+        yield f"{undetermined:,} may be in a part of wait that was not read"
 
 
 def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
@@ -235,11 +234,11 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
 
 def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
     """Flow parents that wait for ever: a child failed without a policy, or is gone."""
-    sample = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
-    for keys, found in by_queue(sample.found).items():
+    stuck, examined, total = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
+    for keys, found in by_queue(stuck).items():
         yield _stuck(exam, keys, found)
-    if sample.examined < sample.total:
-        yield exam.coverage(f"{sample.examined:,} of {sample.total:,} parents")
+    if examined < total:
+        yield exam.coverage(f"{examined:,} of {total:,} parents")
 
 
 def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckParent]) -> Finding:
@@ -301,14 +300,14 @@ def _scanned(exam: Examination) -> _Scan:
     if not exam.keys:
         return scanned
     most = None if exam.full else MAX_KEYS
-    for batch in keyspace.scan_keys(exam.client, exam.keys, most):
-        chosen = batch.jobs if exam.full else batch.jobs[: max(MAX_JOBS - scanned.jobs, 0)]
+    for passed, jobs, dedups in keyspace.scan_keys(exam.client, exam.keys, most):
+        chosen = jobs if exam.full else jobs[: max(MAX_JOBS - scanned.jobs, 0)]
         loose, number = keyspace.jobs_in_no_set(exam.client, chosen)
-        scanned.passed += batch.scanned
+        scanned.passed += passed
         scanned.jobs += number
-        scanned.left += len(batch.jobs) - len(chosen)
+        scanned.left += len(jobs) - len(chosen)
         scanned.loose += loose
-        scanned.dedups += batch.dedups
+        scanned.dedups += dedups
     return scanned
 
 

@@ -400,8 +400,7 @@ def running_jobs(
     """Active jobs as the steps show them, with an estimate of the time they still need."""
     shown = []
     for job in jobs:
-        elapsed = (now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
-        runtime_s = max(elapsed, 0.0) if elapsed is not None else None
+        runtime_s = job.runtime_s(now_ms)
         shown.append(
             RunningJob(
                 queue=job.keys.name,

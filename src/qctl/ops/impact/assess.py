@@ -16,6 +16,7 @@ from typing import TypeVar
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import ReplyError
+from qctl.grouping import grouped
 from qctl.ops.drain.plan import process_plans
 from qctl.ops.drain.steps import ProcessPlan
 from qctl.ops.impact.best_time import BestTime, best_time, last_hours
@@ -24,7 +25,7 @@ from qctl.ops.impact.jobs_at_risk import Holders, JobAtRisk, JobRef, jobs_at_ris
 from qctl.ops.impact.recovery import Recovery, recovery_of
 from qctl.ops.impact.safety import DataSafety, data_safety
 from qctl.ops.impact.scope import Scope, find_scope
-from qctl.ops.impact.verdict import Verdict, judge
+from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
 from qctl.ops.jobs.estimate import (
     Durations,
@@ -39,12 +40,11 @@ from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_sche
 from qctl.ops.queues.find import Queues
 from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer, read_resumers
-from qctl.wire.keys import QueueKeys
-from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.active import read_active
 from qctl.wire.read.server import read_servers
 from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
-from qctl.wire.schedulers.agenda import Agenda, read_agendas
+from qctl.wire.schedulers.agenda import read_agendas
 
 # Queues whose history is counted: those with the most completed jobs.
 MAX_HISTORIES = 10
@@ -161,7 +161,9 @@ class _Assessor:
         self._redis_up_s: float | None = None
         self._keys = [snapshot.keys for snapshot in scope.snapshots]
         self.remarks: list[str] = []
-        self._agendas = self._or_remark("what is scheduled", self._read_agendas)
+        self._agendas = self._or_remark(
+            "what is scheduled", lambda: read_agendas(client, self._keys)
+        )
         self._active = read_active(client, self._keys)
         # Durations are needed where jobs run or are scheduled.
         busy = {job.keys for job in self._active}
@@ -183,10 +185,13 @@ class _Assessor:
             max_stalled_count=self._settings.max_stalled_count,
             now_ms=self._now_ms,
         )
-        handles = self._handles_signal()
+        # Nothing proves that an app does not, so the answer is yes or unknown.
+        handles = target is not None and all(map(self._holders.handles_signal, target.processes))
         queues = queue_impacts(scope, self._active, self._agendas or ())
         held = [job for job in self._active if not job.is_orphan]
-        remaining = [self._remaining(job) for job in held]
+        remaining = [
+            remaining_runs_s(job, job.runtime_s(self._now_ms), self._durations) for job in held
+        ]
         data = self._or_remark("how safe the data is", self._data)
         times = downtime(target, scope.connections, remaining, self._now_ms, self._redis_up_s)
         away_s = away_s if away_s is not None else (times.plain_s or times.boot_s)[1]
@@ -199,7 +204,7 @@ class _Assessor:
             target=target.label if target else None,
             why_no_target=scope.why_no_target,
             processes=process_plans(target, scope.connections),
-            handles_signal=handles,
+            handles_signal=handles or None,
             kill_after_s=None if is_gapless else kill_after_s,
             last_restarts=self._or_remark("what the last restart did", self._last_restarts),
             queues=queues,
@@ -226,19 +231,22 @@ class _Assessor:
             best_time=self._best_time(times),
             # Last, since the next due time comes nearer while the rest is read.
             verdict=judge(
-                scope,
-                queues,
-                interrupted=worst,
-                probably=best if handles else None,
-                # Only if everything else is safe must the queues be read again.
-                moved=() if worst or is_gapless else self._moved(),
-                resumers=self._or_remark("whether its start ends a pause", self._resumers) or (),
-                downtime=times,
-                data=data,
-                is_gapless=is_gapless,
-                now=from_epoch_ms(int(time.time() * 1000) + self._behind_ms),
-                prefix=self._settings.prefix,
-                address=self._address,
+                Facts(
+                    scope=scope,
+                    queues=queues,
+                    interrupted=worst,
+                    probably=best if handles else None,
+                    # Only if everything else is safe must the queues be read again.
+                    moved=() if worst or is_gapless else self._moved(),
+                    resumers=self._or_remark("whether its start ends a pause", self._resumers)
+                    or (),
+                    downtime=times,
+                    data=data,
+                    is_gapless=is_gapless,
+                    now=from_epoch_ms(int(time.time() * 1000) + self._behind_ms),
+                    prefix=self._settings.prefix,
+                    address=self._address,
+                )
             ),
         )
 
@@ -251,13 +259,6 @@ class _Assessor:
         if all(process.target.startswith("qctl:") for process in target.processes):
             return math.inf
         return min(process.kill_timeout_ms for process in target.processes) / 1000
-
-    def _handles_signal(self) -> bool | None:
-        target = self._scope.target
-        if target is None:
-            return None
-        answers = {self._holders.handles_signal(process) for process in target.processes}
-        return answers.pop() if len(answers) == 1 else None
 
     def _last_restarts(self) -> tuple[LastRestart, ...]:
         target, connections = self._scope.target, self._scope.connections
@@ -279,9 +280,6 @@ class _Assessor:
         return [each for each in found if each.target == target.label and each.queue in paused]
 
     # What is scheduled
-
-    def _read_agendas(self) -> list[Agenda]:
-        return read_agendas(self._client, self._keys)
 
     def _schedules(
         self, queues: Sequence[QueueImpact], away_s: float
@@ -307,10 +305,6 @@ class _Assessor:
         )
         return found if found is not None else tuple(keys.name for keys in self._keys)
 
-    def _remaining(self, job: ActiveJob) -> Sequence[float]:
-        elapsed_s = (self._now_ms - job.started_at_ms) / 1000 if job.started_at_ms else None
-        return remaining_runs_s(job, elapsed_s, self._durations)
-
     def _recovery(
         self,
         interrupted: Sequence[JobAtRisk],
@@ -319,10 +313,8 @@ class _Assessor:
         queues: Sequence[QueueImpact],
     ) -> tuple[Recovery, ...]:
         refs = {job.ref for job in interrupted}
-        by_queue: dict[QueueKeys, list[ActiveJob]] = {}
-        for job in self._active:
-            if JobRef(job.keys.name, job.id) in refs:
-                by_queue.setdefault(job.keys, []).append(job)
+        own_jobs = (job for job in self._active if JobRef(job.keys.name, job.id) in refs)
+        by_queue = grouped(own_jobs, lambda job: job.keys)
         wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items()]
         clocks = self._or_remark(
             "when stalled checks run", lambda: read_clocks(self._client, wanted)
@@ -332,7 +324,8 @@ class _Assessor:
         target = self._scope.target
         found = []
         for clock in clocks or ():
-            own, others = by_name[clock.keys.name].workers, by_name[clock.keys.name].other_workers
+            queue = by_name[clock.keys.name]
+            own, others = queue.workers, queue.other_workers
             by = "unknown" if others is None else "others" if others else "restarted"
             # Two workers in one process check at different times.
             is_lone = by == "restarted" and own == 1
@@ -364,7 +357,7 @@ class _Assessor:
                 "SETUSER … +info)"
             )
             return None
-        return data_safety(servers, self._now_ms)
+        return tuple(data_safety(server, self._now_ms) for server in servers)
 
     def _best_time(self, times: Downtime) -> BestTime | None:
         if self._agendas is None:

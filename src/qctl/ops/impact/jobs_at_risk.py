@@ -211,8 +211,8 @@ def jobs_at_risk(
     is_timed = kill_after_s != math.inf
     found = []
     for job in jobs:
-        elapsed_s = max(now_ms - job.started_at_ms, 0) / 1000 if job.started_at_ms else None
-        remaining = remaining_runs_s(job, elapsed_s, durations)
+        runtime_s = job.runtime_s(now_ms)
+        remaining = remaining_runs_s(job, runtime_s, durations)
         p50_s, p95_s = quantile(remaining, 0.5), quantile(remaining, 0.95)
         held_by = holders.of(job)
         endangered = is_timed and held_by in {"target", "unknown"}
@@ -222,7 +222,7 @@ def jobs_at_risk(
                 queue=job.keys.name,
                 id=job.id,
                 name=job.name,
-                runtime_s=_rounded(elapsed_s),
+                runtime_s=_rounded(runtime_s),
                 remaining_p50_s=_rounded(p50_s),
                 remaining_p95_s=_rounded(p95_s),
                 lock_ttl_ms=job.lock_ttl_ms,

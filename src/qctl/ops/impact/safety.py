@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qctl.wire.read.server import ServerFacts
@@ -41,16 +41,12 @@ class DataSafety:
     hazards: tuple[str, ...]
 
 
-def data_safety(servers: Sequence[ServerFacts], now_ms: int) -> tuple[DataSafety, ...]:
-    """What each master would lose.
+def data_safety(server: ServerFacts, now_ms: int) -> DataSafety:
+    """What one master would lose.
 
     Args:
         now_ms: by this host's clock, epoch milliseconds.
     """
-    return tuple(_of(server, now_ms) for server in servers)
-
-
-def _of(server: ServerFacts, now_ms: int) -> DataSafety:
     persistence = _persistence(server)
     age_s = None
     if server.rdb_saved_at_ms is not None:
@@ -162,15 +158,8 @@ def _hazards(server: ServerFacts, persistence: str | None) -> Iterator[str]:
         yield f"Redis may delete jobs {when}: its eviction policy is {policy}, not noeviction"
     if limit and server.used_memory_bytes and server.used_memory_bytes > 0.9 * limit:
         share = 100 * server.used_memory_bytes // limit
-        room = _has_room(server)
-        then = (
-            ""
-            if room
-            else ", so it may refuse writes"
-            if room is None
-            else ", so it refuses writes"
-        )
-        yield f"Redis uses {share} % of its memory limit{then}"
+        effects = {True: "", None: ", so it may refuse writes", False: ", so it refuses writes"}
+        yield f"Redis uses {share} % of its memory limit{effects[_has_room(server)]}"
     for replica in server.replicas:
         if not replica.online:
             yield f"the replica {replica.address} is not in step"

@@ -15,10 +15,16 @@ from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.managed import managed_processes, targets_serving
 from qctl.ops.processes.targets import Connections, Target, open_target, read_connections
-from qctl.ops.queues.find import Queues, find_queues, no_queues, queues_named_or_all, require_bullmq
-from qctl.wire.keys import QueueKeys
+from qctl.ops.queues.find import (
+    Queues,
+    find_queues,
+    no_queues,
+    queues_named_or_all,
+    read_queues,
+    require_bullmq,
+)
 from qctl.wire.read.clients import ForeignWorker, list_foreign
-from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+from qctl.wire.read.snapshot import QueueSnapshot
 
 _MAX_NAMED = 5
 
@@ -131,30 +137,19 @@ def _of_target(
             hint="name another --target, or leave the queues out",
         )
     wanted = list(dict.fromkeys([*names, *sorted(served)]))
-    readable, broken, missing = [], [], []
-    snapshots = read_snapshots(client, [QueueKeys(settings.prefix, name) for name in wanted])
-    for name, snapshot in zip(wanted, snapshots, strict=True):
-        if isinstance(snapshot, QueueSnapshot):
-            readable.append(snapshot)
-        elif snapshot is not None:
-            broken.append((name, snapshot))
-        elif name in connected:
-            missing.append(name)
-    if missing:
+    queues, missing = read_queues(client, settings.prefix, wanted)
+    if missing := [name for name in missing if name in connected]:
         # A BullMQ worker creates its queue, so this one belongs to another library.
         may_serve_more = may_serve_more or (
             f"a worker of {target.label} serves {', '.join(missing)}, which does not exist, so "
             "which jobs it runs is unknown"
         )
-    if not readable and not broken:
+    if not queues.readable and not queues.broken:
         raise no_queues(client, settings.prefix)
-    foreign = {
-        name
-        for process in target.processes
-        for name in (connections.foreign.get(process.key, ()) if connections else ())
-    }
+    elsewhere = connections.foreign if connections else {}
+    foreign = {worker for process in target.processes for worker in elsewhere.get(process.key, ())}
     return Scope(
-        Queues(tuple(readable), tuple(broken)),
+        queues,
         target,
         connections,
         also=tuple(sorted(served - set(names))) if names else (),

@@ -6,10 +6,9 @@ backlog has no active job only by chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 
 from qctl.connection.address import Address
 from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
@@ -26,8 +25,6 @@ from qctl.wire.drain_record import Resumer
 SAFE, DRAIN_FIRST, NOT_NOW = "safe", "drain first", "not now"
 # A job that is due sooner may start before the operator has typed the command.
 SOON_S = 30.0
-
-_Qctl = Callable[..., str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,72 +44,74 @@ class Verdict:
     holds_until: datetime | None = None
 
 
-def judge(
-    scope: Scope,
-    queues: Sequence[QueueImpact],
-    *,
-    interrupted: Sequence[JobAtRisk],
-    probably: Sequence[JobAtRisk] | None,
-    moved: Sequence[str],
-    resumers: Sequence[Resumer],
-    downtime: Downtime,
-    data: Sequence[DataSafety] | None,
-    is_gapless: bool,
-    now: datetime,
-    prefix: str,
-    address: Address,
-) -> Verdict:
-    """The verdict on a restart now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a verdict rests on.
 
     Args:
-        interrupted: in the worst case.
+        interrupted: by a restart now, in the worst case.
         probably: those of them that are probably interrupted; None if it is unknown whether the
             workers finish their jobs.
         moved: names of queues that looked idle, and in which a job moved while they were read.
         resumers: paused queues that the target resumes when it starts.
         data: one for each master; None if unknown.
+        is_gapless: the manager replaces a process without interrupting its jobs.
         prefix: of the queues.
         address: of this Redis.
-        is_gapless: the manager replaces a process without interrupting its jobs.
     """
-    qctl = partial(command, prefix)
+
+    scope: Scope
+    queues: Sequence[QueueImpact]
+    interrupted: Sequence[JobAtRisk]
+    probably: Sequence[JobAtRisk] | None
+    moved: Sequence[str]
+    resumers: Sequence[Resumer]
+    downtime: Downtime
+    data: Sequence[DataSafety] | None
+    is_gapless: bool
+    now: datetime
+    prefix: str
+    address: Address
+
+    def qctl(self, verb: str, *words: str, redis: str = "") -> str:
+        """A command to type."""
+        return command(self.prefix, verb, *words, redis=redis)
+
+
+def judge(facts: Facts) -> Verdict:
+    """The verdict on a restart now."""
+    queues, resumers = facts.queues, facts.resumers
     endangered = (
-        *_endangered(scope, queues, interrupted, probably, moved, data, is_gapless, now, qctl),
+        *_endangered(facts),
         *(f"a restart ends the pause of {each.queue}: {resumer_text(each)}" for each in resumers),
     )
-    against = (*_against(scope, data or (), is_gapless), *_too_long(downtime, endangered))
+    against = (*_against(facts), *_too_long(facts.downtime, endangered))
     if against:
-        instead = _instead(scope, queues, downtime, data or (), qctl, address)
-        return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(dict.fromkeys(instead)))
+        instead = dict.fromkeys(_instead(facts))
+        return Verdict(NOT_NOW, tuple(dict.fromkeys(against)), tuple(instead))
     if endangered:
         # --keep-paused leaves all queues of the target paused, so all must be paused now.
         stay = ["--keep-paused"] * (bool(resumers) and all(queue.paused for queue in queues))
-        again = () if stay else (qctl("pause", each.queue) for each in resumers)
-        return Verdict(
-            DRAIN_FIRST, endangered, (*_drain(scope, queues, address, qctl, *stay), *again)
-        )
+        again = () if stay else (facts.qctl("pause", each.queue) for each in resumers)
+        return Verdict(DRAIN_FIRST, endangered, (*_drain(facts, *stay), *again))
     due = [q.next_due_at for q in queues if q.next_due_at is not None and not q.paused]
     # Other workers run the active jobs, and a retry of one may come to this target.
     running = "no running job is its own" if any(q.active for q in queues) else "no job is running"
     reason = f"{running}, and none is known that could start at this moment"
-    if is_gapless:
+    if facts.is_gapless:
         reason = "its master starts the new process first, and lets the old one finish its jobs"
-    return Verdict(
-        SAFE,
-        (reason,),
-        _drain(scope, queues, address, qctl, *_timeout_options(downtime))
-        if scope.target is not None
-        else (),
-        holds_until=None if is_gapless else min(due, default=None),
-    )
+    commands = _drain(facts, *_timeout_options(facts.downtime)) if facts.scope.target else ()
+    holds_until = None if facts.is_gapless else min(due, default=None)
+    return Verdict(SAFE, (reason,), commands, holds_until)
 
 
-def _against(scope: Scope, data: Sequence[DataSafety], is_gapless: bool) -> Iterator[str]:
+def _against(facts: Facts) -> Iterator[str]:
     """Why even a drain should not begin now."""
+    scope = facts.scope
     for snapshot in scope.snapshots:
         if snapshot.lease is not None:
             yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
-    for server in data:
+    for server in facts.data or ():
         if server.replica_of is not None:
             yield (
                 f"this Redis is a replica of {server.replica_of}: what it has may be old, and "
@@ -122,7 +121,7 @@ def _against(scope: Scope, data: Sequence[DataSafety], is_gapless: bool) -> Iter
             yield "Redis refuses writes, or is about to, so jobs can neither end nor be drained"
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
-    if not is_gapless:
+    if not facts.is_gapless:
         for name in scope.bull:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
 
@@ -137,18 +136,9 @@ def _too_long(downtime: Downtime, endangered: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _endangered(
-    scope: Scope,
-    queues: Sequence[QueueImpact],
-    interrupted: Sequence[JobAtRisk],
-    probably: Sequence[JobAtRisk] | None,
-    moved: Sequence[str],
-    data: Sequence[DataSafety] | None,
-    is_gapless: bool,
-    now: datetime,
-    qctl: _Qctl,
-) -> Iterator[str]:
+def _endangered(facts: Facts) -> Iterator[str]:
     """Why a plain restart does harm, or may do so."""
+    interrupted, probably, data = facts.interrupted, facts.probably, facts.data
     if interrupted and probably is None:
         yield f"a plain restart would interrupt {_harm(interrupted)}"
     elif probably:
@@ -156,23 +146,23 @@ def _endangered(
     elif interrupted:
         jobs = counted(len(interrupted), "job is", "jobs are")
         yield f"{jobs} running: that they end before they are killed is likely, but not certain"
-    if is_gapless:
+    if facts.is_gapless:
         return
-    if scope.foreign:
-        elsewhere = ", ".join(dict.fromkeys(map(str, scope.foreign)))
+    if foreign := facts.scope.foreign:
+        elsewhere = ", ".join(dict.fromkeys(map(str, foreign)))
         yield f"it also serves {elsewhere}, whose jobs were not read"
-    if scope.may_serve_more:
-        yield scope.may_serve_more
-    for queue in queues:
-        why = [*_may_start(queue, now, qctl)]
-        if queue.name in moved and not why:
+    if facts.scope.may_serve_more:
+        yield facts.scope.may_serve_more
+    for queue in facts.queues:
+        why = [*_may_start(facts, queue)]
+        if queue.name in facts.moved and not why:
             why = [f"jobs of {queue.name} move right now, and one may start at any moment"]
         yield from why
     if data is None or any(server.is_writable is None for server in data):
         yield "whether Redis accepts writes is unknown, and without them no job can end"
 
 
-def _may_start(queue: QueueImpact, now: datetime, qctl: _Qctl) -> Iterator[str]:
+def _may_start(facts: Facts, queue: QueueImpact) -> Iterator[str]:
     """Why a job of a queue may start, or already run unseen, before the restart.
 
     Also if no worker is seen: not every client is listed as one.
@@ -181,11 +171,11 @@ def _may_start(queue: QueueImpact, now: datetime, qctl: _Qctl) -> Iterator[str]:
         jobs = counted(queue.stalled, "job of", "jobs of")
         # A worker that was too busy to renew the lock still runs the job, even in a paused queue.
         then = "may still run" if queue.paused else "may still run, or start again at any moment"
-        put_back = qctl("jobs retry-stalled", queue.name)
+        put_back = facts.qctl("jobs retry-stalled", queue.name)
         yield f"{jobs} {queue.name} without a lock {then} ({put_back} puts back what has stalled)"
     if queue.paused:
         return
-    if waiting := _waiting(queue):
+    if waiting := queue.waiting + queue.prioritized:
         jobs = counted(waiting, "job waits", "jobs wait")
         yield f"{jobs} in {queue.name}, so one may start at any moment"
     elif parents := queue.waiting_children:
@@ -195,7 +185,7 @@ def _may_start(queue: QueueImpact, now: datetime, qctl: _Qctl) -> Iterator[str]:
             "child has ended"
         )
     elif queue.next_due_at is not None:
-        left = queue.next_due_at - now
+        left = queue.next_due_at - facts.now
         if left < timedelta(seconds=SOON_S):
             when = f"in {left.total_seconds():.0f} s" if left > timedelta(0) else "now"
             yield f"a job of {queue.name} is due {when}"
@@ -212,26 +202,22 @@ def _harm(jobs: Sequence[JobAtRisk]) -> str:
     return text
 
 
-def _instead(
-    scope: Scope,
-    queues: Sequence[QueueImpact],
-    downtime: Downtime,
-    data: Sequence[DataSafety],
-    qctl: _Qctl,
-    address: Address,
-) -> Iterator[str]:
+def _instead(facts: Facts) -> Iterator[str]:
     """Commands for when even a drain should not begin."""
+    scope, address = facts.scope, facts.address
     leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
     if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
-        yield qctl("status", *odd)
-    for server in data:
+        yield facts.qctl("status", *odd)
+    for server in facts.data or ():
         if server.replica_of is not None:
             target = ["--target", scope.target.label] if scope.target else []
-            yield qctl("impact", *target, redis=_url(address, server.replica_of))
+            host, _, port = server.replica_of.rpartition(":")
+            master = replace(address, mode="standalone", host=host, port=int(port), unix_path=None)
+            yield facts.qctl("impact", *target, redis=str(master))
         elif server.is_writable is False:
             yield "redis-cli INFO"
-    if options := _timeout_options(downtime):
-        yield from _drain(scope, queues, address, qctl, *options)
+    if options := _timeout_options(facts.downtime):
+        yield from _drain(facts, *options)
 
 
 def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
@@ -242,10 +228,9 @@ def _timeout_options(downtime: Downtime) -> tuple[str, ...]:
     return "--timeout", f"{round(wait_s * 1.5 / 60)}m"
 
 
-def _drain(
-    scope: Scope, queues: Sequence[QueueImpact], address: Address, qctl: _Qctl, *options: str
-) -> tuple[str, ...]:
+def _drain(facts: Facts, *options: str) -> tuple[str, ...]:
     """Commands for a restart that interrupts nothing; without a target, for before and after it."""
+    scope, queues, qctl, address = facts.scope, facts.queues, facts.qctl, facts.address
     target, connections = scope.target, scope.connections
     if scope.wider:
         # A drain of these queues alone would not protect the jobs of the others.
@@ -255,7 +240,8 @@ def _drain(
         at_work = [
             q.name
             for q in queues
-            if q.active or (not q.paused and (_waiting(q) or q.delayed or q.waiting_children))
+            if q.active
+            or (not q.paused and (q.waiting + q.prioritized + q.delayed + q.waiting_children))
         ] or [q.name for q in queues]
         return (qctl("drain", *at_work, *options), qctl("resume", *at_work))
     if target.configured or (connections and connections.queues_of(target.processes)):
@@ -277,13 +263,3 @@ def _elsewhere(verb: str, place: tuple[str, str, int], address: Address) -> str:
     prefix, queue, db = place
     redis = "" if db == address.db else str(replace(address, db=db))
     return command(prefix, verb, queue, redis=redis)
-
-
-def _url(address: Address, place: str) -> str:
-    """The URL of another server, with the same options and password."""
-    host, _, port = place.rpartition(":")
-    return str(replace(address, mode="standalone", host=host, port=int(port), unix_path=None))
-
-
-def _waiting(queue: QueueImpact) -> int:
-    return queue.waiting + queue.prioritized

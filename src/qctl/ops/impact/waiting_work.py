@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from qctl.connection.address import Client
+from qctl.grouping import grouped
 from qctl.ops.impact.scope import Scope
 from qctl.ops.times import utc_datetime
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.agenda import Agenda, read_agendas
@@ -49,16 +49,13 @@ def queue_impacts(
         agendas: of the queues whose agenda could be read.
     """
     due = {agenda.keys: agenda.next_delayed_ms for agenda in agendas}
-    running: dict[QueueKeys, list[ActiveJob]] = defaultdict(list)
-    for job in active:
-        running[job.keys].append(job)
+    running = grouped(active, lambda job: job.keys)
     own_of, all_of = _workers(scope)
     found = []
     for snapshot in scope.snapshots:
         keys, counts = snapshot.keys, snapshot.counts
-        jobs = running[keys]
+        jobs = running.get(keys, [])
         own = None if own_of is None else own_of[keys.name]
-        due_ms = due.get(keys)
         found.append(
             QueueImpact(
                 name=keys.name,
@@ -72,7 +69,7 @@ def queue_impacts(
                 workers=own,
                 # If the target has none of its own here, it may be behind a proxy: unknown.
                 other_workers=all_of[keys.name] - own if own else None,
-                next_due_at=utc_datetime(due_ms),
+                next_due_at=utc_datetime(due.get(keys)),
             )
         )
     return tuple(found)

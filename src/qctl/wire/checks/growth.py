@@ -19,22 +19,13 @@ _OPTIONS = {"completed": "removeOnComplete", "failed": "removeOnFail"}
 
 
 @dataclass(frozen=True, slots=True)
-class StreamLength:
-    """Number of events of a queue, and its limit."""
-
-    keys: QueueKeys
-    length: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
 class KeptJobs:
     """The finished jobs of one state, judged by the newest 20.
 
     Args:
         bounded: whether one of the newest says how many jobs to keep or for how long.
         examined: how many of the newest were read.
-        oldest_ms, newest_ms: when the oldest and the newest of all kept jobs ended.
+        oldest_ms: when the oldest of all kept jobs ended.
         last_day: how many of the kept jobs ended in the last 24 hours; None if the oldest is
             younger than that, so that a day cannot be counted.
     """
@@ -44,21 +35,20 @@ class KeptJobs:
     bounded: bool
     examined: int
     oldest_ms: int | None
-    newest_ms: int | None
     last_day: int | None
 
 
-def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[StreamLength]:
-    """The length of each queue's event stream, in one round trip."""
+def stream_lengths(client: Client, queues: Sequence[QueueKeys]) -> list[tuple[int, int]]:
+    """For each queue the length of its event stream and the limit of that, in one round trip."""
     commands: list[tuple[Arg, ...]] = []
     for keys in queues:
         commands += [("XLEN", keys("events")), ("HGET", keys("meta"), "opts.maxLenEvents")]
     replies = client.pipeline(commands)
     found = []
-    for keys, length, limit in zip(queues, replies[::2], replies[1::2], strict=True):
+    for length, limit in zip(replies[::2], replies[1::2], strict=True):
         maximum = to_int(value_or(limit, None))
         maximum = DEFAULT_MAX_EVENTS if maximum is None else maximum
-        found.append(StreamLength(keys, value_or(length, 0), maximum))
+        found.append((value_or(length, 0), maximum))
     return found
 
 
@@ -73,7 +63,7 @@ def kept_jobs(
     windows: list[tuple[Arg, ...]] = []
     for keys, state in places:
         windows += [
-            ("ZREVRANGE", keys(state), 0, _JOBS - 1, "WITHSCORES"),
+            ("ZREVRANGE", keys(state), 0, _JOBS - 1),
             ("ZRANGE", keys(state), 0, 0, "WITHSCORES"),
             ("ZCOUNT", keys(state), f"({now_ms - _DAY_MS}", "+inf"),
         ]
@@ -84,13 +74,12 @@ def kept_jobs(
     reads = [
         ("HGET", keys(job_id), "opts")
         for (keys, _), flat in zip(places, newest, strict=True)
-        for job_id in flat[::2]
+        for job_id in flat
     ]
     opts = iter(client.pipeline(reads))
     found = []
     for (keys, state), flat, first, count in zip(places, newest, oldest, last_day, strict=True):
-        own = [value_or(next(opts), None) for _ in flat[::2]]
-        times = [time for score in flat[1::2] if (time := to_int(score)) is not None]
+        own = [value_or(next(opts), None) for _ in flat]
         oldest_ms = to_int(first[1]) if first else None
         is_covered = oldest_ms is not None and oldest_ms <= now_ms - _DAY_MS
         found.append(
@@ -100,7 +89,6 @@ def kept_jobs(
                 bounded=any(_is_bounded(text, _OPTIONS[state]) for text in own),
                 examined=len(own),
                 oldest_ms=oldest_ms,
-                newest_ms=times[0] if times else None,
                 last_day=count if is_covered else None,
             )
         )

@@ -28,21 +28,22 @@ class IdWithoutJob:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class IdsWithoutJob:
-    """The ids found, the number of ids checked, and the number of ids that there are."""
+def ids_without_job(
+    client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
+) -> tuple[list[IdWithoutJob], int, int]:
+    """The ids found, the number of ids checked, and the number of ids that there are.
 
-    found: tuple[IdWithoutJob, ...]
-    examined: int
-    total: int
-
-
-def sample_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsWithoutJob:
-    """Check both ends of each list and set, 10,000 ids in all, in four round trips.
-
-    Both ends are read twice: a job may be done and removed between the readings of its id and of
-    its hash.
+    Args:
+        full: check every id, in windows of 1,000; else both ends of each list and set, 10,000 ids
+            in all, in four round trips.
     """
+    found, examined, total = (_all if full else _sample)(client, queues)
+    return sorted(found), examined, total
+
+
+def _sample(client: Client, queues: Sequence[QueueSnapshot]) -> tuple[list[IdWithoutJob], int, int]:
+    # Both ends are read twice: a job may be done and removed between the readings of its id and of
+    # its hash.
     places = [
         (queue.keys, state, size) for queue in queues for state, size in queue.sizes.items() if size
     ]
@@ -52,12 +53,11 @@ def sample_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> I
     if missing:
         again = _ends(client, sorted({(each.keys, each.state) for each in missing}), per_end)
         missing = _without_hash(client, [each for each in again if each in set(missing)])
-    return IdsWithoutJob(tuple(sorted(missing)), len(ids), sum(size for _, _, size in places))
+    return missing, len(ids), sum(size for _, _, size in places)
 
 
-def all_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsWithoutJob:
-    """Check every id, in windows of 1,000."""
-    found: list[IdWithoutJob] = []
+def _all(client: Client, queues: Sequence[QueueSnapshot]) -> tuple[list[IdWithoutJob], int, int]:
+    found: set[IdWithoutJob] = set()
     examined = 0
     for queue in queues:
         for state in _STATES:
@@ -68,8 +68,8 @@ def all_ids_without_job(client: Client, queues: Sequence[QueueSnapshot]) -> IdsW
             if missing:
                 windows_again = _windows(client, queue.keys, state)
                 again = [each for window in windows_again for each in window if each in missing]
-                found += _without_hash(client, again)
-    return IdsWithoutJob(tuple(sorted(set(found))), examined, examined)
+                found.update(_without_hash(client, again))
+    return list(found), examined, examined
 
 
 def _ends(

@@ -49,16 +49,16 @@ def wrong_keys(client: Client, queues: Sequence[QueueKeys]) -> list[list[WrongKe
 
     A key that does not exist is not wrong. The error for a queue that this user may not check.
     """
-    places = [(keys, name) for keys in queues for name in _TYPES]
-    commands = [("TYPE", keys(name)) for keys, name in places]
-    replies = client.pipeline(commands)
-    found: dict[QueueKeys, list[WrongKey] | ReplyError] = {keys: [] for keys in queues}
-    for (keys, name), reply in zip(places, replies, strict=True):
-        own = found[keys]
-        if isinstance(own, ReplyError):
-            continue
-        if isinstance(reply, ReplyError):
-            found[keys] = reply
-        elif reply not in {"none", _TYPES[name]}:
-            own.append(WrongKey(keys, name, str(reply), _TYPES[name]))
-    return [found[keys] for keys in queues]
+    commands = [("TYPE", keys(name)) for keys in queues for name in _TYPES]
+    replies = iter(client.pipeline(commands))
+    found: list[list[WrongKey] | ReplyError] = []
+    for keys in queues:
+        types = {name: next(replies) for name in _TYPES}
+        error = next((each for each in types.values() if isinstance(each, ReplyError)), None)
+        wrong = [
+            WrongKey(keys, name, str(each), _TYPES[name])
+            for name, each in types.items()
+            if each not in {"none", _TYPES[name]}
+        ]
+        found.append(wrong if error is None else error)
+    return found

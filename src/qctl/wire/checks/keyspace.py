@@ -25,21 +25,6 @@ _FIELDS = ("timestamp", "ats", "processedOn", "finishedOn")
 
 
 @dataclass(frozen=True, slots=True)
-class KeyBatch:
-    """The keys of one step of the scan.
-
-    Args:
-        scanned: number of keys of any kind, approximately.
-        jobs: keys that may be a job's hash.
-        dedups: deduplication keys: their queues and deduplication ids.
-    """
-
-    scanned: int
-    jobs: tuple[JobKey, ...]
-    dedups: tuple[JobKey, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Stray:
     """A job in no state.
 
@@ -57,20 +42,11 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
-class Strays:
-    """The jobs in no state; ``undetermined`` others may be in a part of a list not read."""
-
-    found: tuple[Stray, ...]
-    undetermined: int
-
-
-@dataclass(frozen=True, slots=True)
 class StaleDedup:
     """A deduplication key whose job is gone; ``expires`` if it has a TTL."""
 
     keys: QueueKeys
     id: str
-    job_id: str
     expires: bool
     key: str
 
@@ -82,8 +58,12 @@ def database_size(client: Client) -> int:
 
 def scan_keys(
     client: Client, queues: Sequence[QueueKeys], max_keys: int | None
-) -> Iterator[KeyBatch]:
+) -> Iterator[tuple[int, list[JobKey], list[JobKey]]]:
     """Keys of some queues of one prefix, in steps of one SCAN each.
+
+    Yields:
+        about how many keys of any kind were scanned; keys that may be a job's hash; and
+        deduplication keys, as queue and deduplication id.
 
     Args:
         max_keys: stop after about this many keys of any kind, over all masters; None to scan all.
@@ -98,7 +78,7 @@ def scan_keys(
         cursor = "0"
         while left is None or left > 0:
             cursor, found = node.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            yield _classify(prefix, known, found)
+            yield SCAN_COUNT, *_classify(prefix, known, found)
             if cursor == "0":
                 break
             left = None if left is None else left - SCAN_COUNT
@@ -110,8 +90,10 @@ def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[list[JobKey]
     return list(outside), job_count
 
 
-def find_strays(client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None) -> Strays:
-    """The jobs among some that are in no state.
+def find_strays(
+    client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None
+) -> tuple[list[Stray], int]:
+    """The jobs among some that are in no state, and how many others may be in a part not read.
 
     Each is searched for twice, and left out if its hash has changed in between: a job that moves
     from one state to the next may be seen in neither.
@@ -133,7 +115,7 @@ def find_strays(client: Client, jobs: Sequence[JobKey], *, max_waiting: int | No
                     added_at_ms=to_int(timestamp) or 0,
                 )
             )
-    return Strays(tuple(found), undetermined)
+    return found, undetermined
 
 
 # The values of ``_FIELDS`` in a job's hash.
@@ -180,7 +162,7 @@ def _stale(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     ]
     there = client.pipeline(exist)
     return [
-        StaleDedup(keys, dedup_id, owner, expires=checked(ttl) >= 0, key=name)
+        StaleDedup(keys, dedup_id, expires=checked(ttl) >= 0, key=name)
         for (keys, dedup_id), name, owner, ttl, exists in zip(
             dedups, names, owners, replies[1::2], there, strict=True
         )
@@ -188,7 +170,9 @@ def _stale(client: Client, dedups: Sequence[JobKey]) -> list[StaleDedup]:
     ]
 
 
-def _classify(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]) -> KeyBatch:
+def _classify(
+    prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str]
+) -> tuple[list[JobKey], list[JobKey]]:
     jobs, dedups = [], []
     for key in found:
         name, _, suffix = key[len(prefix) + 1 :].partition(":")
@@ -200,4 +184,4 @@ def _classify(prefix: str, known: Mapping[str, QueueKeys], found: Sequence[str])
             dedups.append((keys, rest))
         elif head not in {"dn", "metrics"} and suffix.rpartition(":")[2] not in _PARTS:
             jobs.append((keys, suffix))
-    return KeyBatch(SCAN_COUNT, tuple(jobs), tuple(dedups))
+    return jobs, dedups

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
@@ -48,36 +47,30 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
         for state, count in queue.sizes.items()
         if count and state != "active"
     ]
-    windows = client.pipeline([_window(*part[:2]) for part in parts])
+    windows = client.pipeline(
+        [
+            ("ZRANGE" if state in SORTED_SETS else "LRANGE", keys(state), -_JOBS, -1)
+            for keys, state, _ in parts
+        ]
+    )
     samples = [[] if isinstance(ids, ReplyError) else list(ids) for ids in windows]
     commands: list[tuple[Arg, ...]] = []
     for (keys, state, _), ids in zip(parts, samples, strict=True):
         # SAMPLES 0 measures all fields: by default Redis may leave out the one that is large.
         commands += [("MEMORY", "USAGE", keys(job_id), "SAMPLES", 0) for job_id in ids]
         commands.append(("MEMORY", "USAGE", keys(state)))
-    commands += [("MEMORY", "USAGE", queue.keys("events")) for queue in fullest]
-    commands += [("XLEN", queue.keys("events")) for queue in fullest]
-    replies = [_bytes(reply) for reply in client.pipeline(commands)]
+    for queue in fullest:
+        events = queue.keys("events")
+        commands += [("MEMORY", "USAGE", events), ("XLEN", events)]
+    # None for a job that is gone by now.
+    sizes = (int(checked(reply) or 0) for reply in client.pipeline(commands))
     found = []
-    position = 0
     for (keys, state, count), ids in zip(parts, samples, strict=True):
-        jobs = replies[position : position + len(ids)]
-        own = replies[position + len(ids)]
-        position += len(ids) + 1
+        jobs, own = [next(sizes) for _ in ids], next(sizes)
         average = sum(jobs) / len(jobs) if jobs else 0
         what = f"{count:,} {'waiting' if state == 'wait' else state} jobs"
         found.append(Holding(keys, what, count, own + round(average * count)))
-    streams, lengths = replies[position:][: len(fullest)], replies[position + len(fullest) :]
-    for queue, size, length in zip(fullest, streams, lengths, strict=True):
+    for queue in fullest:
+        size, length = next(sizes), next(sizes)
         found.append(Holding(queue.keys, f"{length:,} events", length, size))
     return found
-
-
-def _window(keys: QueueKeys, state: str) -> tuple[Arg, ...]:
-    command = "ZRANGE" if state in SORTED_SETS else "LRANGE"
-    return (command, keys(state), -_JOBS, -1)
-
-
-def _bytes(reply: Any) -> int:
-    # None for a job that is gone by now.
-    return int(checked(reply) or 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,19 +35,12 @@ class StuckParent:
     child: JobKey | None
 
 
-@dataclass(frozen=True, slots=True)
-class StuckParents:
-    """The parents found, the number of parents checked, and the number of all parents."""
-
-    found: tuple[StuckParent, ...]
-    examined: int
-    total: int
-
-
 def stuck_parents(
     client: Client, queues: Sequence[QueueSnapshot], *, full: bool = False
-) -> StuckParents:
-    """Check the parents that have waited longest, in a few round trips; all of them with ``full``.
+) -> tuple[list[StuckParent], int, int]:
+    """The parents found, the number of parents checked, and the number of all parents.
+
+    Those that have waited longest are checked, in a few round trips; all of them with ``full``.
 
     20 children of each parent are checked, at random: children that have ended leave the set, so in
     time only the failed ones are left in it.
@@ -69,15 +62,15 @@ def stuck_parents(
         if stuck := _check(client, ids):
             # A child that ends between two reads makes its parent look stuck once.
             again = _check(client, [(parent.keys, parent.id) for parent in stuck])
-            still = _still_waiting(client, again)
-            found += [parent for parent in again if (parent.keys, parent.id) in still]
+            scores = client.pipeline([("ZSCORE", p.keys("waiting-children"), p.id) for p in again])
+            pairs = zip(again, scores, strict=True)
+            found += [parent for parent, score in pairs if checked(score) is not None]
         start += window
         pending = [keys for keys in pending if full and parents[keys] > start]
-    return StuckParents(tuple(sorted(found)), examined, sum(parents.values()))
+    return sorted(found), examined, sum(parents.values())
 
 
-def _check(client: Client, ids: Iterable[JobKey]) -> list[StuckParent]:
-    parents = list(ids)
+def _check(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]:
     reads: list[tuple[Arg, ...]] = []
     for keys, parent in parents:
         pending = keys(f"{parent}:dependencies")
@@ -105,13 +98,3 @@ def _check(client: Client, ids: Iterable[JobKey]) -> list[StuckParent]:
             if reason and (not found or (found[-1].keys, found[-1].id) != (keys, parent)):
                 found.append(StuckParent(keys, parent, reason, home))
     return found
-
-
-def _still_waiting(client: Client, parents: Sequence[StuckParent]) -> frozenset[JobKey]:
-    commands = [("ZSCORE", parent.keys("waiting-children"), parent.id) for parent in parents]
-    scores = client.pipeline(commands)
-    return frozenset(
-        (parent.keys, parent.id)
-        for parent, score in zip(parents, scores, strict=True)
-        if checked(score) is not None
-    )

@@ -40,6 +40,10 @@ class ActiveJob:
         """Whether it has no lock: its worker died, or was too busy to renew the lock."""
         return self.lock_token is None
 
+    def runtime_s(self, now_ms: float) -> float | None:
+        """How long its present run has taken, by this host's clock; None if unknown."""
+        return max(now_ms - self.started_at_ms, 0) / 1000 if self.started_at_ms else None
+
     def was_renewed_since(self, earlier: ActiveJob) -> bool:
         """Whether its lock was renewed since an earlier reading: then a living worker has it."""
         return (self.lock_ttl_ms or 0) > (earlier.lock_ttl_ms or 0)
