@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -281,7 +282,8 @@ def environment(streams: Streams, **options: bool) -> Environment:
 )
 def test_a_question_is_asked_on_stderr(answer: str, yes: bool) -> None:
     env = environment(streams(terminal=True, stdin=answer))
-    assert env.confirm("Restart\x1b it?") is yes
+    with nullcontext() if yes else pytest.raises(RefusedError):
+        env.confirm("Restart\x1b it?")
     assert env.streams.stderr.getvalue() == "Restart\\x1b it? [y/N] "  # type: ignore[attr-defined]
     assert env.streams.stdout.getvalue() == ""  # type: ignore[attr-defined]
 

@@ -11,7 +11,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import DryRun, Limit, NamedIds, Queue, Yes
-from qctl.errors import ExitStatus, NotFoundError, RefusedError, UsageError
+from qctl.errors import ExitStatus, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from qctl.ops.bulk.actions import Action
@@ -270,11 +270,9 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
         return
     text = bulk_question(action, queue, selection, max_changed(selection, total))
     if firm is Confirmation.YES:
-        agreed = env.confirm(f"{text}?")
+        env.confirm(f"{text}?")
     else:
-        agreed = env.confirm_name(f"{text}.", queue)
-    if not agreed:
-        raise RefusedError("nothing was done")
+        env.confirm_name(f"{text}.", queue)
 
 
 def _follow(env: Environment, run: BulkRun) -> None:

@@ -23,84 +23,108 @@ MAX_WAIT_S = 0.5
 _MAX_SCAN_S = 0.3
 
 
-def queue_names(ctx: typer.Context) -> list[str]:
+_Read = Callable[["Settings", typer.Context], Iterable[str]]
+
+
+def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Context], list[str]]:
+    """The function that Typer calls: what ``read`` yields in time, sorted.
+
+    Names that do not fit on one line are left out.
+
+    Args:
+        ignore_context: whether the chosen context does not matter; it may not exist.
+    """
+
+    def complete(ctx: typer.Context) -> list[str]:
+        import threading  # noqa: PLC0415 - only for a TAB
+
+        from qctl.config.settings import load_settings  # noqa: PLC0415
+
+        found: list[str] = []
+
+        def look_up() -> None:
+            environ = dict(os.environ)
+            if ignore_context:
+                environ.pop("QCTL_CONTEXT", None)
+            try:
+                settings = load_settings(
+                    redis_url=ctx.params.get("redis_url"),
+                    prefix=ctx.params.get("prefix"),
+                    context=None if ignore_context else ctx.params.get("context"),
+                    environ=environ,
+                )
+                for name in read(settings, ctx):
+                    found.append(name)  # noqa: PERF402 - keeps what came before a failure
+            except Exception:
+                return
+
+        # A thread, because nothing else can leave a name server that does not answer.
+        thread = threading.Thread(target=look_up, daemon=True)
+        thread.start()
+        thread.join(MAX_WAIT_S)
+        return sorted({name for name in found if name.isprintable()})
+
+    return complete
+
+
+@_in_time
+def queue_names(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
     """The queues that exist."""
+    from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
+    from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
 
-    def read(settings: Settings) -> Iterable[str]:
-        from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
-        from qctl.wire.read.discovery import discover_within  # noqa: PLC0415
-
-        with _connected(settings) as (address, client):
-            cache = QueueNameCache(settings.state_home, address, settings.prefix)
-            cached = cache.read()
-            if cached is not None:
-                if cached.is_scan_due:
-                    cache.scan_in_background()
-                return cached.names
-            names, is_complete = discover_within(client, settings.prefix, _MAX_SCAN_S)
-            if not is_complete:
+    with _connected(settings) as (address, client):
+        cache = QueueNameCache(settings.state_home, address, settings.prefix)
+        cached = cache.read()
+        if cached is not None:
+            if cached.is_scan_due:
                 cache.scan_in_background()
-            return names
+            return cached.names
+        names, is_complete = discover_within(client, settings.prefix, _MAX_SCAN_S)
+        if not is_complete:
+            cache.scan_in_background()
+        return names
 
-    return _names(ctx, read)
 
-
-def prefixes(ctx: typer.Context) -> list[str]:
+@_in_time
+def prefixes(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
     """The key prefixes under which Redis holds queues."""
+    from qctl.wire.read.discovery import prefixes_in_use  # noqa: PLC0415
 
-    def read(settings: Settings) -> Iterable[str]:
-        from qctl.wire.read.discovery import prefixes_in_use  # noqa: PLC0415
-
-        with _connected(settings) as (_, client):
-            return prefixes_in_use(client, _MAX_SCAN_S)[0]
-
-    return _names(ctx, read)
+    with _connected(settings) as (_, client):
+        return prefixes_in_use(client, _MAX_SCAN_S)[0]
 
 
-def scheduler_ids(ctx: typer.Context) -> list[str]:
+@_in_time
+def scheduler_ids(settings: Settings, ctx: typer.Context) -> Iterable[str]:
     """The schedulers of the queue on the command line."""
+    from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
 
-    def read(settings: Settings) -> Iterable[str]:
-        from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415
-
-        with _connected(settings) as (_, client):
-            found, _ = list_schedules(client, settings.prefix, [ctx.params["queue"]])
-        return [schedule.id for schedule in found.schedules]
-
-    return _names(ctx, read)
+    with _connected(settings) as (_, client):
+        found, _ = list_schedules(client, settings.prefix, [ctx.params["queue"]])
+    return [schedule.id for schedule in found.schedules]
 
 
-def targets(ctx: typer.Context) -> list[str]:
+@_in_time
+def targets(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
     """The targets of the config files, and the apps of PM2 and of qctl itself."""
+    from qctl.manage.qctl.state import master_names  # noqa: PLC0415
 
-    def read(settings: Settings) -> Iterable[str]:
-        from qctl.manage.qctl.state import master_names  # noqa: PLC0415
+    yield from (target.name for target in settings.targets)
+    yield from (f"qctl:{name}" for name in master_names(settings.state_home))
+    # Without the socket PM2 does not run, and TAB must not start it.
+    if (settings.pm2_home / "rpc.sock").exists():
+        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
 
-        yield from (target.name for target in settings.targets)
-        yield from (f"qctl:{name}" for name in master_names(settings.state_home))
-        # Without the socket PM2 does not run, and TAB must not start it.
-        if (settings.pm2_home / "rpc.sock").exists():
-            from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
-
-            yield from (process.target for process in Pm2(settings.pm2_home).processes())
-
-    return _names(ctx, read)
+        yield from (process.target for process in Pm2(settings.pm2_home).processes())
 
 
-def background_workers(ctx: typer.Context) -> list[str]:
+@_in_time
+def background_workers(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
     """The names of workers that run in the background."""
+    from qctl.manage.qctl.state import master_names  # noqa: PLC0415
 
-    def read(settings: Settings) -> Iterable[str]:
-        from qctl.manage.qctl.state import master_names  # noqa: PLC0415
-
-        return master_names(settings.state_home)
-
-    return _names(ctx, read)
-
-
-def contexts(ctx: typer.Context) -> list[str]:
-    """The contexts that the config files define."""
-    return _names(ctx, lambda settings: settings.contexts, ignore_context=True)
+    return master_names(settings.state_home)
 
 
 @contextmanager
@@ -115,41 +139,5 @@ def _connected(settings: Settings) -> Iterator[tuple[Address, Client]]:
         yield address, client
 
 
-def _names(
-    ctx: typer.Context,
-    read: Callable[[Settings], Iterable[str]],
-    *,
-    ignore_context: bool = False,
-) -> list[str]:
-    """What ``read`` yields in time, sorted, without names that do not fit on one line.
-
-    Args:
-        ignore_context: whether the chosen context does not matter; it may not exist.
-    """
-    import threading  # noqa: PLC0415 - only for a TAB
-
-    from qctl.config.settings import load_settings  # noqa: PLC0415
-
-    found: list[str] = []
-
-    def look_up() -> None:
-        environ = dict(os.environ)
-        if ignore_context:
-            environ.pop("QCTL_CONTEXT", None)
-        try:
-            settings = load_settings(
-                redis_url=ctx.params.get("redis_url"),
-                prefix=ctx.params.get("prefix"),
-                context=None if ignore_context else ctx.params.get("context"),
-                environ=environ,
-            )
-            for name in read(settings):
-                found.append(name)  # noqa: PERF402 - keeps what came before a failure
-        except Exception:
-            return
-
-    # A thread, because nothing else can leave a name server that does not answer.
-    thread = threading.Thread(target=look_up, daemon=True)
-    thread.start()
-    thread.join(MAX_WAIT_S)
-    return sorted({name for name in found if name.isprintable()})
+# The chosen context does not matter here: it may not exist.
+contexts = _in_time(lambda settings, _: settings.contexts, ignore_context=True)

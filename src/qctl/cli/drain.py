@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,9 +14,6 @@ from qctl.cli.frame import App
 from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Target, target_option
 from qctl.cli.pause import MixedVersions
 from qctl.errors import ExitStatus, RefusedError, UsageError
-
-if TYPE_CHECKING:
-    from qctl.ops.drain.plan import DrainPlan
 
 app = App()
 
@@ -132,6 +129,7 @@ def _run(
     from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
     from qctl.ops.drain.plan import OtherQueues, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
+    from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
 
     options = DrainOptions(
         timeout_s=parse_duration_s(flags.timeout, "--timeout"),
@@ -159,18 +157,29 @@ def _run(
         )
         if plan.strategy == "roll":
             _require_roll_options(flags)
-        with DrainView(env, dry_run=flags.dry_run) as view:
+        with contextlib.closing(DrainView(env, dry_run=flags.dry_run)) as view:
             view.show(describe(plan, client, int(time.time() * 1000)))
             if flags.dry_run:
                 return
-            _confirm(env, plan, then_restart, yes=flags.yes)
+            if plan.guessed and not flags.yes:
+                does = "Drain and restart" if then_restart else "Drain the queues of"
+                env.confirm(f"{does} {plan.guessed}?", "name the queues and the --target")
             with stop_on_signals(env.note) as stop:
                 steps = carry_out(client, address, env.settings, plan, options, stop)
                 with contextlib.closing(steps):
                     for step in steps:
                         view.show(step)
     except RefusedError as error:
-        _emit_refusal(env, queues, target, flags.strategy, error)
+        if env.output != "table":
+            refusal = DrainReport(
+                outcome="refused",
+                queues=tuple(queues),
+                target=target,
+                strategy=flags.strategy or "pause",
+                error=error.what,
+                exit_status=int(error.exit_status),
+            )
+            env.emit_json(refusal)
         raise
     if view.report is not None and view.report.exit_status != ExitStatus.OK:
         raise typer.Exit(view.report.exit_status)
@@ -188,34 +197,3 @@ def _require_roll_options(flags: DrainFlags) -> None:
                 why="a roll pauses no queue and kills no process",
                 hint="leave it out, or add --strategy pause",
             )
-
-
-def _confirm(env: Environment, plan: DrainPlan, then_restart: bool, *, yes: bool) -> None:
-    """Ask if qctl found the target or the queues itself."""
-    if yes or not plan.guessed:
-        return
-    does = "Drain and restart" if then_restart else "Drain the queues of"
-    if not env.confirm(f"{does} {plan.guessed}?"):
-        raise RefusedError("nothing was done", hint="name the queues and the --target")
-
-
-def _emit_refusal(
-    env: Environment,
-    queues: list[str],
-    target: str | None,
-    strategy: str | None,
-    error: RefusedError,
-) -> None:
-    if env.output == "table":
-        return
-    from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
-
-    refusal = DrainReport(
-        outcome="refused",
-        queues=tuple(queues),
-        target=target,
-        strategy=strategy or "pause",
-        error=error.what,
-        exit_status=int(error.exit_status),
-    )
-    env.emit_json(refusal)

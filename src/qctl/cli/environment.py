@@ -11,7 +11,7 @@ from qctl.cli.streams import Streams
 from qctl.config.settings import load_settings
 from qctl.connection.address import Address, Client
 from qctl.connection.connect import connect
-from qctl.errors import UsageError
+from qctl.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,10 +170,11 @@ class Environment:
             self.streams.stderr.write(visible(line) + "\n")
         self.streams.stderr.flush()
 
-    def confirm(self, question: str) -> bool:
+    def confirm(self, question: str, hint: str = "") -> None:
         """Ask a yes-or-no question on stderr; anything but y or yes is a no.
 
         Raises:
+            RefusedError: the answer is no; with the ``hint``.
             UsageError: there is no terminal to ask on.
         """
         if not self.interactive:
@@ -182,12 +183,14 @@ class Environment:
                 why=question,
                 hint="the same command with --yes",
             )
-        return self.ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+        if self.ask(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+            raise RefusedError("nothing was done", hint=hint)
 
-    def confirm_name(self, warning: str, name: str) -> bool:
+    def confirm_name(self, warning: str, name: str) -> None:
         """Ask for a name to be typed, for changes too grave for a hasty ``y``.
 
         Raises:
+            RefusedError: another name is typed.
             UsageError: there is no terminal to ask on.
         """
         if not self.interactive:
@@ -197,7 +200,8 @@ class Environment:
                 hint="the same command with --yes, after one with --dry-run",
             )
         self.note(warning)
-        return self.ask(f"Type {name} to go on: ").strip() == name
+        if self.ask(f"Type {name} to go on: ").strip() != name:
+            raise RefusedError("nothing was done")
 
     def ask(self, prompt: str) -> str:
         """One line typed after ``prompt``, without its line end; empty at the end of input.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qctl.cli.environment import Environment
@@ -26,17 +25,6 @@ class DrainView:
         self._printed: tuple[int, float] = (-1, 0.0)
         self.report: DrainReport | None = None
 
-    def __enter__(self) -> DrainView:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end_live()
-
     def show(self, step: Step) -> None:
         """Show one step."""
         if isinstance(step, DrainReport):
@@ -48,7 +36,7 @@ class DrainView:
         elif isinstance(step, Waiting):
             self._show_waiting(step)
         else:
-            self._end_live()
+            self.close()
             self._show_lines(step)
 
     def _show_json(self, step: Step) -> None:
@@ -61,9 +49,8 @@ class DrainView:
     def _show_lines(self, step: Step) -> None:
         env = self._env
         if isinstance(step, Planned):
-            suffix = "  (dry run)" if self._dry_run else ""
             for line in plan_lines(step):
-                env.line(line + suffix) if self._dry_run else env.note(line)
+                env.line(f"{line}  (dry run)") if self._dry_run else env.note(line)
         elif isinstance(step, DrainReport):
             for line in report_lines(step, env.settings.prefix):
                 env.line(line)
@@ -102,7 +89,8 @@ class DrainView:
             self._live.start()
         return self._live
 
-    def _end_live(self) -> None:
+    def close(self) -> None:
+        """Take down what was redrawn in place."""
         if self._live is not None:
             self._live.stop()
             self._live = None

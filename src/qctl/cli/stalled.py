@@ -8,7 +8,7 @@ import typer
 
 from qctl.cli.environment import Environment
 from qctl.cli.options import DryRun, QueuesOrAll, Yes
-from qctl.errors import ExitStatus, InterruptedByUserError, RefusedError, UsageError
+from qctl.errors import ExitStatus, InterruptedByUserError, UsageError
 
 if TYPE_CHECKING:
     from qctl.connection.address import Client
@@ -85,5 +85,4 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
         )
     for line in retry_risk_lines(plan):
         env.note(line)
-    if not env.confirm("Put them back?"):
-        raise RefusedError("nothing was done")
+    env.confirm("Put them back?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -21,68 +22,61 @@ def watch_status(env: Environment, inspect: Callable[[], Inspection], interval_s
     Raises:
         UsageError: stdout is not a terminal, and the output is not ndjson.
     """
-    if env.output == "ndjson":
-        _print_lines(env, inspect, interval_s)
-    elif env.output == "table" and env.streams.stdout_is_terminal:
-        _redraw(env, inspect, interval_s)
-    else:
-        raise UsageError(
-            "--watch needs a terminal to draw on",
-            why="elsewhere it prints one JSON object per reading",
-            hint="--watch --output ndjson",
-        )
+    readings = _readings(inspect, interval_s)
+    with contextlib.suppress(KeyboardInterrupt):
+        if env.output == "ndjson":
+            _print_lines(env, readings)
+        elif env.output == "table" and env.streams.stdout_is_terminal:
+            _redraw(env, readings, interval_s)
+        else:
+            raise UsageError(
+                "--watch needs a terminal to draw on",
+                why="elsewhere it prints one JSON object per reading",
+                hint="--watch --output ndjson",
+            )
 
 
-def _print_lines(env: Environment, inspect: Callable[[], Inspection], interval_s: float) -> None:
-    is_away = False
-    try:
-        for tick in _ticks(interval_s):
-            try:
-                env.emit_json(inspect().report)
-                is_away = False
-            except QctlError as error:
-                if tick == 0 or not is_outage(error):
-                    raise
-                if not is_away:
-                    env.note(f"{error.what}; trying again")
-                is_away = True
-    except KeyboardInterrupt:
-        return
+def _print_lines(env: Environment, readings: Iterator[Inspection | str]) -> None:
+    trouble = ""
+    for reading in readings:
+        if not isinstance(reading, str):
+            env.emit_json(reading.report)
+            trouble = ""
+        elif not trouble:
+            trouble = reading
+            env.note(trouble)
 
 
-def _redraw(env: Environment, inspect: Callable[[], Inspection], interval_s: float) -> None:
+def _redraw(env: Environment, readings: Iterator[Inspection | str], interval_s: float) -> None:
     from rich.live import Live  # noqa: PLC0415 - only for watching
     from rich.text import Text  # noqa: PLC0415
 
     drawn = ""
-    with Live(
-        console=env.console(env.streams.stdout), auto_refresh=False, vertical_overflow="ellipsis"
-    ) as live:
-        try:
-            for tick in _ticks(interval_s):
-                try:
-                    inspection = inspect()
-                    drawn = status_text(inspection.report, width=env.width, colour=env.colour())
-                    trouble = "".join(f"\n{visible(remark)}" for remark in inspection.remarks)
-                except QctlError as error:
-                    # Redis may come back, and the operator wants to see that.
-                    if tick == 0 or not is_outage(error):
-                        raise
-                    trouble = f"\n{visible(error.what)}; trying again"
-                clock = time.strftime("%H:%M:%S")
-                foot = f"\n{clock}, every {interval_s:g} s, Ctrl-C to leave"
-                live.update(Text.from_ansi(drawn + trouble + foot), refresh=True)
-        except KeyboardInterrupt:
-            return
+    console = env.console(env.streams.stdout)
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        for reading in readings:
+            remarks = [reading] if isinstance(reading, str) else reading.remarks
+            if not isinstance(reading, str):
+                drawn = status_text(reading.report, width=env.width, colour=env.colour())
+            trouble = "".join(f"\n{visible(remark)}" for remark in remarks)
+            clock = time.strftime("%H:%M:%S")
+            foot = f"\n{clock}, every {interval_s:g} s, Ctrl-C to leave"
+            live.update(Text.from_ansi(drawn + trouble + foot), refresh=True)
 
 
-def _ticks(interval_s: float) -> Iterator[int]:
-    """0, 1, 2 … every ``interval_s`` seconds, whatever the time the work between them takes."""
+def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[Inspection | str]:
+    """A reading every ``interval_s`` seconds; a sentence instead while Redis is away."""
     due = time.monotonic()
-    tick = 0
+    is_first = True
     while True:
-        yield tick
-        tick += 1
+        try:
+            yield inspect()
+        except QctlError as error:
+            # Redis may come back, and the operator wants to see that.
+            if is_first or not is_outage(error):
+                raise
+            yield f"{error.what}; trying again"
+        is_first = False
         # A slow reading delays the next ones; they do not catch up.
         due = max(due + interval_s, time.monotonic())
         time.sleep(max(due - time.monotonic(), 0))
