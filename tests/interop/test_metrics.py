@@ -6,7 +6,7 @@ from qctl.connection.address import Client
 from qctl.ops.metrics.finished import FinishedJobs
 from qctl.ops.metrics.reading import QueueLabels
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
+from qctl.wire.read.finished import FinishedCounts, read_finished_counts
 from tests.labs.node import NodeBull
 from tests.labs.servers import wait_until
 

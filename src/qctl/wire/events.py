@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import to_dict, value_or
+from qctl.wire.replies import read_values, to_dict
 
 # Events of one read. A drain reads several times a second, so it never finds more.
 READ_COUNT = 1000
@@ -124,9 +124,41 @@ def previous_id(entry_id: str) -> str:
 
 def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
     """``last_event_id`` of several queues in one round trip; ``0-0`` for a key of another type."""
-    commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", 1) for keys in queues]
-    newest = [value_or(reply, ()) for reply in client.pipeline(commands)]
-    return [str(entries[0][0]) if entries else STREAM_START for entries in newest]
+    newest = recent_events(client, queues, 1).values()
+    return [events[0].id if events else STREAM_START for events in newest]
+
+
+def first_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str | None]:
+    """The id of the oldest event of each queue, in one round trip; None for an empty stream."""
+    commands = [("XRANGE", keys("events"), "-", "+", "COUNT", 1) for keys in queues]
+    return [str(found[0][0]) if found else None for found in read_values(client, commands, ())]
+
+
+def has_missed(cursor: str, start: str | None) -> bool:
+    """Whether events after the last one read may have been cut off.
+
+    Args:
+        cursor: id of the last event read.
+        start: id of the oldest event in the stream; None for an empty stream.
+    """
+    return start is not None and event_order(start) > event_order(cursor)
+
+
+def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKeys]:
+    """Queues whose streams no longer have the event after which the last read began.
+
+    Call this after that read; one round trip. As long as that event is there, no later one has been
+    missed. If it is gone, some may have been: it was cut off, the stream was deleted, or Redis has
+    come back with older data.
+
+    Args:
+        cursors: for each queue the id after which the last read began.
+    """
+    # With a stream that was empty, nothing can be said.
+    known = {keys: cursor for keys, cursor in cursors.items() if cursor != STREAM_START}
+    commands = [("XRANGE", keys("events"), at, at, "COUNT", 1) for keys, at in known.items()]
+    found = read_values(client, commands)
+    return [keys for keys, entries in zip(known, found, strict=True) if not entries]
 
 
 def read_events(
@@ -201,8 +233,7 @@ def recent_events(
 ) -> dict[QueueKeys, list[Event]]:
     """The last ``count`` events of each queue, newest first, in one round trip."""
     commands = [("XREVRANGE", keys("events"), "+", "-", "COUNT", count) for keys in queues]
-    replies = client.pipeline(commands)
     return {
-        keys: [to_event(*entry) for entry in value_or(reply, [])]
-        for keys, reply in zip(queues, replies, strict=True)
+        keys: [to_event(*entry) for entry in entries]
+        for keys, entries in zip(queues, read_values(client, commands, ()), strict=True)
     }

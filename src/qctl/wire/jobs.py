@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from qctl.connection.address import Arg, Client
-from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import MAX_INTEGER, checked, read_json, to_dict, to_int, value_or
+from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.replies import (
+    MAX_INTEGER,
+    checked,
+    read_json,
+    read_values,
+    to_dict,
+    to_int,
+    value_or,
+)
 
 # The text BullMQ gives a job that was found stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
@@ -126,6 +134,12 @@ def read_jobs(
     return jobs
 
 
+def read_fields(client: Client, jobs: Sequence[JobKey], *fields: str) -> list[Sequence[str | None]]:
+    """These fields of each job, in one round trip; None for a field that it does not have."""
+    commands = [("HMGET", keys(job_id), *fields) for keys, job_id in jobs]
+    return read_values(client, commands, (None,) * len(fields))
+
+
 # Fields that may be large.
 LARGE_FIELDS = frozenset({"data", "opts", "progress", "returnvalue", "stacktrace"})
 _SMALL_FIELDS = (
@@ -143,10 +157,10 @@ def read_records(
         large: those of ``LARGE_FIELDS`` to read all the same; the others have their defaults.
     """
     fields = (*_SMALL_FIELDS, *large)
-    replies = client.pipeline([("HMGET", keys(job_id), *fields) for job_id in ids])
     records: list[JobRecord | None] = []
-    for job_id, reply in zip(ids, replies, strict=True):
-        values = zip(fields, value_or(reply, ()), strict=False)
+    rows = read_fields(client, [(keys, job_id) for job_id in ids], *fields)
+    for job_id, row in zip(ids, rows, strict=True):
+        values = zip(fields, row, strict=True)
         found = {field: value for field, value in values if value is not None}
         records.append(parse_job(job_id, found) if found else None)
     return records

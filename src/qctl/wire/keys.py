@@ -76,6 +76,15 @@ OWN_KEYS = frozenset(
     }
 )
 
+# What the ids of schedulers' jobs begin with (wire format 6.2).
+ITERATION_PREFIX = "repeat:"
+
+
+def iteration_prefix(scheduler_id: str) -> str:
+    """The id of a scheduler's job, up to the time at which it is due, epoch ms."""
+    return f"{ITERATION_PREFIX}{scheduler_id}:"
+
+
 # A job: its queue and its id.
 JobKey = tuple[QueueKeys, str]
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 
 # Beyond this JavaScript cannot count (wire format 3): such a number was never meant as one.
@@ -35,6 +36,13 @@ def value_or(reply: Any, default: Any) -> Any:
     if isinstance(reply, ReplyError) and reply.code == "WRONGTYPE":
         return default
     return checked(reply)
+
+
+def read_values(
+    client: Client, commands: Sequence[Sequence[Arg]], default: Any = None
+) -> list[Any]:
+    """The replies to commands in one round trip, each as by ``value_or``."""
+    return [value_or(reply, default) for reply in client.pipeline(commands)]
 
 
 def to_dict(flat: Sequence[str]) -> dict[str, str]:

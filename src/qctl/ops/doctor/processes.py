@@ -22,7 +22,7 @@ from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
 from qctl.wire.keys import JobKey, QueueKeys
-from qctl.wire.read.durations import RECENT_SAMPLE
+from qctl.wire.read.finished import RECENT_SAMPLE
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess

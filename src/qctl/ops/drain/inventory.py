@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from qctl.wire.events import Event, event_order
-from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.keys import ITERATION_PREFIX, JobKey, QueueKeys
 from qctl.wire.read.census import Census
 from qctl.wire.states import FINISHED
 
@@ -29,8 +29,6 @@ _STATE_AFTER = {
 _ENDED = frozenset({"completed", "failed", "removed"})
 # States of removed jobs that were not in the count.
 _NOT_COUNTED = frozenset({*FINISHED, "unknown"})
-# The ids of scheduler iterations begin with this.
-ITERATION_PREFIX = "repeat:"
 
 
 @dataclass(slots=True)

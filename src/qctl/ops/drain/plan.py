@@ -8,7 +8,6 @@ from enum import Enum
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.connection.info import parse_info
 from qctl.errors import (
     FailedError,
     RefusedError,
@@ -37,6 +36,7 @@ from qctl.wire.drain_record import read_resumers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import rights
 from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.info import read_info
 from qctl.wire.read.snapshot import QueueSnapshot
 
 # A drain must know all processes before it begins, so it waits longer for PM2 than ``status`` does.
@@ -278,12 +278,8 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
         if snapshot.lease is not None:
             raise drain_at_work(snapshot.keys, snapshot.lease)
     is_known = require_rights(client, [s.keys for s in snapshots], rights.DRAIN, what="a drain")
-    try:
-        info = parse_info(str(client.masters()[0].call("INFO", "replication")))
-    except ReplyError as error:
-        if is_outage(error):
-            raise
-        return is_known  # On a replica, the first write fails and changes nothing.
+    # None: on a replica, the first write fails and changes nothing.
+    info = read_info(client.masters()[0], "replication") or {}
     if info.get("role") == "slave":
         raise FailedError(
             "this Redis is a replica, so queues cannot be paused here",

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.drain.inventory import ITERATION_PREFIX, MAX_IDS, MAX_IDS_OF_ALL
+from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL
 from qctl.ops.drain.steps import Proof
 from qctl.ops.drain.tracker import Tracker
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id
-from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.keys import ITERATION_PREFIX, JobKey, QueueKeys
 from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
 from qctl.wire.read.locate import locate
 from qctl.wire.read.versions import other_libraries

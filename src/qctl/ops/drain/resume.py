@@ -12,7 +12,7 @@ from qctl.ops.drain.watchdog import WATCH_S
 from qctl.ops.processes.suggest import command
 from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.replication import await_replicas, can_lose_writes
+from qctl.wire.read.info import await_replicas, can_lose_writes
 from qctl.wire.read.snapshot import are_paused
 from qctl.wire.write.pausing import Resume, resume
 

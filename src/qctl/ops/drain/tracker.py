@@ -11,9 +11,8 @@ from qctl.ops.drain.ledger import Ledger
 from qctl.ops.drain.ownership import Pauses
 from qctl.ops.patience import PatientClient
 from qctl.ops.processes.restart import POLL_S
-from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read_events
+from qctl.wire.events import READ_COUNT, Event, event_order, last_event_id, read_events, read_gaps
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.missed_events import read_gaps
 from qctl.wire.write.pausing import disown_pause
 
 # How long one read waits for events. A request to stop is noticed only after it.

@@ -27,7 +27,7 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError, is_outage
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
-from qctl.wire.read.replication import can_lose_writes
+from qctl.wire.read.info import can_lose_writes
 from qctl.wire.write.pausing import free_lease, hold_lease, resume
 
 RENEW_S = LEASE_TTL_MS / 3 / 1000

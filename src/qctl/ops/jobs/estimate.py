@@ -13,7 +13,7 @@ from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.durations import RECENT_SAMPLE, recent_durations
+from qctl.wire.read.finished import RECENT_SAMPLE, recent_durations
 
 Durations = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
 

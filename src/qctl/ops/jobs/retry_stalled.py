@@ -13,7 +13,7 @@ from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import WorkerClient, is_absent, list_workers
-from qctl.wire.read.failed import failed_with
+from qctl.wire.read.finished import failed_with
 from qctl.wire.write.transitions import retry_finished, retry_stalled
 
 POLL_S = 0.2

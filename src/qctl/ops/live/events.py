@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 
 from qctl.connection.address import Client
 from qctl.ops.times import utc_datetime
-from qctl.wire.events import Event, last_event_ids, read_events
+from qctl.wire.events import Event, first_event_ids, has_missed, last_event_ids, read_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.missed_events import has_missed, read_stream_starts
 
 # Events in one reading, over all queues in sight: below 5 ms of Redis' time.
 MAX_EVENTS = 3000
@@ -105,7 +104,7 @@ class EventRates:
         """The queues whose events may have been trimmed before they were read."""
         # For a stream without events this is unknown.
         followed = [keys for keys, cursor in self._cursors.items() if cursor != _BEFORE_ALL]
-        starts = read_stream_starts(client, followed) if followed else []
+        starts = first_event_ids(client, followed) if followed else []
         cut = set()
         for keys, start in zip(followed, starts, strict=True):
             if start is None or has_missed(self._cursors[keys], start):

@@ -13,7 +13,7 @@ from qctl.connection.address import Client
 from qctl.ops.live.events import Failure
 from qctl.ops.times import utc_datetime
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.failed import failed_since
+from qctl.wire.read.finished import failed_since
 
 # Queues in one reading, and failures of each: well below 1 ms of Redis' time.
 MAX_QUEUES = 200

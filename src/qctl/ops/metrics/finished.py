@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from qctl.connection.address import Client
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.metrics.reading import OTHER, QueueLabels
-from qctl.wire.events import Event, previous_id, read_events
+from qctl.wire.events import Event, first_event_ids, has_missed, previous_id, read_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.missed_events import has_missed, read_stream_starts
 from qctl.wire.read.server import clock_ms
 
 # Upper bounds of the histogram's buckets, in seconds.
@@ -152,7 +151,7 @@ class FinishedJobs:
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return
-        starts = read_stream_starts(self._client, followed)
+        starts = first_event_ids(self._client, followed)
         with self._lock:
             for keys, start in zip(followed, starts, strict=True):
                 if has_missed(self._cursors[keys], start):

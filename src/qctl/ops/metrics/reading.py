@@ -20,7 +20,7 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import heartbeats
-from qctl.wire.read.finished_counts import FinishedCounts, read_finished_counts
+from qctl.wire.read.finished import FinishedCounts, read_finished_counts
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.snapshot import Counts
 

@@ -21,7 +21,7 @@ from qctl.ops.processes.new_processes import NewProcesses
 from qctl.ops.processes.stopped import StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
-from qctl.wire.read.server import run_ids
+from qctl.wire.read.info import run_ids
 
 # A new process must have been up this long; PM2's own measure of "unstable" (min_uptime) is 1 s.
 SETTLE_S = 1.0

@@ -22,6 +22,7 @@ from qctl.runtime.job.outcomes import (
 from qctl.runtime.job.policy import UnknownBackoffError, backoff_s
 from qctl.runtime.loop.engine import Engine
 from qctl.wire.encoding import encode_json
+from qctl.wire.keys import iteration_prefix
 from qctl.wire.replies import read_json, to_int
 from qctl.wire.schedulers.scheduling import next_iteration_call
 from qctl.wire.scripts import ScriptCall
@@ -146,7 +147,7 @@ class JobRunner:
         score = await self._engine.link.command(
             *worker_calls.registration(self._engine.keys, scheduler)
         )
-        return job.id == f"repeat:{scheduler}:{to_int(score)}"
+        return job.id == f"{iteration_prefix(scheduler)}{to_int(score)}"
 
     async def _ended(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
         """Write the end of a run that did not return.

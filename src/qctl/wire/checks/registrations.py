@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import UsageError
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import due_times_ms, skipped_count
@@ -122,7 +122,7 @@ def _read(client: Client, queues: Sequence[QueueKeys], end: int) -> list[Registr
     ]
     commands: list[tuple[Arg, ...]] = []
     for keys, scheduler, next_ms in members:
-        job_id = f"repeat:{scheduler}:{next_ms}"
+        job_id = f"{iteration_prefix(scheduler)}{next_ms}"
         commands += [
             ("HGETALL", keys.scheduler(scheduler)),
             ("EXISTS", keys(job_id)),

@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
-from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys, iteration_prefix
 from qctl.wire.read.lists import in_no_sorted_set, read_lists, windows
 from qctl.wire.replies import to_dict, value_or
 
@@ -72,7 +72,9 @@ def read_census(client: Client, keys: QueueKeys) -> Census:
         "waiting": wait + paused,
         "active": active,
     }
-    pending = frozenset(f"repeat:{name}:{at_ms}" for name, at_ms in to_dict(schedulers).items())
+    pending = frozenset(
+        iteration_prefix(name) + at_ms for name, at_ms in to_dict(schedulers).items()
+    )
     return Census(counts, str(last), pending)
 
 

@@ -6,22 +6,25 @@ A lock token leads to the hash without a search: ``<owner>:<n>`` is a token of t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import chain
+from typing import Any
 
-from qctl.connection.address import Arg, Client
+from qctl.connection.address import Client
 from qctl.wire.keys import worker_heartbeat, worker_index
-from qctl.wire.replies import to_int, value_or
+from qctl.wire.replies import checked, read_values, to_int, value_or
 
 BEAT_S = 5.0
 TTL_S = 15
 # Long enough for clocks that differ: whether a worker lives is decided by its hash alone.
 _FORGET_MS = 3_600_000
+# The hash's fields, in the order of ``Heartbeat``, and those of them that are texts.
 _FIELDS = (
     *("host", "pid", "process", "prefix", "queue", "name", "started", "concurrency"),
     *("busy", "quiet", "completed", "failed", "rss"),
 )
+_TEXTS = {"host", "process", "prefix", "queue", "name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +65,20 @@ def beat(client: Client, heartbeat: Heartbeat, now_ms: int) -> None:
     Raises:
         QctlError: Redis failed or refused.
     """
-    h = heartbeat
-    values: tuple[Arg, ...] = (
-        *(h.host, h.pid, h.process, h.prefix, h.queue, h.name, h.started_ms, h.concurrency),
-        *(h.busy, int(h.quiet), h.completed, h.failed, h.rss_bytes),
-    )
-    key, index = worker_heartbeat(h.owner), worker_index(h.prefix)
-    pairs = [part for pair in zip(_FIELDS, values, strict=True) for part in pair]
+    owner, *values = astuple(heartbeat)
+    key, index = worker_heartbeat(owner), worker_index(heartbeat.prefix)
+    fields = dict(zip(_FIELDS, values, strict=True)) | {"quiet": int(heartbeat.quiet)}
     replies = client.pipeline(
         [
-            ("HSET", key, *pairs),
+            ("HSET", key, *chain.from_iterable(fields.items())),
             ("EXPIRE", key, TTL_S),
-            ("ZADD", index, now_ms, h.owner),
+            ("ZADD", index, now_ms, owner),
             ("ZREMRANGEBYSCORE", index, "-inf", f"({now_ms - _FORGET_MS}"),
             ("PEXPIRE", index, _FORGET_MS),
         ]
     )
     for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
+        checked(reply)
 
 
 def end(client: Client, prefix: str, owner: str) -> None:
@@ -103,36 +101,19 @@ def read_all(client: Client, prefix: str) -> list[Heartbeat]:
 def read(client: Client, owners: Iterable[str]) -> dict[str, Heartbeat]:
     """The living workers of qctl among some owners, in one round trip."""
     wanted = [owner for owner in dict.fromkeys(owners) if owner]
-    rows = client.pipeline([("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted])
-    found = {}
-    for owner, row in zip(wanted, rows, strict=True):
-        values: Sequence[str | None] = value_or(row, [None] * len(_FIELDS))
-        if values[0] is not None:
-            with contextlib.suppress(ValueError):
-                found[owner] = _parse(owner, dict(zip(_FIELDS, values, strict=True)))
-    return found
+    commands = [("HMGET", worker_heartbeat(owner), *_FIELDS) for owner in wanted]
+    rows = read_values(client, commands, [None] * len(_FIELDS))
+    return {
+        owner: _heartbeat(owner, row)
+        for owner, row in zip(wanted, rows, strict=True)
+        if row[0] is not None
+    }
 
 
-def _parse(owner: str, row: dict[str, str | None]) -> Heartbeat:
-    def whole(field: str) -> int:
-        return to_int(row[field]) or 0
-
-    def text(field: str) -> str:
-        return row[field] or ""
-
-    return Heartbeat(
-        owner=owner,
-        host=text("host"),
-        pid=whole("pid"),
-        process=text("process"),
-        prefix=text("prefix"),
-        queue=text("queue"),
-        name=text("name"),
-        started_ms=whole("started"),
-        concurrency=whole("concurrency"),
-        busy=whole("busy"),
-        quiet=text("quiet") == "1",
-        completed=whole("completed"),
-        failed=whole("failed"),
-        rss_bytes=whole("rss"),
-    )
+def _heartbeat(owner: str, row: Sequence[str | None]) -> Heartbeat:
+    values: dict[str, Any] = {
+        field: (text or "") if field in _TEXTS else to_int(text) or 0
+        for field, text in zip(_FIELDS, row, strict=True)
+    }
+    values["quiet"] = values["quiet"] == 1
+    return Heartbeat(owner, *values.values())

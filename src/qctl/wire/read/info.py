@@ -1,4 +1,4 @@
-"""What INFO says of a server: which product it is, and whose replica."""
+"""What INFO reports of a server: its product, its master, and whether it can lose writes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.connection.info import parse_info
-from qctl.errors import ReplyError
+from qctl.errors import ReplyError, is_outage
 from qctl.wire.replies import to_int
 
 INFO_REPLICATION = ("INFO", "replication")
 # Fields of INFO that only another product has.
 _PRODUCTS = {"valkey_version": "Valkey", "dragonfly_version": "Dragonfly"}
+
+
+def read_info(node: Client, *sections: str) -> dict[str, str] | None:
+    """Some sections of one server's INFO; None if this user may not run INFO.
+
+    Raises:
+        UnreachableError, ReplyError: it is away.
+    """
+    found: dict[str, str] = {}
+    # One section per command: Redis 6 does not take several.
+    for reply in node.pipeline([("INFO", section) for section in sections]):
+        if isinstance(reply, ReplyError):
+            if is_outage(reply):
+                raise reply
+            return None
+        found |= parse_info(str(reply))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +80,58 @@ def upstream(reply: Any) -> Upstream | None:
     info = parse_info(str(reply))
     master = master_of(info)
     return None if master is None else Upstream(master, info.get("master_link_status") == "up")
+
+
+def run_ids(client: Client) -> frozenset[str] | None:
+    """The run ids of the masters' processes; None if this user may not run INFO.
+
+    They change with a failover or a restart.
+    """
+    infos = [read_info(node, "server") for node in client.masters()]
+    if None in infos:
+        return None
+    return frozenset(info["run_id"] for info in infos if info and info.get("run_id"))
+
+
+def can_lose_writes(client: Client) -> bool:
+    """Whether Redis may come back with the data from before an acknowledged write.
+
+    Replicas are behind their master, and an append-only file is behind the memory. A Redis that has
+    neither has at most a snapshot: if it comes back, it has lost jobs, too. True if unknown.
+    """
+    infos = [read_info(node, "replication", "persistence") for node in client.masters()]
+    return any(not info or _replicas(info) or info.get("aof_enabled") == "1" for info in infos)
+
+
+def await_replicas(client: Client, timeout_ms: int, *, at_least: int = 0) -> bool | None:
+    """Whether every replica acknowledges the last writes of this client's connections.
+
+    Args:
+        timeout_ms: how long each master waits for its replicas, in milliseconds.
+        at_least: replicas that each master should have: one that has lost its connection may be
+            promoted, too.
+
+    Returns:
+        None if this user may not run INFO or WAIT.
+    """
+    for node in client.masters():
+        info = read_info(node, "replication")
+        if info is None:
+            return None
+        replicas = _replicas(info)
+        if replicas < at_least:
+            return False
+        if not replicas:
+            continue
+        try:
+            reached = node.call("WAIT", replicas, timeout_ms, timeout_s=timeout_ms / 1000)
+        except ReplyError as error:
+            # Any other error: by now the master is a replica itself.
+            return None if error.code == "NOPERM" else False
+        if int(reached) < replicas:
+            return False
+    return True
+
+
+def _replicas(info: Mapping[str, str]) -> int:
+    return to_int(info.get("connected_slaves")) or 0

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
+from qctl.wire.events import event_order, first_event_ids
+from qctl.wire.jobs import read_fields
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import to_dict, to_int, value_or
+from qctl.wire.replies import read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
 # Events of one window, windows of one span, and finished jobs of each state.
@@ -47,15 +49,11 @@ def stalled_within(client: Client, spans: Sequence[Span]) -> list[Interruptions]
     400 finished jobs of a span are read.
     """
     by_event, unread = _by_events(client, spans)
-    firsts = client.pipeline(
-        [("XRANGE", span.keys("events"), "-", "+", "COUNT", 1) for span in spans]
-    )
-    complete = []
-    for index, (span, first) in enumerate(zip(spans, firsts, strict=True)):
-        entries = value_or(first, [])
-        began_ms = int(str(entries[0][0]).partition("-")[0]) if entries else None
-        reaches_back = began_ms is not None and began_ms <= span.start_ms
-        complete.append(reaches_back and index not in unread)
+    firsts = first_event_ids(client, [span.keys for span in spans])
+    complete = [
+        first is not None and event_order(first)[0] <= span.start_ms and index not in unread
+        for index, (span, first) in enumerate(zip(spans, firsts, strict=True))
+    ]
     partly = [index for index, is_complete in enumerate(complete) if not is_complete]
     records = dict(zip(partly, _by_records(client, [spans[i] for i in partly]), strict=True))
     return [
@@ -78,8 +76,7 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
             for i, start in starts.items()
         ]
         unfinished = {}
-        for index, reply in zip(starts, client.pipeline(commands), strict=True):
-            entries = value_or(reply, [])
+        for index, entries in zip(starts, read_values(client, commands, ()), strict=True):
             for _, flat in entries:
                 event = to_dict(flat)
                 job_id = event.get("jobId", "")
@@ -89,36 +86,28 @@ def _by_events(client: Client, spans: Sequence[Span]) -> tuple[list[list[str]], 
                     found[index].append(job_id)
             if len(entries) == _WINDOW:
                 # The id after the last one; "(" would need Redis 6.2.
-                at_ms, _, number_in_ms = str(entries[-1][0]).partition("-")
-                unfinished[index] = f"{at_ms}-{int(number_in_ms) + 1}"
+                at_ms, number = event_order(str(entries[-1][0]))
+                unfinished[index] = f"{at_ms}-{number + 1}"
         starts = unfinished
     return found, set(starts)
 
 
 def _by_records(client: Client, spans: Sequence[Span]) -> list[list[str]]:
     """Jobs that were started again in the span after they had stalled, and have ended since."""
-    windows = client.pipeline(
-        [
-            ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _MAX_JOBS)
-            for span in spans
-            for state in FINISHED
-        ]
-    )
-    ids = [
-        [*value_or(a, []), *value_or(b, [])]
-        for a, b in zip(windows[::2], windows[1::2], strict=True)
+    commands = [
+        ("ZRANGEBYSCORE", span.keys(state), span.start_ms, "+inf", "LIMIT", 0, _MAX_JOBS)
+        for span in spans
+        for state in FINISHED
     ]
-    reads: list[tuple[Arg, ...]] = [
-        ("HMGET", span.keys(job_id), "stc", "processedOn")
-        for span, own in zip(spans, ids, strict=True)
-        for job_id in own
-    ]
-    rows = iter(client.pipeline(reads))
+    lists = iter(read_values(client, commands, ()))
+    ids = [[*next(lists), *next(lists)] for _ in spans]
+    jobs = [(span.keys, job_id) for span, own in zip(spans, ids, strict=True) for job_id in own]
+    rows = iter(read_fields(client, jobs, "stc", "processedOn"))
     found = []
     for span, own in zip(spans, ids, strict=True):
         stalled = []
         for job_id in own:
-            stalls, started = value_or(next(rows), (None, None))
+            stalls, started = next(rows)
             again_ms = to_int(started) or 0
             if (to_int(stalls) or 0) and span.start_ms <= again_ms <= span.end_ms:
                 stalled.append(job_id)

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from qctl.connection.address import Client
-from qctl.connection.info import parse_info
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import ReplyError, is_outage
-from qctl.wire.read.info import master_of
+from qctl.wire.read.info import master_of, read_info
 from qctl.wire.replies import to_dict, to_int
 
 _SECTIONS = ("server", "memory", "persistence", "replication")
@@ -89,20 +88,6 @@ def read_servers(client: Client) -> tuple[ServerFacts, ...]:
     )
 
 
-def run_ids(client: Client) -> frozenset[str] | None:
-    """The run ids of the masters' processes; None if this user may not run INFO.
-
-    They change with a failover or a restart.
-    """
-    try:
-        infos = [str(node.call("INFO", "server")) for node in client.masters()]
-    except ReplyError as error:
-        if is_outage(error):
-            raise
-        return None
-    return frozenset(filter(None, (parse_info(info).get("run_id") for info in infos)))
-
-
 def clock_ms(client: Client) -> int:
     """Redis' time in epoch milliseconds; this host's time if this user may not run TIME.
 
@@ -122,9 +107,9 @@ def _time_ms(client: Client) -> int:
 
 def _read(node: Client) -> ServerFacts:
     ahead_ms, error_ms = _clock(node)
-    info = _info(node)
+    info = read_info(node, *_SECTIONS) or {}
     settings = _settings(node)
-    aof = info.get("aof_enabled")
+    saved_at_s = to_int(info.get("rdb_last_save_time"))
     return ServerFacts(
         version=info.get("redis_version"),
         role=info.get("role"),
@@ -133,14 +118,14 @@ def _read(node: Client) -> ServerFacts:
         used_memory_bytes=to_int(info.get("used_memory")),
         maxmemory_bytes=to_int(info.get("maxmemory")),
         eviction_policy=info.get("maxmemory_policy"),
-        aof_enabled=None if aof is None else aof == "1",
-        aof_ok=_is_ok(info.get("aof_last_write_status")),
+        aof_enabled=_is(info.get("aof_enabled"), "1"),
+        aof_ok=_is(info.get("aof_last_write_status"), "ok"),
         aof_fsync=settings.get("appendfsync"),
-        rdb_saved_at_ms=_ms(to_int(info.get("rdb_last_save_time"))),
+        rdb_saved_at_ms=None if saved_at_s is None else saved_at_s * 1000,
         rdb_changes=to_int(info.get("rdb_changes_since_last_save")),
-        rdb_ok=_is_ok(info.get("rdb_last_bgsave_status")),
+        rdb_ok=_is(info.get("rdb_last_bgsave_status"), "ok"),
         rdb_schedule=settings.get("save"),
-        rdb_stops_writes=_is_on(settings.get("stop-writes-on-bgsave-error")),
+        rdb_stops_writes=_is(settings.get("stop-writes-on-bgsave-error"), "yes"),
         replicas_needed=to_int(settings.get("min-replicas-to-write")),
         replicas_good=to_int(info.get("min_slaves_good_slaves")),
         replicas=_replicas(info),
@@ -162,28 +147,8 @@ def _clock(node: Client) -> tuple[int, int | None]:
     return server_ms - (before_ns + after_ns) // 2_000_000, error_ms
 
 
-def _ms(seconds: int | None) -> int | None:
-    return None if seconds is None else seconds * 1000
-
-
-def _is_ok(status: str | None) -> bool | None:
-    return None if status is None else status == "ok"
-
-
-def _is_on(setting: str | None) -> bool | None:
-    return None if setting is None else setting == "yes"
-
-
-def _info(node: Client) -> dict[str, str]:
-    found: dict[str, str] = {}
-    # One section per command: Redis 6 does not take several.
-    for reply in node.pipeline([("INFO", section) for section in _SECTIONS]):
-        if isinstance(reply, ReplyError):
-            if is_outage(reply):
-                raise reply
-            return {}
-        found |= parse_info(str(reply))
-    return found
+def _is(value: str | None, expected: str) -> bool | None:
+    return None if value is None else value == expected
 
 
 def _settings(node: Client) -> dict[str, str]:
@@ -207,9 +172,7 @@ def _replicas(info: Mapping[str, str]) -> tuple[ReplicaFacts, ...]:
                 address=f"{fields.get('ip', '?')}:{fields.get('port', '?')}",
                 online=fields.get("state") == "online",
                 lag_s=to_int(fields.get("lag")),
-                behind_bytes=offset - reached
-                if offset is not None and reached is not None
-                else None,
+                behind_bytes=None if offset is None or reached is None else offset - reached,
             )
         )
     return tuple(found)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qctl.connection.address import Arg, Client
+from qctl.connection.address import Client
 from qctl.wire.events import recent_events
-from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import to_int, value_or
+from qctl.wire.jobs import read_fields
+from qctl.wire.keys import ITERATION_PREFIX, QueueKeys
+from qctl.wire.replies import read_values, to_int
 
 # Events and completed jobs read of each queue.
 _EVENTS = 20
@@ -38,23 +39,19 @@ def read_bullmq5_traces(
     """
     events = recent_events(client, queues, _EVENTS)
     commands = [("ZREVRANGE", keys("completed"), 0, _JOBS - 1) for keys in queues]
-    windows = client.pipeline(commands)
-    ids = [
+    jobs = [
         (keys, job_id)
-        for keys, window in zip(queues, windows, strict=True)
-        for job_id in value_or(window, [])
+        for keys, ids in zip(queues, read_values(client, commands, ()), strict=True)
+        for job_id in ids
         # Only jobs of schedulers can have the field.
-        if job_id.startswith("repeat:")
+        if job_id.startswith(ITERATION_PREFIX)
     ]
-    reads: list[tuple[Arg, ...]] = [
-        ("HMGET", keys(job_id), "nrjid", "finishedOn") for keys, job_id in ids
-    ]
-    rows = client.pipeline(reads)
-    linked = set()
-    for (keys, _), row in zip(ids, rows, strict=True):
-        next_id, finished = value_or(row, (None, None))
-        if next_id is not None and (to_int(finished) or 0) >= since_ms:
-            linked.add(keys)
+    rows = read_fields(client, jobs, "nrjid", "finishedOn")
+    linked = {
+        keys
+        for (keys, _), (next_id, finished) in zip(jobs, rows, strict=True)
+        if next_id is not None and (to_int(finished) or 0) >= since_ms
+    }
     return {
         keys: BullMQ5Traces(
             debounced=any(e.name == "debounced" and e.at_ms >= since_ms for e in events[keys]),
@@ -70,9 +67,10 @@ def other_libraries(client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKe
     It may keep jobs in places that the wire format does not know.
     """
     commands = [("HGET", keys("meta"), "version") for keys in queues]
-    replies = client.pipeline(commands)
-    versions = {keys: value_or(reply, None) for keys, reply in zip(queues, replies, strict=True)}
-    libraries = {
-        keys: version.partition(":")[0] for keys, version in versions.items() if version is not None
+    versions = read_values(client, commands, "bullmq")
+    libraries = ["bullmq" if v is None else v.partition(":")[0] for v in versions]
+    return {
+        keys: library
+        for keys, library in zip(queues, libraries, strict=True)
+        if library != "bullmq"
     }
-    return {keys: library for keys, library in libraries.items() if library != "bullmq"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.replies import checked, to_dict, to_int, value_or
 from qctl.wire.schedulers.scheduling import Scheduler, is_legacy_key, schedulers
 from qctl.wire.states import LISTS, SORTED_SETS
@@ -94,22 +94,18 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
     ):
         found = schedulers([sid, score], [record])
         due = to_int(score)
-        is_guess = head != _plain_prefix(sid) or due is None
+        is_guess = head != iteration_prefix(sid) or due is None
         if is_guess and iteration.state is None and not iteration.fields:
             iteration = Iteration(iteration.id, "unknown", {})  # noqa: PLW2901
         yield Registered(sid, due, found[0] if found else None, to_dict(record), head, iteration)
 
 
-def _plain_prefix(scheduler_id: str) -> str:
-    return f"repeat:{scheduler_id}:"
-
-
 def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
     """The beginning of its jobs' ids (wire format 6.6)."""
     if "ic" in record or not is_legacy_key(scheduler_id):
-        return _plain_prefix(scheduler_id)
+        return iteration_prefix(scheduler_id)
     name, job_id, *_ = scheduler_id.split(":")
-    return f"repeat:{_md5(name + job_id + _md5(scheduler_id))}:"
+    return iteration_prefix(_md5(name + job_id + _md5(scheduler_id)))
 
 
 def _md5(text: str) -> str:

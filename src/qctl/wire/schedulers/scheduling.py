@@ -24,7 +24,7 @@ from qctl.wire.encoding import (
     integer,
     option_set,
 )
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.options import Duration, JobOptions
 from qctl.wire.replies import read_json, to_dict, to_int
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
@@ -154,15 +154,13 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
     return str(answer[0])
 
 
-def remove_call(
-    keys: QueueKeys, scheduler_id: str, iteration_prefix: str | None = None
-) -> ScriptCall:
+def remove_call(keys: QueueKeys, scheduler_id: str, head: str | None = None) -> ScriptCall:
     """The call that removes a scheduler; it answers 0 if there is none.
 
     Args:
-        iteration_prefix: the beginning of its jobs' ids, up to the time; None for the usual one.
+        head: the beginning of its jobs' ids, up to the time; None for the usual one.
     """
-    prefix = f"repeat:{scheduler_id}:" if iteration_prefix is None else iteration_prefix
+    prefix = iteration_prefix(scheduler_id) if head is None else head
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
 
 
