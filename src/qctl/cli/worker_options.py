@@ -12,7 +12,7 @@ from qctl.cli.environment import Environment
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.runtime.processes.master import MasterOptions
+    from qctl.runtime.processes.messages import MasterOptions
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
@@ -73,8 +73,7 @@ def make_options(apps: list[str], flags: MasterFlags, name: str = "") -> MasterO
         UsageError: a value is malformed.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415
-    from qctl.runtime.processes.master import MasterOptions  # noqa: PLC0415
-    from qctl.runtime.processes.messages import check_app  # noqa: PLC0415
+    from qctl.runtime.processes.messages import MasterOptions, check_app  # noqa: PLC0415
 
     for spec in apps:
         check_app(spec)

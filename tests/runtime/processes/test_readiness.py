@@ -100,7 +100,7 @@ def test_without_pm2_and_systemd_nothing_is_sent() -> None:
     environ = {"NODE_CHANNEL_FD": "none", "NOTIFY_SOCKET": "", "HOME": "/"}
     notifier = Notifier(environ)
     notifier.ready()
-    notifier.stopping()
+    notifier.notify_systemd("STOPPING=1")
     assert (environ, notifier.watchdog_every_s) == ({"HOME": "/"}, None)
 
 

@@ -23,7 +23,8 @@ from qctl.manage.qctl.state import MasterFolder, MasterState
 from qctl.manage.sockets import started_at
 from qctl.runtime import logs
 from qctl.runtime.processes import control
-from qctl.runtime.processes.master import Master, MasterOptions
+from qctl.runtime.processes.master import Master
+from qctl.runtime.processes.messages import MasterOptions
 
 _VARIABLE = "QCTL_WORKER_MASTER"
 MAX_LOG_BYTES = 10_000_000
@@ -55,9 +56,7 @@ def launch(
 
 def main() -> None:
     """Run the master that the environment describes, until it is stopped."""
-    row = json.loads(os.environ.pop(_VARIABLE))
-    health = tuple(row["health"]) if row["health"] else None
-    options = MasterOptions(**{**row, "apps": tuple(row["apps"]), "health": health})
+    options = MasterOptions(**json.loads(os.environ.pop(_VARIABLE)))
     logs.configure(options.log_format)
     folder = MasterFolder(state_home(os.environ), options.name)
     try:
@@ -77,7 +76,7 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
             pid=os.getpid(),
             birth_s=started_at(os.getpid()) or 0.0,
             started_at_s=time.time(),
-            apps=options.apps,
+            apps=tuple(options.apps),
             cwd=str(Path.cwd()),
             processes=options.processes,
             grace_s=options.grace_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -46,7 +47,7 @@ _READY_POLL_S = 0.01
 
 def main() -> NoReturn:
     """Run the workers that the orders in the environment name, and end the process."""
-    orders = Orders.from_json(os.environ.pop(ORDERS_VARIABLE))
+    orders = Orders(**json.loads(os.environ.pop(ORDERS_VARIABLE)))
     # Nothing needs to be cleaned up yet: Ctrl-C may end it without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     channel = socket.socket(fileno=orders.channel)
@@ -155,8 +156,9 @@ class Child:
                 return
             await asyncio.sleep(_READY_POLL_S)
         urls = [row.redis_url for row in identities]
+        name = self._orders.name
         self._heartbeats = HeartbeatSender(
-            list(zip(self._workers, urls, strict=True)), self._orders.process
+            list(zip(self._workers, urls, strict=True)), f"qctl:{name}" if name else ""
         )
         self._heartbeats.start()
         # From here on the master does not need to read why a start fails.
@@ -179,7 +181,8 @@ class Child:
             raise
 
     async def _report_states(self) -> None:
-        files = FileWatch() if self._orders.watch else None
+        # One process watches for all: they have the same files.
+        files = FileWatch() if self._orders.reload and self._orders.slot == 0 else None
         while True:
             await asyncio.sleep(STATE_EVERY_S)
             self._send_state()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,7 @@ async def serve(master: Master, path: Path) -> asyncio.Server:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
             async with asyncio.timeout(_READ_TIMEOUT_S):
                 request = json.loads(await reader.readline())
-            handler = _HANDLERS.get(request.get("do"))
-            reply = await handler(master, request) if handler else {"error": "unknown request"}
+            reply = await _answer(master, request)
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
         writer.close()
@@ -72,12 +70,19 @@ def _slot_row(slot: Slot) -> dict[str, Any]:
     }
 
 
-async def _state(master: Master, _: dict[str, Any]) -> dict[str, Any]:
-    return state_of(master)
+async def _answer(master: Master, request: dict[str, Any]) -> dict[str, Any]:
+    match request.get("do"):
+        case "state":
+            return state_of(master)
+        case "replace":
+            return await _replace(master, request.get("slot"))
+        case "stop":
+            master.stop()
+            return {"stopping": True}
+    return {"error": "unknown request"}
 
 
-async def _replace(master: Master, request: dict[str, Any]) -> dict[str, Any]:
-    number = request.get("slot")
+async def _replace(master: Master, number: int | None) -> dict[str, Any]:
     slots = [slot for slot in master.slots if number in {None, slot.number}]
     if not slots:
         return {"error": f"there is no process {number}"}
@@ -86,15 +91,3 @@ async def _replace(master: Master, request: dict[str, Any]) -> dict[str, Any]:
     except NotReadyError as error:
         return {"error": error.what, "words": error.words}
     return {"replaced": [asdict(row) for row in done]}
-
-
-async def _stop(master: Master, _: dict[str, Any]) -> dict[str, Any]:
-    master.stop()
-    return {"stopping": True}
-
-
-_HANDLERS: dict[Any, Callable[[Master, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
-    "state": _state,
-    "replace": _replace,
-    "stop": _stop,
-}

@@ -58,10 +58,10 @@ class HeartbeatSender(threading.Thread):
 
     def run(self) -> None:
         while not self._is_ending:
-            self._each(_beat)
+            self._each(lambda client, row: heartbeats.beat(client, row, int(time.time() * 1000)))
             self._wake.wait(heartbeats.BEAT_S)
             self._wake.clear()
-        self._each(_end)
+        self._each(lambda client, row: heartbeats.end(client, row.prefix, row.owner))
         for client in self._clients.values():
             client.close()
 
@@ -99,11 +99,3 @@ class HeartbeatSender(threading.Thread):
             failed=state.failed,
             rss_bytes=rss,
         )
-
-
-def _beat(client: Client, row: Heartbeat) -> None:
-    heartbeats.beat(client, row, int(time.time() * 1000))
-
-
-def _end(client: Client, row: Heartbeat) -> None:
-    heartbeats.end(client, row.prefix, row.owner)

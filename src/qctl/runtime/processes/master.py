@@ -11,7 +11,6 @@ import os
 import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from qctl.manage.qctl.state import Replaced
 from qctl.plurals import counted
 from qctl.runtime.logs import Log
 from qctl.runtime.processes import health
-from qctl.runtime.processes.messages import SILENT_AFTER_S, Orders
+from qctl.runtime.processes.messages import SILENT_AFTER_S, MasterOptions
 from qctl.runtime.processes.process import ChildProcess
 from qctl.runtime.processes.readiness import Notifier
 from qctl.runtime.processes.recover import recover
@@ -36,32 +35,6 @@ MAX_RECOVERY_S = 6.0
 RETRY_LIMITS_S = 30.0
 # How long processes that must stop may take to report what they have in hand.
 _MAX_REPORT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class MasterOptions:
-    """What a master runs, and how.
-
-    Args:
-        apps: ``module:attribute`` each.
-        processes: how many children.
-        grace_s: how long running jobs may take at a stop, in seconds; 0 for ever.
-        max_jobs, max_rss_bytes: a process beyond one of them is replaced; None for no limit.
-        reload: replace the processes when files of the app change.
-        health: host and port for /livez and /readyz; None for no server.
-        log_format: ``text`` or ``json``.
-        name: of a master in the background; "" for one in the foreground.
-    """
-
-    apps: tuple[str, ...]
-    processes: int = 1
-    grace_s: float = 30.0
-    max_jobs: int | None = None
-    max_rss_bytes: int | None = None
-    reload: bool = False
-    health: tuple[str, int] | None = None
-    log_format: str = "text"
-    name: str = ""
 
 
 class Master:
@@ -90,7 +63,8 @@ class Master:
         self._replacing = asyncio.Lock()
         self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._recoveries: set[asyncio.Task[Any]] = set()
+        # Of those, the ones that wait for a child's end and put its jobs back.
+        self._ends: set[asyncio.Task[Any]] = set()
 
     @property
     def is_stopping(self) -> bool:
@@ -114,7 +88,7 @@ class Master:
             # nohup, or a shell that starts us in the background, has set some to be ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, handler)
-        self._notifier.listen()
+        self._spawn(self._notifier.listen())
         server = None
         if self.options.health:
             server = await health.serve(*self.options.health, self.why_not_ready)
@@ -188,22 +162,11 @@ class Master:
     # Children
 
     async def _launch(self, slot: int) -> ChildProcess:
-        options = self.options
-        orders = Orders(
-            apps=options.apps,
-            grace_s=options.grace_s,
-            log_format=options.log_format,
-            channel=-1,
-            stderr=-1,
-            process=f"qctl:{options.name}" if options.name else "",
-            # One is enough: all have the same files.
-            watch=options.reload and slot == 0,
-        )
-        child = await ChildProcess.start(slot, orders, self._environ, self._cwd)
+        child = await ChildProcess.start(slot, self.options, self._environ, self._cwd)
         child.on_state = self._check_limits
         child.on_changed = self._on_changed
         self.children.add(child)
-        self._spawn(self._await_end(child))
+        self._ends.add(self._spawn(self._await_end(child)))
         if self.is_stopping:
             self._retire(child)
         return child
@@ -215,17 +178,8 @@ class Master:
         if child.workers and not child.ended_cleanly and not never_had_any:
             # Jobs left at the end of a grace go back uncounted; those of a crash count a stall.
             self.log.warning("putting its jobs back", pid=child.pid, why=child.how_it_ended)
-            task = asyncio.create_task(
-                recover(
-                    child.pid,
-                    child.workers,
-                    self.log,
-                    counted=not child.was_leaving,
-                    stopping=self._stop,
-                )
-            )
-            self._recoveries.add(task)
-            task.add_done_callback(self._recoveries.discard)
+            is_stall = not child.was_leaving
+            await recover(child.pid, child.workers, self.log, counted=is_stall, stopping=self._stop)
 
     def _retire(self, child: ChildProcess) -> None:
         child.stop()
@@ -273,7 +227,7 @@ class Master:
             pass
         finally:
             self._full_replacements -= 1
-            self._notifier.reloaded()
+            self._notifier.notify_systemd("READY=1")
 
     def _check_limits(self, child: ChildProcess) -> None:
         options, state, slot = self.options, child.state, self.slots[child.slot]
@@ -304,14 +258,14 @@ class Master:
 
     async def _notify_alive(self, every_s: float) -> None:
         while True:
-            self._notifier.alive()
+            self._notifier.notify_systemd("WATCHDOG=1")
             await asyncio.sleep(every_s)
 
     # The end
 
     async def _shut_down(self) -> None:
         self._stop.set()
-        self._notifier.stopping()
+        self._notifier.notify_systemd("STOPPING=1")
         grace = f"{self.options.grace_s:g}s" if self.options.grace_s else "for ever"
         self.log.info("stopping", processes=len(self.children), grace=grace)
         children = list(self.children)
@@ -327,22 +281,24 @@ class Master:
             await asyncio.wait([asyncio.create_task(c.ended.wait()) for c in self.children])
             # ``_await_end`` waits for the same event, and removes the child from the set.
             await asyncio.sleep(0)
-        if self._recoveries:
-            _, late = await asyncio.wait(self._recoveries, timeout=MAX_RECOVERY_S)
+        if self._ends:
+            _, late = await asyncio.wait(self._ends, timeout=MAX_RECOVERY_S)
             if late:
                 self.log.error("jobs not put back: the stalled check will find them")
-        for task in (*self._tasks, *self._recoveries):
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.log.info("master stopped")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+        return task
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._ends.discard(task)
         if not task.cancelled() and (error := task.exception()):
             why = error.what if isinstance(error, QctlError) else repr(error)
             self.log.error("unexpected", why=why)

@@ -9,8 +9,8 @@ have newer code than its master.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from qctl.errors import UsageError
@@ -22,37 +22,45 @@ STATE_EVERY_S = 1.0
 SILENT_AFTER_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What a child runs, and how. The URL and prefix of Redis are in the environment.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterOptions:
+    """What a master runs, and how. The URL and prefix of Redis are in the environment.
 
     Args:
         apps: ``module:attribute`` each.
-        grace_s: how long jobs may take at a stop, in seconds; 0 for ever.
+        processes: how many children.
+        grace_s: how long running jobs may take at a stop, in seconds; 0 for ever.
+        max_jobs, max_rss_bytes: a process beyond one of them is replaced; None for no limit.
+        reload: replace the processes when files of the app change.
+        health: host and port for /livez and /readyz; None for no server.
         log_format: ``text`` or ``json``.
-        channel: descriptor of the child's end of the socket pair.
-        stderr: descriptor of its stderr once it is ready; before that, the master reads it.
-        process: the target that it belongs to, e.g. ``qctl:emails``; "" for none.
-        watch: whether to report changed files of the app.
+        name: of a master in the background; "" for one in the foreground.
     """
 
-    apps: tuple[str, ...]
-    grace_s: float
-    log_format: str
+    apps: Sequence[str]
+    processes: int = 1
+    grace_s: float = 30.0
+    max_jobs: int | None = None
+    max_rss_bytes: int | None = None
+    reload: bool = False
+    health: tuple[str, int] | None = None
+    log_format: str = "text"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders(MasterOptions):
+    """The master's options, and what differs from child to child.
+
+    Args:
+        slot: the number of its slot, from 0.
+        channel: descriptor of the child's end of the socket pair.
+        stderr: descriptor of its stderr once it is ready; before that, the master reads it.
+    """
+
+    slot: int
     channel: int
     stderr: int
-    process: str = ""
-    watch: bool = False
-
-    def to_json(self) -> str:
-        """For the environment."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Orders:
-        """What ``to_json`` wrote."""
-        row = json.loads(text)
-        return cls(**{**row, "apps": tuple(row["apps"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 from qctl.manage.last_words import error_first
 from qctl.runtime.processes.messages import (
     ORDERS_VARIABLE,
     ChildState,
+    MasterOptions,
     Orders,
     WorkerIdentity,
     decode,
@@ -27,8 +29,23 @@ from qctl.runtime.waiting import wait_first
 _TAIL_BYTES = 8192
 # After its end, to read what it has written.
 _READ_REST_S = 0.5
-_CHUNK = 65_536
 _MAX_MESSAGE_BYTES = 16_000_000
+
+
+class _Stderr(asyncio.Protocol):
+    """What a child writes to stderr before it is ready: copied to ours, and the end kept."""
+
+    def __init__(self) -> None:
+        self.tail = b""
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.tail = (self.tail + data)[-_TAIL_BYTES:]
+        with contextlib.suppress(OSError):
+            os.write(2, data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.ended.set()
 
 
 class ChildProcess:
@@ -62,21 +79,20 @@ class ChildProcess:
         self.is_being_replaced = False
         self.leaving = asyncio.Event()
         self._code = 0
-        self._stderr_tail = b""
-        self._stderr_ended = asyncio.Event()
+        self._stderr = _Stderr()
         self._writer: asyncio.StreamWriter | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        # Held so that it is not collected.
+        self._end: asyncio.Task[None] | None = None
         self.on_state: Callable[[ChildProcess], None] = lambda _: None
         self.on_changed: Callable[[Sequence[str]], None] = lambda _: None
 
     @classmethod
     async def start(
-        cls, slot: int, orders: Orders, environ: Mapping[str, str], cwd: Path
+        cls, slot: int, options: MasterOptions, environ: Mapping[str, str], cwd: Path
     ) -> ChildProcess:
-        """Start a fresh interpreter with these orders.
+        """Start a fresh interpreter for a slot.
 
         Args:
-            orders: its descriptors are filled in here.
             environ: the whole environment of the child.
 
         Raises:
@@ -87,16 +103,15 @@ class ChildProcess:
         read_end, write_end = os.pipe()
         # Once it is ready, its stderr is ours.
         stderr = os.dup(2)
-        passed = (theirs.fileno(), stderr)
+        orders = Orders(**asdict(options), slot=slot, channel=theirs.fileno(), stderr=stderr)
         try:
-            orders = replace(orders, channel=passed[0], stderr=passed[1])
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "qctl.runtime.processes.child"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=write_end,
-                env={**environ, ORDERS_VARIABLE: orders.to_json()},
+                env={**environ, ORDERS_VARIABLE: json.dumps(asdict(orders))},
                 cwd=cwd,
-                pass_fds=passed,
+                pass_fds=(orders.channel, orders.stderr),
             )
         except BaseException:
             ours.close()
@@ -107,13 +122,12 @@ class ChildProcess:
             os.close(write_end)
             os.close(stderr)
         child.pid = process.pid
-        os.set_blocking(read_end, False)
-        asyncio.get_running_loop().add_reader(read_end, child._copy_stderr, read_end)
-        reader, child._writer = await asyncio.open_connection(sock=ours, limit=_MAX_MESSAGE_BYTES)
-        child._tasks = [
-            asyncio.create_task(child._read_messages(reader)),
-            asyncio.create_task(child._await_end(process)),
-        ]
+        messages, child._writer = await asyncio.open_connection(sock=ours, limit=_MAX_MESSAGE_BYTES)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: child._stderr, os.fdopen(read_end, "rb", buffering=0)
+        )
+        reading = asyncio.create_task(child._read_messages(messages))
+        child._end = asyncio.create_task(child._await_end(process, reading))
         return child
 
     async def wait_ready(self, timeout_s: float) -> bool:
@@ -123,7 +137,7 @@ class ChildProcess:
             return True
         if not self.left.is_set():
             self.kill()
-            self._stderr_tail += f"\nit was not ready within {timeout_s:g} s".encode()
+            self._stderr.tail += f"\nit was not ready within {timeout_s:g} s".encode()
             await self.ended.wait()
         return False
 
@@ -154,7 +168,7 @@ class ChildProcess:
 
     def last_words(self) -> list[str]:
         """What it wrote to stderr before it was ready, the error first; then how it ended."""
-        words = error_first(self._stderr_tail.decode(errors="replace").splitlines())
+        words = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
 
     def stop(self, *, for_ever: bool = False) -> None:
@@ -212,28 +226,15 @@ class ChildProcess:
             case "failed":
                 self.failure = message["reason"]
 
-    def _copy_stderr(self, descriptor: int) -> None:
-        try:
-            data = os.read(descriptor, _CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._stderr_tail = (self._stderr_tail + data)[-_TAIL_BYTES:]
-            with contextlib.suppress(OSError):
-                os.write(2, data)
-        else:
-            asyncio.get_running_loop().remove_reader(descriptor)
-            os.close(descriptor)
-            self._stderr_ended.set()
-
-    async def _await_end(self, process: asyncio.subprocess.Process) -> None:
+    async def _await_end(
+        self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]
+    ) -> None:
         self._code = await process.wait()
-        for waiting in (self._tasks[0], asyncio.create_task(self._stderr_ended.wait())):
-            # A process that the app has started may keep them open.
-            await asyncio.wait({waiting}, timeout=_READ_REST_S)
-            waiting.cancel()
+        rest = (reading, asyncio.create_task(self._stderr.ended.wait()))
+        # A process that the app has started may keep them open.
+        await asyncio.wait(rest, timeout=_READ_REST_S)
+        for task in rest:
+            task.cancel()
         if self._writer is not None:
             self._writer.close()
         self.ended.set()
