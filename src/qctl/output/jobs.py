@@ -19,7 +19,6 @@ _BLOCK_LINES = 40
 _BLOCK_TEXT = 4000
 _LINE_TEXT = 500
 _STACKTRACES = 3
-_IDS_NAMED = 5
 
 
 def columns(jobs: JobList, now: datetime, width: int) -> list[Column[Job]]:
@@ -78,7 +77,7 @@ def fate_lines(jobs: JobList) -> list[str]:
     lines = []
     for text, those in ids.items():
         noun = "job" if len(those) == 1 else "jobs"
-        lines.append(f"{noun} {listed(those, _IDS_NAMED)}: {visible(text)}")
+        lines.append(f"{noun} {listed(those)}: {visible(text)}")
     return lines
 
 

@@ -13,7 +13,6 @@ from qctl.output.text import listed, short_duration, visible
 from qctl.plurals import counted
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
-_MAX_NAMED = 5
 # What a state means that needs attention.
 _STATE_TEXTS = {
     "dead": "no pending job: it runs again when the app creates it again",
@@ -73,7 +72,7 @@ def attention_lines(schedules: Sequence[Schedule]) -> list[str]:
     for state, text in _STATE_TEXTS.items():
         ids = [schedule.id for schedule in schedules if schedule.state == state]
         if ids:
-            lines.append(f"{listed(ids, _MAX_NAMED)}: {text}")
+            lines.append(f"{listed(ids)}: {text}")
     legacy = sum(schedule.kind == "legacy" for schedule in schedules)
     if legacy:
         lines.append(

@@ -96,7 +96,7 @@ def cells(text: str) -> int:
     return width
 
 
-def listed(names: Sequence[str], most: int, *, total: int | None = None) -> str:
+def listed(names: Sequence[str], most: int = 5, *, total: int | None = None) -> str:
     """``a, b and 3 more``: the first ``most`` names, each visible and cut to 40 cells.
 
     Args:

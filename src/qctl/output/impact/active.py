@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from qctl.ops.impact.jobs_at_risk import JobRef
 from qctl.ops.queues.advice import locks_end
-from qctl.output.impact.table import Aspect, named
-from qctl.output.text import duration, duration_range, visible
+from qctl.output.impact.table import Aspect
+from qctl.output.text import duration, duration_range, listed, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def active_jobs(impact: Impact) -> Aspect:
     held = [job for job in impact.jobs if job.held_by != "nobody"]
     if not held:
         if hidden := [*impact.bull, *impact.unread]:
-            return Aspect("Active jobs", "none known", (f"not read: {named(hidden)}",), "yellow")
+            return Aspect("Active jobs", "none known", (f"not read: {listed(hidden)}",), "yellow")
         if len(impact.jobs):
             # Those that have stalled may still run.
             return Aspect("Active jobs", "none known to run", (), "yellow")

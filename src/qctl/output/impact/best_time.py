@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qctl.output.impact.table import named, wrapped
-from qctl.output.text import duration
+from qctl.output.impact.table import wrapped
+from qctl.output.text import duration, listed
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
@@ -16,12 +16,10 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # Three cells an hour.
 _CHART_WIDTH = 24 * 3
-_MAX_WIDTH = 100
 
 
 def best_time_lines(best: BestTime, *, width: int) -> Iterator[str]:
     """The lines, with the history that they are based on."""
-    width = min(width, _MAX_WIDTH)
     yield from wrapped(f"Best time: {_answer(best)}", width)
     if best.jobs:
         yield from _chart(best.jobs_by_hour, best.zone, width)
@@ -79,7 +77,7 @@ def _basis(best: BestTime) -> str:
 
 
 def _silent(best: BestTime) -> str:
-    return named([history.queue for history in best.histories if history.since_at is None])
+    return listed([history.queue for history in best.histories if history.since_at is None])
 
 
 def _gaps(best: BestTime) -> Iterator[str]:

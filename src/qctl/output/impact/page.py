@@ -5,30 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from qctl.output.console import styled
 from qctl.output.impact.best_time import best_time_lines
 from qctl.output.impact.rows import rows_of
-from qctl.output.impact.table import aspect_lines, named, wrapped
-from qctl.output.impact.verdict import verdict_lines
-from qctl.output.text import duration, visible
+from qctl.output.impact.table import MAX_WIDTH, aspect_table, wrapped
+from qctl.output.text import duration, listed, visible
 
 if TYPE_CHECKING:
     from qctl.ops.impact.assess import Impact
 
 _MAX_PROCESSES = 4
+_MAX_REASONS = 5
+# A command with more queues is not worth copying.
+_MAX_COPIED = 20
+_STYLES = {"safe": "green", "drain first": "yellow", "not now": "bold red"}
 
 
 def impact_text(impact: Impact, *, width: int, colour: bool) -> str:
     """The answer as the lines of a terminal ``width`` cells wide."""
-    lines = [*_heading(impact, width), ""]
-    lines += aspect_lines([*rows_of(impact)], width=width, colour=colour)
+    table = aspect_table([*rows_of(impact)], width=width, colour=colour)
+    width = min(width, MAX_WIDTH)
+    lines = [*_heading(impact, width), "", table.rstrip("\n")]
     if impact.best_time is not None:
         lines += ["", *best_time_lines(impact.best_time, width=width)]
-    lines += ["", *verdict_lines(impact, width, colour=colour)]
+    lines += ["", *_verdict(impact, width, colour)]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _heading(impact: Impact, width: int) -> Iterator[str]:
-    queues = named([*(queue.name for queue in impact.queues), *impact.bull])
+    queues = listed([*(queue.name for queue in impact.queues), *impact.bull])
     if impact.target is None:
         text = f"a restart now of all workers of {queues or 'no queue'}: {impact.why_no_target}"
     else:
@@ -36,17 +41,45 @@ def _heading(impact: Impact, width: int) -> Iterator[str]:
             f"a plain restart of {visible(impact.target)} now, which serves {queues or 'no queue'}"
         )
         if impact.also:
-            text += f" ({named(impact.also)} not named, but served too)"
-    yield from wrapped(visible(text), min(width, 100))
+            text += f" ({listed(impact.also)} not named, but served too)"
+    yield from wrapped(visible(text), width)
     for process in impact.processes[:_MAX_PROCESSES]:
-        yield f"  id {visible(process.key)}, pid {process.pid or '-'}, {process.status}: " + _stop(
-            process.stop_signal, process.kill_timeout_ms, impact.kill_after_s
-        )
+        then = "then as long as its jobs take"
+        if impact.kill_after_s is not None:
+            then = f"SIGKILL {duration(process.kill_timeout_ms / 1000)} later"
+        about = f"id {visible(process.key)}, pid {process.pid or '-'}, {process.status}"
+        yield f"  {about}: {process.stop_signal}, {then}"
     if len(impact.processes) > _MAX_PROCESSES:
         yield f"  and {len(impact.processes) - _MAX_PROCESSES:,} more processes"
 
 
-def _stop(signal: str, kill_timeout_ms: int, kill_after_s: float | None) -> str:
-    if kill_after_s is None:
-        return f"{signal}, then as long as its jobs take"
-    return f"{signal}, SIGKILL {duration(kill_timeout_ms / 1000)} later"
+def _verdict(impact: Impact, width: int, colour: bool) -> Iterator[str]:
+    """The answer in one word, its reasons, and the commands to type."""
+    verdict = impact.verdict
+    word = "safe now" if verdict.word == "safe" else verdict.word
+    reasons = "; ".join(visible(reason) for reason in verdict.reasons[:_MAX_REASONS])
+    if (more := len(verdict.reasons) - _MAX_REASONS) > 0:
+        reasons += f"; and {more:,} more (--json has all)"
+    if verdict.holds_until is not None:
+        local = verdict.holds_until.astimezone()
+        reasons += f", until the next is due at {local:%H:%M:%S}"
+    lines = [*wrapped(f"{word}: {reasons}", width)]
+    first = lines[0].replace(word, styled(word, _STYLES[verdict.word], colour=colour), 1)
+    yield from [first, *lines[1:]]
+    if not verdict.commands:
+        yield "    # restart the workers"
+    for command in verdict.commands:
+        if impact.target is None and command.startswith("qctl resume "):
+            yield "    # then restart the workers, and"
+        yield f"    {_command(visible(command))}"
+
+
+def _command(command: str) -> str:
+    """The command to copy; with very many queues, its beginning as a comment."""
+    verb, options = command.split(" ")[:2], command.partition(" --")
+    names = options[0].split(" ")[2:]
+    if len(names) <= _MAX_COPIED:
+        return command
+    shown = " ".join([*verb, *names[:_MAX_REASONS]])
+    more = f" and {len(names) - _MAX_REASONS:,} more"
+    return f"# {shown}{more}{''.join(options[1:])} (--json has all)"

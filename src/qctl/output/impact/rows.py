@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from qctl.ops.impact.downtime import BOOT_S
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.output.impact.active import active_jobs, failing_for_good
-from qctl.output.impact.schedules import scheduled, when
-from qctl.output.impact.table import Aspect, named
-from qctl.output.text import duration, duration_range, size, visible
+from qctl.output.impact.table import Aspect
+from qctl.output.text import duration, duration_range, listed, size, visible
 from qctl.plurals import counted
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from qctl.ops.impact.safety import DataSafety
 
 _MAX_ROWS = 4
+# A job that is late by less is on its way to a worker.
+_OVERDUE = timedelta(seconds=5)
 
 
 def rows_of(impact: Impact) -> Iterator[Aspect]:
@@ -37,7 +39,7 @@ def rows_of(impact: Impact) -> Iterator[Aspect]:
     if impact.interrupted:
         yield _recovery(impact)
     yield from _untouched(impact)
-    yield scheduled(impact)
+    yield _schedules(impact)
     yield _data(impact.data)
     yield _downtime(impact)
 
@@ -57,7 +59,7 @@ def _recovery(impact: Impact) -> Aspect:
     notes += [who[by] for by in dict.fromkeys(row.by for row in rows)]
     recovered = {row.queue for row in rows}
     if paused := [q.name for q in impact.queues if q.paused and q.name in recovered]:
-        is_paused = f"{named(paused)} {'is' if len(paused) == 1 else 'are'} paused"
+        is_paused = f"{listed(paused)} {'is' if len(paused) == 1 else 'are'} paused"
         notes.append(f"{is_paused}, so no job runs there until a resume")
     notes += list(dict.fromkeys(map(_clocks, rows)))[:_MAX_ROWS]
     if len(rows) == 1:
@@ -71,7 +73,7 @@ def _recovery(impact: Impact) -> Aspect:
         return Aspect("Run again", f"in {duration_range(low, high)}", notes)
     # The rest holds only if a worker runs stalled checks.
     notes = [
-        f"{named(unchecked)}: {NO_CHECK}; then they stay until you run qctl jobs retry-stalled",
+        f"{listed(unchecked)}: {NO_CHECK}; then they stay until you run qctl jobs retry-stalled",
         f"if one runs: in {duration_range(low, high)}",
         *notes,
     ]
@@ -92,14 +94,77 @@ def _untouched(impact: Impact) -> Iterator[Aspect]:
     delayed = sum(queue.delayed for queue in impact.queues)
     parents = sum(queue.waiting_children for queue in impact.queues)
     paused = [queue.name for queue in impact.queues if queue.paused]
-    notes = [f"paused: {named(paused)}"] if paused else []
+    notes = [f"paused: {listed(paused)}"] if paused else []
     if prioritized:
         notes.append(f"{prioritized:,} of them with a priority")
     yield Aspect("Waiting", f"{waiting + prioritized:,} unaffected", notes)
     dues = [queue.next_due_at for queue in impact.queues if queue.next_due_at is not None]
-    next_due = [f"next due {when(min(dues), impact.asked_at)}"] if dues else []
+    next_due = [f"next due {_when(min(dues), impact.asked_at)}"] if dues else []
     yield Aspect("Delayed", f"{delayed:,} unaffected", next_due)
     yield Aspect("Parents", f"{parents:,} unaffected", ["waiting for children"] if parents else [])
+
+
+def _schedules(impact: Impact) -> Aspect:
+    """What an absence does to the schedules, and which are already overdue."""
+    away = duration(impact.away_s)
+    if impact.schedules is None:
+        return Aspect("Scheduled", "unknown", ())
+    unread = _unread(impact.schedules_unread or 0)
+    if not impact.schedules:
+        return Aspect("Scheduled", "unknown" if unread else "none", unread)
+    late = [row for row in impact.schedules if row.runs_late_s is not None]
+    overdue = [
+        row for row in impact.schedules if row.next_at and row.next_at < impact.asked_at - _OVERDUE
+    ]
+    unknown = sum(row.next_at is None for row in impact.schedules)
+    skipped = sum(row.skipped or 0 for row in late)
+    notes = []
+    if overdue:
+        notes.append("overdue: the job waits for a worker; later due times are skipped")
+    if not late:
+        text = "none missed"
+        if overdue or unknown:
+            text = f"{len(overdue):,} overdue" if overdue else f"{unknown:,} unknown"
+        notes.append(f"if it is away for {away}")
+    else:
+        least = "at least " if any(row.skipped is None for row in impact.schedules) else ""
+        text = f"{len(late):,} late, {least}{skipped:,} skipped"
+        notes.append(f"if it is away for {away}; BullMQ runs one of them late and skips the others")
+    for row in (late or overdue or impact.schedules)[:_MAX_ROWS]:
+        how = f"cron {visible(row.pattern, 30)}" if row.pattern else _every(row.every_ms)
+        due = "unknown" if row.next_at is None else _when(row.next_at, impact.asked_at)
+        text_of = f"{visible(row.id, 30)} ({how}): next due {due}"
+        if row.skipped is None and row.next_at is not None:
+            text_of += "; its pattern is not understood"
+        elif row.skipped:
+            text_of += f"; {row.skipped:,} skipped"
+        notes.append(text_of)
+    more = len(late or overdue or impact.schedules) - _MAX_ROWS
+    if more > 0:
+        notes.append(f"and {more:,} more")
+    notes += unread
+    return Aspect("Scheduled", text, notes, "yellow" if skipped or overdue else "")
+
+
+def _every(every_ms: int | None) -> str:
+    return "no interval" if every_ms is None else f"every {duration(every_ms / 1000)}"
+
+
+def _unread(number: int) -> list[str]:
+    if not number:
+        return []
+    return [
+        f"{counted(number, 'more was', 'more were')} not looked at: repeatables of old versions, "
+        "without a record, or far in the future"
+    ]
+
+
+def _when(at: datetime, now: datetime) -> str:
+    """``in 4 min``, ``now`` or ``2 h ago``."""
+    left_s = (at - now).total_seconds()
+    if left_s < -1:
+        return f"{duration(-left_s)} ago"
+    return "now" if left_s < 1 else f"in {duration(left_s)}"
 
 
 def _data(data: Sequence[DataSafety] | None) -> Aspect:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from operator import itemgetter
 
-from qctl.output.console import styled
-from qctl.output.text import cells, shortened, visible
+from qctl.output.console import Cell, Column, Value, table
+from qctl.output.text import cells, shortened
 
 # Longer lines are hard to read.
-_MAX_WIDTH = 100
+MAX_WIDTH = 100
 _MIN_WIDTH = 40
-_GAP = 2
-_HEADINGS = ("ASPECT", "IMPACT", "NOTES")
 _MAX_IMPACT = 24
-_MAX_NAMED = 5
-_MAX_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +31,23 @@ class Aspect:
     style: str = ""
 
 
-def aspect_lines(rows: Sequence[Aspect], *, width: int, colour: bool) -> Iterator[str]:
-    """The table's lines."""
-    width = max(min(width, _MAX_WIDTH), _MIN_WIDTH)
-    first = max(cells(row.name) for row in rows)
-    second = min(max(cells(row.impact) for row in rows), _MAX_IMPACT, width // 3)
-    third = width - first - second - 2 * _GAP
-    widths = (first, second, third)
-    yield _line(_HEADINGS, widths, ("bold", "bold", "bold"), colour)
-    for row in rows:
-        impact = [*wrapped(row.impact, second)]
-        notes = [line for note in row.notes for line in wrapped(note, third)]
-        for index in range(max(len(impact), len(notes), 1)):
-            texts = (
-                row.name if index == 0 else "",
-                impact[index] if index < len(impact) else "",
-                notes[index] if index < len(notes) else "",
-            )
-            yield _line(texts, widths, ("bold", row.style, ""), colour)
-
-
-def named(names: Sequence[str]) -> str:
-    """The first few names of queues, and how many more there are."""
-    shown = ", ".join(visible(name, _MAX_NAME) for name in names[:_MAX_NAMED])
-    more = len(names) - _MAX_NAMED
-    return shown + (f" and {more:,} more" if more > 0 else "")
+def aspect_table(aspects: Sequence[Aspect], *, width: int, colour: bool) -> str:
+    """The table, each line with its line end."""
+    width = max(min(width, MAX_WIDTH), _MIN_WIDTH)
+    first = max(cells(aspect.name) for aspect in aspects)
+    second = min(max(cells(aspect.impact) for aspect in aspects), _MAX_IMPACT, width // 3)
+    third = width - first - second - 4
+    lines: list[Sequence[Value]] = []
+    for aspect in aspects:
+        impact = [Cell(line, aspect.style) for line in wrapped(aspect.impact, second)]
+        notes = [line for note in aspect.notes for line in wrapped(note, third)]
+        lines += zip_longest([Cell(aspect.name, "bold")], impact, notes, fillvalue="")
+    columns: tuple[Column[Sequence[Value]], ...] = (
+        Column("ASPECT", itemgetter(0)),
+        Column("IMPACT".ljust(second), itemgetter(1)),
+        Column("NOTES", itemgetter(2)),
+    )
+    return table(columns, lines, colour=colour)
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:
@@ -71,11 +61,3 @@ def wrapped(text: str, width: int) -> Iterator[str]:
         else:
             line = f"{line} {shown}" if line else shown
     yield line
-
-
-def _line(texts: Sequence[str], widths: Sequence[int], styles: Sequence[str], colour: bool) -> str:
-    parts = []
-    for text, cell_width, style in zip(texts, widths, styles, strict=True):
-        padding = " " * max(cell_width - cells(text), 0)
-        parts.append((styled(text, style, colour=colour) if text else "") + padding)
-    return (" " * _GAP).join(parts).rstrip(" ")
