@@ -128,7 +128,7 @@ def open_stage(
     folder = Path(tempfile.mkdtemp(prefix="qctl-demo-"))
     with contextlib.ExitStack() as ends:
         ends.callback(shutil.rmtree, folder, ignore_errors=True)
-        server = (start_kept if keep else start_private)(folder / "redis")
+        server = start_kept(folder / "redis") if keep else start_private()
         ends.callback(server.stop)
         ends.callback(_kill_all, str(folder))
         client = ends.enter_context(contextlib.closing(connect(server.url)[1]))

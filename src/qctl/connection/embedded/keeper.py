@@ -1,14 +1,14 @@
 """The keeper of an embedded Redis: a process that starts the server, watches it and cleans up.
 
-``python -m qctl.connection.embedded.keeper CONFIG``, where CONFIG is JSON: ``folder``,
-``appendonly``, ``lock`` (an inherited descriptor), and ``temporary`` or ``idle_s``. It prints one
-line of JSON: the server (``url``, ``pid``, ``kind``, ``description``), or the failure (``what``,
-``why``, ``hint``).
+``python -m qctl.connection.embedded.keeper CONFIG``, where CONFIG is JSON: ``folder``, ``lock`` (an
+inherited descriptor) and ``idle_s``. It prints one line of JSON: the server (``url``, ``pid``,
+``kind``, ``description``), or the failure (``what``, ``why``, ``hint``).
 
-With ``idle_s`` it goes into the background, writes the state file, and ends the server after that
-many seconds without a client. Without, it ends the server when its standard input closes. SIGTERM,
-SIGINT and SIGHUP always end the server and the keeper. If the keeper is killed, the server dies too
-on Linux; elsewhere it stays, keeps the lock, and commands use it until somebody stops it.
+With ``idle_s``, the server is a kept one: the keeper goes into the background, writes the state
+file, and ends the server after that many seconds without a client. If it is null, the server is
+private: the keeper ends it when standard input closes, and removes the folder. SIGTERM, SIGINT and
+SIGHUP always end the server and the keeper. If the keeper is killed, the server dies too on Linux;
+elsewhere it stays, keeps the lock, and commands use it until somebody stops it.
 """
 
 from __future__ import annotations
@@ -53,19 +53,9 @@ def socket_path(folder: Path) -> Path:
 class Keeper:
     """Runs one server from start to end; see the module for the arguments."""
 
-    def __init__(
-        self,
-        folder: Path,
-        lock: int,
-        *,
-        appendonly: bool,
-        temporary: bool = False,
-        idle_s: float | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, lock: int, idle_s: float | None) -> None:
         self._folder = folder
         self._lock = lock
-        self._appendonly = appendonly
-        self._temporary = temporary
         self._idle_s = idle_s
         self._socket = socket_path(folder)
         self._url = f"unix://{self._socket}"
@@ -79,7 +69,7 @@ class Keeper:
         ending = signal.SIGTERM
         try:
             server = start_server(
-                self._folder, self._socket, self._lock, appendonly=self._appendonly
+                self._folder, self._socket, self._lock, appendonly=self._idle_s is not None
             )
             self._await_answer(server)
             info = self._info()
@@ -103,7 +93,7 @@ class Keeper:
                 server.stop(ending)
             if self._socket.parent != self._folder:
                 shutil.rmtree(self._socket.parent, ignore_errors=True)
-            if self._temporary:
+            if self._idle_s is None:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     def _await_answer(self, server: Server) -> None:
@@ -121,7 +111,7 @@ class Keeper:
         raise UnreachableError(
             f"{server.kind} did not start in {self._folder}",
             why="\n".join(lines[-5:]),
-            hint=f"see {log}" if not self._temporary else "",
+            hint="" if self._idle_s is None else f"see {log}",
         )
 
     def _watch(self, server: Server) -> signal.Signals:
@@ -205,15 +195,15 @@ def report(record: dict[str, Any]) -> None:
 def main() -> None:
     """Run the keeper that the argument describes, and report a failure."""
     config = json.loads(sys.argv[1])
-    if "idle_s" in config and os.fork():
+    folder, lock, idle_s = Path(config["folder"]), config["lock"], config["idle_s"]
+    if idle_s is not None and os.fork():
         # The child goes on in the background.
         os._exit(0)
     os.umask(0o077)
     os.chdir("/")
-    lock: int = config["lock"]
     failure: dict[str, str] | None = None
     try:
-        Keeper(Path(config.pop("folder")), config.pop("lock"), **config).run()
+        Keeper(folder, lock, idle_s).run()
     except QctlError as error:
         failure = {"what": error.what, "why": error.why, "hint": error.hint}
     except OSError as error:

@@ -13,27 +13,19 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from qctl.errors import UnreachableError
 from qctl.extras import install_command
 
+if TYPE_CHECKING:
+    from qctl.connection.embedded.stand_in import StandIn
+
+Server: TypeAlias = "RealServer | StandIn"
+
 LOG_FILE = "redis.log"
 _STOP_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
-
-
-class Server(Protocol):
-    """A server that a keeper runs."""
-
-    kind: str
-    pid: int
-
-    def alive(self) -> bool: ...
-
-    def describe(self, version: str) -> str: ...
-
-    def stop(self, signal_number: int) -> None: ...
 
 
 class RealServer:

@@ -56,8 +56,6 @@ class EmbeddedServer:
         folder: Path,
         record: dict[str, Any],
         keeper: subprocess.Popen[bytes] | None = None,
-        *,
-        temporary: bool = False,
     ) -> None:
         self.folder = folder
         self.url: str = record["url"]
@@ -65,7 +63,6 @@ class EmbeddedServer:
         self.kind: str = record["kind"]
         self.description: str = record["description"]
         self._keeper = keeper
-        self._temporary = temporary
         self._owner = os.getpid()
         if keeper is not None:
             atexit.register(self.stop)
@@ -78,8 +75,8 @@ class EmbeddedServer:
             # A fork of the owner must leave the server alone.
             atexit.unregister(self.stop)
             _dismiss(self._keeper)
-            if self._temporary:
-                shutil.rmtree(self.folder, ignore_errors=True)
+            # In case the keeper was killed.
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> EmbeddedServer:
         return self
@@ -88,32 +85,25 @@ class EmbeddedServer:
         self.stop()
 
 
-def start_private(folder: Path | None = None, *, appendonly: bool = False) -> EmbeddedServer:
+def start_private() -> EmbeddedServer:
     """Start a server that ends with ``stop()`` or with this process, even if this is killed.
 
-    Args:
-        folder: its working folder, created if missing; None: a temporary one, removed at the end.
-        appendonly: whether the data stay in ``folder`` (useless in a temporary one).
+    Its folder is temporary and removed at the end.
 
     Raises:
         UnreachableError: there is no server to start, or it does not start.
-        UsageError: the folder cannot be used, or a server runs in it.
     """
-    temporary = folder is None
-    folder = Path(tempfile.mkdtemp(prefix="qctl-")) if folder is None else _prepared(folder)
-    lock = _try_lock(folder)
-    if lock is None:
-        raise UsageError(f"a Redis already runs in {folder}", hint="use another folder")
-    config = {"folder": str(folder), "appendonly": appendonly, "temporary": temporary}
+    folder = Path(tempfile.mkdtemp(prefix="qctl-"))
+    # Nobody else knows the folder, so the lock need not be taken.
+    lock = _open_lock(folder)
     try:
-        keeper, record = _launch(config, lock)
+        keeper, record = _launch(folder, lock, None)
     except BaseException:
-        if temporary:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         os.close(lock)
-    return EmbeddedServer(folder, record, keeper, temporary=temporary)
+    return EmbeddedServer(folder, record, keeper)
 
 
 def start_kept(folder: Path, *, idle_s: float = IDLE_S) -> EmbeddedServer:
@@ -201,8 +191,7 @@ def _find_or_start(folder: Path, idle_s: float | None) -> tuple[EmbeddedServer, 
         if lock is not None:
             try:
                 _clear(folder)
-                config = {"folder": str(folder), "appendonly": True, "idle_s": idle_s}
-                _launch(config, lock)
+                _launch(folder, lock, idle_s)
             finally:
                 os.close(lock)
         elif time.monotonic() > deadline:
@@ -238,21 +227,18 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
     return EmbeddedServer(folder, state), client
 
 
-def _launch(config: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def _launch(
+    folder: Path, lock: int, idle_s: float | None
+) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     """Start a keeper, which inherits the lock, and wait until its server answers.
 
     Returns:
         The keeper, and the record that it printed.
     """
+    config = json.dumps({"folder": str(folder), "lock": lock, "idle_s": idle_s})
     # -P: import nothing from the current folder.
     keeper = subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "qctl.connection.embedded.keeper",
-            json.dumps({**config, "lock": lock}),
-        ],
+        [sys.executable, "-P", "-m", "qctl.connection.embedded.keeper", config],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -269,7 +255,7 @@ def _launch(config: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes],
     if "url" not in record:
         _dismiss(keeper)
         raise UnreachableError(record.pop("what"), **record)
-    if "idle_s" in config:
+    if idle_s is not None:
         # This process has forked the keeper into the background, and ends.
         _dismiss(keeper)
     return keeper, record
@@ -294,7 +280,7 @@ def _prepared(folder: Path) -> Path:
     folder = folder.expanduser().absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(_open_lock(folder))
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be the folder of a Redis",
@@ -304,12 +290,16 @@ def _prepared(folder: Path) -> Path:
     return folder
 
 
+def _open_lock(folder: Path) -> int:
+    return os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+
+
 def _try_lock(folder: Path) -> int | None:
     """The lock's descriptor; None while a keeper, a server or another starter holds it.
 
     The caller closes it.
     """
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = _open_lock(folder)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
