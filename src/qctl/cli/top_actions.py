@@ -14,9 +14,9 @@ from qctl.ops.drain.plan import DrainPlan, describe, make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
 from qctl.ops.jobs.retry_stalled import RetryPlan, carry_out
-from qctl.ops.live.retry import plan_stalled, require_failed, retry_one_failed
+from qctl.ops.live.retry import plan_stalled, retry_one_failed
 from qctl.ops.queues.advice import LATER_PAUSE
-from qctl.ops.queues.find import find_queues
+from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
 from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
 from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
@@ -92,7 +92,7 @@ class CommandActions:
     def retry_failed(self, queue: str, job_id: str) -> Proposal:
         client = self._client()
         prefix = self._prefix
-        require_failed(client, prefix, queue)
+        require_bullmq(find_queues(client, prefix, [queue]))
 
         def carry(_: Stop) -> Iterator[ActionOutput]:
             retry_one_failed(client, prefix, queue, job_id)

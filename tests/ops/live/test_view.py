@@ -16,7 +16,6 @@ from qctl.connection.connect import connect
 from qctl.connection.socket_client import SocketClient
 from qctl.errors import NotFoundError, UnreachableError
 from qctl.ops.live import events as live_events
-from qctl.ops.live import failures as live_failures
 from qctl.ops.live import view as live
 from qctl.ops.live.view import LiveReader, View
 from qctl.ops.queues.status import RedisInfo
@@ -214,7 +213,7 @@ def test_events_that_were_cut_off_before_they_were_read(store: Client) -> None:
 
 
 def test_failures_of_queues_out_of_sight(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_failures, "MAX_QUEUES", 2)
+    monkeypatch.setattr(live_events, "MAX_OTHER_QUEUES", 2)
     keys = [QueueKeys("bull", f"q{number}") for number in range(5)]
     for each in keys:
         put(store, "1", keys=each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.ops.jobs.model import Skipped
@@ -18,13 +18,14 @@ from qctl.wire.write.transitions import retry_finished, retry_stalled
 
 POLL_S = 0.2
 
-_SKIPPED = {
+# Why a job was left alone, by the script's word.
+SKIPPED = {
     "locked": "a worker has locked it since",
     "inactive": "it has left active since",
     "missing": "its data (the job hash) is gone, so it cannot run",
     "duplicate": "another unfinished job has its deduplication id",
 }
-_NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
+_NOT_STALLED = {SKIPPED["locked"], SKIPPED["inactive"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class QueueToRetry:
     Args:
         stalled: active jobs without a lock.
         waiting_for: jobs whose worker is gone, but whose lock has not run out.
-        failed_ids: jobs that failed with "job stalled more than allowable limit".
+        failed_ids: jobs that failed with "job stalled more than allowable limit", oldest failures
+            first.
         live_workers: how many workers are connected; None if unknown.
     """
 
@@ -92,8 +94,8 @@ class RetryPlan:
         found: all queues that were asked for, the unreadable ones included.
     """
 
-    queues: tuple[QueueToRetry, ...] = field(default=())
-    found: Queues = field(default=Queues(()))
+    queues: tuple[QueueToRetry, ...]
+    found: Queues
 
     @property
     def risky(self) -> tuple[QueueToRetry, ...]:
@@ -127,22 +129,18 @@ def plan_retry(
         jobs[job.keys].append(job)
     queues = []
     for keys, own in jobs.items():
+        failed_ids = [*failed_with(client, keys, STALLED_TOO_OFTEN)] if failed else []
         queue_workers = None if workers is None else [w for w in workers if w.queue == keys.name]
         queues.append(
             QueueToRetry(
                 keys=keys,
                 stalled=tuple(job for job in own if job.is_orphan),
                 waiting_for=tuple(job for job in own if worker_is_gone(job, queue_workers)),
-                failed_ids=_failed_ids(client, keys) if failed else (),
+                failed_ids=tuple(reversed(failed_ids)),
                 live_workers=None if queue_workers is None else len(queue_workers),
             )
         )
     return RetryPlan(tuple(queues), found)
-
-
-def _failed_ids(client: Client, keys: QueueKeys) -> tuple[str, ...]:
-    """Jobs that failed for stalling, oldest failures first."""
-    return tuple(reversed([*failed_with(client, keys, STALLED_TOO_OFTEN)]))
 
 
 def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
@@ -214,15 +212,14 @@ def _retry_queue(
             run_next=True,
             forget="stalls",
         )
-    failed = set(queue.failed_ids)
     return RetriedQueue(
         name=queue.keys.name,
         stalled=len(ids),
         retried=tuple(job_id for job_id, answer in answers.items() if answer == "retried"),
         skipped=tuple(
-            Skipped(job_id, _SKIPPED[answer])
+            Skipped(job_id, SKIPPED[answer])
             for job_id, answer in answers.items()
             if answer != "retried"
         ),
-        failed=sum(answers[job_id] == "retried" for job_id in failed),
+        failed=sum(answers[job_id] == "retried" for job_id in queue.failed_ids),
     )

@@ -1,29 +1,40 @@
-"""Rates and failures from the event streams of the queues in sight (wire format 8).
+"""Rates of the queues in sight, and failures in all queues.
 
-The counts of a queue cannot show them, since a job that is removed when it completes is in none.
-For failures in the other queues see ``failures``.
+Those in sight are read from their event streams (wire format 8): the counts of a queue cannot show
+them, since a job that is removed when it completes is in none. To follow the streams of all others
+would cost as much as all that happens in them; but their sets of failed jobs hold only failures,
+and each reading reads those of a few queues, in turn.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from qctl.connection.address import Client
 from qctl.ops.times import utc_datetime
-from qctl.wire.events import Event, first_event_ids, has_missed, last_event_ids, read_events
+from qctl.wire.events import (
+    STREAM_START,
+    Event,
+    first_event_ids,
+    has_missed,
+    last_event_ids,
+    read_events,
+)
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.finished import failed_since
 
 # Events in one reading, over all queues in sight: below 5 ms of Redis' time.
 MAX_EVENTS = 3000
-_MAX_OF_A_QUEUE = 1000
+_MAX_EVENTS_OF_A_QUEUE = 1000
+# Queues out of sight in one reading, and failures of each: well below 1 ms of Redis' time.
+MAX_OTHER_QUEUES = 200
+_MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
 _NEVER = datetime.fromtimestamp(0, UTC)
-# Where an empty stream is read from.
-_BEFORE_ALL = "0-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,7 @@ class EventRates:
         # A queue that comes back into sight starts anew, without the events in between.
         self._cursors = {keys: at for keys, at in self._cursors.items() if keys in queues}
         cut = self._trimmed(client)
-        count = min(_MAX_OF_A_QUEUE, max(MAX_EVENTS // max(len(queues), 1), 1))
+        count = min(_MAX_EVENTS_OF_A_QUEUE, max(MAX_EVENTS // max(len(queues), 1), 1))
         events = read_events(client, self._cursors, count=count) if self._cursors else []
         now = time.monotonic()
         found: dict[QueueKeys, list[Event]] = {keys: [] for keys in self._cursors}
@@ -103,7 +114,7 @@ class EventRates:
     def _trimmed(self, client: Client) -> set[QueueKeys]:
         """The queues whose events may have been trimmed before they were read."""
         # For a stream without events this is unknown.
-        followed = [keys for keys, cursor in self._cursors.items() if cursor != _BEFORE_ALL]
+        followed = [keys for keys, cursor in self._cursors.items() if cursor != STREAM_START]
         starts = first_event_ids(client, followed) if followed else []
         cut = set()
         for keys, start in zip(followed, starts, strict=True):
@@ -111,8 +122,41 @@ class EventRates:
                 cut.add(keys)
             if start is None:
                 # Emptied or deleted: reported once, and read from its new beginning.
-                self._cursors[keys] = _BEFORE_ALL
+                self._cursors[keys] = STREAM_START
         return cut
+
+
+class OtherFailures:
+    """Reads the failures of the queues out of sight, in turn."""
+
+    def __init__(self) -> None:
+        self._began_ms = int(time.time() * 1000)
+        self._since_ms: dict[str, int] = {}
+        self._next = 0
+
+    def read(
+        self, client: Client, prefix: str, names: Sequence[str], in_sight: Collection[str]
+    ) -> list[Failure]:
+        """Jobs that failed for good in the queues whose turn it is, oldest first.
+
+        Raises:
+            ReplyError: Redis refuses to read the failed jobs of a queue.
+        """
+        now_ms = int(time.time() * 1000)
+        # EventRates has the failures of the queues in sight.
+        self._since_ms.update(dict.fromkeys(in_sight, now_ms))
+        others = [name for name in names if name not in in_sight]
+        if self._next >= len(others):
+            self._next = 0
+        turn = others[self._next : self._next + MAX_OTHER_QUEUES]
+        self._next += len(turn)
+        since_ms = {
+            QueueKeys(prefix, name): self._since_ms.get(name, self._began_ms) for name in turn
+        }
+        jobs = failed_since(client, since_ms, _MAX_FAILURES_OF_A_QUEUE)
+        for job in jobs:
+            self._since_ms[job.keys.name] = job.at_ms
+        return [Failure(job.keys.name, job.id, job.reason, utc_datetime(job.at_ms)) for job in jobs]
 
 
 def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool) -> Rates:

@@ -6,16 +6,12 @@ from dataclasses import replace
 
 from qctl.connection.address import Client
 from qctl.errors import RefusedError
-from qctl.ops.jobs.retry_stalled import RetryPlan, plan_retry
+from qctl.ops.jobs.retry_stalled import SKIPPED, RetryPlan, plan_retry
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.wire.write.transitions import retry_finished
 
-_REFUSED = {
-    "inactive": "it is no longer failed",
-    "missing": "its data (the job hash) is gone, so it cannot run",
-    "duplicate": "another unfinished job has its deduplication id",
-}
+_REFUSED = SKIPPED | {"inactive": "it is no longer failed"}
 
 
 def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: int) -> RetryPlan:
@@ -37,22 +33,12 @@ def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: in
     return replace(plan, queues=(replace(found, stalled=own, waiting_for=()),))
 
 
-def require_failed(client: Client, prefix: str, queue: str) -> None:
-    """Make sure that qctl may run failed jobs of this queue again.
-
-    Raises:
-        NotFoundError: the queue does not exist.
-        RefusedError: it is Bull 3/4's.
-    """
-    require_bullmq(find_queues(client, prefix, [queue]))
-
-
 def retry_one_failed(client: Client, prefix: str, queue: str, job_id: str) -> None:
     """Run a failed job again, as ``jobs retry`` does.
 
     Raises:
         NotFoundError: the queue does not exist.
-        RefusedError: the job is no longer failed, or its data is gone.
+        RefusedError: the job is no longer failed, or its data is gone, or the queue is Bull 3/4's.
     """
     (snapshot,) = find_queues(client, prefix, [queue])
     require_bullmq([snapshot])

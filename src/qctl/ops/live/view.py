@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
@@ -20,8 +20,7 @@ from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import QctlError, ReplyError, is_outage
 from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
-from qctl.ops.live.events import EventRates, Failure, Rates
-from qctl.ops.live.failures import OtherFailures
+from qctl.ops.live.events import EventRates, Failure, OtherFailures, Rates
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info
 from qctl.ops.queues.workers import WorkerStatus, inspect_workers
@@ -29,6 +28,8 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import WorkerClient, list_workers, workers_by_queue
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
+
+T = TypeVar("T")
 
 # Queues in one reading, however tall the screen is.
 MAX_QUEUES = 60
@@ -133,6 +134,7 @@ class LiveReader:
         self._events = EventRates()
         self._other_failures = OtherFailures()
         self._trends: dict[str, deque[float | None]] = {}
+        self._remarks: list[str] = []
 
     def check(self) -> None:
         """Make sure that Redis answers and that the named queues exist.
@@ -166,11 +168,16 @@ class LiveReader:
         if self._redis is None:
             self._redis = redis_info(self._client, self._address)
         names = self._named or self._discovered()
-        remarks = [*self._redis.remarks]
+        self._remarks = [*self._redis.remarks]
         snapshots = self._snapshots(view)
         clients = self._connected(snapshots)
-        queues = self._queues(snapshots, clients, remarks)
-        self._add_other_failures(names, snapshots, remarks)
+        queues = self._queues(snapshots, clients)
+        prefix = self._settings.prefix
+        failures = self._or_remark(
+            "no failures of queues out of sight",
+            lambda: self._other_failures.read(self._client, prefix, names, snapshots),
+        )
+        self._events.add(failures or ())
         if not self._client.commands:
             # An empty reading must not hide that Redis is away.
             self._client.call("PING")
@@ -179,9 +186,9 @@ class LiveReader:
         jobs: tuple[Job, ...] | None = None
         total = 0
         if isinstance(chosen, QueueSnapshot):
-            workers = self._workers(chosen, clients, remarks)
+            workers = self._workers(chosen, clients)
             limit = min(max(view.jobs, _MIN_JOBS), _MAX_JOBS)
-            jobs = self._jobs(chosen, limit, remarks)
+            jobs = self._jobs(chosen, limit)
             # Some jobs may have ended since they were counted.
             is_cut = jobs is None or len(jobs) == limit
             total = chosen.counts.active if is_cut else len(jobs or ())
@@ -200,7 +207,7 @@ class LiveReader:
             commands=self._client.commands,
             took_ms=round((time.monotonic() - began) * 1000, 1),
             pause_s=self._client.commands / MAX_COMMANDS_PER_S,
-            remarks=tuple(dict.fromkeys(remarks)),
+            remarks=tuple(dict.fromkeys(self._remarks)),
         )
 
     def _discovered(self) -> tuple[str, ...]:
@@ -232,15 +239,10 @@ class LiveReader:
         self,
         snapshots: dict[str, QueueSnapshot | ReplyError | None],
         clients: Sequence[WorkerClient] | None,
-        remarks: list[str],
     ) -> tuple[LiveQueue, ...]:
-        readable = [s for s in snapshots.values() if isinstance(s, QueueSnapshot)]
-        try:
-            rates = self._events.read(self._client, [s.keys for s in readable])
-        except ReplyError as error:
-            rates = {}
-            remarks.append(f"no rates: {error.what}")
-        names = [s.keys.name for s in readable]
+        readable = [s.keys for s in snapshots.values() if isinstance(s, QueueSnapshot)]
+        rates = self._or_remark("no rates", lambda: self._events.read(self._client, readable)) or {}
+        names = [keys.name for keys in readable]
         by_queue = None if clients is None else workers_by_queue(clients)
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
@@ -257,25 +259,12 @@ class LiveReader:
             rows.append(LiveQueue(name, status, None, rate, tuple(self._trends[name])))
         return tuple(rows)
 
-    def _add_other_failures(
-        self, names: Sequence[str], in_sight: Collection[str], remarks: list[str]
-    ) -> None:
-        prefix = self._settings.prefix
-        try:
-            found = self._other_failures.read(self._client, prefix, names, in_sight)
-        except ReplyError as error:
-            remarks.append(f"no failures of queues out of sight: {error.what}")
-            return
-        self._events.add(found)
-
     def _workers(
-        self,
-        chosen: QueueSnapshot,
-        clients: Sequence[WorkerClient] | None,
-        remarks: list[str],
+        self, chosen: QueueSnapshot, clients: Sequence[WorkerClient] | None
     ) -> tuple[WorkerStatus, ...] | None:
-        try:
-            report, more = inspect_workers(
+        found = self._or_remark(
+            "no workers shown",
+            lambda: inspect_workers(
                 self._client,
                 self._address,
                 self._settings,
@@ -283,26 +272,33 @@ class LiveReader:
                 exist=True,
                 with_jobs=chosen.counts.active <= MAX_JOBS_OF_WORKERS,
                 connected=clients,
-            )
+            ),
+        )
+        if found is None:
+            return None
+        report, remarks = found
+        self._remarks += remarks
+        return report.workers
+
+    def _jobs(self, chosen: QueueSnapshot, limit: int) -> tuple[Job, ...] | None:
+        if not chosen.counts.active:
+            return ()
+        found = self._or_remark(
+            "no jobs shown", lambda: list_jobs(self._client, chosen, "active", limit=limit).jobs
+        )
+        if found is None:
+            return None
+        return tuple(sorted(found, key=lambda job: job.state != "stalled"))
+
+    def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
+        """What ``read`` returns; None, and a remark, if Redis refuses."""
+        try:
+            return read()
         except QctlError as error:
             if is_outage(error):
                 raise
-            remarks.append(f"no workers shown: {error.what}")
+            self._remarks.append(f"{what}: {error.what}")
             return None
-        remarks += more
-        return report.workers
-
-    def _jobs(
-        self, chosen: QueueSnapshot, limit: int, remarks: list[str]
-    ) -> tuple[Job, ...] | None:
-        if not chosen.counts.active:
-            return ()
-        try:
-            jobs = list_jobs(self._client, chosen, "active", limit=limit).jobs
-        except ReplyError as error:
-            remarks.append(f"no jobs shown: {error.what}")
-            return None
-        return tuple(sorted(jobs, key=lambda job: job.state != "stalled"))
 
 
 class _Counting(ForwardingClient):
