@@ -25,10 +25,10 @@ from qctl.ops.drain.lease import Leases
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport
-from qctl.ops.jobs.estimate import read_durations
 from qctl.ops.processes import restart
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire import scripts
+from qctl.wire.read.finished import read_recent_runs
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 from tests.labs.build import Q, events, is_paused, put
 from tests.labs.managers import FakeManager
@@ -98,7 +98,7 @@ class Stage:
             (snapshot,),
             Target("fake:app", manager, (manager.row(),), ()),
             Connections((), {}, {}),
-            read_durations(client, [Q]),
+            read_recent_runs(client, [Q]),
         )
         settings, options = load_settings(environ={}), DrainOptions(timeout_s=30)
         report = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.address import Client
-from qctl.ops.jobs.estimate import all_ended_s, quantile, read_durations, remaining_s
+from qctl.ops.jobs.estimate import all_ended_s, quantile, remaining_s
 from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.finished import read_recent_runs
 from tests.labs.build import Q, put
 
 
@@ -34,7 +35,7 @@ def test_only_runs_of_the_same_name_tell(fake: Client) -> None:
     put(fake, "1", "completed", name="mail", processedOn=1000, finishedOn=4000)
     put(fake, "2", "completed", name="film", processedOn=1000, finishedOn=90_000)
     put(fake, "3", "completed", name="mail", processedOn=1000)
-    durations = read_durations(fake, [Q])
+    durations = read_recent_runs(fake, [Q])
     assert durations == {Q: {"mail": [3.0], "film": [89.0]}}
     assert remaining_s(job(), 1.0, durations) == 2.0
     assert remaining_s(job("other"), 1.0, durations) is None
@@ -43,7 +44,7 @@ def test_only_runs_of_the_same_name_tell(fake: Client) -> None:
 
 def test_a_broken_record_stops_no_drain(fake: Client) -> None:
     fake.call("SET", Q("completed"), "text")
-    assert read_durations(fake, [Q]) == {Q: {}}
+    assert read_recent_runs(fake, [Q]) == {Q: {}}
 
 
 @pytest.mark.parametrize(

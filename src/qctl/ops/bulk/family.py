@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 
 from qctl.ops.bulk.context import REASONS, BulkContext
 from qctl.plurals import counted
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.children import Child, children
 from qctl.wire.write.transitions import remove_jobs
 
 # Levels below the parent, as many as one call of ``remove_jobs.lua`` deletes.
 MAX_LEVELS = 100
 _MAX_EXAMPLES = 3
-
-JobRef = tuple[QueueKeys, str]
 
 
 @dataclass(slots=True)
@@ -87,9 +85,9 @@ def _remove_family(context: BulkContext, job_id: str) -> str:
     return "jobs were added below it in the meantime" if answer == "parent" else answer
 
 
-def _find_obstacle(context: BulkContext, top: JobRef) -> str:
+def _find_obstacle(context: BulkContext, top: JobKey) -> str:
     """Why a job cannot be deleted with all jobs below it; empty if nothing stands in the way."""
-    pending: list[tuple[JobRef, frozenset[JobRef]]] = [(top, frozenset([top]))]
+    pending: list[tuple[JobKey, frozenset[JobKey]]] = [(top, frozenset([top]))]
     while pending:
         parent, path = pending.pop()
         for window in children(context.client, *parent):
@@ -107,7 +105,7 @@ def _find_obstacle(context: BulkContext, top: JobRef) -> str:
 
 
 def _remove_below(
-    context: BulkContext, parent: JobRef, path: frozenset[JobRef], left_alone: _LeftAlone
+    context: BulkContext, parent: JobKey, path: frozenset[JobKey], left_alone: _LeftAlone
 ) -> int:
     """Delete the jobs below ``parent``.
 
@@ -141,7 +139,7 @@ def _remove_below(
     return with_parent
 
 
-def _as_parent(child: Child, path: frozenset[JobRef]) -> JobRef | None:
+def _as_parent(child: Child, path: frozenset[JobKey]) -> JobKey | None:
     """The child if it has children and is not its own ancestor (``path``); else None."""
     if not (child.is_own and child.has_children) or child.job in path:
         return None
@@ -149,7 +147,7 @@ def _as_parent(child: Child, path: frozenset[JobRef]) -> JobRef | None:
 
 
 def _remove_children(
-    context: BulkContext, keys: QueueKeys, ids: Sequence[str], parent: JobRef
+    context: BulkContext, keys: QueueKeys, ids: Sequence[str], parent: JobKey
 ) -> Iterator[tuple[str, str]]:
     parent_keys, parent_id = parent
     left = ids

@@ -17,12 +17,12 @@ from qctl.ops.doctor.findings import (
     Subject,
     some,
 )
-from qctl.ops.jobs.estimate import Durations, quantile, read_durations
+from qctl.ops.jobs.estimate import quantile
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
 from qctl.wire.keys import JobKey, QueueKeys
-from qctl.wire.read.finished import RECENT_SAMPLE
+from qctl.wire.read.finished import RECENT_SAMPLE, RecentRuns, read_recent_runs
 
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
@@ -230,7 +230,7 @@ class _Slowest:
 
 
 def _slowest(
-    exam: Examination, durations: Durations, processes: Sequence[ManagedProcess]
+    exam: Examination, durations: RecentRuns, processes: Sequence[ManagedProcess]
 ) -> _Slowest | None:
     queues = {name for p in processes for name in exam.served[p]}
     found = [
@@ -249,11 +249,11 @@ def _apps(exam: Examination) -> dict[str, list[ManagedProcess]]:
 
 
 @read_once
-def _durations(exam: Examination) -> Durations:
+def _durations(exam: Examination) -> RecentRuns:
     names = {name for served in exam.served.values() for name in served}
     queues = [keys for keys in exam.keys if keys.name in names]
     sample = max(min(_SAMPLE // max(len(exam.keys), 1), RECENT_SAMPLE), 20)
-    return read_durations(exam.client, queues, sample)
+    return read_recent_runs(exam.client, queues, sample)
 
 
 @read_once

@@ -19,7 +19,7 @@ from qctl.errors import (
 from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
-from qctl.ops.jobs.estimate import Durations, read_durations, remaining_s
+from qctl.ops.jobs.estimate import remaining_s
 from qctl.ops.processes.managed import managed_processes, targets_serving
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
@@ -36,6 +36,7 @@ from qctl.wire.drain_record import read_resumers
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read import rights
 from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.info import read_info
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -73,7 +74,7 @@ class DrainPlan:
     snapshots: tuple[QueueSnapshot, ...]
     target: Target | None
     connections: Connections | None
-    durations: Durations
+    durations: RecentRuns
     guessed: str = ""
     strategy: str = "pause"
     mixed: Mapping[QueueKeys, str] = field(default_factory=dict)
@@ -162,7 +163,7 @@ def make_plan(
         snapshots=tuple(snapshots),
         target=found if then_restart else None,
         connections=connections,
-        durations=read_durations(client, [snapshot.keys for snapshot in snapshots]),
+        durations=read_recent_runs(client, [snapshot.keys for snapshot in snapshots]),
         guessed=guessed,
         strategy=strategy or "pause",
         mixed=mixed,
@@ -391,7 +392,7 @@ def stays_paused(snapshot: QueueSnapshot) -> str:
 
 
 def running_jobs(
-    jobs: Iterable[ActiveJob], durations: Durations, now_ms: int
+    jobs: Iterable[ActiveJob], durations: RecentRuns, now_ms: int
 ) -> tuple[RunningJob, ...]:
     """Active jobs as the steps show them, with an estimate of the time they still need."""
     shown = []

@@ -27,20 +27,14 @@ from qctl.ops.impact.safety import DataSafety, data_safety
 from qctl.ops.impact.scope import Scope, find_scope
 from qctl.ops.impact.verdict import Facts, Verdict, judge
 from qctl.ops.impact.waiting_work import QueueImpact, moved_queues, queue_impacts
-from qctl.ops.jobs.estimate import (
-    Durations,
-    Runtimes,
-    quantile,
-    read_durations,
-    remaining_runs_s,
-    usual_runtimes,
-)
+from qctl.ops.jobs.estimate import Runtimes, quantile, remaining_runs_s, usual_runtimes
 from qctl.ops.processes.past_restarts import LastRestart, last_restart, past_restarts
 from qctl.ops.queues.agenda import ScheduleImpact, schedule_impacts, unread_schedules
 from qctl.ops.queues.find import Queues
 from qctl.ops.times import from_epoch_ms
 from qctl.wire.drain_record import Resumer, read_resumers
 from qctl.wire.read.active import read_active
+from qctl.wire.read.finished import RecentRuns, read_recent_runs
 from qctl.wire.read.server import read_servers
 from qctl.wire.read.stalled_check import read_clocks
 from qctl.wire.read.throughput import read_throughput
@@ -168,7 +162,7 @@ class _Assessor:
         # Durations are needed where jobs run or are scheduled.
         busy = {job.keys for job in self._active}
         timed = [s.keys for s in scope.snapshots if s.keys in busy or s.schedulers]
-        self._durations: Durations = read_durations(client, timed)
+        self._durations: RecentRuns = read_recent_runs(client, timed)
         processes = scope.target.processes if scope.target else None
         beats = read_heartbeats(client, self._active, settings.prefix)
         self._holders = Holders(processes, scope.connections, beats)

@@ -17,10 +17,11 @@ from functools import cached_property
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.jobs.estimate import Durations, quantile, remaining_runs_s
+from qctl.ops.jobs.estimate import quantile, remaining_runs_s
 from qctl.ops.processes.targets import Connections
 from qctl.wire.read import heartbeats
 from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.finished import RecentRuns
 from qctl.wire.read.heartbeats import Heartbeat
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 
@@ -192,7 +193,7 @@ def jobs_at_risk(
     client: Client,
     jobs: Sequence[ActiveJob],
     holders: Holders,
-    durations: Durations,
+    durations: RecentRuns,
     *,
     kill_after_s: float | None,
     max_stalled_count: int,

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from statistics import median
 
-from qctl.connection.address import Client
-from qctl.errors import ReplyError
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.read.finished import RECENT_SAMPLE, recent_durations
-
-Durations = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
+from qctl.wire.read.finished import RecentRuns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,19 +31,6 @@ class Runtimes:
     p95_s: float | None
 
 
-def read_durations(
-    client: Client, queues: Sequence[QueueKeys], sample: int = RECENT_SAMPLE
-) -> Durations:
-    """Durations of recent completed jobs, in seconds, by queue and job name; in two round trips.
-
-    Args:
-        sample: how many jobs are read in each queue.
-    """
-    found = recent_durations(client, queues, sample)
-    # Only an estimate: a broken record must not stop a drain.
-    return {keys: {} if isinstance(runs, ReplyError) else runs for keys, runs in found.items()}
-
-
 def quantile(ascending: Sequence[float], share: float) -> float | None:
     """The value that ``share`` of the values do not exceed (nearest rank); None without values."""
     if not ascending:
@@ -57,7 +39,7 @@ def quantile(ascending: Sequence[float], share: float) -> float | None:
 
 
 def remaining_runs_s(
-    job: ActiveJob, elapsed_s: float | None, durations: Durations
+    job: ActiveJob, elapsed_s: float | None, durations: RecentRuns
 ) -> Sequence[float]:
     """How long recent jobs of the same name ran on after ``elapsed_s``, in seconds, ascending.
 
@@ -69,7 +51,7 @@ def remaining_runs_s(
     return sorted(run - elapsed_s for run in runs if run >= elapsed_s)
 
 
-def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: Durations) -> float | None:
+def remaining_s(job: ActiveJob, elapsed_s: float | None, durations: RecentRuns) -> float | None:
     """The median of ``remaining_runs_s``; None if that is empty."""
     runs = remaining_runs_s(job, elapsed_s, durations)
     return round(median(runs), 1) if runs else None
@@ -97,7 +79,7 @@ def all_ended_s(remaining: Sequence[Sequence[float]], share: float) -> float | N
     return bisect_left(range(ceil(longest_s * 10)), share, key=likelihood) / 10
 
 
-def usual_runtimes(jobs: Sequence[ActiveJob], durations: Durations) -> tuple[Runtimes, ...]:
+def usual_runtimes(jobs: Sequence[ActiveJob], durations: RecentRuns) -> tuple[Runtimes, ...]:
     """The usual runtimes for the names of some active jobs, most frequent names first."""
     named = Counter((job.keys, job.name) for job in jobs if job.name is not None)
     found = []

@@ -13,6 +13,8 @@ from qctl.wire.read.lists import windows
 from qctl.wire.replies import checked, read_values, to_dict, to_int
 from qctl.wire.states import FINISHED
 
+# Seconds that completed jobs ran, by queue and job name.
+RecentRuns = Mapping[QueueKeys, Mapping[str, Sequence[float]]]
 # Completed jobs of each queue whose durations are read.
 RECENT_SAMPLE = 200
 _WINDOW = 500
@@ -35,20 +37,22 @@ def read_finished_counts(client: Client, queues: Sequence[QueueKeys]) -> list[Fi
     return [FinishedCounts(next(counts), next(counts)) for _ in queues]
 
 
-def recent_durations(
+def read_recent_runs(
     client: Client, queues: Sequence[QueueKeys], sample: int = RECENT_SAMPLE
-) -> dict[QueueKeys, dict[str, list[float]] | ReplyError]:
-    """Seconds that the last completed jobs ran, by queue and job name, in two round trips.
+) -> RecentRuns:
+    """How long the last completed jobs of each queue ran, in two round trips.
 
-    An error for a queue that cannot be read.
+    They serve for estimates: a queue that cannot be read has none, and does not stop a drain.
 
     Args:
         sample: jobs read of each queue.
     """
     lists = client.pipeline([("ZREVRANGE", keys("completed"), 0, sample - 1) for keys in queues])
-    ids_of = dict(zip(queues, lists, strict=True))
-    errors = {k: ids for k, ids in ids_of.items() if isinstance(ids, ReplyError)}
-    jobs = [(k, job_id) for k, ids in ids_of.items() if k not in errors for job_id in ids]
+    jobs = [
+        (keys, job_id)
+        for keys, ids in zip(queues, lists, strict=True)
+        for job_id in (() if isinstance(ids, ReplyError) else ids)
+    ]
     found: dict[QueueKeys, dict[str, list[float]]] = {keys: {} for keys in queues}
     rows = read_fields(client, jobs, "name", "processedOn", "finishedOn")
     for (keys, _), (name, started, finished) in zip(jobs, rows, strict=True):
@@ -56,7 +60,7 @@ def recent_durations(
         if name is not None and started_ms is not None and finished_ms is not None:
             ran_s = max(finished_ms - started_ms, 0) / 1000
             found[keys].setdefault(name, []).append(ran_s)
-    return found | errors
+    return found
 
 
 @dataclass(frozen=True, slots=True)
