@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qctl.errors import UnreachableError
 from qctl.grouping import grouped
@@ -21,7 +22,7 @@ from qctl.ops.jobs.estimate import quantile
 from qctl.ops.processes.past_restarts import PastRestart, past_restarts
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
-from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.keys import QueueKeys
 from qctl.wire.read.finished import RECENT_SAMPLE, RecentRuns, read_recent_runs
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ _HEADROOM = 1.5
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
     """A manager that kills before the jobs usually end: a restart interrupts them."""
-    durations = _durations(exam)
     unknown = []
     for target, processes in _apps(exam).items():
-        slowest = _slowest(exam, durations, processes)
+        slowest = _slowest(exam, processes)
         if slowest is None:
             unknown.append(target)
+            continue
         shortest = min(processes, key=lambda p: p.kill_timeout_ms)
-        if slowest is None or slowest.p95_s * 1000 <= shortest.kill_timeout_ms:
+        if slowest.p95_s * 1000 <= shortest.kill_timeout_ms:
             continue
         needed_ms = ceil(slowest.p95_s * _HEADROOM) * 1000
         yield Finding(
@@ -72,7 +73,6 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
 
 def stop_signal(exam: Examination) -> Iterator[Finding | str]:
     """An app that seems not to react to its manager's signal, judging by its last restart."""
-    durations = _durations(exam)
     forgotten = 0
     for target, processes in _apps(exam).items():
         if target.startswith("qctl:"):
@@ -81,45 +81,34 @@ def stop_signal(exam: Examination) -> Iterator[Finding | str]:
         past = [each for each in _past_restarts(exam) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]
-        # A set, since a job may have stalled soon after the start of each of two instances.
-        stalled = {(each.queue, job_id) for each in hit for job_id in each.interrupted}
-        shared = sorted({keys.name for keys, _ in stalled if _has_others(exam, keys, target)})
-        own = {(keys, job_id) for keys, job_id in stalled if keys.name not in shared}
-        if own:
-            hit = [each for each in hit if each.queue.name not in shared]
-            yield _interrupted(exam, target, hit, own, _slowest(exam, durations, processes))
-        elif stalled:
-            yield _perhaps_interrupted(exam, target, hit, stalled, shared)
+        shared = sorted({e.queue.name for e in hit if _has_others(exam, e.queue, target)})
+        if own := [each for each in hit if each.queue.name not in shared]:
+            yield _interrupted(exam, target, own, _slowest(exam, processes))
+        elif hit:
+            yield _perhaps_interrupted(exam, target, hit, shared)
     if forgotten:
         yield (
             f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs can show more"
         )
 
 
-Stalled = set[JobKey]
-
-
 def _interrupted(
-    exam: Examination,
-    target: str,
-    hit: Sequence[PastRestart],
-    own: Stalled,
-    slowest: _Slowest | None,
+    exam: Examination, target: str, hit: Sequence[PastRestart], slowest: _Slowest | None
 ) -> Finding:
-    one = hit[0].process
+    one, evidence = hit[0].process, _restart_evidence(hit)
     quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
     return Finding(
         severity="warning",
         subject=Subject("process", target),
-        what=f"{counted(len(own), 'job has', 'jobs have')} stalled soon after its last start, "
-        f"interrupted by it as it seems; the manager sends {_signal(one)} and kills "
+        what=f"{counted(evidence['interrupted'], 'job has', 'jobs have')} stalled soon after its "
+        f"last start, interrupted by it as it seems; the manager sends {_signal(one)} and kills "
         f"{one.kill_timeout_ms / 1000:g} s later: "
         + (
             "its jobs usually end sooner, so it does not react to that, or it crashed"
             if quick
             else "it does not react to that, or its jobs take longer, or it crashed"
         ),
-        evidence=_restart_evidence(hit, own),
+        evidence=evidence,
         remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
         "until then restart it through qctl, which needs no handler",
         commands=(exam.command("restart", target),),
@@ -127,32 +116,27 @@ def _interrupted(
 
 
 def _perhaps_interrupted(
-    exam: Examination,
-    target: str,
-    hit: Sequence[PastRestart],
-    stalled: Stalled,
-    shared: Sequence[str],
+    exam: Examination, target: str, hit: Sequence[PastRestart], shared: Sequence[str]
 ) -> Finding:
     """For jobs that workers of another app may have had."""
+    evidence = _restart_evidence(hit)
     return Finding(
         severity="info",
         subject=Subject("process", target),
-        what=f"{counted(len(stalled), 'job has', 'jobs have')} stalled soon after its last start; "
-        f"others have workers on {some(shared)} too, so whose jobs these were is unknown",
-        evidence=_restart_evidence(hit, stalled) | {"shared_queues": list(shared[:EXAMPLES])},
+        what=f"{counted(evidence['interrupted'], 'job has', 'jobs have')} stalled soon after its "
+        f"last start; others have workers on {some(shared)} too, so whose jobs these were is "
+        "unknown",
+        evidence=evidence | {"shared_queues": list(shared[:EXAMPLES])},
         commands=tuple(exam.command("workers", name) for name in shared[:1]),
     )
 
 
-def _restart_evidence(hit: Sequence[PastRestart], stalled: Stalled) -> dict[str, object]:
+def _restart_evidence(hit: Sequence[PastRestart]) -> dict[str, Any]:
+    # A job may have stalled soon after the start of each of two instances.
+    jobs = dict.fromkeys((each.queue.name, job_id) for each in hit for job_id in each.interrupted)
     return {
-        "interrupted": len(stalled),
-        "jobs": [
-            {"queue": keys.name, "id": job_id}
-            for keys, job_id in dict.fromkeys(
-                (each.queue, job_id) for each in hit for job_id in each.interrupted
-            )
-        ][:EXAMPLES],
+        "interrupted": len(jobs),
+        "jobs": [{"queue": name, "id": job_id} for name, job_id in jobs][:EXAMPLES],
         "restarted_at": utc_datetime(hit[0].at_ms),
         "stop_signal": hit[0].process.stop_signal,
         "kill_timeout_ms": hit[0].process.kill_timeout_ms,
@@ -219,23 +203,21 @@ def process_names(exam: Examination) -> Iterator[Finding]:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class _Slowest:
-    """The jobs of one name whose runs take longest."""
+    """The jobs of one name whose runs take longest, and how many runs were read."""
 
-    def __init__(self, queue: str, name: str, runs: Sequence[float]) -> None:
-        self.queue = queue
-        self.name = name
-        self.runs = len(runs)
-        self.p95_s = quantile(sorted(runs), _QUANTILE) or 0.0
+    queue: str
+    name: str
+    runs: int
+    p95_s: float
 
 
-def _slowest(
-    exam: Examination, durations: RecentRuns, processes: Sequence[ManagedProcess]
-) -> _Slowest | None:
+def _slowest(exam: Examination, processes: Sequence[ManagedProcess]) -> _Slowest | None:
     queues = {name for p in processes for name in exam.served[p]}
     found = [
-        _Slowest(keys.name, name, runs)
-        for keys, by_name in durations.items()
+        _Slowest(keys.name, name, len(runs), quantile(sorted(runs), _QUANTILE) or 0.0)
+        for keys, by_name in _durations(exam).items()
         if keys.name in queues
         for name, runs in by_name.items()
         if len(runs) >= MIN_RUNS

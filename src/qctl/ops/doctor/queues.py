@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.examination import Examination
@@ -12,7 +12,7 @@ from qctl.ops.queues import advice
 from qctl.ops.queues.versions import LATELY_MS, installed_by_queue, version_signs
 from qctl.ops.times import utc_datetime
 from qctl.plurals import counted
-from qctl.wire.checks.key_types import WrongKey, wrong_keys
+from qctl.wire.checks.key_types import wrong_keys
 from qctl.wire.drain_record import read_resumers
 from qctl.wire.events import recent_events
 from qctl.wire.keys import QueueKeys
@@ -29,57 +29,37 @@ _REMEDY = (
 
 def unreadable(exam: Examination) -> Iterator[Finding]:
     """Queues that this user may not read, or with a key of a type that BullMQ never uses."""
-    for name, error, wrong in _broken(exam):
+    broken = {QueueKeys(exam.settings.prefix, name): error for name, error in exam.queues.broken}
+    queues = [*broken, *exam.keys]
+    for keys, found in zip(queues, wrong_keys(exam.client, queues), strict=True):
+        error = broken.get(keys)
+        # A user who may not read a queue may not ask for types either.
+        wrong = () if error is not None and isinstance(found, ReplyError) else checked(found)
+        listed = "; ".join(f"its key {w.name} is of type {w.type}, not {w.expected}" for w in wrong)
+        evidence: dict[str, object] = {}
+        if error is not None:
+            what = f"it cannot be read: {error.what}" + (f": {listed}" if wrong else "")
+            evidence["redis_said"] = error.message
+        elif wrong:
+            what = f"BullMQ's scripts fail on it, some of them or all: {listed}"
+        else:
+            continue
+        evidence["keys"] = [{"key": w.key, "type": w.type, "expected": w.expected} for w in wrong]
+        remedy = error.hint if error is not None and not wrong else _REMEDY
+        if any(w.name == "id" for w in wrong):
+            # Ids would start at 1 again, and BullMQ drops a new job whose id exists.
+            remedy += "; set id to a number above that of every job"
         yield Finding(
             severity="error",
-            subject=Subject("queue", name),
-            what=f"it cannot be read: {error.what}" + (f": {_listed(wrong)}" if wrong else ""),
-            evidence={"redis_said": error.message, "keys": _as_json(wrong)},
-            remedy=_remedy(wrong) if wrong else error.hint,
-            commands=_renames(exam, wrong),
+            subject=Subject("queue", keys.name),
+            what=what,
+            evidence=evidence,
+            remedy=remedy,
+            commands=tuple(
+                exam.redis_cli(None, "renamenx", quoted(w.key), quoted(f"wrong:{w.key}"))
+                for w in wrong
+            ),
         )
-    for keys, found in zip(exam.keys, wrong_keys(exam.client, exam.keys), strict=True):
-        wrong = checked(found)
-        if wrong:
-            yield Finding(
-                severity="error",
-                subject=Subject("queue", keys.name),
-                what="BullMQ's scripts fail on it, some of them or all: " + _listed(wrong),
-                evidence={"keys": _as_json(wrong)},
-                remedy=_remedy(wrong),
-                commands=_renames(exam, wrong),
-            )
-
-
-def _broken(exam: Examination) -> Iterator[tuple[str, ReplyError, Sequence[WrongKey]]]:
-    keys = [QueueKeys(exam.settings.prefix, name) for name, _ in exam.queues.broken]
-    found = wrong_keys(exam.client, keys)
-    for (name, error), wrong in zip(exam.queues.broken, found, strict=True):
-        # A user who may not read a queue may not ask for types either.
-        yield name, error, () if isinstance(wrong, ReplyError) else wrong
-
-
-def _listed(wrong: Sequence[WrongKey]) -> str:
-    return "; ".join(
-        f"its key {each.name} is of type {each.type}, not {each.expected}" for each in wrong
-    )
-
-
-def _as_json(wrong: Sequence[WrongKey]) -> list[dict[str, str]]:
-    return [{"key": each.key, "type": each.type, "expected": each.expected} for each in wrong]
-
-
-def _remedy(wrong: Sequence[WrongKey]) -> str:
-    # Ids would start at 1 again, and BullMQ drops a new job whose id exists.
-    has_id = any(each.name == "id" for each in wrong)
-    return _REMEDY + ("; set id to a number above that of every job" if has_id else "")
-
-
-def _renames(exam: Examination, wrong: Sequence[WrongKey]) -> tuple[str, ...]:
-    return tuple(
-        exam.redis_cli(None, "renamenx", quoted(each.key), quoted(f"wrong:{each.key}"))
-        for each in wrong
-    )
 
 
 def bull_queues(exam: Examination) -> Iterator[Finding]:
@@ -154,25 +134,23 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
     for snapshot in exam.snapshots:
         note = advice.legacy_paused(snapshot)
         in_wait = snapshot.counts.waiting - snapshot.legacy_paused
-        evidence = {"in_paused": snapshot.legacy_paused, "in_wait": in_wait}
+        remedy = ""
+        if snapshot.paused and snapshot.legacy_paused and in_wait:
+            note = advice.Note(
+                f"paused with jobs both in wait ({in_wait:,}) and in BullMQ 5's paused list "
+                f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses those "
+                "of one list",
+                (exam.command("resume", snapshot.keys.name),),
+            )
+            remedy = "resume it through qctl, which keeps both"
         if note is not None:
             yield Finding(
                 severity="error",
                 subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
-                evidence=evidence,
+                evidence={"in_paused": snapshot.legacy_paused, "in_wait": in_wait},
+                remedy=remedy,
                 commands=note.commands,
-            )
-        elif snapshot.paused and snapshot.legacy_paused and in_wait:
-            yield Finding(
-                severity="error",
-                subject=Subject("queue", snapshot.keys.name),
-                what=f"paused with jobs both in wait ({in_wait:,}) and in BullMQ 5's paused list "
-                f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses those "
-                "of one list",
-                evidence=evidence,
-                remedy="resume it through qctl, which keeps both",
-                commands=(exam.command("resume", snapshot.keys.name),),
             )
 
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TypeVar
 
 from qctl.connection.cluster import key_slot, open_slots
 from qctl.connection.socket_client import encode
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.doctor.examination import Examination
-from qctl.ops.doctor.findings import CannotCheckError, Finding, NothingToCheckError, Subject, redis
+from qctl.ops.doctor.findings import (
+    CannotCheckError,
+    Finding,
+    NothingToCheckError,
+    Severity,
+    Subject,
+    redis,
+)
 from qctl.wire.checks.memory import Holding, holdings
 from qctl.wire.read.server import ServerFacts
 
@@ -20,14 +29,15 @@ OLDEST_RECOMMENDED = (6, 2)
 MAX_SKEW_MS = 1000
 MEMORY_WARNING, MEMORY_ERROR = 0.8, 0.95
 _LARGEST_SHOWN = 5
+T = TypeVar("T")
+# Words for redis-cli.
+_INFO, _APPEND = ("info", "persistence"), ("config", "set", "appendonly", "yes")
 
 
 def eviction(exam: Examination) -> Iterator[Finding]:
     """A policy under which Redis deletes keys of queues when its memory is full."""
     for server in exam.servers:
-        policy = server.eviction_policy
-        if policy is None:
-            raise _no_info()
+        policy = _known(server.eviction_policy)
         if policy != "noeviction":
             limited = bool(server.maxmemory_bytes)
             when = "when its memory is full" if limited else "as soon as a maxmemory is set"
@@ -35,10 +45,7 @@ def eviction(exam: Examination) -> Iterator[Finding]:
                 severity="error" if limited else "warning",
                 subject=redis(server),
                 what=f"the eviction policy is {policy}: Redis deletes jobs and locks {when}",
-                evidence={
-                    "eviction_policy": policy,
-                    "maxmemory_bytes": server.maxmemory_bytes,
-                },
+                evidence={"eviction_policy": policy, "maxmemory_bytes": server.maxmemory_bytes},
                 remedy="BullMQ needs noeviction; write it into redis.conf too",
                 commands=(
                     exam.redis_cli(server.node, "config", "set", "maxmemory-policy", "noeviction"),
@@ -49,66 +56,56 @@ def eviction(exam: Examination) -> Iterator[Finding]:
 def persistence(exam: Examination) -> Iterator[Finding]:
     """Whether jobs outlive a restart of Redis."""
     for server in exam.servers:
-        if server.aof_enabled is None:
-            raise _no_info()
         facts = {
-            "aof": server.aof_enabled,
+            "aof": _known(server.aof_enabled),
             "rdb_schedule": server.rdb_schedule,
             "rdb_changes_since_save": server.rdb_changes,
         }
-        if server.aof_ok is False or server.rdb_ok is False:
-            which = "append-only file" if server.aof_ok is False else "snapshot"
+        for severity, what, remedy, words in _losses(server):
             yield Finding(
-                severity="error",
+                severity=severity,
                 subject=redis(server),
-                what=f"Redis could not write its {which} the last time it tried",
+                what=what,
                 evidence=facts,
-                remedy="see its log: is the disk full, may it write its folder",
-                commands=(exam.redis_cli(server.node, "info", "persistence"),),
+                remedy=remedy,
+                commands=(exam.redis_cli(server.node, *words),) if words else (),
             )
-        if server.aof_enabled:
-            continue
-        if server.rdb_schedule == "":
-            yield Finding(
-                severity="warning",
-                subject=redis(server),
-                what="neither append-only file nor snapshots: a restart of Redis loses all jobs",
-                evidence=facts,
-                remedy="turn one on, also in redis.conf",
-                commands=(exam.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
-            )
-        elif server.rdb_schedule is None and not _has_saved(server):
-            yield Finding(
-                severity="info",
-                subject=redis(server),
-                what="no append-only file, and whether snapshots are made is unknown: this user "
-                "may not CONFIG GET",
-                evidence=facts,
-                remedy="ask whoever runs this Redis what a restart of it would lose",
-            )
-        else:
-            yield Finding(
-                severity="info",
-                subject=redis(server),
-                what="snapshots only: a crash of Redis loses what was written since the last one"
-                + (f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""),
-                evidence=facts,
-                remedy="an append-only file loses a second at most",
-                commands=(exam.redis_cli(server.node, "config", "set", "appendonly", "yes"),),
-            )
+
+
+def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str, ...]]]:
+    """What a restart of Redis may lose: severity, clause, remedy, and words for redis-cli."""
+    if server.aof_ok is False or server.rdb_ok is False:
+        which = "append-only file" if server.aof_ok is False else "snapshot"
+        what = f"Redis could not write its {which} the last time it tried"
+        yield "error", what, "see its log: is the disk full, may it write its folder", _INFO
+    if server.aof_enabled:
+        return
+    if server.rdb_schedule == "":
+        what = "neither append-only file nor snapshots: a restart of Redis loses all jobs"
+        yield "warning", what, "turn one on, also in redis.conf", _APPEND
+    elif server.rdb_schedule is None and not _has_saved(server):
+        yield (
+            "info",
+            "no append-only file, and whether snapshots are made is unknown: this user may not "
+            "CONFIG GET",
+            "ask whoever runs this Redis what a restart of it would lose",
+            (),
+        )
+    else:
+        what = "snapshots only: a crash of Redis loses what was written since the last one"
+        changes = f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""
+        yield "info", what + changes, "an append-only file loses a second at most", _APPEND
 
 
 def memory(exam: Examination) -> Iterator[Finding]:
     """How near Redis is to its memory limit, where it refuses writes; and what takes the most."""
     for server in exam.servers:
-        used, limit = server.used_memory_bytes, server.maxmemory_bytes
-        if used is None or limit is None:
-            raise _no_info()
+        used, limit = _known(server.used_memory_bytes), _known(server.maxmemory_bytes)
         share = used / limit if limit else 0.0
         if share < MEMORY_WARNING:
             continue
         largest = _largest(exam)
-        shown = ", ".join(f"{held} of {held.keys.name}" for held in largest or ())
+        shown = ", ".join(map(str, largest or ()))
         if largest is None:
             shown = "unknown, since MEMORY USAGE is not granted"
         yield Finding(
@@ -119,17 +116,7 @@ def memory(exam: Examination) -> Iterator[Finding]:
             evidence={
                 "used_memory_bytes": used,
                 "maxmemory_bytes": limit,
-                "largest": None
-                if largest is None
-                else [
-                    {
-                        "queue": held.keys.name,
-                        "holds": held.what,
-                        "count": held.count,
-                        "estimated_bytes": held.estimated_bytes,
-                    }
-                    for held in largest
-                ],
+                "largest": None if largest is None else [asdict(held) for held in largest],
             },
             remedy="raise maxmemory, or keep fewer finished jobs (removeOnComplete, removeOnFail)",
         )
@@ -149,9 +136,7 @@ def _largest(exam: Examination) -> list[Holding] | None:
 def redis_version(exam: Examination) -> Iterator[Finding]:
     """A Redis that is too old for BullMQ."""
     for server in exam.servers:
-        found = re.match(r"(\d+)\.(\d+)", server.version or "")
-        if found is None:
-            raise _no_info()
+        found = _known(re.match(r"(\d+)\.(\d+)", server.version or ""))
         version = (int(found[1]), int(found[2]))
         if version >= OLDEST_RECOMMENDED:
             continue
@@ -188,9 +173,7 @@ def clock(exam: Examination) -> Iterator[Finding]:
 def replica(exam: Examination) -> Iterator[Finding]:
     """A replica in place of the master."""
     for server in exam.servers:
-        if server.role is None:
-            raise _no_info()
-        if server.role == "slave":
+        if _known(server.role) == "slave":
             yield Finding(
                 severity="error",
                 subject=redis(server),
@@ -254,8 +237,15 @@ def _has_saved(server: ServerFacts) -> bool:
     return server.rdb_saved_at_ms > started_ms + 5000
 
 
-def _no_info() -> CannotCheckError:
-    return CannotCheckError(
-        "this Redis user may not call INFO, or this Redis leaves it out there",
-        "grant it: ACL SETUSER … +info",
-    )
+def _known(fact: T | None) -> T:
+    """A fact of INFO.
+
+    Raises:
+        CannotCheckError: INFO does not show it.
+    """
+    if fact is None:
+        raise CannotCheckError(
+            "this Redis user may not call INFO, or this Redis leaves it out there",
+            "grant it: ACL SETUSER … +info",
+        )
+    return fact

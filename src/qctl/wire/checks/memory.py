@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
-from qctl.wire.keys import QueueKeys
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked
 from qctl.wire.states import SORTED_SETS
@@ -19,16 +18,16 @@ _QUEUES = 200
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Jobs of one state, or the events, with an estimate of the memory that they take."""
+    """Jobs of one state of a queue, or its events, and about how much memory they take."""
 
-    keys: QueueKeys
-    what: str
+    queue: str
+    holds: str
     count: int
     estimated_bytes: int
 
     def __str__(self) -> str:
         mebibytes = self.estimated_bytes / 1024**2
-        return f"about {mebibytes:,.0f} MiB in {self.what}"
+        return f"about {mebibytes:,.0f} MiB in {self.holds} of {self.queue}"
 
 
 def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
@@ -69,8 +68,8 @@ def holdings(client: Client, queues: Sequence[QueueSnapshot]) -> list[Holding]:
         jobs, own = [next(sizes) for _ in ids], next(sizes)
         average = sum(jobs) / len(jobs) if jobs else 0
         what = f"{count:,} {'waiting' if state == 'wait' else state} jobs"
-        found.append(Holding(keys, what, count, own + round(average * count)))
+        found.append(Holding(keys.name, what, count, own + round(average * count)))
     for queue in fullest:
         size, length = next(sizes), next(sizes)
-        found.append(Holding(queue.keys, f"{length:,} events", length, size))
+        found.append(Holding(queue.keys.name, f"{length:,} events", length, size))
     return found
