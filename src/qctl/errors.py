@@ -41,6 +41,12 @@ class QctlError(Exception):
         self.why = why
         self.hint = hint
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What happened, why, and last what to type, as it was written."""
+        why = self.why.split("\n") if self.why else ()
+        return (f"error: {self.what}", *why, *([f"try: {self.hint}"] if self.hint else ()))
+
 
 class FailedError(QctlError):
     """The operation was tried and did not succeed."""

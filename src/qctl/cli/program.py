@@ -207,11 +207,7 @@ def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
 
 
 def _report(error: QctlError, streams: Streams) -> int:
-    """Print what happened, why, and last what to type."""
-    lines = [f"error: {error.what}", *(error.why.split("\n") if error.why else ())]
-    if error.hint:
-        lines.append(f"try: {error.hint}")
-    _write_lines(streams, lines)
+    _write_lines(streams, error.lines)
     return error.exit_status
 
 

@@ -20,7 +20,7 @@ _INDENT = " " * 9
 MAX_SHOWN = 10
 _MIN_WIDTH = 40
 # The evidence that is shown beside the text: the first of these lists that is not empty.
-_SHOWN_LISTS = (*("stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"),)
+_SHOWN_LISTS = ["stalled", "jobs", "ids", "lost", "parents", "schedulers", "deduplication_ids"]
 
 
 def diagnosis_text(diagnosis: Diagnosis, *, width: int, colour: bool) -> str:

@@ -19,7 +19,7 @@ from qctl.ops.drain.steps import (
 )
 from qctl.ops.processes.restart import Ready
 from qctl.ops.processes.suggest import command
-from qctl.output.text import duration, visible
+from qctl.output.text import count, duration, listed, visible
 from qctl.plurals import counted
 
 _MAX_JOBS = 10
@@ -42,8 +42,7 @@ def plan_lines(plan: Planned) -> Iterator[str]:
         if plan.estimate_s is not None:
             wait = f"about {duration(plan.estimate_s)}, by recent runs"
         yield f"wait       {wait}"
-    rolls = plan.strategy == "roll"
-    if rolls:
+    if plan.strategy == "roll":
         yield "roll       one process after another, each when its own jobs have ended; no pause"
     for process in plan.processes:
         serves = ", ".join(visible(q) for q in process.queues) or "unknown"
@@ -53,7 +52,7 @@ def plan_lines(plan: Planned) -> Iterator[str]:
             continue
         if process.target.startswith("qctl:"):
             then = "however long its jobs take"
-        elif rolls:
+        elif plan.strategy == "roll":
             then = "no SIGKILL"
         else:
             then = f"SIGKILL after {duration(process.kill_timeout_ms / 1000)}"
@@ -124,7 +123,7 @@ def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one per step
         case Resumed():
             return f"{visible(step.queue)} resumed"
         case Recovered():
-            ids = ", ".join(visible(job_id, 40) for job_id in step.ids[:_MAX_JOBS])
+            ids = listed(step.ids, _MAX_JOBS)
             return f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
         case _:
             return None
@@ -161,7 +160,8 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
         f"{report.failed} failed, {report.retried} retried, {report.recovered} recovered"
         + (f", {running} running" if running else "")
     )
-    interrupted, lost = _known(report.interrupted), _known(report.lost)
+    interrupted = "unknown" if report.interrupted is None else count(report.interrupted)
+    lost = "unknown" if report.lost is None else count(report.lost)
     yield f"interrupted: {interrupted}   lost: {lost}{_checked(report)}"
     # During a roll the queues continue, and so do their jobs.
     unharmed = {"completed", "retried"} | ({"running"} if report.strategy == "roll" else set())
@@ -187,10 +187,6 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     yield _headline(report, prefix)
 
 
-def _known(number: int | None) -> str:
-    return "unknown" if number is None else f"{number:,}"
-
-
 def _checked(report: DrainReport) -> str:
     """What the number of lost jobs is based on."""
     proof = report.proof
@@ -210,11 +206,12 @@ def _headline(report: DrainReport, prefix: str) -> str:
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
+    done = counted(len(report.new_pids), "process", "processes")
     if report.strategy == "roll" and report.outcome == "timeout":
-        text = f"timed out: {_of(report)} replaced; nothing was killed"
+        asked = f"{done} of {len(report.old_pids)} that were asked to exit"
+        text = f"timed out: {asked} replaced; nothing was killed"
     elif report.outcome == "timeout" and report.new_pids:
         # The queue had to be paused again before the next process.
-        done = counted(len(report.new_pids), "process", "processes")
         text = f"{text} after {done} had been restarted"
     elif report.outcome == "timeout" and report.target:
         text = f"{text}, so nothing was restarted"
@@ -242,9 +239,3 @@ def _headline(report: DrainReport, prefix: str) -> str:
         is_resumed = "" if report.resumed is False else "resumed, but "
         parts.append(f"{names} {is_resumed}without a worker: none is connected")
     return "; ".join(parts)
-
-
-def _of(report: DrainReport) -> str:
-    """How far a roll got."""
-    done, asked = len(report.new_pids), len(report.old_pids)
-    return f"{counted(done, 'process', 'processes')} of {asked} that were asked to exit"

@@ -26,7 +26,6 @@ from qctl.output.top.dialogs import (
     Choose,
     Progress,
     Window,
-    error_lines,
     question_about,
 )
 from qctl.output.top.panel import Key, Panel
@@ -353,7 +352,8 @@ class TopApp(App[int]):
             try:
                 proposal = await _unattended(prepare)
             except QctlError as error:
-                await self.push_screen_wait(Window("Nothing was changed", error_lines(error)))
+                lines = tuple(map(visible, error.lines))
+                await self.push_screen_wait(Window("Nothing was changed", lines))
                 return
             if await self.push_screen_wait(question_about(proposal)):
                 self._progress = Progress(proposal)

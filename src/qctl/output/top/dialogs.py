@@ -18,37 +18,35 @@ from qctl.errors import QctlError
 from qctl.output.text import visible
 from qctl.output.top.actions import ActionOutput, Proposal
 
-_STYLE = """
-    align: center middle;
-    & > VerticalScroll {
-        width: 90%; max-width: 100; height: auto; max-height: 90%;
-        border: round ansi_default; padding: 0 1; background: ansi_default;
-    }
-"""
-
-
-def error_lines(error: QctlError) -> tuple[str, ...]:
-    """What happened, why, and what to do next, as the commands say it."""
-    why = error.why.split("\n") if error.why else []
-    hint = [f"try: {error.hint}"] if error.hint else []
-    return tuple(visible(line) for line in (f"error: {error.what}", *why, *hint))
-
 
 class Window(ModalScreen[str]):
     """Lines, closed by a key; answers with the name of the key's action."""
 
-    DEFAULT_CSS = "Window {" + _STYLE + "}"
+    DEFAULT_CSS = """
+    Window {
+        align: center middle;
+        & > VerticalScroll {
+            width: 90%; max-width: 100; height: auto; max-height: 90%;
+            border: round ansi_default; padding: 0 1; background: ansi_default;
+        }
+    }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,q,question_mark", "answer('')", show=False),
     ]
 
     def __init__(self, title: str, lines: Sequence[str], foot: str = "Esc closes") -> None:
         super().__init__()
-        self._lines = [title, "", *lines, "", foot]
+        self._title = title
+        self._text = Static(id="text")
+        self._write(lines, foot)
+
+    def _write(self, lines: Sequence[str], foot: str) -> None:
+        self._text.update(Text("\n".join([self._title, "", *lines, "", foot])))
 
     def compose(self) -> ComposeResult:
         with VerticalScroll():
-            yield Static(Text("\n".join(self._lines)), id="text")
+            yield self._text
 
     def action_answer(self, answer: str) -> None:
         self.dismiss(answer)
@@ -78,7 +76,7 @@ class ConfirmByName(Window):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(can_focus=False):
-            yield Static(Text("\n".join(self._lines)), id="text")
+            yield self._text
             yield self._field
             yield self._said
 
@@ -121,27 +119,18 @@ class Choose(Window):
             self.dismiss(answer)
 
 
-class Progress(ModalScreen[None]):
+class Progress(Window):
     """A running action and its steps. The window closes only after the action has ended."""
 
-    DEFAULT_CSS = "Progress {" + _STYLE + "}"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter,q", "leave", show=False),
-        Binding("s", "stop", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "stop", show=False)]
 
     def __init__(self, proposal: Proposal) -> None:
-        super().__init__()
-        self._proposal = proposal
+        super().__init__(visible(proposal.question), ())
+        self._carry_out = proposal.carry_out
         self._lines_shown: list[str] = []
         self._temporary: tuple[str, ...] = ()
         self._stop = threading.Event()
-        self._text = Static(id="text")
         self.ended = asyncio.Event()
-
-    def compose(self) -> ComposeResult:
-        with VerticalScroll():
-            yield self._text
 
     def on_mount(self) -> None:
         self._draw()
@@ -149,23 +138,21 @@ class Progress(ModalScreen[None]):
 
     async def _run(self) -> None:
         try:
-            await asyncio.to_thread(self._carry_out)
+            await asyncio.to_thread(self._follow)
         except QctlError as error:
-            self._take(ActionOutput(error_lines(error)))
+            self._take(ActionOutput(tuple(map(visible, error.lines))))
         finally:
             self._temporary = ()
             self.ended.set()
         self._draw()
 
-    def _carry_out(self) -> None:
-        for output in self._proposal.carry_out(self._stop.is_set):
+    def _follow(self) -> None:
+        for output in self._carry_out(self._stop.is_set):
             self.app.call_from_thread(self._take, output)
 
     def _take(self, output: ActionOutput) -> None:
-        if output.temporary:
-            self._temporary = output.lines
-        else:
-            self._temporary = ()
+        self._temporary = output.lines if output.temporary else ()
+        if not output.temporary:
             self._lines_shown += output.lines
         self._draw()
 
@@ -175,20 +162,12 @@ class Progress(ModalScreen[None]):
         foot = "Esc closes"
         if not self.ended.is_set():
             foot = "stopping: putting everything back …" if self._stop.is_set() else "s stops"
-        lines = [
-            visible(self._proposal.question),
-            "",
-            *self._lines_shown,
-            *self._temporary,
-            "",
-            foot,
-        ]
-        self._text.update(Text("\n".join(lines)))
+        self._write([*self._lines_shown, *self._temporary], foot)
         self._text.scroll_visible(animate=False, top=False)
 
-    def action_leave(self) -> None:
+    def action_answer(self, answer: str) -> None:
         if self.ended.is_set():
-            self.dismiss()
+            self.dismiss(answer)
 
     def action_stop(self) -> None:
         """Ask the action to stop; it puts back what it changed."""
