@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qctl.errors import NotFoundError, UsageError
+from qctl.errors import UsageError
+from qctl.similar import similar_names
 
 # All keys with their tables; ``*`` stands for a name that the user chooses.
 _KEYS = (
@@ -157,20 +158,13 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def layers_of(
-    context: str, contexts: Sequence[str], files: Sequence[Layer], env: Mapping[str, str]
-) -> list[Layer]:
-    """The tables of a context in all files, as layers in order of precedence.
+def context_names(files: Sequence[Layer]) -> tuple[str, ...]:
+    """The names of the contexts that the files define."""
+    return tuple(sorted({name for file in files for name in file.table("contexts")}))
 
-    Raises:
-        NotFoundError: no file defines the context.
-    """
-    if context not in contexts:
-        raise NotFoundError(
-            f"no context named {context!r}",
-            why=f"defined contexts: {', '.join(contexts) or 'none'}",
-            hint=f"define [contexts.{context}] in {user_config_path(env)}",
-        )
+
+def layers_of(context: str, files: Sequence[Layer]) -> list[Layer]:
+    """The tables of a context in all files, as layers in order of precedence."""
     base = f"contexts.{context}"
     return [
         Layer(file.table("contexts", context), None, file.path, base, file.is_project)
@@ -243,7 +237,7 @@ def unknown_keys(layers: Sequence[Layer]) -> Iterator[str]:
     """
     for layer in layers:
         for key in _leaves(layer.values):
-            if not _is_known(key):
+            if not any(_matches(key, known.split(".")) for known in KNOWN_KEYS):
                 yield _unknown_key(layer.path, key)
 
 
@@ -257,10 +251,6 @@ def _leaves(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[Se
             yield key
 
 
-def _is_known(key: Sequence[str]) -> bool:
-    return any(_matches(key, known.split(".")) for known in KNOWN_KEYS)
-
-
 def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
     return len(parts) == len(known) and all(
         want in ("*", part) for part, want in zip(parts, known, strict=True)
@@ -268,12 +258,12 @@ def _matches(parts: Sequence[str], known: Sequence[str]) -> bool:
 
 
 def _unknown_key(path: Path, key: Sequence[str]) -> str:
-    from difflib import SequenceMatcher, get_close_matches  # noqa: PLC0415 - rarely needed
+    from difflib import SequenceMatcher  # noqa: PLC0415 - rarely needed
 
     *table, name = key
     names = sorted({known.rpartition(".")[2] for known in KNOWN_KEYS})
-    similar_names = get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
-    candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in similar_names]
+    meant = similar_names(name.replace("-", "_"), names)
+    candidates = [known for known in KNOWN_KEYS if known.rpartition(".")[2] in meant]
     # Prefer a known key of the same table, then the most similar key.
     best = max(
         candidates or KNOWN_KEYS,
@@ -284,7 +274,7 @@ def _unknown_key(path: Path, key: Sequence[str]) -> str:
     )
     suggested = _bracketed(_with_names(key, best))
     what = f"unknown key {_bracketed(key)} in {path}"
-    if guards := _GUARDS.intersection(similar_names):
+    if guards := _GUARDS.intersection(meant):
         raise UsageError(
             f"config: {what}",
             why=f"it looks like the guard {guards.pop()!r}, misspelt or in the wrong table; "
@@ -323,15 +313,12 @@ def exposed_passwords(layer: Layer) -> Iterator[str]:
     for path in sorted(files):
         # A missing password file is an error only when it is needed.
         with suppress(OSError):
-            yield from _exposure(path, path.stat())
-
-
-def _exposure(path: Path, status: os.stat_result) -> Iterator[str]:
-    if status.st_mode & stat.S_IROTH:
-        yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
-    # No warning about another owner's file: it may be a secret mounted for the group.
-    elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
-        yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
+            status = path.stat()
+            if status.st_mode & stat.S_IROTH:
+                yield f"{path} holds a password, and every user can read it: chmod go-rwx {path}"
+            # No warning about another owner's file: it may be a secret mounted for the group.
+            elif status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid():
+                yield f"{path} holds a password, and its group can read it: chmod g-rwx {path}"
 
 
 def _holds_password(url: object) -> bool:

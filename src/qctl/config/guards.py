@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from qctl.config.files import DEFAULT, Layer, Lookup, layers_of
+from qctl.config.files import DEFAULT, Layer, Lookup, context_names, layers_of
 from qctl.connection.address import EMBEDDED, parse_url
 from qctl.errors import UsageError
 
@@ -27,9 +27,7 @@ class Guards(NamedTuple):
     url_override: str | None
 
 
-def find_guards(
-    url: str, chosen: str | None, lookup: Lookup, contexts: Sequence[str], files: Sequence[Layer]
-) -> Guards:
+def find_guards(url: str, chosen: str | None, lookup: Lookup, files: Sequence[Layer]) -> Guards:
     """The guards of the chosen context, and of every other context with the Redis at ``url``.
 
     Args:
@@ -38,7 +36,7 @@ def find_guards(
     Raises:
         UsageError: a guard is neither true nor false.
     """
-    guarding = [*_other_contexts(url, chosen, lookup, contexts, files), (chosen, lookup)]
+    guarding = [*_other_contexts(url, chosen, lookup, files), (chosen, lookup)]
     read_only = _first_with("read_only", guarding, lookup)
     # `confirm` asks for a context's name, so it needs a context.
     confirm = _first_with("confirm", [found for found in guarding if found[0]], lookup)
@@ -88,7 +86,7 @@ def _host(host: str) -> str:
 
 
 def _other_contexts(
-    url: str, chosen: str | None, lookup: Lookup, contexts: Sequence[str], files: Sequence[Layer]
+    url: str, chosen: str | None, lookup: Lookup, files: Sequence[Layer]
 ) -> Iterator[tuple[str, Lookup]]:
     """The other contexts with guards and this Redis.
 
@@ -96,8 +94,8 @@ def _other_contexts(
     twice does so on purpose. The author of a flag, a variable or another file may not know that.
     """
     origin = lookup.origins["redis.url"]
-    for name in contexts:
-        layers = layers_of(name, contexts, files, {})
+    for name in context_names(files):
+        layers = layers_of(name, files)
         if not any(Lookup(layers).guard(key) for key in ("read_only", "confirm")):
             continue
         with_url = [

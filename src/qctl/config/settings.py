@@ -17,16 +17,18 @@ from qctl.config.files import (
     Layer,
     Lookup,
     Origin,
+    context_names,
     exposed_passwords,
     layers_of,
     path_named_in,
     read_layers,
     unknown_keys,
+    user_config_path,
 )
 from qctl.config.guards import find_guards
 from qctl.config.passwords import PasswordSource, with_password
 from qctl.connection.address import DEFAULT_URL, parse_url
-from qctl.errors import UsageError
+from qctl.errors import NotFoundError, UsageError
 
 DEFAULT_PREFIX = "bull"
 # BullMQ's default. The limit is an option of the workers and not stored in Redis.
@@ -127,23 +129,29 @@ def load_settings(
         },
         env,
     )
-    contexts = tuple(sorted({name for file in files for name in file.table("contexts")}))
+    contexts = context_names(files)
     lookup = Lookup([flags, variables, *files])
     chosen = lookup.text("context")
     if chosen:
-        chosen_layers = layers_of(chosen, contexts, files, env)
+        chosen_layers = layers_of(chosen, files)
+        if not chosen_layers:
+            raise NotFoundError(
+                f"no context named {chosen!r}",
+                why=f"defined contexts: {', '.join(contexts) or 'none'}",
+                hint=f"define [contexts.{chosen}] in {user_config_path(env)}",
+            )
         by_flag = lookup.origins["context"].kind == "flag"
         above = [*chosen_layers, variables] if by_flag else [variables, *chosen_layers]
         lookup = Lookup([flags, *above, *files], lookup.origins)
     url = lookup.text("redis.url") or DEFAULT_URL
-    guards = find_guards(url, chosen, lookup, contexts, files)
-
+    guards = find_guards(url, chosen, lookup, files)
+    lookup.find("state_home")
     return Settings(
         redis_url=url,
         prefix=lookup.text("redis.prefix") or DEFAULT_PREFIX,
         max_stalled_count=_count(lookup.find("redis.max_stalled_count")),
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
-        state_home=_state_home(lookup, env),
+        state_home=state_home(env),
         targets=_targets(lookup),
         contexts=contexts,
         context=chosen,
@@ -157,8 +165,7 @@ def load_settings(
         warnings=(
             *unknown_keys(files),
             *(warning for layer in (*files, variables) for warning in exposed_passwords(layer)),
-            *_overridden(chosen, guards.url_override),
-            *_visible_password(redis_url),
+            *_flag_warnings(redis_url, chosen, guards.url_override),
         ),
     )
 
@@ -176,15 +183,13 @@ def _given(kind: Any, names: Mapping[str, list[str]], values: Mapping[str, str |
     return Layer(nested, origins)
 
 
-def _overridden(chosen: str | None, url_override: str | None) -> Iterator[str]:
+def _flag_warnings(
+    redis_url: str | None, chosen: str | None, url_override: str | None
+) -> Iterator[str]:
     if url_override:
         yield f"context {chosen} has its own Redis, but {url_override} gives another"
-
-
-def _visible_password(flag: str | None) -> Iterator[str]:
-    """A warning if every user of this machine can read a password in the list of processes."""
     with contextlib.suppress(UsageError):
-        if flag and "@" in flag and parse_url(flag).password:
+        if redis_url and "@" in redis_url and parse_url(redis_url).password:
             yield (
                 "--redis has a password, which every user of this machine can read while the "
                 "command runs; use QCTL_REDIS_URL or a config file instead"
@@ -254,11 +259,6 @@ def state_home(env: Mapping[str, str]) -> Path:
     """``$XDG_STATE_HOME/qctl``, by default in ``~/.local/state``."""
     base = env.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "qctl"
-
-
-def _state_home(lookup: Lookup, env: Mapping[str, str]) -> Path:
-    lookup.find("state_home")
-    return state_home(env)
 
 
 def _count(value: object) -> int:

@@ -35,7 +35,7 @@ class SentinelClient(SocketClient):
         # A sentinel cut off from the others still names the old master. If this user may not call
         # ROLE, the first write to that server fails.
         with contextlib.suppress(ReplyError):
-            (role, *_) = self._ask(sock, ("ROLE",))
+            ((role, *_),) = self._ask(sock, [("ROLE",)])
             if role != "master":
                 raise UnreachableError(
                     f"sentinels name a replica as the master of {self._sentinels.master_name}",

@@ -12,7 +12,7 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -207,23 +207,20 @@ class SocketClient:
         address = self.address
         self._reader = self._new_reader()
         self._is_new, self._refusal, self._is_master = True, None, True
+        # If anything fails, the caller closes ``self._socket``.
         if address.unix_path:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(CONNECT_TIMEOUT_S)
-            try:
-                sock.connect(address.unix_path)
-            except OSError:
-                sock.close()
-                raise
+            sock.connect(address.unix_path)
         else:
             sock = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S)
+            self._socket = sock
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if address.tls:
-            sock = self._wrap_tls(sock)
-        # The caller closes the socket if anything fails from here on.
-        self._socket, self._pid = sock, os.getpid()
+            self._socket = sock = self._wrap_tls(sock)
+        self._pid = os.getpid()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._greet(sock)
@@ -234,15 +231,11 @@ class SocketClient:
             context = tls_context(self.address)
             return context.wrap_socket(sock, server_hostname=self.address.host)
         except OSError as error:
-            sock.close()
             raise UnreachableError(
                 f"no TLS connection to Redis at {self.address}",
                 why=_reason(error),
                 hint="without TLS use redis://; for a private CA add ?ssl_ca_certs=FILE",
             ) from error
-        except BaseException:
-            sock.close()
-            raise
 
     def _greet(self, sock: socket.socket) -> None:
         commands: list[Sequence[Arg]] = []
@@ -252,25 +245,19 @@ class SocketClient:
         if self.address.db:
             # Not for database 0: a user with only @read may not SELECT.
             commands.append(("SELECT", self.address.db))
-        if not commands:
-            return
+        for reply in self._ask(sock, commands):
+            if reply != "OK":
+                raise self._not_a_redis()
+
+    def _ask(self, sock: socket.socket, commands: Sequence[Sequence[Arg]]) -> Iterator[Any]:
+        """The replies to commands while connecting; raises the first error."""
         sock.settimeout(CONNECT_TIMEOUT_S)
         sock.sendall(_pack(commands))
         for command in commands:
             reply = self._read(sock, command)
             if isinstance(reply, ReplyError):
                 raise reply
-            if reply != "OK":
-                raise self._not_a_redis()
-
-    def _ask(self, sock: socket.socket, command: Sequence[Arg]) -> Any:
-        """The reply to one command while connecting."""
-        sock.settimeout(CONNECT_TIMEOUT_S)
-        sock.sendall(_pack([command]))
-        reply = self._read(sock, command)
-        if isinstance(reply, ReplyError):
-            raise reply
-        return reply
+            yield reply
 
     def _not_a_redis(self) -> UnreachableError:
         return UnreachableError(
