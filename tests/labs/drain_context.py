@@ -18,7 +18,7 @@ def tracker_of(client: Any, *queues: QueueKeys, owner: str = "me") -> Tracker:
 
 
 def context_of(client: Any, queues: Sequence[QueueKeys], **plan: Any) -> DrainContext:
-    """A drain of these queues that restarts nothing.
+    """A drain of these queues that restarts nothing, and follows them from nowhere.
 
     Args:
         plan: other fields of the plan.
@@ -35,4 +35,5 @@ def context_of(client: Any, queues: Sequence[QueueKeys], **plan: Any) -> DrainCo
         holder=nothing,
         stop=lambda: False,
         leases=nothing,
+        tracker=tracker_of(client, *queues),
     )

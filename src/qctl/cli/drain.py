@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -158,7 +157,7 @@ def _run(
         if plan.strategy == "roll":
             _require_roll_options(flags)
         with contextlib.closing(DrainView(env, dry_run=flags.dry_run)) as view:
-            view.show(describe(plan, client, int(time.time() * 1000)))
+            view.show(describe(plan, client))
             if flags.dry_run:
                 return
             if plan.guessed and not flags.yes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 
 from qctl.cli.environment import Environment
@@ -113,7 +112,7 @@ class CommandActions:
             target=target,
             then_restart=restarts,
         )
-        planned = describe(plan, client, int(time.time() * 1000))
+        planned = describe(plan, client)
         question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
         return self._proposal(
             question, tuple(plan_lines(planned)), lambda stop: self._drain(plan, stop)

@@ -9,7 +9,7 @@ from qctl.ops.drain import finish
 from qctl.ops.drain.finish import await_first_start
 from qctl.ops.drain.tracker import Tracker
 from tests.labs.build import Q, put
-from tests.labs.drain_context import context_of, tracker_of
+from tests.labs.drain_context import context_of
 
 
 def test_jobs_that_are_held_back_are_not_waited_for(
@@ -20,10 +20,10 @@ def test_jobs_that_are_held_back_are_not_waited_for(
     put(client, "2")
 
     def notes() -> list[str]:
-        found: list[str] = []
+        context = context_of(client, (Q,))
         monkeypatch.setattr(Tracker, "follow", lambda *_, **__: [])
-        await_first_start(context_of(client, (Q,)), tracker_of(client, Q), found)
-        return found
+        await_first_start(context)
+        return context.notes
 
     client.call("HSET", Q("meta"), "concurrency", "1")
     assert notes() == []

@@ -86,7 +86,8 @@ def test_jobs_of_a_later_pause_are_followed_and_were_not_there_at_the_start() ->
             event(1300, "active", "c", prev="waiting"),
         ]
     )
-    told.begin_again([active("c"), active("d")], backlog=0, at_ms=1400)
+    told.add_jobs([(Q, "c"), (Q, "d")])
+    told.begin([active("c"), active("d")], backlog=0, at_ms=1400)
     told.follow([event(1500, "completed", "c", prev="active", returnvalue="null")])
     assert told.active_at_start == 1
     assert results(told) == {"a": "completed", "c": "completed", "d": "lost"}

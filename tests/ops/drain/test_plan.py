@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_planning_writes_nothing(store: Client) -> None:
     put(store, "1", "active", lock="t")
     put(store, "2")
     before = {key: store.call("DUMP", key) for key in store.call("KEYS", "*")}
-    describe(plan(store, "q"), store, 0)
+    describe(plan(store, "q"), store)
     assert {key: store.call("DUMP", key) for key in store.call("KEYS", "*")} == before
 
 
@@ -127,15 +128,16 @@ def test_a_user_who_may_not_ask_for_the_role_may_still_drain(
     assert plan(fake, "q").names == ("q",)
 
 
-def test_the_numbers_of_now(store: Client) -> None:
+def test_the_numbers_of_now(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ms = int(time.time() * 1000)
+    monkeypatch.setattr(planning, "time", SimpleNamespace(time=lambda: now_ms / 1000))
     put(store, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
     put(store, "run", "active", lock="t", name="mail", processedOn=now_ms - 4000, pb="w1")
     put(store, "lost", "active", name="mail", processedOn=now_ms - 9000)
     put(store, "next")
     put(store, "first", "prioritized", priority=3)
     put(store, "later", "delayed")
-    told = describe(plan(store, "q"), store, now_ms)
+    told = describe(plan(store, "q"), store)
     assert told.backlog == 2
     (running,) = told.active
     assert (running.id, running.name, running.worker) == ("run", "mail", "w1")
@@ -147,20 +149,21 @@ def test_the_numbers_of_now(store: Client) -> None:
 
 def test_one_job_without_history_makes_the_estimate_unknown(store: Client) -> None:
     put(store, "done", "completed", name="mail", processedOn=1000, finishedOn=11_000)
-    put(store, "a", "active", lock="t", name="mail", processedOn=1000)
-    put(store, "b", "active", lock="t", name="film", processedOn=1000)
-    assert describe(plan(store, "q"), store, 1000).estimate_s is None
+    now_ms = int(time.time() * 1000)
+    put(store, "a", "active", lock="t", name="mail", processedOn=now_ms)
+    put(store, "b", "active", lock="t", name="film", processedOn=now_ms)
+    assert describe(plan(store, "q"), store).estimate_s is None
 
 
 def test_nothing_runs_so_there_is_nothing_to_wait_for(store: Client) -> None:
     put(store, "1")
-    assert describe(plan(store, "q"), store, 1000).estimate_s == 0.0
+    assert describe(plan(store, "q"), store).estimate_s == 0.0
 
 
 def test_what_the_operator_should_know(store: Client) -> None:
     put(store, "1")
     pause(store, Q, holder("them", "pause"))
-    told = describe(plan(store, "q"), store, 0)
+    told = describe(plan(store, "q"), store)
     assert told.already_paused == ("q",)
     (stays,) = told.warnings
     assert "stays paused" in stays
@@ -175,7 +178,7 @@ def test_a_queue_of_both_lines_of_bullmq_is_refused_unless_that_is_accepted(stor
         plan(store, "q")
     assert "--mixed-versions" in caught.value.hint
     accepted = plan(store, "q", mixed_versions=True)
-    (warning,) = describe(accepted, store, 0).warnings
+    (warning,) = describe(accepted, store).warnings
     assert "qctl resume q" in warning
     assert set(accepted.mixed) == {Q}
 
@@ -186,5 +189,5 @@ def test_rights_that_nobody_can_check_are_said(fake: Client) -> None:
     for user, is_said in ((None, False), ("default", False), ("limited", True)):
         address = Address(username=user)
         made = make_plan(fake, address, settings, ["q"], target=None, then_restart=False)
-        warnings = describe(made, fake, 0).warnings
+        warnings = describe(made, fake).warnings
         assert any("cannot say what the user limited may do" in w for w in warnings) is is_said

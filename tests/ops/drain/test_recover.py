@@ -11,14 +11,14 @@ from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.steps import Recovered, Step
 from qctl.wire.read.active import ActiveJob, read_active
 from tests.labs.build import Q, put
-from tests.labs.drain_context import context_of, tracker_of
+from tests.labs.drain_context import context_of
 
 
 def recover(client: Client, in_the_way: Sequence[ActiveJob]) -> list[Step]:
     """Put back jobs of ``Q`` that were interrupted on a queue that others serve as well."""
     context = context_of(client, (Q,))
     restarted = Restarted(in_the_way=tuple(in_the_way))
-    return list(recover_others(context, tracker_of(client, Q), restarted, []))
+    return list(recover_others(context, restarted))
 
 
 def test_a_last_renewal_by_the_old_process_is_no_sign_of_life(client: Client) -> None:

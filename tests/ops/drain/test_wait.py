@@ -15,6 +15,7 @@ class Stream:
     """Stands for a drain's context and tracker: one event a read."""
 
     def __init__(self, *events: Event) -> None:
+        self.tracker = self
         self._events = list(events)
         self.read = 0
 
@@ -43,5 +44,5 @@ NOISE = (
 )
 def test_it_looks_when_a_job_in_the_way_moves_or_the_pause_changes(news: Event) -> None:
     stream: Any = Stream(*NOISE, news, event("completed", "1"))
-    wait._await_news(stream, stream, frozenset({(Q, "1")}), is_away=False)
+    wait._await_news(stream, frozenset({(Q, "1")}), is_away=False)
     assert stream.read == len(NOISE) + 1

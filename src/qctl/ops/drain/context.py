@@ -1,17 +1,17 @@
-"""The plan, options and connections of a drain, which do not change while it runs."""
+"""What all phases of a drain share, and how a phase ends early."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address
-from qctl.errors import QctlError, ReplyError
+from qctl.errors import QctlError
 from qctl.ops.drain.lease import Leases
-from qctl.ops.drain.plan import DrainPlan, running_jobs
-from qctl.ops.drain.steps import DRAIN_TIMEOUT_S, RunningJob
+from qctl.ops.drain.plan import DrainPlan
+from qctl.ops.drain.steps import DRAIN_TIMEOUT_S
+from qctl.ops.drain.tracker import Tracker
 from qctl.ops.patience import PatientClient
 from qctl.ops.processes.restart import Interrupted
 from qctl.wire.keys import QueueKeys
@@ -59,12 +59,14 @@ class DrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class DrainContext:
-    """The data that all phases of a drain share.
+    """What all phases of a drain share.
 
     Args:
         client: repeats commands that Redis does not answer; see ``PatientClient``.
         holder: this drain, as pause notes and leases name it.
         stop: returns whether the operator wants to stop.
+        tracker: follows the events of the queues.
+        notes: what the operator should know; for the report.
     """
 
     client: PatientClient
@@ -75,6 +77,8 @@ class DrainContext:
     holder: Holder
     stop: Callable[[], bool]
     leases: Leases
+    tracker: Tracker
+    notes: list[str] = field(default_factory=list)
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -88,17 +92,3 @@ class DrainContext:
     def stays_paused(self) -> bool:
         """Whether the queues stay paused at the end, if all goes well."""
         return self.options.keep_paused or self.plan.target is None
-
-    def redis_now_ms(self) -> int:
-        """Redis' time, in epoch milliseconds."""
-        try:
-            seconds, micros = self.client.call("TIME")
-        except ReplyError:
-            # The user may not call TIME. This host's clock is good enough for a gap still open.
-            return int(time.time() * 1000)
-        return int(seconds) * 1000 + int(micros) // 1000
-
-    def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
-        """The active jobs with a worker, or the orphans, as steps show them."""
-        chosen = [job for job in jobs if job.is_orphan is orphans]
-        return running_jobs(chosen, self.plan.durations, int(time.time() * 1000))

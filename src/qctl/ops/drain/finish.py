@@ -12,7 +12,6 @@ from qctl.ops.drain.recover import recover_orphans, recover_others, recover_sole
 from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.resume import confirm, resume_own
 from qctl.ops.drain.steps import Step
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import limited
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
@@ -32,84 +31,56 @@ class PutBack:
     """
 
     is_confirmed: bool
-    trouble: QctlError | None
-    notes: tuple[str, ...]
+    trouble: QctlError | None = None
 
 
 def put_back(
-    context: DrainContext, tracker: Tracker, restarted: Restarted, *, keep_paused: bool
+    context: DrainContext, restarted: Restarted, *, keep_paused: bool
 ) -> Generator[Step, None, PutBack]:
     """Resume the queues and put back jobs that lost their worker, which a roll has done already.
 
     Never raises a QctlError: if it fails, the rest is left to the watchdog, and a note says so.
     """
-    notes: list[str] = []
-    trouble: QctlError | None = None
-    is_confirmed = False
     try:
         if restarted.in_the_way and restarted.old_pids:
-            yield from recover_sole(context, tracker, restarted)
+            yield from recover_sole(context, restarted)
         if not keep_paused:
-            yield from resume_own(context, tracker, notes)
+            yield from resume_own(context)
         has_left_jobs = restarted.old_pids or restarted.was_gone
         if has_left_jobs and context.plan.strategy != "roll":
-            yield from recover_orphans(context, tracker)
-            yield from recover_others(context, tracker, restarted, notes)
+            yield from recover_orphans(context)
+            yield from recover_others(context, restarted)
         if restarted.new_pids and not keep_paused:
-            await_first_start(context, tracker, notes)
-        is_confirmed = _release(context, tracker, notes)
+            await_first_start(context)
+        context.leases.release()
+        is_confirmed, watch_s = confirm(context)
+        # The watchdog stays while a failover can restore our pause.
+        context.leases.dismiss(watch_s=watch_s)
     except QctlError as error:
-        trouble = error
-        _leave_to_watchdog(context, tracker, error, notes)
-    return PutBack(is_confirmed, trouble, tuple(notes))
+        _leave_to_watchdog(context, error)
+        return PutBack(is_confirmed=False, trouble=error)
+    return PutBack(is_confirmed)
 
 
-def undo(context: DrainContext, tracker: Tracker) -> None:
-    """Resume the queues and give the leases back, when nobody reads the steps any more."""
-    notes: list[str] = []
-    try:
-        for _ in resume_own(context, tracker, notes):
-            pass
-        _release(context, tracker, notes)
-    except QctlError as error:
-        _leave_to_watchdog(context, tracker, error, notes)
-
-
-def _release(context: DrainContext, tracker: Tracker, notes: list[str]) -> bool:
-    """Give the leases back, and dismiss the watchdog once no failover can restore our pause.
-
-    Returns:
-        Whether the resume is confirmed; see ``confirm``.
-    """
-    context.leases.release()
-    is_confirmed, watch_s = confirm(context, tracker, notes)
-    context.leases.dismiss(watch_s=watch_s)
-    return is_confirmed
-
-
-def _leave_to_watchdog(
-    context: DrainContext, tracker: Tracker, error: QctlError, notes: list[str]
-) -> None:
-    queues = sorted(tracker.pauses.ours)
+def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
+    pauses = context.tracker.pauses
+    queues = sorted(pauses.ours)
     names = ", ".join(keys.name for keys in queues)
     if names and is_outage(error):
-        notes.append(
+        context.notes.append(
             f"{names} could not be resumed ({error.what}); the watchdog (pid "
             f"{context.leases.watchdog_pid}) does it as soon as Redis can be written to again"
         )
     elif names:
         remedy = command(context.prefix, "resume", *(keys.name for keys in queues))
-        notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
+        context.notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
     context.leases.abandon()
-    tracker.pauses.is_left_to_watchdog = True
+    pauses.is_left_to_watchdog = True
 
 
-def await_first_start(context: DrainContext, tracker: Tracker, notes: list[str]) -> None:
-    """Wait for a job to start after the resume, which shows that work goes on.
-
-    Args:
-        notes: gets a note if none starts.
-    """
+def await_first_start(context: DrainContext) -> None:
+    """Wait for a job to start after the resume, which shows that work goes on."""
+    tracker = context.tracker
     deadline = time.monotonic() + FIRST_START_S
     # A job may have started already, if an app resumed its queue at its own start.
     while not (tracker.has_started or context.stop()):
@@ -124,7 +95,7 @@ def await_first_start(context: DrainContext, tracker: Tracker, notes: list[str])
             return
         if time.monotonic() > deadline:
             limits = [f"; {s.keys.name} {note.text}" for s in idle if (note := limited(s))]
-            notes.append(
+            context.notes.append(
                 f"jobs wait, but none has started within {FIRST_START_S:.0f} s{''.join(limits)}"
             )
             return

@@ -55,8 +55,8 @@ class Ledger:
         self._lost: dict[JobKey, str] = {}
         # Jobs that started after the pause, so they were not active when it came.
         self._started_since: set[JobKey] = set()
-        # The outcomes of jobs that were active at a later pause only.
-        self._from_later_pause: set[JobKey] = set()
+        # Jobs whose outcomes are followed although they were not active at the start.
+        self._added: set[JobKey] = set()
         # Jobs that had a lock in their current run.
         self._had_lock: set[JobKey] = set()
         # When each job was last known to run, and when its run ended, by Redis' clock.
@@ -94,11 +94,12 @@ class Ledger:
             self._backlog_since_ms = self._backlog_since_ms or at_ms
         self._idle_since_ms = None if self._running else self._idle_since_ms or at_ms
 
-    def begin_again(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
-        """Record the active jobs when a queue was paused again after somebody else's resume."""
-        active = list(jobs)
-        self._from_later_pause.update(job.key for job in active if job.key not in self._outcomes)
-        self.begin(active, backlog=backlog, at_ms=at_ms)
+    def add_jobs(self, jobs: Iterable[JobKey]) -> None:
+        """Follow these jobs as well, which were not active at the start."""
+        for job in jobs:
+            if job not in self._outcomes:
+                self._outcomes[job] = None
+                self._added.add(job)
 
     def note_locks(self, jobs: Iterable[ActiveJob], at_ms: int) -> None:
         """Record the locks of the active jobs.
@@ -229,7 +230,7 @@ class Ledger:
 
     @property
     def active_at_start(self) -> int:
-        return len(self._outcomes) - len(self._from_later_pause)
+        return len(self._outcomes) - len(self._added)
 
     @property
     def recovered(self) -> int:

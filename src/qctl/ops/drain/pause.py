@@ -9,13 +9,12 @@ would not do: whether the app finishes its jobs when it is asked to leave is unk
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from qctl.errors import FailedError
 from qctl.ops.drain.context import DrainContext
 from qctl.ops.drain.proof import take_inventory
 from qctl.ops.drain.steps import Paused, Step
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.suggest import command
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
@@ -27,20 +26,21 @@ from qctl.wire.write.pausing import Pause, pause, pause_again
 MAX_RESUMES = 3
 
 
-def pause_queues(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
+def pause_queues(context: DrainContext) -> Iterator[Step]:
     """Pause every queue, and take note of its jobs."""
     for keys in context.queues:
-        changed = pause_queue(context, tracker, keys)
-        take_inventory(context.client, tracker, keys)
-        _follow_active(context, tracker, keys, tracker.cursors[keys])
+        changed = pause_queue(context, keys)
+        take_inventory(context.client, context.tracker, keys)
+        _follow_active(context, keys, context.tracker.cursors[keys])
         yield Paused(keys.name, changed)
 
 
-def pause_queue(context: DrainContext, tracker: Tracker, keys: QueueKeys) -> bool:
+def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
     """Pause a queue and follow it from there; whether we, and not somebody before us, paused it.
 
     A pause that an earlier drain has left behind becomes ours.
     """
+    tracker = context.tracker
     before = last_event_id(context.client, keys)
     # Until the answer is here, it may be paused by us.
     tracker.pauses.ours.add(keys)
@@ -60,17 +60,18 @@ def pause_queue(context: DrainContext, tracker: Tracker, keys: QueueKeys) -> boo
     return done.changed
 
 
-def keep_paused(context: DrainContext, tracker: Tracker) -> list[QueueKeys]:
+def keep_paused(context: DrainContext) -> list[Paused]:
     """Make sure that the leases are ours and the queues paused; pause again what was resumed.
 
     Returns:
-        the queues that had to be paused again.
+        a step for each queue that had to be paused again.
 
     Raises:
         RefusedError: another drain has taken a lease.
         FailedError: a queue was resumed with qctl resume --force, or is resumed again and again.
     """
     context.leases.renew()
+    tracker = context.tracker
     again = []
     for keys in context.queues:
         use_list = keys in context.plan.mixed
@@ -85,27 +86,21 @@ def keep_paused(context: DrainContext, tracker: Tracker) -> list[QueueKeys]:
         else:
             held = pause(context.client, keys, context.holder, use_list=use_list)
         if held is None:
-            held = _pause_anew(context, tracker, keys)
+            held = _pause_anew(context, keys)
         if held.event_id and tracker.pauses.paused_again(keys, held.event_id):
-            again.append(keys)
-            _follow_active(context, tracker, keys, held.event_id, again=True)
+            again.append(Paused(keys.name, changed=True, again=True))
+            _follow_active(context, keys, held.event_id, again=True)
             _require_peace(keys, tracker.pauses.resumed_lately[keys])
     return again
 
 
-def paused_again(queues: Iterable[QueueKeys]) -> Iterator[Step]:
-    """The steps for what ``keep_paused`` has done."""
-    for keys in queues:
-        yield Paused(keys.name, changed=True, again=True)
-
-
-def _pause_anew(context: DrainContext, tracker: Tracker, keys: QueueKeys) -> Pause:
+def _pause_anew(context: DrainContext, keys: QueueKeys) -> Pause:
     """Pause a queue that has neither its flag nor our note any more."""
     # A resume, which takes the note away when it is qctl's, leaves an event.
-    tracker.catch_up()
-    if keys in tracker.pauses.resumed_by_others:
+    context.tracker.catch_up()
+    if keys in context.tracker.pauses.resumed_by_others:
         raise _forced(keys)
-    tracker.pauses.lost_by_redis.add(keys)
+    context.tracker.pauses.lost_by_redis.add(keys)
     return pause(context.client, keys, context.holder, use_list=keys in context.plan.mixed)
 
 
@@ -118,12 +113,7 @@ def _forced(keys: QueueKeys) -> FailedError:
 
 
 def _follow_active(
-    context: DrainContext,
-    tracker: Tracker,
-    keys: QueueKeys,
-    event_id: str,
-    *,
-    again: bool = False,
+    context: DrainContext, keys: QueueKeys, event_id: str, *, again: bool = False
 ) -> None:
     """Follow the jobs that are active after a pause.
 
@@ -133,9 +123,11 @@ def _follow_active(
     """
     (snapshot,) = read_snapshots(context.client, [keys])
     active = read_active(context.client, [keys])
-    tracker.inventory.begin_active(job.key for job in active)
-    begin = tracker.ledger.begin_again if again else tracker.ledger.begin
-    begin(
+    ledger = context.tracker.ledger
+    context.tracker.inventory.begin_active(job.key for job in active)
+    if again:
+        ledger.add_jobs(job.key for job in active)
+    ledger.begin(
         active,
         backlog=snapshot.backlog if isinstance(snapshot, QueueSnapshot) else 0,
         at_ms=int(event_id.partition("-")[0]),

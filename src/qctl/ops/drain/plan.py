@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -102,6 +103,27 @@ class DrainPlan:
         strangers = {str(w) for p in self.target.processes for w in foreign.get(p.key, ())}
         served = self.connections.queues_of(self.target.processes) | {*self.target.configured}
         return (*sorted(served - {*self.names}), *sorted(strangers))
+
+    def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
+        """The active jobs with a worker, or the orphans, as steps show them."""
+        now_ms = int(time.time() * 1000)
+        shown = []
+        for job in jobs:
+            if job.is_orphan is not orphans:
+                continue
+            runtime_s = job.runtime_s(now_ms)
+            shown.append(
+                RunningJob(
+                    queue=job.keys.name,
+                    id=job.id,
+                    name=job.name,
+                    runtime_s=round(runtime_s, 1) if runtime_s is not None else None,
+                    lock_ttl_ms=job.lock_ttl_ms,
+                    worker=job.worker,
+                    estimate_s=remaining_s(job, runtime_s, self.durations),
+                )
+            )
+        return tuple(shown)
 
 
 def make_plan(
@@ -292,11 +314,10 @@ def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
     return is_known
 
 
-def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
+def describe(plan: DrainPlan, client: Client) -> Planned:
     """The plan with the current numbers, for ``--dry-run`` and before the first step."""
     jobs = read_active(client, plan.queues)
-    active = running_jobs((j for j in jobs if not j.is_orphan), plan.durations, now_ms)
-    orphans = running_jobs((j for j in jobs if j.is_orphan), plan.durations, now_ms)
+    active = plan.shown(jobs)
     estimates = [job.estimate_s for job in active]
     known = [estimate for estimate in estimates if estimate is not None]
     return Planned(
@@ -306,7 +327,7 @@ def describe(plan: DrainPlan, client: Client, now_ms: int) -> Planned:
         processes=process_plans(plan.target, plan.connections),
         backlog=sum(snapshot.backlog for snapshot in plan.snapshots),
         active=active,
-        orphans=orphans,
+        orphans=plan.shown(jobs, orphans=True),
         estimate_s=max(known, default=0.0) if len(known) == len(estimates) else None,
         warnings=tuple(_warnings(plan, _resumed_at_start(plan, client))),
         strategy=plan.strategy,
@@ -389,24 +410,3 @@ def stays_paused(snapshot: QueueSnapshot) -> str:
         f"{name} was paused before{by} and stays paused at the end; when that is no longer wanted: "
         f"{command(snapshot.keys.prefix, 'resume', name)}"
     )
-
-
-def running_jobs(
-    jobs: Iterable[ActiveJob], durations: RecentRuns, now_ms: int
-) -> tuple[RunningJob, ...]:
-    """Active jobs as the steps show them, with an estimate of the time they still need."""
-    shown = []
-    for job in jobs:
-        runtime_s = job.runtime_s(now_ms)
-        shown.append(
-            RunningJob(
-                queue=job.keys.name,
-                id=job.id,
-                name=job.name,
-                runtime_s=round(runtime_s, 1) if runtime_s is not None else None,
-                lock_ttl_ms=job.lock_ttl_ms,
-                worker=job.worker,
-                estimate_s=remaining_s(job, runtime_s, durations),
-            )
-        )
-    return tuple(shown)

@@ -6,62 +6,51 @@ import time
 from collections.abc import Iterator, Mapping
 
 from qctl.ops.drain.context import DrainContext
-from qctl.ops.drain.ledger import Ledger
 from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.steps import Recovered, Step
-from qctl.ops.drain.tracker import BLOCK_MS, Tracker
-from qctl.ops.patience import PatientClient
+from qctl.ops.drain.tracker import BLOCK_MS
 from qctl.ops.processes.suggest import command
-from qctl.wire.keys import QueueKeys
+from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.write.transitions import retry_stalled
 
 
-def put_jobs_back(
-    client: PatientClient, ledger: Ledger, keys: QueueKeys, locks: Mapping[str, str]
-) -> Iterator[Step]:
-    """Put jobs of a queue back.
+def put_jobs_back(context: DrainContext, locks: Mapping[JobKey, str]) -> Iterator[Step]:
+    """Put jobs back.
 
     Args:
-        locks: id → the lock that the job must still have; "" for none.
+        locks: job → the lock that it must still have; "" for none.
     """
-    if not locks:
-        return
-    answers = retry_stalled(client, keys, locks)
-    done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
-    ledger.note_recovered((keys, job_id) for job_id in done)
-    if done:
-        yield Recovered(keys.name, done)
+    for keys in context.queues:
+        own = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
+        answers = retry_stalled(context.client, keys, own) if own else {}
+        done = tuple(job_id for job_id, answer in answers.items() if answer == "retried")
+        context.tracker.ledger.note_recovered((keys, job_id) for job_id in done)
+        if done:
+            yield Recovered(keys.name, done)
 
 
-def recover_orphans(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
+def recover_orphans(context: DrainContext) -> Iterator[Step]:
     """Put jobs without a lock back: their process was restarted, or has long been gone."""
     jobs = read_active(context.client, context.queues)
-    for keys in context.queues:
-        orphans = {job.id: "" for job in jobs if job.keys == keys and job.is_orphan}
-        yield from put_jobs_back(context.client, tracker.ledger, keys, orphans)
+    yield from put_jobs_back(context, {job.key: "" for job in jobs if job.is_orphan})
 
 
-def recover_sole(context: DrainContext, tracker: Tracker, restarted: Restarted) -> Iterator[Step]:
+def recover_sole(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
     """Put interrupted jobs back at once, of queues whose only workers were restarted.
 
     Their lock is the one seen before the restart, so nobody else has taken them.
     """
-    for keys in _sole_queues(context, restarted):
-        locks = {j.id: j.lock_token or "" for j in restarted.in_the_way if j.keys == keys}
-        yield from put_jobs_back(context.client, tracker.ledger, keys, locks)
+    sole = _sole_queues(context, restarted)
+    locks = {job.key: job.lock_token or "" for job in restarted.in_the_way if job.keys in sole}
+    yield from put_jobs_back(context, locks)
 
 
-def recover_others(
-    context: DrainContext, tracker: Tracker, restarted: Restarted, notes: list[str]
-) -> Iterator[Step]:
+def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step]:
     """Put the other interrupted jobs back, each when its lock has run out.
 
     Whose lock it is cannot be determined when there are workers elsewhere. A job whose lock is
     renewed is not interrupted: it is left to the worker that renews it.
-
-    Args:
-        notes: gets what the operator should know.
     """
     client = context.client
     sole = _sole_queues(context, restarted)
@@ -78,15 +67,15 @@ def recover_others(
                 del pending[key]
             elif job.is_orphan:
                 del pending[key]
-                yield from put_jobs_back(client, tracker.ledger, key[0], {key[1]: ""})
+                yield from put_jobs_back(context, {key: ""})
             else:
                 pending[key] = job
         if pending:
-            tracker.follow()
+            context.tracker.follow()
             # By the clock: the queue runs again, and its events come without end.
             time.sleep(BLOCK_MS / 1000)
     for keys, job_id in sorted(pending):
-        notes.append(
+        context.notes.append(
             f"job {job_id} of {keys.name} may have been interrupted; when its lock has run "
             f"out: {command(keys.prefix, 'jobs retry-stalled', keys.name)}"
         )

@@ -12,12 +12,12 @@ from qctl.ops.drain.plan import not_restarted, stays_paused
 from qctl.ops.drain.proof import Verdict, prove, unproved
 from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.steps import DrainReport
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.suggest import command
 from qctl.plurals import counted
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.clients import list_workers
+from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 
 # The most job ids that a suggested command names.
@@ -62,25 +62,21 @@ class _End:
 
 
 def make_report(
-    context: DrainContext,
-    tracker: Tracker,
-    restarted: Restarted,
-    put_back: PutBack,
-    outcome: Outcome,
+    context: DrainContext, restarted: Restarted, put_back: PutBack, outcome: Outcome
 ) -> DrainReport:
     """Prove what became of the jobs, and put the report together."""
-    plan, ledger, pauses = context.plan, tracker.ledger, tracker.pauses
-    end = _read_end(context, tracker, restarted)
+    plan, ledger, pauses = context.plan, context.tracker.ledger, context.tracker.pauses
+    end = _read_end(context, restarted)
     trouble, verdict = end.trouble, end.verdict
+    ended = _pauses_ended(context, end.paused)
     notes = (
-        *_notes_on_pauses_before(context, tracker, end.paused),
-        *restarted.notes,
-        *put_back.notes,
+        *_notes_on_pauses_before(context, ended),
+        *context.notes,
         *((verdict.proof.why,) if trouble else ()),
         *_notes_on_processes(context, restarted),
-        *_notes_on_resumes(context, tracker, end.paused),
+        *_notes_on_resumes(context, ended),
         *_notes_on_redis(context, restarted),
-        *_notes_on_proof(context, tracker, verdict),
+        *_notes_on_proof(context, verdict),
         *([_note_on_ignored(context, restarted)] if plan.ignored and restarted.old_pids else ()),
     )
     jobs = ledger.outcomes()
@@ -100,7 +96,7 @@ def make_report(
         completed=results.count("completed"),
         failed=results.count("failed"),
         retried=results.count("retried"),
-        interrupted=_interrupted(context, tracker, restarted, trouble),
+        interrupted=_interrupted(context, restarted, trouble),
         recovered=ledger.recovered,
         lost=verdict.lost,
         proof=verdict.proof,
@@ -109,12 +105,12 @@ def make_report(
         idle_s=None if trouble else ledger.idle_s(end.now_ms),
         old_pids=restarted.old_pids,
         new_pids=restarted.new_pids,
-        resumed=_is_resumed(context, tracker, put_back, end.paused),
+        resumed=_is_resumed(context, put_back, ended),
         still_paused=None
         if end.paused is None
         else tuple(keys.name for keys in context.queues if keys in end.paused),
         unserved=end.unserved,
-        still_active=context.shown(end.active) if outcome.name == "timeout" else (),
+        still_active=plan.shown(end.active) if outcome.name == "timeout" else (),
         paused_again=pauses.times_paused_again.total(),
         notes=notes,
         error=_text(error),
@@ -122,14 +118,14 @@ def make_report(
     )
 
 
-def _read_end(context: DrainContext, tracker: Tracker, restarted: Restarted) -> _End:
+def _read_end(context: DrainContext, restarted: Restarted) -> _End:
     """Read the state of the jobs and queues; if Redis cannot be read, it is unknown."""
-    ledger, pauses = tracker.ledger, tracker.pauses
+    tracker = context.tracker
     late = restarted.ended_by if isinstance(restarted.ended_by, TimedOut) else TimedOut()
     try:
         verdict = prove(context.client, tracker)
         active = read_active(context.client, context.queues)
-        now_ms = context.redis_now_ms()
+        now_ms = clock_ms(context.client)
         states = zip(context.queues, are_paused(context.client, context.queues), strict=True)
         paused = frozenset(keys for keys, is_paused in states if is_paused)
         still_active = tuple(
@@ -138,9 +134,9 @@ def _read_end(context: DrainContext, tracker: Tracker, restarted: Restarted) -> 
         return _End(verdict, still_active, paused, _unserved(context, paused), now_ms)
     except QctlError as failure:
         why = f"what became of the jobs could not be read: {failure.what}"
-        for job in ledger.unsettled:
-            ledger.settle(job, "unknown")
-        now_ms = pauses.ended_ms or pauses.began_ms or 0
+        for job in tracker.ledger.unsettled:
+            tracker.ledger.settle(job, "unknown")
+        now_ms = tracker.pauses.ended_ms or tracker.pauses.began_ms or 0
         return _End(unproved(tracker, why), late.active, None, None, now_ms, failure)
 
 
@@ -160,55 +156,49 @@ def _unserved(context: DrainContext, paused: Container[QueueKeys]) -> tuple[str,
 
 
 def _interrupted(
-    context: DrainContext, tracker: Tracker, restarted: Restarted, trouble: QctlError | None
+    context: DrainContext, restarted: Restarted, trouble: QctlError | None
 ) -> int | None:
     """The number of interrupted jobs; None if the ledger may lack some."""
     # Only events show a roll which jobs a stalled check has put back.
-    lacks_stalls = bool(tracker.missed) and context.plan.strategy == "roll"
+    lacks_stalls = bool(context.tracker.missed) and context.plan.strategy == "roll"
     if trouble is not None or lacks_stalls or (context.plan.ignored and restarted.old_pids):
         return None
-    return tracker.ledger.interrupted
+    return context.tracker.ledger.interrupted
 
 
-def _is_resumed(
-    context: DrainContext,
-    tracker: Tracker,
-    put_back: PutBack,
-    paused: frozenset[QueueKeys] | None,
-) -> bool | None:
-    """See ``DrainReport.resumed``."""
-    pauses = tracker.pauses
+def _is_resumed(context: DrainContext, put_back: PutBack, ended: set[QueueKeys]) -> bool | None:
+    """See ``DrainReport.resumed``; ``ended`` as of ``_pauses_ended``."""
+    pauses = context.tracker.pauses
     if pauses.ours:
         return False
     if not (pauses.has_paused or pauses.resumed):
         # This drain paused none: all were paused before. They may run now if an app resumed them.
-        ended = _pauses_ended(context, tracker, paused)
         return context.plan.strategy != "roll" and ended == set(context.queues)
     # Only the drain's own resumes need to be confirmed.
     return True if put_back.is_confirmed or not pauses.resumed else None
 
 
-def _pauses_ended(
-    context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
-) -> set[QueueKeys]:
-    """Queues that somebody had paused before the drain, and that run at its end."""
+def _pauses_ended(context: DrainContext, paused: frozenset[QueueKeys] | None) -> set[QueueKeys]:
+    """Queues that somebody had paused before the drain, and that run at its end.
+
+    Args:
+        paused: queues that are paused at the end; None when unknown.
+    """
     plan = context.plan
     before = {snapshot.keys for snapshot in plan.snapshots if snapshot.paused}
     before -= plan.left_behind
     if paused is not None:
         return before - paused
-    return set() if context.stays_paused else before & tracker.pauses.resumed_by_others
+    return set() if context.stays_paused else before & context.tracker.pauses.resumed_by_others
 
 
 # Notes
 
 
-def _notes_on_pauses_before(
-    context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
-) -> Iterator[str]:
+def _notes_on_pauses_before(context: DrainContext, ended: set[QueueKeys]) -> Iterator[str]:
     """Notes on queues that were paused when the drain began."""
-    ended = _pauses_ended(context, tracker, paused)
-    taken_over = context.plan.left_behind & (tracker.pauses.ours | tracker.pauses.resumed)
+    pauses = context.tracker.pauses
+    taken_over = context.plan.left_behind & (pauses.ours | pauses.resumed)
     for snapshot in context.plan.snapshots:
         keys, note = snapshot.keys, snapshot.pause_note
         if keys in taken_over:
@@ -224,15 +214,11 @@ def _notes_on_processes(context: DrainContext, restarted: Restarted) -> Iterator
         yield f"pid {pid} {was}; the new process has not been confirmed up"
 
 
-def _notes_on_resumes(
-    context: DrainContext, tracker: Tracker, paused: frozenset[QueueKeys] | None
-) -> Iterator[str]:
+def _notes_on_resumes(context: DrainContext, ended: set[QueueKeys]) -> Iterator[str]:
     """Notes on resumes by somebody else."""
-    pauses = tracker.pauses
-    all_ended = _pauses_ended(context, tracker, paused)
+    pauses = context.tracker.pauses
     for keys in context.queues:
-        ended = keys in all_ended
-        end = "; it was paused before the drain, and runs now" if ended else ""
+        end = "; it was paused before the drain, and runs now" if keys in ended else ""
         if keys in pauses.lost_by_redis:
             yield (
                 f"Redis had lost the pause of {keys.name}, as after a failover, so it was paused "
@@ -248,7 +234,7 @@ def _notes_on_resumes(
         elif keys in pauses.resumed_by_others:
             during = f" during the drain{again}" if count else ""
             yield f"{keys.name} was resumed by somebody else{during}{end}"
-        elif ended:
+        elif keys in ended:
             yield f"{keys.name} was paused before the drain, and runs now"
 
 
@@ -262,10 +248,10 @@ def _notes_on_redis(context: DrainContext, restarted: Restarted) -> Iterator[str
         yield f"not restarted: {left}"
 
 
-def _notes_on_proof(context: DrainContext, tracker: Tracker, verdict: Verdict) -> Iterator[str]:
+def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
     """How to find lost jobs and put them back, and how many jobs were deleted."""
     proof, prefix = verdict.proof, context.prefix
-    lost = [job for job in tracker.ledger.outcomes() if job.result == "lost"]
+    lost = [job for job in context.tracker.ledger.outcomes() if job.result == "lost"]
     if lost or (verdict.lost is None and proof.checked != "nothing"):
         names = sorted({job.queue for job in lost} or {keys.name for keys in context.queues})
         note = "jobs that are in no state, and how to put them back, are found by " + command(

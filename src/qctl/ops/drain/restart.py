@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qctl.errors import QctlError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext
-from qctl.ops.drain.pause import keep_paused, paused_again
+from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.steps import Restarting, Step
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.drain.wait import wait_for_jobs
 from qctl.ops.processes.restart import Expectation, Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import StoppedError, current_process
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 
 
@@ -48,11 +49,10 @@ class Restarted:
     in_doubt: tuple[ActiveJob, ...] = ()
     ignored_running: int | None = None
     ended_by: Exception | None = None
-    notes: tuple[str, ...] = ()
 
 
 def restart_processes(
-    context: DrainContext, tracker: Tracker, overdue: tuple[ActiveJob, ...]
+    context: DrainContext, overdue: tuple[ActiveJob, ...]
 ) -> Generator[Step, None, Restarted]:
     """Restart every process of the target, if there is one.
 
@@ -65,12 +65,12 @@ def restart_processes(
     target = context.plan.target
     if target is None:
         return Restarted()
-    phase = _Phase(context, tracker, target)
+    phase = _Phase(context, target)
     try:
         yield from phase.run(overdue)
     except EARLY_ENDS as ending:
-        return phase.result(ending)
-    return phase.result()
+        return replace(phase.done, ended_by=ending)
+    return phase.done
 
 
 def confirm_up(restarted: Restarted) -> Restarted:
@@ -85,120 +85,106 @@ def confirm_up(restarted: Restarted) -> Restarted:
     return replace(restarted, new_pids=tuple(new_pids), ended_by=ended_by)
 
 
-def expectation(
-    context: DrainContext, process: ManagedProcess, connections: Connections | None
-) -> Expectation:
-    """What the new process must show for its restart to be proved.
+def prepare_restart(
+    context: DrainContext, target: Target, process: ManagedProcess, connections: Connections | None
+) -> Restart:
+    """The restart of a process of the target, with what must prove it.
 
     Args:
-        connections: the connected workers, including those of the old process.
+        connections: the connected workers, including those of the process.
     """
-    plan = context.plan
-    names = frozenset(plan.names)
-    by_address = bool(
-        plan.connections and plan.target and plan.connections.queues_of(plan.target.processes)
-    )
+    planned = context.plan.connections
+    names = frozenset(context.plan.names)
+    by_address = bool(planned and planned.queues_of(target.processes))
     served = connections.queues_of([process]) if connections else set()
-    return Expectation(
+    expected = Expectation(
         # Where addresses could not be matched, every queue must get a new worker.
         queues=frozenset(served & names) if by_address else names,
         by_address=by_address,
         prefix=context.settings.prefix,
         db=context.address.db,
     )
+    return Restart(
+        context.client, target.manager, process, expected, context.stop, context.tracker.rest
+    )
 
 
 class _Phase:
-    """The restart of all processes of a target."""
+    """The restart of all processes of a target.
 
-    def __init__(self, context: DrainContext, tracker: Tracker, target: Target) -> None:
+    Attributes:
+        done: what has been done so far.
+    """
+
+    def __init__(self, context: DrainContext, target: Target) -> None:
         self._context = context
-        self._tracker = tracker
         self._target = target
-        self._not_reached = list(target.processes)
-        self._old_pids: list[int] = []
-        self._new_pids: list[int] = []
-        self._restarts: list[Restart] = []
-        self._in_the_way: tuple[ActiveJob, ...] = ()
-        self._in_doubt: list[ActiveJob] = []
-        self._ignored_running: int | None = None
-        self._was_gone = False
-
-    def result(self, ended_by: Exception | None = None) -> Restarted:
-        return Restarted(
-            old_pids=tuple(self._old_pids),
-            new_pids=tuple(self._new_pids),
-            restarts=tuple(self._restarts),
-            not_reached=tuple(self._not_reached),
-            was_gone=self._was_gone,
-            in_the_way=self._in_the_way,
-            in_doubt=tuple(self._in_doubt),
-            ignored_running=self._ignored_running,
-            ended_by=ended_by,
-        )
+        self.done = Restarted(not_reached=target.processes)
 
     def run(self, overdue: tuple[ActiveJob, ...]) -> Iterator[Step]:
-        context, tracker = self._context, self._tracker
+        context = self._context
         self._note_overdue(overdue)
         for planned in self._target.processes:
             # The last reading before the point of no return.
-            while again := keep_paused(context, tracker):
-                yield from paused_again(again)
-                self._note_overdue((yield from wait_for_jobs(context, tracker)))
+            while again := keep_paused(context):
+                yield from again
+                self._note_overdue((yield from wait_for_jobs(context)))
             yield from self._restart(planned)
         if context.options.keep_paused:
-            yield from paused_again(keep_paused(context, tracker))
+            yield from keep_paused(context)
 
     def _restart(self, planned: ManagedProcess) -> Iterator[Step]:
-        context, manager = self._context, self._target.manager
+        context = self._context
         # The pid may have changed: a crash during the wait, or somebody's own restart.
         try:
-            process = current_process(manager, planned)
+            process = current_process(self._target.manager, planned)
         except StoppedError:
-            self._was_gone = True
+            self._note(was_gone=True)
             raise
-        expected = expectation(context, process, context.plan.connections)
-        restart = Restart(
-            context.client, manager, process, expected, context.stop, self._tracker.rest
-        )
+        restart = prepare_restart(context, self._target, process, context.plan.connections)
         if context.stop():
             raise Interrupted
         if restart.old_started_at is not None:
             context.leases.announce_stop(process, restart.old_started_at)
-        if not self._old_pids:
+        if not self.done.old_pids:
             self._count_ignored()
-        self._not_reached.remove(planned)
+        before = self.done
+        self._note(not_reached=tuple(p for p in before.not_reached if p is not planned))
         yield Restarting(process.target, process.key, process.pid)
         if process.pid:
-            self._old_pids.append(process.pid)
+            self._note(old_pids=(*before.old_pids, process.pid))
         else:
-            self._was_gone = True
+            self._note(was_gone=True)
         try:
             ready = restart.run()
         except NotReplacedError:
-            if process.pid and not restart.old_is_gone():
-                self._old_pids.remove(process.pid)
+            if not restart.old_is_gone():
+                self._note(old_pids=before.old_pids)
             raise
-        self._new_pids.append(ready.new_pid)
-        self._restarts.append(restart)
+        self._note(new_pids=(*before.new_pids, ready.new_pid), restarts=(*before.restarts, restart))
         yield ready
         self._note_resumed_at_start(process)
+
+    def _note(self, **changes: Any) -> None:
+        self.done = replace(self.done, **changes)
 
     def _note_overdue(self, overdue: tuple[ActiveJob, ...]) -> None:
         """Record the jobs that a restart will interrupt."""
         if not overdue:
             return
-        if self._new_pids:
-            known = {job.key for job in self._in_the_way}
-            self._in_doubt += [job for job in overdue if job.key not in known]
+        if self.done.new_pids:
+            known = {job.key for job in self.done.in_the_way}
+            more = [job for job in overdue if job.key not in known]
+            self._note(in_doubt=(*self.done.in_doubt, *more))
             return
-        self._in_the_way = overdue
+        self._note(in_the_way=overdue)
         # The jobs run until their process is killed, if the processes are still those of the plan.
-        now_ms = self._context.redis_now_ms()
+        now_ms = clock_ms(self._context.client)
         found = [self._target.manager.process(planned.key) for planned in self._target.processes]
         pids = [process.pid for process in found if process is not None]
         if pids == [planned.pid for planned in self._target.processes]:
-            self._tracker.ledger.note_running((job.key for job in overdue), now_ms)
+            ledger = self._context.tracker.ledger
+            ledger.note_running((job.key for job in overdue), now_ms)
 
     def _count_ignored(self) -> None:
         """Count the jobs of ignored queues that the restart may interrupt."""
@@ -209,16 +195,15 @@ class _Phase:
         # The number is for a note only, so a failure does not matter.
         with suppress(QctlError):
             jobs = read_active(context.client, queues)
-            self._ignored_running = sum(not job.is_orphan for job in jobs)
+            self._note(ignored_running=sum(not job.is_orphan for job in jobs))
 
     def _note_resumed_at_start(self, process: ManagedProcess) -> None:
         """Record the queues that were resumed while a new process started."""
-        tracker = self._tracker
-        pauses = tracker.pauses
-        pauses.resumed_lately.clear()
-        states = are_paused(self._context.client, self._context.queues)
+        context, tracker = self._context, self._context.tracker
+        tracker.pauses.resumed_lately.clear()
+        states = are_paused(context.client, context.queues)
         if not all(states):
             tracker.catch_up()
-        for keys, is_paused in zip(self._context.queues, states, strict=True):
-            if not is_paused and keys not in pauses.forced:
-                pauses.resumed_at_start[keys] = process.target
+        for keys, is_paused in zip(context.queues, states, strict=True):
+            if not is_paused and keys not in tracker.pauses.forced:
+                tracker.pauses.resumed_at_start[keys] = process.target

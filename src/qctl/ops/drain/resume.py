@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.drain.context import DrainContext
 from qctl.ops.drain.steps import Resumed, Step
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.drain.watchdog import WATCH_S
 from qctl.ops.processes.suggest import command
 from qctl.wire.events import past_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.info import await_replicas, can_lose_writes
+from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import are_paused
 from qctl.wire.write.pausing import Resume, resume
 
@@ -22,27 +22,25 @@ CONFIRM_MS = 1000
 UNCONFIRMED_WATCH_S = 60.0
 
 
-def resume_own(context: DrainContext, tracker: Tracker, notes: list[str]) -> Iterator[Step]:
+def resume_own(context: DrainContext) -> Iterator[Step]:
     """Resume what this drain has paused, or may have: a pause whose reply was lost is among it.
 
     The note says whose a pause is: every queue is tried, and somebody else's pause left alone.
 
-    Args:
-        notes: gets what the operator should know.
-
     Raises:
         QctlError: Redis is away for too long, or refuses; queues may still be paused by us.
     """
-    client, pauses = context.client, tracker.pauses
+    client, tracker = context.client, context.tracker
+    pauses = tracker.pauses
     # Somebody else may have paused it since, and means it.
     tracker.follow()
     for keys in sorted(context.queues):
         outages = client.outages
-        done = _resume(context, keys, notes)
+        done = _resume(context, keys)
         if not done.changed and keys not in pauses.ours:
             continue
         if not done.changed and _is_paused(context, keys):
-            notes.append(
+            context.notes.append(
                 f"{keys.name} was paused by somebody else, too, so it stays paused; when "
                 f"they are done: {command(keys.prefix, 'resume', keys.name)}"
             )
@@ -51,9 +49,9 @@ def resume_own(context: DrainContext, tracker: Tracker, notes: list[str]) -> Ite
         event_id = done.event_id
         if not done.owned and client.outages > outages:
             # The call was repeated, and found its own work done.
-            event_id = _resumed_event(context, tracker, keys)
+            event_id = _resumed_event(context, keys)
         if done.changed or event_id:
-            at_ms = int(event_id.partition("-")[0] or 0) or context.redis_now_ms()
+            at_ms = int(event_id.partition("-")[0] or 0) or clock_ms(client)
             pauses.resumed_by_us(keys, event_id, at_ms)
             yield Resumed(keys.name, done.moved)
         elif keys in tracker.cursors:
@@ -61,20 +59,20 @@ def resume_own(context: DrainContext, tracker: Tracker, notes: list[str]) -> Ite
     tracker.ledger.note_resumed()
 
 
-def _resume(context: DrainContext, keys: QueueKeys, notes: list[str]) -> Resume:
+def _resume(context: DrainContext, keys: QueueKeys) -> Resume:
     try:
         return resume(context.client, keys, owner=context.holder.owner)
     except ReplyError as error:
         if is_outage(error) or _is_paused(context, keys):
             raise
         # It failed half way, behind the point from which on workers take jobs.
-        notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
+        context.notes.append(f"{keys.name} runs again, but its resume failed half way: {error.why}")
         return Resume(changed=True, moved=0, owned=True, event_id="")
 
 
-def _resumed_event(context: DrainContext, tracker: Tracker, keys: QueueKeys) -> str:
+def _resumed_event(context: DrainContext, keys: QueueKeys) -> str:
     """The id of the last ``resumed`` event since we paused the queue; empty if there is none."""
-    events = past_events(context.client, keys, since=tracker.cursors.get(keys, "-"))
+    events = past_events(context.client, keys, since=context.tracker.cursors.get(keys, "-"))
     return next((event.id for event in events if event.name == "resumed"), "")
 
 
@@ -82,7 +80,7 @@ def _is_paused(context: DrainContext, keys: QueueKeys) -> bool:
     return are_paused(context.client, [keys])[0]
 
 
-def confirm(context: DrainContext, tracker: Tracker, notes: list[str]) -> tuple[bool, float]:
+def confirm(context: DrainContext) -> tuple[bool, float]:
     """See whether the resume outlives a failover.
 
     To be called after the last write, which is what replicas are asked to acknowledge.
@@ -92,7 +90,7 @@ def confirm(context: DrainContext, tracker: Tracker, notes: list[str]) -> tuple[
         when nothing can undo the resume.
     """
     has_sentinel = context.address.mode == "sentinel"
-    resumed = sorted(tracker.pauses.resumed)
+    resumed = sorted(context.tracker.pauses.resumed)
     if not resumed or not (has_sentinel or can_lose_writes(context.client)):
         return True, 0.0
     confirmed = await_replicas(context.client, CONFIRM_MS, at_least=int(has_sentinel))
@@ -107,7 +105,7 @@ def confirm(context: DrainContext, tracker: Tracker, notes: list[str]) -> tuple[
         if confirmed is None
         else "not every replica has acknowledged that"
     )
-    notes.append(
+    context.notes.append(
         f"{names} runs again, but {doubt}: a failover now might pause it again. The watchdog (pid "
         f"{context.leases.watchdog_pid}) resumes it then; it stays for {UNCONFIRMED_WATCH_S:.0f} s"
     )

@@ -2,7 +2,7 @@
 
 Lease → pause → wait → restart → resume → recover → prove: a file each. Or, as a roll, one process
 after another, while the queues go on (``roll/``). Neither needs anything from the worker's code. A
-phase takes the ``DrainContext``, which is fixed, and the ``Tracker``, which follows the events.
+phase takes the ``DrainContext``, whose tracker follows the events, and returns what it has done.
 
 ``drain`` yields a step for everything it does; the last one is the report. Whatever happens on the
 way, what it paused is resumed: by this process where it can, else by its watchdog.
@@ -11,13 +11,12 @@ way, what it paused is resumed: by this process where it can, else by its watchd
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import replace
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import ExitStatus, QctlError, is_outage
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext, DrainOptions, TimedOut
-from qctl.ops.drain.finish import put_back, undo
+from qctl.ops.drain.finish import put_back
 from qctl.ops.drain.lease import Leases
 from qctl.ops.drain.ledger import Ledger
 from qctl.ops.drain.pause import pause_queues
@@ -57,39 +56,35 @@ def drain(
         QctlError: the leases could not be taken; nothing was changed.
     """
     context = _begin(client, address, settings, plan, options, stop)
-    roll_ledger = RollLedger() if plan.strategy == "roll" else None
-    tracker = Tracker(context.client, context.queues, context.holder.owner, roll_ledger or Ledger())
     is_over = False
     try:
-        if roll_ledger is not None:
-            restarted = yield from roll(context, tracker, roll_ledger)
-        else:
-            restarted = yield from _pause_and_restart(context, tracker)
+        restart = roll if plan.strategy == "roll" else _pause_and_restart
+        restarted = yield from restart(context)
         outcome = _outcome(context, restarted.ended_by)
         succeeded = outcome.is_success
-        done = yield from put_back(
-            context, tracker, restarted, keep_paused=context.stays_paused and succeeded
-        )
+        stays_paused = context.stays_paused and succeeded
+        done = yield from put_back(context, restarted, keep_paused=stays_paused)
         is_over = True
-        if succeeded and roll_ledger is None and not context.stays_paused:
+        if succeeded and not stays_paused:
             restarted = confirm_up(restarted)
             if isinstance(restarted.ended_by, QctlError):
                 outcome = Outcome("aborted", restarted.ended_by)
             elif restarted.ended_by is not None:
-                note = "that the new processes stay up was not waited for"
-                done = replace(done, notes=(*done.notes, note))
-        report = make_report(context, tracker, restarted, done, outcome)
-        has_changed = tracker.pauses.has_paused or restarted.old_pids
+                context.notes.append("that the new processes stay up was not waited for")
+        report = make_report(context, restarted, done, outcome)
+        pauses = context.tracker.pauses
+        has_changed = pauses.has_paused or restarted.old_pids
         # Do not record a drain that changed nothing.
         if succeeded or outcome.name == "timeout" or has_changed:
             record_result(client, context.prefix, report, outcome.error)
             is_complete = outcome.name == "restarted"
-            record_starts(context.client, plan, tracker.pauses, complete=is_complete)
+            record_starts(context.client, plan, pauses, complete=is_complete)
         yield report
     finally:
         # Also when the reader of the steps went away in the middle.
         if not is_over:
-            undo(context, tracker)
+            for _ in put_back(context, Restarted(), keep_paused=False):
+                pass
 
 
 def _begin(
@@ -114,16 +109,18 @@ def _begin(
     leases.acquire()
     # From here on, a Redis that goes away is waited for.
     patient.patience_s = AWAY_S
-    return DrainContext(patient, address, settings, plan, options, holder, stop, leases)
+    ledger = RollLedger() if plan.strategy == "roll" else Ledger()
+    tracker = Tracker(patient, plan.queues, holder.owner, ledger)
+    return DrainContext(patient, address, settings, plan, options, holder, stop, leases, tracker)
 
 
-def _pause_and_restart(context: DrainContext, tracker: Tracker) -> Generator[Step, None, Restarted]:
+def _pause_and_restart(context: DrainContext) -> Generator[Step, None, Restarted]:
     try:
-        yield from pause_queues(context, tracker)
-        overdue = yield from wait_for_jobs(context, tracker)
+        yield from pause_queues(context)
+        overdue = yield from wait_for_jobs(context)
     except EARLY_ENDS as ending:
         return Restarted(ended_by=ending)
-    restarted = yield from restart_processes(context, tracker, overdue)
+    restarted = yield from restart_processes(context, overdue)
     if context.stays_paused and restarted.ended_by is None:
         restarted = confirm_up(restarted)
     return restarted

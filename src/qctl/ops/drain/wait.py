@@ -7,22 +7,20 @@ from collections.abc import Generator, Iterator, Sequence
 
 from qctl.errors import QctlError, is_outage
 from qctl.ops.drain.context import DrainContext, TimedOut
-from qctl.ops.drain.pause import keep_paused, paused_again
-from qctl.ops.drain.steps import Drained, Step, TimeUp, Waiting
-from qctl.ops.drain.tracker import Tracker
+from qctl.ops.drain.pause import keep_paused
+from qctl.ops.drain.steps import Drained, Paused, Step, TimeUp, Waiting
 from qctl.ops.processes.restart import Interrupted
 from qctl.wire.events import Event
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.server import clock_ms
 
 # An event starts the next reading at once. A change without an event, such as a lock that expires,
 # is noticed at the next poll.
 POLL_S = 1.0
 
 
-def wait_for_jobs(
-    context: DrainContext, tracker: Tracker
-) -> Generator[Step, None, tuple[ActiveJob, ...]]:
+def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJob, ...]]:
     """Wait for the active jobs.
 
     Returns:
@@ -35,18 +33,18 @@ def wait_for_jobs(
         QctlError: Redis is away for too long, or a queue cannot be kept paused.
     """
     try:
-        yield from _wait(context, tracker)
+        yield from _wait(context)
     except TimedOut as late:
         if context.plan.target is None or not context.options.restart_on_timeout:
             raise
         overdue = tuple(job for job in late.active if not job.is_orphan)
     else:
         return ()
-    yield TimeUp(context.options.timeout_s, context.shown(overdue))
+    yield TimeUp(context.options.timeout_s, context.plan.shown(overdue))
     return overdue
 
 
-def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
+def _wait(context: DrainContext) -> Iterator[Step]:
     began = time.monotonic()
     active: Sequence[ActiveJob] = ()
     shown: tuple[JobKey, ...] | None = None
@@ -54,25 +52,25 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
     while True:
         if context.stop():
             raise Interrupted
-        again: list[QueueKeys] = []
+        again: list[Paused] = []
         trouble: QctlError | None = None
         with context.client.at_most(POLL_S):
             try:
-                again = keep_paused(context, tracker)
-                now_ms = context.redis_now_ms()
+                again = keep_paused(context)
+                now_ms = clock_ms(context.client)
                 active = read_active(context.client, context.queues)
-                tracker.ledger.note_locks(active, now_ms)
+                context.tracker.ledger.note_locks(active, now_ms)
             except QctlError as error:
                 # An outage does not end the wait before the timeout.
                 if not is_outage(error):
                     raise
                 trouble = error
-        yield from paused_again(again)
+        yield from again
         is_away = trouble is not None
         waited_s = time.monotonic() - began
         blocking = tuple(job.key for job in active if not job.is_orphan)
         if not blocking and not is_away:
-            yield Drained(round(waited_s, 3), context.shown(active, orphans=True))
+            yield Drained(round(waited_s, 3), context.plan.shown(active, orphans=True))
             return
         if waited_s > context.options.timeout_s:
             # While Redis is away, the jobs that still run are unknown and nothing can be undone.
@@ -80,18 +78,16 @@ def _wait(context: DrainContext, tracker: Tracker) -> Iterator[Step]:
         if blocking != shown or time.monotonic() - shown_at >= POLL_S:
             shown, shown_at = blocking, time.monotonic()
             yield Waiting(
-                active=context.shown(active),
-                orphans=context.shown(active, orphans=True),
+                active=context.plan.shown(active),
+                orphans=context.plan.shown(active, orphans=True),
                 waited_s=round(waited_s, 1),
                 redis_away=is_away,
             )
         with context.client.at_most(0.0):
-            _await_news(context, tracker, frozenset(blocking), is_away=is_away)
+            _await_news(context, frozenset(blocking), is_away=is_away)
 
 
-def _await_news(
-    context: DrainContext, tracker: Tracker, blocking: frozenset[JobKey], *, is_away: bool
-) -> None:
+def _await_news(context: DrainContext, blocking: frozenset[JobKey], *, is_away: bool) -> None:
     """Wait until one of the blocking jobs moves or a pause changes, but no longer than ``POLL_S``.
 
     Other events are ignored: on a busy queue, each new job would start another reading.
@@ -102,7 +98,7 @@ def _await_news(
             time.sleep(0.1)
             continue
         try:
-            events = tracker.follow(wait=True)
+            events = context.tracker.follow(wait=True)
         except QctlError as error:
             if not is_outage(error):
                 raise

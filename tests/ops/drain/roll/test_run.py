@@ -349,9 +349,9 @@ def test_the_plan_says_how(master: Master, client: Client, redis_url: str) -> No
     settings = Settings(redis_url=redis_url)
     arguments: dict[str, Any] = {"target": "qctl:app", "then_restart": True}
     made = make_plan(other, address, settings, ["q"], **arguments)
-    assert describe(made, other, 0).strategy == "roll"
+    assert describe(made, other).strategy == "roll"
     made = make_plan(other, address, settings, ["q"], **arguments, strategy="pause")
-    assert describe(made, other, 0).strategy == "pause"
+    assert describe(made, other).strategy == "pause"
     made = make_plan(other, address, settings, ["q"], target="qctl:app", then_restart=False)
     assert made.strategy == "pause"
     other.close()
@@ -429,7 +429,7 @@ def test_idle_is_the_longest_wait_while_nothing_ran(
     ledger = RollLedger()
     ledger.begin([active("1")], backlog=0, at_ms=0)
     ledger.follow(events)
-    ledger.set_backlog(backlog)
+    ledger.backlog = backlog
     assert ledger.idle_s(9000) == idle_s
     assert ledger.active_at_start == 1
 

@@ -20,45 +20,35 @@ _ENDED = _FOR_GOOD | {"delayed", "waiting", "waiting-children"}
 
 
 class RollLedger(Ledger):
-    """The ledger of a roll."""
+    """The ledger of a roll.
+
+    Attributes:
+        backlog: how many jobs wait at the end: with none, a gap that is still open does not count.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         # Nothing is paused: a job that ends may have started after the roll began.
         self._paused = False
-        self._at_start = 0
         self._stalled: set[JobKey] = set()
         # The jobs that began to wait while nothing ran, and the time of each.
         self._waiting_ms: dict[JobKey, int] = {}
-        self._backlog = 0
+        self.backlog = 0
 
     def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
         """Record the jobs that are active at the start; see ``Ledger.begin``."""
         super().begin(jobs, backlog=backlog, at_ms=at_ms)
-        self._at_start = len(self._outcomes)
-        self._backlog = backlog
-
-    def add_jobs(self, jobs: Iterable[JobKey]) -> None:
-        """Follow these jobs as well."""
-        for job in jobs:
-            self._outcomes.setdefault(job, None)
+        self.backlog = backlog
 
     def take_stalled(self) -> set[JobKey]:
         """The jobs that a stalled check took from a worker since the last call."""
         taken, self._stalled = self._stalled, set()
         return taken
 
-    def set_backlog(self, count: int) -> None:
-        """Set how many jobs wait at the end: with none, a gap that is still open does not count."""
-        self._backlog = count
-
-    @property
-    def active_at_start(self) -> int:
-        return self._at_start
-
     def _follow_job(self, job: JobKey, event: Event) -> None:
         if event.name == "stalled":
             self._stalled.add(job)
+            self.add_jobs([job])
             self._outcomes[job] = "recovered"
         if job in self._outcomes:
             super()._follow_job(job, event)
@@ -89,9 +79,9 @@ class RollLedger(Ledger):
         if self._has_missed:
             return None
         longest_ms = self._longest_idle_ms
-        if self._idle_since_ms is not None and self._backlog:
+        if self._idle_since_ms is not None and self.backlog:
             added = len(self._waiting_ms)
-            all_new = added >= self._backlog and added > 0
+            all_new = added >= self.backlog and added > 0
             since_ms = min(self._waiting_ms.values()) if all_new else self._idle_since_ms
             longest_ms = max(longest_ms, until_ms - since_ms)
         return max(longest_ms, 0) / 1000

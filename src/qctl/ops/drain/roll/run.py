@@ -7,7 +7,7 @@ behind, and stops at the first process that did.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 
 from qctl.errors import FailedError
 from qctl.manage.protocol import ManagedProcess, Signaller
@@ -19,22 +19,17 @@ from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.roll.turn import Turn
 from qctl.ops.drain.steps import Step
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.processes.targets import Target
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id
 from qctl.wire.keys import JobKey
-from qctl.wire.read.active import ActiveJob, read_active
+from qctl.wire.read.active import read_active
+from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
 
-def roll(
-    context: DrainContext, tracker: Tracker, ledger: RollLedger
-) -> Generator[Step, None, Restarted]:
+def roll(context: DrainContext) -> Generator[Step, None, Restarted]:
     """Replace every process of the target.
-
-    Args:
-        ledger: the tracker's.
 
     Returns:
         which processes were replaced, and in ``ended_by`` why the roll ended early: TimedOut, a
@@ -42,85 +37,64 @@ def roll(
         and a process that was asked to exit still does; FailedError, jobs were interrupted, or a
         new process does not get ready; RefusedError, another drain has taken a lease.
     """
-    run = _Roll(context, tracker, ledger)
+    turns: list[Turn] = []
+    ended_by: Exception | None = None
     try:
-        yield from run.run()
+        yield from _take_turns(context, turns)
     except EARLY_ENDS as ending:
-        return run.result(ending)
-    return run.result()
+        ended_by = ending
+    return Restarted(
+        old_pids=tuple(turn.old_pid for turn in turns if turn.old_pid),
+        new_pids=tuple(turn.new_pid for turn in turns if turn.new_pid),
+        ended_by=ended_by,
+    )
 
 
-class _Roll:
-    """A roll that is running."""
+def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
+    target, ledger = context.plan.target, context.tracker.ledger
+    assert target is not None  # noqa: S101 - a roll is planned with one
+    assert isinstance(ledger, RollLedger)  # noqa: S101 - and has a ledger of its own
+    orphans_at_start = _begin(context)
+    for planned in target.processes:
+        turn = Turn(context, ledger, target, planned)
+        turns.append(turn)
+        yield from turn.run()
+        # Those that are in the queue again (None) are not put back once more.
+        locks = {key: job.lock_token or "" for key, job in turn.harmed.items() if job is not None}
+        ledger.add_jobs(turn.harmed)
+        ledger.note_interrupted(turn.harmed)
+        yield from put_jobs_back(context, locks)
+        if turn.error is not None:
+            raise turn.error
+        if turn.harmed:
+            raise _interrupted(target, planned, turn)
+    context.tracker.catch_up()
+    ledger.backlog = _backlog(context)
+    # The workers of these jobs have been replaced, or were gone before the roll.
+    active = read_active(context.client, context.queues)
+    orphans = [job.key for job in active if job.is_orphan and job.key in orphans_at_start]
+    yield from put_jobs_back(context, dict.fromkeys(orphans, ""))
 
-    def __init__(self, context: DrainContext, tracker: Tracker, ledger: RollLedger) -> None:
-        self._context = context
-        self._tracker = tracker
-        self._ledger = ledger
-        self._turns: list[Turn] = []
-        self._orphans_at_start: set[JobKey] = set()
 
-    def result(self, ended_by: Exception | None = None) -> Restarted:
-        turns = self._turns
-        return Restarted(
-            old_pids=tuple(turn.old_pid for turn in turns if turn.old_pid),
-            new_pids=tuple(turn.new_pid for turn in turns if turn.new_pid),
-            ended_by=ended_by,
-            notes=tuple(note for turn in turns for note in turn.notes),
-        )
+def _begin(context: DrainContext) -> set[JobKey]:
+    """Follow the queues and their active jobs; return those without a lock."""
+    tracker = context.tracker
+    for keys in context.queues:
+        if keys in context.plan.left_behind:
+            # The roll takes this pause over, to resume the queue at the end.
+            pause_queue(context, keys)
+        else:
+            tracker.cursors[keys] = last_event_id(context.client, keys)
+        take_inventory(context.client, tracker, keys)
+    jobs = read_active(context.client, context.queues)
+    tracker.inventory.begin_active(job.key for job in jobs)
+    tracker.ledger.begin(jobs, backlog=_backlog(context), at_ms=clock_ms(context.client))
+    return {job.key for job in jobs if job.is_orphan}
 
-    def run(self) -> Iterator[Step]:
-        context = self._context
-        target = context.plan.target
-        assert target is not None  # noqa: S101 - a roll is planned with one
-        self._begin()
-        for planned in target.processes:
-            turn = Turn(context, self._tracker, self._ledger, target, planned)
-            self._turns.append(turn)
-            yield from turn.run()
-            if turn.harmed:
-                yield from self._put_back_harmed(turn.harmed)
-            if turn.error is not None:
-                raise turn.error
-            if turn.harmed:
-                raise _interrupted(target, planned, turn)
-        self._tracker.catch_up()
-        self._ledger.set_backlog(self._backlog())
-        # The workers of these jobs have been replaced, or were gone before the roll.
-        orphans = {j.key: "" for j in read_active(context.client, context.queues) if j.is_orphan}
-        yield from self._put_back(
-            {key: lock for key, lock in orphans.items() if key in self._orphans_at_start}
-        )
 
-    def _begin(self) -> None:
-        context, tracker = self._context, self._tracker
-        for keys in context.queues:
-            if keys in context.plan.left_behind:
-                # The roll takes this pause over, to resume the queue at the end.
-                pause_queue(context, tracker, keys)
-            else:
-                tracker.cursors[keys] = last_event_id(context.client, keys)
-            take_inventory(context.client, tracker, keys)
-        jobs = read_active(context.client, context.queues)
-        tracker.inventory.begin_active(job.key for job in jobs)
-        self._orphans_at_start = {job.key for job in jobs if job.is_orphan}
-        self._ledger.begin(jobs, backlog=self._backlog(), at_ms=context.redis_now_ms())
-
-    def _backlog(self) -> int:
-        found = read_snapshots(self._context.client, self._context.queues)
-        return sum(s.backlog for s in found if isinstance(s, QueueSnapshot) and not s.paused)
-
-    def _put_back_harmed(self, harmed: Mapping[JobKey, ActiveJob | None]) -> Iterator[Step]:
-        """Put interrupted jobs back, except those that are in the queue again (None)."""
-        self._ledger.add_jobs(harmed)
-        self._ledger.note_interrupted(harmed)
-        locks = {key: job.lock_token or "" for key, job in harmed.items() if job is not None}
-        yield from self._put_back(locks)
-
-    def _put_back(self, locks: Mapping[JobKey, str]) -> Iterator[Step]:
-        for keys in self._context.queues:
-            own = {job_id: lock for (queue, job_id), lock in locks.items() if queue == keys}
-            yield from put_jobs_back(self._context.client, self._ledger, keys, own)
+def _backlog(context: DrainContext) -> int:
+    found = read_snapshots(context.client, context.queues)
+    return sum(s.backlog for s in found if isinstance(s, QueueSnapshot) and not s.paused)
 
 
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:

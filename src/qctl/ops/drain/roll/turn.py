@@ -10,10 +10,9 @@ from dataclasses import replace
 from qctl.errors import FailedError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
 from qctl.ops.drain.context import DrainContext, TimedOut
-from qctl.ops.drain.restart import expectation
+from qctl.ops.drain.restart import prepare_restart
 from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.steps import Restarting, Step, Waiting
-from qctl.ops.drain.tracker import Tracker
 from qctl.ops.patience import AWAY_S
 from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import (
@@ -43,19 +42,17 @@ class Turn:
         new_pid: the pid of the new process, once it is confirmed up.
         harmed: the jobs that the process left behind; None for a job that is in the queue again.
         error: why the roll has to end with this process, else None.
-        notes: what the operator should know.
     """
 
     def __init__(
         self,
         context: DrainContext,
-        tracker: Tracker,
         ledger: RollLedger,
         target: Target,
         planned: ManagedProcess,
     ) -> None:
         self._context = context
-        self._tracker = tracker
+        self._tracker = context.tracker
         self._ledger = ledger
         self._target = target
         self._planned = planned
@@ -63,7 +60,6 @@ class Turn:
         self.new_pid: int | None = None
         self.harmed: dict[JobKey, ActiveJob | None] = {}
         self.error: FailedError | None = None
-        self.notes: list[str] = []
         self._orphans: set[JobKey] = set()
         self._own_names: frozenset[str] = frozenset()
         self._is_being_stopped = False
@@ -88,14 +84,7 @@ class Turn:
         jobs = read_active(context.client, context.queues)
         self._orphans = {job.key for job in jobs if job.is_orphan}
         self._ledger.take_stalled()
-        run = Restart(
-            context.client,
-            manager,
-            process,
-            expectation(context, process, connections),
-            context.stop,
-            self._tracker.rest,
-        )
+        run = prepare_restart(context, self._target, process, connections)
         yield Restarting(process.target, process.key, process.pid)
         self.old_pid = process.pid
         began = time.monotonic()
@@ -104,7 +93,7 @@ class Turn:
                 yield from self._await_old_gone(run, call)
             except (Interrupted, TimedOut):
                 if not process.starts_again:
-                    self.notes.append(leaves_for_good(manager, process))
+                    context.notes.append(leaves_for_good(manager, process))
                 raise
             except NotReplacedError:
                 self.old_pid = None
@@ -150,7 +139,7 @@ class Turn:
                 if is_late:
                     raise TimedOut(active, tokens)
                 yield Waiting(
-                    active=context.shown(active),
+                    active=context.plan.shown(active),
                     orphans=(),
                     waited_s=round(waited_s, 1),
                     redis_away=is_away,
@@ -246,14 +235,14 @@ class Turn:
             if pending and time.monotonic() - shown_at >= READ_EVERY_S:
                 shown_at = time.monotonic()
                 yield Waiting(
-                    active=context.shown(pending.values()),
+                    active=context.plan.shown(pending.values()),
                     orphans=(),
                     waited_s=round(shown_at - began, 1),
                 )
             if pending:
                 self._tracker.rest()
         for keys, job_id in sorted(pending):
-            self.notes.append(f"whether job {job_id} of {keys.name} still runs is unknown")
+            context.notes.append(f"whether job {job_id} of {keys.name} still runs is unknown")
         self._tracker.catch_up()
         for key in self._ledger.take_stalled() - self._orphans:
             self.harmed[key] = None
