@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Self, Unpack
 
@@ -28,37 +29,47 @@ from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import adding
 from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
+_SCHEDULE = {field.name for field in fields(Schedule)}
+
+
+class SchedulerKeywords(JobKeywords, total=False):
+    """``Schedule``, and the ``name``, ``data`` and ``JobOptions`` of its jobs, as keywords."""
+
+    cron: str | None
+    every: Duration | None
+    tz: str | None
+    limit: int | None
+    start: int | datetime | None
+    end: int | datetime | None
+    offset: Duration | None
+    immediately: bool
+    name: str | None
+    data: Any
+
 
 class _Producer:
-    """What both kinds of queue share: the calls to make."""
+    """What both kinds of queue share: the calls to make.
+
+    Attributes:
+        name: the queue's name.
+        prefix: BullMQ's key prefix.
+        keys: the queue's keys.
+    """
 
     def __init__(self, name: str, redis_url: str | None, prefix: str | None) -> None:
         adding.check_queue_name(name)
         settings = load_settings(redis_url=redis_url, prefix=prefix, environ=os.environ)
-        self.keys = QueueKeys(settings.prefix, name)
+        self.name, self.prefix = name, settings.prefix
+        self.keys = QueueKeys(self.prefix, name)
         self._redis_url = settings.full_url()
-
-    @property
-    def name(self) -> str:
-        """The queue's name."""
-        return self.keys.name
-
-    @property
-    def prefix(self) -> str:
-        """BullMQ's key prefix."""
-        return self.keys.prefix
 
     def _add_calls(self, jobs: Sequence[NewJob]) -> list[ScriptCall]:
         return adding.add_calls(self.keys, jobs, _now_ms())
 
-    def _upsert_call(
-        self,
-        scheduler_id: str,
-        schedule: Schedule,
-        name: str | None,
-        data: Any,
-        options: JobKeywords,
-    ) -> ScriptCall:
+    def _upsert_call(self, scheduler_id: str, keywords: SchedulerKeywords) -> ScriptCall:
+        options: dict[str, Any] = {**keywords}
+        schedule = Schedule(**{key: options.pop(key) for key in _SCHEDULE & options.keys()})
+        name, data = options.pop("name", None), options.pop("data", None)
         return scheduling.upsert_call(
             self.keys, scheduler_id, schedule, name, data, JobOptions(**options), _now_ms()
         )
@@ -144,22 +155,7 @@ class Queue(_Producer):
         call = adding.flow_call(self.prefix, nodes, _now_ms())
         return adding.added_flow(nodes, self._run(call))
 
-    def upsert_scheduler(
-        self,
-        scheduler_id: str,
-        *,
-        cron: str | None = None,
-        every: Duration | None = None,
-        tz: str | None = None,
-        limit: int | None = None,
-        start: int | datetime | None = None,
-        end: int | datetime | None = None,
-        offset: Duration | None = None,
-        immediately: bool = False,
-        name: str | None = None,
-        data: Any = None,
-        **options: Unpack[JobKeywords],
-    ) -> str:
+    def upsert_scheduler(self, scheduler_id: str, **options: Unpack[SchedulerKeywords]) -> str:
         """Make a scheduler, or change it and its pending job.
 
         Args:
@@ -179,8 +175,7 @@ class Queue(_Producer):
             RefusedError: the next job exists already, and runs.
             ReplyError, UnreachableError: as for ``add``.
         """
-        schedule = Schedule(cron, every, tz, limit, start, end, offset, immediately)
-        call = self._upsert_call(scheduler_id, schedule, name, data, options)
+        call = self._upsert_call(scheduler_id, options)
         return scheduling.upserted_id(scheduler_id, self._run(call))
 
     def remove_scheduler(self, scheduler_id: str) -> bool:
@@ -265,33 +260,19 @@ class AsyncQueue(_Producer):
         """Add a job and the children that it waits for; see ``Queue.add_flow``."""
         nodes = adding.flow_nodes(flow)
         call = adding.flow_call(self.prefix, nodes, _now_ms())
-        return adding.added_flow(nodes, await (await self._connection()).run_call(call))
+        return adding.added_flow(nodes, await self._run(call))
 
     async def upsert_scheduler(
-        self,
-        scheduler_id: str,
-        *,
-        cron: str | None = None,
-        every: Duration | None = None,
-        tz: str | None = None,
-        limit: int | None = None,
-        start: int | datetime | None = None,
-        end: int | datetime | None = None,
-        offset: Duration | None = None,
-        immediately: bool = False,
-        name: str | None = None,
-        data: Any = None,
-        **options: Unpack[JobKeywords],
+        self, scheduler_id: str, **options: Unpack[SchedulerKeywords]
     ) -> str:
         """Make or change a scheduler; see ``Queue.upsert_scheduler``."""
-        schedule = Schedule(cron, every, tz, limit, start, end, offset, immediately)
-        call = self._upsert_call(scheduler_id, schedule, name, data, options)
-        return scheduling.upserted_id(scheduler_id, await (await self._connection()).run_call(call))
+        call = self._upsert_call(scheduler_id, options)
+        return scheduling.upserted_id(scheduler_id, await self._run(call))
 
     async def remove_scheduler(self, scheduler_id: str) -> bool:
         """Remove a scheduler; see ``Queue.remove_scheduler``."""
         call = scheduling.remove_call(self.keys, scheduler_id)
-        return bool(await (await self._connection()).run_call(call))
+        return bool(await self._run(call))
 
     async def schedulers(self) -> list[Scheduler]:
         """All schedulers of the queue, by the time of their next job."""
@@ -313,6 +294,9 @@ class AsyncQueue(_Producer):
 
     async def _connection(self) -> AsyncConnection:
         return self._given or await self._own.get()
+
+    async def _run(self, call: ScriptCall) -> Any:
+        return await (await self._connection()).run_call(call)
 
     async def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
         if not calls:

@@ -17,7 +17,15 @@ from qctl.connection.connect import connect
 from qctl.errors import QctlError, UsageError
 from qctl.runtime import logs
 from qctl.runtime.handlers.isolated import IsolatedPool
-from qctl.runtime.handlers.tasks import Call, Handler, Middleware, TaskSpec, in_thread, wrap
+from qctl.runtime.handlers.tasks import (
+    Call,
+    Handler,
+    Middleware,
+    TaskSpec,
+    in_thread,
+    in_time,
+    wrap,
+)
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.policy import KEEP_ALL, CustomBackoff, keep_rule
 from qctl.runtime.loop.engine import Engine
@@ -248,23 +256,25 @@ class Worker:
             renewer.start()
             resources.callback(renewer.stop)
             self._runner = JobRunner(engine, self._calls(threads, children))
-            await engine.open(self._runner)
+            await engine.open(self._runner.start, self._runner.refused)
             self._resources = resources.pop_all()
         engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
 
-    def _calls(
-        self, threads: Threads, children: IsolatedPool
-    ) -> dict[str | None, tuple[TaskSpec, Call]]:
-        """Each task and its handler inside the middleware, by job name."""
-        make: dict[str, Callable[[TaskSpec], Call]] = {
-            "async": lambda spec: spec.handler,
-            "thread": lambda spec: in_thread(spec.handler, threads),
-            "process": children.caller,
-        }
-        return {
-            name: (spec, wrap(make[spec.kind](spec), self._middleware))
-            for name, spec in self._tasks.items()
-        }
+    def _calls(self, threads: Threads, children: IsolatedPool) -> dict[str | None, Call]:
+        """Each handler inside the middleware, by job name."""
+        calls: dict[str | None, Call] = {}
+        for name, spec in self._tasks.items():
+            call: Call = spec.handler
+            if spec.kind == "thread":
+                call = in_thread(spec.handler, threads)
+            elif spec.kind == "process":
+                call = children.caller(spec)
+            call = wrap(call, self._middleware)
+            # A child process watches its time itself.
+            if spec.timeout_s is not None and spec.kind != "process":
+                call = in_time(call, spec.timeout_s)
+            calls[name] = call
+        return calls
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
         """Fetch no more jobs, let those in hand finish, and disconnect.

@@ -13,6 +13,7 @@ from typing import Any
 from qctl.errors import UsageError
 from qctl.runtime.handlers.threads import Threads
 from qctl.runtime.job.job import Job, SyncJob
+from qctl.runtime.job.outcomes import JobTimeoutError
 
 Call = Callable[[Job], Awaitable[Any]]
 # middleware(job, call_next) → the job's result, usually what call_next(job) returned.
@@ -54,6 +55,21 @@ def wrap(call: Call, middleware: Sequence[Middleware]) -> Call:
 
 def _through(layer: Middleware, call: Call, job: Job) -> Awaitable[Any]:
     return layer(job, call)
+
+
+def in_time(call: Call, timeout_s: float) -> Call:
+    """``call``, cancelled when it takes longer."""
+
+    async def timed(job: Job) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s) as timer:
+                return await call(job)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise JobTimeoutError(f"timed out after {timeout_s:g} s") from None
+
+    return timed
 
 
 def in_thread(handler: Handler, threads: Threads) -> Call:

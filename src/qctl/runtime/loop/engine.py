@@ -26,10 +26,10 @@ import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from qctl.connection.address import Address
 from qctl.errors import QctlError, ReplyError
@@ -50,16 +50,6 @@ MAX_LIMIT_WAIT_S = 30.0
 
 # A job and what its handler returned, as JSON.
 Completed = tuple[Job, str]
-
-
-class Runner(Protocol):
-    """Runs the jobs that an engine fetches; see ``running.py``."""
-
-    def start(self, job: Job) -> None:
-        """Run a job that was just fetched."""
-
-    def refused(self, job: Job, code: int) -> None:
-        """Fail a job that Redis did not let complete."""
 
 
 class Engine:
@@ -130,15 +120,22 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._runner: Runner
+        self._start: Callable[[Job], None]
+        self._fail_refused: Callable[[Job, int], None]
 
-    async def open(self, runner: Runner) -> None:
+    async def open(
+        self, start: Callable[[Job], None], fail_refused: Callable[[Job, int], None]
+    ) -> None:
         """Connect and begin to fetch.
+
+        Args:
+            start: runs a job that was just fetched.
+            fail_refused: fails a job that Redis did not let complete, with that code.
 
         Raises:
             UnreachableError, ReplyError: Redis cannot be reached, or does not let us in.
         """
-        self._runner = runner
+        self._start, self._fail_refused = start, fail_refused
         self._loop = asyncio.get_running_loop()
         await self.connection.open()
         await self.connection.call("SCRIPT", "LOAD", source("settle_and_fetch"))
@@ -231,7 +228,7 @@ class Engine:
         if fetched and self.is_stopping:
             self._return_unstarted([Job(*row, token, link, now) for row in jobs])
         else:
-            start = self._runner.start
+            start = self._start
             for job_id, fields in jobs:
                 job = in_hand[job_id] = Job(job_id, fields, token, link, now)
                 start(job)
@@ -261,7 +258,7 @@ class Engine:
             # Still active and ours: it fails, and keeps its place until that is written.
             self.in_hand[job.id] = job
             self._free -= 1
-            self._runner.refused(job, int(code))
+            self._fail_refused(job, int(code))
         elif self._recovery.has_settled(job, code):
             self.completed_count += 1
             self.log.info("settled before the connection broke", job=job.id)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from qctl.errors import QctlError, UsageError
-from qctl.runtime.handlers.tasks import Call, TaskSpec
+from qctl.runtime.handlers.tasks import Call
 from qctl.runtime.job.job import Job
 from qctl.runtime.job.outcomes import (
-    JobTimeoutError,
     RateLimited,
     RetryLater,
     UnrecoverableError,
@@ -36,11 +34,10 @@ class JobRunner:
     """Runs the jobs of one engine.
 
     Args:
-        calls: by job name, the task and its handler inside the middleware; None for every other
-            name.
+        calls: by job name; None for every other name.
     """
 
-    def __init__(self, engine: Engine, calls: Mapping[str | None, tuple[TaskSpec, Call]]) -> None:
+    def __init__(self, engine: Engine, calls: Mapping[str | None, Call]) -> None:
         self._engine = engine
         self._calls = calls
         self._other = calls.get(None)
@@ -51,19 +48,13 @@ class JobRunner:
 
     def start(self, job: Job) -> None:
         """Run a job that was just fetched, in a task of its own."""
-        found = self._calls.get(job.name, self._other)
+        call = self._calls.get(job.name, self._other)
         fields = job.fields
         # Most jobs take the short way: only the handler's call.
-        if (
-            found is None
-            or "defa" in fields
-            or "rjk" in fields
-            or self._max_starts is not None
-            or (found[0].timeout_s is not None and found[0].kind != "process")
-        ):
-            job.task = self._loop.create_task(self._run_specially(job, found))
+        if call is None or "defa" in fields or "rjk" in fields or self._max_starts is not None:
+            job.task = self._loop.create_task(self._run_specially(job, call))
         else:
-            job.task = self._loop.create_task(self._run(job, found[1]))
+            job.task = self._loop.create_task(self._run(job, call))
 
     def refused(self, job: Job, code: int) -> None:
         """Fail a job that Redis did not let complete, because of its children."""
@@ -92,7 +83,7 @@ class JobRunner:
         else:
             self._engine.complete(job, text)
 
-    async def _run_specially(self, job: Job, found: tuple[TaskSpec, Call] | None) -> None:
+    async def _run_specially(self, job: Job, call: Call | None) -> None:
         """Run a job that needs more than its handler: a scheduler, a limit, a reason to fail."""
         if job.scheduler is not None and not await self._schedule_next(job):
             await self._ended(job, RetryLater(SCHEDULER_PAUSE_S, counted=False), ran=False)
@@ -101,24 +92,12 @@ class JobRunner:
         elif self._max_starts is not None and job.attempts_started > self._max_starts:
             error = UnrecoverableError("job started more than allowable limit")
             await self._ended(job, error, ran=False)
-        elif found is None:
+        elif call is None:
             names = ", ".join(sorted(name for name in self._calls if name)) or "none"
             error = UnrecoverableError(f"no task is named {job.name!r}; this worker has: {names}")
             await self._ended(job, error, ran=False)
         else:
-            await self._run(job, lambda job: self._in_time(job, *found))
-
-    async def _in_time(self, job: Job, spec: TaskSpec, call: Call) -> Any:
-        if spec.timeout_s is None or spec.kind == "process":
-            # A child process watches its time itself.
-            return await call(job)
-        try:
-            async with asyncio.timeout(spec.timeout_s) as timer:
-                return await _awaited(call(job))
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise JobTimeoutError(f"timed out after {spec.timeout_s:g} s") from None
+            await self._run(job, call)
 
     async def _schedule_next(self, job: Job) -> bool:
         """Make the scheduler's next job (wire format 6.4); False if the present one must not run.
@@ -302,10 +281,6 @@ def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
     if limit is not None:
         traces = traces[-limit:] if limit > 0 else []
     return encode_json(traces, "the stack traces")
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _now_ms() -> int:

@@ -63,9 +63,8 @@ def main() -> NoReturn:
     except QctlError as error:
         words = [f"error: {error.what}", *filter(None, (error.why, error.hint))]
         print(*words, sep="\n", file=sys.stderr)  # noqa: T201 - the master reads it
-        is_away = is_outage(error)
-        kind = "unreachable" if is_away else "error"
-        _send(channel, encode("failed", reason=kind))
+        reason = "unreachable" if is_outage(error) else "error"
+        _send(channel, encode("failed", reason=reason))
     except BaseException:
         traceback.print_exc()
         _send(channel, encode("failed", reason="error"))
@@ -191,16 +190,16 @@ class Child:
 
     def _send_state(self) -> None:
         states = [worker.state() for worker in self._workers]
-        late = [
+        late = (
             state.queue
             for state, worker in zip(states, self._workers, strict=True)
             if is_late(state, worker.options.drain_delay_s)
-        ]
+        )
         state = ChildState(
             busy=sum(state.busy for state in states),
             done=sum(state.completed + state.failed for state in states),
             rss_bytes=rss_bytes(),
-            late=late[0] if late else "",
+            late=next(late, ""),
         )
         _send(self._channel, encode("state", **asdict(state)))
 
