@@ -21,7 +21,6 @@ from qctl.ops.doctor import (
     queues,
     redis,
     schedulers,
-    stopped,
     trends,
     workers,
 )
@@ -76,7 +75,7 @@ CHECKS: tuple[Check, ...] = (
     processes.stop_signal,
     processes.treekill,
     processes.process_names,
-    stopped.stopped_apps,
+    processes.stopped_apps,
     growth.event_streams,
     growth.kept_finished_jobs,
     trends.growing_backlog,

@@ -48,10 +48,9 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
         came = [event for event in history.events if event.name == "waiting"]
         left = [event for event in history.events if _has_left(event)]
         grown = len(came) - len(left)
-        parts = [_in_part(came, part, history, window_ms) for part in range(_PARTS)]
-        taken = [_in_part(left, part, history, window_ms) for part in range(_PARTS)]
+        arrivals, departures = (_by_part(each, history, window_ms) for each in (came, left))
         # In each part, or it was one burst.
-        is_steady = all(new > old for new, old in zip(parts, taken, strict=True))
+        is_steady = all(arrivals[part] > departures[part] for part in range(_PARTS))
         is_much = grown >= max(_MIN_GROWTH, _MIN_GROWTH_SHARE * len(came))
         if is_steady and is_much and snapshot.backlog >= grown // 2:
             yield Finding(
@@ -90,12 +89,11 @@ def _has_left(event: PastEvent) -> bool:
     return event.name == "active" or (event.name == "removed" and event.prev in _READY)
 
 
-def _in_part(events: Sequence[PastEvent], part: int, history: History, window_ms: int) -> int:
-    begins = history.since_ms + part * window_ms / _PARTS
-    ends = begins + window_ms / _PARTS
+def _by_part(events: Sequence[PastEvent], history: History, window_ms: int) -> Counter[int]:
+    """How many of the events are in each part of the window, from 0."""
+    parts = ((event.at_ms - history.since_ms) * _PARTS // window_ms for event in events)
     # The last part has no end, since clocks differ by milliseconds.
-    is_last = part == _PARTS - 1
-    return sum(begins <= event.at_ms and (is_last or event.at_ms < ends) for event in events)
+    return Counter(min(part, _PARTS - 1) for part in parts)
 
 
 def failure_rate(exam: Examination) -> Iterator[Finding | str]:

@@ -12,6 +12,7 @@ from qctl.ops.doctor.findings import (
     Finding,
     NothingToCheckError,
     Subject,
+    examples,
 )
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -35,11 +36,7 @@ def no_workers(exam: Examination) -> Iterator[Finding]:
                 severity="warning",
                 subject=Subject("queue", snapshot.keys.name),
                 what=note.text,
-                evidence={
-                    "waiting": snapshot.backlog,
-                    "overdue": snapshot.overdue,
-                    "workers": 0,
-                },
+                evidence={"waiting": snapshot.backlog, "overdue": snapshot.overdue, "workers": 0},
                 remedy="start its workers; if they run, compare their Redis, database and prefix "
                 "with these; a worker whose name has a space or is not ASCII is not seen",
                 commands=(exam.command("workers", snapshot.keys.name),),
@@ -60,7 +57,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="error" if limit is None else "warning",
             subject=Subject("queue", snapshot.keys.name),
-            what=f"{_ready(snapshot)} and none starts, although "
+            what=f"{advice.ready(snapshot)} and none starts, although "
             f"{counted(len(workers), 'worker is', 'workers are')} connected"
             + (f"; stalled jobs ({stalled:,}) may keep them busy" if stalled else "")
             + (f"; it {limit.text}" if limit is not None else ""),
@@ -87,17 +84,19 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
         workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
         if exam.address.mode == "cluster":
             # There one worker may hold a connection to each node.
-            workers = list({(w.worker_name, _host(w)): w for w in workers}.values())
+            hosts = {(w.worker_name, w.address.rpartition(":")[0]): w for w in workers}
+            workers = list(hosts.values())
         counts = Counter(worker.worker_name for worker in workers)
         shared = {name: count for name, count in counts.items() if count > 1}
         if shared:
-            listed = ", ".join(f"{name!r} ({n})" for name, n in [*shared.items()][:EXAMPLES])
+            shown = dict([*shared.items()][:EXAMPLES])
+            listed = ", ".join(f"{name!r} ({count})" for name, count in shown.items())
             yield Finding(
                 severity="warning",
                 subject=Subject("queue", snapshot.keys.name),
                 what=f"several of its workers have one name: {listed}",
                 evidence={
-                    "names": dict([*shared.items()][:EXAMPLES]),
+                    "names": shown,
                     "count": len(shared),
                     "addresses": [w.address for w in workers if w.worker_name in shared][:EXAMPLES],
                 },
@@ -140,11 +139,8 @@ def unlisted_workers(exam: Examination) -> Iterator[Finding]:
                 + " in no list of Redis, since a name may only have "
                 f"printable ASCII and no space: {listed}; drains, restarts and counts of workers "
                 "do not see them",
-                evidence={
-                    "names": names[:EXAMPLES],
-                    "count": len(names),
-                    "jobs": [job.id for job in running[:EXAMPLES]],
-                },
+                evidence=examples("names", names)
+                | {"jobs": [job.id for job in running[:EXAMPLES]]},
                 remedy="rename them, for example to host, pid and a number",
             )
 
@@ -186,14 +182,6 @@ def _could_start(exam: Examination, snapshot: QueueSnapshot) -> bool:
     return any(worker.age_s >= PATIENCE_S for worker in exam.workers_of(snapshot.keys))
 
 
-def _ready(snapshot: QueueSnapshot) -> str:
-    overdue = f"{counted(snapshot.overdue, 'job is', 'jobs are')} delayed and overdue"
-    if not snapshot.backlog:
-        return overdue
-    waiting = counted(snapshot.backlog, "job waits", "jobs wait")
-    return f"{waiting}, {overdue}" if snapshot.overdue else waiting
-
-
 def _is_held_back(snapshot: QueueSnapshot) -> bool:
     """Whether a known reason keeps every job from being started."""
     limit = snapshot.rate_limit
@@ -218,7 +206,3 @@ def _restarts(exam: Examination, workers: Sequence[WorkerClient]) -> tuple[str, 
     except (CannotCheckError, NothingToCheckError):
         return ()
     return tuple(exam.command("restart", target) for target in sorted(targets))
-
-
-def _host(worker: WorkerClient) -> str:
-    return worker.address.rpartition(":")[0]

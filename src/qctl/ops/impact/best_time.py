@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from qctl.errors import UsageError
 from qctl.ops.queues.agenda import MAX_SLOTS, later_slots
@@ -197,7 +198,7 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
     size = len(averages)
     quiet = [value is not None and value <= limit for value in averages]
     runs = [
-        (start, _run(quiet, start))
+        (start, sum(takewhile(bool, [*quiet[start:], *quiet[:start]])))
         for start in range(size)
         if quiet[start] and not quiet[start - 1]
     ]
@@ -214,13 +215,6 @@ def _quietest(averages: Sequence[float | None], now_ms: int, local: Local) -> Qu
         jobs_per_hour=round(sum(values) / len(values), 1),
         next_at=from_epoch_ms(_next(start, length, size, now_ms, local)),
     )
-
-
-def _run(quiet: Sequence[bool], start: int) -> int:
-    length = 0
-    while length < len(quiet) and quiet[(start + length) % len(quiet)]:
-        length += 1
-    return length
 
 
 def _next(start: int, length: int, size: int, now_ms: int, local: Local) -> int:

@@ -151,14 +151,20 @@ def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
     """Jobs that wait without a worker."""
     if workers != 0 or not (queue.backlog or queue.overdue):
         return None
-    parts = [counted(queue.backlog, "job waits", "jobs wait")] * bool(queue.backlog)
-    parts += [f"{counted(queue.overdue, 'job is', 'jobs are')} delayed and overdue"] * bool(
-        queue.overdue
-    )
     # If a job has a lock, there may be a worker that Redis never lists.
     is_held = queue.counts.active > queue.counts.stalled
     seen = "Redis lists no worker" if is_held else "no worker is connected"
-    return Note(f"{', '.join(parts)}, and {seen}")
+    return Note(f"{ready(queue)}, and {seen}")
+
+
+def ready(queue: QueueSnapshot) -> str:
+    """``3 jobs wait, 1 job is delayed and overdue``, or the one of these that there is."""
+    parts = []
+    if queue.backlog:
+        parts.append(counted(queue.backlog, "job waits", "jobs wait"))
+    if queue.overdue:
+        parts.append(f"{counted(queue.overdue, 'job is', 'jobs are')} delayed and overdue")
+    return ", ".join(parts)
 
 
 def limited(queue: QueueSnapshot) -> Note | None:
