@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from qctl.errors import UnreachableError
+from qctl.manage.pm2 import rpc
 from qctl.manage.pm2.rpc import (
     Call,
     Decoder,
@@ -61,11 +62,14 @@ def test_the_decoder_refuses_what_is_not_the_protocol(junk: bytes) -> None:
         Decoder().feed(junk)
 
 
-def test_the_decoder_refuses_a_huge_length_before_it_has_the_bytes() -> None:
+def test_the_decoder_refuses_a_huge_length_before_it_has_the_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(NotUnderstoodError, match="more than"):
         Decoder().feed(b"\x12" + struct.pack(">I", 0xFFFFFFFF))
+    monkeypatch.setattr(rpc, "MAX_FRAME_BYTES", 10)
     with pytest.raises(NotUnderstoodError, match="more than 10 bytes"):
-        Decoder(10).feed(encode("a" * 20))
+        Decoder().feed(encode("a" * 20))
 
 
 def test_a_call_sends_the_method_and_gets_the_arguments(fake_daemon: Start) -> None:

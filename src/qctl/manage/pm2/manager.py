@@ -8,12 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qctl.errors import (
-    ManagerUnreachableError,
-    QctlError,
-    RefusedError,
-    UnreachableError,
-)
+from qctl.errors import ManagerUnreachableError, QctlError, RefusedError, UnreachableError
 from qctl.manage.pm2 import rpc
 from qctl.manage.pm2.find import select, targets_text
 from qctl.manage.pm2.rows import STOP_SIGNAL, to_process
@@ -36,70 +31,50 @@ class Pm2:
         self._timeout_s = timeout_s
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """All processes of all apps, sorted by pm_id, without PM2's own modules.
-
-        Never starts a daemon.
-
-        Raises:
-            UnreachableError: PM2 does not run, does not answer, or its answer is not understood.
-        """
+        """See ``Manager``; sorted by pm_id, without PM2's own modules."""
         processes = [process for row in self._rows() if (process := to_process(row))]
         return sorted(processes, key=lambda process: int(process.key))
 
     def process(self, key: str) -> ManagedProcess | None:
-        """The process with this pm_id; None if there is none.
-
-        Raises:
-            UnreachableError: as for ``processes``.
-        """
+        """See ``Manager``; the key is the pm_id."""
         return next((process for process in self.processes() if process.key == key), None)
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
         """All instances of the app ``name``, or the process with this pm_id.
 
-        Unlike PM2's own commands, a name never means a namespace.
-
-        Raises:
-            NotFoundError: no such app; the message lists all targets.
-            RefusedError: the name means several apps, or an app and another app's pm_id.
-            UnreachableError: as for ``processes``.
+        Unlike PM2's own commands, a name never means a namespace. Raises like ``Manager.find``,
+        ``RefusedError`` also if the name is an app's and another app's pm_id.
         """
         return select(self.processes(), name)
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """Ask PM2 to restart this one process, and return at once.
+        """See ``Manager``; this also starts a stopped process.
 
         PM2 gets the pm_id alone: a name would also match other apps, and any further argument would
-        change the app's settings. This starts a stopped process.
-
-        Raises:
-            UnreachableError: PM2 does not run or does not take the request.
+        change the app's settings.
         """
         # A number, not text: PM2 looks it up among its keys.
-        request = {"id": int(process.key)}
-        call = rpc.Call(self._socket, "restartProcessId", request, timeout_s=self._timeout_s)
+        call = self._begin("restartProcessId", {"id": int(process.key)})
         return _RpcRestart(call, lambda: self._restart_by_cli(process.key))
 
     def begin_exit(self, process: ManagedProcess) -> RestartCall:
-        """Have PM2 send this one process SIGINT, and return at once.
+        """See ``Signaller``: have PM2 send this one process SIGINT.
 
         Unlike a restart, this sends no SIGKILL later and changes no setting of the app. Where PM2
         would count the exit as a crash, this first sets its counters to 0, as ``pm2 reset`` does
         (PM2's own restart also resets the crashes). PM2 starts the process again when it has
         exited, unless the app's ``autorestart`` or ``stop_exit_codes`` forbid it; then its status
         is ``stopped``. Only the process itself gets the signal, not its children.
-
-        Raises:
-            UnreachableError: PM2 does not run or does not take the request.
         """
         if process.crash_until_ms is not None and time.time() * 1000 < process.crash_until_ms:
             # If this fails and PM2 gives the process up, the caller restarts it.
             with contextlib.suppress(rpc.RpcError, UnreachableError):
                 self._call("resetMetaProcessId", int(process.key))
         request = {"process_id": int(process.key), "signal": STOP_SIGNAL}
-        method = "sendSignalToProcessId"
-        call = rpc.Call(self._socket, method, request, timeout_s=self._timeout_s)
-        return _RpcRestart(call, _no_signals)
+        return _RpcRestart(self._begin("sendSignalToProcessId", request), _no_signals)
+
+    def _begin(self, method: str, argument: object) -> rpc.Call:
+        return rpc.Call(self._socket, method, argument, timeout_s=self._timeout_s)
 
     def _call(self, method: str, argument: object) -> list[Any]:
         return rpc.call(self._socket, method, argument, timeout_s=self._timeout_s)
@@ -156,7 +131,7 @@ class _RpcRestart:
         self._error: str | None = None
 
     def error(self) -> str | None:
-        """Why PM2 refused; None while it works, or when it reported success."""
+        """See ``RestartCall``."""
         if not self._done:
             self._poll()
         return self._other.error() if self._other else self._error
@@ -181,7 +156,7 @@ class _RpcRestart:
             self._call.close()
 
     def close(self) -> None:
-        """Stop listening; PM2 continues."""
+        """See ``RestartCall``."""
         self._done = True
         self._call.close()
         if self._other:

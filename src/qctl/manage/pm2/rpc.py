@@ -45,8 +45,6 @@ class NotUnderstoodError(Exception):
 
 def encode(*args: object) -> bytes:
     """A frame of these arguments: text as ``s:``, bytes as they are, all else as JSON."""
-    if len(args) > 15:
-        raise ValueError("a frame holds up to 15 arguments")
     frame = bytearray([_VERSION << 4 | len(args)])
     for arg in args:
         if isinstance(arg, bytes):
@@ -60,15 +58,10 @@ def encode(*args: object) -> bytes:
 
 
 class Decoder:
-    """Splits a stream of bytes into frames.
+    """Splits a stream of bytes into frames of at most ``MAX_FRAME_BYTES``."""
 
-    Args:
-        max_bytes: the largest frame to accept.
-    """
-
-    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self) -> None:
         self._buffer = bytearray()
-        self._max_bytes = max_bytes
 
     def feed(self, data: bytes) -> list[list[bytes]]:
         """The frames that ``data`` completes, each a list of payloads.
@@ -96,8 +89,8 @@ class Decoder:
                 return None
             (length,) = struct.unpack_from(">I", self._buffer, offset)
             offset += 4
-            if offset + length > self._max_bytes:
-                raise NotUnderstoodError(f"a message of more than {self._max_bytes} bytes")
+            if offset + length > MAX_FRAME_BYTES:
+                raise NotUnderstoodError(f"a message of more than {MAX_FRAME_BYTES} bytes")
             spans.append((offset, offset + length))
             offset += length
         if offset > len(self._buffer):
@@ -151,7 +144,14 @@ class Call:
         """
         if self._answer is not None:
             return self._answer
-        data, trouble = self._receive(wait_s)
+        self._socket.settimeout(wait_s)
+        try:
+            data = self._socket.recv(_CHUNK)
+            trouble = "" if data else "end of file"
+        except (BlockingIOError, TimeoutError):
+            return None
+        except OSError as error:
+            data, trouble = b"", str(error)
         if trouble:
             raise ManagerUnreachableError(
                 "PM2 closed the connection without an answer",
@@ -163,40 +163,23 @@ class Call:
                 self._answer = _reply(frame[0], self._method)
         return self._answer
 
-    def _receive(self, wait_s: float) -> tuple[bytes, str]:
-        """The bytes that arrived, and why no more will."""
-        self._socket.settimeout(wait_s)
-        try:
-            data = self._socket.recv(_CHUNK)
-        except (BlockingIOError, TimeoutError):
-            return b"", ""
-        except OSError as error:
-            return b"", str(error)
-        return data, "" if data else "end of file"
-
     def close(self) -> None:
         """Stop listening; PM2 continues with the request."""
-        with contextlib.suppress(OSError):
-            self._socket.close()
+        self._socket.close()
 
 
 def call(path: Path, method: str, *args: object, timeout_s: float = TIMEOUT_S) -> list[Any]:
     """Call a method and wait for its reply, ``timeout_s`` seconds in all.
 
     Raises:
-        UnreachableError: no daemon listens there, or it does not answer in time.
-        RpcError: PM2 refused (``UnknownMethodError``: it has no such method).
-        NotUnderstoodError: the reply is not one that we know.
+        UnreachableError: it does not answer in time. Also raises like ``Call`` and ``poll``.
     """
     deadline = time.monotonic() + timeout_s
-    request = Call(path, method, *args, timeout_s=timeout_s)
-    try:
+    with contextlib.closing(Call(path, method, *args, timeout_s=timeout_s)) as request:
         while (left := deadline - time.monotonic()) > 0:
             answer = request.poll(left)
             if answer is not None:
                 return answer
-    finally:
-        request.close()
     raise ManagerUnreachableError(
         f"PM2 does not answer within {timeout_s:g} s",
         why=f"{path} accepts connections, but no reply to {method} came",

@@ -41,10 +41,7 @@ class Qctl:
         self._home = state_home
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """All processes of all running masters, by name and slot.
-
-        Without those of a master that does not answer.
-        """
+        """See ``Manager``; by name and slot, without those of a master that does not answer."""
         found: list[ManagedProcess] = []
         for name in master_names(self._home):
             try:
@@ -54,11 +51,7 @@ class Qctl:
         return found
 
     def process(self, key: str) -> ManagedProcess | None:
-        """The process ``NAME/SLOT``; None if its master does not run.
-
-        Raises:
-            UnreachableError: its master runs and does not answer.
-        """
+        """See ``Manager``; the key is ``NAME/SLOT``."""
         name = key.partition("/")[0]
         folder = MasterFolder(self._home, name)
         until = time.monotonic() + _ENDING_S
@@ -73,12 +66,7 @@ class Qctl:
         return None
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
-        """The processes of one master; ``NAME/SLOT`` means one of them.
-
-        Raises:
-            NotFoundError: no such master, or it does not run; the message lists the running ones.
-            UnreachableError: it runs and does not answer.
-        """
+        """The processes of one master; ``NAME/SLOT`` means one of them. See ``Manager``."""
         master, _, slot = name.partition("/")
         known = master_names(self._home)
         if master not in known or not MasterFolder(self._home, master).running():
@@ -94,11 +82,7 @@ class Qctl:
         return [replace(p, target=f"qctl:{name}") for p in chosen]
 
     def begin_restart(self, process: ManagedProcess) -> RestartCall:
-        """Ask the master to replace this one process; returns at once.
-
-        Raises:
-            UnreachableError: the master does not take the request.
-        """
+        """See ``Manager``: ask the master to replace this one process."""
         master, _, slot = process.key.partition("/")
         folder = MasterFolder(self._home, master)
         return _Replacement(Request(folder, {"do": "replace", "slot": int(slot)}))
@@ -139,7 +123,7 @@ class Qctl:
 
 
 class _Replacement:
-    """A requested replacement; see ``RestartCall``."""
+    """See ``RestartCall``."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -147,7 +131,6 @@ class _Replacement:
         self._error: str | None = None
 
     def error(self) -> str | None:
-        """Why it failed; None while the master works, and when it succeeded."""
         if not self._is_done:
             try:
                 answer = self._request.poll()
@@ -161,7 +144,6 @@ class _Replacement:
         return self._error
 
     def close(self) -> None:
-        """Stop listening; the master continues."""
         self._is_done = True
         self._request.close()
 
