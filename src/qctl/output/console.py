@@ -5,9 +5,8 @@ Drawn without rich, which costs 40 ms at start and seconds for ten thousand rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from qctl.output.text import cells, count, short_count, shortened, visible
@@ -16,6 +15,7 @@ T = TypeVar("T")
 K = TypeVar("K")
 # In a pipe or a file nothing is cut.
 UNLIMITED_WIDTH = 10_000
+_GAP = 2
 # Shorter names cannot be distinguished.
 MIN_TEXT_WIDTH = 12
 
@@ -75,7 +75,7 @@ def if_known(shown: Callable[[K], Value], value: K | None) -> Value:
 
 def table(
     columns: Sequence[Column[T]],
-    items: Iterable[T],
+    items: Sequence[T],
     *,
     width: int = UNLIMITED_WIDTH,
     colour: bool = False,
@@ -90,16 +90,20 @@ def table(
         width: of the terminal, in cells.
         colour: whether styles and bold headings are drawn.
     """
-    rows = [[column.value(item) for column in columns] for item in items]
-    draft = _Draft(columns, rows)
+    drawn = [_Drawn(column, [column.value(item) for item in items]) for column in columns]
+    gap = _GAP
     left_out: list[str] = []
-    if not draft.fits(width):
-        draft, left_out = draft.without_empty()
+    if not _narrowed(drawn, width, gap):
+        kept = [
+            one for one in drawn if not one.column.optional or any(map(_has_content, one.values))
+        ]
+        left_out = [one.heading.lower() for one in drawn if one not in kept]
         for short, min_width, gap in _TIGHTER:
-            draft = draft.tightened(width, short=short, min_width=min_width, gap=gap)
-            if draft.fits(width):
+            drawn = [_Drawn(one.column, one.values, short=short) for one in kept]
+            if _narrowed(drawn, width, gap, min_width):
                 break
-    lines = list(draft.lines(colour))
+    rows = zip(*(one.lines(colour) for one in drawn), strict=True)
+    lines = [(" " * gap).join(row).rstrip(" ") for row in rows]
     if left_out:
         none = shortened(f"(none: {', '.join(left_out)})", width)
         lines.append(styled(none, "dim", colour=colour))
@@ -108,86 +112,60 @@ def table(
 
 # Short counts, min. width of texts, gap between columns: tried in this order.
 _TIGHTER = (
-    (False, 24, 2),
-    (True, 24, 2),
-    (True, MIN_TEXT_WIDTH, 2),
+    (False, 24, _GAP),
+    (True, 24, _GAP),
+    (True, MIN_TEXT_WIDTH, _GAP),
     (True, MIN_TEXT_WIDTH, 1),
     # The last resort: many names then look the same.
     (True, 6, 1),
 )
 
 
-class _Draft:
-    """A table while it is made to fit."""
+class _Drawn:
+    """A column while the table is made to fit; ``short`` as in ``cell_text``."""
 
     def __init__(
-        self,
-        columns: Sequence[Column[Any]],
-        rows: Sequence[Sequence[Value]],
-        *,
-        short: bool = False,
-        gap: int = 2,
+        self, column: Column[Any], values: Sequence[Value], *, short: bool = False
     ) -> None:
-        self.columns = columns
-        self.rows = rows
-        self.gap = gap
-        self.headings = [c.short or c.heading if short else c.heading for c in columns]
-        self.texts = [[cell_text(value, short=short) for value in row] for row in rows]
-        in_columns = zip(self.headings, *self.texts, strict=True)
-        self.widths = [max(map(cells, texts)) for texts in in_columns]
-
-    @property
-    def total(self) -> int:
-        return sum(self.widths) + self.gap * max(len(self.widths) - 1, 0)
-
-    def fits(self, width: int) -> bool:
-        return self.total <= width
-
-    def without_empty(self) -> tuple[_Draft, list[str]]:
-        """The table without empty optional columns, and the names of those columns."""
-        has_content = [
-            not column.optional or any(not _is_nothing(row[index]) for row in self.rows)
-            for index, column in enumerate(self.columns)
-        ]
-        columns = list(compress(self.columns, has_content))
-        rows = [list(compress(row, has_content)) for row in self.rows]
-        return _Draft(columns, rows), [c.heading.lower() for c in self.columns if c not in columns]
-
-    def tightened(self, width: int, *, short: bool, min_width: int, gap: int) -> _Draft:
-        """The table with its widest text columns narrowed to ``min_width`` until it fits."""
-        draft = _Draft(self.columns, self.rows, short=short, gap=gap)
-        widths = draft.widths
-        while (excess := draft.total - width) > 0:
-            loose = [
-                index
-                for index, column in enumerate(draft.columns)
-                if not column.right and widths[index] > max(min_width, cells(draft.headings[index]))
-            ]
-            if not loose:
-                break
-            widest = max(loose, key=widths.__getitem__)
-            # Down to the next widest, so that no column becomes tiny before the others.
-            next_widest = max((widths[i] for i in loose if widths[i] < widths[widest]), default=0)
-            floor = max(min_width, cells(draft.headings[widest]), next_widest)
-            widths[widest] = max(min(floor, widths[widest] - 1), widths[widest] - excess)
-        return draft
+        self.column = column
+        self.values = values
+        self.heading = column.short or column.heading if short else column.heading
+        self.texts = [cell_text(value, short=short) for value in values]
+        self.width = max(map(cells, (self.heading, *self.texts)))
 
     def lines(self, colour: bool) -> Iterator[str]:
-        yield self._line(self.headings, ["bold"] * len(self.headings), colour)
-        for row, texts in zip(self.rows, self.texts, strict=True):
-            styles = [value.style if isinstance(value, Cell) else "" for value in row]
-            yield self._line(texts, styles, colour)
+        """The heading and the cells, all of the same width."""
+        styles = (value.style if isinstance(value, Cell) else "" for value in self.values)
+        for text, style in ((self.heading, "bold"), *zip(self.texts, styles, strict=True)):
+            shown = shortened(text, self.width, keep_end=self.column.keep_end)
+            padding = " " * (self.width - cells(shown))
+            styled_text = styled(shown, style, colour=colour)
+            yield padding + styled_text if self.column.right else styled_text + padding
 
-    def _line(self, texts: Sequence[str], styles: Sequence[str], colour: bool) -> str:
-        parts = []
-        for column, width, text, style in zip(
-            self.columns, self.widths, texts, styles, strict=True
-        ):
-            shown = shortened(text, width, keep_end=column.keep_end)
-            padding = " " * (width - cells(shown))
-            drawn = styled(shown, style, colour=colour)
-            parts.append(padding + drawn if column.right else drawn + padding)
-        return (" " * self.gap).join(parts).rstrip(" ")
+
+def _narrowed(
+    drawn: Sequence[_Drawn], width: int, gap: int, min_width: int = UNLIMITED_WIDTH
+) -> bool:
+    """Narrow the widest text columns, at most to ``min_width``, until the table fits.
+
+    Returns:
+        Whether it fits.
+    """
+    room = width - gap * (len(drawn) - 1)
+    while (excess := sum(one.width for one in drawn) - room) > 0:
+        loose = [
+            one
+            for one in drawn
+            if not one.column.right and one.width > max(min_width, cells(one.heading))
+        ]
+        if not loose:
+            return False
+        widest = max(loose, key=lambda one: one.width)
+        # Down to the next widest, so that no column becomes tiny before the others.
+        next_widest = max((one.width for one in loose if one.width < widest.width), default=0)
+        floor = max(min_width, cells(widest.heading), next_widest)
+        widest.width = max(min(floor, widest.width - 1), widest.width - excess)
+    return True
 
 
 def cell_text(value: Value, *, short: bool) -> str:
@@ -205,5 +183,5 @@ def cell_text(value: Value, *, short: bool) -> str:
     return visible(value)
 
 
-def _is_nothing(value: Value) -> bool:
-    return not (value.value if isinstance(value, Cell) else value)
+def _has_content(value: Value) -> bool:
+    return bool(value.value if isinstance(value, Cell) else value)
