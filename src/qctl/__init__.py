@@ -22,24 +22,13 @@ if TYPE_CHECKING:
 
 # Loaded when first used, so that the command line does not load the runtime.
 _MODULES = {
-    "AddedJob": "wire.write.adding",
-    "AsyncQueue": "runtime.api.queue",
-    "Backoff": "wire.options",
-    "Dedup": "wire.options",
-    "FlowJob": "wire.write.adding",
-    "Job": "runtime.job.job",
-    "Keep": "wire.options",
-    "NewJob": "wire.write.adding",
-    "OnFailure": "wire.options",
-    "Parent": "wire.options",
-    "Queue": "runtime.api.queue",
-    "RateLimit": "runtime.loop.options",
-    "RateLimited": "runtime.job.outcomes",
-    "RetryLater": "runtime.job.outcomes",
-    "SyncJob": "runtime.job.job",
-    "UnrecoverableError": "runtime.job.outcomes",
-    "WaitForChildren": "runtime.job.outcomes",
-    "Worker": "runtime.api.worker",
+    "runtime.api.queue": ("AsyncQueue", "Queue"),
+    "runtime.api.worker": ("Worker",),
+    "runtime.job.job": ("Job", "SyncJob"),
+    "runtime.job.outcomes": ("RateLimited", "RetryLater", "UnrecoverableError", "WaitForChildren"),
+    "runtime.loop.options": ("RateLimit",),
+    "wire.options": ("Backoff", "Dedup", "Keep", "OnFailure", "Parent"),
+    "wire.write.adding": ("AddedJob", "FlowJob", "NewJob"),
 }
 
 __all__ = [
@@ -68,6 +57,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     from importlib import import_module  # noqa: PLC0415
 
-    if name not in _MODULES:
-        raise AttributeError(f"module 'qctl' has no attribute {name!r}")
-    return getattr(import_module(f"qctl.{_MODULES[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"qctl.{module}"), name)
+    raise AttributeError(f"module 'qctl' has no attribute {name!r}")

@@ -30,9 +30,11 @@ from qctl.errors import TimedOutError, UsageError
 from qctl.extras import install_command
 from qctl.runtime.api.queue import Queue
 from qctl.runtime.api.worker import Worker
+from qctl.wire.jobs import parse_job
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import read_json, to_dict
-from qctl.wire.states import DELAY_FACTOR, FINISHED, SORTED_SETS
+from qctl.wire.read.locate import locate
+from qctl.wire.replies import to_dict
+from qctl.wire.states import DELAY_FACTOR, FINISHED
 from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
@@ -165,31 +167,26 @@ class FakeQueues:
 
     def outcome(self, queue: Queue, job_id: str) -> Outcome:
         """What became of a job."""
-        keys, call = queue.keys, self.client.call
-        fields = to_dict(call("HGETALL", keys(job_id)))
-        found = [state for state in SORTED_SETS if call("ZSCORE", keys(state), job_id)]
-        lists = (call("LRANGE", keys(name), 0, -1) for name in ("wait", "paused"))
-        waits = "waiting" if any(job_id in ids for ids in lists) else "removed"
+        found = locate(self.client, queue.keys, job_id)
+        job = parse_job(job_id, found.fields)
         return Outcome(
             id=job_id,
-            name=fields.get("name", ""),
-            data=read_json(fields.get("data"), None)[0],
-            state=found[0] if found else waits,
-            returnvalue=read_json(fields.get("returnvalue"), None)[0],
-            failed_reason=fields.get("failedReason"),
-            attempts=int(fields.get("atm", 0)),
-            starts=int(fields.get("ats", 0)),
-            progress=read_json(fields.get("progress"), None)[0],
-            logs=tuple(call("LRANGE", keys.logs(job_id), 0, -1)),
-            fields=fields,
+            name=job.name,
+            data=job.data if found.fields else None,
+            state=found.state or "removed",
+            returnvalue=job.returnvalue,
+            failed_reason=job.failed_reason,
+            attempts=job.attempts_made,
+            starts=job.attempts_started,
+            progress=job.progress,
+            logs=tuple(self.client.call("LRANGE", queue.keys.logs(job_id), 0, -1)),
+            fields=dict(found.fields),
         )
 
     def outcomes(self, queue: Queue) -> list[Outcome]:
         """The outcomes of all finished jobs that the queue keeps, oldest first."""
-        ids: list[str] = []
-        for state in FINISHED:
-            scored = self.client.call("ZRANGE", queue.keys(state), 0, -1, "WITHSCORES")
-            ids += scored[::2]
+        keys = [queue.keys(state) for state in FINISHED]
+        ids = [job_id for key in keys for job_id in self.client.call("ZRANGE", key, 0, -1)]
         return [self.outcome(queue, job_id) for job_id in ids]
 
     def _is_idle(self, worker: Worker, keys: QueueKeys) -> bool:
@@ -221,11 +218,7 @@ class FakeQueues:
 
     def _describe(self, keys: QueueKeys) -> str:
         call = self.client.call
-        counts = {
-            "waiting": call("LLEN", keys("wait"))
-            + call("LLEN", keys("paused"))
-            + call("ZCARD", keys("prioritized")),
-            "active": call("LLEN", keys("active")),
-            "delayed": call("ZCARD", keys("delayed")),
-        }
-        return f"{keys.name}: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+        waiting = sum(call("LLEN", keys(name)) for name in ("wait", "paused"))
+        waiting += call("ZCARD", keys("prioritized"))
+        active, delayed = call("LLEN", keys("active")), call("ZCARD", keys("delayed"))
+        return f"{keys.name}: waiting {waiting}, active {active}, delayed {delayed}"
