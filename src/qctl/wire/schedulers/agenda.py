@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import checked, to_dict, value_or
+from qctl.wire.replies import checked, read_values
 from qctl.wire.schedulers.scheduling import Scheduler, record_commands, schedulers
 from qctl.wire.states import due_ms
 
@@ -40,23 +40,16 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
             ("ZCARD", keys("repeat")),
             ("ZRANGE", keys("delayed"), 0, 0, "WITHSCORES"),
         ]
-    replies = [checked(reply) for reply in client.pipeline(commands)]
-    listed = replies[::3]
-    records = iter(
-        client.pipeline(wanted)
-        if (
-            wanted := [
-                command
-                for keys, row in zip(queues, listed, strict=True)
-                for command in record_commands(keys, row)
-            ]
+    replies = map(checked, client.pipeline(commands))
+    found = [(keys, next(replies), int(next(replies)), next(replies)) for keys in queues]
+    reads = [command for keys, listed, *_ in found for command in record_commands(keys, listed)]
+    records = iter(read_values(client, reads, []))
+    return [
+        Agenda(
+            keys,
+            tuple(schedulers(listed, [next(records) for _ in listed[::2]])),
+            total,
+            due_ms(float(delayed[1])) if delayed else None,
         )
-        else ()
-    )
-    agendas = []
-    for index, (keys, row) in enumerate(zip(queues, listed, strict=True)):
-        found = schedulers(row, [value_or(next(records), []) for _ in row[::2]])
-        delayed = [*to_dict(replies[3 * index + 2]).values()]
-        next_ms = due_ms(float(delayed[0])) if delayed else None
-        agendas.append(Agenda(keys, tuple(found), int(replies[3 * index + 1]), next_ms))
-    return agendas
+        for keys, listed, total, delayed in found
+    ]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys, iteration_prefix
-from qctl.wire.replies import checked, to_dict, to_int, value_or
-from qctl.wire.schedulers.scheduling import Scheduler, is_legacy_key, schedulers
+from qctl.wire.replies import checked, read_values, to_dict, to_int, value_or
+from qctl.wire.schedulers.scheduling import (
+    Scheduler,
+    is_legacy_key,
+    parse_scheduler,
+    record_commands,
+)
 from qctl.wire.states import LISTS, SORTED_SETS
 
 # Schedulers read in one round trip.
@@ -79,25 +83,18 @@ def pending_delayed(client: Client, keys: QueueKeys) -> int:
 
 
 def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Registered]:
-    scores = to_dict(listed)
-    commands: list[tuple[Arg, ...]] = [("HGETALL", keys.scheduler(sid)) for sid in scores]
     # An id may be the name of another key.
-    records = [value_or(reply, []) for reply in client.pipeline(commands)]
-    heads = [_iteration_prefix(sid, to_dict(r)) for sid, r in zip(scores, records, strict=True)]
-    ids = [
-        f"{head}{score if (due := to_int(score)) is None else due}"
-        for head, score in zip(heads, scores.values(), strict=True)
-    ]
-    pending = _iterations(client, keys, ids)
-    for (sid, score), record, head, iteration in zip(
-        scores.items(), records, heads, pending, strict=True
-    ):
-        found = schedulers([sid, score], [record])
-        due = to_int(score)
-        is_guess = head != iteration_prefix(sid) or due is None
-        if is_guess and iteration.state is None and not iteration.fields:
-            iteration = Iteration(iteration.id, "unknown", {})  # noqa: PLW2901
-        yield Registered(sid, due, found[0] if found else None, to_dict(record), head, iteration)
+    flat = read_values(client, record_commands(keys, listed), [])
+    rows = []
+    for (sid, score), record in zip(to_dict(listed).items(), map(to_dict, flat), strict=True):
+        rows.append((sid, score, to_int(score), record, _iteration_prefix(sid, record)))
+    ids = [f"{prefix}{score if due is None else due}" for _, score, due, _, prefix in rows]
+    jobs = _iterations(client, keys, ids)
+    for (sid, score, due, record, prefix), job in zip(rows, jobs, strict=True):
+        is_guess = prefix != iteration_prefix(sid) or due is None
+        is_unknown = is_guess and job.state is None and not job.fields
+        pending = replace(job, state="unknown") if is_unknown else job
+        yield Registered(sid, due, parse_scheduler(sid, score, record), record, prefix, pending)
 
 
 def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
@@ -119,41 +116,33 @@ def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Ite
         commands += [("ZSCORE", keys(name), job_id) for name in SORTED_SETS]
         commands.append(("HGETALL", keys(job_id)))
     replies = iter(client.pipeline(commands))
-    found: list[tuple[str, str | None, dict[str, str]]] = []
+    found = []
     for job_id in ids:
-        scores = [checked(next(replies)) for _ in SORTED_SETS]
-        states = (s for s, score in zip(SORTED_SETS, scores, strict=True) if score is not None)
-        found.append((job_id, next(states, None), to_dict(value_or(next(replies), []))))
-    searched = [job_id for job_id, state, fields in found if state is None and fields]
-    places = _in_lists(client, keys, searched)
-    return [
-        Iteration(job_id, state or places.get(job_id), fields) for job_id, state, fields in found
-    ]
+        scores = {name: checked(next(replies)) for name in SORTED_SETS}
+        state = next((name for name in SORTED_SETS if scores[name] is not None), None)
+        found.append(Iteration(job_id, state, to_dict(value_or(next(replies), []))))
+    places = _in_lists(client, keys, [job.id for job in found if job.state is None and job.fields])
+    return [replace(job, state=job.state or places.get(job.id)) for job in found]
 
 
 def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
     """The state of those ids that are in a list. Long lists are searched near both ends only."""
     if not ids:
         return {}
-    lengths = [checked(n) for n in client.pipeline([("LLEN", keys(name)) for name in LISTS])]
-    commands: list[tuple[Arg, ...]] = [
-        ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _MAX_SEARCHED)
-        for job_id in ids
-        for name in LISTS
-        for rank in (1, -1)
-    ]
-    replies = iter(client.pipeline(commands))
-    is_short = all(length <= 2 * _MAX_SEARCHED for length in lengths)
+    lengths = map(checked, client.pipeline([("LLEN", keys(name)) for name in LISTS]))
+    # Redis before 6.0.6 has no LPOS.
+    is_complete = all(length <= 2 * _MAX_SEARCHED for length in lengths)
+    searches = [(job_id, name, rank) for job_id in ids for name in LISTS for rank in (1, -1)]
+    replies = client.pipeline(
+        [
+            ("LPOS", keys(name), job_id, "RANK", rank, "MAXLEN", _MAX_SEARCHED)
+            for job_id, name, rank in searches
+        ]
+    )
     found: dict[str, str] = {}
-    for job_id in ids:
-        for state in LISTS.values():
-            for _ in range(2):
-                reply: Any = next(replies)
-                if isinstance(reply, ReplyError):
-                    # Redis before 6.0.6 has no LPOS.
-                    found.setdefault(job_id, "unknown")
-                elif reply is not None:
-                    found[job_id] = state
-        if not is_short:
-            found.setdefault(job_id, "unknown")
-    return found
+    for (job_id, name, _), reply in zip(searches, replies, strict=True):
+        if isinstance(reply, ReplyError):
+            is_complete = False
+        elif reply is not None:
+            found[job_id] = LISTS[name]
+    return found if is_complete else dict.fromkeys(ids, "unknown") | found

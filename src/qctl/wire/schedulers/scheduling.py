@@ -296,29 +296,32 @@ def record_commands(keys: QueueKeys, listed: Sequence[str]) -> list[tuple[Arg, .
 
 def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
     """The schedulers, soonest first, without entries that have no record or are legacy ones."""
-    found = []
-    for (scheduler_id, score), flat in zip(to_dict(listed).items(), records, strict=True):
-        fields = to_dict(flat) if isinstance(flat, list) else {}
-        if "ic" not in fields:
-            continue
-        found.append(
-            Scheduler(
-                id=scheduler_id,
-                name=fields.get("name", scheduler_id),
-                next_ms=to_int(score),
-                iterations=to_int(fields["ic"]) or 0,
-                cron=fields.get("pattern"),
-                every_ms=to_int(fields.get("every")),
-                tz=fields.get("tz"),
-                offset_ms=to_int(fields.get("offset")) or 0,
-                limit=to_int(fields.get("limit")),
-                start_ms=to_int(fields.get("startDate")),
-                end_ms=to_int(fields.get("endDate")),
-                data=read_json(fields.get("data"), {})[0],
-                opts=_object(fields.get("opts")),
-            )
-        )
-    return found
+    found = (
+        parse_scheduler(scheduler_id, score, to_dict(flat) if isinstance(flat, list) else {})
+        for (scheduler_id, score), flat in zip(to_dict(listed).items(), records, strict=True)
+    )
+    return [scheduler for scheduler in found if scheduler is not None]
+
+
+def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) -> Scheduler | None:
+    """The scheduler with this record; None for a legacy repeatable job, or without a record."""
+    if "ic" not in fields:
+        return None
+    return Scheduler(
+        id=scheduler_id,
+        name=fields.get("name", scheduler_id),
+        next_ms=to_int(score),
+        iterations=to_int(fields["ic"]) or 0,
+        cron=fields.get("pattern"),
+        every_ms=to_int(fields.get("every")),
+        tz=fields.get("tz"),
+        offset_ms=to_int(fields.get("offset")) or 0,
+        limit=to_int(fields.get("limit")),
+        start_ms=to_int(fields.get("startDate")),
+        end_ms=to_int(fields.get("endDate")),
+        data=read_json(fields.get("data"), {})[0],
+        opts=_object(fields.get("opts")),
+    )
 
 
 def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], list[int]]:
