@@ -23,6 +23,11 @@ def from_epoch_ms(epoch_ms: float) -> datetime:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC)
 
 
+def to_epoch_ms(at: datetime) -> int:
+    """The epoch milliseconds of a datetime, rounded down."""
+    return (at - from_epoch_ms(0)) // timedelta(milliseconds=1)
+
+
 def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
     """The time that the value of ``flag`` names: a duration ago (``10m``), or an ISO time.
 

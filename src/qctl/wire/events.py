@@ -18,7 +18,7 @@ EVENT_WINDOW = 250
 # The id before the first event of any stream.
 STREAM_START = "0-0"
 # The highest second part of an id.
-_LAST_NUMBER = 2**64 - 1
+LAST_NUMBER = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def previous_id(entry_id: str) -> str:
     ms, _, number = entry_id.partition("-")
     if int(number) > 0:
         return f"{ms}-{int(number) - 1}"
-    return f"{max(int(ms) - 1, 0)}-{_LAST_NUMBER if int(ms) else 0}"
+    return f"{max(int(ms) - 1, 0)}-{LAST_NUMBER if int(ms) else 0}"
 
 
 def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:

@@ -6,22 +6,28 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from qctl.connection.address import Client
-from qctl.errors import QctlError, RefusedError, ReplyError, UsageError, is_outage
-from qctl.ops.times import parse_time, utc_datetime
+from qctl.errors import QctlError, RefusedError, UsageError, is_outage
+from qctl.ops.times import from_epoch_ms, parse_time, to_epoch_ms, utc_datetime
 from qctl.similar import similar_names
 from qctl.wire.events import (
     EVENT_WINDOW,
+    LAST_NUMBER,
+    STREAM_START,
     Event,
+    event_order,
+    has_missed,
     last_event_id,
     past_events,
+    previous_id,
     read_events,
     read_stream,
 )
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.server import clock_ms
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import read_json, to_int
 
@@ -41,9 +47,6 @@ BULLMQ_EVENTS = frozenset(
 )
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
 _NUMBERS = frozenset({"delay", "count", "attemptsMade"})
-# The highest sequence number within one millisecond.
-_LAST_NUMBER = 2**64 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,32 +142,22 @@ def start_id(client: Client, since: str) -> str:
         UsageError: it is neither.
     """
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
-        ms, sequence = _order(since)
-        if utc_datetime(ms) is None or sequence > _LAST_NUMBER:
+        ms, sequence = event_order(since)
+        if utc_datetime(ms) is None or sequence > LAST_NUMBER:
             raise UsageError(
                 f"--since {since!r} is not the id of an event",
                 why="an id begins with when the event happened, in milliseconds since 1970",
                 hint="--since 10m, or the `id` that --output ndjson has of an event",
             )
         # An id without its second part means its whole millisecond.
-        return since if "-" in since else _just_before(ms)
-    try:
-        seconds, micros = client.call("TIME")
-        now = _EPOCH + timedelta(seconds=int(seconds), microseconds=int(micros))
-    except ReplyError as error:
-        if is_outage(error):
-            raise
-        now = datetime.now(UTC)
-    return _just_before((parse_time(since, now) - _EPOCH) // timedelta(milliseconds=1))
-
-
-def _just_before(epoch_ms: int) -> str:
-    return f"{max(epoch_ms - 1, 0)}-{_LAST_NUMBER}"
+        return since if "-" in since else previous_id(f"{ms}-0")
+    at = parse_time(since, from_epoch_ms(clock_ms(client)))
+    return previous_id(f"{max(to_epoch_ms(at), 0)}-0")
 
 
 def time_of(event_id: str | None) -> datetime | None:
     """When the event with this id happened; None for None, or an id that is not a time."""
-    return None if event_id is None else utc_datetime(_order(event_id)[0])
+    return None if event_id is None else utc_datetime(event_order(event_id)[0])
 
 
 def recent_events(
@@ -241,10 +234,10 @@ def follow_events(
         if away:
             away = False
             yield Remark("Redis is back")
-        if is_gone and cursor != "0-0":
+        if is_gone and cursor != STREAM_START:
             yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
             # All that is written from now on is new.
-            cursors[keys] = "0-0"
+            cursors[keys] = STREAM_START
         if found:
             yield from _gap(client, keys, cursor, is_event=is_event)
             is_event = True
@@ -258,7 +251,7 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
 
     Call it after the read that started at the cursor, so that a trim before that read is noticed.
     """
-    if cursor == "0-0":
+    if cursor == STREAM_START:
         return
     try:
         stream = read_stream(client, keys)
@@ -269,27 +262,17 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
         return
     # An event that is no longer there was trimmed, or deleted with its stream.
     oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
-    if oldest is not None and _order(oldest) > _order(cursor):
+    if has_missed(cursor, oldest):
         yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, count = entry_id.partition("-")
-    return int(ms), int(count or 0)
 
 
 def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
     """An event of the stream, with its fields decoded."""
-    fields: dict[str, Any] = {}
-    for name, text in event.fields.items():
-        if name == "jobId":
-            continue
-        if name in _JSON_FIELDS:
-            fields[name] = read_json(text, None)[0]
-        elif name in _NUMBERS:
-            value = to_int(text)
-            fields[name] = text if value is None else value
-        else:
-            fields[name] = text
+    fields: dict[str, Any] = {k: text for k, text in event.fields.items() if k != "jobId"}
+    for name in _JSON_FIELDS & fields.keys():
+        fields[name], _ = read_json(fields[name], None)
+    for name in _NUMBERS & fields.keys():
+        value = to_int(fields[name])
+        fields[name] = fields[name] if value is None else value
     happened_at = utc_datetime(event.at_ms)
     return QueueEvent(event.id, keys.name, happened_at, event.name, event.job_id, fields)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from qctl.connection.address import Client
 from qctl.errors import NotFoundError, UsageError
 from qctl.ops.processes.suggest import command
 from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all
-from qctl.ops.times import utc_datetime
+from qctl.ops.times import from_epoch_ms, to_epoch_ms, utc_datetime
 from qctl.similar import similar_names
 from qctl.wire.jobs import parse_job
 from qctl.wire.keys import QueueKeys
@@ -32,7 +32,7 @@ MAX_SKIPPED = scheduling.MAX_SKIPPED
 UPCOMING = 5
 # An idle worker may take so long to fetch a job that is due (wire format 7.3).
 PATIENCE_MS = 5000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = from_epoch_ms(0)
 ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
 _MAX_NAMED = 10
 
@@ -238,7 +238,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
     if schedule.next_at is None:
         return
     yield schedule.next_at
-    first_ms = (schedule.next_at - _EPOCH) // timedelta(milliseconds=1)
+    first_ms = to_epoch_ms(schedule.next_at)
     left = UPCOMING - 1
     if schedule.limit is not None and schedule.iterations is not None:
         left = min(left, max(schedule.limit - schedule.iterations, 0))
