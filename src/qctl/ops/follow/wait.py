@@ -12,13 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from qctl.errors import (
-    FailedError,
-    NotFoundError,
-    QctlError,
-    TimedOutError,
-    is_outage,
-)
+from qctl.errors import FailedError, NotFoundError, QctlError, TimedOutError, is_outage
 from qctl.ops.processes.suggest import command
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import Ending
@@ -136,8 +130,7 @@ def wait_for(
         if state.outcome is not None and outage is None:
             yield _report(condition, state, state.outcome, waited_s)
             return
-        is_stuck = bool(state.stuck) and outage is None
-        if not is_stuck:
+        if outage is not None or not state.stuck:
             stuck_since = None
         elif stuck_since is None:
             stuck_since = clock()
@@ -198,8 +191,12 @@ def error_of(report: WaitReport, prefix: str) -> QctlError | None:
         case "idle" | "empty" | "completed":
             return None
         case "timeout":
+            kind, _, job_id = report.condition.partition("=")
+            missed = f"queue {queue} was not {kind}"
+            if kind == "job":
+                missed = f"job {job_id} of queue {queue} was not completed"
             return TimedOutError(
-                f"{_wanted(report)} within {report.waited_s:.1f} s",
+                f"{missed} within {report.waited_s:.1f} s",
                 why=report.text,
                 hint=command(prefix, "status", queue),
             )
@@ -214,10 +211,3 @@ def error_of(report: WaitReport, prefix: str) -> QctlError | None:
                 why=report.failed_reason or "",
                 hint=command(prefix, "jobs", "show", queue, job_id),
             )
-
-
-def _wanted(report: WaitReport) -> str:
-    kind, _, job_id = report.condition.partition("=")
-    if kind == "job":
-        return f"job {job_id} of queue {report.queue} was not completed"
-    return f"queue {report.queue} was not {report.condition}"

@@ -11,30 +11,29 @@ from qctl.ops.processes.suggest import command
 from qctl.ops.queues.advice import NO_CHECK
 from qctl.ops.queues.status import count_workers
 from qctl.plurals import counted
-from qctl.wire.events import last_event_id, read_events
+from qctl.wire.events import STREAM_START, last_event_id, read_events
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import Ending, ending_of, read_ending
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, read_snapshots
 from qctl.wire.schedulers.iterations import pending_delayed
 
 
-class _Workers:
-    """Counts the connected workers of a queue, at most every ``POLL_S``: that lists all clients."""
+class _Condition:
+    def __init__(self, client: Client, keys: QueueKeys, condition: str, db: int) -> None:
+        self.keys, self.condition = keys, condition
+        self._client, self._db = client, db
+        self._counted_at = -POLL_S
+        self._workers: int | None = None
 
-    def __init__(self, client: Client, keys: QueueKeys, db: int) -> None:
-        self._client, self._keys, self._db = client, keys, db
-        self._asked_at = -POLL_S
-        self._count: int | None = None
-
-    def count(self) -> int | None:
-        """None if unknown."""
-        if time.monotonic() - self._asked_at >= POLL_S:
-            self._count = count_workers(self._client, self._keys, self._db)
-            self._asked_at = time.monotonic()
-        return self._count
+    def _count_workers(self) -> int | None:
+        """Connected workers, None if unknown; at most every ``POLL_S``: that lists all clients."""
+        if time.monotonic() - self._counted_at >= POLL_S:
+            self._workers = count_workers(self._client, self.keys, self._db)
+            self._counted_at = time.monotonic()
+        return self._workers
 
 
-class QueueCondition:
+class QueueCondition(_Condition):
     """A queue is ``idle`` or ``empty``.
 
     Args:
@@ -53,11 +52,9 @@ class QueueCondition:
         include_delayed: bool = False,
         db: int = 0,
     ) -> None:
-        self.keys, self.condition = keys, condition
-        self._client = client
+        super().__init__(client, keys, condition, db)
         self._include_delayed = include_delayed
-        self._workers = _Workers(client, keys, db)
-        self._cursor = "0-0"
+        self._cursor = STREAM_START
         self._checked_at = 0.0
 
     def check(self) -> CheckedState:
@@ -84,24 +81,19 @@ class QueueCondition:
                 remaining["delayed"] = delayed
         if not any(number > 0 for number in remaining.values()):
             return CheckedState(outcome=self.condition, text=_at_rest(counts), counts=counts)
-        workers = self._workers.count()
+        workers = self._count_workers()
+        stuck = ""
+        if workers == 0 and counts.stalled and counts.stalled >= sum(remaining.values()):
+            stuck = (
+                f"{counted(counts.stalled, 'job')} of queue {keys.name} lost the worker, and none "
+                "is connected to take up what it had: this would never end"
+            )
         return CheckedState(
             outcome=None,
             text=_listed(remaining),
             remarks=_obstacles(snapshot, workers, self.condition),
-            stuck=self._stuck(snapshot, workers, remaining),
+            stuck=stuck,
             counts=counts,
-        )
-
-    def _stuck(
-        self, snapshot: QueueSnapshot, workers: int | None, remaining: dict[str, int]
-    ) -> str:
-        stalled = snapshot.counts.stalled
-        if workers != 0 or not stalled or stalled < sum(remaining.values()):
-            return ""
-        return (
-            f"{counted(stalled, 'job')} of queue {self.keys.name} lost the worker, and none is "
-            "connected to take up what it had: this would never end"
         )
 
     def await_event(self, timeout_s: float) -> CheckedState | None:
@@ -115,13 +107,12 @@ class QueueCondition:
         return None
 
 
-class JobCondition:
+class JobCondition(_Condition):
     """A job is completed."""
 
     def __init__(self, client: Client, keys: QueueKeys, job_id: str, *, db: int = 0) -> None:
-        self.keys, self.condition = keys, f"job={job_id}"
-        self._client, self._id = client, job_id
-        self._workers = _Workers(client, keys, db)
+        super().__init__(client, keys, f"job={job_id}", db)
+        self._id = job_id
         self._cursors: dict[QueueKeys, str] = {}
 
     def check(self) -> CheckedState:
@@ -139,7 +130,7 @@ class JobCondition:
         if isinstance(snapshot, QueueSnapshot) and state != "active":
             if self._id in snapshot.stalled_ids:
                 state = "active, but stalled: its worker is gone"
-            remarks = _obstacles(snapshot, self._workers.count(), "job")
+            remarks = _obstacles(snapshot, self._count_workers(), "job")
         return CheckedState(outcome=None, text=f"job {self._id} is {state}", remarks=remarks)
 
     def await_event(self, timeout_s: float) -> CheckedState | None:
