@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,30 +27,20 @@ from qctl.ops.jobs.model import Job, Predicate
 from qctl.similar import similar_names
 from qctl.wire.states import FINISHED
 
-FIELDS = (
-    "id",
-    "name",
-    "state",
-    "attempts_made",
-    "attempts_started",
-    "attempts_max",
-    "stalled_count",
-    "priority",
-    "worker",
-    "runtime_s",
-    "progress",
-    "error",
-)
-# Fields that are text, however the value is typed.
-_TEXTS = frozenset({"id", "name", "state", "worker", "error"})
-# Fields that are numbers: any other value would never be equal to them.
-_NUMBERS = frozenset(
-    {"attempts_made", "attempts_started", "attempts_max", "stalled_count", "priority", "runtime_s"}
-)
+# A text is compared as text, however the value is typed; a number only with a number, because no
+# other value would ever be equal to it; and progress with any.
+_KINDS = {
+    **dict.fromkeys(("id", "name", "state"), "text"),
+    **dict.fromkeys(("attempts_made", "attempts_started", "attempts_max"), "number"),
+    **dict.fromkeys(("stalled_count", "priority"), "number"),
+    **{"worker": "text", "runtime_s": "number", "progress": "any", "error": "text"},
+}
+FIELDS = tuple(_KINDS)
 # Fields that hold JSON, in which a path names a part.
 _NESTED = ("data", "opts", "progress")
 _MAX_DEPTH = 50
 _OPERATORS = ("!=", "<=", ">=", "==", "=", "<", ">", "~")
+_ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _KEYWORDS = frozenset({"and", "or", "not"})
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -188,16 +179,18 @@ class _Parser:
         return False
 
     def _or(self) -> Predicate:
-        parts = [self._and()]
-        while self._take_if("word", "or"):
-            parts.append(self._and())
+        parts = self._parts(self._and, "or")
         return parts[0] if len(parts) == 1 else lambda job: any(part(job) for part in parts)
 
     def _and(self) -> Predicate:
-        parts = [self._not()]
-        while self._take_if("word", "and"):
-            parts.append(self._not())
+        parts = self._parts(self._not, "and")
         return parts[0] if len(parts) == 1 else lambda job: all(part(job) for part in parts)
+
+    def _parts(self, rule: Callable[[], Predicate], separator: str) -> list[Predicate]:
+        parts = [rule()]
+        while self._take_if("word", separator):
+            parts.append(rule())
+        return parts
 
     def _not(self) -> Predicate:
         self._depth += 1
@@ -230,9 +223,10 @@ class _Parser:
         at = self._peek()
         value = self._value(op)
         is_number = value.value is None or _is_number(value.value)
-        if field.text in _NUMBERS and op.text != "~" and not is_number:
+        kind = _KINDS.get(field.text)
+        if kind == "number" and op.text != "~" and not is_number:
             raise self._error(f"{field.text} is a number; it can only be compared with one", at)
-        if field.text in _TEXTS and isinstance(value.value, bool):
+        if kind == "text" and isinstance(value.value, bool):
             value = _Value(value.text, value.text)
         return _compare(read, "=" if op.text == "==" else op.text, value)
 
@@ -268,7 +262,7 @@ class _Parser:
         value = _literal(token.text)
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error("this number is too large; as text it needs quotation marks", token)
-        if isinstance(value, bool | None) and op.text in ("<", "<=", ">", ">="):
+        if isinstance(value, bool | None) and op.text in _ORDERINGS:
             raise self._error(f"{token.text} cannot be compared with {op.text}", token)
         return _Value(value, token.text)
 
@@ -349,12 +343,4 @@ def _ordered(actual: Any, op: str, wanted: _Value) -> bool:
             return False
     elif not isinstance(actual, str):
         return False
-    match op:
-        case "<":
-            return bool(actual < value)
-        case "<=":
-            return bool(actual <= value)
-        case ">":
-            return bool(actual > value)
-        case _:
-            return bool(actual >= value)
+    return bool(_ORDERINGS[op](actual, value))
