@@ -85,16 +85,24 @@ class BulkRun:
         rate: float | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._client = client
-        self._keys = keys
         self._action = action
         self._selection = selection
         self._total = total
-        self._dry_run = dry_run
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
-        self._context: BulkContext | None = None
+        # Begin with one job if a delete may be slow, because it searches a list. In a dry run begin
+        # with more: each call foresees only the effects of its own deletes.
+        deletes = action.name in {"remove", "purge"} and not dry_run
+        self._context = BulkContext(
+            client=client,
+            keys=keys,
+            pace=Pace(1 if deletes else FIRST_SIZE),
+            check_stop=self._check_stop,
+            state=selection.state or "",
+            dry_run=dry_run,
+            just_seen=selection.state is not None and not selection.only.ids,
+        )
         self._unreported = 0
         self._has_acted = False
         self._is_complete = False
@@ -103,7 +111,7 @@ class BulkRun:
         """What was done so far."""
         tally = self._tally
         return BulkReport(
-            queue=self._keys.name,
+            queue=self._context.keys.name,
             action=self._action.name,
             state=self._selection.state,
             total=max(self._total, tally.matched),
@@ -114,8 +122,8 @@ class BulkRun:
             skipped=tuple(tally.skipped),
             moved_on_count=tally.moved_on if self._selection.state else 0,
             sample=tuple(tally.sample),
-            below_count=self._below_count,
-            dry_run=self._dry_run,
+            below_count=self._context.below_count,
+            dry_run=self._context.dry_run,
             complete=self._is_complete,
         )
 
@@ -126,7 +134,7 @@ class BulkRun:
             scanned=tally.scanned,
             matched=tally.matched,
             done=tally.done,
-            below_count=self._below_count,
+            below_count=self._context.below_count,
             total=max(self._total, tally.scanned),
         )
 
@@ -140,11 +148,11 @@ class BulkRun:
             QctlError: Redis refused or went away before any job was changed.
         """
         try:
-            yield from self._run_and_report()
+            yield from self._run()
         except (InterruptedByUserError, PartialError):
             raise
         except QctlError as error:
-            if self._dry_run:
+            if self._context.dry_run:
                 raise
             self._explain_outage(error)
             if not self._changed_count:
@@ -154,6 +162,8 @@ class BulkRun:
                 why=error.why,
                 hint="run the same command again for the jobs that are left",
             ) from error
+        finally:
+            self._report_deleted(1)
 
     def _explain_outage(self, error: QctlError) -> None:
         """Add to an error what is unknown after it."""
@@ -167,24 +177,17 @@ class BulkRun:
             unknown = "of the first jobs it is not known whether they were changed"
         error.why = "\n".join(part for part in (error.why, unknown) if part)
 
-    def _run_and_report(self) -> Iterator[BulkProgress]:
-        try:
-            yield from self._run()
-        finally:
-            self._report_deleted(1)
-
     def _report_deleted(self, min_count: int) -> None:
         """Write one event for deleted jobs that have none, if there are at least ``min_count``."""
         write, count = self._action.report, self._unreported
         if write is not None and count >= min_count:
             # Without the event the jobs are deleted all the same.
             with suppress(QctlError):
-                write(self._client, self._keys, count)
+                write(self._context.client, self._context.keys, count)
             self._unreported = 0
 
     def _run(self) -> Iterator[BulkProgress]:
-        context = self._context = self._make_context()
-        read_pace = Pace(target_s=READING_S, trip_s=round_trip_s(self._client))
+        read_pace = Pace(target_s=READING_S, trip_s=round_trip_s(self._context.client))
         reads_jobs = self._selection.only.is_set or self._selection.named_count
         walk = self._walk()
         began = time.monotonic()
@@ -197,30 +200,15 @@ class BulkRun:
             while chosen and not self._is_limit_reached():
                 self._wait_for_rate(began)
                 self._check_stop()
-                size = self._max_next(context.pace.size)
+                size = self._max_next(self._context.pace.size)
                 chunk, chosen = chosen[:size], chosen[size:]
-                gone |= self._act(chunk, context)
+                gone |= self._act(chunk)
                 yield self.progress()
             walk.keep([entry for entry in entries if entry.id not in gone])
             yield self.progress()
         if not (walk.is_complete or self._is_limit_reached()):
             raise self._incomplete()
         self._is_complete = True
-
-    def _make_context(self) -> BulkContext:
-        selection = self._selection
-        # Begin with one job if a delete may be slow, because it searches a list. In a dry run begin
-        # with more: each call foresees only the effects of its own deletes.
-        deletes = self._action.name in {"remove", "purge"} and not self._dry_run
-        return BulkContext(
-            client=self._client,
-            keys=self._keys,
-            pace=Pace(1 if deletes else FIRST_SIZE),
-            check_stop=self._check_stop,
-            state=selection.state or "",
-            dry_run=self._dry_run,
-            just_seen=selection.state is not None and not selection.only.ids,
-        )
 
     def _walk(self) -> Walk:
         selection = self._selection
@@ -232,7 +220,9 @@ class BulkRun:
         since_ms = selection.only.since_ms if selection.state in FINISHED else None
         # A job that fails again, or is delayed again, has had its turn.
         once = self._action.name in {"retry", "promote"}
-        return start_walk(self._client, self._keys, selection.state, since=since_ms, once=once)
+        return start_walk(
+            self._context.client, self._context.keys, selection.state, since=since_ms, once=once
+        )
 
     def _is_limit_reached(self) -> bool:
         limit = self._selection.limit
@@ -241,17 +231,13 @@ class BulkRun:
     def _max_next(self, size: int) -> int:
         """How many of ``size`` jobs the rate and the limit let through now."""
         limit = self._selection.limit
-        if self._rate is not None and not self._dry_run:
+        if self._rate is not None and not self._context.dry_run:
             size = min(size, max(1, int(self._rate * _BURST_S)))
         return size if limit is None else min(size, limit - self._tally.done)
 
     @property
-    def _below_count(self) -> int:
-        return self._context.below_count if self._context else 0
-
-    @property
     def _changed_count(self) -> int:
-        return self._tally.done + self._below_count
+        return self._tally.done + self._context.below_count
 
     def _changed_text(self) -> str:
         return f"{counted(self._changed_count, 'job was', 'jobs were')} {self._action.done}"
@@ -266,12 +252,12 @@ class BulkRun:
         return PartialError(
             f"not all {self._selection.state} jobs were read",
             why=why,
-            hint="" if self._dry_run else "run the same command again for the others",
+            hint="" if self._context.dry_run else "run the same command again for the others",
         )
 
     def _check_stop(self) -> None:
         if self._stop():
-            changed = not self._dry_run and self._changed_count
+            changed = not self._context.dry_run and self._changed_count
             raise InterruptedByUserError(
                 "interrupted",
                 why=f"{self._changed_text()} before" if changed else "nothing was changed",
@@ -281,40 +267,35 @@ class BulkRun:
     def _choose(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
         """The ids of the entries that the filter selects."""
         ids = [entry.id for entry in entries]
-        if self._selection.only.is_set:
-            ids = self._matching(entries, pace)
+        context, only = self._context, self._selection.only
+        if only.is_set:
+            now_ms, began = time.time() * 1000, time.monotonic()
+            records = read_records(context.client, context.keys, ids, self._selection.heavy_fields)
+            pace.learn(len(ids), time.monotonic() - began)
+            found = [ReadJob(record, None, None) if record else None for record in records]
+            jobs = [
+                listed_job(entry, job, context.state, now_ms)
+                for entry, job in zip(entries, found, strict=True)
+            ]
+            # A named job that does not exist is chosen, so that the script reports it.
+            ids = [job.id for job in jobs if only.matches(job) or (only.ids and job.missing)]
         self._tally.scanned += len(entries)
         return ids
 
-    def _matching(self, entries: Sequence[Entry], pace: Pace) -> list[str]:
-        state, heavy = self._selection.state or "", self._selection.heavy_fields
-        now_ms = time.time() * 1000
-        ids = [entry.id for entry in entries]
-        began = time.monotonic()
-        records = read_records(self._client, self._keys, ids, heavy)
-        pace.learn(len(ids), time.monotonic() - began)
-        jobs = (
-            listed_job(entry, ReadJob(record, None, None) if record else None, state, now_ms)
-            for entry, record in zip(entries, records, strict=True)
-        )
-        only = self._selection.only
-        # A named job that does not exist is chosen, so that the script reports it.
-        return [job.id for job in jobs if only.matches(job) or (only.ids and job.missing)]
-
-    def _act(self, ids: Sequence[str], context: BulkContext) -> set[str]:
+    def _act(self, ids: Sequence[str]) -> set[str]:
         """Change some jobs, and return the ids of those that have left their state."""
         gone: set[str] = set()
-        self._has_acted = not self._dry_run
-        for answers in self._action.act(context, ids):
+        self._has_acted = not self._context.dry_run
+        for answers in self._action.act(self._context, ids):
             self._tally.count(answers, self._action)
-            if not self._dry_run:
+            if not self._context.dry_run:
                 gone |= {job_id for job_id, word in answers.items() if word == self._action.done}
         self._unreported += len(gone)
         self._report_deleted(_MAX_REPORTED)
         return gone
 
     def _wait_for_rate(self, began: float) -> None:
-        if self._rate is None or self._dry_run:
+        if self._rate is None or self._context.dry_run:
             return
         due = began + self._tally.done / self._rate
         while (left := due - time.monotonic()) > 0:
