@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qctl.cli.worker_options import parse_endpoint, parse_size
+from qctl.cli.options import parse_endpoint
+from qctl.cli.worker import parse_size
 from qctl.errors import UsageError
 from qctl.runtime.processes.background import MAX_LOG_BYTES
 from tests.labs import masters as labs

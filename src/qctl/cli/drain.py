@@ -12,6 +12,7 @@ from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Target, target_option
 from qctl.cli.pause import MixedVersions
+from qctl.durations import parse_duration_s
 from qctl.errors import ExitStatus, RefusedError, UsageError
 
 app = App()
@@ -124,7 +125,6 @@ def _run(
 ) -> None:
     from qctl.cli.progress import DrainView  # noqa: PLC0415 - not for --help
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
-    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
     from qctl.ops.drain.plan import OtherQueues, describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415

@@ -25,18 +25,11 @@ class Command(TyperCommand):
     Click takes the last of several: ``drain --target a --target b`` would silently ignore a.
     """
 
-    def make_parser(self, ctx: click.Context) -> Any:
-        parser: Any = super().make_parser(ctx)
-        parse = parser.parse_args
-
-        def parse_once(args: list[str]) -> Any:
-            parsed = parse(args)
-            if not ctx.resilient_parsing:
-                _require_once(ctx, parsed[2])
-            return parsed
-
-        parser.parse_args = parse_once
-        return parser
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(list(args))
+            _require_once(ctx, given)
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(ctx, formatter)

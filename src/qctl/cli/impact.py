@@ -9,6 +9,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import QueuesOrThoseOfTarget, target_option
+from qctl.durations import parse_duration_s
 
 app = App()
 
@@ -41,8 +42,7 @@ def impact(
     whether an app finishes its jobs on the stop signal. Exit code 0 means that there is an answer,
     not that a restart is safe: scripts read .verdict.word of --json.
     """
-    from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
-    from qctl.ops.impact.assess import assess  # noqa: PLC0415
+    from qctl.ops.impact.assess import assess  # noqa: PLC0415 - not for --help
 
     away_s = None if away is None else parse_duration_s(away, "--away")
     address, client = env.redis()

@@ -9,6 +9,7 @@ import typer
 
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
+from qctl.cli.options import parse_endpoint
 from qctl.errors import FailedError
 from qctl.extras import install_command
 
@@ -41,8 +42,6 @@ def metrics(
     Prints them once, or serves them. While it runs, a server also counts finished jobs and their
     durations from the queues' events.
     """
-    from qctl.cli.worker_options import parse_endpoint  # noqa: PLC0415 - not for --help
-
     endpoint = None if serve is None else parse_endpoint(serve, "--serve")
     if endpoint is not None or env.output == "table":
         _require_prometheus()

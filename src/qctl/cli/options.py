@@ -15,6 +15,7 @@ from qctl.cli.candidates import (
     scheduler_ids,
     targets,
 )
+from qctl.errors import UsageError
 
 OutputMode = Literal["table", "json", "ndjson"]
 
@@ -128,3 +129,18 @@ State = Literal[
     "completed",
     "failed",
 ]
+
+
+def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:
+    """``[HOST:]PORT``; without a host, 127.0.0.1.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UsageError(
+            f"{option} {text!r} is not [HOST:]PORT",
+            hint=f"{option} 8080, or 0.0.0.0:8080 where others must reach it",
+        )
+    return host.strip("[]") or "127.0.0.1", int(port)

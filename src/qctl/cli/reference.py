@@ -71,18 +71,14 @@ class Entry:
     common: Pairs
 
 
-def entries() -> Iterator[Entry]:
-    """Every command that runs something, in the order of ``--help``."""
-    yield from _below(build(), None, "qctl")
-
-
-def _below(command: Any, parent: Any, name: str) -> Iterator[Entry]:
+def entries(command: Any = None, parent: Any = None, name: str = "qctl") -> Iterator[Entry]:
+    """Every command below ``command`` that runs something, in the order of ``--help``."""
+    command = command or build()
     ctx = typer.Context(command, parent=parent, info_name=name)
     if hasattr(command, "list_commands"):
         for child in command.list_commands(ctx):
-            yield from _below(command.get_command(ctx, child), ctx, child)
+            yield from entries(command.get_command(ctx, child), ctx, child)
         return
-    path = ctx.command_path
     own: list[tuple[str, str]] = []
     common: list[tuple[str, str]] = []
     for parameter in command.get_params(ctx):
@@ -90,12 +86,11 @@ def _below(command: Any, parent: Any, name: str) -> Iterator[Entry]:
         if record is not None and "--help" not in parameter.opts:
             is_common = bool(set(parameter.opts) & set(COMMON_FLAGS))
             (common if is_common else own).append((record[0], " ".join(record[1].split())))
-    paragraphs = re.split(r"\n\s*\n", command.help or "")
     yield Entry(
-        path=path,
+        path=ctx.command_path,
         usage=" ".join(command.collect_usage_pieces(ctx)),
-        paragraphs=tuple(" ".join(text.split()) for text in paragraphs if text.strip()),
-        examples=EXAMPLES.get(path.partition(" ")[2], ()),
+        paragraphs=tuple(" ".join(text.split()) for text in command.help.split("\n\n")),
+        examples=EXAMPLES[ctx.command_path.partition(" ")[2]],
         parameters=tuple(own),
         common=tuple(common),
     )

@@ -13,6 +13,7 @@ from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.help import optional_value
 from qctl.cli.options import QueuesOrAll
+from qctl.durations import parse_duration_s
 
 if TYPE_CHECKING:
     from qctl.ops.queues.status import Inspection
@@ -49,7 +50,6 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
 
     if watch is not None:
         from qctl.cli.watch import watch_status  # noqa: PLC0415 - rarely used
-        from qctl.durations import parse_duration_s  # noqa: PLC0415
 
         interval_s = parse_duration_s(
             watch, "--watch", min_s=MIN_INTERVAL_S, max_s=MAX_INTERVAL_S, example="5s"

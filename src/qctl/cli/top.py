@@ -12,6 +12,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import QueuesOrAll
+from qctl.durations import parse_duration_s
 from qctl.errors import FailedError, UsageError
 from qctl.extras import install_command
 
@@ -33,7 +34,6 @@ def top(
     Arrow keys choose a queue, Tab moves to the other lists, `?` shows the keys. Actions show what
     they will change before they do it. Needs the extra qctl[top].
     """
-    from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
 
     interval_s = parse_duration_s(
         interval, "--interval", min_s=_MIN_INTERVAL_S, max_s=_MAX_INTERVAL_S, example="2s"

@@ -9,6 +9,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
 from qctl.cli.options import Queue
+from qctl.durations import parse_duration_s
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ def wait(
     idle: no job is active. empty: no job is waiting, prioritized or active. job=ID: the job has
     completed; if it fails, the wait ends at once with exit code 1 and the reason.
     """
-    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.follow import wait as ops  # noqa: PLC0415 - not for --help
     from qctl.output.events import wait_line  # noqa: PLC0415
 

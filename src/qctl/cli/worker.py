@@ -5,19 +5,75 @@ A master process runs the worker processes of one NAME.
 
 from __future__ import annotations
 
+import re
 import time
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
-from qctl.cli.options import WorkerName
-from qctl.cli.worker_options import Apps, MasterFlags, make_options, worker_environ
+from qctl.cli.options import WorkerName, parse_endpoint
+from qctl.durations import parse_duration_s
 from qctl.errors import UsageError
 from qctl.plurals import counted
 
+if TYPE_CHECKING:
+    from qctl.runtime.processes.messages import MasterOptions
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", re.ASCII | re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
+
 app = App()
+
+Apps = Annotated[
+    list[str],
+    typer.Argument(metavar="APP...", help="MODULE:ATTRIBUTE of a Worker or a list of Workers"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class MasterFlags:
+    """The options of a master."""
+
+    processes: Annotated[
+        int,
+        typer.Option("--processes", metavar="N", min=1, max=1000, help="How many processes to run"),
+    ] = 1
+    grace: Annotated[
+        str,
+        typer.Option(
+            "--grace",
+            metavar="D",
+            help="How long active jobs may take after a stop signal; 0: no limit",
+        ),
+    ] = "30s"
+    max_jobs: Annotated[
+        int | None,
+        typer.Option("--max-jobs", metavar="N", min=1, help="Replace a process after N jobs"),
+    ] = None
+    max_rss: Annotated[
+        str | None,
+        typer.Option(
+            "--max-rss", metavar="SIZE", help="Replace a process that uses more memory: 500MB"
+        ),
+    ] = None
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Replace when the app's files change (for development)"),
+    ] = False
+    health_port: Annotated[
+        str | None,
+        typer.Option(
+            "--health-port",
+            metavar="[HOST:]PORT",
+            help="Serve /livez and /readyz, on 127.0.0.1 unless HOST is given",
+        ),
+    ] = None
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option("--log-format", help="Log format")
+    ] = "text"
 
 
 @app.command("run")
@@ -32,9 +88,9 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     from qctl.runtime import logs  # noqa: PLC0415
     from qctl.runtime.processes.master import Master  # noqa: PLC0415
 
-    options = make_options(apps, flags)
+    options = _make_options(apps, flags)
     logs.configure(flags.log_format)
-    asyncio.run(Master(options, worker_environ(env)).run())
+    asyncio.run(Master(options, _worker_environ(env)).run())
 
 
 @app.command("start")
@@ -51,18 +107,17 @@ def start(
 
     Waits until they take jobs. If they do not, it shows the end of their log.
     """
-    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.masters.control import start as start_master  # noqa: PLC0415
     from qctl.runtime.processes.background import launch  # noqa: PLC0415
 
-    options = make_options(apps, flags, name)
+    options = _make_options(apps, flags, name)
     timeout_s = parse_duration_s(timeout, "--timeout")
     if env.settings.redis_url == "embedded:":
         raise UsageError(
             "an embedded: Redis ends with this command, but background workers do not",
             hint="name a folder for it: --redis embedded:PATH",
         )
-    environ = worker_environ(env)
+    environ = _worker_environ(env)
     started = start_master(
         env.settings.state_home,
         name,
@@ -87,7 +142,6 @@ def stop(
     ] = False,
 ) -> None:
     """Let active jobs finish, then stop the workers."""
-    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.masters.control import stop as stop_master  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout") if timeout else None
@@ -109,7 +163,6 @@ def restart(
     Each new process takes jobs before the old one finishes its jobs and exits. If the new code does
     not start, the old processes stay.
     """
-    from qctl.durations import parse_duration_s  # noqa: PLC0415
     from qctl.ops.masters.control import restart as restart_master  # noqa: PLC0415
 
     timeout_s = parse_duration_s(timeout, "--timeout")
@@ -154,3 +207,52 @@ def logs(
         for line in chunk:
             env.line(visible(line))
         env.streams.stdout.flush()
+
+
+def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> MasterOptions:
+    """What the command line says about a master.
+
+    Raises:
+        UsageError: a value is malformed.
+    """
+    from qctl.runtime.processes.messages import MasterOptions, check_app  # noqa: PLC0415
+
+    for spec in apps:
+        check_app(spec)
+    return MasterOptions(
+        apps=tuple(apps),
+        processes=flags.processes,
+        grace_s=parse_duration_s(flags.grace, "--grace"),
+        max_jobs=flags.max_jobs,
+        max_rss_bytes=None if flags.max_rss is None else parse_size(flags.max_rss),
+        reload=flags.reload,
+        health=None if flags.health_port is None else parse_endpoint(flags.health_port),
+        log_format=flags.log_format,
+        name=name,
+    )
+
+
+def parse_size(text: str) -> int:
+    """``500MB``, ``1.5 GiB`` or plain bytes, in bytes.
+
+    Raises:
+        UsageError: it is malformed.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = 0
+    if match:
+        base = 1024 if match[3] else 1000
+        size = round(float(match[1]) * base ** _POWERS[match[2].lower()])
+    if not size:
+        raise UsageError(f"--max-rss {text!r} is not a size", hint="--max-rss 500MB")
+    return size
+
+
+def _worker_environ(env: Environment) -> dict[str, str]:
+    """The environment of a master and its processes, with the address of Redis.
+
+    A command line would show its password to other users.
+    """
+    address, _ = env.redis()
+    rest = {k: v for k, v in env.streams.environ.items() if k != "QCTL_CONTEXT"}
+    return {**rest, "QCTL_REDIS_URL": address.url, "QCTL_PREFIX": env.settings.prefix}
