@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -144,3 +145,10 @@ def test_without_a_watchdog_nothing_begins(
     with pytest.raises(FailedError, match="nothing was paused"):
         leases.acquire()
     assert client.call("KEYS", "qctl:*") == []
+
+
+def test_a_message_to_the_watchdog_is_one_line() -> None:
+    message: dict[str, object] = {"url": "redis://:a\nb@h", "leases": {"q\n": "{}"}}
+    line = module._line(message)
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == message

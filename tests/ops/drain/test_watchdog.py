@@ -19,7 +19,7 @@ from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import ReplyError, UnreachableError
 from qctl.manage.sockets import started_at
 from qctl.ops.drain import watchdog
-from qctl.ops.drain.watchdog import Assignment, Watchdog
+from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.write.pausing import hold_lease, pause
 from tests.labs.build import Q, events, holder, is_paused, put
 from tests.labs.servers import wait_until
@@ -216,9 +216,3 @@ def test_a_process_that_does_not_end_is_not_waited_for_for_ever(
     pipe.close()
     Watchdog(drained, {Q: ME}).run(pipe.reader)
     assert not is_paused(drained)
-
-
-def test_the_charge_is_one_line() -> None:
-    line = Assignment("redis://:a\nb@h", "bull", {"q\n": "{}"}).to_line()
-    assert line.count(b"\n") == 1
-    assert json.loads(line) == {"url": "redis://:a\nb@h", "prefix": "bull", "leases": {"q\n": "{}"}}

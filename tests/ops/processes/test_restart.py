@@ -16,7 +16,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.errors import FailedError
 from qctl.ops.processes import restart as module
-from qctl.ops.processes.restart import Expectation, Interrupted, Restart
+from qctl.ops.processes.restart import Interrupted, Restart
 from qctl.wire.read.clients import client_name
 from tests.labs.drains import is_alive
 from tests.labs.managers import FakeManager
@@ -47,8 +47,16 @@ def restart(
     queues: frozenset[str] = frozenset({"q"}),
     stop: Callable[[], bool] = lambda: False,
 ) -> Restart:
-    expected = Expectation(queues, by_address=by_address, prefix="bull", db=0)
-    return Restart(client, manager, manager.row(), expected, stop)
+    return Restart(
+        client,
+        manager,
+        manager.row(),
+        stop,
+        queues=queues,
+        by_address=by_address,
+        prefix="bull",
+        db=0,
+    )
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from qctl.ops.doctor.findings import (
     NothingToCheckError,
     denied,
 )
-from qctl.ops.processes.managed import managed_processes
 from qctl.ops.processes.suggest import command, quoted
+from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.find import Queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active

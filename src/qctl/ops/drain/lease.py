@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.drain.watchdog import READY, Assignment
+from qctl.ops.drain.watchdog import READY
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
 from qctl.wire.write.pausing import free_lease, hold_lease
@@ -61,7 +61,9 @@ class Leases:
             self.renew()
             self._start_watchdog()
         except BaseException:
-            self._free_leases()
+            for keys in self._leases:
+                with contextlib.suppress(Exception):
+                    free_lease(self._client, keys, self._holder.owner)
             raise
 
     def renew(self) -> None:
@@ -121,16 +123,11 @@ class Leases:
             self._watchdog.returncode = 0
             self._watchdog = None
 
-    def _free_leases(self) -> None:
-        for keys in self._leases:
-            with contextlib.suppress(Exception):
-                free_lease(self._client, keys, self._holder.owner)
-
     def _start_watchdog(self) -> None:
         self._close_pipe()
         first = next(iter(self._leases))
         leases = {keys.name: lease.to_json() for keys, lease in self._leases.items()}
-        charge = Assignment(self._url, first.prefix, leases).to_line()
+        charge = _line({"url": self._url, "prefix": first.prefix, "leases": leases})
         reader, writer = os.pipe()
         self._pipe = writer
         # Into the pipe before there is a reader: if qctl is killed right after the start, the
@@ -170,9 +167,13 @@ class Leases:
             return
         # renew() notices and replaces a watchdog that died.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._pipe, json.dumps(message).encode() + b"\n")
+            os.write(self._pipe, _line(message))
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return json.dumps(message).encode() + b"\n"

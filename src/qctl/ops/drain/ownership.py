@@ -15,12 +15,11 @@ class Pauses:
 
     Attributes:
         ours: queues that this drain paused, or may have, and that are not resumed yet.
-        has_paused: whether it has paused any.
         resumed: queues that it has resumed.
         is_left_to_watchdog: whether the watchdog has to resume the rest.
         resumed_by_others: queues that somebody else has resumed.
         forced: those of them that were resumed with ``qctl resume --force``.
-        own_pause_ids: ids of the events of our own pauses.
+        own_pause_ids: ids of the events of our own pauses; empty if we have paused none.
         own_resume_ids: ids of the events of our own resumes.
         resumed_lately: how often somebody else resumed each queue since the last restart.
         times_paused_again: how often each queue was paused again for that reason.
@@ -33,7 +32,6 @@ class Pauses:
     """
 
     ours: set[QueueKeys] = field(default_factory=set)
-    has_paused: bool = False
     resumed: set[QueueKeys] = field(default_factory=set)
     is_left_to_watchdog: bool = False
     resumed_by_others: set[QueueKeys] = field(default_factory=set)
@@ -61,7 +59,6 @@ class Pauses:
         """
         self.own_pause_ids.add(event_id)
         self.ours.add(keys)
-        self.has_paused = True
         self.began_ms = self.began_ms or int(event_id.partition("-")[0])
 
     def paused_again(self, keys: QueueKeys, event_id: str) -> bool:

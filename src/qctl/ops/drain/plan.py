@@ -21,13 +21,14 @@ from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.jobs.estimate import remaining_s
-from qctl.ops.processes.managed import managed_processes, targets_serving
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
     Target,
+    managed_processes,
     open_target,
     read_connections,
+    targets_serving,
 )
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
@@ -99,10 +100,9 @@ class DrainPlan:
         """
         if self.target is None or self.connections is None:
             return ()
-        foreign = self.connections.foreign
-        strangers = {str(w) for p in self.target.processes for w in foreign.get(p.key, ())}
-        served = self.connections.queues_of(self.target.processes) | {*self.target.configured}
-        return (*sorted(served - {*self.names}), *sorted(strangers))
+        processes = self.target.processes
+        served = self.connections.queues_of(processes) | {*self.target.configured}
+        return (*sorted(served - {*self.names}), *self.connections.elsewhere(processes))
 
     def shown(self, jobs: Iterable[ActiveJob], *, orphans: bool = False) -> tuple[RunningJob, ...]:
         """The active jobs with a worker, or the orphans, as steps show them."""
@@ -191,15 +191,12 @@ def make_plan(
         mixed=mixed,
         # The default user has all rights, or nearly always.
         unchecked_user="" if is_granted else (address.username or "").removeprefix("default"),
-        left_behind=frozenset(s.keys for s in snapshots if _is_left_behind(s)),
+        # Paused by a drain that has ended, and by nobody else since.
+        left_behind=frozenset(
+            s.keys for s in snapshots if s.pause_note is not None and s.pause_note.is_temporary
+        ),
         not_restarted=found.label if found and target is not None and not then_restart else "",
     )
-
-
-def _is_left_behind(snapshot: QueueSnapshot) -> bool:
-    """Whether the queue was paused by a drain that has ended, and by nobody else since."""
-    note = snapshot.pause_note
-    return note is not None and note.is_temporary
 
 
 def _only_target(
@@ -242,9 +239,7 @@ def _queues_of(
     """The queues to drain, and whether qctl found them because none were named."""
     connected = connections.queues_of(target.processes)
     serves = connected | set(target.configured)
-    foreign = list(
-        dict.fromkeys(str(w) for p in target.processes for w in connections.foreign.get(p.key, ()))
-    )
+    foreign = connections.elsewhere(target.processes)
     guessed = not names
     if guessed and not serves:
         # Named queues need no target to be drained, but a restart needs both.

@@ -14,7 +14,7 @@ from qctl.ops.drain.ownership import Pauses
 from qctl.ops.drain.plan import DrainPlan
 from qctl.ops.drain.steps import DrainReport
 from qctl.wire import drain_record
-from qctl.wire.drain_record import DrainResult, add_drain
+from qctl.wire.drain_record import RESULTS, DrainResult, add_drain
 
 
 def record_result(
@@ -34,12 +34,7 @@ def record_result(
             DrainResult(
                 at_ms=int(time.time() * 1000),
                 outcome=report.outcome,
-                completed=report.completed,
-                failed=report.failed,
-                retried=report.retried,
-                interrupted=report.interrupted,
-                recovered=report.recovered,
-                lost=report.lost,
+                **{name: getattr(report, name) for name in RESULTS},
                 paused_ms=round(report.paused_s * 1000),
                 idle_ms=None if report.idle_s is None else round(report.idle_s * 1000),
             ),

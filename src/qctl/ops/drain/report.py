@@ -69,16 +69,6 @@ def make_report(
     end = _read_end(context, restarted)
     trouble, verdict = end.trouble, end.verdict
     ended = _pauses_ended(context, end.paused)
-    notes = (
-        *_notes_on_pauses_before(context, ended),
-        *context.notes,
-        *((verdict.proof.why,) if trouble else ()),
-        *_notes_on_processes(context, restarted),
-        *_notes_on_resumes(context, ended),
-        *_notes_on_redis(context, restarted),
-        *_notes_on_proof(context, verdict),
-        *([_note_on_ignored(context, restarted)] if plan.ignored and restarted.old_pids else ()),
-    )
     jobs = ledger.outcomes()
     results = [job.result for job in jobs]
     until_ms = pauses.ended_ms or end.now_ms
@@ -112,7 +102,7 @@ def make_report(
         unserved=end.unserved,
         still_active=plan.shown(end.active) if outcome.name == "timeout" else (),
         paused_again=pauses.times_paused_again.total(),
-        notes=notes,
+        notes=tuple(_notes(context, restarted, end, ended)),
         error=_text(error),
         exit_status=_exit_status(outcome.name, error, verdict),
     )
@@ -171,7 +161,7 @@ def _is_resumed(context: DrainContext, put_back: PutBack, ended: set[QueueKeys])
     pauses = context.tracker.pauses
     if pauses.ours:
         return False
-    if not (pauses.has_paused or pauses.resumed):
+    if not (pauses.own_pause_ids or pauses.resumed):
         # This drain paused none: all were paused before. They may run now if an app resumed them.
         return context.plan.strategy != "roll" and ended == set(context.queues)
     # Only the drain's own resumes need to be confirmed.
@@ -195,6 +185,38 @@ def _pauses_ended(context: DrainContext, paused: frozenset[QueueKeys] | None) ->
 # Notes
 
 
+def _notes(
+    context: DrainContext, restarted: Restarted, end: _End, ended: set[QueueKeys]
+) -> Iterator[str]:
+    plan = context.plan
+    yield from _notes_on_pauses_before(context, ended)
+    yield from context.notes
+    if end.trouble:
+        yield end.verdict.proof.why
+    was = "was to be replaced" if plan.strategy == "roll" else "was asked to stop"
+    for pid in restarted.old_pids[len(restarted.new_pids) :]:
+        yield f"pid {pid} {was}; the new process has not been confirmed up"
+    yield from _notes_on_resumes(context, ended)
+    if context.client.away_s >= 1:
+        yield f"Redis was away for {context.client.away_s:.0f} s in all"
+    if plan.not_restarted:
+        yield not_restarted(plan.not_restarted)
+    if restarted.new_pids and restarted.not_reached:
+        left = ", ".join(f"{p.target} id {p.key}" for p in restarted.not_reached)
+        yield f"not restarted: {left}"
+    yield from _notes_on_proof(context, end.verdict)
+    if plan.ignored and restarted.old_pids:
+        # The restart did not wait for the jobs of the process's other queues.
+        running, names = restarted.ignored_running, ", ".join(plan.ignored)
+        what = f"jobs of {names} that were running"
+        if running is not None:
+            what = f"{counted(running, 'job')} of {names} that ran before the restart"
+        yield (
+            f"{what} may have been interrupted, which is not in the figures; they come back when "
+            "their locks have run out and a worker looks for stalled jobs"
+        )
+
+
 def _notes_on_pauses_before(context: DrainContext, ended: set[QueueKeys]) -> Iterator[str]:
     """Notes on queues that were paused when the drain began."""
     pauses = context.tracker.pauses
@@ -205,13 +227,6 @@ def _notes_on_pauses_before(context: DrainContext, ended: set[QueueKeys]) -> Ite
             yield f"{keys.name} had been left paused by {note}; this drain has taken that over"
         elif snapshot.paused and keys not in ended:
             yield stays_paused(snapshot)
-
-
-def _notes_on_processes(context: DrainContext, restarted: Restarted) -> Iterator[str]:
-    is_roll = context.plan.strategy == "roll"
-    for pid in restarted.old_pids[len(restarted.new_pids) :]:
-        was = "was to be replaced" if is_roll else "was asked to stop"
-        yield f"pid {pid} {was}; the new process has not been confirmed up"
 
 
 def _notes_on_resumes(context: DrainContext, ended: set[QueueKeys]) -> Iterator[str]:
@@ -238,16 +253,6 @@ def _notes_on_resumes(context: DrainContext, ended: set[QueueKeys]) -> Iterator[
             yield f"{keys.name} was paused before the drain, and runs now"
 
 
-def _notes_on_redis(context: DrainContext, restarted: Restarted) -> Iterator[str]:
-    if context.client.away_s >= 1:
-        yield f"Redis was away for {context.client.away_s:.0f} s in all"
-    if context.plan.not_restarted:
-        yield not_restarted(context.plan.not_restarted)
-    if restarted.new_pids and restarted.not_reached:
-        left = ", ".join(f"{p.target} id {p.key}" for p in restarted.not_reached)
-        yield f"not restarted: {left}"
-
-
 def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
     """How to find lost jobs and put them back, and how many jobs were deleted."""
     proof, prefix = verdict.proof, context.prefix
@@ -270,19 +275,6 @@ def _notes_on_proof(context: DrainContext, verdict: Verdict) -> Iterator[str]:
     if proof.deleted:
         what = counted(proof.deleted, "job was", "jobs were")
         yield f"{what} deleted during the drain without an event, as BullMQ's queue.drain() does"
-
-
-def _note_on_ignored(context: DrainContext, restarted: Restarted) -> str:
-    """The note on jobs of the process's other queues, for which the restart did not wait."""
-    running, names = restarted.ignored_running, ", ".join(context.plan.ignored)
-    if running is None:
-        what = f"jobs of {names} that were running"
-    else:
-        what = f"{counted(running, 'job')} of {names} that ran before the restart"
-    return (
-        f"{what} may have been interrupted, which is not in the figures; they come back when their "
-        "locks have run out and a worker looks for stalled jobs"
-    )
 
 
 def _text(error: QctlError | None) -> str | None:

@@ -13,7 +13,7 @@ from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.steps import Restarting, Step
 from qctl.ops.drain.wait import wait_for_jobs
-from qctl.ops.processes.restart import Expectation, Interrupted, NotReplacedError, Restart
+from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import StoppedError, current_process
 from qctl.ops.processes.targets import Connections, Target
 from qctl.wire.keys import QueueKeys
@@ -97,15 +97,17 @@ def prepare_restart(
     names = frozenset(context.plan.names)
     by_address = bool(planned and planned.queues_of(target.processes))
     served = connections.queues_of([process]) if connections else set()
-    expected = Expectation(
+    return Restart(
+        context.client,
+        target.manager,
+        process,
+        context.stop,
+        context.tracker.rest,
         # Where addresses could not be matched, every queue must get a new worker.
         queues=frozenset(served & names) if by_address else names,
         by_address=by_address,
         prefix=context.settings.prefix,
         db=context.address.db,
-    )
-    return Restart(
-        context.client, target.manager, process, expected, context.stop, context.tracker.rest
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
-from qctl.errors import ExitStatus, QctlError, is_outage
+from qctl.errors import InterruptedByUserError, QctlError, is_outage
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext, DrainOptions, TimedOut
 from qctl.ops.drain.finish import put_back
 from qctl.ops.drain.lease import Leases
@@ -73,7 +73,7 @@ def drain(
                 context.notes.append("that the new processes stay up was not waited for")
         report = make_report(context, restarted, done, outcome)
         pauses = context.tracker.pauses
-        has_changed = pauses.has_paused or restarted.old_pids
+        has_changed = pauses.own_pause_ids or restarted.old_pids
         # Do not record a drain that changed nothing.
         if succeeded or outcome.name == "timeout" or has_changed:
             record_result(client, context.prefix, report, outcome.error)
@@ -131,17 +131,12 @@ def _outcome(context: DrainContext, ended_by: Exception | None) -> Outcome:
     if isinstance(ended_by, TimedOut):
         return Outcome("timeout")
     if isinstance(ended_by, Interrupted):
-        return Outcome("aborted", _interrupted())
+        return Outcome("aborted", InterruptedByUserError("interrupted"))
     if isinstance(ended_by, QctlError):
         if not is_outage(ended_by):
             return Outcome("aborted", ended_by)
         # Redis was waited for long enough, unless the operator did not want to.
         context.client.patience_s = 0.0
-        return Outcome("aborted", _interrupted() if context.stop() else ended_by)
+        error = InterruptedByUserError("interrupted") if context.stop() else ended_by
+        return Outcome("aborted", error)
     return Outcome("restarted" if context.plan.target else "drained")
-
-
-def _interrupted() -> QctlError:
-    error = QctlError("interrupted")
-    error.exit_status = ExitStatus.INTERRUPTED
-    return error

@@ -10,8 +10,7 @@ from qctl.ops.drain.context import DrainContext, TimedOut
 from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.steps import Drained, Paused, Step, TimeUp, Waiting
 from qctl.ops.processes.restart import Interrupted
-from qctl.wire.events import Event
-from qctl.wire.keys import JobKey, QueueKeys
+from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 from qctl.wire.read.server import clock_ms
 
@@ -103,11 +102,7 @@ def _await_news(context: DrainContext, blocking: frozenset[JobKey], *, is_away: 
             if not is_outage(error):
                 raise
             return
-        if any(_is_news(keys, event, blocking) for keys, event in events):
-            return
-
-
-def _is_news(keys: QueueKeys, event: Event, blocking: frozenset[JobKey]) -> bool:
-    if event.name in {"paused", "resumed"}:
-        return True
-    return event.name != "progress" and (keys, event.job_id) in blocking
+        for keys, event in events:
+            has_moved = event.name != "progress" and (keys, event.job_id) in blocking
+            if has_moved or event.name in {"paused", "resumed"}:
+                return

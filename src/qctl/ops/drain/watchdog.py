@@ -6,10 +6,11 @@ drain paused, gives the leases back and ends, and keeps trying while Redis is aw
 that Redis does not: the pause note names the drain that paused a queue, so it can neither resume
 somebody else's pause nor resume twice.
 
-The messages on the pipe are lines of JSON: first an ``Assignment``, then ``{"stopping": …}`` before
-each restart, at last ``{"goodbye": true}``. Where a failover may bring the pause back, the goodbye
-has ``watch_s``: for so long the watchdog stays and resumes again. The Redis URL, which may hold a
-password, goes through the pipe, so that no process list shows it.
+The messages on the pipe are lines of JSON: first ``url``, ``prefix`` and ``leases`` (queue name →
+the lease to renew, as JSON itself), then ``{"stopping": …}`` before each restart, at last
+``{"goodbye": true}``. Where a failover may bring the pause back, the goodbye has ``watch_s``: the
+watchdog stays for so long and resumes again. The Redis URL, which may hold a password, goes through
+the pipe, so that no process list shows it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import os
 import select
 import sys
 import time
-from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
@@ -39,25 +39,6 @@ WATCH_S = 10.0
 WATCH_EVERY_S = 0.5
 WATCH_AWAY_S = 600.0
 READY = b"ready\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What the watchdog renews, and undoes when qctl is gone.
-
-    Args:
-        url: where Redis is.
-        prefix: the queues' key prefix.
-        leases: queue name → the lease to renew, as JSON.
-    """
-
-    url: str
-    prefix: str
-    leases: dict[str, str]
-
-    def to_line(self) -> bytes:
-        fields = {"url": self.url, "prefix": self.prefix, "leases": self.leases}
-        return json.dumps(fields).encode() + b"\n"
 
 
 class Watchdog:
@@ -163,14 +144,14 @@ class Watchdog:
 
 
 def main() -> None:
-    """Entry of the child process: the charge on standard input, ``ready`` on standard output."""
+    """Entry of the child process: messages on standard input, ``ready`` on standard output."""
     # Unbuffered, since what follows on the pipe is read by file descriptor.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as pipe:
-        charge = json.loads(pipe.readline())
-    address, client = connect(charge["url"])
+        first = json.loads(pipe.readline())
+    address, client = connect(first["url"])
     leases = {
-        QueueKeys(charge["prefix"], name): holder
-        for name, text in charge["leases"].items()
+        QueueKeys(first["prefix"], name): holder
+        for name, text in first["leases"].items()
         if (holder := parse_holder(text)) is not None
     }
     # Redis may be away, and qctl may have died since it started us. Both must not end us.

@@ -13,8 +13,14 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, QctlError, is_outage
 from qctl.manage.protocol import ManagedProcess
-from qctl.ops.processes.managed import managed_processes, targets_serving
-from qctl.ops.processes.targets import Connections, Target, open_target, read_connections
+from qctl.ops.processes.targets import (
+    Connections,
+    Target,
+    managed_processes,
+    open_target,
+    read_connections,
+    targets_serving,
+)
 from qctl.ops.queues.find import (
     Queues,
     find_queues,

@@ -17,7 +17,6 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
-from qctl.ops.processes.new_processes import NewProcesses
 from qctl.ops.processes.stopped import StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
@@ -45,29 +44,61 @@ class Ready:
     workers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """The conditions that prove a restart.
-
-    Args:
-        queues: queues that need a new worker.
-        by_address: whether addresses show which workers a process holds.
-        prefix: the queues' key prefix.
-        db: the queues' database.
-    """
-
-    queues: frozenset[str]
-    by_address: bool
-    prefix: str
-    db: int
-
-
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The operator wants to stop. A process that was being stopped has ended."""
 
 
 class NotReplacedError(FailedError):
     """The manager refused the restart: the old process was not asked to exit and still works."""
+
+
+class _NewProcesses:
+    """The processes that were started since the restart was asked for.
+
+    Args:
+        before: the process as it was then.
+
+    Attributes:
+        crashes: how many of them have ended.
+    """
+
+    def __init__(self, before: ManagedProcess) -> None:
+        self._before = before
+        self._first: ManagedProcess | None = None
+        self._pid: int | None = None
+        self._up_since = 0.0
+        self._connected_since: float | None = None
+        self.crashes = 0
+
+    def update(self, now: ManagedProcess) -> bool:
+        """Take in a reading; whether a process was started since the restart was asked for."""
+        if self._first is None and not now.was_started_since(self._before):
+            return False
+        self._first = self._first or now
+        if now.pid != self._pid:
+            self.crashes += self._pid is not None
+            self._pid, self._up_since = now.pid, time.monotonic()
+            self._connected_since = None
+        # Some may have come and gone between two readings.
+        self.crashes = max(self.crashes, now.restarts - self._first.restarts)
+        return True
+
+    def note_workers(self, *, are_connected: bool) -> None:
+        """Take in whether the workers of the present one are connected."""
+        if not are_connected:
+            self._connected_since = None
+        elif self._connected_since is None:
+            self._connected_since = time.monotonic()
+
+    @property
+    def up_s(self) -> float:
+        """How long the present one has been seen, in seconds."""
+        return time.monotonic() - self._up_since
+
+    @property
+    def connected_s(self) -> float:
+        """For how long its workers have been seen connected, in seconds."""
+        return time.monotonic() - self._connected_since if self._connected_since else 0.0
 
 
 class Restart:
@@ -78,6 +109,9 @@ class Restart:
         process: the process as it was before the restart.
         stop: returns whether the operator wants to stop; called often.
         rest: waits between two readings, for about ``POLL_S``.
+        queues: queues that need a new worker.
+        by_address: whether addresses show which workers a process holds.
+        prefix, db: the queues' key prefix and database.
     """
 
     def __init__(
@@ -85,22 +119,29 @@ class Restart:
         client: Client,
         manager: Manager,
         process: ManagedProcess,
-        expected: Expectation,
         stop: Callable[[], bool],
         rest: Callable[[], object] = lambda: time.sleep(POLL_S),
+        *,
+        queues: frozenset[str],
+        by_address: bool,
+        prefix: str,
+        db: int,
     ) -> None:
         from qctl.manage.sockets import is_running, started_at  # noqa: PLC0415 - psutil costs 30 ms
 
         self._client = client
         self._manager = manager
         self._process = process
-        self._expected = expected
+        self._queues = queues
+        self._by_address = by_address
+        self._prefix = prefix
+        self._db = db
         self._stop = stop
         self._rest = rest
         self._is_running = is_running
         self.old_started_at = started_at(process.pid) if process.pid else None
         self._log_size = log_size(process)
-        self._started = NewProcesses(process)
+        self._started = _NewProcesses(process)
         self._last_client_id = max((w.client_id for w in self._workers() or ()), default=0)
         self._servers = run_ids(client)
 
@@ -166,7 +207,7 @@ class Restart:
             old_pid=self._process.pid,
             new_pid=new_pid,
             took_s=round(time.monotonic() - began, 3),
-            workers=tuple(sorted(self._expected.queues)),
+            workers=tuple(sorted(self._queues)),
         )
 
     def confirm(self) -> int:
@@ -196,7 +237,7 @@ class Restart:
                 raise deleted(self._manager, self._process)
             # False while the row is from before the restart.
             if started.update(now):
-                self._raise_end(now, started)
+                self._raise_end(now)
                 if now.status == "online":
                     read_at = time.monotonic()
                     missing = self._missing(now)
@@ -213,10 +254,10 @@ class Restart:
             hint=f"see {self._remedy('log')}",
         )
 
-    def _raise_end(self, now: ManagedProcess, started: NewProcesses) -> None:
+    def _raise_end(self, now: ManagedProcess) -> None:
         """Raise a FailedError if the new process has ended for good."""
-        if now.status == "errored" or started.crashes >= MAX_CRASHES:
-            died = started.crashes
+        died = self._started.crashes
+        if now.status == "errored" or died >= MAX_CRASHES:
             so_far = f"{counted(died, 'new process has', 'new processes have')} died; "
             raise FailedError(
                 f"{self._label} keeps crashing after the restart",
@@ -238,20 +279,19 @@ class Restart:
     def _missing(self, new: ManagedProcess) -> str:
         """Which queues lack a new worker, as a message; empty if none does."""
         fresh = self._workers() or ()
-        if self._expected.by_address and fresh:
+        if self._by_address and fresh:
             from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - loads psutil, 30 ms
 
-            mine = holders(self._client, self._expected.prefix, fresh, [new])
+            mine = holders(self._client, self._prefix, fresh, [new])
             fresh = [worker for worker in fresh if worker.client_id in mine]
         elif run_ids(self._client) == self._servers:
             fresh = [worker for worker in fresh if worker.client_id > self._last_client_id]
         # Else another server answers now: all connections to it are new.
-        absent = self._expected.queues - {worker.queue for worker in fresh}
+        absent = self._queues - {worker.queue for worker in fresh}
         return f"no worker has connected for {', '.join(sorted(absent))}" if absent else ""
 
     def _workers(self) -> Sequence[WorkerClient] | None:
-        expected = self._expected
-        return list_workers(self._client, expected.prefix, expected.queues, expected.db)
+        return list_workers(self._client, self._prefix, self._queues, self._db)
 
     def row(self) -> ManagedProcess | None:
         """The process as its manager reports it now; None if it was deleted."""
@@ -289,7 +329,7 @@ class Restart:
             return frozenset()
         if workers is None:
             return frozenset()
-        return self._expected.queues - {worker.queue for worker in workers}
+        return self._queues - {worker.queue for worker in workers}
 
     def _remedy(self, verb: str) -> str:
         return remedy(self._manager, self._process, verb)

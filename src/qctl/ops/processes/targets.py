@@ -1,8 +1,8 @@
-"""Find the processes that ``MANAGER:NAME`` names, and the queues they serve."""
+"""Find the processes that ``MANAGER:NAME`` names, or all on this host, and whom they serve."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
@@ -18,6 +18,9 @@ from qctl.wire.read.clients import (
     list_workers,
     why_unknown,
 )
+
+# A command that only shows something does not wait longer for a PM2 that hangs.
+PM2_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,10 @@ class Connections:
     def queues_of(self, processes: Sequence[ManagedProcess]) -> set[str]:
         """Names of the queues that these processes serve."""
         return {worker.queue for p in processes for worker in self.owned.get(p.key, ())}
+
+    def elsewhere(self, processes: Sequence[ManagedProcess]) -> list[str]:
+        """Which queues they serve under other prefixes or databases, described."""
+        return sorted({str(each) for p in processes for each in self.foreign.get(p.key, ())})
 
 
 def manager_for(kind: str, settings: Settings) -> Manager:
@@ -137,3 +144,53 @@ def read_connections(
         {key: tuple(items) for key, items in owned.items()},
         {key: tuple(items) for key, items in foreign.items()},
     )
+
+
+def managed_processes(
+    settings: Settings, *, pm2_timeout_s: float = PM2_TIMEOUT_S
+) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
+    """What PM2 and qctl run on this host, and remarks on why that is unknown.
+
+    Never starts PM2.
+    """
+    processes, remarks = _pm2_processes(settings, pm2_timeout_s)
+    if not (settings.state_home / "workers").exists():
+        return processes, remarks
+    from qctl.manage.qctl.manager import Qctl  # noqa: PLC0415 - only where there are some
+
+    return [*processes, *Qctl(settings.state_home).processes()], remarks
+
+
+def _pm2_processes(
+    settings: Settings, timeout_s: float
+) -> tuple[Sequence[ManagedProcess], tuple[str, ...]]:
+    if not (settings.pm2_home / "rpc.sock").exists():
+        return (), ()
+    try:
+        from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415 - only where PM2 runs
+
+        return Pm2(settings.pm2_home, timeout_s=timeout_s).processes(), ()
+    except Exception as error:
+        # The queues are in Redis: PM2's troubles must not hide them.
+        why = getattr(error, "why", "")
+        return (), (f"no processes shown: {error}" + (f" ({why})" if why else ""),)
+
+
+def targets_serving(
+    settings: Settings,
+    connections: Connections | None,
+    processes: Sequence[ManagedProcess],
+    queues: Collection[str],
+) -> set[str]:
+    """Labels of the targets that serve one of these queues, or any queue when none is named.
+
+    Args:
+        connections: who is connected; None when that is unknown, and only the config counts.
+    """
+    wanted = set(queues)
+    labels = {target.process for target in settings.targets if wanted & set(target.queues)}
+    for process in processes:
+        served = connections.queues_of([process]) if connections else set()
+        if served & wanted or (served and not wanted):
+            labels.add(process.target)
+    return labels

@@ -18,7 +18,7 @@ from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
 from qctl.ops.processes.attribution import known_holders, queues_served
-from qctl.ops.processes.managed import managed_processes
+from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.advice import Note, notes
 from qctl.ops.queues.find import Queues, queues_named_or_all
 from qctl.ops.queues.names import QueueNameCache, QueueNames, run_id, server_id

@@ -11,8 +11,8 @@ from qctl.errors import RefusedError, is_outage
 from qctl.manage.packages import installed_bullmq
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.attribution import holders, queues_served, serving
-from qctl.ops.processes.managed import managed_processes
 from qctl.ops.processes.suggest import command
+from qctl.ops.processes.targets import managed_processes
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import list_workers
 from qctl.wire.read.snapshot import QueueSnapshot

@@ -16,7 +16,7 @@ from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.attribution import known_holders
-from qctl.ops.processes.managed import managed_processes
+from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.names import QueueNameCache
 from qctl.ops.times import utc_datetime

@@ -19,6 +19,7 @@ from qctl.ops.drain.restart import Restarted
 from qctl.ops.drain.roll.ledger import RollLedger
 from qctl.ops.drain.roll.turn import Turn
 from qctl.ops.drain.steps import Step
+from qctl.ops.processes.stopped import label
 from qctl.ops.processes.targets import Target
 from qctl.plurals import counted
 from qctl.wire.events import last_event_id
@@ -100,7 +101,7 @@ def _backlog(context: DrainContext) -> int:
 def _interrupted(target: Target, process: ManagedProcess, turn: Turn) -> FailedError:
     count = len(turn.harmed)
     jobs = counted(count, "job")
-    what = f"{process.target} (id {process.key}) left {jobs} behind, so the roll ended with it"
+    what = f"{label(process)} left {jobs} behind, so the roll ended with it"
     if isinstance(target.manager, Signaller):
         return FailedError(
             what,
