@@ -123,7 +123,7 @@ def test_a_second_interruption(
     for _ in range(2):
         die_with(node_bull(6, fresh=True), client, 1)
         count = None if forget else 1
-        assert retry_stalled(client, Q, {job_id: ""}, count_stall=count) == {job_id: "retried"}
+        assert retry_stalled(client, Q, {job_id: ""}, max_stalled=count) == {job_id: "retried"}
     bull.job("q", job_id, "updateData", {"returns": "survived"})
     bull.listen("q")
     bull.start_worker("q")

@@ -6,11 +6,11 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import timedelta
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from qctl.durations import duration_s
 from qctl.errors import UsageError
@@ -28,8 +28,7 @@ _POLICY_NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OptionSet:
+class OptionSet(NamedTuple):
     """Options as the scripts take them; ``rest`` is "" for a job without special options."""
 
     opts: str
@@ -208,7 +207,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
     if o.dedup is not None:
         if o.parent is not None:
             raise UsageError("a job with a parent cannot be deduplicated")
-        opts["de"], rest["dedup"] = _dedup(o.dedup)
+        opts["de"] = rest["dedup"] = _dedup(o.dedup)
     if o.extra:
         if taken := sorted(set(o.extra) & _OWN_NAMES):
             raise UsageError(
@@ -311,26 +310,17 @@ def _policy(value: OnFailure | str) -> str:
         ) from None
 
 
-def _dedup(dedup: Dedup) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The stored option, and the argument of the scripts."""
+def _dedup(dedup: Dedup) -> dict[str, Any]:
     if not isinstance(dedup, Dedup):
         raise UsageError(f"dedup must be a Dedup(…), not {dedup!r}")
     check_id(dedup.id, "a deduplication")
-    ttl_ms = None if dedup.ttl_s is None else duration_ms(dedup.ttl_s, "ttl_s")
+    found: dict[str, Any] = {"id": dedup.id}
+    if dedup.ttl_s is not None:
+        found["ttl"] = duration_ms(dedup.ttl_s, "ttl_s")
     flags = {
         "extend": dedup.extend,
         "replace": dedup.replace,
         "keepLastIfActive": dedup.keep_last_if_active,
         "reschedule": dedup.reschedule,
     }
-    stored: dict[str, Any] = {"id": dedup.id}
-    if ttl_ms is not None:
-        stored["ttl"] = ttl_ms
-    stored |= {name: True for name, is_set in flags.items() if is_set}
-    script = dict(stored)
-    if keeps := script.pop("keepLastIfActive", None):
-        script["keep_last"] = keeps
-    script.pop("ttl", None)
-    if ttl_ms:
-        script["ttl"] = str(ttl_ms)
-    return stored, script
+    return found | {name: True for name, is_set in flags.items() if is_set}

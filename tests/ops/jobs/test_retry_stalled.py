@@ -112,7 +112,7 @@ def test_stalls_are_forgotten_or_counted(store: Client) -> None:
 
     put(store, "b", "active")
     put(store, "c", "active", stc=1)
-    carry_out(store, plan_retry(store, "bull", ["q"]), count_stall=1)
+    carry_out(store, plan_retry(store, "bull", ["q"]), max_stalled=1)
     assert job(store, "b")["stc"] == "1"
     assert "defa" not in job(store, "b")
     assert job(store, "c")["stc"] == "2"

@@ -135,7 +135,7 @@ def test_a_full_queue_gets_no_marker(store: Client) -> None:
 def test_counting_a_stall_as_bullmq_does(store: Client) -> None:
     put(store, "first", "active")
     put(store, "second", "active", stc=1)
-    retry_stalled(store, Q, {"first": "", "second": ""}, count_stall=1)
+    retry_stalled(store, Q, {"first": "", "second": ""}, max_stalled=1)
     assert job(store, "first")["stc"] == "1"
     assert "defa" not in job(store, "first")
     assert job(store, "second")["stc"] == "2"
@@ -151,7 +151,7 @@ def test_an_iteration_of_a_living_scheduler_never_fails_for_stalling(
         store.call("HSET", Q.scheduler("nightly"), "every", "1000")
     elif record == "zset":
         store.call("ZADD", Q("repeat"), 1, "nightly")
-    retry_stalled(store, Q, {"a": ""}, count_stall=1)
+    retry_stalled(store, Q, {"a": ""}, max_stalled=1)
     assert ("defa" in job(store, "a")) == (record == "none")
     assert job(store, "a")["stc"] == "6"
 

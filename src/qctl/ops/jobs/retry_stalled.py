@@ -179,30 +179,30 @@ def carry_out(
     client: Client,
     plan: RetryPlan,
     *,
-    count_stall: int | None = None,
+    max_stalled: int | None = None,
     dry_run: bool = False,
 ) -> RetryReport:
     """Put the jobs of a plan back, each only if it still has no lock.
 
     Args:
-        count_stall: None to forget earlier stalls, so that this retry cannot make a job fail for
+        max_stalled: None to forget earlier stalls, so that this retry cannot make a job fail for
             good; else the workers' ``maxStalledCount``, and one more stall is counted, as BullMQ
             does.
     """
     return RetryReport(
-        tuple(_retry_queue(client, queue, count_stall, dry_run) for queue in plan.queues)
+        tuple(_retry_queue(client, queue, max_stalled, dry_run) for queue in plan.queues)
     )
 
 
 def _retry_queue(
-    client: Client, queue: QueueToRetry, count_stall: int | None, dry_run: bool
+    client: Client, queue: QueueToRetry, max_stalled: int | None, dry_run: bool
 ) -> RetriedQueue:
     ids = [job.id for job in queue.stalled]
     if dry_run:
         answers = {job.id: "missing" if job.name is None else "retried" for job in queue.stalled}
         answers |= dict.fromkeys(queue.failed_ids, "retried")
     else:
-        answers = retry_stalled(client, queue.keys, dict.fromkeys(ids, ""), count_stall=count_stall)
+        answers = retry_stalled(client, queue.keys, dict.fromkeys(ids, ""), max_stalled=max_stalled)
         answers |= retry_finished(
             client,
             queue.keys,

@@ -48,7 +48,7 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
         if not locks:
             return []
         if counted:
-            answers = retry_stalled(client, keys, locks, count_stall=worker.max_stalled_count)
+            answers = retry_stalled(client, keys, locks, max_stalled=worker.max_stalled_count)
             return [job_id for job_id, answer in answers.items() if answer == "retried"]
         done: list[str] = []
         pairs = [*locks.items()]

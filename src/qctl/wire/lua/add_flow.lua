@@ -4,9 +4,7 @@
 -- KEYS[1], KEYS[2] … for each job the key prefix of its queue with the last colon, e.g. "bull:q:";
 --   parents come before their children. One more key at the end: see QueueKeys.whole
 -- ARGV[1] now, epoch ms; then ten values for each job:
---   id, name, data as JSON, opts as JSON, timestamp ms or "" for now, delay ms, priority,
---   "1" to run next (lifo) or "", "1" if it has children or "",
---   rare options as JSON {parent_key, parent, dedup} or ""
+--   id, name, data as JSON, "1" if it has children or "", then an option set as in add.lua
 --
 -- Answers for each job: its id; or -5 (no such parent) or -7 (the job exists and has another parent), and
 -- the job was not added.
@@ -19,9 +17,9 @@ for i = 1, #KEYS - 1 do
   local base = KEYS[i]
   local at = 2 + (i - 1) * 10
   local job = with_rare_options({id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2],
-    opts = ARGV[at + 3], timestamp = ARGV[at + 4] ~= "" and ARGV[at + 4] or now_text,
-    delay = ARGV[at + 5], priority = ARGV[at + 6], lifo = ARGV[at + 7] == "1",
-    has_children = ARGV[at + 8] == "1"}, ARGV[at + 9])
+    has_children = ARGV[at + 3] == "1", opts = ARGV[at + 4],
+    timestamp = ARGV[at + 5] ~= "" and ARGV[at + 5] or now_text, delay = ARGV[at + 6],
+    priority = ARGV[at + 7], lifo = ARGV[at + 8] == "1"}, ARGV[at + 9])
   local key = base .. job.id
   if job.has_children and not is_known[key] then
     is_known[key] = true

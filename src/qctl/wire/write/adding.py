@@ -31,7 +31,7 @@ class NewJob(JobOptions):
     """A job to add.
 
     Args:
-        name: says what the worker shall do.
+        name: tells the worker what to do.
         data: the payload, any JSON value; None is ``{}``.
     """
 
@@ -44,7 +44,7 @@ class FlowJob(JobOptions):
     """A job to add together with the jobs that it waits for.
 
     Args:
-        name: says what the worker shall do.
+        name: tells the worker what to do.
         queue: its queue; all queues of a flow have the same prefix.
         data: the payload, any JSON value; None is ``{}``.
         children: the jobs it waits for.
@@ -120,9 +120,7 @@ def _add_call(
         rows += (number, encode_name(job.name), data)
     head: list[Arg] = [now_ms, len(sets)]
     for found in sets:
-        head += (
-            found.opts, found.timestamp, found.delay, found.priority, found.lifo, found.rest,
-        )  # fmt: skip
+        head += found
     return ScriptCall("add", keys.whole, (*head, *rows))
 
 
@@ -238,12 +236,9 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
     args: list[Arg] = [now_ms]
     for node in nodes:
         job = node.job
-        found = option_set(job, prefix)
         keys.append(QueueKeys(prefix, job.queue)(""))
-        args += (
-            node.id, encode_name(job.name), encode_data(job.data), found.opts, found.timestamp,
-            found.delay, found.priority, found.lifo, "1" if job.children else "", found.rest,
-        )  # fmt: skip
+        args += (node.id, encode_name(job.name), encode_data(job.data))
+        args += ("1" if job.children else "", *option_set(job, prefix))
     # All queues of a flow lie in one cluster slot, so the first one's key stands for all of them.
     guard = QueueKeys(prefix, nodes[0].job.queue).whole
     return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))

@@ -1,8 +1,12 @@
-"""Moves jobs from one state to another, or deletes them; each change is one Lua transition."""
+"""Moves jobs from one state to another, or deletes them; each change is one Lua transition.
+
+The functions return a word for each job; the scripts explain them. With ``dry_run`` they write
+nothing. ``pace`` adapts how many jobs one call takes; None for a new pace.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
@@ -19,22 +23,21 @@ def retry_stalled(
     keys: QueueKeys,
     locks: Mapping[str, str],
     *,
-    count_stall: int | None = None,
+    max_stalled: int | None = None,
 ) -> dict[str, str]:
     """Put active jobs back to run next, each only if its lock is the expected one.
 
     Args:
         locks: job id → the lock token that was seen, ``""`` for a job without a lock; in the order
-            in which the jobs shall run.
-        count_stall: None to forget earlier stalls; else the workers' ``maxStalledCount``, and one
+            in which the jobs are to run.
+        max_stalled: None to forget earlier stalls; else the workers' ``maxStalledCount``, and one
             more stall is counted, as BullMQ does.
 
     Returns:
-        id → ``retried``, ``locked``, ``inactive`` or ``missing`` (see the script).
+        id → ``retried``, ``locked``, ``inactive`` or ``missing``.
     """
-    head: list[Arg] = ["" if count_stall is None else count_stall, STALLED_TOO_OFTEN]
-    jobs = {job_id: [job_id, lock] for job_id, lock in locks.items()}
-    return _in_chunks(client, "retry_stalled", keys.whole, head, jobs)
+    head: list[Arg] = ["" if max_stalled is None else max_stalled, STALLED_TOO_OFTEN]
+    return _in_chunks(client, "retry_stalled", keys, head, locks, locks=locks, last_runs_first=True)
 
 
 def retry_finished(
@@ -52,26 +55,20 @@ def retry_finished(
     """Run finished jobs again, and put lost jobs back (unfinished, and in no state).
 
     Args:
-        ids: in the order in which the jobs shall run.
+        ids: in the order in which the jobs are to run.
         source: ``failed`` or ``completed``: only jobs in this state; empty for either, or none.
         only_reason: only jobs that failed with this text; empty for any.
         run_next: before the waiting jobs instead of behind them.
         forget: ``stalls`` to forget the stalls, ``attempts`` to forget the attempts as well.
-        dry_run: write nothing.
-        pace: how many jobs one call takes; None for a new pace.
 
     Returns:
         id → ``retried``, ``inactive``, ``missing`` or ``duplicate``; without a source also
-        ``ghost``, ``ended``, ``locked`` or ``children`` (see the script).
+        ``ghost``, ``ended``, ``locked`` or ``children``.
     """
+    head: list[Arg] = [source, only_reason, "next" if run_next else "", forget]
+    head.append("dry" if dry_run else "")
     return _in_chunks(
-        client,
-        "retry_finished",
-        keys.whole,
-        [source, only_reason, "next" if run_next else "", forget, "dry" if dry_run else ""],
-        {job_id: [job_id] for job_id in ids},
-        last_runs_first=run_next,
-        pace=pace,
+        client, "retry_finished", keys, head, ids, last_runs_first=run_next, pace=pace
     )
 
 
@@ -83,19 +80,12 @@ def promote(
     dry_run: bool = False,
     pace: Pace | None = None,
 ) -> dict[str, str]:
-    """Run delayed jobs now.
-
-    Args:
-        ids: in the order in which the jobs shall run.
-        dry_run: write nothing.
-        pace: how many jobs one call takes; None for a new pace.
+    """Run delayed jobs now, in this order.
 
     Returns:
-        id → ``promoted``, ``inactive`` or ``missing`` (see the script).
+        id → ``promoted``, ``inactive`` or ``missing``.
     """
-    jobs = {job_id: [job_id] for job_id in ids}
-    head: list[Arg] = ["dry" if dry_run else ""]
-    return _in_chunks(client, "promote", keys.whole, head, jobs, last_runs_first=False, pace=pace)
+    return _in_chunks(client, "promote", keys, ["dry" if dry_run else ""], ids, pace=pace)
 
 
 def remove_jobs(
@@ -118,30 +108,20 @@ def remove_jobs(
         silent: write no ``removed`` events; the caller writes one with ``report_cleaned``.
         with_last: also delete a job that waits for one last child, together with that child.
         parent_key: only children of this job, and not the last one that it waits for.
-        dry_run: write nothing.
         just_seen: the jobs were in the lists of ``state`` a moment ago; a dry run relies on it.
-        pace: how many jobs one call takes; None for a new pace.
 
     Returns:
         id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,
-        ``inactive`` or ``missing`` (see the script).
+        ``inactive`` or ``missing``.
     """
-    place = {"waiting": "wait", "stalled": "active"}.get(state, state)
-    return _in_chunks(
-        client,
-        "remove_jobs",
-        keys.whole,
-        [
-            place,
-            "" if silent else "removed",
-            "last" if with_last else "",
-            parent_key,
-            ("seen" if just_seen else "dry") if dry_run else "",
-        ],
-        {job_id: [job_id] for job_id in ids},
-        last_runs_first=False,
-        pace=pace,
-    )
+    head: list[Arg] = [
+        {"waiting": "wait", "stalled": "active"}.get(state, state),
+        "" if silent else "removed",
+        "last" if with_last else "",
+        parent_key,
+        ("seen" if just_seen else "dry") if dry_run else "",
+    ]
+    return _in_chunks(client, "remove_jobs", keys, head, ids, pace=pace)
 
 
 def report_cleaned(client: Client, keys: QueueKeys, count: int) -> None:
@@ -152,24 +132,26 @@ def report_cleaned(client: Client, keys: QueueKeys, count: int) -> None:
 def _in_chunks(
     client: Client,
     script: str,
-    keys: Sequence[str],
+    keys: QueueKeys,
     head: list[Arg],
-    jobs: Mapping[str, list[str]],
+    ids: Iterable[str],
     *,
-    last_runs_first: bool = True,
+    locks: Mapping[str, str] | None = None,
+    last_runs_first: bool = False,
     pace: Pace | None = None,
 ) -> dict[str, str]:
+    ordered = list(dict.fromkeys(ids))
     # The job that is put at the tail of wait last runs first.
-    ids = [*jobs][::-1] if last_runs_first else [*jobs]
+    left = ordered[::-1] if last_runs_first else ordered
     pace = pace or Pace()
     answers: dict[str, str] = {}
-    while ids:
-        chunk = ids[: pace.size]
-        args = [*head, *(arg for job_id in chunk for arg in jobs[job_id])]
-        words, took_s = scripts.run_timed(client, script, keys, args)
+    while left:
+        chunk = left[: pace.size]
+        jobs = chunk if locks is None else [arg for id_ in chunk for arg in (id_, locks[id_])]
+        words, took_s = scripts.run_timed(client, script, keys.whole, [*head, *jobs])
         # What is left for later is always the end of the chunk.
         done = {job_id: word for job_id, word in zip(chunk, words, strict=True) if word != _LATER}
         pace.learn(len(done), took_s)
         answers |= done
-        ids = ids[len(done) :]
-    return {job_id: answers[job_id] for job_id in jobs}
+        left = left[len(done) :]
+    return {job_id: answers[job_id] for job_id in ordered}

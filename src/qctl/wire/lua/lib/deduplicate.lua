@@ -15,16 +15,18 @@ local function keep_next(base, job, owner)
   redis.call("PERSIST", base .. "de:" .. job.dedup.id)
 end
 
--- job.dedup: {id =, ttl = ms as text or nil, extend, replace, keep_last, reschedule = true or nil}.
+-- job.dedup: BullMQ's option, {id =, ttl = ms, extend =, replace =, keepLastIfActive =, reschedule =}; all but
+-- the id may be missing.
 -- Answers the id of the job that stands for the new one, or nil if the new job is to be stored.
 local function deduplicate(base, job)
   local dedup = job.dedup
   local key = base .. "de:" .. dedup.id
   local owner = redis.call("GET", key)
+  local ttl = (dedup.ttl or 0) > 0 and string.format("%.0f", dedup.ttl) or nil
 
   local function own(id)
-    if dedup.ttl and not dedup.keep_last then
-      redis.call("SET", key, id, "PX", dedup.ttl)
+    if ttl and not dedup.keepLastIfActive then
+      redis.call("SET", key, id, "PX", ttl)
     else
       redis.call("SET", key, id)
     end
@@ -43,7 +45,7 @@ local function deduplicate(base, job)
     emit(base, "removed", "jobId", owner, "prev", "delayed")
     report(job.id, owner)
     redis.call("DEL", base .. "dn:" .. dedup.id)
-    if dedup.ttl and not dedup.extend and not dedup.keep_last then
+    if ttl and not dedup.extend and not dedup.keepLastIfActive then
       redis.call("SET", key, job.id, "KEEPTTL")
     else
       own(job.id)
@@ -56,11 +58,11 @@ local function deduplicate(base, job)
     own(job.id)
     return nil
   end
-  if dedup.keep_last and redis.call("LPOS", base .. "active", owner) then
+  if dedup.keepLastIfActive and redis.call("LPOS", base .. "active", owner) then
     keep_next(base, job, owner)
     report(owner, job.id)
   elseif not dedup.replace then
-    if dedup.ttl and dedup.extend then
+    if ttl and dedup.extend then
       own(owner)
     end
     report(owner, job.id)
