@@ -12,7 +12,7 @@ from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import drain_record
-from qctl.wire.replies import checked, to_dict, to_int
+from qctl.wire.replies import read_checked, to_dict, to_int
 
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
@@ -79,8 +79,7 @@ def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
         *(("HINCRBY", key, f"jobs:{name}", getattr(result, name) or 0) for name in RESULTS),
         ("HSET", key, *last),
     ]
-    for reply in client.pipeline(commands):
-        checked(reply)
+    read_checked(client, commands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +123,7 @@ def record_starts(
         commands.append(("HSET", key, *fields_))
     if kept:
         commands.append(("HDEL", key, *(_resumer_field(name, target) for name in kept)))
-    for reply in client.pipeline(commands):
-        checked(reply)
+    read_checked(client, commands)
 
 
 def read_resumers(client: Client, prefix: str) -> list[Resumer]:

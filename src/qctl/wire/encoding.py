@@ -47,10 +47,12 @@ def encode_json(value: Any, what: str) -> str:
     """
     try:
         text = _ENCODER.encode(value)
-        # UTF-8 cannot hold a lone surrogate; as an escape it is JSON.
-        return text if text.isascii() else _escape_surrogates(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not JSON", why=str(error)) from None
+    if _is_utf8(text):
+        return text
+    # UTF-8 cannot hold a lone surrogate; as an escape it is JSON.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def encode_data(data: Any) -> str:
@@ -58,23 +60,21 @@ def encode_data(data: Any) -> str:
     return "{}" if data is None else encode_json(data, "the job's data")
 
 
-def _escape_surrogates(text: str) -> str:
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
-    return text
+        return False
+    return True
 
 
 def valid_text(text: str) -> str:
     """Text that UTF-8 can hold: a pair of surrogates becomes its character, a lone one U+FFFD."""
-    if text.isascii():
+    if _is_utf8(text):
         return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def check_id(id_: str, what: str) -> None:
@@ -114,22 +114,18 @@ def parse_backoff(value: Backoff | str) -> Backoff:
     """
     if isinstance(value, Backoff):
         return value
-    if not isinstance(value, str):
-        raise UsageError(
-            f"a backoff of {value!r} is not understood",
-            why="a number alone has no unit",
-            hint=f'for example backoff="fixed:{value}s" or "fixed:{value}ms"'
-            if isinstance(value, int | float)
-            else 'for example backoff="exponential:60s" or Backoff(…)',
-        )
-    kind, _, delay = value.partition(":")
+    kind, _, delay = str(value).partition(":")
     delay_s = duration_s(delay, unit_required=True)
-    if not kind or delay_s is None:
-        raise UsageError(
-            f"a backoff of {value!r} is not understood",
-            hint='for example backoff="exponential:60s", "fixed:500ms" or Backoff(…)',
-        )
-    return Backoff(kind, delay_s)
+    if isinstance(value, str) and kind and delay_s is not None:
+        return Backoff(kind, delay_s)
+    is_number = isinstance(value, int | float)
+    raise UsageError(
+        f"a backoff of {value!r} is not understood",
+        why="a number alone has no unit" if is_number else "",
+        hint=f'for example backoff="fixed:{value}s" or "fixed:{value}ms"'
+        if is_number
+        else 'for example backoff="exponential:60s", "fixed:500ms" or Backoff(…)',
+    )
 
 
 def check_job_id(job_id: str) -> None:

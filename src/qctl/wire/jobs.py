@@ -98,6 +98,21 @@ def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
     )
 
 
+def lock_reads(keys: QueueKeys, job_id: str) -> list[tuple[Arg, ...]]:
+    """The two commands that read a job's lock; see ``parse_lock``."""
+    lock = keys.lock(job_id)
+    return [("GET", lock), ("PTTL", lock)]
+
+
+def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
+    """The token and TTL of a lock, from the replies to ``lock_reads``; None without a lock.
+
+    A key of any type in the lock's place keeps the job from looking orphaned.
+    """
+    found, ttl_ms = value_or(token, ""), checked(ttl)
+    return found, ttl_ms if found is not None and ttl_ms >= 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class ReadJob:
     """A job and its lock at the moment of reading; ``lock_ttl_ms`` is None without a lock."""
@@ -117,20 +132,15 @@ def read_jobs(
     """
     commands: list[tuple[Arg, ...]] = []
     for job_id in ids:
-        lock = keys.lock(job_id)
         commands.append(("HGETALL", keys(job_id)))
         if locks:
-            commands += [("GET", lock), ("PTTL", lock)]
+            commands += lock_reads(keys, job_id)
     replies = iter(client.pipeline(commands))
     jobs: list[ReadJob | None] = []
     for job_id in ids:
         flat = value_or(next(replies), [])
-        token, ttl = (value_or(next(replies), ""), checked(next(replies))) if locks else (None, -1)
-        if not flat:
-            jobs.append(None)
-            continue
-        record = parse_job(job_id, to_dict(flat))
-        jobs.append(ReadJob(record, token, ttl if token is not None and ttl >= 0 else None))
+        lock = parse_lock(next(replies), next(replies)) if locks else (None, None)
+        jobs.append(ReadJob(parse_job(job_id, to_dict(flat)), *lock) if flat else None)
     return jobs
 
 

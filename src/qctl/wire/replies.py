@@ -45,6 +45,15 @@ def read_values(
     return [value_or(reply, default) for reply in client.pipeline(commands)]
 
 
+def read_checked(client: Client, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+    """The replies to commands in one round trip.
+
+    Raises:
+        ReplyError: one of them is an error.
+    """
+    return [checked(reply) for reply in client.pipeline(commands)]
+
+
 def to_dict(flat: Sequence[str]) -> dict[str, str]:
     """``[field, value, field, value …]``, as Redis sends a hash, as a dict."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -51,15 +51,6 @@ local function set_of(job_base, id, where)
   end
 end
 
--- Answers the name of the first list for which test(key) holds, or nil.
-local function first_list(job, test)
-  for _, name in ipairs(LISTS) do
-    if is_meant(name, job.where) and test(job.base .. name) then
-      return name
-    end
-  end
-end
-
 local function is_next_run(job_base, id, scheduler)
   local slot = scheduler and tonumber(redis.call("ZSCORE", job_base .. "repeat", scheduler) or "")
   return slot and id == "repeat:" .. scheduler .. ":" .. string.format("%.0f", slot)
@@ -146,22 +137,27 @@ local function free_dedup(job)
   end
 end
 
--- Takes a job out of its state. Answers the name of the state, or nil if it was in none.
-local function leave(job)
-  if job.set then
-    redis.call("ZREM", job.base .. job.set, job.id)
-    return job.set
+-- Takes an id out of a list, or only finds it in a dry run. Answers whether it was there.
+local function leave_list(key, id)
+  if is_dry then
+    return is_seen or is_in_list(key, id)
   end
-  return first_list(job, function(key)
-    return redis.call("LREM", key, DIRECTION, job.id) > 0
-  end)
+  return redis.call("LREM", key, DIRECTION, id) > 0
 end
 
--- In a dry run: answers the name of a job's state, or nil if it is in none.
-local function find(job)
-  return job.set or first_list(job, function(key)
-    return is_seen or is_in_list(key, job.id)
-  end)
+-- The same for a job's state. Answers the name of the set or list, or nil if the job was in none.
+local function leave(job)
+  if job.set then
+    if not is_dry then
+      redis.call("ZREM", job.base .. job.set, job.id)
+    end
+    return job.set
+  end
+  for _, name in ipairs(LISTS) do
+    if is_meant(name, job.where) and leave_list(job.base .. name, job.id) then
+      return name
+    end
+  end
 end
 
 -- Deletes the keys of a job that has left its state.
@@ -203,7 +199,7 @@ local function remove(id)
     return word or "last"
   end
   local top = jobs[1]
-  local state = is_dry and find(top) or not is_dry and leave(top)
+  local state = leave(top)
   if not state and (place ~= "" or not top.is_real) then
     return top.is_real and "inactive" or "missing"
   end

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
+from qctl.wire.jobs import lock_reads, parse_lock
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.replies import checked, to_int, value_or
 from qctl.wire.states import is_marker
@@ -65,13 +66,8 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     commands: list[tuple[Arg, ...]] = []
     fields = ("name", "processedOn", "pb", "stc", "rjk")
     for keys, job_id in ids:
-        lock = keys.lock(job_id)
-        commands += [
-            ("HMGET", keys(job_id), *fields),
-            ("HLEN", keys(job_id)),
-            ("GET", lock),
-            ("PTTL", lock),
-        ]
+        commands += [("HMGET", keys(job_id), *fields), ("HLEN", keys(job_id))]
+        commands += lock_reads(keys, job_id)
     busy = sorted({keys for keys, _ in ids})
     commands += _read_lists(busy)
     replies = iter(client.pipeline(commands))
@@ -79,8 +75,7 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
     for keys, job_id in ids:
         name, started, worker, stalls, scheduler = value_or(next(replies), [None] * len(fields))
         exists = value_or(next(replies), 0)
-        # A key of any type in the lock's place keeps the job from looking orphaned.
-        token, ttl = value_or(next(replies), ""), checked(next(replies))
+        token, ttl_ms = parse_lock(next(replies), next(replies))
         jobs.append(
             ActiveJob(
                 keys=keys,
@@ -91,7 +86,7 @@ def read_active(client: Client, queues: Sequence[QueueKeys]) -> list[ActiveJob]:
                 stalled_count=to_int(stalls) or 0,
                 scheduler=scheduler,
                 lock_token=token,
-                lock_ttl_ms=ttl if token is not None and ttl >= 0 else None,
+                lock_ttl_ms=ttl_ms,
             )
         )
     still_active = {

@@ -16,14 +16,8 @@ from qctl.wire.replies import to_dict, value_or
 _READ_ORDER = ("waiting-children", "delayed", "prioritized", "waiting")
 # The keys of census.lua, in its order.
 _KEYS = (
-    "wait",
-    "paused",
-    "active",
-    "prioritized",
-    "delayed",
-    "waiting-children",
-    "events",
-    "repeat",
+    *("wait", "paused", "active", "prioritized", "delayed", "waiting-children"),
+    *("events", "repeat"),
 )
 # Ids of one round trip, and the most schedulers of one queue.
 _WINDOW = 2500

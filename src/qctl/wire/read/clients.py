@@ -15,8 +15,7 @@ from qctl.wire.read.info import read_upstream
 # Leaves out pub/sub and replication connections, which are not workers'.
 LIST_CLIENTS = ("CLIENT", "LIST", "TYPE", "normal")
 # PFX:<base64>, and :w:<name> for a worker with a name; not QueueEvents' PFX:<base64>:qe.
-_WORKER_NAME = re.compile(r".+:[A-Za-z0-9+/]{2,}={0,2}(:w:.*)?")
-_FOREIGN = re.compile(r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?")
+_WORKER_NAME = re.compile(r"(?P<prefix>.+?):(?P<queue>[A-Za-z0-9+/]{2,}={0,2})(:w:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class ForeignWorker:
 
         A prefix may contain colons; base64 does not.
         """
-        match = _FOREIGN.fullmatch(self.name)
+        match = _WORKER_NAME.fullmatch(self.name)
         queue = _queue_name(match["queue"], frozenset()) if match else None
         if match is None or queue is None or not queue.isprintable():
             return None

@@ -8,7 +8,7 @@ from typing import Any
 from qctl.connection.address import Client
 from qctl.wire.events import Event, past_events
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import checked, read_json, value_or
+from qctl.wire.replies import checked, read_checked, read_json, value_or
 from qctl.wire.states import FINISHED, SORTED_SETS
 
 # Events searched for a job that is gone; BullMQ keeps about 10,000.
@@ -95,14 +95,6 @@ def _ending_from_events(client: Client, keys: QueueKeys, job_id: str) -> Ending:
 
 def has_ended(client: Client, keys: QueueKeys, job_id: str) -> bool:
     """Whether the job is finished for good, or gone."""
-    completed, failed, exists = map(
-        checked,
-        client.pipeline(
-            [
-                ("ZSCORE", keys("completed"), job_id),
-                ("ZSCORE", keys("failed"), job_id),
-                ("EXISTS", keys(job_id)),
-            ]
-        ),
-    )
+    scores = [("ZSCORE", keys(state), job_id) for state in FINISHED]
+    completed, failed, exists = read_checked(client, [*scores, ("EXISTS", keys(job_id))])
     return completed is not None or failed is not None or not exists

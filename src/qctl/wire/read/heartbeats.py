@@ -11,9 +11,9 @@ from dataclasses import astuple, dataclass
 from itertools import chain
 from typing import Any
 
-from qctl.connection.address import Client
+from qctl.connection.address import Arg, Client
 from qctl.wire.keys import worker_heartbeat, worker_index
-from qctl.wire.replies import checked, read_values, to_int, value_or
+from qctl.wire.replies import read_checked, read_values, to_int, value_or
 
 BEAT_S = 5.0
 TTL_S = 15
@@ -68,17 +68,14 @@ def beat(client: Client, heartbeat: Heartbeat, now_ms: int) -> None:
     owner, *values = astuple(heartbeat)
     key, index = worker_heartbeat(owner), worker_index(heartbeat.prefix)
     fields = dict(zip(_FIELDS, values, strict=True)) | {"quiet": int(heartbeat.quiet)}
-    replies = client.pipeline(
-        [
-            ("HSET", key, *chain.from_iterable(fields.items())),
-            ("EXPIRE", key, TTL_S),
-            ("ZADD", index, now_ms, owner),
-            ("ZREMRANGEBYSCORE", index, "-inf", f"({now_ms - _FORGET_MS}"),
-            ("PEXPIRE", index, _FORGET_MS),
-        ]
-    )
-    for reply in replies:
-        checked(reply)
+    commands: list[tuple[Arg, ...]] = [
+        ("HSET", key, *chain.from_iterable(fields.items())),
+        ("EXPIRE", key, TTL_S),
+        ("ZADD", index, now_ms, owner),
+        ("ZREMRANGEBYSCORE", index, "-inf", f"({now_ms - _FORGET_MS}"),
+        ("PEXPIRE", index, _FORGET_MS),
+    ]
+    read_checked(client, commands)
 
 
 def end(client: Client, prefix: str, owner: str) -> None:

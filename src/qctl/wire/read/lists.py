@@ -60,10 +60,15 @@ def _set_windows(
     start = 0
     while True:
         flat = client.call(command, key, start, start + size - 1, "WITHSCORES")
-        yield [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
+        yield scored(flat)
         start += size
         if len(flat) < 2 * size:
             return
+
+
+def scored(flat: Sequence[str]) -> list[Entry]:
+    """The entries in a reply ``WITHSCORES``."""
+    return [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
 
 
 def active_ids(client: Client, keys: QueueKeys) -> list[str]:

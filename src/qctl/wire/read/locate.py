@@ -8,6 +8,7 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
+from qctl.wire.jobs import lock_reads, parse_lock
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry, windows
 from qctl.wire.replies import checked, to_dict, value_or
@@ -45,13 +46,11 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
 
     A job that moves from one list to another while they are searched may be found in neither.
     """
-    lock = keys.lock(job_id)
     replies = client.pipeline(
         [
             *(("ZSCORE", keys(name), job_id) for name in SORTED_SETS),
             ("HGETALL", keys(job_id)),
-            ("GET", lock),
-            ("PTTL", lock),
+            *lock_reads(keys, job_id),
             ("SCARD", keys(f"{job_id}:dependencies")),
             ("HLEN", keys(f"{job_id}:processed")),
             ("HLEN", keys(f"{job_id}:failed")),
@@ -68,14 +67,14 @@ def locate(client: Client, keys: QueueKeys, job_id: str) -> Whereabouts:
     if state is None and scores["waiting-children"] is not None:
         state = "waiting-children"
     due = scores["delayed"] if state == "delayed" else None
-    token = value_or(token, "")
+    lock_token, lock_ttl_ms = parse_lock(token, ttl)
     *children, log_rows = (0 if isinstance(size, ReplyError) else int(size) for size in sizes)
     return Whereabouts(
         state=state,
         due_ms=due_ms(float(due)) if due is not None else None,
         fields=_job_fields(flat, state),
-        lock_token=token,
-        lock_ttl_ms=ttl if token is not None and checked(ttl) >= 0 else None,
+        lock_token=lock_token,
+        lock_ttl_ms=lock_ttl_ms,
         children=(children[0], children[1], children[2], children[3]),
         log_rows=log_rows,
     )

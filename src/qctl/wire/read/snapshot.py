@@ -20,7 +20,7 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, UNKNOWN, Holder, parse_holder
 from qctl.wire.read.stalled_check import StalledClock
-from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.replies import read_checked, to_int, value_or
 from qctl.wire.states import DELAY_FACTOR, is_marker
 
 # What ``queue.rateLimit()`` sets the counter to, whatever the maximum is (wire format 5.22).
@@ -186,23 +186,20 @@ def read_snapshots(
         for keys, first in zip(queues, firsts, strict=True)
         if _error(first) is None and first["meta"][0] is not None and _note(first) is not None
     }
-    pauses = _whose_pauses(client, notes) if notes else {}
+    pauses: Mapping[QueueKeys, str] = {}
+    if notes:
+        from qctl.wire.read.pause_notes import check_notes  # noqa: PLC0415 - 3 ms that few need
+
+        pauses = check_notes(client, notes)
     return [
         _snapshot(keys, first, [next(replies) for _ in followup], pauses.get(keys))
         for keys, first, followup in zip(queues, firsts, followups, strict=True)
     ]
 
 
-def _whose_pauses(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:
-    from qctl.wire.read.pause_notes import check_notes  # noqa: PLC0415 - 3 ms that few need
-
-    return check_notes(client, notes)
-
-
 def are_paused(client: Client, queues: Sequence[QueueKeys]) -> list[bool]:
     """Whether each BullMQ queue is paused, in one round trip."""
-    replies = client.pipeline([("HEXISTS", keys("meta"), "paused") for keys in queues])
-    return [bool(checked(reply)) for reply in replies]
+    return [*map(bool, read_checked(client, [("HEXISTS", k("meta"), "paused") for k in queues]))]
 
 
 def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:

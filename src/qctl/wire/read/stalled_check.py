@@ -9,7 +9,7 @@ from qctl.connection.address import Arg, Client
 from qctl.grouping import grouped
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.active import ActiveJob
-from qctl.wire.replies import checked, to_int, value_or
+from qctl.wire.replies import checked, read_checked, to_int, value_or
 
 # BullMQ's default stalledInterval; the actual one is a worker's option and not in Redis.
 DEFAULT_INTERVAL_MS = 30_000
@@ -89,11 +89,11 @@ def existing_schedulers(client: Client, keys: QueueKeys, ids: Sequence[str]) -> 
     commands: list[tuple[Arg, ...]] = []
     for scheduler in ids:
         commands += [("EXISTS", keys.scheduler(scheduler)), ("ZSCORE", keys("repeat"), scheduler)]
-    replies = client.pipeline(commands)
+    replies = read_checked(client, commands)
     return frozenset(
         scheduler
         for scheduler, record, score in zip(ids, replies[::2], replies[1::2], strict=True)
-        if checked(record) or checked(score) is not None
+        if record or score is not None
     )
 
 

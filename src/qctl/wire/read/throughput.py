@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
-from qctl.wire.replies import checked, to_dict, to_int, value_or
+from qctl.wire.replies import checked, read_values, to_dict, to_int, value_or
 
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
@@ -51,17 +52,16 @@ def read_throughput(
             ("HGET", keys("metrics:completed"), "prevTS"),
             ("LLEN", keys("metrics:completed:data")),
         ]
-    replies = client.pipeline(commands)
-    starts = [_start(*replies[3 * index : 3 * index + 3]) for index in range(len(queues))]
+    replies = iter(client.pipeline(commands))
+    starts = [_start(next(replies), next(replies), next(replies)) for _ in queues]
     wanted = [
         _counts(keys, source, since_ms, hours)
         for keys, (source, since_ms, _) in zip(queues, starts, strict=True)
     ]
-    flat = [command for group in wanted for command in group]
-    answers = iter(client.pipeline(flat))
+    answers = iter(read_values(client, [*chain.from_iterable(wanted)], 0))
     found = []
     for keys, (source, since_ms, head_ms), group in zip(queues, starts, wanted, strict=True):
-        rows = [value_or(next(answers), 0) for _ in group]
+        rows = [next(answers) for _ in group]
         if source == "metrics" and since_ms is not None:
             jobs = _by_hour(rows[0] or [], head_ms, since_ms, hours)
         else:

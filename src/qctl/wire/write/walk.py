@@ -13,9 +13,9 @@ from itertools import islice
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
-from qctl.wire.read.lists import Entry, active_ids
+from qctl.wire.read.lists import Entry, active_ids, scored
 from qctl.wire.read.server import clock_ms
-from qctl.wire.replies import checked, to_dict
+from qctl.wire.replies import read_checked
 from qctl.wire.states import FINISHED, is_marker
 
 # Entries before the reached place of a list that are read again. As many may be removed before it
@@ -225,7 +225,7 @@ class _Rising:
         rank = self._client.call("ZRANK", self._key, passed.id)
         if rank is not None:
             flat = self._client.call("ZRANGE", self._key, rank, int(rank) + size, "WITHSCORES")
-            entries = _scored(flat)
+            entries = scored(flat)
             if entries and entries[0] == passed:
                 return entries[1:]
         offset = 0
@@ -240,11 +240,7 @@ class _Rising:
         found = self._client.call(
             "ZRANGEBYSCORE", self._key, lowest, "+inf", "WITHSCORES", "LIMIT", offset, size
         )
-        return _scored(found)
-
-
-def _scored(flat: Sequence[str]) -> list[Entry]:
-    return [Entry(job_id, float(score)) for job_id, score in to_dict(flat).items()]
+        return scored(found)
 
 
 def _score(entry: Entry) -> float:
@@ -272,8 +268,8 @@ class _SetWalk(Walk):
         self._once = once
         lowest = "-inf" if since is None else repr(since)
         self._rising = _Rising(client, key, lowest)
-        highest = _scored(client.call("ZREVRANGE", key, 0, 0, "WITHSCORES"))
-        below = _scored(client.call("ZREVRANGE", key, _NOTED, _NOTED, "WITHSCORES"))
+        highest = scored(client.call("ZREVRANGE", key, 0, 0, "WITHSCORES"))
+        below = scored(client.call("ZREVRANGE", key, _NOTED, _NOTED, "WITHSCORES"))
         # The highest score below the noted entries; None if all entries are noted.
         self._end: float | None = None
         behind = None
@@ -312,7 +308,7 @@ class _SetWalk(Walk):
 
     def _still_there(self, noted: Sequence[Entry]) -> list[Entry]:
         commands: list[tuple[Arg, ...]] = [("ZSCORE", self._key, entry.id) for entry in noted]
-        scores = [checked(reply) for reply in self._client.pipeline(commands)]
+        scores = read_checked(self._client, commands)
         return [
             entry
             for entry, score in zip(noted, scores, strict=True)

@@ -6,16 +6,13 @@
 local function store_job(base, job)
   local fields = {"name", job.name, "data", job.data, "opts", job.opts,
     "timestamp", job.timestamp, "delay", job.delay, "priority", job.priority}
-  local function optional(field, value)
-    if value and value ~= "" then
+  for field, value in pairs({parentKey = job.parent_key, parent = job.parent, rjk = job.rjk,
+      deid = job.dedup_id}) do
+    if value ~= "" then
       fields[#fields + 1] = field
       fields[#fields + 1] = value
     end
   end
-  optional("parentKey", job.parent_key)
-  optional("parent", job.parent)
-  optional("rjk", job.rjk)
-  optional("deid", job.dedup_id)
   redis.call("HSET", base .. job.id, unpack(fields))
   emit(base, "added", "jobId", job.id, "name", job.name)
 end
