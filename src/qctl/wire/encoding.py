@@ -49,7 +49,7 @@ def encode_json(value: Any, what: str) -> str:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not JSON", why=str(error)) from None
-    if _is_utf8(text):
+    if text.isascii() or _is_utf8(text):
         return text
     # UTF-8 cannot hold a lone surrogate; as an escape it is JSON.
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -61,8 +61,6 @@ def encode_data(data: Any) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -72,7 +70,7 @@ def _is_utf8(text: str) -> bool:
 
 def valid_text(text: str) -> str:
     """Text that UTF-8 can hold: a pair of surrogates becomes its character, a lone one U+FFFD."""
-    if _is_utf8(text):
+    if text.isascii() or _is_utf8(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
