@@ -216,7 +216,7 @@ class _Assessor:
             unattributed=_refs(job for job in worst if job.held_by == "unknown"),
             max_stalled_count=self._settings.max_stalled_count,
             runtimes=usual_runtimes(self._active, self._durations),
-            recovery=self._recovery(worst, kill_after_s, times.boot_s, queues),
+            recovery=self._recovery(jobs, kill_after_s, times.boot_s, queues),
             away_s=away_s,
             schedules=self._schedules(queues, away_s),
             schedules_unread=None if self._agendas is None else unread_schedules(self._agendas),
@@ -301,14 +301,14 @@ class _Assessor:
 
     def _recovery(
         self,
-        interrupted: Sequence[JobAtRisk],
+        jobs: Sequence[JobAtRisk],
         leaves_in_s: float | None,
         boot_s: tuple[float, float],
         queues: Sequence[QueueImpact],
     ) -> tuple[Recovery, ...]:
-        refs = {job.ref for job in interrupted}
-        own_jobs = (job for job in self._active if JobRef(job.keys.name, job.id) in refs)
-        by_queue = grouped(own_jobs, lambda job: job.keys)
+        pairs = zip(self._active, jobs, strict=True)
+        interrupted = [active for active, job in pairs if job.interrupted]
+        by_queue = grouped(interrupted, lambda job: job.keys)
         wanted = [(keys, [job.id for job in jobs]) for keys, jobs in by_queue.items()]
         clocks = self._or_remark(
             "when stalled checks run", lambda: read_clocks(self._client, wanted)

@@ -84,12 +84,6 @@ def scan_keys(
             left = None if left is None else left - SCAN_COUNT
 
 
-def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[list[JobKey], int]:
-    """The jobs among some keys that are in no sorted set, and the number of all jobs among them."""
-    outside, job_count = _outside_sets(client, jobs)
-    return list(outside), job_count
-
-
 def find_strays(
     client: Client, jobs: Sequence[JobKey], *, max_waiting: int | None
 ) -> tuple[list[Stray], int]:
@@ -126,14 +120,15 @@ def _unlisted(
     client: Client, jobs: Sequence[JobKey], max_waiting: int | None
 ) -> tuple[dict[JobKey, _Values], int]:
     """The fields of the jobs that are in no state, and the number of jobs where that is unknown."""
-    outside, _ = _outside_sets(client, jobs)
+    outside, _ = jobs_in_no_set(client, jobs)
     listed = read_lists(client, sorted({keys for keys, _ in outside}), max_waiting)
     unlisted = {job: fields for job, fields in outside.items() if job[1] not in listed[job[0]].ids}
     certain = {job: fields for job, fields in unlisted.items() if listed[job[0]].is_complete}
     return certain, len(unlisted) - len(certain)
 
 
-def _outside_sets(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
+def jobs_in_no_set(client: Client, jobs: Sequence[JobKey]) -> tuple[dict[JobKey, _Values], int]:
+    """The jobs among some keys that are in no sorted set, and the number of all jobs among them."""
     reads: list[tuple[Arg, ...]] = [("HMGET", keys(job_id), *_FIELDS) for keys, job_id in jobs]
     rows = client.pipeline(reads)
     states = {
