@@ -8,6 +8,7 @@ from typing import Any
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError
+from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict
 
@@ -175,9 +176,7 @@ def read_events(
         block_ms: how long to wait for the first event, in milliseconds; 0 does not wait.
         count: the most events to read of each queue.
     """
-    groups: dict[str, list[QueueKeys]] = {}
-    for keys in cursors:
-        groups.setdefault(_slot_tag(keys), []).append(keys)
+    groups = grouped(cursors, _slot_tag)
     events = []
     for group in groups.values():
         found = _read_group(client, group, cursors, block_ms // len(groups), count)

@@ -23,7 +23,7 @@ from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.find import Queues
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
-from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown, workers_by_queue
+from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.server import ServerFacts, read_servers
 from qctl.wire.read.snapshot import QueueSnapshot
 
@@ -163,7 +163,7 @@ class Examination:
 
     @read_once
     def _workers_by_queue(self) -> dict[str, list[WorkerClient]]:
-        return workers_by_queue(self.workers)
+        return grouped(self.workers, lambda worker: worker.queue)
 
     # Processes
 

@@ -18,6 +18,7 @@ from qctl.config.settings import Settings
 from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import QctlError, ReplyError, is_outage
+from qctl.grouping import grouped
 from qctl.ops.jobs.listing import list_jobs
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import EventRates, Failure, OtherFailures, Rates
@@ -25,7 +26,7 @@ from qctl.ops.queues.find import find_queues
 from qctl.ops.queues.status import QueueStatus, RedisInfo, queue_status, redis_info
 from qctl.ops.queues.workers import WorkerStatus, inspect_workers
 from qctl.wire.keys import QueueKeys
-from qctl.wire.read.clients import WorkerClient, list_workers, workers_by_queue
+from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.discovery import discover
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
@@ -243,7 +244,7 @@ class LiveReader:
         readable = [s.keys for s in snapshots.values() if isinstance(s, QueueSnapshot)]
         rates = self._or_remark("no rates", lambda: self._events.read(self._client, readable)) or {}
         names = [keys.name for keys in readable]
-        by_queue = None if clients is None else workers_by_queue(clients)
+        by_queue = None if clients is None else grouped(clients, lambda worker: worker.queue)
         now_s = time.time()
         self._trends = {name: self._trends.get(name, deque(maxlen=TREND_POINTS)) for name in names}
         rows = []

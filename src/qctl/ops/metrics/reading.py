@@ -15,6 +15,7 @@ from typing import Any
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import NotFoundError, ReplyError
+from qctl.grouping import grouped
 from qctl.ops.queues.status import ProcessStatus, QueueStatus, inspect_queues
 from qctl.ops.times import utc_datetime
 from qctl.wire.drain_record import RESULTS, DrainResult, read_drain_record
@@ -268,9 +269,7 @@ def _last(result: DrainResult) -> LastDrain:
 
 
 def _own_workers(beats: Sequence[Heartbeat], labels: QueueLabels) -> tuple[OwnWorkers, ...]:
-    groups: dict[tuple[str, str], list[Heartbeat]] = {}
-    for beat in beats:
-        groups.setdefault((labels.of(beat.queue), beat.process), []).append(beat)
+    groups = grouped(beats, lambda beat: (labels.of(beat.queue), beat.process))
     return tuple(
         OwnWorkers(
             queue=queue,

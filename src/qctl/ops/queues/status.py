@@ -17,6 +17,7 @@ from qctl.connection.address import Address, Arg, Client
 from qctl.connection.forwarding import ForwardingClient
 from qctl.connection.info import parse_info
 from qctl.errors import ReplyError, is_outage
+from qctl.grouping import grouped
 from qctl.ops.processes.attribution import known_holders, queues_served
 from qctl.ops.processes.targets import managed_processes
 from qctl.ops.queues.advice import Note, notes
@@ -29,7 +30,6 @@ from qctl.wire.read.clients import (
     WorkerClient,
     list_workers,
     parse_workers,
-    workers_by_queue,
 )
 from qctl.wire.read.info import INFO_REPLICATION, product, upstream
 from qctl.wire.read.snapshot import Counts, QueueSnapshot, RateLimit
@@ -200,7 +200,7 @@ def inspect_queues(
         known_at = datetime.fromtimestamp(known.scanned_at_s, UTC)
         remarks += (_cached_remark(known, cache),)
     now_s = time.time()
-    by_queue = None if workers is None else workers_by_queue(workers)
+    by_queue = None if workers is None else grouped(workers, lambda worker: worker.queue)
     statuses = tuple(
         queue_status(queue, None if by_queue is None else by_queue.get(queue.keys.name, ()), now_s)
         for queue in queues.readable

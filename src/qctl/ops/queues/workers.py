@@ -14,6 +14,7 @@ from datetime import datetime
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import FailedError, ReplyError
+from qctl.grouping import grouped
 from qctl.manage.protocol import ManagedProcess
 from qctl.ops.processes.attribution import known_holders
 from qctl.ops.processes.targets import managed_processes
@@ -143,9 +144,7 @@ def _matched(
 
     They are matched by name; a name that several workers have matches none.
     """
-    by_name: dict[_Name, list[Heartbeat]] = {}
-    for beat in beats:
-        by_name.setdefault((beat.queue, beat.name), []).append(beat)
+    by_name: dict[_Name, list[Heartbeat]] = grouped(beats, lambda beat: (beat.queue, beat.name))
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     beat_of = {
         worker.client_id: found[0]

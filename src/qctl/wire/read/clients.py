@@ -165,13 +165,6 @@ def is_listed(name: str) -> bool:
     return all("!" <= char <= "~" for char in name)
 
 
-def workers_by_queue(workers: Iterable[WorkerClient]) -> dict[str, list[WorkerClient]]:
-    found: dict[str, list[WorkerClient]] = {}
-    for worker in workers:
-        found.setdefault(worker.queue, []).append(worker)
-    return found
-
-
 def is_absent(name: str | None, workers: Sequence[WorkerClient] | None) -> bool:
     """Whether a worker is known not to be connected.
 
