@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qctl.ops.drain.ledger import JobOutcome
-from qctl.ops.drain.steps import Drained, DrainReport, Proof, RunningJob, TimeUp, Waiting
-from qctl.output.drain import report_lines, step_line, waiting_lines
+from qctl.ops.drain.steps import Drained, DrainReport, Proof, RunningJob, Step, TimeUp, Waiting
+from qctl.output.drain import step_lines
 
 REPORT = DrainReport(
     outcome="restarted",
@@ -25,8 +25,8 @@ REPORT = DrainReport(
 )
 
 
-def lines(report: DrainReport) -> list[str]:
-    return list(report_lines(report, "bull"))
+def lines(step: Step) -> list[str]:
+    return list(step_lines(step, "bull"))
 
 
 def test_nothing_lost_says_what_was_checked() -> None:
@@ -97,16 +97,16 @@ def test_a_queue_without_a_worker_does_not_run_again() -> None:
 
 def test_jobs_without_a_lock_may_still_run() -> None:
     job = RunningJob("q", "1", "job", 2.0, None, None, None)
-    told = step_line(Drained(2.0, (job,)))
-    assert "no job with a lock is running; 1 stalled job (no lock) not waited for" in str(told)
-    assert "may still run" in str(told)
+    (told,) = lines(Drained(2.0, (job,)))
+    assert "no job with a lock is running; 1 stalled job (no lock) not waited for" in told
+    assert "may still run" in told
     report = replace(REPORT, outcome="drained", jobs=(JobOutcome("q", "1", "orphaned"),))
     assert lines(report)[-1].startswith("drained: nothing with a lock is running; ")
 
 
 def test_orphans_alone_are_nothing_to_wait_for() -> None:
     job = RunningJob("q", "1", "job", 3.0, None, None, None)
-    told = waiting_lines(Waiting(active=(), orphans=(job,), waited_s=2.0))
+    told = lines(Waiting(active=(), orphans=(job,), waited_s=2.0))
     assert told == ["no job is left to wait for, 2.0 s so far"]
 
 
@@ -125,7 +125,6 @@ def test_only_a_restart_that_was_wanted_was_not_made() -> None:
 
 def test_a_restart_at_the_end_of_the_time_says_that_the_time_is_up() -> None:
     job = RunningJob("q", "1", "n", 1.0, 1_000, None, None)
-    line = step_line(TimeUp(300.0, (job, job)))
-    assert line is not None
+    (line,) = lines(TimeUp(300.0, (job, job)))
     assert line.startswith("timed out after 5 min")
     assert "2 jobs still run" in line

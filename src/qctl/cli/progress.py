@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qctl.cli.environment import Environment
 from qctl.ops.drain.steps import DrainReport, Planned, Step, Waiting
-from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
+from qctl.output.drain import step_lines
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -48,20 +48,19 @@ class DrainView:
 
     def _show_lines(self, step: Step) -> None:
         env = self._env
-        if isinstance(step, Planned):
-            for line in plan_lines(step):
-                env.line(f"{line}  (dry run)") if self._dry_run else env.note(line)
-        elif isinstance(step, DrainReport):
-            for line in report_lines(step, env.settings.prefix):
+        for line in step_lines(step, env.settings.prefix):
+            if isinstance(step, DrainReport):
                 env.line(line)
-            if step.error:
-                env.streams.stdout.flush()
-                env.note(f"error: {step.error}")
-        elif (line_or_none := step_line(step)) is not None:
-            env.note(line_or_none)
+            elif isinstance(step, Planned) and self._dry_run:
+                env.line(f"{line}  (dry run)")
+            else:
+                env.note(line)
+        if isinstance(step, DrainReport) and step.error:
+            env.streams.stdout.flush()
+            env.note(f"error: {step.error}")
 
     def _show_waiting(self, step: Waiting) -> None:
-        lines = waiting_lines(step)
+        lines = [*step_lines(step, self._env.settings.prefix)]
         if self._env.animated:
             from rich.text import Text  # noqa: PLC0415 - only for a terminal
 

@@ -12,14 +12,14 @@ from qctl.connection.address import Address, Client
 from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import describe, make_plan
 from qctl.ops.drain.run import drain
-from qctl.ops.drain.steps import DrainReport, Step, Waiting
+from qctl.ops.drain.steps import DrainReport, Waiting
 from qctl.ops.jobs.retry_stalled import carry_out
 from qctl.ops.live.retry import plan_stalled, retry_one_failed
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues
 from qctl.output.changes import pause_line, retry_lines, retry_risk_lines
-from qctl.output.drain import plan_lines, report_lines, step_line, waiting_lines
+from qctl.output.drain import step_lines
 from qctl.output.text import visible
 from qctl.output.top.actions import ActionOutput, Proposal, Stop
 
@@ -103,21 +103,14 @@ class CommandActions:
             steps = drain(client, address, settings, plan, DrainOptions(), stop)
             with contextlib.closing(steps):
                 for step in steps:
-                    yield _step(step, settings.prefix)
+                    lines = [*step_lines(step, settings.prefix)]
+                    if isinstance(step, DrainReport) and step.error:
+                        lines.append(f"error: {visible(step.error)}")
+                    yield ActionOutput(tuple(lines), temporary=isinstance(step, Waiting))
 
         planned = describe(plan, client)
         question = f"Drain {queue}, then restart {target}?" if restarts else f"Drain {queue}?"
-        return self._proposal(question, plan_lines(planned), carry)
-
-
-def _step(step: Step, prefix: str) -> ActionOutput:
-    if isinstance(step, Waiting):
-        return ActionOutput(tuple(waiting_lines(step)), temporary=True)
-    if isinstance(step, DrainReport):
-        error = (f"error: {visible(step.error)}",) if step.error else ()
-        return ActionOutput((*report_lines(step, prefix), *error))
-    line = step_line(step)
-    return ActionOutput(() if line is None else (line,))
+        return self._proposal(question, step_lines(planned, settings.prefix), carry)
 
 
 def _lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ _MAX_JOBS = 10
 _MAX_HARMED = 50
 
 
-def plan_lines(plan: Planned) -> Iterator[str]:
+def _plan_lines(plan: Planned) -> Iterator[str]:
     """What is going to happen, with the current numbers."""
     names = ", ".join(visible(name) for name in plan.queues)
     yield f"queues     {names}"
@@ -36,7 +36,7 @@ def plan_lines(plan: Planned) -> Iterator[str]:
         + (f" and {counted(len(plan.orphans), 'stalled job')} (no lock)" if plan.orphans else "")
         + f"; {plan.backlog:,} waiting"
     )
-    yield from job_lines(plan.active)
+    yield from _job_lines(plan.active)
     if plan.active:
         wait = "unknown: too few recent runs"
         if plan.estimate_s is not None:
@@ -64,7 +64,7 @@ def plan_lines(plan: Planned) -> Iterator[str]:
         yield f"note       {visible(warning)}"
 
 
-def job_lines(jobs: Sequence[RunningJob]) -> Iterator[str]:
+def _job_lines(jobs: Sequence[RunningJob]) -> Iterator[str]:
     """The jobs in the way, longest running first."""
     ordered = sorted(jobs, key=lambda job: -(job.runtime_s or 0))
     for job in ordered[:_MAX_JOBS]:
@@ -86,59 +86,67 @@ def _job(job: RunningJob) -> str:
     return ", ".join(parts)
 
 
-def step_line(step: Step) -> str | None:  # noqa: PLR0911 - one per step
-    """One line for a step; None for steps that are shown otherwise."""
+def step_lines(step: Step, prefix: str) -> Iterator[str]:
+    """A step: one line, or the whole plan, the jobs in the way, or the report.
+
+    Args:
+        prefix: of the queues, for the commands that the report recommends.
+    """
     match step:
+        case Planned():
+            yield from _plan_lines(step)
+        case Waiting():
+            yield from _waiting_lines(step)
+        case DrainReport():
+            yield from _report_lines(step, prefix)
         case Paused():
             done = "paused" if step.changed else "was paused already"
             if step.again:
                 done = "was no longer paused; paused again"
-            return f"{visible(step.queue)} {done}"
+            yield f"{visible(step.queue)} {done}"
         case Drained():
-            text = f"drained after {duration(step.waited_s)}: no job"
-            if not step.orphans:
-                return f"{text} is running"
-            stalled = counted(len(step.orphans), "stalled job")
-            return (
-                f"{text} with a lock is running; {stalled} (no lock) not waited for, which "
-                "may still run in a worker that hangs"
-            )
+            none = "no job is running"
+            if step.orphans:
+                none = (
+                    f"no job with a lock is running; {counted(len(step.orphans), 'stalled job')} "
+                    "(no lock) not waited for, which may still run in a worker that hangs"
+                )
+            yield f"drained after {duration(step.waited_s)}: {none}"
         case TimeUp():
             jobs = counted(len(step.active), "job")
-            return (
+            yield (
                 f"timed out after {duration(step.waited_s)} with {jobs} still running; restarting "
                 "anyway, then putting the interrupted jobs back"
             )
         case Restarting():
             name = f"{visible(step.target)} id {step.key}"
-            return f"restarting {name} (pid {step.pid}) …" if step.pid else f"starting {name} …"
+            yield f"restarting {name} (pid {step.pid}) …" if step.pid else f"starting {name} …"
         case Ready():
             workers = ", ".join(map(visible, step.workers))
             before = f"pid {step.old_pid} is gone" if step.old_pid else "it was not running"
             serves = f"serves {workers}" if workers else "stays up"
-            return (
+            yield (
                 f"{visible(step.target)} id {step.key} is up: {before}, "
                 f"pid {step.new_pid} {serves} ({duration(step.took_s)})"
             )
         case Resumed():
-            return f"{visible(step.queue)} resumed"
+            yield f"{visible(step.queue)} resumed"
         case Recovered():
             ids = listed(step.ids, _MAX_JOBS)
-            return f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
-        case _:
-            return None
+            yield f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
 
 
-def waiting_lines(step: Waiting) -> list[str]:
+def _waiting_lines(step: Waiting) -> Iterator[str]:
     """The jobs that are in the way."""
     if step.redis_away:
-        return ["Redis does not answer; waiting for it …"]
-    if not step.active:
-        return [f"no job is left to wait for, {duration(step.waited_s)} so far"]
-    text = f"waiting for {counted(len(step.active), 'job')}, {duration(step.waited_s)} so far"
-    if step.orphans:
-        text += f" (not for {counted(len(step.orphans), 'stalled job')})"
-    return [text, *job_lines(step.active)]
+        yield "Redis does not answer; waiting for it …"
+    elif not step.active:
+        yield f"no job is left to wait for, {duration(step.waited_s)} so far"
+    else:
+        stalled = f" (not for {counted(len(step.orphans), 'stalled job')})" if step.orphans else ""
+        jobs = counted(len(step.active), "job")
+        yield f"waiting for {jobs}, {duration(step.waited_s)} so far{stalled}"
+        yield from _job_lines(step.active)
 
 
 _HEADLINES = {
@@ -150,7 +158,7 @@ _HEADLINES = {
 }
 
 
-def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
+def _report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
     """The proof; the headline comes last."""
     has_more = report.strategy == "roll" or report.paused_again
     more = f", {len(report.jobs)} followed" if has_more else ""
@@ -183,7 +191,7 @@ def report_lines(report: DrainReport, prefix: str) -> Iterator[str]:
         yield f"note: {visible(note)}"
     if report.still_active:
         yield "still running:"
-        yield from job_lines(report.still_active)
+        yield from _job_lines(report.still_active)
     yield _headline(report, prefix)
 
 
