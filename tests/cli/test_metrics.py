@@ -188,7 +188,7 @@ def test_served_until_sigterm(redis_url: str, client: Client, serve: Callable[..
         with socket.create_connection(("127.0.0.1", served.port), 30) as client_socket:
             client_socket.sendall(sent)
     # One connection for all scrapes, one for the events.
-    assert clients(client) == before + 2
+    wait_until(lambda: clients(client) == before + 2, "one connection for each")
     # Another one on the same port says what to do.
     ran = typed(redis_url, "--serve", f"127.0.0.1:{served.port}")
     assert ran.code == 1

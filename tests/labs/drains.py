@@ -408,8 +408,9 @@ class Lab:
         return sorted(self.client.call("KEYS", "qctl:[^d]*"))
 
     def dump(self) -> dict[str, bytes]:
-        """All keys with their contents, except what idle workers write."""
-        keys = sorted(k for k in self.client.call("KEYS", "*") if "stalled-check" not in k)
+        """All keys with their contents, except what workers write to find stalled jobs."""
+        written = (":stalled-check", ":stalled")
+        keys = sorted(k for k in self.client.call("KEYS", "*") if not k.endswith(written))
         return {key: self.client.call("DUMP", key) for key in keys}
 
     def places(self, job_id: str, queue: str = "q") -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,17 @@ def looked_at(shared_pm2: RealPm2) -> Pm2:
 
 
 def test_the_list_agrees_with_pm2(looked_at: Pm2, shared_pm2: RealPm2) -> None:
-    expected = [
-        (r.name, str(r.pm_id), r.pid or None, r.status, r.restarts, r.namespace)
-        for r in shared_pm2.rows()
-    ]
-    found = looked_at.processes()
-    assert sorted(expected, key=lambda item: int(item[1])) == [
-        (p.name, p.key, p.pid, p.status, p.restarts, p.namespace) for p in found
-    ]
+    def agreed() -> Sequence[ManagedProcess]:
+        expected = {
+            (r.name, str(r.pm_id), r.pid or None, r.status, r.restarts, r.namespace)
+            for r in shared_pm2.rows()
+        }
+        found = looked_at.processes()
+        got = {(p.name, p.key, p.pid, p.status, p.restarts, p.namespace) for p in found}
+        return found if got == expected else ()
+
+    found = wait_until(agreed, "the two to agree")
+    assert [int(p.key) for p in found] == sorted(int(p.key) for p in found)
     assert [p.mode for p in found if p.name == "cluster"] == ["cluster", "cluster"]
     assert {p.target for p in found if p.name == "fork"} == {"pm2:fork"}
     assert {p.kill_timeout_ms for p in found if p.name == "fork"} == {30_000}
