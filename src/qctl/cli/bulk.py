@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,8 @@ from qctl.cli.options import DryRun, Limit, NamedIds, Queue, Yes
 from qctl.errors import ExitStatus, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from qctl.ops.bulk.actions import Action
     from qctl.ops.bulk.choice import Selection
     from qctl.ops.bulk.report import BulkReport
@@ -248,7 +251,10 @@ def _carry_out(
             stop=stop,
         )
         try:
-            _follow(env, run)
+            with _progress_line(env, run) if env.animated else contextlib.nullcontext():
+                for progress in run:
+                    if env.output == "ndjson":
+                        env.emit_json(progress)
         finally:
             # Also when it was interrupted: what was done must be known.
             report = run.report()
@@ -275,33 +281,19 @@ def _ask(env: Environment, queue: str, action: Action, selection: Selection, tot
         env.confirm_name(f"{text}.", queue)
 
 
-def _follow(env: Environment, run: BulkRun) -> None:
-    if env.output == "ndjson":
-        for progress in run:
-            env.emit_json(progress)
-    elif env.animated:
-        _animate(env, run)
-    else:
-        for _ in run:
-            pass
-
-
-def _animate(env: Environment, run: BulkRun) -> None:
-    from rich.progress import Progress, ProgressColumn, Task  # noqa: PLC0415 - only on a terminal
+def _progress_line(env: Environment, run: BulkRun) -> Live:
+    """A line on a terminal, redrawn while one step takes long, too: a flow of many jobs."""
+    from rich.live import Live  # noqa: PLC0415 - only on a terminal
     from rich.text import Text  # noqa: PLC0415
 
     from qctl.output.changes import bulk_progress  # noqa: PLC0415
 
-    class Line(ProgressColumn):
-        """Redrawn while one step takes long, too: a flow of many jobs, or a long list."""
-
-        def render(self, task: Task) -> Text:  # noqa: ARG002
-            return Text(bulk_progress(run.progress()))
-
-    with Progress(Line(), console=env.console(env.streams.stderr), transient=True) as bar:
-        bar.add_task("")
-        for _ in run:
-            pass
+    return Live(
+        get_renderable=lambda: Text(bulk_progress(run.progress())),
+        console=env.console(env.streams.stderr),
+        refresh_per_second=10,
+        transient=True,
+    )
 
 
 def _raise_for(env: Environment, report: BulkReport) -> None:

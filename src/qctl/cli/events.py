@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +15,7 @@ from qctl.cli.options import Queue
 from qctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from qctl.ops.follow.events import EventFilter, QueueEvent
-    from qctl.wire.keys import QueueKeys
+    from qctl.ops.follow.events import QueueEvent, Remark
 
 app = App()
 
@@ -71,7 +72,7 @@ def events(
         env.note(remark)
     wanted = ops.EventFilter(frozenset(names or ()), job_id)
     if follow:
-        _follow(env, snapshot.keys, wanted, after, limit)
+        _follow(env, ops.follow_events(client, snapshot.keys, wanted, after=after), limit)
         return
     page = ops.recent_events(
         client, snapshot.keys, wanted, after=after, limit=limit or ops.DEFAULT_LIMIT
@@ -88,15 +89,13 @@ def events(
             env.note(remark)
 
 
-def _follow(
-    env: Environment, keys: QueueKeys, wanted: EventFilter, after: str | None, limit: int | None
-) -> None:
-    from qctl.ops.follow.events import Remark, follow_events  # noqa: PLC0415 - not loaded for --help
+def _follow(env: Environment, items: Iterable[QueueEvent | Remark], limit: int | None) -> None:
+    from qctl.ops.follow.events import Remark  # noqa: PLC0415 - not loaded for --help
 
-    _, client = env.redis()
     shown = 0
-    try:
-        for item in follow_events(client, keys, wanted, after=after):
+    # Ctrl-C is the normal way to stop following, so it is not an error.
+    with contextlib.suppress(KeyboardInterrupt):
+        for item in items:
             if isinstance(item, Remark):
                 env.note(item.text)
                 continue
@@ -105,9 +104,6 @@ def _follow(
             shown += 1
             if shown == limit:
                 return
-    except KeyboardInterrupt:
-        # Ctrl-C is the normal way to stop following, so it is not an error.
-        return
 
 
 def _show(env: Environment, event: QueueEvent) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +19,26 @@ from qctl.cli.candidates import (
 from qctl.errors import UsageError
 
 OutputMode = Literal["table", "json", "ndjson"]
+Complete = Callable[[typer.Context], list[str]]
+
+
+def _argument(metavar: str, help_text: str, complete: Complete) -> Any:
+    """An argument whose names TAB completes."""
+    return typer.Argument(
+        metavar=metavar, help=help_text, show_default=False, autocompletion=complete
+    )
+
+
+def _option(flag: str, metavar: str, help_text: str, complete: Complete) -> Any:
+    """An option whose names TAB completes."""
+    return typer.Option(
+        flag, metavar=metavar, help=help_text, show_default=False, autocompletion=complete
+    )
+
+
+def target_option(help_text: str) -> Any:
+    """``--target``, whose meaning depends on the command."""
+    return _option("--target", "TARGET", help_text, targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +51,12 @@ class CommonOptions:
     ] = None
     prefix: Annotated[
         str | None,
-        typer.Option(
-            "--prefix",
-            metavar="PFX",
-            help="BullMQ's key prefix  [env: QCTL_PREFIX]",
-            autocompletion=prefixes,
-        ),
+        _option("--prefix", "PFX", "BullMQ's key prefix  [env: QCTL_PREFIX]", prefixes),
     ] = None
     context: Annotated[
         str | None,
-        typer.Option(
-            "--context",
-            metavar="NAME",
-            help="A context of the config files  [env: QCTL_CONTEXT]",
-            autocompletion=contexts,
+        _option(
+            "--context", "NAME", "A context of the config files  [env: QCTL_CONTEXT]", contexts
         ),
     ] = None
     output: Annotated[
@@ -65,54 +78,19 @@ Confirmed = Annotated[
     typer.Option("--confirm", metavar="NAME", help="The context's name, if it asks for it"),
 ]
 
-Queue = Annotated[
-    str, typer.Argument(metavar="QUEUE", help="The queue's name", autocompletion=queue_names)
-]
-Queues = Annotated[
-    list[str],
-    typer.Argument(metavar="QUEUE...", help="The queues' names", autocompletion=queue_names),
-]
+Queue = Annotated[str, _argument("QUEUE", "The queue's name", queue_names)]
+Queues = Annotated[list[str], _argument("QUEUE...", "The queues' names", queue_names)]
 QueuesOrAll = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[QUEUE]...",
-        help="Only these queues. Default: all",
-        show_default=False,
-        autocompletion=queue_names,
-    ),
+    list[str] | None, _argument("[QUEUE]...", "Only these queues. Default: all", queue_names)
 ]
 QueuesOrThoseOfTarget = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[QUEUE]...",
-        help="Default: the queues that the target serves",
-        show_default=False,
-        autocompletion=queue_names,
-    ),
+    _argument("[QUEUE]...", "Default: the queues that the target serves", queue_names),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
-SchedulerId = Annotated[
-    str, typer.Argument(metavar="ID", help="The scheduler's id", autocompletion=scheduler_ids)
-]
-WorkerName = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="The name it was started with", autocompletion=background_workers
-    ),
-]
-Target = Annotated[
-    str, typer.Argument(metavar="TARGET", help="For example pm2:worker", autocompletion=targets)
-]
-
-
-def target_option(help_text: str) -> typer.models.OptionInfo:
-    """``--target``, whose meaning depends on the command."""
-    option: typer.models.OptionInfo = typer.Option(
-        "--target", metavar="TARGET", help=help_text, show_default=False, autocompletion=targets
-    )
-    return option
-
-
+SchedulerId = Annotated[str, _argument("ID", "The scheduler's id", scheduler_ids)]
+WorkerName = Annotated[str, _argument("NAME", "The name it was started with", background_workers)]
+Target = Annotated[str, _argument("TARGET", "For example pm2:worker", targets)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most N jobs")]

@@ -123,22 +123,21 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return ExitStatus.FAILED
-    except QctlError as error:
-        if debug:
-            _write_traceback(streams)
-        if isinstance(error, OutputError):
-            _forget_stdout()
-        code = _report(error, streams)
     except KeyboardInterrupt:
         _write_lines(streams, ["", "interrupted"])
         return ExitStatus.INTERRUPTED
     except Exception as error:
         if debug:
-            _write_traceback(streams)
-        text = f"unexpected: {type(error).__name__}: {error}"
-        code = _report(
-            QctlError(text, hint="" if debug else "the same command with --debug"), streams
-        )
+            import traceback  # noqa: PLC0415 - rarely needed
+
+            _write_lines(streams, traceback.format_exc().rstrip("\n").split("\n"))
+        if isinstance(error, OutputError):
+            _forget_stdout()
+        if not isinstance(error, QctlError):
+            text = f"unexpected: {type(error).__name__}: {error}"
+            error = QctlError(text, hint="" if debug else "the same command with --debug")
+        _write_lines(streams, error.lines)
+        return error.exit_status
     return code
 
 
@@ -204,17 +203,6 @@ def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
         words = [*arguments[:index], corrected, *arguments[index + 1 :]]
         return " ".join(["qctl", *map(quoted, words)])
     return f"qctl {' '.join(word for word in arguments[:1] if word in COMMANDS)} --help"
-
-
-def _report(error: QctlError, streams: Streams) -> int:
-    _write_lines(streams, error.lines)
-    return error.exit_status
-
-
-def _write_traceback(streams: Streams) -> None:
-    import traceback  # noqa: PLC0415 - rarely needed
-
-    _write_lines(streams, traceback.format_exc().rstrip("\n").split("\n"))
 
 
 def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
