@@ -74,7 +74,8 @@ def add(
 
     With --id or --dedup it may be the id of an existing job; then nothing is added.
     """
-    from qctl.ops.jobs import add as ops  # noqa: PLC0415 - not for --help
+    from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
+    from qctl.ops.jobs import add as ops  # noqa: PLC0415
     from qctl.output.changes import add_lines, added_id  # noqa: PLC0415
     from qctl.wire.write.adding import NewJob  # noqa: PLC0415
 
@@ -84,7 +85,7 @@ def add(
     job = NewJob(
         name,
         ops.parse_data(_read(env, data)),
-        delay=ops.parse_delay(delay),
+        delay=None if delay is None else parse_duration_s(delay, "--delay"),
         priority=priority,
         attempts=attempts,
         backoff=ops.check_backoff(backoff),

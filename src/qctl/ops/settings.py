@@ -63,7 +63,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,
         "redis.url": masked_url(settings.redis_url),
-        "redis.password": None if settings.password is None else f"{_MASK} {settings.password}",
+        "redis.password": f"{_MASK} {settings.password}",
         "redis.prefix": settings.prefix,
         "redis.max_stalled_count": settings.max_stalled_count,
         "read_only": settings.read_only,
@@ -79,34 +79,24 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
     return tuple(Setting(name, value, origins.get(name, DEFAULT)) for name, value in values.items())
 
 
-def list_contexts(
-    settings: Settings, environ: Mapping[str, str], cwd: Path | None = None
-) -> tuple[Context, ...]:
+def list_contexts(settings: Settings, environ: Mapping[str, str]) -> tuple[Context, ...]:
     """The contexts of the config files, by name. A broken one has its ``error``."""
     found = []
     for name in settings.contexts:
         chosen = name == settings.context
         try:
-            own = load_settings(context=name, environ=environ, cwd=cwd)
+            own = load_settings(context=name, environ=environ)
         except QctlError as error:
             found.append(Context(name, chosen, error=error.what))
-            continue
-        found.append(
-            Context(
-                name,
-                chosen,
-                masked_url(own.redis_url),
-                own.prefix,
-                own.read_only,
-                own.confirm,
-            )
-        )
+        else:
+            url = masked_url(own.redis_url)
+            found.append(Context(name, chosen, url, own.prefix, own.read_only, own.confirm))
     return tuple(found)
 
 
-def config_files(environ: Mapping[str, str], cwd: Path | None = None) -> tuple[ConfigFile, ...]:
+def config_files(environ: Mapping[str, str]) -> tuple[ConfigFile, ...]:
     """The config files, in the order of precedence."""
-    project, user = project_config_path(cwd), user_config_path(environ)
+    project, user = project_config_path(), user_config_path(environ)
     files = [] if project is None else [ConfigFile("project", project, True)]
     return (*files, ConfigFile("user", user, user.is_file()))
 

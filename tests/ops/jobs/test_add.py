@@ -19,7 +19,6 @@ from qctl.ops.jobs.add import (
     check_backoff,
     parse_data,
     parse_dedup,
-    parse_delay,
     parse_keep,
 )
 from qctl.output.changes import add_lines
@@ -208,9 +207,7 @@ def test_a_name_may_be_empty_as_bullmq_has_it(queue: Client) -> None:
     assert add_lines(report)[0].startswith("a job without a name was added to queue q")
 
 
-def test_delay_and_backoff() -> None:
-    assert parse_delay("90s") == 90
-    assert parse_delay(None) is None
+def test_backoff() -> None:
     assert check_backoff("patient:0s") == "patient:0s"
     for text in ("exponential", "60s", "exponential:60"):
         with pytest.raises(UsageError, match="--backoff"):

@@ -192,11 +192,6 @@ def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def parse_delay(text: str | None) -> float | None:
-    """The seconds in ``--delay``."""
-    return None if text is None else parse_duration_s(text, "--delay")
-
-
 def check_backoff(text: str | None) -> str | None:
     """The text of ``--backoff``, checked.
 

@@ -75,7 +75,9 @@ def stalled_fate(
         if too_often:
             text += f"; a stalled check would make it fail for good: {verdict}"
         return Fate(outcome="unknown", text=text)
-    deadline = _within_two_checks(clock)
+    interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
+    # By then the stalled checks will have acted on the job.
+    deadline = f"within two stalled intervals (about {duration(2 * interval_ms / 1000)})"
     if too_often:
         text = f"will fail for good {deadline}: {verdict}; {remedy} runs it again instead"
         return Fate(outcome="fails", text=text)
@@ -83,12 +85,6 @@ def stalled_fate(
     if paused:
         text += "; it will run when the queue is resumed"
     return Fate(outcome="recovered", text=text)
-
-
-def _within_two_checks(clock: StalledClock) -> str:
-    """By when stalled checks will have acted on a job."""
-    interval_ms, _ = clock.interval_ms(round(time.time() * 1000))
-    return f"within two stalled intervals (about {duration(2 * interval_ms / 1000)})"
 
 
 def _is_held(job: Job, workers: Sequence[WorkerClient] | None) -> bool:

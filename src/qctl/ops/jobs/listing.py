@@ -185,9 +185,11 @@ def _common(record: JobRecord, state: str, now_ms: float) -> dict[str, Any]:
 
 
 def _runtime_s(record: JobRecord, state: str, now_ms: float) -> float | None:
-    started = record.processed_on_ms
-    ends = {"active": now_ms, "stalled": now_ms}
-    end = ends.get(state, record.finished_on_ms if state in FINISHED else None)
+    started, end = record.processed_on_ms, None
+    if state in {"active", "stalled"}:
+        end = now_ms
+    elif state in FINISHED:
+        end = record.finished_on_ms
     if started is None or end is None:
         return None
     # Workers and qctl may run on hosts whose clocks differ.

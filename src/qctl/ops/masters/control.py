@@ -119,7 +119,6 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
     """Replace all processes, one after another: the new one takes jobs before the old one leaves.
 
     Args:
-        state_home: qctl's folder for state.
         timeout_s: the longest wait for the new processes; old ones may take longer to leave.
 
     Raises:
@@ -153,7 +152,6 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
     """Let a master's jobs finish, and wait for its end.
 
     Args:
-        state_home: qctl's folder for state.
         timeout_s: the longest wait; None for its grace and 20 s, without end if it has none.
         now: give running jobs back instead of letting them finish.
 

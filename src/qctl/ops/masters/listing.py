@@ -68,11 +68,7 @@ class Master:
 
 
 def list_masters(state_home: Path) -> list[Master]:
-    """The masters of this user on this host, by name.
-
-    Args:
-        state_home: qctl's folder for state.
-    """
+    """The masters of this user on this host, by name; ``state_home`` is qctl's folder for state."""
     return [_read(MasterFolder(state_home, name)) for name in master_names(state_home)]
 
 

@@ -128,11 +128,6 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
             )
 
 
-def no_queues(client: Client, prefix: str) -> NotFoundError:
-    """The error for a prefix that holds no queue."""
-    return _empty_prefix(client, prefix, f"no queue exists under the prefix {prefix!r}")
-
-
 def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
     """The error for names without a queue; it suggests the nearest ones."""
     names = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
@@ -143,7 +138,7 @@ def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFou
         # This user may not SCAN.
         return NotFoundError(what, why=f"under the prefix {prefix!r}")
     if not existing and is_complete:
-        return _empty_prefix(client, prefix, f"{what}: no queue exists under the prefix {prefix!r}")
+        return no_queues(client, prefix, f"{what}: ")
     near = list(
         dict.fromkeys(
             match
@@ -160,7 +155,9 @@ def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFou
     return NotFoundError(what, why=why, hint=command(prefix, "queues"))
 
 
-def _empty_prefix(client: Client, prefix: str, what: str) -> NotFoundError:
+def no_queues(client: Client, prefix: str, before: str = "") -> NotFoundError:
+    """The error for a prefix that holds no queue, with a text ``before`` its message."""
+    what = f"{before}no queue exists under the prefix {prefix!r}"
     try:
         prefixes, is_complete = prefixes_in_use(client, _MAX_SEARCH_S)
     except ReplyError:
