@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qctl.ops.bulk.actions import Action
     from qctl.ops.bulk.choice import Selection
-    from qctl.ops.bulk.report import BulkReport
+    from qctl.ops.bulk.model import BulkReport
     from qctl.ops.bulk.run import BulkRun
     from qctl.ops.jobs.where import Filter
 

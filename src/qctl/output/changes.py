@@ -12,7 +12,7 @@ from qctl.plurals import counted
 if TYPE_CHECKING:
     from qctl.ops.bulk.actions import Action
     from qctl.ops.bulk.choice import Selection
-    from qctl.ops.bulk.report import BulkProgress, BulkReport
+    from qctl.ops.bulk.model import BulkProgress, BulkReport
     from qctl.ops.jobs.add import AddReport
     from qctl.ops.jobs.retry_stalled import RetryPlan, RetryReport
     from qctl.ops.queues.pause import PauseResult

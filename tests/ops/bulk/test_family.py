@@ -12,7 +12,7 @@ from qctl.errors import InterruptedByUserError, QctlError
 from qctl.ops.bulk.actions import removing
 from qctl.ops.bulk.choice import Selection
 from qctl.ops.bulk.family import MAX_LEVELS
-from qctl.ops.bulk.report import BulkReport
+from qctl.ops.bulk.model import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.output.changes import bulk_progress
 from qctl.wire.keys import QueueKeys

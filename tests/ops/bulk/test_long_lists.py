@@ -11,7 +11,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.ops.bulk.actions import purging, removing
 from qctl.ops.bulk.choice import Selection
-from qctl.ops.bulk.report import BulkReport
+from qctl.ops.bulk.model import BulkReport
 from qctl.ops.bulk.run import BulkRun
 from qctl.ops.jobs.where import Filter, parse_where
 from qctl.wire.write.pace import Pace

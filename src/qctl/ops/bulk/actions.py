@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from qctl.connection.address import Client
-from qctl.ops.bulk.context import REASONS, BulkContext
 from qctl.ops.bulk.family import remove_with_children
+from qctl.ops.bulk.model import REASONS, BulkContext
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 

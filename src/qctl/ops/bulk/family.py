@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from qctl.ops.bulk.context import REASONS, BulkContext
+from qctl.ops.bulk.model import REASONS, BulkContext
 from qctl.plurals import counted
 from qctl.wire.keys import JobKey, QueueKeys
 from qctl.wire.read.children import Child, children

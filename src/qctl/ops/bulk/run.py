@@ -17,8 +17,7 @@ from qctl.connection.address import Client
 from qctl.errors import InterruptedByUserError, PartialError, QctlError, UnreachableError
 from qctl.ops.bulk.actions import Action
 from qctl.ops.bulk.choice import Selection
-from qctl.ops.bulk.context import BulkContext
-from qctl.ops.bulk.report import BulkProgress, BulkReport
+from qctl.ops.bulk.model import BulkContext, BulkProgress, BulkReport
 from qctl.ops.jobs.listing import listed_job
 from qctl.ops.jobs.model import Skipped
 from qctl.plurals import counted
