@@ -65,6 +65,7 @@ def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
 
 
 def by_queue(items: Iterable[Item]) -> dict[QueueKeys, list[Item]]:
+    """The items of each queue, in their order."""
     return grouped(items, lambda item: item.keys)
 
 

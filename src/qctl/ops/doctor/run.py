@@ -105,17 +105,17 @@ def examine(
         NotFoundError: a named queue or the target does not exist, or there is no queue at all.
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
-    if names:
-        # First, so that a misspelt queue is reported as such.
-        _queues(client, settings.prefix, names)
+    # Before the target, so that a misspelt queue is reported as such.
+    queues = _queues(client, settings.prefix, names) if names else None
     found = open_target(settings, target) if target else None
-    if found is not None and not names:
-        names = _served_by(client, address, settings, found)
+    if queues is None:
+        served = () if found is None else _served_by(client, address, settings, found)
+        queues = _queues(client, settings.prefix, served)
     exam = Examination(
         client=client,
         address=address,
         settings=settings,
-        queues=_queues(client, settings.prefix, names),
+        queues=queues,
         chosen=None if found is None else found.processes,
         full=full,
         sleep=sleep,

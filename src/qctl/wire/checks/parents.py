@@ -76,25 +76,25 @@ def _check(client: Client, parents: Sequence[JobKey]) -> list[StuckParent]:
         pending = keys(f"{parent}:dependencies")
         reads += [("SCARD", pending), ("SRANDMEMBER", pending, _CHILDREN)]
     replies = client.pipeline(reads)
-    children = [value_or(reply, []) for reply in replies[1::2]]
+    children = [
+        [(child, job_of(child, keys.prefix)) for child in value_or(reply, [])]
+        for (keys, _), reply in zip(parents, replies[1::2], strict=True)
+    ]
     commands: list[tuple[Arg, ...]] = []
-    for (keys, _), own in zip(parents, children, strict=True):
-        for child in own:
-            home = job_of(child, keys.prefix)
+    for own in children:
+        for child, home in own:
             commands.append(("EXISTS", child))
             # Of a child under another prefix only the hash is checked.
             commands.append(("ZSCORE", home[0]("failed"), home[1]) if home else ("EXISTS", child))
     answers = iter(client.pipeline(commands))
     found = []
     for (keys, parent), count, own in zip(parents, replies[::2], children, strict=True):
-        if value_or(count, 1) == 0:
-            found.append(StuckParent(keys, parent, "none", None))
-        for child in own:
+        stuck = [StuckParent(keys, parent, "none", None)] if value_or(count, 1) == 0 else []
+        for _, home in own:
             exists, failed = checked(next(answers)), value_or(next(answers), None)
-            home = job_of(child, keys.prefix)
-            reason: Reason | None = "gone" if not exists else None
             if home is not None and failed is not None:
-                reason = "failed"
-            if reason and (not found or (found[-1].keys, found[-1].id) != (keys, parent)):
-                found.append(StuckParent(keys, parent, reason, home))
+                stuck.append(StuckParent(keys, parent, "failed", home))
+            elif not exists:
+                stuck.append(StuckParent(keys, parent, "gone", home))
+        found += stuck[:1]
     return found
