@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -22,6 +21,7 @@ from qctl.cli.options import CommonOptions
 from qctl.cli.streams import Streams
 from qctl.cli.top_actions import CommandActions
 from qctl.config.files import Origin
+from qctl.config.guards import Guards
 from qctl.config.settings import Settings
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
@@ -270,13 +270,14 @@ def environment(settings: Settings) -> Environment:
 @pytest.mark.parametrize(
     ("guards", "said"),
     [
-        ({"read_only": True}, "is read-only"),
+        (Guards("prod", read_only=True), "is read-only"),
         # Its name would be typed for a Redis that is not its own.
-        ({"confirm": True, "context": "prod", "url_override": "--redis"}, "to another Redis"),
+        (Guards("prod", confirm=True, url_override="--redis"), "to another Redis"),
     ],
 )
-def test_a_guarded_context_is_not_written_to(guards: dict[str, Any], said: str) -> None:
-    settings = Settings(guarded_context="prod", origins=dict.fromkeys(guards, GUARD), **guards)
+def test_a_guarded_context_is_not_written_to(guards: Guards, said: str) -> None:
+    origins = dict.fromkeys(("read_only", "confirm"), GUARD)
+    settings = Settings(context="prod", guards=guards, origins=origins)
     actions = CommandActions(environment(settings))
     for act in (actions.pause, actions.resume, lambda queue: actions.drain(queue, None)):
         with pytest.raises(RefusedError) as caught:
@@ -289,7 +290,7 @@ def test_a_guarded_context_is_not_written_to(guards: dict[str, Any], said: str) 
 def test_a_context_that_asks_for_its_name(redis_url: str, client: Client) -> None:
     put(client, "1", "active", lock="t")
     settings = Settings(
-        redis_url=redis_url, guarded_context="prod", confirm=True, origins={"confirm": GUARD}
+        redis_url=redis_url, guards=Guards("prod", confirm=True), origins={"confirm": GUARD}
     )
     address, own = connect(redis_url)
     env = environment(settings)

@@ -91,9 +91,9 @@ def test_each_place_wins_over_those_below_and_is_named(place: Place) -> None:
 
 def test_a_context_lies_over_the_rest(place: Place) -> None:
     place.write(user=CONTEXTS, project='[redis]\nurl = "redis://project:1"')
-    assert place.load().read_only is False
+    assert place.load().guards.read_only is False
     for settings in (place.load(context="prod"), place.load(QCTL_CONTEXT="prod")):
-        assert (settings.redis_url, settings.prefix, settings.read_only) == (
+        assert (settings.redis_url, settings.prefix, settings.guards.read_only) == (
             *("redis://prod:1", "base", True),
         )
         assert origin(settings, "redis.url") == f"{place.user} [contexts.prod.redis]"
@@ -423,9 +423,9 @@ url = "redis://redis.example:6399/0"
 def test_a_guard_holds_for_each_spelling_of_this_machine(place: Place, host: str) -> None:
     place.write(user=GUARDED)
     settings = place.load(url=f"redis://{host}:6399/0")
-    assert (settings.read_only, settings.guarded_context) == (True, "prod")
-    assert place.load(url=f"redis://{host}:6399/1").read_only is False
-    assert place.load(url=f"redis://{host}:6398/0").read_only is False
+    assert (settings.guards.read_only, settings.guards.context) == (True, "prod")
+    assert place.load(url=f"redis://{host}:6399/1").guards.read_only is False
+    assert place.load(url=f"redis://{host}:6398/0").guards.read_only is False
 
 
 def test_no_name_is_looked_up_for_a_guard(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,8 +434,8 @@ def test_no_name_is_looked_up_for_a_guard(place: Place, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(socket, "getaddrinfo", asked)
     place.write(user=GUARDED)
-    assert place.load(url="redis://a.example:6399/0").read_only is False
-    assert place.load(context="dev").read_only is False
+    assert place.load(url="redis://a.example:6399/0").guards.read_only is False
+    assert place.load(context="dev").guards.read_only is False
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
     if dry_run and confirmed is None:
         return
     settings = env.settings
-    context = settings.guarded_context
+    context = settings.guards.context
     if confirmed is not None and confirmed != context:
         raise UsageError(
             f"--confirm names {confirmed!r}, but "
@@ -52,20 +52,20 @@ def required_confirmation(settings: Settings) -> str | None:
         RefusedError: the config is read-only, or a flag or variable points the command at another
             Redis than the context's own.
     """
-    context = settings.guarded_context
-    if settings.read_only:
+    context, read_only, confirm, url_override = settings.guards
+    if read_only:
         subject = f"context {context} is" if context else "the config makes qctl"
         raise RefusedError(
             f"{subject} read-only",
             why=f"read_only = true in {settings.origins['read_only']}",
             hint="--dry-run, or another context; no flag overrides read_only in that file",
         )
-    if not settings.confirm:
+    if not confirm:
         return None
-    if settings.url_override and context == settings.context:
+    if url_override and context == settings.context:
         raise RefusedError(
             "nothing was done: a context's name does not confirm writing to another Redis",
-            why=f"context {context} has its own Redis, but {settings.url_override} gives another",
-            hint=f"leave out {settings.url_override}, or leave out the context",
+            why=f"context {context} has its own Redis, but {url_override} gives another",
+            hint=f"leave out {url_override}, or leave out the context",
         )
     return context

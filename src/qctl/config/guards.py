@@ -17,14 +17,16 @@ class Guards(NamedTuple):
     """The guards of a Redis.
 
     Args:
-        context: the context whose guards hold; without guards the chosen one.
+        context: the context whose guards hold: one with this Redis, else the chosen one.
+        read_only: whether commands that write are refused.
+        confirm: whether commands that write ask for the name of ``context``.
         url_override: the flag or variable that gives the chosen context another Redis than its own.
     """
 
-    context: str | None
-    read_only: bool
-    confirm: bool
-    url_override: str | None
+    context: str | None = None
+    read_only: bool = False
+    confirm: bool = False
+    url_override: str | None = None
 
 
 def find_guards(url: str, chosen: str | None, lookup: Lookup, files: Sequence[Layer]) -> Guards:

@@ -25,7 +25,7 @@ from qctl.config.files import (
     unknown_keys,
     user_config_path,
 )
-from qctl.config.guards import find_guards
+from qctl.config.guards import Guards, find_guards
 from qctl.config.passwords import PasswordSource, with_password
 from qctl.connection.address import DEFAULT_URL, parse_url
 from qctl.errors import NotFoundError, UsageError
@@ -57,10 +57,7 @@ class Settings:
         targets: processes with their queues, by name.
         contexts: names of the contexts in the config files.
         context: the chosen context.
-        guarded_context: the context whose guards hold: one with this Redis, else the chosen one.
-        read_only: whether commands that write are refused.
-        confirm: whether commands that write ask for the name of ``guarded_context``.
-        url_override: the flag or variable that gives the chosen context another Redis than its own.
+        guards: whether commands may write.
         password: where the password comes from, if the URL has none.
         origins: where each value comes from, by dotted key, e.g. ``redis.url``.
         files: the config files in order of precedence.
@@ -75,10 +72,7 @@ class Settings:
     targets: tuple[TargetConfig, ...] = ()
     contexts: tuple[str, ...] = ()
     context: str | None = None
-    guarded_context: str | None = None
-    read_only: bool = False
-    confirm: bool = False
-    url_override: str | None = None
+    guards: Guards = field(default_factory=Guards)
     password: PasswordSource | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     files: tuple[Path, ...] = ()
@@ -155,10 +149,7 @@ def load_settings(
         targets=_targets(lookup),
         contexts=contexts,
         context=chosen,
-        guarded_context=guards.context,
-        read_only=guards.read_only,
-        confirm=guards.confirm,
-        url_override=guards.url_override,
+        guards=guards,
         password=_password(lookup),
         origins=lookup.origins,
         files=tuple(file.path for file in files),

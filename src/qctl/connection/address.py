@@ -30,7 +30,6 @@ Arg = str | bytes | int
 DEFAULT_URL = "redis://localhost:6379/0"
 # The start of an embedded server's URL; see ``connection.embedded.server``.
 EMBEDDED = "embedded:"
-_DEFAULT_PORTS = {"sentinel": 26379}
 _SCHEMES = {
     "redis": "standalone",
     "rediss": "standalone",
@@ -132,11 +131,11 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
         return Address(unix_path=unquote(parts.path), db=int(query.get("db", 0)), **common)
     path = [unquote(part) for part in parts.path.split("/") if part]
     if mode == "standalone":
+        host, port = _host_port(hosts, 6379)
         db = int(path[0]) if path else int(query.get("db", 0))
-        return Address(
-            host=parts.hostname or "localhost", port=_port(parts.port, 6379), db=db, **common
-        )
-    nodes = tuple(_host_port(item, _DEFAULT_PORTS.get(mode, 6379)) for item in hosts.split(","))
+        return Address(host=host, port=port, db=db, **common)
+    default = 26379 if mode == "sentinel" else 6379
+    nodes = tuple(_host_port(item, default) for item in hosts.split(","))
     if mode == "cluster":
         return Address(nodes=nodes, host=nodes[0][0], port=nodes[0][1], **common)
     if not path:
@@ -151,10 +150,6 @@ def _parse(url: str, scheme: str, mode: str) -> Address:
 
 def _host_port(item: str, default: int) -> tuple[str, int]:
     parts = urlsplit(f"//{item}")
-    return parts.hostname or "localhost", _port(parts.port, default)
-
-
-def _port(port: int | None, default: int) -> int:
-    if port == 0:
+    if parts.port == 0:
         raise ValueError("port 0")
-    return default if port is None else port
+    return parts.hostname or "localhost", parts.port or default

@@ -66,8 +66,8 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "redis.password": f"{_MASK} {settings.password}",
         "redis.prefix": settings.prefix,
         "redis.max_stalled_count": settings.max_stalled_count,
-        "read_only": settings.read_only,
-        "confirm": settings.confirm,
+        "read_only": settings.guards.read_only,
+        "confirm": settings.guards.confirm,
         "pm2.home": str(settings.pm2_home),
         "state_home": str(settings.state_home),
     }
@@ -89,8 +89,8 @@ def list_contexts(settings: Settings, environ: Mapping[str, str]) -> tuple[Conte
         except QctlError as error:
             found.append(Context(name, chosen, error=error.what))
         else:
-            url = masked_url(own.redis_url)
-            found.append(Context(name, chosen, url, own.prefix, own.read_only, own.confirm))
+            url, guards = masked_url(own.redis_url), own.guards
+            found.append(Context(name, chosen, url, own.prefix, guards.read_only, guards.confirm))
     return tuple(found)
 
 

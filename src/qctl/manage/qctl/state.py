@@ -94,14 +94,8 @@ class MasterFolder:
         check_name(name)
         self.name = name
         self.path = state_home / "workers" / name
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log"
-
-    @property
-    def socket(self) -> Path:
-        return self.path / "control.sock"
+        self.log = self.path / "log"
+        self.socket = self.path / "control.sock"
 
     def make(self) -> None:
         """Create the folder, for this user only.
