@@ -126,7 +126,7 @@ def _run(
     from qctl.cli.progress import DrainView  # noqa: PLC0415 - not for --help
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.drain.context import DrainOptions  # noqa: PLC0415
-    from qctl.ops.drain.plan import OtherQueues, describe, make_plan  # noqa: PLC0415
+    from qctl.ops.drain.plan import describe, make_plan  # noqa: PLC0415
     from qctl.ops.drain.run import drain as carry_out  # noqa: PLC0415
     from qctl.ops.drain.steps import DrainReport  # noqa: PLC0415
 
@@ -136,11 +136,6 @@ def _run(
         keep_paused=flags.keep_paused,
         verb=verb,
     )
-    others = {
-        None: OtherQueues.REFUSE,
-        True: OtherQueues.INCLUDE,
-        False: OtherQueues.IGNORE,
-    }[flags.include_others]
     address, client = env.redis()
     try:
         plan = make_plan(
@@ -150,7 +145,7 @@ def _run(
             queues,
             target=target,
             then_restart=then_restart,
-            others=others,
+            include_others=flags.include_others,
             strategy=flags.strategy,
             mixed_versions=flags.mixed_versions,
         )

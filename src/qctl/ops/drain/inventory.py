@@ -40,7 +40,8 @@ class QueueJobs:
         seen: how many jobs are or were in ``ids``.
         max_ids: how many jobs ``ids`` may hold.
         is_complete: whether all of the queue's jobs are followed by id.
-        begin: the count at the start.
+        begin: the count at the start, taken before ``ids`` were read, but after the drain began to
+            follow the queue's events.
         taken_order: the last event when all ids had been read.
         iterations: scheduler → the id of its current iteration.
         is_disturbed: whether the queue was resumed while its ids were read: a list may have been
@@ -98,29 +99,6 @@ class Inventory:
         self.queues: dict[QueueKeys, QueueJobs] = {}
         # None until the first call of ``moved``: a roll sees millions of events.
         self._moved: set[JobKey] | None = None
-
-    def begin(
-        self, keys: QueueKeys, census: Census, ids: dict[str, str], max_ids: int, taken_id: str
-    ) -> None:
-        """Begin to follow the jobs of a queue.
-
-        Args:
-            census: taken before the ids, but after the drain began to follow the queue's events.
-            ids: job id → state.
-            max_ids: the limit with which the ids were read.
-            taken_id: the last event when all ids had been read.
-        """
-        waiting = census.jobs - census.counts["active"]
-        self.queues[keys] = QueueJobs(
-            ids=ids,
-            seen=len(ids),
-            max_ids=2 * max_ids,
-            is_complete=waiting <= max_ids,
-            begin=census,
-            begin_order=event_order(census.last_event_id),
-            taken_order=event_order(taken_id),
-            iterations={job_id.rpartition(":")[0]: job_id for job_id in census.iterations},
-        )
 
     def begin_active(self, jobs: Iterable[JobKey]) -> None:
         """Add active jobs that are not followed yet."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
@@ -44,14 +43,6 @@ from qctl.wire.read.snapshot import QueueSnapshot
 
 # A drain must know all processes before it begins, so it waits longer for PM2 than ``status`` does.
 PM2_TIMEOUT_S = 10.0
-
-
-class OtherQueues(Enum):
-    """What to do with queues that the process serves and the operator did not name."""
-
-    REFUSE = "refuse"
-    INCLUDE = "include"
-    IGNORE = "ignore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +125,15 @@ def make_plan(
     *,
     target: str | None,
     then_restart: bool,
-    others: OtherQueues = OtherQueues.REFUSE,
+    include_others: bool | None = None,
     strategy: str | None = None,
     mixed_versions: bool = False,
 ) -> DrainPlan:
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
     Args:
+        include_others: with queues that the process serves and that are not named: drain them too,
+            or (False) let their jobs be interrupted; None to refuse.
         strategy: ``pause`` or ``roll``; None means ``roll`` for qctl's own processes, which are
             replaced without a gap, and ``pause`` for others.
         mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
@@ -156,24 +149,26 @@ def make_plan(
     # Look up the queues first: a misspelt name must not be reported as one of a queue that the
     # process does not serve.
     snapshots = find_queues(client, settings.prefix, names) if names else []
-    found = None if target is None else open_target(settings, target)
-    connections = read_connections(client, settings, address.db, found.processes) if found else None
+    found: Target | None = None
+    connections: Connections | None = None
     guessed = ""
-    if found is None and (then_restart or not names):
-        found, connections = _only_target(
-            client, address, settings, names, then_restart=then_restart
-        )
+    if target is not None:
+        found = open_target(settings, target)
+        connections = read_connections(client, settings, address.db, found.processes)
+    elif then_restart or not names:
+        found, connections = _only_target(client, address, settings, names, then_restart)
         guessed = found.label
     if found is not None and connections is not None:
-        names, was_guessed = _queues_of(
-            found, connections, settings.prefix, names, others, then_restart
+        wanted = _queues_of(
+            found, connections, settings.prefix, names, include_others, then_restart
         )
-        if was_guessed and guessed:
-            guessed += f" with {', '.join(names)}"
-    if found is not None and then_restart and connections is not None:
-        strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
-        if strategy == "roll":
-            require_rollable(found, connections)
+        if guessed and not names:
+            guessed += f" with {', '.join(wanted)}"
+        names = wanted
+        if then_restart:
+            strategy = strategy or ("roll" if found.manager.kind == "qctl" else "pause")
+            if strategy == "roll":
+                require_rollable(found, connections)
     named = {snapshot.keys.name for snapshot in snapshots}
     if more := [name for name in names if name not in named]:
         snapshots += find_queues(client, settings.prefix, more)
@@ -204,7 +199,6 @@ def _only_target(
     address: Address,
     settings: Settings,
     names: Sequence[str],
-    *,
     then_restart: bool,
 ) -> tuple[Target, Connections]:
     """The one managed app that serves the named queues, or any queue when none is named."""
@@ -233,15 +227,14 @@ def _queues_of(
     connections: Connections,
     prefix: str,
     names: Sequence[str],
-    others: OtherQueues,
+    include_others: bool | None,
     then_restart: bool,
-) -> tuple[Sequence[str], bool]:
-    """The queues to drain, and whether qctl found them because none were named."""
+) -> Sequence[str]:
+    """The queues to drain: those named, else all that the target serves."""
     connected = connections.queues_of(target.processes)
     serves = connected | set(target.configured)
     foreign = connections.elsewhere(target.processes)
-    guessed = not names
-    if guessed and not serves:
+    if not names and not serves:
         # Named queues need no target to be drained, but a restart needs both.
         restart = ("--then-restart", "--target", target.label) if then_restart else ()
         raise UsageError(
@@ -251,10 +244,16 @@ def _queues_of(
         )
     names = names or sorted(serves)
     if not then_restart:
-        return names, guessed
-    _require_served(target, connected, names)
+        return names
+    if connected and (strangers := set(names) - serves):
+        # Most likely the target is wrong.
+        raise RefusedError(
+            f"{target.label} does not serve {', '.join(sorted(strangers))}",
+            why=f"its workers are connected to {', '.join(sorted(connected))}",
+            hint="name another --target, or say that it does in [targets] of qctl.toml",
+        )
     rest = sorted(serves - set(names))
-    if (rest or foreign) and others is OtherQueues.REFUSE:
+    if (rest or foreign) and include_others is None:
         raise RefusedError(
             f"{target.label} also serves {', '.join([*rest, *foreign])}",
             why="restarting it would interrupt the jobs of those queues",
@@ -262,24 +261,13 @@ def _queues_of(
             + (" (those of another prefix or database cannot be)" if foreign else "")
             + ", or accept that with --ignore-others",
         )
-    if foreign and others is OtherQueues.INCLUDE:
+    if foreign and include_others:
         raise RefusedError(
             f"{target.label} also serves {', '.join(foreign)}",
             why="they are under another prefix or database, which one drain cannot include",
             hint="accept that their jobs are interrupted with --ignore-others",
         )
-    return ([*names, *rest] if others is OtherQueues.INCLUDE else names), guessed
-
-
-def _require_served(target: Target, connected: set[str], names: Iterable[str]) -> None:
-    """Refuse a named queue that the process does not serve: most likely the target is wrong."""
-    strangers = set(names) - connected - set(target.configured)
-    if connected and strangers:
-        raise RefusedError(
-            f"{target.label} does not serve {', '.join(sorted(strangers))}",
-            why=f"its workers are connected to {', '.join(sorted(connected))}",
-            hint="name another --target, or say that it does in [targets] of qctl.toml",
-        )
+    return [*names, *rest] if include_others else names
 
 
 def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import ReplyError, is_outage
-from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL
+from qctl.ops.drain.inventory import MAX_IDS, MAX_IDS_OF_ALL, QueueJobs
 from qctl.ops.drain.steps import Proof
 from qctl.ops.drain.tracker import Tracker
 from qctl.plurals import counted
-from qctl.wire.events import last_event_id
+from qctl.wire.events import event_order, last_event_id
 from qctl.wire.keys import ITERATION_PREFIX, JobKey, QueueKeys
 from qctl.wire.read.census import DELETED, STRAY, in_no_state, read_census, read_ids
 from qctl.wire.read.locate import locate
@@ -57,7 +57,16 @@ def take_inventory(client: Client, tracker: Tracker, keys: QueueKeys) -> None:
         if is_outage(error):
             raise
         return
-    tracker.inventory.begin(keys, census, ids, max_ids, taken_id)
+    tracker.inventory.queues[keys] = QueueJobs(
+        ids=ids,
+        seen=len(ids),
+        max_ids=2 * max_ids,
+        is_complete=census.jobs - census.counts["active"] <= max_ids,
+        begin=census,
+        begin_order=event_order(census.last_event_id),
+        taken_order=event_order(taken_id),
+        iterations={job_id.rpartition(":")[0]: job_id for job_id in census.iterations},
+    )
 
 
 def prove(client: Client, tracker: Tracker) -> Verdict:

@@ -36,10 +36,6 @@ class Outcome:
     name: str
     error: QctlError | None = None
 
-    @property
-    def is_success(self) -> bool:
-        return self.name in {"restarted", "drained"}
-
 
 @dataclass(frozen=True, slots=True)
 class _End:

@@ -61,7 +61,7 @@ def drain(
         restart = roll if plan.strategy == "roll" else _pause_and_restart
         restarted = yield from restart(context)
         outcome = _outcome(context, restarted.ended_by)
-        succeeded = outcome.is_success
+        succeeded = outcome.name in {"restarted", "drained"}
         stays_paused = context.stays_paused and succeeded
         done = yield from put_back(context, restarted, keep_paused=stays_paused)
         is_over = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from qctl.errors import QctlError, is_outage
 from qctl.ops.drain.context import DrainContext, TimedOut
@@ -31,19 +31,6 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
         Interrupted: the operator wants to stop.
         QctlError: Redis is away for too long, or a queue cannot be kept paused.
     """
-    try:
-        yield from _wait(context)
-    except TimedOut as late:
-        if context.plan.target is None or not context.options.restart_on_timeout:
-            raise
-        overdue = tuple(job for job in late.active if not job.is_orphan)
-    else:
-        return ()
-    yield TimeUp(context.options.timeout_s, context.plan.shown(overdue))
-    return overdue
-
-
-def _wait(context: DrainContext) -> Iterator[Step]:
     began = time.monotonic()
     active: Sequence[ActiveJob] = ()
     shown: tuple[JobKey, ...] | None = None
@@ -70,10 +57,15 @@ def _wait(context: DrainContext) -> Iterator[Step]:
         blocking = tuple(job.key for job in active if not job.is_orphan)
         if not blocking and not is_away:
             yield Drained(round(waited_s, 3), context.plan.shown(active, orphans=True))
-            return
+            return ()
         if waited_s > context.options.timeout_s:
-            # While Redis is away, the jobs that still run are unknown and nothing can be undone.
-            raise TimedOut(active) if trouble is None else trouble
+            if trouble is not None:
+                # Which jobs still run is unknown, and nothing can be undone.
+                raise trouble
+            if context.plan.target is None or not context.options.restart_on_timeout:
+                raise TimedOut(active)
+            yield TimeUp(context.options.timeout_s, context.plan.shown(active))
+            return tuple(job for job in active if not job.is_orphan)
         if blocking != shown or time.monotonic() - shown_at >= POLL_S:
             shown, shown_at = blocking, time.monotonic()
             yield Waiting(

@@ -316,20 +316,12 @@ class Restart:
 
     def _with_last_words(self, reason: str) -> str:
         words = last_words(self._process, self._log_size)
-        unserved = self._unserved()
-        if unserved:
+        workers: Sequence[WorkerClient] | None = None
+        with contextlib.suppress(QctlError):
+            workers = self._workers()
+        if workers is not None and (unserved := self._queues - {w.queue for w in workers}):
             reason += f"; no worker of {', '.join(sorted(unserved))} is connected now"
         return "\n".join([*words, reason])
-
-    def _unserved(self) -> frozenset[str]:
-        """Queues that no worker serves now; empty if that cannot be read."""
-        try:
-            workers = self._workers()
-        except QctlError:
-            return frozenset()
-        if workers is None:
-            return frozenset()
-        return self._queues - {worker.queue for worker in workers}
 
     def _remedy(self, verb: str) -> str:
         return remedy(self._manager, self._process, verb)

@@ -77,14 +77,6 @@ def stopped_by_somebody(manager: Manager, process: ManagedProcess) -> StoppedErr
     )
 
 
-def leaves_for_good(manager: Manager, process: ManagedProcess) -> str:
-    """The note on a process that was asked to leave and that nobody starts again."""
-    return (
-        f"{label(process)} leaves when its jobs have ended, and its manager does not start it "
-        f"again; then: {remedy(manager, process, 'start')}"
-    )
-
-
 def label(process: ManagedProcess) -> str:
     """How messages name one process: ``pm2:app (id 3)``."""
     return f"{process.target} (id {process.key})"

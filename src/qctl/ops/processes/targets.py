@@ -49,9 +49,9 @@ class Connections:
         foreign: process key → its workers under other prefixes or databases.
     """
 
-    workers: tuple[WorkerClient, ...]
-    owned: Mapping[str, tuple[WorkerClient, ...]]
-    foreign: Mapping[str, tuple[ForeignWorker, ...]]
+    workers: Sequence[WorkerClient]
+    owned: Mapping[str, Sequence[WorkerClient]]
+    foreign: Mapping[str, Sequence[ForeignWorker]]
 
     def queues_of(self, processes: Sequence[ManagedProcess]) -> set[str]:
         """Names of the queues that these processes serve."""
@@ -139,11 +139,7 @@ def read_connections(
     for address, name in list_foreign(client, settings.prefix, db):
         if address in addresses:
             foreign.setdefault(addresses[address].key, []).append(name)
-    return Connections(
-        tuple(workers),
-        {key: tuple(items) for key, items in owned.items()},
-        {key: tuple(items) for key, items in foreign.items()},
-    )
+    return Connections(workers, owned, foreign)
 
 
 def managed_processes(

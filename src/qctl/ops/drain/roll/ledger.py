@@ -7,12 +7,9 @@ a second: they only count for the time in which nothing ran.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from qctl.ops.drain.ledger import Ledger
 from qctl.wire.events import Event
 from qctl.wire.keys import JobKey
-from qctl.wire.read.active import ActiveJob
 
 _FOR_GOOD = frozenset({"completed", "failed", "removed"})
 # Events that end the run of an active job.
@@ -23,7 +20,8 @@ class RollLedger(Ledger):
     """The ledger of a roll.
 
     Attributes:
-        backlog: how many jobs wait at the end: with none, a gap that is still open does not count.
+        backlog: how many jobs wait, when last counted: with none, a gap that is still open does not
+            count.
     """
 
     def __init__(self) -> None:
@@ -34,11 +32,6 @@ class RollLedger(Ledger):
         # The jobs that began to wait while nothing ran, and the time of each.
         self._waiting_ms: dict[JobKey, int] = {}
         self.backlog = 0
-
-    def begin(self, jobs: Iterable[ActiveJob], *, backlog: int, at_ms: int) -> None:
-        """Record the jobs that are active at the start; see ``Ledger.begin``."""
-        super().begin(jobs, backlog=backlog, at_ms=at_ms)
-        self.backlog = backlog
 
     def take_stalled(self) -> set[JobKey]:
         """The jobs that a stalled check took from a worker since the last call."""

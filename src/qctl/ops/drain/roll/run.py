@@ -55,7 +55,7 @@ def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
     target, ledger = context.plan.target, context.tracker.ledger
     assert target is not None  # noqa: S101 - a roll is planned with one
     assert isinstance(ledger, RollLedger)  # noqa: S101 - and has a ledger of its own
-    orphans_at_start = _begin(context)
+    orphans_at_start = _begin(context, ledger)
     for planned in target.processes:
         turn = Turn(context, ledger, target, planned)
         turns.append(turn)
@@ -77,7 +77,7 @@ def _take_turns(context: DrainContext, turns: list[Turn]) -> Iterator[Step]:
     yield from put_jobs_back(context, dict.fromkeys(orphans, ""))
 
 
-def _begin(context: DrainContext) -> set[JobKey]:
+def _begin(context: DrainContext, ledger: RollLedger) -> set[JobKey]:
     """Follow the queues and their active jobs; return those without a lock."""
     tracker = context.tracker
     for keys in context.queues:
@@ -89,7 +89,8 @@ def _begin(context: DrainContext) -> set[JobKey]:
         take_inventory(context.client, tracker, keys)
     jobs = read_active(context.client, context.queues)
     tracker.inventory.begin_active(job.key for job in jobs)
-    tracker.ledger.begin(jobs, backlog=_backlog(context), at_ms=clock_ms(context.client))
+    ledger.backlog = _backlog(context)
+    ledger.begin(jobs, backlog=ledger.backlog, at_ms=clock_ms(context.client))
     return {job.key for job in jobs if job.is_orphan}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from qctl.errors import FailedError, QctlError, is_outage
-from qctl.manage.protocol import ManagedProcess, Manager, RestartCall, Signaller
+from qctl.manage.protocol import ManagedProcess, RestartCall, Signaller
 from qctl.ops.drain.context import DrainContext, TimedOut
 from qctl.ops.drain.restart import prepare_restart
 from qctl.ops.drain.roll.ledger import RollLedger
@@ -18,7 +18,8 @@ from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import (
     StoppedError,
     current_process,
-    leaves_for_good,
+    label,
+    remedy,
     stopped_by_somebody,
 )
 from qctl.ops.processes.targets import Connections, Target, read_connections
@@ -88,12 +89,20 @@ class Turn:
         yield Restarting(process.target, process.key, process.pid)
         self.old_pid = process.pid
         began = time.monotonic()
-        with contextlib.closing(_begin_leaving(manager, process)) as call:
+        leaving = (
+            manager.begin_exit(process)
+            if isinstance(manager, Signaller) and process.pid
+            else manager.begin_restart(process)
+        )
+        with contextlib.closing(leaving) as call:
             try:
                 yield from self._await_old_gone(run, call)
             except (Interrupted, TimedOut):
                 if not process.starts_again:
-                    context.notes.append(leaves_for_good(manager, process))
+                    context.notes.append(
+                        f"{label(process)} leaves when its jobs have ended, and its manager does "
+                        f"not start it again; then: {remedy(manager, process, 'start')}"
+                    )
                 raise
             except NotReplacedError:
                 self.old_pid = None
@@ -271,12 +280,6 @@ class Turn:
                 del pending[key]
             else:
                 pending[key] = job
-
-
-def _begin_leaving(manager: Manager, process: ManagedProcess) -> RestartCall:
-    if isinstance(manager, Signaller) and process.pid:
-        return manager.begin_exit(process)
-    return manager.begin_restart(process)
 
 
 def _names(connections: Connections, process: ManagedProcess) -> frozenset[str]:
