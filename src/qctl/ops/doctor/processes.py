@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from qctl.errors import UnreachableError
 from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import (
@@ -254,8 +253,6 @@ def _children(processes: Sequence[ManagedProcess]) -> list[int]:
 
     try:
         return [child for p in processes if p.pid for child in process_tree(p.pid)[1:]]
-    except UnreachableError:
-        raise
     except Exception as error:
         raise CannotCheckError(f"which children it has: {error}") from error
 

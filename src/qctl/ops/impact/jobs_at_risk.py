@@ -90,16 +90,16 @@ class Holders:
         beats: Mapping[str, Heartbeat],
     ) -> None:
         self._processes = processes
-        self._connections = connections
+        self._knows_workers = connections is not None
+        self._owned = connections.owned if connections is not None else {}
         self._beats = beats
         # By queue, the names of the target's workers and of all others; None for no name.
         self._own: dict[str, set[str | None]] = {}
         self._others: dict[str, set[str | None]] = {}
-        if connections is not None:
-            mine = {w.client_id for p in processes or () for w in connections.owned.get(p.key, ())}
-            for worker in connections.workers:
-                names = self._own if worker.client_id in mine else self._others
-                names.setdefault(worker.queue, set()).add(worker.worker_name)
+        mine = {w.client_id for p in processes or () for w in self._owned.get(p.key, ())}
+        for worker in connections.workers if connections is not None else ():
+            names = self._own if worker.client_id in mine else self._others
+            names.setdefault(worker.queue, set()).add(worker.worker_name)
 
     def of(self, job: ActiveJob) -> str:
         """The value for ``JobAtRisk.held_by``.
@@ -114,7 +114,7 @@ class Holders:
             return "nobody"
         if self._processes is None:
             return "target"
-        if self._connections is None:
+        if not self._knows_workers:
             return "unknown"
         beat = self._beats.get(heartbeats.owner_of(job.lock_token))
         if beat is not None and self._runs_in_target(beat):
@@ -130,9 +130,8 @@ class Holders:
 
     def _is_seen(self, queue: str) -> bool:
         """Whether each process of the target has a connected worker of the queue."""
-        owned = self._connections.owned if self._connections is not None else {}
         return all(
-            any(worker.queue == queue for worker in owned.get(process.key, ()))
+            any(worker.queue == queue for worker in self._owned.get(process.key, ()))
             for process in self._processes or ()
         )
 
@@ -145,9 +144,8 @@ class Holders:
         """
         if process.target.startswith("qctl:"):
             return True
-        connections = self._connections
-        workers = connections.owned.get(process.key, ()) if connections else ()
         named = {(beat.queue, beat.name) for beat in self._beats.values()}
+        workers = self._owned.get(process.key, ())
         ours = [(worker.queue, worker.worker_name) in named for worker in workers]
         return True if ours and all(ours) else None
 
