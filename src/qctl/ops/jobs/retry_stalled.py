@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qctl.connection.address import Client
+from qctl.grouping import grouped
 from qctl.ops.jobs.model import Skipped
 from qctl.ops.queues.find import Queues, queues_named_or_all, require_bullmq
 from qctl.wire.jobs import STALLED_TOO_OFTEN
@@ -124,11 +125,10 @@ def plan_retry(
         require_bullmq(found.readable)
     snapshots = [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
     workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
-    jobs: dict[QueueKeys, list[ActiveJob]] = {snapshot.keys: [] for snapshot in snapshots}
-    for job in read_active(client, [*jobs]):
-        jobs[job.keys].append(job)
+    active = grouped(read_active(client, [s.keys for s in snapshots]), lambda job: job.keys)
     queues = []
-    for keys, own in jobs.items():
+    for keys in (snapshot.keys for snapshot in snapshots):
+        own = active.get(keys, [])
         failed_ids = [*failed_with(client, keys, STALLED_TOO_OFTEN)] if failed else []
         queue_workers = None if workers is None else [w for w in workers if w.queue == keys.name]
         queues.append(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from qctl.connection.address import Client
@@ -99,13 +99,10 @@ class EventRates:
             found[keys].append(event)
             if event.name == "failed":
                 self._failures.appendleft(_failure(keys, event))
-        rates = {
-            keys: replace(
-                _rates(own, now - self._read_at[keys], sampled=len(own) >= count),
-                at_least=keys in cut,
-            )
-            for keys, own in found.items()
-        }
+        rates = {}
+        for keys, own in found.items():
+            elapsed_s, sampled = now - self._read_at[keys], len(own) >= count
+            rates[keys] = _rates(own, elapsed_s, sampled=sampled, at_least=keys in cut)
         behind = [k for k in queues if k not in self._cursors or rates[k].sampled]
         self._cursors.update(zip(behind, last_event_ids(client, behind), strict=True))
         self._read_at = dict.fromkeys(queues, now)
@@ -159,13 +156,13 @@ class OtherFailures:
         return [Failure(job.keys.name, job.id, job.reason, utc_datetime(job.at_ms)) for job in jobs]
 
 
-def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool) -> Rates:
+def _rates(events: Sequence[Event], elapsed_s: float, *, sampled: bool, at_least: bool) -> Rates:
     ends = Counter(event.name for event in events)
     if sampled:
         # The events cover only the time from the first to the last of them.
         elapsed_s = (events[-1].at_ms - events[0].at_ms) / 1000
     elapsed_s = max(elapsed_s, 0.001)
-    return Rates(ends["completed"] / elapsed_s, ends["failed"] / elapsed_s, sampled)
+    return Rates(ends["completed"] / elapsed_s, ends["failed"] / elapsed_s, sampled, at_least)
 
 
 def _failure(keys: QueueKeys, event: Event) -> Failure:

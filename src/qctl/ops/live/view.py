@@ -171,9 +171,15 @@ class LiveReader:
         names = self._named or self._discovered()
         self._remarks = [*self._redis.remarks]
         snapshots = self._snapshots(view)
-        clients = self._connected(snapshots)
-        queues = self._queues(snapshots, clients)
+        readable = {
+            name: found for name, found in snapshots.items() if isinstance(found, QueueSnapshot)
+        }
         prefix = self._settings.prefix
+        # In one call: CLIENT LIST is slow.
+        clients: Sequence[WorkerClient] | None = ()
+        if readable:
+            clients = list_workers(self._client, prefix, readable, self._address.db)
+        queues = self._queues(snapshots, clients)
         failures = self._or_remark(
             "no failures of queues out of sight",
             lambda: self._other_failures.read(self._client, prefix, names, snapshots),
@@ -182,11 +188,11 @@ class LiveReader:
         if not self._client.commands:
             # An empty reading must not hide that Redis is away.
             self._client.call("PING")
-        chosen = snapshots.get(view.chosen or "")
+        chosen = readable.get(view.chosen or "")
         workers: tuple[WorkerStatus, ...] | None = None
         jobs: tuple[Job, ...] | None = None
         total = 0
-        if isinstance(chosen, QueueSnapshot):
+        if chosen is not None:
             workers = self._workers(chosen, clients)
             limit = min(max(view.jobs, _MIN_JOBS), _MAX_JOBS)
             jobs = self._jobs(chosen, limit)
@@ -196,7 +202,7 @@ class LiveReader:
         return Reading(
             at=datetime.now(UTC),
             redis=self._redis,
-            prefix=self._settings.prefix,
+            prefix=prefix,
             context=self._settings.context,
             names=names,
             queues=queues,
@@ -224,17 +230,7 @@ class LiveReader:
         if view.chosen is not None and view.chosen not in wanted:
             wanted = (*wanted, view.chosen)
         keys = [QueueKeys(self._settings.prefix, name) for name in wanted]
-        found = read_snapshots(self._client, keys) if keys else []
-        return dict(zip(wanted, found, strict=True))
-
-    def _connected(
-        self, snapshots: dict[str, QueueSnapshot | ReplyError | None]
-    ) -> Sequence[WorkerClient] | None:
-        """The workers of all queues in sight, in one call: CLIENT LIST is slow."""
-        names = [name for name, found in snapshots.items() if isinstance(found, QueueSnapshot)]
-        if not names:
-            return ()
-        return list_workers(self._client, self._settings.prefix, names, self._address.db)
+        return dict(zip(wanted, read_snapshots(self._client, keys), strict=True))
 
     def _queues(
         self,

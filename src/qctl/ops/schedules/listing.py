@@ -161,11 +161,12 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     repeat = job.opts.get("repeat")
     repeat = repeat if isinstance(repeat, dict) else {}
     legacy = _parts_of_key(entry.id) if scheduler is None and not record else {}
-    every_ms = to_int(record.get("every") or repeat.get("every") or legacy.get("every"))
-    pattern = record.get("pattern") or repeat.get("pattern") or legacy.get("pattern")
-    tz = record.get("tz") or repeat.get("tz") or legacy.get("tz") or None
-    limit = to_int(record.get("limit") or repeat.get("limit"))
-    end_ms = to_int(record.get("endDate") or repeat.get("endDate") or legacy.get("endDate"))
+
+    def stored(field: str) -> Any:
+        return record.get(field) or repeat.get(field) or legacy.get(field) or None
+
+    every_ms, pattern, tz = to_int(stored("every")), stored("pattern"), stored("tz")
+    limit, end_ms = to_int(stored("limit")), to_int(stored("endDate"))
     count = to_int(repeat.get("count"))
     made = max(count or 0, scheduler.iterations if scheduler else 0)
     has_ended = (limit is not None and made >= limit) or (
@@ -196,7 +197,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         limit=limit,
         last_run_at=_last_run_at(pending.state, job.processed_on_ms, job.timestamp_ms, count),
         skipped=skipped,
-        start_at=utc_datetime(to_int(record.get("startDate") or repeat.get("startDate"))),
+        start_at=utc_datetime(to_int(stored("startDate"))),
         end_at=utc_datetime(end_ms),
         data=job.data if scheduler is None else scheduler.data,
         opts=scheduling.lasting_options(job.opts) if scheduler is None else scheduler.opts,
