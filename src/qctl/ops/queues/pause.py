@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qctl.config.settings import Settings
@@ -11,10 +11,8 @@ from qctl.errors import RefusedError
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.rights import require_rights
 from qctl.ops.queues.versions import require_safe_pause
-from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import this_process
 from qctl.wire.read import rights
-from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.write.pausing import pause, resume
 
 _BULL_HINT = "use Bull's own queue.pause() and queue.resume()"
@@ -73,26 +71,22 @@ def pause_queues(
         keys, changed = snapshot.keys, not snapshot.paused
         if not dry_run:
             changed = pause(client, keys, holder, claim=True, use_list=keys in mixed).changed
+        warnings = [mixed[keys]] if keys in mixed else []
+        if snapshot.lease is not None:
+            warnings.append(
+                f"{snapshot.lease} is at work on {keys.name}, and goes on; the queue stays paused "
+                "at its end"
+            )
         results.append(
             PauseResult(
                 name=keys.name,
                 paused=True,
                 changed=changed,
                 active=snapshot.counts.active,
-                warnings=tuple(_warnings(snapshot, mixed)),
+                warnings=tuple(warnings),
             )
         )
     return results
-
-
-def _warnings(snapshot: QueueSnapshot, mixed: Mapping[QueueKeys, str]) -> Iterator[str]:
-    if snapshot.keys in mixed:
-        yield mixed[snapshot.keys]
-    if snapshot.lease is not None:
-        yield (
-            f"{snapshot.lease} is at work on {snapshot.keys.name}, and goes on; the queue stays "
-            "paused at its end"
-        )
 
 
 def resume_queues(

@@ -158,11 +158,8 @@ def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
     while shown is not None and _instant_ms(shown, zone, fold) <= after_ms:
         shown = cron.shown_after(shown)
     due = None if shown is None else _instant_ms(shown, zone, fold)
-    if cron.is_hourly:
-        repeated = _in_repeated_hour(cron, zone, after_ms)
-        if repeated is not None and (due is None or repeated < due):
-            return repeated
-    return due
+    repeated = _in_repeated_hour(cron, zone, after_ms) if cron.is_hourly else None
+    return min((ms for ms in (due, repeated) if ms is not None), default=None)
 
 
 def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
@@ -184,9 +181,7 @@ def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
             back = middle
     put_back = datetime.fromtimestamp(back, zone)
     shown = cron.shown_after(put_back.replace(tzinfo=None) - timedelta(seconds=1))
-    if shown is None:
-        return None
-    return _instant_ms(shown, zone, 1)
+    return None if shown is None else _instant_ms(shown, zone, 1)
 
 
 def _instant_ms(shown: datetime, zone: tzinfo, fold: int) -> int:
