@@ -63,11 +63,10 @@ def call(make: Callable[[QueueKeys], scripts.ScriptCall]) -> Act:
 
 def step(client: Client, keys: QueueKeys, wanted: int, *done: str) -> Any:
     """A worker's step: ``done`` jobs have completed, ``wanted`` are fetched."""
-    unchanging = worker_calls.Step(keys, 30_000, "", None, None)
     groups = (1, HELD_BY, "-1||", 1, "") if done else (0,)
     jobs = [word for job_id in done for word in (job_id, "null", 1)]
-    fixed = (NOW, HELD_BY, unchanging.lock_ms, wanted, 0, *unchanging.options())
-    return client.call(*unchanging.head(), *fixed, *groups, *jobs)
+    fixed = (NOW, HELD_BY, 30_000, wanted, 0, *worker_calls.step_options("", None, None))
+    return client.call(*worker_calls.step_head(keys), *fixed, *groups, *jobs)
 
 
 def fill(client: Client, keys: QueueKeys, name: str) -> None:

@@ -36,7 +36,6 @@ from qctl.runtime.waiting import wait_first
 from qctl.wire.encoding import keep_option
 from qctl.wire.keys import QueueKeys
 from qctl.wire.options import Keep
-from qctl.wire.read.clients import client_name
 from qctl.wire.write.adding import check_queue_name
 
 H = TypeVar("H", bound=Handler)
@@ -244,13 +243,12 @@ class Worker:
         if not options.name:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
-        name = client_name(keys.prefix, keys.name, options.name)
         # To renew locks. An embedded Redis lives as long as this client.
         address, client = connect(redis_url or settings.full_url())
         async with contextlib.AsyncExitStack() as resources:
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
             children = resources.enter_context(contextlib.closing(IsolatedPool(threads)))
-            self._engine = engine = Engine(keys, address, options, name, owner)
+            self._engine = engine = Engine(keys, address, options, owner)
             resources.push_async_callback(engine.close)
             renewer = Renewer(engine, client, asyncio.get_running_loop())
             renewer.start()

@@ -97,8 +97,8 @@ class AsyncConnection:
         self._events: _SocketEvents | None = None
         self._transport: asyncio.Transport | None = None
         self.is_open = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        # The process and the event loop in which it was opened.
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._is_new = False
         self._poll = select.poll()
         self._reader = hiredis.Reader()
@@ -237,8 +237,8 @@ class AsyncConnection:
         self._events = events
         self._transport = transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
-        self._loop = loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        loop = asyncio.get_running_loop()
+        self._owner = os.getpid(), loop
         self._is_new = True
         self._heard_at = loop.time()
         self._poll = select.poll()
@@ -368,8 +368,7 @@ class AsyncConnection:
         self._silence_check = loop.call_later(_CHECK_SILENCE_EVERY_S, self._check_silence)
 
     def _check_owner(self) -> None:
-        is_ours = self._pid == os.getpid() and self._loop is asyncio.get_running_loop()
-        if not is_ours:
+        if self._owner != (os.getpid(), asyncio.get_running_loop()):
             raise UsageError(
                 "a Redis connection is used in another event loop or process than it was opened in",
                 hint="open one in each; an AsyncQueue without connection= does so by itself",

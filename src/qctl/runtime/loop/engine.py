@@ -22,7 +22,6 @@ by returning is settled by another script (``running.py``) and frees its place w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import uuid
 from collections import deque
@@ -57,7 +56,6 @@ class Engine:
 
     Args:
         address: the Redis of the queue.
-        client_name: what the blocking connection calls itself (wire format 7.1).
         owner: what all lock tokens of this engine begin with, up to a colon; unique. Made if not
             given.
 
@@ -73,7 +71,6 @@ class Engine:
         keys: QueueKeys,
         address: Address,
         options: WorkerOptions,
-        client_name: str,
         owner: str = "",
     ) -> None:
         self.keys = keys
@@ -86,20 +83,18 @@ class Engine:
         self.completed_count = 0
         self.last_fetch_at = 0.0
         self.is_stopping = False
-        self._listener = Listener(self, address, client_name, options.drain_delay_s)
+        self._listener = Listener(self, address, options)
         self._recovery = Recovery(
             keys, self.connection, self.log,
             owner=self.owner, in_hand=self.in_hand, on_recovered=self._on_recovered,
         )  # fmt: skip
         limit = options.rate_limit
-        self._step = worker_calls.Step(
-            keys,
-            round(options.lock_ttl_s * 1000),
-            options.name,
-            (limit.jobs, round(limit.per_s * 1000)) if limit else None,
-            options.metrics_minutes,
+        limiter = (limit.jobs, round(limit.per_s * 1000)) if limit else None
+        self._step_head = worker_calls.step_head(keys)
+        self._step_options = worker_calls.step_options(
+            options.name, limiter, options.metrics_minutes
         )
-        self._step_head, self._step_options = self._step.head(), self._step.options()
+        self._lock_ms = round(options.lock_ttl_s * 1000)
         # Half of the places, so that two steps share them.
         self._max_batch = min(
             worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
@@ -118,7 +113,6 @@ class Engine:
         # Set while a rate limit keeps us from fetching.
         self._limit_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._leaving: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._start: Callable[[Job], None]
         self._fail_refused: Callable[[Job, int], None]
@@ -189,7 +183,7 @@ class Engine:
         self.connection.send(
             (
                 *self._step_head,
-                int(time.time() * 1000), token, self._step.lock_ms, wanted, kept,
+                int(time.time() * 1000), token, self._lock_ms, wanted, kept,
                 *self._step_options,
                 len(groups), *chain.from_iterable(groups), *jobs,
             ),
@@ -374,7 +368,7 @@ class Engine:
         self.is_stopping = True
         for task in self._tasks:
             task.cancel()
-        self._leaving = self._loop.create_task(self._listener.leave())
+        self._tasks.append(self._loop.create_task(self._listener.leave()))
         self._changed.set()
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
@@ -419,9 +413,5 @@ class Engine:
         await self._recovery.close()
         if self._limit_timer is not None:
             self._limit_timer.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        if self._leaving is not None:
-            await self._leaving
+        await asyncio.wait(self._tasks)
         await self.connection.close()

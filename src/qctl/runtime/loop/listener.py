@@ -11,7 +11,9 @@ from qctl.connection.address import Address
 from qctl.errors import QctlError
 from qctl.runtime.logs import Log
 from qctl.runtime.loop.connection import AsyncConnection, reconnect_pauses
+from qctl.runtime.loop.options import WorkerOptions
 from qctl.wire.keys import QueueKeys
+from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
 
 MAX_BLOCK_S = 10.0
@@ -44,21 +46,18 @@ class Fetcher(Protocol):
 class Listener:
     """The blocking connection of an engine; its name is how others see the worker.
 
-    Args:
-        client_name: what the connection calls itself (wire format 7.1).
-        drain_delay_s: the longest wait for a marker; after it, fetch without one.
+    It waits for a marker for at most ``drain_delay_s``; then the engine fetches without one.
     """
 
-    def __init__(
-        self, fetcher: Fetcher, address: Address, client_name: str, drain_delay_s: float
-    ) -> None:
+    def __init__(self, fetcher: Fetcher, address: Address, options: WorkerOptions) -> None:
         self._fetcher = fetcher
-        self._drain_delay_s = drain_delay_s
+        self._drain_delay_s = options.drain_delay_s
+        keys = fetcher.keys
         self._connection = AsyncConnection(
             address,
-            key=fetcher.keys(""),
-            name=client_name,
-            max_block_s=max(MAX_BLOCK_S, drain_delay_s),
+            key=keys(""),
+            name=client_name(keys.prefix, keys.name, options.name),
+            max_block_s=max(MAX_BLOCK_S, options.drain_delay_s),
         )
         self._is_wanted = asyncio.Event()
         self._is_leaving = False

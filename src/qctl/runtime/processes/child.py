@@ -107,6 +107,9 @@ class Child:
         self._loop: asyncio.AbstractEventLoop
         self._heartbeats: HeartbeatSender | None = None
         self._grace_s = orders.grace_s
+        # One process watches for all: they have the same files. From now on: a change during the
+        # start counts too.
+        self._files = FileWatch() if orders.reload and orders.slot == 0 else None
 
     async def run(self) -> None:
         """Start the workers, let them work until it must stop, and end the process."""
@@ -180,12 +183,10 @@ class Child:
             raise
 
     async def _report_states(self) -> None:
-        # One process watches for all: they have the same files.
-        files = FileWatch() if self._orders.reload and self._orders.slot == 0 else None
         while True:
             await asyncio.sleep(STATE_EVERY_S)
             self._send_state()
-            if files is not None and (changed := files.changed()):
+            if self._files is not None and (changed := self._files.changed()):
                 _send(self._channel, encode("changed", files=changed))
 
     def _send_state(self) -> None:

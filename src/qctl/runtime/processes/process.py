@@ -59,7 +59,7 @@ class ChildProcess:
         left: set when it takes no more jobs, or never will; it may still finish some.
         leaving: set when it has reported that it finishes its jobs and ends.
         ended: set when the process is gone.
-        failure: why it could not start: ``unreachable`` if Redis was away, else ``error``.
+        redis_was_away: it could not start because Redis was away, or did not let it in.
         is_being_replaced: it is beyond a limit, and a replacement is under way.
     """
 
@@ -74,7 +74,7 @@ class ChildProcess:
         self.ready = asyncio.Event()
         self.left = asyncio.Event()
         self.ended = asyncio.Event()
-        self.failure = ""
+        self.redis_was_away = False
         self.was_killed = False
         self.is_being_replaced = False
         self.leaving = asyncio.Event()
@@ -140,11 +140,6 @@ class ChildProcess:
             self._stderr.tail += f"\nit was not ready within {timeout_s:g} s".encode()
             await self.ended.wait()
         return False
-
-    @property
-    def redis_was_away(self) -> bool:
-        """Whether it could not start because Redis was away, or did not let it in."""
-        return self.failure == "unreachable"
 
     @property
     def was_leaving(self) -> bool:
@@ -224,7 +219,7 @@ class ChildProcess:
                 self.leaving.set()
                 self.left.set()
             case "failed":
-                self.failure = message["reason"]
+                self.redis_was_away = message["reason"] == "unreachable"
 
     async def _await_end(
         self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]

@@ -1,13 +1,13 @@
 """The calls that a worker makes: transitions and commands with their keys and arguments in place.
 
-Nothing is sent here. The worker's step is the hot path, so it is prepared only in part: ``Step``
-holds what does not change from call to call.
+Nothing is sent here. The worker's step is the hot path, so only what does not change from call to
+call is prepared: ``step_head`` and ``step_options``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from itertools import chain
 
 from qctl.connection.address import Arg
 from qctl.wire.encoding import valid_text
@@ -37,32 +37,24 @@ def why_not(code: int | str) -> str:
     return CODE_TEXTS.get(code, str(code)) if isinstance(code, int) else code
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The unchanging part of a worker's step (``settle_and_fetch.lua``).
+def step_head(keys: QueueKeys) -> tuple[Arg, ...]:
+    """A worker's step (``settle_and_fetch.lua``), up to the arguments that change every time."""
+    return ("EVALSHA", sha("settle_and_fetch"), 2, *keys.whole)
+
+
+def step_options(
+    worker_name: str, limiter: tuple[int, int] | None, metrics_minutes: int | None
+) -> tuple[Arg, ...]:
+    """``ARGV[6]`` to ``ARGV[9]`` of a worker's step.
 
     Args:
-        lock_ms: TTL of the jobs' locks.
         worker_name: written to the jobs' field ``pb``.
         limiter: the worker's rate limit: jobs per window, and the window in ms; None for no limit.
         metrics_minutes: how many minutes of metrics are kept; None for no metrics.
     """
-
-    keys: QueueKeys
-    lock_ms: int
-    worker_name: str
-    limiter: tuple[int, int] | None
-    metrics_minutes: int | None
-
-    def head(self) -> tuple[Arg, ...]:
-        """The command, up to the arguments that change from call to call."""
-        return ("EVALSHA", sha("settle_and_fetch"), 2, *self.keys.whole)
-
-    def options(self) -> tuple[Arg, ...]:
-        """``ARGV[6]`` to ``ARGV[9]``."""
-        max_jobs, window_ms = self.limiter or ("", "")
-        metrics = "" if self.metrics_minutes is None else self.metrics_minutes
-        return (self.worker_name, max_jobs, window_ms, metrics)
+    max_jobs, window_ms = limiter or ("", "")
+    metrics = "" if metrics_minutes is None else metrics_minutes
+    return (worker_name, max_jobs, window_ms, metrics)
 
 
 def fail(
@@ -115,7 +107,7 @@ def retry(
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
     """Put jobs (id, lock token) back to run next, in this order; no attempt is counted."""
-    return ScriptCall("give_back", keys.whole, tuple(_flat(reversed(jobs))))
+    return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
 def wait_children(keys: QueueKeys, job_id: str, token: str, now_ms: int) -> ScriptCall:
@@ -179,9 +171,3 @@ def unblock(client_id: int) -> tuple[Arg, ...]:
 def put_marker(keys: QueueKeys, member: str, score: str) -> tuple[Arg, ...]:
     """The command that puts a marker back for another worker."""
     return ("ZADD", keys("marker"), score, member)
-
-
-def _flat(pairs: Iterable[tuple[str, str]]) -> Iterable[str]:
-    for job_id, token in pairs:
-        yield job_id
-        yield token
