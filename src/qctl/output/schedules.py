@@ -37,7 +37,9 @@ def columns(now: datetime) -> tuple[Column[Schedule], ...]:
 
 
 def _skipped(schedule: Schedule) -> Value:
-    return "1000+" if schedule.skipped == MAX_SKIPPED else schedule.skipped or ""
+    if schedule.skipped is None:
+        return "?"
+    return f"{MAX_SKIPPED}+" if schedule.skipped == MAX_SKIPPED else schedule.skipped or ""
 
 
 def rule(schedule: Schedule) -> str:
@@ -102,7 +104,9 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
     yield "pending job", f"{schedule.pending_id} ({place})"
     yield "last run", moment_text(schedule.last_run_at, now)
     yield "runs", _runs(schedule)
-    if schedule.skipped:
+    if schedule.skipped is None:
+        yield "skipped", "unknown"
+    elif schedule.skipped:
         more = " or more" if schedule.skipped == MAX_SKIPPED else ""
         yield "skipped", f"{counted(schedule.skipped, 'due time')}{more}"
     yield "from", moment_text(schedule.start_at, now)
