@@ -102,8 +102,7 @@ def add(
     env.show(report, [added_id(report)])
     if env.output == "table":
         env.streams.stdout.flush()
-        for line in add_lines(report):
-            env.note(line)
+        env.note(*add_lines(report))
 
 
 def _read(env: Environment, data: str | None) -> str | None:

@@ -15,25 +15,18 @@ def view(env: Environment) -> None:
     Passwords are shown as ***. No password_command is run.
     """
     from qctl.ops.settings import describe_settings  # noqa: PLC0415 - not for --help
+    from qctl.output.settings import SETTINGS  # noqa: PLC0415
 
     settings = describe_settings(env.settings)
-    if env.output != "table":
-        env.emit_json({"settings": settings, "warnings": env.settings.warnings})
-        return
-    from qctl.output.settings import SETTINGS  # noqa: PLC0415 - not for JSON
-
-    env.table(SETTINGS, settings)
+    result = {"settings": settings, "warnings": env.settings.warnings}
+    env.show_table(result, SETTINGS, settings)
 
 
 @app.command("path")
 def path(env: Environment) -> None:
     """The config files, highest precedence first."""
     from qctl.ops.settings import config_files  # noqa: PLC0415 - not for --help
+    from qctl.output.settings import FILES  # noqa: PLC0415
 
     files = config_files(env.streams.environ)
-    if env.output != "table":
-        env.emit_json({"files": files})
-        return
-    from qctl.output.settings import FILES  # noqa: PLC0415 - not for JSON
-
-    env.table(FILES, files)
+    env.show_table({"files": files}, FILES, files)

@@ -16,14 +16,8 @@ def contexts(env: Environment) -> None:
     asks for the context's name.
     """
     from qctl.ops.settings import list_contexts  # noqa: PLC0415 - not for --help
+    from qctl.output.settings import CONTEXTS  # noqa: PLC0415
 
     found = list_contexts(env.settings, env.streams.environ)
-    if env.output != "table":
-        env.emit_json({"contexts": found})
-        return
-    from qctl.output.settings import CONTEXTS  # noqa: PLC0415 - not for JSON
-
-    if found:
-        env.table(CONTEXTS, found)
-    else:
-        env.note("no context is defined; [contexts.NAME.redis] in a config file defines one")
+    if_none = "no context is defined; [contexts.NAME.redis] in a config file defines one"
+    env.show_table({"contexts": found}, CONTEXTS, found, if_none=if_none)

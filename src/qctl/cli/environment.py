@@ -125,16 +125,22 @@ class Environment:
 
     # Data, on stdout
 
-    def emit_json(self, result: Any) -> None:
+    def emit_json(self, result: Any, items: Iterable[Any] | None = None) -> None:
         """Print a result (a frozen dataclass, dict …) as one line of JSON.
 
         In ndjson, a result with a class attribute ``step`` begins with that name.
+
+        Args:
+            items: what ndjson prints instead, one a line.
         """
         from qctl.output.json import dumps, with_step  # noqa: PLC0415
 
-        is_step = self.output == "ndjson" and hasattr(result, "step")
-        self.streams.stdout.write(dumps(with_step(result) if is_step else result) + "\n")
-        if self.output == "ndjson":
+        if self.output != "ndjson":
+            self.streams.stdout.write(dumps(result) + "\n")
+            return
+        for each in (result,) if items is None else items:
+            text = dumps(with_step(each) if hasattr(each, "step") else each)
+            self.streams.stdout.write(text + "\n")
             self.streams.stdout.flush()
 
     def show(self, result: Any, lines: Iterable[str], *, dry_run: bool = False) -> None:
@@ -143,12 +149,18 @@ class Environment:
             self.emit_json(result)
             return
         for line in lines:
-            self.line(f"{line} (dry run)" if dry_run else line)
+            self.print(f"{line} (dry run)" if dry_run else line)
 
-    def draw(self, text_of: Callable[..., str], *results: Any) -> None:
-        """Print what a function of ``output/`` makes of results at this width and colour."""
-        text = text_of(*results, width=self.width, colour=self.colour())
-        self.streams.stdout.write(text)
+    def show_table(
+        self, result: Any, columns: Sequence[Column[T]], items: Sequence[T], *, if_none: str = ""
+    ) -> None:
+        """Print a result as JSON, or its items as a table, or a remark if there are none."""
+        if self.output != "table":
+            self.emit_json(result)
+        elif items:
+            self.table(columns, items)
+        elif if_none:
+            self.note(if_none)
 
     def table(self, columns: Sequence[Column[T]], items: Sequence[T]) -> None:
         """Print a table that fits; see ``output.console.table``."""
@@ -156,17 +168,25 @@ class Environment:
 
         self.draw(table, columns, items)
 
-    def line(self, text: str) -> None:
-        """Print one line on stdout. The caller makes untrusted parts ``visible``."""
-        self.streams.stdout.write(text + "\n")
+    def draw(self, text_of: Callable[..., str], *results: Any) -> None:
+        """Print what a function of ``output/`` makes of results at this width and colour."""
+        text = text_of(*results, width=self.width, colour=self.colour())
+        self.streams.stdout.write(text)
+
+    def print(self, *lines: str) -> None:
+        """Print lines on stdout. The caller makes untrusted parts ``visible``."""
+        for line in lines:
+            self.streams.stdout.write(line + "\n")
 
     # Progress, remarks and questions, on stderr
 
-    def note(self, text: str) -> None:
-        """Print a remark on stderr, control characters made visible."""
+    def note(self, *texts: str) -> None:
+        """Print remarks on stderr, control characters made visible."""
+        if not texts:
+            return
         from qctl.output.text import visible  # noqa: PLC0415
 
-        for line in text.split("\n"):
+        for line in "\n".join(texts).split("\n"):
             self.streams.stderr.write(visible(line) + "\n")
         self.streams.stderr.flush()
 

@@ -68,8 +68,7 @@ def events(
     (snapshot,) = find_queues(client, env.settings.prefix, [queue])
     ops.require_stream(snapshot)
     after = None if since is None else ops.start_id(client, since)
-    for remark in ops.unknown_name_remarks(names or ()):
-        env.note(remark)
+    env.note(*ops.unknown_name_remarks(names or ()))
     wanted = ops.EventFilter(frozenset(names or ()), job_id)
     if follow:
         _follow(env, ops.follow_events(client, snapshot.keys, wanted, after=after), limit)
@@ -112,4 +111,4 @@ def _show(env: Environment, event: QueueEvent) -> None:
         return
     from qctl.output.events import event_line  # noqa: PLC0415 - not loaded for JSON
 
-    env.line(event_line(event, datetime.now(UTC), width=env.width, colour=env.colour()))
+    env.print(event_line(event, datetime.now(UTC), width=env.width, colour=env.colour()))

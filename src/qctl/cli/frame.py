@@ -112,8 +112,7 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
         env = Environment(typer_context.obj, collect(CommonOptions))
         for name, group in groups.items():
             arguments[name] = collect(group)
-        for warning in env.settings.warnings:
-            env.note(warning)
+        env.note(*env.settings.warnings)
         try:
             with commands_like(env.settings):
                 if writes:

@@ -53,6 +53,5 @@ def impact(
         env.draw(impact_text, found.impact)
     else:
         env.emit_json(found.impact)
-    for remark in found.remarks:
-        env.note(remark)
+    env.note(*found.remarks)
     found.queues.raise_if_broken()

@@ -45,26 +45,20 @@ def list_command(
     snapshot = _snapshot(env, client, queue)
     if env.output == "ndjson" and state not in {"active", "stalled"}:
         # Streamed, so that memory does not grow with their number.
-        for job in stream_jobs(client, snapshot.keys, state, only, limit=limit):
-            env.emit_json(job)
+        env.emit_json(None, stream_jobs(client, snapshot.keys, state, only, limit=limit))
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
     if any(job.state in {"active", "stalled"} for job in jobs.jobs):
         jobs = replace(jobs, jobs=_add_fates(env, snapshot, jobs.jobs))
-    if env.output == "json":
-        env.emit_json(jobs)
-        return
-    if env.output == "ndjson":
-        for job in jobs.jobs:
-            env.emit_json(job)
+    if env.output != "table":
+        env.emit_json(jobs, jobs.jobs)
         return
     from qctl.output import jobs as view  # noqa: PLC0415 - not for JSON
 
     if jobs.jobs:
         env.table(view.columns(jobs, datetime.now(UTC), env.width), jobs.jobs)
     if state in {"active", "stalled"}:
-        for line in view.fate_lines(jobs):
-            env.line(line)
+        env.print(*view.fate_lines(jobs))
     if remark := view.summary(jobs, limit=limit, filtered=only.is_set):
         env.note(remark)
 
@@ -92,6 +86,8 @@ def logs_command(
     ] = False,
 ) -> None:
     """The log rows of a job."""
+    from qctl.output.text import visible  # noqa: PLC0415
+
     if follow and env.output == "json":
         raise UsageError(
             "--follow prints one row at a time, so it cannot print one JSON object",
@@ -102,18 +98,13 @@ def logs_command(
     if not follow and env.output == "json":
         env.emit_json(read_logs(client, keys, job_id))
         return
-    rows: Iterable[str]
-    if follow:
-        rows = follow_logs(client, keys, job_id, say=env.note)
-    else:
-        rows = read_logs(client, keys, job_id).logs
-    from qctl.output.text import visible  # noqa: PLC0415 - not for JSON
-
+    rows: Iterable[str] = (
+        follow_logs(client, keys, job_id, say=env.note)
+        if follow
+        else read_logs(client, keys, job_id).logs
+    )
     for row in rows:
-        if env.output == "ndjson":
-            env.emit_json({"row": row})
-        else:
-            env.line(visible(row))
+        env.show({"row": row}, [visible(row)])
         if follow:
             env.streams.stdout.flush()
 

@@ -71,8 +71,7 @@ def _print(env: Environment, max_queues: int) -> None:
         from qctl.output.prometheus import Scrape, text_of  # noqa: PLC0415 - 125 ms
 
         env.streams.stdout.write(text_of(Scrape(reading)))
-    for remark in reading.remarks:
-        env.note(remark)
+    env.note(*reading.remarks)
 
 
 def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None:

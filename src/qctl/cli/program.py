@@ -165,29 +165,32 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
     path = ctx.command_path if ctx else f"qctl {typed}".rstrip()
     what = " ".join(error.format_message().split()).rstrip(".")
     hint = f"{path} --help"
+    wrong = near = ""
     if isinstance(error, click_errors.NoSuchOption):
-        what = f"{path} has no option {error.option_name}"
+        wrong = error.option_name
+        what = f"{path} has no option {wrong}"
         # Without the dashes, which make any two short flags look alike.
         flags = {flag.lstrip("-"): flag for flag in error.possibilities or ()}
-        if near := nearest_flag(error.option_name.lstrip("-"), flags):
-            hint = _retyped(arguments, error.option_name, flags[near])
-        elif ctx and not ctx.parent and error.option_name in COMMON_FLAGS:
-            hint = f"{error.option_name} after the command, as in qctl status {error.option_name}"
+        near = flags.get(nearest_flag(wrong.lstrip("-"), flags), "")
+        if ctx and not ctx.parent and wrong in COMMON_FLAGS:
+            hint = f"{wrong} after the command, as in qctl status {wrong}"
     elif what.startswith("No such command") and ctx:
-        name = next((word for word in arguments if repr(word) in what), "")
-        what = f"{path} has no command {name!r}"
-        if name in {"help", "version"} and not ctx.parent:
-            hint = f"{path} --{name}"
-        elif near := nearest(name, ctx.command.list_commands(ctx)):
-            hint = _retyped(arguments, name, near)
+        wrong = next((word for word in arguments if repr(word) in what), "")
+        what = f"{path} has no command {wrong!r}"
+        if wrong in {"help", "version"} and not ctx.parent:
+            hint = f"{path} --{wrong}"
+        else:
+            near = nearest(wrong, ctx.command.list_commands(ctx))
     elif (match := _NO_CHOICE.search(what)) and isinstance(error, click_errors.BadParameter):
-        near = nearest(match[1], getattr(getattr(error.param, "type", None), "choices", ()))
-        hint = _retyped(arguments, match[1], near) if near else hint
+        wrong = match[1]
+        near = nearest(wrong, getattr(getattr(error.param, "type", None), "choices", ()))
+    if near:
+        hint = _retyped(arguments, wrong, near) or hint
     return UsageError(what[:1].lower() + what[1:], hint=hint)
 
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
-    """The command line with the wrong word corrected."""
+    """The command line with the wrong word corrected; "" if it has no such word."""
     from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):
@@ -202,7 +205,7 @@ def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
             continue
         words = [*arguments[:index], corrected, *arguments[index + 1 :]]
         return " ".join(["qctl", *map(quoted, words)])
-    return f"qctl {' '.join(word for word in arguments[:1] if word in COMMANDS)} --help"
+    return ""
 
 
 def _write_lines(streams: Streams, lines: Sequence[str]) -> None:

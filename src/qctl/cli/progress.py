@@ -50,9 +50,9 @@ class DrainView:
         env = self._env
         for line in step_lines(step, env.settings.prefix):
             if isinstance(step, DrainReport):
-                env.line(line)
+                env.print(line)
             elif isinstance(step, Planned) and self._dry_run:
-                env.line(f"{line}  (dry run)")
+                env.print(f"{line}  (dry run)")
             else:
                 env.note(line)
         if isinstance(step, DrainReport) and step.error:

@@ -24,11 +24,8 @@ def list_command(
 
     _, client = env.redis()
     found, looked_at = list_schedules(client, env.settings.prefix, queues or [])
-    if env.output == "json":
-        env.emit_json(found)
-    elif env.output == "ndjson":
-        for schedule in found.schedules:
-            env.emit_json(schedule)
+    if env.output != "table":
+        env.emit_json(found, found.schedules)
     else:
         from qctl.output.schedules import attention_lines, columns  # noqa: PLC0415
 
@@ -36,8 +33,7 @@ def list_command(
             env.table(columns(datetime.now(UTC)), found.schedules)
         else:
             env.note("no schedulers")
-        for line in attention_lines(found.schedules):
-            env.line(line)
+        env.print(*attention_lines(found.schedules))
     looked_at.raise_if_broken()
 
 
@@ -86,5 +82,4 @@ def run_command(
     env.show(run, [run_line(run)])
     if env.output == "table":
         env.streams.stdout.flush()
-        for remark in run.remarks:
-            env.note(remark)
+        env.note(*run.remarks)

@@ -83,6 +83,5 @@ def _confirm(env: Environment, plan: RetryPlan, *, yes: bool) -> None:
             why="\n".join(retry_risk_lines(plan)),
             hint="--dry-run shows the jobs, --yes puts them back",
         )
-    for line in retry_risk_lines(plan):
-        env.note(line)
+    env.note(*retry_risk_lines(plan))
     env.confirm("Put them back?")

@@ -64,8 +64,7 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
         env.draw(status_text, inspection.report)
     else:
         env.emit_json(inspection.report)
-    for remark in inspection.remarks:
-        env.note(remark)
+    env.note(*inspection.remarks)
     inspection.queues.raise_if_broken()
 
 
@@ -107,8 +106,7 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
         env.draw(workers_text, report)
     else:
         env.note("no worker is connected; one whose name has a space or is not ASCII is not seen")
-    for remark in remarks:
-        env.note(remark)
+    env.note(*remarks)
 
 
 @contextlib.contextmanager

@@ -182,8 +182,7 @@ def list_command(env: Environment) -> None:
     elif masters:
         from qctl.output.status import masters_text  # noqa: PLC0415
 
-        text = masters_text(masters, time.time(), width=env.width, colour=env.colour())
-        env.streams.stdout.write(text)
+        env.draw(masters_text, masters, time.time())
     else:
         env.note("no worker was started in the background: qctl worker start NAME APP")
 
@@ -205,7 +204,7 @@ def logs(
 
     for chunk in read_logs(env.settings.state_home, name, lines, follow=follow):
         for line in chunk:
-            env.line(visible(line))
+            env.print(visible(line))
         env.streams.stdout.flush()
 
 
