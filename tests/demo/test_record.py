@@ -23,7 +23,6 @@ def judge(runs: Sequence[Run], *, completed: int = 3, left: int = 0) -> Proof:
     return record.judge(
         runs,
         {"a": 1, "b": 2},
-        scheduled_name="report",
         killed_pid=KILLED,
         completed=completed,
         left=left,
@@ -85,7 +84,7 @@ def test_redis_must_agree() -> None:
 
 
 def test_no_jobs_prove_nothing() -> None:
-    proof = record.judge([], {}, scheduled_name="report", killed_pid=KILLED, completed=0, left=0)
+    proof = record.judge([], {}, killed_pid=KILLED, completed=0, left=0)
     assert not proof.holds
 
 

@@ -72,6 +72,17 @@ class Address:
     master_name: str = ""
     url: str = field(default="", repr=False, compare=False)
 
+    def greeting(self) -> list[tuple[Arg, ...]]:
+        """The commands that a new connection sends first; each is answered with OK."""
+        commands: list[tuple[Arg, ...]] = []
+        if self.password is not None:
+            user = (self.username,) if self.username else ()
+            commands.append(("AUTH", *user, self.password))
+        if self.db:
+            # Not for database 0: a user with only @read may not SELECT.
+            commands.append(("SELECT", self.db))
+        return commands
+
     def __str__(self) -> str:
         user = f"{self.username}@" if self.username else ""
         if self.unix_path:

@@ -147,7 +147,11 @@ class SocketClient:
             # Python raises UnicodeError for a host name that DNS cannot hold.
             refusal = self._read_refusal()
             self.close()
-            raise refusal or self._unreachable(error) from error
+            raise refusal or UnreachableError(
+                f"Redis at {self.address} cannot be reached",
+                why=_reason(error),
+                hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
+            ) from error
         except hiredis.ProtocolError as error:
             self.close()
             raise self._not_a_redis() from error
@@ -223,7 +227,9 @@ class SocketClient:
         self._pid = os.getpid()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        self._greet(sock)
+        for reply in self._ask(sock, address.greeting()):
+            if reply != "OK":
+                raise self._not_a_redis()
         return sock
 
     def _wrap_tls(self, sock: socket.socket) -> socket.socket:
@@ -236,18 +242,6 @@ class SocketClient:
                 why=_reason(error),
                 hint="without TLS use redis://; for a private CA add ?ssl_ca_certs=FILE",
             ) from error
-
-    def _greet(self, sock: socket.socket) -> None:
-        commands: list[Sequence[Arg]] = []
-        if self.address.password is not None:
-            user = (self.address.username,) if self.address.username else ()
-            commands.append(("AUTH", *user, self.address.password))
-        if self.address.db:
-            # Not for database 0: a user with only @read may not SELECT.
-            commands.append(("SELECT", self.address.db))
-        for reply in self._ask(sock, commands):
-            if reply != "OK":
-                raise self._not_a_redis()
 
     def _ask(self, sock: socket.socket, commands: Sequence[Sequence[Arg]]) -> Iterator[Any]:
         """The replies to commands while connecting; raises the first error."""
@@ -265,13 +259,6 @@ class SocketClient:
             why="its answer is not in Redis' protocol",
             hint="check the host and port in --redis URL or QCTL_REDIS_URL; "
             "a Redis with TLS needs rediss://",
-        )
-
-    def _unreachable(self, error: OSError | UnicodeError) -> UnreachableError:
-        return UnreachableError(
-            f"Redis at {self.address} cannot be reached",
-            why=_reason(error),
-            hint="start it, or name another one with --redis URL or QCTL_REDIS_URL",
         )
 
 

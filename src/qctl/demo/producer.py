@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 
 from qctl.demo.app import QUEUE
+from qctl.demo.record import SCHEDULER
 from qctl.runtime.api.queue import Queue
 from qctl.wire.options import Backoff
 from qctl.wire.write.adding import NewJob
 
 INTERVAL_S = 0.125
-SCHEDULER = "report"
 SCHEDULE_S = 1.0
 RETRY_S = 0.5
 DELAY_S = 1.5

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 RECORD_FILE = "runs.jsonl"
+# The demo's scheduler, and the name of its jobs.
+SCHEDULER = "report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,6 @@ def judge(
     runs: Sequence[Run],
     added: Mapping[str, int],
     *,
-    scheduled_name: str,
     killed_pid: int,
     completed: int,
     left: int,
@@ -126,7 +127,6 @@ def judge(
 
     Args:
         added: job id → the runs that it should take, of which all but the last fail.
-        scheduled_name: the name of the scheduler's jobs, which take one run.
         killed_pid: the process that was killed.
         completed, left: see ``Proof``.
     """
@@ -144,7 +144,8 @@ def judge(
         repeated = [run for index, run in enumerate(mine) if last[run.attempt] != index]
         interrupted.update(run.pid == killed_pid for run in repeated)
         outcomes = [(run.attempt, run.outcome) for run in counted]
-        is_scheduled = job_id not in added and mine[0].name == scheduled_name
+        # The scheduler's jobs take one run.
+        is_scheduled = job_id not in added and mine[0].name == SCHEDULER
         needs = 1 if is_scheduled else added.get(job_id, 0)
         if outcomes == [(n, "fail" if n < needs - 1 else "end") for n in range(needs)]:
             tally["scheduled" if is_scheduled else "ended"] += 1

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from qctl.demo import record
 from qctl.demo.app import CONCURRENCY, QUEUE
-from qctl.demo.producer import DELAY_S, INTERVAL_S, RETRY_S, SCHEDULER, Producer
-from qctl.demo.record import Proof, Run
+from qctl.demo.producer import DELAY_S, INTERVAL_S, RETRY_S, Producer
+from qctl.demo.record import SCHEDULER, Proof, Run
 from qctl.demo.stage import Stage
 from qctl.errors import FailedError
 from qctl.wire.keys import QueueKeys
@@ -120,7 +120,6 @@ class _Story:
         proof = record.judge(
             record.read(self._file),
             self._producer.added,
-            scheduled_name=SCHEDULER,
             killed_pid=self._killed_pid,
             completed=snapshot.counts.completed,
             left=snapshot.backlog + snapshot.counts.active + snapshot.counts.failed,

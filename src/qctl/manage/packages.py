@@ -17,11 +17,8 @@ def installed_bullmq(process: ManagedProcess) -> str | None:
     None if there is none or it cannot be read. The running version may be older: it was loaded when
     the process started.
     """
-    for folder in _folders(process):
-        found = _version(folder / "node_modules" / "bullmq" / "package.json")
-        if found is not None:
-            return found
-    return None
+    files = (folder / "node_modules/bullmq/package.json" for folder in _folders(process))
+    return next((found for file in files if (found := _version(file)) is not None), None)
 
 
 def _folders(process: ManagedProcess) -> Iterator[Path]:

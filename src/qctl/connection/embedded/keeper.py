@@ -58,8 +58,7 @@ class Keeper:
         self._lock = lock
         self._idle_s = idle_s
         self._socket = socket_path(folder)
-        self._url = f"unix://{self._socket}"
-        self._client = SocketClient(parse_url(self._url))
+        self._client = SocketClient(parse_url(f"unix://{self._socket}"))
         self._record: dict[str, Any] = {}
         self._signal_fd = _wake_up_descriptor()
 
@@ -75,7 +74,7 @@ class Keeper:
             info = self._info()
             version = info.get("valkey_version") or info.get("redis_version", "")
             self._record = {
-                "url": self._url,
+                "url": self._client.address.url,
                 "pid": server.pid,
                 "kind": server.kind,
                 "description": server.describe(version),

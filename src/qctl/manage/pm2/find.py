@@ -24,26 +24,18 @@ def select(processes: Sequence[ManagedProcess], name: str) -> Sequence[ManagedPr
             why=f"an app is named {name}, and {name} is the pm_id of {other.name}",
             hint=f"use {other.target} for the pm_id, or pm2:{named[0].key} for the app",
         )
+    if len({(process.namespace, process.script, process.cwd) for process in named}) > 1:
+        lines = [f"pm2:{p.key}: {p.script} in {p.cwd} (namespace {p.namespace})" for p in named]
+        raise RefusedError(
+            f"{name} is the name of several different apps",
+            why="\n".join(lines),
+            hint=f"name one process by its pm_id: pm2:{named[0].key}",
+        )
     if named:
-        _require_one_app(named, name)
         return named
     if by_id:
         return [replace(by_id[0], target=f"pm2:{name}")]
     raise _not_found(processes, name)
-
-
-def _require_one_app(named: Sequence[ManagedProcess], name: str) -> None:
-    if len({(process.namespace, process.script, process.cwd) for process in named}) == 1:
-        return
-    lines = [
-        f"pm2:{process.key}: {process.script} in {process.cwd} (namespace {process.namespace})"
-        for process in named
-    ]
-    raise RefusedError(
-        f"{name} is the name of several different apps",
-        why="\n".join(lines),
-        hint=f"name one process by its pm_id: pm2:{named[0].key}",
-    )
 
 
 def _not_found(processes: Sequence[ManagedProcess], name: str) -> NotFoundError:

@@ -189,8 +189,8 @@ class MasterFolder:
 class Request:
     """A request that was sent; the master carries it out even if nobody waits for the answer.
 
-    Raises:
-        UnreachableError: the master does not take it.
+    All methods raise ``UnreachableError`` if the master does not take it, ends before it answers,
+    or gives an answer that is not understood.
     """
 
     def __init__(self, folder: MasterFolder, request: Mapping[str, Any]) -> None:
@@ -206,11 +206,7 @@ class Request:
             raise self._unreachable(error.strerror or str(error)) from None
 
     def poll(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
-        """The answer; None until it is here.
-
-        Raises:
-            UnreachableError: the master ended, or its answer is not understood.
-        """
+        """The answer; None until it is here."""
         self._socket.settimeout(timeout_s)
         while b"\n" not in self._received:
             try:

@@ -332,11 +332,8 @@ class AsyncConnection:
             # It may connect all the same; then it is closed.
             events.owner = None
             raise
-        if address.password is not None:
-            user = (address.username,) if address.username else ()
-            await self._future(("AUTH", *user, address.password))
-        if address.db:
-            await self._future(("SELECT", address.db))
+        for command in address.greeting():
+            await self._future(command)
         if self._name:
             # Some services refuse CLIENT. Then other tools do not see this worker; all else works.
             with contextlib.suppress(ReplyError):
