@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_it_expires_by_itself_and_renewing_starts_again(store: Client) -> None:
 
 def test_renewing_keeps_what_the_holder_learned(store: Client) -> None:
     hold_lease(store, Q, holder("first"))
-    hold_lease(store, Q, holder("first").with_was_paused(True))
+    hold_lease(store, Q, replace(holder("first"), was_paused=True))
     found = hold_lease(store, Q, holder("second"))
     assert found is not None
     assert found.was_paused

@@ -1,4 +1,8 @@
-"""A job's data and options as BullMQ stores them (wire format 3.2 and 3.3)."""
+"""A job's data and options as BullMQ stores them (wire format 3.2 and 3.3).
+
+Every function raises UsageError for a value that is not what its docstring asks for; ``what`` is
+what the message calls the value.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +44,7 @@ class OptionSet(NamedTuple):
 
 
 def encode_json(value: Any, what: str) -> str:
-    """Compact JSON.
-
-    Raises:
-        UsageError: ``value``, which the message calls ``what``, is not JSON.
-    """
+    """Compact JSON."""
     try:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -76,11 +76,7 @@ def valid_text(text: str) -> str:
 
 
 def check_id(id_: str, what: str) -> None:
-    """Check an id, which becomes part of a key.
-
-    Raises:
-        UsageError: the id of ``what`` is not a string, is empty, or is not valid Unicode.
-    """
+    """Check an id, which becomes part of a key: a string of valid Unicode, not empty."""
     if not isinstance(id_, str) or not id_ or valid_text(id_) != id_:
         raise UsageError(
             f"{what} cannot have the id {id_!r}", why="an id is a string that UTF-8 can hold"
@@ -88,11 +84,7 @@ def check_id(id_: str, what: str) -> None:
 
 
 def duration_ms(value: Duration, what: str) -> int:
-    """Whole milliseconds.
-
-    Raises:
-        UsageError: it is not a duration, or a negative one.
-    """
+    """Whole milliseconds, of a duration of 0 s or more."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise UsageError(f"{what} must be a number of seconds or a timedelta, not {value!r}")
@@ -105,11 +97,7 @@ def duration_ms(value: Duration, what: str) -> int:
 
 
 def parse_backoff(value: Backoff | str) -> Backoff:
-    """``"exponential:60s"`` as a ``Backoff``; the duration needs a unit.
-
-    Raises:
-        UsageError: it has another form.
-    """
+    """``"exponential:60s"`` as a ``Backoff``; the duration needs a unit."""
     if isinstance(value, Backoff):
         return value
     kind, _, delay = str(value).partition(":")
@@ -127,11 +115,7 @@ def parse_backoff(value: Backoff | str) -> Backoff:
 
 
 def check_job_id(job_id: str) -> None:
-    """Check an id by the rules of wire format 3.3; one of the queue's own keys is not an id either.
-
-    Raises:
-        UsageError: it breaks a rule.
-    """
+    """Check an id by the rules of wire format 3.3; it must not be a key of the queue itself."""
     if not isinstance(job_id, str):
         raise UsageError(f"a job id must be a string, not {job_id!r}")
     check_id(job_id, "a job")
@@ -152,11 +136,7 @@ _values = attrgetter(*_FIELDS)
 
 
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
-    """The encoded options. Equal options are encoded once.
-
-    Raises:
-        UsageError: an option is wrong, or two of them exclude each other.
-    """
+    """The encoded options, which must not exclude each other. Equal options are encoded once."""
     if options.extra is not None or options.job_id:
         # extra cannot be hashed, and ids would only fill the cache.
         return _encode(prefix, *_values(options))
@@ -234,22 +214,14 @@ _OWN_NAMES = frozenset(
 
 
 def encode_name(name: str) -> str:
-    """A job's name.
-
-    Raises:
-        UsageError: it is not a string.
-    """
+    """A job's name, any string."""
     if not isinstance(name, str):
         raise UsageError(f"a job's name must be a string, not {name!r}")
     return valid_text(name)
 
 
 def integer(value: int | None, what: str, maximum: int = MAX_INTEGER) -> int | None:
-    """A whole number from 0 to ``maximum``, or None.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """A whole number from 0 to ``maximum``, or None."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
@@ -273,9 +245,6 @@ def keep_option(value: Any, what: str) -> Any:
 
     Args:
         value: True, False, a count, a ``Keep``, a mapping with BullMQ's names, or None.
-
-    Raises:
-        UsageError: it is something else.
     """
     if value is None or isinstance(value, bool):
         return value

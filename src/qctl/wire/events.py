@@ -48,7 +48,7 @@ class Event:
     @property
     def at_ms(self) -> int:
         """When it was written, by Redis' clock."""
-        return int(self.id.partition("-")[0])
+        return event_order(self.id)[0]
 
 
 def event_order(event_id: str) -> tuple[int, int]:
@@ -177,37 +177,22 @@ def read_events(
         count: the most events to read of each queue.
     """
     groups = grouped(cursors, _slot_tag)
-    events = []
+    events: list[tuple[QueueKeys, Event]] = []
     for group in groups.values():
-        found = _read_group(client, group, cursors, block_ms // len(groups), count)
-        events += found
-        if found:
-            # Do not wait in the groups that follow.
-            block_ms = 0
-    return events
-
-
-def _read_group(
-    client: Client,
-    queues: list[QueueKeys],
-    cursors: dict[QueueKeys, str],
-    block_ms: int,
-    count: int,
-) -> list[tuple[QueueKeys, Event]]:
-    by_key = {keys("events"): keys for keys in queues}
-    block = ("BLOCK", block_ms) if block_ms > 0 else ()
-    reply = client.call(
-        *("XREAD", "COUNT", count, *block, "STREAMS", *by_key),
-        *(cursors[keys] for keys in queues),
-        timeout_s=block_ms / 1000,
-    )
-    events = []
-    for key, entries in reply or ():
-        keys = by_key[key]
-        for entry_id, flat in entries:
-            event = to_event(entry_id, flat)
-            cursors[keys] = event.id
-            events.append((keys, event))
+        by_key = {keys("events"): keys for keys in group}
+        # If an event has been found, do not wait in the groups that follow.
+        wait_ms = 0 if events else block_ms // len(groups)
+        reply = client.call(
+            *("XREAD", "COUNT", count, *(("BLOCK", wait_ms) if wait_ms > 0 else ())),
+            *("STREAMS", *by_key, *(cursors[keys] for keys in group)),
+            timeout_s=wait_ms / 1000,
+        )
+        for key, entries in reply or ():
+            keys = by_key[key]
+            for entry_id, flat in entries:
+                event = to_event(entry_id, flat)
+                cursors[keys] = event.id
+                events.append((keys, event))
     return events
 
 

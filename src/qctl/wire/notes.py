@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # How long a drain's lease lasts; it is renewed after a third of that.
@@ -14,6 +14,8 @@ LEASE_TTL_MS = 15_000
 # Whether a pause is the one in the note; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 _EVENT_ID = re.compile(r"\d+-\d+")
+# What stands for missing or malformed fields of a holder.
+_DEFAULTS: dict[str, str | int] = {"verb": "?", "user": "?", "host": "?", "pid": 0, "at_ms": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,6 @@ class Holder:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
-
-    def with_was_paused(self, was_paused: bool) -> Holder:
-        return replace(self, was_paused=was_paused)
 
 
 def this_process(verb: str) -> Holder:
@@ -87,15 +86,11 @@ def parse_holder(text: Any) -> Holder | None:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("owner"), str):
         return None
-    return Holder(
-        owner=found["owner"],
-        verb=_text(found.get("verb")),
-        user=_text(found.get("user")),
-        host=_text(found.get("host")),
-        pid=_whole(found.get("pid")),
-        at_ms=_whole(found.get("at_ms")),
-        was_paused=found.get("was_paused") is True,
-    )
+    values: dict[str, Any] = {
+        name: value if isinstance(value := found.get(name), type(default)) else default
+        for name, default in _DEFAULTS.items()
+    }
+    return Holder(found["owner"], **values, was_paused=found.get("was_paused") is True)
 
 
 def noted_event(text: Any) -> str:
@@ -105,14 +100,6 @@ def noted_event(text: Any) -> str:
     except (ValueError, TypeError, LookupError, RecursionError):
         return ""
     return event if isinstance(event, str) and _EVENT_ID.fullmatch(event) else ""
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "?"
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _one_line(text: str) -> str:

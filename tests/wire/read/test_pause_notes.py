@@ -122,10 +122,10 @@ def test_a_pause_is_taken_over_unless_it_is_somebody_elses_by_now(store: Client)
     put(store, "a")
     pause(store, Q, holder("gone", "drain"))
     add_events(store, "resumed", "paused")
-    assert not pause(store, Q, holder("me", "drain"), take_over=True).changed
+    assert not pause(store, Q, holder("me", "drain"), "take over").changed
     # An operator's own pause is one in any case.
-    assert pause(store, Q, holder("ada"), claim=True).changed
-    assert not pause(store, Q, holder("me", "drain"), take_over=True).changed
+    assert pause(store, Q, holder("ada"), "claim").changed
+    assert not pause(store, Q, holder("me", "drain"), "take over").changed
     assert resume(store, Q).changed
     pause(store, Q, holder("gone", "drain"))
-    assert pause(store, Q, holder("me", "drain"), take_over=True).changed
+    assert pause(store, Q, holder("me", "drain"), "take over").changed

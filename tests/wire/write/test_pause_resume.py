@@ -11,7 +11,7 @@ from qctl.errors import ReplyError
 from qctl.wire import scripts
 from qctl.wire.notes import parse_holder
 from qctl.wire.write import pausing
-from qctl.wire.write.pausing import MERGE_CHUNK, pause, pause_again, resume
+from qctl.wire.write.pausing import MERGE_CHUNK, pause, resume
 from tests.labs.build import CLASS, Q, events, exponents, holder, is_paused, put, row, scores
 from tests.labs.servers import limited_user
 
@@ -151,14 +151,12 @@ def test_a_paused_queue_that_is_paused_again_has_no_job_left_in_wait(store: Clie
 def test_a_queue_that_bullmq_resumed_is_paused_again(store: Client, version: str) -> None:
     put(store, "a")
     set_version(store, version)
-    pause(store, Q, holder("me"))
-    held = pause_again(store, Q, holder("me"))
-    assert held is not None
-    assert not held.changed
+    first = pause(store, Q, holder("me"))
+    assert pause(store, Q, holder("me"), "again") == first
     resume_as_bullmq(store)
-    held = pause_again(store, Q, holder("me"))
-    assert held is not None
+    held = pause(store, Q, holder("me"), "again")
     assert held.changed
+    assert held.event_id != first.event_id
     assert is_paused(store)
     assert store.call("XREVRANGE", Q("events"), "+", "-", "COUNT", 1)[0][0] == held.event_id
     assert resume(store, Q, owner="me").changed
@@ -176,7 +174,7 @@ def test_a_queue_that_qctl_resumed_is_left_running(store: Client) -> None:
     put(store, "a")
     pause(store, Q, holder("me"))
     resume(store, Q)
-    assert pause_again(store, Q, holder("me")) is None
+    assert pause(store, Q, holder("me"), "again").is_resumed
     assert not is_paused(store)
 
 
@@ -216,9 +214,9 @@ def test_only_who_wants_a_queue_paused_or_running_says_so_again(store: Client) -
     assert events(store) == []
     assert not resume(store, Q).changed
     assert events(store) == [{"event": "resumed"}]
-    assert pause(store, Q, holder("me"), claim=True).changed
+    assert pause(store, Q, holder("me"), "claim").changed
     assert not pause(store, Q, holder("you")).changed
-    assert not pause(store, Q, holder("you"), claim=True).changed
+    assert not pause(store, Q, holder("you"), "claim").changed
     assert events(store)[1:] == [{"event": "paused"}, {"event": "paused"}]
 
 

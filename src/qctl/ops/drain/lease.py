@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
@@ -46,7 +47,9 @@ class Leases:
         self._client = client
         self._url = url
         self._holder = holder
-        self._leases = {keys: holder.with_was_paused(paused) for keys, paused in was_paused.items()}
+        self._leases = {
+            keys: replace(holder, was_paused=paused) for keys, paused in was_paused.items()
+        }
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
 

@@ -20,7 +20,7 @@ from qctl.wire.events import last_event_id
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import read_active
 from qctl.wire.read.snapshot import QueueSnapshot, are_paused, read_snapshots
-from qctl.wire.write.pausing import Pause, pause, pause_again
+from qctl.wire.write.pausing import Pause, pause
 
 # Within one wait. Several apps may start at the time, but not without end.
 MAX_RESUMES = 3
@@ -48,7 +48,7 @@ def pause_queue(context: DrainContext, keys: QueueKeys) -> bool:
         context.client,
         keys,
         context.holder,
-        take_over=keys in context.plan.left_behind,
+        "take over" if keys in context.plan.left_behind else "",
         use_list=keys in context.plan.mixed,
     )
     # A queue that is paused already is followed from before.
@@ -81,11 +81,9 @@ def keep_paused(context: DrainContext) -> list[Paused]:
             tracker.catch_up()
         if keys in tracker.pauses.forced:
             raise _forced(keys)
-        if is_ours:
-            held = pause_again(context.client, keys, context.holder, use_list=use_list)
-        else:
-            held = pause(context.client, keys, context.holder, use_list=use_list)
-        if held is None:
+        mode = "again" if is_ours else ""
+        held = pause(context.client, keys, context.holder, mode, use_list=use_list)
+        if held.is_resumed:
             held = _pause_anew(context, keys)
         if held.event_id and tracker.pauses.paused_again(keys, held.event_id):
             again.append(Paused(keys.name, changed=True, again=True))

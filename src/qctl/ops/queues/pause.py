@@ -70,7 +70,7 @@ def pause_queues(
     for snapshot in snapshots:
         keys, changed = snapshot.keys, not snapshot.paused
         if not dry_run:
-            changed = pause(client, keys, holder, claim=True, use_list=keys in mixed).changed
+            changed = pause(client, keys, holder, "claim", use_list=keys in mixed).changed
         warnings = [mixed[keys]] if keys in mixed else []
         if snapshot.lease is not None:
             warnings.append(

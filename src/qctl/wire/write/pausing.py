@@ -18,12 +18,14 @@ class Pause:
     """The outcome of a pause.
 
     Args:
-        changed: False if somebody else had already paused the queue.
+        changed: False if the pause is somebody else's, or was resumed; see ``pause``.
         event_id: of the ``paused`` event, or empty.
+        is_resumed: whether somebody resumed the queue through qctl, and nothing was done.
     """
 
     changed: bool
     event_id: str
+    is_resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,58 +46,25 @@ class Resume:
 
 
 def pause(
-    client: Client,
-    keys: QueueKeys,
-    holder: Holder,
-    *,
-    claim: bool = False,
-    take_over: bool = False,
-    use_list: bool = False,
+    client: Client, keys: QueueKeys, holder: Holder, mode: str = "", *, use_list: bool = False
 ) -> Pause:
     """Stop workers from taking jobs; running jobs go on. Repeating the call does no harm.
 
     Args:
-        claim: make the pause ours even if a drain has paused the queue, so that the queue stays
-            paused when that drain ends.
-        take_over: the same for a drain that is gone, unless somebody else has paused the queue
-            since.
+        mode: ``claim`` to make the pause ours even if a drain has paused the queue, so that the
+            queue stays paused when that drain ends; ``take over`` to do so with a drain that is
+            gone, unless somebody else has paused the queue since; ``again`` to pause a queue again
+            that somebody has resumed past our pause, unless that was through qctl, which deletes
+            the pause note.
         use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
-    mode = "claim" if claim else "take over" if take_over else ""
-    word, event_id = _pause(client, keys, holder, mode, use_list=use_list)
-    return Pause(word != "others", event_id)
-
-
-def pause_again(
-    client: Client, keys: QueueKeys, holder: Holder, *, use_list: bool = False
-) -> Pause | None:
-    """Pause a queue again if somebody has resumed it past this holder's pause.
-
-    It also moves ready jobs to where a pause keeps them.
-
-    Returns:
-        ``changed`` if the queue had been resumed and is paused again. None if somebody resumed it
-        through qctl, which deletes the pause note: then nothing was done.
-    """
-    word, event_id = _pause(client, keys, holder, "again", use_list=use_list)
-    return None if word == "resumed" else Pause(word == "paused", event_id)
-
-
-def _pause(
-    client: Client, keys: QueueKeys, holder: Holder, mode: str, *, use_list: bool
-) -> tuple[str, str]:
     script_keys = [*keys.whole, keys.pause_note]
-    args: list[Arg] = [
-        holder.to_json(),
-        holder.owner,
-        mode,
-        "list" if use_list else "",
-        MERGE_CHUNK,
-    ]
-    while True:
+    layout = "list" if use_list else ""
+    args: list[Arg] = [holder.to_json(), holder.owner, mode, layout, MERGE_CHUNK]
+    word = "more"
+    while word == "more":
         word, event_id = scripts.run(client, "pause", script_keys, args)
-        if word != "more":
-            return word, event_id
+    return Pause(word in {"paused", "ours"}, event_id, is_resumed=word == "resumed")
 
 
 def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = False) -> Resume:
@@ -104,7 +73,7 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = Fa
     Args:
         owner: resume only if the pause is this owner's and nobody else has paused the queue since;
             empty to resume it whoever paused it.
-        force: mark the event, so that a drain at work on the queue sees that it shall stop.
+        force: mark the event, so that a drain at work on the queue stops.
     """
     args: list[Arg] = [owner, MERGE_CHUNK, "force" if force else ""]
     script_keys = [*keys.whole, keys.pause_note]

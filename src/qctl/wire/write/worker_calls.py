@@ -81,10 +81,8 @@ def fail(
         dedup_id: its deduplication id, or "".
     """
     metrics = "" if metrics_minutes is None else metrics_minutes
-    made = (attempts_made, dedup_id)
-    text = valid_text(reason)
-    args = (now_ms, job_id, token, text, stacktrace, attempts, keep, metrics, *made)
-    return ScriptCall("fail", keys.whole, args)
+    failure = (valid_text(reason), stacktrace, attempts, keep, metrics, attempts_made, dedup_id)
+    return ScriptCall("fail", keys.whole, (now_ms, job_id, token, *failure))
 
 
 def retry(

@@ -1,6 +1,5 @@
 -- Add one job (wire format 5.1 and 5.3).
---@include store_job
---@include deduplicate
+--@include dedup
 
 -- Answered in place of an id (codes of wire format 5).
 local NO_PARENT, OTHER_PARENT = -5, -7

@@ -1,9 +1,7 @@
 -- End jobs, many at once (wire format 5.8 without the fetch). An ordinary job costs three commands: whether it
 -- has a parent, its new fields, its event. Everything else is done once for the batch, or only for jobs that
 -- need it.
---@include parents
---@include release_dedup
---@include deleting
+--@include dedup
 --@include metrics
 
 local STALE = {missing = -1, no_lock = -2, not_active = -3, children = -4, other_lock = -6,
