@@ -95,7 +95,7 @@ class Examination:
     @property
     def snapshots(self) -> tuple[QueueSnapshot, ...]:
         """The queues of BullMQ; those of Bull 3/4 are not examined."""
-        return tuple(queue for queue in self.queues.readable if queue.format == "bullmq")
+        return self.queues.bullmq
 
     @property
     def keys(self) -> list[QueueKeys]:

@@ -64,14 +64,13 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
 
 def bull_queues(exam: Examination) -> Iterator[Finding]:
     """Queues of Bull 3 or 4, which no other check examines."""
-    for snapshot in exam.queues.readable:
-        if snapshot.format == "bull":
-            yield Finding(
-                severity="info",
-                subject=Subject("queue", snapshot.keys.name),
-                what=advice.BULL.text,
-                evidence={"format": "bull"},
-            )
+    for name in exam.queues.bull:
+        yield Finding(
+            severity="info",
+            subject=Subject("queue", name),
+            what=advice.BULL.text,
+            evidence={"format": "bull"},
+        )
 
 
 def paused(exam: Examination) -> Iterator[Finding]:

@@ -153,7 +153,7 @@ class _Assessor:
         self._settings = settings
         self._now_ms, self._behind_ms = int(time.time() * 1000), 0
         self._redis_up_s: float | None = None
-        self._keys = [snapshot.keys for snapshot in scope.snapshots]
+        self._keys = [snapshot.keys for snapshot in scope.queues.bullmq]
         self.remarks: list[str] = []
         self._agendas = self._or_remark(
             "what is scheduled", lambda: read_agendas(client, self._keys)
@@ -161,7 +161,7 @@ class _Assessor:
         self._active = read_active(client, self._keys)
         # Durations are needed where jobs run or are scheduled.
         busy = {job.keys for job in self._active}
-        timed = [s.keys for s in scope.snapshots if s.keys in busy or s.schedulers]
+        timed = [s.keys for s in scope.queues.bullmq if s.keys in busy or s.schedulers]
         self._durations: RecentRuns = read_recent_runs(client, timed)
         processes = scope.target.processes if scope.target else None
         beats = read_heartbeats(client, self._active, settings.prefix)
@@ -205,7 +205,7 @@ class _Assessor:
             also=scope.also,
             foreign=tuple(dict.fromkeys(map(str, scope.foreign))),
             unread=tuple(name for name, _ in scope.queues.broken),
-            bull=scope.bull,
+            bull=scope.queues.bull,
             jobs=jobs,
             interrupted=_refs(worst),
             interrupted_if_handled=_refs(best) if is_timed else None,
@@ -267,7 +267,7 @@ class _Assessor:
     def _resumers(self) -> list[Resumer]:
         """The paused queues that the target's app resumes when it starts."""
         target = self._scope.target
-        paused = {snapshot.keys.name for snapshot in self._scope.snapshots if snapshot.paused}
+        paused = {snapshot.keys.name for snapshot in self._scope.queues.bullmq if snapshot.paused}
         if target is None or not paused:
             return []
         found = read_resumers(self._client, self._settings.prefix)
@@ -293,9 +293,10 @@ class _Assessor:
     # The jobs
 
     def _moved(self) -> tuple[str, ...]:
+        queues = self._scope.queues.bullmq
         found = self._or_remark(
             "whether a job has moved since",
-            lambda: moved_queues(self._client, self._scope.snapshots, self._active, self._agendas),
+            lambda: moved_queues(self._client, queues, self._active, self._agendas),
         )
         return found if found is not None else tuple(keys.name for keys in self._keys)
 
@@ -356,7 +357,7 @@ class _Assessor:
     def _best_time(self, times: Downtime) -> BestTime | None:
         if self._agendas is None:
             return None
-        ordered = sorted(self._scope.snapshots, key=lambda s: -s.counts.completed)
+        ordered = sorted(self._scope.queues.bullmq, key=lambda s: -s.counts.completed)
         chosen = [snapshot.keys for snapshot in ordered[:MAX_HISTORIES]]
         hours = last_hours(self._now_ms)
         found = self._or_remark(

@@ -30,7 +30,6 @@ from qctl.ops.queues.find import (
     require_bullmq,
 )
 from qctl.wire.read.clients import ForeignWorker, list_foreign
-from qctl.wire.read.snapshot import QueueSnapshot
 
 _MAX_NAMED = 5
 
@@ -60,15 +59,6 @@ class Scope:
     may_serve_more: str = ""
     wider: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-
-    @property
-    def snapshots(self) -> tuple[QueueSnapshot, ...]:
-        return tuple(queue for queue in self.queues.readable if queue.format == "bullmq")
-
-    @property
-    def bull(self) -> tuple[str, ...]:
-        """Names of the queues of Bull 3/4, whose jobs are not read."""
-        return tuple(q.keys.name for q in self.queues.readable if q.format == "bull")
 
 
 def find_scope(

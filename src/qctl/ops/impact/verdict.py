@@ -108,7 +108,7 @@ def judge(facts: Facts) -> Verdict:
 def _against(facts: Facts) -> Iterator[str]:
     """Why even a drain should not begin now."""
     scope = facts.scope
-    for snapshot in scope.snapshots:
+    for snapshot in scope.queues.bullmq:
         if snapshot.lease is not None:
             yield f"{snapshot.lease} is at work on {snapshot.keys.name}"
     for server in facts.data or ():
@@ -122,7 +122,7 @@ def _against(facts: Facts) -> Iterator[str]:
     for name, error in scope.queues.broken:
         yield f"{name} cannot be read: {error.message}"
     if not facts.is_gapless:
-        for name in scope.bull:
+        for name in scope.queues.bull:
             yield f"{name} is a queue of Bull 3 or 4, which qctl cannot judge"
 
 
@@ -205,8 +205,8 @@ def _harm(jobs: Sequence[JobAtRisk]) -> str:
 def _instead(facts: Facts) -> Iterator[str]:
     """Commands for when even a drain should not begin."""
     scope, address = facts.scope, facts.address
-    leased = [snapshot.keys.name for snapshot in scope.snapshots if snapshot.lease]
-    if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.bull]:
+    leased = [snapshot.keys.name for snapshot in scope.queues.bullmq if snapshot.lease]
+    if odd := [*leased, *(name for name, _ in scope.queues.broken), *scope.queues.bull]:
         yield facts.qctl("status", *odd)
     for server in facts.data or ():
         if server.replica_of is not None:

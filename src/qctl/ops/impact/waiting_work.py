@@ -52,7 +52,7 @@ def queue_impacts(
     running = grouped(active, lambda job: job.keys)
     own_of, all_of = _workers(scope)
     found = []
-    for snapshot in scope.snapshots:
+    for snapshot in scope.queues.bullmq:
         keys, counts = snapshot.keys, snapshot.counts
         jobs = running.get(keys, [])
         own = None if own_of is None else own_of[keys.name]

@@ -123,7 +123,7 @@ def plan_retry(
     found = queues_named_or_all(client, prefix, names)
     if names:
         require_bullmq(found.readable)
-    snapshots = [snapshot for snapshot in found.readable if snapshot.format == "bullmq"]
+    snapshots = found.bullmq
     workers = list_workers(client, prefix, [s.keys.name for s in snapshots], db)
     active = grouped(read_active(client, [s.keys for s in snapshots]), lambda job: job.keys)
     queues = []

@@ -34,6 +34,16 @@ class Queues:
     readable: tuple[QueueSnapshot, ...]
     broken: tuple[tuple[str, ReplyError], ...] = ()
 
+    @property
+    def bullmq(self) -> tuple[QueueSnapshot, ...]:
+        """The readable queues of BullMQ; those of Bull 3/4 are only shown."""
+        return tuple(queue for queue in self.readable if queue.format == "bullmq")
+
+    @property
+    def bull(self) -> tuple[str, ...]:
+        """Names of the queues of Bull 3/4."""
+        return tuple(queue.keys.name for queue in self.readable if queue.format == "bull")
+
     def raise_if_broken(self) -> None:
         """Fail if some queues cannot be read. Call it after the others have been shown.
 
