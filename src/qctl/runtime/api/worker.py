@@ -254,7 +254,7 @@ class Worker:
             renewer.start()
             resources.callback(renewer.stop)
             self._runner = JobRunner(engine, self._calls(threads, children))
-            await engine.open(self._runner.start, self._runner.refused)
+            await engine.open(self._runner.start, self._runner.fail_refused)
             self._resources = resources.pop_all()
         engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
 

@@ -115,7 +115,7 @@ class IsolatedPool:
     async def _take(self) -> _Child:
         while self._idle:
             child = self._idle.pop()
-            if child.is_alive:
+            if child.process.is_alive():
                 return child
             self._all.discard(child)
         starting = self._threads.run(self._start)
@@ -154,17 +154,13 @@ class _Child:
 
     def __init__(self) -> None:
         self._pipe, theirs = _context.Pipe()
-        self._process: BaseProcess = _context.Process(
+        self.process: BaseProcess = _context.Process(
             target=_child_main, args=(theirs,), name="qctl isolated job", daemon=True
         )
-        self._process.start()
+        self.process.start()
         theirs.close()
         self._has_run = False
         self.is_usable = True
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
 
     def run(self, task: _Task, answer: Callable[[str, Any], tuple[str, Any]]) -> Any:
         """Run one job, and ``answer`` its requests until it ends. Blocks.
@@ -185,8 +181,8 @@ class _Child:
                 self._pipe.send(answer(*message))
         except (EOFError, OSError) as error:
             self.kill()
-            self._process.join(5)
-            code = self._process.exitcode
+            self.process.join(5)
+            code = self.process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             raise ChildDiedError(f"the job's process ended: {how}") from error
         kind, value = message
@@ -197,11 +193,11 @@ class _Child:
 
     def kill(self) -> None:
         self.is_usable = False
-        self._process.kill()
+        self.process.kill()
 
     def join(self) -> None:
         """Wait for the end of a child that was killed."""
-        self._process.join(5)
+        self.process.join(5)
         self._pipe.close()
 
 

@@ -56,7 +56,7 @@ class JobRunner:
         else:
             job.task = self._loop.create_task(self._run(job, call))
 
-    def refused(self, job: Job, code: int) -> None:
+    def fail_refused(self, job: Job, code: int) -> None:
         """Fail a job that Redis did not let complete, because of its children."""
         text = f"cannot complete: {worker_calls.CODE_TEXTS[code]}"
         error: Exception = RuntimeError(text)
