@@ -1,4 +1,4 @@
-"""What every command shares: its class, its common options, and how it gets its environment.
+"""How a function becomes a command: its options, the common ones, and its environment.
 
 A module of commands has an ``App``, which gives each of its functions an ``Environment``::
 
@@ -84,22 +84,14 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     """
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}
-    own = [
-        option
-        for parameter in declared
-        for option in (
-            _options_of(parameter.annotation) if parameter.name in groups else [parameter]
-        )
-    ]
+    own = [option for parameter in declared for option in _options_of(parameter)]
     writes = any(parameter.name == "dry_run" for parameter in own)
     if writes:
         own.append(inspect.Parameter("confirmed", _KEYWORD, default=None, annotation=Confirmed))
     context = inspect.Parameter("typer_context", _KEYWORD, annotation=typer.Context)
+    common = inspect.Parameter("common", _KEYWORD, annotation=CommonOptions)
     # Keyword-only, because an option without a default may follow one with a default.
-    parameters = [
-        parameter.replace(kind=_KEYWORD)
-        for parameter in (context, *own, *_options_of(CommonOptions))
-    ]
+    parameters = [p.replace(kind=_KEYWORD) for p in (context, *own, *_options_of(common))]
 
     def command(
         typer_context: typer.Context, confirmed: str | None = None, **arguments: Any
@@ -129,5 +121,8 @@ def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _options_of(group: Any) -> list[inspect.Parameter]:
-    return list(inspect.signature(group, eval_str=True).parameters.values())
+def _options_of(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    group = parameter.annotation
+    if isinstance(group, type) and is_dataclass(group):
+        return list(inspect.signature(group, eval_str=True).parameters.values())
+    return [parameter]

@@ -34,7 +34,6 @@ def top(
     Arrow keys choose a queue, Tab moves to the other lists, `?` shows the keys. Actions show what
     they will change before they do it. Needs the extra qctl[top].
     """
-
     interval_s = parse_duration_s(
         interval, "--interval", min_s=_MIN_INTERVAL_S, max_s=_MAX_INTERVAL_S, example="2s"
     )
