@@ -70,15 +70,6 @@ local function hold_dedup(id, dedup_id, opts)
   end
 end
 
-local function forget_counts(job_key)
-  if forget ~= "" then
-    redis.call("HDEL", job_key, "stc")
-  end
-  if forget == "attempts" then
-    redis.call("HDEL", job_key, "atm", "ats", "attemptsMade")
-  end
-end
-
 local function retry(id)
   local job_key = base .. id
   if not is_job(job_key) then
@@ -104,7 +95,12 @@ local function retry(id)
   if is_dry then
     return "retried"
   end
-  forget_counts(job_key)
+  if forget ~= "" then
+    redis.call("HDEL", job_key, "stc")
+  end
+  if forget == "attempts" then
+    redis.call("HDEL", job_key, "atm", "ats", "attemptsMade")
+  end
   if lost then
     put_back(base, id, opts.lifo == true, (began or 0) / 1000)
     return "retried"

@@ -24,14 +24,12 @@ for _, id in ipairs(marked) do
   if string.sub(id, 1, 2) == "0:" then
     redis.call("LREM", base .. "active", 1, id)
   elseif redis.call("EXISTS", base .. id .. ":lock") == 0
-      and redis.call("LREM", base .. "active", 1, id) == 1 then
-    if is_job(base .. id) then
-      count_stall(base, base .. id, tonumber(max_stalls), reason)
-      redis.call("RPUSH", target_list(base), id)
-      emit(base, "waiting", "jobId", id, "prev", "active")
-      emit(base, "stalled", "jobId", id)
-      stalled[#stalled + 1] = id
-    end
+      and redis.call("LREM", base .. "active", 1, id) == 1 and is_job(base .. id) then
+    count_stall(base, base .. id, tonumber(max_stalls), reason)
+    redis.call("RPUSH", target_list(base), id)
+    emit(base, "waiting", "jobId", id, "prev", "active")
+    emit(base, "stalled", "jobId", id)
+    stalled[#stalled + 1] = id
   end
 end
 if #stalled > 0 then

@@ -73,12 +73,8 @@ def read_missing_rights(
         ReplyError: Redis is away, or cannot run scripts at present.
     """
     try:
-        refused = scripts.run(
-            client,
-            "rights",
-            [keys("meta")],
-            [keys.pause_note, keys.lease, *required_commands(names)],
-        )
+        args = [keys.pause_note, keys.lease, *required_commands(names)]
+        refused = scripts.run(client, "rights", [keys("meta")], args)
     except ReplyError as error:
         if error.code != "NOPERM":
             raise

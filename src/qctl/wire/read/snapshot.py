@@ -240,21 +240,15 @@ def _first_trip(keys: QueueKeys, now_ms: int) -> dict[str, tuple[Arg, ...]]:
 def _second_trip(keys: QueueKeys, first: dict[str, Any]) -> list[tuple[Arg, ...]]:
     if _error(first) is not None:
         return []
-    locks: list[tuple[Arg, ...]] = [("PTTL", keys.lock(job_id)) for job_id in _active(first)]
-    ages: list[tuple[Arg, ...]] = [
-        ("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)
-    ]
-    workers: list[tuple[Arg, ...]] = [("HGET", keys(job_id), "pb") for job_id in _active(first)]
-    again: list[tuple[Arg, ...]] = []
-    if locks:
-        again = [
-            ("LRANGE", keys("active"), 0, -1),
-            ("GET", keys("stalled-check")),
-            ("PTTL", keys("stalled-check")),
-        ]
+    active = _active(first)
+    commands: list[tuple[Arg, ...]] = [("PTTL", keys.lock(job_id)) for job_id in active]
+    commands += [("HGET", keys(job_id), "pb") for job_id in active]
+    if active:
+        check = keys("stalled-check")
+        commands += [("LRANGE", keys("active"), 0, -1), ("GET", check), ("PTTL", check)]
     if first["limiter_ms"] > 0:
-        again.append(("GET", keys("limiter")))
-    return [*locks, *workers, *again, *ages]
+        commands.append(("GET", keys("limiter")))
+    return commands + [("HGET", keys(job_id), "timestamp") for job_id in _next_up(first)]
 
 
 def _snapshot(

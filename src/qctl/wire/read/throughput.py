@@ -105,8 +105,7 @@ def _by_hour(
 ) -> dict[int, int]:
     """Per-minute counts, newest first, summed by hour; minutes after the newest had no jobs."""
     jobs = {hour: 0 for hour in hours if hour >= since_ms}
-    begin = min(jobs, default=0)
-    offset = begin % _HOUR_MS
+    offset = min(jobs, default=0) % _HOUR_MS
     for index, count in enumerate(points):
         minute = head_ms - index * _MINUTE_MS
         hour = (minute - offset) // _HOUR_MS * _HOUR_MS + offset
