@@ -13,8 +13,7 @@ from qctl.ops.drain.context import DrainOptions
 from qctl.ops.drain.plan import describe, make_plan
 from qctl.ops.drain.run import drain
 from qctl.ops.drain.steps import DrainReport, Waiting
-from qctl.ops.jobs.retry_stalled import carry_out
-from qctl.ops.live.retry import plan_stalled, retry_one_failed
+from qctl.ops.jobs.retry_stalled import carry_out, plan_stalled, retry_one_failed
 from qctl.ops.queues.advice import LATER_PAUSE
 from qctl.ops.queues.find import find_queues, require_bullmq
 from qctl.ops.queues.pause import PauseResult, pause_queues, resume_queues

@@ -102,7 +102,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(store: Client) -> None:
     assert dry.queues == carry_out(store, plan).queues
     (report,) = dry.queues
     assert (sorted(report.retried), report.failed) == (["good", "old"], 1)
-    assert report.skipped == (Skipped("ghost", stalled.SKIPPED["missing"]),)
+    assert report.skipped == (Skipped("ghost", stalled._SKIPPED["missing"]),)
 
 
 def test_stalls_are_forgotten_or_counted(store: Client) -> None:

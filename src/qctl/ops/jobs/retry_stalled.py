@@ -1,15 +1,20 @@
-"""Puts stalled jobs back to run next, without waiting for two stalled checks of a worker."""
+"""Puts stalled jobs back to run next, without waiting for two stalled checks of a worker.
+
+Also one job that was chosen in the live view, stalled or failed.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qctl.connection.address import Client
+from qctl.errors import RefusedError
 from qctl.grouping import grouped
 from qctl.ops.jobs.model import Skipped
-from qctl.ops.queues.find import Queues, queues_named_or_all, require_bullmq
+from qctl.ops.processes.suggest import command
+from qctl.ops.queues.find import Queues, find_queues, queues_named_or_all, require_bullmq
 from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.active import ActiveJob, read_active
@@ -20,13 +25,13 @@ from qctl.wire.write.transitions import retry_finished, retry_stalled
 POLL_S = 0.2
 
 # Why a job was left alone, by the script's word.
-SKIPPED = {
+_SKIPPED = {
     "locked": "a worker has locked it since",
     "inactive": "it has left active since",
     "missing": "its data (the job hash) is gone, so it cannot run",
     "duplicate": "another unfinished job has its deduplication id",
 }
-_NOT_STALLED = {SKIPPED["locked"], SKIPPED["inactive"]}
+_NOT_STALLED = {_SKIPPED["locked"], _SKIPPED["inactive"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,25 @@ def plan_retry(
     return RetryPlan(tuple(queues), found)
 
 
+def plan_stalled(client: Client, prefix: str, queue: str, job_id: str, *, db: int) -> RetryPlan:
+    """The plan of ``jobs retry-stalled`` for this queue, narrowed to one job. Writes nothing.
+
+    Raises:
+        NotFoundError: the queue does not exist.
+        RefusedError: the job is not stalled, or the queue is Bull 3/4's.
+    """
+    plan = plan_retry(client, prefix, [queue], db=db)
+    found = plan.queues[0]
+    own = tuple(job for job in found.stalled if job.id == job_id)
+    if not own:
+        raise RefusedError(
+            f"job {job_id!r} of {queue} is not stalled",
+            why="a worker holds its lock, or it has left active",
+            hint=command(prefix, "jobs", "show", queue, job_id),
+        )
+    return replace(plan, queues=(replace(found, stalled=own, waiting_for=()),))
+
+
 def worker_is_gone(job: ActiveJob, workers: Sequence[WorkerClient] | None) -> bool:
     """Whether a locked job's worker is known to be gone.
 
@@ -217,9 +241,24 @@ def _retry_queue(
         stalled=len(ids),
         retried=tuple(job_id for job_id, answer in answers.items() if answer == "retried"),
         skipped=tuple(
-            Skipped(job_id, SKIPPED[answer])
+            Skipped(job_id, _SKIPPED[answer])
             for job_id, answer in answers.items()
             if answer != "retried"
         ),
         failed=sum(answers[job_id] == "retried" for job_id in queue.failed_ids),
     )
+
+
+def retry_one_failed(client: Client, prefix: str, queue: str, job_id: str) -> None:
+    """Run a failed job again, as ``jobs retry`` does.
+
+    Raises:
+        NotFoundError: the queue does not exist.
+        RefusedError: the job is no longer failed, or its data is gone, or the queue is Bull 3/4's.
+    """
+    (snapshot,) = find_queues(client, prefix, [queue])
+    require_bullmq([snapshot])
+    answer = retry_finished(client, snapshot.keys, [job_id], source="failed")[job_id]
+    if answer != "retried":
+        reasons = _SKIPPED | {"inactive": "it is no longer failed"}
+        raise RefusedError(f"job {job_id!r} of {queue} was left alone", why=reasons[answer])
