@@ -79,7 +79,7 @@ def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> Sche
 
 
 def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
-    """Its times behind ``after_ms``, which is one, and before ``until_ms``; ``MAX_SLOTS`` at most.
+    """Its due times after ``after_ms`` (one of them) and before ``until_ms``, up to ``MAX_SLOTS``.
 
     Raises:
         UsageError: its pattern or time zone is not understood here.
