@@ -67,10 +67,8 @@ def short_duration(seconds: float) -> str:
 def _two_units(seconds: float, units: tuple[str, ...], separator: str) -> str:
     whole = round(seconds)
     sizes = (86_400, 3_600, 60, 1)
-    for index, size in enumerate(sizes):
-        if whole >= size or size == 1:
-            major, rest = divmod(whole, size)
-            minor = rest // sizes[index + 1] if index < 3 else 0
-            text = f"{major}{units[index]}"
-            return text + (f"{separator}{minor}{units[index + 1]}" if minor else "")
-    raise AssertionError("seconds are the last unit")
+    index = next((index for index, size in enumerate(sizes) if whole >= size), 3)
+    major, rest = divmod(whole, sizes[index])
+    minor = rest // sizes[index + 1] if index < 3 else 0
+    text = f"{major}{units[index]}"
+    return text + (f"{separator}{minor}{units[index + 1]}" if minor else "")

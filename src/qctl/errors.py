@@ -255,12 +255,8 @@ _EXPLANATIONS_BY_TEXT: dict[str, tuple[str, str, ExitStatus]] = {
         "name the sentinels (usually port 26379), or use redis://HOST:PORT/DB",
         ExitStatus.UNREACHABLE,
     ),
-    "DB index is out of range": (
-        "this Redis has no database of that number",
-        "correct the number at the end of the URL; `redis-cli config get databases` shows how many",
-        ExitStatus.USAGE,
-    ),
-    "invalid DB index": (
+    # "out of range" or "invalid".
+    "DB index": (
         "this Redis has no database of that number",
         "correct the number at the end of the URL; `redis-cli config get databases` shows how many",
         ExitStatus.USAGE,

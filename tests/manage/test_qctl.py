@@ -15,6 +15,7 @@ import pytest
 from qctl.errors import NotFoundError, UnreachableError, UsageError
 from qctl.manage.last_words import last_words
 from qctl.manage.protocol import Manager
+from qctl.manage.qctl import state
 from qctl.manage.qctl.manager import Qctl, refusal
 from qctl.manage.qctl.state import MasterFolder, MasterState, check_name, master_names
 from qctl.manage.sockets import started_at
@@ -152,13 +153,14 @@ def test_answers_that_no_master_gives(tmp_path: Path, answer: bytes, why: str) -
     assert Qctl(tmp_path).processes() == []
 
 
-def test_a_master_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_master_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "ASK_TIMEOUT_S", 0.05)
     found = make(tmp_path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(found.socket))
         server.listen()
         with pytest.raises(UnreachableError, match="does not answer"):
-            found.ask({"do": "state"}, timeout_s=0.05)
+            found.ask({"do": "state"})
 
 
 def test_refusals() -> None:

@@ -142,17 +142,16 @@ class _Story:
 
     def _is_busy(self) -> bool:
         """Whether all processes have several jobs."""
-        self._producer.check()
-        busy = [runs for pid, runs in self._in_hand().items() if len(runs) > 1]
-        return len(busy) >= PROCESSES
+        return sum(len(runs) > 1 for runs in self._in_hand().values()) >= PROCESSES
 
     def _in_hand(self) -> dict[int, list[Run]]:
+        """The runs of each process; raises if the producer has failed, as nothing would come."""
+        self._producer.check()
         found = record.unfinished(record.read(self._file))
         found.pop(self._killed_pid, None)
         return found
 
     def _fullest(self) -> list[Run]:
-        self._producer.check()
         runs = max(self._in_hand().values(), key=len, default=[])
         return runs if len(runs) >= _JOBS_IN_HAND else []
 

@@ -45,12 +45,11 @@ def last_words(process: ManagedProcess, since: int = 0) -> list[str]:
     return error_first(read_tail(process.error_log, since)[0]) if process.error_log else []
 
 
-def error_first(lines: Sequence[str], max_lines: int = MAX_LINES) -> list[str]:
-    """The last error in a log, its message first; without an error, the last lines.
+def error_first(lines: Sequence[str]) -> list[str]:
+    """The last error in a log, its message first; without an error, the last ``MAX_LINES`` lines.
 
     Args:
         lines: the end of the log, oldest first.
-        max_lines: how many lines to return at most.
     """
     plain = [line[m.end() :] if (m := _STAMP.match(line)) else line for line in lines]
     rows = [line for line in plain if line.strip() and not _NOISE.fullmatch(line)]
@@ -62,10 +61,10 @@ def error_first(lines: Sequence[str], max_lines: int = MAX_LINES) -> list[str]:
         # Python names the error after its trace, and the last frames matter.
         at = next((i for i in range(traceback + 1, len(rows)) if rows[i][0] != " "), traceback)
         frames = [line for line in rows[traceback:at] if not _UNDERLINES.fullmatch(line)]
-        return [rows[at], *frames[-(max_lines - 1) :]]
+        return [rows[at], *frames[-(MAX_LINES - 1) :]]
     if at < 0:
         at = _last(rows, lambda i: _NAMED.fullmatch(rows[i]))
-    return rows[at : at + max_lines] if at >= 0 else rows[-max_lines:]
+    return rows[at : at + MAX_LINES] if at >= 0 else rows[-MAX_LINES:]
 
 
 def _has_frames(lines: Sequence[str], at: int) -> bool:

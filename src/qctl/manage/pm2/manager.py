@@ -139,9 +139,9 @@ class _RpcRestart:
     def _poll(self) -> None:
         try:
             # The reply holds the app's environment: only check that there is one.
-            self._done = self._call.poll() is not None
+            if self._call.poll() is None:
+                return
         except rpc.UnknownMethodError:
-            self._done = True
             try:
                 self._other = self._fallback()
             except QctlError as error:
@@ -149,11 +149,11 @@ class _RpcRestart:
         except (rpc.NotUnderstoodError, UnreachableError):
             # Not a refusal: PM2 may be restarting it, and a second request would restart it twice.
             # The caller watches the process and notices when PM2 is gone.
-            self._done = True
+            pass
         except rpc.RpcError as error:
-            self._done, self._error = True, str(error)
-        if self._done:
-            self._call.close()
+            self._error = str(error)
+        self._done = True
+        self._call.close()
 
     def close(self) -> None:
         """See ``RestartCall``."""

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +93,7 @@ class MasterFolder:
         check_name(name)
         self.name = name
         self.path = state_home / "workers" / name
+        self._state = self.path / "state.json"
         self.log = self.path / "log"
         self.socket = self.path / "control.sock"
 
@@ -137,26 +137,25 @@ class MasterFolder:
             file.flush()
             # Otherwise a power cut may leave an empty file.
             os.fsync(file.fileno())
-        draft.replace(self.path / "state.json")
+        draft.replace(self._state)
 
     def raw_state(self) -> bytes | None:
         """The bytes of the state file; None without one."""
         with contextlib.suppress(OSError):
-            return (self.path / "state.json").read_bytes()
+            return self._state.read_bytes()
         return None
 
     def restore(self, raw: bytes | None) -> None:
         """Put back what ``raw_state`` returned."""
-        state = self.path / "state.json"
         if raw is None:
-            state.unlink(missing_ok=True)
+            self._state.unlink(missing_ok=True)
         else:
-            state.write_bytes(raw)
+            self._state.write_bytes(raw)
 
     def read(self) -> MasterState | None:
         """The master that runs or ran last; None if there never was one."""
         try:
-            row = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
+            row = json.loads(self._state.read_text(encoding="utf-8"))
             return MasterState(**{**row, "apps": tuple(row["apps"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -168,21 +167,20 @@ class MasterFolder:
         state = self.read()
         return state if state and is_running(state.pid, state.birth_s) else None
 
-    def ask(self, request: Mapping[str, Any], timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Any]:
-        """Send one request and wait for its answer.
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one request and wait for its answer, up to ``ASK_TIMEOUT_S``.
 
         Raises:
             UnreachableError: the master does not run, or does not answer in time.
         """
         with contextlib.closing(Request(self, request)) as sent:
-            deadline = time.monotonic() + timeout_s
-            while (answer := sent.poll(max(deadline - time.monotonic(), 0.0))) is None:
-                if time.monotonic() >= deadline:
-                    raise ManagerUnreachableError(
-                        f"the master of qctl:{self.name} does not answer",
-                        why=f"no answer within {timeout_s:g} s",
-                        hint=f"qctl worker logs {self.name}",
-                    )
+            answer = sent.poll(ASK_TIMEOUT_S)
+        if answer is None:
+            raise ManagerUnreachableError(
+                f"the master of qctl:{self.name} does not answer",
+                why=f"no answer within {ASK_TIMEOUT_S:g} s",
+                hint=f"qctl worker logs {self.name}",
+            )
         return answer
 
 
@@ -206,7 +204,7 @@ class Request:
             raise self._unreachable(error.strerror or str(error)) from None
 
     def poll(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
-        """The answer; None until it is here."""
+        """The answer; None if nothing of it comes for ``timeout_s`` seconds."""
         self._socket.settimeout(timeout_s)
         while b"\n" not in self._received:
             try:
