@@ -41,17 +41,14 @@ class Place:
         return self
 
     def load(self, *, context: str | None = None, url: str | None = None, **env: str) -> Settings:
-        return load_settings(
-            redis_url=url,
-            context=context,
-            environ={**self.environ, **env},
-            cwd=self.folder / "project/deep",
-        )
+        return load_settings(redis_url=url, context=context, environ={**self.environ, **env})
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    place = Place(tmp_path)
+    monkeypatch.chdir(tmp_path / "project/deep")
+    return place
 
 
 CONTEXTS = """
@@ -391,7 +388,8 @@ def test_a_folder_that_was_removed_or_may_not_be_looked_into_has_no_project(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert load_settings(environ=place.environ).prefix == "mine"
+    assert place.load().prefix == "mine"
+    monkeypatch.chdir(place.folder / "project/deep")
 
     closed = place.user.parent
     is_file = Path.is_file

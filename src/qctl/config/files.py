@@ -108,14 +108,14 @@ def user_config_path(env: Mapping[str, str]) -> Path:
     return Path(base).expanduser() / "qctl" / "config.toml"
 
 
-def project_config_path(folder: Path | None = None) -> Path | None:
-    """The ``qctl.toml`` of ``folder`` (default: the current one) or of its nearest parent with one.
+def project_config_path() -> Path | None:
+    """The ``qctl.toml`` of the current folder or of its nearest parent with one.
 
     None if there is none, or if the current folder was removed, e.g. by a deployment. Folders that
     this user may not read are skipped.
     """
     with suppress(FileNotFoundError):
-        folder = folder or Path.cwd()
+        folder = Path.cwd()
         for parent in (folder, *folder.parents):
             candidate = parent / "qctl.toml"
             with suppress(PermissionError):
@@ -124,13 +124,13 @@ def project_config_path(folder: Path | None = None) -> Path | None:
     return None
 
 
-def read_layers(env: Mapping[str, str], cwd: Path | None = None) -> list[Layer]:
+def read_layers(env: Mapping[str, str]) -> list[Layer]:
     """The config files that exist, in order of precedence.
 
     Raises:
         UsageError: a file is not TOML or cannot be read. An unreadable file may hold a guard.
     """
-    project, user = project_config_path(cwd), user_config_path(env)
+    project, user = project_config_path(), user_config_path(env)
     layers = []
     if project is not None:
         layers.append(Layer(_read(project), path=project, is_project=True))

@@ -6,7 +6,6 @@ The chosen context wins over the rest of its file, and over the environment if a
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,17 +93,15 @@ def load_settings(
     redis_url: str | None = None,
     prefix: str | None = None,
     context: str | None = None,
-    environ: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
+    environ: Mapping[str, str],
 ) -> Settings:
-    """Settings from flags (the keyword arguments), environment and config files.
+    """Settings from flags (the other keyword arguments), environment and config files.
 
     Raises:
         UsageError: a config file is not TOML, or a value has the wrong type.
         NotFoundError: the context is not defined.
     """
-    env = os.environ if environ is None else environ
-    files = read_layers(env, cwd)
+    files = read_layers(environ)
     flags = _given(
         "flag",
         {"redis.url": ["--redis"], "redis.prefix": ["--prefix"], "context": ["--context"]},
@@ -121,7 +118,7 @@ def load_settings(
             "pm2.home": ["PM2_HOME"],
             "state_home": ["XDG_STATE_HOME"],
         },
-        env,
+        environ,
     )
     contexts = context_names(files)
     lookup = Lookup([flags, variables, *files])
@@ -132,7 +129,7 @@ def load_settings(
             raise NotFoundError(
                 f"no context named {chosen!r}",
                 why=f"defined contexts: {', '.join(contexts) or 'none'}",
-                hint=f"define [contexts.{chosen}] in {user_config_path(env)}",
+                hint=f"define [contexts.{chosen}] in {user_config_path(environ)}",
             )
         by_flag = lookup.origins["context"].kind == "flag"
         above = [*chosen_layers, variables] if by_flag else [variables, *chosen_layers]
@@ -145,7 +142,7 @@ def load_settings(
         prefix=lookup.text("redis.prefix") or DEFAULT_PREFIX,
         max_stalled_count=_count(lookup.find("redis.max_stalled_count")),
         pm2_home=Path(lookup.text("pm2.home") or "~/.pm2").expanduser(),
-        state_home=state_home(env),
+        state_home=state_home(environ),
         targets=_targets(lookup),
         contexts=contexts,
         context=chosen,

@@ -18,18 +18,14 @@ class ForwardingClient:
         self.inner = inner
 
     def call(self, *command: Arg, timeout_s: float = 0.0) -> Any:
-        """See ``Client``."""
         return self.inner.call(*command, timeout_s=timeout_s)
 
     def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """See ``Client``."""
         return self.inner.pipeline(commands)
 
     def masters(self) -> Sequence[Client]:
-        """See ``Client``."""
         nodes = self.inner.masters()
         return [self] if len(nodes) == 1 else nodes
 
     def close(self) -> None:
-        """See ``Client``."""
         self.inner.close()

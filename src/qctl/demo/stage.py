@@ -80,9 +80,9 @@ class Stage:
                 process.wait(_STOP_S)
             raise
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            # Does nothing to a process that has ended.
+            process.kill()
+            process.wait()
         self._check_stop()
         if process.returncode:
             raise FailedError(f"`qctl {words}` has failed, exit code {process.returncode}")

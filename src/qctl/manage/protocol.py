@@ -90,24 +90,20 @@ class RestartCall(Protocol):
 
 
 class Manager(Protocol):
-    """One process manager on this host."""
+    """One process manager on this host.
+
+    All methods raise ``UnreachableError`` if it does not run, does not answer, or does not take the
+    request.
+    """
 
     kind: str
 
     def processes(self) -> Sequence[ManagedProcess]:
-        """All its processes.
-
-        Raises:
-            UnreachableError: it does not run or does not answer.
-        """
+        """All its processes."""
         ...
 
     def process(self, key: str) -> ManagedProcess | None:
-        """One process as it is now; None if the manager does not have it.
-
-        Raises:
-            UnreachableError: it does not run or does not answer.
-        """
+        """One process as it is now; None if the manager does not have it."""
         ...
 
     def find(self, name: str) -> Sequence[ManagedProcess]:
@@ -116,7 +112,6 @@ class Manager(Protocol):
         Raises:
             NotFoundError: none; the message lists the existing ones.
             RefusedError: the name means several different apps.
-            UnreachableError: it does not run or does not answer.
         """
         ...
 
@@ -124,9 +119,6 @@ class Manager(Protocol):
         """Request a restart of this one process; returns at once.
 
         The manager sends the stop signal, and SIGKILL after its time limit.
-
-        Raises:
-            UnreachableError: it does not run or does not take the request.
         """
         ...
 
@@ -140,9 +132,6 @@ class Signaller(Protocol):
 
         Nothing is killed: the process exits when its jobs have ended, and the manager starts it
         again. Must not bring the process closer to the number of crashes at which the manager gives
-        up.
-
-        Raises:
-            UnreachableError: it does not run or does not take the request.
+        up. Raises like the methods of ``Manager``.
         """
         ...

@@ -31,17 +31,11 @@ def started_at(pid: int) -> float | None:
     except (OSError, ValueError, IndexError):
         if Path("/proc/self/stat").exists():
             return None
-    return _created_at(pid)
-
-
-def _created_at(pid: int) -> float | None:
     import psutil  # noqa: PLC0415
 
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return process.create_time()
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, ValueError):
         return None
 

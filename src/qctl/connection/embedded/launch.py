@@ -33,7 +33,6 @@ class RealServer:
 
     Args:
         kind: its name in output.
-        executable: the program's path.
         folder: for its log and, with ``appendonly``, its data.
         socket: the path to listen on.
         lock: a descriptor that the process inherits and holds as long as it lives.

@@ -230,11 +230,7 @@ def _running(folder: Path) -> tuple[EmbeddedServer, SocketClient] | None:
 def _launch(
     folder: Path, lock: int, idle_s: float | None
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    """Start a keeper, which inherits the lock, and wait until its server answers.
-
-    Returns:
-        The keeper, and the record that it printed.
-    """
+    """Start a keeper, which inherits the lock; returns it, and the record of its running server."""
     config = json.dumps({"folder": str(folder), "lock": lock, "idle_s": idle_s})
     # -P: import nothing from the current folder.
     keeper = subprocess.Popen(

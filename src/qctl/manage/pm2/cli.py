@@ -31,12 +31,11 @@ def list_rows(home: Path) -> list[Any]:
     Raises:
         UnreachableError: there is no ``pm2`` command, it failed, or its output is not a list.
     """
-    command = [_executable(), "jlist", "-s"]
-    output = b""
-    why = ""
+    executable = _executable()
+    rows = None
     try:
         result = subprocess.run(
-            command,
+            [executable, "jlist", "-s"],
             env=_environment(home),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -49,11 +48,12 @@ def list_rows(home: Path) -> list[Any]:
     except OSError as error:
         why = f"`pm2 jlist`: {error.strerror}"
     else:
-        output = result.stdout
-        why = f"`pm2 jlist` ended with code {result.returncode}" if result.returncode else ""
-    rows = None if why else _rows(output)
+        if result.returncode:
+            why = f"`pm2 jlist` ended with code {result.returncode}"
+        else:
+            rows, why = _rows(result.stdout), "`pm2 jlist` printed no list"
     if rows is None:
-        raise _not_understood(why or "`pm2 jlist` printed no list")
+        raise _not_understood(why)
     return rows
 
 

@@ -121,7 +121,7 @@ def _no_signals() -> RestartCall:
 
 
 class _RpcRestart:
-    """A restart requested over the socket; falls back if this PM2 does not have the method."""
+    """See ``RestartCall``. Requested over the socket; falls back if PM2 has no such method."""
 
     def __init__(self, call: rpc.Call, fallback: Callable[[], RestartCall]) -> None:
         self._call = call
@@ -131,7 +131,6 @@ class _RpcRestart:
         self._error: str | None = None
 
     def error(self) -> str | None:
-        """See ``RestartCall``."""
         if not self._done:
             self._poll()
         return self._other.error() if self._other else self._error
@@ -156,7 +155,6 @@ class _RpcRestart:
         self._call.close()
 
     def close(self) -> None:
-        """See ``RestartCall``."""
         self._done = True
         self._call.close()
         if self._other:

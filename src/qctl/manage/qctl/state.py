@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
+from qctl.manage.sockets import is_running
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 # The longest path of a unix socket on macOS; Linux allows more.
@@ -162,8 +163,6 @@ class MasterFolder:
 
     def running(self) -> MasterState | None:
         """The master; None if it does not run."""
-        from qctl.manage.sockets import is_running  # noqa: PLC0415 - psutil costs 30 ms
-
         state = self.read()
         return state if state and is_running(state.pid, state.birth_s) else None
 
