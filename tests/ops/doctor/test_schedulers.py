@@ -7,6 +7,7 @@ import time
 import pytest
 
 from qctl.connection.address import Client
+from qctl.ops.schedules.listing import show_schedule
 from qctl.wire.checks import registrations
 from tests.labs.build import Q, put
 from tests.labs.doctor import diagnose, found, of, result
@@ -61,6 +62,17 @@ def test_one_that_has_ended_is_well(store: Client, fields: dict[str, object]) ->
 def test_one_with_jobs_to_come_is_dead_in_spite_of_its_limits(store: Client) -> None:
     schedule(store, "s", "", limit=2, endDate=NEXT + 120_000)
     assert len(found(store, "dead-schedulers")) == 1
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Mars/Base"])
+def test_a_pattern_that_cannot_be_computed_does_not_end(store: Client, tz: str) -> None:
+    rule = {"every": None, "pattern": "0 0 ? * 5#2", "tz": tz}
+    schedule(store, "s", "", **rule, endDate=NEXT + 365 * 86_400_000)
+    assert len(found(store, "dead-schedulers")) == 1
+    assert show_schedule(store, Q.prefix, Q.name, "s").state == "dead"
+    schedule(store, "s", "", **rule, endDate=NEXT - 7_200_000)
+    assert found(store, "dead-schedulers") == []
+    assert show_schedule(store, Q.prefix, Q.name, "s").state == "ended"
 
 
 def test_the_same_job_under_several_ids(store: Client) -> None:

@@ -25,7 +25,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import to_int
 from qctl.wire.schedulers import scheduling
 from qctl.wire.schedulers.iterations import Registered, read_one, read_registered
-from qctl.wire.schedulers.scheduling import due_times_ms, skipped_count
+from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 
 MAX_SKIPPED = scheduling.MAX_SKIPPED
 # Future due times that are listed.
@@ -169,9 +169,15 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     limit, end_ms = to_int(stored("limit")), to_int(stored("endDate"))
     count = to_int(repeat.get("count"))
     made = max(count or 0, scheduler.iterations if scheduler else 0)
-    has_ended = (limit is not None and made >= limit) or (
-        end_ms is not None
-        and (now_ms > end_ms or _is_beyond(end_ms, pattern, tz, every_ms, entry.next_ms))
+    has_ended = schedule_has_ended(
+        pattern,
+        tz,
+        every_ms,
+        limit=limit,
+        jobs_made=made,
+        end_ms=end_ms,
+        last_due_ms=entry.next_ms,
+        now_ms=now_ms,
     )
     # Workers drop an id without a hash.
     place = pending.state if pending.fields or pending.state == "unknown" else None
@@ -212,18 +218,6 @@ def _state(pending: str | None, is_late: bool, has_ended: bool) -> str:
     if pending in ALIVE:
         return "overdue" if is_late else "ok"
     return "ended" if has_ended else "dead"
-
-
-def _is_beyond(
-    end_ms: int, pattern: str | None, tz: str | None, every_ms: int | None, last_ms: int | None
-) -> bool:
-    """Whether the due time after the last is later than the end, or there is none."""
-    if last_ms is None or (pattern is None and every_ms is None):
-        return False
-    with suppress(UsageError):
-        due = due_times_ms(pattern, tz, every_ms, last_ms)
-        return next(due, end_ms + 1) > end_ms
-    return True
 
 
 def _last_run_at(

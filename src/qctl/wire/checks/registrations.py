@@ -10,7 +10,7 @@ from qctl.errors import UsageError
 from qctl.wire.keys import QueueKeys, iteration_prefix
 from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.replies import checked, to_dict, to_int, value_or
-from qctl.wire.schedulers.scheduling import due_times_ms, skipped_count
+from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 from qctl.wire.states import FINISHED
 
 # Schedulers read over all queues together, and of one queue.
@@ -52,13 +52,14 @@ class Registration:
 
     def has_ended(self, now_ms: int) -> bool:
         """Whether no further job is due: its limit or its end date is reached (6.4)."""
-        limit, made = to_int(self.fields.get("limit")), to_int(self.fields.get("ic"))
-        if limit is not None and (made or 0) >= limit:
-            return True
-        end = to_int(self.fields.get("endDate"))
-        if end is None:
-            return False
-        return now_ms > end or (self.next_ms is not None and self.following_ms() > end)
+        return schedule_has_ended(
+            *self._rule,
+            limit=to_int(self.fields.get("limit")),
+            jobs_made=to_int(self.fields.get("ic")) or 0,
+            end_ms=to_int(self.fields.get("endDate")),
+            last_due_ms=self.next_ms,
+            now_ms=now_ms,
+        )
 
     def following_ms(self) -> int:
         """Its next time after that of the pending job.

@@ -266,6 +266,36 @@ def due_times_ms(
             yield due_ms
 
 
+def schedule_has_ended(
+    pattern: str | None,
+    tz: str | None,
+    every_ms: int | None,
+    *,
+    limit: int | None,
+    jobs_made: int,
+    end_ms: int | None,
+    last_due_ms: int | None,
+    now_ms: int,
+) -> bool:
+    """Whether a scheduler makes no further job, since its limit or its end date is reached.
+
+    False if the end date is in the future and the next due time cannot be computed here.
+
+    Args:
+        last_due_ms: when its last job was due; None if unknown.
+    """
+    if limit is not None and jobs_made >= limit:
+        return True
+    if end_ms is None or now_ms > end_ms:
+        return end_ms is not None
+    if last_due_ms is None or not (pattern or every_ms):
+        return False
+    try:
+        return next(due_times_ms(pattern, tz, every_ms, last_due_ms), end_ms + 1) > end_ms
+    except UsageError:
+        return False
+
+
 def skipped_count(
     pattern: str | None, tz: str | None, every_ms: int | None, *, since_ms: int, now_ms: int
 ) -> int | None:
