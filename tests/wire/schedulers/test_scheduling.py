@@ -61,7 +61,7 @@ def slot(client: Client, sid: str = "s") -> int:
 
 def listed(client: Client) -> list[Scheduler]:
     named = client.call(*scheduling.list_command(Q))
-    return scheduling.schedulers(named, client.pipeline(scheduling.record_commands(Q, named)))
+    return scheduling.parse_schedulers(named, client.pipeline(scheduling.record_commands(Q, named)))
 
 
 # Upsert

@@ -191,7 +191,7 @@ class Queue(_Producer):
         with self._one_at_a_time():
             listed = self._client.call(*scheduling.list_command(self.keys))
             records = self._client.pipeline(scheduling.record_commands(self.keys, listed))
-        return scheduling.schedulers(listed, records)
+        return scheduling.parse_schedulers(listed, records)
 
     def close(self) -> None:
         """Close the connection, unless it was given."""
@@ -279,7 +279,7 @@ class AsyncQueue(_Producer):
         connection = await self._connection()
         listed = await connection.call(*scheduling.list_command(self.keys))
         commands = scheduling.record_commands(self.keys, listed)
-        return scheduling.schedulers(listed, await connection.pipeline(commands))
+        return scheduling.parse_schedulers(listed, await connection.pipeline(commands))
 
     async def close(self) -> None:
         """Close this loop's connection, unless it was given."""

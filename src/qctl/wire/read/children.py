@@ -10,15 +10,17 @@ from qctl.errors import ReplyError
 from qctl.wire.keys import JobKey, QueueKeys, job_of
 from qctl.wire.replies import checked, read_json, value_or
 
-# Where a parent lists its children, the first key those that have not ended.
+# The keys in which a parent lists its children, each with the command that scans it. The first key
+# lists the children that have not ended.
 _SCANS = {
     "dependencies": "SSCAN",
     "processed": "HSCAN",
     "failed": "HSCAN",
     "unsuccessful": "ZSCAN",
 }
-_COUNT = 500
-# Children read in one round trip.
+# Children listed by one scan command, roughly.
+_SCAN_COUNT = 500
+# At most this many children are read in one round trip.
 _WINDOW = 500
 
 
@@ -27,12 +29,12 @@ class Child:
     """A job that a parent lists as its child.
 
     Args:
-        key: of its hash.
-        job: its queue and id; None if it is under another prefix.
-        is_own: whether the job with this key is a child of this parent. The child may have been
-            deleted, and another job may have its id.
-        has_children: whether it has or had children itself.
-        is_locked: whether a worker has it.
+        key: the key of the child's hash.
+        job: the child's queue and id; None if the key has another prefix than the parent's.
+        is_own: whether the hash names this parent. If not, the child has been deleted, and another
+            job may have its key.
+        has_children: whether the child has or had children itself.
+        is_locked: whether a worker holds the child's lock.
     """
 
     key: str
@@ -43,9 +45,9 @@ class Child:
 
 
 def children(client: Client, keys: QueueKeys, job_id: str) -> Iterator[Sequence[Child]]:
-    """All children that a job lists, in windows, whatever became of them.
+    """All children that a job lists, ended or not, at most ``_WINDOW`` at a time.
 
-    Children may be deleted between two windows. A window's cost does not grow with their number.
+    Children may be deleted between two windows. Windows do not get slower with more children.
     """
     parent_key = keys(job_id)
     for suffix, command in _SCANS.items():
@@ -58,7 +60,7 @@ def _scan(client: Client, key: str, command: str) -> Iterator[list[str]]:
     cursor = "0"
     while True:
         try:
-            cursor, flat = client.call(command, key, cursor, "COUNT", _COUNT)
+            cursor, flat = client.call(command, key, cursor, "COUNT", _SCAN_COUNT)
         except ReplyError as error:
             if error.code != "WRONGTYPE":
                 raise
@@ -74,7 +76,7 @@ def _read(
     commands: list[tuple[Arg, ...]] = []
     for key in child_keys:
         commands.append(("HMGET", key, "parentKey", "parent"))
-        # One EXISTS for each: while a cluster moves these keys, it replies for single keys only.
+        # One EXISTS per key: while a cluster moves a slot, it refuses commands with several keys.
         commands += [("EXISTS", f"{key}:{suffix}") for suffix in (*_SCANS, "lock")]
     replies = iter(client.pipeline(commands))
     found = []
@@ -94,5 +96,5 @@ def _is_own(fields: Sequence[str | None], parent_key: str) -> bool:
     queue, job_id = (
         (parent.get("queueKey"), parent.get("id")) if isinstance(parent, dict) else (None, None)
     )
-    # Either may be missing. If both are there, they must name the same parent.
+    # The queueKey and the id in ``parent`` may be missing. If not, they must agree with parentKey.
     return not (queue and job_id) or f"{queue}:{job_id}" == parent_key

@@ -1,8 +1,8 @@
-"""Whether a paused queue is paused by the one in qctl's pause note.
+"""Whether a queue is still paused by the pause that qctl's pause note records.
 
-A resume by BullMQ leaves the note where it is, and a later pause by BullMQ must not look like the
-note's. The note has the id of its ``paused`` event, and the events since then show what happened,
-as long as they are kept.
+BullMQ's resume does not delete the note, and a later pause by BullMQ must not be taken for the one
+in the note. The note has the id of its ``paused`` event. The events since then show what happened,
+as long as Redis keeps them.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import HOLDS, OVER, UNKNOWN, noted_event, parse_holder
 from qctl.wire.replies import value_or
 
-# Events of one round trip over all queues, and the fewest of one queue.
+# Events read per round trip: 1,000, shared among the queues, but at least 50 for each queue.
 _WINDOW, _MIN_WINDOW = 1000, 50
-# For one queue, these read as many events as BullMQ keeps by default.
+# Round trips. If there is only one queue, 10 read the 10,000 events that BullMQ keeps by default.
 _MAX_TRIPS = 10
 
 
 def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKeys, str]:
-    """Whether each paused queue is paused by the pause in its note.
+    """Whether each paused queue is still paused by the pause in its note.
 
     Args:
         notes: the text of each pause note.
 
     Returns:
-        ``HOLDS`` if it is; ``OVER`` if the queue was resumed since, or if the note is a drain's and
-        somebody else has paused the queue as well; ``UNKNOWN`` if the events do not reach back to
-        the note, are too many, or cannot be read.
+        ``HOLDS`` if it is. ``OVER`` if the queue was resumed since the note, or if the note is a
+        drain's and the queue was paused once more since. ``UNKNOWN`` if the note names no event, or
+        if the events do not reach back to the note, are too many, or cannot be read.
     """
     answers = dict.fromkeys(notes, UNKNOWN)
     cursors = {keys: event for keys, text in notes.items() if (event := noted_event(text))}
-    first = dict(cursors)
+    noted = dict(cursors)
     for _ in range(_MAX_TRIPS):
         if not cursors:
             break
@@ -45,10 +45,13 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
         )
         for keys, reply in zip([*cursors], replies, strict=True):
             events = [to_event(*entry) for entry in value_or(reply, [])]
-            # Begins with the last event of the window before. If that is gone, others may be, too.
+            # Each window begins at its cursor: the note's event, later the last event of the window
+            # before. If Redis has trimmed that event, it may have trimmed events after it, too.
             if not events or events[0].id != cursors[keys]:
                 del cursors[keys]
-            elif any(_ends(event, notes[keys]) for event in events if event.id != first[keys]):
+            elif any(
+                _ends_pause(event, notes[keys]) for event in events if event.id != noted[keys]
+            ):
                 answers[keys] = OVER
                 del cursors[keys]
             elif len(events) < count:
@@ -59,7 +62,9 @@ def check_notes(client: Client, notes: Mapping[QueueKeys, Any]) -> dict[QueueKey
     return answers
 
 
-def _ends(event: Event, note: Any) -> bool:
+def _ends_pause(event: Event, note: Any) -> bool:
+    """Whether an event later than the note's shows that the note's pause is over."""
     holder = parse_holder(note)
+    # A drain notes the event of its own latest pause, so a later pause is somebody else's.
     is_temporary = holder is not None and holder.is_temporary
     return event.name == "resumed" or (is_temporary and event.name == "paused")

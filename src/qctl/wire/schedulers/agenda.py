@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from qctl.connection.address import Arg, Client
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import checked, read_values
-from qctl.wire.schedulers.scheduling import Scheduler, record_commands, schedulers
+from qctl.wire.schedulers.scheduling import Scheduler, parse_schedulers, record_commands
 from qctl.wire.states import due_ms
 
-# Schedulers read of one queue: those that are due soonest.
+# Of each queue, at most this many schedulers are read: those that are due soonest.
 MAX_SCHEDULERS = 200
 
 
@@ -21,8 +21,8 @@ class Agenda:
 
     Args:
         schedulers: soonest first, at most ``MAX_SCHEDULERS``.
-        total_schedulers: how many schedulers the queue has.
-        next_delayed_ms: when the next delayed job is due, be it a scheduler's or not.
+        total_schedulers: how many schedulers and legacy repeatable jobs the queue has.
+        next_delayed_ms: when the next delayed job (of a scheduler or not) is due; None if none is.
     """
 
     keys: QueueKeys
@@ -47,7 +47,7 @@ def read_agendas(client: Client, queues: Sequence[QueueKeys]) -> list[Agenda]:
     return [
         Agenda(
             keys,
-            tuple(schedulers(listed, [next(records) for _ in listed[::2]])),
+            tuple(parse_schedulers(listed, [next(records) for _ in listed[::2]])),
             total,
             due_ms(float(delayed[1])) if delayed else None,
         )

@@ -18,9 +18,9 @@ from qctl.wire.schedulers.scheduling import (
 )
 from qctl.wire.states import LISTS, SORTED_SETS
 
-# Schedulers read in one round trip.
+# At most this many schedulers are read in one round trip.
 _WINDOW = 500
-# Entries searched from each end of a list.
+# At most this many entries are searched from each end of a list.
 _MAX_SEARCHED = 10_000
 
 
@@ -29,9 +29,9 @@ class Iteration:
     """The job that a scheduler made last.
 
     Args:
-        state: None if the job is in no list; ``unknown`` if it was not found in a list too long to
-            be searched, or if its id is only a guess.
-        fields: of its hash; empty if that is gone.
+        state: None if the job is in no state's list or sorted set. ``unknown`` if it was not found,
+            but the lists could not be searched completely or the id is only a guess.
+        fields: the fields of the job's hash; empty if the hash is gone.
     """
 
     id: str
@@ -44,10 +44,10 @@ class Registered:
     """A scheduler or a legacy repeatable job: an entry of the sorted set ``repeat``.
 
     Args:
-        next_ms: when its pending job is or was due; None for a score that is not a time.
-        scheduler: None for a legacy repeatable job.
-        record: the fields of its record; very old versions have none.
-        iteration_prefix: the beginning of its jobs' ids, up to the time.
+        next_ms: when the pending job is or was due; None if the score is not a time.
+        scheduler: None for a legacy repeatable job, or if the record is gone.
+        record: the fields of the record; empty if there is none, as with very old versions.
+        iteration_prefix: what the ids of its jobs begin with, before the due time.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Registered:
 
 
 def read_registered(client: Client, keys: QueueKeys) -> Iterator[Registered]:
-    """All schedulers and legacy repeatable jobs, soonest first; 500 in a round trip."""
+    """All schedulers and legacy repeatable jobs, soonest first."""
     start = 0
     while True:
         listed = client.call("ZRANGE", keys("repeat"), start, start + _WINDOW - 1, "WITHSCORES")
@@ -78,12 +78,12 @@ def read_one(client: Client, keys: QueueKeys, scheduler_id: str) -> Registered |
 
 
 def pending_delayed(client: Client, keys: QueueKeys) -> int:
-    """How many of the delayed jobs are pending jobs of schedulers."""
+    """How many delayed jobs are pending jobs of schedulers or legacy repeatable jobs."""
     return sum(entry.pending.state == "delayed" for entry in read_registered(client, keys))
 
 
 def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Registered]:
-    # An id may be the name of another key.
+    # The key of a record may be used for something else and have another type: no record is there.
     flat = read_values(client, record_commands(keys, listed), [])
     rows = []
     for (sid, score), record in zip(to_dict(listed).items(), map(to_dict, flat), strict=True):
@@ -98,7 +98,7 @@ def _read(client: Client, keys: QueueKeys, listed: Sequence[str]) -> Iterator[Re
 
 
 def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
-    """The beginning of its jobs' ids (wire format 6.6)."""
+    """What the ids of a scheduler's jobs begin with (wire format 6.6)."""
     if "ic" in record or not is_legacy_key(scheduler_id):
         return iteration_prefix(scheduler_id)
     name, job_id, *_ = scheduler_id.split(":")
@@ -106,7 +106,7 @@ def _iteration_prefix(scheduler_id: str, record: Mapping[str, str]) -> str:
 
 
 def _md5(text: str) -> str:
-    # BullMQ uses MD5; there is nothing secret in it.
+    # BullMQ uses MD5 for these ids, which are no secret.
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
 
@@ -126,11 +126,14 @@ def _iterations(client: Client, keys: QueueKeys, ids: Sequence[str]) -> list[Ite
 
 
 def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, str]:
-    """The state of those ids that are in a list. Long lists are searched near both ends only."""
+    """The states of the jobs that are found in lists.
+
+    Long lists are searched near their ends only. If any is, or if Redis refused a search, the state
+    of a job that was not found is ``unknown``.
+    """
     if not ids:
         return {}
     lengths = map(checked, client.pipeline([("LLEN", keys(name)) for name in LISTS]))
-    # Redis before 6.0.6 has no LPOS.
     is_complete = all(length <= 2 * _MAX_SEARCHED for length in lengths)
     searches = [(job_id, name, rank) for job_id in ids for name in LISTS for rank in (1, -1)]
     replies = client.pipeline(
@@ -142,6 +145,7 @@ def _in_lists(client: Client, keys: QueueKeys, ids: Sequence[str]) -> dict[str, 
     found: dict[str, str] = {}
     for (job_id, name, _), reply in zip(searches, replies, strict=True):
         if isinstance(reply, ReplyError):
+            # For example, Redis before 6.0.6 has no LPOS.
             is_complete = False
         elif reply is not None:
             found[job_id] = LISTS[name]

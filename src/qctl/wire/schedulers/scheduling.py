@@ -1,16 +1,18 @@
 """Job schedulers, which make jobs at an interval or by a cron pattern (wire format 6).
 
-Nothing is sent here. A scheduler lives in its pending job: the worker that fetches that job makes
-the next one (``next_iteration_call``). So workers in Python and in Node can share a scheduler.
+This module sends nothing to Redis. A scheduler has one pending job: the worker that fetches that
+job makes the next one (``next_iteration_call``). So workers in Python and in Node can share a
+scheduler.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count, islice, takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from qctl.connection.address import Arg
@@ -30,15 +32,17 @@ from qctl.wire.replies import read_json, to_dict, to_int
 from qctl.wire.schedulers.cron import check_pattern, next_time_ms
 from qctl.wire.scripts import ScriptCall
 
-# A key of a repeatable job of an old version: name:id:endDate:tz:suffix (wire format 6.6).
+# The key of a legacy repeatable job (made by an old version of BullMQ): name:id:endDate:tz:suffix,
+# where the suffix is a cron pattern or an interval in ms (wire format 6.6).
 _LEGACY_KEY = re.compile(r"[^:]*:[^:]*:\d*:[^:]*:(.* .*|\d+)")
-# Skipped due times that are counted.
+# Skipped due times are counted up to this number.
 MAX_SKIPPED = 1000
-_RUNS = -10
-_TIMES_TRIED = 2
-_OWN_TO_ITERATION = frozenset(
-    {"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"}
-)
+# The script's answer if jobs for all offered due times of a pattern exist and have not ended.
+_PATTERN_TIMES_TAKEN = -10
+# How many due times of a pattern the script is offered, and how many of an interval it tries.
+_PATTERN_TIMES, _INTERVAL_TIMES = 2, 32
+# Options that a scheduler's next job does not take over from the present one.
+_NOT_LASTING = frozenset({"jobId", "delay", "timestamp", "prevMillis", "repeatJobKey", "repeat"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,10 @@ class Schedule:
         every: an interval, in seconds or as a ``timedelta``.
         tz: the time zone of ``cron``, such as ``Europe/Berlin`` or ``UTC+2``; None or ``local`` for
             the time zone of the process that makes the next job.
-        limit: how many jobs it makes at most.
+        limit: how many jobs the scheduler makes at most.
         start: no job is due earlier; epoch ms or a ``datetime`` (a naive one is local time).
-        end: no job is due later; the same.
-        offset: shifts the jobs within the grid of ``every``, in seconds.
+        end: no job is due later; given like ``start``.
+        offset: shifts the due times within the grid of ``every``; given like ``every``.
         immediately: the first job of ``cron`` is due at once.
     """
 
@@ -72,9 +76,9 @@ class Scheduler:
     """A scheduler as it is stored. Times are epoch milliseconds.
 
     Args:
-        next_ms: when its pending job is or was due; None for a score that is not a time.
-        iterations: jobs made so far.
-        opts: the jobs' options as stored.
+        next_ms: when the pending job is or was due; None if the stored score is not a time.
+        iterations: how many jobs it has made.
+        opts: the options of its jobs, as stored.
     """
 
     id: str
@@ -113,8 +117,11 @@ def upsert_call(
     """
     check_id(scheduler_id, "a scheduler")
     if is_legacy_key(scheduler_id):
-        raise UsageError(f"a scheduler cannot have the id {scheduler_id!r}")
-    record, repeat, next_times = _schedule(schedule, now_ms)
+        raise UsageError(
+            f"a scheduler cannot have the id {scheduler_id!r}",
+            why="it looks like the key of a legacy repeatable job",
+        )
+    record, repeat, next_times = _encode_schedule(schedule, now_ms)
     template, priority = _template(options, keys.prefix)
     job_name = encode_name(scheduler_id if name is None else name)
     json_data = encode_data(data)
@@ -127,6 +134,7 @@ def upsert_call(
         scheduler_id, now_ms, record.get("every", ""), " ".join(map(str, next_times)),
         repeat.get("offset", ""), record.get("startDate", ""), job_name, json_data, priority,
         "1" if options.lifo else "",
+        # Without the last brace, because the script adds fields.
         encode_json(opts, "an option")[:-1],
     ]  # fmt: skip
     for field, value in record.items():
@@ -138,29 +146,30 @@ def upserted_id(scheduler_id: str, answer: Any) -> str:
     """The pending job's id, from the answer to ``upsert_call``.
 
     Raises:
-        RefusedError: the jobs of the pattern's next times exist already and run.
-        FailedError: the jobs of an interval's next times exist already.
+        RefusedError: jobs for the pattern's next due times exist and have not ended.
+        FailedError: jobs for the interval's next ``_INTERVAL_TIMES`` due times exist.
     """
-    if answer == _RUNS:
+    if answer == _PATTERN_TIMES_TAKEN:
         raise RefusedError(
             f"scheduler {scheduler_id} was not changed",
-            why="its jobs of the next times exist already and run",
+            why="the jobs for its next due times exist already and have not ended",
         )
     if isinstance(answer, int):
         raise FailedError(
             f"scheduler {scheduler_id} was not changed",
-            why="its jobs of the next 32 times exist already",
+            why=f"the jobs for its next {_INTERVAL_TIMES} due times exist already",
         )
     return str(answer[0])
 
 
-def remove_call(keys: QueueKeys, scheduler_id: str, head: str | None = None) -> ScriptCall:
-    """The call that removes a scheduler; it answers 0 if there is none.
+def remove_call(keys: QueueKeys, scheduler_id: str, id_prefix: str | None = None) -> ScriptCall:
+    """The call that removes a scheduler; it answers 1, or 0 if there is no such scheduler.
 
     Args:
-        head: the beginning of its jobs' ids, up to the time; None for the usual one.
+        id_prefix: what the ids of its jobs begin with, before the due time; None for a scheduler
+            that is not a legacy repeatable job.
     """
-    prefix = iteration_prefix(scheduler_id) if head is None else head
+    prefix = iteration_prefix(scheduler_id) if id_prefix is None else id_prefix
     return ScriptCall("remove_scheduler", keys.whole, (scheduler_id, prefix))
 
 
@@ -178,7 +187,8 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
     Args:
         record: the scheduler's record.
-        pending: the hash of its pending job, whose options count; empty if it is gone.
+        pending: the hash of its pending job, whose options replace those of the record; empty if
+            that job is gone.
     """
     opts = _object(pending.get("opts") if pending else record.get("opts"))
     return Template(
@@ -190,7 +200,7 @@ def template_of(record: Mapping[str, str], pending: Mapping[str, str]) -> Templa
 
 def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a scheduler's next job takes over from the present one."""
-    found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _OWN_TO_ITERATION}
+    found = {"attempts": 0} | {key: opts[key] for key in opts if key not in _NOT_LASTING}
     if isinstance(backoff := found.get("backoff"), int | float):
         found["backoff"] = {"type": "fixed", "delay": backoff}
     return found
@@ -199,7 +209,7 @@ def lasting_options(opts: Mapping[str, Any]) -> dict[str, Any]:
 def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall:
     """The call that adds one ordinary job made from the template; it answers ``[id]``.
 
-    Without ``rjk`` and ``opts.repeat``, or a worker would make a next job after it.
+    The job gets no ``rjk`` and no ``opts.repeat``: with these, a worker would make a next job.
     """
     opts = template.opts
     priority = to_int(opts.get("priority")) or 0
@@ -213,22 +223,25 @@ def run_now_call(keys: QueueKeys, template: Template, now_ms: int) -> ScriptCall
 def next_iteration_call(
     keys: QueueKeys, job_id: str, fields: Mapping[str, str], now_ms: int
 ) -> ScriptCall | None:
-    """The call for a worker that has fetched a scheduler's job; None if the schedule has ended.
+    """The call that makes a scheduler's next job, for the worker that has fetched the present one.
 
     Args:
         fields: the fetched job's hash.
 
+    Returns:
+        None if the schedule has ended, or if the job is a legacy repeatable's or no scheduler's.
+
     Raises:
-        UsageError: the job's pattern or time zone is not understood here.
+        UsageError: qctl does not understand the job's pattern or time zone.
     """
     scheduler_id = fields.get("rjk", "")
     opts = _object(fields.get("opts"))
     repeat = _mapping(opts.get("repeat"))
     if not scheduler_id or not repeat or is_legacy_key(scheduler_id):
         return None
-    count = (to_int(repeat.get("count")) or 0) + 1
+    iteration = (to_int(repeat.get("count")) or 0) + 1
     limit, end = to_int(repeat.get("limit")), to_int(repeat.get("endDate"))
-    if (limit is not None and count > limit) or (end is not None and now_ms > end):
+    if (limit is not None and iteration > limit) or (end is not None and now_ms > end):
         return None
     next_ms = None
     if pattern := repeat.get("pattern"):
@@ -238,13 +251,14 @@ def next_iteration_call(
             return None
     renewed = lasting_options(opts)
     renewed["repeat"] = {key: repeat[key] for key in repeat if key != "immediately"}
-    renewed["repeat"]["count"] = count
+    renewed["repeat"]["count"] = iteration
     renewed["repeatJobKey"] = scheduler_id
     every = to_int(repeat.get("every"))
     args = (
         scheduler_id, job_id, now_ms, "" if every is None else every,
         "" if next_ms is None else next_ms, to_int(repeat.get("offset")) or 0,
         to_int(opts.get("priority")) or 0, "1" if opts.get("lifo") else "",
+        # Without the last brace, because the script adds fields.
         encode_json(renewed, "an option")[:-1],
     )  # fmt: skip
     return ScriptCall("next_iteration", keys.whole, args)
@@ -253,13 +267,14 @@ def next_iteration_call(
 def due_times_ms(
     pattern: str | None, tz: str | None, every_ms: int | None, after_ms: int
 ) -> Iterator[int]:
-    """The due times of a scheduler after one of them, by its interval or else by its pattern.
+    """The due times that follow the due time ``after_ms``: by the interval, or else by the pattern.
 
     Raises:
-        UsageError: the pattern or the time zone is not understood here.
+        UsageError: qctl does not understand the pattern or the time zone.
     """
     if every_ms:
-        yield from count(after_ms + every_ms, every_ms)
+        # This never ends.
+        yield from itertools.count(after_ms + every_ms, every_ms)
     due_ms: int | None = after_ms
     while pattern is not None and due_ms is not None:
         if (due_ms := next_time_ms(pattern, tz, due_ms)) is not None:
@@ -299,9 +314,10 @@ def schedule_has_ended(
 def skipped_count(
     pattern: str | None, tz: str | None, every_ms: int | None, *, since_ms: int, now_ms: int
 ) -> int | None:
-    """How many due times have passed since that of the pending job, at most ``MAX_SKIPPED``.
+    """How many due times have passed since the pending job was due (at most ``MAX_SKIPPED``).
 
-    None without interval and pattern, or if the pattern or the time zone is not understood here.
+    None if there is no interval and no pattern, or if qctl does not understand the pattern or the
+    time zone.
     """
     if every_ms:
         return min(max(now_ms - since_ms, 0) // every_ms, MAX_SKIPPED)
@@ -315,17 +331,20 @@ def skipped_count(
 
 
 def list_command(keys: QueueKeys) -> tuple[Arg, ...]:
-    """The command that lists all schedulers."""
+    """The command that lists all schedulers: ids and due times in turn, soonest first."""
     return ("ZRANGE", keys("repeat"), 0, -1, "WITHSCORES")
 
 
 def record_commands(keys: QueueKeys, listed: Sequence[str]) -> list[tuple[Arg, ...]]:
-    """The commands that read the records of the listed schedulers."""
+    """The commands that read the records of the schedulers in the reply to ``list_command``."""
     return [("HGETALL", keys.scheduler(scheduler_id)) for scheduler_id in listed[::2]]
 
 
-def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
-    """The schedulers, soonest first, without entries that have no record or are legacy ones."""
+def parse_schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]:
+    """The schedulers in the replies to ``list_command`` and ``record_commands``, soonest first.
+
+    Legacy repeatable jobs and entries without a record are left out.
+    """
     found = (
         parse_scheduler(scheduler_id, score, to_dict(flat) if isinstance(flat, list) else {})
         for (scheduler_id, score), flat in zip(to_dict(listed).items(), records, strict=True)
@@ -334,7 +353,7 @@ def schedulers(listed: Sequence[str], records: Sequence[Any]) -> list[Scheduler]
 
 
 def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) -> Scheduler | None:
-    """The scheduler with this record; None for a legacy repeatable job, or without a record."""
+    """The scheduler with this record; None for a legacy repeatable job or an empty record."""
     if "ic" not in fields:
         return None
     return Scheduler(
@@ -354,18 +373,21 @@ def parse_scheduler(scheduler_id: str, score: str, fields: Mapping[str, str]) ->
     )
 
 
-def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str, Any], list[int]]:
-    """Fields for the record, ``opts.repeat``, and the next times of a pattern."""
+def _encode_schedule(
+    schedule: Schedule, now_ms: int
+) -> tuple[dict[str, str], dict[str, Any], list[int]]:
+    """The record's fields, ``opts.repeat``, and the next due times of a pattern (else empty)."""
     if (schedule.cron is None) == (schedule.every is None):
         raise UsageError("a scheduler needs either cron or every")
     if schedule.immediately and schedule.start is not None:
-        raise UsageError("immediately and start cannot go together")
+        raise UsageError("a scheduler cannot have both immediately and start")
     if schedule.cron is None and schedule.tz is not None:
-        raise UsageError("tz goes with cron")
+        raise UsageError("only a scheduler with cron can have tz")
     start_ms, end_ms = _epoch_ms(schedule.start, "start"), _epoch_ms(schedule.end, "end")
     if end_ms is not None and end_ms <= max(now_ms, start_ms or 0):
         raise UsageError("end must be later than now and than start")
-    if schedule.limit == 0:
+    limit = integer(schedule.limit, "limit")
+    if limit is not None and limit < 1:
         raise UsageError("limit must be 1 or more")
     every_ms = None if schedule.every is None else duration_ms(schedule.every, "every")
     if every_ms == 0:
@@ -378,25 +400,27 @@ def _schedule(schedule: Schedule, now_ms: int) -> tuple[dict[str, str], dict[str
         "pattern": schedule.cron,
         "every": every_ms,
         "tz": schedule.tz,
-        "limit": integer(schedule.limit, "limit"),
+        "limit": limit,
         "startDate": start_ms,
         "endDate": end_ms,
         "offset": offset,
     }
     repeat = {field: value for field, value in repeat.items() if value is not None}
+    # The script stores the offset that it uses, which is a computed one if none is given.
     record = {field: str(value) for field, value in repeat.items() if field != "offset"}
     return record, repeat, next_times
 
 
 def _next_times(schedule: Schedule, after_ms: int, end_ms: int | None) -> list[int]:
-    """The pattern's next time, and the one after it in case the job of the first already runs."""
+    """The pattern's next due times: a second one, in case the job for the first already runs."""
     if schedule.cron is None:
         return []
     check_pattern(schedule.cron)
-    due = islice(due_times_ms(schedule.cron, schedule.tz, None, after_ms), _TIMES_TRIED)
+    due = islice(due_times_ms(schedule.cron, schedule.tz, None, after_ms), _PATTERN_TIMES)
     times = [due_ms for due_ms in due if end_ms is None or due_ms <= end_ms]
     if not times:
-        raise UsageError(f"the pattern {schedule.cron!r} is never due before the end")
+        before_end = "" if end_ms is None else " before the scheduler's end"
+        raise UsageError(f"the pattern {schedule.cron!r} is never due{before_end}")
     return times
 
 
@@ -407,13 +431,14 @@ def _epoch_ms(value: int | datetime | None, what: str) -> int | None:
 
 
 def _template(options: JobOptions, prefix: str) -> tuple[dict[str, Any], str]:
+    """The jobs' options for the record, and the jobs' priority."""
     for name in ("delay", "job_id", "dedup", "timestamp_ms", "parent"):
         if getattr(options, name) is not None:
             raise UsageError(f"{name} is not an option of a scheduler's jobs")
     encoded = option_set(options, prefix)
     template = _object(encoded.opts)
     if options.attempts is None:
-        # Not stored, as in BullMQ's records.
+        # BullMQ's records have no default value of attempts.
         del template["attempts"]
     return template, encoded.priority
 
