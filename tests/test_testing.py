@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qctl import Job, Queue, RateLimited, RetryLater, SyncJob, UnrecoverableError, Worker
-from qctl.errors import TimedOutError
+from qctl.errors import TimedOutError, UsageError
 from qctl.testing import FakeQueues, Outcome, run_until_idle
 from qctl.wire.notes import this_process
 from qctl.wire.write.adding import FlowJob, NewJob
@@ -190,6 +190,15 @@ def test_on_a_running_loop() -> None:
             return fake.outcome(queue, job_id).returnvalue
 
     assert asyncio.run(main()) == {"sent": 1}
+
+
+def test_run_refuses_a_running_loop() -> None:
+    async def run() -> None:
+        with FakeQueues() as fake:
+            fake.run(emails)
+
+    with pytest.raises(UsageError, match="event loop"):
+        asyncio.run(run())
 
 
 def test_two_fakes_know_nothing_of_each_other() -> None:

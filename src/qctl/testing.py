@@ -7,8 +7,8 @@
         assert outcome.returnvalue == {"sent": True}
 
 Redis is fakeredis, in this process; the worker is the real one, with its scripts, locks and
-retries. Delays and backoffs take no time: when only delayed jobs are left, all are moved forward
-until the first is due.
+retries. Delays and backoffs take no time: when only delayed jobs are left, all due times are moved
+forward until the first job is due.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from qctl.wire.write.adding import NewJob
 
 TIMEOUT_S = 10.0
 _POLL_S = 0.005
-# For jobs that still run at the time limit.
+# How long jobs that still run at the time limit may take to finish.
 _GRACE_S = 0.1
 
 
@@ -48,15 +48,15 @@ class Outcome:
     """What became of a job.
 
     Args:
-        state: ``completed``, ``failed``, ``waiting-children``, ``delayed`` (a scheduler's next
-            job), ``waiting`` (its queue is paused), or ``removed`` (by ``remove_on_complete`` or
-            ``remove_on_fail``).
-        returnvalue: what its handler returned, after JSON.
-        failed_reason: of the last failure, even if a later attempt completed.
-        attempts: runs that count as attempts.
-        starts: all runs, including those that were given back.
-        logs: the lines of its log.
-        fields: its hash (wire format 3.1).
+        state: usually ``completed``, ``failed``, or ``removed`` (by ``remove_on_complete`` or
+            ``remove_on_fail``); else ``waiting-children``, ``delayed`` (a scheduler's next job),
+            ``waiting`` or ``prioritized`` (the queue is paused).
+        data, returnvalue, progress: as decoded from JSON.
+        failed_reason: the reason of the last failure, even if a later attempt completed.
+        attempts: the number of runs that count as attempts.
+        starts: the number of all runs, including runs that do not count as attempts.
+        logs: the lines of the job's log.
+        fields: the job's hash (wire format 3.1).
     """
 
     id: str
@@ -81,12 +81,12 @@ def run_until_idle(
     """Add jobs, run the worker until nothing is left to do, and return the outcome of each.
 
     Args:
-        worker: with its tasks; its own Redis is not used.
+        worker: the worker with its tasks; the Redis in its settings is not used.
         jobs: ``(name, data)``, or ``NewJob(name, data, attempts=3, …)`` with options.
         timeout_s: the time limit, in seconds of real time.
 
     Raises:
-        TimedOutError: it was not idle in time.
+        TimedOutError, UsageError: see ``FakeQueues.run``; or fakeredis is not installed.
     """
     with FakeQueues() as fake:
         queue = fake.queue(worker.queue, prefix=worker.settings().prefix)
@@ -106,14 +106,17 @@ class FakeQueues:
             assert fake.outcome(emails, job_id).state == "completed"
 
     Attributes:
-        url: of the fakeredis, for other code that uses it inside the block.
-        client: a connection to it.
+        url: the address of the fakeredis, for other code inside the block.
+        client: a connection to the fakeredis.
+
+    Raises:
+        UsageError: fakeredis is not installed.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.client: Client
-        self._ends = contextlib.ExitStack()
+        self._clean_up = contextlib.ExitStack()
         self._pid = os.getpid()
 
     def __enter__(self) -> Self:
@@ -123,36 +126,41 @@ class FakeQueues:
             raise UsageError(
                 "qctl.testing needs fakeredis", why=str(error), hint=install_command("testing")
             ) from error
-        folder = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="qctl-"))
+        folder = self._clean_up.enter_context(tempfile.TemporaryDirectory(prefix="qctl-"))
         server = StandIn(Path(folder) / "redis.sock")
-        self._ends.callback(server.stop, signal.SIGTERM)
+        self._clean_up.callback(server.stop, signal.SIGTERM)
         self.url = f"unix://{folder}/redis.sock"
-        self.client = self._ends.enter_context(contextlib.closing(connect(self.url)[1]))
+        self.client = self._clean_up.enter_context(contextlib.closing(connect(self.url)[1]))
         return self
 
     def __exit__(self, *_: object) -> None:
         # A forked child must leave the server and its folder to its parent.
         if self._pid == os.getpid():
-            self._ends.close()
+            self._clean_up.close()
 
     def queue(self, name: str, *, prefix: str | None = None) -> Queue:
         """A producer for a queue on this fakeredis."""
-        return self._ends.enter_context(Queue(name, redis_url=self.url, prefix=prefix))
+        return self._clean_up.enter_context(Queue(name, redis_url=self.url, prefix=prefix))
 
     def run(self, *workers: Worker, timeout_s: float = TIMEOUT_S) -> None:
         """Run workers until their queues have nothing left to do.
 
-        It does not wait for the next jobs of schedulers, nor for jobs in a paused queue. A rate
+        Jobs that schedulers add for later and jobs in a paused queue are not waited for. A rate
         limit takes real time.
 
         Raises:
-            TimedOutError: they were not idle in ``timeout_s`` seconds of real time.
-            UsageError: called on a running event loop; see ``arun``.
+            TimedOutError: the workers were still busy after ``timeout_s`` seconds of real time.
+            UsageError: a test called ``run`` on its event loop; or see ``Worker.start``.
         """
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise UsageError(
+                "this test runs on an event loop", hint="await FakeQueues.arun(worker) instead"
+            )
         asyncio.run(self.arun(*workers, timeout_s=timeout_s))
 
     async def arun(self, *workers: Worker, timeout_s: float = TIMEOUT_S) -> None:
-        """``run`` for tests that have an event loop."""
+        """Do the same as ``run``, on the event loop of the test."""
         async with contextlib.AsyncExitStack() as running:
             for worker in workers:
                 await worker.start(redis_url=self.url)
@@ -190,13 +198,13 @@ class FakeQueues:
         return [self.outcome(queue, job_id) for job_id in ids]
 
     def _is_idle(self, worker: Worker, keys: QueueKeys) -> bool:
-        """Whether nothing is left to do. If only delayed jobs are left, moves them forward."""
+        """Whether nothing is left to do. If only delayed jobs are left, make the first one due."""
         call = self.client.call
         if worker.state().busy:
             return False
         if call("HEXISTS", keys("meta"), "paused"):
             return not call("EXISTS", keys("active"))
-        # In this order: a job may move from delayed to the others in between, not back.
+        # Delayed jobs are read first: while no job runs, jobs leave this state but never enter it.
         delayed = self._delayed(keys)
         if any(call("EXISTS", keys(name)) for name in ("wait", "prioritized", "active")):
             return False
@@ -208,7 +216,7 @@ class FakeQueues:
         return not delayed
 
     def _delayed(self, keys: QueueKeys) -> dict[str, int]:
-        """Scores of the delayed jobs, without the next jobs of schedulers."""
+        """The delayed jobs, except the next jobs of schedulers, each with its score."""
         flat = self.client.call("ZRANGE", keys("delayed"), 0, -1, "WITHSCORES")
         return {
             job_id: int(float(score))

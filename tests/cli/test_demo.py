@@ -172,7 +172,7 @@ def test_kept(home: Home) -> None:
     # A pipe that the worker held open would never end.
     text, _ = demo.communicate(timeout=90)
     assert demo.returncode == 0, text
-    told = [line.strip() for line in text[text.index("It goes on:") :].splitlines()]
+    told = [line.strip() for line in text[text.index("To look around:") :].splitlines()]
     exports = " && ".join(line for line in told if line.startswith("export "))
 
     def sh(words: str) -> str:
@@ -197,7 +197,7 @@ def test_kept(home: Home) -> None:
 
     first = count()
     wait_until(lambda: count() > first, "more jobs to end, added by the schedulers")
-    ends = told[told.index("To end it:") + 1 :]
+    ends = told[told.index("To end the demo:") + 1 :]
     for line in filter(None, ends):
         sh(line)
     home.prove_tidy()

@@ -13,8 +13,8 @@ from qctl.demo.record import Proof, Run
 
 KILLED, OTHER = 1, 2
 PLAIN = Run("a", "welcome", 0, OTHER, 0.0, "end")
-FAILED = Run("b", "sync", 0, OTHER, 0.0, "fail")
-RETRIED = Run("b", "sync", 1, OTHER, 1.0, "end")
+FAILED = Run("b", "crm-sync", 0, OTHER, 0.0, "fail")
+RETRIED = Run("b", "crm-sync", 1, OTHER, 1.0, "end")
 SCHEDULED = Run("repeat:report:1", "report", 0, OTHER, 0.0, "end")
 GOOD = (PLAIN, FAILED, RETRIED, SCHEDULED)
 
@@ -62,7 +62,7 @@ def test_what_the_kill_cut_off_is_its_own(outcome: str | None) -> None:
             [*GOOD, Run("a", "welcome", 1, OTHER, 2.0, "end")], "wrong", ("a",), id="once more"
         ),
         pytest.param(
-            [PLAIN, Run("b", "sync", 0, OTHER, 0.0, "end")], "wrong", ("b",), id="did not fail"
+            [PLAIN, Run("b", "crm-sync", 0, OTHER, 0.0, "end")], "wrong", ("b",), id="did not fail"
         ),
         pytest.param(
             [*GOOD, Run("z", "welcome", 0, OTHER, 0.0, "end")],

@@ -1,1 +1,1 @@
-"""``qctl demo``: a worker under load is killed once and restarted once; what each cost."""
+"""``qctl demo``: kill a busy worker, restart it with qctl, and show what each has cost."""

@@ -18,10 +18,11 @@ from qctl.runtime.job.job import Job, SyncJob
 
 QUEUE = "emails"
 CONCURRENCY = 4
-# The demo's folder, in the environment of every process it starts: so it finds them all again.
+# Set to the demo's folder in the environment of every process that the demo starts, so that the
+# demo can find those processes later.
 FOLDER_VARIABLE = "QCTL_DEMO"
-# The pid of the demo: when it ends, the worker ends.
-OWNER_VARIABLE = "QCTL_DEMO_PID"
+# Set to the demo's pid, except with --keep: the worker stops when the demo has ended.
+PID_VARIABLE = "QCTL_DEMO_PID"
 _POLL_S = 1.0
 
 worker = Worker(QUEUE, concurrency=CONCURRENCY, remove_on_complete=5000)
@@ -29,7 +30,7 @@ worker = Worker(QUEUE, concurrency=CONCURRENCY, remove_on_complete=5000)
 
 @worker.use
 async def record_run(job: Job, call_next: Call) -> Any:
-    """Record the run in a file, for the proof; Redis is not involved."""
+    """Record the run in the file that the proof reads; the record does not depend on Redis."""
     file = Path(os.environ[FOLDER_VARIABLE]) / RECORD_FILE
     write(file, "start", job.id, job.name, job.attempts_made)
     try:
@@ -43,7 +44,7 @@ async def record_run(job: Job, call_next: Call) -> Any:
 
 @worker.task("welcome")
 async def welcome(job: Job) -> dict[str, Any]:
-    """Runs on the event loop."""
+    """An async function runs on the event loop."""
     await asyncio.sleep(job.data["seconds"] / 2)
     await job.update_progress(50)
     await asyncio.sleep(job.data["seconds"] / 2)
@@ -56,9 +57,9 @@ def newsletter(job: SyncJob) -> None:
     time.sleep(job.data["seconds"])
 
 
-@worker.task("sync")
-async def sync(job: Job) -> None:
-    """Fails the first time."""
+@worker.task("crm-sync")
+async def crm_sync(job: Job) -> None:
+    """Fail the first attempt, so that the job is retried."""
     await asyncio.sleep(job.data["seconds"])
     if job.attempts_made == 0:
         raise ConnectionError("the CRM does not answer")
@@ -71,22 +72,23 @@ async def reminder(job: Job) -> None:
 
 @worker.task("report")
 async def report(_: Job) -> None:
-    """The job that the scheduler adds."""
+    """Run a job that the demo's scheduler has added."""
     await asyncio.sleep(0.1)
 
 
-def _end_with(owner: int, master: int) -> None:
-    """Stop the master when the demo has ended, even if it was killed."""
+def _stop_after_demo(demo_pid: int, master_pid: int) -> None:
+    """Stop the worker's master when the demo has ended, even if the demo was killed."""
     with suppress(ProcessLookupError):
         while True:
-            os.kill(owner, 0)
+            os.kill(demo_pid, 0)
             time.sleep(_POLL_S)
-    # Its Redis is gone too: the second signal makes it stop without waiting for jobs.
+    # The demo's Redis is gone too, so signal twice: the second SIGTERM makes the master stop
+    # without waiting for jobs.
     with suppress(ProcessLookupError):
-        os.kill(master, signal.SIGTERM)
+        os.kill(master_pid, signal.SIGTERM)
         time.sleep(_POLL_S)
-        os.kill(master, signal.SIGTERM)
+        os.kill(master_pid, signal.SIGTERM)
 
 
-if owner := os.environ.get(OWNER_VARIABLE):
-    threading.Thread(target=_end_with, args=(int(owner), os.getppid()), daemon=True).start()
+if pid := os.environ.get(PID_VARIABLE):
+    threading.Thread(target=_stop_after_demo, args=(int(pid), os.getppid()), daemon=True).start()

@@ -1,6 +1,6 @@
-"""The runs as the handlers record them in a file, and what they prove.
+"""The record of all runs, which the demo's handlers write to a file, and the proof made from it.
 
-Redis is not involved, so a queue that counts wrongly is noticed.
+The record does not depend on Redis, so the proof reveals a queue that counts wrongly.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 RECORD_FILE = "runs.jsonl"
-# The demo's scheduler, and the name of its jobs.
+# The id of the demo's scheduler, and the name of the jobs that it adds.
 SCHEDULER = "report"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of a job.
+    """One run of a job.
 
     Args:
-        attempt: the number of earlier attempts.
-        pid: of the process that ran it.
-        at_s: when it started, epoch seconds.
-        outcome: ``end``, ``fail``, or None while it runs or if it was interrupted.
+        attempt: how many attempts came before; an interrupted run does not count as an attempt.
+        pid: the process that ran the job.
+        at_s: when the run started, epoch seconds.
+        outcome: ``end``, ``fail``, or None if the run still goes on or was interrupted.
     """
 
     job_id: str
@@ -43,15 +43,15 @@ class Proof:
 
     Args:
         added: jobs that the producer added.
-        ended: those that ran to their end, once.
-        retried: those of ``ended`` that failed once, as planned, before.
-        scheduled: jobs of the scheduler that ran to their end, once.
-        killed: runs that the kill interrupted and that started again.
-        interrupted: runs that anything else interrupted.
-        lost: ids of jobs that never ended.
-        wrong: ids of jobs that did not run as planned, e.g. ran twice.
+        ended: added jobs that ran to their end exactly once, after the planned failure if any.
+        retried: jobs in ``ended`` that first failed once, as planned.
+        scheduled: jobs of the scheduler that ran to their end exactly once.
+        killed: runs that the kill interrupted and whose jobs started again.
+        interrupted: runs that were interrupted by anything but the kill.
+        lost: ids of jobs that never ran to their end.
+        wrong: ids of jobs that ran to their end, but not as planned: for example, twice.
         completed: completed jobs according to Redis; must equal ``ended + scheduled``.
-        left: jobs in any other state, according to Redis.
+        left: jobs in any other state according to Redis.
     """
 
     added: int
@@ -67,32 +67,32 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether every job ended, and nothing but the kill cost anything."""
+        """Whether every job ran as planned, only the kill interrupted runs, and Redis agrees."""
         bad = self.interrupted or self.lost or self.wrong or self.left
         total = self.ended + self.scheduled
         return not bad and self.added == self.ended > 0 and self.completed == total
 
 
 def write(file: Path, event: str, job_id: str, name: str, attempt: int) -> None:
-    """Append a row: ``start``, ``end`` or ``fail``; does nothing if the file is gone."""
+    """Append a row for ``event``: ``start``, ``end`` or ``fail``. Without the file, do nothing."""
     row = [event, job_id, name, attempt, os.getpid(), time.time()]
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
     except FileNotFoundError:
-        # The demo has read its proof and removed the file.
+        # The demo has made its proof and removed the file.
         return
     try:
-        # In one write: so a kill leaves whole rows, and two processes do not mix theirs.
+        # One write per row, so that a kill leaves no partial row and processes do not mix rows.
         os.write(descriptor, json.dumps(row).encode() + b"\n")
     finally:
         os.close(descriptor)
 
 
 def read(file: Path) -> list[Run]:
-    """All runs so far, in the order of their starts."""
+    """All recorded runs, in the order of their starts."""
     runs: list[Run] = []
     open_runs: dict[tuple[str, int, int], int] = {}
-    # The last row may be incomplete.
+    # A row without a line end is still being written.
     for line in file.read_text().rpartition("\n")[0].splitlines():
         event, job_id, name, attempt, pid, at_s = json.loads(line)
         key = (job_id, attempt, pid)
@@ -107,7 +107,7 @@ def read(file: Path) -> list[Run]:
 
 
 def unfinished(runs: Iterable[Run]) -> dict[int, list[Run]]:
-    """Runs that have not ended, by pid."""
+    """Runs without an outcome, by the pid of their process."""
     found: dict[int, list[Run]] = {}
     for run in runs:
         if run.outcome is None:
@@ -123,11 +123,11 @@ def judge(
     completed: int,
     left: int,
 ) -> Proof:
-    """Compare the runs with the jobs that were added.
+    """Compare the recorded runs with the jobs that were added.
 
     Args:
-        added: job id → the runs that it should take, of which all but the last fail.
-        killed_pid: the process that was killed.
+        added: job id → the number of runs that the job needs: all but the last one must fail.
+        killed_pid: the process that the demo killed.
         completed, left: see ``Proof``.
     """
     by_job: dict[str, list[Run]] = {job_id: [] for job_id in added}
@@ -144,7 +144,7 @@ def judge(
         repeated = [run for index, run in enumerate(mine) if last[run.attempt] != index]
         interrupted.update(run.pid == killed_pid for run in repeated)
         outcomes = [(run.attempt, run.outcome) for run in counted]
-        # The scheduler's jobs take one run.
+        # A job of the scheduler needs one run.
         is_scheduled = job_id not in added and mine[0].name == SCHEDULER
         needs = 1 if is_scheduled else added.get(job_id, 0)
         if outcomes == [(n, "fail" if n < needs - 1 else "end") for n in range(needs)]:

@@ -1,4 +1,4 @@
-"""The demo's surroundings: a folder, a Redis, the commands that run in them, and the clean-up."""
+"""The demo's environment: a folder, a Redis, running qctl commands with both, and the clean-up."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from typing import TextIO, TypeVar
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.connection.embedded.server import EmbeddedServer, start_kept, start_private
-from qctl.demo.app import FOLDER_VARIABLE, OWNER_VARIABLE
+from qctl.demo.app import FOLDER_VARIABLE, PID_VARIABLE
 from qctl.errors import FailedError, InterruptedByUserError
 
 T = TypeVar("T")
 
 _POLL_S = 0.03
-# How long an interrupted command may take to end: a drain undoes its changes.
+# How long an interrupted command may take to end: a drain first undoes its changes.
 _STOP_S = 10.0
-_GONE_S = 5.0
-# Variables of the operator that the demo must not use.
-_NOT_OURS = ("REDIS_URL", "QCTL_REDIS_URL", "QCTL_CONTEXT", "QCTL_OUTPUT", "QCTL_MAX_STALLED_COUNT")
+# The longest search for processes to kill.
+_MAX_KILL_S = 5.0
+# Variables of the operator that the demo's commands must not see.
+_HIDDEN = ("REDIS_URL", "QCTL_REDIS_URL", "QCTL_CONTEXT", "QCTL_OUTPUT", "QCTL_MAX_STALLED_COUNT")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything that the demo needs besides its story.
+    """The environment in which the demo's commands and its worker run.
 
     Args:
-        say: shows a line.
-        stop: whether the operator wants to stop.
+        say: shows a line of text to the operator.
+        stop: returns whether the operator wants to stop.
         prefix: BullMQ's key prefix.
-        folder: for the demo's files, and the state of its worker.
-        server, client: the demo's Redis, and a connection to it.
-        environ: for the commands.
-        output: where their output goes; None for stdout.
+        folder: holds the demo's files and the state of its worker.
+        server, client: the demo's Redis, and a connection to that Redis.
+        environ: the environment variables of the commands.
+        output: receives the output of the commands; None for stdout.
     """
 
     say: Callable[[str], None]
@@ -59,7 +60,7 @@ class Stage:
 
         Raises:
             FailedError: the command failed.
-            InterruptedByUserError: the operator wants to stop; the command was interrupted too.
+            InterruptedByUserError: the operator wants to stop, so the command was interrupted.
         """
         self.say(f"$ qctl {words}")
         process = subprocess.Popen(
@@ -68,13 +69,13 @@ class Stage:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
-            # Shown together: a drain reports its steps on stderr.
+            # Shown with stdout: a drain reports its steps on stderr.
             stderr=subprocess.STDOUT,
         )
         try:
             self.wait(lambda: process.poll() is not None, f"qctl {words}", timeout_s=None)
         except InterruptedByUserError:
-            # In a terminal, Ctrl-C has already reached it.
+            # Ctrl-C on a terminal has already reached the command; SIGTERM to the demo has not.
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
@@ -88,7 +89,10 @@ class Stage:
             raise FailedError(f"`qctl {words}` has failed, exit code {process.returncode}")
 
     def wait(self, condition: Callable[[], T], what: str, *, timeout_s: float | None = 20.0) -> T:
-        """Wait until a condition returns something truthy, and return that.
+        """Wait until ``condition`` returns a true value, and return that value.
+
+        Args:
+            what: names the awaited thing in the error message.
 
         Raises:
             FailedError: the time limit passed.
@@ -117,13 +121,13 @@ def open_stage(
     keep: bool,
     to_stderr: bool,
 ) -> Iterator[Stage]:
-    """A stage with a Redis of its own; at the end, all of it is removed and nothing runs any more.
+    """Yield a stage with a Redis of its own; afterwards end its processes and remove its folder.
 
     Args:
         say, stop, prefix: see ``Stage``.
-        environ: the operator's environment.
-        keep: leave Redis and the worker running, unless the demo fails.
-        to_stderr: whether the output of commands goes to stderr.
+        environ: the operator's environment variables.
+        keep: leave Redis, the worker and the folder, unless the demo fails.
+        to_stderr: whether the output of commands goes to stderr instead of stdout.
     """
     folder = Path(tempfile.mkdtemp(prefix="qctl-demo-"))
     with contextlib.ExitStack() as ends:
@@ -139,8 +143,8 @@ def open_stage(
             "QCTL_PREFIX": prefix,
         }
         if not keep:
-            own[OWNER_VARIABLE] = str(os.getpid())
-        rest = {name: value for name, value in environ.items() if name not in _NOT_OURS}
+            own[PID_VARIABLE] = str(os.getpid())
+        rest = {name: value for name, value in environ.items() if name not in _HIDDEN}
         output = sys.stderr if to_stderr else None
         yield Stage(say, stop, prefix, folder, server, client, rest | own, output)
         if keep:
@@ -149,15 +153,15 @@ def open_stage(
 
 
 def _kill_all(folder: str) -> None:
-    """Kill all processes with this folder in their environment; Redis does not have it.
+    """Kill all processes that the demo started, except Redis, which lacks the demo's variable.
 
-    They get no time to finish: their jobs are removed as well.
+    The processes get no time to finish their jobs, because the jobs are removed as well.
     """
     import psutil  # noqa: PLC0415 - 30 ms, only at the end
 
-    deadline = time.monotonic() + _GONE_S
-    # Repeat until none is found: a master may start a child during the search. A zombie has no
-    # environment, so it is not found.
+    deadline = time.monotonic() + _MAX_KILL_S
+    # Repeat until none is found: a master may start a child during the search. A zombie is not
+    # found, because it has no environment.
     while time.monotonic() < deadline:
         found = False
         for process in psutil.process_iter():

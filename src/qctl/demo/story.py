@@ -22,22 +22,23 @@ NAME = "demo"
 PROCESSES = 2
 _START = f"worker start {NAME} qctl.demo.app:worker --processes {PROCESSES}"
 _DRAIN = f"drain --then-restart --target qctl:{NAME} --yes"
-# Enough jobs for an interesting `status`.
+# `qctl status` is shown after this many jobs were added, so that there is something to see.
 _JOBS_BEFORE_STATUS = 24
-# How many jobs the killed process should have.
-_JOBS_IN_HAND = 3
+# The process to kill runs at least this many jobs.
+_MIN_INTERRUPTED = 3
 _WIDTH = 80
 
 
 def tell_story(stage: Stage, *, keep: bool) -> Proof:
-    """Run the whole demo.
+    """Run the whole demo, and return the proof, which may not hold.
 
     Args:
         keep: create schedulers that keep the worker busy afterwards.
 
     Raises:
-        FailedError: a command failed, or something did not happen in time.
+        FailedError: a command failed, or an expected state was not reached in time.
         InterruptedByUserError: the operator wants to stop.
+        QctlError: Redis could not be read, or the producer failed.
     """
     with contextlib.closing(Producer(stage.server.url, stage.prefix)) as producer:
         proof = _Story(stage, producer).run()
@@ -60,11 +61,11 @@ class _Story:
     def run(self) -> Proof:
         stage = self._stage
         self._say(f"Redis: {stage.server.description}, for this demo alone")
-        self._head(
+        self._heading(
             f"1. A worker: {PROCESSES} processes, {CONCURRENCY} jobs at a time in each. "
-            f"A producer adds {1 / INTERVAL_S:g} jobs a second, of 0.3 to 1 s; some fail once and "
-            f"are retried after {RETRY_S:g} s, some have a low priority, some wait {DELAY_S:g} s, "
-            "and a scheduler adds one each second."
+            f"A producer adds {1 / INTERVAL_S:g} jobs a second, of 0.3 to 1 s: some fail once and "
+            f"are retried after {RETRY_S:g} s, some have a low priority, some are delayed by "
+            f"{DELAY_S:g} s. A scheduler adds one more job each second."
         )
         stage.qctl(_START)
         self._producer.start()
@@ -75,13 +76,13 @@ class _Story:
         self._say("")
         stage.qctl("status")
         self._kill()
-        self._head("3. What a restart by qctl costs, under the same load.")
+        self._heading("3. What a restart by qctl costs, under the same load.")
         stage.wait(self._is_busy, "the worker to be busy again")
         stage.qctl(_DRAIN)
         stage.wait(self._is_busy, "the new processes to be busy")
-        self._head(
-            "4. The proof: what each handler wrote down itself, in a file, beside what the "
-            "producer has added. The producer stops, the last jobs end …"
+        self._heading(
+            "4. The proof: the runs that the handlers recorded in a file, compared with the jobs "
+            "that the producer added. The producer stops, and the last jobs end …"
         )
         proof = self._prove()
         for line in proof_lines(proof):
@@ -90,31 +91,31 @@ class _Story:
 
     def _kill(self) -> None:
         stage = self._stage
-        self._head("2. What a plain kill costs.")
-        hit = stage.wait(self._fullest, f"a process with {_JOBS_IN_HAND} jobs in hand")
-        self._killed_pid = pid = hit[0].pid
+        self._heading("2. What a plain kill costs.")
+        runs = stage.wait(self._runs_to_interrupt, f"a process that runs {_MIN_INTERRUPTED} jobs")
+        self._killed_pid = pid = runs[0].pid
         self._say(f"$ kill -9 {pid}")
         os.kill(pid, signal.SIGKILL)
         killed_at_s = time.time()
         stage.wait(
-            lambda: all(self._cut_runs().values()), "the jobs of the killed process to run again"
+            lambda: all(self._interrupted().values()), "the jobs of the killed process to run again"
         )
-        cut = self._cut_runs()
+        cut = self._interrupted()
         back_s = max((again.at_s - killed_at_s for again in cut.values() if again), default=0.0)
         wasted_s = sum(killed_at_s - run.at_s for run in cut)
-        # A scheduler's job has a long id.
+        # A job of the scheduler is shown by its name, because its id is long.
         named = ", ".join(run.name if run.name == SCHEDULER else run.job_id for run in cut)
         self._say(
-            f"{len(cut)} jobs interrupted ({named}), {wasted_s:.1f} s of work lost: each begins "
-            f"again. The worker's master put them back at once, and {back_s:.2f} s later all of "
-            "them ran. Without it they would have stayed `active` for 30 to 90 s, and with no "
-            "other worker for ever."
+            f"{len(cut)} jobs interrupted ({named}), {wasted_s:.1f} s of work lost: each job "
+            "begins again. The worker's master put the jobs back at once, and all of them ran "
+            f"again {back_s:.2f} s after the kill. Without the master they would have stayed "
+            "`active` for 30 to 90 s, and without another worker for ever."
         )
 
     def _prove(self) -> Proof:
         self._producer.finish()
         with contextlib.suppress(FailedError):
-            # Otherwise the proof shows what is missing.
+            # If this takes too long, the proof shows which jobs are missing.
             self._stage.wait(self._is_idle, "the last jobs to end")
         snapshot = self._snapshot()
         proof = record.judge(
@@ -124,7 +125,7 @@ class _Story:
             completed=snapshot.counts.completed,
             left=snapshot.backlog + snapshot.counts.active + snapshot.counts.failed,
         )
-        # Handlers record nothing without the file.
+        # Without the file, the handlers record no further runs.
         self._file.unlink()
         return proof
 
@@ -141,22 +142,23 @@ class _Story:
         return snapshot.backlog + snapshot.counts.active == 0
 
     def _is_busy(self) -> bool:
-        """Whether all processes have several jobs."""
-        return sum(len(runs) > 1 for runs in self._in_hand().values()) >= PROCESSES
+        """Whether every process runs several jobs."""
+        return sum(len(runs) > 1 for runs in self._current_runs().values()) >= PROCESSES
 
-    def _in_hand(self) -> dict[int, list[Run]]:
-        """The runs of each process; raises if the producer has failed, as nothing would come."""
+    def _current_runs(self) -> dict[int, list[Run]]:
+        """The runs of each living process, by pid. Raises the error of a producer that failed."""
         self._producer.check()
         found = record.unfinished(record.read(self._file))
         found.pop(self._killed_pid, None)
         return found
 
-    def _fullest(self) -> list[Run]:
-        runs = max(self._in_hand().values(), key=len, default=[])
-        return runs if len(runs) >= _JOBS_IN_HAND else []
+    def _runs_to_interrupt(self) -> list[Run]:
+        """The runs of the busiest process; empty if they are fewer than ``_MIN_INTERRUPTED``."""
+        runs = max(self._current_runs().values(), key=len, default=[])
+        return runs if len(runs) >= _MIN_INTERRUPTED else []
 
-    def _cut_runs(self) -> dict[Run, Run | None]:
-        """The runs that the kill interrupted, each with the job's next run if that has begun."""
+    def _interrupted(self) -> dict[Run, Run | None]:
+        """The runs that the kill interrupted → the next run of the same job, None before that."""
         runs = record.read(self._file)
         return {
             cut: next((r for r in runs if r.job_id == cut.job_id and r.at_s > cut.at_s), None)
@@ -165,7 +167,7 @@ class _Story:
 
     # Showing
 
-    def _head(self, text: str) -> None:
+    def _heading(self, text: str) -> None:
         self._say("")
         self._say(text)
         self._say("")
@@ -176,29 +178,29 @@ class _Story:
 
 
 def proof_lines(proof: Proof) -> Sequence[str]:
-    """The proof for people."""
+    """The proof as a table with a verdict below."""
     rows = [
         ("jobs added", proof.added, ""),
         ("ran to their end", proof.ended, "each once"),
-        ("  failed once and retried", proof.retried, "as they should"),
+        ("  failed once and retried", proof.retried, "as planned"),
         ("by the scheduler", proof.scheduled, "each once"),
         ("interrupted by the kill", proof.killed, "began again"),
         ("interrupted by the restart", proof.interrupted, ""),
         ("lost", len(proof.lost), _some(proof.lost)),
-        ("ran otherwise than they should", len(proof.wrong), _some(proof.wrong)),
-        ("completed, says Redis", proof.completed, f"{proof.left} in any other state"),
+        ("did not run as planned", len(proof.wrong), _some(proof.wrong)),
+        ("completed according to Redis", proof.completed, f"{proof.left} in any other state"),
     ]
     lines = [f"{what:<31} {count:>4}  {remark}".rstrip() for what, count, remark in rows]
     verdict = "PROVED" if proof.holds else "NOT PROVED"
-    end = "the restart interrupted nothing and lost nothing" if proof.holds else "see above"
+    end = "the restart interrupted no job and lost no job" if proof.holds else "see above"
     return [*lines, "", f"{verdict}: {end}"]
 
 
 def farewell(stage: Stage) -> Sequence[str]:
-    """How to explore what is left, and how to end it."""
+    """What --keep leaves running, how to explore it, and how to end it."""
     return [
         "",
-        "It goes on: the worker, a Redis, and schedulers that add jobs. To look around:",
+        "The worker, its Redis and schedulers that add jobs keep running. To look around:",
         "",
         f"  export QCTL_REDIS_URL=embedded:{stage.server.folder}",
         f"  export XDG_STATE_HOME={stage.folder} QCTL_PREFIX={stage.prefix}",
@@ -208,7 +210,7 @@ def farewell(stage: Stage) -> Sequence[str]:
         f"  qctl worker logs {NAME} --follow",
         f"  qctl restart qctl:{NAME}",
         "",
-        "To end it:",
+        "To end the demo:",
         "",
         f"  qctl worker stop {NAME}",
         f"  rm -r {stage.folder}",
