@@ -63,8 +63,7 @@ def put_back(
 
 
 def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
-    pauses = context.tracker.pauses
-    queues = sorted(pauses.ours)
+    queues = sorted(context.tracker.pauses.ours)
     names = ", ".join(keys.name for keys in queues)
     if names and is_outage(error):
         context.notes.append(
@@ -75,7 +74,7 @@ def _leave_to_watchdog(context: DrainContext, error: QctlError) -> None:
         remedy = command(context.prefix, "resume", *(keys.name for keys in queues))
         context.notes.append(f"{names} could not be resumed ({error.what}): {remedy}")
     context.leases.abandon()
-    pauses.is_left_to_watchdog = True
+    context.tracker.pauses.is_left_to_watchdog = True
 
 
 def await_first_start(context: DrainContext) -> None:

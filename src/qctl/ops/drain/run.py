@@ -77,8 +77,7 @@ def drain(
         # Do not record a drain that changed nothing.
         if succeeded or outcome.name == "timeout" or has_changed:
             record_result(client, context.prefix, report, outcome.error)
-            is_complete = outcome.name == "restarted"
-            record_starts(context.client, plan, pauses, complete=is_complete)
+            record_starts(context.client, plan, pauses, complete=outcome.name == "restarted")
         yield report
     finally:
         # Also when the reader of the steps went away in the middle.

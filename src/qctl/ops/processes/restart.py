@@ -17,7 +17,7 @@ from qctl.connection.address import Client
 from qctl.errors import FailedError, QctlError
 from qctl.manage.last_words import last_words, log_size
 from qctl.manage.protocol import ManagedProcess, Manager, RestartCall
-from qctl.ops.processes.stopped import StoppedError, deleted, label, remedy
+from qctl.ops.processes.stopped import POLL_S, StoppedError, deleted, label, remedy
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers
 from qctl.wire.read.info import run_ids
@@ -26,7 +26,6 @@ from qctl.wire.read.info import run_ids
 SETTLE_S = 1.0
 # Time for the new process to boot and connect, on top of the manager's own timeouts.
 BOOT_S = 60.0
-POLL_S = 0.05
 # New processes that die before the restart is reported as a crash loop.
 MAX_CRASHES = 2
 
@@ -183,15 +182,10 @@ class Restart:
             raise Interrupted
 
     def await_ready(self, call: RestartCall, began: float) -> Ready:
-        """Wait until the restart is proved.
+        """Wait until the restart is proved; raises as ``run`` does.
 
         Args:
             began: when the restart began, by the monotonic clock.
-
-        Raises:
-            NotReplacedError: the manager refused.
-            FailedError: the new process keeps dying, or it does not get ready.
-            Interrupted: ``stop`` said so.
         """
         started = self._started
 
@@ -219,7 +213,7 @@ class Restart:
             its pid, a new one if the process has crashed once.
 
         Raises:
-            FailedError, Interrupted: as ``await_ready``.
+            FailedError, Interrupted: as ``run``.
         """
         return self._await_up(lambda: self._started.connected_s >= SETTLE_S)
 

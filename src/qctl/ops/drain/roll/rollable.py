@@ -7,8 +7,6 @@ without PM2's time limit, so the signal must reach the workers.
 
 from __future__ import annotations
 
-from functools import partial
-
 from qctl.errors import RefusedError
 from qctl.manage.protocol import ManagedProcess, Signaller
 from qctl.ops.processes.targets import Connections, Target
@@ -28,7 +26,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
         why = "it has one process only, so nobody would take jobs while it restarts"
     elif any(process.stop_signal == "message" for process in online):
         why = "it is stopped by a message, and only a signal can be sent without a kill after it"
-    elif any(map(partial(_has_workers_in_child, connections), online)):
+    elif any(_has_workers_in_child(connections, process) for process in online):
         why = "its workers run in a child of its process, and the signal would not reach them"
     if why:
         raise RefusedError(

@@ -22,7 +22,7 @@ from qctl.ops.processes.stopped import (
     remedy,
     stopped_by_somebody,
 )
-from qctl.ops.processes.targets import Connections, Target, read_connections
+from qctl.ops.processes.targets import Target, read_connections
 from qctl.wire.keys import JobKey
 from qctl.wire.read.active import ActiveJob, read_active
 
@@ -81,7 +81,9 @@ class Turn:
         connections = read_connections(
             context.client, context.settings, context.address.db, [process]
         )
-        self._own_names = _names(connections, process)
+        names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
+        # If any of its workers has no name, names do not show which jobs are its own.
+        self._own_names = frozenset(name for name in names if name) if all(names) else frozenset()
         jobs = read_active(context.client, context.queues)
         self._orphans = {job.key for job in jobs if job.is_orphan}
         self._ledger.take_stalled()
@@ -280,12 +282,6 @@ class Turn:
                 del pending[key]
             else:
                 pending[key] = job
-
-
-def _names(connections: Connections, process: ManagedProcess) -> frozenset[str]:
-    """The names that its workers write to their jobs; empty if any of them has no name."""
-    names = [worker.worker_name for worker in connections.owned.get(process.key, ())]
-    return frozenset(name for name in names if name) if all(names) else frozenset()
 
 
 def _owner(job: ActiveJob) -> str:
