@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+# Typer's own copy of click; typer is pinned below the version that might move it.
+from typer._click.globals import get_current_context
+
 from qctl.cli.environment import Environment
 from qctl.cli.frame import App
+from qctl.cli.help import Command
 from qctl.cli.options import DryRun, QueuesOrThoseOfTarget, Target, target_option
 from qctl.cli.pause import MixedVersions
 from qctl.durations import parse_duration_s
 from qctl.errors import ExitStatus, RefusedError, UsageError
 
+if TYPE_CHECKING:
+    from qctl.ops.processes.run_command import OperatorCommand
+
 app = App()
+_COMMAND = "qctl.command"
+
+
+class _CommandAfterDashes(Command):
+    """A command line that may end in ``-- COMMAND ARG…``.
+
+    Behind the dashes, words that begin with a dash themselves are still names of queues: no program
+    is called like that.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        rest = args[end + 1 :]
+        count = next(
+            (n for n, word in enumerate(rest) if word[:1] != "-" or word == "--"), len(rest)
+        )
+        names, words = rest[:count], rest[count:]
+        ctx.meta[_COMMAND] = tuple(words[1:] if words[:1] == ["--"] else words)
+        return super().parse_args(ctx, [*args[:end], *(["--", *names] if names else [])])
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND [ARG]...]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +101,64 @@ class DrainFlags:
     dry_run: DryRun = False
 
 
-@app.command("drain")
+@dataclass(frozen=True, slots=True)
+class CommandFlags:
+    """The options for ``-- COMMAND``."""
+
+    command_timeout: Annotated[
+        str, typer.Option("--command-timeout", metavar="D", help="How long COMMAND may run")
+    ] = "10m"
+    ready_timeout: Annotated[
+        str,
+        typer.Option(
+            "--ready-timeout",
+            metavar="D",
+            help="How long its workers may then take to connect, and the old ones to leave",
+        ),
+    ] = "1m"
+    expect_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--expect-workers",
+            metavar="N",
+            min=0,
+            help="How many new workers each queue must have after COMMAND. Default: as many as "
+            "before",
+        ),
+    ] = None
+    no_expect: Annotated[
+        bool,
+        typer.Option(
+            "--no-expect",
+            help="Do not wait for new workers: where Redis does not show them. Then only COMMAND's "
+            "exit code counts",
+        ),
+    ] = False
+
+    def command(self, words: tuple[str, ...]) -> OperatorCommand | None:
+        """The COMMAND of these words; None for none.
+
+        Raises:
+            UsageError: there is no such program, or an option is malformed or has no COMMAND.
+        """
+        from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
+        from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
+
+        timeout_s = parse_duration_s(self.command_timeout, "--command-timeout")
+        ready_s = parse_duration_s(self.ready_timeout, "--ready-timeout")
+        if not words:
+            if self != CommandFlags():
+                raise UsageError(
+                    "the options for COMMAND need one", hint="qctl drain QUEUE… -- COMMAND ARG…"
+                )
+            return None
+        if self.no_expect and self.expect_workers is not None:
+            raise UsageError("--no-expect and --expect-workers exclude each other")
+        require_command(words)
+        return OperatorCommand(words, timeout_s, ready_s, self.expect_workers, not self.no_expect)
+
+
+@app.command("drain", cls=_CommandAfterDashes)
 def drain(
     env: Environment,
     queues: QueuesOrThoseOfTarget = None,
@@ -88,21 +174,26 @@ def drain(
     ] = None,
     *,
     flags: DrainFlags,
+    command_flags: CommandFlags,
 ) -> None:
     """Let active jobs finish, then restart the workers if wanted.
 
-    While a drain runs, no new job starts. Without --then-restart the queues stay paused until
-    `qctl resume`. If anything goes wrong, a drain puts back what it changed; if it is killed with
-    kill -9, its watchdog does.
+    While a drain runs, no new job starts. With --then-restart, qctl restarts the target; with
+    `-- COMMAND`, that command restarts the workers, and qctl waits until the old ones are gone and
+    new ones are connected. Without either, the queues stay paused until `qctl resume`. If anything
+    goes wrong, a drain puts back what it changed; if it is killed with kill -9, its watchdog does.
     """
-    if not then_restart:
+    command = command_flags.command(get_current_context().meta[_COMMAND])
+    if command is not None:
+        _require_command_options(queues, target, flags, then_restart=then_restart)
+    elif not then_restart:
         for is_given, option in (
             (flags.on_timeout == "restart", "--on-timeout restart"),
             (flags.strategy == "roll", "--strategy roll"),
         ):
             if is_given:
                 raise UsageError(f"{option} needs --then-restart", hint="add --then-restart")
-    _run(env, flags, queues or [], target, then_restart=then_restart, verb="drain")
+    _run(env, flags, queues or [], target, then_restart=then_restart, verb="drain", command=command)
 
 
 @app.command("restart")
@@ -122,6 +213,7 @@ def _run(
     *,
     then_restart: bool,
     verb: str,
+    command: OperatorCommand | None = None,
 ) -> None:
     from qctl.cli.progress import DrainView  # noqa: PLC0415 - not for --help
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
@@ -148,6 +240,7 @@ def _run(
             include_others=flags.include_others,
             strategy=flags.strategy,
             mixed_versions=flags.mixed_versions,
+            operator_command=command,
         )
         if plan.strategy == "roll":
             _require_roll_options(flags)
@@ -177,6 +270,29 @@ def _run(
         raise
     if view.report is not None and view.report.exit_status != ExitStatus.OK:
         raise typer.Exit(view.report.exit_status)
+
+
+def _require_command_options(
+    queues: list[str] | None, target: str | None, flags: DrainFlags, *, then_restart: bool
+) -> None:
+    """Refuse the options that have no meaning where a COMMAND restarts the workers."""
+    for is_given, option in (
+        (then_restart, "--then-restart"),
+        (target is not None, "--target"),
+        (flags.strategy == "roll", "--strategy roll"),
+    ):
+        if is_given:
+            raise UsageError(
+                f"{option} cannot be combined with -- COMMAND",
+                why="either qctl restarts the workers or the command does",
+                hint=f"leave {option} out, or the command",
+            )
+    if not queues:
+        raise UsageError(
+            "it is not clear which queues to drain",
+            why="with -- COMMAND, qctl does not know what will be restarted",
+            hint="name each queue before the dashes: qctl drain QUEUE… -- COMMAND ARG…",
+        )
 
 
 def _require_roll_options(flags: DrainFlags) -> None:

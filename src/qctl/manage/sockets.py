@@ -82,6 +82,21 @@ def local_endpoints(pids: Iterable[int]) -> dict[str, int]:
     return endpoints
 
 
+def owners() -> dict[str, int]:
+    """The TCP connections of this host: local address → the pid that owns it.
+
+    Addresses as in ``local_endpoints``. Without those of processes that this user may not inspect.
+    """
+    import psutil  # noqa: PLC0415
+
+    found: dict[str, int] = {}
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_ESTABLISHED and connection.pid and connection.laddr:
+                found[_endpoint(connection.laddr.ip, connection.laddr.port)] = connection.pid
+    return found
+
+
 def _endpoint(ip: str, port: int) -> str:
     # For an IPv6 socket connected to an IPv4 address, the server sees IPv4.
     if ip.startswith(_MAPPED) and "." in ip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qctl.ops.drain.steps import (
+    CommandDone,
     Drained,
     DrainReport,
     Paused,
@@ -12,13 +13,14 @@ from qctl.ops.drain.steps import (
     Recovered,
     Restarting,
     Resumed,
+    RunningCommand,
     RunningJob,
     Step,
     TimeUp,
     Waiting,
 )
 from qctl.ops.processes.restart import Ready
-from qctl.ops.processes.suggest import command
+from qctl.ops.processes.suggest import command, quoted
 from qctl.output.text import count, duration, listed, visible
 from qctl.plurals import counted
 
@@ -60,6 +62,8 @@ def _plan_lines(plan: Planned) -> Iterator[str]:
             f"restart    {name}, pid {process.pid}, {process.status}: {process.stop_signal}, "
             f"{then}; its queues: {serves}"
         )
+    if plan.command:
+        yield f"command    {visible(' '.join(map(quoted, plan.command)))}"
     for warning in plan.warnings:
         yield f"note       {visible(warning)}"
 
@@ -86,7 +90,7 @@ def _job(job: RunningJob) -> str:
     return ", ".join(parts)
 
 
-def step_lines(step: Step, prefix: str) -> Iterator[str]:
+def step_lines(step: Step, prefix: str) -> Iterator[str]:  # noqa: PLR0912 - a case a step
     """A step: one line, or the whole plan, the jobs in the way, or the report.
 
     Args:
@@ -129,11 +133,27 @@ def step_lines(step: Step, prefix: str) -> Iterator[str]:
                 f"{visible(step.target)} id {step.key} is up: {before}, "
                 f"pid {step.new_pid} {serves} ({duration(step.took_s)})"
             )
+        case RunningCommand():
+            yield f"running: {visible(' '.join(map(quoted, step.argv)))}"
+        case CommandDone():
+            yield f"the command has ended; {_replaced(step)} ({duration(step.took_s)})"
         case Resumed():
             yield f"{visible(step.queue)} resumed"
         case Recovered():
             ids = listed(step.ids, _MAX_JOBS)
             yield f"{visible(step.queue)}: {counted(len(step.ids), 'job')} put back: {ids}"
+
+
+def _replaced(done: CommandDone | DrainReport) -> str:
+    """What the workers' connections show."""
+    if done.rule == "not checked":
+        return "whether its workers are up was not checked"
+    old = sum(row.before for row in done.workers)
+    new = sum(row.new for row in done.workers)
+    return (
+        f"{counted(old, 'old worker', 'old workers')} gone, {counted(new, 'new one', 'new ones')} "
+        f"connected ({done.rule})"
+    )
 
 
 def _waiting_lines(step: Waiting) -> Iterator[str]:
@@ -214,6 +234,8 @@ def _headline(report: DrainReport, prefix: str) -> str:
     if report.outcome == "restarted":
         pids = ", ".join(map(str, report.new_pids))
         text = f"restarted {visible(report.target or '')} (now pid {pids})"
+        if report.command:
+            text = f"restarted by {visible(report.command[0])}: {_replaced(report)}"
     done = counted(len(report.new_pids), "process", "processes")
     if report.strategy == "roll" and report.outcome == "timeout":
         asked = f"{done} of {len(report.old_pids)} that were asked to exit"
@@ -221,7 +243,7 @@ def _headline(report: DrainReport, prefix: str) -> str:
     elif report.outcome == "timeout" and report.new_pids:
         # The queue had to be paused again before the next process.
         text = f"{text} after {done} had been restarted"
-    elif report.outcome == "timeout" and report.target:
+    elif report.outcome == "timeout" and (report.target or report.command):
         text = f"{text}, so nothing was restarted"
     parts = [text]
     unserved = report.unserved or ()

@@ -91,4 +91,4 @@ class DrainContext:
     @property
     def stays_paused(self) -> bool:
         """Whether the queues stay paused at the end, if all goes well."""
-        return self.options.keep_paused or self.plan.target is None
+        return self.options.keep_paused or not self.plan.restarts

@@ -42,15 +42,15 @@ def put_back(
     Never raises a QctlError: if it fails, the rest is left to the watchdog, and a note says so.
     """
     try:
-        if restarted.in_the_way and restarted.old_pids:
+        if restarted.in_the_way and (restarted.old_pids or restarted.ran_command):
             yield from recover_sole(context, restarted)
         if not keep_paused:
             yield from resume_own(context)
-        has_left_jobs = restarted.old_pids or restarted.was_gone
+        has_left_jobs = restarted.old_pids or restarted.was_gone or restarted.ran_command
         if has_left_jobs and context.plan.strategy != "roll":
             yield from recover_orphans(context)
             yield from recover_others(context, restarted)
-        if restarted.new_pids and not keep_paused:
+        if (restarted.new_pids or restarted.replacement) and not keep_paused:
             await_first_start(context)
         context.leases.release()
         is_confirmed, watch_s = confirm(context)

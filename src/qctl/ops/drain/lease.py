@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError, RefusedError
-from qctl.manage.protocol import ManagedProcess
 from qctl.ops.drain.watchdog import READY
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import Holder
@@ -86,10 +85,13 @@ class Leases:
     def watchdog_pid(self) -> int | None:
         return self._watchdog.pid if self._watchdog else None
 
-    def announce_stop(self, process: ManagedProcess, started_at: float) -> None:
-        """Tell the watchdog which process is being stopped, so that it lets it end first."""
-        within_s = process.kill_timeout_ms / 1000 + 2
-        stopping = {"pid": process.pid, "started_at": started_at, "within_s": within_s}
+    def announce_stop(self, pid: int | None, started_at: float, within_s: float) -> None:
+        """Tell the watchdog to let this process end before it resumes the queues.
+
+        Args:
+            within_s: how long it may take.
+        """
+        stopping = {"pid": pid, "started_at": started_at, "within_s": within_s}
         self._tell({"stopping": stopping})
 
     def release(self) -> None:

@@ -20,6 +20,9 @@ from qctl.ops.drain.lease import drain_at_work
 from qctl.ops.drain.roll.rollable import require_rollable
 from qctl.ops.drain.steps import Planned, ProcessPlan, RunningJob
 from qctl.ops.jobs.estimate import remaining_s
+from qctl.ops.processes.beside import queues_beside
+from qctl.ops.processes.replacement import Replacement
+from qctl.ops.processes.run_command import OperatorCommand
 from qctl.ops.processes.suggest import command
 from qctl.ops.processes.targets import (
     Connections,
@@ -62,6 +65,8 @@ class DrainPlan:
             takes them over.
         unchecked_user: the Redis user, if its rights are unknown; else "".
         not_restarted: the target that was named for a drain without a restart; else "".
+        command: the operator's command that restarts the workers instead of a target.
+        beside: other queues that these workers serve, so that the command may interrupt their jobs.
     """
 
     snapshots: tuple[QueueSnapshot, ...]
@@ -74,6 +79,13 @@ class DrainPlan:
     left_behind: frozenset[QueueKeys] = frozenset()
     unchecked_user: str = ""
     not_restarted: str = ""
+    command: OperatorCommand | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def restarts(self) -> bool:
+        """Whether workers are restarted, and not only their queues drained."""
+        return self.target is not None or self.command is not None
 
     @property
     def queues(self) -> tuple[QueueKeys, ...]:
@@ -85,12 +97,12 @@ class DrainPlan:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Other queues of the target: the restart does not wait for their jobs.
+        """Other queues of the workers: the restart does not wait for their jobs.
 
         Queues under another prefix or database are described rather than named.
         """
         if self.target is None or self.connections is None:
-            return ()
+            return self.beside
         processes = self.target.processes
         served = self.connections.queues_of(processes) | {*self.target.configured}
         return (*sorted(served - {*self.names}), *self.connections.elsewhere(processes))
@@ -128,6 +140,7 @@ def make_plan(
     include_others: bool | None = None,
     strategy: str | None = None,
     mixed_versions: bool = False,
+    operator_command: OperatorCommand | None = None,
 ) -> DrainPlan:
     """Find the queues and the target, and make sure that the drain may begin. Writes nothing.
 
@@ -137,6 +150,7 @@ def make_plan(
         strategy: ``pause`` or ``roll``; None means ``roll`` for qctl's own processes, which are
             replaced without a gap, and ``pause`` for others.
         mixed_versions: also pause a queue on which BullMQ 5 and BullMQ 6 both work.
+        operator_command: what restarts the workers; only without a target.
 
     Raises:
         NotFoundError: no such queue or target.
@@ -152,7 +166,14 @@ def make_plan(
     found: Target | None = None
     connections: Connections | None = None
     guessed = ""
-    if target is not None:
+    beside: tuple[str, ...] = ()
+    if operator_command is not None:
+        if operator_command.is_proved:
+            _require_workers(client, settings.prefix, address.db, names, operator_command)
+        names, beside = _queues_of_command(
+            client, settings.prefix, address.db, names, include_others
+        )
+    elif target is not None:
         found = open_target(settings, target)
         connections = read_connections(client, settings, address.db, found.processes)
     elif then_restart or not names:
@@ -191,6 +212,8 @@ def make_plan(
             s.keys for s in snapshots if s.pause_note is not None and s.pause_note.is_temporary
         ),
         not_restarted=found.label if found and target is not None and not then_restart else "",
+        command=operator_command,
+        beside=beside,
     )
 
 
@@ -253,21 +276,57 @@ def _queues_of(
             hint="name another --target, or say that it does in [targets] of qctl.toml",
         )
     rest = sorted(serves - set(names))
+    _require_choice(f"{target.label} also serves", rest, foreign, include_others)
+    return [*names, *rest] if include_others else names
+
+
+def _require_workers(
+    client: Client, prefix: str, db: int, names: Sequence[str], operator_command: OperatorCommand
+) -> None:
+    """Refuse a command of which nothing would show that it has worked."""
+    replacement = Replacement(client, prefix, db, names, operator_command.expected_workers)
+    if operator_command.expected_workers is None and not any(map(replacement.had_workers, names)):
+        raise RefusedError(
+            f"no worker of {', '.join(names)} is connected",
+            why="so nothing would show whether the command has restarted any",
+            hint="say how many a queue should have then: --expect-workers N; or --no-expect",
+        )
+
+
+def _queues_of_command(
+    client: Client, prefix: str, db: int, names: Sequence[str], include_others: bool | None
+) -> tuple[Sequence[str], tuple[str, ...]]:
+    """The queues to drain before a command, and the other ones that it may interrupt."""
+    rest, foreign = queues_beside(client, prefix, db, names)
+    _require_choice(f"the workers of {', '.join(names)} also serve", rest, foreign, include_others)
+    if include_others:
+        return [*names, *rest], ()
+    return names, (*rest, *foreign)
+
+
+def _require_choice(
+    what: str, rest: Sequence[str], foreign: Sequence[str], include_others: bool | None
+) -> None:
+    """Refuse to restart workers that serve further queues, unless the operator has chosen.
+
+    Args:
+        rest: other queues of this prefix.
+        foreign: those of another prefix or database.
+    """
     if (rest or foreign) and include_others is None:
         raise RefusedError(
-            f"{target.label} also serves {', '.join([*rest, *foreign])}",
-            why="restarting it would interrupt the jobs of those queues",
+            f"{what} {', '.join([*rest, *foreign])}",
+            why="a restart would interrupt the jobs of those queues",
             hint="drain them too with --include-others"
             + (" (those of another prefix or database cannot be)" if foreign else "")
             + ", or accept that with --ignore-others",
         )
     if foreign and include_others:
         raise RefusedError(
-            f"{target.label} also serves {', '.join(foreign)}",
+            f"{what} {', '.join(foreign)}",
             why="they are under another prefix or database, which one drain cannot include",
             hint="accept that their jobs are interrupted with --ignore-others",
         )
-    return [*names, *rest] if include_others else names
 
 
 def _preflight(client: Client, snapshots: Sequence[QueueSnapshot]) -> bool:
@@ -314,6 +373,7 @@ def describe(plan: DrainPlan, client: Client) -> Planned:
         estimate_s=max(known, default=0.0) if len(known) == len(estimates) else None,
         warnings=tuple(_warnings(plan, _resumed_at_start(plan, client))),
         strategy=plan.strategy,
+        command=plan.command.argv if plan.command else (),
     )
 
 

@@ -83,6 +83,9 @@ def recover_others(context: DrainContext, restarted: Restarted) -> Iterator[Step
 
 def _sole_queues(context: DrainContext, restarted: Restarted) -> list[QueueKeys]:
     """Queues of which every worker belonged to the restarted processes."""
+    if restarted.replacement is not None:
+        # Of these, every old connection is gone.
+        return [keys for keys in context.queues if restarted.replacement.had_workers(keys.name)]
     connections, target = context.plan.connections, context.plan.target
     if connections is None or target is None or len(restarted.new_pids) < len(target.processes):
         return []

@@ -101,6 +101,9 @@ def make_report(
         notes=tuple(_notes(context, restarted, end, ended)),
         error=_text(error),
         exit_status=_exit_status(outcome.name, error, verdict),
+        command=plan.command.argv if plan.command else (),
+        rule=restarted.rule,
+        workers=restarted.workers,
     )
 
 
@@ -147,7 +150,9 @@ def _interrupted(
     """The number of interrupted jobs; None if the ledger may lack some."""
     # Only events show a roll which jobs a stalled check has put back.
     lacks_stalls = bool(context.tracker.missed) and context.plan.strategy == "roll"
-    if trouble is not None or lacks_stalls or (context.plan.ignored and restarted.old_pids):
+    has_stopped = restarted.old_pids or restarted.ran_command
+    lacks_others = (has_stopped and context.plan.ignored) or restarted.stopped_beside
+    if trouble is not None or lacks_stalls or lacks_others:
         return None
     return context.tracker.ledger.interrupted
 
@@ -201,7 +206,12 @@ def _notes(
         left = ", ".join(f"{p.target} id {p.key}" for p in restarted.not_reached)
         yield f"not restarted: {left}"
     yield from _notes_on_proof(context, end.verdict)
-    if plan.ignored and restarted.old_pids:
+    if restarted.stopped_beside:
+        yield (
+            f"workers of {', '.join(restarted.stopped_beside)} went away while the command ran: "
+            "their jobs may have been interrupted, which is not in the figures"
+        )
+    if plan.ignored and (restarted.old_pids or restarted.ran_command):
         # The restart did not wait for the jobs of the process's other queues.
         running, names = restarted.ignored_running, ", ".join(plan.ignored)
         what = f"jobs of {names} that were running"

@@ -13,6 +13,7 @@ from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.steps import Restarting, Step
 from qctl.ops.drain.wait import wait_for_jobs
+from qctl.ops.processes.replacement import QueueWorkers, Replacement
 from qctl.ops.processes.restart import Interrupted, NotReplacedError, Restart
 from qctl.ops.processes.stopped import StoppedError, current_process
 from qctl.ops.processes.targets import Connections, Target
@@ -37,6 +38,10 @@ class Restarted:
             already may run them.
         ignored_running: how many jobs of ignored queues ran just before the restart; None when
             unknown.
+        ran_command: whether the operator's command was started.
+        replacement, workers, rule: the workers that it replaced, if that is proved; see
+            ``DrainReport``.
+        stopped_beside: other queues whose workers went away while it ran.
         ended_by: the exception that ended the restart early.
     """
 
@@ -48,6 +53,11 @@ class Restarted:
     in_the_way: tuple[ActiveJob, ...] = ()
     in_doubt: tuple[ActiveJob, ...] = ()
     ignored_running: int | None = None
+    ran_command: bool = False
+    replacement: Replacement | None = None
+    workers: tuple[QueueWorkers, ...] = ()
+    rule: str = ""
+    stopped_beside: tuple[str, ...] = ()
     ended_by: Exception | None = None
 
 
@@ -80,6 +90,8 @@ def confirm_up(restarted: Restarted) -> Restarted:
     try:
         for number, restart in enumerate(restarted.restarts):
             new_pids[number] = restart.confirm()
+        if restarted.replacement is not None:
+            restarted.replacement.confirm()
     except (Interrupted, QctlError) as ending:
         ended_by = ending
     return replace(restarted, new_pids=tuple(new_pids), ended_by=ended_by)
@@ -147,7 +159,8 @@ class _Phase:
         if context.stop():
             raise Interrupted
         if restart.old_started_at is not None:
-            context.leases.announce_stop(process, restart.old_started_at)
+            within_s = process.kill_timeout_ms / 1000 + 2
+            context.leases.announce_stop(process.pid, restart.old_started_at, within_s)
         if not self.done.old_pids:
             self._count_ignored()
         before = self.done
@@ -165,7 +178,7 @@ class _Phase:
             raise
         self._note(new_pids=(*before.new_pids, ready.new_pid), restarts=(*before.restarts, restart))
         yield ready
-        self._note_resumed_at_start(process)
+        note_resumed_at_start(self._context, process.target)
 
     def _note(self, **changes: Any) -> None:
         self.done = replace(self.done, **changes)
@@ -199,13 +212,14 @@ class _Phase:
             jobs = read_active(context.client, queues)
             self._note(ignored_running=sum(not job.is_orphan for job in jobs))
 
-    def _note_resumed_at_start(self, process: ManagedProcess) -> None:
-        """Record the queues that were resumed while a new process started."""
-        context, tracker = self._context, self._context.tracker
-        tracker.pauses.resumed_lately.clear()
-        states = are_paused(context.client, context.queues)
-        if not all(states):
-            tracker.catch_up()
-        for keys, is_paused in zip(context.queues, states, strict=True):
-            if not is_paused and keys not in tracker.pauses.forced:
-                tracker.pauses.resumed_at_start[keys] = process.target
+
+def note_resumed_at_start(context: DrainContext, who: str) -> None:
+    """Record the queues that were resumed while ``who`` started."""
+    tracker = context.tracker
+    tracker.pauses.resumed_lately.clear()
+    states = are_paused(context.client, context.queues)
+    if not all(states):
+        tracker.catch_up()
+    for keys, is_paused in zip(context.queues, states, strict=True):
+        if not is_paused and keys not in tracker.pauses.forced:
+            tracker.pauses.resumed_at_start[keys] = who

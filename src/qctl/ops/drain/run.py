@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from qctl.config.settings import Settings
 from qctl.connection.address import Address, Client
 from qctl.errors import InterruptedByUserError, QctlError, is_outage
+from qctl.ops.drain.command import restart_by_command
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext, DrainOptions, TimedOut
 from qctl.ops.drain.finish import put_back
 from qctl.ops.drain.lease import Leases
@@ -73,7 +74,7 @@ def drain(
                 context.notes.append("that the new processes stay up was not waited for")
         report = make_report(context, restarted, done, outcome)
         pauses = context.tracker.pauses
-        has_changed = pauses.own_pause_ids or restarted.old_pids
+        has_changed = pauses.own_pause_ids or restarted.old_pids or restarted.ran_command
         # Do not record a drain that changed nothing.
         if succeeded or outcome.name == "timeout" or has_changed:
             record_result(client, context.prefix, report, outcome.error)
@@ -98,7 +99,7 @@ def _begin(
     stays = ""
     if options.keep_paused:
         stays = " --keep-paused"
-    elif plan.target is None:
+    elif not plan.restarts:
         stays = " (stays paused)"
     # The verb tells `qctl status` whether a pause without a lease was left behind or meant to stay.
     holder = this_process(f"{options.verb}{stays}")
@@ -119,7 +120,8 @@ def _pause_and_restart(context: DrainContext) -> Generator[Step, None, Restarted
         overdue = yield from wait_for_jobs(context)
     except EARLY_ENDS as ending:
         return Restarted(ended_by=ending)
-    restarted = yield from restart_processes(context, overdue)
+    restart = restart_by_command if context.plan.command else restart_processes
+    restarted = yield from restart(context, overdue)
     if context.stays_paused and restarted.ended_by is None:
         restarted = confirm_up(restarted)
     return restarted
@@ -138,4 +140,4 @@ def _outcome(context: DrainContext, ended_by: Exception | None) -> Outcome:
         context.client.patience_s = 0.0
         error = InterruptedByUserError("interrupted") if context.stop() else ended_by
         return Outcome("aborted", error)
-    return Outcome("restarted" if context.plan.target else "drained")
+    return Outcome("restarted" if context.plan.restarts else "drained")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qctl.ops.drain.ledger import JobOutcome
+from qctl.ops.processes.replacement import QueueWorkers
 from qctl.ops.processes.restart import Ready
 
 # How long a drain waits for active jobs by default.
@@ -59,6 +60,7 @@ class Planned:
     estimate_s: float | None
     warnings: tuple[str, ...]
     strategy: str = "pause"
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,29 @@ class Restarting:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningCommand:
+    """The operator's command was started; what it prints follows."""
+
+    step: ClassVar[str] = "command"
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandDone:
+    """The command has succeeded, and its workers are in place.
+
+    Args:
+        rule: what the workers had to be, see ``DrainReport.rule``.
+        took_s: from the start of the command until now.
+    """
+
+    step: ClassVar[str] = "command_done"
+    workers: tuple[QueueWorkers, ...]
+    rule: str
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """A queue runs again; ``moved`` jobs came over from BullMQ 5's paused list."""
 
@@ -176,6 +201,10 @@ class DrainReport:
         still_paused: queues that are paused at the end; None when that could not be read.
         resumed: whether the queues that this drain paused run again; None when a failover might
             undo the resume.
+        command: the operator's command, if one was to restart the workers.
+        rule: what proved that it did: ``as many as before``, ``N for each queue``, or ``not
+            checked``; "" if it was not proved.
+        workers: the workers of each queue before and after it.
         unserved: queues that run and have no worker connected; None when that is unknown.
         paused_again: how often a queue had to be paused again.
         still_active: jobs that still run after a timeout.
@@ -209,6 +238,9 @@ class DrainReport:
     notes: tuple[str, ...] = ()
     error: str | None = None
     exit_status: int = 0
+    command: tuple[str, ...] = ()
+    rule: str = ""
+    workers: tuple[QueueWorkers, ...] = ()
 
 
 Step = (
@@ -219,6 +251,8 @@ Step = (
     | Drained
     | Restarting
     | Ready
+    | RunningCommand
+    | CommandDone
     | Resumed
     | Recovered
     | DrainReport

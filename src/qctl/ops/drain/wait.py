@@ -62,7 +62,7 @@ def wait_for_jobs(context: DrainContext) -> Generator[Step, None, tuple[ActiveJo
             if trouble is not None:
                 # Which jobs still run is unknown, and nothing can be undone.
                 raise trouble
-            if context.plan.target is None or not context.options.restart_on_timeout:
+            if not context.plan.restarts or not context.options.restart_on_timeout:
                 raise TimedOut(active)
             yield TimeUp(context.options.timeout_s, context.plan.shown(active))
             return tuple(job for job in active if not job.is_orphan)

@@ -1,0 +1,121 @@
+"""Let the operator's own command restart the workers, while the queues are paused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import replace
+
+from qctl.errors import QctlError
+from qctl.manage.sockets import started_at
+from qctl.ops.drain.context import EARLY_ENDS, DrainContext
+from qctl.ops.drain.pause import keep_paused
+from qctl.ops.drain.restart import Restarted, note_resumed_at_start
+from qctl.ops.drain.steps import CommandDone, RunningCommand, Step
+from qctl.ops.drain.wait import wait_for_jobs
+from qctl.ops.processes.replacement import Replacement
+from qctl.ops.processes.restart import Interrupted
+from qctl.ops.processes.run_command import OperatorCommand, run_command
+from qctl.wire.read.active import ActiveJob
+from qctl.wire.read.server import clock_ms
+
+
+def restart_by_command(
+    context: DrainContext, overdue: tuple[ActiveJob, ...]
+) -> Generator[Step, None, Restarted]:
+    """Run the command of the plan, and wait until its workers are in place.
+
+    Args:
+        overdue: jobs that still run after the timeout.
+    """
+    command = context.plan.command
+    assert command is not None  # noqa: S101 - the caller has looked
+    phase = _Phase(context, command)
+    try:
+        yield from phase.run(overdue)
+    except EARLY_ENDS as ending:
+        phase.note_others()
+        return replace(phase.done, ended_by=ending)
+    return phase.done
+
+
+class _Phase:
+    """The restart by a command.
+
+    Attributes:
+        done: what has been done so far.
+    """
+
+    def __init__(self, context: DrainContext, command: OperatorCommand) -> None:
+        self._context = context
+        self._command = command
+        self._replacement: Replacement | None = None
+        self.done = Restarted()
+
+    def run(self, overdue: tuple[ActiveJob, ...]) -> Generator[Step, None, None]:
+        context, command = self._context, self._command
+        # The last reading before the point of no return.
+        while again := keep_paused(context):
+            yield from again
+            overdue = yield from wait_for_jobs(context)
+        if command.is_proved:
+            self._replacement = Replacement(
+                context.client,
+                context.prefix,
+                context.address.db,
+                context.plan.names,
+                command.expected_workers,
+            )
+        if context.stop():
+            raise Interrupted
+        if overdue:
+            now_ms = clock_ms(context.client)
+            context.tracker.ledger.note_running((job.key for job in overdue), now_ms)
+        yield RunningCommand(command.argv)
+        self.done = Restarted(in_the_way=overdue, ran_command=True)
+        began = time.monotonic()
+        run_command(
+            command.argv,
+            {
+                "QCTL_QUEUES": "\n".join(context.plan.names),
+                "QCTL_REDIS_URL": str(context.address),
+            },
+            timeout_s=command.timeout_s,
+            stop=context.stop,
+            rest=context.tracker.rest,
+            on_start=self._announce,
+        )
+        self._await_workers()
+        note_resumed_at_start(context, "the new workers")
+        took_s = round(time.monotonic() - began, 3)
+        yield CommandDone(self.done.workers, self.done.rule, took_s)
+        if context.options.keep_paused:
+            yield from keep_paused(context)
+
+    def note_others(self) -> None:
+        """Record the other queues whose workers went away while the command ran."""
+        # It is for a note only, so a failure does not matter.
+        with suppress(QctlError):
+            if self._replacement is not None and self.done.ran_command:
+                beside = self._replacement.stopped_beside()
+                self.done = replace(self.done, stopped_beside=beside)
+
+    def _announce(self, pid: int) -> None:
+        # If qctl is killed, the command goes on: the watchdog resumes the queues after it.
+        birth = started_at(pid)
+        if birth is not None:
+            self._context.leases.announce_stop(pid, birth, self._command.timeout_s)
+
+    def _await_workers(self) -> None:
+        context, command, replacement = self._context, self._command, self._replacement
+        rule = "not checked"
+        if replacement is None:
+            self.done = replace(self.done, rule=rule)
+            return
+        workers = replacement.wait(command.ready_timeout_s, context.stop, context.tracker.rest)
+        rule = "as many as before"
+        if command.expected_workers is not None:
+            rule = f"{command.expected_workers} for each queue"
+        self.done = replace(self.done, replacement=replacement, workers=workers, rule=rule)
+        self.note_others()

@@ -1,0 +1,40 @@
+"""Other queues that the workers of some queues serve, as far as their addresses show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from qctl.connection.address import Client
+from qctl.wire.read.clients import list_foreign, list_workers
+
+_LOCAL = ("127.", "[::1]")
+
+
+def queues_beside(
+    client: Client, prefix: str, db: int, names: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Queues that are served by a process, container or host that serves one of ``names``.
+
+    On this host a process is found by its connection. Elsewhere an IP address has to do, which a
+    container or pod has for itself; several workers on one machine look like one.
+
+    Returns:
+        the names of queues of this prefix, and a description of those under another prefix or in
+        another database.
+    """
+    from qctl.manage.sockets import owners  # noqa: PLC0415 - psutil costs 30 ms
+
+    pids = owners()
+
+    def place(address: str) -> str | int:
+        pid = pids.get(address)
+        if pid is not None:
+            return pid
+        # A connection of this host whose process is unknown shares its place with none.
+        return address if address.startswith(_LOCAL) else address.rpartition(":")[0]
+
+    workers = [(place(w.address), w.queue) for w in list_workers(client, prefix, names, db) or ()]
+    here = {where for where, queue in workers if queue in names}
+    beside = {queue for where, queue in workers if where in here and queue not in names}
+    foreign = {str(w) for address, w in list_foreign(client, prefix, db) if place(address) in here}
+    return sorted(beside), sorted(foreign)

@@ -1,0 +1,205 @@
+"""Prove by the connections in Redis that the workers of some queues were replaced.
+
+For restarts that qctl does not carry out itself: it sees no process then, only the workers in
+CLIENT LIST (wire format 7.1). The workers count as replaced when all old connections are gone and
+each queue that had workers has as many new ones, which have stayed up. A worker that lost its
+connection and came back looks like a new one, so this is weaker than the proof of a process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from qctl.connection.address import Client
+from qctl.errors import FailedError
+from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
+from qctl.plurals import counted
+from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
+from qctl.wire.read.info import run_ids
+
+# A worker's blocking connection: Redis' number of it, and its end of the connection.
+_Id = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueWorkers:
+    """The workers of one queue around a replacement.
+
+    Args:
+        before: how many were connected.
+        left: how many of those still are.
+        new: how many connected since then and have stayed.
+        expected: how many new ones are needed.
+    """
+
+    queue: str
+    before: int
+    left: int
+    new: int
+    expected: int
+
+
+class Replacement:
+    """The workers of some queues, from before they are replaced until their successors stay up.
+
+    Args:
+        client: to read the connected workers with.
+        prefix, db: of the queues.
+        queues: their names.
+        expected: how many new workers each queue needs; None for as many as it has now, and for
+            none at all where it has none.
+
+    Raises:
+        FailedError: Redis does not list the workers.
+    """
+
+    def __init__(
+        self, client: Client, prefix: str, db: int, queues: Iterable[str], expected: int | None
+    ) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._db = db
+        self._queues = tuple(queues)
+        workers = self._read()
+        self._old = {_id(worker) for worker in workers}
+        self._before = Counter(w.queue for w in workers)
+        self._elsewhere = {_id(w): w.queue for w in workers if w.queue not in self._queues}
+        self._needed = {
+            queue: self._before[queue] if expected is None else expected for queue in self._queues
+        }
+        self._servers = run_ids(client)
+        self._complete_since: float | None = None
+        self._complete: frozenset[_Id] = frozenset()
+        self._seen: dict[_Id, str] = {}
+
+    def had_workers(self, queue: str) -> bool:
+        """Whether a worker of the queue was connected before."""
+        return self._before[queue] > 0
+
+    def stopped_beside(self) -> tuple[str, ...]:
+        """Other queues of this prefix that have lost workers, whose jobs may be interrupted."""
+        now = {_id(worker) for worker in self._read()}
+        gone = {queue for key, queue in self._elsewhere.items() if key not in now}
+        return tuple(sorted(gone))
+
+    def read(self) -> tuple[QueueWorkers, ...]:
+        """The workers as they are now.
+
+        Raises:
+            FailedError: Redis was restarted since, so all connections are new; or it does not list
+                the workers any more.
+        """
+        if run_ids(self._client) != self._servers:
+            raise FailedError(
+                "whether the workers were replaced is unknown",
+                why="Redis was restarted, or failed over, while they were being replaced, so all "
+                "of their connections are new",
+            )
+        workers = [worker for worker in self._read() if worker.queue in self._needed]
+        new = [worker for worker in workers if _id(worker) not in self._old]
+        left = Counter(w.queue for w in workers if _id(w) in self._old)
+        self._seen |= {_id(worker): worker.queue for worker in new}
+        self._note(left.total() == 0, new)
+        count = Counter(worker.queue for worker in new)
+        return tuple(
+            QueueWorkers(q, self._before[q], left[q], count[q], self._needed[q])
+            for q in self._queues
+        )
+
+    def wait(
+        self, timeout_s: float, stop: Callable[[], bool], rest: Callable[[], object]
+    ) -> tuple[QueueWorkers, ...]:
+        """Wait until the workers are replaced and have stayed up for ``SETTLE_S``.
+
+        Args:
+            stop: returns whether the operator wants to stop.
+            rest: waits a short time.
+
+        Raises:
+            FailedError: it takes longer than ``timeout_s``, or new workers keep going away.
+            Interrupted: ``stop`` said so.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            now = self.read()
+            since = self._complete_since
+            if since is not None and time.monotonic() - since >= SETTLE_S:
+                return now
+            if stop():
+                raise Interrupted
+            if time.monotonic() > deadline:
+                raise FailedError(
+                    "the command succeeded, but its workers are not in place",
+                    why=_shortage(now) or "the new ones do not stay connected",
+                    hint="allow more time with --ready-timeout D, say with --expect-workers N how "
+                    "many a queue should have, or see the workers' own log",
+                )
+            self._raise_crashes(now)
+            rest()
+
+    def confirm(self) -> None:
+        """Make sure that the new workers have stayed up since ``wait``, now that they have jobs.
+
+        Raises:
+            FailedError: fewer are connected now.
+        """
+        now = self.read()
+        if self._complete_since is None:
+            raise FailedError(
+                "the new workers did not stay up",
+                why=_shortage(now) or "some of them have connected anew",
+                hint="see the workers' own log",
+            )
+
+    def _note(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
+        count = Counter(worker.queue for worker in new)
+        present = frozenset(_id(worker) for worker in new)
+        is_complete = is_old_gone and all(count[q] >= n for q, n in self._needed.items())
+        if not is_complete or not self._complete <= present:
+            # One of them has left: the rest must prove itself anew.
+            self._complete_since = None
+        if not is_complete:
+            self._complete = frozenset()
+        elif self._complete_since is None:
+            self._complete_since, self._complete = time.monotonic(), present
+
+    def _raise_crashes(self, now: Sequence[QueueWorkers]) -> None:
+        """Raise a FailedError if each new worker of a queue has gone away again, repeatedly."""
+        ever = Counter(self._seen.values())
+        for each in now:
+            # A worker in place at first and another since: two whole sets have gone.
+            if ever[each.queue] - each.new > MAX_CRASHES * max(each.expected, 1):
+                raise FailedError(
+                    f"the new workers of {each.queue} keep going away",
+                    why=f"{counted(ever[each.queue], 'worker has', 'workers have')} connected "
+                    f"since the command began, and {each.new} of them stayed",
+                    hint="see the workers' own log; fix the app, then deploy again",
+                )
+
+    def _read(self) -> list[WorkerClient]:
+        workers = list_workers(self._client, self._prefix, self._queues, self._db)
+        if workers is None:
+            what, hint = why_unknown(self._prefix, self._client)
+            why = "so qctl cannot prove that new workers are connected"
+            raise FailedError(what, why=why, hint=f"{hint}; or do without the proof: --no-expect")
+        return workers
+
+
+def _shortage(now: Iterable[QueueWorkers]) -> str:
+    parts = []
+    for each in now:
+        if each.left:
+            parts.append(
+                f"{each.queue}: {counted(each.left, 'old worker is', 'old workers are')} "
+                "connected still"
+            )
+        if each.new < each.expected:
+            parts.append(f"{each.queue}: {each.new} of {each.expected} new workers are connected")
+    return "; ".join(parts)
+
+
+def _id(worker: WorkerClient) -> _Id:
+    return worker.client_id, worker.address
