@@ -109,8 +109,9 @@ def test_no_worker_comes_back(lab: Lab) -> None:
     lab.prove_tidy("q")
 
 
-def test_a_crash_loop_after_the_command(lab: Lab) -> None:
-    lab.app(CRASH_MS=1200, CRASH_IF=str(lab.folder / "crash"))
+@pytest.mark.parametrize("crash_ms", [600, 3000])
+def test_a_crash_loop_after_the_command(lab: Lab, crash_ms: int) -> None:
+    lab.app(CRASH_MS=crash_ms, CRASH_IF=str(lab.folder / "crash"))
     (lab.folder / "crash").touch()
     done = lab.qctl("drain", "q", "--ready-timeout", "20s", "--json", *pm2("restart", "app"))
     assert done.code == 1

@@ -36,10 +36,17 @@ def connected(redis_url: str) -> Iterator[Connect]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLE_S", 0.2)
+    monkeypatch.setattr(module, "CONFIRM_S", 0.4)
 
 
-def watch(client: Client, *queues: str, expected: int | None = None) -> Replacement:
-    return Replacement(client, "bull", 0, queues or ("q",), expected)
+def watch(
+    client: Client,
+    *queues: str,
+    expected: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    rest: Callable[[], object] = lambda: None,
+) -> Replacement:
+    return Replacement(client, "bull", 0, queues or ("q",), expected, stop, rest)
 
 
 class Steps:
@@ -48,6 +55,9 @@ class Steps:
     def __init__(self, *actions: Callable[[], object]) -> None:
         self._actions = list(actions)
 
+    def add(self, action: Callable[[], object]) -> None:
+        self._actions.append(action)
+
     def __call__(self) -> None:
         if self._actions:
             self._actions.pop(0)()
@@ -55,9 +65,9 @@ class Steps:
 
 def test_old_ones_gone_and_as_many_new_ones(client: Client, connected: Connect) -> None:
     old = [connected("q"), connected("q")]
-    replacement = watch(client)
     steps = Steps(lambda: connected("q"), old[0].close, lambda: connected("q"), old[1].close)
-    assert replacement.wait(20, lambda: False, steps) == (QueueWorkers("q", 2, 0, 2, 2),)
+    replacement = watch(client, rest=steps)
+    assert replacement.wait(20) == (QueueWorkers("q", 2, 0, 2, 2),)
 
 
 def test_one_old_worker_is_left(client: Client, connected: Connect) -> None:
@@ -65,7 +75,7 @@ def test_one_old_worker_is_left(client: Client, connected: Connect) -> None:
     replacement = watch(client)
     connected("q")
     with pytest.raises(FailedError) as raised:
-        replacement.wait(0.5, lambda: False, lambda: None)
+        replacement.wait(0.5)
     assert "1 old worker is connected still" in raised.value.why
 
 
@@ -76,7 +86,7 @@ def test_a_queue_lacks_its_new_worker(client: Client, connected: Connect) -> Non
         worker.close()
     connected("q")
     with pytest.raises(FailedError, match="not in place") as raised:
-        replacement.wait(0.5, lambda: False, lambda: None)
+        replacement.wait(0.5)
     assert "r: 0 of 1 new workers" in raised.value.why
 
 
@@ -86,27 +96,48 @@ def test_fewer_or_more_workers_when_they_are_expected(client: Client, connected:
     for worker in old:
         worker.close()
     connected("q")
-    assert replacement.wait(20, lambda: False, lambda: None) == (QueueWorkers("q", 2, 0, 1, 1),)
+    assert replacement.wait(20) == (QueueWorkers("q", 2, 0, 1, 1),)
 
 
 def test_a_queue_without_workers_needs_none(client: Client, connected: Connect) -> None:
-    assert watch(client).wait(20, lambda: False, lambda: None) == (QueueWorkers("q", 0, 0, 0, 0),)
+    assert watch(client).wait(20) == (QueueWorkers("q", 0, 0, 0, 0),)
 
 
 def test_new_workers_that_keep_going_away(client: Client, connected: Connect) -> None:
     connected("q").close()
     connected("q").close()
     old = connected("q")
-    replacement = watch(client)
-    old.close()
 
     def crash() -> None:
         worker = connected("q")
         replacement.read()
         worker.close()
 
+    replacement = watch(client, rest=crash)
+    old.close()
     with pytest.raises(FailedError, match="keep going away"):
-        replacement.wait(20, lambda: False, crash)
+        replacement.wait(20)
+
+
+def test_they_must_stay_up_when_the_queue_runs_again(client: Client, connected: Connect) -> None:
+    old = connected("q")
+    steps = Steps()
+    replacement = watch(client, rest=steps)
+    old.close()
+    new = connected("q")
+    replacement.wait(20)
+    steps.add(new.close)
+    with pytest.raises(FailedError, match="did not stay up"):
+        replacement.confirm()
+
+
+def test_they_have_stayed_up(client: Client, connected: Connect) -> None:
+    old = connected("q")
+    replacement = watch(client)
+    old.close()
+    connected("q")
+    replacement.wait(20)
+    replacement.confirm()
 
 
 def test_the_wait_begins_anew_when_one_has_left(client: Client, connected: Connect) -> None:
@@ -117,7 +148,7 @@ def test_the_wait_begins_anew_when_one_has_left(client: Client, connected: Conne
     replacement.read()
     first.close()
     second = connected("q")
-    (found,) = replacement.wait(20, lambda: False, lambda: None)
+    (found,) = replacement.wait(20)
     assert found.new == 1
     second.close()
 
@@ -125,7 +156,7 @@ def test_the_wait_begins_anew_when_one_has_left(client: Client, connected: Conne
 def test_an_operator_who_wants_to_stop(client: Client, connected: Connect) -> None:
     connected("q")
     with pytest.raises(Interrupted):
-        watch(client).wait(20, lambda: True, lambda: None)
+        watch(client, stop=lambda: True).wait(20)
 
 
 def test_other_queues_whose_workers_went_too(client: Client, connected: Connect) -> None:
@@ -148,3 +179,4 @@ def test_a_restart_of_redis_makes_it_unknown(start_redis: Callable[..., RedisSer
     with pytest.raises(FailedError, match="unknown"):
         replacement.read()
     client.close()
+    worker.close()

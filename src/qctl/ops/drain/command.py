@@ -66,6 +66,8 @@ class _Phase:
                 context.address.db,
                 context.plan.names,
                 command.expected_workers,
+                context.stop,
+                context.tracker.rest,
             )
         if context.stop():
             raise Interrupted
@@ -108,12 +110,12 @@ class _Phase:
             self._context.leases.announce_stop(pid, birth, self._command.timeout_s)
 
     def _await_workers(self) -> None:
-        context, command, replacement = self._context, self._command, self._replacement
+        command, replacement = self._command, self._replacement
         rule = "not checked"
         if replacement is None:
             self.done = replace(self.done, rule=rule)
             return
-        workers = replacement.wait(command.ready_timeout_s, context.stop, context.tracker.rest)
+        workers = replacement.wait(command.ready_timeout_s)
         rule = "as many as before"
         if command.expected_workers is not None:
             rule = f"{command.expected_workers} for each queue"

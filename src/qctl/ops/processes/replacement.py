@@ -15,11 +15,14 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError
-from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
+from qctl.ops.processes.restart import MAX_CRASHES, POLL_S, SETTLE_S, Interrupted
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.info import run_ids
 
+# After the resume, the new workers are watched until they have been up for this long. An app that
+# crashes seconds after its start would pass a shorter look.
+CONFIRM_S = 5.0
 # A worker's blocking connection: Redis' number of it, and its end of the connection.
 _Id = tuple[int, str]
 
@@ -51,17 +54,28 @@ class Replacement:
         queues: their names.
         expected: how many new workers each queue needs; None for as many as it has now, and for
             none at all where it has none.
+        stop: returns whether the operator wants to stop; called often.
+        rest: waits a short time.
 
     Raises:
         FailedError: Redis does not list the workers.
     """
 
     def __init__(
-        self, client: Client, prefix: str, db: int, queues: Iterable[str], expected: int | None
+        self,
+        client: Client,
+        prefix: str,
+        db: int,
+        queues: Iterable[str],
+        expected: int | None,
+        stop: Callable[[], bool] = lambda: False,
+        rest: Callable[[], object] = lambda: time.sleep(POLL_S),
     ) -> None:
         self._client = client
         self._prefix = prefix
         self._db = db
+        self._stop = stop
+        self._rest = rest
         self._queues = tuple(queues)
         workers = self._read()
         self._old = {_id(worker) for worker in workers}
@@ -109,14 +123,8 @@ class Replacement:
             for q in self._queues
         )
 
-    def wait(
-        self, timeout_s: float, stop: Callable[[], bool], rest: Callable[[], object]
-    ) -> tuple[QueueWorkers, ...]:
+    def wait(self, timeout_s: float) -> tuple[QueueWorkers, ...]:
         """Wait until the workers are replaced and have stayed up for ``SETTLE_S``.
-
-        Args:
-            stop: returns whether the operator wants to stop.
-            rest: waits a short time.
 
         Raises:
             FailedError: it takes longer than ``timeout_s``, or new workers keep going away.
@@ -128,7 +136,7 @@ class Replacement:
             since = self._complete_since
             if since is not None and time.monotonic() - since >= SETTLE_S:
                 return now
-            if stop():
+            if self._stop():
                 raise Interrupted
             if time.monotonic() > deadline:
                 raise FailedError(
@@ -138,21 +146,30 @@ class Replacement:
                     "many a queue should have, or see the workers' own log",
                 )
             self._raise_crashes(now)
-            rest()
+            self._rest()
 
     def confirm(self) -> None:
-        """Make sure that the new workers have stayed up since ``wait``, now that they have jobs.
+        """Make sure that the new workers stay up for ``CONFIRM_S``, now that they have jobs.
 
         Raises:
-            FailedError: fewer are connected now.
+            FailedError: one of them has gone away since ``wait``.
+            Interrupted: ``stop`` said so.
         """
-        now = self.read()
-        if self._complete_since is None:
-            raise FailedError(
-                "the new workers did not stay up",
-                why=_shortage(now) or "some of them have connected anew",
-                hint="see the workers' own log",
-            )
+        began = self._complete_since
+        assert began is not None  # noqa: S101 - `wait` has returned
+        while True:
+            now = self.read()
+            if self._complete_since != began:
+                raise FailedError(
+                    "the new workers did not stay up",
+                    why=_shortage(now) or "some of them have connected anew",
+                    hint="see the workers' own log",
+                )
+            if time.monotonic() - began >= CONFIRM_S:
+                return
+            if self._stop():
+                raise Interrupted
+            self._rest()
 
     def _note(self, is_old_gone: bool, new: Sequence[WorkerClient]) -> None:
         count = Counter(worker.queue for worker in new)
