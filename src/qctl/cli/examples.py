@@ -94,7 +94,6 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "drain": (
         ("qctl drain emails", "pause it, wait for the active jobs"),
         ("qctl drain emails --then-restart --target pm2:worker", "then restart the worker, resume"),
-        ("qctl drain emails --timeout 2m", "after 2 minutes: resume it, exit code 4"),
         ("qctl drain emails -- docker compose up -d worker", "a command restarts the workers"),
         ("qctl drain emails --then-restart --dry-run", "the plan"),
     ),
