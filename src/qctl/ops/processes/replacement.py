@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from qctl.connection.address import Client
 from qctl.errors import FailedError
-from qctl.ops.processes.restart import MAX_CRASHES, POLL_S, SETTLE_S, Interrupted
+from qctl.ops.processes.restart import MAX_CRASHES, SETTLE_S, Interrupted
+from qctl.ops.processes.stopped import POLL_S
 from qctl.plurals import counted
 from qctl.wire.read.clients import WorkerClient, list_workers, why_unknown
 from qctl.wire.read.info import run_ids
