@@ -18,7 +18,7 @@ _numbers = itertools.count()
 class RateLimit:
     """At most ``jobs`` starts in ``per_s`` seconds, over all workers of the queue with this limit.
 
-    Both are above 0.
+    ``WorkerOptions`` refuses a limit of which a number is not above 0.
     """
 
     jobs: int
@@ -27,13 +27,13 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """See ``Worker``.
+    """The options of a ``Worker``, which describes them.
 
     Args:
-        keep_completed, keep_failed: keep rules, ``count|age in seconds|limit``.
+        keep_completed, keep_failed: keep rules (see ``keep_rule``), for jobs without their own.
 
     Raises:
-        UsageError: an option is out of range.
+        UsageError: the name has other characters, or a number is not above 0.
     """
 
     concurrency: int = 1

@@ -7,28 +7,26 @@ import sys
 import sysconfig
 from pathlib import Path
 
-_MAX_NAMED = 3
+import qctl
+
+MAX_NAMED_FILES = 3
 
 
 class FileWatch:
-    """The .py files of the app.
-
-    These are all in the folders from which a module was loaded, except Python's own folders and
-    qctl's. So a new file beside a loaded one is found, too.
-    """
+    """Watches all .py files in ``app_folders()``, also files that were not loaded as modules."""
 
     def __init__(self) -> None:
-        self._seen = self._times()
+        self._times_ns = self._read_times_ns()
 
     def changed(self) -> list[str]:
-        """Names of files that are new or were written since the last call, at most 3."""
-        before, self._seen = self._seen, self._times()
-        names = [path.name for path, at in self._seen.items() if before.get(path) != at]
-        return sorted(names)[:_MAX_NAMED]
+        """Return the names of at most 3 files that are new or were written since the last call."""
+        before, self._times_ns = self._times_ns, self._read_times_ns()
+        names = [path.name for path, at in self._times_ns.items() if before.get(path) != at]
+        return sorted(names)[:MAX_NAMED_FILES]
 
-    def _times(self) -> dict[Path, int]:
+    def _read_times_ns(self) -> dict[Path, int]:
         times: dict[Path, int] = {}
-        for folder in _folders():
+        for folder in app_folders():
             with contextlib.suppress(OSError):
                 for path in folder.glob("*.py"):
                     with contextlib.suppress(OSError):
@@ -36,9 +34,10 @@ class FileWatch:
         return times
 
 
-def _folders() -> set[Path]:
-    own = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    own.append(Path(__file__).parents[1])
+def app_folders() -> set[Path]:
+    """The folders of loaded modules, without the standard library, installed packages and qctl."""
+    excluded = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    excluded.append(Path(qctl.__file__).parent)
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     folders = {Path(file).parent for file in files if file and file.endswith(".py")}
-    return {f for f in folders if not any(f.is_relative_to(o) for o in own)}
+    return {f for f in folders if not any(f.is_relative_to(e) for e in excluded)}
