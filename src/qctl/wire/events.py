@@ -12,9 +12,9 @@ from qctl.grouping import grouped
 from qctl.wire.keys import QueueKeys
 from qctl.wire.replies import read_values, to_dict
 
-# Events of one read. A drain reads several times a second, so it never finds more.
+# New events of one queue per read. What a read leaves over, the next read returns.
 READ_COUNT = 1000
-# Fewer when past events are read: each may hold a large return value.
+# Past events per read. Each may hold a large return value.
 EVENT_WINDOW = 250
 # The id before the first event of any stream.
 STREAM_START = "0-0"
@@ -29,7 +29,7 @@ class Event:
     Args:
         id: the stream id, ``<epoch ms of Redis>-<n>``.
         name: ``active``, ``completed`` …
-        fields: the rest, all strings; ``jobId`` where the event is about a job.
+        fields: the entry's other fields, all strings; with ``jobId`` if the event is about a job.
     """
 
     id: str
@@ -42,12 +42,12 @@ class Event:
 
     @property
     def is_forced(self) -> bool:
-        """Whether ``qctl resume --force`` wrote it."""
+        """Whether ``qctl resume --force`` wrote the event."""
         return self.name == "resumed" and self.fields.get("qctl") == "force"
 
     @property
     def at_ms(self) -> int:
-        """When it was written, by Redis' clock."""
+        """When the event was written, by Redis' clock."""
         return event_order(self.id)[0]
 
 
@@ -70,8 +70,8 @@ class Stream:
     Args:
         length: number of events.
         oldest_id: None if there are no events.
-        is_cut: whether older events have been cut off; also True with Redis before 7, where that is
-            unknown.
+        is_cut: whether events have been trimmed or deleted; also True with Redis before 7, which
+            does not report it.
     """
 
     length: int
@@ -80,7 +80,7 @@ class Stream:
 
 
 def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
-    """The queue's stream; None if there is no key, which is not the same as an empty stream."""
+    """The queue's stream; None if its key does not exist. (An empty stream has a key.)"""
     try:
         flat = client.call("XINFO", "STREAM", keys("events"))
     except ReplyError as error:
@@ -99,10 +99,10 @@ def read_stream(client: Client, keys: QueueKeys) -> Stream | None:
 def past_events(
     client: Client, keys: QueueKeys, *, since: str = "-", window: int = EVENT_WINDOW
 ) -> Iterator[Event]:
-    """The events that are kept, newest first.
+    """The events that Redis has kept, newest first.
 
     Args:
-        since: the oldest id to return.
+        since: the oldest id to return; ``-`` for all events.
         window: events per round trip.
     """
     until = "+"
@@ -116,7 +116,7 @@ def past_events(
 
 
 def previous_id(entry_id: str) -> str:
-    """The last id before this one; Redis 6.0 has no open ranges."""
+    """The id just before this one: with Redis 6.0, a range cannot exclude its end."""
     ms, _, number = entry_id.partition("-")
     if int(number) > 0:
         return f"{ms}-{int(number) - 1}"
@@ -130,32 +130,32 @@ def last_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str]:
 
 
 def first_event_ids(client: Client, queues: Sequence[QueueKeys]) -> list[str | None]:
-    """The id of the oldest event of each queue, in one round trip; None for an empty stream."""
+    """The id of the oldest event of each queue, in one round trip; None if there are no events."""
     commands = [("XRANGE", keys("events"), "-", "+", "COUNT", 1) for keys in queues]
     return [str(found[0][0]) if found else None for found in read_values(client, commands, ())]
 
 
-def has_missed(cursor: str, start: str | None) -> bool:
-    """Whether events after the last one read may have been cut off.
+def has_missed(cursor: str, oldest: str | None) -> bool:
+    """Whether a reader may have missed events, because they were trimmed before the next read.
 
     Args:
-        cursor: id of the last event read.
-        start: id of the oldest event in the stream; None for an empty stream.
+        cursor: the id of the last event that was read.
+        oldest: the id of the oldest event in the stream; None for an empty stream.
     """
-    return start is not None and event_order(start) > event_order(cursor)
+    return oldest is not None and event_order(oldest) > event_order(cursor)
 
 
 def read_gaps(client: Client, cursors: Mapping[QueueKeys, str]) -> list[QueueKeys]:
     """Queues whose streams no longer have the event after which the last read began.
 
-    Call this after that read; one round trip. As long as that event is there, no later one has been
-    missed. If it is gone, some may have been: it was cut off, the stream was deleted, or Redis has
-    come back with older data.
+    Call this after that read. It takes one round trip. While the stream has that event, the read
+    has missed nothing. If the event is gone, the read may have missed some: the stream was trimmed
+    or deleted, or Redis has restarted with older data.
 
     Args:
         cursors: for each queue the id after which the last read began.
     """
-    # With a stream that was empty, nothing can be said.
+    # If the stream was empty before the read, there is no event to look for.
     known = {keys: cursor for keys, cursor in cursors.items() if cursor != STREAM_START}
     commands = [("XRANGE", keys("events"), at, at, "COUNT", 1) for keys, at in known.items()]
     found = read_values(client, commands)
@@ -169,18 +169,18 @@ def read_events(
     block_ms: int = 0,
     count: int = READ_COUNT,
 ) -> list[tuple[QueueKeys, Event]]:
-    """New events of several queues. Moves the cursors past them.
+    """The new events of several queues.
 
     Args:
-        cursors: the last event id seen of each queue; updated in place.
-        block_ms: how long to wait for the first event, in milliseconds; 0 does not wait.
-        count: the most events to read of each queue.
+        cursors: the last event id read of each queue; updated in place.
+        block_ms: how long to wait if there are no new events, in milliseconds; 0 does not wait.
+        count: at most this many events of each queue are read.
     """
     groups = grouped(cursors, _slot_tag)
     events: list[tuple[QueueKeys, Event]] = []
     for group in groups.values():
         by_key = {keys("events"): keys for keys in group}
-        # If an event has been found, do not wait in the groups that follow.
+        # Once an event has been found, do not wait for events of the other groups.
         wait_ms = 0 if events else block_ms // len(groups)
         reply = client.call(
             *("XREAD", "COUNT", count, *(("BLOCK", wait_ms) if wait_ms > 0 else ())),
@@ -197,9 +197,9 @@ def read_events(
 
 
 def _slot_tag(keys: QueueKeys) -> str:
-    """The hash tag by which a cluster places the queue's keys, or "" (wire format 2.3).
+    """The hash tag that decides the slot of the queue's keys in a cluster, or "" (wire format 2.3).
 
-    One XREAD may only name keys of one slot.
+    One XREAD may only name keys of one slot, so queues are read in groups with the same tag.
     """
     _, brace, rest = keys("").partition("{")
     tag, closed, _ = rest.partition("}")
@@ -207,7 +207,7 @@ def _slot_tag(keys: QueueKeys) -> str:
 
 
 def to_event(entry_id: str, flat: Sequence[str] | None) -> Event:
-    """The event in an entry of the stream."""
+    """The event in an entry of the stream; ``flat`` is its fields and values in turn."""
     fields = to_dict(flat or ())
     return Event(str(entry_id), fields.pop("event", ""), fields)
 

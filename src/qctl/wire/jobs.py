@@ -1,4 +1,4 @@
-"""The job hash (wire format 3) as a record, whatever version wrote it."""
+"""The job hash (wire format 3) as a record, whatever version of BullMQ wrote it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qctl.wire.replies import (
     value_or,
 )
 
-# The text BullMQ gives a job that was found stalled too often (wire format 5.13).
+# The failure reason that BullMQ gives a job that has stalled too often (wire format 5.13).
 STALLED_TOO_OFTEN = "job stalled more than allowable limit"
 
 
@@ -32,11 +32,11 @@ class JobRecord:
         data: the parsed payload, or the raw text if it is not JSON (``data_is_json`` is False).
         delay_ms: the present delay (0 after promotion), not the one in ``opts``.
         attempts_made: attempts that have ended; ``attempts_started`` counts the starts.
-        attempts_max: runs allowed through failures, at least 1.
-        stalled_count: times found stalled so far.
-        worker: name of the worker that took it last, if that worker has one.
-        deferred_failure: the reason with which the next worker will fail it without running it.
-        scheduler: id of the scheduler that produced it.
+        attempts_max: how many attempts the job may make, at least 1.
+        stalled_count: how often the job has stalled.
+        worker: the name of the worker that took the job last; None if that worker has no name.
+        deferred_failure: why the next worker fails the job without running it; None if it runs it.
+        scheduler: the id of the scheduler that made the job.
     """
 
     id: str
@@ -64,13 +64,13 @@ class JobRecord:
 
 
 def parse_job(job_id: str, fields: Mapping[str, str]) -> JobRecord:
-    """The record in a job hash; missing and malformed fields have their defaults."""
+    """The record in a job hash; missing and malformed fields get default values."""
     data, data_is_json = read_json(fields.get("data"), {})
     opts, _ = read_json(fields.get("opts"), {})
     if not isinstance(opts, dict):
         opts = {}
     stacktrace, _ = read_json(fields.get("stacktrace"), [])
-    # Bull 3/4 and early BullMQ 5 wrote attemptsMade; readers look at it first (wire format 2.5).
+    # Bull 3/4 and early BullMQ 5 wrote attemptsMade; BullMQ reads it before atm (wire format 2.5).
     made = to_int(fields.get("attemptsMade")) or to_int(fields.get("atm")) or 0
     return JobRecord(
         id=job_id,
@@ -105,9 +105,9 @@ def lock_reads(keys: QueueKeys, job_id: str) -> list[tuple[Arg, ...]]:
 
 
 def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
-    """The token and TTL of a lock, from the replies to ``lock_reads``; None without a lock.
+    """The token and the TTL (ms) in the replies to ``lock_reads``; both None without a lock.
 
-    A key of any type in the lock's place keeps the job from looking orphaned.
+    A key of another type counts as a lock with an empty token, so the job does not look orphaned.
     """
     found, ttl_ms = value_or(token, ""), checked(ttl)
     return found, ttl_ms if found is not None and ttl_ms >= 0 else None
@@ -115,7 +115,7 @@ def parse_lock(token: Any, ttl: Any) -> tuple[str | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class ReadJob:
-    """A job and its lock at the moment of reading; ``lock_ttl_ms`` is None without a lock."""
+    """A job and its lock at the moment of reading; without a lock, both lock fields are None."""
 
     record: JobRecord
     lock_token: str | None
@@ -128,7 +128,7 @@ def read_jobs(
     """Jobs in one round trip; None for an id whose hash does not exist.
 
     Args:
-        locks: whether to read their locks too, which doubles the time.
+        locks: whether to read the locks as well, which takes about twice as long.
     """
     commands: list[tuple[Arg, ...]] = []
     for job_id in ids:
@@ -145,12 +145,12 @@ def read_jobs(
 
 
 def read_fields(client: Client, jobs: Sequence[JobKey], *fields: str) -> list[Sequence[str | None]]:
-    """These fields of each job, in one round trip; None for a field that it does not have."""
+    """These fields of each job, in one round trip; None for a field that the job does not have."""
     commands = [("HMGET", keys(job_id), *fields) for keys, job_id in jobs]
     return read_values(client, commands, (None,) * len(fields))
 
 
-# Fields that may be large.
+# Fields of the hash that may be large.
 LARGE_FIELDS = frozenset({"data", "opts", "progress", "returnvalue", "stacktrace"})
 _SMALL_FIELDS = (
     *("name", "timestamp", "delay", "priority", "processedOn", "finishedOn", "attemptsMade"),
@@ -161,10 +161,10 @@ _SMALL_FIELDS = (
 def read_records(
     client: Client, keys: QueueKeys, ids: Sequence[str], large: Sequence[str] = ()
 ) -> list[JobRecord | None]:
-    """Jobs without their locks and large fields; None for an id without a hash.
+    """Jobs without their locks and large fields, in one round trip; None for an id without a hash.
 
     Args:
-        large: those of ``LARGE_FIELDS`` to read all the same; the others have their defaults.
+        large: which of ``LARGE_FIELDS`` to read as well; the other ones get default values.
     """
     fields = (*_SMALL_FIELDS, *large)
     records: list[JobRecord | None] = []
@@ -183,9 +183,9 @@ def _texts(value: Any) -> list[str]:
 
 
 def attempts_allowed(value: Any) -> int:
-    """``opts.attempts`` as BullMQ compares it: 2.5 allows three runs, 1e21 any number.
+    """``opts.attempts`` as BullMQ understands it: 2.5 allows three attempts, 1e21 any number.
 
-    0 for a missing value or one that is not a number; at most ``2**53``.
+    0 if the value is missing or not a number; at most ``2**53``.
     """
     try:
         return math.ceil(min(max(float(value), 0), MAX_INTEGER))

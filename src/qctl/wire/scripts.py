@@ -1,13 +1,12 @@
-"""Loads the Lua transitions in ``lua/`` and runs them.
+"""Loads the Lua scripts in ``lua/`` and runs them; most of them are transitions of jobs.
 
-In their comments, "wire format 5.8" is a section of docs/wire-format.md, and P1-P18 are primitives
-described there. ``base`` is a queue's key prefix with its last colon, such as ``bull:q:``.
+In the scripts' comments, "wire format 5.8" is a section of docs/wire-format.md, and P1-P18 are
+steps described there. ``base`` is a queue's key prefix with its last colon, such as ``bull:q:``.
 
-A line ``--@include name`` stands for ``lua/lib/name.lua``. A part that is included several times is
-there once.
+A line ``--@include name`` inserts ``lua/lib/name.lua``, but only once per script.
 
-A script names all keys that it uses, or its first or last keys are ``QueueKeys.whole``: a cluster
-that moves the queue must never run it on a part of the queue.
+The ``KEYS`` of a script are all keys that it uses, or they contain ``QueueKeys.whole``: a cluster
+that is moving the queue must never run a script on a part of the queue.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _INCLUDE = "--@include "
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall:
-    """A transition with its keys and arguments."""
+    """A script with its keys and arguments."""
 
     name: str
     keys: tuple[str, ...]
@@ -59,12 +58,12 @@ def source(name: str) -> str:
 
 @cache
 def sha(name: str) -> str:
-    """The hash by which Redis knows a script that it has run before."""
+    """The SHA-1 hash of a script, by which ``EVALSHA`` names it."""
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def run(client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
-    """Run a transition. Its text is sent only when Redis does not know it yet.
+    """Run a script. Its text is sent only if Redis does not have it yet.
 
     Raises:
         ReplyError: the script failed, or the user may not run scripts.
@@ -78,14 +77,14 @@ def run(client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
 
 
 def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
-    """Run transitions in as few round trips as possible and return their replies.
+    """Run scripts in as few round trips as possible and return their replies.
 
     Raises:
-        ReplyError: one of them failed; the others may have run.
+        ReplyError: a script failed; the other scripts may have run.
     """
     if not calls:
         return []
-    # The first call loads the script where Redis does not know it.
+    # Usually all calls are of one script: the first call loads it if Redis does not have it.
     answers = [run_call(client, calls[0])]
     commands = [
         ("EVALSHA", sha(call.name), len(call.keys), *call.keys, *call.args) for call in calls[1:]
@@ -98,21 +97,21 @@ def run_all(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
 
 
 def run_call(client: Client, call: ScriptCall) -> Any:
-    """``run`` of a prepared call."""
+    """Run a prepared call; see ``run``."""
     return run(client, call.name, call.keys, call.args)
 
 
 def run_timed(
     client: Client, name: str, keys: Sequence[str], args: Sequence[Arg] = ()
 ) -> tuple[Any, float]:
-    """Run a transition whose reply begins with the microseconds that it took.
+    """Run a script whose reply begins with the microseconds that it took.
 
     Returns:
-        The rest of its reply, and how many seconds Redis worked; the duration of the whole call
-        where Redis' clock stands still during scripts.
+        The rest of the reply, and how many seconds Redis worked. If the script could not measure
+        the time, the duration of the whole call is returned instead.
     """
     began = time.monotonic()
     micros, answer = run(client, name, keys, args)
-    # 0 or less: the clock stands still during scripts, or was set back.
+    # 0 or less: Redis' clock stands still during scripts, or was set back.
     worked_us = int(micros or 0)
     return answer, worked_us / 1e6 if worked_us > 0 else time.monotonic() - began

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# As commands name them. ``stalled`` is a job in ``active`` that has no lock.
+# The states' names in commands. A ``stalled`` job is one in the list ``active`` without a lock.
 STATES = (
     *("waiting", "active", "stalled", "delayed", "prioritized", "waiting-children"),
     *("completed", "failed"),
@@ -10,8 +10,8 @@ STATES = (
 FINISHED = ("completed", "failed")
 # The lists, and the state of the jobs in each.
 LISTS = {"active": "active", "wait": "waiting", "paused": "waiting"}
-# The sorted sets have the names of their states. In the order in which BullMQ searches them for a
-# job; it searches the lists before ``waiting-children`` (4.1).
+# The sorted sets, each named like its state, in the order in which BullMQ searches them for a job.
+# BullMQ searches the lists before ``waiting-children`` (4.1).
 SORTED_SETS = ("completed", "failed", "delayed", "prioritized", "waiting-children")
 
 # A delayed job's score is its due time in ms times this, plus a counter (wire format P8).

@@ -174,7 +174,7 @@ def test_a_queue_that_qctl_resumed_is_left_running(store: Client) -> None:
     put(store, "a")
     pause(store, Q, holder("me"))
     resume(store, Q)
-    assert pause(store, Q, holder("me"), "again").is_resumed
+    assert pause(store, Q, holder("me"), "again").is_refused
     assert not is_paused(store)
 
 

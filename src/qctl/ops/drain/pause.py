@@ -83,7 +83,7 @@ def keep_paused(context: DrainContext) -> list[Paused]:
             raise _forced(keys)
         mode = "again" if is_ours else ""
         held = pause(context.client, keys, context.holder, mode, use_list=use_list)
-        if held.is_resumed:
+        if held.is_refused:
             held = _pause_anew(context, keys)
         if held.event_id and tracker.pauses.paused_again(keys, held.event_id):
             again.append(Paused(keys.name, changed=True, again=True))

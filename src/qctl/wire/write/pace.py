@@ -1,4 +1,4 @@
-"""How many jobs one call takes, so that Redis is soon free for its other clients."""
+"""How many jobs one call changes or reads, so that Redis is soon free for its other clients."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import time
 
 from qctl.connection.address import Client
 
-# How long Redis may work at one call. The limit is 5 ms: this stays below it even when Redis has to
-# wait for a processor.
+# How long Redis should work at one call. qctl's limit is 5 ms: this target leaves a margin for the
+# time in which Redis waits for a processor.
 TARGET_S = 0.00075
-# The same for many short commands sent at once: how long Redis works at them is measured by the
-# client, round trip included.
+# The target for a pipeline of short commands, whose time the client measures with the round trip.
 READING_S = 0.01
+# Jobs in a call.
 FIRST_SIZE = 10
 MAX_SIZE = 500
 _PINGS = 3
 
 
 class Pace:
-    """Adapts the number of jobs in a call to how long Redis works at it.
+    """Adapts the number of jobs in a call (``size``) to how long Redis works at the calls.
 
     Args:
         first_size: jobs in the first call; 1 where a single job may take long.
-        target_s: how long Redis may work at one call.
+        target_s: how long Redis should work at one call.
         trip_s: how much of a measured time is the round trip; see ``round_trip_s``.
     """
 

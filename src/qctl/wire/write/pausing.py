@@ -9,7 +9,7 @@ from qctl.wire import scripts
 from qctl.wire.keys import QueueKeys
 from qctl.wire.notes import LEASE_TTL_MS, Holder, parse_holder
 
-# Jobs moved between ``wait`` and ``paused`` by one call; keeps every call well below 5 ms.
+# One call moves at most this many jobs between ``wait`` and ``paused``, so it takes less than 5 ms.
 MERGE_CHUNK = 1000
 
 
@@ -18,14 +18,16 @@ class Pause:
     """The outcome of a pause.
 
     Args:
-        changed: False if the pause is somebody else's, or was resumed; see ``pause``.
-        event_id: of the ``paused`` event, or empty.
-        is_resumed: whether somebody resumed the queue through qctl, and nothing was done.
+        changed: whether the pause is ours; False if somebody else paused the queue, or if
+            ``is_refused``.
+        event_id: the id of our ``paused`` event; empty if the pause is not ours.
+        is_refused: True if nothing was paused, because in mode ``again`` our pause note was gone:
+            somebody has resumed the queue through qctl.
     """
 
     changed: bool
     event_id: str
-    is_resumed: bool
+    is_refused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,10 @@ class Resume:
     """The outcome of a resume.
 
     Args:
-        changed: whether the queue was paused before.
-        moved: jobs moved over from BullMQ 5's ``paused`` list.
-        owned: False if the pause belongs to somebody else and nothing was done.
-        event_id: of the ``resumed`` event, or empty.
+        changed: whether the queue was paused and has been resumed.
+        moved: how many jobs were in BullMQ 5's ``paused`` list and were moved to ``wait``.
+        owned: False if the pause is not the given owner's; the queue was not resumed.
+        event_id: the id of the ``resumed`` event; empty if none was written.
     """
 
     changed: bool
@@ -51,11 +53,11 @@ def pause(
     """Stop workers from taking jobs; running jobs go on. Repeating the call does no harm.
 
     Args:
-        mode: ``claim`` to make the pause ours even if a drain has paused the queue, so that the
-            queue stays paused when that drain ends; ``take over`` to do so with a drain that is
-            gone, unless somebody else has paused the queue since; ``again`` to pause a queue again
-            that somebody has resumed past our pause, unless that was through qctl, which deletes
-            the pause note.
+        mode: What to do if the queue is already paused, or was resumed. ``claim`` makes the pause
+            of a drain ours, so that the queue stays paused when the drain ends. ``take over`` does
+            so too, but only if nobody else has paused or resumed the queue since. ``again`` pauses
+            a queue that was resumed, but only if our pause note is still there: a resume through
+            qctl deletes it.
         use_list: put ready jobs into BullMQ 5's ``paused`` list, whatever ``meta.version`` says.
     """
     script_keys = [*keys.whole, keys.pause_note]
@@ -64,7 +66,7 @@ def pause(
     word = "more"
     while word == "more":
         word, event_id = scripts.run(client, "pause", script_keys, args)
-    return Pause(word in {"paused", "ours"}, event_id, is_resumed=word == "resumed")
+    return Pause(word in {"paused", "ours"}, event_id, is_refused=word == "resumed")
 
 
 def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = False) -> Resume:
@@ -72,8 +74,8 @@ def resume(client: Client, keys: QueueKeys, *, owner: str = "", force: bool = Fa
 
     Args:
         owner: resume only if the pause is this owner's and nobody else has paused the queue since;
-            empty to resume it whoever paused it.
-        force: mark the event, so that a drain at work on the queue stops.
+            empty to resume the queue no matter who paused it.
+        force: mark the ``resumed`` event, so that a drain of the queue stops.
     """
     args: list[Arg] = [owner, MERGE_CHUNK, "force" if force else ""]
     script_keys = [*keys.whole, keys.pause_note]
@@ -94,7 +96,7 @@ def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None
     """Take or renew a queue's lease.
 
     Returns:
-        None if ``holder`` has it now, else the one who has it.
+        None if ``holder`` has the lease now, else the present holder.
     """
     args: list[Arg] = [holder.to_json(), holder.owner, LEASE_TTL_MS]
     answer = scripts.run(client, "hold_lease", [keys.lease], args)
@@ -102,5 +104,5 @@ def hold_lease(client: Client, keys: QueueKeys, holder: Holder) -> Holder | None
 
 
 def free_lease(client: Client, keys: QueueKeys, owner: str) -> None:
-    """Give a lease back if it is still this owner's."""
+    """Delete a queue's lease if it is still this owner's."""
     scripts.run(client, "disown", [keys.lease], [owner])

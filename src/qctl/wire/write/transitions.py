@@ -1,7 +1,7 @@
-"""Moves jobs from one state to another, or deletes them; each change is one Lua transition.
+"""Moves jobs from one state to another, or deletes them. One run of a Lua script changes many jobs.
 
-The functions return a word for each job; the scripts explain them. With ``dry_run`` they write
-nothing. ``pace`` adapts how many jobs one call takes; None for a new pace.
+The functions return one word per job; the comments of the scripts explain the words. With
+``dry_run`` they write nothing. ``pace`` adapts the number of jobs per call; None for a new pace.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
 
-# The answer for a job that is left for the next call, because this one has worked long enough.
+# The script's word for a job that it leaves to the next call, because this call took long enough.
 _LATER = "later"
 
 
@@ -25,13 +25,13 @@ def retry_stalled(
     *,
     max_stalled: int | None = None,
 ) -> dict[str, str]:
-    """Put active jobs back to run next, each only if its lock is the expected one.
+    """Put active jobs back to run next, each only if its lock has not changed.
 
     Args:
         locks: job id → the lock token that was seen, ``""`` for a job without a lock; in the order
             in which the jobs are to run.
-        max_stalled: None to forget earlier stalls; else the workers' ``maxStalledCount``, and one
-            more stall is counted, as BullMQ does.
+        max_stalled: the workers' ``maxStalledCount``, to count one more stall, as BullMQ does; None
+            to count none and forget earlier ones.
 
     Returns:
         id → ``retried``, ``locked``, ``inactive`` or ``missing``.
@@ -56,9 +56,10 @@ def retry_finished(
 
     Args:
         ids: in the order in which the jobs are to run.
-        source: ``failed`` or ``completed``: only jobs in this state; empty for either, or none.
-        only_reason: only jobs that failed with this text; empty for any.
-        run_next: before the waiting jobs instead of behind them.
+        source: ``failed`` or ``completed``: only jobs in this state; empty for all finished and
+            lost jobs.
+        only_reason: only jobs whose failure reason is this text; empty for any.
+        run_next: put the jobs before the waiting ones instead of behind them.
         forget: ``stalls`` to forget the stalls, ``attempts`` to forget the attempts as well.
 
     Returns:
@@ -106,9 +107,9 @@ def remove_jobs(
     Args:
         state: only jobs in this state; empty for any.
         silent: write no ``removed`` events; the caller writes one with ``report_cleaned``.
-        with_last: also delete a job that waits for one last child, together with that child.
-        parent_key: only children of this job, and not the last one that it waits for.
-        just_seen: the jobs were in the lists of ``state`` a moment ago; a dry run relies on it.
+        with_last: also delete a job that waits for a single child, together with that child.
+        parent_key: delete only children of this job, except the last child that it waits for.
+        just_seen: the jobs were in ``state`` a moment ago; a dry run does not check it again.
 
     Returns:
         id → ``removed``, ``locked``, ``scheduled``, ``parent``, ``child-locked``, ``last``,
@@ -141,7 +142,7 @@ def _in_chunks(
     pace: Pace | None = None,
 ) -> dict[str, str]:
     ordered = list(dict.fromkeys(ids))
-    # The job that is put at the tail of wait last runs first.
+    # Of the jobs that a script puts at the tail of ``wait``, the last one runs first.
     left = ordered[::-1] if last_runs_first else ordered
     pace = pace or Pace()
     answers: dict[str, str] = {}
@@ -149,7 +150,7 @@ def _in_chunks(
         chunk = left[: pace.size]
         jobs = chunk if locks is None else [arg for id_ in chunk for arg in (id_, locks[id_])]
         words, took_s = scripts.run_timed(client, script, keys.whole, [*head, *jobs])
-        # What is left for later is always the end of the chunk.
+        # The jobs left to the next call are always at the end of the chunk.
         done = {job_id: word for job_id, word in zip(chunk, words, strict=True) if word != _LATER}
         pace.learn(len(done), took_s)
         answers |= done
