@@ -47,10 +47,16 @@ def test_json(redis_url: str) -> None:
     assert json.loads(ran.out)["queues"][0]["paused"] is False
 
 
-def test_a_dry_run_says_the_same_lines(redis_url: str, client: Client) -> None:
+def test_a_dry_run_says_what_would_happen(redis_url: str, client: Client) -> None:
     ran = typed(redis_url, "pause", "q", "--dry-run")
-    assert ran.out == "q paused; 1 job still running (dry run)\n"
+    assert ran.out == "q would be paused; 1 active job would continue (dry run)\n"
     assert not is_paused(client)
+    client.call("HSET", Q("meta"), "paused", "1")
+    put(client, "9", "paused")
+    ran = typed(redis_url, "resume", "q", "--dry-run")
+    moved = "1 job would be moved back from the paused list"
+    assert ran.out == f"q would be resumed; {moved} (dry run)\n"
+    assert is_paused(client)
 
 
 def test_moved_jobs_are_told(redis_url: str, client: Client) -> None:

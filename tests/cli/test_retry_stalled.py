@@ -85,7 +85,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(
 ) -> None:
     put(client, "1", "active")
     ran = retry(redis_url, "q", "--dry-run")
-    assert (ran.code, ran.out) == (0, "q: 1 job put back: 1 (dry run)\n")
+    assert (ran.code, ran.out) == (0, "q: 1 job would be put back: 1 (dry run)\n")
     assert row(client, "active") == ["1"]
 
 

@@ -76,6 +76,6 @@ def _show(env: Environment, results: Sequence[PauseResult], *, dry_run: bool) ->
     from qctl.output.text import visible  # noqa: PLC0415
 
     for result in results:
-        env.print(pause_line(result) + (" (dry run)" if dry_run else ""))
+        env.print(f"{pause_line(result, 'would')} (dry run)" if dry_run else pause_line(result))
         for warning in result.warnings:
             env.note(f"note: {visible(warning)}")

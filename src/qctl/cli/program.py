@@ -57,7 +57,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 
 
 class CommandGroup(Group):
@@ -209,7 +208,7 @@ def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
 
 
 def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
-    from qctl.output.text import visible  # noqa: PLC0415
+    from qctl.output.text import visible, without_passwords  # noqa: PLC0415
 
     try:
         # On a terminal, the output must appear before the error.
@@ -218,7 +217,7 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
         _forget_stdout()
     try:
         for line in lines:
-            streams.stderr.write(visible(_PASSWORD.sub(r"\1***@", line)) + "\n")
+            streams.stderr.write(visible(without_passwords(line)) + "\n")
         streams.stderr.flush()
     except OSError:
         # The reader or the terminal has gone.

@@ -51,7 +51,7 @@ def retry_stalled(
         _confirm(env, plan, yes=yes)
     limit = env.settings.max_stalled_count if count_stall else None
     report = carry_out(client, plan, max_stalled=limit, dry_run=dry_run)
-    env.show(report, retry_lines(report, plan), dry_run=dry_run)
+    env.show(report, retry_lines(report, plan, dry_run=dry_run), dry_run=dry_run)
     plan.found.raise_if_broken()
     if report.left_alone:
         raise typer.Exit(ExitStatus.PARTIAL)

@@ -117,7 +117,7 @@ def _lines(results: list[PauseResult], *, planned: bool = False) -> tuple[str, .
         line
         for result in results
         for line in (
-            pause_line(result, planned=planned),
+            pause_line(result, "will" if planned else ""),
             *(f"note: {visible(warning)}" for warning in result.warnings),
         )
     )

@@ -1,9 +1,9 @@
-"""Questions and reports of the commands that change queues: pause, add, retry, remove, purge."""
+"""Questions and reports of the commands that change queues or jobs, such as pause and retry."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qctl.output.json import iso_time
 from qctl.output.text import count, listed, visible
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from qctl.ops.queues.pause import PauseResult
 
 _MAX_SHOWN = 10
-# By whether it is a pause: what happens to the queue, what if it was so before, and to which jobs.
+# The words of ``pause_line`` for a pause (True) or a resume: for a queue that it changed, for one
+# that it did not change, and for the jobs concerned: a noun and a verb.
 _PAUSED = {
     True: ("paused", "was paused already", "job", "still running"),
     False: ("resumed", "was not paused", "job", "moved back from the paused list"),
 }
+# The same before anything is changed; ``{}`` is "will" or "would".
 _PLANNED = {
-    True: ("will be paused", "is paused already, and stays so", "active job", "will continue"),
-    False: ("will be resumed", "is not paused", "job", "will be moved back from the paused list"),
+    True: ("{} be paused", "is paused already, and stays so", "active job", "{} continue"),
+    False: ("{} be resumed", "is not paused", "job", "{} be moved back from the paused list"),
 }
 _ASKING = {
     "retry": "Run {} again",
@@ -36,22 +38,27 @@ _ASKING = {
 _DONE = {"retry": "retried", "promote": "promoted", "remove": "deleted", "purge": "deleted"}
 
 
-def pause_line(result: PauseResult, *, planned: bool = False) -> str:
-    """What a pause or resume did to one queue, or what it will do if it is only planned."""
-    changed, unchanged, noun, move = (_PLANNED if planned else _PAUSED)[result.paused]
+def pause_line(result: PauseResult, auxiliary: Literal["will", "would", ""] = "") -> str:
+    """What a pause or resume did to one queue.
+
+    Args:
+        auxiliary: ``will`` before a change, ``would`` in a dry run, "" after the change.
+    """
+    changed, unchanged, noun, verb = (_PLANNED if auxiliary else _PAUSED)[result.paused]
     number = result.moved if not result.paused else result.active if result.changed else 0
-    jobs = f"; {counted(number, noun)} {move}" if number else ""
-    return f"{visible(result.name)} {changed if result.changed else unchanged}{jobs}"
+    jobs = f"; {counted(number, noun)} {verb.format(auxiliary)}" if number else ""
+    done = changed.format(auxiliary) if result.changed else unchanged
+    return f"{visible(result.name)} {done}{jobs}"
 
 
 def added_id(report: AddReport) -> str:
-    """The id alone, for ``id=$(qctl jobs add …)``."""
+    """The job's id alone, for ``id=$(qctl jobs add …)``."""
     text = "(a new number)" if report.id is None else visible(report.id)
     return text + (" (dry run)" if report.dry_run else "")
 
 
 def add_lines(report: AddReport) -> list[str]:
-    """What happened, and what keeps the job from running."""
+    """What ``jobs add`` did, and remarks on what may keep the job from running."""
     state = report.state or "in no list"
     if report.due_at is not None:
         state += f" until {iso_time(report.due_at)}"
@@ -59,7 +66,7 @@ def add_lines(report: AddReport) -> list[str]:
     if report.outcome == "exists":
         text = f"{nothing} exists in {report.queue} ({state})"
     elif report.outcome == "deduplicated":
-        text = f"{nothing} of {report.queue} stands for it ({state})"
+        text = f"{nothing} of {report.queue} has its deduplication id ({state})"
     else:
         new = "new queue" if report.created_queue else "queue"
         # BullMQ accepts an empty name; it is probably an unset variable.
@@ -70,7 +77,7 @@ def add_lines(report: AddReport) -> list[str]:
 
 
 def retry_risk_lines(plan: RetryPlan) -> Iterator[str]:
-    """Why putting jobs back is a risk here: they may still be running."""
+    """Why it is risky to put these jobs back: they may still be running."""
     for queue in plan.risky:
         name = visible(queue.keys.name)
         jobs = counted(len(queue.stalled), "stalled job")
@@ -82,14 +89,15 @@ def retry_risk_lines(plan: RetryPlan) -> Iterator[str]:
         )
         yield f"{name}: {jobs} ({ids}), {workers}"
     yield (
-        "A connected worker whose event loop is blocked cannot renew its locks: such a job looks "
-        "stalled, is still running, and would run twice. BullMQ's own stalled check also puts "
+        "A connected worker whose event loop is blocked cannot renew its locks: its jobs look "
+        "stalled but are still running, and would run twice. BullMQ's own stalled check also puts "
         "stalled jobs back, within about a minute."
     )
 
 
-def retry_lines(report: RetryReport, plan: RetryPlan) -> Iterator[str]:
-    """Which stalled jobs were put back, queue by queue."""
+def retry_lines(report: RetryReport, plan: RetryPlan, *, dry_run: bool = False) -> Iterator[str]:
+    """Which stalled jobs were put back, or would be in a dry run, queue by queue."""
+    done = "would be put back" if dry_run else "put back"
     waiting = {queue.keys.name: queue.waiting_for for queue in plan.queues}
     quiet = 0
     for queue in report.queues:
@@ -100,21 +108,21 @@ def retry_lines(report: RetryReport, plan: RetryPlan) -> Iterator[str]:
         if queue.retried:
             of_failed = f", {queue.failed} of them failed ones" if queue.failed else ""
             ids = listed(queue.retried, _MAX_SHOWN)
-            yield f"{name}: {counted(len(queue.retried), 'job')} put back{of_failed}: {ids}"
+            yield f"{name}: {counted(len(queue.retried), 'job')} {done}{of_failed}: {ids}"
         for skipped in queue.skipped:
             yield f"{name}: {visible(skipped.id, 40)} left alone: {skipped.reason}"
         if later:
             ids = listed([job.id for job in later], _MAX_SHOWN)
             yield (
                 f"{name}: {counted(len(later), 'job')} of gone workers still locked "
-                f"({ids}); --wait waits for that"
+                f"({ids}); --wait waits until the locks run out"
             )
     if quiet:
         yield f"no stalled jobs in {counted(quiet, 'queue')}"
 
 
 def bulk_question(action: Action, queue: str, selection: Selection, most: int) -> str:
-    """What is about to be done, without a question mark."""
+    """What a command is about to do to up to ``most`` jobs, without a question mark."""
     state = f"{selection.state} " if selection.state else ""
     which = counted(most, f"{state}job")
     if selection.only.is_set and not selection.named_count:
@@ -126,17 +134,17 @@ def bulk_question(action: Action, queue: str, selection: Selection, most: int) -
 
 
 def bulk_progress(progress: BulkProgress) -> str:
-    """One line for a terminal."""
+    """The progress so far, on one line."""
     scanned = f"{count(progress.scanned)} of {count(progress.total)} scanned"
     below = f", {count(progress.below_count)} below them" if progress.below_count else ""
     return f"{scanned}, {count(progress.matched)} match, {count(progress.done)} done{below}"
 
 
 def bulk_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
-    """What was done, or would be.
+    """What a bulk command did, or would do in a dry run.
 
     Args:
-        paused: whether the queue is paused; then the jobs run after a resume.
+        paused: whether the queue is paused; retried or promoted jobs then run after a resume.
     """
     queue = visible(report.queue)
     done = ("would be " if report.dry_run else "") + _DONE[report.action]
@@ -145,11 +153,11 @@ def bulk_lines(report: BulkReport, *, paused: bool) -> Iterator[str]:
     if report.below_count:
         yield f"{counted(report.below_count, 'job')} below {done}"
     if report.state is not None:
-        end = "" if report.complete else "; it ended early"
+        end = "" if report.complete else "; the scan ended early"
         yield f"{count(report.scanned)} of {count(report.total)} {report.state} scanned{end}"
     for skipped in report.skipped[:_MAX_SHOWN]:
         yield f"{visible(skipped.id, 40)} left alone: {visible(skipped.reason)}"
     if report.skipped_count > _MAX_SHOWN:
         yield f"{counted(report.skipped_count - _MAX_SHOWN, 'more job')} left alone"
     if paused and report.done and report.action in {"retry", "promote"}:
-        yield f"{queue} is paused: they run after `qctl resume`"
+        yield f"{queue} is paused: the jobs run after `qctl resume`"

@@ -1,7 +1,8 @@
-"""Text for people: untrusted text made visible, durations, counts, times."""
+"""Text for people: untrusted text made visible, passwords masked, durations, counts, sizes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from qctl.durations import duration, short_duration
@@ -18,6 +19,7 @@ __all__ = [
     "shortened",
     "size",
     "visible",
+    "without_passwords",
 ]
 
 # Printable for Python, yet drawn as nothing: fillers, joiners and variation selectors.
@@ -27,6 +29,7 @@ _INVISIBLE = frozenset(
     + "".join(map(chr, range(0xE0100, 0xE01F0)))
 )
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S+@")
 ELLIPSIS = "…"
 
 
@@ -56,8 +59,13 @@ def _spelled(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def without_passwords(text: str) -> str:
+    """``text`` with ``***`` for the password of each URL in it."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
 def shortened(text: str, max_width: int, *, keep_end: bool = False) -> str:
-    """``text`` cut to ``max_width`` cells, an ellipsis in place of what was cut.
+    """``text`` cut to ``max_width`` cells, with an ellipsis in place of the part that was cut.
 
     Args:
         keep_end: cut in the middle, for names that differ only at their end.
@@ -83,7 +91,7 @@ def _fitting(text: str, max_width: int) -> str:
 
 
 def cells(text: str) -> int:
-    """Columns that ``text`` takes on a terminal; it must be visible text."""
+    """The width of ``text`` in terminal cells; the text must come from ``visible``."""
     if text.isascii():
         return len(text)
     import unicodedata  # noqa: PLC0415 - most names are ASCII
@@ -100,7 +108,7 @@ def listed(names: Sequence[str], most: int = 5, *, total: int | None = None) -> 
     """``a, b and 3 more``: the first ``most`` names, each visible and cut to 40 cells.
 
     Args:
-        total: how many there are if ``names`` are not all.
+        total: how many names there are if ``names`` holds only a part of them.
     """
     shown = ", ".join(visible(name, 40) for name in names[:most])
     more = (len(names) if total is None else total) - most
@@ -108,7 +116,7 @@ def listed(names: Sequence[str], most: int = 5, *, total: int | None = None) -> 
 
 
 def count(number: int) -> str:
-    """``12,345``."""
+    """A number with thousands separated: ``12,345``."""
     return f"{number:,}"
 
 
@@ -138,7 +146,7 @@ def size(number: int) -> str:
 
 
 def duration_range(low_s: float, high_s: float) -> str:
-    """``30 to 92 s``; durations of minutes each in full."""
+    """``30 to 92 s``; from 2 min on, both in full: ``40 s to 2 min 5 s``."""
     low, high = duration(low_s), duration(high_s)
     if low == high:
         return high

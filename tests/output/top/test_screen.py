@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from textual.pilot import Pilot
 
-from qctl.errors import RefusedError, UnreachableError
+from qctl.errors import FailedError, RefusedError, UnreachableError
 from qctl.ops.jobs.model import Job
 from qctl.ops.live.events import Failure, Rates
 from qctl.ops.live.view import LiveQueue, Reading, View
@@ -106,6 +106,7 @@ class Recorder:
     def __init__(self) -> None:
         self.done: list[tuple[str, ...]] = []
         self.refusal: RefusedError | None = None
+        self.failure: FailedError | None = None
         self.stopped = threading.Event()
         self.lasts = False
 
@@ -115,6 +116,8 @@ class Recorder:
 
         def carry_out(stop: Stop) -> Iterator[ActionOutput]:
             yield ActionOutput(("waiting for 1 job",), temporary=True)
+            if self.failure:
+                raise self.failure
             while self.lasts and not stop():
                 threading.Event().wait(0.01)
             if stop():
@@ -390,6 +393,32 @@ def test_a_refusal_is_shown_in_full() -> None:
             "qctl drain of ada@host\\x1b holds it",
             "try: wait",
         )
+
+    drive(app, steps)
+
+
+def test_no_password_is_shown() -> None:
+    url = "redis://ada:se:cr@et@cache:6379/0"
+    feed, actions = Feed(), Recorder()
+    actions.refusal = RefusedError(f"refused by {url}", why=f"read {url} and {url}", hint=url)
+    actions.failure = FailedError(f"failed at {url}")
+    app = view(feed, actions)
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await until(pilot, app, "mailer")
+        await pilot.press("p")
+        await until(pilot, app, "Nothing was changed", "refused by redis://ada:***@cache:6379/0")
+        assert "et@" not in "".join(lines_of(app))
+        actions.refusal = None
+        await pilot.press("escape", "p")
+        await until(pilot, app, "pause emails?")
+        await pilot.press("y")
+        await until(pilot, app, "error: failed at redis://ada:***@cache:6379/0")
+        assert "et@" not in "".join(lines_of(app))
+        await pilot.press("escape")
+        feed.error = UnreachableError(f"{url} does not answer")
+        await until(pilot, app, "redis://ada:***@cache:6379/0 does not answer")
+        assert "et@" not in "".join(lines_of(app))
 
     drive(app, steps)
 

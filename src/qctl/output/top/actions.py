@@ -1,4 +1,4 @@
-"""What the keys of the live view do: the protocol that the command line implements."""
+"""The actions behind the keystrokes of the live view: an interface that the command line implements."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ class ActionOutput:
     """Lines that an action prints while it runs.
 
     Args:
-        temporary: whether the next lines replace these, such as the jobs still waited for.
+        temporary: whether the next output replaces these lines, such as a list of running jobs.
     """
 
     lines: tuple[str, ...]
     temporary: bool = False
 
 
+# Returns whether the operator has asked a running action to stop.
 Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What an action would change; nothing has been written yet.
+    """An action that the operator has not confirmed yet; nothing has been written.
 
     Args:
         question: a yes-or-no question.
-        lines: what will be changed, and warnings.
-        carry_out: does it; if it is asked to stop, it puts everything back. Raises ``QctlError``.
-        name: what must be typed instead of y; None if y is enough.
+        lines: the changes that the action will make, and warnings.
+        carry_out: runs the action; when ``Stop`` returns True, a drain undoes its changes and ends,
+            and other actions finish, because they are short. Raises ``QctlError``.
+        name: the context's name if it must be typed instead of y; None if y is enough.
     """
 
     question: str
@@ -40,7 +42,7 @@ class Proposal:
 
 
 class Actions(Protocol):
-    """Each call prepares an action and may take as long as Redis or a process manager takes.
+    """Each method prepares one action; it may wait for Redis or a process manager.
 
     Raises:
         QctlError: the action is refused or impossible; nothing was changed.

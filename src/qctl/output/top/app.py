@@ -1,4 +1,4 @@
-"""The live view: asks for readings, shows them, and passes keys on to the actions."""
+"""The live view: requests readings, shows them, and starts the action of a keystroke."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from textual.widgets import Input, Static
 
 from qctl.errors import ExitStatus, QctlError
 from qctl.ops.live.view import Reading, View
-from qctl.output.text import short_duration, shortened, visible
+from qctl.output.text import short_duration, shortened, visible, without_passwords
 from qctl.output.top import tables
 from qctl.output.top.actions import Actions, Proposal
 from qctl.output.top.dialogs import (
@@ -33,14 +33,14 @@ from qctl.output.top.panel import Key, Panel
 T = TypeVar("T")
 # The shortest time between two readings, also while scrolling.
 MIN_GAP_S = 0.2
-# After this many intervals without a reading, the figures are marked as old.
-_LATE = 3
-_LATE_S = 5.0
+# Figures are marked as old after this many intervals, and at least this time, without a reading.
+_LATE_INTERVALS = 3
+_MIN_LATE_S = 5.0
 _KEYS = "p pause  r resume  t retry  d drain  / filter  Tab list  ? help  q quit"
 
 
-async def _unattended(call: Callable[[], T]) -> T:
-    """The result of ``call``, made in a thread that does not delay the exit: Redis may hang."""
+async def _in_daemon_thread(call: Callable[[], T]) -> T:
+    """The result of ``call``. If Redis hangs, the daemon thread does not delay the exit."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
 
@@ -59,12 +59,12 @@ class TopApp(App[int]):
 
     Args:
         read: makes a reading; called in a thread, one call at a time.
-        actions: what the keys do; called in a thread, one call at a time.
+        actions: prepares the actions of the keys; called in a thread, one call at a time.
         interval_s: between two readings, in seconds.
     """
 
     ENABLE_COMMAND_PALETTE = False
-    # The terminal's own colours, so that 16 colours or none are enough.
+    # The terminal's own colours, so that the view needs no more than 16 colours, or none.
     CSS = """
     Screen { layout: vertical; overflow: hidden; background: ansi_default; color: ansi_default; }
     Static { height: 1; width: 100%; }
@@ -99,14 +99,14 @@ class TopApp(App[int]):
         self._reading: Reading | None = None
         self._read_at = time.monotonic()
         self._trouble: QctlError | None = None
-        self._wanted = ""
+        self._filter_text = ""
         self._wake = asyncio.Event()
         self._busy = False
         self._progress: Progress | None = None
         self._status = Static("reading …", id="status", markup=False)
         self._banner = Static("", id="banner", markup=False)
         self._note = Static("", id="note", markup=False)
-        self._field = Input(placeholder="part of a queue's name", id="filter", compact=True)
+        self._filter_field = Input(placeholder="part of a queue's name", id="filter", compact=True)
         self._panels = {
             "queues": Panel("QUEUES", id="queues"),
             "jobs": Panel("ACTIVE JOBS", id="jobs"),
@@ -122,7 +122,7 @@ class TopApp(App[int]):
         yield self._panels["jobs"]
         yield self._panels["workers"]
         yield self._panels["failures"]
-        yield self._field
+        yield self._filter_field
         yield Static(_KEYS, id="keys", markup=False)
 
     def on_mount(self) -> None:
@@ -132,17 +132,17 @@ class TopApp(App[int]):
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     loop.add_signal_handler(number, self.action_leave, ExitStatus.INTERRUPTED)
-        # Ages grow between two readings.
+        # Redraw every second, because ages grow between two readings.
         self.set_interval(1.0, self._show)
-        self.run_worker(self._follow())
+        self.run_worker(self._read_repeatedly())
 
     # Readings
 
-    async def _follow(self) -> None:
+    async def _read_repeatedly(self) -> None:
         while True:
             view = self._view()
             try:
-                reading = await _unattended(partial(self._read, view))
+                reading = await _in_daemon_thread(partial(self._read, view))
             except QctlError as error:
                 self._trouble = error
             else:
@@ -152,6 +152,7 @@ class TopApp(App[int]):
             gap_s = max(MIN_GAP_S, self._reading.pause_s if self._reading else 0.0)
             await asyncio.sleep(gap_s)
             if self._trouble is None and self._view() != view:
+                # Other rows have come into view: read them at once.
                 continue
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -160,9 +161,9 @@ class TopApp(App[int]):
     def _view(self) -> View:
         queues = self._panels["queues"]
         return View(
-            queues=tuple(key[0] for key in queues.visible_rows),
+            queues=tuple(key[0] for key in queues.visible_keys),
             chosen=self._queue(),
-            jobs=self._panels["jobs"].wanted,
+            jobs=self._panels["jobs"].rows_to_read,
         )
 
     def _queue(self) -> str | None:
@@ -182,11 +183,12 @@ class TopApp(App[int]):
 
     @property
     def _is_old(self) -> bool:
-        return self._trouble is not None or self.age_s > max(_LATE * self._pause_s, _LATE_S)
+        late_s = max(_LATE_INTERVALS * self._pause_s, _MIN_LATE_S)
+        return self._trouble is not None or self.age_s > late_s
 
     @property
     def _pause_s(self) -> float:
-        """Time between two readings; longer if readings are slow."""
+        """Time between two readings; longer if a reading takes many commands."""
         return max(self._interval_s, self._reading.pause_s if self._reading else 0.0)
 
     def _show(self) -> None:
@@ -204,15 +206,15 @@ class TopApp(App[int]):
         self._note.update(tables.note_line(reading, width=width))
         none = f"no queue exists under the prefix {visible(reading.prefix)}"
         if reading.names:
-            none = f"no queue has {visible(self._wanted)!r} in its name"
-        title = f"QUEUES with {visible(self._wanted, 30)}" if self._wanted else "QUEUES"
+            none = f"no queue has {visible(self._filter_text)!r} in its name"
+        title = f"QUEUES with {visible(self._filter_text, 30)}" if self._filter_text else "QUEUES"
         read = {queue.name: queue for queue in reading.queues}
         self._panels["queues"].show(
             tables.queue_columns(width),
             [
                 read.get(name) or tables.unread(name)
                 for name in reading.names
-                if self._wanted in name.casefold()
+                if self._filter_text in name.casefold()
             ],
             lambda queue: (queue.name,),
             title=title,
@@ -232,7 +234,7 @@ class TopApp(App[int]):
         )
 
     def _show_chosen(self, reading: Reading, age: str) -> None:
-        """Show jobs and workers, unless another queue was chosen since they were read."""
+        """Show jobs and workers if the reading has those of the queue that is chosen now."""
         name = self._queue()
         label = f" of {visible(name, 30)}" if name else ""
         jobs = workers = None
@@ -243,7 +245,7 @@ class TopApp(App[int]):
         if jobs is not None and reading.jobs_total > len(jobs):
             more = f" ({reading.jobs_total:,} in all)"
         self._panels["jobs"].show(
-            # The ages of old figures do not grow: the jobs may have ended.
+            # The run times of old figures do not grow: the jobs may have ended.
             tables.job_columns(0.0 if self._is_old else self.age_s),
             jobs or (),
             lambda job: (job.id,),
@@ -269,12 +271,13 @@ class TopApp(App[int]):
         old = "no figures yet"
         if self._reading is not None:
             old = f"figures are {short_duration(self.age_s)} old"
-        self._banner.update(shortened(f" {old}: {visible(what)}", self.size.width * 2))
+        what = visible(without_passwords(what))
+        self._banner.update(shortened(f" {old}: {what}", self.size.width * 2))
 
     # Keys
 
     def action_leave(self, code: int) -> None:
-        """Exit; a running action first stops and puts everything back."""
+        """Exit; a running action is first stopped and undoes its changes."""
         progress = self._progress
         if progress is None or progress.ended.is_set():
             self.exit(int(code))
@@ -290,19 +293,19 @@ class TopApp(App[int]):
         self.push_screen(Window("Keys", HELP))
 
     def action_filter(self) -> None:
-        self._field.display = True
-        self.set_focus(self._field)
+        self._filter_field.display = True
+        self.set_focus(self._filter_field)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        self._wanted = event.value.casefold()
+        self._filter_text = event.value.casefold()
         self.on_panel_moved()
 
     def on_input_submitted(self) -> None:
-        self._field.display = False
+        self._filter_field.display = False
         self._panels["queues"].focus()
 
     def action_end_filter(self) -> None:
-        self._field.value = ""
+        self._filter_field.value = ""
         self.on_input_submitted()
 
     def action_pause(self) -> None:
@@ -346,11 +349,13 @@ class TopApp(App[int]):
             self.run_worker(self._act(prepare))
 
     async def _act(self, prepare: Callable[[], Proposal]) -> None:
-        """Prepare, ask, carry out; one action at a time, because all use one connection."""
+        """Prepare an action, ask, and carry it out. All actions share one connection, so only one
+        runs at a time.
+        """
         self._busy = True
         try:
             try:
-                proposal = await _unattended(prepare)
+                proposal = await _in_daemon_thread(prepare)
             except QctlError as error:
                 lines = tuple(map(visible, error.lines))
                 await self.push_screen_wait(Window("Nothing was changed", lines))

@@ -15,12 +15,15 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from qctl.errors import QctlError
-from qctl.output.text import visible
+from qctl.output.text import visible, without_passwords
 from qctl.output.top.actions import ActionOutput, Proposal
 
 
 class Window(ModalScreen[str]):
-    """Lines, closed by a key; answers with the name of the key's action."""
+    """Lines that a key closes; the result is that key's answer, ``""`` for Esc.
+
+    Passwords in URLs are masked, since the lines may be those of an error.
+    """
 
     DEFAULT_CSS = """
     Window {
@@ -42,7 +45,8 @@ class Window(ModalScreen[str]):
         self._write(lines, foot)
 
     def _write(self, lines: Sequence[str], foot: str) -> None:
-        self._text.update(Text("\n".join([self._title, "", *lines, "", foot])))
+        text = "\n".join([self._title, "", *lines, "", foot])
+        self._text.update(Text(without_passwords(text)))
 
     def compose(self) -> ComposeResult:
         with VerticalScroll():
@@ -53,7 +57,7 @@ class Window(ModalScreen[str]):
 
 
 class Confirm(Window):
-    """A question: y is yes, anything else is no."""
+    """A yes-or-no question; the result is ``yes`` or ``""``."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer('yes')", show=False),
@@ -65,26 +69,26 @@ class Confirm(Window):
 
 
 class ConfirmByName(Window):
-    """A question answered by typing a name, as ``confirm`` of a context demands."""
+    """A question for a context with ``confirm``: typing the context's name means yes."""
 
     def __init__(self, proposal: Proposal, name: str) -> None:
         lines = (*proposal.lines, "", f"This writes to context {visible(name)}.")
         super().__init__(visible(proposal.question), lines, "type its name   Esc = no")
         self._name_wanted = name
         self._field = Input(id="name", compact=True)
-        self._said = Static("", id="said", markup=False)
+        self._reply = Static("", id="reply", markup=False)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(can_focus=False):
             yield self._text
             yield self._field
-            yield self._said
+            yield self._reply
 
     def on_mount(self) -> None:
         self._field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        # Otherwise the filter of the view behind it would receive it.
+        # Otherwise the event would reach the queue filter of the view behind this window.
         event.stop()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -92,18 +96,18 @@ class ConfirmByName(Window):
         if event.value.strip() == self._name_wanted:
             self.dismiss("yes")
         elif event.value:
-            self._said.update("another name was typed: nothing was done")
+            self._reply.update("another name was typed: nothing was done")
             self._field.clear()
 
 
 def question_about(proposal: Proposal) -> Window:
-    """The window that asks whether to carry it out."""
+    """The window that asks whether to carry out the action."""
     name = proposal.name
     return Confirm(proposal) if name is None else ConfirmByName(proposal, name)
 
 
 class Choose(Window):
-    """A choice of several, by digit."""
+    """A list of choices; the result is the digit of one, or ``""``."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(str(digit), f"answer('{digit}')", show=False) for digit in range(1, 10)
@@ -140,7 +144,7 @@ class Progress(Window):
         try:
             await asyncio.to_thread(self._follow)
         except QctlError as error:
-            self._take(ActionOutput(tuple(map(visible, error.lines))))
+            self._add(ActionOutput(tuple(map(visible, error.lines))))
         finally:
             self._temporary = ()
             self.ended.set()
@@ -148,9 +152,9 @@ class Progress(Window):
 
     def _follow(self) -> None:
         for output in self._carry_out(self._stop.is_set):
-            self.app.call_from_thread(self._take, output)
+            self.app.call_from_thread(self._add, output)
 
-    def _take(self, output: ActionOutput) -> None:
+    def _add(self, output: ActionOutput) -> None:
         self._temporary = output.lines if output.temporary else ()
         if not output.temporary:
             self._lines_shown += output.lines
@@ -170,7 +174,7 @@ class Progress(Window):
             self.dismiss(answer)
 
     def action_stop(self) -> None:
-        """Ask the action to stop; it puts back what it changed."""
+        """Ask the action to stop and undo its changes."""
         self._stop.set()
         self._draw()
 
@@ -183,12 +187,12 @@ HELP = (
     "p  r                pause or resume the chosen queue",
     "t                   put the chosen stalled or failed job back",
     "d                   drain the chosen queue; then restart, if wanted",
-    "?  q                these keys; leave",
+    "?  q                show these keys; quit",
     "",
     "Jobs and workers belong to the chosen queue. Rates count events",
-    "since the last reading: ~ is estimated from a sample; ≥ means that",
-    "events were trimmed before they were read.",
-    "Failures appear at once for queues on the screen, and in turn for",
-    "the others. An action shows what it will change, then waits for y,",
-    "or for the context's name if the context asks for it.",
+    "since the last reading: ~ marks an estimate from a sample; ≥ means",
+    "that events were trimmed before they were read.",
+    "Failures appear at once for queues on the screen, and later for",
+    "other queues. An action shows what it will change, then waits for",
+    "y, or for the context's name if the context requires it.",
 )

@@ -1,4 +1,4 @@
-"""A list with a cursor; only the visible rows are drawn."""
+"""A table with a cursor that draws only its visible rows."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from qctl.output.console import Column, table
 T = TypeVar("T")
 # Identifies a row when the list changes under the cursor.
 Key = tuple[str, ...]
-# Title and heading.
-_HEAD = 2
+# Lines above the rows: the title and the column headings.
+_HEAD_LINES = 2
 
 
 class Panel(Widget, can_focus=True):
     """A titled table with a cursor.
 
     Args:
-        title: above it.
-        newest_first: whether the cursor stays on the newest row until the list has the focus.
+        title: shown above the table.
+        newest_first: whether the cursor stays on the first row while the panel has no focus.
     """
 
     class Moved(Message):
-        """Another row is chosen, or other rows are visible."""
+        """Posted when another row may be chosen, or other rows may be visible."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", show=False),
@@ -60,19 +60,20 @@ class Panel(Widget, can_focus=True):
     @property
     def room(self) -> int:
         """How many rows fit."""
-        return max(self.size.height - _HEAD, 0)
+        return max(self.size.height - _HEAD_LINES, 0)
 
     @property
-    def wanted(self) -> int:
-        """How many rows to read: those above, the visible ones, and as many below."""
+    def rows_to_read(self) -> int:
+        """How many rows to read: all down to the last visible row, and one more screenful."""
         return self._first + 2 * self.room
 
     @property
-    def visible_rows(self) -> tuple[Key, ...]:
+    def visible_keys(self) -> tuple[Key, ...]:
         return self._keys[self._first : self._first + self.room]
 
     @property
     def chosen(self) -> Key | None:
+        """The key of the row under the cursor; None if there are no rows."""
         return self._keys[self._cursor] if self._keys else None
 
     def show(
@@ -88,9 +89,9 @@ class Panel(Widget, can_focus=True):
         """Show these items; the cursor stays on its row if the row still exists.
 
         Args:
-            key: of an item, the same in every reading.
-            empty: shown when there are none.
-            age: shown beside the title when the figures are old; else empty.
+            key: returns an item's key, which is the same in every reading.
+            empty: the text to show when there are no items.
+            age: the text to show beside the title when the figures are old; "" when they are not.
         """
         before = self.chosen
         self._columns, self._items, self._keys = columns, items, tuple(map(key, items))
@@ -105,7 +106,7 @@ class Panel(Widget, can_focus=True):
     def _settle(self) -> None:
         self._cursor = max(min(self._cursor, len(self._keys) - 1), 0)
         room = max(self.room, 1)
-        # Keep the cursor visible, and no empty rows at the end while there are rows above.
+        # Keep the cursor visible, and show no empty rows at the end while rows above are hidden.
         self._first = max(self._cursor - room + 1, min(self._first, self._cursor))
         self._first = max(min(self._first, len(self._keys) - room), 0)
 

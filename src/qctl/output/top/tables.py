@@ -1,4 +1,4 @@
-"""The columns of the live view, and its two lines about a reading."""
+"""The live view's table columns, status line and note line."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from qctl.output.status import (
 from qctl.output.text import cells, short_duration, shortened, visible
 
 _BARS = "▁▂▃▄▅▆▇█"
-# Below these widths the sparkline is short, then left out.
+# The sparkline is short on screens narrower than the first, and absent below the second, in cells.
 _WIDE, _NARROW = 100, 80
 _NARROW_TREND = 8
 _WIDE_TREND = 24
 
 
 def sparkline(points: Sequence[float | None], width: int) -> str:
-    """The last ``width`` points as bars up to the highest of them; a gap where unknown."""
+    """The last ``width`` points as bars, scaled to the highest; an unknown point is a space."""
     shown = points[-width:]
     top = max((point for point in shown if point is not None), default=0.0)
     bars = [
@@ -41,8 +41,8 @@ def sparkline(points: Sequence[float | None], width: int) -> str:
 
 
 def rate(per_s: float, rates: Rates) -> str:
-    """A rate: ``0``, ``0.5``, ``120``; with ``~`` if it is estimated from a part of the time, with
-    ``≥`` if events may be missing.
+    """A rate: ``0``, ``0.5``, ``120``. ``~`` marks an estimate from a sample of the events, ``≥`` a
+    rate without events that may have been trimmed.
     """
     text = f"{per_s:.1f}" if 0 < per_s < 10 else f"{per_s:.0f}"
     return f"~{text}" if rates.sampled else f"≥{text}" if rates.at_least else text
@@ -80,7 +80,7 @@ def queue_columns(width: int) -> tuple[Column[LiveQueue], ...]:
 
 
 def unread(name: str) -> LiveQueue:
-    """A queue that has not been read yet."""
+    """The row of a queue that has not been read yet."""
     return LiveQueue(name, None, None, None, ())
 
 
@@ -96,7 +96,7 @@ def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
     """The columns of active jobs.
 
     Args:
-        elapsed_s: the age of the reading, which is added to their run times.
+        elapsed_s: the age of the reading: since then, jobs ran longer and locks got older.
     """
 
     def runs(job: Job) -> Value:
@@ -118,7 +118,7 @@ def job_columns(elapsed_s: float) -> tuple[Column[Job], ...]:
 
 
 def _progress(value: Any) -> str | None:
-    # BullMQ's value before a job reports progress.
+    # BullMQ stores 0 before a job reports progress.
     if value is None or value == 0:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -132,7 +132,7 @@ def _lock(job: Job, elapsed_s: float) -> Cell:
     if job.lock_ttl_ms is None:
         return Cell("no end", "yellow")
     left_s = job.lock_ttl_ms / 1000 - elapsed_s
-    # The lock may have been renewed or expired since; the next reading shows it.
+    # The lock may have been renewed or have expired since the reading; the next one shows which.
     return Cell(short_duration(left_s)) if left_s > 0 else Cell("over?", "yellow")
 
 
@@ -150,11 +150,11 @@ FAILURE_COLUMNS: tuple[Column[Failure], ...] = (
 
 
 def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool) -> str:
-    """The address, the server, the cost of this view, and when Redis last answered."""
+    """The context, Redis, the prefix, the cost of a reading, and when the last one was made."""
     redis = reading.redis
     left = f"{redis.url}  {redis.product}  {reading.prefix}"
     if reading.context:
-        # First, because it must not be cut off.
+        # The context comes first, because it must not be cut off.
         left = f"{reading.context}  {left}"
     cost = f"{reading.commands:,} cmds {reading.took_ms:.0f} ms/{interval_s:.3g} s"
     right = f"{cost}  {'OLD' if is_old else 'ok'} {reading.at.astimezone():%H:%M:%S}"
@@ -163,7 +163,9 @@ def status_line(reading: Reading, interval_s: float, *, width: int, is_old: bool
 
 
 def note_line(reading: Reading, *, width: int) -> str:
-    """What needs attention: of the chosen queue, else what could not be read."""
+    """A remark on the chosen queue: its trouble, first note, or who paused it. If there is none,
+    what the reading could not read.
+    """
     for queue in reading.queues:
         if queue.name != reading.chosen:
             continue
