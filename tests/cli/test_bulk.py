@@ -215,7 +215,7 @@ def test_a_paused_queue_is_mentioned(redis_url: str, client: Client) -> None:
     fill(client, 1)
     client.call("HSET", Q("meta"), "paused", "1")
     ran = qctl(redis_url, "jobs", "retry-failed", "q", "--yes")
-    assert ran.out.splitlines()[-1] == "q is paused: they run after `qctl resume`"
+    assert ran.out.splitlines()[-1].startswith("q is paused: ")
 
 
 def scene(client: Client) -> None:

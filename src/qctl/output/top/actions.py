@@ -1,4 +1,4 @@
-"""The actions behind the keystrokes of the live view: an interface that the command line implements."""
+"""The actions behind the live view's keystrokes, an interface that the command line implements."""
 
 from __future__ import annotations
 
