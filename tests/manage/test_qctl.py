@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from qctl.errors import NotFoundError, UnreachableError, UsageError
+from qctl.manage.host import started_at
 from qctl.manage.last_words import last_words
 from qctl.manage.protocol import Manager
 from qctl.manage.qctl import state
 from qctl.manage.qctl.manager import Qctl, refusal
 from qctl.manage.qctl.state import MasterFolder, MasterState, check_name, master_names
-from qctl.manage.sockets import started_at
 from tests.labs import masters as labs
 from tests.labs.masters import MasterLab
 from tests.labs.servers import wait_until

@@ -17,7 +17,7 @@ from qctl.connection.address import Client
 from qctl.connection.connect import connect
 from qctl.connection.forwarding import ForwardingClient
 from qctl.errors import ReplyError, UnreachableError
-from qctl.manage.sockets import started_at
+from qctl.manage.host import started_at
 from qctl.ops.drain import watchdog
 from qctl.ops.drain.watchdog import Watchdog
 from qctl.wire.write.pausing import hold_lease, pause

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from qctl.errors import NotFoundError, TimedOutError
+from qctl.manage.host import started_at
 from qctl.manage.qctl.state import MasterFolder, MasterState, Replaced
-from qctl.manage.sockets import started_at
 from qctl.ops.masters.control import restart, stop
 from qctl.ops.masters.listing import Master, MasterProcess, list_masters
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from qctl.errors import FailedError, ManagerUnreachableError, UnreachableError, UsageError
-from qctl.manage.sockets import is_running
+from qctl.manage.host import is_running
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 # The longest path of a unix socket on macOS; Linux allows more.
@@ -39,7 +39,7 @@ class MasterState:
     """What a master writes about itself.
 
     Args:
-        pid, birth_s: of its process; ``birth_s`` is from ``sockets.started_at``.
+        pid, birth_s: of its process; ``birth_s`` is from ``host.started_at``.
         started_at_s: the start time for people, epoch seconds.
         apps: each as ``module:attribute``.
         cwd: its working folder.

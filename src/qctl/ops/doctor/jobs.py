@@ -316,7 +316,7 @@ def _owners_are_dead(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
 
     Where BullMQ's workers run is unknown.
     """
-    from qctl.manage.sockets import started_at  # noqa: PLC0415 - rarely needed
+    from qctl.manage.host import started_at  # noqa: PLC0415 - rarely needed
 
     owners = {heartbeats.owner_of(job.lock_token) for job in jobs}
     try:

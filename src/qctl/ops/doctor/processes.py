@@ -249,7 +249,7 @@ def _past_restarts(exam: Examination) -> list[PastRestart]:
 
 
 def _children(processes: Sequence[ManagedProcess]) -> list[int]:
-    from qctl.manage.sockets import process_tree  # noqa: PLC0415 - psutil, 30 ms
+    from qctl.manage.host import process_tree  # noqa: PLC0415 - psutil, 30 ms
 
     try:
         return [child for p in processes if p.pid for child in process_tree(p.pid)[1:]]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from qctl.errors import QctlError
-from qctl.manage.sockets import started_at
+from qctl.manage.host import started_at
 from qctl.ops.drain.context import EARLY_ENDS, DrainContext
 from qctl.ops.drain.pause import keep_paused
 from qctl.ops.drain.restart import Restarted, note_resumed_at_start

@@ -135,7 +135,7 @@ class Watchdog:
         """Let a process that is being stopped end first: it could take one more job if resumed."""
         if self._stopping is None:
             return
-        from qctl.manage.sockets import is_running  # noqa: PLC0415 - rarely needed
+        from qctl.manage.host import is_running  # noqa: PLC0415 - rarely needed
 
         pid, started_at = int(self._stopping["pid"]), self._stopping["started_at"]
         deadline = time.monotonic() + self._stopping["within_s"]

@@ -155,7 +155,7 @@ class Holders:
     @cached_property
     def _pids(self) -> frozenset[int]:
         """Of the target's processes and their descendants: a shell or npm may be in between."""
-        from qctl.manage.sockets import process_tree  # noqa: PLC0415 - psutil costs 30 ms
+        from qctl.manage.host import process_tree  # noqa: PLC0415 - psutil costs 30 ms
 
         roots = [process.pid for process in self._processes or () if process.pid]
         return frozenset(pid for root in roots for pid in process_tree(root))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qctl.errors import ExitStatus, FailedError, QctlError, TimedOutError, UnreachableError
+from qctl.manage.host import is_running
 from qctl.manage.last_words import error_first
 from qctl.manage.logs import read_tail
 from qctl.manage.qctl.manager import Qctl, refusal
 from qctl.manage.qctl.state import MasterFolder, Replaced, Request
-from qctl.manage.sockets import is_running
 
 # After the grace, for the master to end its processes.
 _MARGIN_S = 20.0

@@ -72,7 +72,7 @@ def _by_heartbeat(
 
 def by_address(processes: Sequence[ManagedProcess]) -> dict[str, ManagedProcess]:
     """Address of a connection, as in CLIENT LIST → the process that holds it."""
-    from qctl.manage.sockets import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
+    from qctl.manage.host import local_endpoints  # noqa: PLC0415 - psutil costs 30 ms
 
     by_pid = {process.pid: process for process in processes if process.pid}
     return {address: by_pid[pid] for address, pid in local_endpoints(list(by_pid)).items()}

@@ -22,7 +22,7 @@ def queues_beside(
         the names of queues of this prefix, and a description of those under another prefix or in
         another database.
     """
-    from qctl.manage.sockets import owners  # noqa: PLC0415 - psutil costs 30 ms
+    from qctl.manage.host import owners  # noqa: PLC0415 - psutil costs 30 ms
 
     pids = owners()
 

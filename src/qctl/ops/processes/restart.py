@@ -126,7 +126,7 @@ class Restart:
         prefix: str,
         db: int,
     ) -> None:
-        from qctl.manage.sockets import is_running, started_at  # noqa: PLC0415 - psutil costs 30 ms
+        from qctl.manage.host import is_running, started_at  # noqa: PLC0415 - psutil costs 30 ms
 
         self._client = client
         self._manager = manager

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from qctl.config.settings import state_home
 from qctl.errors import QctlError
+from qctl.manage.host import started_at
 from qctl.manage.qctl.state import MasterFolder, MasterState
-from qctl.manage.sockets import started_at
 from qctl.runtime import logs
 from qctl.runtime.processes import control
 from qctl.runtime.processes.master import Master

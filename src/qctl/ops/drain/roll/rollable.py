@@ -38,7 +38,7 @@ def require_rollable(target: Target, connections: Connections) -> None:
 
 def _has_workers_in_child(connections: Connections, process: ManagedProcess) -> bool:
     """Whether a child of the process holds one of its worker connections."""
-    from qctl.manage.sockets import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
+    from qctl.manage.host import local_endpoints, process_tree  # noqa: PLC0415 - psutil is slow
 
     workers = connections.owned.get(process.key, ())
     if not workers or process.pid is None:

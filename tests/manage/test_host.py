@@ -1,4 +1,4 @@
-"""Processes and their connections, with real processes and a real Redis."""
+"""Processes of this host and their connections, with real processes and a real Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from qctl.connection.address import Client
 from qctl.connection.connect import connect
-from qctl.manage.sockets import is_running, local_endpoints, process_tree, started_at
+from qctl.manage.host import is_running, local_endpoints, process_tree, started_at
 from tests.labs.servers import RedisServer, wait_until
 
 # Connects to Redis, names its connection, and stays.
@@ -182,6 +182,6 @@ def test_a_pid_that_cannot_be(pid: int) -> None:
 
 
 def test_psutil_is_not_imported_before_it_is_needed(tmp_path: Path) -> None:
-    code = "import sys, qctl.manage.sockets, qctl.manage.pm2; print('psutil' in sys.modules)"
+    code = "import sys, qctl.manage.host, qctl.manage.pm2; print('psutil' in sys.modules)"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
