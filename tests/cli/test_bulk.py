@@ -238,6 +238,8 @@ def scene(client: Client) -> None:
 
 
 SCHEDULED = "repeat:s:1700000000000"
+# More ids than one call takes at first.
+NEVER = tuple(f"never-{number}" for number in range(20))
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,7 @@ SCHEDULED = "repeat:s:1700000000000"
         (("promote", "w"), 3),
         (("remove", "1", "w", "d", "held", "held-delayed", "never", "parent", SCHEDULED), 7),
         (("remove", "child", "parent"), 0),
+        (("remove", "child", *NEVER, "parent"), 7),
         (("remove", "parent", "child"), 7),
         (("remove", "parent", "--with-children"), 0),
         (("remove", "held"), 3),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qctl.connection.address import Client
+from qctl.wire import scripts
+from qctl.wire.write.pace import Pace
 from qctl.wire.write.transitions import promote, remove_jobs, report_cleaned, retry_finished
 from qctl.wire.write.walk import start_walk
 from tests.labs.build import CLASS, Q, events, exponents, is_paused, job, put, row, scores
@@ -245,3 +247,28 @@ def test_a_walk_is_not_led_astray_by_what_others_take(store: Client) -> None:
         rest += [entry.id for entry in entries]
         lists.keep(entries)
     assert set(rest) >= {f"w{n:02}" for n in range(4, 12)}
+
+
+# A dry run of several calls
+
+
+def test_a_dry_run_remembers_the_deleted_children_in_the_next_call(client: Client) -> None:
+    put(client, "parent", "waiting-children", score=1)
+    put(client, "child", parentKey=Q("parent"), parent='{"id":"parent","queueKey":"bull:q"}')
+    client.call("SADD", Q("parent:dependencies"), Q("child"))
+    # The search for the child takes so long that the parent is left for the next call.
+    client.call("LPUSH", Q("wait"), *(f"filler-{number}" for number in range(100_000)))
+    args = ["", "removed", "", "", "dry", "", "child", "parent"]
+    words, _ = scripts.run_timed(client, "remove_jobs", Q.whole, args)
+    assert words[:2] == ["removed", "later"]
+    expected = {"child": "removed", "parent": "removed"}
+    assert remove_jobs(client, Q, ["child", "parent"], dry_run=True) == expected
+    assert remove_jobs(client, Q, ["child", "parent"]) == expected
+
+
+def test_a_dry_run_remembers_the_owners_of_deduplication_ids(store: Client) -> None:
+    for name in ("a", "b"):
+        failed(store, name, deid="x", opts='{"de":{"id":"x"}}')
+    expected = {"a": "retried", "b": "duplicate"}
+    assert retry_finished(store, Q, ["a", "b"], dry_run=True, pace=Pace(1)) == expected
+    assert retry_finished(store, Q, ["a", "b"], pace=Pace(1)) == expected

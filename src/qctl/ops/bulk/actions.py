@@ -64,6 +64,7 @@ def retrying(state: str = "", *, reset_attempts: bool = False) -> Action:
             forget=forget,
             dry_run=context.dry_run,
             pace=context.pace,
+            foresight=context.foresight,
         )
 
     reasons = {
@@ -121,4 +122,5 @@ def _remove(
         dry_run=context.dry_run,
         just_seen=context.just_seen,
         pace=context.pace,
+        foresight=context.foresight,
     )

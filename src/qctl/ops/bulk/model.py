@@ -10,6 +10,7 @@ from qctl.connection.address import Client
 from qctl.ops.jobs.model import Skipped
 from qctl.wire.keys import QueueKeys
 from qctl.wire.write.pace import Pace
+from qctl.wire.write.transitions import Foresight
 
 # Why a job was left alone, by the word that a script answers.
 REASONS = {
@@ -33,6 +34,7 @@ class BulkContext:
         state: where the jobs must be; empty for anywhere.
         dry_run: write nothing.
         just_seen: the jobs were read from their state a moment ago.
+        foresight: what a dry run of named jobs would have changed so far; None for any other run.
         below_count: jobs deleted so far together with a parent above them.
     """
 
@@ -43,6 +45,7 @@ class BulkContext:
     state: str = ""
     dry_run: bool = False
     just_seen: bool = False
+    foresight: Foresight | None = None
     below_count: int = 0
 
 

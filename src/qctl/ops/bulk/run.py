@@ -26,6 +26,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.lists import Entry
 from qctl.wire.states import FINISHED
 from qctl.wire.write.pace import FIRST_SIZE, READING_S, Pace, round_trip_s
+from qctl.wire.write.transitions import Foresight
 from qctl.wire.write.walk import ShortWalk, Walk, start_walk
 
 MAX_SAMPLE = 10
@@ -90,8 +91,7 @@ class BulkRun:
         self._rate = rate
         self._stop = stop
         self._tally = _Tally()
-        # Begin with one job if a delete may be slow, because it searches a list. In a dry run begin
-        # with more: each call foresees only the effects of its own deletes.
+        # Begin with one job if a delete may be slow, because it searches a list.
         deletes = action.name in {"remove", "purge"} and not dry_run
         self._context = BulkContext(
             client=client,
@@ -101,6 +101,7 @@ class BulkRun:
             state=selection.state or "",
             dry_run=dry_run,
             just_seen=selection.state is not None and not selection.only.ids,
+            foresight=Foresight() if dry_run and selection.named_count else None,
         )
         self._unreported = 0
         self._has_acted = False

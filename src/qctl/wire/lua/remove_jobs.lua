@@ -14,13 +14,15 @@
 --         removed from the jobs it waits for
 -- ARGV[5] "" to delete; "dry" to write nothing; "seen" to write nothing and take for granted that the jobs
 --         are in their list, because they were just read from it
--- ARGV[6] … ids, at most 500
+-- ARGV[6] in a dry run: what the call before has foreseen, or ""; else ""
+-- ARGV[7] … ids, at most 500
 --
 -- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "removed"; "locked" (a
 -- worker has it); "scheduled" (the next run of a scheduler); "parent" (its children have not ended);
 -- "child-locked" (a worker has the last child); "last" (the last child that the parent waits for);
 -- "inactive" (it is not where it must be); "missing" (it does not exist, or is not a child of the parent);
--- "later" (this call has worked long enough; never the first job).
+-- "later" (this call has worked long enough; never the first job). In a dry run, one more text follows the
+-- words: the ARGV[6] of the next call.
 --@include clock
 --@include find
 --@include deleting
@@ -37,7 +39,7 @@ local DIRECTION = place == "" and -1 or 1
 -- How many levels of a flow one call deletes at most.
 local MAX_LEVELS = 100
 -- In a dry run: parent → how many of its children would be gone by now.
-local gone = {}
+local gone = decoded(ARGV[6])
 
 local function is_meant(name, where)
   return where == "" or where == name or (where == "wait" and name == "paused")
@@ -221,8 +223,11 @@ redis.call("SCARD", base .. "stalled")
 
 local may_search = place == "" or place == "wait" or place == "active"
 local answers = {}
-for i = 6, #ARGV do
-  local is_later = i > 6 and may_search and has_worked_enough()
+for i = 7, #ARGV do
+  local is_later = i > 7 and may_search and has_worked_enough()
   answers[#answers + 1] = is_later and "later" or remove(ARGV[i])
+end
+if is_dry then
+  answers[#answers + 1] = cjson.encode(gone)
 end
 return {took(), answers}

@@ -8,12 +8,13 @@
 -- ARGV[3] "" to run them behind the waiting jobs; "next" to run them first, or first of their priority
 -- ARGV[4] "" to keep all counts; "stalls" to forget the stalls; "attempts" to forget the attempts as well
 -- ARGV[5] "dry" to write nothing
--- ARGV[6] … ids, at most 500
+-- ARGV[6] in a dry run: what the call before has foreseen, or ""; else ""
+-- ARGV[7] … ids, at most 500
 --
 -- Answers {microseconds that the call took, or "" if unknown; one word for each job}: "retried"; "inactive"
 -- (not finished, or failed for another reason); "missing"; "duplicate" (another unfinished job has its
 -- deduplication id); "later" (this call has worked long enough; never the first job). If ARGV[1] is "" also
--- the words of lib/lost_jobs.lua.
+-- the words of lib/lost_jobs.lua. In a dry run, one more text follows the words: the ARGV[6] of the next call.
 --@include clock
 --@include parents
 --@include require_types
@@ -25,7 +26,7 @@ local SOURCES = source == "" and {"failed", "completed"} or {source}
 local RESULTS = {failed = "failedReason", completed = "returnvalue"}
 
 -- In a dry run: deduplication id → the job that would own it by now.
-local foreseen = {}
+local foreseen = decoded(ARGV[6])
 
 -- The parent counts the child as unfinished again if it still waits for its children, or has ended itself. A
 -- parent that already runs goes on with the results it has. May raise an error: the parent's keys may be of
@@ -123,12 +124,14 @@ end
 require_queue_types(base)
 
 local answers = {}
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   -- Only lost jobs are searched for in lists.
-  local is_later = i > 6 and source == "" and has_worked_enough()
+  local is_later = i > 7 and source == "" and has_worked_enough()
   answers[#answers + 1] = is_later and "later" or retry(ARGV[i])
 end
-if not is_dry then
+if is_dry then
+  answers[#answers + 1] = cjson.encode(foreseen)
+else
   wake(base)
 end
 return {took(), answers}

@@ -2,11 +2,14 @@
 
 The functions return one word per job; the comments of the scripts explain the words. With
 ``dry_run`` they write nothing. ``pace`` adapts the number of jobs per call; None for a new pace.
+``foresight`` hands to a dry run what earlier dry runs of the same action would have changed; None
+if there was no earlier one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from qctl.connection.address import Arg, Client
 from qctl.wire import scripts
@@ -16,6 +19,19 @@ from qctl.wire.write.pace import Pace
 
 # The script's word for a job that it leaves to the next call, because this call took long enough.
 _LATER = "later"
+# Maximum characters that one call of a dry run hands to the next.
+_MAX_FORESEEN = 100_000
+
+
+@dataclass(slots=True)
+class Foresight:
+    """What a dry run would have changed so far, as JSON that only the script reads."""
+
+    text: str = ""
+
+    def replace(self, text: str) -> None:
+        """Keep the text that the last call answered, or an empty one if that is too long."""
+        self.text = text if len(text) <= _MAX_FORESEEN else ""
 
 
 def retry_stalled(
@@ -51,6 +67,7 @@ def retry_finished(
     forget: str = "",
     dry_run: bool = False,
     pace: Pace | None = None,
+    foresight: Foresight | None = None,
 ) -> dict[str, str]:
     """Run finished jobs again, and put lost jobs back (unfinished, and in no state).
 
@@ -69,7 +86,14 @@ def retry_finished(
     head: list[Arg] = [source, only_reason, "next" if run_next else "", forget]
     head.append("dry" if dry_run else "")
     return _in_chunks(
-        client, "retry_finished", keys, head, ids, last_runs_first=run_next, pace=pace
+        client,
+        "retry_finished",
+        keys,
+        head,
+        ids,
+        last_runs_first=run_next,
+        pace=pace,
+        foresight=foresight or Foresight(),
     )
 
 
@@ -101,6 +125,7 @@ def remove_jobs(
     dry_run: bool = False,
     just_seen: bool = False,
     pace: Pace | None = None,
+    foresight: Foresight | None = None,
 ) -> dict[str, str]:
     """Delete jobs with their logs and deduplication keys; their parents no longer wait for them.
 
@@ -122,7 +147,8 @@ def remove_jobs(
         parent_key,
         ("seen" if just_seen else "dry") if dry_run else "",
     ]
-    return _in_chunks(client, "remove_jobs", keys, head, ids, pace=pace)
+    foresight = foresight or Foresight()
+    return _in_chunks(client, "remove_jobs", keys, head, ids, pace=pace, foresight=foresight)
 
 
 def report_cleaned(client: Client, keys: QueueKeys, count: int) -> None:
@@ -140,6 +166,7 @@ def _in_chunks(
     locks: Mapping[str, str] | None = None,
     last_runs_first: bool = False,
     pace: Pace | None = None,
+    foresight: Foresight | None = None,
 ) -> dict[str, str]:
     ordered = list(dict.fromkeys(ids))
     # Of the jobs that a script puts at the tail of ``wait``, the last one runs first.
@@ -149,8 +176,13 @@ def _in_chunks(
     while left:
         chunk = left[: pace.size]
         jobs = chunk if locks is None else [arg for id_ in chunk for arg in (id_, locks[id_])]
-        words, took_s = scripts.run_timed(client, script, keys.whole, [*head, *jobs])
-        # The jobs left to the next call are always at the end of the chunk.
+        memory = [] if foresight is None else [foresight.text]
+        args = [*head, *memory, *jobs]
+        reply, took_s = scripts.run_timed(client, script, keys.whole, args)
+        words, foreseen = reply[: len(chunk)], reply[len(chunk) :]
+        if foresight is not None and foreseen:
+            foresight.replace(foreseen[0])
+        # The jobs left to the next call are always the end of the chunk.
         done = {job_id: word for job_id, word in zip(chunk, words, strict=True) if word != _LATER}
         pace.learn(len(done), took_s)
         answers |= done
