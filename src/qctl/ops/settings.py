@@ -1,4 +1,4 @@
-"""The settings in force with where each comes from, and the contexts; secrets masked."""
+"""The settings in force and where each comes from, the contexts, and the config files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Setting:
     """One value in force.
 
     Args:
-        name: as in the config files, e.g. ``redis.url``.
-        value: without secrets.
-        origin: where it comes from.
+        name: its name in the config files, e.g. ``redis.url``.
+        value: the value, with ``***`` for a password.
+        origin: where the value comes from.
     """
 
     name: str
@@ -32,11 +32,12 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A ``[contexts.NAME]``, with the settings that ``--context NAME`` uses.
+    """A ``[contexts.NAME]`` table, with the settings that ``--context NAME`` uses.
 
     Args:
-        redis_url: without its password.
-        error: why it cannot be used; the other values are then None.
+        chosen: whether this context is in force.
+        redis_url: with ``***`` for the password.
+        error: why the context cannot be used; the values after ``chosen`` are then None.
     """
 
     name: str
@@ -58,7 +59,7 @@ class ConfigFile:
 
 
 def describe_settings(settings: Settings) -> tuple[Setting, ...]:
-    """Every value in force. Passwords are masked, and not read from files or commands."""
+    """Every value in force. Passwords are masked; files and commands that give one are not read."""
     origins = settings.origins
     values: dict[str, str | int | bool | None] = {
         "context": settings.context,
@@ -72,7 +73,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
         "state_home": str(settings.state_home),
     }
     if settings.password is None:
-        # It is in the URL, or there is none.
+        # The password is in the URL, or there is none.
         del values["redis.password"]
     for target in settings.targets:
         values[f"targets.{target.name}"] = f"{target.process}: {', '.join(target.queues) or '-'}"
@@ -80,7 +81,7 @@ def describe_settings(settings: Settings) -> tuple[Setting, ...]:
 
 
 def list_contexts(settings: Settings, environ: Mapping[str, str]) -> tuple[Context, ...]:
-    """The contexts of the config files, by name. A broken one has its ``error``."""
+    """The contexts of the config files, in the order of the settings."""
     found = []
     for name in settings.contexts:
         chosen = name == settings.context
@@ -95,14 +96,14 @@ def list_contexts(settings: Settings, environ: Mapping[str, str]) -> tuple[Conte
 
 
 def config_files(environ: Mapping[str, str]) -> tuple[ConfigFile, ...]:
-    """The config files, in the order of precedence."""
+    """The project's config file, if there is one; then the user's, which has lower precedence."""
     project, user = project_config_path(), user_config_path(environ)
     files = [] if project is None else [ConfigFile("project", project, True)]
     return (*files, ConfigFile("user", user, user.is_file()))
 
 
 def masked_url(url: str) -> str:
-    """A Redis URL with ``***`` for its password; of an invalid URL nothing is shown."""
+    """A Redis URL with ``***`` for its password; a remark instead of an invalid URL."""
     if url.startswith(EMBEDDED):
         return url
     try:

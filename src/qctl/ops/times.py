@@ -1,4 +1,4 @@
-"""Points in time: as Redis holds them, and as people type them."""
+"""Points in time: as Redis stores them, and as people type them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qctl.errors import UsageError
 
 
 def utc_datetime(epoch_ms: float | None) -> datetime | None:
-    """The UTC datetime of epoch milliseconds; None for None and for what no datetime can hold."""
+    """The UTC datetime of epoch milliseconds; None if they are None or out of range."""
     if epoch_ms is None:
         return None
     try:
@@ -19,7 +19,7 @@ def utc_datetime(epoch_ms: float | None) -> datetime | None:
 
 
 def from_epoch_ms(epoch_ms: float) -> datetime:
-    """The same for a time that qctl computed, and that a datetime can hold for certain."""
+    """The UTC datetime of epoch milliseconds that are certain to be in range."""
     return datetime.fromtimestamp(epoch_ms / 1000, UTC)
 
 
@@ -29,12 +29,15 @@ def to_epoch_ms(at: datetime) -> int:
 
 
 def parse_time(text: str, now: datetime | None = None, *, flag: str = "--since") -> datetime:
-    """The time that the value of ``flag`` names: a duration ago (``10m``), or an ISO time.
+    """The time that ``text``, the value of an option, means: a time ago (``10m``), or an ISO time.
 
-    A time without an offset is local time. A duration needs its unit: ``20260131`` is a date.
+    An ISO time without an offset is local time. A duration needs its unit: ``20260131`` is a date.
+
+    Args:
+        flag: the option, for the error.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither, or the time is out of range.
     """
     now = now or datetime.now(UTC)
     text = text.strip()

@@ -13,9 +13,9 @@ from qctl.output.text import listed, short_duration, visible
 from qctl.plurals import counted
 
 _STYLES = {"overdue": "yellow", "dead": "bold red", "unknown": "yellow", "ended": "dim"}
-# What a state means that needs attention.
+# The states that need attention, and what each means.
 _STATE_TEXTS = {
-    "dead": "no pending job: it runs again when the app creates it again",
+    "dead": "no pending job, so no job is made until the app creates the scheduler again",
     "overdue": "due, but no worker has taken the job",
     "unknown": "its pending job was not found",
 }
@@ -43,7 +43,7 @@ def _skipped(schedule: Schedule) -> Value:
 
 
 def rule(schedule: Schedule) -> str:
-    """When it runs, in a few words."""
+    """When a scheduler makes jobs, in a few words."""
     if schedule.every_ms is not None:
         return f"every {_interval(schedule.every_ms)}"
     if schedule.pattern is None:
@@ -96,8 +96,8 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
     yield "job name", schedule.name
     yield "schedule", rule(schedule)
     yield "offset", f"{schedule.offset_ms} ms" if schedule.offset_ms else None
-    said = _STATE_TEXTS.get(schedule.state)
-    yield "state", schedule.state + (f": {said}" if said else "")
+    meaning = _STATE_TEXTS.get(schedule.state)
+    yield "state", schedule.state + (f": {meaning}" if meaning else "")
     for number, due in enumerate(schedule.upcoming_at):
         yield ("then" if number else "next"), moment_text(due, now)
     place = schedule.pending_state or "in no list"
@@ -116,22 +116,22 @@ def _facts(schedule: ScheduleDetail, now: datetime) -> Iterator[tuple[str, str |
 
 
 def removal_lines(removal: Removal) -> list[str]:
-    """What was removed, with all that is needed to create it again."""
+    """What was removed, and whether a job of the scheduler still runs."""
     schedule = removal.schedule
     what = f"scheduler {schedule.id} of {schedule.queue} ({rule(schedule)}, job {schedule.name})"
     done = "removed" if removal.removed else "would be removed" if removal.dry_run else "was gone"
     lines = [f"{what} {done}" + (" (dry run)" if removal.dry_run else "")]
     if removal.job_left is not None:
         lines.append(
-            f"its job {removal.job_left} is already {schedule.pending_state}, and will run"
+            f"its job {removal.job_left} is no longer delayed, so it is not deleted and runs"
         )
     return list(map(visible, lines))
 
 
 def run_line(run: RunNow) -> str:
-    """The new job, and how the schedule continues."""
-    lives = run.state in {"ok", "running", "overdue"}
-    after = "continues as before" if lives else f"stays {run.state}"
+    """The new job, and the state of its scheduler."""
+    makes_jobs = run.state in {"ok", "running", "overdue"}
+    after = "continues as before" if makes_jobs else f"stays {run.state}"
     job = f"job {run.id}" if run.id else "a job"
     done = "would be added" if run.dry_run else "was added"
     text = f"{job} ({run.name}) {done} to {run.queue}; scheduler {run.scheduler} {after}"

@@ -1,1 +1,4 @@
-"""Workers in the background: start, list, restart and stop their masters, and read their logs."""
+"""Start, list, restart and stop masters, and read their logs.
+
+A master is a background process that runs and replaces worker processes (docs/worker.md).
+"""

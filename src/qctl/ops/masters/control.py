@@ -1,4 +1,4 @@
-"""Start, restart and stop a master in the background."""
+"""Start, restart and stop a master, the background process that runs worker processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qctl.manage.logs import read_tail
 from qctl.manage.qctl.manager import Qctl, refusal
 from qctl.manage.qctl.state import MasterFolder, Replaced, Request
 
-# After the grace, for the master to end its processes.
+# How long a stop waits, after the grace period for jobs, until the master has ended its processes.
 _MARGIN_S = 20.0
 _POLL_S = 0.03
 
@@ -40,14 +40,15 @@ def start(
 
     Args:
         state_home: qctl's folder for state.
-        launch: starts the process; given the folder and the descriptor of its lock, which the
-            master then holds.
-        timeout_s: how long to wait until it is ready; then it is stopped again.
+        launch: starts the master's process, given its folder and the file descriptor of the
+            folder's lock, which the process keeps.
+        timeout_s: the longest wait until the master is ready; after that it is stopped again.
 
     Raises:
-        FailedError: it runs already, or did not start; the error has its last words.
-        UnreachableError: it did not start because of Redis.
-        TimedOutError: it was not ready in time.
+        FailedError: a master of this name runs already, or the new one ended before it was ready;
+            the error quotes its log.
+        UnreachableError: the new master ended because it cannot work with Redis.
+        TimedOutError: the new master was not ready in time.
     """
     folder = MasterFolder(state_home, name)
     folder.make()
@@ -67,18 +68,18 @@ def start(
             timed_out = time.monotonic() > deadline
     finally:
         if not pids and master.poll() is None:
-            # Do not leave it half started, not even after Ctrl-C.
+            # Do not leave the master half started, not even after Ctrl-C.
             master.terminate()
             master.wait()
     if pids:
         return Started(name, master.pid, pids)
-    # `worker list` goes on showing what ran before.
+    # `worker list` must show the previous run of this name, not the one that failed.
     folder.restore(state_before)
     words = "\n".join(f"    {row}" for row in error_first(read_tail(folder.log, log_start)[0]))
     if timed_out:
         raise TimedOutError(
             f"qctl:{name} was not ready within {timeout_s:g} s",
-            why=f"it was stopped again; its last words:\n{words}",
+            why=f"the master was stopped again; its last words:\n{words}",
             hint=f"qctl worker logs {name}",
         )
     if master.returncode == ExitStatus.UNREACHABLE:
@@ -116,15 +117,16 @@ def _pids_if_ready(folder: MasterFolder, pid: int) -> list[int]:
 
 
 def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
-    """Replace all processes, one after another: the new one takes jobs before the old one leaves.
+    """Replace a master's processes one after another; each new one takes jobs before the old stops.
 
     Args:
-        timeout_s: the longest wait for the new processes; old ones may take longer to leave.
+        timeout_s: the longest wait for all new processes; old ones may finish jobs after that.
 
     Raises:
         NotFoundError: no master of this name runs.
-        FailedError: a new process did not start; those not yet replaced stay.
-        TimedOutError: it takes longer; the master goes on.
+        FailedError: the master refused, or a new process did not start; the processes that were
+            not yet replaced keep running.
+        TimedOutError: the replacement takes longer; the master continues it.
         UnreachableError: the master does not answer.
     """
     folder = MasterFolder(state_home, name)
@@ -142,26 +144,29 @@ def restart(state_home: Path, name: str, timeout_s: float) -> list[Replaced]:
         what, _, words = error.partition("\n")
         raise FailedError(
             f"qctl:{name}: {what}",
-            why=f"those not yet replaced stay; it said:\n{words}" if words else "",
+            why=f"those not yet replaced keep running; the last words of the new one:\n{words}"
+            if words
+            else "",
             hint=f"fix the app, then qctl worker restart {name}" if words else "qctl worker list",
         )
     return [Replaced(**row) for row in answer["replaced"]]
 
 
 def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> int | None:
-    """Let a master's jobs finish, and wait for its end.
+    """Let a master finish its jobs and exit, and wait until it has exited.
 
     Args:
-        timeout_s: the longest wait; None for its grace and 20 s, without end if it has none.
-        now: give running jobs back instead of letting them finish.
+        timeout_s: the longest wait. None: 20 s more than the grace period, or without end if there
+            is no grace period; 20 s with ``now``.
+        now: give running jobs back to the queue instead of finishing them.
 
     Returns:
-        its pid; None if it did not run.
+        the master's pid; None if it was not running.
 
     Raises:
         NotFoundError: there never was a master of this name.
-        UnreachableError: it runs and does not answer.
-        TimedOutError: its jobs take longer; it goes on stopping.
+        UnreachableError: the master runs and does not answer.
+        TimedOutError: its jobs take longer; the master continues to stop.
     """
     folder = MasterFolder(state_home, name)
     state = folder.running()
@@ -174,15 +179,15 @@ def stop(state_home: Path, name: str, *, timeout_s: float | None, now: bool) -> 
     if not folder.ask({"do": "state"})["stopping"]:
         folder.ask({"do": "stop"})
     if now:
-        # Asked a second time, it does not wait for its jobs.
+        # After the second request, the master does not wait for its jobs.
         folder.ask({"do": "stop"})
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while is_running(state.pid, state.birth_s):
         if deadline is not None and time.monotonic() > deadline:
             raise TimedOutError(
                 f"qctl:{name} is still stopping after {timeout_s:g} s",
-                why="its jobs have not finished; it takes no new ones and goes on stopping. "
-                "--now gives its jobs back",
+                why="its jobs have not finished; it takes no new ones and continues to stop. "
+                "--now gives its jobs back to the queue",
                 hint=f"qctl worker stop {name} --now",
             )
         time.sleep(_POLL_S)

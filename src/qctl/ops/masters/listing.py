@@ -1,4 +1,4 @@
-"""All masters in the background, running and stopped, and what they have printed."""
+"""All masters of this user on this host, running and stopped, and their logs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class MasterProcess:
-    """A process of a master that runs.
+    """A worker process of a running master.
 
     Args:
-        slot: its number, from 0.
+        slot: the number of its place in the master, from 0.
         status: ``launching``, ``online`` or ``stopping``.
-        pid, started_at_ms, rss_bytes: None while there is no process.
-        restarts: how often the slot got another process.
-        busy: jobs in hand.
+        pid, started_at_ms, rss_bytes: None while the slot has no process.
+        restarts: how often the slot's process was replaced.
+        busy: jobs that the process runs now.
         done: jobs that ended in this process.
     """
 
@@ -43,7 +43,7 @@ class MasterProcess:
 
 @dataclass(frozen=True, slots=True)
 class Master:
-    """A master as it is now.
+    """A master and its state now.
 
     Args:
         target: ``qctl:NAME``.
@@ -53,7 +53,7 @@ class Master:
         apps: ``module:attribute`` each.
         cwd: the folder it runs in; None if unknown.
         processes: empty if it does not run or does not answer.
-        leaving: pids of processes that were replaced and still finish jobs.
+        leaving: pids of replaced processes that still finish jobs.
     """
 
     name: str
@@ -106,12 +106,12 @@ def _status(state: MasterState | None, answer: dict[str, Any] | None) -> str:
 
 
 def _process(row: dict[str, Any]) -> MasterProcess:
-    # A newer master may report more.
+    # A master of a newer version of qctl may report more fields.
     return MasterProcess(**{field.name: row[field.name] for field in fields(MasterProcess)})
 
 
 def read_logs(state_home: Path, name: str, lines: int, *, follow: bool) -> Iterator[list[str]]:
-    """The last ``lines`` of a master's log; then, with ``follow``, new lines as they come.
+    """The last ``lines`` lines of a master's log; with ``follow``, also new ones, without end.
 
     Raises:
         NotFoundError: there never was a master of this name.

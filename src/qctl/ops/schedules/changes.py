@@ -1,4 +1,4 @@
-"""Removing a scheduler, and running one now."""
+"""The changes that ``qctl schedules`` makes: remove a scheduler, or add one of its jobs now."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from qctl.wire.schedulers import scheduling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What ``schedules remove`` did.
+    """The result of ``schedules remove``.
 
     Args:
-        schedule: as it was.
-        removed: False in a dry run, or if it was removed by somebody else.
-        job_left: the job that it had made already and that still runs; None if there is none.
+        schedule: the scheduler as it was before.
+        removed: False in a dry run, or if another client removed the scheduler first.
+        job_left: the id of its pending job if that is no longer delayed: such a job is not deleted
+            and runs. None if there is no such job.
     """
 
     schedule: Schedule
@@ -37,11 +38,13 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunNow:
-    """What ``schedules run`` did.
+    """The result of ``schedules run``.
 
     Args:
-        state: of the scheduler, which is not changed.
-        id: of the job; None in a dry run.
+        state: the scheduler's state, which the run does not change.
+        id: the new job's id; None in a dry run.
+        name, data, opts: those of the new job.
+        remarks: why the job may not run soon.
     """
 
     queue: str
@@ -62,7 +65,7 @@ def remove_schedule(
 
     Raises:
         NotFoundError: no such queue or scheduler.
-        RefusedError: the queue is Bull 3/4's.
+        RefusedError: it is a queue of Bull 3 or 4.
     """
     (snapshot,) = find_queues(client, prefix, [queue])
     require_bullmq([snapshot], hint="use Bull's own queue.removeRepeatableByKey()")
@@ -71,10 +74,11 @@ def remove_schedule(
     removed = False
     if not dry_run:
         call = scheduling.remove_call(keys, scheduler_id, entry.iteration_prefix)
-        removed = bool(scripts.run_call(client, call))
+        # The script answers 1 if the scheduler was there, else 0.
+        removed = scripts.run_call(client, call) == 1
     state = schedule.pending_state
     if removed and state == "delayed":
-        # A worker may have taken it before the removal.
+        # A worker may have fetched the job just before the removal.
         state = locate(client, keys, schedule.pending_id).state
     return Removal(
         schedule=schedule,
@@ -93,16 +97,17 @@ def run_schedule(
     db: int = 0,
     dry_run: bool = False,
 ) -> RunNow:
-    """Add one job as the scheduler would make it, at once.
+    """Add one job as the scheduler would make it, to run now.
 
-    It does not count as an iteration, and the pending job stays as it is. Its name and data come
-    from the scheduler's record, its options from the pending job, as for the next iteration (wire
-    format 6.4).
+    The new job does not count as an iteration, and the pending job is not changed. The new job
+    takes its name and data from the scheduler's record, and its options from the pending job, as
+    the next iteration does (wire format 6.4). A legacy repeatable has no such record: everything
+    comes from its pending job.
 
     Raises:
         NotFoundError: no such queue or scheduler.
-        RefusedError: the queue is Bull 3/4's.
-        FailedError: a legacy repeatable has lost its pending job, and with it the template.
+        RefusedError: it is a queue of Bull 3 or 4.
+        FailedError: the pending job of a legacy repeatable is gone.
     """
     (snapshot,) = find_queues(client, prefix, [queue])
     require_bullmq([snapshot], hint="use Bull's own queue.add()")
@@ -112,7 +117,7 @@ def run_schedule(
     if entry.scheduler is None and not fields:
         raise FailedError(
             f"there is nothing to run: {scheduler_id!r} has no pending job any more",
-            why="a repeatable of old versions of BullMQ keeps its data only in that job",
+            why="a repeatable of old versions of BullMQ keeps its data only in its pending job",
             hint=command(prefix, "schedules", "remove", queue, scheduler_id),
         )
     template = scheduling.template_of(entry.record, fields)

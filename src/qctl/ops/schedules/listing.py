@@ -28,12 +28,15 @@ from qctl.wire.schedulers.iterations import Registered, read_one, read_registere
 from qctl.wire.schedulers.scheduling import due_times_ms, schedule_has_ended, skipped_count
 
 MAX_SKIPPED = scheduling.MAX_SKIPPED
-# Future due times that are listed.
-UPCOMING = 5
-# An idle worker may take so long to fetch a job that is due (wire format 7.3).
+# Due times that `schedules show` lists, that of the pending job included.
+_MAX_UPCOMING = 5
+# An idle worker may take this long to fetch a job that is due (wire format 7.3).
 PATIENCE_MS = 5000
 _EPOCH = from_epoch_ms(0)
+# The states of a pending job that has not ended.
 ALIVE = frozenset({"delayed", "waiting", "prioritized", "active", "waiting-children"})
+# Ids that are compared with a wrong one, and ids that the error then names.
+_MAX_COMPARED = 1000
 _MAX_NAMED = 10
 
 
@@ -42,23 +45,25 @@ class Schedule:
     """A scheduler, or a legacy repeatable job.
 
     Args:
-        kind: ``scheduler``, or ``legacy`` for what BullMQ 5's ``add(…, {repeat})`` made.
-        name: of its jobs.
-        pattern, every_ms: exactly one is set; both are None for a record that says neither.
-        tz: of the pattern; None for that of the worker that makes the next job.
-        state: ``ok``; ``running``: its last job runs, the next one is about to be made;
-            ``overdue``: the pending job was due 5 s ago, and no worker has taken it; ``ended``: its
-            limit or end is reached; ``dead``: there is no pending job, so it never runs again;
-            ``unknown``.
-        next_at: when the pending job is due, or was; None where its score is not a time.
-        pending_id, pending_state: that job, and its state; None if it is in no state.
-        iterations: jobs made so far; None for a legacy one.
-        limit: the maximum number of jobs.
-        last_run_at: when the job before the pending one started; None if there was none, or the
-            scheduler was changed since.
-        skipped: due times that have passed since that of the pending job, and never run. At most
-            1000 are counted; None if unknown.
-        data, opts: the template of its jobs; of a legacy one those of the pending job.
+        kind: ``scheduler``, or ``legacy`` for a repeatable made by BullMQ 5's ``add(…, {repeat})``.
+        name: the name of its jobs.
+        pattern, every_ms: at most one is set; both are None if the record has neither.
+        tz: the pattern's time zone; None means that of the worker that makes the next job.
+        state: ``ok``; ``running``: the pending job is active, and its worker makes the next one;
+            ``overdue``: the pending job was due more than 5 s ago, and no worker has fetched it;
+            ``ended``: the limit or end is reached, and no job is pending; ``dead``: no job is
+            pending for another reason, so no more jobs are made; ``unknown``: the pending job was
+            not found, but may exist.
+        next_at: when the pending job is or was due; None if its score is not a time.
+        pending_id, pending_state: the pending job's id and state; the state is None if the job is
+            in no state.
+        iterations: jobs made so far; None for a legacy repeatable.
+        limit: the maximum number of jobs; None without a limit.
+        last_run_at: when its latest job started; None if none has started, or if the scheduler was
+            changed since.
+        skipped: due times after that of the pending job that have passed: no job runs for them. At
+            most 1000 are counted; None if unknown.
+        data, opts: the template of its jobs; for a legacy repeatable, those of its pending job.
     """
 
     queue: str
@@ -85,7 +90,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleDetail(Schedule):
-    """One in full; ``upcoming_at`` are its next due times, if all goes well."""
+    """A scheduler in full; ``upcoming_at`` are its next due times if its workers keep up."""
 
     upcoming_at: tuple[datetime, ...]
 
@@ -100,7 +105,9 @@ class ScheduleList:
 def list_schedules(
     client: Client, prefix: str, names: Sequence[str] = ()
 ) -> tuple[ScheduleList, Queues]:
-    """The schedulers of the named queues, or of all under the prefix; the next due first.
+    """The schedulers of the named queues, or of all under the prefix, and these queues.
+
+    The scheduler that is due next comes first.
 
     Raises:
         NotFoundError: a queue does not exist.
@@ -118,7 +125,7 @@ def list_schedules(
 
 
 def show_schedule(client: Client, prefix: str, queue: str, scheduler_id: str) -> ScheduleDetail:
-    """One in full.
+    """One scheduler with its next due times.
 
     Raises:
         NotFoundError: no such queue or scheduler.
@@ -133,10 +140,10 @@ def show_schedule(client: Client, prefix: str, queue: str, scheduler_id: str) ->
 def find_schedule(
     client: Client, keys: QueueKeys, scheduler_id: str
 ) -> tuple[Registered, Schedule]:
-    """One scheduler, as Redis has it and as qctl shows it.
+    """One scheduler, as stored in Redis and as shown by qctl.
 
     Raises:
-        NotFoundError: there is none with this id.
+        NotFoundError: the queue has no scheduler with this id.
     """
     entry = read_one(client, keys, scheduler_id)
     if entry is None:
@@ -145,9 +152,9 @@ def find_schedule(
 
 
 def _no_such_scheduler(client: Client, keys: QueueKeys, scheduler_id: str) -> NotFoundError:
-    known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, MAX_SKIPPED)]
+    known = [str(name) for name in client.call("ZRANGE", keys("repeat"), 0, _MAX_COMPARED - 1)]
     near = similar_names(scheduler_id, known, max_names=3, cutoff=0.5) or known[:_MAX_NAMED]
-    why = f"it has: {', '.join(map(repr, near))}" if near else "it has none"
+    why = f"the queue has: {', '.join(map(repr, near))}" if near else "the queue has none"
     return NotFoundError(
         f"queue {keys.name!r} has no scheduler {scheduler_id!r}",
         why=why,
@@ -163,6 +170,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
     legacy = _parts_of_key(entry.id) if scheduler is None and not record else {}
 
     def stored(field: str) -> Any:
+        # Without a record, the fields are in the pending job or, in very old versions, in the key.
         return record.get(field) or repeat.get(field) or legacy.get(field) or None
 
     every_ms, pattern, tz = to_int(stored("every")), stored("pattern"), stored("tz")
@@ -179,7 +187,7 @@ def _schedule(keys: QueueKeys, entry: Registered, now_ms: int) -> Schedule:
         last_due_ms=entry.next_ms,
         now_ms=now_ms,
     )
-    # Workers drop an id without a hash.
+    # Workers drop a job id without a hash, so such a job is not pending.
     place = pending.state if pending.fields or pending.state == "unknown" else None
     is_late = entry.next_ms is not None and now_ms - entry.next_ms > PATIENCE_MS
     state = _state(place, is_late, has_ended)
@@ -234,7 +242,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
         return
     yield schedule.next_at
     first_ms = to_epoch_ms(schedule.next_at)
-    left = UPCOMING - 1
+    left = _MAX_UPCOMING - 1
     if schedule.limit is not None and schedule.iterations is not None:
         left = min(left, max(schedule.limit - schedule.iterations, 0))
     times = due_times_ms(schedule.pattern, schedule.tz, schedule.every_ms, first_ms)
@@ -248,7 +256,7 @@ def _upcoming(schedule: Schedule) -> Iterator[datetime]:
 
 
 def _parts_of_key(key: str) -> dict[str, str]:
-    """The fields in a key of very old versions: ``name:id:endDate:tz:suffix``."""
+    """The fields in a key of very old versions: ``name:id:endDate:tz:suffix``; else none."""
     if not scheduling.is_legacy_key(key):
         return {}
     name, _, end, tz, suffix = key.split(":", 4)
