@@ -1,6 +1,6 @@
-"""How drains ended, for metrics, and which apps they saw resume a queue: one hash per prefix.
+"""The record of drains, one hash per prefix: how they ended, and which apps resumed queues.
 
-It has no drains that were killed or undone by their watchdog, and none that changed nothing.
+A drain is not recorded if it changed nothing, was killed, or was undone by its watchdog.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from qctl.wire.replies import read_checked, to_dict, to_int
 # Field names: `drains:<outcome>` and `jobs:<result>` are sums; `last:<field>` is the last drain's.
 OUTCOMES = ("drained", "restarted", "timeout", "aborted")
 RESULTS = ("completed", "failed", "retried", "interrupted", "recovered", "lost")
-# In place of an unknown number.
+# Stored in place of an unknown number.
 _UNKNOWN = "unknown"
-# `resumer:[queue, target]`: when that app resumed that queue at its start, epoch milliseconds.
+# `resumer:[queue, target]`: when a drain last saw that app resume that queue when the app started.
 _RESUMER = "resumer:"
 
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """How one drain ended.
+    """How one drain ended. ``interrupted``, ``lost`` and ``idle_ms`` are None if unknown.
 
     Args:
-        at_ms: when, epoch milliseconds by the clock of the host that drained.
+        at_ms: when it ended, epoch milliseconds by the clock of the host that drained.
         outcome: one of ``OUTCOMES``.
-        completed, failed, retried, interrupted, recovered, lost: jobs, as its report counts them.
-        paused_ms: from the first pause to the last resume.
+        completed, failed, retried, interrupted, recovered, lost: numbers of jobs, as in the report
+            of the drain.
+        paused_ms: the time from the first pause to the last resume.
         idle_ms: the longest time in which nothing ran although jobs waited.
-            ``interrupted``, ``lost`` and ``idle_ms`` are None if unknown.
     """
 
     at_ms: int
@@ -64,11 +64,11 @@ class DrainRecord:
 
 
 def add_drain(client: Client, prefix: str, result: DrainResult) -> None:
-    """Add one drain, in one round trip.
+    """Record one drain, in one round trip.
 
     Raises:
-        UnreachableError: Redis is away.
-        ReplyError: Redis refused; a part of the drain may be recorded.
+        UnreachableError: Redis cannot be reached.
+        ReplyError: Redis refused a command; a part of the drain may be recorded.
     """
     key = drain_record(prefix)
     last: list[Arg] = []
@@ -87,7 +87,7 @@ class Resumer:
     """An app that a drain saw resume a queue when it started.
 
     Args:
-        queue: its name.
+        queue: the queue's name.
         target: the app, for example ``pm2:worker``.
         at_ms: when a drain last saw it, epoch milliseconds.
     """
@@ -109,12 +109,12 @@ def record_starts(
     """Record which queues an app resumed when it started, in one round trip.
 
     Args:
-        resumed: names of the queues that it resumed.
-        kept: names of those that it left paused; their entries are deleted.
+        resumed: names of the queues that the app resumed.
+        kept: names of the queues that it left paused; their fields are deleted.
 
     Raises:
-        UnreachableError: Redis is away.
-        ReplyError: Redis refused.
+        UnreachableError: Redis cannot be reached.
+        ReplyError: Redis refused a command.
     """
     key = drain_record(prefix)
     commands: list[tuple[Arg, ...]] = []
@@ -146,10 +146,10 @@ def _resumer_field(queue: str, target: str) -> str:
 
 
 def read_drain_record(client: Client, prefix: str) -> DrainRecord:
-    """The record; all zero if nothing has been drained yet.
+    """The record; all numbers are zero if no drain has been recorded.
 
     Raises:
-        ReplyError: this Redis user may not read it: what it holds is unknown, not zero.
+        ReplyError: this Redis user may not read the record; its numbers are unknown, not zero.
     """
     row = to_dict(client.call("HGETALL", drain_record(prefix)))
 

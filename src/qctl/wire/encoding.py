@@ -33,30 +33,33 @@ _POLICY_NAMES = {
 
 
 class OptionSet(NamedTuple):
-    """Options as the scripts take them; ``rest`` is "" for a job without special options."""
+    """Options as the scripts expect them.
+
+    ``special`` is JSON with the id, the parent and the deduplication; "" if the job has none.
+    """
 
     opts: str
     timestamp: str
     delay: str
     priority: str
     lifo: str
-    rest: str
+    special: str
 
 
 def encode_json(value: Any, what: str) -> str:
-    """Compact JSON."""
+    """A value as compact JSON."""
     try:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not JSON", why=str(error)) from None
     if text.isascii() or _is_utf8(text):
         return text
-    # UTF-8 cannot hold a lone surrogate; as an escape it is JSON.
+    # UTF-8 cannot represent a lone surrogate, but JSON can, as an escape.
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def encode_data(data: Any) -> str:
-    """A job's data; None is ``{}``, as an absent payload is to BullMQ."""
+    """A job's data as JSON; ``{}`` for None, as in BullMQ."""
     return "{}" if data is None else encode_json(data, "the job's data")
 
 
@@ -69,7 +72,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def valid_text(text: str) -> str:
-    """Text that UTF-8 can hold: a pair of surrogates becomes its character, a lone one U+FFFD."""
+    """Text as valid Unicode: a surrogate pair becomes its character, a lone surrogate U+FFFD."""
     if text.isascii() or _is_utf8(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -79,19 +82,20 @@ def check_id(id_: str, what: str) -> None:
     """Check an id, which becomes part of a key: a string of valid Unicode, not empty."""
     if not isinstance(id_, str) or not id_ or valid_text(id_) != id_:
         raise UsageError(
-            f"{what} cannot have the id {id_!r}", why="an id is a string that UTF-8 can hold"
+            f"{what} cannot have the id {id_!r}",
+            why="an id must be a string of valid Unicode, and not empty",
         )
 
 
 def duration_ms(value: Duration, what: str) -> int:
-    """Whole milliseconds, of a duration of 0 s or more."""
+    """A duration of 0 s or more, in whole milliseconds."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise UsageError(f"{what} must be a number of seconds or a timedelta, not {value!r}")
     if not math.isfinite(seconds) or seconds < 0 or seconds * 1000 > MAX_INTEGER:
         raise UsageError(
             f"{what} must be 0 s or more, not {value!r}",
-            why=f"and less than {MAX_INTEGER:,} ms",
+            why=f"and at most {MAX_INTEGER:,} ms",
         )
     return round(seconds * 1000)
 
@@ -115,14 +119,14 @@ def parse_backoff(value: Backoff | str) -> Backoff:
 
 
 def check_job_id(job_id: str) -> None:
-    """Check an id by the rules of wire format 3.3; it must not be a key of the queue itself."""
+    """Check a job's id, which follows the rules of wire format 3.3 and is not in ``OWN_KEYS``."""
     if not isinstance(job_id, str):
         raise UsageError(f"a job id must be a string, not {job_id!r}")
     check_id(job_id, "a job")
     why = ""
-    # The longest of these numbers has 16 digits.
+    # MAX_INTEGER has 16 digits.
     if re.fullmatch(r"0|-?[1-9][0-9]{0,15}", job_id) and abs(int(job_id)) <= MAX_INTEGER:
-        why = "whole numbers are the ids of jobs that are added without one"
+        why = "whole numbers are the ids of jobs that are added without an id"
     elif job_id.startswith("0:") or (":" in job_id and job_id.count(":") != 2):
         why = "colons separate the parts of a key"
     elif job_id in OWN_KEYS:
@@ -136,9 +140,9 @@ _values = attrgetter(*_FIELDS)
 
 
 def option_set(options: JobOptions, prefix: str) -> OptionSet:
-    """The encoded options, which must not exclude each other. Equal options are encoded once."""
+    """The encoded options of a job; no option may exclude another. Results are cached."""
     if options.extra is not None or options.job_id:
-        # extra cannot be hashed, and ids would only fill the cache.
+        # extra cannot be hashed, and unique ids would only fill the cache.
         return _encode(prefix, *_values(options))
     try:
         return _encode_cached(prefix, *_values(options))
@@ -167,7 +171,7 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
         "stackTraceLimit": integer(o.stack_trace_limit, "stack_trace_limit"),
     }
     opts |= {name: value for name, value in given.items() if value is not None}
-    rest: dict[str, Any] = {"id": o.job_id} if o.job_id else {}
+    special: dict[str, Any] = {"id": o.job_id} if o.job_id else {}
     policy = {} if o.on_failure is None else {_policy(o.on_failure): True}
     opts |= policy
     if o.parent is not None:
@@ -176,16 +180,17 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
         queue_key = f"{prefix}:{o.parent.queue}"
         opts["parent"] = {"id": o.parent.id, "queue": queue_key}
         parent = {"id": o.parent.id, "queueKey": queue_key} | policy
-        rest["parent_key"] = f"{queue_key}:{o.parent.id}"
-        rest["parent"] = encode_json(parent, "parent")
+        special["parent_key"] = f"{queue_key}:{o.parent.id}"
+        special["parent"] = encode_json(parent, "parent")
     if o.dedup is not None:
         if o.parent is not None:
             raise UsageError("a job with a parent cannot be deduplicated")
-        opts["de"] = rest["dedup"] = _dedup(o.dedup)
+        opts["de"] = special["dedup"] = _dedup(o.dedup)
     if o.extra:
-        if taken := sorted(set(o.extra) & _OWN_NAMES):
+        if refused := sorted(set(o.extra) & _NOT_EXTRA):
             raise UsageError(
-                f"extra cannot hold {', '.join(taken)}", hint="these have arguments of their own"
+                f"extra cannot contain {', '.join(refused)}",
+                hint="use the arguments for these options; schedulers have a method",
             )
         opts |= o.extra
     return OptionSet(
@@ -194,15 +199,15 @@ def _encode(prefix: str, *values: Any) -> OptionSet:
         str(delay_ms),
         str(priority),
         "1" if o.lifo else "",
-        encode_json(rest, "an option") if rest else "",
+        encode_json(special, "an option") if special else "",
     )
 
 
-# Typed, because True and 1 are equal and mean different things.
+# Typed, because True and 1 are equal, but as options they mean different things.
 _encode_cached = lru_cache(maxsize=512, typed=True)(_encode)
 
-# Options that have arguments of their own.
-_OWN_NAMES = frozenset(
+# Options that qctl sets from its own arguments, so ``extra`` must not contain them.
+_NOT_EXTRA = frozenset(
     {
         *("attempts", "delay", "priority", "backoff", "jobId", "lifo", "timestamp"),
         *("stackTraceLimit", "removeOnComplete", "removeOnFail", "kl", "keepLogs", "parent"),
@@ -214,7 +219,7 @@ _OWN_NAMES = frozenset(
 
 
 def encode_name(name: str) -> str:
-    """A job's name, any string."""
+    """A job's name, which may be any string, as valid Unicode."""
     if not isinstance(name, str):
         raise UsageError(f"a job's name must be a string, not {name!r}")
     return valid_text(name)
@@ -241,10 +246,11 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
 
 
 def keep_option(value: Any, what: str) -> Any:
-    """``removeOnComplete`` or ``removeOnFail`` as it is stored.
+    """``removeOnComplete`` or ``removeOnFail`` as BullMQ stores it.
 
     Args:
-        value: True, False, a count, a ``Keep``, a mapping with BullMQ's names, or None.
+        value: True, False, a number of jobs, a ``Keep``, None, or a mapping with the keys
+            ``count``, ``age`` and ``limit``, as in BullMQ.
     """
     if value is None or isinstance(value, bool):
         return value

@@ -1,4 +1,4 @@
-"""Names of a queue's keys (wire format 2.1), and of qctl's own keys about it."""
+"""Names of a queue's keys (wire format 2.1), and of qctl's own keys about queues and workers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class QueueKeys:
     def whole(self) -> tuple[str, str]:
         """``KEYS[1]`` and ``KEYS[2]`` of a script that may use any key of the queue.
 
-        While a cluster moves a slot, a script runs only on a node that has all of its ``KEYS``. The
-        first of these never exists, so the script runs nowhere until the move has ended: on either
-        node, a part of the queue would look like all of it. That key alone would not be enough: a
-        script with a single key runs on the node that the slot moves to.
+        While a cluster moves a slot, each of two nodes has a part of the queue, and no script must
+        take a part for the whole. A node runs a script only if it has all of its ``KEYS``. The
+        first key never exists, so the script runs only after the move. The second key is needed
+        because the node to which the slot moves runs any script with a single key.
         """
         return (self(""), self("meta"))
 
@@ -39,15 +39,15 @@ class QueueKeys:
         return self(f"{job_id}:logs")
 
     def processed(self, job_id: str) -> str:
-        """What the job's finished children returned."""
+        """The hash with the return values of the job's completed children."""
         return self(f"{job_id}:processed")
 
     def ignored_failures(self, job_id: str) -> str:
-        """Why children of the job failed whose failure does not count."""
+        """The hash with the reasons of children whose failure the job ignores."""
         return self(f"{job_id}:failed")
 
     def dedup(self, dedup_id: str) -> str:
-        """The id of the job that owns a deduplication id."""
+        """The key that holds the id of the job which owns a deduplication id."""
         return self(f"de:{dedup_id}")
 
     def scheduler(self, scheduler_id: str) -> str:
@@ -58,12 +58,12 @@ class QueueKeys:
 
     @property
     def lease(self) -> str:
-        """Held by the drain that works on this queue; expires by itself."""
+        """The key with the drain that works on this queue; it expires."""
         return f"qctl:lease:{self.prefix}:{self.name}"
 
     @property
     def pause_note(self) -> str:
-        """Who paused this queue through qctl, when and why; deleted when it is resumed."""
+        """The key with who paused this queue through qctl, and when; ``qctl resume`` deletes it."""
         return f"qctl:paused:{self.prefix}:{self.name}"
 
 
@@ -81,7 +81,7 @@ ITERATION_PREFIX = "repeat:"
 
 
 def iteration_prefix(scheduler_id: str) -> str:
-    """The id of a scheduler's job, up to the time at which it is due, epoch ms."""
+    """What the ids of a scheduler's jobs begin with; the due time in epoch ms follows."""
     return f"{ITERATION_PREFIX}{scheduler_id}:"
 
 
@@ -90,9 +90,9 @@ JobKey = tuple[QueueKeys, str]
 
 
 def job_of(key: str, prefix: str) -> JobKey | None:
-    """The queue and id in the full key of a job; None if it is under another prefix.
+    """The queue and the id in the full key of a job; None if the key has another prefix, or no id.
 
-    A queue's name has no colon; an id may have one.
+    A queue's name has no colon, but an id may have colons.
     """
     name, _, job_id = key.removeprefix(f"{prefix}:").partition(":")
     if not key.startswith(f"{prefix}:") or not job_id:
@@ -101,19 +101,19 @@ def job_of(key: str, prefix: str) -> JobKey | None:
 
 
 def worker_heartbeat(owner: str) -> str:
-    """A hash about one of qctl's own workers; expires soon after its last beat.
+    """The hash about one of qctl's own workers; it expires soon after the worker's last heartbeat.
 
     Args:
-        owner: what all the worker's lock tokens begin with.
+        owner: what all lock tokens of the worker begin with.
     """
     return f"qctl:worker:{owner}"
 
 
 def worker_index(prefix: str) -> str:
-    """A sorted set: owners of the workers under a prefix, by their last beat in epoch ms."""
+    """The sorted set of the owners of workers, by the time of their last heartbeat in epoch ms."""
     return f"qctl:workers:{prefix}"
 
 
 def drain_record(prefix: str) -> str:
-    """A hash: how the drains under a prefix ended, and what they saw. It never expires."""
+    """The hash that records how the drains under a prefix ended; it never expires."""
     return f"qctl:drains:{prefix}"

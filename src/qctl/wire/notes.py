@@ -9,12 +9,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# How long a drain's lease lasts; it is renewed after a third of that.
+# A drain's lease expires after this time. The drain renews it after a third of this time.
 LEASE_TTL_MS = 15_000
-# Whether a pause is the one in the note; see read/pause_notes.py.
+# Whether the pause that a note records still holds; see read/pause_notes.py.
 HOLDS, OVER, UNKNOWN = "holds", "over", "unknown"
 _EVENT_ID = re.compile(r"\d+-\d+")
-# What stands for missing or malformed fields of a holder.
+# Values for missing or malformed fields of a holder.
 _DEFAULTS: dict[str, str | int] = {"verb": "?", "user": "?", "host": "?", "pid": 0, "at_ms": 0}
 
 
@@ -23,10 +23,11 @@ class Holder:
     """The command that paused a queue or holds its lease.
 
     Args:
-        owner: unique to one run of a command; the note or lease is that run's if it has this.
-        verb: ``pause``, ``drain`` or ``restart``, with more words if the pause is to stay.
-        user, host, pid: where that command runs.
-        at_ms: when it began, epoch milliseconds.
+        owner: a random id of one run of a command; notes and leases with this id are that run's.
+        verb: ``pause``, ``drain`` or ``restart``; with more words if the pause is to stay after a
+            drain or restart, for example ``drain --keep-paused``.
+        user, host, pid: who runs that command, and where.
+        at_ms: when the command began, epoch milliseconds.
         was_paused: whether the queue was paused before (leases only).
     """
 
@@ -73,10 +74,10 @@ def this_process(verb: str) -> Holder:
 
 
 def parse_holder(text: Any) -> Holder | None:
-    """The holder in a note or lease; None for a missing value or one that is not qctl's.
+    """The holder in a note or lease; None if the text is missing or is not qctl's.
 
-    Fields of other versions of qctl are ignored, and missing ones are empty: the owner must not
-    depend on them.
+    Another version of qctl may have written the text. So unknown fields are ignored, and missing
+    ones get default values.
     """
     if not isinstance(text, str):
         return None
@@ -94,7 +95,7 @@ def parse_holder(text: Any) -> Holder | None:
 
 
 def noted_event(text: Any) -> str:
-    """The id of a pause note's ``paused`` event; "" if it has none."""
+    """The id of the ``paused`` event in a pause note; "" if the note has none."""
     try:
         event = json.loads(text)["event"]
     except (ValueError, TypeError, LookupError, RecursionError):

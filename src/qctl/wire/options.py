@@ -12,7 +12,7 @@ Duration = float | timedelta
 
 
 class OnFailure(StrEnum):
-    """What a child's final failure does to its parent. Without one, the parent keeps waiting."""
+    """What a child's final failure does to its parent. By default the parent keeps waiting."""
 
     FAIL_PARENT = "fail_parent"
     CONTINUE_PARENT = "continue_parent"
@@ -25,8 +25,8 @@ class Backoff:
     """How long to wait before the next attempt.
 
     Args:
-        kind: ``fixed``, ``exponential`` or the name of a worker's own function.
-        delay_s: seconds; ``exponential`` doubles them after each further attempt.
+        kind: ``fixed``, ``exponential`` or the name of a backoff function in the worker.
+        delay_s: seconds; ``exponential`` doubles the delay after each further attempt.
         jitter: 0 to 1, the share of the delay that is random.
     """
 
@@ -41,11 +41,12 @@ class Dedup:
 
     Args:
         id: the deduplication id.
-        ttl_s: seconds for which the id is taken; without it, until its job ends.
+        ttl_s: for how many seconds the id is taken; None: until the job ends.
         extend: each further add restarts ``ttl_s``.
         replace: the new job replaces a delayed job with this id.
-        keep_last_if_active: the last job added while one runs is added when that one ends.
-        reschedule: a further add gives the delayed job its own delay (BullMQ 6).
+        keep_last_if_active: of the jobs that are added while one runs, the last is kept, and added
+            when the running job ends.
+        reschedule: a further add gives its delay to the existing delayed job (BullMQ 6).
     """
 
     id: str
@@ -63,7 +64,7 @@ class Keep:
     Args:
         count: the newest jobs, at most this many.
         age_s: jobs that ended within this many seconds.
-        limit: how many jobs to remove at once, at most.
+        limit: at most this many jobs are removed at a time.
     """
 
     count: int | None = None
@@ -85,22 +86,22 @@ class JobOptions:
     """The options of a job.
 
     Args:
-        delay: seconds (or a ``timedelta``) before it may run.
+        delay: seconds (or a ``timedelta``) before the job may run.
         priority: 1 (most urgent) to 2,097,151; jobs with 0 run before all others.
-        attempts: how often it may run if it fails; 0 and 1 are the same.
+        attempts: how many attempts the job may make; 0 and 1 are the same.
         backoff: ``Backoff(…)`` or a string such as ``"exponential:60s"``.
-        job_id: its id, instead of the next number; nothing is added if the id exists.
-        lifo: run it before the jobs that wait.
-        remove_on_complete: True to remove it when it completes, False to keep it, a number to keep
-            that many jobs, or ``Keep(…)``.
-        remove_on_fail: the same for when it fails.
+        job_id: the job's id, instead of the next number; nothing is added if the id exists.
+        lifo: run the job before the jobs that wait.
+        remove_on_complete: True to remove the job when it completes, False to keep it, a number to
+            keep that many jobs, or ``Keep(…)``.
+        remove_on_fail: what to do when the job fails; given like ``remove_on_complete``.
         dedup: see ``Dedup``.
-        timestamp_ms: when it was created, epoch milliseconds; the delay begins here.
-        keep_logs: the most log rows to keep.
-        stack_trace_limit: the most stack traces to keep.
-        parent: a job that waits for this one.
-        on_failure: what its final failure does to the parent.
-        extra: further options, stored as they are.
+        timestamp_ms: when the job was created, epoch milliseconds; ``delay`` begins at this time.
+        keep_logs: how many log rows to keep at most.
+        stack_trace_limit: how many stack traces to keep at most.
+        parent: a job that waits for this job.
+        on_failure: what the job's final failure does to the parent.
+        extra: further options of BullMQ, stored as they are.
     """
 
     delay: Duration | None = None
@@ -121,7 +122,7 @@ class JobOptions:
 
 
 class JobKeywords(TypedDict, total=False):
-    """``JobOptions`` as keyword arguments; see there."""
+    """The fields of ``JobOptions`` as keyword arguments."""
 
     delay: Duration | None
     priority: int | None

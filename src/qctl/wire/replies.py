@@ -1,4 +1,4 @@
-"""Redis' replies and the texts in them as Python values, tolerant of what others have written."""
+"""Turns Redis' replies, and the texts in them, into Python values; malformed texts do no harm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from qctl.connection.address import Arg, Client
 from qctl.errors import ReplyError
 
-# Beyond this JavaScript cannot count (wire format 3): such a number was never meant as one.
+# JavaScript has no larger exact whole numbers (wire format 3): a field with one is malformed.
 MAX_INTEGER = 2**53
 
 
@@ -17,7 +17,7 @@ def checked(reply: Any) -> Any:
     """A pipeline's reply.
 
     Raises:
-        ReplyError: the reply is one.
+        ReplyError: the reply is an error.
     """
     if isinstance(reply, ReplyError):
         raise reply
@@ -27,8 +27,8 @@ def checked(reply: Any) -> Any:
 def value_or(reply: Any, default: Any) -> Any:
     """A pipeline's reply, or ``default`` if the key is of another type than the command reads.
 
-    A job's id may be the name of another key, such as ``wait``; one such job must not hide all
-    others.
+    A job may have an id that is the name of another key, such as ``wait``. Such a job must not
+    prevent that other jobs are read.
 
     Raises:
         ReplyError: the reply is another error.
@@ -49,7 +49,7 @@ def read_checked(client: Client, commands: Sequence[Sequence[Arg]]) -> list[Any]
     """The replies to commands in one round trip.
 
     Raises:
-        ReplyError: one of them is an error.
+        ReplyError: a reply is an error.
     """
     return [checked(reply) for reply in client.pipeline(commands)]
 
@@ -69,10 +69,11 @@ def to_int(value: Any) -> int | None:
 
 
 def read_json(text: str | None, default: Any) -> tuple[Any, bool]:
-    """A field's value and whether it is JSON, as BullMQ understands it; else the raw text.
+    """The value of a field, and whether the field is JSON as BullMQ understands it.
 
-    Args:
-        default: the value of a missing field.
+    Returns:
+        The parsed value and True; the raw text and False; or ``default`` and True if ``text`` is
+        None, because the field is missing.
     """
     if text is None:
         return default, True

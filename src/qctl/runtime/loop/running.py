@@ -124,7 +124,7 @@ class JobRunner:
         """Whether this is the job that its scheduler waits for."""
         scheduler = job.scheduler or ""
         score = await self._engine.link.command(
-            *worker_calls.registration(self._engine.keys, scheduler)
+            *worker_calls.scheduler_due(self._engine.keys, scheduler)
         )
         return job.id == f"{iteration_prefix(scheduler)}{to_int(score)}"
 

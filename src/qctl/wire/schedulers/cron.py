@@ -2,10 +2,10 @@
 
 As with BullMQ, patterns have five fields, or six with seconds first; ``@hourly``, ``@daily``,
 ``@weekly``, ``@monthly`` and ``@yearly`` stand for whole patterns. If both day fields are
-restricted, a day has to match only one of them; a field is unrestricted if it is a bare ``*`` or
-``?``, but not if it is ``*/2`` or ``1-31``. A time that the clock skips is due as long after the
-change as it would have been ("30 2 * * *" at 03:30). A time that the clock repeats is due once,
-unless the pattern is for every hour.
+restricted, a day has to match only one of the two; a field is unrestricted if it is a bare ``*`` or
+``?``, but not if it is ``*/2`` or ``1-31``. If the clock skips a due time, a job is due when it
+would have been without the change ("30 2 * * *" at 03:30). If the clock shows a due time twice, a
+job is due only the first time, unless the pattern is for every hour.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import lru_cache
 from qctl.errors import UsageError
 from qctl.wire.schedulers.zones import time_zone
 
-# BullMQ 5 knows these …
+# BullMQ 5 and 6 know these names.
 _COMMON = {
     "@yearly": "0 0 1 1 *",
     "@monthly": "0 0 1 * *",
@@ -27,7 +27,7 @@ _COMMON = {
     "@daily": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-# … and only BullMQ 6 knows these, too.
+# Only BullMQ 6 knows these names.
 _NEWER = {
     "@annually": "0 0 1 1 *",
     "@minutely": "* * * * *",
@@ -38,10 +38,11 @@ _NEWER = {
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+# Sunday is 0 or 7.
 _SUNDAY_AGAIN = 7
 _UNRESTRICTED = ("*", "?")
 _MAX_LENGTH = 1024
-# 29 February may be eight years away, the fifth Monday of a February 40.
+# 29 February may be 8 years away, and the fifth Monday of a February 40 years.
 _MAX_YEARS = 50
 _ITEM = re.compile(
     r"(?:(?P<all>[*?])|(?P<low>\d{1,4})(?:-(?P<high>\d{1,4}))?)(?:/(?P<step>\d{1,4}))?"
@@ -49,7 +50,7 @@ _ITEM = re.compile(
 
 
 class _PatternError(Exception):
-    """What is wrong with a pattern."""
+    """Its text says what is wrong with a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,13 @@ class Cron:
     """A parsed pattern.
 
     Args:
-        days: of the month; None if unrestricted.
-        has_last_day: due on the last day of the month as well.
-        weekdays: 0 is Sunday; None if unrestricted.
-        last_weekdays: weekdays on which it is due only in the last week of the month.
-        nth: due only on the nth such weekday of the month; 0 for all.
-        refused: why no new scheduler may have this pattern, although a worker can go on with it;
-            usually empty.
+        days: days of the month; None if unrestricted.
+        has_last_day: whether the last day of the month matches as well.
+        weekdays: days of the week, where 0 is Sunday; None if unrestricted.
+        last_weekdays: days of the week that match only in the last seven days of the month.
+        nth: only the nth of such weekdays in a month matches; 0 if all match.
+        refused: why no new scheduler may have this pattern, although workers can go on with an
+            existing one; usually empty.
     """
 
     seconds: tuple[int, ...]
@@ -82,7 +83,7 @@ class Cron:
         return len(self.hours) == 24
 
     def matches(self, day: date) -> bool:
-        """Whether it is due on a day of one of its months."""
+        """Whether a day matches, if its month does."""
         by_month = self.days is None or day.day in self.days
         if self.has_last_day and (day + timedelta(days=1)).day == 1:
             by_month = True
@@ -95,7 +96,7 @@ class Cron:
         return by_week or (by_month and self.days is not None)
 
     def shown_after(self, moment: datetime) -> datetime | None:
-        """The next time on a clock that never changes; None if there is none within 50 years."""
+        """The next due time on a clock that never changes; None if none is within 50 years."""
         moment = moment.replace(microsecond=0) + timedelta(seconds=1)
         day, earliest = moment.date(), moment.time()
         while day.year <= moment.year + _MAX_YEARS:
@@ -109,7 +110,7 @@ class Cron:
         return None
 
     def _time_from(self, earliest: time) -> time | None:
-        """The first time of a day that is not before ``earliest``."""
+        """The first due time of a day that is not before ``earliest``; None if there is none."""
         start = (earliest.hour, earliest.minute, earliest.second)
         for hour in self.hours:
             for minute in self.minutes if hour >= start[0] else ():
@@ -122,14 +123,14 @@ class Cron:
 
 
 def next_time_ms(pattern: str, tz: str | None, after_ms: int) -> int | None:
-    """The first time of ``pattern`` later than ``after_ms`` (epoch ms); None if there is none.
+    """The first due time later than ``after_ms`` (epoch ms); None if there is none.
 
     Args:
-        pattern: five or six fields; also one that only one version of BullMQ understands.
+        pattern: a cron pattern, even one that only BullMQ 5 or only BullMQ 6 understands.
         tz: a time zone, e.g. ``Europe/Berlin``; None for this machine's.
 
     Raises:
-        UsageError: the pattern or the zone is not understood.
+        UsageError: qctl does not understand the pattern or does not know the time zone.
     """
     cron, zone = parse(pattern), time_zone(tz)
     try:
@@ -140,10 +141,10 @@ def next_time_ms(pattern: str, tz: str | None, after_ms: int) -> int | None:
 
 
 def check_pattern(pattern: str) -> None:
-    """Check that workers of BullMQ 5 and 6 understand a pattern, and in the same way.
+    """Check that BullMQ 5 and 6 both understand a pattern, and in the same way.
 
     Raises:
-        UsageError: they do not.
+        UsageError: a version does not understand the pattern, or they understand it differently.
     """
     if why := parse(pattern).refused:
         raise _not_understood(pattern, why)
@@ -151,9 +152,9 @@ def check_pattern(pattern: str) -> None:
 
 def _next_ms(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
     after = datetime.fromtimestamp(after_ms / 1000, zone)
-    # First as if the clock never changed: the next time that it would show.
+    # First, the next due time as if the clock never changed.
     shown = cron.shown_after(after.replace(tzinfo=None))
-    # If the clock shows an hour a second time, only a pattern for every hour is due again.
+    # In an hour that the clock shows a second time, only a pattern for every hour is due.
     fold = after.fold if cron.is_hourly else 0
     while shown is not None and _instant_ms(shown, zone, fold) <= after_ms:
         shown = cron.shown_after(shown)
@@ -185,8 +186,8 @@ def _in_repeated_hour(cron: Cron, zone: tzinfo, after_ms: int) -> int | None:
 
 
 def _instant_ms(shown: datetime, zone: tzinfo, fold: int) -> int:
-    # A time that comes twice: the first or the second one, by fold. A time that is skipped: as long
-    # after the change as it would have been.
+    # If the clock shows a time twice, ``fold`` chooses the first or the second one. For a time that
+    # the clock skips, the result is when it would have been without the change.
     at = shown.replace(tzinfo=zone, fold=fold)
     if fold and _is_skipped(at):
         at = at.replace(fold=0)
@@ -206,7 +207,7 @@ def parse(pattern: str) -> Cron:
     """The parsed pattern.
 
     Raises:
-        UsageError: it is not understood.
+        UsageError: qctl does not understand the pattern.
     """
     try:
         return _parse(pattern)
@@ -235,7 +236,7 @@ def _parse(pattern: str) -> Cron:
         refused.append(f"it has {len(texts)} fields")
     texts = ["0", "*", "*", "*", "*", "*"][: 6 - len(texts)] + texts
     if any("?" in text for text in (*texts[:3], texts[4])):
-        refused.append("BullMQ 5 knows ? in the day fields alone")
+        refused.append("BullMQ 5 understands ? only in the day fields")
     second, minute, hour, day, month, weekday = texts
     seconds = _values(second, "second", 0, 59, refused)
     minutes = _values(minute, "minute", 0, 59, refused)
@@ -251,7 +252,7 @@ def _parse(pattern: str) -> Cron:
         if texts[5] in _UNRESTRICTED:
             raise _PatternError("there is no such day in that month")
         refused.append("BullMQ 5 refuses a day that the month does not have")
-    # To BullMQ 5 a list with a value for each day is unrestricted, even if it is not written as *.
+    # For BullMQ 5, a list with a value for each day is unrestricted, even if it is not a ``*``.
     looks_unrestricted = len(month_days) + len(last_days) >= 29 or len(weekdays) + len(last) == 8
     if day not in _UNRESTRICTED and texts[5] not in _UNRESTRICTED and (looks_unrestricted or nth):
         refused.append("BullMQ 5 and 6 read it differently; write * for one of the day fields")
@@ -280,16 +281,16 @@ def _numbered(text: str, names: list[str], first: int) -> str:
 
 
 def _nth(text: str) -> tuple[str, int]:
-    """``5#2`` as 5 and 2."""
+    """``5#2`` as 5 and 2; text without ``#`` unchanged, and 0."""
     if "#" not in text:
         return text, 0
     if not (found := re.fullmatch(r"([0-7])#0*([1-5])", text)):
-        raise _PatternError("# stands between one day of the week and 1 to 5")
+        raise _PatternError("# must follow one day of the week and precede a number from 1 to 5")
     return found[1], int(found[2])
 
 
 def _without(text: str, form: str, refused: list[str]) -> tuple[str, list[str]]:
-    """The list without the items that mean a last day, and those items."""
+    """Split a list: the items that do not have this form, and those that do (last days)."""
     items = text.split(",")
     last = [item for item in items if re.fullmatch(form, item)]
     _refuse_twice(last, refused)
@@ -323,12 +324,12 @@ def _item_values(
         high = max_value
     if step < 1 or not min_value <= low <= high <= max_value:
         raise _PatternError(
-            f"{item!r} in the field of the {what}, which goes from {min_value} to {max_value}"
+            f"{item!r} in the field of the {what}, where values are {min_value} to {max_value}"
         )
     values = [*range(low, high + 1, step)]
     if max_value != _SUNDAY_AGAIN:
         return values
-    # A range up to 7 has Sunday as 0, too; so it is noticed if Sunday is there twice.
+    # A range that ends in 7 gets Sunday as 0, too, so that a second Sunday in the list is noticed.
     if not (parts["all"] or parts["high"] or parts["step"]):
         return [low % 7]
     if high == _SUNDAY_AGAIN and low > 0:

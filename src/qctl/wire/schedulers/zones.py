@@ -1,4 +1,4 @@
-"""Time zones by the names that BullMQ's workers understand: those of Luxon."""
+"""Time zones by the names that BullMQ understands, which are those of the library Luxon."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from zoneinfo import ZoneInfo, available_timezones
 from qctl.errors import UsageError
 
 _LOCALTIME = Path("/etc/localtime")
-# Other files and folders beside the zones.
+# Names that Python or the system lists among the time zones, although they are none.
 _NO_ZONES = {"Factory", "localtime", "posix", "posixrules", "right"}
 _OFFSET = re.compile(r"utc([+-])(\d{1,2})(?::(\d{2}))?")
 
 
 @lru_cache(maxsize=64)
 def time_zone(name: str | None) -> tzinfo:
-    """A zone by its name, in any case: ``Europe/Berlin``, ``UTC``, ``UTC+3``, ``utc+02:00``.
+    """A time zone by its name in upper or lower case, such as ``Europe/Berlin`` or ``utc+02:00``.
 
     Args:
-        name: None, ``local`` and ``system`` are this machine's.
+        name: None, ``local``, ``system`` and ``default`` mean the time zone of this machine.
 
     Raises:
-        UsageError: there is no such zone.
+        UsageError: there is no such time zone.
     """
     lowered = (name or "local").lower()
     if lowered in {"local", "system", "default"}:
@@ -64,7 +64,7 @@ def _named(name: str) -> tzinfo:
 
 @cache
 def _names() -> dict[str, str]:
-    """All names by their lower-case form. Listing them takes 0.1 s."""
+    """All names by their lower-case forms. Listing the names takes 0.1 s."""
     return {name.lower(): name for name in available_timezones() - _NO_ZONES}
 
 

@@ -1,7 +1,7 @@
-"""Turns new jobs and flows into script calls, and the answers of those calls into ids.
+"""Turns new jobs and flows into script calls, and the answers of the scripts into ids.
 
-Nothing is sent here, so the same code serves a producer with a socket and one on an event loop. All
-jobs are checked before the first call is made: one wrong job among thousands leaves nothing behind.
+This module sends nothing, so the blocking ``Queue`` and the asyncio one share it. All jobs are
+checked before the first call is sent: if one of thousands of jobs is wrong, none is added.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.options import JobOptions, Parent
 from qctl.wire.scripts import ScriptCall
 
-# One call adds at most so many jobs, and no further ones after so many characters of data: it takes
-# Redis some 2 ms.
+# A call has at most this many jobs, and gets no further job once their data has more than this many
+# characters. Such a call takes Redis about 2 ms.
 MAX_CALL_JOBS = 200
 MAX_CALL_CHARS = 500_000
+# The scripts' answer if the parent of a job does not exist.
 _NO_PARENT = -5
 
 
@@ -31,7 +32,7 @@ class NewJob(JobOptions):
     """A job to add.
 
     Args:
-        name: tells the worker what to do.
+        name: the job's name, by which the worker chooses what to do.
         data: the payload, any JSON value; None is ``{}``.
     """
 
@@ -44,10 +45,10 @@ class FlowJob(JobOptions):
     """A job to add together with the jobs that it waits for.
 
     Args:
-        name: tells the worker what to do.
-        queue: its queue; all queues of a flow have the same prefix.
+        name: the job's name, by which the worker chooses what to do.
+        queue: the job's queue; all queues of a flow have the same prefix.
         data: the payload, any JSON value; None is ``{}``.
-        children: the jobs it waits for.
+        children: the jobs that this job waits for.
     """
 
     name: str
@@ -61,8 +62,8 @@ class AddedJob:
     """A job of a flow that was added.
 
     Args:
-        attached: False for a job that existed already and has another parent: the parent in this
-            flow waits for ever (wire format T18).
+        attached: False if the job existed already and has another parent: its parent in this flow
+            then waits for it for ever (wire format T18).
     """
 
     id: str
@@ -73,10 +74,10 @@ class AddedJob:
 
 
 def check_queue_name(name: str) -> None:
-    """Check a name that becomes part of key names.
+    """Check the name of a queue, which becomes part of key names.
 
     Raises:
-        UsageError: it is empty or has a colon.
+        UsageError: the name is empty or has a colon.
     """
     if not isinstance(name, str) or not name or ":" in name:
         raise UsageError(f"a queue cannot be named {name!r}", why="it needs a name without a colon")
@@ -108,7 +109,7 @@ def _add_call(
 ) -> ScriptCall:
     prefix = keys.prefix
     sets: list[OptionSet] = []
-    # By identity: equal options are usually the same object.
+    # Numbers of the option sets by identity: for equal options, option_set returns a cached object.
     numbers: dict[int, str] = {}
     rows: list[Arg] = []
     for job, data in zip(jobs, encoded, strict=True):
@@ -124,18 +125,19 @@ def _add_call(
     return ScriptCall("add", keys.whole, (*head, *rows))
 
 
-# An id; a code; or the id of another job and why that one stands for the new one.
+# The answer for one job: its id; a code (see ``refusal``); or the id of an existing job that is
+# used instead, and the ``outcome`` of ``AddOutcome``.
 Answer = str | int | list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class AddOutcome:
-    """What became of a new job.
+    """Whether a new job was added.
 
     Args:
-        id: of the job, or of the other job if it was not added.
-        outcome: ``added``; ``exists`` if there was a job with its id; ``deduplicated`` if another
-            job stands for it.
+        id: the job's id; if it was not added, the id of the existing job.
+        outcome: ``added``; ``exists`` if there was already a job with the id; ``deduplicated`` if
+            there was already a job with the deduplication id.
     """
 
     id: str
@@ -143,11 +145,11 @@ class AddOutcome:
 
 
 def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> list[str]:
-    """The ids in the answers to ``add_calls``.
+    """The ids of the jobs, or of the existing ones instead, from the answers to ``add_calls``.
 
     Raises:
-        NotFoundError, RefusedError: the only job was not added; see ``refusal``.
-        PartialError: some of several jobs were not added.
+        NotFoundError, RefusedError: a script refused the only job; see ``refusal``.
+        PartialError: a script refused some of several jobs.
     """
     return [
         answer[0] if isinstance(answer, list) else answer
@@ -156,10 +158,10 @@ def added_ids(jobs: Sequence[NewJob], answers: Sequence[Sequence[Answer]]) -> li
 
 
 def added_job(job: NewJob, answers: Sequence[Sequence[Answer]]) -> AddOutcome:
-    """What became of a single job, from the answers to its ``add_calls``.
+    """Whether a single job was added, from the answers to its ``add_calls``.
 
     Raises:
-        NotFoundError, RefusedError: it was not added; see ``refusal``.
+        NotFoundError, RefusedError: a script refused the job; see ``refusal``.
     """
     (answer,) = _require_added([job], answers)
     return AddOutcome(*answer) if isinstance(answer, list) else AddOutcome(answer, "added")
@@ -183,7 +185,7 @@ def _require_added(
 
 
 def refusal(code: int, job: NewJob | FlowJob) -> QctlError:
-    """Why a script did not add a job, from its code."""
+    """The error for a code with which a script refused a job."""
     parent = f"{job.parent.id} in {job.parent.queue}" if job.parent else "none"
     if code == _NO_PARENT:
         return NotFoundError(f"job {job.name!r} was not added", why=f"no parent job {parent}")
@@ -198,7 +200,7 @@ class FlowNode:
     """A job of a flow with the id that it will have.
 
     Args:
-        children: their positions in the list of nodes.
+        children: the positions of the job's children in the list of nodes.
     """
 
     id: str
@@ -210,7 +212,8 @@ def flow_nodes(root: FlowJob) -> list[FlowNode]:
     """The jobs of a flow level by level, parents before their children, as BullMQ adds them.
 
     Raises:
-        UsageError: a job below the root names a parent, or a job with children is deduplicated.
+        UsageError: a job below the root names a parent, a job with children is deduplicated, or the
+            name of a queue is wrong.
     """
     jobs, nodes = [root], []
     for job in jobs:
@@ -239,7 +242,7 @@ def flow_call(prefix: str, nodes: Sequence[FlowNode], now_ms: int) -> ScriptCall
         keys.append(QueueKeys(prefix, job.queue)(""))
         args += (node.id, encode_name(job.name), encode_data(job.data))
         args += ("1" if job.children else "", *option_set(job, prefix))
-    # All queues of a flow lie in one cluster slot, so the first one's key stands for all of them.
+    # All queues of a flow are in one cluster slot, so the guarding key of one queue is enough.
     guard = QueueKeys(prefix, nodes[0].job.queue).whole
     return ScriptCall("add_flow", (*keys, guard[1]), tuple(args))
 

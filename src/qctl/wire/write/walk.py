@@ -1,8 +1,8 @@
-"""Visits all jobs of a state while others, and the caller, add and take jobs.
+"""Visits all jobs of a state while other clients, and the caller, add and remove jobs.
 
-Every job that is in the state from start to end is visited at least once. Jobs that come or go in
-the meantime may be visited or not. A walk that cannot promise this says so (``is_complete``). The
-memory and the cost of a step do not depend on the number of jobs.
+A job that is in the state during the whole walk is visited at least once. A job that enters or
+leaves the state meanwhile may be visited or not. If a walk cannot guarantee this, ``is_complete``
+is False. The memory and the cost of a step do not depend on the number of jobs.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from qctl.wire.read.server import clock_ms
 from qctl.wire.replies import read_checked
 from qctl.wire.states import FINISHED, is_marker
 
-# Entries before the reached place of a list that are read again. As many may be removed before it
-# from one step to the next.
+# Each step reads the last 100 visited entries of a list again, to recognize its place. So between
+# two steps, up to 100 of the visited entries may be removed.
 _OVERLAP = 100
-# Ids of a list that are remembered, to recognize the place again.
+# At most this many ids of visited jobs of a list are remembered.
 _MAX_REMEMBERED = 20_000
 # A walk through a list reads at most 3 times its initial length + 10,000 entries.
 _MAX_TIMES, _MAX_MORE = 3, 10_000
-# How often BullMQ 5 may exchange the lists of waiting jobs during a walk.
+# Both lists of waiting jobs are visited at most this many times.
 _MAX_ROUNDS = 3
-# Entries with the highest scores of a sorted set that are noted at the start, and how many of them
-# one command reads.
+# At the start, this many entries with the highest scores of a sorted set are noted, and as many
+# that are added meanwhile. One command reads 1,000 of them.
 _NOTED = 20_000
 _NOTED_A_CALL = 1_000
 
 
 class Walk:
-    """``take`` some entries, then ``keep`` those that are still in the state; until none is left.
+    """Call ``take``, and then ``keep`` with those entries that are still in the state; repeat.
 
     Attributes:
         is_complete: False if, at the end, some jobs may not have been visited.
@@ -47,7 +47,7 @@ class Walk:
         raise NotImplementedError
 
     def keep(self, entries: Sequence[Entry]) -> None:
-        """Go on behind the taken entries, of which these are still in the state, in their order."""
+        """Go on behind the taken entries; ``entries`` are those still in the state, in order."""
 
 
 def start_walk(
@@ -57,8 +57,8 @@ def start_walk(
 
     Args:
         state: one of ``wire.states.STATES``.
-        since: of a finished state only entries with this score (epoch ms) or a higher one.
-        once: skip jobs that have left the state and come back with another score.
+        since: for finished states: visit only entries with this score (epoch ms) or a higher one.
+        once: skip jobs that have left the state and returned with another score.
     """
     if state == "waiting":
         return _WaitingWalk(client, [keys("paused"), keys("wait")])
@@ -66,13 +66,13 @@ def start_walk(
         return ShortWalk([job.id for job in read_active(client, [keys]) if job.is_orphan])
     if state == "active":
         return ShortWalk(active_ids(client, keys))
-    # Jobs that finish from now on do not belong to the walk, whatever their worker's clock says.
+    # Finished jobs are visited up to the present time, by Redis' clock.
     last = float(clock_ms(client)) if state in FINISHED else float("inf")
     return _SetWalk(client, keys(state), since, last, once=once)
 
 
 class ShortWalk(Walk):
-    """Through ids that are all known: named ones, or those of ``active``, which is never long."""
+    """A walk through ids that are known at the start: of named jobs, or of active ones."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._entries = [Entry(job_id) for job_id in ids]
@@ -83,9 +83,10 @@ class ShortWalk(Walk):
 
 
 class _WaitingWalk(Walk):
-    """Through ``paused`` and then ``wait``, between which BullMQ 5 moves all jobs at once.
+    """A walk through the lists ``paused`` and then ``wait``.
 
-    A resume moves them into the list that comes next; after a pause both lists are visited again.
+    A pause or resume by BullMQ 5 moves all jobs to the other list. After a resume they are in the
+    list that is visited next. After a pause, both lists are visited again.
     """
 
     def __init__(self, client: Client, lists: Sequence[str]) -> None:
@@ -107,11 +108,11 @@ class _WaitingWalk(Walk):
         while True:
             entries = self._list_walk.take(size)
             self.is_complete = self.is_complete and self._list_walk.is_complete
-            if entries or not self._goes_on():
+            if entries or not self._has_next_list():
                 return entries
             self._list_walk = self._start_next()
 
-    def _goes_on(self) -> bool:
+    def _has_next_list(self) -> bool:
         if self._started % len(self._lists):
             return True
         self._had_entries = self._have_entries()
@@ -126,14 +127,15 @@ class _WaitingWalk(Walk):
 
 
 class _ListWalk(Walk):
-    """From the head of a list, where jobs are added: adds push the others towards the walk.
+    """A walk through a list from its head, where jobs are added, to its tail, where jobs are taken.
 
-    From the tail, where workers take jobs, the others would move to where the walk has been. Jobs
-    deleted before the reached place move the others that way, too: so each step begins a little
-    earlier, and must find an id there that it has seen.
+    An added job moves the jobs behind it to higher indexes: the walk meets some twice, but misses
+    none. A deleted job moves the jobs behind it to lower indexes, where the walk has been already.
+    So each step begins ``_OVERLAP`` entries earlier and must find an id there that it has seen.
 
     Attributes:
-        is_lost: the place was not found again at least once, as when the list was exchanged.
+        is_lost: whether a step did not find its place, for example because BullMQ 5 has renamed
+            the list.
     """
 
     def __init__(self, client: Client, key: str, *, had_entries: bool) -> None:
@@ -159,11 +161,11 @@ class _ListWalk(Walk):
                 # Jobs are added faster than they can be visited.
                 self.is_complete, self._is_over = False, True
             elif not self._is_found(window, start):
-                # The passed entries are gone or far away: search for them, or begin again.
+                # The visited entries are gone or far away: step back further, at last to the head.
                 self._passed = max(0, self._passed - self._step_back)
                 self._step_back *= 2
             else:
-                # A short window reaches the end of the list.
+                # A window with fewer entries than requested reaches the end of the list.
                 self._is_over = is_short
                 self._taken = self._unseen(window, start)
                 self._remember(window)
@@ -183,7 +185,7 @@ class _ListWalk(Walk):
         return True
 
     def _unseen(self, window: Sequence[str], start: int) -> list[str]:
-        """The ids to visit. At the head those before the first seen one are new, and left out."""
+        """The ids to visit. At the head of the list, ids before the first seen one are too new."""
         first = 0
         if not start:
             first = next((at for at, job_id in enumerate(window) if job_id in self._seen), 0)
@@ -201,15 +203,15 @@ class _ListWalk(Walk):
     def keep(self, entries: Sequence[Entry]) -> None:
         self._passed = max(0, self._passed - len(self._taken) + len(entries))
         for job_id in set(self._taken) - {entry.id for entry in entries}:
-            # If this id is added again, it is another job.
+            # A job that is added with this id later is another job.
             self._seen.pop(job_id, None)
 
 
 class _Rising:
-    """Reads a sorted set in windows, from the lowest score on, each behind the entry ``passed``.
+    """Reads a sorted set by rising score. Each window begins behind the entry ``passed``.
 
-    A rank alone does not say where to go on, because lower entries may vanish. An entry does, and
-    if it has vanished or moved, its score does.
+    The rank alone does not say where to go on, because entries with lower scores may be removed.
+    The entry does; if the entry was removed or has another score now, its old score does.
     """
 
     def __init__(self, client: Client, key: str, lowest: str, passed: Entry | None = None) -> None:
@@ -253,11 +255,11 @@ def _order(entry: Entry) -> tuple[float, bytes]:
 
 
 class _SetWalk(Walk):
-    """Through a sorted set, up to where it ended at the start.
+    """A walk through a sorted set by rising score, up to the end that the set had at the start.
 
-    A job that runs again may fail again and come back; if clocks differ, below what was the end of
-    the set. So the entries with the highest scores are noted at the start and visited by their ids,
-    and the entries below those are visited up to Redis' own time.
+    A job that the caller runs again may fail and return to the set meanwhile, and even before that
+    end, if clocks differ. So the walk notes the entries with the highest scores at the start and
+    visits these by their ids. It visits entries with lower scores up to the score ``last``.
     """
 
     def __init__(
@@ -272,15 +274,15 @@ class _SetWalk(Walk):
         below = scored(client.call("ZREVRANGE", key, _NOTED, _NOTED, "WITHSCORES"))
         # The highest score below the noted entries; None if all entries are noted.
         self._end: float | None = None
-        behind = None
+        passed = None
         if below and _score(below[0]) >= (float("-inf") if since is None else since):
-            behind = below[0]
-            self._end = min(_score(behind), last)
-            self.is_complete = _score(behind) <= last
-        self._noted = self._note(_Rising(client, key, lowest, behind))
+            passed = below[0]
+            self._end = min(_score(passed), last)
+            self.is_complete = _score(passed) <= last
+        self._noted = self._note(_Rising(client, key, lowest, passed))
         self._rest = iter(self._noted.items())
         if len(self._noted) >= 2 * _NOTED and highest:
-            # So many entries have been added since that the end was not reached.
+            # Many entries were added while they were noted: the end may not have been reached.
             *_, noted = self._noted.items()
             self.is_complete = self.is_complete and noted[1] >= _score(highest[0])
 

@@ -1,7 +1,7 @@
-"""The calls that a worker makes: transitions and commands with their keys and arguments in place.
+"""The calls that a worker makes: scripts and commands with their keys and arguments.
 
-Nothing is sent here. The worker's step is the hot path, so only what does not change from call to
-call is prepared: ``step_head`` and ``step_options``.
+This module sends nothing. A worker's step, which ends jobs and fetches new ones, is the hot path:
+``step_head`` and ``step_options`` prepare those parts of its call that never change.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from qctl.wire.jobs import STALLED_TOO_OFTEN
 from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall, sha
 
-# Jobs settled, fetched or given back by one call; keeps every call below 5 ms.
+# One call settles, fetches or gives back at most this many jobs, so it takes less than 5 ms.
 MAX_BATCH = 250
 # Written to k(limiter) to stop the whole queue for a time (wire format 5.22).
 NO_MORE_JOBS = "9007199254740991"
 
-# The codes that scripts answer (wire format 5).
+# Codes with which scripts leave a job as it is (wire format 5).
 MISSING, NO_LOCK, NOT_ACTIVE, PENDING_CHILDREN, OTHER_LOCK, FAILED_CHILDREN = -1, -2, -3, -4, -6, -9
 CODE_TEXTS = {
     MISSING: "the job no longer exists",
@@ -38,7 +38,7 @@ def why_not(code: int | str) -> str:
 
 
 def step_head(keys: QueueKeys) -> tuple[Arg, ...]:
-    """A worker's step (``settle_and_fetch.lua``), up to the arguments that change every time."""
+    """The beginning of a worker's step (``settle_and_fetch.lua``): all parts before ``ARGV``."""
     return ("EVALSHA", sha("settle_and_fetch"), 2, *keys.whole)
 
 
@@ -71,14 +71,14 @@ def fail(
     metrics_minutes: int | None,
     dedup_id: str = "",
 ) -> ScriptCall:
-    """Let a job fail for good.
+    """The call that ends a job as failed, with no further attempt.
 
     Args:
         stacktrace: a JSON array of stack traces.
         attempts: how many attempts the job may make.
-        attempts_made: how many it has made, this one included.
+        attempts_made: how many attempts the job has made, including this one.
         keep: a keep rule, see ``lib/settle.lua``.
-        dedup_id: its deduplication id, or "".
+        dedup_id: the job's deduplication id, or "".
     """
     metrics = "" if metrics_minutes is None else metrics_minutes
     failure = (valid_text(reason), stacktrace, attempts, keep, metrics, attempts_made, dedup_id)
@@ -97,24 +97,29 @@ def retry(
     reason: str = "",
     stacktrace: str = "",
 ) -> ScriptCall:
-    """Let a job run again after ``delay_ms``; with a ``stacktrace`` this attempt has failed."""
+    """The call that lets a job run again after ``delay_ms``.
+
+    Args:
+        counted: whether the present attempt counts.
+        stacktrace: a JSON array of stack traces if the present attempt has failed; else "".
+    """
     flags = ("1" if counted else "", "1" if lifo else "")
     args = (now_ms, job_id, token, delay_ms, *flags, valid_text(reason), stacktrace)
     return ScriptCall("retry", keys.whole, args)
 
 
 def give_back(keys: QueueKeys, jobs: Sequence[tuple[str, str]]) -> ScriptCall:
-    """Put jobs (id, lock token) back to run next, in this order; no attempt is counted."""
+    """The call that puts jobs (id, lock token) back to run next, in this order, uncounted."""
     return ScriptCall("give_back", keys.whole, tuple(chain.from_iterable(reversed(jobs))))
 
 
 def wait_children(keys: QueueKeys, job_id: str, token: str, now_ms: int) -> ScriptCall:
-    """Let a job wait until its children have finished."""
+    """The call that lets a job wait until its children have finished."""
     return ScriptCall("wait_children", keys.whole, (now_ms, job_id, token))
 
 
 def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
-    """Renew the lock of a job. ``forget_marks`` for the renewed jobs must follow.
+    """The call that renews the lock of a job. ``forget_marks`` for the renewed jobs must follow.
 
     The lock is the script's only key, so that it is renewed even while a cluster moves the queue.
     """
@@ -122,14 +127,14 @@ def renew(keys: QueueKeys, lock_ms: int, job_id: str, token: str) -> ScriptCall:
 
 
 def forget_marks(keys: QueueKeys, ids: Iterable[str]) -> tuple[Arg, ...]:
-    """The command that takes back the marks of a stalled check from these jobs."""
+    """The command that removes the marks which a stalled check has put on these jobs."""
     return ("SREM", keys("stalled"), *ids)
 
 
 def stalled_check(
     keys: QueueKeys, now_ms: int, interval_ms: int, max_stalled_count: int
 ) -> ScriptCall:
-    """Put back the jobs of workers that are gone."""
+    """The call that puts back the jobs of workers that are gone."""
     args = (now_ms, interval_ms, max_stalled_count, STALLED_TOO_OFTEN)
     return ScriptCall("stalled_check", keys.whole, args)
 
@@ -137,32 +142,33 @@ def stalled_check(
 def update_job(
     keys: QueueKeys, job_id: str, what: str, value: str, keep: int | None = None
 ) -> ScriptCall:
-    """Set a job's ``progress`` or ``data`` (JSON), or add a row to its ``log``.
+    """The call that sets a job's ``progress`` or ``data`` (JSON), or adds a row to its ``log``.
 
     Args:
+        what: ``progress``, ``data`` or ``log``.
         keep: how many rows of the log are kept; None for all.
     """
     rows = "" if keep is None else keep
     return ScriptCall("update_job", keys.whole, (job_id, what, valid_text(value), rows))
 
 
-def registration(keys: QueueKeys, scheduler_id: str) -> tuple[Arg, ...]:
-    """The command that reads when a scheduler's pending job is due, epoch ms; None for none."""
+def scheduler_due(keys: QueueKeys, scheduler_id: str) -> tuple[Arg, ...]:
+    """The command that reads when a scheduler's pending job is due (epoch ms, or None)."""
     return ("ZSCORE", keys("repeat"), scheduler_id)
 
 
 def stop_queue(keys: QueueKeys, for_ms: int) -> tuple[Arg, ...]:
-    """The command that stops all workers with a rate limit from starting jobs for a time."""
+    """The command that keeps all workers with a rate limit from starting jobs for ``for_ms``."""
     return ("SET", keys("limiter"), NO_MORE_JOBS, "PX", max(for_ms, 1))
 
 
 def await_marker(keys: QueueKeys, timeout_s: float) -> tuple[Arg, ...]:
-    """The command that blocks until there may be a job (wire format 7.2)."""
+    """The command that waits for a marker: there may be a job then (wire format 7.2)."""
     return ("BZPOPMIN", keys("marker"), f"{timeout_s:.3f}")
 
 
 def unblock(client_id: int) -> tuple[Arg, ...]:
-    """The command that ends the wait of another connection for a marker."""
+    """The command that ends another connection's ``await_marker``."""
     return ("CLIENT", "UNBLOCK", client_id)
 
 
