@@ -114,5 +114,5 @@ def test_how_many_were_looked_at_is_said(store: Client, monkeypatch: pytest.Monk
     schedule(store, "z", "")
     diagnosis = diagnose(store)
     assert of(diagnosis, "dead-schedulers") == []
-    assert result(diagnosis, "dead-schedulers").why == "2 of 4 schedulers; --full looks at all"
+    assert result(diagnosis, "dead-schedulers").why == "2 of 4 schedulers; --full examines all"
     assert len(found(store, "dead-schedulers", full=True)) == 1

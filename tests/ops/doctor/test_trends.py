@@ -94,7 +94,7 @@ def test_what_the_events_do_not_tell_is_unknown(client: Client) -> None:
     diagnosis = diagnose(client)
     assert of(diagnosis, "growing-backlog") == []
     why = result(diagnosis, "growing-backlog").why
-    assert why == "unknown of 1, whose events reach back less than 20 s: q"
+    assert why == "unknown for 1 queue with events of less than 20 s: q"
     client.call("DEL", Q("events"))
     assert "unknown" in result(diagnose(client), "growing-backlog").why
 
@@ -139,7 +139,7 @@ def test_failures_that_are_few_or_old(client: Client, rows: list[Row]) -> None:
 def test_failures_of_which_no_events_are_kept_are_unknown(client: Client) -> None:
     put(client, "1", "failed")
     why = result(diagnose(client), "failure-rate").why
-    assert why == "unknown of 1, whose events reach back less than 20 s: q"
+    assert why == "unknown for 1 queue with events of less than 20 s: q"
     # As with a small maxLen: what is kept is of the last seconds.
     happen(client, ended(3, 2, 5))
     assert result(diagnose(client), "failure-rate").why == why
@@ -199,7 +199,7 @@ def test_the_clock_of_a_worker_that_is_behind(client: Client) -> None:
     ran(client, [(60, 50), (50, 40), (40, 30)], fetch_ms=-5000, end_ms=-9000)
     (finding,) = found(client, "host-clocks")
     assert finding.what.startswith("the clock of worker 'w' is 5.")
-    assert finding.what.endswith("s behind that of Redis, by 3 of its last jobs")
+    assert finding.what.endswith("s behind that of Redis, as 3 of its last jobs show")
     assert -5900 < finding.evidence["ahead_ms"] < -4900
 
 

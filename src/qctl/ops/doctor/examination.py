@@ -1,4 +1,4 @@
-"""What the checks read. Each thing is read once, when the first check asks for it."""
+"""The data that the checks share. Each part is read once, when the first check needs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class OfQueue(Protocol):
-    """Something of one queue."""
+    """An item that belongs to one queue."""
 
     @property
     def keys(self) -> QueueKeys: ...
@@ -44,7 +44,10 @@ _REDIS_PORT = 6379
 
 
 def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
-    """What ``read`` returns or raises, read only once in an examination."""
+    """Make ``read`` run only once in an examination. Later calls return or raise the same.
+
+    A ReplyError becomes a CannotCheckError.
+    """
 
     @wraps(read)
     def answer(exam: Examination) -> T:
@@ -65,20 +68,20 @@ def read_once(read: Callable[[Examination], T]) -> Callable[[Examination], T]:
 
 
 def by_queue(items: Iterable[Item]) -> dict[QueueKeys, list[Item]]:
-    """The items of each queue, in their order."""
+    """The items by queue, in their order."""
     return grouped(items, lambda item: item.keys)
 
 
 @dataclass
 class Examination:
-    """One examination, and what has been read for it.
+    """One run of all checks, and the data that it has read so far.
 
     Args:
         queues: the queues to examine.
-        chosen: the processes of ``--target``; None without one.
+        chosen: the processes of ``--target``; None without ``--target``.
         full: read everything instead of samples.
-        sleep: waits for the second reading that some checks take.
-        answers: of the functions under ``read_once``.
+        sleep: waits before the second reading that some checks make.
+        answers: the results and errors of the functions under ``read_once``.
     """
 
     client: Client
@@ -110,8 +113,8 @@ class Examination:
         return by_queue(read_active(self.client, self.keys))
 
     def coverage(self, examined: str) -> str:
-        """How much a check examined, and that ``--full`` examines all."""
-        return examined if self.full else f"{examined}; --full looks at all"
+        """The remark on how much a check examined; it names ``--full`` if that examines more."""
+        return examined if self.full else f"{examined}; --full examines all"
 
     def command(self, verb: str, *words: str) -> str:
         """A qctl command to show, with the prefix of these queues."""
@@ -121,19 +124,27 @@ class Examination:
         """A redis-cli command to show, without a password.
 
         Args:
-            node: host and port of one master of a cluster; None for the address in use.
+            node: host and port of one master of a cluster. None for the only master; in a cluster,
+                redis-cli then finds the node.
         """
         address = self.address
-        if node is not None:
-            address = replace(address, mode="standalone", host=node[0], port=node[1])
         options = ["--tls"] * address.tls
-        if address.mode == "standalone":
-            if address.unix_path:
-                options += ["-s", address.unix_path]
-            if not address.unix_path and address.host != "localhost":
-                options += ["-h", address.host]
-            if not address.unix_path and address.port != _REDIS_PORT:
-                options += ["-p", str(address.port)]
+        if node is not None:
+            address = replace(address, host=node[0], port=node[1])
+        elif address.mode == "sentinel":
+            host, port = self._sentinel_master
+            address = replace(address, host=host, port=port)
+        elif "--cluster" in words:
+            # The words themselves name a node.
+            address = replace(address, host="localhost", port=_REDIS_PORT)
+        elif address.mode == "cluster":
+            options.append("-c")
+        if address.unix_path:
+            options += ["-s", address.unix_path]
+        if not address.unix_path and address.host != "localhost":
+            options += ["-h", address.host]
+        if not address.unix_path and address.port != _REDIS_PORT:
+            options += ["-p", str(address.port)]
         if address.db:
             options += ["-n", str(address.db)]
         if address.username:
@@ -142,15 +153,22 @@ class Examination:
             options.append("--askpass")
         return " ".join(["redis-cli", *map(quoted, options), *words])
 
+    @property
+    @read_once
+    def _sentinel_master(self) -> tuple[str, int]:
+        from qctl.connection.sentinel import find_master  # noqa: PLC0415 - redis-py costs 110 ms
+
+        return find_master(self.address)
+
     # Workers
 
     @property
     @read_once
     def workers(self) -> Sequence[WorkerClient]:
-        """All that are connected under the prefix.
+        """All workers that are connected under the prefix.
 
         Raises:
-            CannotCheckError: Redis does not list them.
+            CannotCheckError: the connected workers are unknown.
         """
         names = [keys.name for keys in self.keys]
         found = list_workers(self.client, self.settings.prefix, names, self.address.db)
@@ -159,7 +177,7 @@ class Examination:
         return found
 
     def workers_of(self, keys: QueueKeys) -> list[WorkerClient]:
-        """Those connected to one queue."""
+        """The workers that are connected to one queue."""
         return self._workers_by_queue().get(keys.name, [])
 
     @read_once
@@ -171,7 +189,7 @@ class Examination:
     @property
     @read_once
     def all_processes(self) -> Sequence[ManagedProcess]:
-        """All processes of this host's process managers, whatever they serve.
+        """All processes of this host's process managers, whichever queues they serve.
 
         Raises:
             CannotCheckError: a manager runs and does not answer.
@@ -189,10 +207,11 @@ class Examination:
     @property
     @read_once
     def served(self) -> Mapping[ManagedProcess, frozenset[str]]:
-        """The processes that serve any of the queues, with the names of these queues.
+        """For each process that serves any of the queues: the names of the queues it serves.
 
         Raises:
-            CannotCheckError, NothingToCheckError: as ``all_processes``; or none serves one.
+            CannotCheckError: as ``workers`` and ``holders``.
+            NothingToCheckError: no managed process serves any of the queues.
         """
         from qctl.ops.processes.attribution import queues_served, serving  # noqa: PLC0415 - psutil, 30 ms
 
@@ -202,17 +221,19 @@ class Examination:
         found = serving(processes, connected, self.settings.targets, names)
         if not found:
             raise NothingToCheckError(
-                "no managed process of this host is seen to serve these queues"
+                "no managed process on this host is known to serve these queues"
             )
         return found
 
     @property
     @read_once
     def holders(self) -> dict[int, ManagedProcess]:
-        """For the client id of each worker: the process that it runs in.
+        """The processes that the workers run in, by the worker's client id.
 
         Raises:
-            CannotCheckError: the system denies it; or as ``all_processes``.
+            CannotCheckError: as ``workers`` and ``all_processes``; or the operating system does
+                not show which process has which connection.
+            NothingToCheckError: as ``all_processes``.
         """
         from qctl.ops.processes.attribution import holders  # noqa: PLC0415 - psutil, 30 ms
 
@@ -222,18 +243,16 @@ class Examination:
             raise
         except Exception as error:
             # psutil raises errors of many kinds.
-            raise CannotCheckError(f"which process serves which queue: {error}") from error
+            raise CannotCheckError(
+                f"which process serves which queue is unknown: {error}"
+            ) from error
 
     # Servers
 
     @property
     @read_once
     def servers(self) -> tuple[ServerFacts, ...]:
-        """Each master.
-
-        Raises:
-            CannotCheckError: this Redis user may not call INFO.
-        """
+        """The facts about each master. A fact that Redis does not show is None."""
         return read_servers(self.client)
 
     @property
@@ -250,8 +269,8 @@ class Examination:
             return self.now_ms
 
 
-# A check is a function: its name with hyphens is the check's, its docstring what it looks for.
-# It yields findings, and as text how much was examined, if not everything, and what is unknown.
+# A check is a function. Its name with hyphens is the name of the check, and its docstring says what
+# it finds. It yields findings, and remarks on what it did not examine or could not determine.
 Check = Callable[[Examination], Iterable[Finding | str]]
 
 

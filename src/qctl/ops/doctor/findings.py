@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-# How many ids or names a finding shows as examples.
-EXAMPLES = 5
+# Ids or names that a finding shows.
+MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Subject:
     """What a finding is about.
 
     Args:
-        name: of ``redis`` the ``host:port`` of one master of a cluster, else empty.
+        name: of the queue, process or check. For ``redis`` the ``host:port`` of one master of a
+            cluster; "" if there is one master only.
     """
 
     kind: Literal["queue", "process", "redis", "check"]
@@ -30,22 +31,22 @@ class Subject:
 
 
 def redis(server: ServerFacts) -> Subject:
-    """The Redis of ``--redis``; of a cluster one of its masters, by name."""
+    """The subject of a finding about one Redis master."""
     return Subject("redis", "" if server.node is None else "{}:{}".format(*server.node))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One hazard.
+    """One problem.
 
     Args:
-        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: they will be at
-            the next restart or another usual event; ``info``: good to know.
-        what: one clause without a full stop.
+        severity: ``error``: jobs are lost, stuck or in danger now; ``warning``: they will be after
+            the next restart or another ordinary event, or a check failed; ``info``: good to know.
+        what: the problem, in one clause without a full stop.
         check: name of the check that found it, as in docs/doctor.md; ``examine`` fills it in.
         evidence: figures, and a few examples of what they count.
         remedy: the setting or action that fixes it, a clause; "" where ``commands`` are enough.
-        commands: complete, to be typed as they are.
+        commands: complete commands, which can be typed as they are.
     """
 
     severity: Severity
@@ -59,7 +60,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check.
+    """How one check ended.
 
     Args:
         status: ``ok``: nothing found; ``found``; ``failed``: the check could not be made;
@@ -74,7 +75,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """How many there were to examine; None if unknown."""
+    """The number of queues, workers and processes in question; None if unknown."""
 
     queues: int
     workers: int | None
@@ -91,26 +92,26 @@ class Diagnosis:
 
     @property
     def is_well(self) -> bool:
-        """Whether there is nothing worse than an info."""
+        """Whether no finding is worse than an info."""
         return all(finding.severity == "info" for finding in self.findings)
 
 
-def some(names: Sequence[str]) -> str:
+def abbreviated(names: Sequence[str]) -> str:
     """The first few names, and an ellipsis if there are more."""
-    return ", ".join(names[:EXAMPLES]) + (", …" if len(names) > EXAMPLES else "")
+    return ", ".join(names[:MAX_EXAMPLES]) + (", …" if len(names) > MAX_EXAMPLES else "")
 
 
 def examples(what: str, ids: Sequence[str]) -> dict[str, Any]:
     """Evidence: how many ids there are, and the first few of them under the name ``what``."""
-    return {"count": len(ids), what: list(ids[:EXAMPLES])}
+    return {"count": len(ids), what: list(ids[:MAX_EXAMPLES])}
 
 
 class CannotCheckError(FailedError):
-    """A check cannot be made, because something denies it or does not answer.
+    """A check cannot be made, since a server or manager denies it or does not answer.
 
     Args:
         why: a clause.
-        hint: what makes it possible.
+        hint: how to make the check possible.
     """
 
     def __init__(self, why: str, hint: str = "") -> None:

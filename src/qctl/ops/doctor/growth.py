@@ -1,4 +1,4 @@
-"""What grows without a bound, until Redis' memory is full."""
+"""Checks of what grows without a limit: event streams and finished jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.checks.growth import KeptJobs, kept_jobs, stream_lengths
 from qctl.wire.states import FINISHED
 
-# Numbers of finished jobs from which it matters whether there is a limit.
+# Finished jobs of one state from which a missing limit is an info, and a warning.
 MANY, VERY_MANY = 10_000, 100_000
-# A stream is trimmed to about its limit; one that is longer than this is not trimmed at all.
+# A stream is trimmed to about its limit. One longer than limit * factor + slack is not trimmed.
 _FACTOR, _SLACK = 2, 1000
 _LARGE_LIMIT = 1_000_000
-# Where a worker's keep option is the limit, the number is round and stays the same.
+# Redis does not show a worker's own limit. A multiple of this number of jobs is taken for one.
 _ROUND = 1000
 
 
@@ -46,7 +46,7 @@ def event_streams(exam: Examination) -> Iterator[Finding]:
 
 
 def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
-    """Completed or failed jobs that pile up, as no job has an option that limits them."""
+    """Completed or failed jobs that pile up: none of the newest has an option that limits them."""
     counts = {
         (snapshot.keys, state): getattr(snapshot.counts, state)
         for snapshot in exam.snapshots
@@ -61,7 +61,7 @@ def kept_finished_jobs(exam: Examination) -> Iterator[Finding]:
 
 def _unbounded(kept: KeptJobs, count: int, now_ms: int) -> Finding:
     option = "removeOnComplete" if kept.state == "completed" else "removeOnFail"
-    # Counted, not extrapolated: a burst says nothing about a day.
+    # The pace is counted, not extrapolated: a burst says nothing about a day.
     pace = f", {kept.last_day:,} of them from the last 24 hours" if kept.last_day else ""
     age_ms = 0 if kept.oldest_ms is None else now_ms - kept.oldest_ms
     if kept.last_day is None and age_ms > 0:

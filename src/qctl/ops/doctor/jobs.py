@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from qctl.errors import ReplyError
 from qctl.ops.doctor.examination import Examination, by_queue, read_once
-from qctl.ops.doctor.findings import EXAMPLES, CannotCheckError, Finding, Subject, examples
+from qctl.ops.doctor.findings import MAX_EXAMPLES, CannotCheckError, Finding, Subject, examples
 from qctl.ops.jobs.retry_stalled import worker_is_gone
 from qctl.ops.queues import advice
 from qctl.plurals import counted
@@ -22,7 +22,7 @@ from qctl.wire.read.clients import is_listed
 from qctl.wire.read.stalled_check import jobs_of_schedulers
 from qctl.wire.read.versions import other_libraries
 
-# Without --full: keys of the database that are scanned, and jobs whose state is then searched.
+# Limits without --full: keys that are scanned, and jobs that are then searched for in the states.
 MAX_KEYS = 30_000
 MAX_JOBS = 2000
 # States from which workers take ids, even if there is no job behind the id.
@@ -30,17 +30,17 @@ _TAKEN = frozenset({"wait", "waiting", "paused", "prioritized", "delayed", "acti
 # Ids in a command to type, and in the evidence for programs.
 MAX_NAMED = 20
 MAX_LISTED = 10_000
-# Why parents are stuck, and what helps.
+# By reason: why a parent is stuck, and what helps.
 _STUCK: dict[parents.Reason, tuple[str, str]] = {
     "failed": (
-        "a child failed, and no option says what then",
+        "a child failed and has no option for that case",
         "retry or remove these children; give children failParentOnFailure, "
         "ignoreDependencyOnFailure or removeDependencyOnFailure when adding flows",
     ),
     "gone": (
         "a child is gone",
-        "where a child is gone, BullMQ's job.removeUnprocessedChildren() of the parent lets it "
-        "run; it deletes the children that have not run",
+        "where a child is gone, call BullMQ's job.removeUnprocessedChildren() on the parent: then "
+        "the parent runs, and its children that have not run are deleted",
     ),
     "none": (
         "no child is left to wait for",
@@ -50,9 +50,9 @@ _STUCK: dict[parents.Reason, tuple[str, str]] = {
 
 
 def stalled(exam: Examination) -> Iterator[Finding]:
-    """Jobs in ``active`` that no worker holds."""
+    """Jobs in ``active`` without a lock."""
     for snapshot in exam.snapshots:
-        # Counted again: a job that was about to end when the queue was first read has ended now.
+        # Count again: a job that was about to end at the first reading has ended by now.
         # A job without a hash cannot run again; missing_hashes reports it.
         orphans = (job for job in exam.active(snapshot.keys) if job.is_orphan)
         ids = [job.id for job in orphans if job.name is not None]
@@ -71,30 +71,30 @@ def stalled(exam: Examination) -> Iterator[Finding]:
 
 
 def gone_workers(exam: Examination) -> Iterator[Finding]:
-    """Jobs locked by a worker that is not connected: it is closing, or has died."""
+    """Jobs locked by a worker that is not connected: the worker is closing, or has died."""
     for snapshot in exam.snapshots:
         workers = exam.workers_of(snapshot.keys)
         held = [
             job
             for job in exam.active(snapshot.keys)
-            # A worker that Redis never lists is not missing from the list.
+            # Redis never lists some workers, so that their absence shows nothing.
             if worker_is_gone(job, workers) and is_listed(job.worker or "")
         ]
         if held:
-            dead = _owners_are_dead(exam, held)
+            dead = _has_dead_owner(exam, held)
             ttls = [job.lock_ttl_ms for job in held]
-            left_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
+            longest_ms = None if None in ttls else max(ttl or 0 for ttl in ttls)
             yield Finding(
                 severity="warning" if dead else "info",
                 subject=Subject("queue", snapshot.keys.name),
-                what=f"{counted(len(held), 'job is', 'jobs are')} held by a worker that is not "
+                what=f"{counted(len(held), 'job is', 'jobs are')} locked by a worker that is not "
                 "connected: "
-                + ("its process has died" if dead else "it is closing and ends them, or has died")
+                + ("its process died" if dead else "it is finishing them before it exits, or died")
                 + f"; {advice.locks_end(ttls)}",
                 evidence=examples("jobs", [job.id for job in held])
-                | {"longest_lock_ttl_ms": left_ms},
-                remedy=("" if dead else "if it has died, ")
-                + "this brings them back as soon as their locks run out",
+                | {"longest_lock_ttl_ms": longest_ms},
+                remedy=("" if dead else "if it died, ")
+                + "this command puts them back as soon as their locks run out",
                 commands=(exam.command("jobs retry-stalled", snapshot.keys.name, "--wait"),),
             )
 
@@ -114,13 +114,13 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
             severity="error" if fail_next else "warning",
             subject=Subject("queue", name),
             what=f"{counted(len(near), 'job has', 'jobs have')} stalled as often as is allowed "
-            f"({limit}): one more stall or interruption is a failure for good"
-            + (f", and {len(fail_next):,} stall now" if fail_next else ""),
+            f"({limit}): one more stall or interruption fails them for good"
+            + (f"; {len(fail_next):,} of them are stalled now" if fail_next else ""),
             evidence=examples("jobs", [job.id for job in near])
             | {"stalled_now": len(fail_next), "max_stalled_count": limit},
-            remedy="put back what has stalled before a worker fails it"
+            remedy="put the stalled jobs back before a worker fails them"
             if fail_next
-            else "do not restart their workers with anything but a drain",
+            else "drain the queue before you restart its workers",
             commands=(exam.command("jobs retry-stalled", name),)
             if fail_next
             else (exam.command("drain", name),),
@@ -128,35 +128,35 @@ def last_stall(exam: Examination) -> Iterator[Finding]:
 
 
 def missing_hashes(exam: Examination) -> Iterator[Finding | str]:
-    """Ids in a state whose job is gone; a waiting one is run as a job without a name or data."""
+    """Ids in a state whose job is gone. Workers run the waiting ones without a name or data."""
     ids, examined, total = ids_without_job(exam.client, exam.snapshots, full=exam.full)
     for keys, found in by_queue(ids).items():
         by_state = Counter(bare.state for bare in found)
         listed = ", ".join(f"{count:,} in {state}" for state, count in by_state.items())
         taken = [bare.id for bare in found if bare.state in _TAKEN]
-        # Those that will be run come first.
+        # The ids that workers would run come first.
         ordered = [*taken, *(bare.id for bare in found if bare.state not in _TAKEN)]
-        those = "a worker would run it" if len(taken) == 1 else "workers would run them"
+        effect = "a worker would run it" if len(taken) == 1 else "workers would run them"
         if len(taken) < len(found):
-            those = f"workers would run {len(taken):,} of them"
+            effect = f"workers would run {len(taken):,} of them"
         yield Finding(
             severity="error" if taken else "warning",
             subject=Subject("queue", keys.name),
             what=f"{counted(len(found), 'id')} without a job: {listed}"
-            + (f"; {those} without a name or data" if taken else "; none of them would be run"),
+            + (f"; {effect} without a name or data" if taken else "; none of them would be run"),
             evidence=examples("ids", ordered) | {"by_state": dict(by_state)},
             remedy="find out who deletes jobs' keys (evictions, scripts); "
-            + _removal(len(ordered), "this takes these ids away"),
+            + _in_steps(len(ordered), "this command removes the ids"),
             commands=(exam.command("jobs remove", keys.name, *ordered[:MAX_NAMED]),),
         )
     if examined < total:
         yield exam.coverage(f"{examined:,} of {total:,} ids")
 
 
-def _removal(number: int, text: str) -> str:
+def _in_steps(number: int, remedy: str) -> str:
     if number > MAX_NAMED:
-        return f"{text}, {MAX_NAMED} at a time: doctor then names the next"
-    return text
+        return f"{remedy}, {MAX_NAMED} at a time: run doctor again for the next ones"
+    return remedy
 
 
 def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
@@ -169,22 +169,22 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
     for keys, found in strays.items():
         if keys in others:
             continue
-        # In the order in which they were added, so that they run in it when put back.
+        # In the order of adding, so that jobs that are put back run in that order.
         found.sort(key=lambda stray: (stray.added_at_ms, len(stray.id), stray.id))
         lost = [stray.id for stray in found if not stray.finished and not stray.ghost]
-        left = [stray.id for stray in found if stray.finished or stray.ghost]
+        leftovers = [stray.id for stray in found if stray.finished or stray.ghost]
         parts, remedies = [], []
-        commands = [exam.command("jobs show", keys.name, [*lost, *left][0])]
+        commands = [exam.command("jobs show", keys.name, [*lost, *leftovers][0])]
         if lost:
             jobs = counted(len(lost), "job is", "jobs are")
             parts.append(f"{jobs} in no state and will never run")
-            remedies.append(_removal(len(lost), "`jobs retry` puts lost jobs back"))
+            remedies.append(_in_steps(len(lost), "`jobs retry` puts lost jobs back"))
             commands.append(exam.command("jobs retry", keys.name, *lost[:MAX_NAMED]))
-        if left:
+        if leftovers:
             one, many = "leftover of an ended or removed job", "leftovers of ended or removed jobs"
-            parts.append(counted(len(left), f"{one} is", f"{many} are") + " in no state")
-            remedies.append(_removal(len(left), "`jobs remove` deletes leftovers"))
-            commands.append(exam.command("jobs remove", keys.name, *left[:MAX_NAMED]))
+            parts.append(counted(len(leftovers), f"{one} is", f"{many} are") + " in no state")
+            remedies.append(_in_steps(len(leftovers), "`jobs remove` deletes leftovers"))
+            commands.append(exam.command("jobs remove", keys.name, *leftovers[:MAX_NAMED]))
         yield Finding(
             severity="error" if lost else "info",
             subject=Subject("queue", keys.name),
@@ -192,23 +192,24 @@ def lost_jobs(exam: Examination) -> Iterator[Finding | str]:
             evidence={
                 **examples("lost", lost),
                 "all_lost": lost[:MAX_LISTED],
-                "leftovers": len(left),
+                "leftovers": len(leftovers),
                 "jobs_looked_at": scanned.jobs,
             },
             remedy="; ".join(remedies),
             commands=tuple(commands),
         )
-    if not scanned.is_complete or scanned.left:
+    if not scanned.is_complete or scanned.unsearched:
         yield exam.coverage(f"{scanned.jobs:,} jobs among {scanned}")
     if others:
         names = ", ".join(sorted(keys.name for keys in others))
-        yield f"not {names}: of another library, which may keep jobs elsewhere"
+        yield f"not {names}: used by another library, which may keep jobs elsewhere"
     if undetermined:
-        yield f"{undetermined:,} may be in a part of wait that was not read"
+        jobs = counted(undetermined, "job", "jobs")
+        yield f"{jobs} may be in a part of wait that was not read"
 
 
 def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
-    """Deduplication keys whose job is gone: BullMQ 5 drops every new job of that id."""
+    """Deduplication keys whose job is gone: BullMQ 5 drops every new job with the same key."""
     scanned = _scanned(exam)
     stale = keyspace.stale_dedups(exam.client, scanned.dedups)
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
@@ -222,10 +223,10 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
             subject=Subject("queue", keys.name),
             what=counted(len(lasting), "deduplication id belongs", "deduplication ids belong")
             + " to jobs that are gone: "
-            + ("BullMQ 6 takes them over at the next add, " if recovers else "")
-            + "BullMQ 5 drops every new job of theirs",
+            + ("BullMQ 6 frees them at the next add, " if recovers else "")
+            + "BullMQ 5 drops every new job that has one of them",
             evidence=examples("deduplication_ids", [dedup.id for dedup in lasting])
-            | {"keys": [dedup.key for dedup in lasting[:EXAMPLES]]},
+            | {"keys": [dedup.key for dedup in lasting[:MAX_EXAMPLES]]},
             remedy="free them with BullMQ's queue.removeDeduplicationKey(id)",
         )
     if not scanned.is_complete:
@@ -233,7 +234,7 @@ def stale_deduplications(exam: Examination) -> Iterator[Finding | str]:
 
 
 def stuck_parents(exam: Examination) -> Iterator[Finding | str]:
-    """Flow parents that wait for ever: a child failed without a policy, or is gone."""
+    """Flow parents that wait for ever: a child failed without a policy, or no child can end."""
     stuck, examined, total = parents.stuck_parents(exam.client, exam.snapshots, full=exam.full)
     for keys, found in by_queue(stuck).items():
         yield _stuck(exam, keys, found)
@@ -257,7 +258,7 @@ def _stuck(exam: Examination, keys: QueueKeys, found: Sequence[parents.StuckPare
             "because": counts,
             "children": [
                 {"queue": parent.child[0].name, "id": parent.child[1]}
-                for parent in found[:EXAMPLES]
+                for parent in found[:MAX_EXAMPLES]
                 if parent.child
             ],
         },
@@ -273,16 +274,18 @@ class _Scan:
     """What the scan of the database found.
 
     Args:
-        total: keys of the database, of which about ``passed`` were scanned.
-        jobs: how many of these are jobs whose state was searched.
-        loose: jobs among them that are in no sorted set.
-        left: jobs whose state was not searched.
+        total: number of keys in the database.
+        passed: about how many of them were scanned.
+        jobs: how many jobs were searched for in the sorted sets.
+        unsearched: how many jobs were found and not searched for.
+        loose: the jobs that are in no sorted set.
+        dedups: deduplication keys.
     """
 
     total: int
     passed: int = 0
     jobs: int = 0
-    left: int = 0
+    unsearched: int = 0
     loose: list[JobKey] = field(default_factory=list)
     dedups: list[JobKey] = field(default_factory=list)
 
@@ -305,16 +308,16 @@ def _scanned(exam: Examination) -> _Scan:
         loose, number = keyspace.jobs_in_no_set(exam.client, chosen)
         scanned.passed += passed
         scanned.jobs += number
-        scanned.left += len(jobs) - len(chosen)
+        scanned.unsearched += len(jobs) - len(chosen)
         scanned.loose += loose
         scanned.dedups += dedups
     return scanned
 
 
-def _owners_are_dead(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
-    """Whether one of them is held by one of qctl's own workers whose process on this host is gone.
+def _has_dead_owner(exam: Examination, jobs: Sequence[ActiveJob]) -> bool:
+    """Whether a worker of qctl locked one of the jobs, and its process on this host is gone.
 
-    Where BullMQ's workers run is unknown.
+    For BullMQ's workers this is unknown, so they do not count.
     """
     from qctl.manage.host import started_at  # noqa: PLC0415 - rarely needed
 

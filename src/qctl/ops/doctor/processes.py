@@ -1,4 +1,4 @@
-"""Processes: stopped while jobs wait, and what their manager's restart would do to the jobs."""
+"""Checks of processes: stopped while jobs wait, or interrupting jobs when they are restarted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, read_once
 from qctl.ops.doctor.findings import (
-    EXAMPLES,
+    MAX_EXAMPLES,
     CannotCheckError,
     Finding,
     NothingToCheckError,
     Subject,
-    some,
+    abbreviated,
 )
 from qctl.ops.doctor.workers import unserved_note
 from qctl.ops.jobs.estimate import quantile
@@ -29,9 +29,9 @@ from qctl.wire.read.snapshot import QueueSnapshot
 if TYPE_CHECKING:
     from qctl.manage.protocol import ManagedProcess
 
-# Completed jobs that are read, over all queues together.
+# Completed jobs that are read, of all queues together.
 _SAMPLE = 20_000
-# Jobs of one name from which its duration is known.
+# Fewest completed jobs of one name from which a p95 is computed.
 MIN_RUNS = 5
 _QUANTILE = 0.95
 # The kill_timeout to recommend, in multiples of the p95.
@@ -41,7 +41,7 @@ _RESTARTING = frozenset({"launching", "stopping", "waiting restart"})
 
 
 def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
-    """A manager that kills before the jobs usually end: a restart interrupts them."""
+    """Apps whose manager kills them sooner after the stop signal than their jobs usually end."""
     unknown = []
     for target, processes in _apps(exam).items():
         slowest = _slowest(exam, processes)
@@ -71,27 +71,28 @@ def kill_timeout(exam: Examination) -> Iterator[Finding | str]:
             commands=(exam.command("restart", target),),
         )
     if unknown:
-        yield f"how long the jobs of {some(unknown)} take is unknown: too few are kept"
+        yield f"how long the jobs of {abbreviated(unknown)} take is unknown: too few are kept"
 
 
 def stop_signal(exam: Examination) -> Iterator[Finding | str]:
-    """An app that seems not to react to its manager's signal, judging by its last restart."""
+    """Apps that seem to ignore their manager's stop signal, judging by their last restart."""
     forgotten = 0
     for target, processes in _apps(exam).items():
         if target.startswith("qctl:"):
-            # qctl's own workers react to it; one that was restarted had died.
+            # qctl's own workers react to the signal: if one interrupted jobs, it had crashed.
             continue
         past = [each for each in _past_restarts(exam) if each.process in processes]
         forgotten += sum(not each.remembered for each in past)
         hit = [each for each in past if each.interrupted]
-        shared = sorted({e.queue.name for e in hit if _has_others(exam, e.queue, target)})
+        shared = sorted({e.queue.name for e in hit if _is_shared(exam, e.queue, target)})
         if own := [each for each in hit if each.queue.name not in shared]:
             yield _interrupted(exam, target, own, _slowest(exam, processes))
         elif hit:
             yield _perhaps_interrupted(exam, target, hit, shared)
     if forgotten:
         yield (
-            f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs can show more"
+            f"the events of {counted(forgotten, 'restart')} are gone: only kept jobs show what was "
+            "interrupted then"
         )
 
 
@@ -99,17 +100,17 @@ def _interrupted(
     exam: Examination, target: str, hit: Sequence[PastRestart], slowest: _Slowest | None
 ) -> Finding:
     one, evidence = hit[0].process, _restart_evidence(hit)
-    quick = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
+    ends_in_time = slowest is not None and slowest.p95_s * 1000 < one.kill_timeout_ms
     return Finding(
         severity="warning",
         subject=Subject("process", target),
-        what=f"{counted(evidence['interrupted'], 'job has', 'jobs have')} stalled soon after its "
-        f"last start, interrupted by it as it seems; the manager sends {_signal(one)} and kills "
-        f"{one.kill_timeout_ms / 1000:g} s later: "
+        what=f"{counted(evidence['interrupted'], 'job')} stalled soon after its last start, "
+        f"probably interrupted by that restart; the manager sends {_signal(one)} and kills the "
+        f"process {one.kill_timeout_ms / 1000:g} s later: "
         + (
-            "its jobs usually end sooner, so it does not react to that, or it crashed"
-            if quick
-            else "it does not react to that, or its jobs take longer, or it crashed"
+            "its jobs usually end sooner, so it ignores the signal, or it crashed"
+            if ends_in_time
+            else "it ignores the signal, or its jobs take longer, or it crashed"
         ),
         evidence=evidence,
         remedy=f"close the workers on {_signal(one)} (await worker.close()) before exiting; "
@@ -121,15 +122,14 @@ def _interrupted(
 def _perhaps_interrupted(
     exam: Examination, target: str, hit: Sequence[PastRestart], shared: Sequence[str]
 ) -> Finding:
-    """For jobs that workers of another app may have had."""
+    """The finding for stalled jobs that may have run in another app."""
     evidence = _restart_evidence(hit)
     return Finding(
         severity="info",
         subject=Subject("process", target),
-        what=f"{counted(evidence['interrupted'], 'job has', 'jobs have')} stalled soon after its "
-        f"last start; others have workers on {some(shared)} too, so whose jobs these were is "
-        "unknown",
-        evidence=evidence | {"shared_queues": list(shared[:EXAMPLES])},
+        what=f"{counted(evidence['interrupted'], 'job')} stalled soon after its last start; other "
+        f"apps have workers on {abbreviated(shared)} too, so which app ran these jobs is unknown",
+        evidence=evidence | {"shared_queues": list(shared[:MAX_EXAMPLES])},
         commands=tuple(exam.command("workers", name) for name in shared[:1]),
     )
 
@@ -139,14 +139,14 @@ def _restart_evidence(hit: Sequence[PastRestart]) -> dict[str, Any]:
     jobs = dict.fromkeys((each.queue.name, job_id) for each in hit for job_id in each.interrupted)
     return {
         "interrupted": len(jobs),
-        "jobs": [{"queue": name, "id": job_id} for name, job_id in jobs][:EXAMPLES],
+        "jobs": [{"queue": name, "id": job_id} for name, job_id in jobs][:MAX_EXAMPLES],
         "restarted_at": utc_datetime(hit[0].at_ms),
         "stop_signal": hit[0].process.stop_signal,
         "kill_timeout_ms": hit[0].process.kill_timeout_ms,
     }
 
 
-def _has_others(exam: Examination, keys: QueueKeys, target: str) -> bool:
+def _is_shared(exam: Examination, keys: QueueKeys, target: str) -> bool:
     """Whether another target has, or may have, workers on the queue."""
     held = (exam.holders.get(worker.client_id) for worker in exam.workers_of(keys))
     if any(holder is None or holder.target != target for holder in held):
@@ -156,7 +156,7 @@ def _has_others(exam: Examination, keys: QueueKeys, target: str) -> bool:
 
 
 def treekill(exam: Examination) -> Iterator[Finding]:
-    """Children that outlive their parent: a sandboxed job goes on, and runs a second time."""
+    """Apps whose child processes survive a kill: a sandboxed job goes on, and runs twice."""
     for target, processes in _apps(exam).items():
         loose = [p for p in processes if not p.tree_kill]
         if not loose:
@@ -168,13 +168,13 @@ def treekill(exam: Examination) -> Iterator[Finding]:
             what="treekill is off: if its processors are sandboxed (a file in place of a "
             "function), a killed worker leaves them running, and their jobs run twice"
             + (f"; it has {len(children)} child processes now" if children else ""),
-            evidence={"children": len(children), "pids": children[:EXAMPLES]},
-            remedy="take treekill: false out of the app's ecosystem file",
+            evidence={"children": len(children), "pids": children[:MAX_EXAMPLES]},
+            remedy="remove treekill: false from the app's ecosystem file",
         )
 
 
 def process_names(exam: Examination) -> Iterator[Finding]:
-    """Names with which PM2 restarts several apps: not unique, or also a namespace or an id."""
+    """Names of PM2 apps that are not unique, or also a namespace or an id of another app."""
     processes = [p for p in exam.all_processes if p.target.startswith("pm2:")]
     if not processes:
         raise NothingToCheckError("PM2 runs nothing on this host")
@@ -191,15 +191,15 @@ def process_names(exam: Examination) -> Iterator[Finding]:
         reasons = [f"{len(kinds)} different apps have this name"] * (len(kinds) > 1)
         reasons += ["it is also a namespace"] * bool(inside)
         reasons += ["it is also a pm_id"] * bool(by_id)
-        also = f", {', '.join(others[:EXAMPLES])} too" if others else ""
+        also = f", {', '.join(others[:MAX_EXAMPLES])} too" if others else ""
         yield Finding(
             severity="warning",
             subject=Subject("process", f"pm2:{name}"),
             what=f"`pm2 restart {name}` restarts more than one app{also}: {'; '.join(reasons)}",
             evidence={
-                "pm_ids": [p.key for p in own][:EXAMPLES],
+                "pm_ids": [p.key for p in own][:MAX_EXAMPLES],
                 "namespaces": sorted({p.namespace for p in own}),
-                "others": others[:EXAMPLES],
+                "others": others[:MAX_EXAMPLES],
             },
             remedy="rename one of them; qctl never takes a name for a namespace",
             commands=(exam.command("restart", f"pm2:{own[0].key}"),),
@@ -254,7 +254,7 @@ def _children(processes: Sequence[ManagedProcess]) -> list[int]:
     try:
         return [child for p in processes if p.pid for child in process_tree(p.pid)[1:]]
     except Exception as error:
-        raise CannotCheckError(f"which children it has: {error}") from error
+        raise CannotCheckError(f"its child processes are unknown: {error}") from error
 
 
 def _signal(each: ManagedProcess) -> str:
@@ -270,8 +270,8 @@ class _App:
 
     Args:
         down: how many of ``total`` do not run.
-        status: the manager's word for it.
-        commands: show why, and start it.
+        status: the manager's word for the processes that do not run.
+        commands: show why PM2 gave the app up, and start it.
     """
 
     target: str
@@ -282,7 +282,7 @@ class _App:
 
 
 def stopped_apps(exam: Examination) -> Iterator[Finding]:
-    """Apps that are stopped, or that PM2 has given up, while jobs wait without a worker."""
+    """Apps that PM2 gave up, and apps that are stopped while jobs wait without a worker."""
     apps = _down(exam)
     unserved = [snapshot for snapshot in exam.snapshots if unserved_note(exam, snapshot)]
     for app in apps:
@@ -301,7 +301,7 @@ def stopped_apps(exam: Examination) -> Iterator[Finding]:
                 "status": app.status,
                 "processes": app.total,
                 "down": app.down,
-                "queues": [s.keys.name for s in waiting][:EXAMPLES],
+                "queues": [s.keys.name for s in waiting][:MAX_EXAMPLES],
                 "waiting": sum(s.backlog for s in waiting),
                 "serves_them": True if named else None,
             },
@@ -318,12 +318,12 @@ def _what(app: _App, waiting: Sequence[QueueSnapshot], *, is_known: bool) -> str
         state = f"{app.down} of its {app.total} processes: {state}"
     if not waiting:
         return state
-    names = some([s.keys.name for s in waiting])
+    names = abbreviated([s.keys.name for s in waiting])
     backlog = sum(s.backlog for s in waiting)
     text = f"{state}, and {counted(backlog, 'job waits', 'jobs wait')} in {names} without a worker"
     if is_known:
         return f"{text}, which it serves by [targets] of the config"
-    return f"{text}; whether it is the one that served {names} is not known"
+    return f"{text}; whether it served {names} is unknown"
 
 
 def _down(exam: Examination) -> list[_App]:
@@ -344,7 +344,7 @@ def _down(exam: Examination) -> list[_App]:
         keys = [each.key for each in down if each.status == status]
         verb = "restart" if status == "errored" else "start"
         commands = [f"pm2 logs {keys[0]}"] * (status == "errored")
-        commands += [f"pm2 {verb} {key}" for key in keys[:EXAMPLES]]
+        commands += [f"pm2 {verb} {key}" for key in keys[:MAX_EXAMPLES]]
         found.append(_App(target, status, len(down), len(own), tuple(commands)))
     if exam.chosen is None:
         masters = Qctl(exam.settings.state_home).stopped()

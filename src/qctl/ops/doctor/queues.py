@@ -1,4 +1,4 @@
-"""Queues as a whole: paused, of two versions, unreadable."""
+"""Checks of whole queues: unreadable, paused, at their concurrency, of two versions."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.versions import read_bullmq5_traces
 from qctl.wire.replies import checked
 
-# Events searched for the pause: of all paused queues together, and of one.
+# Events that are searched for a pause: of all paused queues together, and of one queue.
 _MAX_EVENTS = 20_000
 _MAX_EVENTS_OF_ONE = 1000
-_REMEDY = (
-    "find out who writes there, stop the queue's workers, and move what is there out of the way"
-)
+_REMEDY = "find out which program writes there, stop the queue's workers, and rename the key"
 
 
 def unreadable(exam: Examination) -> Iterator[Finding]:
-    """Queues that this user may not read, or with a key of a type that BullMQ never uses."""
+    """Queues that this user may not read, or with a key of another type than BullMQ gives it."""
     broken = {QueueKeys(exam.settings.prefix, name): error for name, error in exam.queues.broken}
     queues = [*broken, *exam.keys]
     for keys, found in zip(queues, wrong_keys(exam.client, queues), strict=True):
         error = broken.get(keys)
-        # A user who may not read a queue may not ask for types either.
+        # A user who may not read a queue may lack the right to ask for types, too.
         wrong = () if error is not None and isinstance(found, ReplyError) else checked(found)
         listed = "; ".join(f"its key {w.name} is of type {w.type}, not {w.expected}" for w in wrong)
         evidence: dict[str, object] = {}
@@ -41,13 +39,13 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
             what = f"it cannot be read: {error.what}" + (f": {listed}" if wrong else "")
             evidence["redis_said"] = error.message
         elif wrong:
-            what = f"BullMQ's scripts fail on it, some of them or all: {listed}"
+            what = f"some or all of BullMQ's scripts fail on it: {listed}"
         else:
             continue
         evidence["keys"] = [{"key": w.key, "type": w.type, "expected": w.expected} for w in wrong]
         remedy = error.hint if error is not None and not wrong else _REMEDY
         if any(w.name == "id" for w in wrong):
-            # Ids would start at 1 again, and BullMQ drops a new job whose id exists.
+            # Without the key, ids start at 1 again, and BullMQ drops a new job whose id exists.
             remedy += "; set id to a number above that of every job"
         yield Finding(
             severity="error",
@@ -63,7 +61,7 @@ def unreadable(exam: Examination) -> Iterator[Finding]:
 
 
 def bull_queues(exam: Examination) -> Iterator[Finding]:
-    """Queues of Bull 3 or 4, which no other check examines."""
+    """Queues of Bull 3 or 4. No other check examines them."""
     for name in exam.queues.bull:
         yield Finding(
             severity="info",
@@ -74,7 +72,7 @@ def bull_queues(exam: Examination) -> Iterator[Finding]:
 
 
 def paused(exam: Examination) -> Iterator[Finding]:
-    """Queues that are paused: by whom, since when, and how much waits."""
+    """Paused queues: who paused them and when, and how many jobs wait."""
     found = [(s, note) for s in exam.snapshots if (note := advice.paused(s)) is not None]
     count = max(min(_MAX_EVENTS // max(len(found), 1), _MAX_EVENTS_OF_ONE), 20)
     events = recent_events(exam.client, [snapshot.keys for snapshot, _ in found], count)
@@ -86,14 +84,14 @@ def paused(exam: Examination) -> Iterator[Finding]:
             times = (e.at_ms for e in events[snapshot.keys] if e.name == "paused")
             at_ms = next(times, None)
         paused_at = utc_datetime(at_ms)
-        at_work = snapshot.lease is not None
+        is_draining = snapshot.lease is not None
         text = note.text
-        if paused_at and not at_work:
+        if paused_at and not is_draining:
             text += f", since {paused_at:%Y-%m-%d %H:%M:%S} UTC"
-        if snapshot.backlog and not at_work:
+        if snapshot.backlog and not is_draining:
             text += f"; {counted(snapshot.backlog, 'job waits', 'jobs wait')}"
         yield Finding(
-            severity="info" if at_work else "warning",
+            severity="info" if is_draining else "warning",
             subject=Subject("queue", snapshot.keys.name),
             what=text,
             evidence={
@@ -107,14 +105,14 @@ def paused(exam: Examination) -> Iterator[Finding]:
 
 
 def resumes_at_start(exam: Examination) -> Iterator[Finding]:
-    """Apps that resumed a queue when they started, as seen by its last drain."""
+    """Apps that resumed a queue when they started, as the last drain of the app recorded."""
     names = {keys.name for keys in exam.keys}
     try:
         resumers = read_resumers(exam.client, exam.settings.prefix)
     except ReplyError as error:
         if is_outage(error):
             raise
-        why = "this Redis user may not read what drains have seen"
+        why = "this Redis user may not read what drains have recorded"
         raise NothingToCheckError(why) from error
     for resumer in resumers:
         if resumer.queue not in names:
@@ -124,7 +122,7 @@ def resumes_at_start(exam: Examination) -> Iterator[Finding]:
             subject=Subject("queue", resumer.queue),
             what=f"{advice.resumer_text(resumer)}: every start of that app ends a pause",
             evidence={"target": resumer.target, "seen_at": utc_datetime(resumer.at_ms)},
-            remedy="take the call of resume() out of the start of the app",
+            remedy="remove the call of resume() from the start of the app",
         )
 
 
@@ -137,8 +135,8 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
         if snapshot.paused and snapshot.legacy_paused and in_wait:
             note = advice.Note(
                 f"paused with jobs both in wait ({in_wait:,}) and in BullMQ 5's paused list "
-                f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses those "
-                "of one list",
+                f"({snapshot.legacy_paused:,}): a resume or another pause by BullMQ 5 loses the "
+                "jobs of one list",
                 (exam.command("resume", snapshot.keys.name),),
             )
             remedy = "resume it through qctl, which keeps both"
@@ -154,22 +152,22 @@ def legacy_paused(exam: Examination) -> Iterator[Finding]:
 
 
 def global_concurrency(exam: Examination) -> Iterator[Finding]:
-    """Queues held back by their global concurrency, and which jobs use it up."""
+    """Queues whose global concurrency keeps jobs from starting."""
     for snapshot in exam.snapshots:
         note, counts = advice.maxed(snapshot), snapshot.counts
-        is_odd = snapshot.invalid_concurrency is not None
-        if note is None or (snapshot.paused and not is_odd):
+        is_invalid = snapshot.invalid_concurrency is not None
+        if note is None or (snapshot.paused and not is_invalid):
             continue
-        is_none = is_odd or (snapshot.concurrency or 0) <= 0
-        is_stuck = is_none or counts.stalled == counts.active
+        allows_none = is_invalid or (snapshot.concurrency or 0) <= 0
+        is_stuck = allows_none or counts.stalled == counts.active
         remedy = ""
-        if is_none:
+        if allows_none:
             remedy = (
-                "set it with BullMQ's queue.setGlobalConcurrency(n), or take it away with "
+                "set it with BullMQ's queue.setGlobalConcurrency(n), or remove it with "
                 "removeGlobalConcurrency()"
             )
         elif is_stuck:
-            remedy = "put the stalled jobs back: that makes room"
+            remedy = "put the stalled jobs back, so that other jobs can start"
         name = snapshot.keys.name
         retry = exam.command("jobs retry-stalled", name)
         yield Finding(
@@ -177,18 +175,18 @@ def global_concurrency(exam: Examination) -> Iterator[Finding]:
             subject=Subject("queue", name),
             what=note.text,
             evidence={
-                "concurrency": snapshot.invalid_concurrency if is_odd else snapshot.concurrency,
+                "concurrency": snapshot.invalid_concurrency if is_invalid else snapshot.concurrency,
                 "active": counts.active,
                 "stalled": counts.stalled,
                 "waiting": snapshot.backlog,
             },
             remedy=remedy,
-            commands=(retry,) if is_stuck and not is_none else (),
+            commands=(retry,) if is_stuck and not allows_none else (),
         )
 
 
 def mixed_versions(exam: Examination) -> Iterator[Finding]:
-    """Traces of BullMQ 5 and of BullMQ 6 in one queue: their pauses lose each other's jobs."""
+    """Queues that both BullMQ 5 and BullMQ 6 use: a pause by BullMQ 5 can lose jobs."""
     traces = read_bullmq5_traces(exam.client, exam.keys, exam.now_ms - LATELY_MS)
     installed = _installed(exam)
     for snapshot in exam.snapshots:
@@ -209,9 +207,9 @@ def mixed_versions(exam: Examination) -> Iterator[Finding]:
 
 
 def _installed(exam: Examination) -> dict[str, list[tuple[str, str]]]:
-    """By queue: the processes that serve it, each with the BullMQ that it has installed."""
+    """By queue: the processes that serve it, each with the BullMQ version that it has installed."""
     try:
         return installed_by_queue(exam.served)
     except (CannotCheckError, NothingToCheckError):
-        # The traces in Redis are enough.
+        # Then only the traces in Redis count.
         return {}

@@ -1,4 +1,4 @@
-"""Redis itself: whether it keeps the jobs, its memory, version, clock and cluster."""
+"""Checks of Redis itself: persistence, memory, version, clock and cluster."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from qctl.wire.read.server import ServerFacts
 
 OLDEST_SUPPORTED = (5, 0)
 OLDEST_RECOMMENDED = (6, 2)
-# Delays and schedules go by the clocks of the hosts.
+# Delays and due times depend on the clocks of the hosts.
 MAX_SKEW_MS = 1000
+# Shares of maxmemory.
 MEMORY_WARNING, MEMORY_ERROR = 0.8, 0.95
 _LARGEST_SHOWN = 5
 T = TypeVar("T")
-# Words for redis-cli.
+# Arguments for redis-cli.
 _INFO, _APPEND = ("info", "persistence"), ("config", "set", "appendonly", "yes")
 
 
 def eviction(exam: Examination) -> Iterator[Finding]:
-    """A policy under which Redis deletes keys of queues when its memory is full."""
+    """An eviction policy with which Redis deletes keys of queues when its memory is full."""
     for server in exam.servers:
         policy = _known(server.eviction_policy)
         if policy != "noeviction":
@@ -54,7 +55,7 @@ def eviction(exam: Examination) -> Iterator[Finding]:
 
 
 def persistence(exam: Examination) -> Iterator[Finding]:
-    """Whether jobs outlive a restart of Redis."""
+    """Persistence with which a restart or a crash of Redis loses jobs."""
     for server in exam.servers:
         facts = {
             "aof": _known(server.aof_enabled),
@@ -73,11 +74,11 @@ def persistence(exam: Examination) -> Iterator[Finding]:
 
 
 def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str, ...]]]:
-    """What a restart of Redis may lose: severity, clause, remedy, and words for redis-cli."""
+    """For each problem: severity, clause, remedy, and arguments for redis-cli, () for none."""
     if server.aof_ok is False or server.rdb_ok is False:
         which = "append-only file" if server.aof_ok is False else "snapshot"
         what = f"Redis could not write its {which} the last time it tried"
-        yield "error", what, "see its log: is the disk full, may it write its folder", _INFO
+        yield "error", what, "read its log: is its disk full, may it write its folder?", _INFO
     if server.aof_enabled:
         return
     if server.rdb_schedule == "":
@@ -88,17 +89,17 @@ def _losses(server: ServerFacts) -> Iterator[tuple[Severity, str, str, tuple[str
             "info",
             "no append-only file, and whether snapshots are made is unknown: this user may not "
             "CONFIG GET",
-            "ask whoever runs this Redis what a restart of it would lose",
+            "ask the administrator of this Redis what a restart would lose",
             (),
         )
     else:
-        what = "snapshots only: a crash of Redis loses what was written since the last one"
-        changes = f" ({server.rdb_changes:,} changes now)" if server.rdb_changes else ""
-        yield "info", what + changes, "an append-only file loses a second at most", _APPEND
+        what = "snapshots only: a crash of Redis loses all changes since the last snapshot"
+        changes = f" ({server.rdb_changes:,} now)" if server.rdb_changes else ""
+        yield "info", what + changes, "with an append-only file it loses a second at most", _APPEND
 
 
 def memory(exam: Examination) -> Iterator[Finding]:
-    """How near Redis is to its memory limit, where it refuses writes; and what takes the most."""
+    """Redis near its memory limit, where it refuses writes; and what uses the most memory."""
     for server in exam.servers:
         used, limit = _known(server.used_memory_bytes), _known(server.maxmemory_bytes)
         share = used / limit if limit else 0.0
@@ -111,8 +112,8 @@ def memory(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             severity="error" if share >= MEMORY_ERROR else "warning",
             subject=redis(server),
-            what=f"{share:.0%} of the memory that Redis may take is used"
-            + (f"; the most of these queues: {shown}" if shown else ""),
+            what=f"Redis uses {share:.0%} of its maxmemory"
+            + (f"; the largest parts of these queues: {shown}" if shown else ""),
             evidence={
                 "used_memory_bytes": used,
                 "maxmemory_bytes": limit,
@@ -123,7 +124,7 @@ def memory(exam: Examination) -> Iterator[Finding]:
 
 
 def _largest(exam: Examination) -> list[Holding] | None:
-    """What takes the most memory; None if unknown."""
+    """The parts of the queues that use the most memory; None if this user may not ask."""
     try:
         found = holdings(exam.client, exam.snapshots)
     except ReplyError as error:
@@ -150,7 +151,7 @@ def redis_version(exam: Examination) -> Iterator[Finding]:
 
 
 def clock(exam: Examination) -> Iterator[Finding]:
-    """A clock of this host that differs from Redis' by more than the error of measurement."""
+    """A clock of this host that certainly differs from that of Redis by more than 1 s."""
     for server in exam.servers:
         ahead_ms = server.clock_ahead_ms
         if server.clock_error_ms is None:
@@ -165,21 +166,21 @@ def clock(exam: Examination) -> Iterator[Finding]:
             subject=redis(server),
             what=f"this host's clock is {abs(ahead_ms) / 1000:.1f} s {side} that of Redis",
             evidence={"clock_ahead_ms": ahead_ms, "clock_error_ms": server.clock_error_ms},
-            remedy="synchronise both (NTP): jobs' delays and schedules go by the hosts' clocks",
+            remedy="synchronise both (NTP): delays and schedules depend on the hosts' clocks",
             commands=("timedatectl status",),
         )
 
 
 def replica(exam: Examination) -> Iterator[Finding]:
-    """A replica in place of the master."""
+    """A connection to a replica in place of its master."""
     for server in exam.servers:
         if _known(server.role) == "slave":
             yield Finding(
                 severity="error",
                 subject=redis(server),
-                what="this Redis is a replica: it takes no jobs, and what it shows may be old",
+                what="this Redis is a replica: it takes no jobs, and its data may be old",
                 evidence={"role": server.role},
-                remedy="connect to the master, whose address it shows",
+                remedy="connect to the master, whose address this command shows",
                 commands=(exam.redis_cli(server.node, "info", "replication"),),
             )
 
@@ -187,7 +188,7 @@ def replica(exam: Examination) -> Iterator[Finding]:
 def cluster_prefix(exam: Examination) -> Iterator[Finding]:
     """Queues in a cluster whose keys are in several slots: BullMQ's scripts fail on them."""
     if exam.address.mode != "cluster":
-        raise NothingToCheckError("this Redis is no cluster")
+        raise NothingToCheckError("this Redis is not a cluster")
     for snapshot in exam.snapshots:
         if not re.search(r"\{[^}]+\}", snapshot.keys("")):
             prefix = snapshot.keys.prefix
@@ -201,7 +202,7 @@ def cluster_prefix(exam: Examination) -> Iterator[Finding]:
 
 
 def moving_slots(exam: Examination) -> Iterator[Finding]:
-    """Queues whose slot is moving to another node, even if nobody continues the move."""
+    """Queues whose slot is moving to another node, also if the move was broken off."""
     if exam.address.mode != "cluster":
         return
     try:
@@ -211,7 +212,7 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
             "this Redis user may not ask which slots are moving",
             "grant it: ACL SETUSER … +cluster|nodes",
         ) from None
-    moving = set[int]().union(*(slots for both in found for slots in both))
+    moving = set[int]().union(*(slots for pair in found for slots in pair))
     host, port = exam.address.host, exam.address.port
     for snapshot in exam.snapshots:
         slot = key_slot(encode(snapshot.keys("")))
@@ -219,8 +220,8 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
             yield Finding(
                 severity="warning",
                 subject=Subject("queue", snapshot.keys.name),
-                what=f"its slot {slot} is moving to another node of the cluster: until it has, no "
-                "job is added, taken or ended",
+                what=f"its slot {slot} is moving to another node of the cluster: until the move "
+                "ends, no job can be added, start or end",
                 evidence={"slot": slot},
                 remedy="wait for the reshard; if none is running, complete it with "
                 "redis-cli --cluster fix",
@@ -229,23 +230,23 @@ def moving_slots(exam: Examination) -> Iterator[Finding]:
 
 
 def _has_saved(server: ServerFacts) -> bool:
-    """Whether a snapshot was made since the start, which itself counts as one."""
+    """Whether Redis has saved a snapshot since its start; the start sets the save time, too."""
     if server.rdb_saved_at_ms is None or server.uptime_s is None:
         return False
-    # Both by the clock of Redis, in whole seconds.
+    # Both times are by the clock of Redis, in whole seconds.
     started_ms = time.time() * 1000 + server.clock_ahead_ms - server.uptime_s * 1000
     return server.rdb_saved_at_ms > started_ms + 5000
 
 
 def _known(fact: T | None) -> T:
-    """A fact of INFO.
+    """The value of a fact from INFO.
 
     Raises:
-        CannotCheckError: INFO does not show it.
+        CannotCheckError: the fact is None, since INFO does not show it.
     """
     if fact is None:
         raise CannotCheckError(
-            "this Redis user may not call INFO, or this Redis leaves it out there",
+            "this Redis user may not call INFO, or INFO of this Redis lacks a field",
             "grant it: ACL SETUSER … +info",
         )
     return fact

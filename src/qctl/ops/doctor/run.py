@@ -1,8 +1,8 @@
-"""Hazards of queues, workers, processes and Redis: what ``doctor`` finds.
+"""Runs the checks of ``qctl doctor``: problems of queues, workers, processes and Redis.
 
-Nothing is written. Each check is one function in the file of its subject. A check that fails is
-itself a finding, and the others go on. The cost of a check is bounded: where a queue may hold
-millions of jobs, it reads a sample and reports how large that was (docs/doctor.md).
+Checks only read. Each check is one function in the file of its subject. A check that fails is
+itself a finding, and the other checks go on. The cost of a check is bounded: where a queue may hold
+millions of jobs, the check reads a sample and reports its size (docs/doctor.md).
 """
 
 from __future__ import annotations
@@ -97,15 +97,16 @@ def examine(
     """Run every check on the named queues, or on all under the prefix.
 
     Args:
-        target: check only this process, and without names only the queues that it serves.
+        target: examine only this process and, if ``names`` is empty, only the queues it serves.
         full: read every job and key instead of samples; slow where there are many.
-        sleep: waits for the second reading that some checks take.
+        sleep: waits before the second reading that some checks make.
 
     Raises:
         NotFoundError: a named queue or the target does not exist, or there is no queue at all.
+        FailedError: the target does not run.
         UnreachableError: Redis, or the target's process manager, does not answer.
     """
-    # Before the target, so that a misspelt queue is reported as such.
+    # Read the queues before the target, so that a misspelt queue is reported as such.
     queues = _queues(client, settings.prefix, names) if names else None
     found = open_target(settings, target) if target else None
     if queues is None:
@@ -131,7 +132,7 @@ def examine(
 
 
 def _queues(client: Client, prefix: str, names: Sequence[str]) -> Queues:
-    """The named queues, or all. One that cannot be read is a finding, even if it was named."""
+    """The named queues, or all. An unreadable queue is left to the checks, even if it is named."""
     if not names:
         return all_queues(client, prefix)
     queues, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
@@ -150,7 +151,7 @@ def _served_by(
     try:
         connections = read_connections(client, settings, address.db, target.processes)
     except FailedError:
-        # The checks that need the workers report it.
+        # The checks that need the workers report the error.
         return ()
     return sorted(connections.queues_of(target.processes) | set(target.configured))
 

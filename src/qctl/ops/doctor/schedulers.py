@@ -1,4 +1,4 @@
-"""Schedulers that make no more jobs, or too many."""
+"""Checks of schedulers: those that make no more jobs, are late, or make a job twice."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from qctl.durations import duration
 from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, by_queue, read_once
-from qctl.ops.doctor.findings import EXAMPLES, Finding, NothingToCheckError, Subject, examples
+from qctl.ops.doctor.findings import MAX_EXAMPLES, Finding, NothingToCheckError, Subject, examples
 from qctl.plurals import counted
 from qctl.wire.checks.registrations import Registration, read_registrations
 from qctl.wire.keys import QueueKeys
 
-# A pending job that is late by less is on its way.
+# A scheduler whose pending job is late by less is not reported.
 OVERDUE_S = 60
 
 
 def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """Schedulers without a pending job: running one job makes the next."""
+    """Schedulers without a pending job. They make no more jobs: starting one job adds the next."""
     registrations, scope = _registrations(exam)
-    # What a legacy key without a job means depends on its version; it may have ended.
+    # A legacy key without a record may have ended: how it ends depends on the version.
     dead = [
         each
         for each in registrations
@@ -30,7 +30,7 @@ def dead_schedulers(exam: Examination) -> Iterator[Finding | str]:
             severity="error",
             subject=Subject("queue", keys.name),
             what=counted(len(found), "scheduler has", "schedulers have")
-            + " no pending job and will make no more",
+            + " no pending job, and will make no more jobs",
             evidence=_examples(found),
             remedy="upsert them again: usually a restart of the app does so",
             commands=(exam.command("schedules show", keys.name, found[0].id),),
@@ -49,7 +49,7 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
         if is_late and each.following_ms() <= exam.now_ms and not each.has_ended(exam.now_ms):
             late.append(each)
     for keys, found in by_queue(late).items():
-        skipped = {each.id: each.skipped(exam.now_ms) for each in found[:EXAMPLES]}
+        skipped = {each.id: each.skipped(exam.now_ms) for each in found[:MAX_EXAMPLES]}
         worst = max(exam.now_ms - (each.next_ms or 0) for each in found)
         first = skipped[found[0].id]
         runs = "" if first is None else f" ({found[0].id!r}: {first:,} skipped so far)"
@@ -67,32 +67,32 @@ def overdue_schedulers(exam: Examination) -> Iterator[Finding | str]:
 
 
 def duplicate_schedulers(exam: Examination) -> Iterator[Finding | str]:
-    """The same job at the same times under several ids: it runs as often as it has ids."""
+    """Several schedulers that make the same job at the same times, so that it runs repeatedly."""
     registrations, scope = _registrations(exam)
     groups = grouped((each for each in registrations if each.pending and each.timing), _job)
     for (keys, name, timing, data), found in groups.items():
         # The data of a legacy record is unknown.
-        beside = groups.get((keys, name, timing, ""), []) if data else []
-        if len(found) < 2 and not beside:
+        legacy = groups.get((keys, name, timing, ""), []) if data else []
+        if len(found) < 2 and not legacy:
             continue
-        alike = [*found, *beside]
+        alike = [*found, *legacy]
         yield Finding(
             severity="warning",
             subject=Subject("queue", keys.name),
             what=f"{len(alike)} schedulers make the same job, {name!r}, {timing}"
-            + (f"; {len(beside)} of them are repeatables of old versions" if beside else ""),
+            + (f"; {len(legacy)} of them are repeatables of old versions" if legacy else ""),
             evidence=_examples(alike) | {"name": name, "timing": timing},
             remedy="remove all but one",
             commands=tuple(
                 exam.command("schedules remove", keys.name, each.id)
-                for each in [*beside, *found][: len(alike) - 1][:EXAMPLES]
+                for each in [*legacy, *found][: len(alike) - 1][:MAX_EXAMPLES]
             ),
         )
     yield from scope
 
 
 def legacy_repeatables(exam: Examination) -> Iterator[Finding | str]:
-    """Repeatables of old versions in a queue of BullMQ 6, which runs them with empty data."""
+    """Repeatables of old versions: BullMQ 6 runs their jobs with empty data, or not at all."""
     registrations, scope = _registrations(exam)
     legacy = [each for each in registrations if each.is_legacy]
     versions = {snapshot.keys: snapshot.client_version for snapshot in exam.snapshots}
@@ -113,7 +113,7 @@ def legacy_repeatables(exam: Examination) -> Iterator[Finding | str]:
 @read_once
 def _registrations(exam: Examination) -> tuple[Sequence[Registration], Sequence[str]]:
     if not any(snapshot.schedulers for snapshot in exam.snapshots):
-        raise NothingToCheckError("there are no schedulers")
+        raise NothingToCheckError("the queues have no schedulers")
     found, total = read_registrations(exam.client, exam.snapshots, full=exam.full)
     scope = exam.coverage(f"{len(found):,} of {total:,} schedulers")
     return found, [scope] if len(found) < total else []

@@ -1,7 +1,6 @@
-"""Trends: a backlog that grows, jobs that fail, clocks that differ.
+"""Checks of trends: a backlog that grows, jobs that fail, clocks that differ.
 
-All by the events of the last minutes, as far as the streams reach back. What happened before is
-unknown.
+The checks read the events of the last 15 minutes, as far as the streams reach back.
 """
 
 from __future__ import annotations
@@ -12,28 +11,30 @@ from collections.abc import Iterator, Sequence
 from qctl.durations import duration
 from qctl.grouping import grouped
 from qctl.ops.doctor.examination import Examination, read_once
-from qctl.ops.doctor.findings import Finding, Subject, some
+from qctl.ops.doctor.findings import Finding, Subject, abbreviated
+from qctl.ops.doctor.redis import MAX_SKEW_MS
 from qctl.plurals import counted
 from qctl.wire.read.history import ClockSample, History, PastEvent, clock_samples, read_histories
 
 WINDOW_MS = 900_000
-# Queues whose events are read; events of all of them together, and of one.
+# Queues whose events are read, events of all of them together, and events of one queue.
 MAX_QUEUES, MAX_EVENTS, MAX_EVENTS_OF_ONE = 50, 20_000, 10_000
-# A shorter time shows a burst, not a trend.
+# Events of a shorter time show a burst, not a trend.
 MIN_WINDOW_MS = 20_000
-# A backlog grows if it does in each part of the time, and by so many jobs and such a share.
+# A backlog grows if it grew in each of three parts of the time, and in all by at least 20 jobs and
+# by a tenth of the jobs that were added.
 _PARTS, _MIN_GROWTH, _MIN_GROWTH_SHARE = 3, 20, 0.1
+# Fewest jobs that ended, fewest that failed, and the least share of failed jobs, for a finding.
 _MIN_ENDED, _MIN_FAILED, _MIN_FAILED_SHARE = 20, 5, 0.25
-# As for the clock of this host (redis.MAX_SKEW_MS).
-MAX_SKEW_MS = 1000
+# Jobs of a queue that are compared, and how many must agree that a clock is ahead, or behind.
 _SAMPLES, _MIN_AHEAD, _MIN_BEHIND = 10, 2, 3
-# A worker or producer that has done nothing since may be gone.
+# A worker or producer without a job for this time may be gone.
 _RECENT_MS = 300_000
 _READY = frozenset({"wait", "paused", "prioritized"})
 
 
 def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
-    """Queues to which jobs come faster than workers take them."""
+    """Queues to which jobs are added faster than workers start them."""
     histories, scope = _histories(exam)
     snapshots = {snapshot.keys: snapshot for snapshot in exam.snapshots}
     short = []
@@ -49,7 +50,7 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
         left = [event for event in history.events if _has_left(event)]
         grown = len(came) - len(left)
         arrivals, departures = (_by_part(each, history, window_ms) for each in (came, left))
-        # In each part, or it was one burst.
+        # Growth in one part alone is a burst.
         is_steady = all(arrivals[part] > departures[part] for part in range(_PARTS))
         is_much = grown >= max(_MIN_GROWTH, _MIN_GROWTH_SHARE * len(came))
         if is_steady and is_much and snapshot.backlog >= grown // 2:
@@ -73,31 +74,32 @@ def growing_backlog(exam: Examination) -> Iterator[Finding | str]:
 
 
 def _is_short(exam: Examination, history: History) -> bool:
-    """Whether its events do not reach back far enough."""
+    """Whether the events reach back less than ``MIN_WINDOW_MS``."""
     return history.is_empty or exam.redis_now_ms - history.since_ms < MIN_WINDOW_MS
 
 
 def _unknown(short: Sequence[History]) -> Iterator[str]:
     if short:
         yield (
-            f"unknown of {len(short):,}, whose events reach back less than "
-            f"{MIN_WINDOW_MS / 1000:.0f} s: {some([history.keys.name for history in short])}"
+            f"unknown for {counted(len(short), 'queue')} with events of less than "
+            f"{MIN_WINDOW_MS / 1000:.0f} s: {abbreviated([history.keys.name for history in short])}"
         )
 
 
 def _has_left(event: PastEvent) -> bool:
+    """Whether the event takes a job out of the backlog."""
     return event.name == "active" or (event.name == "removed" and event.prev in _READY)
 
 
 def _by_part(events: Sequence[PastEvent], history: History, window_ms: int) -> Counter[int]:
     """How many of the events are in each part of the window, from 0."""
     parts = ((event.at_ms - history.since_ms) * _PARTS // window_ms for event in events)
-    # The last part has no end, since clocks differ by milliseconds.
+    # Clocks differ by milliseconds, so an event may be later than the end of the last part.
     return Counter(min(part, _PARTS - 1) for part in parts)
 
 
 def failure_rate(exam: Examination) -> Iterator[Finding | str]:
-    """Queues in which a large part of the jobs fail for good."""
+    """Queues in which a large share of the jobs fails for good."""
     histories, scope = _histories(exam)
     counts = {snapshot.keys: snapshot.counts for snapshot in exam.snapshots}
     short = []
@@ -131,7 +133,7 @@ def failure_rate(exam: Examination) -> Iterator[Finding | str]:
 
 
 def host_clocks(exam: Examination) -> Iterator[Finding | str]:
-    """Workers and producers whose clock differs from that of Redis, by their last jobs."""
+    """Workers and producers whose clocks differ from that of Redis, as their last jobs show."""
     histories, scope = _histories(exam)
     read = clock_samples(exam.client, histories, _SAMPLES)
     hosts = grouped(read, lambda sample: (sample.keys, sample.is_producer, sample.who))
@@ -147,7 +149,7 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
             severity="warning",
             subject=Subject("queue", keys.name),
             what=f"the clock of {whose} is {duration(abs(ahead_ms) / 1000)} {side} that of Redis, "
-            f"by {len(alike)} of its last jobs",
+            f"as {len(alike)} of its last jobs show",
             evidence={
                 "who": who,
                 "is_producer": is_producer,
@@ -155,19 +157,20 @@ def host_clocks(exam: Examination) -> Iterator[Finding | str]:
                 "samples": len(samples),
                 "alike": len(alike),
             },
-            remedy="synchronise that host's clock (NTP): delays and schedules go by it",
+            remedy="synchronise the clock of that host (NTP): delays and schedules depend on it",
         )
     yield from scope
 
 
 def _ahead(samples: Sequence[ClockSample]) -> list[int]:
-    """By how much a clock is ahead, by each job that shows it, ascending; empty if it is not.
+    """How far each of the jobs that agree shows a clock to be ahead, in ms, ascending.
 
-    Jobs that do not show it are no evidence against it: workers without a name may be several.
+    Empty if too few jobs agree. The other jobs do not count against it: workers without a name may
+    run on several hosts.
     """
-    far = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
+    aheads = sorted(s.ahead_ms for s in samples if s.ahead_ms > MAX_SKEW_MS)
     alike = max(
-        ([ms for ms in far if 0 <= ms - least <= MAX_SKEW_MS] for least in far),
+        ([ms for ms in aheads if 0 <= ms - least <= MAX_SKEW_MS] for least in aheads),
         key=len,
         default=[],
     )
@@ -175,10 +178,10 @@ def _ahead(samples: Sequence[ClockSample]) -> list[int]:
 
 
 def _behind(samples: Sequence[ClockSample]) -> list[int]:
-    """By how much a clock is behind, ascending; empty if it is not.
+    """How far each job shows a clock to be behind, as negative ms, ascending.
 
-    Every job must show it, since one call that waited for Redis looks the same. The least of them
-    is what is certain.
+    Empty unless every job shows it, since a call that waited for Redis looks like a slow clock. The
+    smallest difference is the certain one.
     """
     found = sorted(sample.ahead_ms for sample in samples)
     if found[-1] >= -MAX_SKEW_MS:
@@ -193,7 +196,7 @@ def _behind(samples: Sequence[ClockSample]) -> list[int]:
 
 @read_once
 def _histories(exam: Examination) -> tuple[Sequence[History], Sequence[str]]:
-    """Of the queues with the most failed jobs and the longest backlogs."""
+    """The events of the queues with the most jobs waiting or failed, and what was left out."""
     waiting = sorted(exam.snapshots, key=lambda s: -s.backlog)
     failing = sorted(exam.snapshots, key=lambda s: -s.counts.failed)
     ordered = (s.keys for pair in zip(waiting, failing, strict=True) for s in pair)

@@ -1,4 +1,4 @@
-"""Workers that are missing, do not fetch, or have no name of their own."""
+"""Checks of workers: missing, idle while jobs wait, or without a name of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from qctl.ops.doctor.examination import Examination
 from qctl.ops.doctor.findings import (
-    EXAMPLES,
+    MAX_EXAMPLES,
     CannotCheckError,
     Finding,
     NothingToCheckError,
@@ -21,7 +21,7 @@ from qctl.wire.read.active import ActiveJob
 from qctl.wire.read.clients import WorkerClient, is_listed
 from qctl.wire.read.snapshot import QueueSnapshot, read_snapshots
 
-# A worker that missed its marker fetches after BullMQ's drainDelay (5 s), or 10 s at most.
+# A worker that misses a job's marker fetches after BullMQ's drainDelay (5 s), 10 s at most.
 PATIENCE_S = 15
 SECOND_READING_S = 1.0
 _EVENTS = 1000
@@ -38,13 +38,14 @@ def no_workers(exam: Examination) -> Iterator[Finding]:
                 what=note.text,
                 evidence={"waiting": snapshot.backlog, "overdue": snapshot.overdue, "workers": 0},
                 remedy="start its workers; if they run, compare their Redis, database and prefix "
-                "with these; a worker whose name has a space or is not ASCII is not seen",
+                "with those of this call; a worker whose name has a space or is not ASCII is not "
+                "listed",
                 commands=(exam.command("workers", snapshot.keys.name),),
             )
 
 
 def not_fetching(exam: Examination) -> Iterator[Finding]:
-    """Workers are connected and jobs wait, and nothing starts."""
+    """Workers are connected and jobs wait, but no job starts."""
     if not (idle := _idle(exam, exam.snapshots)):
         return
     exam.sleep(SECOND_READING_S)
@@ -52,7 +53,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
     for snapshot in _idle(exam, [s for s in again if isinstance(s, QueueSnapshot)]):
         workers = exam.workers_of(snapshot.keys)
         stalled = snapshot.counts.stalled
-        # A limit that may be reached lowers the severity, and does not hide the finding.
+        # A rate limit that may be reached lowers the severity, but does not hide the finding.
         limit = advice.limited(snapshot)
         yield Finding(
             severity="error" if limit is None else "warning",
@@ -70,7 +71,7 @@ def not_fetching(exam: Examination) -> Iterator[Finding]:
                 else snapshot.rate_limit.left_ms / 1000,
                 "workers": len(workers),
                 "listening": sum(worker.last_command == "bzpopmin" for worker in workers),
-                "idle_s": [worker.idle_s for worker in workers[:EXAMPLES]],
+                "idle_s": [worker.idle_s for worker in workers[:MAX_EXAMPLES]],
             },
             remedy="was worker.pause() called, is its event loop blocked, or its other connection "
             "to Redis broken? see the worker's log, then restart it",
@@ -83,22 +84,24 @@ def worker_names(exam: Examination) -> Iterator[Finding]:
     for snapshot in exam.snapshots:
         workers = [w for w in exam.workers_of(snapshot.keys) if w.worker_name]
         if exam.address.mode == "cluster":
-            # There one worker may hold a connection to each node.
+            # In a cluster, one worker may have a connection to each node.
             hosts = {(w.worker_name, w.address.rpartition(":")[0]): w for w in workers}
             workers = list(hosts.values())
         counts = Counter(worker.worker_name for worker in workers)
         shared = {name: count for name, count in counts.items() if count > 1}
         if shared:
-            shown = dict([*shared.items()][:EXAMPLES])
+            shown = dict([*shared.items()][:MAX_EXAMPLES])
             listed = ", ".join(f"{name!r} ({count})" for name, count in shown.items())
             yield Finding(
                 severity="warning",
                 subject=Subject("queue", snapshot.keys.name),
-                what=f"several of its workers have one name: {listed}",
+                what=f"several of its workers share a name: {listed}",
                 evidence={
                     "names": shown,
                     "count": len(shared),
-                    "addresses": [w.address for w in workers if w.worker_name in shared][:EXAMPLES],
+                    "addresses": [w.address for w in workers if w.worker_name in shared][
+                        :MAX_EXAMPLES
+                    ],
                 },
                 remedy="give each worker a name of its own, for example host, pid and a number",
                 commands=(exam.command("workers", snapshot.keys.name),),
@@ -128,39 +131,39 @@ def unnamed_workers(exam: Examination) -> Iterator[Finding]:
 def unlisted_workers(exam: Examination) -> Iterator[Finding]:
     """Workers that Redis does not list because of their names; only their jobs show them."""
     for snapshot in exam.snapshots:
-        running = unlisted(exam, snapshot)
+        running = jobs_of_unlisted(exam, snapshot)
         names = sorted({str(job.worker) for job in running})
         if names:
-            listed = ", ".join(map(repr, names[:EXAMPLES]))
+            listed = ", ".join(map(repr, names[:MAX_EXAMPLES]))
             yield Finding(
                 severity="warning",
                 subject=Subject("queue", snapshot.keys.name),
-                what=counted(len(names), "worker is", "workers are")
-                + " in no list of Redis, since a name may only have "
-                f"printable ASCII and no space: {listed}; drains, restarts and counts of workers "
-                "do not see them",
+                what=f"Redis does not list {counted(len(names), 'worker')}, since a connection's "
+                f"name may only have printable ASCII and no space: {listed}; drains, restarts and "
+                "counts of workers do not see them",
                 evidence=examples("names", names)
-                | {"jobs": [job.id for job in running[:EXAMPLES]]},
+                | {"jobs": [job.id for job in running[:MAX_EXAMPLES]]},
                 remedy="rename them, for example to host, pid and a number",
             )
 
 
 def unserved_note(exam: Examination, snapshot: QueueSnapshot) -> advice.Note | None:
-    """The remark on jobs that wait without a worker in a queue that is not paused."""
+    """The remark on jobs that wait without a worker in a queue that is not paused, if any do."""
     note = advice.unserved(snapshot, len(exam.workers_of(snapshot.keys)))
-    # Redis does not list every worker.
-    return None if note is None or snapshot.paused or unlisted(exam, snapshot) else note
+    # A worker that Redis does not list may serve the queue.
+    return None if note is None or snapshot.paused or jobs_of_unlisted(exam, snapshot) else note
 
 
-def unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJob]:
+def jobs_of_unlisted(exam: Examination, snapshot: QueueSnapshot) -> list[ActiveJob]:
     """The active jobs of workers that CLIENT LIST leaves out."""
     return [job for job in exam.active(snapshot.keys) if not is_listed(job.worker or "")]
 
 
 def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSnapshot]:
-    """Queues in which a job could have started for ``PATIENCE_S``, and none has.
+    """Queues in which a job could have started for ``PATIENCE_S``, but none did.
 
-    Since the last event of a start, an end or a release, or since the next job was added.
+    The time counts from the last movement of a job, or, if later, from when the oldest waiting job
+    was added.
     """
     idle = [snapshot for snapshot in snapshots if _could_start(exam, snapshot)]
     events = recent_events(exam.client, [snapshot.keys for snapshot in idle], _EVENTS)
@@ -169,7 +172,7 @@ def _idle(exam: Examination, snapshots: Sequence[QueueSnapshot]) -> list[QueueSn
     for snapshot in idle:
         moved = [event.at_ms for event in events[snapshot.keys] if _is_movement(event)]
         times = [time for time in (*moved[:1], snapshot.oldest_waiting_ms) if time is not None]
-        # An overdue job has been due for long enough.
+        # An overdue job has been due for longer than that.
         if (times or snapshot.overdue) and max(times, default=0) <= latest_ms:
             found.append(snapshot)
     return found
@@ -192,7 +195,7 @@ def _is_held_back(snapshot: QueueSnapshot) -> bool:
 
 
 def _is_movement(event: Event) -> bool:
-    """Whether it is more than the adding of a job."""
+    """Whether the event is more than the adding of a job."""
     return event.name in _MOVEMENTS or (event.name == "waiting" and "prev" in event.fields)
 
 
