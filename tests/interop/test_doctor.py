@@ -353,7 +353,7 @@ def test_what_pm2_would_do_to_the_jobs(
     assert stopped.subject.name == "pm2:careless"
     assert stopped.evidence["interrupted"] == 2
     assert {row["id"] for row in stopped.evidence["jobs"]} == set(busy[:2])
-    assert "sends SIGINT and kills 1.6 s later" in stopped.what
+    assert "sends SIGINT and kills the process 1.6 s later" in stopped.what
 
     # Only one of them.
     one = examine(
