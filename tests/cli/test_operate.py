@@ -267,7 +267,7 @@ def test_what_is_in_the_way_is_said_while_waiting(redis_url: str, client: Client
     client.call("HSET", Q("meta"), "paused", 1)
     ran = qctl(redis_url, "wait", "q", "--for", "empty", "--timeout", "10ms")
     assert ran.err.splitlines() == [
-        "queue q is paused: what waits runs after `qctl resume q`",
+        "queue q is paused: waiting jobs run after `qctl resume q`",
         "no worker of queue q is connected",
         "waiting: 1 waiting",
         ran.err.splitlines()[3],

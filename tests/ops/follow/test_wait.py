@@ -164,12 +164,12 @@ def test_orphans_are_waited_for_while_a_worker_is_there(client: SocketClient) ->
         assert isinstance(step, Waiting)
         # One with skipStalledCheck never does.
         (remark,) = step.remarks
-        assert "whether another takes them up is unknown: no stalled check has run" in remark
+        assert "is unknown: no stalled check has run" in remark
         assert "`qctl jobs retry-stalled q` puts them back" in remark
         client.call("SET", Q("stalled-check"), 1, "PX", 30_000)
         *_, step, report = wait_for(QueueCondition(client, Q, "idle"), grace_s=0, timeout_s=0.1)
     assert isinstance(step, Waiting)
-    assert step.remarks == ("active jobs have lost their worker; the others take them up",)
+    assert step.remarks == ("active jobs have lost their worker; other workers will put them back",)
     assert isinstance(report, WaitReport)
     assert report.outcome == "timeout"
 
@@ -199,7 +199,7 @@ def test_what_keeps_a_queue_from_getting_empty_is_said(client: Client) -> None:
     step, *_ = wait_for(QueueCondition(client, Q, "empty"), timeout_s=0.3)
     assert isinstance(step, Waiting)
     paused, workers = step.remarks
-    assert paused == "queue q is paused: what waits runs after `qctl resume q`"
+    assert paused == "queue q is paused: waiting jobs run after `qctl resume q`"
     assert workers == "no worker of queue q is connected"
 
 

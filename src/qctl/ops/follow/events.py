@@ -1,4 +1,4 @@
-"""What happened in a queue, and what happens: its event stream (wire format 8)."""
+"""The recent and the new events of a queue, from its event stream (wire format 8)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from qctl.wire.replies import read_json, to_int
 DEFAULT_LIMIT = 50
 # How long one read waits for an event.
 BLOCK_MS = 5000
-# Between two attempts to reach Redis again.
+# The pause between two attempts to reach Redis again.
 RETRY_S = 0.5
 _ID = re.compile(r"\d{1,19}(-\d{1,20})?", re.ASCII)
 # BullMQ's own events; apps may write others (wire format 8).
@@ -46,7 +46,7 @@ BULLMQ_EVENTS = frozenset(
     }
 )
 _JSON_FIELDS = frozenset({"returnvalue", "data"})
-_NUMBERS = frozenset({"delay", "count", "attemptsMade"})
+_NUMBER_FIELDS = frozenset({"delay", "count", "attemptsMade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class QueueEvent:
     """One event.
 
     Args:
-        id: its place in the stream; ``--since ID`` shows what comes after it.
-        happened_at: by Redis' clock; None for an id that is not a time.
-        fields: the rest, by BullMQ's names; JSON is read, and ``delay`` (when a delayed job is
-            due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
+        id: its place in the stream; ``--since ID`` shows the events after it.
+        happened_at: when it happened, by Redis' clock; None if its id is not a time.
+        fields: its other fields, by BullMQ's names. JSON is decoded; ``delay`` (when a delayed job
+            is due, epoch ms), ``count`` and ``attemptsMade`` are numbers.
     """
 
     id: str
@@ -75,8 +75,8 @@ class EventPage:
     Args:
         total: number of events in the stream, shown or not; None without a stream.
         kept_since_at: when the oldest event in the stream happened.
-        cut: whether older events have been trimmed; True also if unknown, before Redis 7.
-        more: there are older events that match.
+        cut: whether older events have been trimmed; True also before Redis 7, where it is unknown.
+        more: whether older events in the stream match, too.
     """
 
     queue: str
@@ -89,7 +89,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A remark for the reader of a stream; ``lost``: events may be missing."""
+    """A remark for those who follow the events; ``lost`` if events may be missing."""
 
     text: str
     lost: bool = False
@@ -113,7 +113,7 @@ class EventFilter:
 
 
 def unknown_name_remarks(names: Iterable[str]) -> list[str]:
-    """Remarks on names that are not among BullMQ's own events, and perhaps mistyped."""
+    """A remark on each name that is not one of BullMQ's own events and may be mistyped."""
     found = []
     for name in sorted(set(names) - BULLMQ_EVENTS):
         near = similar_names(name, sorted(BULLMQ_EVENTS))
@@ -126,12 +126,12 @@ def require_stream(snapshot: QueueSnapshot) -> None:
     """Make sure that a queue has an event stream.
 
     Raises:
-        RefusedError: the queue is Bull 3/4's.
+        RefusedError: it is a queue of Bull 3 or 4.
     """
     if snapshot.format == "bull":
         raise RefusedError(
             f"{snapshot.keys.name} is a queue of Bull 3 or 4",
-            why="they publish their events and keep none",
+            why="Bull publishes its events and keeps none of them",
         )
 
 
@@ -139,24 +139,25 @@ def start_id(client: Client, since: str) -> str:
     """The stream id after which ``--since`` begins: an event's id, or a time by Redis' clock.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: ``since`` is neither.
     """
+    # Shorter numbers are dates, such as 20260131.
     if _ID.fullmatch(since) and (len(since) > 9 or "-" in since):
         ms, sequence = event_order(since)
         if utc_datetime(ms) is None or sequence > LAST_NUMBER:
             raise UsageError(
                 f"--since {since!r} is not the id of an event",
                 why="an id begins with when the event happened, in milliseconds since 1970",
-                hint="--since 10m, or the `id` that --output ndjson has of an event",
+                hint="--since 10m, or the `id` of an event in --output ndjson",
             )
-        # An id without its second part means its whole millisecond.
+        # Without its second part, an id includes all events of its millisecond.
         return since if "-" in since else previous_id(f"{ms}-0")
     at = parse_time(since, from_epoch_ms(clock_ms(client)))
     return previous_id(f"{max(to_epoch_ms(at), 0)}-0")
 
 
 def time_of(event_id: str | None) -> datetime | None:
-    """When the event with this id happened; None for None, or an id that is not a time."""
+    """When the event with this id happened; None if the id is None or not a time."""
     return None if event_id is None else utc_datetime(event_order(event_id)[0])
 
 
@@ -172,7 +173,7 @@ def recent_events(
 
     Args:
         after: only events after this stream id.
-        limit: at most so many events.
+        limit: the maximum number of events.
     """
     stream = read_stream(client, keys)
     found: list[QueueEvent] = []
@@ -212,10 +213,10 @@ def follow_events(
         block_ms: how long one read waits.
 
     Raises:
-        QctlError: Redis cannot be reached at the start, or refuses.
+        QctlError: Redis cannot be reached at the start, or refuses a command at any time.
     """
     cursors = {keys: last_event_id(client, keys) if after is None else after}
-    # ``after`` need not be the id of an event.
+    # Whether the cursor is the id of an event; ``after`` need not be one.
     is_event = after is None
     away = False
     while True:
@@ -236,7 +237,7 @@ def follow_events(
             yield Remark("Redis is back")
         if is_gone and cursor != STREAM_START:
             yield Remark("the event stream is gone: deleted, or the queue was obliterated", True)
-            # All that is written from now on is new.
+            # All events of the next stream under this key are new.
             cursors[keys] = STREAM_START
         if found:
             yield from _gap(client, keys, cursor, is_event=is_event)
@@ -249,7 +250,10 @@ def follow_events(
 def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Iterator[Remark]:
     """A remark if events after the cursor may have been trimmed, or the stream may be a new one.
 
-    Call it after the read that started at the cursor, so that a trim before that read is noticed.
+    Call this after the read that started at the cursor, so that a trim before the read is noticed.
+
+    Args:
+        is_event: whether the cursor is the id of an event.
     """
     if cursor == STREAM_START:
         return
@@ -260,7 +264,7 @@ def _gap(client: Client, keys: QueueKeys, cursor: str, *, is_event: bool) -> Ite
             raise
         # The events that were read must still be shown; the next read reports the outage.
         return
-    # An event that is no longer there was trimmed, or deleted with its stream.
+    # If the cursor is no event and nothing was trimmed, nothing can be missing.
     oldest = stream.oldest_id if stream and (stream.is_cut or is_event) else None
     if has_missed(cursor, oldest):
         yield Remark(f"the stream now begins at {oldest}: events before may be missing", lost=True)
@@ -271,7 +275,7 @@ def queue_event(keys: QueueKeys, event: Event) -> QueueEvent:
     fields: dict[str, Any] = {k: text for k, text in event.fields.items() if k != "jobId"}
     for name in _JSON_FIELDS & fields.keys():
         fields[name], _ = read_json(fields[name], None)
-    for name in _NUMBERS & fields.keys():
+    for name in _NUMBER_FIELDS & fields.keys():
         value = to_int(fields[name])
         fields[name] = fields[name] if value is None else value
     happened_at = utc_datetime(event.at_ms)

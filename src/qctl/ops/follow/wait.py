@@ -1,8 +1,8 @@
-"""Waiting for a queue or a job to be done, for scripts: what ``qctl wait`` does.
+"""Waits until a queue is at rest or a job has ended, for ``qctl wait``.
 
-An event in the stream triggers a check of the condition. It is also checked every few seconds, for
-changes without an event, such as a lock that runs out. Nothing is written. An outage of Redis does
-not end the wait.
+The condition is checked after each event of the queue, and every few seconds because some changes
+have no event, such as a lock that runs out. Nothing is written. An outage of Redis does not end the
+wait.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.ending import Ending
 from qctl.wire.read.snapshot import Counts
 
+# The longest and the shortest time between two checks.
 POLL_S = 5.0
-# Between two checks, however many events there are.
 MIN_PAUSE_S = 0.5
-# A queue whose jobs have all lost their worker must stay so for this long before the wait fails: a
-# worker that lost its connection, or is restarting, is back by then.
+# A wait fails when all remaining jobs have had no worker for this long: by then, a worker that is
+# restarting, or has lost its connection, is back.
 GRACE_S = 5.0
 
 
@@ -31,10 +31,12 @@ class CheckedState:
     """The result of one check of a condition.
 
     Args:
-        outcome: how the wait ends; None while it goes on.
-        text: the facts behind the outcome, or what is still in the way.
-        remarks: what keeps the wait from ending, such as a pause.
-        stuck: why the wait will never end; "" while it may.
+        outcome: how the wait ends; None while it continues.
+        text: the facts behind the outcome, or the jobs that the wait is waiting for.
+        remarks: what keeps these jobs from ending, such as a pause.
+        stuck: why the wait cannot end by itself; "" if it can.
+        counts: those of the queue, for a wait for a queue.
+        ending: how the job ended, for a wait for a job.
     """
 
     outcome: str | None
@@ -47,7 +49,7 @@ class CheckedState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """The wait goes on; ``text`` says what is still in the way."""
+    """The wait continues; ``text`` says what it is waiting for."""
 
     step: ClassVar[str] = "waiting"
     queue: str
@@ -63,11 +65,11 @@ class WaitReport:
     Args:
         condition: ``idle``, ``empty`` or ``job=ID``.
         outcome: ``idle``, ``empty``, ``completed``; ``failed``, ``removed``, ``missing`` (the job
-            never existed, or ended before the oldest event that is kept), ``gone`` (the queue),
-            ``stuck`` (it would never end), ``timeout``.
-        text: the same for people.
-        counts: of the queue at the end; None for a wait for a job.
-        returnvalue, failed_reason: of the job.
+            never existed, or ended before the oldest event that is kept), ``gone`` (the queue does
+            not exist any more), ``stuck`` (the wait would never end), ``timeout``.
+        text: the outcome as a sentence.
+        counts: those of the queue at the last check; None for a wait for a job.
+        returnvalue, failed_reason: those of the job; None for a wait for a queue.
     """
 
     step: ClassVar[str] = "report"
@@ -93,7 +95,7 @@ class Condition(Protocol):
         """Return after an event, or after ``timeout_s``.
 
         Returns:
-            the end, if the event itself shows it; else None, and it is time for a check.
+            the last state, if the event itself shows how the job ended; else None: call ``check``.
         """
         ...
 
@@ -105,14 +107,14 @@ def wait_for(
     grace_s: float = GRACE_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Waiting | WaitReport]:
-    """Wait; the last step is the report.
+    """Wait for the condition; the last step is the report.
 
     Args:
         timeout_s: the longest wait in seconds; 0 checks once, None waits for ever.
-        grace_s: how long a wait must be stuck before it fails.
+        grace_s: how long a wait must be stuck before it ends as ``stuck``.
 
     Raises:
-        QctlError: Redis cannot be reached at the start, or was not when the time ran out.
+        QctlError: Redis is away at the start or when the time runs out, or refuses a command.
     """
     began = clock()
     stuck_since: float | None = None
@@ -185,7 +187,7 @@ def _report(
 
 
 def error_of(report: WaitReport, prefix: str) -> QctlError | None:
-    """The failure that a report is; None for a success."""
+    """The error to raise for a report; None for a success."""
     queue = report.queue
     match report.outcome:
         case "idle" | "empty" | "completed":

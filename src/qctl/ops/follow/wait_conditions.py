@@ -1,4 +1,4 @@
-"""What can be waited for: a queue at rest, or the end of a job."""
+"""The conditions of ``qctl wait``: a queue is at rest, or a job has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class _Condition:
         self._workers: int | None = None
 
     def _count_workers(self) -> int | None:
-        """Connected workers, None if unknown; at most every ``POLL_S``: that lists all clients."""
+        """How many workers are connected, None if unknown; at most ``POLL_S`` old.
+
+        A new count is slow, because it lists all clients.
+        """
         if time.monotonic() - self._counted_at >= POLL_S:
             self._workers = count_workers(self._client, self.keys, self._db)
             self._counted_at = time.monotonic()
@@ -58,9 +61,9 @@ class QueueCondition(_Condition):
         self._checked_at = 0.0
 
     def check(self) -> CheckedState:
-        """Whether it is so now."""
+        """Whether the queue is at rest now."""
         client, keys = self._client, self.keys
-        # First, so that no event between the check and the next read is missed.
+        # The cursor comes first, so that ``await_event`` sees every event after the check.
         self._cursor = last_event_id(client, keys)
         self._checked_at = time.monotonic()
         (snapshot,) = read_snapshots(client, [keys])
@@ -76,7 +79,7 @@ class QueueCondition(_Condition):
                 remaining["waiting for children"] = counts.waiting_children
                 delayed = counts.delayed
                 if delayed and snapshot.schedulers and not any(remaining.values()):
-                    # Only if nothing else is left, since every scheduler must be read for it.
+                    # Only if nothing else is left, because this reads every scheduler.
                     delayed -= pending_delayed(client, keys)
                 remaining["delayed"] = delayed
         if not any(number > 0 for number in remaining.values()):
@@ -85,8 +88,8 @@ class QueueCondition(_Condition):
         stuck = ""
         if workers == 0 and counts.stalled and counts.stalled >= sum(remaining.values()):
             stuck = (
-                f"{counted(counts.stalled, 'job')} of queue {keys.name} lost the worker, and none "
-                "is connected to take up what it had: this would never end"
+                f"{counted(counts.stalled, 'job')} of queue {keys.name} lost the worker, and no "
+                "worker is connected that would put them back: the wait would never end"
             )
         return CheckedState(
             outcome=None,
@@ -108,7 +111,7 @@ class QueueCondition(_Condition):
 
 
 class JobCondition(_Condition):
-    """A job is completed."""
+    """A job has ended; only ``completed`` is a success."""
 
     def __init__(self, client: Client, keys: QueueKeys, job_id: str, *, db: int = 0) -> None:
         super().__init__(client, keys, f"job={job_id}", db)
@@ -116,10 +119,10 @@ class JobCondition(_Condition):
         self._cursors: dict[QueueKeys, str] = {}
 
     def check(self) -> CheckedState:
-        """How it ended, or where it is."""
+        """How the job ended, or its state."""
         client, keys = self._client, self.keys
         if not self._cursors:
-            # First, so that no event after the check is missed.
+            # The cursor comes first, so that ``await_event`` sees every event after the check.
             self._cursors[keys] = last_event_id(client, keys)
         ending = read_ending(client, keys, self._id)
         if ending.is_final:
@@ -174,13 +177,13 @@ def _listed(numbers: dict[str, int]) -> str:
 
 
 def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> tuple[str, ...]:
-    """What keeps the queue from getting done; without numbers, so that each is shown once."""
+    """What keeps the jobs from ending; without numbers, so that no text is shown twice."""
     found = []
     keys = snapshot.keys
     if snapshot.paused and condition != "idle":
         by = f" by {snapshot.pause_note}" if snapshot.pause_note else ""
         resume = command(keys.prefix, "resume", keys.name)
-        found.append(f"queue {keys.name} is paused{by}: what waits runs after `{resume}`")
+        found.append(f"queue {keys.name} is paused{by}: waiting jobs run after `{resume}`")
     if workers == 0:
         found.append(f"no worker of queue {keys.name} is connected")
     if snapshot.counts.stalled and workers is None:
@@ -189,11 +192,11 @@ def _obstacles(snapshot: QueueSnapshot, workers: int | None, condition: str) -> 
             "Redis does not answer CLIENT LIST"
         )
     elif snapshot.counts.stalled and workers and snapshot.stalled_clock.ran_recently:
-        found.append("active jobs have lost their worker; the others take them up")
+        found.append("active jobs have lost their worker; other workers will put them back")
     elif snapshot.counts.stalled and workers:
         retry = command(keys.prefix, "jobs retry-stalled", keys.name)
         found.append(
-            "active jobs have lost their worker, and whether another takes them up is unknown: "
-            f"{NO_CHECK}; `{retry}` puts them back"
+            "active jobs have lost their worker, and whether another one puts them back is "
+            f"unknown: {NO_CHECK}; `{retry}` puts them back"
         )
     return tuple(found)

@@ -1,9 +1,9 @@
 """Rates of the queues in sight, and failures in all queues.
 
-Those in sight are read from their event streams (wire format 8): the counts of a queue cannot show
-them, since a job that is removed when it completes is in none. To follow the streams of all others
-would cost as much as all that happens in them; but their sets of failed jobs hold only failures,
-and each reading reads those of a few queues, in turn.
+Queues are in sight while they are on the screen. Their rates and failures come from their event
+streams (wire format 8), because counts do not show jobs that are removed when they end. Following
+the streams of all queues would be too expensive. For queues out of sight, each reading therefore
+reads the sets of failed jobs of some queues, in turn.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from qctl.wire.events import (
 from qctl.wire.keys import QueueKeys
 from qctl.wire.read.finished import failed_since
 
-# Events in one reading, over all queues in sight: below 5 ms of Redis' time.
+# Events in one reading, of all queues in sight together: they take Redis less than 5 ms.
 MAX_EVENTS = 3000
 _MAX_EVENTS_OF_A_QUEUE = 1000
-# Queues out of sight in one reading, and failures of each: well below 1 ms of Redis' time.
+# Queues out of sight in one reading, and failures of each: they take Redis much less than 1 ms.
 MAX_OTHER_QUEUES = 200
 _MAX_FAILURES_OF_A_QUEUE = 5
 FAILURES_KEPT = 50
@@ -42,10 +42,10 @@ class Rates:
     """Jobs that completed, or failed for good, per second since the last reading.
 
     Args:
-        sampled: there were more events than one reading takes, so the rates are those of a part of
-            the time, and failures may be missing.
-        at_least: events may have been trimmed before they were read, so there may be more jobs and
-            failures.
+        sampled: one reading did not include all events, so the rates are those of a part of the
+            time, and failures may be missing.
+        at_least: events may have been trimmed before they were read, so the rates may be too low,
+            and failures may be missing.
     """
 
     completed_per_s: float
@@ -56,7 +56,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A job that failed for good."""
+    """A job that failed for good; ``at`` is None if the time is out of range."""
 
     queue: str
     id: str
@@ -75,22 +75,27 @@ class EventRates:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The last failures, newest first."""
-        # Sorted, since those of queues out of sight are added late.
+        # Sorted, because failures of queues out of sight are added late.
         return tuple(sorted(self._failures, key=lambda each: each.at or _NEVER, reverse=True))
 
-    def add(self, failures: Iterable[Failure]) -> None:
-        """Add failures of other queues, oldest first."""
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Add failures of queues out of sight, oldest first."""
         self._failures.extendleft(failures)
 
     def read(self, client: Client, queues: Sequence[QueueKeys]) -> dict[QueueKeys, Rates]:
-        """Rates of these queues, except those that were not in sight at the last reading.
+        """Read the new events, and return the rates of the queues.
+
+        A queue that was not in sight at the last reading has no rates yet.
+
+        Args:
+            queues: those in sight.
 
         Raises:
             ReplyError: Redis refuses to read a stream.
         """
-        # A queue that comes back into sight starts anew, without the events in between.
+        # When a queue comes back into sight, the events of the time between are not read.
         self._cursors = {keys: at for keys, at in self._cursors.items() if keys in queues}
-        cut = self._trimmed(client)
+        trimmed = self._trimmed(client)
         count = min(_MAX_EVENTS_OF_A_QUEUE, max(MAX_EVENTS // max(len(queues), 1), 1))
         events = read_events(client, self._cursors, count=count) if self._cursors else []
         now = time.monotonic()
@@ -102,7 +107,8 @@ class EventRates:
         rates = {}
         for keys, own in found.items():
             elapsed_s, sampled = now - self._read_at[keys], len(own) >= count
-            rates[keys] = _rates(own, elapsed_s, sampled=sampled, at_least=keys in cut)
+            rates[keys] = _rates(own, elapsed_s, sampled=sampled, at_least=keys in trimmed)
+        # The next reading begins at the ends of these streams.
         behind = [k for k in queues if k not in self._cursors or rates[k].sampled]
         self._cursors.update(zip(behind, last_event_ids(client, behind), strict=True))
         self._read_at = dict.fromkeys(queues, now)
@@ -110,17 +116,17 @@ class EventRates:
 
     def _trimmed(self, client: Client) -> set[QueueKeys]:
         """The queues whose events may have been trimmed before they were read."""
-        # For a stream without events this is unknown.
+        # In a stream that was empty at the last reading, a trim cannot be noticed.
         followed = [keys for keys, cursor in self._cursors.items() if cursor != STREAM_START]
         starts = first_event_ids(client, followed) if followed else []
-        cut = set()
+        trimmed = set()
         for keys, start in zip(followed, starts, strict=True):
             if start is None or has_missed(self._cursors[keys], start):
-                cut.add(keys)
+                trimmed.add(keys)
             if start is None:
-                # Emptied or deleted: reported once, and read from its new beginning.
+                # The stream was emptied or deleted: report it once, then read from its beginning.
                 self._cursors[keys] = STREAM_START
-        return cut
+        return trimmed
 
 
 class OtherFailures:
@@ -134,13 +140,17 @@ class OtherFailures:
     def read(
         self, client: Client, prefix: str, names: Sequence[str], in_sight: Collection[str]
     ) -> list[Failure]:
-        """Jobs that failed for good in the queues whose turn it is, oldest first.
+        """Jobs that have newly failed for good in the queues whose turn it is, oldest first.
+
+        Args:
+            names: of all queues.
+            in_sight: names of queues to skip, because ``EventRates`` has their failures.
 
         Raises:
             ReplyError: Redis refuses to read the failed jobs of a queue.
         """
         now_ms = int(time.time() * 1000)
-        # EventRates has the failures of the queues in sight.
+        # If a queue leaves the screen, its later failures are read here.
         self._since_ms.update(dict.fromkeys(in_sight, now_ms))
         others = [name for name in names if name not in in_sight]
         if self._next >= len(others):

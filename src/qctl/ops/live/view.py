@@ -1,8 +1,8 @@
-"""What ``top`` shows: one bounded reading after another.
+"""Makes the readings that ``top`` shows.
 
-The cost of a reading depends on the screen and not on the size of Redis: it covers the queues in
-sight, and of the chosen one also its workers and as many active jobs as there are lines. The names
-of queues come from a scan, which is repeated less often the longer it takes.
+The cost of a reading depends on the screen, not on the number of jobs and queues: a reading covers
+the queues in sight, and the workers and up to 200 active jobs of the chosen queue. The names of the
+queues come from a scan; the longer a scan takes, the less often it is repeated.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _MIN_JOBS = 20
 _MAX_JOBS = 200
 # With more active jobs, the jobs of each worker are not shown: every job would have to be read.
 MAX_JOBS_OF_WORKERS = 1000
-# Each active job in sight takes two commands. Readings are made less often instead of exceeding
+# Each active job in sight takes two commands. Readings are made less often if they would exceed
 # this rate.
 MAX_COMMANDS_PER_S = 5000
-# Points of a sparkline: so many readings are kept.
+# Points of a sparkline: the rates of this many readings are kept.
 TREND_POINTS = 30
 # The minimum time between two scans for queues; scans take at most 1 % of the time.
 MIN_SCAN_PAUSE_S = 30.0
@@ -55,8 +55,8 @@ class View:
 
     Args:
         queues: names of the queues in sight.
-        chosen: the queue whose workers and jobs are shown; None for none.
-        jobs: how many active jobs to read, from 20 to 200.
+        chosen: the queue whose workers and jobs are shown; None if no queue is chosen.
+        jobs: how many active jobs to read; less than 20 counts as 20, more than 200 as 200.
     """
 
     queues: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class LiveQueue:
     """A queue in sight.
 
     Args:
-        status: None if the queue is gone or cannot be read; ``trouble`` says which.
+        status: None if the queue is gone or cannot be read; ``trouble`` then says why.
         rates: None before the second reading.
         trend: jobs completed per second at the last readings, oldest first; None where unknown.
     """
@@ -86,12 +86,14 @@ class Reading:
     """All figures of one reading.
 
     Args:
-        at: when it was made, by this host's clock.
-        names: of all queues; ``queues`` are those in sight.
-        workers, jobs: of the chosen queue, stalled jobs first; None if unknown (see ``remarks``).
-        jobs_total: active jobs of the chosen queue, shown or not.
-        failures: newest first; of the queues in sight since they came into sight, and of the others
-            in turn.
+        at: when the reading was made, by this host's clock.
+        names: the names of all queues.
+        queues: the queues in sight, and the chosen one.
+        workers, jobs: those of the chosen queue, stalled jobs first; None if they are unknown (see
+            ``remarks``), or if no queue is chosen.
+        jobs_total: how many jobs are active in the chosen queue, ``jobs`` included.
+        failures: the last failures of all queues since the start, newest first. Failures of queues
+            out of sight appear later, and not all of them.
         commands: number of commands sent to Redis for this reading.
         took_ms: the time this reading took, Redis and network included.
         pause_s: the minimum time until the next reading.
@@ -119,7 +121,7 @@ class LiveReader:
     """Makes readings. Not thread-safe.
 
     Args:
-        names: the queues to show; without any, all under the prefix.
+        names: the queues to show; empty for all under the prefix.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class LiveReader:
             return self._read(view)
         except QctlError as error:
             if is_outage(error):
-                # The next server that answers may be another one, of another version.
+                # After a failover, another server may answer, of another version.
                 self._redis = None
             raise
 
@@ -175,7 +177,7 @@ class LiveReader:
             name: found for name, found in snapshots.items() if isinstance(found, QueueSnapshot)
         }
         prefix = self._settings.prefix
-        # In one call: CLIENT LIST is slow.
+        # One call for all queues, because CLIENT LIST is slow.
         clients: Sequence[WorkerClient] | None = ()
         if readable:
             clients = list_workers(self._client, prefix, readable, self._address.db)
@@ -184,7 +186,7 @@ class LiveReader:
             "no failures of queues out of sight",
             lambda: self._other_failures.read(self._client, prefix, names, snapshots),
         )
-        self._events.add(failures or ())
+        self._events.add_failures(failures or ())
         if not self._client.commands:
             # An empty reading must not hide that Redis is away.
             self._client.call("PING")
@@ -288,7 +290,7 @@ class LiveReader:
         return tuple(sorted(found, key=lambda job: job.state != "stalled"))
 
     def _or_remark(self, what: str, read: Callable[[], T]) -> T | None:
-        """What ``read`` returns; None, and a remark, if Redis refuses."""
+        """The result of ``read``; if Redis refuses, None and a remark that begins with ``what``."""
         try:
             return read()
         except QctlError as error:
@@ -299,7 +301,7 @@ class LiveReader:
 
 
 class _Counting(ForwardingClient):
-    """Counts the commands, except the few to single nodes of a cluster."""
+    """Counts the commands, except the few that go to single nodes of a cluster."""
 
     commands = 0
 
