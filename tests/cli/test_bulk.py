@@ -191,7 +191,7 @@ def test_json_and_ndjson(redis_url: str, client: Client) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("jobs", "remove", "q"), "which jobs?"),
+        (("jobs", "remove", "q"), "--state"),
         (("jobs", "remove", "q", "1", "--name", "x"), "these jobs are named"),
         (("jobs", "promote", "q", "1", "--where", "id = 1"), "these jobs are named"),
         (("jobs", "retry-failed", "q", "--until", "soon"), "--until 'soon' is not a time"),

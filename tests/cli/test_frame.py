@@ -302,15 +302,15 @@ def test_a_question_without_anybody_to_ask_names_the_flag() -> None:
 
 
 def test_colour_only_where_it_is_wanted() -> None:
-    assert environment(streams(terminal=True)).colour()
-    assert not environment(streams(terminal=True), no_color=True).colour()
-    assert not environment(streams(terminal=True, NO_COLOR="1")).colour()
-    assert environment(streams(terminal=True, NO_COLOR="")).colour()
-    assert not environment(streams(terminal=True, TERM="dumb")).colour()
-    assert not environment(streams(terminal=False)).colour()
+    assert environment(streams(terminal=True)).may_colour()
+    assert not environment(streams(terminal=True), no_color=True).may_colour()
+    assert not environment(streams(terminal=True, NO_COLOR="1")).may_colour()
+    assert environment(streams(terminal=True, NO_COLOR="")).may_colour()
+    assert not environment(streams(terminal=True, TERM="dumb")).may_colour()
+    assert not environment(streams(terminal=False)).may_colour()
     env = environment(replace(streams(terminal=True), stdout_is_terminal=False))
-    assert env.colour(env.streams.stderr)
-    assert not env.colour()
+    assert env.may_colour(env.streams.stderr)
+    assert not env.may_colour()
 
 
 def test_the_width_is_the_terminals_or_unlimited() -> None:

@@ -195,7 +195,8 @@ def test_an_option_that_takes_one_value_is_given_once(words: list[str]) -> None:
     flag = next(word for word in reversed(words) if word.startswith("--") and word != "--yes")
     flag = flag.partition("=")[0]
     assert ran.code == 2
-    assert f"takes one {flag}, and it is given 2 times" in ran.err
+    assert f"takes one {flag}," in ran.err
+    assert "2 times" in ran.err
 
 
 def test_every_option_is_a_flag_or_takes_several_or_is_given_once() -> None:

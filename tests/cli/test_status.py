@@ -238,7 +238,7 @@ def test_watching_redraws_on_a_terminal_until_ctrl_c(url: str) -> None:
         environ = {**os.environ, "PM2_HOME": "/nonexistent", "TERM": "xterm", "COLUMNS": "80"}
         words = [sys.executable, "-m", "qctl", "status", "--watch", "0.2", "--redis", url]
         os.execve(sys.executable, words, environ)  # noqa: S606
-    shown = _read_until(terminal, lambda text: text.count("Ctrl-C to leave") >= 2)
+    shown = _read_until(terminal, lambda text: text.count("Ctrl-C to ") >= 2)
     os.kill(pid, signal.SIGINT)
     _read_until(terminal, lambda _: False)
     _, result = os.waitpid(pid, 0)

@@ -64,7 +64,7 @@ def test_pause_and_resume(app: TopApp, client: Client) -> None:
         await pilot.press("escape")
         await until(pilot, app, "paused", "q: ")
         await pilot.press("r")
-        await until(pilot, app, "Resume q?", "it was paused by qctl pause of", "q will be resumed")
+        await until(pilot, app, "Resume q?", "q was paused by qctl pause of", "q will be resumed")
         await pilot.press("y")
         await until(pilot, app, "Esc closes")
         assert not is_paused(client)

@@ -11,7 +11,7 @@ from qctl.cli.environment import Environment
 from qctl.cli.options import DryRun, Queue
 from qctl.errors import UsageError
 
-_KEEP = "When to delete it: true (at once), false (never), N (keep the last N), 24h, or N,24h"
+_KEEP = "Delete the completed job: true (at once), false, N (keep the last N), 24h, or N,24h"
 
 
 def add(
@@ -26,19 +26,19 @@ def add(
     delay: Annotated[
         str | None,
         typer.Option(
-            "--delay", metavar="D", help="Run it after this at the earliest: 30s, 2h, or seconds"
+            "--delay", metavar="D", help="Run the job after this time: 30s, 2h, or seconds"
         ),
     ] = None,
     priority: Annotated[
         int | None,
         typer.Option(
-            "--priority", metavar="P", help="1 (most urgent) to 2097151; 0: before all these"
+            "--priority", metavar="P", help="0 (first), or 1 (most urgent) to 2097151 (least)"
         ),
     ] = None,
     attempts: Annotated[
         int | None,
         typer.Option(
-            "--attempts", metavar="N", help="How many times it may run, failures included"
+            "--attempts", metavar="N", help="How many times the job may run, failures included"
         ),
     ] = None,
     backoff: Annotated[
@@ -50,19 +50,19 @@ def add(
     job_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="An id instead of the next number")
     ] = None,
-    lifo: Annotated[bool, typer.Option("--lifo", help="Run it before the waiting jobs")] = False,
+    lifo: Annotated[bool, typer.Option("--lifo", help="Run before the waiting jobs")] = False,
     remove_on_complete: Annotated[
         str | None, typer.Option("--remove-on-complete", metavar="KEEP", help=_KEEP)
     ] = None,
     remove_on_fail: Annotated[
-        str | None, typer.Option("--remove-on-fail", metavar="KEEP", help="Same, if it fails")
+        str | None, typer.Option("--remove-on-fail", metavar="KEEP", help="Same for a failed job")
     ] = None,
     dedup: Annotated[
         str | None,
         typer.Option(
             "--dedup",
             metavar="ID[:TTL]",
-            help="Do not add it while a job with this dedup id exists, or for TTL: user-7:5s",
+            help="Add nothing while a job with this dedup id exists, or for TTL: user-7:5s",
         ),
     ] = None,
     create: Annotated[
@@ -72,7 +72,7 @@ def add(
 ) -> None:
     """Add a job, and print its id.
 
-    With --id or --dedup it may be the id of an existing job; then nothing is added.
+    With --id or --dedup, a job may exist already; then its id is printed and nothing is added.
     """
     from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
     from qctl.ops.jobs import add as ops  # noqa: PLC0415
@@ -106,7 +106,7 @@ def add(
 
 
 def _read(env: Environment, data: str | None) -> str | None:
-    """The text that ``--data`` names."""
+    """The payload as text, which ``data`` contains or, as ``-`` or ``@FILE``, refers to."""
     try:
         if data == "-":
             return env.streams.stdin.read()

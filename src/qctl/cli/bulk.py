@@ -35,7 +35,7 @@ ResetAttempts = Annotated[
         "--reset-attempts", help="Forget attempts and stalls; otherwise a job gets one more run"
     ),
 ]
-# Those of `jobs list` but active: a job that a worker has is not changed.
+# The states of `jobs list` except active: a job that a worker runs is not changed.
 RestingState = Literal[
     "waiting", "stalled", "delayed", "prioritized", "waiting-children", "completed", "failed"
 ]
@@ -43,7 +43,7 @@ RestingState = Literal[
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
-    """Which jobs of a state."""
+    """The options that choose among the jobs of a state."""
 
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Only jobs with this name")
@@ -59,18 +59,18 @@ class FilterOptions:
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Only jobs added or finished since: 2h, or a time"
+            "--since", metavar="TIME", help="Only jobs added or finished since: an age (2h) or time"
         ),
     ] = None
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME", help="Only jobs added or finished before this"),
+        typer.Option("--until", metavar="TIME", help="Only jobs added or finished before TIME"),
     ] = None
 
 
 @dataclass(frozen=True, slots=True)
 class BulkOptions(FilterOptions):
-    """What commands that change many jobs have in common."""
+    """The options of commands that change many jobs."""
 
     limit: Limit = None
     rate: Annotated[
@@ -92,8 +92,8 @@ def retry(
 ) -> None:
     """Run finished jobs again, failed or completed, and put lost jobs back.
 
-    A job keeps its priority, and its parent waits for it again. A lost job has not finished and is
-    in no state; `qctl doctor --full` finds such jobs.
+    A job keeps its priority, and its parent waits for the job again. A lost job has not finished
+    and is in no state; `qctl doctor --full` finds lost jobs.
     """
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
     from qctl.ops.bulk.choice import Selection  # noqa: PLC0415
@@ -114,8 +114,8 @@ def retry_failed(
 ) -> None:
     """Run failed jobs again, oldest failures first.
 
-    Each job keeps its priority, and its parent waits for it again. A job that fails again while
-    this runs is not retried a second time.
+    Each job keeps its priority, and its parent waits for the job again. A job that fails again
+    while this command runs is not retried a second time.
     """
     from qctl.ops.bulk.actions import retrying  # noqa: PLC0415 - not for --help
 
@@ -139,21 +139,23 @@ def remove(
     queue: Queue,
     ids: SomeIds = None,
     *,
-    state: Annotated[RestingState | None, typer.Option("--state", help="Which jobs")] = None,
+    state: Annotated[
+        RestingState | None, typer.Option("--state", help="The state of the jobs")
+    ] = None,
     with_children: Annotated[
-        bool, typer.Option("--with-children", help="Also all jobs below them in their flows")
+        bool, typer.Option("--with-children", help="Also delete all jobs below them in their flows")
     ] = False,
     options: BulkOptions,
 ) -> None:
     """Delete jobs, by id or by state.
 
-    Jobs that a worker holds stay, and so do parents whose children have not finished and the next
-    runs of schedulers. A parent that waits for nothing else continues without a deleted child.
+    Not deleted are jobs that a worker runs, parents with unfinished children, and the next jobs of
+    schedulers. If a parent waited only for a deleted child, the parent continues.
     """
     from qctl.ops.bulk.actions import removing  # noqa: PLC0415 - not for --help
 
     if not ids and state is None:
-        raise UsageError("which jobs?", hint="name their ids, or a state: --state failed")
+        raise UsageError("no job is named", hint="name ids, or a state: --state failed")
     action = removing(with_children=with_children)
     _carry_out(env, queue, action, _select(state, ids, options), options)
 
@@ -163,14 +165,14 @@ def purge(
     env: Environment,
     queue: Queue,
     *,
-    state: Annotated[RestingState, typer.Option("--state", help="Which jobs")],
+    state: Annotated[RestingState, typer.Option("--state", help="The state of the jobs")],
     ids: NamedIds = None,
     options: BulkOptions,
 ) -> None:
     """Delete the jobs of a state.
 
-    Like `jobs remove --state`, but one event stands for many jobs, and you type the queue's name to
-    confirm.
+    Like `jobs remove --state`, but faster, with one event for many jobs, and you type the queue's
+    name to confirm.
     """
     from qctl.ops.bulk.actions import purging  # noqa: PLC0415 - not for --help
 
@@ -188,7 +190,7 @@ def _select(state: str | None, ids: list[str] | None, options: BulkOptions) -> S
         return Selection(state=state, only=parse_filter(ids, options), limit=options.limit)
     if any((options.name, options.where, options.since, options.until)):
         raise UsageError(
-            "filters choose among the jobs of a state, and these jobs are named by id",
+            "filters choose among the jobs of a state, but these jobs are named by id",
             hint="leave out the ids or the filters",
         )
     return Selection(ids=_unique(ids), limit=options.limit)
@@ -220,7 +222,12 @@ def _carry_out(
     selection: Selection,
     options: BulkOptions,
 ) -> None:
-    """Ask, do it with progress shown, and report what was done."""
+    """Ask for confirmation, change the jobs with progress shown, and report the result.
+
+    Raises:
+        typer.Exit: some jobs could not be changed; the exit code is ``PARTIAL``.
+        NotFoundError: jobs are named by id, and none of them was changed.
+    """
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.ops.bulk.run import BulkRun  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
@@ -238,8 +245,8 @@ def _carry_out(
         else int(getattr(snapshot.counts, state.replace("-", "_")))
     )
     if not options.yes and not options.dry_run:
-        _ask(env, queue, action, selection, total)
-    with stop_on_signals(env.note, doing="ending after this call") as stop:
+        _confirm(env, queue, action, selection, total)
+    with stop_on_signals(env.note, doing="stopping after the current step") as stop:
         run = BulkRun(
             client,
             snapshot.keys,
@@ -256,33 +263,35 @@ def _carry_out(
                     if env.output == "ndjson":
                         env.emit_json(progress)
         finally:
-            # Also when it was interrupted: what was done must be known.
+            # After an error or a signal, too, the operator must know what was changed.
             report = run.report()
             if report.complete or report.done or report.below_count:
                 lines = bulk_lines(report, paused=snapshot.paused)
                 env.show(report, lines, dry_run=report.dry_run)
     if selection.named_count and report.skipped_count:
-        _raise_for(env, report)
+        _raise_skipped(env, report)
     elif report.skipped_count > report.moved_on_count:
         raise typer.Exit(ExitStatus.PARTIAL)
 
 
-def _ask(env: Environment, queue: str, action: Action, selection: Selection, total: int) -> None:
+def _confirm(
+    env: Environment, queue: str, action: Action, selection: Selection, total: int
+) -> None:
     from qctl.ops.bulk.choice import Confirmation, max_changed, required_confirmation  # noqa: PLC0415
     from qctl.output.changes import bulk_question  # noqa: PLC0415
 
-    firm = required_confirmation(action, selection, total)
-    if firm is Confirmation.NONE:
+    required = required_confirmation(action, selection, total)
+    if required is Confirmation.NONE:
         return
     text = bulk_question(action, queue, selection, max_changed(selection, total))
-    if firm is Confirmation.YES:
+    if required is Confirmation.YES:
         env.confirm(f"{text}?")
     else:
         env.confirm_name(f"{text}.", queue)
 
 
 def _progress_line(env: Environment, run: BulkRun) -> Live:
-    """A line on a terminal, redrawn while one step takes long, too: a flow of many jobs."""
+    """A progress line on a terminal, redrawn even during one long step, such as a large flow."""
     from rich.live import Live  # noqa: PLC0415 - only on a terminal
     from rich.text import Text  # noqa: PLC0415
 
@@ -296,8 +305,8 @@ def _progress_line(env: Environment, run: BulkRun) -> Live:
     )
 
 
-def _raise_for(env: Environment, report: BulkReport) -> None:
-    """Not all of the named jobs were changed."""
+def _raise_skipped(env: Environment, report: BulkReport) -> None:
+    """Fail because some of the jobs that were named by id were not changed."""
     from qctl.ops.processes.suggest import command  # noqa: PLC0415
 
     if report.done or report.below_count:

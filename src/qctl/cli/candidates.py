@@ -1,8 +1,9 @@
 """The names that TAB offers: queues, targets, contexts, prefixes, schedulers, workers.
 
-Typer calls these functions with the half-typed command line. The connection options on it are
-honoured. Whatever goes wrong, the answer is an empty list: a command line being typed has no place
-for a message. A TAB starts no server, runs no password command and waits at most ``MAX_WAIT_S``.
+Typer calls these functions with the half-typed command line, whose connection options they use.
+They report no error, because a half-typed command line has no place for a message: they return the
+names found until then, often none. TAB starts no server, runs no password command and waits at most
+``MAX_WAIT_S``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from qctl.connection.address import Address, Client
 
 MAX_WAIT_S = 0.5
-# For a scan over all keys, within that. Where it takes longer, a process in the background ends it.
+# The longest scan of all keys. If this is too short to find all queues, a background process scans
+# again, and the next TAB has all names.
 _MAX_SCAN_S = 0.3
 
 
@@ -27,12 +29,12 @@ _Read = Callable[["Settings", typer.Context], Iterable[str]]
 
 
 def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Context], list[str]]:
-    """The function that Typer calls: what ``read`` yields in time, sorted.
+    """Make the function that Typer calls: it returns what ``read`` yields in time, sorted.
 
-    Names that do not fit on one line are left out.
+    Names with characters that cannot be printed are left out.
 
     Args:
-        ignore_context: whether the chosen context does not matter; it may not exist.
+        ignore_context: load the settings without the chosen context, which may not exist.
     """
 
     def complete(ctx: typer.Context) -> list[str]:
@@ -54,11 +56,11 @@ def _in_time(read: _Read, *, ignore_context: bool = False) -> Callable[[typer.Co
                     environ=environ,
                 )
                 for name in read(settings, ctx):
-                    found.append(name)  # noqa: PERF402 - keeps what came before a failure
+                    found.append(name)  # noqa: PERF402 - keeps the names before a failure
             except Exception:
                 return
 
-        # A thread, because nothing else can leave a name server that does not answer.
+        # Only a thread can be abandoned while it waits for a name server that does not answer.
         thread = threading.Thread(target=look_up, daemon=True)
         thread.start()
         thread.join(MAX_WAIT_S)
@@ -112,7 +114,7 @@ def targets(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
 
     yield from (target.name for target in settings.targets)
     yield from (f"qctl:{name}" for name in master_names(settings.state_home))
-    # Without the socket PM2 does not run, and TAB must not start it.
+    # Without this socket PM2 is not running, and TAB must not start PM2.
     if (settings.pm2_home / "rpc.sock").exists():
         from qctl.manage.pm2.manager import Pm2  # noqa: PLC0415
 
@@ -121,7 +123,7 @@ def targets(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
 
 @_in_time
 def background_workers(settings: Settings, _ctx: typer.Context) -> Iterable[str]:
-    """The names of workers that run in the background."""
+    """The names of background workers, running or stopped."""
     from qctl.manage.qctl.state import master_names  # noqa: PLC0415
 
     return master_names(settings.state_home)
@@ -133,11 +135,10 @@ def _connected(settings: Settings) -> Iterator[tuple[Address, Client]]:
     from qctl.errors import UsageError  # noqa: PLC0415
 
     if settings.password is not None and settings.password.command:
-        raise UsageError("a key ring would ask its owner")
+        raise UsageError("TAB runs no password command, because it may ask the operator")
     address, client = connect(settings.full_url(), start=False)
     with closing(client):
         yield address, client
 
 
-# The chosen context does not matter here: it may not exist.
 contexts = _in_time(lambda settings, _: settings.contexts, ignore_context=True)

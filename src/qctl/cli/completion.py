@@ -1,9 +1,9 @@
-"""``qctl completion``, and completion itself in bash, zsh and fish, on Click's mechanism.
+"""``qctl completion``, and the answers to its scripts for bash, zsh and fish.
 
-A shell's script passes the command line up to the cursor in the environment, and offers what qctl
-prints. Click parses the line and finds the parameter to complete; ``candidates`` knows the names.
-Typer's own scripts are not used: they split words at ``:``, and a queue's name can make them run
-a command.
+A script passes the command line up to the cursor in an environment variable, and offers the lines
+that qctl prints. Click parses the command line and finds the parameter to complete;
+``candidates.py`` finds the names. Typer's own scripts are not used: they split words at ``:``, and
+could run a command that is hidden in a queue's name.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _qctl() {
     [[ $PREFIX == --*=* ]] && compset -P '*='
     (( $#candidates )) && _describe candidate candidates
 }
-# Loaded by compinit from $fpath it completes at once; otherwise it is registered.
+# If compinit has loaded this file from $fpath, complete now; otherwise register the function.
 if [[ $funcstack[1] == _qctl ]]; then
     _qctl "$@"
 else
@@ -70,12 +70,12 @@ complete -c qctl -f -a '(__qctl_complete)'
 
 
 class _Shell(ShellComplete):
-    """What the shells have in common.
+    """The common part of the shells.
 
     Attributes:
-        head: ``--option=`` where the word being typed begins so.
+        head: the ``--option=`` with which the word being typed begins; "" for none.
         typed: the word being typed, unquoted.
-        quote: the quotation mark that is open in it; "" for none.
+        quote: the quotation mark that is open in the word being typed; "" for none.
     """
 
     head = ""
@@ -106,11 +106,11 @@ class Bash(_Shell):
     def format_completion(self, item: CompletionItem) -> str:
         value = self.head + str(item.value)
         if self.quote:
-            # What cannot be written within these quotation marks is not offered.
+            # A candidate that cannot be written within these quotation marks is not offered.
             unsafe = "'" if self.quote == "'" else '"$`\\!'
             return "" if set(value) & set(unsafe) else value
         breaks = os.environ.get("_QCTL_BREAKS", "")
-        # Readline replaces only what is behind the last of its word breaks; an @ is part of that.
+        # Readline replaces only the text after the last : or =, or from the last @ on.
         starts = (self.typed.rfind(char) + (char != "@") for char in ":=@" if char in breaks)
         return re.sub(r"[^\w@%+=:,./-]", r"\\\g<0>", value[max(0, *starts, 0) :])
 
@@ -120,7 +120,7 @@ class Zsh(_Shell):
     source_template = _ZSH
 
     def format_completion(self, item: CompletionItem) -> str:
-        # The shell quotes. A colon separates the name from its meaning.
+        # zsh does the quoting. A colon separates the candidate from its description.
         value = str(item.value).replace("\\", "\\\\").replace(":", "\\:")
         return f"{value}:{_first_sentence(item.help)}" if item.help else value
 
@@ -138,11 +138,11 @@ SHELLS: Mapping[str, type[_Shell]] = {shell.name: shell for shell in (Bash, Zsh,
 
 
 def split_line(line: str) -> tuple[list[str], str]:
-    """The words of an unfinished line, and the quotation mark that is open at its end.
+    """The words of an unfinished line, and the quotation mark that is open at its end, or "".
 
-    The last word is the one being typed; after a space it is empty.
+    The last word is the word being typed; after a space, it is empty.
     """
-    # The mark at the end makes the last word exist, and closes an escape.
+    # With \0 at its end, the line has a last word even after a space, and no open escape.
     lexer = shlex.shlex(f"{line}\0", posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -174,11 +174,11 @@ def completion(
 
 
 def complete(instruction: str) -> None:
-    """Print the candidates for ``complete_SHELL``; silent whatever happens."""
+    """Print the candidates for ``complete_SHELL``, and exit. No error is shown."""
     with contextlib.suppress(Exception, KeyboardInterrupt):
         shell = SHELLS[instruction.removeprefix("complete_")]
         text = shell(build(), {}, "qctl", VARIABLE).complete()
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
-    # Now: a look-up that does not end would hold the interpreter up.
+    # A normal exit could wait for a look-up that does not end.
     os._exit(0)

@@ -18,14 +18,15 @@ def demo(
     env: Environment,
     keep: Annotated[
         bool,
-        typer.Option("--keep", help="Leave it running, and print how to explore and end it"),
+        typer.Option("--keep", help="Leave the worker and its Redis running, to explore them"),
     ] = False,
 ) -> None:
     """Watch a restart under load, and the proof that no job was lost.
 
-    Takes 15 seconds, starts a Redis of its own whatever --redis says, and leaves nothing behind.
+    Takes 15 seconds, and starts a Redis of its own; --redis is ignored. Without --keep, the demo
+    leaves nothing behind.
     """
-    # Late, so that `qctl --help` stays quick.
+    # Imported here, so that `qctl --help` stays fast.
     from qctl.cli.signals import stop_on_signals  # noqa: PLC0415
     from qctl.demo.stage import open_stage  # noqa: PLC0415
     from qctl.demo.story import tell_story  # noqa: PLC0415

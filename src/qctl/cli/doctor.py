@@ -23,13 +23,13 @@ def doctor(
         target_option("Only this process and the queues that it serves, for example pm2:worker"),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Check every job and key, not samples")
+        bool, typer.Option("--full", help="Check every job and key instead of samples")
     ] = False,
 ) -> None:
     """Find problems of queues, workers and Redis, each with its fix.
 
-    Nothing is written. The exit code is 1 if there is an error or a warning, and 0 if there is
-    nothing or only infos. docs/doctor.md lists the checks.
+    Nothing is written. The exit code is 1 if there is an error or a warning, else 0. The checks are
+    listed in docs/doctor.md.
     """
     from qctl.ops.doctor.run import examine  # noqa: PLC0415 - not for --help
 

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from qctl.ops.processes.run_command import OperatorCommand
 
 app = App()
+# The key of COMMAND's words in the metadata of Click's context.
 _COMMAND = "qctl.command"
 
 
 class _CommandAfterDashes(Command):
-    """A command line that may end in ``-- COMMAND ARG…``.
+    """A command whose last arguments may be ``-- COMMAND ARG…``.
 
-    Behind the dashes, words that begin with a dash themselves are still names of queues: no program
-    is called like that.
+    After the ``--``, words that begin with a dash still are names of queues, because no program has
+    such a name. A second ``--`` ends those names.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -49,7 +50,7 @@ class _CommandAfterDashes(Command):
 
 @dataclass(frozen=True, slots=True)
 class DrainFlags:
-    """The options of both commands."""
+    """The options of ``qctl drain`` and ``qctl restart``."""
 
     timeout: Annotated[
         str,
@@ -63,8 +64,8 @@ class DrainFlags:
         Literal["abort", "restart"],
         typer.Option(
             "--on-timeout",
-            help="After that: abort and put everything back, or restart anyway and recover the "
-            "interrupted jobs",
+            help="After --timeout: abort and put everything back, or restart anyway and recover "
+            "the interrupted jobs",
         ),
     ] = "abort"
     strategy: Annotated[
@@ -80,8 +81,8 @@ class DrainFlags:
         bool | None,
         typer.Option(
             "--include-others/--ignore-others",
-            help="Queues that the process serves and you did not name: drain them too, or let "
-            "their jobs be interrupted. Without either: refuse",
+            help="For queues that the process serves and you did not name: drain them too, or let "
+            "their jobs be interrupted. Default: refuse",
             show_default=False,
         ),
     ] = None
@@ -89,8 +90,8 @@ class DrainFlags:
         bool,
         typer.Option(
             "--keep-paused",
-            help="Leave the queues paused after a restart that went well; after a timeout, Ctrl-C "
-            "or a failure they are resumed",
+            help="Leave the queues paused after a successful restart; after a timeout, Ctrl-C or a "
+            "failure, the queues are resumed",
         ),
     ] = False
     mixed_versions: MixedVersions = False
@@ -113,7 +114,7 @@ class CommandFlags:
         typer.Option(
             "--ready-timeout",
             metavar="D",
-            help="How long its workers may then take to connect, and the old ones to leave",
+            help="How long after COMMAND to wait for new workers, and for old workers to end",
         ),
     ] = "1m"
     expect_workers: Annotated[
@@ -130,18 +131,18 @@ class CommandFlags:
         bool,
         typer.Option(
             "--no-expect",
-            help="Do not wait for new workers: where Redis does not show them. Then only COMMAND's "
+            help="Do not wait for new workers, if Redis does not show them. Then only COMMAND's "
             "exit code counts",
         ),
     ] = False
 
     def command(self, words: tuple[str, ...]) -> OperatorCommand | None:
-        """The COMMAND of these words; None for none.
+        """COMMAND with its options; None if ``words`` is empty.
 
         Raises:
-            UsageError: there is no such program, or an option is malformed or has no COMMAND.
+            UsageError: the program does not exist, an option is malformed, or options are given
+                without a COMMAND.
         """
-        from qctl.durations import parse_duration_s  # noqa: PLC0415 - not for --help
         from qctl.ops.processes.run_command import OperatorCommand, require_command  # noqa: PLC0415
 
         timeout_s = parse_duration_s(self.command_timeout, "--command-timeout")
@@ -149,7 +150,8 @@ class CommandFlags:
         if not words:
             if self != CommandFlags():
                 raise UsageError(
-                    "the options for COMMAND need one", hint="qctl drain QUEUE… -- COMMAND ARG…"
+                    "options for COMMAND are given, but no COMMAND",
+                    hint="qctl drain QUEUE… -- COMMAND ARG…",
                 )
             return None
         if self.no_expect and self.expect_workers is not None:
@@ -163,13 +165,13 @@ def drain(
     env: Environment,
     queues: QueuesOrThoseOfTarget = None,
     then_restart: Annotated[
-        bool, typer.Option("--then-restart", help="Restart the process when no job is active")
+        bool, typer.Option("--then-restart", help="Restart the process once no job is active")
     ] = False,
     target: Annotated[
         str | None,
         target_option(
-            "The process that --then-restart restarts, for example pm2:worker. Without "
-            "--then-restart it only chooses the queues to drain, if you name none"
+            "The process to restart, for example pm2:worker. Without --then-restart, the target "
+            "only chooses the queues to drain, if you name none"
         ),
     ] = None,
     *,
@@ -178,14 +180,14 @@ def drain(
 ) -> None:
     """Let active jobs finish, then restart the workers if wanted.
 
-    While a drain runs, no new job starts. With --then-restart, qctl restarts the target; with
-    `-- COMMAND`, that command restarts the workers, and qctl waits until the old ones are gone and
-    new ones are connected. Without either, the queues stay paused until `qctl resume`. If anything
-    goes wrong, a drain puts back what it changed; if it is killed with kill -9, its watchdog does.
+    The queues are paused, so that no new job starts. With --then-restart, qctl restarts the target;
+    with `-- COMMAND`, that command restarts the workers, and qctl waits until the old workers are
+    gone and new workers are connected. With neither, the queues stay paused until `qctl resume`. If
+    anything goes wrong, the drain undoes its changes; after a kill -9, its watchdog undoes them.
     """
     command = command_flags.command(get_current_context().meta[_COMMAND])
     if command is not None:
-        _require_command_options(queues, target, flags, then_restart=then_restart)
+        _check_command_options(queues, target, flags, then_restart=then_restart)
     elif not then_restart:
         for is_given, option in (
             (flags.on_timeout == "restart", "--on-timeout restart"),
@@ -200,7 +202,7 @@ def drain(
 def restart(env: Environment, target: Target, flags: DrainFlags) -> None:
     """Restart a process without interrupting its jobs.
 
-    The same as `qctl drain --then-restart --target TARGET`, for all queues that it serves.
+    The same as `qctl drain --then-restart --target TARGET`, for all queues that TARGET serves.
     """
     _run(env, flags, [], target, then_restart=True, verb="restart")
 
@@ -243,7 +245,7 @@ def _run(
             operator_command=command,
         )
         if plan.strategy == "roll":
-            _require_roll_options(flags)
+            _refuse_pause_options(flags)
         with contextlib.closing(DrainView(env, dry_run=flags.dry_run)) as view:
             view.show(describe(plan, client))
             if flags.dry_run:
@@ -272,10 +274,10 @@ def _run(
         raise typer.Exit(view.report.exit_status)
 
 
-def _require_command_options(
+def _check_command_options(
     queues: list[str] | None, target: str | None, flags: DrainFlags, *, then_restart: bool
 ) -> None:
-    """Refuse the options that have no meaning where a COMMAND restarts the workers."""
+    """Refuse options that do not fit a COMMAND that restarts the workers."""
     for is_given, option in (
         (then_restart, "--then-restart"),
         (target is not None, "--target"),
@@ -295,8 +297,8 @@ def _require_command_options(
         )
 
 
-def _require_roll_options(flags: DrainFlags) -> None:
-    """Refuse the options that only a pause or a kill gives a meaning."""
+def _refuse_pause_options(flags: DrainFlags) -> None:
+    """Refuse the options that have no meaning in a roll."""
     for is_given, option in (
         (flags.on_timeout == "restart", "--on-timeout restart"),
         (flags.keep_paused, "--keep-paused"),

@@ -1,4 +1,4 @@
-"""A command's surroundings: its settings, its streams, and how it talks to the operator."""
+"""The environment of a command: settings, connection, output, and questions to the operator."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MIN_WIDTH = 20
 
 
 class Environment:
-    """A command's surroundings.
+    """What every command works with.
 
     Attributes:
-        settings: from flags, environment and config files.
+        settings: the settings from flags, environment variables and config files.
         output: ``table``, ``json`` or ``ndjson``.
-        streams: where to write and read.
-        no_color: the flag; NO_COLOR has the same effect.
+        streams: where the command writes and reads.
+        no_color: whether --no-color was given; the variable NO_COLOR has the same effect.
 
     Raises:
         UsageError: options contradict each other or are empty, or a setting is malformed.
@@ -43,7 +43,7 @@ class Environment:
             ("--context", options.context),
         ):
             if value == "":
-                # Another setting would then choose the Redis that is written to.
+                # Treated as absent, an empty value could let qctl write to another Redis.
                 raise UsageError(
                     f"{flag} is empty", hint=f"leave it out for the default, or {flag} …"
                 )
@@ -59,7 +59,7 @@ class Environment:
 
     @property
     def interactive(self) -> bool:
-        """Whether a question can be asked: stdin and stderr are a terminal, output is a table."""
+        """Whether a question can be asked: stdin and stderr are terminals, output is a table."""
         streams = self.streams
         return streams.stdin_is_terminal and streams.stderr_is_terminal and self.output == "table"
 
@@ -68,8 +68,8 @@ class Environment:
         """Whether stderr may show progress that overwrites itself."""
         return self.streams.stderr_is_terminal and self.output == "table" and not self._is_dumb
 
-    def colour(self, stream: TextIO | None = None) -> bool:
-        """Whether ``stream`` (stdout unless named) may be coloured."""
+    def may_colour(self, stream: TextIO | None = None) -> bool:
+        """Whether ``stream`` (by default stdout) may be coloured."""
         streams = self.streams
         terminal = (
             streams.stderr_is_terminal if stream is streams.stderr else streams.stdout_is_terminal
@@ -83,7 +83,7 @@ class Environment:
 
     @property
     def width(self) -> int:
-        """The width of stdout in cells; unlimited if it is not a terminal."""
+        """The width of stdout in cells; unlimited if stdout is not a terminal."""
         from qctl.output.console import UNLIMITED_WIDTH  # noqa: PLC0415
 
         return self._terminal_width if self.streams.stdout_is_terminal else UNLIMITED_WIDTH
@@ -95,13 +95,13 @@ class Environment:
         return max(self.streams.width or shutil.get_terminal_size().columns, _MIN_WIDTH)
 
     def console(self, stream: TextIO) -> Console:
-        """A rich console on a terminal, without markup, highlighting or emoji. It costs 40 ms."""
+        """A rich console on a terminal, without markup, highlighting or emoji. Slow: 40 ms."""
         from rich.console import Console  # noqa: PLC0415
 
         return Console(
             file=stream,
             force_terminal=not self._is_dumb,
-            no_color=not self.colour(stream),
+            no_color=not self.may_colour(stream),
             width=self._terminal_width,
             markup=False,
             highlight=False,
@@ -128,10 +128,10 @@ class Environment:
     def emit_json(self, result: Any, items: Iterable[Any] | None = None) -> None:
         """Print a result (a frozen dataclass, dict …) as one line of JSON.
 
-        In ndjson, a result with a class attribute ``step`` begins with that name.
+        In ndjson, a result whose class has an attribute ``step`` begins with the step's name.
 
         Args:
-            items: what ndjson prints instead, one a line.
+            items: what ndjson prints instead of the result, one item per line.
         """
         from qctl.output.json import dumps, with_step  # noqa: PLC0415
 
@@ -144,7 +144,7 @@ class Environment:
             self.streams.stdout.flush()
 
     def show(self, result: Any, lines: Iterable[str], *, dry_run: bool = False) -> None:
-        """Print a result as JSON, or the lines that stand for it if JSON is not wanted."""
+        """Print a result as JSON, or ``lines`` if the output is a table."""
         if self.output != "table":
             self.emit_json(result)
             return
@@ -154,7 +154,7 @@ class Environment:
     def show_table(
         self, result: Any, columns: Sequence[Column[T]], items: Sequence[T], *, if_none: str = ""
     ) -> None:
-        """Print a result as JSON, or its items as a table, or a remark if there are none."""
+        """Print a result as JSON, or ``items`` as a table, or ``if_none`` if there are no items."""
         if self.output != "table":
             self.emit_json(result)
         elif items:
@@ -163,14 +163,14 @@ class Environment:
             self.note(if_none)
 
     def table(self, columns: Sequence[Column[T]], items: Sequence[T]) -> None:
-        """Print a table that fits; see ``output.console.table``."""
+        """Print a table that fits the terminal; see ``output.console.table``."""
         from qctl.output.console import table  # noqa: PLC0415
 
         self.draw(table, columns, items)
 
     def draw(self, text_of: Callable[..., str], *results: Any) -> None:
-        """Print what a function of ``output/`` makes of results at this width and colour."""
-        text = text_of(*results, width=self.width, colour=self.colour())
+        """Print the text that a function of ``output/`` makes of results."""
+        text = text_of(*results, width=self.width, colour=self.may_colour())
         self.streams.stdout.write(text)
 
     def print(self, *lines: str) -> None:
@@ -181,7 +181,7 @@ class Environment:
     # Progress, remarks and questions, on stderr
 
     def note(self, *texts: str) -> None:
-        """Print remarks on stderr, control characters made visible."""
+        """Print remarks on stderr, with control characters made visible."""
         if not texts:
             return
         from qctl.output.text import visible  # noqa: PLC0415
@@ -194,7 +194,7 @@ class Environment:
         """Ask a yes-or-no question on stderr; anything but y or yes is a no.
 
         Raises:
-            RefusedError: the answer is no; with the ``hint``.
+            RefusedError: the answer is no; ``hint`` becomes the hint of the error.
             UsageError: there is no terminal to ask on.
         """
         if not self.interactive:
@@ -207,10 +207,10 @@ class Environment:
             raise RefusedError("nothing was done", hint=hint)
 
     def confirm_name(self, warning: str, name: str) -> None:
-        """Ask for a name to be typed, for changes too grave for a hasty ``y``.
+        """Ask the operator to type ``name``, for changes that a hasty ``y`` must not confirm.
 
         Raises:
-            RefusedError: another name is typed.
+            RefusedError: the operator typed something else.
             UsageError: there is no terminal to ask on.
         """
         if not self.interactive:
@@ -224,7 +224,7 @@ class Environment:
             raise RefusedError("nothing was done")
 
     def ask(self, prompt: str) -> str:
-        """One line typed after ``prompt``, without its line end; empty at the end of input.
+        """Print ``prompt`` and return the line that is typed; "" at the end of input.
 
         Use ``confirm`` or ``confirm_name``, or check ``interactive`` first.
         """

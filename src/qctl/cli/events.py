@@ -111,4 +111,4 @@ def _show(env: Environment, event: QueueEvent) -> None:
         return
     from qctl.output.events import event_line  # noqa: PLC0415 - not loaded for JSON
 
-    env.print(event_line(event, datetime.now(UTC), width=env.width, colour=env.colour()))
+    env.print(event_line(event, datetime.now(UTC), width=env.width, colour=env.may_colour()))

@@ -12,7 +12,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "": (
         ("qctl demo", "a restart under load, explained"),
         ("qctl status", "queues, pauses, workers, processes"),
-        ("qctl restart pm2:worker", "restart it without interrupting a job"),
+        ("qctl restart pm2:worker", "restart a process without interrupting a job"),
         ("qctl jobs list emails --state failed", "the latest failures, and why"),
     ),
     "status": (
@@ -25,8 +25,8 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl queues --json", "for scripts"),
     ),
     "workers": (
-        ("qctl workers", "of all queues"),
-        ("qctl workers emails", "of one queue"),
+        ("qctl workers", "workers of all queues"),
+        ("qctl workers emails", "workers of one queue"),
     ),
     "jobs": (
         ("qctl jobs list emails --state failed", "the latest failures, and why"),
@@ -47,14 +47,14 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "jobs show": (
         ("qctl jobs show emails 4711", "data, attempts, lock, stack traces"),
-        ("qctl jobs show emails 4711 --json", "in full"),
+        ("qctl jobs show emails 4711 --json", "the same for scripts"),
     ),
     "jobs logs": (
-        ("qctl jobs logs emails 4711", "its log rows"),
-        ("qctl jobs logs emails 4711 --follow", "follow until it has finished"),
+        ("qctl jobs logs emails 4711", "the log rows of one job"),
+        ("qctl jobs logs emails 4711 --follow", "and new rows until the job has finished"),
     ),
     "jobs add": (
-        ('qctl jobs add emails send --data \'{"to": "ada"}\'', "add a job; prints its id"),
+        ('qctl jobs add emails send --data \'{"to": "ada"}\'', "add a job and print its id"),
         (
             "qctl jobs add emails send --data @job.json --delay 10m",
             "payload from a file, run in 10 minutes",
@@ -63,67 +63,70 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "jobs retry": (
         ("qctl jobs retry emails 4711", "run a finished job again"),
-        ("qctl jobs retry emails 4711 4712 --dry-run", "what it would do"),
+        ("qctl jobs retry emails 4711 4712 --dry-run", "show which jobs would run again"),
     ),
     "jobs retry-failed": (
-        ("qctl jobs retry-failed emails --dry-run", "how many, and some of them"),
+        ("qctl jobs retry-failed emails --dry-run", "how many jobs, and some of them"),
         ("qctl jobs retry-failed emails --where 'error ~ \"timeout\"'", "only matching failures"),
         ("qctl jobs retry-failed emails --since 2h --rate 100", "at most 100 per second"),
     ),
     "jobs promote": (
         ("qctl jobs promote emails 4711", "run a delayed job now"),
-        ("qctl jobs promote emails --name send --dry-run", "all jobs with a name: how many"),
+        ("qctl jobs promote emails --name send --dry-run", "how many jobs have this name"),
     ),
     "jobs remove": (
         ("qctl jobs remove emails 4711", "delete one job"),
-        ("qctl jobs remove emails --state failed --until 30d --dry-run", "old failures: how many"),
+        (
+            "qctl jobs remove emails --state failed --until 30d --dry-run",
+            "how many failures are older than 30 days",
+        ),
     ),
     "jobs retry-stalled": (
-        ("qctl jobs retry-stalled emails --dry-run", "what would be put back"),
-        ("qctl jobs retry-stalled emails", "put it back now"),
+        ("qctl jobs retry-stalled emails --dry-run", "which jobs would be put back"),
+        ("qctl jobs retry-stalled emails", "put the jobs back now"),
         ("qctl jobs retry-stalled emails --wait", "also wait for the locks of dead workers"),
     ),
     "pause": (
         ("qctl pause emails", "no job starts; active jobs continue"),
-        ("qctl pause emails reports --dry-run", "what it would do"),
+        ("qctl pause emails reports --dry-run", "show what would change"),
     ),
     "resume": (
         ("qctl resume emails", "workers take jobs again"),
-        ("qctl resume emails --force", "even while a drain is working on it"),
+        ("qctl resume emails --force", "even if a drain has paused the queue"),
     ),
     "drain": (
-        ("qctl drain emails", "pause it, wait for the active jobs"),
+        ("qctl drain emails", "pause the queue, wait for its active jobs"),
         ("qctl drain emails --then-restart --target pm2:worker", "then restart the worker, resume"),
         ("qctl drain emails -- docker compose up -d worker", "a command restarts the workers"),
-        ("qctl drain emails --then-restart --dry-run", "the plan"),
+        ("qctl drain emails --then-restart --dry-run", "show the plan"),
     ),
     "restart": (
         ("qctl restart pm2:worker", "drain its queues, restart, resume"),
-        ("qctl restart pm2:worker --dry-run", "the plan"),
+        ("qctl restart pm2:worker --dry-run", "show the plan"),
         (
             "qctl restart pm2:worker --timeout 5m --on-timeout restart",
-            "after 5 minutes restart anyway, recover interrupted jobs",
+            "after 5 minutes, restart anyway and recover the interrupted jobs",
         ),
         ("qctl restart qctl:emails", "one process after another, no pause"),
     ),
     "impact": (
         ("qctl impact --target pm2:worker", "what a restart would do, and when to do it"),
         ("qctl impact emails", "the same for the workers of a queue"),
-        ("qctl impact emails --away 30m", "if no worker runs for half an hour"),
+        ("qctl impact emails --away 30m", "what if no worker runs for half an hour"),
     ),
     "doctor": (
         ("qctl doctor", "check everything"),
-        ("qctl doctor emails --full", "every job of one queue"),
+        ("qctl doctor emails --full", "check every job of one queue"),
         ("qctl doctor --target pm2:worker", "one process and its queues"),
     ),
     "schedules": (
-        ("qctl schedules list", "of all queues, next due first"),
-        ("qctl schedules run emails nightly", "add one job of it now"),
+        ("qctl schedules list", "schedulers of all queues, next due first"),
+        ("qctl schedules run emails nightly", "add one job of a scheduler now"),
         ("qctl schedules remove emails nightly --dry-run", "what would be removed"),
     ),
     "schedules list": (
-        ("qctl schedules list", "of all queues, next due first"),
-        ("qctl schedules list emails --json", "of one queue, for scripts"),
+        ("qctl schedules list", "schedulers of all queues, next due first"),
+        ("qctl schedules list emails --json", "schedulers of one queue, for scripts"),
     ),
     "schedules show": (
         ("qctl schedules show emails nightly", "one scheduler, and its next due times"),
@@ -131,10 +134,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "schedules remove": (
         ("qctl schedules remove emails nightly --dry-run", "what would be removed"),
-        ("qctl schedules remove emails nightly", "remove it and its next job"),
+        ("qctl schedules remove emails nightly", "remove the scheduler and its next job"),
     ),
     "schedules run": (
-        ("qctl schedules run emails nightly", "add one job of it now"),
+        ("qctl schedules run emails nightly", "add one job of the scheduler now"),
         ("qctl schedules run emails nightly --dry-run", "what would be added"),
     ),
     "events": (
@@ -144,20 +147,20 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "wait": (
         ("qctl wait emails --for idle", "until no job is active"),
-        ("qctl wait emails --for empty --timeout 10m", "until all jobs are done, or exit code 4"),
-        ("qctl wait emails --for job=4711", "until it has completed; exit code 1 if it fails"),
+        ("qctl wait emails --for empty --timeout 10m", "until no job is left, or exit code 4"),
+        ("qctl wait emails --for job=4711", "until the job completes; exit code 1 if it fails"),
     ),
     "purge": (
-        ("qctl purge emails --state completed --dry-run", "how many it would delete"),
-        ("qctl purge emails --state completed", "asks for the queue's name first"),
+        ("qctl purge emails --state completed --dry-run", "how many jobs would be deleted"),
+        ("qctl purge emails --state completed", "delete them, after asking for the queue's name"),
     ),
     "top": (
         ("qctl top", "every queue"),
         ("qctl top emails", "one queue"),
     ),
     "metrics": (
-        ("qctl metrics", "print them once"),
-        ("qctl metrics --serve 127.0.0.1:9464", "for Prometheus to scrape"),
+        ("qctl metrics", "print the metrics once"),
+        ("qctl metrics --serve 127.0.0.1:9464", "serve them for Prometheus to scrape"),
     ),
     "config": (
         ("qctl config view", "every setting, and where it comes from"),
@@ -165,14 +168,14 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "config view": (
         ("qctl config view", "every setting, and where it comes from"),
-        ("qctl config view --context prod", "with a context"),
+        ("qctl config view --context prod", "the settings with a context"),
     ),
     "config path": (
         ("qctl config path", "the config files"),
         ("qctl config path --json", "for scripts"),
     ),
     "contexts": (
-        ("qctl contexts", "their names"),
+        ("qctl contexts", "the names of all contexts"),
         ("qctl contexts --json", "for scripts"),
     ),
     "worker": (
@@ -207,8 +210,8 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("qctl worker logs emails --follow", "and new lines"),
     ),
     "demo": (
-        ("qctl demo", "takes 15 seconds"),
-        ("qctl demo --keep", "leave it running, to explore"),
+        ("qctl demo", "a restart under load, in 15 seconds"),
+        ("qctl demo --keep", "leave the worker running, to explore"),
     ),
     "completion": (
         ("qctl completion bash > ~/.local/share/bash-completion/completions/qctl", "bash"),

@@ -1,6 +1,6 @@
-"""How a function becomes a command: its options, the common ones, and its environment.
+"""Makes commands of functions: adds the common options, and passes an ``Environment``.
 
-A module of commands has an ``App``, which gives each of its functions an ``Environment``::
+Each module of commands has an ``App`` and registers its functions there::
 
     app = App()
 
@@ -46,7 +46,7 @@ class App:
         """Register a function whose first parameter is an ``Environment``.
 
         Args:
-            bare: it has no such parameter, and the command has no common options.
+            bare: the function takes no ``Environment``, and the command has no common options.
         """
 
         def register(function: CommandFunctionType) -> CommandFunctionType:
@@ -59,7 +59,7 @@ class App:
         return register
 
     def build(self, name: str, line: str) -> click.Command:
-        """The command ``name``, or the group ``name`` of all commands, whose help is ``line``."""
+        """The command ``name``, or else a group of all commands with ``line`` as its help."""
         if name in self._commands:
             return self._build(name)
         return Group(
@@ -77,10 +77,10 @@ class App:
 
 
 def _with_environment(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the common options, and an ``Environment`` as its first parameter.
+    """Add the common options, and pass an ``Environment`` as the first argument.
 
-    A parameter whose type is a dataclass stands for one option a field, so that commands can share
-    options. A command with a ``dry_run`` writes: the context's ``read_only`` and ``confirm`` apply.
+    Every field of a parameter whose type is a dataclass becomes an option, so that commands can
+    share options. A command with a parameter ``dry_run`` writes, so ``guard_write`` applies to it.
     """
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     groups = {p.name: p.annotation for p in declared if is_dataclass(p.annotation)}

@@ -8,15 +8,15 @@ from qctl.errors import RefusedError, UsageError
 
 
 def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> None:
-    """Stop a command that must not write, or ask for the context's name.
+    """Refuse a command that must not write, or ask for the context's name if that is required.
 
     Args:
         confirmed: the value of ``--confirm``.
         dry_run: nothing will be written, so only a wrong ``--confirm`` is refused.
 
     Raises:
-        RefusedError: another name was typed; or see ``required_confirmation``.
-        UsageError: there is no terminal to ask on, or ``--confirm`` gives a different name.
+        RefusedError: the operator typed another name; or see ``required_confirmation``.
+        UsageError: ``--confirm`` names another context, or there is no terminal to ask on.
     """
     if dry_run and confirmed is None:
         return
@@ -26,9 +26,9 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
         raise UsageError(
             f"--confirm names {confirmed!r}, but "
             + (f"the context is {context!r}" if context else "no context guards this Redis"),
-            hint=f"add --context {confirmed}, if you mean that one",
+            hint=f"add --context {confirmed}, if you mean that context",
         )
-    # Also refuses a read-only context, whatever --confirm says.
+    # required_confirmation refuses a read-only context, even with --confirm.
     if dry_run or required_confirmation(settings) is None or confirmed is not None:
         return
     if not env.interactive:
@@ -46,11 +46,11 @@ def guard_write(env: Environment, confirmed: str | None, *, dry_run: bool) -> No
 
 
 def required_confirmation(settings: Settings) -> str | None:
-    """The context's name, which has to be typed before each write; None where it need not be.
+    """The context's name if it must be typed before each write, else None.
 
     Raises:
-        RefusedError: the config is read-only, or a flag or variable points the command at another
-            Redis than the context's own.
+        RefusedError: the config is read-only; or the name must be typed, but a flag or variable
+            leads to another Redis than the context's own.
     """
     context, read_only, confirm, url_override = settings.guards
     if read_only:

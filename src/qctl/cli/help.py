@@ -1,4 +1,4 @@
-"""The classes of commands: ``--help`` begins with examples, and an option is given once.
+"""The classes of commands: their help begins with examples, and they refuse repeated options.
 
 The examples are in ``examples.py``, which is loaded only for help.
 """
@@ -15,14 +15,14 @@ from typer.core import TyperCommand, TyperGroup
 from qctl.errors import UsageError
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-# The meaning of a longer example is below it instead of beside it.
+# The explanation of an example longer than this is below the example instead of beside it.
 _MAX_BESIDE = 40
 
 
 class Command(TyperCommand):
-    """A command whose help begins with examples, and whose options may be given once.
+    """A command whose help begins with examples, and which refuses repeated options.
 
-    Click takes the last of several: ``drain --target a --target b`` would silently ignore a.
+    Click would take the last value: ``drain --target a --target b`` would silently ignore ``a``.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -37,9 +37,10 @@ class Command(TyperCommand):
 
 
 def optional_value(flag: str, default: str) -> type[Command]:
-    """A command class in which ``flag`` may stand alone and then means ``flag default``.
+    """Make a command class in which ``flag`` without a value means ``flag default``.
 
-    The word after it is its value only if it starts with a digit, so that an argument may follow.
+    The word after ``flag`` is its value only if the word starts with a digit; otherwise the word is
+    an argument of the command.
     """
 
     class OptionalValueCommand(Command):
@@ -62,7 +63,7 @@ class Group(TyperGroup):
         super().format_help(ctx, formatter)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands with the first line of their help, in full."""
+        """Write each command with the whole first line of its help."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.first_lines()))
 
@@ -73,10 +74,10 @@ class Group(TyperGroup):
 
 
 def _require_once(ctx: click.Context, given: list[Any]) -> None:
-    """Refuse an option with a value that is given twice, unless it takes several.
+    """Refuse a repeated option, unless the option takes several values or is a flag.
 
     Args:
-        given: the parameters in the order of the command line, repeated ones several times.
+        given: the parameters in the order of the command line, as often as they were given.
     """
     for param in given:
         times = given.count(param)
@@ -85,7 +86,7 @@ def _require_once(ctx: click.Context, given: list[Any]) -> None:
         if times > 1 and not may_repeat:
             flag = max(param.opts, key=len)
             raise UsageError(
-                f"{ctx.command_path} takes one {flag}, and it is given {times} times",
+                f"{ctx.command_path} takes one {flag}, but {flag} is given {times} times",
                 why="all but the last would be ignored",
                 hint=f"give {flag} once, and run the command once for each value",
             )

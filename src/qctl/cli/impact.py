@@ -22,7 +22,7 @@ def impact(
         str | None,
         target_option(
             "What would be restarted, for example pm2:worker. Default: the one app that serves the "
-            "queues, else all their workers"
+            "queues, else all workers of the queues"
         ),
     ] = None,
     away: Annotated[
@@ -30,17 +30,17 @@ def impact(
         typer.Option(
             "--away",
             metavar="D",
-            help="How long no worker will run, for scheduled jobs. Default: as long as a plain "
-            "restart takes",
+            help="How long no worker will run; decides which scheduled jobs run late. Default: as "
+            "long as a plain restart takes",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """What a restart would do to the jobs now, and when to do it.
 
-    Nothing is written. The verdict assumes the worst case, because it cannot be seen from outside
-    whether an app finishes its jobs on the stop signal. Exit code 0 means that there is an answer,
-    not that a restart is safe: scripts read .verdict.word of --json.
+    Nothing is written. The verdict assumes the worst case, because qctl cannot see whether an app
+    finishes its jobs on the stop signal. Exit code 0 means that there is an answer, not that a
+    restart is safe: scripts read .verdict.word of --json.
     """
     from qctl.ops.impact.assess import assess  # noqa: PLC0415 - not for --help
 

@@ -32,19 +32,19 @@ def list_command(
     env: Environment,
     queue: Queue,
     *,
-    state: Annotated[State, typer.Option("--state", help="Which jobs")],
+    state: Annotated[State, typer.Option("--state", help="The state of the jobs")],
     ids: NamedIds = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="At most N jobs")
     ] = DEFAULT_LIMIT,
     filters: FilterOptions,
 ) -> None:
-    """Jobs of one state, the next to run or the newest result first."""
+    """Jobs of one state: the next to run first, or the newest result first."""
     only = parse_filter(ids, filters)
     _, client = env.redis()
     snapshot = _snapshot(env, client, queue)
     if env.output == "ndjson" and state not in {"active", "stalled"}:
-        # Streamed, so that memory does not grow with their number.
+        # Streamed, so that memory does not grow with the number of jobs.
         env.emit_json(None, stream_jobs(client, snapshot.keys, state, only, limit=limit))
         return
     jobs = list_jobs(client, snapshot, state, only, limit=limit)
@@ -116,6 +116,7 @@ def _snapshot(env: Environment, client: Client, queue: str) -> QueueSnapshot:
 def _add_fates(
     env: Environment, snapshot: QueueSnapshot, jobs: Sequence[AnyJob]
 ) -> tuple[AnyJob, ...]:
+    """The same jobs, with the expected fate of those that are active or stalled."""
     address, client = env.redis()
     keys = snapshot.keys
     return add_fates(

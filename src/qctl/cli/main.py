@@ -8,9 +8,9 @@ import sys
 
 
 def main() -> None:
-    """Run the command on the command line, or answer a shell that completes one."""
-    # The same as Ctrl-C, until a command handles signals itself. What was ignored from the start
-    # stays ignored: that is what `nohup` is for.
+    """Run the typed command, or print completions for a shell."""
+    # SIGTERM and SIGHUP act like Ctrl-C, unless a command handles signals itself. A signal that was
+    # ignored at the start stays ignored, as `nohup` needs.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
@@ -19,7 +19,7 @@ def main() -> None:
             from qctl.cli.completion import complete  # noqa: PLC0415 - only for completion
 
             complete(instruction)
-        from qctl.cli.program import run  # noqa: PLC0415 - a signal may come while this loads
+        from qctl.cli.program import run  # noqa: PLC0415 - a signal may arrive during the import
         from qctl.cli.streams import Streams  # noqa: PLC0415
 
         code = run(sys.argv[1:], Streams.standard())

@@ -33,14 +33,14 @@ def metrics(
             "--max-queues",
             metavar="N",
             min=1,
-            help="Queues shown by name; the rest is summed as (other)",
+            help="How many queues have their own name; all others are summed as (other)",
         ),
     ] = 1000,
 ) -> None:
     """Metrics of queues and workers for Prometheus.
 
-    Prints them once, or serves them. While it runs, a server also counts finished jobs and their
-    durations from the queues' events.
+    Prints the metrics once, or with --serve serves them. While it runs, the server also counts
+    finished jobs and their durations from the queues' events.
     """
     endpoint = None if serve is None else parse_endpoint(serve, "--serve")
     if endpoint is not None or env.output == "table":
@@ -55,7 +55,7 @@ def _require_prometheus() -> None:
     if find_spec("prometheus_client") is None:
         raise FailedError(
             "the package prometheus_client is not installed",
-            why="only this command needs it; --json works without it",
+            why="the Prometheus format needs this package; --json works without it",
             hint=install_command("metrics"),
         )
 
@@ -83,7 +83,7 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
     from qctl.output.prometheus import Scrape, serve  # noqa: PLC0415
 
     address, client = env.redis()
-    # A connection of its own: neither scrapes nor events wait for the other.
+    # A second connection, so that scrapes and events do not wait for each other.
     _, events = connect(address.url)
     labels = QueueLabels(max_queues)
     readings = SharedReadings(lambda: read_metrics(client, address, env.settings, labels))
@@ -97,7 +97,7 @@ def _serve(env: Environment, endpoint: tuple[str, int], max_queues: int) -> None
         try:
             env.show({"serving": url}, [f"serving {url}"])
             env.streams.stdout.flush()
-            # The first reading names the queues to follow.
+            # The first reading finds the queues whose events are followed.
             readings.reading()
             finished.run(lambda: list(labels.labels), stop, lambda: readings.count_error("events"))
         finally:

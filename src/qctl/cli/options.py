@@ -23,14 +23,14 @@ Complete = Callable[[typer.Context], list[str]]
 
 
 def _argument(metavar: str, help_text: str, complete: Complete) -> Any:
-    """An argument whose names TAB completes."""
+    """An argument that TAB completes with the names from ``complete``."""
     return typer.Argument(
         metavar=metavar, help=help_text, show_default=False, autocompletion=complete
     )
 
 
 def _option(flag: str, metavar: str, help_text: str, complete: Complete) -> Any:
-    """An option whose names TAB completes."""
+    """An option that TAB completes with the names from ``complete``."""
     return typer.Option(
         flag, metavar=metavar, help=help_text, show_default=False, autocompletion=complete
     )
@@ -72,10 +72,12 @@ class CommonOptions:
 
 
 COMMON_FLAGS = ("--redis", "--prefix", "--context", "--output", "--json", "--no-color", "--debug")
-# Of every command that writes, which is every one with --dry-run.
+# An option of every command that writes, that is, of every command with --dry-run.
 Confirmed = Annotated[
     str | None,
-    typer.Option("--confirm", metavar="NAME", help="The context's name, if it asks for it"),
+    typer.Option(
+        "--confirm", metavar="NAME", help="The context's name, if the context asks for it"
+    ),
 ]
 
 Queue = Annotated[str, _argument("QUEUE", "The queue's name", queue_names)]
@@ -89,7 +91,7 @@ QueuesOrThoseOfTarget = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id")]
 SchedulerId = Annotated[str, _argument("ID", "The scheduler's id", scheduler_ids)]
-WorkerName = Annotated[str, _argument("NAME", "The name it was started with", background_workers)]
+WorkerName = Annotated[str, _argument("NAME", "The name given at the start", background_workers)]
 Target = Annotated[str, _argument("TARGET", "For example pm2:worker", targets)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
@@ -110,15 +112,15 @@ State = Literal[
 
 
 def parse_endpoint(text: str, option: str = "--health-port") -> tuple[str, int]:
-    """``[HOST:]PORT``; without a host, 127.0.0.1.
+    """Host and port of ``[HOST:]PORT``; without HOST, the host is 127.0.0.1.
 
     Raises:
-        UsageError: it is malformed.
+        UsageError: ``text`` is malformed; the message names ``option``.
     """
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise UsageError(
             f"{option} {text!r} is not [HOST:]PORT",
-            hint=f"{option} 8080, or 0.0.0.0:8080 where others must reach it",
+            hint=f"{option} 8080, or 0.0.0.0:8080 to serve other hosts",
         )
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -31,8 +31,8 @@ def pause(
 ) -> None:
     """Stop workers from taking jobs; active jobs continue.
 
-    The pause holds for all workers on all hosts until the queue is resumed. `qctl status` shows who
-    paused it.
+    The pause applies to all workers on all hosts until the queue is resumed. `qctl status` shows
+    who paused the queue.
     """
     from qctl.ops.queues.pause import pause_queues  # noqa: PLC0415 - not for --help
 
@@ -53,13 +53,13 @@ def resume(
     env: Environment,
     queues: Queues,
     force: Annotated[
-        bool, typer.Option("--force", help="Also a queue that a drain is working on")
+        bool, typer.Option("--force", help="Also resume a queue that a drain has paused")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Let workers take jobs again.
 
-    Also moves back the jobs that BullMQ 5 keeps in its paused list.
+    Jobs that BullMQ 5 keeps in its paused list are moved back to the waiting jobs.
     """
     from qctl.ops.queues.pause import resume_queues  # noqa: PLC0415 - not for --help
 

@@ -25,8 +25,8 @@ from qctl.cli.spelling import nearest, nearest_flag
 from qctl.cli.streams import OutputError, Streams
 from qctl.errors import ExitStatus, QctlError, UsageError
 
-# Name → module and help line, in the order of `qctl --help`. A test holds that each line is the
-# first of the command's own help.
+# Name → module and help line, in the order of `qctl --help`. A test checks that each help line is
+# the first line of the command's own help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Queues at a glance: jobs by state, pauses, workers, processes."),
     "queues": ("status", "Names of the queues that exist."),
@@ -60,7 +60,7 @@ _NO_CHOICE = re.compile(r"'([^']*)' is not one of")
 
 
 class CommandGroup(Group):
-    """The commands of ``COMMANDS``, loaded on use."""
+    """The group of all ``COMMANDS``, each loaded when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -73,17 +73,14 @@ class CommandGroup(Group):
 
 
 def load_command(name: str) -> click.Command:
-    """A command of ``COMMANDS``.
-
-    Of a module that holds several, only this one is built.
-    """
+    """Import the module of a command and build that command, without the others in the module."""
     module, line = COMMANDS[name]
     app: App = import_module(f"qctl.cli.{module}").app
     return app.build(name, line)
 
 
 def build() -> CommandGroup:
-    """The whole command line, its commands not yet loaded."""
+    """The whole command line; each command is loaded when it is used."""
     version = typer.core.TyperOption(
         param_decls=["--version"],
         is_flag=True,
@@ -110,7 +107,7 @@ def _print_version(ctx: click.Context, _: Any, value: bool) -> None:
 
 
 def run(arguments: Sequence[str], streams: Streams) -> int:
-    """Run one command. The only place where exceptions become exit codes.
+    """Run one command, and turn exceptions into messages and exit codes.
 
     Returns:
         the exit code (docs/cli.md).
@@ -120,7 +117,7 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
         code = _invoke(arguments, streams)
         streams.stdout.flush()
     except BrokenPipeError:
-        _forget_stdout()
+        _discard_stdout()
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         _write_lines(streams, ["", "interrupted"])
@@ -131,7 +128,7 @@ def run(arguments: Sequence[str], streams: Streams) -> int:
 
             _write_lines(streams, traceback.format_exc().rstrip("\n").split("\n"))
         if isinstance(error, OutputError):
-            _forget_stdout()
+            _discard_stdout()
         if not isinstance(error, QctlError):
             text = f"unexpected: {type(error).__name__}: {error}"
             error = QctlError(text, hint="" if debug else "the same command with --debug")
@@ -159,7 +156,7 @@ def _invoke(arguments: Sequence[str], streams: Streams) -> int:
 
 def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -> UsageError:
     ctx = getattr(error, "ctx", None)
-    # Some errors have no context; then the command is the first word.
+    # Some errors have no context; then the first typed word names the command.
     typed = " ".join(word for word in arguments[:1] if word in COMMANDS)
     path = ctx.command_path if ctx else f"qctl {typed}".rstrip()
     what = " ".join(error.format_message().split()).rstrip(".")
@@ -168,7 +165,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
     if isinstance(error, click_errors.NoSuchOption):
         wrong = error.option_name
         what = f"{path} has no option {wrong}"
-        # Without the dashes, which make any two short flags look alike.
+        # Flags are compared without dashes, which would make any two short flags look alike.
         flags = {flag.lstrip("-"): flag for flag in error.possibilities or ()}
         near = flags.get(nearest_flag(wrong.lstrip("-"), flags), "")
         if ctx and not ctx.parent and wrong in COMMON_FLAGS:
@@ -189,7 +186,7 @@ def _usage_error(error: click_errors.ClickException, arguments: Sequence[str]) -
 
 
 def _retyped(arguments: Sequence[str], wrong: str, right: str) -> str:
-    """The command line with the wrong word corrected; "" if it has no such word."""
+    """The command line with ``wrong`` replaced by ``right``; "" if no word is ``wrong``."""
     from qctl.ops.processes.suggest import quoted  # noqa: PLC0415 - only for a command that is wrong
 
     for index, word in enumerate(arguments):
@@ -214,17 +211,17 @@ def _write_lines(streams: Streams, lines: Sequence[str]) -> None:
         # On a terminal, the output must appear before the error.
         streams.stdout.flush()
     except (OSError, OutputError):
-        _forget_stdout()
+        _discard_stdout()
     try:
         for line in lines:
             streams.stderr.write(visible(without_passwords(line)) + "\n")
         streams.stderr.flush()
     except OSError:
-        # The reader or the terminal has gone.
-        _forget_stdout()
+        # The reader of stderr, or the terminal, is gone.
+        _discard_stdout()
 
 
-def _forget_stdout() -> None:
-    """Keep the interpreter from complaining about a closed stdout while it exits."""
+def _discard_stdout() -> None:
+    """Send the rest of stdout to the null device, so that the interpreter's last flush succeeds."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)

@@ -1,4 +1,4 @@
-"""Shows a drain while it runs: a line per step, and the jobs in the way redrawn in place."""
+"""Shows a drain while it runs: a line per step, and the awaited jobs, redrawn in place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qctl.output.drain import step_lines
 if TYPE_CHECKING:
     from rich.live import Live
 
-# Without a terminal, the jobs in the way are printed again after this time.
+# Without a terminal, the list of awaited jobs is printed again after this time.
 REPEAT_S = 10.0
 
 
@@ -22,6 +22,7 @@ class DrainView:
         self._env = env
         self._dry_run = dry_run
         self._live: Live | None = None
+        # How many awaited jobs were printed last, and when the list was printed last.
         self._printed: tuple[int, float] = (-1, 0.0)
         self.report: DrainReport | None = None
 
@@ -89,7 +90,7 @@ class DrainView:
         return self._live
 
     def close(self) -> None:
-        """Take down what was redrawn in place."""
+        """Remove the lines that are redrawn in place."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -2,7 +2,7 @@
 
     python -m qctl.cli.reference docs
 
-writes ``docs/reference.md`` and ``docs/qctl.1``. A test fails when they are stale.
+writes ``docs/reference.md`` and ``docs/qctl.1``. A test fails if the files are stale.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from qctl.errors import ExitStatus
 Pairs = tuple[tuple[str, str], ...]
 
 _ENVIRONMENT: Pairs = (
-    ("QCTL_REDIS_URL, REDIS_URL", "where Redis is, without --redis"),
-    ("QCTL_PREFIX", "BullMQ's key prefix, without --prefix"),
-    ("QCTL_CONTEXT", "a context of the config files, without --context"),
-    ("QCTL_OUTPUT", "table, json or ndjson, without --output"),
+    ("QCTL_REDIS_URL, REDIS_URL", "the URL of Redis, if --redis is not given"),
+    ("QCTL_PREFIX", "BullMQ's key prefix, if --prefix is not given"),
+    ("QCTL_CONTEXT", "a context of the config files, if --context is not given"),
+    ("QCTL_OUTPUT", "table, json or ndjson, if --output is not given"),
     ("QCTL_REDIS_PASSWORD_FILE", "a file whose first line is the password of QCTL_REDIS_URL"),
     ("QCTL_MAX_STALLED_COUNT", "the workers' maxStalledCount"),
-    ("NO_COLOR", "no colours, if it is not empty"),
-    ("QCTL_DEBUG", "tracebacks, if it is neither 0 nor empty"),
+    ("NO_COLOR", "no colours, unless the value is empty"),
+    ("QCTL_DEBUG", "show tracebacks, unless the value is 0 or empty"),
     ("PM2_HOME", "PM2's folder"),
 )
 _FILES: Pairs = (
-    ("qctl.toml", "settings of a project, in its folder or one above"),
-    ("$XDG_CONFIG_HOME/qctl/config.toml", "settings of the user; ~/.config without the variable"),
-    ("$XDG_STATE_HOME/qctl", "state of qctl; ~/.local/state without the variable"),
+    ("qctl.toml", "settings of a project, in the working folder or a folder above"),
+    ("$XDG_CONFIG_HOME/qctl/config.toml", "settings of the user; by default in ~/.config"),
+    ("$XDG_STATE_HOME/qctl", "state of qctl; by default in ~/.local/state"),
 )
 _EXITS: dict[ExitStatus, str] = {
     ExitStatus.OK: "done",
@@ -45,7 +45,7 @@ _EXITS: dict[ExitStatus, str] = {
     ExitStatus.USAGE: "usage error, or a question that cannot be asked without a terminal",
     ExitStatus.NOT_FOUND: "no such queue, job, process or scheduler",
     ExitStatus.TIMED_OUT: "timed out; state was restored",
-    ExitStatus.REFUSED: "refused because it is unsafe; the message names the flag that overrides",
+    ExitStatus.REFUSED: "refused as unsafe; the message names the flag that overrides, if any",
     ExitStatus.UNREACHABLE: "Redis or the process manager cannot be reached",
     ExitStatus.PARTIAL: "partly done; the rest is listed",
     ExitStatus.INTERRUPTED: "interrupted; state was restored",
@@ -58,9 +58,11 @@ class Entry:
 
     Args:
         path: the words to type, beginning with ``qctl``.
-        usage: the words after it.
-        paragraphs: its help text.
-        parameters: arguments and options of its own, as ``--help`` has them.
+        usage: the arguments and options to type after the path.
+        paragraphs: the help text.
+        examples: pairs of a command line and its explanation.
+        parameters: the command's own arguments and options, each with its help text.
+        common: the options of every command, each with its help text.
     """
 
     path: str
@@ -72,7 +74,7 @@ class Entry:
 
 
 def entries(command: Any = None, parent: Any = None, name: str = "qctl") -> Iterator[Entry]:
-    """Every command below ``command`` that runs something, in the order of ``--help``."""
+    """An entry for every command below ``command``, without groups, in the order of ``--help``."""
     command = command or build()
     ctx = typer.Context(command, parent=parent, info_name=name)
     if hasattr(command, "list_commands"):
@@ -100,7 +102,7 @@ def entries(command: Any = None, parent: Any = None, name: str = "qctl") -> Iter
 
 
 def markdown() -> str:
-    """``docs/reference.md``."""
+    """The text of ``docs/reference.md``."""
     commands = list(entries())
     lines = [
         "# Commands",
@@ -125,7 +127,7 @@ def markdown() -> str:
 
 
 def _prose(text: str) -> str:
-    """Text without Markdown markup."""
+    """``text``, escaped so that Markdown shows it unchanged."""
     return text.replace("<", "&lt;").replace("*", r"\*")
 
 
@@ -141,7 +143,7 @@ def _table(heading: tuple[str, str], rows: Pairs) -> Iterator[str]:
 
 
 def man_page() -> str:
-    """``docs/qctl.1``, in the man macros."""
+    """The text of ``docs/qctl.1``, in the man macros."""
     commands = list(entries())
     lines = [
         r".\" Made by python -m qctl.cli.reference docs",
@@ -178,7 +180,7 @@ def _terms(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _examples(rows: Pairs) -> Iterator[str]:
-    """Each with its meaning above it; unfilled, so that nothing is broken into lines."""
+    """The examples, each below its explanation, between macros that keep the lines as they are."""
     yield ".nf"
     for words, text in rows:
         yield _line(f"  # {text}")
@@ -193,7 +195,7 @@ def _text(text: str) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """A line of text; a dot or an apostrophe at its start would be a request."""
+    """An escaped line of text. A dot or apostrophe at its start would be a command to roff."""
     safe = _roff(text)
     return rf"\&{safe}" if safe[:1] in {".", "'"} else safe
 

@@ -18,12 +18,12 @@ def list_command(
 ) -> None:
     """Schedulers and when they are due, next due first.
 
-    STATE is dead if the scheduler has no pending job: then no further job is ever made.
+    STATE is dead if the scheduler has no pending job: such a scheduler never adds a job again.
     """
     from qctl.ops.schedules.listing import list_schedules  # noqa: PLC0415 - not for --help
 
     _, client = env.redis()
-    found, looked_at = list_schedules(client, env.settings.prefix, queues or [])
+    found, searched = list_schedules(client, env.settings.prefix, queues or [])
     if env.output != "table":
         env.emit_json(found, found.schedules)
     else:
@@ -34,7 +34,7 @@ def list_command(
         else:
             env.note("no schedulers")
         env.print(*attention_lines(found.schedules))
-    looked_at.raise_if_broken()
+    searched.raise_if_broken()
 
 
 @app.command("show")
@@ -52,9 +52,9 @@ def show_command(env: Environment, queue: Queue, scheduler_id: SchedulerId) -> N
 def remove_command(
     env: Environment, queue: Queue, scheduler_id: SchedulerId, dry_run: DryRun = False
 ) -> None:
-    """Remove a scheduler, and its next job if that is not yet due.
+    """Remove a scheduler, and its next job if that job is not yet due.
 
-    Apps that create their schedulers on start create it again on their next start.
+    An app that creates its schedulers when it starts creates the scheduler again at its next start.
     """
     from qctl.ops.schedules.changes import remove_schedule  # noqa: PLC0415 - not for --help
     from qctl.output.schedules import removal_lines  # noqa: PLC0415
@@ -70,7 +70,7 @@ def run_command(
 ) -> None:
     """Add one job of the scheduler now.
 
-    It is extra: the schedule continues unchanged and does not count it.
+    The schedule continues unchanged, and does not count this extra job.
     """
     from qctl.ops.schedules.changes import run_schedule  # noqa: PLC0415 - not for --help
     from qctl.output.schedules import run_line  # noqa: PLC0415

@@ -18,13 +18,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def stop_on_signals(
     say: Callable[[str], None], doing: str = "putting everything back"
 ) -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether a signal has asked to stop.
+    """Yield a function that returns whether a signal has arrived.
 
-    A signal that was ignored when qctl was started stays ignored: that is what ``nohup`` is for.
+    A signal that was ignored when qctl was started stays ignored, as ``nohup`` needs.
 
     Args:
-        say: called once, at the first signal.
-        doing: what happens next, for the message.
+        say: called once with a message, when that function first sees a signal.
+        doing: what qctl does next, for the message.
     """
     received: list[int] = []
 

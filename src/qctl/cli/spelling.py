@@ -1,32 +1,34 @@
 """The name that a mistyped word probably means.
 
-Suggestions are often typed without much thought, so only names a typing error away are suggested:
-nobody who types ``version`` means ``drain``.
+Suggestions are often typed without much thought, so a name is suggested only if a typing error
+explains the difference. ``qctl.similar`` is more generous, for names of queues and jobs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# From this length on, a word may have one slip, or two.
-_ONE_SLIP, _TWO_SLIPS = 3, 6
+# The shortest word that may contain one slip, and the shortest that may contain two.
+_MIN_FOR_ONE_SLIP, _MIN_FOR_TWO_SLIPS = 3, 6
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """The name that is fewest slips away from ``word``; "" if none is close.
+    """The name that is fewest slips away from ``word``; "" if no name is close.
 
     A slip is a letter too many, too few, wrong, or swapped with its neighbour; case does not
-    count. A word of three to five letters may have one, a longer one two, a shorter one none.
+    count. A word of 3 to 5 letters may contain one slip, a longer word two, a shorter word none.
     """
-    allowed = 2 if len(word) >= _TWO_SLIPS else 1 if len(word) >= _ONE_SLIP else 0
+    is_long = len(word) >= _MIN_FOR_TWO_SLIPS
+    max_slips = 2 if is_long else 1 if len(word) >= _MIN_FOR_ONE_SLIP else 0
     slips = [(distance(word.casefold(), name.casefold()), name) for name in names]
-    return next((name for number, name in sorted(slips) if number <= allowed), "")
+    return next((name for number, name in sorted(slips) if number <= max_slips), "")
 
 
 def nearest_flag(word: str, flags: Iterable[str]) -> str:
-    """The same for a flag, which may also be cut short: ``--dry`` for ``--dry-run``."""
+    """``nearest`` for a flag, which may also be cut short: ``--dry`` for ``--dry-run``."""
     longer = [flag for flag in flags if flag.startswith(word)]
-    return longer[0] if len(longer) == 1 and len(word) >= _ONE_SLIP else nearest(word, flags)
+    is_clear = len(longer) == 1 and len(word) >= _MIN_FOR_ONE_SLIP
+    return longer[0] if is_clear else nearest(word, flags)
 
 
 def distance(one: str, two: str) -> int:

@@ -22,12 +22,12 @@ def retry_stalled(
         bool, typer.Option("--failed", help="Also jobs that failed because they stalled too often")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until the locks of gone workers expire")
+        bool, typer.Option("--wait", help="First wait until the locks of dead workers expire")
     ] = False,
     count_stall: Annotated[
         bool,
         typer.Option(
-            "--count-stall", help="Count a stall as BullMQ does; otherwise stalls are forgotten"
+            "--count-stall", help="Count a stall as BullMQ does; default: forget earlier stalls"
         ),
     ] = False,
     yes: Yes = False,
@@ -35,8 +35,8 @@ def retry_stalled(
 ) -> None:
     """Put stalled jobs back to run next, without waiting for BullMQ's stalled check.
 
-    A job is stalled if it is active and no lock exists. If a worker of the queue is connected, the
-    job may still be running there, so qctl asks first.
+    A job is stalled if it is active and no lock exists. If a worker of the queue is connected, that
+    worker may still be running the job, so qctl asks first.
     """
     from qctl.ops.jobs.retry_stalled import carry_out, plan_retry  # noqa: PLC0415 - not for --help
     from qctl.output.changes import retry_lines  # noqa: PLC0415
@@ -67,7 +67,7 @@ def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
             if len(pending) != number:
                 number = len(pending)
                 longest = max(job.lock_ttl_ms or 0 for job in pending) / 1000
-                env.note(f"waiting for {number} locks of workers that are gone, {longest:.0f} s …")
+                env.note(f"waiting up to {longest:.0f} s for {number} locks of dead workers …")
         if stop():
             raise InterruptedByUserError("interrupted", why="nothing was changed")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL_S = "2"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 86_400.0
-# A search for queues that takes longer is explained.
+# If a search for queues takes longer than this, a remark says so.
 PATIENCE_S = 1.0
 
 app = App()
@@ -39,8 +39,8 @@ Watch = Annotated[
 def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> None:
     """Queues at a glance: jobs by state, pauses, workers, processes.
 
-    WAITING counts the jobs that a worker could take, ACTIVE those that workers took. STALLED is the
-    part of ACTIVE without a lock. OLDEST is how long the first job in line has waited.
+    WAITING counts the jobs that a worker could take, ACTIVE the jobs that workers have taken, and
+    STALLED the ACTIVE jobs without a lock. OLDEST is how long the first job in line has waited.
     """
     from qctl.ops.queues.status import inspect_queues  # noqa: PLC0415 - not for --help
 
@@ -56,7 +56,7 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
         )
         watch_status(env, inspect, interval_s)
         return
-    with _patience(env):
+    with _remark_if_slow(env):
         inspection = inspect()
     if env.output == "table":
         from qctl.output.status import status_text  # noqa: PLC0415 - not for JSON
@@ -72,15 +72,15 @@ def status(env: Environment, names: QueuesOrAll = None, watch: Watch = None) -> 
 def queues(env: Environment) -> None:
     """Names of the queues that exist.
 
-    Scans every key of the database, which takes seconds with millions of keys. Other commands then
-    remember the names for a few minutes.
+    Scans every key of the database, which takes seconds with millions of keys. For a few minutes,
+    other commands reuse the names.
     """
     from qctl.ops.queues.find import no_queues  # noqa: PLC0415
     from qctl.ops.queues.names import QueueNameCache  # noqa: PLC0415
     from qctl.output.text import visible  # noqa: PLC0415
 
     address, client = env.redis()
-    with _patience(env):
+    with _remark_if_slow(env):
         cache = QueueNameCache(env.settings.state_home, address, env.settings.prefix)
         names = cache.scan(client).names
     if not names:
@@ -105,13 +105,13 @@ def workers(env: Environment, names: QueuesOrAll = None) -> None:
 
         env.draw(workers_text, report)
     else:
-        env.note("no worker is connected; one whose name has a space or is not ASCII is not seen")
+        env.note("no worker is connected; a name with a space or non-ASCII character is not seen")
     env.note(*remarks)
 
 
 @contextlib.contextmanager
-def _patience(env: Environment) -> Iterator[None]:
-    """Print a remark if the search for queues takes long."""
+def _remark_if_slow(env: Environment) -> Iterator[None]:
+    """Print a remark if the search for queues takes longer than ``PATIENCE_S``."""
     if not env.animated:
         yield
         return

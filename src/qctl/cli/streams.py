@@ -1,4 +1,4 @@
-"""The standard streams, which tests replace."""
+"""The standard streams of a command; tests pass streams of their own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OutputError(FailedError):
 
 
 class _Output:
-    """Standard output, whose failures raise ``OutputError``."""
+    """Standard output that raises ``OutputError``, or ``BrokenPipeError`` if the reader is gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -29,23 +29,23 @@ class _Output:
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise _named(error) from error
+            raise _output_error(error) from error
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            raise _named(error) from error
+            raise _output_error(error) from error
 
 
-def _named(error: OSError) -> Exception:
-    # The reader has gone: that is not a failure of qctl.
+def _output_error(error: OSError) -> Exception:
+    # A reader that stops reading, such as `head`, is not a failure of qctl.
     if isinstance(error, BrokenPipeError):
         return error
     return OutputError(
         "the output cannot be written",
         why=error.strerror or str(error),
-        hint="free space there, or redirect the output; the output so far may be incomplete",
+        hint="free disk space, or redirect the output; the output so far may be incomplete",
     )
 
 
@@ -54,7 +54,7 @@ class Streams:
     """The standard streams, and whether each is a terminal.
 
     Args:
-        width: of the terminal in cells; None asks the terminal each time.
+        width: the terminal's width in cells; None to ask the terminal each time.
         environ: the environment variables.
     """
 
@@ -69,7 +69,7 @@ class Streams:
 
     @classmethod
     def standard(cls) -> Streams:
-        """Those of this process; a closed one becomes the null device."""
+        """The streams of this process; the null device replaces a closed stream."""
         stdin = sys.stdin or _null("r")
         stdout = sys.stdout or _null("w")
         stderr = sys.stderr or _null("w")
@@ -77,7 +77,7 @@ class Streams:
             if isinstance(stream, io.TextIOWrapper):
                 # A terminal that is not UTF-8 must not turn an ellipsis into a crash.
                 stream.reconfigure(errors="backslashreplace")
-        # Typer prints help there by itself.
+        # Typer itself prints help to sys.stdout.
         sys.stdout = stdout = cast("TextIO", _Output(stdout))
         return cls(stdin, stdout, stderr, stdin.isatty(), stdout.isatty(), stderr.isatty())
 

@@ -31,8 +31,8 @@ def top(
 ) -> None:
     """Queues, workers and jobs, live on a full screen.
 
-    Arrow keys choose a queue, Tab moves to the other lists, `?` shows the keys. Actions show what
-    they will change before they do it. Needs the extra qctl[top].
+    Arrow keys choose a queue, Tab moves to the next list, `?` shows the keys. An action shows what
+    it will change, and asks first. Needs the extra qctl[top].
     """
     interval_s = parse_duration_s(
         interval, "--interval", min_s=_MIN_INTERVAL_S, max_s=_MAX_INTERVAL_S, example="2s"
@@ -47,13 +47,13 @@ def top(
     from qctl.connection.connect import connect  # noqa: PLC0415
     from qctl.ops.live.view import LiveReader  # noqa: PLC0415
 
-    # Readings have a connection of their own, because a drain blocks the other one.
+    # Readings use a second connection, because a drain blocks the first.
     address, client = connect(env.settings.full_url())
     with contextlib.closing(client):
         reader = LiveReader(client, address, env.settings, names or [])
         reader.check()
-        if not env.colour():
-            # The only switch that Textual has.
+        if not env.may_colour():
+            # Textual has no other switch for colours.
             os.environ["NO_COLOR"] = "1"
         from qctl.output.top.app import TopApp  # noqa: PLC0415 - Textual, 200 ms
 

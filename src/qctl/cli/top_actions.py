@@ -1,4 +1,4 @@
-"""The actions of ``qctl top``: the same operations and texts as those of the commands."""
+"""The actions of ``qctl top``, with the operations and texts of the commands of the same names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qctl.output.top.actions import ActionOutput, Proposal, Stop
 
 
 class CommandActions:
-    """See ``Actions``."""
+    """Implements ``qctl.output.top.actions.Actions``."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -35,7 +35,7 @@ class CommandActions:
         return Proposal(question, tuple(lines), carry, required_confirmation(self._env.settings))
 
     def _for_writing(self) -> tuple[Address, Client, Settings]:
-        """What commands that write need.
+        """The address of Redis, the connection and the settings, for an action that writes.
 
         Raises:
             RefusedError: see ``required_confirmation``.
@@ -65,7 +65,7 @@ class CommandActions:
             by = f"by {snapshot.pause_note}" if snapshot.pause_note else "not by qctl"
             if snapshot.uncertain_note:
                 by = f"by {snapshot.uncertain_note}, or {LATER_PAUSE}"
-            lines = (f"it was paused {visible(by)}", *lines)
+            lines = (f"{visible(queue)} was paused {visible(by)}", *lines)
         return self._proposal(f"Resume {queue}?", lines, carry)
 
     def retry_stalled(self, queue: str, job_id: str) -> Proposal:
@@ -76,7 +76,7 @@ class CommandActions:
             yield ActionOutput(tuple(retry_lines(carry_out(client, plan), plan)))
 
         lines: Iterable[str] = (
-            "no worker holds its lock and none is connected; earlier stalls are forgotten",
+            "the job has no lock and no worker is connected; its earlier stalls are forgotten",
         )
         if plan.risky:
             lines = retry_risk_lines(plan)
@@ -90,7 +90,7 @@ class CommandActions:
             retry_one_failed(client, settings.prefix, queue, job_id)
             yield ActionOutput((f"{visible(queue)}: job {visible(job_id)} retried",))
 
-        line = "it failed for good; it will run once more, in its turn"
+        line = "the job has failed and is not retried by itself; it will run once more, in its turn"
         return self._proposal(f"Retry job {job_id} of {queue}?", [line], carry)
 
     def drain(self, queue: str, target: str | None) -> Proposal:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = App()
 
-# How often the jobs in the way are reported while they change.
+# While the awaited jobs change, their number is printed at most this often.
 _REPEAT_S = 10.0
 
 
@@ -39,7 +39,7 @@ def wait(
         bool,
         typer.Option(
             "--include-delayed",
-            help="With empty: also no job delayed (except by schedulers) or waiting for children",
+            help="With empty: wait also for delayed jobs (except of schedulers) and for parents",
         ),
     ] = False,
 ) -> None:
@@ -52,12 +52,12 @@ def wait(
     from qctl.output.events import wait_line  # noqa: PLC0415
 
     if include_delayed and condition != "empty":
-        raise UsageError("--include-delayed goes with --for empty")
+        raise UsageError("--include-delayed needs --for empty")
     timeout_s = None if timeout is None else parse_duration_s(timeout, "--timeout")
-    target = _target(env, queue, condition, include_delayed=include_delayed)
+    awaited = _condition(env, queue, condition, include_delayed=include_delayed)
     shown: tuple[str, ...] = ()
     text, text_at_s = "", -_REPEAT_S
-    for step in ops.wait_for(target, timeout_s=timeout_s):
+    for step in ops.wait_for(awaited, timeout_s=timeout_s):
         if isinstance(step, ops.WaitReport):
             env.show(step, filter(None, [wait_line(step)]))
             if (error := ops.error_of(step, env.settings.prefix)) is not None:
@@ -74,14 +74,19 @@ def wait(
             env.note(f"waiting: {step.text}")
 
 
-def _target(env: Environment, queue: str, condition: str, *, include_delayed: bool) -> Condition:
+def _condition(env: Environment, queue: str, text: str, *, include_delayed: bool) -> Condition:
+    """The condition that ``text``, the value of --for, describes.
+
+    Raises:
+        UsageError: ``text`` is malformed.
+    """
     from qctl.ops.follow.wait_conditions import JobCondition, QueueCondition  # noqa: PLC0415
     from qctl.ops.queues.find import find_queues, require_bullmq  # noqa: PLC0415
 
-    kind, separator, job_id = condition.partition("=")
-    if condition not in {"idle", "empty"} and not (kind == "job" and separator and job_id):
+    kind, _, job_id = text.partition("=")
+    if text not in {"idle", "empty"} and not (kind == "job" and job_id):
         raise UsageError(
-            f"--for {condition!r} is unknown",
+            f"--for {text!r} is unknown",
             hint="--for idle, --for empty or --for job=ID",
         )
     address, client = env.redis()
@@ -90,5 +95,5 @@ def _target(env: Environment, queue: str, condition: str, *, include_delayed: bo
     if kind == "job":
         return JobCondition(client, snapshot.keys, job_id, db=address.db)
     return QueueCondition(
-        client, snapshot.keys, condition, include_delayed=include_delayed, db=address.db
+        client, snapshot.keys, text, include_delayed=include_delayed, db=address.db
     )

@@ -1,4 +1,4 @@
-"""``qctl status --watch``: the same table again and again, redrawn in place."""
+"""``qctl status --watch``: the status table, refreshed again and again in place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def watch_status(env: Environment, inspect: Callable[[], Inspection], interval_s
         else:
             raise UsageError(
                 "--watch needs a terminal to draw on",
-                why="elsewhere it prints one JSON object per reading",
+                why="only as ndjson can readings go to a file or a pipe, one object per reading",
                 hint="--watch --output ndjson",
             )
 
@@ -57,26 +57,30 @@ def _redraw(env: Environment, readings: Iterator[Inspection | str], interval_s: 
         for reading in readings:
             remarks = [reading] if isinstance(reading, str) else reading.remarks
             if not isinstance(reading, str):
-                drawn = status_text(reading.report, width=env.width, colour=env.colour())
+                drawn = status_text(reading.report, width=env.width, colour=env.may_colour())
             trouble = "".join(f"\n{visible(remark)}" for remark in remarks)
             clock = time.strftime("%H:%M:%S")
-            foot = f"\n{clock}, every {interval_s:g} s, Ctrl-C to leave"
+            foot = f"\n{clock}, every {interval_s:g} s, Ctrl-C to quit"
             live.update(Text.from_ansi(drawn + trouble + foot), refresh=True)
 
 
 def _readings(inspect: Callable[[], Inspection], interval_s: float) -> Iterator[Inspection | str]:
-    """A reading every ``interval_s`` seconds; a sentence instead while Redis is away."""
+    """Yield a reading every ``interval_s`` seconds; while Redis is away, a message instead.
+
+    Raises:
+        QctlError: the first reading failed, or a later one failed although Redis is there.
+    """
     due = time.monotonic()
     is_first = True
     while True:
         try:
             yield inspect()
         except QctlError as error:
-            # Redis may come back, and the operator wants to see that.
+            # Redis may come back while the operator watches.
             if is_first or not is_outage(error):
                 raise
             yield f"{error.what}; trying again"
         is_first = False
-        # A slow reading delays the next ones; they do not catch up.
+        # A slow reading delays all later readings; none is made early to catch up.
         due = max(due + interval_s, time.monotonic())
         time.sleep(max(due - time.monotonic(), 0))

@@ -1,6 +1,6 @@
 """``qctl worker``: the bundled runtime, in the foreground (``run``) or in the background.
 
-A master process runs the worker processes of one NAME.
+One master process starts and supervises the worker processes of each NAME.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class MasterFlags:
     ] = None
     reload: Annotated[
         bool,
-        typer.Option("--reload", help="Replace when the app's files change (for development)"),
+        typer.Option("--reload", help="For development: replace when the app's files change"),
     ] = False
     health_port: Annotated[
         str | None,
@@ -80,8 +80,8 @@ class MasterFlags:
 def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
     """Run workers until SIGTERM or Ctrl-C.
 
-    The first signal lets active jobs finish; a second one puts them back at once. SIGHUP replaces
-    the processes, one after another, without a gap.
+    The first signal lets active jobs finish; a second signal puts them back at once. SIGHUP
+    replaces the processes, one after another, without a gap.
     """
     import asyncio  # noqa: PLC0415 - 30 ms that other commands need not pay
 
@@ -96,16 +96,19 @@ def run(env: Environment, apps: Apps, flags: MasterFlags) -> None:
 @app.command("start")
 def start(
     env: Environment,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Other commands use qctl:NAME")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Any name; other commands use qctl:NAME")
+    ],
     apps: Apps,
     flags: MasterFlags,
     timeout: Annotated[
-        str, typer.Option("--timeout", metavar="D", help="How long to wait until they take jobs")
+        str,
+        typer.Option("--timeout", metavar="D", help="How long to wait until the workers take jobs"),
     ] = "2m",
 ) -> None:
     """Run workers in the background, as the target qctl:NAME.
 
-    Waits until they take jobs. If they do not, it shows the end of their log.
+    Waits until the workers take jobs. If they do not, the end of their log is shown.
     """
     from qctl.ops.masters.control import start as start_master  # noqa: PLC0415
     from qctl.runtime.processes.background import launch  # noqa: PLC0415
@@ -160,8 +163,8 @@ def restart(
 ) -> None:
     """Replace the processes without a gap, for example after a deploy.
 
-    Each new process takes jobs before the old one finishes its jobs and exits. If the new code does
-    not start, the old processes stay.
+    Each new process takes jobs before the old process finishes its jobs and exits. If the new code
+    does not start, the old processes keep running.
     """
     from qctl.ops.masters.control import restart as restart_master  # noqa: PLC0415
 
@@ -209,7 +212,7 @@ def logs(
 
 
 def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> MasterOptions:
-    """What the command line says about a master.
+    """The options of a master, parsed.
 
     Raises:
         UsageError: a value is malformed.
@@ -232,10 +235,10 @@ def _make_options(apps: list[str], flags: MasterFlags, name: str = "") -> Master
 
 
 def parse_size(text: str) -> int:
-    """``500MB``, ``1.5 GiB`` or plain bytes, in bytes.
+    """The number of bytes in ``500MB``, ``1.5 GiB`` or ``500000000``.
 
     Raises:
-        UsageError: it is malformed.
+        UsageError: ``text`` is malformed, or the size is 0.
     """
     match = _SIZE.fullmatch(text.strip())
     size = 0
@@ -248,9 +251,9 @@ def parse_size(text: str) -> int:
 
 
 def _worker_environ(env: Environment) -> dict[str, str]:
-    """The environment of a master and its processes, with the address of Redis.
+    """The environment variables of a master and its processes, with the URL of Redis.
 
-    A command line would show its password to other users.
+    On the command line, other users could read the URL's password.
     """
     address, _ = env.redis()
     rest = {k: v for k, v in env.streams.environ.items() if k != "QCTL_CONTEXT"}
