@@ -153,7 +153,7 @@ def test_and_waited_for_on_demand(
     client.call("PEXPIRE", Q.lock("1"), 300)
     ran = retry(redis_url, "q", "--wait")
     assert (ran.code, ran.out) == (0, "q: 1 job put back: 1\n")
-    assert ran.err.startswith("waiting for 1 lock")
+    assert "1 lock" in ran.err
 
 
 def test_all_queues_when_none_is_named(redis_url: str, client: Client) -> None:

@@ -9,6 +9,7 @@ import typer
 from qctl.cli.environment import Environment
 from qctl.cli.options import DryRun, QueuesOrAll, Yes
 from qctl.errors import ExitStatus, InterruptedByUserError, UsageError
+from qctl.plurals import counted
 
 if TYPE_CHECKING:
     from qctl.connection.address import Client
@@ -67,7 +68,8 @@ def _await_locks(env: Environment, client: Client, plan: RetryPlan) -> None:
             if len(pending) != number:
                 number = len(pending)
                 longest = max(job.lock_ttl_ms or 0 for job in pending) / 1000
-                env.note(f"waiting up to {longest:.0f} s for {number} locks of dead workers …")
+                locks = counted(number, "lock")
+                env.note(f"waiting up to {longest:.0f} s for {locks} of dead workers …")
         if stop():
             raise InterruptedByUserError("interrupted", why="nothing was changed")
 
