@@ -254,7 +254,7 @@ def test_a_stop_ends_when_the_last_step_is_lost(
         steps: list[Callable[[object], None]] = []
         with monkeypatch.context() as patch:
             patch.setattr(engine.connection, "send", lambda _, callback: steps.append(callback))
-            engine.may_be_more()
+            engine.fetch_again()
         stopping = asyncio.create_task(worker.stop(grace_s=0))
         await asyncio.sleep(0.05)
         assert not stopping.done()

@@ -16,12 +16,12 @@ from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
 
 T = TypeVar("T")
-# The payload has not been parsed yet.
+# Stands for a payload that has not been parsed yet.
 _UNREAD = object()
 
 
 class Link(Protocol):
-    """How a job reaches Redis."""
+    """Sends the calls of a job to Redis."""
 
     keys: QueueKeys
 
@@ -31,13 +31,15 @@ class Link(Protocol):
 
 
 class Job:
-    """A job that this worker runs; given to ``async def`` handlers.
+    """A job that this worker runs, as ``async def`` handlers get it.
+
+    Methods that call Redis wait while Redis is away.
 
     Attributes:
         id: unique in its queue.
         name: decides which handler runs it.
-        token: of the lock by which this worker holds it.
-        link: how the job reaches Redis.
+        token: the token of the job's lock, which this worker has.
+        link: sends the job's calls to Redis.
         fields: the job's hash as it was when this worker fetched it (wire format 3.1).
         attempts_made: counted attempts before this one.
         lost_lock: the lock expired, and another worker may run the job now. What this run returns
@@ -71,7 +73,7 @@ class Job:
         made = fields.get("attemptsMade") or fields.get("atm")
         self.attempts_made = (to_int(made) or 0) if made else 0
         self.lost_lock = False
-        # Its handler has ended, and the outcome is on its way to Redis.
+        # Whether the handler has ended; the outcome is then on its way to Redis.
         self.is_ending = False
         # By the event loop's clock, in seconds.
         self.started_at = self.renewed_at = now
@@ -82,7 +84,7 @@ class Job:
 
     @property
     def queue(self) -> str:
-        """The name of its queue."""
+        """The name of the job's queue."""
         return self.link.keys.name
 
     @property
@@ -94,65 +96,65 @@ class Job:
 
     @property
     def opts(self) -> Mapping[str, Any]:
-        """The options it was added with, in BullMQ's short form (wire format 3.2)."""
+        """The options that the job was added with, in BullMQ's short form (wire format 3.2)."""
         opts, _ = read_json(self.fields.get("opts"), {})
         return opts if isinstance(opts, dict) else {}
 
     @property
     def attempts_started(self) -> int:
-        """How often it was started, this time included."""
+        """How often the job was started, this run included."""
         return (to_int(self.fields.get("ats")) or 0) + 1
 
     @property
     def attempts_max(self) -> int:
-        """How many attempts it has in all, at least 1."""
+        """How many attempts the job has in all, at least 1."""
         return max(self.policy.attempts, 1)
 
     @property
     def stalled_count(self) -> int:
-        """How often it has stalled: its worker was gone before it ended."""
+        """How often the job has stalled: its lock expired before the job had ended."""
         return to_int(self.fields.get("stc")) or 0
 
     @property
     def priority(self) -> int:
-        """0 for none; 1 runs before 2."""
+        """0 for a job without a priority; those run first. Then 1 runs before 2."""
         return to_int(self.fields.get("priority")) or 0
 
     @property
     def added_at_ms(self) -> int | None:
-        """When it was added, epoch ms; None if unknown."""
+        """When the job was added, epoch ms; None if unknown."""
         return to_int(self.fields.get("timestamp"))
 
     @property
     def scheduler(self) -> str | None:
-        """The id of the scheduler that made it, or None."""
+        """The id of the scheduler that made the job, or None."""
         return self.fields.get("rjk")
 
     @property
     def progress(self) -> Any:
-        """What this run reported last, or an earlier run; 0 if none did."""
+        """The last reported progress, of this run or an earlier one; 0 if none, None if not JSON."""
         value, is_json = read_json(self.fields.get("progress"), 0)
         return value if is_json else None
 
     @property
     def parent(self) -> Mapping[str, Any] | None:
-        """``{"id": …, "queueKey": …}`` of its parent in a flow, or None."""
+        """``{"id": …, "queueKey": …}`` of the job's parent in a flow, or None."""
         parent, _ = read_json(self.fields.get("parent"), None)
         return parent if isinstance(parent, dict) else None
 
     @property
     def as_parent(self) -> Parent:
-        """For ``Queue.add(parent=…)``: adds a child to this job."""
+        """This job as the argument of ``Queue.add(parent=…)``, which adds a child to it."""
         return Parent(self.id, self.queue)
 
     async def update_progress(self, value: Any) -> None:
         """Report how far the job is.
 
         Args:
-            value: a number, or anything that is JSON.
+            value: a number, or any other JSON value.
 
         Raises:
-            UsageError: it is not JSON.
+            UsageError: the value is not JSON.
             LookupError: the job no longer exists.
         """
         text = encode_json(value, "the progress")
@@ -163,7 +165,7 @@ class Job:
         """Replace the payload, for this and later runs.
 
         Raises:
-            UsageError: it is not JSON.
+            UsageError: the data is not JSON.
             LookupError: the job no longer exists.
         """
         text = encode_json(data, "the job's data")
@@ -182,12 +184,12 @@ class Job:
         return int(await self._update("log", row, self.policy.keep_logs))
 
     async def children_values(self) -> dict[str, Any]:
-        """What the completed children returned, by their full key: ``bull:QUEUE:ID``."""
+        """Read what the completed children returned, by each child's key: ``bull:QUEUE:ID``."""
         flat = await self.link.command("HGETALL", self.link.keys.processed(self.id))
         return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
-        """Why children failed whose failure is ignored (``OnFailure``), by their full key."""
+        """Read why children failed whose failure is ignored (``OnFailure``), by each child's key."""
         return to_dict(await self.link.command("HGETALL", self.link.keys.ignored_failures(self.id)))
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""What a handler may raise to say how its job ends. Any other exception fails the attempt."""
+"""Exceptions that a handler raises to decide how its job ends. Any other one fails the attempt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def text_of(error: BaseException) -> str:
 
 
 class UnrecoverableError(Exception):
-    """The job fails for good, however many attempts are left."""
+    """The job fails without a retry, however many attempts are left."""
 
 
 class RetryLater(Exception):  # noqa: N818 - a wish, not an error
@@ -22,8 +22,8 @@ class RetryLater(Exception):  # noqa: N818 - a wish, not an error
 
     Args:
         delay_s: when, in seconds from now.
-        counted: whether this run counts as one of the job's attempts. If it was the last one, the
-            job fails.
+        counted: whether this run counts as one of the job's attempts. If the run then was the last
+            attempt, the job fails.
 
     Raises:
         ValueError: the delay is not a finite number.
@@ -36,13 +36,13 @@ class RetryLater(Exception):  # noqa: N818 - a wish, not an error
 
 
 class RateLimited(Exception):  # noqa: N818 - a wish, not an error
-    """A limit elsewhere was hit: the job goes back, and this worker fetches none for a time.
+    """Another service limits the rate: the job goes back, and the worker pauses fetching.
 
-    The queue's other workers wait too if they have a rate limit, or if the queue has one. The run
-    does not count as an attempt.
+    The queue's other workers pause too, if they or the queue have a rate limit. The run does not
+    count as an attempt.
 
     Args:
-        delay_s: how long to fetch nothing, in seconds; at most 30 if there is no rate limit.
+        delay_s: how long to fetch no jobs, in seconds; at most 30 if there is no rate limit.
 
     Raises:
         ValueError: the delay is not a finite number.
@@ -63,5 +63,5 @@ class JobTimeoutError(Exception):
 
 def _finite(delay_s: float) -> float:
     if not math.isfinite(delay_s):
-        raise ValueError(f"a delay of {delay_s} s is no delay")
+        raise ValueError(f"a delay must be a finite number of seconds, not {delay_s}")
     return delay_s

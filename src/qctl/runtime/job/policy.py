@@ -1,4 +1,4 @@
-"""What a job's options say about its end: attempts, backoff, keeping (wire format 3.2, 7.5)."""
+"""A job's options for its end: attempts, backoff, how long it is kept (wire format 3.2, 7.5)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qctl.wire.replies import read_json, to_int
 
 # (attempts made including this one, the error) → delay in seconds; below 0 fails the job.
 CustomBackoff = Callable[[int, BaseException], float]
+# The keep rule (see ``keep_rule``) that removes no jobs.
 KEEP_ALL = "-1||"
 
 
@@ -27,15 +28,14 @@ class JobPolicy:
     """The part of a job's ``opts`` that a worker acts on.
 
     Args:
-        attempts: how many it has in all; 0 and 1 both mean one.
-        backoff_kind: ``fixed``, ``exponential`` or the name of a custom one; "" for none.
-        backoff_ms: the delay of ``fixed``, and the first one of ``exponential``.
+        attempts: how many attempts the job has in all; 0 and 1 both mean one.
+        backoff_kind: ``fixed``, ``exponential`` or the name of a custom backoff; "" for none.
+        backoff_ms: the delay of ``fixed``, and the first delay of ``exponential``.
         jitter: 0 to 1, the share of the delay that is random.
-        keep_completed, keep_failed: keep rules, ``count|age in seconds|limit``; None leaves it to
-            the worker.
-        stack_traces: how many are kept; None for all.
-        lifo: a retry runs before all other jobs.
-        keep_logs: how many rows of its log are kept; None for all.
+        keep_completed, keep_failed: see ``keep_rule``; None if the worker's rule applies.
+        stack_traces: how many stack traces are kept; None for all.
+        lifo: whether a retry goes to the head of the queue.
+        keep_logs: how many rows of the job's log are kept; None for all.
     """
 
     attempts: int
@@ -51,16 +51,16 @@ class JobPolicy:
 
 @lru_cache(maxsize=4096)
 def policy_of(opts_json: str) -> JobPolicy:
-    """The policy in a job's ``opts``; what is malformed counts as not given.
+    """Read the policy from a job's ``opts``; a malformed option counts as missing.
 
-    Cached, since most jobs of a queue have the same options.
+    The function is cached, since most jobs of a queue have the same options.
     """
     opts, _ = read_json(opts_json, {})
     if not isinstance(opts, dict):
         opts = {}
     backoff = opts.get("backoff")
     if not isinstance(backoff, dict):
-        # A bare number means fixed.
+        # A number alone means ``fixed``.
         backoff = {"type": "fixed", "delay": backoff} if backoff else {}
     return JobPolicy(
         attempts=attempts_allowed(opts.get("attempts")),
@@ -76,11 +76,17 @@ def policy_of(opts_json: str) -> JobPolicy:
 
 
 def keep_rule(option: Any) -> str | None:
-    """``removeOnComplete``, ``removeOnFail`` or ``Keep`` as scripts read it; None if not given."""
+    """Encode ``removeOnComplete``, ``removeOnFail`` or a ``Keep`` as the scripts read it.
+
+    Returns:
+        ``"COUNT|AGE|LIMIT"``: how many jobs to keep (-1 for all), the age in seconds from which
+        jobs are removed, and how many are removed at a time. AGE and LIMIT may be empty. None if
+        the option is missing or malformed.
+    """
     if option is None:
         return None
     if isinstance(option, bool | str):
-        # To BullMQ any text means true.
+        # BullMQ reads any text as true.
         return "0||" if option else KEEP_ALL
     if isinstance(option, Keep):
         option = {"count": option.count, "age": option.age_s, "limit": option.limit}
@@ -94,14 +100,14 @@ def keep_rule(option: Any) -> str | None:
 
 
 def _age_text(age: Any) -> str:
-    """Seconds without an exponent, since the scripts read digits; "" if it is not a number."""
+    """The age in seconds as digits without an exponent, for the scripts; "" if not a number."""
     if isinstance(age, bool):
         return ""
     try:
         seconds = float(age)
     except (TypeError, ValueError, OverflowError):
         return ""
-    # "" removes nothing: an age that is not a number must not delete jobs.
+    # "" removes no jobs: an age that is not a number must not remove any.
     return f"{max(seconds, 0.0):.3f}".rstrip("0").rstrip(".") if math.isfinite(seconds) else ""
 
 
@@ -111,16 +117,17 @@ def backoff_s(
     error: BaseException,
     custom: Mapping[str, CustomBackoff],
 ) -> float:
-    """How long to wait before the next attempt, in seconds; below 0 to fail instead.
+    """Return the delay before the next attempt, in seconds; below 0 if the job fails instead.
 
     ``exponential`` with 1,000 ms waits 1, 2, 4, 8 … seconds. Formulas: wire format 7.5.
 
     Args:
-        attempts_made: this one included, from 1.
-        custom: the worker's own backoffs, by name.
+        attempts_made: the number of attempts so far, this one included.
+        custom: the worker's custom backoffs, by name.
 
     Raises:
-        UnknownBackoffError: neither BullMQ nor the worker has one of that name.
+        UnknownBackoffError: neither BullMQ nor the worker has a backoff of that name.
+        Exception: an error of the custom backoff.
     """
     kind, jitter = policy.backoff_kind, policy.jitter
     if kind in custom:
@@ -133,7 +140,7 @@ def backoff_s(
         known = ", ".join(["fixed", "exponential", *custom])
         raise UnknownBackoffError(f"unknown backoff {kind!r}; this worker has: {known}")
     if delay_ms == -1:
-        # BullMQ reads it as: do not retry.
+        # BullMQ reads -1 as "do not retry".
         return -1.0
     delay_ms = max(delay_ms, 0.0)
     if jitter:

@@ -1,8 +1,8 @@
 """A Redis connection for the event loop: commands go out at once, replies come back in order.
 
-Why not redis-py: its asyncio connections take one command at a time and spend more on each than a
-whole batch of jobs costs here. This one hands each reply to a callback, without a task in between:
-a worker's step costs one write and one read.
+Why not redis-py: its asyncio connection sends one command at a time, and one command takes more CPU
+time than a whole batch of jobs takes here. ``AsyncConnection`` passes each reply to a callback,
+without a task in between, so a worker's step costs one write and one read.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from qctl.wire.scripts import ScriptCall, sha, source
 Callback = Callable[[Any], None]
 MIN_RECONNECT_PAUSE_S, MAX_RECONNECT_PAUSE_S = 0.05, 3.0
 _CHECK_SILENCE_EVERY_S = 1.0
-# Turns of the loop within which it reads what has arrived, and notices the end of a connection.
+# After so many turns, the event loop has read arrived data and noticed a closed connection.
 _MAX_TURNS = 4
 _MAX_REFUSAL_BYTES = 4096
-# A server that answers so does not hold the queue, or no longer does.
+# Error codes of a server that does not have the queue, or no longer has it.
 _WRONG_SERVER = NOT_THE_MASTER | {"CLUSTERDOWN"}
 
 
 class _SocketEvents(asyncio.Protocol):
-    """What happens on one socket of an ``AsyncConnection``, until that takes another socket."""
+    """Passes the events of one socket to its ``AsyncConnection``, until ``drop`` closes it."""
 
     def __init__(self, owner: AsyncConnection) -> None:
         self.owner: AsyncConnection | None = owner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked at run time: uvloop's transports are of another class.
+        # A cast, since ``isinstance`` would refuse the transports of uvloop.
         both_ways = cast("asyncio.Transport", transport)
         if self.owner is None:
             both_ways.abort()
@@ -62,7 +62,7 @@ class _SocketEvents(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.owner is not None:
             self.owner.read_refusal()
-        # A refusal may have dropped the connection already.
+        # ``read_refusal`` may have dropped the connection.
         if self.owner is not None:
             self.owner.drop(exc or ConnectionResetError("Redis closed the connection"))
 
@@ -70,21 +70,21 @@ class _SocketEvents(asyncio.Protocol):
 class AsyncConnection:
     """One connection to the Redis server that holds a queue.
 
-    Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. It connects on
-    first use, and again after a failure, a failover or a move of the queue's slot: each time to the
-    server that sentinels or the cluster name then. While a slot moves, its commands are refused;
-    they are sent again for ``slot_moves.PATIENCE_S``.
+    Text in replies is ``str``; bytes that are not UTF-8 become lone surrogates. The connection is
+    made on first use, and again after a failure, a failover or a move of the queue's slot, each
+    time to the server that the sentinels or the cluster name then. While a slot moves, Redis
+    refuses its commands. All methods but ``send`` repeat them for ``slot_moves.PATIENCE_S``.
 
     Args:
-        key: a key of the queue; decides the node of a cluster.
+        key: any key of the queue; its slot decides the node of a cluster.
         name: the name that the connection gives itself (CLIENT SETNAME); "" for none.
         max_block_s: the longest time that a blocking command may take. The connection counts as
             broken if a reply takes ``REPLY_TIMEOUT_S`` longer.
 
     Attributes:
         is_open: whether commands may be sent: it is connected, authenticated, and in its database.
-        is_closed: whether it was closed for good.
-        client_id: Redis' number of a connection that has a name; 0 if it is unknown.
+        is_closed: whether ``close`` was called; the connection is then never made again.
+        client_id: Redis' id of the connection; 0 without a ``name``, or if CLIENT is not allowed.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class AsyncConnection:
         self._waiting: deque[Callback] = deque()
         self._heard_at = 0.0
         self._opening = asyncio.Lock()
-        # Cleared while a server that the queue has left still owes replies.
+        # Cleared after MOVED, until the old server has sent all replies that it still owes.
         self._is_free = asyncio.Event()
         self._is_free.set()
         self._silence_check: asyncio.TimerHandle | None = None
@@ -113,12 +113,12 @@ class AsyncConnection:
         self.client_id = 0
 
     async def open(self) -> None:
-        """Connect, unless it is connected.
+        """Connect if there is no connection. After ``close``, do nothing.
 
         Raises:
             UnreachableError: no server answers.
-            ReplyError: Redis does not let us in.
-            UsageError: it is open in another event loop or process.
+            ReplyError: Redis refuses the connection, for example a wrong password.
+            UsageError: the connection is open in another event loop or process.
         """
         if self._transport is not None:
             self._check_owner()
@@ -139,11 +139,13 @@ class AsyncConnection:
                     raise
 
     async def call(self, *command: Arg) -> Any:
-        """One command, its reply.
+        """Send one command and return its reply.
 
         Raises:
             ReplyError: Redis answered with an error.
-            UnreachableError: no connection, or it broke; then the command may have been done.
+            UnreachableError: there is no connection, or it broke. If it broke, Redis may have run
+                the command.
+            UsageError: as for ``open``.
         """
         pauses = slot_moves.pauses()
         while True:
@@ -157,10 +159,11 @@ class AsyncConnection:
             await asyncio.sleep(pause_s)
 
     async def pipeline(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
-        """Many commands in one write; ReplyErrors are returned in their place.
+        """Send many commands at once. A ReplyError is returned in the place of its reply.
 
         Raises:
-            UnreachableError: no connection, or it broke before the last reply.
+            UnreachableError: there is no connection, or it broke before the last reply.
+            ReplyError, UsageError: as for ``open``.
         """
         replies: list[Any] = [None] * len(commands)
         pending: Sequence[int] = range(len(commands))
@@ -181,11 +184,11 @@ class AsyncConnection:
             await asyncio.sleep(pause_s)
 
     async def run_call(self, call: ScriptCall) -> Any:
-        """Run a transition; its text is sent only if Redis does not know it yet.
+        """Run a transition; the script's text is sent only if Redis does not know the script.
 
         Raises:
             ReplyError: the script failed.
-            UnreachableError: as for ``call``.
+            UnreachableError, UsageError: as for ``call``.
         """
         words = (len(call.keys), *call.keys, *call.args)
         try:
@@ -196,10 +199,11 @@ class AsyncConnection:
         return await self.call("EVAL", source(call.name), *words)
 
     def send(self, command: tuple[Any, ...], callback: Callback) -> None:
-        """Write a command at once, the fast way; ``callback`` gets its reply or its error.
+        """Write a command at once, without the checks of ``call``.
 
         Args:
             command: words of ``str``, ``bytes`` or ``int``.
+            callback: gets the reply or the error; without a connection, before ``send`` returns.
         """
         if self._transport is None:
             callback(self._unreachable(ConnectionResetError("not connected")))
@@ -214,17 +218,17 @@ class AsyncConnection:
         self._transport.write(packed)
 
     def close_inherited(self) -> None:
-        """In a forked child: close this process's copy of the descriptor, and nothing else."""
+        """Close only this process's copy of the socket, in a forked child."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is None or (descriptor := sock.fileno()) < 0:
             return
-        # Replaced, not closed: the transport that owns the descriptor may still close it.
+        # The descriptor becomes /dev/null: the transport that owns it may still close it.
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
 
     async def close(self) -> None:
-        """Close for good; calls without a reply fail."""
+        """Close the connection for ever. Commands without a reply fail."""
         self.is_closed = True
         self.drop(ConnectionAbortedError("closed here"))
         # The loop closes the socket in its next turn.
@@ -233,7 +237,7 @@ class AsyncConnection:
     # Called by the socket's events
 
     def attach(self, events: _SocketEvents, transport: asyncio.Transport) -> None:
-        """Take a socket that is connected."""
+        """Use a socket that has just connected."""
         self._events = events
         self._transport = transport
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
@@ -259,16 +263,16 @@ class AsyncConnection:
                 if isinstance(reply, hiredis.ReplyError):
                     reply = ReplyError(str(reply), secret=self.address.password or "")
                     if reply.code == "MOVED":
-                        # Commands in flight may have been done: wait for their replies.
+                        # Redis may have run the commands in flight: wait for their replies.
                         self.is_open = False
                         self._is_free.clear()
                     elif reply.code in _WRONG_SERVER or (
-                        # While a slot moves, this server is the right one.
+                        # A server that refuses because a slot moves is the right server.
                         self._is_new and reply.refuses_service and not slot_moves.is_refusal(reply)
                     ):
                         reason = reply
                     if not self._waiting:
-                        # The server says why it is about to hang up.
+                        # No command waits: the server says why it is about to disconnect.
                         reason = reply
                         break
                 self._waiting.popleft()(reply)
@@ -283,14 +287,14 @@ class AsyncConnection:
             self.drop(ConnectionResetError("the queue has moved"))
 
     def read_refusal(self) -> None:
-        """Read why a server refused a new connection: a failed write may be noticed before that."""
+        """Read why a server refused a new connection, if a write has failed before that is read."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None and self._is_new and not self.address.tls:
             with contextlib.suppress(OSError):
                 self.receive(os.read(sock.fileno(), _MAX_REFUSAL_BYTES))
 
     def drop(self, error: BaseException) -> None:
-        """Give the socket up; commands without a reply fail with ``error``."""
+        """Close the socket. Commands without a reply fail, with ``error`` as the reason."""
         transport, self._transport = self._transport, None
         self._is_free.set()
         self.is_open = False
@@ -307,12 +311,12 @@ class AsyncConnection:
             callback(self._unreachable(error))
 
     def _pause_s(self, reply: Any, pauses: Iterator[float]) -> float | None:
-        """How long to wait before a refused command is sent again; None to give it up.
+        """Return how long to wait before a refused command is sent again; None to give up.
 
         ASK is not followed: no script of a queue runs before the last key has moved.
         """
-        will_pass = self.address.mode == "cluster" and slot_moves.is_refusal(reply)
-        return next(pauses, None) if will_pass else None
+        is_temporary = self.address.mode == "cluster" and slot_moves.is_refusal(reply)
+        return next(pauses, None) if is_temporary else None
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -329,13 +333,13 @@ class AsyncConnection:
                     lambda: events, address.host, address.port, ssl=context
                 )
         except BaseException:
-            # It may connect all the same; then it is closed.
+            # The socket may still connect later: then ``connection_made`` closes it.
             events.owner = None
             raise
         for command in address.greeting():
             await self._future(command)
         if self._name:
-            # Some services refuse CLIENT. Then other tools do not see this worker; all else works.
+            # Some services refuse CLIENT. Only CLIENT LIST then does not show this worker.
             with contextlib.suppress(ReplyError):
                 await self._future(("CLIENT", "SETNAME", self._name))
                 self.client_id = int(await self._future(("CLIENT", "ID")))
@@ -367,12 +371,12 @@ class AsyncConnection:
     def _check_owner(self) -> None:
         if self._owner != (os.getpid(), asyncio.get_running_loop()):
             raise UsageError(
-                "a Redis connection is used in another event loop or process than it was opened in",
-                hint="open one in each; an AsyncQueue without connection= does so by itself",
+                "a Redis connection is used outside the event loop or process that opened it",
+                hint="open one in each; an AsyncQueue without connection= does this by itself",
             )
 
     async def _notice_end(self) -> None:
-        """Drop a connection that the server has closed while the loop did not run."""
+        """Drop a connection that the server closed while the event loop was not running."""
         for _ in range(_MAX_TURNS):
             if not self._has_unread():
                 return
@@ -381,7 +385,7 @@ class AsyncConnection:
             self.drop(ConnectionResetError("Redis closed the connection"))
 
     def _has_unread(self) -> bool:
-        """Whether something has arrived, perhaps the end, that the loop has not read."""
+        """Whether data or a disconnect has arrived that the event loop has not read."""
         if self._transport is None:
             return False
         return self._transport.is_closing() or bool(self._poll.poll(0))
@@ -393,12 +397,12 @@ class AsyncConnection:
         return UnreachableError(
             f"Redis at {self.address} cannot be reached",
             why=str(reason),
-            hint="check that it runs, and the URL",
+            hint="check that Redis runs and that the URL is right",
         )
 
 
 def reconnect_pauses() -> Iterator[float]:
-    """How long to wait before each further attempt to reach Redis: 0.05, 0.1 … 3 seconds."""
+    """Yield the pauses between attempts to reach Redis: 0.05 s, doubled each time up to 3 s."""
     pause_s = MIN_RECONNECT_PAUSE_S
     while True:
         yield pause_s
@@ -406,7 +410,7 @@ def reconnect_pauses() -> Iterator[float]:
 
 
 def _find_server(address: Address, key: str) -> Address:
-    """The sentinels' master, or the cluster's node that holds ``key``.
+    """Return the address of the sentinels' master, or of the cluster's node that has ``key``.
 
     Raises:
         UnreachableError: no sentinel or no node answers.

@@ -14,9 +14,8 @@
 
 A *step* is one call of ``settle_and_fetch.lua``: it settles all jobs that have completed since the
 last step and fetches as many new ones as there is room for. Two steps may be in flight, so that
-Redis works on one while the handlers of the other's jobs run. A job that ends in another way than
-by returning is settled by another script (``running.py``) and frees its place with
-``released``.
+Redis runs one step while handlers run the jobs of the other step. If a handler raises, the runner
+(``running.py``) settles the job with another script, and then calls ``released``.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ from qctl.wire.scripts import source
 from qctl.wire.write import worker_calls
 
 MAX_STEPS_IN_FLIGHT = 2
+# The longest pause between two fetches while a rate limit holds.
 MAX_LIMIT_WAIT_S = 30.0
 
 # A job and what its handler returned, as JSON.
@@ -56,14 +56,14 @@ class Engine:
 
     Args:
         address: the Redis of the queue.
-        owner: what all lock tokens of this engine begin with, up to a colon; unique. Made if not
-            given.
+        owner: what all lock tokens of this engine begin with, up to a colon: an id that no other
+            engine has or had. "" for a new one.
 
     Attributes:
-        in_hand: by id, every job that is ours, from its fetch until Redis has settled it.
-        link: the connection as jobs use it.
-        completed_count: jobs that were settled as completed.
-        last_fetch_at: when Redis last answered a fetch, by the loop's clock; 0 for never.
+        in_hand: the engine's jobs by id, each from its fetch until Redis has settled it.
+        link: the connection for calls of running jobs.
+        completed_count: how many jobs were settled as completed.
+        last_fetch_at: when a fetch last succeeded, by the loop's clock; 0 for never.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Engine:
             options.name, limiter, options.metrics_minutes
         )
         self._lock_ms = round(options.lock_ttl_s * 1000)
-        # Half of the places, so that two steps share them.
+        # Half of the concurrency, so that each step in flight has jobs.
         self._max_batch = min(
             worker_calls.MAX_BATCH, -(-options.concurrency // MAX_STEPS_IN_FLIGHT)
         )
@@ -109,8 +109,8 @@ class Engine:
         self._fetches_in_flight = 0
         self._is_send_due = False
         # Whether the last fetch left no job that could run now.
-        self._found_nothing = False
-        # Set while a rate limit keeps us from fetching.
+        self._nothing_to_fetch = False
+        # Set while a rate limit pauses fetching.
         self._limit_timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
@@ -124,10 +124,10 @@ class Engine:
 
         Args:
             start: runs a job that was just fetched.
-            fail_refused: fails a job that Redis did not let complete, with that code.
+            fail_refused: fails a job that Redis refused to complete, for the reason in the code.
 
         Raises:
-            UnreachableError, ReplyError: Redis cannot be reached, or does not let us in.
+            UnreachableError, ReplyError: Redis cannot be reached, or refuses the connection.
         """
         self._start, self._fail_refused = start, fail_refused
         self._loop = asyncio.get_running_loop()
@@ -151,10 +151,10 @@ class Engine:
             settling = min(len(self._completed), self._max_batch)
             wanted = 0
             may_fetch = not self.is_stopping and self._limit_timer is None
-            if may_fetch and (settling or not self._found_nothing):
+            if may_fetch and (settling or not self._nothing_to_fetch):
                 wanted = max(min(self._free, self._max_batch), 0)
             if not settling and (not wanted or self._fetches_in_flight):
-                # A second fetch beside one that may find nothing is of no use.
+                # A step that only fetches waits until no other such step is in flight.
                 return
             self._send_step(settling, wanted)
 
@@ -162,7 +162,7 @@ class Engine:
         """Settle ``settling`` of the completed jobs, and fetch at most ``wanted`` others."""
         pop = self._completed.popleft
         batch = [pop() for _ in range(settling)]
-        # What several jobs have in common is sent once. Usually there is one group, or two.
+        # What jobs have in common is sent once per group. Usually there are one or two groups.
         groups: dict[tuple[str, str, int, str], int] = {}
         jobs: list[Any] = []
         default = self.options.keep_completed
@@ -173,8 +173,8 @@ class Engine:
             if number is None:
                 number = groups[group] = len(groups) + 1
             jobs += (job.id, value, number)
-        held = self.options.concurrency - self._free + settling
-        kept = self._places.kept(settling, held, self._loop.time()) if settling else 0
+        occupied = self.options.concurrency - self._free + settling
+        kept = self._places.to_keep(settling, occupied, self._loop.time()) if settling else 0
         self._free -= wanted
         token = f"{self.owner}:{self._steps_sent}"
         self._steps_sent += 1
@@ -191,7 +191,7 @@ class Engine:
         )  # fmt: skip
 
     def _on_reply(self, batch: list[Completed], wanted: int, token: str, reply: Any) -> None:
-        """A step has ended: its ``batch`` is settled, and the jobs that it fetched start."""
+        """Handle the reply to a step that settles ``batch``, and start the fetched jobs."""
         self._steps_in_flight -= 1
         self._fetches_in_flight -= not batch
         if isinstance(reply, Exception):
@@ -213,7 +213,7 @@ class Engine:
         if reason == "failed":
             self._recovery.begin([], ReplyError(detail))
         else:
-            self._recovery.succeeded(batch)
+            self._recovery.note_success(batch)
             if wanted:
                 self.last_fetch_at = now
                 self._on_fetched(reason, int(detail))
@@ -228,32 +228,33 @@ class Engine:
                 start(job)
         if not in_hand:
             self._changed.set()
-        if self._completed or (self._free > 0 and not self._found_nothing):
+        if self._completed or (self._free > 0 and not self._nothing_to_fetch):
             self._send_steps()
 
     def _on_fetched(self, reason: str, ms: int) -> None:
-        """Note why a fetch answered no more jobs than it did.
+        """Note why a fetch returned no more jobs.
 
         Args:
-            ms: how long the limit holds; else when the next delayed job is due, epoch ms, or 0.
+            ms: with the reason ``limited``, how long the limit holds; otherwise when the next
+                delayed job is due, epoch ms, or 0.
         """
         if reason in {"", "more"}:
-            self._found_nothing = False
+            self._nothing_to_fetch = False
         elif reason == "limited":
-            self.hold_fetching(ms / 1000)
+            self.pause_fetching(ms / 1000)
         else:
-            self._found_nothing = True
+            self._nothing_to_fetch = True
             if self._free > 0:
                 self._listener.listen(ms)
             self._changed.set()
 
     def _on_not_settled(self, job: Job, code: int | str) -> None:
         if code in {worker_calls.PENDING_CHILDREN, worker_calls.FAILED_CHILDREN}:
-            # Still active and ours: it fails, and keeps its place until that is written.
+            # The job is still active and ours. It counts as running until its failure is stored.
             self.in_hand[job.id] = job
             self._free -= 1
             self._fail_refused(job, int(code))
-        elif self._recovery.has_settled(job, code):
+        elif self._recovery.was_settled_before(job, code):
             self.completed_count += 1
             self.log.info("settled before the connection broke", job=job.id)
         else:
@@ -261,13 +262,14 @@ class Engine:
             self.log.error("result not stored", job=job.id, name=job.name, why=why)
 
     def _on_recovered(self) -> None:
-        self._found_nothing = False
+        self._nothing_to_fetch = False
         self._send_steps()
 
     async def _check_stalled(self) -> None:
-        """Bring back jobs of workers that are gone (wire format 5.13): at once, then regularly.
+        """Run BullMQ's stalled check (wire format 5.13) at once, and then in every interval.
 
-        All workers of a queue take turns: Redis lets one of them check in an interval.
+        The check makes jobs of dead workers run again, or fails them. In each interval, Redis lets
+        only one of the queue's workers check.
         """
         options = self.options
         interval_ms = round(options.stalled_interval_s * 1000)
@@ -280,7 +282,7 @@ class Engine:
                 ids, _ = await self.connection.run_call(call)
                 if ids:
                     self.log.warning("stalled jobs brought back", jobs=",".join(ids))
-                    self.may_be_more()
+                    self.fetch_again()
             except QctlError as error:
                 self.log.warning("stalled check failed", why=error.why or error.what)
             await asyncio.sleep(options.stalled_interval_s)
@@ -288,26 +290,29 @@ class Engine:
     # Called by the runner
 
     def complete(self, job: Job, value: str) -> None:
-        """The job's handler has returned ``value`` (JSON); the next step settles it."""
+        """Let the next step settle a job whose handler returned ``value`` (JSON)."""
         job.is_ending = True
         self._completed.append((job, value))
         self._free += 1
         if not self._is_send_due:
-            # After all handlers that are ready now, so that one step settles them together.
+            # After the other handlers that end in this turn: one step settles all their jobs.
             self._is_send_due = True
             self._loop.call_soon(self._send_steps)
 
     def released(self, job: Job) -> None:
-        """The job has ended in another way than by ``complete``: its place is free."""
+        """Forget a job that was not settled by ``complete``, and fetch another one."""
         self._forget(job)
         self._free += 1
-        # A step that settles a job also looks for another one; so does this.
-        self._found_nothing = False
+        # A step that settles a job also fetches, even after a fetch that left no job.
+        self._nothing_to_fetch = False
         self._send_steps()
 
-    def hold_fetching(self, for_s: float) -> None:
-        """Fetch nothing for a time, at most 30 s: a rate limit holds. The longest one counts."""
-        self._found_nothing = True
+    def pause_fetching(self, for_s: float) -> None:
+        """Fetch no jobs for ``for_s``, at most 30 s, because of a rate limit.
+
+        Of several pauses, the one that ends last counts.
+        """
+        self._nothing_to_fetch = True
         until = self._loop.time() + min(for_s, MAX_LIMIT_WAIT_S)
         if self._limit_timer is not None:
             if self._limit_timer.when() >= until:
@@ -317,52 +322,52 @@ class Engine:
 
     def _on_limit_over(self) -> None:
         self._limit_timer = None
-        self.may_be_more()
+        self.fetch_again()
 
-    # Asked by the listener and the worker
+    # Called by the listener and the worker
 
-    def may_be_more(self) -> None:
-        """There may be something to fetch."""
+    def fetch_again(self) -> None:
+        """Fetch now if no rate limit pauses fetching, since there may be a job."""
         if self._limit_timer is None:
-            self._found_nothing = False
+            self._nothing_to_fetch = False
             self._send_steps()
 
     @property
     def has_room(self) -> bool:
-        """Whether it would start another job now."""
+        """Whether the engine can start another job now."""
         return self._free > 0 and not self.is_stopping
 
     @property
     def wants_marker(self) -> bool:
-        """Whether it has nothing to do until a marker comes."""
-        return self._found_nothing and not self.is_limited and not self.is_stopping
+        """Whether the engine's next fetch waits for a marker."""
+        return self._nothing_to_fetch and not self.is_limited and not self.is_stopping
 
     @property
     def is_limited(self) -> bool:
-        """Whether a rate limit holds."""
+        """Whether a rate limit pauses fetching."""
         return self._limit_timer is not None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is in hand, or something is on its way to Redis."""
+        """Whether a job is in hand, or a step is in flight."""
         return bool(self.in_hand or self._steps_in_flight or self._completed)
 
     async def wait_idle(self) -> None:
-        """Until no job is in hand and nothing is on its way to Redis."""
+        """Wait until no job is in hand and no step is in flight."""
         while self.is_busy:
             self._changed.clear()
             await self._changed.wait()
 
     async def wait_queue_empty(self) -> None:
-        """Until a fetch has found nothing while no job was in hand."""
-        while self.is_busy or not self._found_nothing or self.is_limited:
+        """Wait until no job is in hand, and the last fetch left no job that could run now."""
+        while self.is_busy or not self._nothing_to_fetch or self.is_limited:
             self._changed.clear()
             await self._changed.wait()
 
     # The end
 
     def stop_fetching(self) -> None:
-        """Take no more jobs; those in hand go on."""
+        """Fetch no more jobs. The jobs in hand go on."""
         if self.is_stopping:
             return
         self.is_stopping = True
@@ -372,10 +377,10 @@ class Engine:
         self._changed.set()
 
     async def give_back(self, jobs: Sequence[Job]) -> None:
-        """Jobs go back to wait, to run next; no attempt is counted.
+        """Put jobs back into wait, to run next, without counting an attempt.
 
         Raises:
-            QctlError: Redis could not do it.
+            QctlError: Redis cannot be reached, or refuses.
         """
         for start in range(0, len(jobs), worker_calls.MAX_BATCH):
             chunk = jobs[start : start + worker_calls.MAX_BATCH]
@@ -402,13 +407,13 @@ class Engine:
         task.add_done_callback(self._tasks.remove)
 
     def _forget(self, job: Job) -> None:
-        """The job is no longer ours, however it ended."""
+        """Remove a job that is no longer ours from ``in_hand``."""
         if self.in_hand.get(job.id) is job:
             del self.in_hand[job.id]
         self._changed.set()
 
     async def close(self) -> None:
-        """End the connections. What is still in hand is left to the stalled check."""
+        """Close the connections. Jobs still in hand are left to the stalled check."""
         self.stop_fetching()
         await self._recovery.close()
         if self._limit_timer is not None:

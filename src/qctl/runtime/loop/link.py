@@ -1,4 +1,4 @@
-"""How jobs in hand reach Redis: while Redis is away, a call is made again and again."""
+"""The connection of running jobs to Redis: while Redis is away, each call is repeated."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from qctl.wire.scripts import ScriptCall
 
 
 class RetryingLink:
-    """The connection of an engine, as its jobs use it.
+    """Sends the calls of running jobs over the engine's connection.
 
-    A handler that has done its work must not fail because Redis restarts. So a call ends only with
-    a reply, with an error that would come again, or when the connection is closed for good.
+    A handler that has done its work must not fail because Redis restarts. So a call is repeated
+    until Redis replies, an error occurs that would occur again, or the connection is closed.
     """
 
     def __init__(self, keys: QueueKeys, connection: AsyncConnection) -> None:
@@ -26,7 +26,7 @@ class RetryingLink:
         self._connection = connection
 
     async def run_call(self, call: ScriptCall) -> Any:
-        """Run a transition, which may be run twice when its first reply is lost.
+        """Run a transition. If a reply is lost, the call is repeated, and may be run twice.
 
         Raises:
             ReplyError: the script failed, and would fail again.
@@ -35,17 +35,19 @@ class RetryingLink:
         return (await self.run_call_noting_retries(call))[0]
 
     async def command(self, *command: Arg) -> Any:
-        """Send one command; like ``run_call``."""
-        return (await self._persist(lambda: self._connection.call(*command)))[0]
+        """Send one command, with the repetitions and errors of ``run_call``."""
+        return (await self._repeat_while_away(lambda: self._connection.call(*command)))[0]
 
     async def run_call_noting_retries(self, call: ScriptCall) -> tuple[Any, bool]:
-        """Like ``run_call``; also whether Redis was away before the reply.
+        """Run a transition as ``run_call`` does.
 
-        Then an earlier attempt may have been done, or locks may have expired.
+        Returns:
+            the reply, and whether Redis was away before the reply. If Redis was away, it may have
+            run an earlier attempt, or the job's lock may have expired.
         """
-        return await self._persist(lambda: self._connection.run_call(call))
+        return await self._repeat_while_away(lambda: self._connection.run_call(call))
 
-    async def _persist(self, send: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+    async def _repeat_while_away(self, send: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         was_away = False
         pauses = reconnect_pauses()
         while True:
@@ -55,9 +57,9 @@ class RetryingLink:
                 is_open = True
                 return await send(), was_away
             except (UnreachableError, ReplyError) as error:
-                # An error while opening passes: the same Redis let us in before.
-                will_pass = not is_open or is_outage(error)
-                if self._connection.is_closed or not will_pass:
+                # An error while connecting is temporary: the same Redis accepted us before.
+                is_temporary = not is_open or is_outage(error)
+                if self._connection.is_closed or not is_temporary:
                     raise
                 was_away |= not slot_moves.is_refusal(error)
             await asyncio.sleep(next(pauses))

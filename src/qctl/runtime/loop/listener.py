@@ -1,4 +1,8 @@
-"""Waits for markers while a worker has room and found nothing to fetch (wire format 7.2, 7.3)."""
+"""Waits for markers while a worker has room and its last fetch has left no job to run.
+
+A marker is BullMQ's signal to one waiting worker: a job can run now, or a delayed job is due at a
+certain time (wire format 7.2, 7.3).
+"""
 
 from __future__ import annotations
 
@@ -16,37 +20,39 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.read.clients import client_name
 from qctl.wire.write import worker_calls
 
+# How long one blocking command waits at most while a delayed job is due later …
 MAX_BLOCK_S = 10.0
-# Redis before 7.0.8 does not block for less.
+# … and at least: Redis before 7.0.8 does not block for a shorter time.
 MIN_BLOCK_S = 0.002
-# How long Redis may take to let go of a worker that leaves.
+# At the end: how long Redis may take to end the blocking command, or to notice the disconnect.
 LEAVE_S = 0.2
 
 
 class Fetcher(Protocol):
-    """What a listener needs to know of the engine that it wakes."""
+    """The part of an engine that its listener uses."""
 
     keys: QueueKeys
     log: Log
-    # Free for commands while the listener's own connection blocks.
+    # Takes commands while the listener's own connection blocks.
     connection: AsyncConnection
 
     @property
     def has_room(self) -> bool:
-        """Whether it would start another job now."""
+        """Whether the engine can start another job now."""
 
     @property
     def wants_marker(self) -> bool:
-        """Whether it has nothing to do until a marker comes."""
+        """Whether the engine's next fetch waits for a marker."""
 
-    def may_be_more(self) -> None:
-        """There may be something to fetch."""
+    def fetch_again(self) -> None:
+        """Fetch now, since there may be a job."""
 
 
 class Listener:
-    """The blocking connection of an engine; its name is how others see the worker.
+    """The blocking connection of an engine. Its name shows the worker in CLIENT LIST.
 
-    It waits for a marker for at most ``drain_delay_s``; then the engine fetches without one.
+    Without a marker, the engine fetches again after ``drain_delay_s``. While a delayed job is due
+    later, the engine fetches again when that job is due, but after 10 s at the latest.
     """
 
     def __init__(self, fetcher: Fetcher, address: Address, options: WorkerOptions) -> None:
@@ -83,10 +89,10 @@ class Listener:
         self._is_wanted.set()
 
     async def leave(self) -> None:
-        """Stop waiting and disconnect, once the engine is stopping.
+        """Stop waiting and disconnect, when the engine stops.
 
-        To disconnect is not enough: until Redis notices, it may give us a marker, and then wakes
-        no other worker for the job that the marker stands for.
+        Disconnecting alone could lose a marker: until Redis notices the disconnect, Redis may send
+        a marker to this connection, and then wakes no other worker for that job.
         """
         task, self._task = self._task, None
         if task is None:
@@ -99,7 +105,7 @@ class Listener:
                 await commands.call(*worker_calls.unblock(self._connection.client_id))
         await asyncio.wait([task], timeout=LEAVE_S)
         if not task.done():
-            # CLIENT is not allowed, or the marker is already on its way to us.
+            # CLIENT is not allowed, or a marker is on its way to this connection: put another one.
             task.cancel()
             await self._connection.close()
             await asyncio.sleep(LEAVE_S)
@@ -119,10 +125,10 @@ class Listener:
                 await asyncio.sleep(next(pauses))
             else:
                 pauses = reconnect_pauses()
-            self._fetcher.may_be_more()
+            self._fetcher.fetch_again()
 
     async def _await_marker(self) -> None:
-        """Return when the engine should fetch: a job may be there, or is due."""
+        """Wait for a marker, a due job or the timeout, or until the engine wants no marker."""
         fetcher = self._fetcher
         while fetcher.wants_marker:
             timeout_s = self._drain_delay_s
@@ -138,10 +144,11 @@ class Listener:
                 return
             _, member, score = popped
             if not fetcher.has_room:
-                # It filled up while we waited: another worker may take the job.
+                # The engine has filled up in the meantime: put the marker back for other workers.
                 await self._connection.call(*worker_calls.put_marker(fetcher.keys, member, score))
                 return
             due_ms = int(float(score))
+            # 0: a job can run now. Otherwise: when a delayed job is due, epoch ms.
             if not due_ms:
                 return
             self._next_delayed_ms = min(due_ms, self._next_delayed_ms or due_ms)

@@ -1,7 +1,7 @@
-"""One connection for each event loop that uses a queue, closed together with its loop.
+"""One connection for each event loop that uses a queue, closed at the end of that loop.
 
-A module-level ``AsyncQueue`` outlives loops (``asyncio.run`` twice, a loop per thread) and forks.
-A connection does not: it belongs to one loop, and its replies to one process.
+A module-level ``AsyncQueue`` outlives event loops (``asyncio.run`` twice, a loop per thread) and
+forks. A connection cannot: it belongs to one event loop of one process.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class LoopConnections:
     """The connections of an ``AsyncQueue``.
 
     Args:
-        make: returns a new connection, not yet open.
+        make_connection: returns a new connection that is not yet open.
     """
 
-    def __init__(self, make: Callable[[], AsyncConnection]) -> None:
-        self._make = make
+    def __init__(self, make_connection: Callable[[], AsyncConnection]) -> None:
+        self._make_connection = make_connection
         self._entries: dict[asyncio.AbstractEventLoop, _Entry] = {}
         self._pid = os.getpid()
         self._inherited: list[dict[asyncio.AbstractEventLoop, _Entry]] = []
@@ -32,32 +32,32 @@ class LoopConnections:
     async def get(self) -> AsyncConnection:
         """The running loop's connection, made on first use."""
         if self._pid != os.getpid():
-            self._leave_to_parent()
+            self._give_up_inherited()
         loop = asyncio.get_running_loop()
         if entry := self._entries.get(loop):
             return entry[0]
         for ended in [other for other in self._entries if other.is_closed()]:
             del self._entries[ended]
-        connection = self._make()
+        connection = self._make_connection()
         until_end = _until_loop_ends(connection)
         self._entries[loop] = connection, until_end
-        # The loop remembers a generator that has begun, and ends it before it closes.
+        # asyncio closes a generator that has started before it closes the loop.
         await anext(until_end)
         return connection
 
     async def close(self) -> None:
-        """Close the running loop's connection; others close with their loops."""
+        """Close the running loop's connection, but not those of other event loops."""
         entry = self._entries.pop(asyncio.get_running_loop(), None)
         if entry is not None and self._pid == os.getpid():
             await entry[1].aclose()
 
-    def _leave_to_parent(self) -> None:
-        """In a forked child: give up the connections of the parent."""
+    def _give_up_inherited(self) -> None:
+        """Give up the connections that this process, a forked child, has from its parent."""
         self._pid = os.getpid()
         for connection, _ in self._entries.values():
             connection.close_inherited()
-        # Kept for ever: to collect a loop of the parent would remove its descriptors from the epoll
-        # instance that both processes share.
+        # Never garbage-collected: collecting a loop of the parent would remove the parent's
+        # descriptors from the epoll instance that the parent and this process share.
         self._inherited.append(self._entries)
         self._entries = {}
 

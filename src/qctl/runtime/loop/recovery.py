@@ -1,4 +1,4 @@
-"""After a step went wrong: reconnect, and lose nothing that happened in between."""
+"""Reconnects a worker after a failed step or a broken connection, without losing a job."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from qctl.wire.write import worker_calls
 
 
 class Recovery:
-    """Brings an engine's connection back.
+    """Reconnects an engine when its connection breaks or a step (see ``Engine``) fails.
 
-    When a connection breaks, or a step ends in an error, it is unknown how much of the steps in
-    flight Redis has done. It may have settled their jobs, which then cannot be settled again. And
-    it may have fetched jobs for us in a reply that never arrived: those are active under a token of
-    ours, no handler runs them, and they are given back here.
+    It is then unknown which of the steps in flight Redis has run. Redis may have settled the jobs
+    of a step, which cannot be settled again. Redis may also have fetched jobs for this engine in a
+    reply that never arrived: they are active under a token of the engine, but no handler runs
+    them. ``Recovery`` gives such jobs back.
 
     Args:
         owner: what all lock tokens of the engine begin with, up to a colon.
         in_hand: the engine's jobs, by id.
-        on_recovered: called when Redis takes steps again.
+        on_recovered: called when Redis accepts steps again.
     """
 
     def __init__(
@@ -51,22 +51,23 @@ class Recovery:
         self._owner = owner
         self._in_hand = in_hand
         self._on_recovered = on_recovered
-        # Ids of jobs that Redis may have settled without us getting the reply.
+        # Ids of jobs that Redis may have settled in a step whose reply was lost.
         self._maybe_settled: set[str] = set()
         self._may_have_fetched = False
+        # How many steps in a row Redis has refused.
         self._refusals = 0
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
-        # While it is, no step may be sent: the jobs it fetched would look like those of a lost
-        # reply.
+        # While a recovery is under way, the engine may send no step: jobs that the step fetched
+        # would look like jobs of a lost reply.
         self.is_under_way = False
 
     def begin(self, jobs: Sequence[Job], error: Exception | None) -> None:
         """Recover from a step that failed, or from a connection that broke between steps.
 
         Args:
-            jobs: those that the step was to settle.
-            error: the step's; None when there was no step.
+            jobs: the jobs that the step was to settle, unless Redis has reported their outcome.
+            error: the error of the step; None if the connection broke between steps.
         """
         is_refusal = slot_moves.is_refusal(error)
         if error is not None and not (isinstance(error, ReplyError) and error.code == "NOSCRIPT"):
@@ -82,21 +83,21 @@ class Recovery:
             self.is_under_way = True
             self._task = asyncio.get_running_loop().create_task(self._recover())
 
-    def succeeded(self, batch: Sequence[tuple[Job, str]]) -> None:
-        """Note that a step went well that was to settle ``batch``."""
+    def note_success(self, batch: Sequence[tuple[Job, str]]) -> None:
+        """Note that the step that settles ``batch`` has succeeded."""
         if self._maybe_settled:
             self._maybe_settled.difference_update(job.id for job, _ in batch)
         self._refusals = 0
 
-    def has_settled(self, job: Job, code: int | str) -> bool:
-        """Whether a job cannot be settled because a step before, whose reply was lost, did it."""
+    def was_settled_before(self, job: Job, code: int | str) -> bool:
+        """Whether ``code`` says only that a step whose reply was lost has settled the job."""
         return job.id in self._maybe_settled and code in {
             worker_calls.MISSING,
             worker_calls.NO_LOCK,
         }
 
     async def close(self) -> None:
-        """Give up, for good."""
+        """Stop a recovery that is under way, and start no other one."""
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
@@ -104,7 +105,7 @@ class Recovery:
 
     async def _recover(self) -> None:
         if self._refusals:
-            # Out of memory, a replica, a key of a wrong type: to hurry does not help.
+            # Full memory, a replica or a key of a wrong type: retrying at once does not help.
             pause_s = MIN_RECONNECT_PAUSE_S * 2 ** min(self._refusals, 10)
             await asyncio.sleep(min(pause_s, MAX_RECONNECT_PAUSE_S))
         is_away = False
@@ -125,8 +126,8 @@ class Recovery:
         self.is_under_way = False
         self._on_recovered()
 
-    async def _return_unknown_jobs(self, known: Collection[str]) -> None:
-        """Give back what is active under a token of ours that is not among ``known``."""
+    async def _return_unknown_jobs(self, known_tokens: Collection[str]) -> None:
+        """Give back active jobs that have another token of this engine than ``known_tokens``."""
         keys, connection = self._keys, self._connection
         ids = await connection.call("LRANGE", keys("active"), 0, -1)
         tokens = await connection.pipeline([("GET", keys.lock(job_id)) for job_id in ids])
@@ -134,7 +135,7 @@ class Recovery:
             (job_id, token)
             for job_id, reply in zip(ids, tokens, strict=True)
             if (token := value_or(reply, None) or "").startswith(f"{self._owner}:")
-            and token not in known
+            and token not in known_tokens
         ]
         if unknown:
             self._log.warning("giving back jobs of a lost reply", count=len(unknown))

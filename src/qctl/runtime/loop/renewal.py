@@ -1,7 +1,7 @@
 """Renews locks, from a thread with its own connection.
 
-So an app that blocks the event loop keeps its locks, unless it also holds the interpreter's lock.
-The same thread notices a blocked loop, and logs which job blocks it.
+So jobs keep their locks even if the app blocks the event loop, except in code that does not release
+Python's global interpreter lock. The thread also logs which job blocks the event loop.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from qctl.runtime.loop.engine import Engine
 from qctl.wire import scripts
 from qctl.wire.write import worker_calls
 
+# The longest pause between two checks for locks to renew.
 MAX_PAUSE_S = 0.5
 
 
 class Renewer(threading.Thread):
-    """Keeps the locks of an engine's jobs.
+    """Renews the locks of an engine's jobs.
 
     Args:
-        client: for this thread alone, which closes it.
-        loop: the engine's.
+        client: used only by this thread, which closes the client at its end.
+        loop: the engine's event loop.
     """
 
     def __init__(self, engine: Engine, client: Client, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,15 +34,15 @@ class Renewer(threading.Thread):
         self._client = client
         self._loop = loop
         self._stop_wanted = threading.Event()
-        # Wire format 7.4. Checked twice in that time.
+        # A quarter of the lock's time (wire format 7.4), checked at least twice in a quarter.
         self._renew_after_s = engine.options.lock_ttl_s / 4
         self._pause_s = min(MAX_PAUSE_S, self._renew_after_s / 2)
         self._beat_at = time.monotonic()
         self._has_warned = False
-        self._is_away = False
+        self._is_failing = False
 
     def stop(self) -> None:
-        """End the thread; its last call may still be on its way."""
+        """Tell the thread to end, without waiting for the end of its last call."""
         self._stop_wanted.set()
 
     def run(self) -> None:
@@ -50,11 +51,11 @@ class Renewer(threading.Thread):
             try:
                 self._renew()
             except QctlError as error:
-                if not self._is_away:
+                if not self._is_failing:
                     self._engine.log.error("locks cannot be renewed", why=error.why or error.what)
-                self._is_away = True
+                self._is_failing = True
             else:
-                self._is_away = False
+                self._is_failing = False
         self._client.close()
 
     def _renew(self) -> None:
@@ -75,7 +76,7 @@ class Renewer(threading.Thread):
                 self._client.call(*worker_calls.forget_marks(engine.keys, held))
             for job, is_held in zip(chunk, answers, strict=True):
                 job.renewed_at = now
-                # A job that is ending may have been settled a moment ago.
+                # A job that is ending has no lock any more if it has just been settled.
                 if not is_held and not job.lost_lock and not job.is_ending:
                     job.lost_lock = True
                     engine.log.error(
@@ -100,5 +101,5 @@ class Renewer(threading.Thread):
         try:
             self._loop.call_soon_threadsafe(beat)
         except RuntimeError:
-            # The loop has ended.
+            # The event loop is closed.
             self._stop_wanted.set()

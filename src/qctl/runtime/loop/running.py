@@ -1,4 +1,4 @@
-"""Runs jobs, and writes to Redis how each run ended (wire format 7.5)."""
+"""Runs jobs, and stores in Redis how each run ended (wire format 7.5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from qctl.wire.schedulers.scheduling import next_iteration_call
 from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import worker_calls
 
-# When a scheduler's next job cannot be made: how long the present one waits for another worker.
+# How long a scheduler's job is delayed for another worker, if the next job cannot be made here.
 SCHEDULER_PAUSE_S = 30.0
 
 
@@ -34,41 +34,45 @@ class JobRunner:
     """Runs the jobs of one engine.
 
     Args:
-        calls: by job name; None for every other name.
+        calls: the handlers' calls by job name; the key None is for every other name.
     """
 
     def __init__(self, engine: Engine, calls: Mapping[str | None, Call]) -> None:
         self._engine = engine
         self._calls = calls
-        self._other = calls.get(None)
+        self._default_call = calls.get(None)
         self._max_starts = engine.options.max_started_attempts
         self._loop = asyncio.get_running_loop()
         self.failed_count = 0
-        self._is_ending = False
+        self._is_cancelling = False
 
     def start(self, job: Job) -> None:
         """Run a job that was just fetched, in a task of its own."""
-        call = self._calls.get(job.name, self._other)
+        call = self._calls.get(job.name, self._default_call)
         fields = job.fields
-        # Most jobs take the short way: only the handler's call.
+        # Most jobs need only their handler's call.
         if call is None or "defa" in fields or "rjk" in fields or self._max_starts is not None:
             job.task = self._loop.create_task(self._run_specially(job, call))
         else:
             job.task = self._loop.create_task(self._run(job, call))
 
     def fail_refused(self, job: Job, code: int) -> None:
-        """Fail a job that Redis did not let complete, because of its children."""
+        """Fail a job that Redis refused to complete because of the job's children."""
         text = f"cannot complete: {worker_calls.CODE_TEXTS[code]}"
         error: Exception = RuntimeError(text)
         if code == worker_calls.FAILED_CHILDREN:
             error = UnrecoverableError(text)
-        job.task = self._loop.create_task(self._ended(job, error))
+        job.task = self._loop.create_task(self._settle(job, error))
 
     def cancel_all(self) -> list[Job]:
-        """Cancel what runs on the loop, and give those jobs back; returns the jobs in hand."""
-        self._is_ending = True
+        """Cancel the tasks of the jobs in hand, which then give their jobs back.
+
+        Returns:
+            all jobs in hand, also those that were ending and are not cancelled.
+        """
+        self._is_cancelling = True
         jobs = list(self._engine.in_hand.values())
-        # Each goes back to the head of the queue: the last one given back runs first.
+        # Each job goes back to the head of the queue, so the one given back last runs first.
         for job in reversed(jobs):
             if job.task is not None and not job.is_ending:
                 job.task.cancel()
@@ -79,30 +83,31 @@ class JobRunner:
             value = await call(job)
             text = "null" if value is None else encode_json(value, "what the task returned")
         except BaseException as error:
-            await self._ended(job, error)
+            await self._settle(job, error)
         else:
             self._engine.complete(job, text)
 
     async def _run_specially(self, job: Job, call: Call | None) -> None:
-        """Run a job that needs more than its handler: a scheduler, a limit, a reason to fail."""
+        """Run a job that needs more than its handler's call, or fail a job that must not run."""
         if job.scheduler is not None and not await self._schedule_next(job):
-            await self._ended(job, RetryLater(SCHEDULER_PAUSE_S, counted=False), ran=False)
+            await self._settle(job, RetryLater(SCHEDULER_PAUSE_S, counted=False), ran=False)
         elif reason := job.fields.get("defa"):
-            await self._ended(job, UnrecoverableError(reason), ran=False)
+            await self._settle(job, UnrecoverableError(reason), ran=False)
         elif self._max_starts is not None and job.attempts_started > self._max_starts:
             error = UnrecoverableError("job started more than allowable limit")
-            await self._ended(job, error, ran=False)
+            await self._settle(job, error, ran=False)
         elif call is None:
             names = ", ".join(sorted(name for name in self._calls if name)) or "none"
             error = UnrecoverableError(f"no task is named {job.name!r}; this worker has: {names}")
-            await self._ended(job, error, ran=False)
+            await self._settle(job, error, ran=False)
         else:
             await self._run(job, call)
 
     async def _schedule_next(self, job: Job) -> bool:
-        """Make the scheduler's next job (wire format 6.4); False if the present one must not run.
+        """Make the next job of the job's scheduler (wire format 6.4).
 
-        If it ran without a next one, the scheduler would end.
+        Returns:
+            whether the job may run. If it ran and there were no next job, the scheduler would end.
         """
         engine = self._engine
         try:
@@ -111,49 +116,48 @@ class JobRunner:
                 await engine.link.run_call(call)
         except Exception as error:
             if isinstance(error, UsageError) and not await self._is_registered(job):
-                # The scheduler is gone, or goes on with another job.
+                # The scheduler was removed, or has another current job.
                 return True
             engine.log.error(
-                "the scheduler's next job cannot be made here; this one goes back",
+                "the scheduler's next job cannot be made here; delaying this job",
                 scheduler=job.scheduler, job=job.id, in_s=SCHEDULER_PAUSE_S, why=describe(error),
             )  # fmt: skip
             return False
         return True
 
     async def _is_registered(self, job: Job) -> bool:
-        """Whether this is the job that its scheduler waits for."""
+        """Whether this is the current job of its scheduler."""
         scheduler = job.scheduler or ""
         score = await self._engine.link.command(
             *worker_calls.scheduler_due(self._engine.keys, scheduler)
         )
         return job.id == f"{iteration_prefix(scheduler)}{to_int(score)}"
 
-    async def _ended(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
-        """Write the end of a run that did not return.
+    async def _settle(self, job: Job, error: BaseException, *, ran: bool = True) -> None:
+        """Settle a job whose handler raised or was not called.
 
         Args:
-            ran: whether the handler was called; if not, the error's traceback says nothing.
+            error: decides the outcome; see ``qctl.runtime.job.outcomes``.
+            ran: whether the handler was called. If not, the error's traceback is not stored.
         """
         job.is_ending = True
         try:
-            await self._write_end(job, error, ran=ran)
+            await self._store_outcome(job, error, ran=ran)
         except Exception as failure:
-            # The lock runs out, and the stalled check brings the job back.
+            # The lock expires, and then the stalled check makes the job run again.
             why = failure.what if isinstance(failure, QctlError) else describe(failure)
-            self._engine.log.error(
-                "the job's end was not stored", job=job.id, name=job.name, why=why
-            )
+            self._engine.log.error("job's outcome not stored", job=job.id, name=job.name, why=why)
         finally:
             self._engine.released(job)
 
-    async def _write_end(self, job: Job, error: BaseException, *, ran: bool) -> None:
+    async def _store_outcome(self, job: Job, error: BaseException, *, ran: bool) -> None:
         engine = self._engine
         match error:
-            case asyncio.CancelledError() if self._is_ending:
+            case asyncio.CancelledError() if self._is_cancelling:
                 await self._give_back(job)
             case RateLimited():
                 await engine.link.command(*worker_calls.stop_queue(engine.keys, _ms(error.delay_s)))
-                engine.hold_fetching(error.delay_s)
+                engine.pause_fetching(error.delay_s)
                 await self._give_back(job)
             case RetryLater(counted=False) if error.delay_s <= 0:
                 await self._give_back(job)
@@ -201,7 +205,7 @@ class JobRunner:
         await self._run_last_call(job, call)
 
     def _delay_before_retry(self, job: Job, error: BaseException) -> float | None:
-        """In seconds; None when it has failed for good."""
+        """Return the delay before the next attempt, in seconds; None if the job is not retried."""
         # By name too: the app may raise the UnrecoverableError of another package.
         if isinstance(error, UnrecoverableError) or type(error).__name__ == "UnrecoverableError":
             return None
@@ -215,7 +219,7 @@ class JobRunner:
             delay_s = float(
                 backoff_s(job.policy, job.attempts_made + 1, error, self._engine.options.backoffs)
             )
-            # Fails for what is not finite.
+            # Raises an exception if the delay is not a finite number.
             _ms(delay_s)
         except Exception as failure:
             if not isinstance(failure, UnknownBackoffError):
@@ -243,7 +247,7 @@ class JobRunner:
         self._report_refusal(job, code, was_away=was_away)
 
     def _report_refusal(self, job: Job, code: int | str, *, was_away: bool) -> None:
-        """Log that Redis did not store a job's end, if it did not."""
+        """Log an outcome that Redis did not store; ``code`` is 0 for a stored one."""
         log = self._engine.log
         is_no_longer_ours = code in {
             worker_calls.MISSING,
@@ -251,14 +255,14 @@ class JobRunner:
             worker_calls.OTHER_LOCK,
         }
         if is_no_longer_ours and was_away:
-            log.info("its end was stored before, or its lock has run out", job=job.id)
+            log.info("job's outcome stored before, or its lock has expired", job=job.id)
         elif code != 0:
             why = worker_calls.why_not(code)
-            log.error("job's end not stored", job=job.id, name=job.name, why=why)
+            log.error("job's outcome not stored", job=job.id, name=job.name, why=why)
 
 
 def describe(error: BaseException) -> str:
-    """An error as ``failedReason`` has it: its text, with its type where the text says little."""
+    """An error as text for ``failedReason``: its message, after its type if that is not enough."""
     text = text_of(error)
     if not text or isinstance(error, LookupError):
         kind = type(error).__name__
@@ -271,7 +275,7 @@ def describe(error: BaseException) -> str:
 
 
 def _stack_traces(job: Job, error: BaseException, *, ran: bool) -> str:
-    """The job's stack traces, this one the last, as a JSON array."""
+    """The job's stack traces, limited in number, with the error's as the last; a JSON array."""
     traces, _ = read_json(job.fields.get("stacktrace"), [])
     if not isinstance(traces, list):
         traces = []

@@ -1,37 +1,38 @@
-"""How the workers of a queue share its places, if the queue limits its concurrency.
+"""How workers share the places of a queue that limits how many of its jobs run at a time.
 
-A worker that fetches its next job in the call that settles the last one keeps that job's place.
-BullMQ's workers always do, so a worker that starts later gets no place as long as jobs wait. A
-qctl worker now and then leaves a place and waits for another one: Redis serves the worker first
-that has waited longest.
+Such a queue has one place per job that may run. A worker that fetches its next job in the call that
+settles the last one keeps that job's place. BullMQ's workers always do so, and a worker that starts
+later gets no place as long as jobs wait. So a qctl worker gives up a place now and then, and waits
+for another one: Redis gives a free place to the worker that has waited longest.
 """
 
 from __future__ import annotations
 
-# One job in this many leaves its place to others …
-OFFER_EVERY = 4
-# … but not more often than this: if no other worker waits, the place is idle for a moment.
-PAUSE_S = 0.02
+# A worker gives up the place of one job in this many …
+JOBS_PER_OFFER = 4
+# … but at most once in this time: if no other worker waits, the place is idle for a moment.
+MIN_OFFER_PAUSE_S = 0.02
 
 
 class Places:
-    """The places that one worker keeps and leaves."""
+    """Decides which of its places a worker gives up."""
 
     def __init__(self) -> None:
-        self._ended = 0
-        self._offered_at = 0.0
+        self._ended_since_offer = 0
+        self._offered_at_s = 0.0
 
-    def kept(self, ended: int, held: int, now_s: float) -> int:
-        """How many of the places to keep whose jobs end now.
+    def to_keep(self, ending: int, occupied: int, now_s: float) -> int:
+        """Return how many places of the jobs that end now the worker keeps.
 
         Args:
-            ended: how many jobs end now.
-            held: places of this worker, these included.
-            now_s: of a monotonic clock.
+            ending: how many of the worker's jobs end now.
+            occupied: how many places the worker has, those of the ending jobs included.
+            now_s: the time of a monotonic clock.
         """
-        self._ended += ended
-        if self._ended < OFFER_EVERY or now_s < self._offered_at + PAUSE_S:
-            return ended
-        self._ended, self._offered_at = 0, now_s
-        # Never the last one: BullMQ's workers leave none, so it would not come back.
-        return ended - min(max(ended // OFFER_EVERY, 1), held - 1, ended)
+        self._ended_since_offer += ending
+        is_too_soon = now_s < self._offered_at_s + MIN_OFFER_PAUSE_S
+        if self._ended_since_offer < JOBS_PER_OFFER or is_too_soon:
+            return ending
+        self._ended_since_offer, self._offered_at_s = 0, now_s
+        # Never the last place: BullMQ's workers give up none, so the worker would not get it back.
+        return ending - min(max(ending // JOBS_PER_OFFER, 1), occupied - 1, ending)
