@@ -1,1 +1,1 @@
-"""The bundled runtime: take jobs, run them, settle them; and make new ones."""
+"""The bundled worker runtime: fetches jobs, runs them and settles them. Also adds jobs."""

@@ -1,8 +1,8 @@
 """Structured log lines: a message and its fields, as ``key=value`` or as JSON.
 
-They go through Python's ``logging`` (loggers ``qctl.worker`` and ``qctl.master``), so that an app's
-configuration applies. ``configure`` is for ``qctl worker run`` and for apps without one. With other
-formatters the fields are part of the message, and in ``record.qctl_fields``.
+The lines go through Python's ``logging`` (loggers ``qctl.worker`` and ``qctl.master``), so an app's
+``logging`` configuration applies. ``configure`` is for ``qctl worker run``, and for apps that have
+none. With an app's own formatter, the fields are in the message and in ``record.qctl_fields``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MESSAGE = "qctl_message"
 
 
 class Log:
-    """A logger with fields that are on every line.
+    """A logger that adds the same fields to every line.
 
     Args:
         area: the logger is ``qctl.<area>``.
@@ -75,11 +75,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(style: str = "text", level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Send qctl's log lines to ``stream`` (stderr unless given).
+    """Send qctl's log lines to ``stream``; None for stderr.
 
     Args:
         style: ``text`` or ``json``.
-        level: of Python's ``logging``.
+        level: the lowest level to write, as a number of Python's ``logging``.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
@@ -90,7 +90,7 @@ def configure(style: str = "text", level: int = logging.INFO, stream: TextIO | N
 
 
 def one_line(text: str) -> str:
-    """Untrusted text with its control characters escaped, so that it stays one line."""
+    """Escape the control characters of untrusted text, so that the text stays one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

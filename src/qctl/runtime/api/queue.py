@@ -1,7 +1,7 @@
 """``Queue`` and ``AsyncQueue``: add jobs, flows and schedulers.
 
-Both send the same calls (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``), one over a
-blocking socket, the other over the event loop. They connect on first use.
+Both send the same calls (``wire/write/adding.py``, ``wire/schedulers/scheduling.py``): ``Queue``
+over a blocking socket, ``AsyncQueue`` over the event loop. Both connect on first use.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from qctl.wire.scripts import ScriptCall
 from qctl.wire.write import adding
 from qctl.wire.write.adding import AddedJob, FlowJob, NewJob
 
-_SCHEDULE = {field.name for field in fields(Schedule)}
+_SCHEDULE_FIELDS = {field.name for field in fields(Schedule)}
 
 
 class SchedulerKeywords(JobKeywords, total=False):
-    """``Schedule``, and the ``name``, ``data`` and ``JobOptions`` of its jobs, as keywords."""
+    """The fields of ``Schedule``, and the ``name``, ``data`` and ``JobOptions`` of its jobs."""
 
     cron: str | None
     every: Duration | None
@@ -48,7 +48,7 @@ class SchedulerKeywords(JobKeywords, total=False):
 
 
 class _Producer:
-    """What both kinds of queue share: the calls to make.
+    """The part that ``Queue`` and ``AsyncQueue`` share: settings, and the calls to send.
 
     Attributes:
         name: the queue's name.
@@ -68,7 +68,7 @@ class _Producer:
 
     def _upsert_call(self, scheduler_id: str, keywords: SchedulerKeywords) -> ScriptCall:
         options: dict[str, Any] = {**keywords}
-        schedule = Schedule(**{key: options.pop(key) for key in _SCHEDULE & options.keys()})
+        schedule = Schedule(**{key: options.pop(key) for key in _SCHEDULE_FIELDS & options.keys()})
         name, data = options.pop("name", None), options.pop("data", None)
         return scheduling.upsert_call(
             self.keys, scheduler_id, schedule, name, data, JobOptions(**options), _now_ms()
@@ -76,7 +76,7 @@ class _Producer:
 
 
 class Queue(_Producer):
-    """Adds jobs to a queue. Threads may share it, also with their forked children.
+    """Adds jobs to a queue. Several threads and forked processes may share a ``Queue``.
 
         with Queue("emails") as queue:
             queue.add("welcome", {"user": 7}, delay=60, attempts=3, backoff="exponential:10s")
@@ -86,7 +86,7 @@ class Queue(_Producer):
         redis_url: default: ``QCTL_REDIS_URL``, else ``REDIS_URL``, else as in the config file.
         prefix: BullMQ's key prefix; default: ``QCTL_PREFIX``, else as in the config file, else
             ``bull``.
-        client: a connection to use instead of an own one; ``close`` leaves it open.
+        client: a connection to use instead of a new one; ``close`` does not close it.
 
     Raises:
         UsageError: the name or the URL is malformed.
@@ -110,33 +110,33 @@ class Queue(_Producer):
         """Add a job.
 
         Args:
-            name: decides which handler runs it.
-            data: its payload, any JSON value; None is ``{}``.
+            name: the job's name, which decides which handler runs the job.
+            data: the job's payload, any JSON value; None is ``{}``.
             options: see ``JobOptions``. Durations are seconds or a ``timedelta``.
 
         Returns:
-            the job's id; with ``job_id`` or ``dedup`` it may be that of an existing job.
+            the job's id; with ``job_id`` or ``dedup``, possibly the id of an existing job.
 
         Raises:
             UsageError: an option is wrong, or the data is not JSON. Nothing was sent.
             NotFoundError: there is no such parent.
             RefusedError: the job exists and has another parent.
             ReplyError: Redis refuses.
-            UnreachableError: the connection broke; the job may have been added. A ``job_id`` makes
-                it safe to add again.
+            UnreachableError: there is no connection, or it broke. If it broke, the job may have
+                been added; with a ``job_id``, it is safe to add the job again.
         """
         return self.add_bulk([NewJob(name, data, **options)])[0]
 
     def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
-        """Add many jobs, in their order, up to 200 in one call. The whole is not atomic.
+        """Add many jobs, in their order, up to 200 in one script. Scripts of others may run between.
 
         Returns:
             the jobs' ids, in the same order.
 
         Raises:
-            UsageError: a job is wrong. None was added.
-            PartialError: some were not added, because of their parents.
-            ReplyError, UnreachableError: as for ``add``; some may have been added.
+            UsageError: a job is wrong. No job was added.
+            PartialError: some jobs were not added, because of their parents.
+            ReplyError, UnreachableError: as for ``add``; some jobs may have been added.
         """
         return adding.added_ids(jobs, self._run_all(self._add_calls(jobs)))
 
@@ -162,9 +162,9 @@ class Queue(_Producer):
             scheduler_id: its name among the queue's schedulers.
             cron: five fields, or six with seconds first; or ``every``, seconds or a ``timedelta``.
             tz, limit, start, end, offset, immediately: see ``Schedule``.
-            name: of its jobs; default: ``scheduler_id``.
-            data: of its jobs, any JSON value.
-            options: of its jobs, see ``JobOptions``. ``delay``, ``job_id``, ``dedup``,
+            name: the name of its jobs; default: ``scheduler_id``.
+            data: the payload of its jobs, any JSON value.
+            options: the options of its jobs, see ``JobOptions``. ``delay``, ``job_id``, ``dedup``,
                 ``timestamp_ms`` and ``parent`` are not allowed.
 
         Returns:
@@ -179,7 +179,7 @@ class Queue(_Producer):
         return scheduling.upserted_id(scheduler_id, self._run(call))
 
     def remove_scheduler(self, scheduler_id: str) -> bool:
-        """Remove a scheduler, and its pending job if that is delayed.
+        """Remove a scheduler, and its pending job if the job is delayed.
 
         Returns:
             False if there is no such scheduler.
@@ -187,14 +187,14 @@ class Queue(_Producer):
         return bool(self._run(scheduling.remove_call(self.keys, scheduler_id)))
 
     def schedulers(self) -> list[Scheduler]:
-        """All schedulers of the queue, by the time of their next job."""
+        """Read all schedulers of the queue, in the order of their next jobs."""
         with self._one_at_a_time():
             listed = self._client.call(*scheduling.list_command(self.keys))
             records = self._client.pipeline(scheduling.record_commands(self.keys, listed))
         return scheduling.parse_schedulers(listed, records)
 
     def close(self) -> None:
-        """Close the connection, unless it was given."""
+        """Close the connection, unless it is the argument ``client``."""
         if self._owns_client:
             self._client.close()
 
@@ -219,16 +219,16 @@ class Queue(_Producer):
 class AsyncQueue(_Producer):
     """``Queue`` for event loops: the same methods, to be awaited.
 
-    Each event loop that uses it has its own connection, which is closed with the loop at the
-    latest.
+    Each event loop that uses the queue has its own connection, which is closed at the end of the
+    loop at the latest.
 
         async with AsyncQueue("emails") as queue:
             await queue.add("welcome", {"user": 7})
 
     Args:
         name, redis_url, prefix: see ``Queue``.
-        connection: a connection to use instead of own ones, in one event loop only; ``close``
-            leaves it open.
+        connection: a connection to use instead of new ones, in one event loop only; ``close`` does
+            not close it.
 
     Raises:
         UsageError: the name or the URL is malformed.
@@ -243,17 +243,17 @@ class AsyncQueue(_Producer):
         connection: AsyncConnection | None = None,
     ) -> None:
         super().__init__(name, redis_url, prefix)
-        # It sends nothing. An embedded Redis lives as long as this client.
+        # This client sends nothing. An embedded Redis runs as long as the client is open.
         address, self._client = connect(self._redis_url)
-        self._given = connection
-        self._own = LoopConnections(lambda: AsyncConnection(address, key=self.keys("")))
+        self._given_connection = connection
+        self._connections = LoopConnections(lambda: AsyncConnection(address, key=self.keys("")))
 
     async def add(self, name: str, data: Any = None, **options: Unpack[JobKeywords]) -> str:
         """Add a job; see ``Queue.add``."""
         return (await self.add_bulk([NewJob(name, data, **options)]))[0]
 
     async def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
-        """Add many jobs, in order and fast; see ``Queue.add_bulk``."""
+        """Add many jobs, in their order; see ``Queue.add_bulk``."""
         return adding.added_ids(jobs, await self._run_all(self._add_calls(jobs)))
 
     async def add_flow(self, flow: FlowJob) -> AddedJob:
@@ -275,15 +275,15 @@ class AsyncQueue(_Producer):
         return bool(await self._run(call))
 
     async def schedulers(self) -> list[Scheduler]:
-        """All schedulers of the queue, by the time of their next job."""
+        """Read all schedulers of the queue; see ``Queue.schedulers``."""
         connection = await self._connection()
         listed = await connection.call(*scheduling.list_command(self.keys))
         commands = scheduling.record_commands(self.keys, listed)
         return scheduling.parse_schedulers(listed, await connection.pipeline(commands))
 
     async def close(self) -> None:
-        """Close this loop's connection, unless it was given."""
-        await self._own.close()
+        """Close this event loop's connection, unless it is the argument ``connection``."""
+        await self._connections.close()
         self._client.close()
 
     async def __aenter__(self) -> Self:
@@ -293,7 +293,7 @@ class AsyncQueue(_Producer):
         await self.close()
 
     async def _connection(self) -> AsyncConnection:
-        return self._given or await self._own.get()
+        return self._given_connection or await self._connections.get()
 
     async def _run(self, call: ScriptCall) -> Any:
         return await (await self._connection()).run_call(call)
@@ -301,7 +301,7 @@ class AsyncQueue(_Producer):
     async def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
         if not calls:
             return []
-        # After the first call Redis knows the script; then the others are sent together.
+        # After the first call Redis knows the script, so all other calls are sent together.
         connection = await self._connection()
         first = await connection.run_call(calls[0])
         rest = await asyncio.gather(*map(connection.run_call, calls[1:]), return_exceptions=True)

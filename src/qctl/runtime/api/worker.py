@@ -43,16 +43,16 @@ H = TypeVar("H", bound=Handler)
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker as it is now.
+    """The state of a worker at one moment.
 
     Args:
-        name: as in the jobs' ``pb`` and in CLIENT LIST.
+        name: the worker's name in CLIENT LIST, and in the field ``pb`` of its jobs.
         owner: what all its lock tokens begin with, up to a colon.
-        busy: jobs in hand.
-        quiet: it is stopping and takes no more jobs.
-        limited: a rate limit keeps it from fetching.
-        completed, failed: jobs that ended here.
-        since_fetch_s: seconds since Redis last answered a fetch; None before the first answer.
+        busy: how many jobs are in hand.
+        quiet: whether the worker is stopping and fetches no more jobs.
+        limited: whether a rate limit pauses fetching.
+        completed, failed: how many jobs this worker has completed and failed.
+        since_fetch_s: seconds since a fetch last succeeded; None if none has.
     """
 
     queue: str
@@ -68,6 +68,7 @@ class WorkerState:
     since_fetch_s: float | None
 
 
+# How long running jobs may take when a worker stops, unless another grace is given.
 GRACE_S = 30.0
 # After the grace: how long cancelled handlers may clean up.
 CANCEL_S = 2.0
@@ -92,26 +93,26 @@ class Worker:
         name: unique among the queue's workers, in printable ASCII without blanks; default:
             ``HOST-PID-N``. Written to the jobs, and shown by Bull Board and ``qctl workers``.
         middleware: functions ``async def layer(job, call_next)`` around every job, outermost first.
-        backoffs: own backoffs, by name: ``function(attempts made, error)`` returns the delay in
+        backoffs: custom backoffs, by name: ``function(attempts made, error)`` returns the delay in
             seconds, or less than 0 for no retry.
-        rate_limit: how many jobs start in a time, over all workers of the queue.
-        lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that. The longer, the
-            later the jobs of a worker that died run again.
-        stalled_interval_s: how often to look for jobs of workers that are gone.
+        rate_limit: how many jobs may start in a period, over all workers of the queue.
+        lock_ttl_s: how long a lock lasts; it is renewed after a quarter of that time. If a worker
+            dies, its jobs run again only after their locks have expired.
+        stalled_interval_s: how often to look for stalled jobs: those of workers that have died.
         max_stalled_count: a job that stalls more often fails.
         max_started_attempts: a job that is started more often fails; None for no limit.
-        drain_delay_s: on an empty queue, how long to wait for a sign of a new job before the
+        drain_delay_s: on an empty queue, how long to wait to be woken for a new job before the
             worker asks Redis again.
         remove_on_complete, remove_on_fail: for jobs without this option: True removes them, a
             number is how many to keep, or ``Keep(…)``; None keeps all.
         metrics_minutes: for how many minutes BullMQ's metrics are kept; None writes none.
-        blocked_after_s: log an event loop that is blocked for longer.
+        blocked_after_s: log when a job blocks the event loop for longer.
 
     Attributes:
-        options: what it was made with.
+        options: the options that the worker was made with.
 
     Raises:
-        UsageError: an option is out of range.
+        UsageError: the queue's name or an option is not allowed.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Worker:
         )
         self._engine: Engine | None = None
         self._runner: JobRunner | None = None
-        # Closed at the stop, the last one first.
+        # What ``stop`` closes, in reverse order.
         self._resources = contextlib.AsyncExitStack()
         self._hurry = asyncio.Event()
 
@@ -172,17 +173,17 @@ class Worker:
         timeout_s: float | None = None,
         kill_after_s: float | None = None,
     ) -> Callable[[H], H]:
-        """Register a handler; a decorator.
+        """Decorate a function to register it as a handler.
 
         An ``async def`` runs on the event loop, a plain ``def`` in a thread. What the handler
         returns must be JSON; it becomes the job's return value.
 
         Args:
-            name: the job name it handles; without one, every name that has no other handler.
+            name: the name of the jobs to handle; None for all names without another handler.
             isolate: run a plain ``def`` in a child process, which can be killed.
-            timeout_s: a longer run is cancelled, and the attempt has failed. A thread cannot be
-                cancelled: its job fails, but the function goes on.
-            kill_after_s: with ``isolate``: a longer run is killed, and the attempt has failed.
+            timeout_s: a longer run is cancelled, and the attempt fails. A thread cannot be
+                cancelled: the attempt fails, but the function goes on.
+            kill_after_s: with ``isolate``: a longer run is killed, and the attempt fails.
 
         Raises:
             UsageError: the name has a handler already, or the options do not fit the function.
@@ -200,7 +201,7 @@ class Worker:
         return register
 
     def use(self, middleware: Middleware) -> Middleware:
-        """Add a middleware around every job, inside the others; a decorator.
+        """Decorate a function to add it as the innermost middleware around every job.
 
         Args:
             middleware: ``async def layer(job, call_next)``; returns what ``await call_next(job)``
@@ -209,10 +210,10 @@ class Worker:
         self._middleware.append(middleware)
         return middleware
 
-    # Life
+    # Start and stop
 
     def settings(self) -> Settings:
-        """The settings that say where its Redis is.
+        """Load the settings that name the worker's Redis.
 
         Raises:
             UsageError, NotFoundError: as for ``load_settings``.
@@ -223,11 +224,13 @@ class Worker:
         """Connect and begin to fetch jobs, on the running event loop.
 
         Args:
-            owner: what all its lock tokens begin with; never used before. Made if not given.
-            redis_url: use this Redis instead of the worker's own.
+            owner: what all lock tokens of this start begin with: an id never used before. "" for a
+                new one.
+            redis_url: the Redis to use; "" for the one in the worker's settings.
 
         Raises:
-            UsageError: it has no task, or it runs already.
+            UsageError: the worker has no task, or runs already.
+            UsageError, NotFoundError: as for ``settings``.
             UnreachableError, ReplyError: Redis cannot be reached, or refuses.
         """
         if not self._tasks:
@@ -236,14 +239,14 @@ class Worker:
             )
         if self._engine is not None and not self._engine.is_stopping:
             raise UsageError(f"the worker of {self.queue} runs already", hint="await stop() first")
-        # A new one for this event loop.
+        # A new event for this event loop.
         self._hurry = asyncio.Event()
         settings = self.settings()
         options = self.options
         if not options.name:
             options = replace(options, name=default_name())
         keys = QueueKeys(settings.prefix, self.queue)
-        # To renew locks. An embedded Redis lives as long as this client.
+        # This client renews locks. An embedded Redis runs as long as the client is open.
         address, client = connect(redis_url or settings.full_url())
         async with contextlib.AsyncExitStack() as resources:
             threads = resources.enter_context(contextlib.closing(Threads(self.queue)))
@@ -259,7 +262,7 @@ class Worker:
         engine.log.info("worker started", worker=options.name, concurrency=options.concurrency)
 
     def _calls(self, threads: Threads, children: IsolatedPool) -> dict[str | None, Call]:
-        """Each handler inside the middleware, by job name."""
+        """Wrap each handler in the middleware. By job name; the key None is for other names."""
         calls: dict[str | None, Call] = {}
         for name, spec in self._tasks.items():
             call: Call = spec.handler
@@ -268,26 +271,26 @@ class Worker:
             elif spec.kind == "process":
                 call = children.caller(spec)
             call = wrap(call, self._middleware)
-            # A child process watches its time itself.
+            # A child process applies the timeout itself.
             if spec.timeout_s is not None and spec.kind != "process":
                 call = in_time(call, spec.timeout_s)
             calls[name] = call
         return calls
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
-        """Fetch no more jobs, let those in hand finish, and disconnect.
+        """Fetch no more jobs, let the jobs in hand finish, and disconnect.
 
         At the end of the grace, jobs that still run are cancelled and go back to wait; no attempt
-        is counted. A function in a thread cannot be cancelled: its job goes back while it still
-        runs, and may run twice unless the process ends.
+        is counted. A function in a thread cannot be cancelled: its job goes back while the function
+        still runs, so the job may run twice at a time unless this process ends.
 
         Args:
-            grace_s: how long jobs may take, in seconds; 0 for ever.
+            grace_s: how long jobs may take, in seconds; 0 for no limit.
 
         Raises:
-            UsageError: it has not been started.
+            UsageError: the worker has not been started.
         """
-        engine, runner = self._started()
+        engine, runner = self._require_started()
         engine.stop_fetching()
         await wait_first(engine.wait_idle(), self._hurry.wait(), timeout_s=grace_s or None)
         if engine.is_busy:
@@ -301,12 +304,12 @@ class Worker:
         engine.log.info("worker stopped", completed=engine.completed_count)
 
     def state(self) -> WorkerState:
-        """What the worker does now.
+        """Return the worker's current state.
 
         Raises:
-            UsageError: it has not been started.
+            UsageError: the worker has not been started.
         """
-        engine, runner = self._started()
+        engine, runner = self._require_started()
         since = time.monotonic() - engine.last_fetch_at if engine.last_fetch_at else None
         return WorkerState(
             queue=self.queue,
@@ -327,17 +330,17 @@ class Worker:
         self._hurry.set()
 
     async def wait_until_idle(self) -> None:
-        """Wait until no job is in hand, and a fetch has found none that could run now."""
-        await self._started()[0].wait_queue_empty()
+        """Wait until no job is in hand, and the last fetch left no job that could run now."""
+        await self._require_started()[0].wait_queue_empty()
 
     def run(self, *, grace_s: float = GRACE_S) -> None:
         """Run until SIGTERM or SIGINT, then ``stop``; a second signal ends the grace.
 
         Args:
-            grace_s: how long jobs may take at the stop, in seconds; 0 for ever.
+            grace_s: how long jobs may take at the stop, in seconds; 0 for no limit.
 
         Raises:
-            UsageError, UnreachableError, ReplyError: as for ``start``.
+            QctlError: as for ``start``.
         """
         if not logging.getLogger("qctl").hasHandlers():
             # The app has not set up logging.
@@ -357,12 +360,12 @@ class Worker:
         await stop.wait()
         await self.stop(grace_s)
 
-    def _started(self) -> tuple[Engine, JobRunner]:
+    def _require_started(self) -> tuple[Engine, JobRunner]:
         if self._engine is None or self._runner is None:
             raise UsageError(f"the worker of {self.queue} has not been started")
         return self._engine, self._runner
 
 
 def _keep_rule(option: bool | int | Keep | None, what: str) -> str:
-    # In a job's options a text means True, as in BullMQ. Here it is refused: it would delete all.
+    # ``keep_rule`` reads a text as True. ``keep_option`` refuses a text, which would remove all.
     return keep_rule(keep_option(option, what)) or KEEP_ALL

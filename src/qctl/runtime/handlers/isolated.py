@@ -1,7 +1,8 @@
 """Handlers in child processes, which can be killed without harm to other jobs.
 
-A child is a fresh interpreter that runs one job at a time, and then the next one. The parent renews
-its job's lock, and sends what the job writes (progress, logs) over its own connection.
+A child is a fresh interpreter, which runs one job at a time. Its parent is the process of the
+worker. The parent renews the job's lock, and sends the job's calls (progress, logs) to Redis over
+the worker's connection.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from qctl.wire.keys import QueueKeys
 from qctl.wire.scripts import ScriptCall
 
 T = TypeVar("T")
-# Not fork: a copied process with threads and connections does not work.
+# Not fork: the copy of a process with threads and connections does not work.
 _context = multiprocessing.get_context("spawn")
 
 
@@ -40,16 +41,16 @@ class ChildDiedError(Exception):
 
 
 class NeverRanError(Exception):
-    """The process had ended before it was given the job."""
+    """The process had ended before it got the job."""
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - not raised, but the cause of what is
-    """The stack in the child, as text."""
+class RemoteTraceback(Exception):  # noqa: N818 - never raised, only the cause of an error
+    """The child's stack trace, as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A job on its way to a child."""
+    """A job and its handler, as the child gets them."""
 
     handler: Handler
     timeout_s: float | None
@@ -63,7 +64,7 @@ class IsolatedPool:
     """The children of one worker, each started when it is needed.
 
     Args:
-        threads: to wait for children in.
+        threads: the threads that wait for children.
     """
 
     def __init__(self, threads: Threads) -> None:
@@ -74,7 +75,7 @@ class IsolatedPool:
         atexit.register(self.close)
 
     def caller(self, spec: TaskSpec) -> Call:
-        """A handler as an awaitable call. Cancelling it kills the child."""
+        """Wrap a handler so that it runs in a child. Cancelling the call kills the child."""
 
         async def call(job: Job) -> Any:
             task = _Task(
@@ -85,7 +86,7 @@ class IsolatedPool:
                 try:
                     return await self._run_in(child, task, job.link, spec.kill_after_s)
                 except NeverRanError:
-                    # It died while it was idle. The job has not started.
+                    # The child had died while it was idle. The job has not started.
                     continue
 
         return call
@@ -97,14 +98,14 @@ class IsolatedPool:
         waiting = self._threads.run(partial(child.run, task, answer))
         try:
             async with asyncio.timeout(kill_after_s) as timer:
-                # Shielded: the thread is not free before its child has ended.
+                # Shielded: the thread goes on waiting until the child answers or ends.
                 return await asyncio.shield(waiting)
         except (TimeoutError, asyncio.CancelledError) as error:
             if waiting.done():
                 raise
             child.kill()
             await asyncio.wait([waiting])
-            # Retrieved, so that asyncio does not report it: we killed the child.
+            # Read, so that asyncio does not log it: the error says that the child was killed.
             waiting.exception()
             if isinstance(error, TimeoutError) and timer.expired():
                 raise JobTimeoutError(f"killed after {kill_after_s:g} s") from None
@@ -122,7 +123,7 @@ class IsolatedPool:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # Another job can use it.
+            # The child still starts, and another job can use it.
             starting.add_done_callback(
                 lambda done: None if done.exception() else self._put_back(done.result())
             )
@@ -140,7 +141,7 @@ class IsolatedPool:
             self._all.discard(child)
 
     def close(self) -> None:
-        """End all children at once."""
+        """Kill all children."""
         atexit.unregister(self.close)
         children = list(self._all)
         for child in children:
@@ -163,11 +164,12 @@ class _Child:
         self.is_usable = True
 
     def run(self, task: _Task, answer: Callable[[str, Any], tuple[str, Any]]) -> Any:
-        """Run one job, and ``answer`` its requests until it ends. Blocks.
+        """Run one job, and ``answer`` its requests. Block until the job ends.
 
         Raises:
-            NeverRanError: the child had died before it got the job.
-            ChildDiedError: it died while it ran the job.
+            NeverRanError: the child, which has run other jobs, had died before it got this one.
+            ChildDiedError: the child died during the job or its own start.
+            BaseException: the handler's error.
         """
         try:
             self._pipe.send(task)
@@ -187,7 +189,7 @@ class _Child:
             raise ChildDiedError(f"the job's process ended: {how}") from error
         kind, value = message
         if kind == "failed":
-            # Not inside the try: it may be an OSError of the handler.
+            # Outside of ``try``, which would catch an OSError of the handler.
             raise _revived(*value)
         return value
 
@@ -202,7 +204,7 @@ class _Child:
 
 
 def _answer(link: Link, loop: asyncio.AbstractEventLoop, kind: str, value: Any) -> tuple[str, Any]:
-    """Send what a child asks for over the parent's link."""
+    """Send a child's request over the worker's link, and return the answer for the child."""
     request = link.run_call(value) if kind == "run_call" else link.command(*value)
     try:
         return "ok", asyncio.run_coroutine_threadsafe(request, loop).result()
@@ -220,11 +222,11 @@ def _revived(pickled: bytes | None, kind: str, text: str, trace: str) -> BaseExc
     return error
 
 
-# In the child
+# Code that runs in the child
 
 
 class _PipeLink:
-    """The link of a job in a child: the parent sends what it asks for."""
+    """The link of a job in a child: passes the job's requests to the parent."""
 
     def __init__(self, keys: QueueKeys, pipe: Connection) -> None:
         self.keys = keys
@@ -252,7 +254,7 @@ class _PipeLink:
         return answer
 
     def time_out(self, error: JobTimeoutError) -> None:
-        """The job's time is over: raise, but not in the middle of a request."""
+        """Raise ``error`` in the job, but not in the middle of a request."""
         if self._is_asking:
             self._timeout = error
         else:
@@ -275,8 +277,8 @@ class IsolatedJob(SyncJob):
 
 
 def _child_main(pipe: Connection) -> None:
-    # Ctrl-C and systemd signal the whole group; the parent decides when a child ends. A function
-    # and not SIG_IGN, which processes that the handler starts would inherit.
+    # Ctrl-C and systemd signal the whole process group, but only the parent ends a child. Not
+    # SIG_IGN: processes that the handler starts would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What runs a job: the app's functions, async or in threads, inside its middleware."""
+"""Wraps an app's handlers: in a thread, with a timeout, inside the app's middleware."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class TaskSpec:
     """A handler and how it runs.
 
     Args:
-        handler: the user's function.
-        kind: ``async`` (on the loop), ``thread`` or ``process`` (in a child that can be killed).
+        handler: the app's function.
+        kind: ``async`` (on the event loop), ``thread`` or ``process`` (in a child process).
         timeout_s, kill_after_s: see ``Worker.task``.
 
     Raises:
@@ -43,11 +43,11 @@ class TaskSpec:
         if self.kill_after_s is not None and self.kind != "process":
             raise UsageError("kill_after_s needs isolate=True", hint="add isolate=True")
         if self.kind == "process" and inspect.iscoroutinefunction(self.handler):
-            raise UsageError("an isolated task is a plain def, not an async def")
+            raise UsageError("isolate=True needs a plain def, not an async def")
 
 
 def wrap(call: Call, middleware: Sequence[Middleware]) -> Call:
-    """``call`` inside the layers of ``middleware``, the first of which is the outermost."""
+    """Wrap ``call`` in the layers of ``middleware``; the first layer is the outermost."""
     for layer in reversed(middleware):
         call = partial(_through, layer, call)
     return call
@@ -58,7 +58,7 @@ def _through(layer: Middleware, call: Call, job: Job) -> Awaitable[Any]:
 
 
 def in_time(call: Call, timeout_s: float) -> Call:
-    """``call``, cancelled when it takes longer."""
+    """Wrap ``call`` so that it is cancelled, and fails with a ``JobTimeoutError``, when late."""
 
     async def timed(job: Job) -> Any:
         try:
@@ -73,11 +73,11 @@ def in_time(call: Call, timeout_s: float) -> Call:
 
 
 def in_thread(handler: Handler, threads: Threads) -> Call:
-    """A plain function as an awaitable one: it runs in a thread, in the caller's context."""
+    """Wrap a plain function so that it runs in a thread, with the caller's context variables."""
 
     async def call(job: Job) -> Any:
         context = contextvars.copy_context()
-        own = SyncJob(job, asyncio.get_running_loop())
-        return await threads.run(partial(context.run, handler, own))
+        sync_job = SyncJob(job, asyncio.get_running_loop())
+        return await threads.run(partial(context.run, handler, sync_job))
 
     return call

@@ -1,9 +1,9 @@
 """Threads for handlers that block.
 
-Why not ``concurrent.futures``: a function in a thread cannot be stopped. One that hangs would keep
-its place in a pool for ever; jobs behind it would wait, or time out, without having run; and the
-interpreter would wait for it at its end. Here every call gets a thread at once (the worker's
-concurrency limits the calls), and a thread that hangs is left behind.
+Why not ``concurrent.futures``: a function in a thread cannot be stopped. A function that hangs
+would occupy a thread of the pool for ever. Later jobs would wait or time out without having run,
+and the interpreter would not exit. Here every call gets a thread at once (the worker's concurrency
+limits the number of calls), and the interpreter does not wait for a thread that hangs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# How a thread gets its calls, each with the future for its result; None ends the thread.
 _Box = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
 
 
@@ -30,12 +31,12 @@ class Threads:
 
     def __init__(self, name: str) -> None:
         self._names = (f"{name}_{number}" for number in itertools.count())
-        # Threads append to it: a deque is safe for that.
+        # The boxes of idle threads. Threads append to the deque, which is thread-safe.
         self._idle: deque[_Box] = deque()
         self._is_closed = False
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Start a call. Cancelling the future does not stop it."""
+        """Start a call. Cancelling the future does not stop the call."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             box = self._idle.pop()
@@ -47,7 +48,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """End the idle threads at once, and each other one after its call."""
+        """End the idle threads now, and each busy thread after its call."""
         self._is_closed = True
         with contextlib.suppress(IndexError):
             while True:
@@ -67,7 +68,7 @@ class Threads:
             except BaseException as raised:
                 error = raised
             self._idle.append(box)
-            # The loop may have ended.
+            # The event loop may be closed.
             with contextlib.suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_deliver, future, result, error)
             del call, future, item, result, error

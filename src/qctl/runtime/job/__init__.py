@@ -1,1 +1,1 @@
-"""A job that a worker runs, and what its options say about its end."""
+"""A job that a worker runs, its options, and how a handler decides its outcome."""

@@ -132,7 +132,7 @@ class Job:
 
     @property
     def progress(self) -> Any:
-        """The last reported progress, of this run or an earlier one; 0 if none, None if not JSON."""
+        """What this or an earlier run has reported last; 0 if none has, None if it is not JSON."""
         value, is_json = read_json(self.fields.get("progress"), 0)
         return value if is_json else None
 
@@ -189,7 +189,7 @@ class Job:
         return {key: read_json(value, None)[0] for key, value in to_dict(flat).items()}
 
     async def ignored_failures(self) -> dict[str, str]:
-        """Read why children failed whose failure is ignored (``OnFailure``), by each child's key."""
+        """Read why children with an ignored failure (``OnFailure``) failed, by each child's key."""
         return to_dict(await self.link.command("HGETALL", self.link.keys.ignored_failures(self.id)))
 
     async def _update(self, what: str, value: str, keep: int | None = None) -> Any:
