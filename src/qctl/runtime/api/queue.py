@@ -128,7 +128,7 @@ class Queue(_Producer):
         return self.add_bulk([NewJob(name, data, **options)])[0]
 
     def add_bulk(self, jobs: Sequence[NewJob]) -> list[str]:
-        """Add many jobs, in their order, up to 200 in one script. Scripts of others may run between.
+        """Add many jobs, in their order, up to 200 in one script. The whole is not atomic.
 
         Returns:
             the jobs' ids, in the same order.
