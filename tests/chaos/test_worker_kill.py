@@ -23,7 +23,7 @@ def test_jobs_of_a_killed_process_go_back_at_once(master_lab: MasterLab) -> None
     master_lab.wait_started(*ids)
     (pid,) = master.pids
     os.kill(pid, signal.SIGKILL)
-    (row,) = master.wait_log("its jobs were put back")
+    (row,) = master.wait_log("process's jobs put back")
     assert (row["pid"], sorted(row["jobs"].split(","))) == (pid, sorted(ids))
     # Their locks would have held for 30 s.
     master_lab.wait_completed(ids, timeout_s=15)
@@ -105,12 +105,12 @@ def test_a_process_that_dies_while_redis_is_away(
         server.stop()
         for pid in master.pids:
             os.kill(pid, signal.SIGKILL)
-        master.wait_log("its jobs are not yet put back", 2)
+        master.wait_log("process's jobs not yet put back", 2)
         # More often than makes a crash loop: what has worked will work again.
         master.wait_log("process died before it was ready", MAX_CRASHES + 1)
         assert master.process.poll() is None
         server.start()
-        master.wait_log("its jobs were put back", 2)
+        master.wait_log("process's jobs put back", 2)
         lab.wait_completed(ids)
         assert set(lab.counts().values()) == {2}
         master.stop()

@@ -108,7 +108,7 @@ def test_without_redis_nothing_starts_and_the_exit_code_says_so(master_lab: Mast
         done = lab.qctl("worker", *words, **nowhere)
         assert done.returncode == 6, done.stderr
         assert "cannot be reached" in done.stderr
-        assert "putting its jobs back" not in done.stderr
+        assert "putting a process's jobs back" not in done.stderr
         assert "not yet put back" not in done.stderr
     assert "check that Redis runs" in done.stderr
 

@@ -99,7 +99,7 @@ def test_a_process_that_is_blocked_is_killed_and_its_jobs_go_back_uncounted(
     (job_id,) = master_lab.add(1, "block")
     master_lab.wait_started(job_id)
     master.stop()
-    assert master.rows("process does not leave, killing it")
+    assert master.rows("process does not end, killing it")
     assert master_lab.ids("wait") == [job_id]
     assert master_lab.job(job_id).get("stc") is None
 
@@ -163,7 +163,7 @@ def test_hup_to_broken_code_keeps_the_old_ones(master_lab: MasterLab) -> None:
     old = master.pids
     master_lab.write("import nothing_like_that\n")
     master.signal(signal.SIGHUP)
-    (row,) = master.wait_log("not replaced, the old one stays")
+    (row,) = master.wait_log("not replaced, the old process stays")
     assert "No module named 'nothing_like_that'" in row["why"]
     assert master.pids == old
     master_lab.wait_completed(master_lab.add(5))

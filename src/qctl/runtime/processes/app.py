@@ -1,4 +1,4 @@
-"""Finds the workers that ``module:attribute`` names."""
+"""Imports apps, and finds their workers by ``module:attribute``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from qctl.runtime.processes.messages import check_app
 
 
 def load_workers(specs: Sequence[str]) -> list[Worker]:
-    """Import the apps, first of all from the working folder.
+    """Import the apps, with the working folder first in the module path.
 
     Args:
-        specs: ``module:attribute`` each; the attribute is a ``Worker`` or a list of them.
+        specs: ``module:attribute`` each; the attribute is a ``Worker`` or a list of workers.
 
     Returns:
         the workers, each once.
 
     Raises:
-        UsageError: a name is malformed, or does not lead to a worker.
-        Exception: what the app raises while it is imported.
+        UsageError: a spec is malformed, or does not name a worker.
+        Exception: the app raised it during the import.
     """
     here = str(Path.cwd())
     if here not in sys.path:
@@ -42,7 +42,7 @@ def _workers_of(spec: str) -> Sequence[Worker]:
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # An import that is missing inside the app needs its traceback.
+        # Only for the app itself: a module that the app cannot import needs a traceback.
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"there is no module {error.name!r} for {spec}",
@@ -55,15 +55,15 @@ def _workers_of(spec: str) -> Sequence[Worker]:
             raise UsageError(
                 f"{spec} does not exist",
                 why=f"{module_name} has these workers: {_worker_names(found)}",
-                hint="name the attribute that holds the worker",
+                hint="name the variable that has the worker",
             )
         found = getattr(found, name)
     workers = list(found) if isinstance(found, list | tuple) else [found]
     if not workers or not all(isinstance(worker, Worker) for worker in workers):
         raise UsageError(
-            f"{spec} is not a worker, and not a list of workers",
-            why=f"it is a {type(found).__name__}",
-            hint="name what `qctl.Worker(…)` returned",
+            f"{spec} is neither a worker nor a list of workers",
+            why=f"its type is {type(found).__name__}",
+            hint="name the variable that has the result of `qctl.Worker(…)`",
         )
     return workers
 

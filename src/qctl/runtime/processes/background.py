@@ -1,6 +1,7 @@
 """A master in the background: ``python -m qctl.runtime.processes.background NAME``.
 
-Its options are in the environment. Others find it by its folder (``manage/qctl/state.py``).
+The master's options are in its environment. Other commands find the master by its folder
+(``manage/qctl/state.py``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from qctl.runtime.processes import control
 from qctl.runtime.processes.master import Master
 from qctl.runtime.processes.messages import MasterOptions
 
-_VARIABLE = "QCTL_WORKER_MASTER"
+_OPTIONS_VARIABLE = "QCTL_WORKER_MASTER"
 MAX_LOG_BYTES = 10_000_000
 _CHECK_LOG_EVERY_S = 2.0
 
@@ -37,9 +38,9 @@ def launch(
     """Start a master that outlives this process.
 
     Args:
-        folder: exists already.
+        folder: the master's folder, which exists already.
         environ: the whole environment of the master, with the URL and prefix of Redis.
-        lock: descriptor of the folder's lock, which the master then holds.
+        lock: descriptor of the folder's lock, which the master keeps until it ends.
     """
     descriptor = os.open(folder.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     with contextlib.closing(os.fdopen(descriptor, "ab")) as log:
@@ -48,15 +49,19 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**environ, _VARIABLE: json.dumps(asdict(options)), "PYTHONUNBUFFERED": "1"},
+            env={
+                **environ,
+                _OPTIONS_VARIABLE: json.dumps(asdict(options)),
+                "PYTHONUNBUFFERED": "1",
+            },
             pass_fds=(lock,),
             start_new_session=True,
         )
 
 
 def main() -> None:
-    """Run the master that the environment describes, until it is stopped."""
-    options = MasterOptions(**json.loads(os.environ.pop(_VARIABLE)))
+    """Run a master with the options in the environment, until it stops."""
+    options = MasterOptions(**json.loads(os.environ.pop(_OPTIONS_VARIABLE)))
     logs.configure(options.log_format)
     folder = MasterFolder(state_home(os.environ), options.name)
     try:
@@ -83,7 +88,7 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
         )
     )
     server = await control.serve(master, folder.socket)
-    trimming = asyncio.create_task(_trim(folder.log))
+    trimming = asyncio.create_task(_trim_log(folder.log))
     try:
         await master.run()
     finally:
@@ -91,10 +96,10 @@ async def _run(folder: MasterFolder, options: MasterOptions) -> None:
         server.close()
 
 
-async def _trim(log: Path) -> None:
-    """Keep the log below its limit, and one older log beside it.
+async def _trim_log(log: Path) -> None:
+    """Move what is in the log to ``log.1`` whenever the log is above its limit.
 
-    It is copied and cut, not renamed: many processes have it open to append.
+    The log is copied and emptied, not renamed, since many processes have it open to append.
     """
     while True:
         await asyncio.sleep(_CHECK_LOG_EVERY_S)

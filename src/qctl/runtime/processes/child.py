@@ -1,7 +1,7 @@
-"""One process with workers, started by a master: ``python -m qctl.runtime.processes.child``.
+"""A child process, which runs workers for a master: ``python -m qctl.runtime.processes.child``.
 
-Each is a fresh interpreter, with the code of the moment at which it starts. When its master is
-gone, it stops: the end of the channel counts as an order to stop.
+Each child is a fresh interpreter, with the app's code as it is when the child starts. When the
+master dies, the channel between them closes, and the child stops.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from qctl.runtime.processes.reload import FileWatch
 
 # A child that has not ended this long after its grace is stuck, and ends itself.
 STUCK_S = 10.0
-# A worker with room fetches at least every ``drain_delay_s``; this and twice that is the margin.
+# A worker with room fetches every ``drain_delay_s``. It is late after 3 of those and this time.
 LATE_S = 10.0
 _READY_POLL_S = 0.01
 
@@ -48,7 +48,7 @@ _READY_POLL_S = 0.01
 def main() -> NoReturn:
     """Run the workers that the orders in the environment name, and end the process."""
     orders = Orders(**json.loads(os.environ.pop(ORDERS_VARIABLE)))
-    # Nothing needs to be cleaned up yet: Ctrl-C may end it without a traceback.
+    # There is nothing to clean up yet: Ctrl-C may end the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     channel = socket.socket(fileno=orders.channel)
     # Processes that the app starts must not keep the channel open.
@@ -86,7 +86,7 @@ def _exit(code: int) -> NoReturn:
 
 
 def _send(channel: socket.socket, message: bytes) -> None:
-    # ``Child._read_messages`` notices a master that is gone.
+    # If the master is gone, ``Child._read_messages`` notices it.
     with contextlib.suppress(OSError):
         channel.sendall(message)
 
@@ -95,8 +95,8 @@ class Child:
     """Runs the workers of this process for its master.
 
     Args:
-        channel: to the master.
-        workers: not yet started.
+        channel: the socket to the master.
+        workers: the workers, not yet started.
     """
 
     def __init__(self, orders: Orders, channel: socket.socket, workers: Sequence[Worker]) -> None:
@@ -107,12 +107,12 @@ class Child:
         self._loop: asyncio.AbstractEventLoop
         self._heartbeats: HeartbeatSender | None = None
         self._grace_s = orders.grace_s
-        # One process watches for all: they have the same files. From now on: a change during the
-        # start counts too.
+        # Only slot 0 watches, since all processes have the same files. The watch begins now, so
+        # that a change during the start counts.
         self._files = FileWatch() if orders.reload and orders.slot == 0 else None
 
     async def run(self) -> None:
-        """Start the workers, let them work until it must stop, and end the process."""
+        """Run the workers until the child must stop, and end the process."""
         self._loop = asyncio.get_running_loop()
         # A signal may reach the whole process group. Only the master counts signals.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -126,7 +126,7 @@ class Child:
         self._send_state()
         _send(self._channel, encode("leaving"))
         if self._heartbeats is not None:
-            # Others see soon that it is leaving: the workers stop fetching below.
+            # Let other commands see soon that the workers, which stop below, are stopping.
             self._loop.call_later(0.1, self._heartbeats.send_now)
         if self._grace_s:
             self._end_after(self._grace_s + STUCK_S)
@@ -134,9 +134,9 @@ class Child:
         reporting.cancel()
         if self._heartbeats is not None:
             await asyncio.to_thread(self._heartbeats.stop)
-        # Jobs that could not be given back, since Redis was away, are left to the master.
+        # The exit code 1 leaves jobs to the master: those not given back, as Redis was away.
         is_clean = not any(worker.state().busy for worker in self._workers)
-        # Not after the loop, whose end waits for threads.
+        # Exit here: the end of ``asyncio.run`` would wait for threads.
         _exit(0 if is_clean else 1)
 
     async def _start(self) -> None:
@@ -150,7 +150,7 @@ class Child:
                     owner, settings.prefix, worker.queue, settings.full_url(), max_stalled
                 )
             )
-        # Before it can fetch a job.
+        # Sent before a worker can fetch a job, so that the master can put back every job.
         _send(self._channel, encode("workers", held=[asdict(row) for row in identities]))
         await self._start_all([row.owner for row in identities])
         while any(worker.state().since_fetch_s is None for worker in self._workers):
@@ -163,7 +163,7 @@ class Child:
             list(zip(self._workers, urls, strict=True)), f"qctl:{name}" if name else ""
         )
         self._heartbeats.start()
-        # From here on the master does not need to read why a start fails.
+        # The start has succeeded: the master no longer reads stderr for the reason of a failure.
         sys.stderr.flush()
         os.dup2(self._orders.stderr, 2)
         self._send_state()
@@ -176,7 +176,7 @@ class Child:
                 await worker.start(owner=owner)
                 started.append(worker)
         except BaseException:
-            # Those that have started may have jobs.
+            # Workers that have started may have jobs, and give them back.
             for worker in started:
                 worker.hurry()
             await asyncio.gather(*(worker.stop() for worker in started), return_exceptions=True)
@@ -205,7 +205,7 @@ class Child:
         _send(self._channel, encode("state", **asdict(state)))
 
     def _read_messages(self) -> None:
-        """Read the master's messages in a thread, so that a blocked loop ends with its master."""
+        """Read the master's messages in a thread, since the event loop may be blocked."""
         call: Any = self._loop.call_soon_threadsafe
         with contextlib.suppress(OSError, RuntimeError), self._channel.makefile("rb") as messages:
             for data in messages:
@@ -217,7 +217,7 @@ class Child:
                     self._end_after(STUCK_S)
                     for worker in self._workers:
                         call(worker.hurry)
-        # The master is gone, or has closed the channel because we are leaving.
+        # The master is gone.
         with contextlib.suppress(RuntimeError):
             call(self._begin_stop, False)
         if self._orders.grace_s:
@@ -227,8 +227,8 @@ class Child:
         """Begin to stop.
 
         Args:
-            for_ever: it is replaced, and its jobs may take as long as they want. If the master
-                stops later, a second call gives them its grace.
+            for_ever: whether the jobs may take as long as they need, since this process is being
+                replaced. If the master stops later, a second call limits them to the grace.
         """
         if not self._stop.is_set():
             self._grace_s = 0.0 if for_ever else self._orders.grace_s
@@ -240,7 +240,7 @@ class Child:
                 self._loop.call_later(self._grace_s, worker.hurry)
 
     def _end_after(self, seconds: float) -> None:
-        """End the process then, from a thread: also if the event loop is blocked."""
+        """End the process after that time, from a thread, since the event loop may be blocked."""
         timer = threading.Timer(seconds, os._exit, (1,))
         timer.daemon = True
         timer.start()

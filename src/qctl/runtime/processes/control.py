@@ -1,7 +1,8 @@
 """Answers requests to a master on its control socket (``manage/qctl/state.py``).
 
-Requests: ``{"do": "state"}``; ``{"do": "replace", "slot": N or null}``, null for all slots,
-answered when all are replaced or one failed; ``{"do": "stop"}``, a second time to give jobs back.
+``{"do": "state"}`` reads the state. ``{"do": "replace", "slot": N}`` replaces one process, or all
+with null for N; the answer comes after the last replacement, or the first that failed.
+``{"do": "stop"}`` stops the master; sent again, it makes the master give the jobs back at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _READ_TIMEOUT_S = 5.0
 
 
 async def serve(master: Master, path: Path) -> asyncio.Server:
-    """Answer on a socket until closed. Anyone who may enter its folder may ask."""
+    """Answer requests on a socket. Every user who may enter the socket's folder may send one."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
@@ -37,7 +38,7 @@ async def serve(master: Master, path: Path) -> asyncio.Server:
 
 
 def state_of(master: Master) -> dict[str, Any]:
-    """The answer to ``state``."""
+    """Return the answer to ``state``."""
     current = {slot.current for slot in master.slots}
     return {
         "pid": os.getpid(),
@@ -87,7 +88,7 @@ async def _replace(master: Master, number: int | None) -> dict[str, Any]:
     if not slots:
         return {"error": f"there is no process {number}"}
     try:
-        done = await master.replace(slots, "asked to")
+        replaced = await master.replace(slots, "requested")
     except NotReadyError as error:
         return {"error": error.what, "words": error.words}
-    return {"replaced": [asdict(row) for row in done]}
+    return {"replaced": [asdict(row) for row in replaced]}

@@ -14,10 +14,10 @@ _MAX_HEADERS = 100
 
 
 async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> asyncio.Server:
-    """Answer on a port until closed.
+    """Answer requests on a port.
 
     Args:
-        why_not_ready: called for each /readyz; "" if ready.
+        why_not_ready: called for each /readyz; returns "" if the workers are ready.
 
     Raises:
         FailedError: the port cannot be used.
@@ -40,7 +40,7 @@ async def serve(host: str, port: int, why_not_ready: Callable[[], str]) -> async
         raise FailedError(
             f"the health port {host}:{port} cannot be used",
             why=error.strerror or str(error),
-            hint="choose another one: --health-port PORT",
+            hint="choose another port: --health-port PORT",
         ) from None
 
 

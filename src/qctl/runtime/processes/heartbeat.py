@@ -1,6 +1,7 @@
-"""Writes the heartbeats of this process's workers to Redis, from a thread.
+"""Writes the heartbeats of this process's workers to Redis.
 
-So a worker whose event loop is blocked, but whose locks are renewed, does not look dead.
+A thread writes them, so that a worker with a blocked event loop does not look dead: another thread
+still renews the worker's locks.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class HeartbeatSender(threading.Thread):
     """Writes the heartbeats of workers until it is stopped.
 
     Args:
-        workers: started, each with the URL of its Redis.
-        process: the target that this process belongs to, e.g. ``qctl:emails``; "" for none.
+        workers: started workers, each with the URL of its Redis.
+        process: the target to which this process belongs, e.g. ``qctl:emails``; "" for none.
     """
 
     def __init__(self, workers: Sequence[tuple[Worker, str]], process: str) -> None:
@@ -47,31 +48,32 @@ class HeartbeatSender(threading.Thread):
         self._log = Log("worker")
 
     def send_now(self) -> None:
-        """Do not wait for the next heartbeat: something has changed."""
+        """Write heartbeats at once, since a worker has changed."""
         self._wake.set()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Remove the heartbeats, and wait for that until the timeout."""
+        """Let the thread remove the heartbeats and end; wait for the end until the timeout."""
         self._is_ending = True
         self._wake.set()
         self.join(timeout_s)
 
     def run(self) -> None:
         while not self._is_ending:
-            self._each(lambda client, row: heartbeats.beat(client, row, int(time.time() * 1000)))
+            self._send(lambda client, row: heartbeats.beat(client, row, int(time.time() * 1000)))
             self._wake.wait(heartbeats.BEAT_S)
             self._wake.clear()
-        self._each(lambda client, row: heartbeats.end(client, row.prefix, row.owner))
+        self._send(lambda client, row: heartbeats.end(client, row.prefix, row.owner))
         for client in self._clients.values():
             client.close()
 
-    def _each(self, do: Callable[[Client, Heartbeat], None]) -> None:
+    def _send(self, send_one: Callable[[Client, Heartbeat], None]) -> None:
+        """Call ``send_one`` for each worker. An error of Redis is logged once."""
         rss = rss_bytes()
         for worker, url in self._workers:
             try:
                 if url not in self._clients:
                     self._clients[url] = connect(url)[1]
-                do(self._clients[url], self._row(worker, rss))
+                send_one(self._clients[url], self._row(worker, rss))
             except QctlError as error:
                 if not self._has_warned:
                     self._log.warning(

@@ -1,7 +1,7 @@
-"""The master: keeps processes with workers running, replaces them, and ends them.
+"""The master: starts the child processes that run an app's workers, replaces and ends them.
 
-It loads nothing of the app. So no fault of the app ends it, and every child runs the code of the
-moment at which it was started.
+The master does not import the app. So a fault of the app cannot end the master, and each child runs
+the app's code as it was when the child started.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from qctl.runtime.processes.recover import recover
 from qctl.runtime.processes.slots import NotReadyError, Slot, summary
 from qctl.runtime.waiting import wait_first
 
-# After its grace, how long a child may take to cancel jobs, give them back and end; then it is
-# killed. (Without a master it ends itself a little later.)
+# How long a child may take after its grace to cancel its jobs, give them back and end. Then the
+# master kills it. (``child.STUCK_S`` is longer, for a child without a master.)
 KILL_AFTER_GRACE_S = 5.0
-# At the end, how long to wait until the jobs of processes that died are put back.
+# How long the master waits before it ends until the jobs of processes that died are put back.
 MAX_RECOVERY_S = 6.0
-# After a replacement that failed, the pause before a process beyond its limits is replaced again.
+# If the replacement of a process beyond its limits fails, how long to wait before the next try.
 RETRY_LIMITS_S = 30.0
-# How long processes that must stop may take to report what they have in hand.
+# At a stop, how long children may take to report how many jobs they have in hand.
 _MAX_REPORT_S = 1.0
 
 
@@ -41,8 +41,8 @@ class Master:
     """Keeps the processes of an app running, until it is stopped.
 
     Args:
-        environ: of this process, with the URL and prefix of Redis. The children get it too, without
-            what PM2 or systemd has put there for the master.
+        environ: the environment of this process, with the URL and prefix of Redis. The children get
+            a copy without the variables that PM2 or systemd has set for the master.
     """
 
     def __init__(self, options: MasterOptions, environ: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class Master:
         self.log = Log("master")
         self.children: set[ChildProcess] = set()
         self.slots = [
-            Slot(number, self._launch, self._retire, self._nothing_works, self.log)
+            Slot(number, self._launch, self._retire, self._is_any_ready, self.log)
             for number in range(options.processes)
         ]
         self.started_at_ms = int(time.time() * 1000)
@@ -61,21 +61,22 @@ class Master:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._replacing = asyncio.Lock()
+        # How many replacements of all processes are running or waiting for their turn.
         self._full_replacements = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        # Of those, the ones that wait for a child's end and put its jobs back.
-        self._ends: set[asyncio.Task[Any]] = set()
+        # The tasks among them that wait for a child's end and put its jobs back.
+        self._end_tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it has begun to stop."""
+        """Whether the master has begun to stop."""
         return self._stop.is_set()
 
     async def run(self) -> None:
-        """Run until a signal, or ``stop``.
+        """Run until SIGTERM, SIGINT or ``stop``.
 
         Raises:
-            NotReadyError: a crash loop. The other processes have been stopped.
+            NotReadyError: a slot is in a crash loop, and no process takes jobs.
             FailedError: the health port cannot be used.
         """
         loop = asyncio.get_running_loop()
@@ -85,7 +86,7 @@ class Master:
             signal.SIGHUP: self._on_hangup,
         }
         for number, handler in handlers.items():
-            # nohup, or a shell that starts us in the background, has set some to be ignored.
+            # A signal that nohup or a shell has set to be ignored stays ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, handler)
         self._spawn(self._notifier.listen())
@@ -110,7 +111,7 @@ class Master:
                 server.close()
 
     def stop(self) -> None:
-        """Stop. A second call gives the jobs back without waiting for their end."""
+        """Stop the master. A second call gives the jobs back without waiting for their end."""
         if not self.is_stopping:
             self._stop.set()
         elif not self._hurry.is_set():
@@ -123,9 +124,10 @@ class Master:
         """Replace the processes of slots, one after another, without a gap.
 
         Raises:
-            NotReadyError: a new one did not get ready. Its slot and those after it keep theirs.
+            NotReadyError: a new process did not get ready, or the master is stopping. This slot and
+                the slots after it keep their old processes.
         """
-        done: list[Replaced] = []
+        replaced: list[Replaced] = []
         async with self._replacing:
             for slot in slots:
                 if self.is_stopping:
@@ -137,15 +139,15 @@ class Master:
                     if not self.is_stopping:
                         words = summary(error.words)
                         self.log.error(
-                            "not replaced, the old one stays", slot=slot.number, why=words
+                            "not replaced, the old process stays", slot=slot.number, why=words
                         )
                     raise
                 self.log.info("replaced", slot=slot.number, old_pid=old, new_pid=new)
-                done.append(Replaced(slot.number, old, new))
-        return done
+                replaced.append(Replaced(slot.number, old, new))
+        return replaced
 
     def why_not_ready(self) -> str:
-        """Why not all workers take jobs; "" if all do."""
+        """Return why some workers take no jobs; "" if all workers take jobs."""
         if self.is_stopping:
             return "stopping"
         now = time.monotonic()
@@ -164,9 +166,9 @@ class Master:
     async def _launch(self, slot: int) -> ChildProcess:
         child = await ChildProcess.start(slot, self.options, self._environ, self._cwd)
         child.on_state = self._check_limits
-        child.on_changed = self._on_changed
+        child.on_files_changed = self._on_files_changed
         self.children.add(child)
-        self._ends.add(self._spawn(self._await_end(child)))
+        self._end_tasks.add(self._spawn(self._await_end(child)))
         if self.is_stopping:
             self._retire(child)
         return child
@@ -174,11 +176,11 @@ class Master:
     async def _await_end(self, child: ChildProcess) -> None:
         await child.ended.wait()
         self.children.discard(child)
-        never_had_any = child.redis_was_away and not child.ready.is_set()
-        if child.workers and not child.ended_cleanly and not never_had_any:
-            # Jobs left at the end of a grace go back uncounted; those of a crash count a stall.
-            self.log.warning("putting its jobs back", pid=child.pid, why=child.how_it_ended)
-            is_stall = not child.was_leaving
+        never_had_jobs = child.redis_was_away and not child.ready.is_set()
+        if child.workers and not child.ended_cleanly and not never_had_jobs:
+            # Only a crash counts as a stall of the jobs, not the end of a grace.
+            self.log.warning("putting a process's jobs back", pid=child.pid, why=child.how_it_ended)
+            is_stall = not child.was_told_to_end
             await recover(child.pid, child.workers, self.log, counted=is_stall, stopping=self._stop)
 
     def _retire(self, child: ChildProcess) -> None:
@@ -188,33 +190,33 @@ class Master:
         self._spawn(self._kill_if_late(child))
 
     async def _kill_if_late(self, child: ChildProcess) -> None:
-        """Kill a child that does not leave in time, as one whose event loop is blocked."""
+        """Kill a child that does not end in time, for example because its event loop is blocked."""
         grace_s = self.options.grace_s
         timeout_s = grace_s + KILL_AFTER_GRACE_S if grace_s else None
         await wait_first(child.ended.wait(), self._hurry.wait(), timeout_s=timeout_s)
         if self._hurry.is_set():
             await wait_first(child.ended.wait(), timeout_s=KILL_AFTER_GRACE_S)
         if not child.ended.is_set():
-            self.log.error("process does not leave, killing it", pid=child.pid)
+            self.log.error("process does not end, killing it", pid=child.pid)
             child.kill()
 
-    def _nothing_works(self) -> bool:
-        return not any(slot.is_ready for slot in self.slots)
+    def _is_any_ready(self) -> bool:
+        return any(slot.is_ready for slot in self.slots)
 
     # Reasons to replace
 
     def _on_hangup(self) -> None:
         if self._had_terminal and not _has_terminal():
-            # The terminal is gone: this is not a request for new processes.
+            # SIGHUP came because the terminal is gone, not as a request for new processes.
             self.stop()
         else:
             self._replace_all("SIGHUP")
 
-    def _on_changed(self, files: Sequence[str]) -> None:
+    def _on_files_changed(self, files: Sequence[str]) -> None:
         self._replace_all(f"changed: {', '.join(files)}")
 
     def _replace_all(self, why: str) -> None:
-        # A replacement that waits for its turn will start processes with the present code.
+        # If one replacement waits for its turn, that one will start the present code: no third.
         if self._full_replacements < 2:
             self._spawn(self._try_replace_all(why))
 
@@ -273,16 +275,16 @@ class Master:
             self._retire(child)
         reports = [asyncio.create_task(child.leaving.wait()) for child in children]
         if reports:
-            # Each reports what it has in hand. If its loop is blocked, its last state counts.
+            # Each child reports its jobs in hand. If a child is blocked, its last state counts.
             await asyncio.wait(reports, timeout=_MAX_REPORT_S)
         if in_hand := sum(child.state.busy for child in children if not child.ended.is_set()):
             self.log.info("finishing jobs", jobs=in_hand)
         while self.children:
             await asyncio.wait([asyncio.create_task(c.ended.wait()) for c in self.children])
-            # ``_await_end`` waits for the same event, and removes the child from the set.
+            # Let ``_await_end``, which waits for the same event, remove the child from the set.
             await asyncio.sleep(0)
-        if self._ends:
-            _, late = await asyncio.wait(self._ends, timeout=MAX_RECOVERY_S)
+        if self._end_tasks:
+            _, late = await asyncio.wait(self._end_tasks, timeout=MAX_RECOVERY_S)
             if late:
                 self.log.error("jobs not put back: the stalled check will find them")
         for task in self._tasks:
@@ -298,16 +300,16 @@ class Master:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        self._ends.discard(task)
+        self._end_tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             why = error.what if isinstance(error, QctlError) else repr(error)
-            self.log.error("unexpected", why=why)
+            self.log.error("unexpected error", why=why)
 
 
 def _logical_cwd(environ: Mapping[str, str]) -> Path:
-    """The working folder, by the name by which it was entered.
+    """The working folder, under the name by which the shell entered it (PWD).
 
-    If that is a symlink which a deployment changes, new processes follow it.
+    If that name is a symlink that a deployment changes, new processes start in the new folder.
     """
     here = Path.cwd()
     named = Path(environ.get("PWD") or ".")

@@ -2,8 +2,8 @@
 
 A child sends ``workers`` (before it fetches a job), ``ready``, ``state`` every second, ``changed``
 (``--reload``), ``leaving`` and, if it cannot start, ``failed``. The master sends ``stop`` and
-``hurry``; when the master is gone, the child sees the end of the stream, and stops. A child may
-have newer code than its master.
+``hurry``. When the master dies, the child reads the end of the stream, and stops. After an upgrade
+of qctl, a child may have newer code than its master.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from qctl.errors import UsageError
 # The environment variable with a child's orders; removed before the app is loaded.
 ORDERS_VARIABLE = "QCTL_WORKER_ORDERS"
 STATE_EVERY_S = 1.0
-# A child whose last message is older is stuck.
+# A child that has sent no message for longer is stuck.
 SILENT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterOptions:
-    """What a master runs, and how. The URL and prefix of Redis are in the environment.
+    """What a master runs. The URL and prefix of Redis are in its environment, not here.
 
     Args:
         apps: ``module:attribute`` each.
-        processes: how many children.
+        processes: the number of children.
         grace_s: how long running jobs may take at a stop, in seconds; 0 for ever.
         max_jobs, max_rss_bytes: a process beyond one of them is replaced; None for no limit.
         reload: replace the processes when files of the app change.
         health: host and port for /livez and /readyz; None for no server.
         log_format: ``text`` or ``json``.
-        name: of a master in the background; "" for one in the foreground.
+        name: the name of a background master; "" for a master in the foreground.
     """
 
     apps: Sequence[str]
@@ -55,7 +55,8 @@ class Orders(MasterOptions):
     Args:
         slot: the number of its slot, from 0.
         channel: descriptor of the child's end of the socket pair.
-        stderr: descriptor of its stderr once it is ready; before that, the master reads it.
+        stderr: descriptor that becomes the child's stderr when the child is ready. Until then, the
+            master reads the child's stderr.
     """
 
     slot: int
@@ -65,11 +66,11 @@ class Orders(MasterOptions):
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """What a master must know to give back the jobs of a worker that died.
+    """What a master must know to put back the jobs of a worker that died.
 
     Args:
         owner: what all lock tokens of the worker begin with, up to a colon.
-        redis_url: may hold a password.
+        redis_url: may contain a password.
     """
 
     owner: str
@@ -81,11 +82,11 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """A child at its last message.
+    """The state of a child, as of its last message.
 
     Args:
-        busy: jobs in hand, of all its workers.
-        done: jobs that have ended.
+        busy: the number of jobs in hand, of all its workers.
+        done: the number of jobs that its workers have completed or failed.
         late: a queue from which no fetch has succeeded lately although there was room; "" for none.
     """
 
@@ -107,17 +108,17 @@ def check_app(spec: str) -> None:
         raise UsageError(
             f"{spec!r} does not name an app",
             why="an app is MODULE:ATTRIBUTE, where the attribute is a Worker or a list of them",
-            hint="app:worker for `worker = Worker(…)` in app.py",
+            hint="for `worker = Worker(…)` in app.py, type app:worker",
         )
 
 
 def encode(kind: str, **fields: Any) -> bytes:
-    """A message to send."""
+    """Encode a message."""
     return json.dumps({"kind": kind, **fields}).encode() + b"\n"
 
 
 def decode(data: bytes) -> Mapping[str, Any]:
-    """A message that was received; empty if it is malformed."""
+    """Decode a message. A malformed message becomes an empty one."""
     try:
         row = json.loads(data)
     except ValueError:

@@ -26,21 +26,21 @@ from qctl.runtime.processes.messages import (
 )
 from qctl.runtime.waiting import wait_first
 
-_TAIL_BYTES = 8192
-# After its end, to read what it has written.
+_MAX_TAIL_BYTES = 8192
+# After a child has ended, how long to wait for the last of its messages and of its stderr.
 _READ_REST_S = 0.5
 _MAX_MESSAGE_BYTES = 16_000_000
 
 
 class _Stderr(asyncio.Protocol):
-    """What a child writes to stderr before it is ready: copied to ours, and the end kept."""
+    """Copies a child's stderr to the master's until the child is ready, and keeps the end."""
 
     def __init__(self) -> None:
         self.tail = b""
         self.ended = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
-        self.tail = (self.tail + data)[-_TAIL_BYTES:]
+        self.tail = (self.tail + data)[-_MAX_TAIL_BYTES:]
         with contextlib.suppress(OSError):
             os.write(2, data)
 
@@ -49,18 +49,21 @@ class _Stderr(asyncio.Protocol):
 
 
 class ChildProcess:
-    """One child. Made by ``start``.
+    """One child process. Created by ``start``.
 
     Attributes:
-        slot: the number of its slot.
-        workers: what is needed to put its jobs back; empty until it has sent that.
-        state: as of its last message, at ``last_message_at`` (monotonic).
-        ready: set when it takes jobs.
-        left: set when it takes no more jobs, or never will; it may still finish some.
-        leaving: set when it has reported that it finishes its jobs and ends.
+        slot: the number of the child's slot.
+        workers: what is needed to put the child's jobs back; empty until the child has sent it.
+        state: the state that the child has sent last.
+        last_message_at: when the last message came, by the monotonic clock.
+        ready: set when the child takes jobs.
+        left: set when the child was told to stop, is stopping or has ended. It then takes no more
+            jobs, but may still finish some.
+        leaving: set when the child has reported that it is stopping.
         ended: set when the process is gone.
-        redis_was_away: it could not start because Redis was away, or did not let it in.
-        is_being_replaced: it is beyond a limit, and a replacement is under way.
+        redis_was_away: whether the child could not start because Redis was away.
+        was_killed: whether the master has killed the child.
+        is_being_replaced: whether the child is beyond a limit, and its replacement is under way.
     """
 
     def __init__(self, slot: int) -> None:
@@ -81,10 +84,10 @@ class ChildProcess:
         self._code = 0
         self._stderr = _Stderr()
         self._writer: asyncio.StreamWriter | None = None
-        # Held so that it is not collected.
-        self._end: asyncio.Task[None] | None = None
+        # A reference, so that the task is not garbage-collected.
+        self._end_task: asyncio.Task[None] | None = None
         self.on_state: Callable[[ChildProcess], None] = lambda _: None
-        self.on_changed: Callable[[Sequence[str]], None] = lambda _: None
+        self.on_files_changed: Callable[[Sequence[str]], None] = lambda _: None
 
     @classmethod
     async def start(
@@ -96,12 +99,12 @@ class ChildProcess:
             environ: the whole environment of the child.
 
         Raises:
-            OSError: it cannot be started.
+            OSError: the interpreter cannot be started.
         """
         child = cls(slot)
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        # Once it is ready, its stderr is ours.
+        # The child's stderr from when it is ready.
         stderr = os.dup(2)
         orders = Orders(**asdict(options), slot=slot, channel=theirs.fileno(), stderr=stderr)
         try:
@@ -127,33 +130,37 @@ class ChildProcess:
             lambda: child._stderr, os.fdopen(read_end, "rb", buffering=0)
         )
         reading = asyncio.create_task(child._read_messages(messages))
-        child._end = asyncio.create_task(child._await_end(process, reading))
+        child._end_task = asyncio.create_task(child._await_end(process, reading))
         return child
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until it takes jobs; False if it never will. After the timeout it is killed."""
+        """Wait until the child takes jobs. After the timeout, kill the child.
+
+        Returns:
+            whether the child takes jobs.
+        """
         await wait_first(self.ready.wait(), self.left.wait(), timeout_s=timeout_s)
         if self.ready.is_set():
             return True
         if not self.left.is_set():
             self.kill()
-            self._stderr.tail += f"\nit was not ready within {timeout_s:g} s".encode()
+            self._stderr.tail += f"\nthe process was not ready within {timeout_s:g} s".encode()
             await self.ended.wait()
         return False
 
     @property
-    def was_leaving(self) -> bool:
-        """Whether it was to end, and did not die by itself."""
+    def was_told_to_end(self) -> bool:
+        """Whether the child was stopping or was killed by the master, so that it did not crash."""
         return self.was_killed or self.leaving.is_set()
 
     @property
     def ended_cleanly(self) -> bool:
-        """Whether it ended by itself, with all its jobs finished or given back."""
+        """Whether the child stopped with all its jobs finished or given back."""
         return self.leaving.is_set() and self._code == 0
 
     @property
     def how_it_ended(self) -> str:
-        """Such as ``exit code 1`` or ``killed by SIGKILL``."""
+        """How the child ended, such as ``exit code 1`` or ``killed by SIGKILL``."""
         if self._code >= 0:
             return f"exit code {self._code}"
         try:
@@ -162,15 +169,15 @@ class ChildProcess:
             return f"killed by signal {-self._code}"
 
     def last_words(self) -> list[str]:
-        """What it wrote to stderr before it was ready, the error first; then how it ended."""
+        """What the child wrote to stderr before it was ready, the error first; then its end."""
         words = error_first(self._stderr.tail.decode(errors="replace").splitlines())
         return [*words, f"({self.how_it_ended})"] if self.ended.is_set() else words
 
     def stop(self, *, for_ever: bool = False) -> None:
-        """Let it finish its jobs and leave.
+        """Tell the child to finish its jobs and end.
 
         Args:
-            for_ever: however long they take, not only for its grace.
+            for_ever: whether the jobs may take as long as they need, instead of the grace.
         """
         self._send(encode("stop", for_ever=for_ever))
         if not self.ready.is_set():
@@ -178,11 +185,11 @@ class ChildProcess:
         self.left.set()
 
     def hurry(self) -> None:
-        """Make it give its jobs back now."""
+        """Tell the child to give its jobs back now."""
         self._send(encode("hurry"))
 
     def kill(self) -> None:
-        """End it at once. It cannot give its jobs back: the master must."""
+        """Kill the child. It cannot give its jobs back, so the master must put them back."""
         self.was_killed = True
         self._signal(signal.SIGKILL)
 
@@ -214,7 +221,7 @@ class ChildProcess:
                 self.state = ChildState(**fields)
                 self.on_state(self)
             case "changed":
-                self.on_changed(message["files"])
+                self.on_files_changed(message["files"])
             case "leaving":
                 self.leaving.set()
                 self.left.set()
@@ -226,7 +233,7 @@ class ChildProcess:
     ) -> None:
         self._code = await process.wait()
         rest = (reading, asyncio.create_task(self._stderr.ended.wait()))
-        # A process that the app has started may keep them open.
+        # A process that the app has started may keep the child's channel and stderr open.
         await asyncio.wait(rest, timeout=_READ_REST_S)
         for task in rest:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Notifies PM2 (``wait_ready``) and systemd (``Type=notify``) of our state."""
+"""Notifies PM2 (``wait_ready``) and systemd (``Type=notify``) of the master's state."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from collections.abc import Callable, MutableMapping
 
 _PM2_VARIABLES = ("NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE")
 _SYSTEMD_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-# systemd's socket holds few messages. When it is full, wait a little rather than lose one.
+# How long to wait if systemd's socket, which has room for few messages, is full.
 _SEND_TIMEOUT_S = 0.2
 _MAX_MESSAGE_BYTES = 16_000_000
 
 
 class Notifier:
-    """Notifies PM2 or systemd, if one of them started this process and wants to know.
+    """Notifies PM2 or systemd, if one of them started this process and asks for notifications.
 
     Args:
-        environ: of this process. Their variables are removed: they are not for our children.
+        environ: the environment of this process. The variables by which PM2 and systemd ask are
+            removed, so that child processes do not get them.
         on_shutdown: called when PM2 sends ``shutdown`` (its option ``shutdown_with_message``).
 
     Attributes:
@@ -41,9 +42,9 @@ class Notifier:
                 self._pm2.setblocking(False)
         self._systemd = found["NOTIFY_SOCKET"]
         usec, pid = found["WATCHDOG_USEC"], found["WATCHDOG_PID"]
-        mine = not pid or pid == str(os.getpid())
-        # Half of the time after which systemd kills us.
-        self.watchdog_every_s = int(usec) / 2e6 if usec.isdigit() and mine else None
+        is_for_us = not pid or pid == str(os.getpid())
+        # Half of the time after which systemd kills a process that has sent nothing.
+        self.watchdog_every_s = int(usec) / 2e6 if usec.isdigit() and is_for_us else None
 
     async def listen(self) -> None:
         """Read PM2's messages until it closes the channel."""
@@ -60,14 +61,14 @@ class Notifier:
                             self._on_shutdown()
 
     def ready(self) -> None:
-        """The workers take jobs."""
+        """Report that all workers take jobs."""
         if self._pm2 is not None:
             with contextlib.suppress(OSError):
                 self._pm2.send(b'"ready"\n')
         self.notify_systemd("READY=1")
 
     def reloading(self) -> None:
-        """A replacement has begun; ``READY=1`` ends it."""
+        """Report that a replacement has begun. ``READY=1`` reports its end."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 

@@ -1,4 +1,4 @@
-"""Puts back the jobs of a process that died, at once instead of after its locks expire."""
+"""Puts back the jobs of a process that died, without waiting until its locks expire."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from qctl.wire.read.active import read_active
 from qctl.wire.write import worker_calls
 from qctl.wire.write.transitions import retry_stalled
 
-# Seconds before each attempt: the last command of a dead process may still reach Redis.
+# Seconds before each attempt. The last command of a dead process may reach Redis late and fetch
+# jobs, so one attempt is not enough.
 PAUSES_S = (0.0, 0.25, 1.0, 3.0)
 _MAX_PAUSE_WHEN_STOPPING_S = 0.25
+# Seconds between two tries while Redis is away.
 _RETRY_S = 1.0
 
 
@@ -28,13 +30,14 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
     """Put back the active jobs of a dead worker, to run next.
 
     Args:
-        counted: whether this counts as a stall, as BullMQ counts it when a worker dies.
+        counted: whether each job counts a stall, as in BullMQ when a worker dies. A job with too
+            many stalls then fails instead.
 
     Returns:
         the ids of the jobs that went back.
 
     Raises:
-        QctlError: Redis could not do it.
+        QctlError: Redis cannot be reached, or refuses.
     """
     keys = QueueKeys(worker.prefix, worker.queue)
     _, client = connect(worker.redis_url)
@@ -50,17 +53,17 @@ def put_back(worker: WorkerIdentity, *, counted: bool) -> list[str]:
         if counted:
             answers = retry_stalled(client, keys, locks, max_stalled=worker.max_stalled_count)
             return [job_id for job_id, answer in answers.items() if answer == "retried"]
-        done: list[str] = []
+        returned: list[str] = []
         pairs = [*locks.items()]
         for start in range(0, len(pairs), worker_calls.MAX_BATCH):
             chunk = pairs[start : start + worker_calls.MAX_BATCH]
             call = worker_calls.give_back(keys, chunk)
             codes = scripts.run_call(client, call)[1]
-            # The script takes them in reverse, so that the first job runs first.
-            done += [
+            # The codes are in reverse order: the script gives the last job back first.
+            returned += [
                 job_id for (job_id, _), code in zip(reversed(chunk), codes, strict=True) if not code
             ]
-        return done
+        return returned
 
 
 async def recover(
@@ -71,14 +74,14 @@ async def recover(
     counted: bool,
     stopping: asyncio.Event,
 ) -> None:
-    """Put back the jobs of a dead process's workers; repeat that a few times.
+    """Put back the jobs of a dead process's workers, in several attempts (``PAUSES_S``).
 
-    While Redis is away it tries again, until ``stopping`` is set: then the jobs are left to the
-    stalled check of any worker. Once that is set, the attempts follow quickly.
+    While Redis is away, each attempt is repeated. When ``stopping`` is set, pauses are short, and
+    if Redis is away then, the jobs are left to the stalled check of any worker.
     """
     is_away = False
     for pause_s in PAUSES_S:
-        await _rest(pause_s, stopping)
+        await _pause(pause_s, stopping)
         for worker in workers:
             while True:
                 try:
@@ -86,20 +89,20 @@ async def recover(
                 except QctlError as error:
                     if not is_away:
                         why = error.why or error.what
-                        log.error("its jobs are not yet put back", pid=pid, why=why)
+                        log.error("process's jobs not yet put back", pid=pid, why=why)
                     is_away = True
                     if stopping.is_set():
                         return
-                    await _rest(_RETRY_S, stopping)
+                    await _pause(_RETRY_S, stopping)
                     continue
                 if ids:
                     jobs = ",".join(ids)
-                    log.warning("its jobs were put back", pid=pid, queue=worker.queue, jobs=jobs)
+                    log.warning("process's jobs put back", pid=pid, queue=worker.queue, jobs=jobs)
                 break
 
 
-async def _rest(seconds: float, stopping: asyncio.Event) -> None:
-    """Sleep; no longer than a moment once we are stopping."""
+async def _pause(seconds: float, stopping: asyncio.Event) -> None:
+    """Sleep. When ``stopping`` is set, end the sleep, but not in its first 0.25 s."""
     short_s = min(seconds, _MAX_PAUSE_WHEN_STOPPING_S)
     await asyncio.sleep(short_s)
     await wait_first(stopping.wait(), timeout_s=seconds - short_s)

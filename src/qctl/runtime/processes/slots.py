@@ -1,4 +1,4 @@
-"""A slot: the place of one process. When it dies, another follows; and it can be replaced."""
+"""A slot: keeps one process running. A process that dies is followed by another process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from qctl.runtime.processes.process import ChildProcess
 
 # This many deaths in a row, each before the process was ready, are a crash loop.
 MAX_CRASHES = 5
-# Between a death and the next start: doubled each time.
+# The pause between a death and the next start, doubled each time.
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 30.0
-# A process that ran this long did not die because of its start: the pause begins anew.
+# After the death of a process that was ready for longer, the pause is the shortest one again.
 STEADY_S = 60.0
 
 
 def summary(words: Sequence[str]) -> str:
-    """The first of a process's last words, which is the error, and the last: how it ended."""
+    """Shorten a process's last words to the first row (the error) and the last (how it ended)."""
     return " | ".join(dict.fromkeys((*words[:1], *words[-1:])))
 
 
 class NotReadyError(FailedError):
-    """A process ended before it took a job.
+    """A new process did not get ready to take jobs.
 
     Args:
-        words: its last words.
-        redis_is_away: whether this was the reason, and not the app.
+        words: the last words of the process: what it wrote to stderr, and how it ended.
+        redis_is_away: whether the reason is that Redis is away, and not the app.
     """
 
     def __init__(self, what: str, words: list[str], *, redis_is_away: bool = False) -> None:
@@ -40,16 +40,17 @@ class NotReadyError(FailedError):
 
 
 class Slot:
-    """One process, and those that follow it.
+    """Keeps one process running.
 
     Args:
-        number: from 0.
+        number: the slot's number, from 0.
         launch: starts a process for the slot of this number.
-        retire: lets a process finish its jobs and leave.
-        nothing_works: whether no slot has a process that works.
+        retire: lets a process finish its jobs and end.
+        is_any_ready: whether any of the master's slots has a process that takes jobs.
 
     Attributes:
-        restarts: how often another process took the place of the last one.
+        current: the slot's process; None between two processes.
+        restarts: how often the process was replaced, or ended after it had taken jobs.
         was_ready: whether a process of this slot ever took jobs.
     """
 
@@ -58,7 +59,7 @@ class Slot:
         number: int,
         launch: Callable[[int], Awaitable[ChildProcess]],
         retire: Callable[[ChildProcess], None],
-        nothing_works: Callable[[], bool],
+        is_any_ready: Callable[[], bool],
         log: Log,
     ) -> None:
         self.number = number
@@ -67,13 +68,13 @@ class Slot:
         self.was_ready = False
         self._launch = launch
         self._retire = retire
-        self._nothing_works = nothing_works
+        self._is_any_ready = is_any_ready
         self._log = log
         self._pause_s = MIN_PAUSE_S
 
     @property
     def is_ready(self) -> bool:
-        """Whether its process takes jobs."""
+        """Whether the slot's process takes jobs."""
         child = self.current
         return child is not None and child.ready.is_set() and not child.left.is_set()
 
@@ -81,46 +82,46 @@ class Slot:
         """Keep a process running, until cancelled.
 
         Raises:
-            NotReadyError: it is a crash loop.
+            NotReadyError: the slot is in a crash loop, and no slot has a process that takes jobs.
         """
         crashes = 0
         while True:
             child = self.current or await self._start()
             if child is None or not await child.wait_ready(READY_TIMEOUT_S):
                 if child is not None and self.current is not child:
-                    # It was replaced while it started.
+                    # The child was replaced while it started.
                     continue
                 self.current = None
-                # While Redis is away no process can start. If one did before, this is no crash.
+                # While Redis is away no process can start: no crash, if one has worked before.
                 is_away = child is not None and child.redis_was_away
                 crashes += not (is_away and self.was_ready)
-                self._not_started(child, crashes)
-                await self._rest()
+                self._on_not_ready(child, crashes)
+                await self._pause()
                 continue
             crashes, self.was_ready = 0, True
             await child.left.wait()
             if self.current is not child:
-                # It was replaced, and left for that reason.
+                # The child was stopped because it was replaced.
                 continue
             self.current = None
             self.restarts += 1
             if time.monotonic() - child.ready_at > STEADY_S:
                 self._pause_s = MIN_PAUSE_S
-            how = child.how_it_ended if child.ended.is_set() else "it was asked to leave"
+            why = child.how_it_ended if child.ended.is_set() else "a signal told it to stop"
             if not child.ended.is_set():
                 self._retire(child)
-            await self._rest()
-            # Not before the pause: after a signal to the whole group, we are stopping by now.
-            self._log.warning("process has left, another follows", pid=child.pid, why=how)
+            await self._pause()
+            # Not before the pause: a master that got the same signal has cancelled us by now.
+            self._log.warning("process takes no more jobs, another follows", pid=child.pid, why=why)
 
     async def replace(self) -> tuple[int | None, int]:
-        """Start another process, and when it takes jobs, let the present one leave.
+        """Start a new process, and stop the old one when the new one takes jobs.
 
         Returns:
-            the pids of the old one (None if there was none) and of the new one.
+            the pids of the old process (None if there was none) and of the new process.
 
         Raises:
-            NotReadyError: the new one did not get ready; the old one stays.
+            NotReadyError: the new process did not get ready; the old process stays.
         """
         try:
             new = await self._launch(self.number)
@@ -132,7 +133,7 @@ class Slot:
         self.restarts += 1
         self.was_ready = True
         if old is not None:
-            # The new process takes jobs, so there is no hurry.
+            # The new process takes jobs, so the old one may take as long as it needs.
             old.stop(for_ever=True)
         return (old.pid if old else None), new.pid
 
@@ -143,15 +144,15 @@ class Slot:
             self._log.error("a process cannot be started", why=str(error))
             return None
         if self.current is not None:
-            # A replacement was faster.
+            # ``replace`` has started another process in the meantime.
             self._retire(child)
             return self.current
         self.current = child
         return child
 
-    def _not_started(self, child: ChildProcess | None, crashes: int) -> None:
-        words = child.last_words() if child else ["it cannot be started"]
-        if crashes >= MAX_CRASHES and self._nothing_works():
+    def _on_not_ready(self, child: ChildProcess | None, crashes: int) -> None:
+        words = child.last_words() if child else ["the process cannot be started"]
+        if crashes >= MAX_CRASHES and not self._is_any_ready():
             raise NotReadyError(
                 f"{crashes} processes in a row died before they were ready; the last one said",
                 words,
@@ -162,6 +163,6 @@ class Slot:
         pid = child.pid if child else None
         self._log.error("process died before it was ready", pid=pid, why=summary(words))
 
-    async def _rest(self) -> None:
+    async def _pause(self) -> None:
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, MAX_PAUSE_S)
         await asyncio.sleep(pause_s)
