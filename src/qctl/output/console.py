@@ -1,6 +1,6 @@
 """Tables that fit the terminal.
 
-Drawn without rich, which costs 40 ms at start and seconds for ten thousand rows.
+They are not drawn with rich, which takes 40 ms to import and seconds for ten thousand rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from qctl.output.text import cells, count, short_count, shortened, visible
 
 T = TypeVar("T")
 K = TypeVar("K")
-# In a pipe or a file nothing is cut.
+# The width of a pipe or a file: nothing is cut.
 UNLIMITED_WIDTH = 10_000
 _GAP = 2
-# Shorter names cannot be distinguished.
+# In fewer cells, names often look the same.
 MIN_TEXT_WIDTH = 12
 
 _STYLES = {
@@ -51,9 +51,9 @@ class Column(Generic[T]):
 
     Args:
         heading: one word in capitals.
-        value: what the column shows of an item: a text, a count (grouped by thousands), or None
+        value: returns an item's cell: a text, a count (shown with thousands separated), or None
             (shown as ``-``).
-        right: aligned right, as numbers are.
+        right: whether cells are aligned right, as for numbers.
         short: the heading in a narrow table.
         optional: a table that is too wide may leave the column out if all its cells are 0 or empty;
             a line below then says so.
@@ -69,7 +69,7 @@ class Column(Generic[T]):
 
 
 def if_known(shown: Callable[[K], Value], value: K | None) -> Value:
-    """How a value is shown; None, which a table shows as ``-``, if it is unknown."""
+    """``shown(value)``; if the value is None, None, which a table shows as ``-``."""
     return None if value is None else shown(value)
 
 
@@ -82,9 +82,9 @@ def table(
 ) -> str:
     """A table with a row for each item as text, each line with its line end.
 
-    Control characters in texts are made visible. Where a table is too wide, empty optional
-    columns go and long texts are cut, then counts and headings (``12.3k``), then texts further,
-    then the gaps.
+    Control characters in texts are made visible. If the table is too wide, empty optional columns
+    are left out and long texts are cut. If that is not enough, counts and headings are shown short
+    (``12.3k``), texts are cut further, and last the gaps are narrowed.
 
     Args:
         width: of the terminal, in cells.
@@ -93,14 +93,14 @@ def table(
     drawn = [_Drawn(column, [column.value(item) for item in items]) for column in columns]
     gap = _GAP
     left_out: list[str] = []
-    if not _narrowed(drawn, width, gap):
+    if not _narrow_to_fit(drawn, width, gap):
         kept = [
             one for one in drawn if not one.column.optional or any(map(_has_content, one.values))
         ]
         left_out = [one.heading.lower() for one in drawn if one not in kept]
         for short, min_width, gap in _TIGHTER:
             drawn = [_Drawn(one.column, one.values, short=short) for one in kept]
-            if _narrowed(drawn, width, gap, min_width):
+            if _narrow_to_fit(drawn, width, gap, min_width):
                 break
     rows = zip(*(one.lines(colour) for one in drawn), strict=True)
     lines = [(" " * gap).join(row).rstrip(" ") for row in rows]
@@ -110,7 +110,7 @@ def table(
     return "".join(f"{line}\n" for line in lines)
 
 
-# Short counts, min. width of texts, gap between columns: tried in this order.
+# Tried in this order: whether counts and headings are short, the min. width of texts, the gap.
 _TIGHTER = (
     (False, 24, _GAP),
     (True, 24, _GAP),
@@ -122,7 +122,7 @@ _TIGHTER = (
 
 
 class _Drawn:
-    """A column while the table is made to fit; ``short`` as in ``cell_text``."""
+    """A column whose width is adjusted; ``short`` as in ``cell_text``, for the heading, too."""
 
     def __init__(
         self, column: Column[Any], values: Sequence[Value], *, short: bool = False
@@ -143,13 +143,13 @@ class _Drawn:
             yield padding + styled_text if self.column.right else styled_text + padding
 
 
-def _narrowed(
+def _narrow_to_fit(
     drawn: Sequence[_Drawn], width: int, gap: int, min_width: int = UNLIMITED_WIDTH
 ) -> bool:
-    """Narrow the widest text columns, at most to ``min_width``, until the table fits.
+    """Narrow the widest text columns, but not below ``min_width``, until the table fits.
 
     Returns:
-        Whether it fits.
+        whether the table fits.
     """
     room = width - gap * (len(drawn) - 1)
     while (excess := sum(one.width for one in drawn) - room) > 0:
@@ -161,7 +161,7 @@ def _narrowed(
         if not loose:
             return False
         widest = max(loose, key=lambda one: one.width)
-        # Down to the next widest, so that no column becomes tiny before the others.
+        # Only down to the next widest column, so that no column becomes tiny before the others.
         next_widest = max((one.width for one in loose if one.width < widest.width), default=0)
         floor = max(min_width, cells(widest.heading), next_widest)
         widest.width = max(min(floor, widest.width - 1), widest.width - excess)

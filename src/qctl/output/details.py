@@ -1,4 +1,4 @@
-"""What the views of jobs, schedulers and events share: times, labelled lines, JSON as text."""
+"""Used by the views of jobs, schedulers and events: times, labelled lines, JSON as text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from qctl.output.text import duration, short_duration, visible
 
 
 def age(moment: datetime | None, now: datetime) -> str | None:
-    """``4m10s`` since then; None if it is unknown when."""
+    """The time since ``moment``, as in ``4m10s``; None if ``moment`` is None."""
     return None if moment is None else short_duration((now - moment).total_seconds())
 
 
 def time_left(due: datetime | None, now: datetime) -> Value:
-    """``4m10s`` until then, or ``-4m10s`` in yellow if it has passed."""
+    """The time until ``due``, as in ``4m10s``; ``-4m10s`` in yellow if that has passed."""
     if due is None:
         return None
     left_s = (due - now).total_seconds()
@@ -40,7 +40,7 @@ def labelled_lines(
     """A line for each known fact, control characters made visible.
 
     Args:
-        max_text: in characters; of a longer text, the line says how long it is.
+        max_text: the characters to show of a text; the line of a longer text also shows its length.
     """
     known = [(label, text) for label, text in facts if text is not None]
     width = max(len(label) for label, _ in known)
@@ -51,7 +51,7 @@ def labelled_lines(
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """A value as JSON for people: not escaped."""
+    """A value as JSON for people, with non-ASCII characters as they are."""
     try:
         return json.dumps(value, ensure_ascii=False, default=dict, indent=indent)
     except (RecursionError, ValueError):

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-# If a result is too deep for Python's encoder, only so many levels are written.
+# The levels that are written of a result that is nested too deeply for Python's encoder.
 MAX_DEPTH = 250
 TOO_DEEP = "(nested too deeply to be shown)"
 
@@ -19,18 +19,18 @@ TOO_DEEP = "(nested too deeply to be shown)"
 def dumps(result: Any) -> str:
     """A result as one line of JSON, without a line end.
 
-    Non-ASCII is escaped, so that lone surrogates (bytes that are not UTF-8) survive. Payloads are
-    not copied. Nesting deeper than Python can write (some 900 levels) is cut at ``MAX_DEPTH``.
+    Non-ASCII is escaped, so that lone surrogates (bytes that are not UTF-8) survive. A result that
+    is nested deeper than Python can write (some 900 levels) is cut at ``MAX_DEPTH``.
     """
     try:
         return json.dumps(result, default=_plain, allow_nan=False)
     except (ValueError, RecursionError):
-        # Python reads 1e400 as infinite, and reads deeper nesting than it can write.
+        # Python reads 1e400 as infinity, and it can read deeper nesting than it can write.
         return json.dumps(_writable(result))
 
 
 def with_step(step: Any) -> dict[str, Any]:
-    """The fields of a dataclass, and before them its class attribute ``step``."""
+    """A dataclass as a dict: its class attribute ``step``, then its fields."""
     return {"step": step.step} | _fields(step)
 
 
@@ -60,7 +60,10 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _writable(value: Any, depth: int = 0) -> Any:
-    """A copy that JSON can hold: infinite numbers become None, nesting that is too deep a text."""
+    """A copy that JSON can represent.
+
+    Infinities and NaN become None, and levels below ``MAX_DEPTH`` become ``TOO_DEEP``.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float)):

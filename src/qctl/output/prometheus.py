@@ -9,7 +9,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TypeVar
 
-# Not imported anywhere else, and this module only by `qctl metrics`: it costs 125 ms.
+# This import takes 125 ms, so only `qctl metrics` imports this module.
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -26,7 +26,7 @@ from qctl.ops.queues.status import ProcessStatus
 from qctl.output.text import visible
 
 T = TypeVar("T")
-# Totals kept of queues that are gone.
+# Totals kept for queues that are gone; each queue has two.
 _MAX_GONE = 2000
 
 
@@ -50,10 +50,10 @@ def text_of(scrape: Scrape) -> str:
 
 
 def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], None]:
-    """Serve the metrics over HTTP until the function that is returned is called.
+    """Serve the metrics over HTTP. Call the returned function to stop.
 
     Args:
-        scrape: called in the thread of each request.
+        scrape: called for each request, in the request's own thread.
 
     Raises:
         FailedError: qctl cannot listen on this address.
@@ -66,7 +66,7 @@ def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], No
             why=error.strerror or str(error),
             hint="use another address: --serve :9121",
         ) from None
-    # A client that hangs up is not an event.
+    # Print nothing when a client hangs up.
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
 
     def end() -> None:
@@ -78,14 +78,14 @@ def serve(host: str, port: int, scrape: Callable[[], Scrape]) -> Callable[[], No
 
 
 def registry_of(scrape: Callable[[], Scrape]) -> CollectorRegistry:
-    """A registry that asks for a scrape each time; its counters only rise."""
+    """A registry that calls ``scrape`` for each collection, and whose counters never fall."""
     registry = CollectorRegistry()
     registry.register(_Collector(scrape))
     return registry
 
 
 class _Collector:
-    """Asked for metrics at every scrape."""
+    """Turns each scrape into metrics."""
 
     def __init__(self, scrape: Callable[[], Scrape]) -> None:
         self._scrape = scrape
@@ -109,7 +109,7 @@ class _Collector:
 
 
 class _Totals:
-    """BullMQ's own totals, kept rising where BullMQ starts again after an obliterate."""
+    """BullMQ's own totals. They also rise when BullMQ's start again from 0, after an obliterate."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[int, int]] = {}
@@ -126,12 +126,12 @@ class _Totals:
                 ):
                     if now is not None:
                         key = (queue.name, result)
-                        # Moved to the end: the first ones are those not seen for longest.
+                        # Reinserted at the end, so that the least recently seen come first.
                         total, last = self._seen.pop(key, (0, 0))
                         total += now - last if now >= last else now
                         self._seen[key] = (total, now)
                         samples.append((key, total))
-            # Queues that cannot be read for a while are remembered; many gone queues are not.
+            # Remember queues that cannot be read for a while, but not an unlimited number.
             for key in list(self._seen)[: -2 * len(queues) - _MAX_GONE]:
                 del self._seen[key]
         return _counter(
@@ -143,9 +143,9 @@ class _Totals:
         )
 
 
-# The values of the labels, and the figure; None if it is unknown.
+# The values of the labels, and the figure, None if unknown.
 Sample = tuple[tuple[str, ...], float | None]
-# Name, description, and the figure of one item.
+# For each metric: its name, its description, and a function that returns the figure of an item.
 Figures = Sequence[tuple[str, str, Callable[[T], float | None]]]
 
 
@@ -156,7 +156,10 @@ def _family(
     labels: Sequence[str],
     samples: Iterable[Sample],
 ) -> Metric:
-    """Known figures only: 0 would look healthy. Those whose labels look the same are added up."""
+    """A metric with its samples. Unknown figures are left out, because 0 would look healthy.
+
+    Figures are added up if their labels are equal once control characters are made visible.
+    """
     sums: dict[tuple[str, ...], float] = {}
     for values, figure in samples:
         if figure is not None:
@@ -179,7 +182,7 @@ def _single(name: str, about: str, figure: float | None) -> Metric:
 def _of_each(
     items: Iterable[T], labels: Mapping[str, Callable[[T], str]], figures: Figures[T]
 ) -> Iterator[Metric]:
-    """A gauge for each of ``figures``, with a sample for each item."""
+    """One gauge for each entry of ``figures``, with one sample for each item."""
     of_items = [(tuple(label_of(item) for label_of in labels.values()), item) for item in items]
     for name, about, figure_of in figures:
         yield _gauge(name, about, [*labels], ((of, figure_of(item)) for of, item in of_items))
@@ -218,14 +221,14 @@ _OF_A_PROCESS: Figures[ProcessStatus] = (
         "Restarts as its manager counts them (`pm2 reset` sets them to 0).",
         lambda p: p.restarts,
     ),
-    ("qctl_process_uptime_seconds", "Since its start.", lambda p: p.uptime_s),
+    ("qctl_process_uptime_seconds", "Time since its start.", lambda p: p.uptime_s),
     ("qctl_process_cpu_percent", "CPU, 100 is one core.", lambda p: p.cpu_percent),
     ("qctl_process_resident_memory_bytes", "Memory (RSS).", lambda p: p.rss_bytes),
 )
 _OF_OWN_WORKERS: Figures[OwnWorkers] = (
     ("qctl_own_workers", "Live workers of qctl's own, by their heartbeats.", lambda g: g.workers),
-    ("qctl_own_worker_slots", "Jobs that they can run at once.", lambda g: g.slots),
-    ("qctl_own_worker_busy", "Jobs that they run.", lambda g: g.busy),
+    ("qctl_own_worker_slots", "Jobs that these workers can run at once.", lambda g: g.slots),
+    ("qctl_own_worker_busy", "Jobs that these workers run.", lambda g: g.busy),
     ("qctl_own_worker_jobs_done", "Jobs that ended in the workers alive now.", lambda g: g.done),
 )
 
@@ -235,7 +238,7 @@ def _queues(queues: Sequence[QueueFigures]) -> Iterator[Metric]:
     oldest: dict[str, float] = {}
     for queue in queues:
         counts = queue.counts
-        # Stalled jobs are not counted as active.
+        # A stalled job is counted once, as stalled and not as active.
         by_state = asdict(counts) | {"active": counts.active - counts.stalled}
         jobs += [((queue.name, state), number) for state, number in by_state.items()]
         name, oldest_s = visible(queue.name), queue.oldest_waiting_s
@@ -265,7 +268,7 @@ def _drains(record: Drains) -> Iterator[Metric]:
     )
     yield _counter(
         "qctl_drain_jobs",
-        "Jobs that drains followed, by result; one can count twice, as interrupted and as "
+        "Jobs that drains followed, by result; a job can count twice, as interrupted and as "
         "recovered.",
         ["result"],
         (((result,), number) for result, number in record.jobs.items()),
@@ -321,7 +324,7 @@ def _finished(queues: Sequence[FinishedFigures]) -> Iterator[Metric]:
         sums[name] = sums.get(name, 0.0) + queue.duration_sum_s
     bounds = [*map(str, BUCKETS_S), "+Inf"]
     for name, counts in buckets.items():
-        # A queue without any would take thirteen lines without information.
+        # Without durations, a queue would take thirteen lines that say nothing.
         if any(counts):
             totals = accumulate(map(float, counts))
             family.add_metric([name], list(zip(bounds, totals, strict=True)), sums[name])

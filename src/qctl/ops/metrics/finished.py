@@ -1,7 +1,7 @@
 """Counts and durations of the jobs that finish while qctl follows the queues' events.
 
-A queue's event stream keeps about 10,000 events (wire format P1), which is plenty for a reader that
-comes every few seconds. Events that were trimmed before they were read are counted as gaps.
+A queue's event stream keeps about 10,000 events (wire format P1). That is enough to read it every
+few seconds. A gap is counted when events may have been trimmed before they were read.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from qctl.wire.read.server import clock_ms
 BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 POLL_S = 2.0
 _STOP_POLL_S = 0.1
-# Queues in one read, and events in its reply: below 5 ms of Redis' time.
+# Queues in one read, and events in its reply: they take Redis less than 5 ms.
 _BATCH = 100
 _MAX_EVENTS = 2000
-# Reads of one batch in a row before the next batch has its turn.
+# Reads of one batch in a row; then the next batch is read.
 _MAX_READS = 50
-# Events after which an attempt has begun or ended.
-_MOVES = frozenset(
+# Events at the beginning or the end of an attempt.
+_ATTEMPT_EVENTS = frozenset(
     {"active", "completed", "failed", "waiting", "delayed", "waiting-children", "stalled"}
 )
-# Running jobs whose start is kept in memory.
+# Running jobs whose start is kept in memory; beyond that, the oldest starts are forgotten.
 _MAX_STARTS = 200_000
 
 
 @dataclass(slots=True)
 class FinishedFigures:
-    """What has happened in one queue, or in all beyond the limit, since the follower began.
+    """What has happened since the start in one queue, or in all queues with the label ``(other)``.
 
     Args:
+        queue: the label.
         stalls: how often a job was found stalled.
-        gaps: how often events may have been trimmed before they were read.
-        buckets: jobs by the duration of their last attempt: one count for each of ``BUCKETS_S``,
-            and one for what is longer. Only jobs whose start was seen, too.
-        duration_sum_s: of the same jobs.
+        gaps: how often events may have been trimmed before they were read, or a stream could not
+            be read.
+        buckets: finished jobs by the duration of their last attempt: one count for each of
+            ``BUCKETS_S``, and one for longer attempts. Jobs whose start was not seen are left out.
+        duration_sum_s: the sum of these durations.
     """
 
     queue: str
@@ -58,7 +60,7 @@ class FinishedFigures:
 
 
 class FinishedJobs:
-    """Follows the events of queues and counts. One thread polls, any thread may ask for figures.
+    """Counts the events of queues. One thread polls; any thread may call ``figures``.
 
     Args:
         labels: the label under which each queue is counted.
@@ -76,7 +78,7 @@ class FinishedJobs:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Count from now on, by Redis' clock, also in queues that are made later.
+        """Count the events from now on, by Redis' clock, also those of queues made later.
 
         Raises:
             UnreachableError: Redis is away.
@@ -90,7 +92,7 @@ class FinishedJobs:
             queues: names of the queues that exist. All others are forgotten.
 
         Raises:
-            UnreachableError: Redis is away. The next poll goes on where this one ended.
+            UnreachableError: Redis is away. The next poll continues where this one ended.
         """
         existing = [QueueKeys(self._prefix, name) for name in queues]
         self._forget_all_but(set(existing))
@@ -98,7 +100,7 @@ class FinishedJobs:
             if keys not in self._broken and keys not in self._cursors:
                 self._cursors[keys] = self._begin_id
                 with self._lock:
-                    # Exported from 0 on, so that Prometheus sees the first increase.
+                    # Export the 0, so that Prometheus sees the first increase.
                     self._tally(keys)
         known = list(self._cursors)
         for start in range(0, len(known), _BATCH):
@@ -111,10 +113,10 @@ class FinishedJobs:
         stop: Callable[[], bool],
         failed: Callable[[], None],
     ) -> None:
-        """Poll until ``stop``, also while Redis is away.
+        """Poll until ``stop`` returns True, also while Redis is away.
 
         Args:
-            queues: gives the names of the queues that exist, before each poll.
+            queues: returns the names of the queues that exist; called before each poll.
             failed: called after each poll that failed.
         """
         while not stop():
@@ -129,7 +131,7 @@ class FinishedJobs:
                 time.sleep(_STOP_POLL_S)
 
     def figures(self) -> tuple[FinishedFigures, ...]:
-        """The counts so far, of the queues that are followed."""
+        """The counts so far, by label."""
         with self._lock:
             return tuple(
                 replace(row, buckets=[*row.buckets], duration_sum_s=round(row.duration_sum_s, 3))
@@ -140,14 +142,14 @@ class FinishedJobs:
         for gone in self._cursors.keys() - existing:
             del self._cursors[gone]
         self._broken &= existing
-        # The sum of the others keeps its part of a queue that is gone.
+        # (other) keeps the counts of queues that are gone, because a counter must not fall.
         kept = {keys.name for keys in existing} | {OTHER}
         with self._lock:
             for name in self._figures.keys() - kept:
                 del self._figures[name]
 
     def _note_gaps(self, batch: Sequence[QueueKeys]) -> None:
-        # Without an event since we began, nothing can have been missed.
+        # In a queue without events since the start, none can have been missed.
         followed = [keys for keys in batch if self._cursors[keys] != self._begin_id]
         if not followed:
             return
@@ -173,7 +175,7 @@ class FinishedJobs:
             behind = [keys for keys in behind if read.count(keys) >= count]
 
     def _read(self, cursors: dict[QueueKeys, str], count: int) -> list[tuple[QueueKeys, Event]]:
-        """New events. A stream that cannot be read is not read again."""
+        """New events; moves ``cursors``. A stream that Redis refuses to read is not read again."""
         try:
             return read_events(self._client, cursors, count=count)
         except ReplyError as error:
@@ -198,10 +200,10 @@ class FinishedJobs:
         return self._figures.setdefault(label, FinishedFigures(label))
 
     def _count(self, keys: QueueKeys, event: Event) -> None:
-        if event.job_id is None or event.name not in _MOVES:
+        if event.job_id is None or event.name not in _ATTEMPT_EVENTS:
             return
         job = (keys, event.job_id)
-        # Any of these events ends the attempt that had begun.
+        # Each of these events ends the attempt that the job was in.
         started_ms = self._starts.pop(job, None)
         if event.name == "active":
             if len(self._starts) >= _MAX_STARTS:

@@ -31,17 +31,19 @@ OTHER = "(other)"
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue, or the sum of all beyond the limit under the name ``(other)``.
+    """One queue, or the sum of all queues with the label ``(other)``.
 
     A sum with an unknown part is unknown: None.
 
     Args:
-        queues: how many queues these are.
-        oldest_waiting_s: of the job that has waited longest; None when none waits, or if unknown.
+        name: the queue's label.
+        queues: the number of queues in the sum; 1 for one queue.
+        oldest_waiting_s: how long the oldest waiting job has waited; None when no job waits, or if
+            unknown.
         paused: how many of the queues are paused.
         workers: connected ones; None if unknown.
-        completed_total, failed_total: since BullMQ's metrics of the queue began; None where no
-            worker has the option ``metrics``.
+        completed_total, failed_total: jobs finished since BullMQ's metrics of the queue began; None
+            if no worker has the option ``metrics``.
     """
 
     name: str
@@ -60,10 +62,10 @@ class OwnWorkers:
     """qctl's own workers of one queue in one process target, by their heartbeats.
 
     Args:
-        target: e.g. ``qctl:emails``; "" for those without a supervisor.
-        slots: jobs that they can run at once.
-        busy: jobs that they run.
-        done: jobs that have ended in them.
+        target: e.g. ``qctl:emails``; "" for workers without a supervisor.
+        slots: how many jobs the workers can run at once.
+        busy: how many jobs the workers run now.
+        done: how many jobs have ended in these workers.
     """
 
     queue: str
@@ -76,7 +78,7 @@ class OwnWorkers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastDrain:
-    """The drain that ended last; the counts are of its jobs, the rest is as in its report.
+    """The drain that ended last: its outcome, its times, and its number of jobs by result.
 
     ``ended_at`` is None for a record without a valid time.
     """
@@ -114,8 +116,8 @@ class MetricsReading:
 
     Args:
         up: whether Redis answered in time and could be read.
-        error: the kind of failure when it is not up: ``unreachable``, ``timeout`` or ``failed``.
-        queues_unreadable: queues that exist and could not be read.
+        error: the kind of failure if ``up`` is False: ``unreachable``, ``timeout`` or ``failed``.
+        queues_unreadable: the number of queues that exist and could not be read.
         drains: None when this Redis user may not read the record.
     """
 
@@ -133,7 +135,7 @@ class MetricsReading:
 
 @dataclass
 class QueueLabels:
-    """The label of each queue: its own name, or ``(other)`` once there are too many.
+    """The label of each queue: its name, or ``(other)`` once ``max_queues`` have their name.
 
     A queue keeps its label for as long as it exists, so that no sum suddenly loses a part.
     """
@@ -154,7 +156,7 @@ class QueueLabels:
             return self.labels[queue]
 
     def keep_only(self, queues: Collection[str]) -> None:
-        """Forget all other queues: they are gone, and new ones may take their places."""
+        """Forget all other queues, which are gone, so that new queues may have their names."""
         with self._lock:
             for gone in self.labels.keys() - queues:
                 self._with_own_label -= self.labels.pop(gone) != OTHER
@@ -163,11 +165,14 @@ class QueueLabels:
 def read_metrics(
     client: Client, address: Address, settings: Settings, labels: QueueLabels
 ) -> MetricsReading:
-    """One reading.
+    """Make one reading.
+
+    Args:
+        labels: the labels of the queues; those of queues that are gone are forgotten.
 
     Raises:
         UnreachableError: Redis is away.
-        ReplyError: it refuses what every reading needs.
+        ReplyError: Redis refuses a command that every reading needs.
     """
     began = time.monotonic()
     try:
@@ -253,7 +258,7 @@ def _drains(client: Client, prefix: str) -> Drains | None:
     try:
         record = read_drain_record(client, prefix)
     except ReplyError:
-        # Not allowed to this user: unknown, and so left out instead of 0.
+        # This Redis user may not read the record, so the figures are unknown and not 0.
         return None
     return Drains(record.drains, record.jobs, None if record.last is None else _last(record.last))
 

@@ -1,4 +1,4 @@
-"""Readings for scrapes at the same time: they share one, and none waits longer than allowed."""
+"""Shares one reading among simultaneous scrapes, and limits how long a scrape waits for it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DEADLINE_S = 8.0
 
 
 class SharedReadings:
-    """Gives readings to scrapes. At most one is being taken at a time, however slow Redis is.
+    """Provides readings to scrapes. At most one reading runs at a time, however slow Redis is.
 
     Args:
-        read: takes a reading; may raise ``QctlError``.
-        deadline_s: how long a scrape waits for one.
+        read: makes a reading; may raise ``QctlError``.
+        deadline_s: the longest time that a scrape waits for a reading.
     """
 
     def __init__(self, read: Callable[[], MetricsReading], *, deadline_s: float = DEADLINE_S):
@@ -32,12 +32,15 @@ class SharedReadings:
         self._errors: Counter[str] = Counter()
 
     def reading(self) -> MetricsReading:
-        """The reading that is being taken, or a new one; not ``up`` if it fails."""
+        """The result of the reading that runs already, or of a new one.
+
+        If the reading fails or takes too long, ``up`` is False.
+        """
         began = time.monotonic()
         with self._lock:
             if self._running is None:
                 self._running = Future()
-                threading.Thread(target=self._take, args=(self._running,), daemon=True).start()
+                threading.Thread(target=self._run, args=(self._running,), daemon=True).start()
             running = self._running
         try:
             return running.result(self._deadline_s)
@@ -51,11 +54,11 @@ class SharedReadings:
             return dict(self._errors)
 
     def count_error(self, kind: str) -> None:
-        """Count a failure, also of another part of the server."""
+        """Count a failure of a reading, or of another part of the server."""
         with self._lock:
             self._errors[kind] += 1
 
-    def _take(self, running: Future[MetricsReading]) -> None:
+    def _run(self, running: Future[MetricsReading]) -> None:
         began = time.monotonic()
         try:
             reading = self._read()
