@@ -144,7 +144,7 @@ def test_workers_that_do_not_fetch(
     (finding,) = found(client, "global-concurrency")
     assert finding.severity == "error"
     assert finding.what == (
-        "its global concurrency of 1 is reached: 1 job is active (1 job of these has stalled), "
+        "its global concurrency of 1 is reached: 1 job is active (1 of these jobs has stalled), "
         "1 job waits"
     )
     assert finding.commands == ("qctl jobs retry-stalled q",)

@@ -188,7 +188,7 @@ def test_locks_of_a_worker_that_is_gone_and_when_they_run_out(client: Client) ->
     assert commands == ("qctl jobs retry-stalled q --wait",)
     client.call("PERSIST", "bull:q:active-1:lock")
     ((text, _),) = remarks(client)
-    assert "a lock of theirs has no end" in text
+    assert "a lock has no end" in text
 
 
 def test_a_worker_that_is_gone_while_others_are_connected(client: Client, redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""What deserves attention about a queue, in words, with the commands to type."""
+"""Remarks on what deserves attention about a queue, with the commands to type."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Note:
     commands: tuple[str, ...] = ()
 
 
-# In each interval one of the workers makes the stalled check.
+# The remark if no worker has made a stalled check within the last interval.
 NO_CHECK = (
     "no stalled check has run lately, and with skipStalledCheck, or where jobs are fetched by "
     "hand, none ever does"
 )
-# For a pause whose note may be out of date.
+# Who paused the queue, if a pause note may be out of date.
 LATER_PAUSE = "by somebody else since then (its events do not show which)"
 BULL = Note("a queue of Bull 3 or 4: qctl reads it and never changes it")
 
@@ -37,7 +37,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
     """Remarks on one queue, the most pressing first; none for a healthy queue.
 
     Args:
-        workers: those connected to the queue; None if unknown.
+        workers: the workers connected to the queue; None if unknown.
     """
     if queue.format == "bull":
         return (BULL,)
@@ -55,7 +55,7 @@ def notes(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> tuple
 
 
 def paused(queue: QueueSnapshot) -> Note | None:
-    """Who paused the queue, or who is draining it."""
+    """Says who drains the queue, or else who paused it."""
     if queue.lease is not None:
         return Note(f"{queue.lease} is at work on it now")
     if not queue.paused:
@@ -73,14 +73,14 @@ def paused(queue: QueueSnapshot) -> Note | None:
 
 
 def resumer_text(resumer: Resumer) -> str:
-    """``pm2:app resumes it when it starts``, and when a drain saw that; ``it`` is the queue."""
+    """``pm2:app resumes it when it starts`` (the queue), and when a drain last saw that."""
     seen_at = utc_datetime(resumer.at_ms)
     seen = f", as seen at {seen_at:%Y-%m-%d %H:%M:%S} UTC" if seen_at else ""
     return f"{resumer.target} resumes it when it starts{seen}"
 
 
 def legacy_paused(queue: QueueSnapshot) -> Note | None:
-    """Jobs in a list that no worker reads."""
+    """Reports jobs in a list that no worker reads."""
     if queue.paused or not queue.legacy_paused:
         return None
     found = counted(queue.legacy_paused, "job is", "jobs are")
@@ -91,7 +91,7 @@ def legacy_paused(queue: QueueSnapshot) -> Note | None:
 
 
 def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
-    """Jobs without a lock, and whether a worker will put them back."""
+    """Reports stalled jobs, and whether a worker will put them back."""
     if not queue.counts.stalled:
         return None
     count = counted(queue.counts.stalled, "job has", "jobs have")
@@ -111,12 +111,12 @@ def stalled(queue: QueueSnapshot, workers: int | None) -> Note | None:
 
 
 def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None) -> Note | None:
-    """Jobs with a lock whose worker is not connected, and when their locks run out."""
+    """Reports jobs with a lock whose worker is not connected, and when the locks run out."""
     if workers is None:
         return None
     held: Sequence[HeldJob] = queue.held
     if workers:
-        # Redis never lists some workers: those are not missing.
+        # Redis never lists workers with certain names, so these are not missing.
         held = [
             job for job in held if is_absent(job.worker, workers) and is_listed(job.worker or "")
         ]
@@ -127,8 +127,8 @@ def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None)
         them = "it" if len(held) == 1 else "them"
         text += f" by a worker that is not connected: it is closing and ends {them}, or has died"
     else:
-        text += ", and Redis lists no worker: theirs is closing, has died, or has a name that is "
-        text += "never listed"
+        text += ", and Redis lists no worker: the workers are closing, have died, or have names "
+        text += "that Redis never lists"
     return Note(
         f"{text}; {locks_end([job.lock_ttl_ms for job in held])}",
         (_command(queue, "jobs retry-stalled", "--wait"),),
@@ -136,29 +136,29 @@ def held_by_absent(queue: QueueSnapshot, workers: Sequence[WorkerClient] | None)
 
 
 def locks_end(ttls_ms: Sequence[int | None]) -> str:
-    """Within how long locks that nobody renews run out.
+    """In what time the locks run out if they are not renewed.
 
     Args:
-        ttls_ms: what is left of each; None for a lock without an end.
+        ttls_ms: how long each lock still exists; None for a lock that never expires.
     """
     if None in ttls_ms:
-        return "a lock of theirs has no end, so nothing puts its job back until that key is deleted"
+        return "a lock has no end, so nothing puts its job back until the lock's key is deleted"
     longest_ms = max((ttl_ms or 0 for ttl_ms in ttls_ms), default=0)
     return f"locks that nobody renews run out within {duration(longest_ms / 1000)}"
 
 
 def unserved(queue: QueueSnapshot, workers: int | None) -> Note | None:
-    """Jobs that wait without a worker."""
+    """Reports jobs that wait although no worker is connected."""
     if workers != 0 or not (queue.backlog or queue.overdue):
         return None
-    # If a job has a lock, there may be a worker that Redis never lists.
+    # If an active job has a lock, its worker may be one that Redis never lists.
     is_held = queue.counts.active > queue.counts.stalled
     seen = "Redis lists no worker" if is_held else "no worker is connected"
     return Note(f"{ready(queue)}, and {seen}")
 
 
 def ready(queue: QueueSnapshot) -> str:
-    """``3 jobs wait, 1 job is delayed and overdue``, or the one of these that there is."""
+    """``3 jobs wait, 1 job is delayed and overdue``, without a part that would be 0."""
     parts = []
     if queue.backlog:
         parts.append(counted(queue.backlog, "job waits", "jobs wait"))
@@ -168,13 +168,13 @@ def ready(queue: QueueSnapshot) -> str:
 
 
 def limited(queue: QueueSnapshot) -> Note | None:
-    """A rate limit that stops the queue, or may do so, and for how long."""
+    """Reports a rate limit that stops the queue, or may stop it, and for how long."""
     limit = queue.rate_limit
     if limit is None or limit.holds is False:
         return None
     left = duration(limit.left_ms / 1000)
     if limit.holds is None:
-        # Each worker has its own limiter, so this matters only if jobs wait.
+        # Whether the limit is reached is unknown: report it only if jobs wait.
         if not queue.backlog:
             return None
         used = "some jobs are"
@@ -194,10 +194,10 @@ def limited(queue: QueueSnapshot) -> Note | None:
 
 
 def maxed(queue: QueueSnapshot) -> Note | None:
-    """A global concurrency that keeps jobs from starting."""
+    """Reports a global concurrency that keeps jobs from starting."""
     if queue.invalid_concurrency is not None:
         return Note(
-            f"its global concurrency is {queue.invalid_concurrency!r} and no number: "
+            f"its global concurrency is {queue.invalid_concurrency!r}, which is not a number: "
             "BullMQ fails on every add and every fetch"
         )
     if not queue.is_maxed or not queue.backlog:
@@ -207,7 +207,7 @@ def maxed(queue: QueueSnapshot) -> Note | None:
         return Note(f"its global concurrency is {queue.concurrency}: no job can start, {waiting}")
     stalled = queue.counts.stalled
     by = (
-        f" ({counted(stalled, 'job of these has', 'jobs of these have')} stalled)"
+        f" ({counted(stalled, 'of these jobs has', 'of these jobs have')} stalled)"
         if stalled
         else ""
     )

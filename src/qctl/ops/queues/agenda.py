@@ -1,4 +1,4 @@
-"""What is scheduled: what is due next, and what is skipped while no worker is there."""
+"""What schedulers have due next, and what they skip while no worker is connected."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from qctl.ops.times import utc_datetime
 from qctl.wire.schedulers.agenda import Agenda
 from qctl.wire.schedulers.scheduling import Scheduler, due_times_ms
 
-# Due times of one scheduler that are computed.
+# At most this many due times of one scheduler are computed.
 MAX_SLOTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleImpact:
-    """A scheduler, and what happens to it while no worker of its queue is there.
+    """A scheduler, and what happens to it while its queue has no worker.
 
     Args:
-        pattern: of cron; None for one with an interval.
-        next_at: when its pending job is due, or was; None where its score is not a time.
-        runs_late_s: how late that job runs; None when it is due after the absence.
-        skipped: due times that pass without a job, since BullMQ makes the next job only when a
-            worker takes the pending one. None when its pattern or that time is not understood.
+        pattern: the cron pattern; None if the scheduler has an interval.
+        next_at: when the pending job is or was due; None if its score is not a time.
+        runs_late_s: how late the pending job runs; None unless it becomes due in this time.
+        skipped: how many due times pass without a job, because BullMQ makes the next job only when
+            a worker takes the pending one. None if qctl does not understand the pattern, the time
+            zone or the pending job's score.
     """
 
     queue: str
@@ -41,7 +42,7 @@ class ScheduleImpact:
 def schedule_impacts(
     agendas: Sequence[Agenda], *, now_ms: int, back_ms: int
 ) -> tuple[ScheduleImpact, ...]:
-    """What happens to each scheduler without a worker until ``back_ms``; the next due first."""
+    """What happens to each scheduler without a worker until ``back_ms``; sorted by ``next_at``."""
     found = [
         _impact(agenda.keys.name, scheduler, now_ms, back_ms)
         for agenda in agendas
@@ -79,10 +80,10 @@ def _impact(queue: str, scheduler: Scheduler, now_ms: int, back_ms: int) -> Sche
 
 
 def later_slots(scheduler: Scheduler, after_ms: int, until_ms: int) -> Iterator[int]:
-    """Its due times after ``after_ms`` (one of them) and before ``until_ms``, up to ``MAX_SLOTS``.
+    """The due times after the due time ``after_ms`` and before ``until_ms``, up to ``MAX_SLOTS``.
 
     Raises:
-        UsageError: its pattern or time zone is not understood here.
+        UsageError: qctl does not understand the pattern or the time zone.
     """
     left = MAX_SLOTS
     if scheduler.limit is not None:

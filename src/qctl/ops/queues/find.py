@@ -1,7 +1,7 @@
-"""From queue names to queues: every command finds its queues here.
+"""Finds the queues with given names, or all queues of a prefix, for every command.
 
-A queue that does not exist must not look like an idle one: a name without a queue is an error, and
-so is a prefix without queues.
+A queue that does not exist must not look like an idle one. So a name without a queue is an error,
+and a prefix without queues is an error, too.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _MAX_SEARCH_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """Queues that can be read, and the names of those that cannot, with the errors."""
+    """Queues that can be read, and the names of queues that cannot be read, with the errors."""
 
     readable: tuple[QueueSnapshot, ...]
     broken: tuple[tuple[str, ReplyError], ...] = ()
 
     @property
     def bullmq(self) -> tuple[QueueSnapshot, ...]:
-        """The readable queues of BullMQ; those of Bull 3/4 are only shown."""
+        """The readable queues of BullMQ, which qctl may change."""
         return tuple(queue for queue in self.readable if queue.format == "bullmq")
 
     @property
@@ -45,10 +45,10 @@ class Queues:
         return tuple(queue.keys.name for queue in self.readable if queue.format == "bull")
 
     def raise_if_broken(self) -> None:
-        """Fail if some queues cannot be read. Call it after the others have been shown.
+        """Fail if some queues cannot be read. Call it after the readable ones have been shown.
 
         Raises:
-            PartialError: lists them.
+            PartialError: some queues cannot be read; the message lists them.
         """
         if not self.broken:
             return
@@ -65,8 +65,8 @@ def find_queues(client: Client, prefix: str, names: Sequence[str]) -> list[Queue
     """The queues with these names, in this order, without duplicates; read without a scan.
 
     Raises:
-        NotFoundError: one of them does not exist; the message names the nearest ones.
-        ReplyError: one of them cannot be read.
+        NotFoundError: a queue does not exist; the message suggests similar names.
+        ReplyError: a queue cannot be read.
     """
     queues, missing = read_queues(client, prefix, list(dict.fromkeys(names)))
     if queues.broken:
@@ -91,20 +91,19 @@ def read_queues(client: Client, prefix: str, names: Sequence[str]) -> tuple[Queu
 
 
 def all_queues(client: Client, prefix: str, known: QueueNames | None = None) -> Queues:
-    """Every queue under ``prefix``, by name.
+    """Every queue under ``prefix``, sorted by name.
 
     Args:
-        known: names to use instead of a scan of all keys; those of queues that have gone do no
-            harm.
+        known: names to use instead of a scan of all keys; names of deleted queues are ignored.
 
     Raises:
-        NotFoundError: there is none; the message names the prefixes that hold queues.
+        NotFoundError: there are no queues; the message names the prefixes that have queues.
     """
     names = discover(client, prefix) if known is None else known.names
     queues, _ = read_queues(client, prefix, names)
     if not queues.readable and not queues.broken:
         if known is not None and known.is_cached:
-            # The cached ones have gone; there may be others.
+            # The queues with the cached names have been deleted, but there may be new queues.
             return all_queues(client, prefix)
         raise no_queues(client, prefix)
     return queues
@@ -113,10 +112,10 @@ def all_queues(client: Client, prefix: str, known: QueueNames | None = None) -> 
 def queues_named_or_all(
     client: Client, prefix: str, names: Sequence[str], known: QueueNames | None = None
 ) -> Queues:
-    """The named queues, or without names every queue.
+    """The queues with these names; without names, every queue.
 
     Raises:
-        NotFoundError, ReplyError: as ``find_queues`` and ``all_queues``.
+        NotFoundError, ReplyError: see ``find_queues`` and ``all_queues``.
     """
     if names:
         return Queues(tuple(find_queues(client, prefix, names)))
@@ -127,7 +126,7 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
     """Make sure that qctl may write to these queues.
 
     Raises:
-        RefusedError: one of them is Bull 3/4's; ``hint`` says what to do instead.
+        RefusedError: a queue is Bull 3/4's; ``hint`` says what to do instead.
     """
     for snapshot in snapshots:
         if snapshot.format == "bull":
@@ -139,7 +138,7 @@ def require_bullmq(snapshots: Iterable[QueueSnapshot], *, hint: str = "") -> Non
 
 
 def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFoundError:
-    """The error for names without a queue; it suggests the nearest ones."""
+    """The error for names without a queue; the message suggests similar names."""
     names = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
     what = f"no queue is called {names}" if len(missing) == 1 else f"no queues are called {names}"
     try:
@@ -166,14 +165,14 @@ def no_such_queue(client: Client, prefix: str, missing: Sequence[str]) -> NotFou
 
 
 def no_queues(client: Client, prefix: str, before: str = "") -> NotFoundError:
-    """The error for a prefix that holds no queue, with a text ``before`` its message."""
+    """The error for a prefix that has no queue; ``before`` is put before the message."""
     what = f"{before}no queue exists under the prefix {prefix!r}"
     try:
         prefixes, is_complete = prefixes_in_use(client, _MAX_SEARCH_S)
     except ReplyError:
         prefixes, is_complete = [], False
     if prefixes:
-        listed = _listed([repr(prefix) for prefix in prefixes])
+        listed = _listed([repr(name) for name in prefixes])
         near = prefixes if len(prefixes) == 1 else similar_names(prefix, prefixes)
         return NotFoundError(
             what,

@@ -1,14 +1,14 @@
-"""The names of the queues, cached where finding them is slow.
+"""The names of the queues, cached if finding them is slow.
 
-Redis keeps no list of queues: they are found by a SCAN of every key of the database (wire format
-2.4), which takes seconds where there are ten million keys. A small database is scanned each time. A
-slow scan leaves the names in a file of the state folder; for half an hour commands take them from
-there, add the queues that workers are connected to, and start the next scan in the background.
+Redis has no list of queues: a SCAN of every key of the database finds them (wire format 2.4), which
+takes seconds with ten million keys. A small database is scanned each time. A slow scan writes the
+names to a file in the state folder. For half an hour, commands read the names from this file, add
+the queues to which workers are connected, and start the next scan in the background.
 
-Only names are cached: what is shown of a queue is read from Redis each time, so a queue that has
-gone is not shown. A new queue without a worker is missing until the next scan; so every command
-that shows cached names says so, and how old they are. A cache is valid for one run of one server:
-if another answers at the same address, as through a tunnel, the database is scanned again.
+Only names are cached: everything else is read from Redis each time, so a deleted queue is not
+shown. A new queue without a worker is missing until the next scan, so every command that uses
+cached names says how old they are. A cache is valid for one run of one server: if another server
+answers at the same address, for example through a tunnel, the database is scanned again.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from qctl.connection.info import parse_info
 from qctl.errors import ReplyError
 from qctl.wire.read.discovery import discover
 
-# Names are cached if the scan took longer.
+# The names are cached if the scan took longer than this.
 SLOW_SCAN_S = 0.25
-# Older names are not used.
+# Cached names that are older are not used.
 MAX_AGE_S = 1800.0
-# The pause after a scan, in multiples of the time that it took.
+# The next scan is due after this many times the duration of the last scan.
 PAUSE_FACTOR = 30
-# Of a file's name, in bytes; file systems allow 255.
+# The length of a file's name in bytes; file systems allow 255.
 _MAX_FILE_NAME = 150
 
 
@@ -45,10 +45,10 @@ class QueueNames:
     """The names of all queues under a prefix, sorted.
 
     Args:
-        scanned_at_s: when the scan that found them began, epoch seconds.
-        took_s: how long it took.
-        server: the id of the server that was scanned; empty where it is unknown.
-        is_cached: whether they come from an earlier scan.
+        scanned_at_s: when the scan that found the names began, epoch seconds.
+        took_s: how long the scan took.
+        server: see ``server_id``; empty if unknown, or if the scan was quick.
+        is_cached: whether the names were found by an earlier command.
     """
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class QueueNames:
     is_cached: bool = False
 
     def including(self, names: Iterable[str]) -> QueueNames:
-        """With names found elsewhere, some of which may not be names of queues (trap T6)."""
+        """These and more names. Names with a colon are left out: no queue has one (trap T6)."""
         more = {name for name in names if ":" not in name}
         return replace(self, names=tuple(sorted(more.union(self.names))))
 
@@ -76,25 +76,25 @@ class QueueNameCache:
 
     Args:
         state_home: qctl's folder for state.
-        address: of the Redis; the password is in neither the file nor its name.
+        address: the address of Redis; its password is not written to the file or the file's name.
     """
 
     def __init__(self, state_home: Path, address: Address, prefix: str) -> None:
         self._address = address
         self._prefix = prefix
-        # A long file name is cut, so the content says whose names they are.
+        # A long file name is cut, so the content repeats the address and the prefix.
         self._about = [str(address), prefix]
         self.path = state_home / "queues" / _file_name(self._about)
 
     def get(self, client: Client) -> QueueNames:
-        """The cached names of this run of this server, else those of a scan."""
+        """The cached names, if they are of this run of this server; else the names by a scan."""
         cached = self.read()
         if cached is not None and cached.server == server_id(client):
             return cached
         return self.scan(client)
 
     def read(self) -> QueueNames | None:
-        """The cached names; None where there are none, or only old ones. Does not ask Redis."""
+        """The cached names of any server; None if there are none or they are too old."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
@@ -108,14 +108,14 @@ class QueueNameCache:
                 server=str(record["server"]),
                 is_cached=True,
             )
-            # A clock that was set back must not keep old names alive.
+            # After the clock was set back, names from the future are not used.
             is_current = -1.0 < time.time() - found.scanned_at_s < MAX_AGE_S
             if record["about"] == self._about and is_current:
                 return found
         return None
 
     def scan(self, client: Client) -> QueueNames:
-        """The names by a scan of all keys, now; cached if that is slow."""
+        """The names by a scan of all keys; cached if the scan is slow."""
         at_s, began = time.time(), time.monotonic()
         names = tuple(discover(client, self._prefix))
         found = QueueNames(names, at_s, time.monotonic() - began)
@@ -124,7 +124,7 @@ class QueueNameCache:
             if found.took_s > SLOW_SCAN_S:
                 found = replace(found, server=server_id(client))
                 other = self.read()
-                # Another process may have begun a scan later and ended it sooner.
+                # The file may have the names of a scan that began later and ended sooner.
                 if other is None or other.scanned_at_s <= found.scanned_at_s:
                     self._write(found)
             else:
@@ -132,7 +132,7 @@ class QueueNameCache:
         return found
 
     def scan_in_background(self) -> None:
-        """Start a process that scans, unless one is running."""
+        """Start a process that scans, unless such a process is running."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = self._try_lock()
@@ -144,8 +144,8 @@ class QueueNameCache:
                 os.close(lock)
 
     def _try_lock(self) -> int | None:
-        """A descriptor that holds the lock; None when another process has it."""
-        # A file of its own, since the names' file is replaced.
+        """A descriptor that holds the lock; None if another process has the lock."""
+        # The lock has its own file, because a scan replaces the file with the names.
         descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,19 +159,19 @@ class QueueNameCache:
 
         state_home = str(self.path.parent.parent)
         task = {"url": self._address.url, "prefix": self._prefix, "state_home": state_home}
-        # -P: nothing is imported from the folder that the operator happens to be in.
+        # -P: import nothing from the operator's current folder.
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "qctl.ops.queues.names"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            # The child keeps the lock until it ends.
+            # The new process keeps the lock until it ends.
             pass_fds=[lock],
         )
-        # On stdin: others can read a command line, and with it the password.
+        # The password must not be on the command line, which other users can read.
         process.communicate(json.dumps(task).encode())
-        # It outlives us on purpose; without this, Popen would complain that it still runs.
+        # The process may outlive us. Without a return code, Popen would warn that it still runs.
         process.returncode = 0
 
     def _write(self, found: QueueNames) -> None:
@@ -189,7 +189,7 @@ class QueueNameCache:
 
 
 def server_id(client: Client) -> str:
-    """The id of this run of the server; empty where the user may not ask."""
+    """The id of this run of the server; empty if this Redis user may not call INFO."""
     return run_id(*client.masters()[0].pipeline([("INFO", "server")]))
 
 
@@ -203,7 +203,7 @@ def _file_name(about: list[str]) -> str:
 
 
 def main() -> None:
-    """Entry of the background process; its task is on standard input."""
+    """Entry point of the background process, which reads its task from standard input."""
     from qctl.connection.connect import connect  # noqa: PLC0415 - only this process makes a client
 
     task = json.load(sys.stdin)

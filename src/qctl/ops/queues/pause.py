@@ -23,11 +23,11 @@ class PauseResult:
     """One queue after ``pause`` or ``resume``.
 
     Args:
-        paused: whether it is paused now.
-        changed: whether this command changed that (or would, in a dry run).
-        active: jobs that were running at the time; a pause lets them go on.
-        moved: jobs brought back from BullMQ 5's paused list by a resume.
-        warnings: hazards that remain.
+        paused: whether the queue is paused now.
+        changed: whether this command paused or resumed the queue, or would in a dry run.
+        active: how many jobs were running then; a pause lets them go on.
+        moved: how many jobs a resume moved back from BullMQ 5's paused list.
+        warnings: what the operator must pay attention to.
     """
 
     name: str
@@ -50,18 +50,18 @@ def pause_queues(
     """Stop workers from taking jobs of these queues; running jobs go on.
 
     Args:
-        db: the Redis database.
-        mixed_versions: also a queue on which BullMQ 5 and BullMQ 6 both work.
+        db: the number of the Redis database.
+        mixed_versions: pause queues on which BullMQ 5 and BullMQ 6 both work, too.
 
     Raises:
-        NotFoundError: a queue does not exist; then none is paused.
-        RefusedError: one is Bull 3/4's, or of both lines of BullMQ, or this Redis user lacks a
-            right; then none is paused.
+        NotFoundError: a queue does not exist; then no queue is paused.
+        RefusedError: a queue is Bull 3/4's, BullMQ 5 and 6 both work on a queue, or this Redis user
+            lacks a right; then no queue is paused.
     """
     snapshots = find_queues(client, settings.prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)
     mixed = require_safe_pause(client, snapshots, settings, db, accept=mixed_versions)
-    # The user must be allowed to resume what it pauses.
+    # The Redis user must be allowed to resume the queues again.
     require_rights(
         client, [s.keys for s in snapshots], rights.PAUSE, what="a pause with its resume"
     )
@@ -92,14 +92,14 @@ def pause_queues(
 def resume_queues(
     client: Client, prefix: str, names: Sequence[str], *, dry_run: bool = False, force: bool = False
 ) -> list[PauseResult]:
-    """Let workers take jobs of these queues again, with every job that a BullMQ 5 pause set aside.
+    """Let workers take jobs of these queues again, also those in BullMQ 5's ``paused`` list.
 
     Args:
-        force: also a queue that a drain is at work on.
+        force: resume queues that are being drained, too.
 
     Raises:
-        NotFoundError: a queue does not exist; then none is resumed.
-        RefusedError: one is Bull 3/4's, or being drained; then none is resumed.
+        NotFoundError: a queue does not exist; then no queue is resumed.
+        RefusedError: a queue is Bull 3/4's, or is being drained; then no queue is resumed.
     """
     snapshots = find_queues(client, prefix, names)
     require_bullmq(snapshots, hint=_BULL_HINT)
@@ -107,8 +107,8 @@ def resume_queues(
         if snapshot.lease is not None and not force:
             raise RefusedError(
                 f"queue {snapshot.keys.name} is being drained",
-                why=f"{snapshot.lease} holds its lease and resumes it when it is done",
-                hint="wait for it, stop it with Ctrl-C, or resume all the same with --force",
+                why=f"{snapshot.lease} is at work on it",
+                hint="wait for its end, stop it with Ctrl-C, or resume the queue now with --force",
             )
     results = []
     for snapshot in snapshots:

@@ -1,4 +1,4 @@
-"""Refuse an action that this Redis user may begin but not end."""
+"""Refuses an action before it begins if this Redis user lacks a right that the action needs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from qctl.wire.read.rights import MissingRights, read_missing_rights
 def require_rights(
     client: Client, queues: Iterable[QueueKeys], scripts: Sequence[str], *, what: str
 ) -> bool:
-    """Make sure that every command of these scripts is granted, on each queue.
+    """Make sure that this Redis user may run every command of these scripts on each queue.
 
     Args:
-        scripts: ``wire.rights.DRAIN`` or ``PAUSE``.
-        what: for the message, e.g. ``a drain``.
+        scripts: names of scripts: ``DRAIN`` or ``PAUSE`` of ``wire.read.rights``.
+        what: the action, for the message, e.g. ``a drain``.
 
     Returns:
         False if the rights are unknown, as before Redis 7; then nothing is refused.
 
     Raises:
-        RefusedError: some are not; the message names them.
+        RefusedError: a right is missing; the message names the commands.
     """
     for keys in queues:
         refused = read_missing_rights(client, keys, scripts)

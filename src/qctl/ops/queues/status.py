@@ -1,7 +1,7 @@
 """The state of queues and processes: what ``status`` shows.
 
-Reads only. Once the names are known it takes two round trips, however many queues there are. What
-the Redis user may not read is None.
+Nothing is written. Once the names of the queues are known, reading all of them takes two round
+trips. Values that the Redis user may not read are None.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class RedisInfo:
     """The server; fields are None if the user may not call INFO.
 
     Args:
-        version: of the Redis that it is compatible with.
-        server: the product, ``Redis`` or ``Valkey`` for example, and ``server_version`` its own.
-        replica_of: of a replica, its master's ``host:port``: what it shows may be old.
+        version: the version of Redis with which the server is compatible.
+        server, server_version: the product, for example ``Redis`` or ``Valkey``, and its version.
+        replica_of: ``host:port`` of the master if the server is a replica: its data may be old.
     """
 
     url: str
@@ -69,7 +69,7 @@ class RedisInfo:
 
     @property
     def product(self) -> str:
-        """Name and version of the server for people; of an unknown version ``Redis ?``."""
+        """The server's name and version for people; ``Redis ?`` if unknown."""
         return f"{self.server or 'Redis'} {self.server_version or self.version or '?'}"
 
 
@@ -78,10 +78,10 @@ class RateLimitStatus:
     """A window of a rate limit.
 
     Args:
-        used: jobs that started in it; None for a limit set by hand, or if it cannot be read.
-        max: of the queue; None if only the workers have a limit.
-        left_s: until it ends, in seconds.
-        holds: whether no job starts before that; None if unknown.
+        used: how many jobs have started in the window; None for a limit set by hand, or if unknown.
+        max: the queue's maximum; None if only the workers have a limit.
+        left_s: how many seconds remain until the window ends.
+        holds: whether no job starts before the window ends; None if unknown.
     """
 
     used: int | None
@@ -95,17 +95,16 @@ class QueueStatus:
     """One queue.
 
     Args:
-        client_version: of BullMQ, by the last Queue object made.
-        paused_by: who paused it, if qctl did.
+        client_version: the BullMQ version of the last Queue object that was created.
+        paused_by: who paused the queue through qctl; None if unknown.
         oldest_waiting_s: how long the oldest waiting job has waited, in seconds.
         workers: number of connected workers; None if unknown.
-        legacy_paused: jobs of ``counts.waiting`` in the ``paused`` list of BullMQ 5.
-        rate_limited_s: how long no job starts because of the rate limit; None if jobs start, or if
-            unknown (``rate_limit``).
+        legacy_paused: how many of the waiting jobs are in BullMQ 5's ``paused`` list.
+        rate_limited_s: how long the rate limit certainly keeps jobs from starting; else None.
         rate_limit: the current window of the rate limit; None without one.
         concurrency: how many jobs may be active at once over all workers; None for no limit.
-        is_maxed: whether that many are active.
-        is_broken: the concurrency is not a number, on which BullMQ's scripts fail.
+        is_maxed: whether that many jobs are active.
+        is_broken: the stored concurrency is not a number, so BullMQ's scripts fail.
         overdue: delayed jobs that are due and that no worker has fetched yet.
         notes: what deserves attention, with the commands to type.
     """
@@ -152,7 +151,7 @@ class StatusReport:
     """The JSON of ``qctl status``.
 
     Args:
-        queues_known_at: when the queues' names were read, if they are cached (``names``).
+        queues_known_at: when the queues' names were read if they are cached; else None.
     """
 
     redis: RedisInfo
@@ -176,7 +175,7 @@ def inspect_queues(
     """The named queues, or all under the prefix, with their workers and this host's processes.
 
     Raises:
-        NotFoundError: a named queue does not exist, or without names the prefix holds none.
+        NotFoundError: a named queue does not exist, or without names the prefix has no queues.
         ReplyError: a named queue cannot be read.
     """
     cache = QueueNameCache(settings.state_home, address, settings.prefix)
@@ -209,19 +208,19 @@ def inspect_queues(
 
 
 def _cached_remark(known: QueueNames, cache: QueueNameCache) -> str:
-    """That the names are cached; starts the next scan if it is due."""
+    """Says that the queues' names are cached, and starts the next scan if it is due."""
     if known.is_scan_due:
         cache.scan_in_background()
     return (
-        f"queues as of {known.age_s:.0f} s ago, and those that have workers: looking for others "
-        f"takes {known.took_s:.1f} s in this Redis; `qctl queues` does it now"
+        f"queues as of {known.age_s:.0f} s ago, and queues with workers: finding all queues takes "
+        f"{known.took_s:.1f} s in this Redis; `qctl queues` does so now"
     )
 
 
 class _Prober(ForwardingClient):
     """A client whose first pipeline also calls INFO and CLIENT LIST, which saves round trips.
 
-    The servers of a cluster are asked one by one, later.
+    In a cluster with several masters, INFO and CLIENT LIST are called later, on each master.
     """
 
     def __init__(self, inner: Client) -> None:
@@ -237,7 +236,7 @@ class _Prober(ForwardingClient):
         return replies
 
     def server_id(self) -> str:
-        """As ``names.server_id``."""
+        """Like ``names.server_id``."""
         return run_id(self._replies[0]) if self._replies else server_id(self.inner)
 
     def redis(self, address: Address) -> RedisInfo:
@@ -246,7 +245,7 @@ class _Prober(ForwardingClient):
         return _redis_info(self._replies[0], self._replies[2], address)
 
     def workers(self, prefix: str, names: Sequence[str], db: int) -> list[WorkerClient] | None:
-        """As ``list_workers``."""
+        """Like ``list_workers``."""
         if not self._replies:
             return list_workers(self.inner, prefix, names, db)
         reply = self._replies[1]
@@ -280,7 +279,7 @@ def _redis_info(reply: Any, replication: Any, address: Address) -> RedisInfo:
 def count_workers(client: Client, keys: QueueKeys, db: int) -> int | None:
     """Number of workers of one queue; None if unknown."""
     workers = list_workers(client, keys.prefix, [keys.name], db)
-    # Those of the prefix's other queues are among them.
+    # The list has the workers of all queues of the prefix.
     return None if workers is None else sum(worker.queue == keys.name for worker in workers)
 
 

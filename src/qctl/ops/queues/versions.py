@@ -1,4 +1,4 @@
-"""Which lines of BullMQ work on a queue, and whether a pause is safe with all of them."""
+"""Which major versions of BullMQ work on a queue, and whether a pause is safe with them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from qctl.wire.read.snapshot import QueueSnapshot
 from qctl.wire.read.versions import BullMQ5Traces, other_libraries, read_bullmq5_traces
 from qctl.wire.replies import to_int
 
-# Older traces may be from before an update.
+# Traces of BullMQ 5 that are older are ignored: they may be from before an update.
 LATELY_MS = 600_000
 
 
 def installed_by_queue(
     served: Mapping[ManagedProcess, Collection[str]],
 ) -> dict[str, list[tuple[str, str]]]:
-    """By queue: the processes that serve it, each with the BullMQ that it has installed."""
+    """Queue → the processes that serve it, each with the version of BullMQ that it has installed.
+
+    Args:
+        served: process → names of the queues that it serves.
+    """
     found: dict[str, list[tuple[str, str]]] = {}
     for process, names in served.items():
         version = installed_bullmq(process)
@@ -38,12 +42,12 @@ def installed_by_queue(
 def _installed(
     client: Client, settings: Settings, db: int, names: Collection[str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """The same for all processes of this host that serve these queues.
+    """``installed_by_queue`` of all processes of this host that serve these queues.
 
-    Empty if that cannot be read: a pause must not fail for it, and the other signs are in Redis.
+    Empty if the processes cannot be read: Redis has other signs, so a pause need not fail.
 
     Raises:
-        UnreachableError: Redis is away.
+        UnreachableError: Redis cannot be reached.
     """
     try:
         processes, _ = managed_processes(settings)
@@ -62,10 +66,10 @@ def _installed(
 def version_signs(
     snapshot: QueueSnapshot, traces: BullMQ5Traces, installed: Sequence[tuple[str, str]] = ()
 ) -> dict[int, list[str]]:
-    """Signs that BullMQ 5, and that BullMQ 6, work on a queue.
+    """Signs in words that BullMQ 5 works on a queue (5 →), and that BullMQ 6 does (6 →).
 
     Args:
-        installed: processes that serve it, each with the version that it has installed.
+        installed: processes that serve the queue, each with the version that it has installed.
     """
     signs: dict[int, list[str]] = {5: [], 6: []}
     found = {f"{target} has {version}": version for target, version in installed}
@@ -82,7 +86,8 @@ def version_signs(
         signs[5].append("a worker that ran schedules")
     in_wait = snapshot.counts.waiting - snapshot.legacy_paused
     by_qctl = any((snapshot.pause_note, snapshot.uncertain_note, snapshot.lease))
-    # A pause by qctl puts all jobs into one list: jobs in both are from clients of two lines.
+    # A pause by qctl puts all jobs into one list: jobs in both lists are from clients of both
+    # versions.
     if snapshot.paused and snapshot.legacy_paused and (in_wait or not by_qctl):
         signs[5].append("jobs in the paused list")
     if snapshot.paused and in_wait and (snapshot.legacy_paused or not by_qctl):
@@ -104,15 +109,16 @@ def require_safe_pause(
     that is paused already is not refused: a pause by qctl then moves its jobs into one list.
 
     Args:
-        settings: name the process managers to ask for installed versions.
-        db: the Redis database.
-        accept: do not refuse, but warn.
+        settings: with the process managers, to find the versions that are installed.
+        db: the number of the Redis database.
+        accept: warn instead of refusing.
 
     Returns:
-        the accepted queues, each with a warning; their jobs belong in the paused list.
+        The accepted queues, each with a warning. A pause must put their jobs into the ``paused``
+        list.
 
     Raises:
-        RefusedError: both lines work on one, and ``accept`` is False.
+        RefusedError: both versions work on a queue, and ``accept`` is False.
     """
     running = [snapshot for snapshot in snapshots if not snapshot.paused]
     if not running:

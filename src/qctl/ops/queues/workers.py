@@ -1,6 +1,6 @@
-"""Workers and the processes they run in: what ``workers`` shows.
+"""Workers and the processes in which they run: what ``workers`` shows.
 
-CLIENT LIST shows who is connected. qctl's own workers also leave heartbeats with more details.
+CLIENT LIST shows connected workers. qctl's own workers also write heartbeats with more details.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class WorkerStatus:
 
     Args:
         name: the worker's own name, or None.
-        address: ``ip:port`` of its end of the connection; None for a worker of qctl's own that is
-            not in CLIENT LIST: it is leaving and finishes its jobs, or has died within seconds.
-        pid: of the managed process that it runs in, else its own from the heartbeat.
-        process: target of the managed process that it runs in, e.g. ``pm2:worker``;
-            ``cpu_percent`` is of that process, and so is ``rss_bytes`` without a heartbeat.
-        jobs: ids of its active jobs; None if unknown.
-        age_s: seconds since it connected.
-        host, started_at, quiet, jobs_done: only of qctl's own workers: where and since when it
-            runs, whether it takes no more jobs, how many jobs it has ended.
+        address: ``ip:port`` of the worker's end of the connection; None for one of qctl's own
+            workers that is no longer in CLIENT LIST: it is closing, or died a few seconds ago.
+        pid: of the managed process in which the worker runs, else from the heartbeat.
+        process: the target of that managed process, e.g. ``pm2:worker``. ``cpu_percent`` is of this
+            process; ``rss_bytes`` is from the heartbeat, else of this process.
+        jobs: ids of the worker's active jobs; None if unknown.
+        age_s: seconds since the worker connected; without a connection, since it started.
+        host, started_at, quiet, jobs_done: only for qctl's own workers: where and since when the
+            worker runs, whether it takes no more jobs, and how many jobs have ended in it.
     """
 
     queue: str
@@ -80,22 +80,22 @@ def inspect_workers(
     with_jobs: bool = True,
     connected: Sequence[WorkerClient] | None = None,
 ) -> tuple[WorkersReport, tuple[str, ...]]:
-    """Workers of the named queues, or of all under the prefix; and remarks on what failed.
+    """The workers of the named queues, or of all under the prefix; and remarks on what failed.
 
     Args:
         exist: the named queues are known to exist.
         with_jobs: include the jobs of each worker, for which every active job is read.
-        connected: the connected workers, perhaps of other queues too, if they were just read.
+        connected: the connected workers, if they were just read; other queues' are ignored.
 
     Raises:
         NotFoundError: a named queue does not exist.
-        FailedError: Redis does not list its clients.
+        FailedError: Redis does not list its clients, and there are no heartbeats.
     """
     prefix = settings.prefix
     if names and not exist:
         find_queues(client, prefix, names)
     wanted = set(names)
-    # The queues' names are needed to decode the names of connections.
+    # ``list_workers`` needs the queues' names to decode the names of connections.
     cache = QueueNameCache(settings.state_home, address, prefix)
     known = sorted(wanted) or cache.get(client).names
     beats = [b for b in _heartbeats(client, prefix) if not wanted or b.queue in wanted]
@@ -133,16 +133,16 @@ def _heartbeats(client: Client, prefix: str) -> list[Heartbeat]:
     try:
         return heartbeats.read_all(client, prefix)
     except ReplyError:
-        # A user who may read the queues may still not be allowed to read qctl's keys.
+        # This Redis user may be allowed to read the queues, but not qctl's own keys.
         return []
 
 
 def _matched(
     workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> tuple[dict[int, Heartbeat], list[Heartbeat]]:
-    """Heartbeats by the client id of their worker, and those of workers not in CLIENT LIST.
+    """Client id → heartbeat of connected workers; and the heartbeats of workers not connected.
 
-    They are matched by name; a name that several workers have matches none.
+    Workers and heartbeats are matched by queue and name, but not if several have the same name.
     """
     by_name: dict[_Name, list[Heartbeat]] = grouped(beats, lambda beat: (beat.queue, beat.name))
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
@@ -181,8 +181,9 @@ def _add_heartbeat(row: WorkerStatus, beat: Heartbeat) -> WorkerStatus:
 def _active_jobs(
     client: Client, prefix: str, workers: Sequence[WorkerClient], beats: Sequence[Heartbeat]
 ) -> dict[str | _Name, tuple[str, ...]]:
-    """Active job ids by the owner of the lock, for workers with a heartbeat; and by queue and
-    worker name, for names that are unique in the queue.
+    """Ids of active jobs: by the lock's owner for workers with a heartbeat, else by queue and name.
+
+    A worker whose name is not unique in its queue is left out.
     """
     counts = Counter((worker.queue, worker.worker_name) for worker in workers)
     unique = [name for name, number in counts.items() if name[1] and number == 1]
@@ -192,7 +193,7 @@ def _active_jobs(
     try:
         active = read_active(client, [QueueKeys(prefix, queue) for queue in sorted(queues)])
     except ReplyError:
-        # A broken queue must not hide the workers.
+        # A queue that cannot be read must not keep the workers from being shown.
         return {}
     for job in active:
         for key in ((job.keys.name, job.worker), heartbeats.owner_of(job.lock_token)):
