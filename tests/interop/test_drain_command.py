@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from typing import Any
 
 import pytest
 
 from tests.labs.drains import Lab, is_alive
 from tests.labs.node import MODULES, node
 from tests.labs.servers import wait_until
+from tests.labs.supervisord import Supervisord
 
 
 def pm2(*words: str) -> list[str]:
@@ -18,13 +21,13 @@ def pm2(*words: str) -> list[str]:
     return ["--", *node(), str(MODULES / "pm2/bin/pm2"), *words]
 
 
-def drain_held(lab: Lab, *args: str, command: list[str]) -> dict[str, object]:
+def drain_held(lab: Lab, *args: str, command: list[str]) -> dict[str, Any]:
     drain = lab.start("drain", *args, "--output", "ndjson", *command)
     drain.await_step("waiting")
     lab.release()
     done = drain.finish()
     assert done.code == 0, done.err
-    report: dict[str, object] = done.report
+    report: dict[str, Any] = done.report
     return report
 
 
@@ -49,6 +52,23 @@ def test_under_load_nothing_is_lost_and_nothing_repeats(
     assert report["unserved"] == []
     assert not any(map(is_alive, before))
     lab.prove(added)
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_under_supervisord(lab: Lab, instances: int) -> None:
+    env = {"REDIS_PORT": lab.server.port, "QUEUES": "q", "CONCURRENCY": 5}
+    with contextlib.closing(Supervisord(env, instances)) as supervisord:
+        lab.wait_workers(count=instances)
+        producer = lab.producer(EVERY_MS=80, JOB_MS=40)
+        producer.wait_ids(8)
+        held = lab.hold(5 * instances)
+        command = ["--", *supervisord.command("restart", "worker:*")]
+        report = drain_held(lab, "q", command=command)
+        added = [*held, *producer.stop()]
+        assert (report["interrupted"], report["lost"], report["recovered"]) == (0, 0, 0)
+        (row,) = report["workers"]
+        assert (row["before"], row["left"], row["new"]) == (instances, 0, instances)
+        lab.prove(added)
 
 
 def test_the_number_of_workers_may_change(lab: Lab) -> None:
